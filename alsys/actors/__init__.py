@@ -1,0 +1,1 @@
+"""Ray: actor shells, pool and placement. The only package that imports ray."""

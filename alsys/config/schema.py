@@ -1,0 +1,266 @@
+"""The campaign file, field by field. Importable without torch, ray or pyscf.
+
+Units are eV, Angstrom, fs and K unless the name says otherwise. Every field is either *science* (it decides what the
+data and models mean; frozen once a campaign has started) or *operational* (workers, limits, stop criteria, addresses;
+may change at a restart), marked below with `operational()`. No key names code.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def operational(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that may change when a campaign is resumed."""
+    return Field(default, json_schema_extra={"operational": True}, **kwargs)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class SystemConfig(Section):
+    """One system to explore. Exactly one of `smiles`, `file`, `molecule` says what it is."""
+
+    name: Name = Field(description="Name of the system in the store and in reports.")
+    smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
+    file: str | None = Field(None, description="Structure file (xyz, extxyz, pdb, cif, ...), relative to the config.")
+    molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `CH3OH`.")
+    charge: int = Field(0, ge=-20, le=20)
+    multiplicity: int = Field(1, ge=1, le=20, description="2S + 1.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SystemConfig:
+        if sum(x is not None for x in (self.smiles, self.file, self.molecule)) != 1:
+            raise ValueError("give exactly one of smiles, file, molecule")
+        return self
+
+
+class LabelingBase(Section):
+    """Limits that every labeler has."""
+
+    workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
+    timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")
+    memory_mb: int = operational(4000, ge=64, description="Memory of one label.")
+    max_attempts: int = operational(3, ge=1, le=20, description="Attempts after lost computing, per frame.")
+    batch_s: float = operational(
+        0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
+    )
+    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
+
+
+class PySCFLabeling(LabelingBase):
+    """Density-functional theory with PySCF, one child process per label."""
+
+    kind: Literal["pyscf"]
+    xc: str = Field(description="Functional, any name PySCF knows, for example `pbe`, `b3lyp`, `wb97m-v`.")
+    basis: str = Field(description="Basis set, any name PySCF knows, for example `def2-svp`.")
+    reference: Literal["auto", "restricted", "unrestricted"] = Field(
+        "auto", description="`auto`: restricted for singlets, unrestricted otherwise."
+    )
+    density_fit: bool = Field(True, description="Density fitting (RI-J/K).")
+    grid_level: int = Field(4, ge=0, le=9, description="PySCF's DFT grid level.")
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = Field(None, description="Dispersion correction.")
+    conv_tol: float = Field(1e-9, gt=0, le=1e-4, description="SCF convergence, Hartree.")
+    max_cycles: int = Field(100, ge=1, le=1000, description="SCF iterations per rung.")
+    threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
+
+
+class XTBLabeling(LabelingBase):
+    """GFN2-xTB with tblite: milliseconds per label."""
+
+    kind: Literal["xtb"]
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"
+    accuracy: float = Field(0.1, gt=0, le=100, description="tblite's accuracy factor; smaller is tighter.")
+    max_cycles: int = Field(250, ge=1, le=5000)
+
+
+class AnalyticLabeling(LabelingBase):
+    """Pair Morse potential: for tests and for trying alsys out."""
+
+    kind: Literal["analytic"]
+    well_depth: float = Field(4.0, gt=0, description="Depth of bonded wells, eV.")
+    width: float = Field(1.9, gt=0, description="Morse exponent, 1/Angstrom.")
+    delay_s: float = Field(0.0, ge=0, description="Seconds each label pretends to take.")
+    failure_rate: float = Field(0.0, ge=0, le=1, description="Share of attempts that fail on purpose.")
+
+
+LabelingConfig = Annotated[PySCFLabeling | XTBLabeling | AnalyticLabeling, Field(discriminator="kind")]
+
+
+class NequIPModel(Section):
+    """Committee of NequIP models (Batzner et al., Nat. Commun. 13, 2453 (2022))."""
+
+    kind: Literal["nequip"]
+    members: int = Field(4, ge=2, le=32, description="Models in the committee.")
+    r_max: float = Field(5.0, gt=0.5, le=20, description="Cutoff.")
+    num_layers: int = Field(2, ge=1, le=8)
+    l_max: int = Field(1, ge=0, le=6)
+    num_features: int = Field(32, ge=1, le=512)
+    parity: bool = False
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class PairModel(Section):
+    """Committee of linear pair potentials: fitted in milliseconds, for tests and trying alsys out."""
+
+    kind: Literal["pair"]
+    members: int = Field(4, ge=2, le=32)
+    r_max: float = Field(6.0, gt=0.5, le=20)
+    n_basis: int = Field(16, ge=4, le=128, description="Radial functions for each pair of elements.")
+    ridge: float = Field(1e-6, gt=0)
+
+
+ModelConfig = Annotated[NequIPModel | PairModel, Field(discriminator="kind")]
+
+
+class TrainingConfig(Section):
+    """How the committee is refitted."""
+
+    workers: int = operational(1, ge=1, le=64, description="Fits at the same time (one per campaign is used today).")
+    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one trainer.")
+    gpus: float = operational(0.0, ge=0, description="Ray GPUs of one trainer.")
+    first_at: int = Field(10, ge=2, description="Labels before the first fit.")
+    refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
+    refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")
+    budget_s: float = operational(60.0, gt=0, description="Seconds for one fit of the whole committee.")
+    max_epochs: int = Field(1000, ge=1)
+    batch_size: int = Field(5, ge=1)
+    learning_rate: float = Field(0.005, gt=0)
+    ema: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 turns it off.")
+    energy_weight: float = Field(1.0, ge=0, description="Weight of the squared error of the energy per atom.")
+    force_weight: float = Field(1.0, ge=0, description="Weight of the squared error of force components.")
+    bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
+    validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")
+    threads: int = operational(1, ge=1, le=256)
+
+
+class TrustBand(Section):
+    """Force deviation of the committee: below is known, between is a candidate, above ends the walk."""
+
+    accurate_below: float = Field(0.10, gt=0, description="eV/Angstrom.")
+    failed_above: float = Field(0.60, gt=0, description="eV/Angstrom.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrustBand:
+        if self.failed_above <= self.accurate_below:
+            raise ValueError("failed_above must be larger than accurate_below")
+        return self
+
+
+class ExplorationConfig(Section):
+    """Molecular dynamics of many walkers under the committee's mean force."""
+
+    workers: int = operational(1, ge=1, le=4096, description="Explorers.")
+    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
+    gpus: float = operational(0.0, ge=0)
+    threads: int = operational(1, ge=1, le=256)
+    walkers: int = Field(8, ge=1, le=100_000, description="Walkers of one explorer.")
+    temperatures: tuple[Annotated[float, Field(gt=0, le=20_000)], ...] = Field(
+        (300.0,), min_length=1, description="Thermostats; walkers are spread over them."
+    )
+    timestep: float = Field(0.5, gt=0, le=20)
+    friction: float = Field(0.01, gt=0, le=1, description="Langevin friction, 1/fs.")
+    chunk_steps: int = operational(50, ge=1, le=1_000_000, description="Steps between reports.")
+    max_steps: int = Field(20_000, ge=1, description="Steps before a quiet walker is restarted elsewhere.")
+    spacing_steps: int = Field(20, ge=1, description="Least steps between two candidates of one walker.")
+    trust: TrustBand = TrustBand()
+    min_distance: float = Field(0.6, gt=0, le=1, description="Closest contact allowed, as a share of the covalent sum.")
+    max_temperature_ratio: float = Field(5.0, gt=1, description="Kinetic over thermostat temperature that ends a walk.")
+
+
+class InitialConfig(Section):
+    """First frames, sampled before there is a model."""
+
+    method: Literal["normal-modes", "xtb-md", "rattle"] = Field(
+        "normal-modes",
+        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes; `xtb-md`: Langevin "
+        "dynamics with GFN2-xTB; `rattle`: Gaussian displacements.",
+    )
+    frames: int = Field(16, ge=2, le=10_000, description="Frames over all systems.")
+    temperature: float = Field(500.0, gt=0, le=20_000)
+    stdev: float = Field(0.05, gt=0, le=1, description="For `rattle`: standard deviation.")
+
+
+class SelectionConfig(Section):
+    """Which frames are labelled."""
+
+    strategy: Literal["uncertainty", "random"] = Field(
+        "uncertainty", description="`random` labels frames at random: the control for active learning."
+    )
+    random_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels in the random arm (the test set).")
+    max_pending: int = operational(64, ge=1, le=1_000_000, description="Bound of the candidate set.")
+    max_candidates: int = operational(16, ge=1, description="Candidates one explorer may return per chunk.")
+
+
+class StopConfig(Section):
+    """When the campaign is done: the first criterion that holds."""
+
+    labels: int = operational(100, ge=1, description="Accepted labels, random arm included, free atoms not.")
+    wall_s: float | None = operational(None, gt=0, description="Seconds of running, over all restarts.")
+    target_force_mae: float | None = operational(
+        None, gt=0, description="Upper end of the champion's 95 % interval on the random arm, eV/Angstrom."
+    )
+    min_random: int = operational(20, ge=2, description="Random-arm frames before the target may be believed.")
+    quiet_steps: int | None = operational(
+        None, gt=0, description="Walker-steps without a frame above the trust band's lower edge, in one version."
+    )
+
+
+class RuntimeConfig(Section):
+    """Where the work runs."""
+
+    kind: Literal["ray", "in-process"] = operational("ray")
+    address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
+    num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
+    worker_retries: int = operational(20, ge=0, description="Restarts of one worker before the campaign gives it up.")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    enabled: bool = operational(True)
+    uri: str | None = operational(
+        None, description="Tracking server; default `sqlite:///mlflow.db` in the working folder."
+    )
+    experiment: str = operational("alsys")
+    model: Name | None = operational(None, description="Registered name; default is the campaign's name.")
+    flush_s: float = operational(60.0, ge=0, description="Longest wait for MLflow when a campaign ends.")
+
+
+class CampaignConfig(Section):
+    """A campaign."""
+
+    name: Name = Field(description="Name of the campaign.")
+    directory: str | None = operational(None, description="Default: `campaigns/NAME` in the working folder.")
+    seed: int = Field(0, ge=0, lt=2**31)
+    mode: Literal["async", "rounds"] = Field("async", description="`rounds` is the lock-step baseline.")
+    systems: tuple[SystemConfig, ...] = Field(min_length=1)
+    labeling: LabelingConfig
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+    exploration: ExplorationConfig = ExplorationConfig()
+    initial: InitialConfig = InitialConfig()
+    selection: SelectionConfig = SelectionConfig()
+    stop: StopConfig = StopConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> CampaignConfig:
+        names = [system.name for system in self.systems]
+        if len(set(names)) != len(names):
+            raise ValueError("systems need different names")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """Name under which models are registered."""
+        return self.tracking.model or self.name

@@ -1,0 +1,124 @@
+"""Errors, grouped by what the handler does, and the stable kinds of expected failures.
+
+An exception is for a caller who must stop: `InputError` (exit 2), `EnvironmentProblem` (exit 3), `CampaignFailed`
+(exit 4). What a campaign expects to go wrong (an SCF that does not converge, a lost worker) is never an exception
+across a module border: it travels as a value carrying a `FailureKind`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Why a piece of work gave no result. The values are stable: they are written to the event log."""
+
+    SCF_NOT_CONVERGED = "scf-not-converged"
+    UNPHYSICAL_FRAME = "unphysical-frame"
+    UNSUPPORTED = "unsupported"
+    OUT_OF_MEMORY = "out-of-memory"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    WORKER_LOST = "worker-lost"
+    WORKER_PREEMPTED = "worker-preempted"
+    INTERNAL = "internal"
+
+    @property
+    def is_lost_computing(self) -> bool:
+        """True where the machine failed and not the chemistry: worth another try elsewhere."""
+        return self in _LOST_COMPUTING
+
+
+_LOST_COMPUTING = frozenset(
+    {
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.TIMEOUT,
+        FailureKind.CRASHED,
+        FailureKind.WORKER_LOST,
+        FailureKind.WORKER_PREEMPTED,
+        FailureKind.INTERNAL,
+    }
+)
+
+
+class AlsysError(Exception):
+    """Base of all errors that alsys raises on purpose."""
+
+    exit_code = 4
+
+
+class InputError(AlsysError):
+    """The user's input cannot be used. Prints as one line: file, field, value, remedy.
+
+    Args:
+        message: What is wrong, without the value.
+        source: The file the input came from, where there is one.
+        field: Dotted path of the field, for example ``labeling.basis``.
+        value: The offending value.
+        remedy: What to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        source: str | None = None,
+        field: str | None = None,
+        value: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.message = message
+        self.source = source
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = [part for part in (self.source, self.field) if part]
+        text = ": ".join([*parts, self.message])
+        if self.value is not None:
+            text += f" (got {self.value!r})"
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return " ".join(text.split())
+
+    def located(self, source: str | None = None, field: str | None = None) -> InputError:
+        """The same error with file or field filled in where they were missing."""
+        return type(self)(
+            self.message,
+            source=self.source or source,
+            field=self.field or field,
+            value=self.value,
+            remedy=self.remedy,
+        )
+
+
+class StoreBusy(InputError):
+    """Another process is writing this store."""
+
+
+class EnvironmentProblem(AlsysError):
+    """Something the machine should have is missing or broken."""
+
+    exit_code = 3
+
+
+class CampaignFailed(AlsysError):
+    """The campaign cannot go on by itself."""
+
+    exit_code = 4
+
+
+class StoreError(AlsysError):
+    """The store cannot be read or written."""
+
+
+class StoreCorrupt(StoreError):
+    """What is on disk contradicts HEAD."""
+
+
+class Fenced(StoreError):
+    """Another writer has taken the store over; this one must stop at once."""

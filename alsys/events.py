@@ -1,0 +1,391 @@
+"""Events: everything that happened in a campaign, as values. State = fold(events).
+
+Durable events go to the store's log; transient ones (work handed out, workers joining) only drive the ledger, so after
+a restart work that was in flight is simply pending again. Every event is one line of JSON with its `kind`; unknown
+kinds are an error, unknown fields too, so that an old alsys never misreads a newer log. Fields may be added with a
+default; none is ever renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from alsys.errors import FailureKind, StoreCorrupt
+from alsys.frames import Arm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events.
+
+    Attributes:
+        t: Unix time at which it happened, s.
+    """
+
+    kind: ClassVar[str] = ""
+    is_durable: ClassVar[bool] = True
+    t: float
+
+
+# --- campaign
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignOpened(Event):
+    """A driver opened the campaign: the first one starts it, later ones resume it."""
+
+    kind: ClassVar[str] = "campaign-opened"
+    epoch: int
+    config_hash: str
+    version: str
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignStopped(Event):
+    """The campaign reached a stop criterion, failed, or the user stopped it.
+
+    Attributes:
+        reason: Stable word: ``labels``, ``wall-time``, ``target-reached``, ``nothing-uncertain``, ``user``, ``failed``.
+        is_final: False where running the same command again goes on (``user``).
+    """
+
+    kind: ClassVar[str] = "campaign-stopped"
+    reason: str
+    message: str = ""
+    is_final: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Event):
+    """Busy seconds of each kind of worker since the last heartbeat, and seconds that passed: for utilisation."""
+
+    kind: ClassVar[str] = "heartbeat"
+    wall_s: float
+    busy_s: Mapping[str, float]
+    workers: Mapping[str, int]
+
+
+# --- frames and labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameProposed(Event):
+    """A frame entered the candidate set; its coordinates are in the store."""
+
+    kind: ClassVar[str] = "frame-proposed"
+    frame_id: str
+    arm: Arm
+    system: str
+    deviation: float
+    model_version: int = 0
+    trajectory: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameDropped(Event):
+    """A pending frame left the candidate set unlabelled: ``evicted``, ``easy`` or ``stale``."""
+
+    kind: ClassVar[str] = "frame-dropped"
+    frame_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameQuarantined(Event):
+    """A frame will not be labelled, and why."""
+
+    kind: ClassVar[str] = "frame-quarantined"
+    frame_id: str
+    failure: FailureKind
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesRescored(Event):
+    """Pending frames seen again by a newer committee."""
+
+    kind: ClassVar[str] = "frames-rescored"
+    model_version: int
+    deviations: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelAccepted(Event):
+    """A label became data. Timeline as unix times: when it was sent, started, finished and received."""
+
+    kind: ClassVar[str] = "label-accepted"
+    frame_id: str
+    label_id: str
+    worker: str
+    wall_s: float
+    sent: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFailed(Event):
+    """An attempt to label a frame failed; whether it is tried again follows from the kind and the earlier attempts."""
+
+    kind: ClassVar[str] = "label-failed"
+    frame_id: str
+    failure: FailureKind
+    message: str = ""
+    worker: str = ""
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRepeated(Event):
+    """A label arrived for a frame that has one.
+
+    Attributes:
+        is_conflict: True where it disagrees beyond tolerance; the first label stays the data.
+        energy_difference: eV.
+        force_difference: Largest component, eV/Angstrom.
+    """
+
+    kind: ClassVar[str] = "label-repeated"
+    frame_id: str
+    worker: str
+    is_conflict: bool
+    energy_difference: float
+    force_difference: float
+
+
+# --- models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPublished(Event):
+    """A committee was fitted and its bundle is on disk.
+
+    Attributes:
+        version: 1, 2, ...
+        parent: Version it started from; 0 for none.
+        seq: Dataset version it was trained on.
+        n_labels: Accepted labels in that dataset version, free atoms not counted.
+        metrics: Finite numbers only; see `alsys.training.base.FitMetrics`.
+    """
+
+    kind: ClassVar[str] = "model-published"
+    version: int
+    parent: int
+    seq: int
+    n_labels: int
+    wall_s: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPromoted(Event):
+    """A version became champion."""
+
+    kind: ClassVar[str] = "model-promoted"
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRejected(Event):
+    """A version stays challenger, and why."""
+
+    kind: ClassVar[str] = "model-rejected"
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFailed(Event):
+    """A fit gave no model."""
+
+    kind: ClassVar[str] = "training-failed"
+    version: int
+    failure: FailureKind
+    message: str = ""
+
+
+# --- exploration and workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplorationReported(Event):
+    """One chunk of exploration.
+
+    Attributes:
+        n_steps: Steps that each walker was asked to make.
+        walker_steps: Steps made, summed over walkers.
+        n_candidates: Frames it proposed.
+        n_above: Frames that crossed the lower edge of the trust band.
+        stops: Walkers stopped, by reason.
+        deviation_max: Largest force deviation seen, eV/Angstrom.
+        deviation_mean: Mean over walkers and steps of the frame's largest force deviation, eV/Angstrom.
+    """
+
+    kind: ClassVar[str] = "exploration-reported"
+    worker: str
+    model_version: int
+    n_steps: int
+    walker_steps: int
+    n_candidates: int
+    n_above: int
+    wall_s: float
+    stops: Mapping[str, int] = field(default_factory=dict)
+    deviation_max: float = 0.0
+    deviation_mean: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost(Event):
+    """A worker died; its frames in flight are pending again."""
+
+    kind: ClassVar[str] = "worker-lost"
+    worker: str
+    role: str
+    failure: FailureKind
+    message: str = ""
+
+
+# --- transient: the ledger sees them, the log does not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelStarted(Event):
+    """Frames were sent to a labeler."""
+
+    kind: ClassVar[str] = "label-started"
+    is_durable: ClassVar[bool] = False
+    worker: str
+    frame_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelAbandoned(Event):
+    """Frames in flight came back without an attempt (drain, a call that never ran): pending again, no strike."""
+
+    kind: ClassVar[str] = "label-abandoned"
+    is_durable: ClassVar[bool] = False
+    worker: str
+    frame_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStarted(Event):
+    """A fit was sent to a trainer."""
+
+    kind: ClassVar[str] = "training-started"
+    is_durable: ClassVar[bool] = False
+    worker: str
+    version: int
+    n_labels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplorationStarted(Event):
+    """A chunk was sent to an explorer."""
+
+    kind: ClassVar[str] = "exploration-started"
+    is_durable: ClassVar[bool] = False
+    worker: str
+    n_steps: int
+    n_random: int
+    rescored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplorationFailed(Event):
+    """A chunk came back without a report; the explorer is restarted by the pool."""
+
+    kind: ClassVar[str] = "exploration-failed"
+    worker: str
+    failure: FailureKind
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequested(Event):
+    """The user asked the campaign to stop; with `drain`, work in flight is finished first."""
+
+    kind: ClassVar[str] = "stop-requested"
+    is_durable: ClassVar[bool] = False
+    drain: bool
+
+
+EVENTS: Mapping[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (
+        CampaignOpened,
+        CampaignStopped,
+        Heartbeat,
+        FrameProposed,
+        FrameDropped,
+        FrameQuarantined,
+        FramesRescored,
+        LabelAccepted,
+        LabelFailed,
+        LabelRepeated,
+        ModelPublished,
+        ModelPromoted,
+        ModelRejected,
+        TrainingFailed,
+        ExplorationReported,
+        ExplorationFailed,
+        WorkerLost,
+    )
+}
+"""Durable events by kind."""
+
+_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
+    cls: tuple(f.name for f in dataclasses.fields(cls)) for cls in EVENTS.values()
+}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+def encode(event: Event) -> bytes:
+    """One line of JSON, UTF-8, without the newline. NaN is written as null.
+
+    Raises:
+        TypeError: The event is transient.
+    """
+    cls = type(event)
+    if cls not in _FIELDS:
+        raise TypeError(f"{cls.__name__} is transient and is never written")
+    record: dict[str, Any] = {"kind": cls.kind}
+    for name in _FIELDS[cls]:
+        value = getattr(event, name)
+        if type(value) is float and not math.isfinite(value):
+            value = None
+        elif isinstance(value, Mapping):
+            value = {k: (v if math.isfinite(v) else None) for k, v in value.items()}
+        record[name] = value
+    return _ENCODER.encode(record).encode()
+
+
+def decode(line: bytes) -> Event:
+    """The event that `encode` wrote.
+
+    Raises:
+        StoreCorrupt: Unknown kind or field, or not JSON.
+    """
+    try:
+        record = json.loads(line)
+        cls = EVENTS[record.pop("kind")]
+        for name, value in record.items():
+            if value is None:
+                record[name] = math.nan
+            elif isinstance(value, dict):
+                record[name] = {k: math.nan if v is None else v for k, v in value.items()}
+        if "arm" in record:
+            record["arm"] = Arm(record["arm"])
+        if "failure" in record:
+            record["failure"] = FailureKind(record["failure"])
+        return cls(**record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreCorrupt(f"event log: cannot read {line[:200]!r}: {error}") from error

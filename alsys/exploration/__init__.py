@@ -1,0 +1,1 @@
+"""Walkers, integrators, selection of frames, and how a system is built."""

@@ -1,0 +1,72 @@
+"""What an explorer is: it owns a batch of walkers and advances them by a chunk of steps on request.
+
+An explorer holds no queue and knows nobody. Weights and restart frames come with the order, candidates and counts go
+back with the report; if the explorer dies, one chunk of MD is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from alsys.frames import Candidate, Frame
+from alsys.potentials.base import CommitteeState
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorationOrder:
+    """What an explorer is asked to do.
+
+    Attributes:
+        n_steps: Steps for every walker.
+        n_random: Frames to take at random (uniform over walkers and steps) for the random arm.
+        max_candidates: At most so many uncertain frames come back, the most uncertain ones.
+        state: New weights, loaded before the chunk; None keeps the ones it has.
+        seeds: Trusted frames (system name, frame) that walkers start from and are rewound to; empty keeps the ones it
+            has.
+        rescore: Frames whose deviation under the current weights is wanted.
+        trajectory_base: First trajectory identity it may give out; a fresh range for every order.
+    """
+
+    n_steps: int
+    n_random: int = 0
+    max_candidates: int = 16
+    state: CommitteeState | None = None
+    seeds: tuple[tuple[str, Frame], ...] = ()
+    rescore: tuple[Frame, ...] = ()
+    trajectory_base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorationReport:
+    """What an explorer found. Counts as in `alsys.events.ExplorationReported`.
+
+    Attributes:
+        model_version: Version of the weights it ran with.
+        candidates: Uncertain and random frames; the source says which.
+        rescored: Deviation of each frame of `order.rescore`, by identity, eV/Angstrom.
+    """
+
+    model_version: int
+    candidates: tuple[Candidate, ...]
+    n_steps: int
+    walker_steps: int
+    n_above: int
+    wall_s: float
+    stops: Mapping[str, int] = field(default_factory=dict)
+    deviation_max: float = 0.0
+    deviation_mean: float = 0.0
+    rescored: Mapping[str, float] = field(default_factory=dict)
+
+
+class Explorer(Protocol):
+    """Moves walkers."""
+
+    def advance(self, order: ExplorationOrder) -> ExplorationReport:
+        """Loads weights where given, moves every walker by a chunk, and reports.
+
+        Raises:
+            RuntimeError: There are neither weights nor seeds yet (a bug of the caller).
+        """
+        ...

@@ -1,0 +1,169 @@
+"""Frames: what explorers visit and labelers label, and where each one came from.
+
+A frame's identity is the blake2b digest of its canonical bytes: no rounding, NaN refused, -0.0 equal to 0.0. Two
+frames with the same identity are the same frame, so repeated work has no effect. Energies and forces are not part of
+a frame; they are a `Label` (see `alsys.labels`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from alsys.errors import InputError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+FRAME_ID_BYTES: Final = 16
+MAX_ATOMIC_NUMBER: Final = 118
+
+
+class Arm(StrEnum):
+    """Why a frame was proposed."""
+
+    ATOM = "atom"
+    """A free atom: its energy is the zero of the model's energy scale. Not counted in the label budget."""
+    INITIAL = "initial"
+    """Sampled from the structure itself, before there is a model."""
+    UNCERTAIN = "uncertain"
+    """The committee disagrees on it."""
+    RANDOM = "random"
+    """Taken at random from what the explorers visit. Never trained on: the unbiased test set."""
+
+
+ARMS: Final = tuple(Arm)
+"""Arms in the order of their code in the store; append only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One configuration of atoms.
+
+    Attributes:
+        numbers: ``(n_atoms,)`` atomic numbers.
+        positions: ``(n_atoms, 3)``, Angstrom.
+        cell: ``(3, 3)`` row vectors, Angstrom; zeros where there is no cell.
+        pbc: ``(3,)`` periodic directions.
+        charge: Total charge, e.
+        multiplicity: 2S + 1.
+        frame_id: Hexadecimal digest of all the above, 32 characters.
+    """
+
+    numbers: NDArray[np.int32]
+    positions: FloatArray
+    cell: FloatArray
+    pbc: NDArray[np.bool_]
+    charge: int = 0
+    multiplicity: int = 1
+    frame_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        numbers = np.array(self.numbers, dtype=np.int32)
+        positions = np.array(self.positions, dtype=np.float64) + 0.0  # -0.0 and 0.0 must be one identity
+        cell = np.array(self.cell, dtype=np.float64) + 0.0
+        pbc = np.array(self.pbc, dtype=np.bool_)
+        if numbers.ndim != 1 or numbers.size == 0:
+            raise InputError("a frame needs at least one atom", field="numbers", value=numbers.shape)
+        if positions.shape != (numbers.size, 3):
+            raise InputError("positions must be (n_atoms, 3)", field="positions", value=positions.shape)
+        if cell.shape != (3, 3) or pbc.shape != (3,):
+            raise InputError("cell must be (3, 3) and pbc (3,)", field="cell", value=(cell.shape, pbc.shape))
+        if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+            raise InputError("positions and cell must be finite", field="positions", value="NaN or infinity")
+        if numbers.min() < 1 or numbers.max() > MAX_ATOMIC_NUMBER:
+            raise InputError("atomic numbers run from 1 to 118", field="numbers", value=numbers.tolist())
+        if self.multiplicity < 1:
+            raise InputError("multiplicity is 2S + 1, at least 1", field="multiplicity", value=self.multiplicity)
+        for name, value in (("numbers", numbers), ("positions", positions), ("cell", cell), ("pbc", pbc)):
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "frame_id", _digest(numbers, positions, cell, pbc, self.charge, self.multiplicity))
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return int(self.numbers.size)
+
+    @classmethod
+    def molecule(cls, numbers: ArrayLike, positions: ArrayLike, charge: int = 0, multiplicity: int = 1) -> Frame:
+        """A frame without a cell."""
+        return cls(
+            numbers=np.asarray(numbers, dtype=np.int32),
+            positions=np.asarray(positions, dtype=np.float64),
+            cell=np.zeros((3, 3)),
+            pbc=np.zeros(3, dtype=np.bool_),
+            charge=charge,
+            multiplicity=multiplicity,
+        )
+
+    def with_positions(self, positions: ArrayLike) -> Frame:
+        """The same atoms at other ``(n_atoms, 3)`` positions."""
+        return Frame(
+            self.numbers, np.asarray(positions, dtype=np.float64), self.cell, self.pbc, self.charge, self.multiplicity
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and other.frame_id == self.frame_id
+
+    def __hash__(self) -> int:
+        return hash(self.frame_id)
+
+    def __reduce__(self) -> tuple[type[Frame], tuple[object, ...]]:
+        return (Frame, (self.numbers, self.positions, self.cell, self.pbc, self.charge, self.multiplicity))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a frame came from.
+
+    Attributes:
+        system: Name of the system in the config.
+        arm: Why it was proposed.
+        method: How it was reached, for example ``langevin`` or ``normal-modes``.
+        trajectory: Identity of the continuous trajectory it lies on; frames of one trajectory are correlated, so a
+            holdout is split by it. Non-negative, below 2**63.
+        model_version: Version of the committee that drove the walker; 0 before there is one.
+        step: Step on that trajectory.
+        deviation: Largest force deviation over its atoms, eV/Angstrom; NaN where no committee has seen it.
+        temperature: Temperature of the walker's thermostat, K.
+    """
+
+    system: str
+    arm: Arm
+    method: str
+    trajectory: int = 0
+    model_version: int = 0
+    step: int = 0
+    deviation: float = float("nan")
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A frame proposed for labelling."""
+
+    frame: Frame
+    source: Source
+
+
+def _digest(
+    numbers: NDArray[np.int32],
+    positions: FloatArray,
+    cell: FloatArray,
+    pbc: NDArray[np.bool_],
+    charge: int,
+    multiplicity: int,
+) -> str:
+    digest = hashlib.blake2b(digest_size=FRAME_ID_BYTES, person=b"alsys-frame-1")
+    digest.update(np.asarray([numbers.size, charge, multiplicity], dtype="<i8").tobytes())
+    digest.update(numbers.astype("<i4").tobytes())
+    digest.update(positions.astype("<f8").tobytes())
+    digest.update(cell.astype("<f8").tobytes())
+    digest.update(pbc.astype("u1").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Labelers: energies and forces at a level of theory."""

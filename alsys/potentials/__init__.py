@@ -1,0 +1,1 @@
+"""Committees of potentials and their bundles on disk."""

@@ -1,0 +1,129 @@
+"""What a committee of potentials is: a flat batch of frames in, mean forces and their spread out.
+
+Weights travel as `CommitteeState` (a JSON specification and numpy arrays), never as code. `load` swaps weights in
+place; `version` says which ones the last evaluation used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alsys.frames import FloatArray, Frame, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Frames concatenated along the atom axis.
+
+    Attributes:
+        n_atoms: ``(n_frames,)`` atoms of each frame.
+        numbers: ``(n_total,)`` atomic numbers.
+        positions: ``(n_total, 3)``, Angstrom.
+        cell: ``(n_frames, 3, 3)`` row vectors, Angstrom; zeros where there is none.
+        pbc: ``(n_frames, 3)``.
+    """
+
+    n_atoms: IntArray
+    numbers: NDArray[np.int32]
+    positions: FloatArray
+    cell: FloatArray
+    pbc: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame]) -> FrameBatch:
+        """One batch of all `frames` (at least one), in order."""
+        return cls(
+            n_atoms=np.array([f.n_atoms for f in frames], dtype=np.int64),
+            numbers=np.concatenate([f.numbers for f in frames]),
+            positions=np.concatenate([f.positions for f in frames]),
+            cell=np.stack([f.cell for f in frames]),
+            pbc=np.stack([f.pbc for f in frames]),
+        )
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return int(self.n_atoms.size)
+
+    @property
+    def frame_of_atom(self) -> IntArray:
+        """``(n_total,)`` index of each atom's frame."""
+        return np.repeat(np.arange(self.n_frames), self.n_atoms)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteePrediction:
+    """What a committee says of a batch.
+
+    Attributes:
+        energy: ``(n_frames,)`` mean over members, eV.
+        energy_std: ``(n_frames,)`` standard deviation over members, eV.
+        forces: ``(n_total, 3)`` mean over members, eV/Angstrom.
+        force_deviation: ``(n_total,)`` sqrt(<|F_k - <F>|^2>) over members k, eV/Angstrom (DP-GEN's model deviation:
+            Zhang et al., Phys. Rev. Mater. 3, 023804 (2019), eq. 2).
+        frame_deviation: ``(n_frames,)`` its maximum over each frame's atoms, eV/Angstrom.
+    """
+
+    energy: FloatArray
+    energy_std: FloatArray
+    forces: FloatArray
+    force_deviation: FloatArray
+    frame_deviation: FloatArray
+
+
+def committee_prediction(batch: FrameBatch, energies: FloatArray, forces: FloatArray) -> CommitteePrediction:
+    """Mean and spread of ``(n_members, n_frames)`` energies and ``(n_members, n_total, 3)`` forces."""
+    mean = forces.mean(axis=0)
+    deviation = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
+    starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
+    return CommitteePrediction(
+        energy=energies.mean(axis=0),
+        energy_std=energies.std(axis=0),
+        forces=mean,
+        force_deviation=deviation,
+        frame_deviation=np.maximum.reduceat(deviation, starts),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeState:
+    """A committee as data.
+
+    Attributes:
+        version: Model version in the campaign; 0 for unversioned.
+        kind: Which implementation reads it: ``nequip`` or ``pair``.
+        spec: JSON-compatible builder arguments, equal for all members (elements, cutoff, layers, energy shifts, ...).
+        members: One state dict of numpy arrays for each member.
+    """
+
+    version: int
+    kind: str
+    spec: Mapping[str, object]
+    members: tuple[Mapping[str, NDArray[np.generic]], ...]
+
+    @property
+    def n_members(self) -> int:
+        """Number of members."""
+        return len(self.members)
+
+
+class Committee(Protocol):
+    """A committee that can be evaluated."""
+
+    @property
+    def version(self) -> int:
+        """Version of the weights in use."""
+        ...
+
+    def load(self, state: CommitteeState) -> None:
+        """Takes new weights of the same specification, without rebuilding where possible."""
+        ...
+
+    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
+        """Mean energies and forces, and their spread over members."""
+        ...

@@ -1,0 +1,1 @@
+"""The data: schema, the Zarr store and its in-memory twin."""

@@ -1,0 +1,235 @@
+"""What a store is: one writer, many readers, and a HEAD that says what is committed.
+
+The writer stages records cheaply in memory, then commits everything staged at once (group commit). A record is
+durable, and may be acknowledged, when `commit` returns. A dataset version is the sequence number of a commit; the
+store is append-only, so every older version is a prefix. `alsys.testing.stores.StoreContract` checks an
+implementation. Nothing here imports zarr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alsys.events import Event
+from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray
+from alsys.labels import Label, LevelOfTheory
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is committed.
+
+    Attributes:
+        seq: Number of commits so far; the dataset version.
+        epoch: Epoch of the writer that made the last commit; a later writer has a larger one.
+        lengths: Committed length of every axis (`alsys.store.schema.AXES`).
+    """
+
+    seq: int
+    epoch: int
+    lengths: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All labelled frames of one dataset version at one level of theory, flat, in the order they were labelled.
+
+    Attributes:
+        seq: The dataset version.
+        systems: Names of systems; `system` indexes it.
+        frame_ids: ``n_frames`` hexadecimal identities.
+        n_atoms: ``(n_frames,)``.
+        numbers: ``(n_total,)`` atomic numbers.
+        positions: ``(n_total, 3)``, Angstrom.
+        cell: ``(n_frames, 3, 3)``, Angstrom.
+        pbc: ``(n_frames, 3)``.
+        charge: ``(n_frames,)``.
+        multiplicity: ``(n_frames,)``.
+        energy: ``(n_frames,)``, eV.
+        forces: ``(n_total, 3)``, eV/Angstrom.
+        arm: ``(n_frames,)`` code: index into `alsys.frames.ARMS`.
+        system: ``(n_frames,)`` index into `systems`.
+        trajectory: ``(n_frames,)`` identity of the trajectory each frame lies on.
+        model_version: ``(n_frames,)`` version that drove the walker there.
+        deviation: ``(n_frames,)`` force deviation when it was proposed, eV/Angstrom; NaN where unknown.
+    """
+
+    seq: int
+    systems: tuple[str, ...]
+    frame_ids: tuple[str, ...]
+    n_atoms: IntArray
+    numbers: NDArray[np.int32]
+    positions: FloatArray
+    cell: FloatArray
+    pbc: NDArray[np.bool_]
+    charge: NDArray[np.int32]
+    multiplicity: NDArray[np.int32]
+    energy: FloatArray
+    forces: FloatArray
+    arm: NDArray[np.uint8]
+    system: NDArray[np.int32]
+    trajectory: IntArray
+    model_version: NDArray[np.int32]
+    deviation: NDArray[np.float32]
+
+    @property
+    def n_frames(self) -> int:
+        """Number of labelled frames."""
+        return int(self.n_atoms.size)
+
+    @property
+    def offsets(self) -> IntArray:
+        """``(n_frames + 1,)`` where each frame's atoms start in the flat arrays."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+
+    def is_arm(self, *arms: Arm) -> NDArray[np.bool_]:
+        """``(n_frames,)`` mask of frames that belong to one of `arms`."""
+        return np.isin(self.arm, [ARMS.index(arm) for arm in arms])
+
+    def select(self, rows: NDArray[np.generic]) -> Snapshot:
+        """The frames at `rows` (a boolean mask or indices), in that order."""
+        index = np.arange(self.n_frames)[rows]
+        offsets = self.offsets
+        atoms = (
+            np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in index])
+            if index.size
+            else np.zeros(0, dtype=np.int64)
+        )
+        return Snapshot(
+            seq=self.seq,
+            systems=self.systems,
+            frame_ids=tuple(self.frame_ids[i] for i in index),
+            n_atoms=self.n_atoms[index],
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            cell=self.cell[index],
+            pbc=self.pbc[index],
+            charge=self.charge[index],
+            multiplicity=self.multiplicity[index],
+            energy=self.energy[index],
+            forces=self.forces[atoms],
+            arm=self.arm[index],
+            system=self.system[index],
+            trajectory=self.trajectory[index],
+            model_version=self.model_version[index],
+            deviation=self.deviation[index],
+        )
+
+    def frame(self, row: int) -> Frame:
+        """The frame at `row`."""
+        offsets = self.offsets
+        atoms = slice(int(offsets[row]), int(offsets[row + 1]))
+        return Frame(
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            cell=self.cell[row],
+            pbc=self.pbc[row],
+            charge=int(self.charge[row]),
+            multiplicity=int(self.multiplicity[row]),
+        )
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What `Store.verify` found. Empty `problems` means that the store is sound."""
+
+    head_seq: int = 0
+    n_frames: int = 0
+    n_labels: int = 0
+    n_events: int = 0
+    duplicate_labels: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_ok(self) -> bool:
+        """True where nothing is wrong."""
+        return not self.problems
+
+
+class StoreReader(Protocol):
+    """Reads what was committed."""
+
+    @property
+    def head(self) -> Head:
+        """The HEAD this reader is pinned to."""
+        ...
+
+    def events(self, start: int = 0) -> list[Event]:
+        """Committed events from index `start` on, in order."""
+        ...
+
+    def candidates(self, frame_ids: Sequence[str]) -> list[Candidate]:
+        """Frames and their sources.
+
+        Raises:
+            KeyError: A frame is not in the store.
+        """
+        ...
+
+    def labels(self, frame_ids: Sequence[str], level_id: str) -> list[Label | None]:
+        """Labels of frames at one level; None where there is none."""
+        ...
+
+    def levels(self) -> tuple[LevelOfTheory, ...]:
+        """Levels of theory in the store, in the order they came."""
+        ...
+
+    def snapshot(self, level_id: str, seq: int | None = None) -> Snapshot:
+        """Labelled frames of dataset version `seq` (default: the pinned HEAD).
+
+        Raises:
+            InputError: No such version.
+        """
+        ...
+
+    def verify(self) -> VerifyReport:
+        """Checks every array against HEAD, identities against contents, and the log against the arrays."""
+        ...
+
+    def close(self) -> None:
+        """Releases files and locks."""
+        ...
+
+
+class StoreWriter(StoreReader, Protocol):
+    """The one writer. `stage` and `commit` may run in different threads, each in one thread at a time."""
+
+    @property
+    def epoch(self) -> int:
+        """This writer's epoch; larger than that of every writer before it."""
+        ...
+
+    @property
+    def n_staged(self) -> int:
+        """Records staged and not yet taken by a commit."""
+        ...
+
+    def stage(
+        self,
+        events: Sequence[Event] = (),
+        candidates: Sequence[Candidate] = (),
+        labels: Sequence[Label] = (),
+        levels: Sequence[LevelOfTheory] = (),
+    ) -> None:
+        """Takes records for the next commit. A candidate or label whose identity is already there is ignored.
+
+        Raises:
+            KeyError: A label's frame or level is neither stored nor staged.
+        """
+        ...
+
+    def commit(self) -> Head:
+        """Writes everything staged, arrays first, HEAD last; returns when it is durable. No-op when nothing is staged.
+
+        On an `OSError` (a full disk) nothing staged is lost: it is written by the next commit that succeeds.
+
+        Raises:
+            Fenced: Another writer has taken over.
+            OSError: The file system refused.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""MLflow, metrics and the report. The only package that imports mlflow, with the calculator."""

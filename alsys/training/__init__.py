@@ -1,0 +1,1 @@
+"""Trainers: snapshots in, committees out."""

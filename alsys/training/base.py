@@ -1,0 +1,72 @@
+"""What a trainer is: a pinned snapshot in, a trained committee out.
+
+The random arm is never trained on; it measures the new committee and, on the same frames, the champion, so that
+promotion is a paired comparison. A validation set is held out by whole trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from alsys.errors import FailureKind
+from alsys.potentials.base import CommitteeState
+from alsys.store.base import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOrder:
+    """What a trainer is asked to do.
+
+    Attributes:
+        version: Version of the committee to make.
+        snapshot: Labelled frames, free atoms included (they set the energy shifts).
+        parent: Committee to warm-start from; None starts afresh.
+        champion: Committee to measure beside the new one; None where there is none.
+        seed: Seed of this fit.
+    """
+
+    version: int
+    snapshot: Snapshot
+    parent: CommitteeState | None
+    champion: CommitteeState | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedCommittee:
+    """A fitted committee.
+
+    Attributes:
+        state: Its weights.
+        metrics: Finite numbers. Always: ``wall_s``, ``n_train``, ``n_validation``, ``n_random``, ``epochs``,
+            ``force_mae_train``. Where there are such frames: ``force_mae_validation``, ``energy_mae_validation``
+            (per atom); ``force_mae_random_arm``, ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 %
+            bootstrap over frames), ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
+            ``force_deviation_random_arm`` (mean over atoms); with a champion, on the same frames,
+            ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap of new
+            minus champion). Units eV, eV/Angstrom.
+        calibration: ``(deviation, error)`` of each random-arm frame: largest force deviation and force MAE.
+    """
+
+    state: CommitteeState
+    metrics: Mapping[str, float]
+    calibration: tuple[tuple[float, float], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailure:
+    """Why a fit gave no committee."""
+
+    version: int
+    kind: FailureKind
+    message: str
+
+
+class Trainer(Protocol):
+    """Fits committees."""
+
+    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+        """Fits within the configured budget."""
+        ...

@@ -1,0 +1,18 @@
+"""Units and constants: eV, Angstrom, fs, K, amu, unless a name says otherwise (CODATA 2018)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HARTREE: Final = 27.211386245988
+"""eV per Hartree."""
+BOHR: Final = 0.529177210903
+"""Angstrom per Bohr."""
+BOLTZMANN: Final = 8.617333262e-5
+"""eV per K."""
+ACCELERATION: Final = 9.648533212e-3
+"""Angstrom/fs^2 per (eV/Angstrom/amu): force over mass to acceleration."""
+HARTREE_PER_BOHR: Final = HARTREE / BOHR
+"""eV/Angstrom per Hartree/Bohr."""
+MEV: Final = 1e-3
+"""eV per meV."""
