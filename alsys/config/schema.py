@@ -54,6 +54,8 @@ class LabelingBase(Section):
         0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
     )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
+    gpus: float = operational(0.0, ge=0, description="Ray GPUs of one labeler.")
+    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
 
 
 class PySCFLabeling(LabelingBase):
@@ -124,9 +126,9 @@ ModelConfig = Annotated[NequIPModel | PairModel, Field(discriminator="kind")]
 class TrainingConfig(Section):
     """How the committee is refitted."""
 
-    workers: int = operational(1, ge=1, le=64, description="Fits at the same time (one per campaign is used today).")
-    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one trainer.")
-    gpus: float = operational(0.0, ge=0, description="Ray GPUs of one trainer.")
+    cpus: float = operational(1.0, gt=0, description="Ray CPUs of the trainer.")
+    gpus: float = operational(0.0, ge=0, description="Ray GPUs of the trainer.")
+    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
     refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")
@@ -160,7 +162,8 @@ class ExplorationConfig(Section):
 
     workers: int = operational(1, ge=1, le=4096, description="Explorers.")
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
-    gpus: float = operational(0.0, ge=0)
+    gpus: float = operational(0.0, ge=0, description="Ray GPUs of one explorer.")
+    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     threads: int = operational(1, ge=1, le=256)
     walkers: int = Field(8, ge=1, le=100_000, description="Walkers of one explorer.")
     temperatures: tuple[Annotated[float, Field(gt=0, le=20_000)], ...] = Field(

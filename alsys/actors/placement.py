@@ -1,0 +1,162 @@
+"""Placement: which actor runs what, with which resources, and how Ray comes up.
+
+Actors are never restarted by Ray itself (`max_restarts=0`, `max_task_retries=0`): the pool starts a new one, so that a
+call is never silently executed twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from alsys.actors.shells import ExplorerActor, LabelerActor, TrainerActor
+from alsys.config.schema import CampaignConfig, RuntimeConfig
+from alsys.control.ports import Role
+from alsys.errors import EnvironmentProblem
+from alsys.exploration.base import Explorer
+from alsys.frames import Frame
+from alsys.labeling.base import Labeler
+from alsys.training.base import Trainer
+
+SHELLS: Mapping[Role, type] = {
+    Role.LABELER: LabelerActor,
+    Role.EXPLORER: ExplorerActor,
+    Role.TRAINER: TrainerActor,
+}
+LOCAL_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker.
+
+    Attributes:
+        build: Makes the worker inside its process.
+        cpus: Ray CPUs; likewise `gpus` and custom `resources`.
+        threads: Threads it may use.
+    """
+
+    role: Role
+    build: Callable[[], Labeler | Explorer | Trainer]
+    cpus: float = 1.0
+    gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    threads: int = 1
+
+
+def start_actor(name: str, spec: WorkerSpec) -> Any:
+    """Starts the actor of a worker and returns its handle at once."""
+    actor_class: Any = ray.remote(SHELLS[spec.role])
+    return actor_class.options(
+        num_cpus=spec.cpus,
+        num_gpus=spec.gpus,
+        resources=dict(spec.resources) or None,
+        max_restarts=0,
+        max_task_retries=0,
+    ).remote(spec.build, spec.threads)
+
+
+def worker_specs(config: CampaignConfig, systems: Mapping[str, Frame]) -> dict[str, WorkerSpec]:
+    """All workers of a campaign, by name."""
+    labeling, exploration, training = config.labeling, config.exploration, config.training
+    label_threads = getattr(labeling, "threads", 1)
+    specs = {
+        f"labeler-{i}": WorkerSpec(
+            Role.LABELER,
+            partial(_build_labeler, config),
+            labeling.cpus,
+            labeling.gpus,
+            labeling.resources,
+            label_threads,
+        )
+        for i in range(labeling.workers)
+    }
+    for i in range(exploration.workers):
+        specs[f"explorer-{i}"] = WorkerSpec(
+            Role.EXPLORER,
+            partial(_build_explorer, config, dict(systems), config.seed * 1000 + i),
+            exploration.cpus,
+            exploration.gpus,
+            exploration.resources,
+            exploration.threads,
+        )
+    specs["trainer-0"] = WorkerSpec(
+        Role.TRAINER,
+        partial(_build_trainer, config),
+        training.cpus,
+        training.gpus,
+        training.resources,
+        training.threads,
+    )
+    return specs
+
+
+def connect(runtime: RuntimeConfig, specs: Mapping[str, WorkerSpec]) -> bool:
+    """Starts Ray here or joins a cluster; returns whether this process started it.
+
+    A cluster of our own has at least as many Ray CPUs as the workers ask for, so that a small machine runs them all;
+    threads are limited by each worker.
+
+    Raises:
+        EnvironmentProblem: Ray does not come up.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    needed = sum(spec.cpus for spec in specs.values())
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    address = runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    if address:
+        options["address"] = address
+    else:
+        options |= {
+            "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, int(needed + 0.999)),
+            "include_dashboard": False,
+            "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**options)
+    except Exception as error:
+        where = f"the Ray cluster at {address!r}" if address else "Ray on this machine"
+        raise EnvironmentProblem(f"cannot start or reach {where}: {str(error).splitlines()[0]}") from error
+    _protect_token()
+    if not address and runtime.num_cpus is not None and needed > runtime.num_cpus:
+        ray.shutdown()
+        raise EnvironmentProblem(
+            f"workers ask for {needed:g} CPUs, runtime.num_cpus is {runtime.num_cpus}; raise it or ask for fewer"
+        )
+    return True
+
+
+def _protect_token() -> None:
+    """Ray 2.60 creates its token file readable by all."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and stat.S_IMODE(token.stat().st_mode) != 0o600:
+        token.chmod(0o600)
+
+
+def _build_labeler(config: CampaignConfig) -> Labeler:
+    from alsys.labeling.factory import build_labeler
+
+    return build_labeler(config.labeling)
+
+
+def _build_explorer(config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> Explorer:
+    from alsys.exploration.factory import build_explorer
+
+    return build_explorer(config, systems, seed)
+
+
+def _build_trainer(config: CampaignConfig) -> Trainer:
+    from alsys.training.factory import build_trainer
+
+    return build_trainer(config)

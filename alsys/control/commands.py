@@ -1,0 +1,86 @@
+"""What the ledger decides, as values. The coordinator carries them out; nothing here does anything by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alsys.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Record this event: a decision that is part of the campaign's history."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFrames:
+    """Send these pending frames to a labeler, in one call."""
+
+    worker: str
+    frame_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explore:
+    """Send a chunk of exploration to an explorer.
+
+    Attributes:
+        version: Committee to use; the coordinator sends its weights where the explorer has another version.
+        seeds: Identities of labelled frames to start from.
+        rescore: Identities of pending frames whose deviation under `version` is wanted.
+    """
+
+    worker: str
+    version: int
+    n_steps: int
+    n_random: int
+    max_candidates: int
+    seeds: tuple[str, ...]
+    rescore: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Fit a new committee on everything labelled so far.
+
+    Attributes:
+        parent: Version to warm-start from; 0 for none.
+        n_labels: Accepted labels when this was decided.
+    """
+
+    worker: str
+    version: int
+    parent: int
+    champion: int
+    n_labels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The campaign is over: `reason` as in `alsys.events.CampaignStopped`."""
+
+    reason: str
+    message: str
+    is_final: bool = True
+
+
+Command = Emit | LabelFrames | Explore | Train | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Workers that can take a call now.
+
+    Attributes:
+        explorers: Explorers with no call in flight.
+        labelers: Labelers with no call in flight.
+        busy_labelers: Labelers with exactly one call in flight, which may be sent a second one ahead of time.
+        trainers: Trainers with no fit in flight.
+    """
+
+    explorers: tuple[str, ...] = ()
+    labelers: tuple[str, ...] = ()
+    busy_labelers: tuple[str, ...] = ()
+    trainers: tuple[str, ...] = ()

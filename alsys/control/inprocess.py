@@ -1,0 +1,136 @@
+"""A pool in this process: the same loop without Ray.
+
+Inline, calls run one after another inside `wait`, which makes a campaign on fakes deterministic and fast: this is the
+permanent specification of the loop. With threads, each worker has one thread, for campaigns on one machine where
+starting Ray is not worth it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+from alsys.control.ports import Completion, PoolEvent, Result, Role, Work, WorkerDown, WorkerUp
+from alsys.errors import FailureKind
+from alsys.exploration.base import ExplorationOrder, Explorer
+from alsys.labeling.base import Labeler
+from alsys.training.base import Trainer, TrainingOrder
+
+Worker = Explorer | Labeler | Trainer
+
+
+class InProcessPool:
+    """Workers in this process.
+
+    Args:
+        workers: Role and factory of each worker, by name.
+        use_threads: One thread for each worker instead of running calls inline.
+        restarts: How often a worker that raised is built anew.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, tuple[Role, Callable[[], Worker]]],
+        *,
+        use_threads: bool = False,
+        restarts: int = 20,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._factories = dict(workers)
+        self._workers: dict[str, Worker] = {}
+        self._restarts = dict.fromkeys(workers, restarts)
+        self._clock = clock
+        self._queue: deque[tuple[str, Work, float]] = deque()
+        self._ready: deque[PoolEvent] = deque()
+        self._wake = asyncio.Event()
+        self._threads = (
+            {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in workers} if use_threads else {}
+        )
+        self._generation = dict.fromkeys(workers, 0)
+
+    async def start(self) -> None:
+        """Builds all workers."""
+        for name in self._factories:
+            self._build(name)
+
+    def submit(self, worker: str, work: Work) -> None:
+        """Queues a call."""
+        if not self._threads:
+            self._queue.append((worker, work, self._clock()))
+            return
+        loop = asyncio.get_running_loop()
+        generation = self._generation[worker]
+        future = loop.run_in_executor(self._threads[worker], self._run, worker, work, self._clock())
+        future.add_done_callback(lambda done: self._done(worker, generation, done))
+
+    async def wait(self, timeout_s: float) -> list[PoolEvent]:
+        """Runs one queued call, or waits for a thread."""
+        await asyncio.sleep(0)  # inline calls must not starve the commits
+        if not self._ready and self._queue:
+            worker, work, sent = self._queue.popleft()
+            self._finish(worker, lambda: self._run(worker, work, sent))
+        if not self._ready and self._threads:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout_s)
+            except TimeoutError:
+                return []
+        elif not self._ready:
+            await asyncio.sleep(min(timeout_s, 0.01))
+        events = list(self._ready)
+        self._ready.clear()
+        return events
+
+    async def close(self) -> None:
+        """Ends threads and labelers; a call that is running is waited for."""
+        for thread in self._threads.values():
+            thread.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers.values():
+            close = getattr(worker, "close", None)
+            if close is not None:
+                close()
+
+    def _build(self, name: str) -> None:
+        role, factory = self._factories[name]
+        self._workers[name] = factory()
+        self._ready.append(WorkerUp(name, role))
+
+    def _run(self, name: str, work: Work, sent: float) -> Completion:
+        started = self._clock()
+        result = _call(self._workers[name], work)
+        return Completion(name, self._factories[name][0], result, sent, started, self._clock())
+
+    def _done(self, name: str, generation: int, future: asyncio.Future[Completion]) -> None:
+        if generation == self._generation[name] and not future.cancelled():
+            self._finish(name, future.result)
+        self._wake.set()
+
+    def _finish(self, name: str, call: Callable[[], Completion]) -> None:
+        """A worker that raises is a crashed worker: it is replaced, as Ray would replace an actor."""
+        try:
+            self._ready.append(call())
+        except Exception as error:
+            self._generation[name] += 1
+            self._queue = deque(item for item in self._queue if item[0] != name)
+            is_final = self._restarts[name] <= 0
+            message = f"{type(error).__name__}: {error}"
+            self._ready.append(
+                WorkerDown(name, self._factories[name][0], FailureKind.WORKER_LOST, message, is_final=is_final)
+            )
+            if not is_final:
+                self._restarts[name] -= 1
+                self._build(name)
+
+
+def _call(worker: Worker, work: Work) -> Result:
+    if isinstance(work, ExplorationOrder):
+        return cast(Explorer, worker).advance(work)
+    if isinstance(work, TrainingOrder):
+        return cast(Trainer, worker).fit(work)
+    labeler = cast(Labeler, worker)
+    return tuple(labeler.label(frame) for frame in work)

@@ -1,0 +1,126 @@
+"""The journal: stages records for the store and commits them in a thread, everything staged at once.
+
+What leaves the process waits for the disk: acknowledgements are given out, and actions queued with `after` are run,
+only once everything staged before them is durable. A full disk is waited for; nothing staged is lost. Any other error
+of the store is kept in `problem` and ends the campaign.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from alsys.events import Event
+from alsys.frames import Candidate
+from alsys.labels import Label, LevelOfTheory
+from alsys.store.base import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+
+class Journal:
+    """Commits in the background of the running loop.
+
+    Args:
+        store: The one writer.
+        on_acknowledged: Called with the identities of labels once they are on disk.
+    """
+
+    def __init__(self, store: StoreWriter, on_acknowledged: Callable[[Sequence[str]], None] | None = None) -> None:
+        self.problem: Exception | None = None
+        self.disk_problem: str | None = None
+        self._store = store
+        self._on_acknowledged = on_acknowledged
+        self._unacknowledged: list[str] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._actions: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+
+    def stage(
+        self,
+        events: Sequence[Event] = (),
+        candidates: Sequence[Candidate] = (),
+        labels: Sequence[Label] = (),
+        levels: Sequence[LevelOfTheory] = (),
+    ) -> None:
+        """Takes records for the next commit and makes sure that there will be one."""
+        self._store.stage(events, candidates, labels, levels)
+        self._unacknowledged += [label.label_id for label in labels]
+        self._kick()
+
+    @property
+    def is_behind(self) -> bool:
+        """True where the disk cannot keep up or refuses: hand out no new work."""
+        return self.disk_problem is not None or self._store.n_staged > MAX_STAGED
+
+    async def flush(self) -> None:
+        """Waits until everything staged so far is on disk.
+
+        Raises:
+            Exception: The store's problem, where it is not a full disk.
+        """
+        while self._store.n_staged or self._committing is not None:
+            self._kick()
+            if self._committing is not None:
+                await asyncio.shield(self._committing)
+            if self.problem is not None:
+                raise self.problem
+
+    def after(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Runs `action` once everything staged so far is on disk; actions run one at a time, in order."""
+        self._actions.put_nowait(action)
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+
+    async def drain(self) -> None:
+        """Waits until all actions have run and everything is on disk."""
+        while self._following is not None:
+            await asyncio.shield(self._following)
+        if self.problem is not None:
+            raise self.problem
+        await self.flush()
+
+    def _kick(self) -> None:
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit())
+
+    async def _commit(self) -> None:
+        try:
+            while self._store.n_staged and self.problem is None:
+                acknowledged, self._unacknowledged = self._unacknowledged, []
+                try:
+                    await asyncio.to_thread(self._store.commit)
+                except OSError as error:
+                    self._unacknowledged = acknowledged + self._unacknowledged
+                    if self.disk_problem is None:
+                        logger.error("cannot write the store: %s; waiting for space, nothing is lost", error)
+                    self.disk_problem = str(error)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if self.disk_problem is not None:
+                    logger.warning("the store can be written again")
+                    self.disk_problem = None
+                if acknowledged and self._on_acknowledged is not None:
+                    self._on_acknowledged(acknowledged)
+        except Exception as error:
+            self.problem = error
+        finally:
+            self._committing = None
+
+    async def _follow(self) -> None:
+        try:
+            while not self._actions.empty():
+                action = self._actions.get_nowait()
+                await self.flush()
+                await action()
+        except Exception as error:
+            self.problem = error
+        finally:
+            self._following = None
+
+
+MAX_STAGED = 20_000
+"""Records that may wait for the disk before no new work is handed out."""

@@ -1,0 +1,485 @@
+"""The ledger: the state of a campaign, folded from its events, and the decisions that follow from it.
+
+`apply(event)` is the only mutator; `decide(now, idle)` returns commands and changes nothing. There is no clock, no
+I/O, no Ray and no torch in here. After every event
+``proposed == pending + in_flight + labelled + dropped + quarantined``. Folding the durable events of a log gives the
+state of the campaign that wrote it, except that work in flight is pending again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from alsys.control import policies
+from alsys.control.candidates import CandidateSet
+from alsys.control.commands import Command, Emit, Finish, Idle
+from alsys.control.settings import PolicySettings
+from alsys.errors import FailureKind
+from alsys.events import (
+    CampaignOpened,
+    CampaignStopped,
+    Event,
+    ExplorationFailed,
+    ExplorationReported,
+    ExplorationStarted,
+    FrameDropped,
+    FrameProposed,
+    FrameQuarantined,
+    FramesRescored,
+    Heartbeat,
+    LabelAbandoned,
+    LabelAccepted,
+    LabelFailed,
+    LabelRepeated,
+    LabelStarted,
+    ModelPromoted,
+    ModelPublished,
+    ModelRejected,
+    StopRequested,
+    TrainingFailed,
+    TrainingStarted,
+    WorkerLost,
+)
+from alsys.frames import Arm
+
+
+class Status(StrEnum):
+    """Where a proposed frame is."""
+
+    PENDING = "pending"
+    IN_FLIGHT = "in_flight"
+    LABELLED = "labelled"
+    DROPPED = "dropped"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(slots=True)
+class FrameRecord:
+    """What the ledger knows of a frame.
+
+    Attributes:
+        seen_by: Version of the committee that gave `deviation`.
+        attempts: Failed attempts so far.
+        kills: Workers lost while they worked on it.
+        verdict: Why it must be quarantined next; None where it need not.
+    """
+
+    arm: Arm
+    system: str
+    deviation: float
+    seen_by: int
+    status: Status = Status.PENDING
+    attempts: int = 0
+    kills: int = 0
+    verdict: tuple[FailureKind, str] | None = None
+
+
+@dataclass(slots=True)
+class ModelRecord:
+    """What the ledger knows of a model version. `promoted` is None until it is decided."""
+
+    version: int
+    n_labels: int
+    n_train: int
+    metrics: dict[str, float]
+    published: float
+    promoted: bool | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Exploration:
+    """Exploration since the champion last changed."""
+
+    walker_steps: int = 0
+    steps_since_above: int = 0
+
+
+@dataclass(slots=True)
+class LabelTimes:
+    """Running mean of the seconds that a label takes; None before the first."""
+
+    mean: float | None = None
+
+    def add(self, wall_s: float) -> None:
+        """Takes one label into account."""
+        self.mean = wall_s if self.mean is None else self.mean + 0.05 * (wall_s - self.mean)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over the whole campaign."""
+
+    failed: int = 0
+    repeated: int = 0
+    conflicts: int = 0
+    workers_lost: int = 0
+    openings: int = 0
+    walker_steps: int = 0
+    candidates: int = 0
+    stops: dict[str, int] = field(default_factory=dict)
+    busy_s: dict[str, float] = field(default_factory=dict)
+    capacity_s: dict[str, float] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+
+class Ledger:
+    """State of one campaign. Its attributes are for reading; only `apply` changes them."""
+
+    def __init__(self, settings: PolicySettings) -> None:
+        self.settings = settings
+        self.frames: dict[str, FrameRecord] = {}
+        self.pending = CandidateSet()
+        self.counts = dict.fromkeys(Status, 0)
+        self.accepted = dict.fromkeys(Arm, 0)
+        self.flying = dict.fromkeys(Arm, 0)
+        self.in_flight: dict[str, list[dict[str, None]]] = {}
+        self._worker_of: dict[str, str] = {}
+        self.exploring: dict[str, ExplorationStarted] = {}
+        self.training: TrainingStarted | None = None
+        self.models: dict[int, ModelRecord] = {}
+        self.champion = 0
+        self.exploration = Exploration()
+        self.label_times = LabelTimes()
+        self.totals = Totals()
+        self.training_failures = 0
+        self.labelled: list[str] = []
+        self.stopped: CampaignStopped | None = None
+        self.stop_requested: StopRequested | None = None
+        self.stale: dict[str, None] = {}
+        self._doomed: dict[str, None] = {}
+        self._easy: dict[str, None] = {}
+        self._undecided: dict[int, None] = {}
+        self._n_train_at_fit = 0
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            CampaignOpened: self._on_opened,
+            CampaignStopped: self._on_stopped,
+            Heartbeat: self._on_heartbeat,
+            FrameProposed: self._on_proposed,
+            FrameDropped: self._on_dropped,
+            FrameQuarantined: self._on_quarantined,
+            FramesRescored: self._on_rescored,
+            LabelStarted: self._on_label_started,
+            LabelAbandoned: self._on_label_abandoned,
+            LabelAccepted: self._on_label_accepted,
+            LabelFailed: self._on_label_failed,
+            LabelRepeated: self._on_label_repeated,
+            ModelPublished: self._on_published,
+            ModelPromoted: self._on_promoted,
+            ModelRejected: self._on_rejected,
+            TrainingStarted: self._on_training_started,
+            TrainingFailed: self._on_training_failed,
+            ExplorationStarted: self._on_exploration_started,
+            ExplorationReported: self._on_explored,
+            ExplorationFailed: self._on_exploration_failed,
+            WorkerLost: self._on_worker_lost,
+            StopRequested: self._on_stop_requested,
+        }
+
+    @classmethod
+    def fold(cls, settings: PolicySettings, events: Iterable[Event]) -> Ledger:
+        """The state that these events lead to."""
+        ledger = cls(settings)
+        for event in events:
+            ledger.apply(event)
+        return ledger
+
+    # --- reading
+
+    @property
+    def proposed(self) -> int:
+        """Frames ever proposed."""
+        return len(self.frames)
+
+    @property
+    def n_labels(self) -> int:
+        """Accepted labels that count against the budget: all but free atoms."""
+        return sum(self.accepted.values()) - self.accepted[Arm.ATOM]
+
+    @property
+    def n_train(self) -> int:
+        """Accepted labels that may be trained on."""
+        return self.accepted[Arm.INITIAL] + self.accepted[Arm.UNCERTAIN]
+
+    @property
+    def n_in_flight(self) -> int:
+        """Frames in flight that count against the budget."""
+        return sum(self.flying.values()) - self.flying[Arm.ATOM]
+
+    @property
+    def n_train_at_fit(self) -> int:
+        """Training labels when the last fit was started."""
+        return self._n_train_at_fit
+
+    @property
+    def next_version(self) -> int:
+        """Version of the next model."""
+        return max(self.models, default=0) + 1
+
+    @property
+    def is_balanced(self) -> bool:
+        """The invariant of the module docstring."""
+        return (
+            self.proposed == sum(self.counts.values())
+            and self.counts[Status.PENDING] == len(self.pending) + len(self._doomed)
+            and self.counts[Status.IN_FLIGHT] == sum(len(call) for calls in self.in_flight.values() for call in calls)
+        )
+
+    # --- deciding
+
+    def decide(self, now: float, idle: Idle) -> list[Command]:
+        """What to do next. Bookkeeping first: its effect must be applied before work is handed out."""
+        if self.stopped is not None:
+            return []
+        emits = self._bookkeeping(now)
+        if emits:
+            return emits
+        finish = policies.finish(self, now)
+        if finish is not None:
+            return [finish]
+        if self.stop_requested is not None:
+            return []
+        commands: list[Command] = []
+        train = policies.train(self, idle.trainers)
+        if train is not None:
+            commands.append(train)
+        commands += policies.label(self, idle)
+        commands += policies.explore(self, idle.explorers)
+        if not commands and policies.is_stuck(self, idle):
+            return [Finish("failed", policies.stuck_message(self), is_final=False)]
+        return commands
+
+    def _bookkeeping(self, now: float) -> list[Command]:
+        emits: list[Command] = []
+        for frame_id in self._doomed:
+            kind, message = self.frames[frame_id].verdict or (FailureKind.INTERNAL, "")
+            emits.append(Emit(FrameQuarantined(t=now, frame_id=frame_id, failure=kind, message=message)))
+        emits += [
+            Emit(FrameDropped(t=now, frame_id=frame_id, reason="easy"))
+            for frame_id in self._easy
+            if frame_id in self.pending
+        ]
+        emits += [Emit(FrameDropped(t=now, frame_id=f, reason="evicted")) for f in policies.evict(self)]
+        emits += [Emit(policies.judge(self, self.models[version], now)) for version in self._undecided]
+        return emits
+
+    # --- applying
+
+    def apply(self, event: Event) -> None:
+        """Takes one event into account.
+
+        Raises:
+            KeyError: The event names a frame that was never proposed.
+        """
+        self._handlers[type(event)](event)
+
+    def _move(self, record: FrameRecord, status: Status) -> None:
+        self.counts[record.status] -= 1
+        self.counts[status] += 1
+        record.status = status
+
+    def _settle(self, frame_id: str, status: Status) -> FrameRecord:
+        """Takes a frame out of wherever it waits, into a final status."""
+        record = self.frames[frame_id]
+        if record.status is Status.IN_FLIGHT:
+            self._land(frame_id)
+        self._unqueue(frame_id)
+        self._doomed.pop(frame_id, None)
+        self._move(record, status)
+        return record
+
+    def _land(self, frame_id: str) -> None:
+        worker = self._worker_of.pop(frame_id)
+        calls = self.in_flight[worker]
+        call = next(call for call in calls if frame_id in call)
+        del call[frame_id]
+        if not call:
+            calls.remove(call)
+        if not calls:
+            del self.in_flight[worker]
+        self.flying[self.frames[frame_id].arm] -= 1
+
+    def _again(self, frame_id: str) -> None:
+        """Makes a frame in flight pending again."""
+        record = self.frames[frame_id]
+        if record.status is Status.IN_FLIGHT:
+            self._land(frame_id)
+            self._move(record, Status.PENDING)
+            self._enqueue(frame_id, record)
+
+    def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
+        deviation = 0.0 if self.settings.is_random else record.deviation
+        self.pending.add(frame_id, record.arm, deviation)
+        if record.arm is Arm.UNCERTAIN and record.seen_by < self.champion:
+            self.stale[frame_id] = None
+
+    def _unqueue(self, frame_id: str) -> None:
+        self.pending.discard(frame_id)
+        self.stale.pop(frame_id, None)
+        self._easy.pop(frame_id, None)
+
+    def _on_opened(self, event: CampaignOpened) -> None:
+        for frame_id in list(self._worker_of):
+            self._again(frame_id)
+        self.exploring.clear()
+        self.training = None
+        self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
+        self.stopped = None
+        self.stop_requested = None
+        self.totals.openings += 1
+
+    def _on_stopped(self, event: CampaignStopped) -> None:
+        self.stopped = event
+
+    def _on_stop_requested(self, event: StopRequested) -> None:
+        self.stop_requested = event
+
+    def _on_heartbeat(self, event: Heartbeat) -> None:
+        self.totals.wall_s += event.wall_s
+        for role, busy in event.busy_s.items():
+            self.totals.busy_s[role] = self.totals.busy_s.get(role, 0.0) + busy
+            capacity = event.wall_s * event.workers.get(role, 0)
+            self.totals.capacity_s[role] = self.totals.capacity_s.get(role, 0.0) + capacity
+
+    def _on_proposed(self, event: FrameProposed) -> None:
+        if event.frame_id in self.frames:
+            return
+        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version)
+        self.frames[event.frame_id] = record
+        self.counts[Status.PENDING] += 1
+        self._enqueue(event.frame_id, record)
+
+    def _on_dropped(self, event: FrameDropped) -> None:
+        self._settle(event.frame_id, Status.DROPPED)
+
+    def _on_quarantined(self, event: FrameQuarantined) -> None:
+        self._settle(event.frame_id, Status.QUARANTINED)
+
+    def _on_rescored(self, event: FramesRescored) -> None:
+        for frame_id, deviation in event.deviations.items():
+            record = self.frames[frame_id]
+            record.deviation = deviation
+            record.seen_by = event.model_version
+            if frame_id in self.pending and record.arm is Arm.UNCERTAIN:
+                self.stale.pop(frame_id, None)
+                self._enqueue(frame_id, record)
+                if deviation < self.settings.accurate_below and not self.settings.is_random:
+                    self._easy[frame_id] = None
+
+    def _on_label_started(self, event: LabelStarted) -> None:
+        for frame_id in event.frame_ids:
+            record = self.frames[frame_id]
+            self._unqueue(frame_id)
+            self._move(record, Status.IN_FLIGHT)
+            self.flying[record.arm] += 1
+            self._worker_of[frame_id] = event.worker
+        self.in_flight.setdefault(event.worker, []).append(dict.fromkeys(event.frame_ids))
+
+    def _on_label_abandoned(self, event: LabelAbandoned) -> None:
+        for frame_id in event.frame_ids:
+            self._again(frame_id)
+
+    def _on_label_accepted(self, event: LabelAccepted) -> None:
+        record = self.frames[event.frame_id]
+        if record.status is Status.LABELLED:
+            return
+        record = self._settle(event.frame_id, Status.LABELLED)
+        self.accepted[record.arm] += 1
+        self.label_times.add(event.wall_s)
+        if record.arm is not Arm.ATOM:
+            self.labelled.append(event.frame_id)
+
+    def _on_label_repeated(self, event: LabelRepeated) -> None:
+        self._again(event.frame_id)
+        self.totals.repeated += 1
+        self.totals.conflicts += event.is_conflict
+
+    def _on_label_failed(self, event: LabelFailed) -> None:
+        self.totals.failed += 1
+        record = self.frames[event.frame_id]
+        if record.status in (Status.LABELLED, Status.DROPPED, Status.QUARANTINED):
+            return
+        self._again(event.frame_id)
+        record.attempts += event.failure is not FailureKind.WORKER_PREEMPTED
+        record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
+        verdict = policies.verdict(record.attempts, record.kills, event, self.settings)
+        if verdict is not None:
+            record.verdict = verdict
+            self._unqueue(event.frame_id)
+            self._doomed[event.frame_id] = None
+
+    def _on_training_started(self, event: TrainingStarted) -> None:
+        self.training = event
+        self._n_train_at_fit = self.n_train
+
+    def _on_training_failed(self, event: TrainingFailed) -> None:
+        self.training = None
+        self.training_failures += 1
+        if self.training_failures < self.settings.max_training_failures:
+            self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
+
+    def _on_published(self, event: ModelPublished) -> None:
+        self.training = None
+        self.training_failures = 0
+        n_train = int(event.metrics.get("n_labels_train", event.n_labels))
+        self.models[event.version] = ModelRecord(event.version, event.n_labels, n_train, dict(event.metrics), event.t)
+        self._n_train_at_fit = max(self._n_train_at_fit, n_train)
+        self._undecided[event.version] = None
+
+    def _on_promoted(self, event: ModelPromoted) -> None:
+        self._undecided.pop(event.version, None)
+        model = self.models[event.version]
+        model.promoted, model.reason = True, event.reason
+        self.champion = event.version
+        self.stale = dict.fromkeys(self.pending.ranked())
+        self.exploration = Exploration()
+
+    def _on_rejected(self, event: ModelRejected) -> None:
+        self._undecided.pop(event.version, None)
+        model = self.models[event.version]
+        model.promoted, model.reason = False, event.reason
+
+    def _on_exploration_started(self, event: ExplorationStarted) -> None:
+        self.exploring[event.worker] = event
+
+    def _on_explored(self, event: ExplorationReported) -> None:
+        self.exploring.pop(event.worker, None)
+        totals = self.totals
+        totals.walker_steps += event.walker_steps
+        totals.candidates += event.n_candidates
+        for reason, count in event.stops.items():
+            totals.stops[reason] = totals.stops.get(reason, 0) + count
+        if event.model_version == self.champion:
+            self.exploration.walker_steps += event.walker_steps
+            quiet = 0 if event.n_above else self.exploration.steps_since_above + event.walker_steps
+            self.exploration.steps_since_above = quiet
+
+    def _on_exploration_failed(self, event: ExplorationFailed) -> None:
+        self.exploring.pop(event.worker, None)
+
+    def _on_worker_lost(self, event: WorkerLost) -> None:
+        self.totals.workers_lost += 1
+        self.exploring.pop(event.worker, None)
+
+    @property
+    def utilisation(self) -> dict[str, float]:
+        """Busy share of each kind of worker over the campaign's running time."""
+        return {
+            role: (self.totals.busy_s.get(role, 0.0) / capacity if capacity > 0 else 0.0)
+            for role, capacity in sorted(self.totals.capacity_s.items())
+        }
+
+    @property
+    def best_interval(self) -> tuple[float, float, float]:
+        """Champion's force MAE on the random arm and its 95 % interval, eV/Angstrom; NaN where unknown."""
+        metrics = self.models[self.champion].metrics if self.champion else {}
+        nan = math.nan
+        return (
+            metrics.get("force_mae_random_arm", nan),
+            metrics.get("force_mae_random_arm_low", nan),
+            metrics.get("force_mae_random_arm_high", nan),
+        )

@@ -1,0 +1,328 @@
+"""Policies: what to label, when to train, explore, promote and stop. Pure functions of the ledger.
+
+Each returns values (commands, events, names of frames) and changes nothing, so each can be tested by building a ledger
+from a handful of events.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.settings import PolicySettings
+from alsys.errors import FailureKind
+from alsys.events import LabelFailed, ModelPromoted, ModelRejected
+from alsys.frames import Arm
+
+if TYPE_CHECKING:
+    from alsys.control.ledger import Ledger, ModelRecord
+
+N_SEEDS = 16
+RESCORE_CHUNK = 256
+
+
+def verdict(attempts: int, kills: int, event: LabelFailed, settings: PolicySettings) -> tuple[FailureKind, str] | None:
+    """Why a frame is quarantined after this failure; None where it is tried again.
+
+    Chemistry has been up the labeler's rescue ladder already, so it is final. Lost computing is retried elsewhere, but
+    a frame that takes down two workers, or fails `max_attempts` times, is not.
+    """
+    if not event.failure.is_lost_computing:
+        return event.failure, event.message
+    if kills >= settings.max_worker_kills:
+        return event.failure, f"took down {kills} workers; last: {event.message}"
+    if attempts >= settings.max_attempts:
+        return event.failure, f"failed {attempts} times; last: {event.message}"
+    return None
+
+
+def evict(ledger: Ledger) -> list[str]:
+    """Uncertain frames beyond the bound of the candidate set, least informative first."""
+    excess = ledger.pending.count(Arm.UNCERTAIN) - ledger.settings.max_pending
+    return ledger.pending.least(excess) if excess > 0 else []
+
+
+def judge(ledger: Ledger, model: ModelRecord, now: float) -> ModelPromoted | ModelRejected:
+    """Promotes a version unless it is worse than the champion on the random arm beyond the 95 % paired interval."""
+    low = model.metrics.get("difference_low", math.nan)
+    high = model.metrics.get("difference_high", math.nan)
+    if not ledger.champion:
+        return ModelPromoted(t=now, version=model.version, reason="first version")
+    if math.isnan(low):
+        return ModelPromoted(t=now, version=model.version, reason="no random-arm frame to compare on yet")
+    interval = f"[{low * 1e3:+.1f}, {high * 1e3:+.1f}] meV/Angstrom against v{ledger.champion:04d} on the random arm"
+    if low > 0:
+        return ModelRejected(t=now, version=model.version, reason=f"worse: {interval}")
+    word = "better" if high < 0 else "not worse"
+    return ModelPromoted(t=now, version=model.version, reason=f"{word}: {interval}")
+
+
+def target_reached(ledger: Ledger) -> bool:
+    """The upper end of the champion's interval on enough random-arm frames is below the user's target."""
+    settings = ledger.settings
+    if settings.target_force_mae is None or not ledger.champion:
+        return False
+    metrics = ledger.models[ledger.champion].metrics
+    high = metrics.get("force_mae_random_arm_high", math.inf)
+    return metrics.get("n_random", 0.0) >= settings.min_random and high <= settings.target_force_mae
+
+
+def wants_labels(ledger: Ledger) -> bool:
+    """False once a stop criterion asks for no further labels; a last fit may still follow."""
+    settings = ledger.settings
+    if ledger.n_labels >= settings.n_labels or target_reached(ledger) or _is_quiet(ledger):
+        return False
+    return settings.wall_s is None or ledger.totals.wall_s < settings.wall_s
+
+
+def finish(ledger: Ledger, now: float) -> Finish | None:
+    """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
+    if ledger.stop_requested is not None:
+        if ledger.stop_requested.drain and (ledger.in_flight or ledger.training or ledger.exploring):
+            return None
+        return Finish("user", "stopped on request; run the same command to go on", is_final=False)
+    if wants_labels(ledger):
+        return None
+    settings = ledger.settings
+    if settings.wall_s is not None and ledger.totals.wall_s >= settings.wall_s:
+        return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
+    if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger):
+        return None
+    if not ledger.champion:
+        return Finish("failed", "there are labels but no model: every fit failed", is_final=False)
+    if target_reached(ledger):
+        high = ledger.best_interval[2]
+        return Finish("target-reached", f"force MAE on the random arm is at most {high * 1e3:.1f} meV/Angstrom (95 %)")
+    if _is_quiet(ledger):
+        return Finish("nothing-uncertain", f"{settings.quiet_steps} walker-steps without an uncertain frame")
+    return Finish("labels", f"{ledger.n_labels} labels")
+
+
+def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
+    """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end."""
+    if not trainers or ledger.training is not None or not _fit_is_due(ledger):
+        return None
+    return Train(
+        worker=trainers[0],
+        version=ledger.next_version,
+        parent=ledger.champion,
+        champion=ledger.champion,
+        n_labels=ledger.n_labels,
+    )
+
+
+def label(ledger: Ledger, idle: Idle) -> list[Command]:
+    """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays."""
+    settings = ledger.settings
+    atoms_left = ledger.pending.count(Arm.ATOM) > 0
+    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight
+    if not (atoms_left or (wants_labels(ledger) and room > 0)) or not len(ledger.pending):
+        return []
+    if settings.is_rounds and _round_is_gathering(ledger):
+        return []
+    mean = ledger.label_times.mean
+    workers = list(idle.labelers)
+    n_labelers = len(idle.labelers) + len(ledger.in_flight)
+    if mean is not None and mean < settings.prefetch_below_s and room > 4 * n_labelers:
+        workers += idle.busy_labelers
+    commands: list[Command] = []
+    chooser = _Chooser(ledger)
+    available = len(ledger.pending)
+    for k, worker in enumerate(workers):
+        frame_ids = chooser.take(_batch_size(mean, available, len(workers) - k, settings), room)
+        if not frame_ids:
+            break
+        available -= len(frame_ids)
+        room -= sum(ledger.frames[f].arm is not Arm.ATOM for f in frame_ids)
+        commands.append(LabelFrames(worker, frame_ids))
+    return commands
+
+
+def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
+    """Chunks for idle explorers, unless exploration is paused."""
+    if not explorers or not ledger.champion or not wants_labels(ledger) or exploration_is_paused(ledger):
+        return []
+    settings = ledger.settings
+    busy = ledger.exploring.values()
+    wanted = _random_wanted(ledger) - sum(order.n_random for order in busy)
+    being_rescored = {frame_id for order in busy for frame_id in order.rescored}
+    stale = [frame_id for frame_id in ledger.stale if frame_id not in being_rescored]
+    commands: list[Command] = []
+    for k, worker in enumerate(explorers):
+        n_random = min(max(0, math.ceil(wanted / (len(explorers) - k))), 4)
+        wanted -= n_random
+        rescore, stale = stale[:RESCORE_CHUNK], stale[RESCORE_CHUNK:]
+        commands.append(
+            Explore(
+                worker=worker,
+                version=ledger.champion,
+                n_steps=settings.chunk_steps,
+                n_random=n_random,
+                max_candidates=settings.max_candidates,
+                seeds=_seeds(ledger, worker),
+                rescore=tuple(rescore),
+            )
+        )
+    return commands
+
+
+def exploration_is_paused(ledger: Ledger) -> bool:
+    """Pause while the candidate set is full of frames that the champion has seen: more would only be evicted."""
+    settings = ledger.settings
+    if settings.is_rounds and (ledger.training is not None or ledger.in_flight or not _round_is_gathering(ledger)):
+        return True
+    if ledger.pending.count(Arm.UNCERTAIN) < settings.max_pending:
+        return False
+    return not ledger.stale
+
+
+def is_stuck(ledger: Ledger, idle: Idle) -> bool:
+    """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
+    working = ledger.in_flight or ledger.exploring or ledger.training is not None
+    return not working and bool(idle.labelers and idle.explorers and idle.trainers)
+
+
+def stuck_message(ledger: Ledger) -> str:
+    """What a user should do about a campaign that cannot go on."""
+    if not ledger.champion:
+        quarantined = sum(record.status == "quarantined" for record in ledger.frames.values())
+        return (
+            f"only {ledger.n_train} frames could be labelled, {quarantined} are quarantined and no model "
+            "could be fitted; see the quarantine table of the report"
+        )
+    return "nothing is left to label, explore or train; see the report"
+
+
+def _is_quiet(ledger: Ledger) -> bool:
+    limit = ledger.settings.quiet_steps
+    if limit is None or ledger.pending.count(Arm.UNCERTAIN, Arm.INITIAL):
+        return False
+    return ledger.exploration.steps_since_above >= limit
+
+
+def _fit_is_due(ledger: Ledger) -> bool:
+    settings = ledger.settings
+    if settings.is_rounds and (ledger.in_flight or ledger.exploring):
+        return False
+    new = ledger.n_train - ledger.n_train_at_fit
+    if new <= 0 or (ledger.training_failures >= settings.max_training_failures and new < settings.refit_every):
+        return False
+    if ledger.pending.count(Arm.ATOM) or ledger.flying[Arm.ATOM]:
+        return False
+    if _wants_last_fit(ledger):
+        return True
+    if not ledger.models:
+        starved = not len(ledger.pending) and not ledger.in_flight
+        return ledger.n_train >= settings.first_at or (starved and ledger.n_train >= 2)
+    needed = max(settings.refit_every, math.ceil(settings.refit_growth * ledger.n_train_at_fit))
+    return new >= needed
+
+
+def _wants_last_fit(ledger: Ledger) -> bool:
+    return (
+        not wants_labels(ledger)
+        and not ledger.in_flight
+        and ledger.n_train > ledger.n_train_at_fit
+        and ledger.training_failures < ledger.settings.max_training_failures
+    )
+
+
+def _round_is_gathering(ledger: Ledger) -> bool:
+    """Rounds: True while frames are gathered, False while the gathered ones are labelled."""
+    if ledger.in_flight or ledger.pending.count(Arm.ATOM, Arm.INITIAL):
+        return False
+    if ledger.exploring:
+        return True
+    room = ledger.settings.n_labels - ledger.n_labels
+    labelled = ledger.n_train - ledger.n_train_at_fit
+    if labelled and not _fit_is_due(ledger):
+        return len(ledger.pending) == 0
+    return len(ledger.pending) < min(ledger.settings.refit_every, room)
+
+
+def _batch_size(mean: float | None, available: int, n_workers: int, settings: PolicySettings) -> int:
+    """Frames in one call: as many as `batch_s` holds, but never so many that another worker stays idle."""
+    if mean is None or settings.batch_s <= 0 or mean * 2 > settings.batch_s:
+        return 1
+    size = min(settings.max_batch, int(settings.batch_s / max(mean, 1e-5)))
+    return max(1, min(size, math.ceil(available / max(1, n_workers))))
+
+
+def _random_wanted(ledger: Ledger) -> int:
+    """Random-arm frames to gather, so that a few always wait for a labeler."""
+    settings = ledger.settings
+    if settings.random_share <= 0:
+        return 0
+    stock = max(1, math.ceil(settings.random_share * min(settings.max_pending, settings.refit_every)))
+    have = ledger.pending.count(Arm.RANDOM)
+    total = math.ceil(settings.random_share * settings.n_labels)
+    missing = total - ledger.accepted[Arm.RANDOM] - ledger.flying[Arm.RANDOM] - have
+    return max(0, min(stock - have, missing))
+
+
+def _seeds(ledger: Ledger, worker: str) -> tuple[str, ...]:
+    """Labelled frames for walkers to start from: the newest half, the rest drawn from all."""
+    labelled = ledger.labelled
+    if len(labelled) <= N_SEEDS:
+        return tuple(labelled)
+    rng = random.Random(f"{ledger.settings.seed}/{worker}/{ledger.totals.walker_steps}/{len(labelled)}")
+    newest = labelled[-N_SEEDS // 2 :]
+    older = rng.sample(range(len(labelled) - len(newest)), N_SEEDS - len(newest))
+    return tuple([labelled[i] for i in older] + newest)
+
+
+class _Chooser:
+    """Walks the candidate set in the order of labelling without changing it.
+
+    Free atoms first; then a frame of the random arm whenever its share of the labels is below the wanted one; then
+    initial frames; then the most uncertain.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._share = ledger.settings.random_share
+        self._n_random = ledger.accepted[Arm.RANDOM] + ledger.flying[Arm.RANDOM]
+        self._n_all = ledger.n_labels + ledger.n_in_flight
+        self._atoms = ledger.pending.queued(Arm.ATOM)
+        self._random = ledger.pending.queued(Arm.RANDOM)
+        self._rest = itertools.chain(ledger.pending.queued(Arm.INITIAL), ledger.pending.ranked())
+        self._waiting: str | None = None
+
+    def take(self, size: int, room: int) -> tuple[str, ...]:
+        """At most `size` frames for one call, of which at most `room` count against the budget."""
+        chosen: list[str] = []
+        while len(chosen) < size:
+            frame_id = self._waiting or self._next()
+            self._waiting = None
+            if frame_id is None:
+                break
+            record = self._ledger.frames[frame_id]
+            counts = record.arm is not Arm.ATOM
+            # A frame that failed before travels alone, or it would take others down with it.
+            if (counts and room <= 0) or (record.attempts and chosen):
+                self._waiting = frame_id
+                break
+            room -= counts
+            chosen.append(frame_id)
+            if record.attempts:
+                break
+        return tuple(chosen)
+
+    def _next(self) -> str | None:
+        frame_id = next(self._atoms, None)
+        if frame_id is not None:
+            return frame_id
+        if self._n_random < self._share * (self._n_all + 1):
+            frame_id = next(self._random, None)
+        if frame_id is not None:
+            self._n_random += 1
+        else:
+            frame_id = next(self._rest, None)
+            if frame_id is None and not self._ledger.champion:
+                frame_id = next(self._random, None)
+        self._n_all += frame_id is not None
+        return frame_id

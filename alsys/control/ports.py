@@ -1,0 +1,133 @@
+"""What the coordinator needs from the world, as protocols: a pool of workers, a shelf of models, a registry.
+
+A pool owns its workers: it starts them, restarts them when they die, and reports every call exactly once, either as a
+`Completion` or inside a `WorkerDown`. Implementations: `alsys.control.inprocess` and `alsys.actors.pool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from alsys.errors import FailureKind
+from alsys.exploration.base import ExplorationOrder, ExplorationReport
+from alsys.frames import Frame
+from alsys.labels import Label, LabelFailure
+from alsys.potentials.base import CommitteeState
+from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+
+
+class Role(StrEnum):
+    """Kinds of worker, in the plural as they appear in `alsys status`."""
+
+    EXPLORER = "explorers"
+    LABELER = "labelers"
+    TRAINER = "trainers"
+
+
+Work = tuple[Frame, ...] | ExplorationOrder | TrainingOrder
+"""What a worker is sent: frames to label, a chunk to explore, a committee to fit."""
+
+Result = tuple[Label | LabelFailure, ...] | ExplorationReport | TrainedCommittee | TrainingFailure
+"""What a worker returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUp:
+    """A worker is ready for its first call, at the start or after a restart."""
+
+    worker: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A call came back. Times are unix times."""
+
+    worker: str
+    role: Role
+    result: Result
+    sent: float
+    started: float
+    finished: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDown:
+    """A worker died, or raised (a bug); all its calls are lost, the first of them was running.
+
+    Attributes:
+        is_final: True where the pool will not restart it.
+    """
+
+    worker: str
+    role: Role
+    failure: FailureKind
+    message: str
+    is_final: bool = False
+
+
+PoolEvent = WorkerUp | Completion | WorkerDown
+
+
+class WorkerPool(Protocol):
+    """Workers by name."""
+
+    async def start(self) -> None:
+        """Begins to start all workers; each says `WorkerUp` when it is ready."""
+        ...
+
+    def submit(self, worker: str, work: Work) -> None:
+        """Sends work to a worker; calls to one worker run in order. Never blocks."""
+        ...
+
+    async def wait(self, timeout_s: float) -> list[PoolEvent]:
+        """What happened since the last call; waits at most `timeout_s` for the first event."""
+        ...
+
+    async def close(self) -> None:
+        """Ends all workers."""
+        ...
+
+
+class ModelShelf(Protocol):
+    """Bundles on disk, by version."""
+
+    def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> None:
+        """Writes a bundle atomically; one that was written but never published is replaced."""
+        ...
+
+    def read(self, version: int) -> CommitteeState:
+        """The committee of a bundle."""
+        ...
+
+
+class Registry(Protocol):
+    """Where others get models. Calls return at once and never raise for a registry that is down."""
+
+    def publish(self, version: int, card: Mapping[str, object]) -> None:
+        """Queues a version whose bundle is on the shelf; a repeated call has no effect."""
+        ...
+
+    def promote(self, version: int) -> None:
+        """Queues an alias change; a repeated call has no effect."""
+        ...
+
+    def poke(self) -> None:
+        """Gives queued items another try."""
+        ...
+
+
+class NoRegistry:
+    """A registry for campaigns that track nothing."""
+
+    def publish(self, version: int, card: Mapping[str, object]) -> None:
+        """Keeps nothing."""
+
+    def promote(self, version: int) -> None:
+        """Keeps nothing."""
+
+    def poke(self) -> None:
+        """Has nothing to try."""

@@ -1,0 +1,68 @@
+"""The numbers that policies need, taken from the campaign file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alsys.config.schema import CampaignConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """Settings of all policies; units eV, Angstrom, s.
+
+    Attributes:
+        is_rounds: Lock-step instead of asynchronous.
+        is_random: Label in the order of arrival, whatever the deviation: the control for active learning.
+        max_attempts: Attempts at a label after lost computing.
+        max_worker_kills: Workers that one frame may take down before it is quarantined.
+        batch_s: Work aimed at in one call to a labeler whose labels are faster than this.
+        prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
+    """
+
+    is_rounds: bool = False
+    is_random: bool = False
+    n_labels: int = 100
+    wall_s: float | None = None
+    target_force_mae: float | None = None
+    min_random: int = 20
+    quiet_steps: int | None = None
+    random_share: float = 0.2
+    max_pending: int = 64
+    max_candidates: int = 16
+    accurate_below: float = 0.1
+    first_at: int = 10
+    refit_every: int = 10
+    refit_growth: float = 0.0
+    chunk_steps: int = 50
+    max_attempts: int = 3
+    max_worker_kills: int = 2
+    max_training_failures: int = 3
+    batch_s: float = 0.02
+    max_batch: int = 64
+    prefetch_below_s: float = 0.2
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: CampaignConfig) -> PolicySettings:
+        """The settings of a campaign."""
+        return cls(
+            is_rounds=config.mode == "rounds",
+            is_random=config.selection.strategy == "random",
+            n_labels=config.stop.labels,
+            wall_s=config.stop.wall_s,
+            target_force_mae=config.stop.target_force_mae,
+            min_random=config.stop.min_random,
+            quiet_steps=config.stop.quiet_steps,
+            random_share=config.selection.random_share,
+            max_pending=config.selection.max_pending,
+            max_candidates=config.selection.max_candidates,
+            accurate_below=config.exploration.trust.accurate_below,
+            first_at=config.training.first_at,
+            refit_every=config.training.refit_every,
+            refit_growth=config.training.refit_growth,
+            chunk_steps=config.exploration.chunk_steps,
+            max_attempts=config.labeling.max_attempts,
+            batch_s=config.labeling.batch_s,
+            seed=config.seed,
+        )

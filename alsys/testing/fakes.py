@@ -1,0 +1,230 @@
+"""Fake workers: the whole loop on made-up chemistry, in seconds or as slowly as wanted.
+
+Energies and forces are a harmonic well around the origin. Errors of the fake committee fall with the number of labels,
+so learning curves, promotion and stop criteria behave as in a real campaign. Used by tests and by benchmarks of the
+orchestration; delays are real (`time.sleep`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from alsys.errors import FailureKind
+from alsys.exploration.base import ExplorationOrder, ExplorationReport
+from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
+from alsys.potentials.base import CommitteeState
+from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+
+FAKE_LEVEL = LevelOfTheory({"engine": "fake", "potential": "harmonic"})
+
+
+def fake_frame(rng: np.random.Generator, n_atoms: int = 2) -> Frame:
+    """Carbon atoms at random positions."""
+    return Frame.molecule(np.full(n_atoms, 6), rng.normal(size=(n_atoms, 3)))
+
+
+def fake_candidates(n: int, seed: int = 0, arm: Arm = Arm.INITIAL, n_atoms: int = 2) -> list[Candidate]:
+    """Initial frames."""
+    rng = np.random.default_rng(seed)
+    return [Candidate(fake_frame(rng, n_atoms), Source("fake", arm, "fake", trajectory=i)) for i in range(n)]
+
+
+class FakeLabeler:
+    """Harmonic labels.
+
+    Args:
+        duration_s: Seconds that a frame takes; a constant, or a function of the number of labels made before.
+        failure: Kind of failure of a frame, or None; called before every attempt.
+    """
+
+    def __init__(
+        self,
+        duration_s: float | Callable[[int], float] = 0.0,
+        failure: Callable[[Frame], FailureKind | None] | None = None,
+    ) -> None:
+        self._duration_s = duration_s
+        self._failure = failure
+        self._n = 0
+
+    @property
+    def level(self) -> LevelOfTheory:
+        """The fake level."""
+        return FAKE_LEVEL
+
+    def check(self, frame: Frame) -> None:
+        """Accepts every frame."""
+
+    def label(self, frame: Frame) -> Label | LabelFailure:
+        """Half the squared distance from the origin, and its negative gradient."""
+        duration = self._duration_s(self._n) if callable(self._duration_s) else self._duration_s
+        self._n += 1
+        if duration > 0:
+            time.sleep(duration)
+        cost = LabelCost(wall_s=duration)
+        kind = self._failure(frame) if self._failure is not None else None
+        if kind is not None:
+            return LabelFailure(frame.frame_id, kind, "failed on purpose", cost)
+        energy = 0.5 * float(np.square(frame.positions).sum())
+        return Label(frame.frame_id, FAKE_LEVEL.level_id, energy, -frame.positions, cost)
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
+class FakeExplorer:
+    """Random frames whose deviation shrinks with every model version.
+
+    Args:
+        seed: Seed of the frames.
+        n_candidates: Uncertain frames for each chunk.
+        delay_s: Seconds for each candidate.
+        deviation: Mean deviation under version 1, eV/Angstrom; halves every four versions.
+    """
+
+    def __init__(
+        self, seed: int = 0, n_candidates: int = 4, delay_s: float = 0.0, deviation: float = 0.5, n_atoms: int = 2
+    ) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._n_candidates = n_candidates
+        self._delay_s = delay_s
+        self._deviation = deviation
+        self._n_atoms = n_atoms
+        self._version: int | None = None
+
+    def advance(self, order: ExplorationOrder) -> ExplorationReport:
+        """Makes the candidates that were asked for."""
+        if order.state is not None:
+            self._version = order.state.version
+        if self._version is None:
+            raise RuntimeError("the first order needs weights")
+        started = time.perf_counter()
+        n = min(self._n_candidates, order.max_candidates)
+        if self._delay_s > 0:
+            time.sleep(self._delay_s * max(n, 1))
+        scale = self._deviation * 0.5 ** (self._version / 4)
+        candidates = [self._candidate(Arm.UNCERTAIN, order, scale) for _ in range(n)]
+        candidates += [self._candidate(Arm.RANDOM, order, scale) for _ in range(order.n_random)]
+        deviations = self._rng.exponential(scale, len(order.rescore))
+        return ExplorationReport(
+            model_version=self._version,
+            candidates=tuple(candidates),
+            n_steps=order.n_steps,
+            walker_steps=order.n_steps,
+            n_above=n,
+            wall_s=time.perf_counter() - started,
+            stops={"failed": 1},
+            deviation_max=scale,
+            deviation_mean=scale,
+            rescored={f.frame_id: float(d) for f, d in zip(order.rescore, deviations, strict=True)},
+        )
+
+    def _candidate(self, arm: Arm, order: ExplorationOrder, scale: float) -> Candidate:
+        source = Source(
+            system="fake",
+            arm=arm,
+            method="fake",
+            trajectory=order.trajectory_base,
+            model_version=self._version or 0,
+            step=int(self._rng.integers(1_000_000)),
+            deviation=float(self._rng.exponential(scale)),
+        )
+        return Candidate(fake_frame(self._rng, self._n_atoms), source)
+
+
+class FakeTrainer:
+    """Committees whose error falls as one over the root of the number of labels.
+
+    Args:
+        duration_s: Seconds of a fit.
+        failure: Kind of failure of a version, or None.
+    """
+
+    def __init__(self, duration_s: float = 0.0, failure: Callable[[int], FailureKind | None] | None = None) -> None:
+        self._duration_s = duration_s
+        self._failure = failure
+
+    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+        """Waits and returns weights that only say how many labels there were."""
+        if self._duration_s > 0:
+            time.sleep(self._duration_s)
+        kind = self._failure(order.version) if self._failure is not None else None
+        if kind is not None:
+            return TrainingFailure(order.version, kind, "failed on purpose")
+        is_random = order.snapshot.is_arm(Arm.RANDOM)
+        n_train = int(order.snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN).sum())
+        error = 1.0 / math.sqrt(max(n_train, 1))
+        metrics: dict[str, float] = {
+            "wall_s": self._duration_s,
+            "n_train": n_train,
+            "n_validation": 0,
+            "n_random": int(is_random.sum()),
+            "epochs": 1,
+            "force_mae_train": error,
+        }
+        if is_random.any():
+            metrics |= {
+                "force_mae_random_arm": error,
+                "force_mae_random_arm_low": 0.9 * error,
+                "force_mae_random_arm_high": 1.1 * error,
+            }
+        state = CommitteeState(
+            order.version,
+            "fake",
+            {"elements": ["C"]},
+            ({"n_train": np.array([n_train])}, {"n_train": np.array([n_train])}),
+        )
+        return TrainedCommittee(state, metrics)
+
+
+class MemoryShelf:
+    """Bundles in memory."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, CommitteeState] = {}
+        self.cards: dict[int, Mapping[str, object]] = {}
+
+    def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> None:
+        """Keeps a committee."""
+        self.states[trained.state.version] = trained.state
+        self.cards[trained.state.version] = card
+
+    def read(self, version: int) -> CommitteeState:
+        """Gives it back."""
+        return self.states[version]
+
+
+class MemoryRegistry:
+    """Remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.published: list[int] = []
+        self.promoted: list[int] = []
+
+    def publish(self, version: int, card: Mapping[str, object]) -> None:
+        """Notes a version once."""
+        if version not in self.published:
+            self.published.append(version)
+
+    def promote(self, version: int) -> None:
+        """Notes an alias change once."""
+        if version not in self.promoted:
+            self.promoted.append(version)
+
+    def poke(self) -> None:
+        """Has nothing to try."""
+
+
+class AcknowledgedLabels:
+    """Collects acknowledgements, in order."""
+
+    def __init__(self) -> None:
+        self.label_ids: list[str] = []
+
+    def __call__(self, label_ids: Sequence[str]) -> None:
+        """Takes one group."""
+        self.label_ids += label_ids

@@ -1,0 +1,245 @@
+"""The ledger under random results, failures, crashes and restarts: its books always balance, and it always ends."""
+
+from __future__ import annotations
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from alsys.control.commands import Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.ledger import Ledger, Status
+from alsys.control.settings import PolicySettings
+from alsys.errors import FailureKind
+from alsys.events import (
+    CampaignOpened,
+    CampaignStopped,
+    Event,
+    ExplorationReported,
+    ExplorationStarted,
+    FrameProposed,
+    FramesRescored,
+    LabelAccepted,
+    LabelFailed,
+    LabelStarted,
+    ModelPublished,
+    TrainingFailed,
+    TrainingStarted,
+    WorkerLost,
+)
+from alsys.frames import Arm
+
+SETTINGS = PolicySettings(n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3)
+EXPLORERS = ("explorer-0", "explorer-1")
+LABELERS = ("labeler-0", "labeler-1", "labeler-2")
+TRAINER = "trainer-0"
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Plays coordinator, workers and fate."""
+
+    settings = SETTINGS
+
+    @initialize(n_initial=st.integers(4, 10))
+    def start(self, n_initial: int) -> None:
+        self.clock = 0.0
+        self.n_frames = 0
+        self.log: list[Event] = []
+        self.ledger = Ledger(self.settings)
+        self.finished: str | None = None
+        self.forget_flights()
+        self.record(self.opened())
+        self.propose(Arm.ATOM, 0.0)
+        for i in range(n_initial):
+            self.propose(Arm.RANDOM if i % 4 == 3 else Arm.INITIAL, 0.0)
+
+    # --- the parts that a coordinator plays
+
+    def opened(self) -> CampaignOpened:
+        return CampaignOpened(t=self.clock, epoch=1, config_hash="", version="")
+
+    def record(self, event: Event) -> None:
+        self.ledger.apply(event)
+        assert self.ledger.is_balanced, event
+        if event.is_durable:
+            self.log.append(event)
+
+    def propose(self, arm: Arm, deviation: float) -> None:
+        self.n_frames += 1
+        self.record(
+            FrameProposed(
+                t=self.clock, frame_id=f"f{self.n_frames}", arm=arm, system="s", deviation=deviation,
+                model_version=self.ledger.champion,
+            )
+        )  # fmt: skip
+
+    def forget_flights(self) -> None:
+        self.labeling: dict[str, list[tuple[str, ...]]] = {}
+        self.exploring: dict[str, Explore] = {}
+        self.training: Train | None = None
+
+    @rule()
+    @precondition(lambda self: self.finished is None)
+    def decide(self) -> None:
+        idle = Idle(
+            explorers=tuple(e for e in EXPLORERS if e not in self.exploring),
+            labelers=tuple(w for w in LABELERS if w not in self.labeling),
+            busy_labelers=tuple(w for w, calls in self.labeling.items() if len(calls) == 1),
+            trainers=() if self.training else (TRAINER,),
+        )
+        before = (self.ledger.proposed, dict(self.ledger.counts))
+        commands = self.ledger.decide(self.clock, idle)
+        assert (self.ledger.proposed, dict(self.ledger.counts)) == before, "decide must change nothing"
+        for command in commands:
+            match command:
+                case Emit(event):
+                    self.record(event)
+                case LabelFrames(worker, frame_ids):
+                    assert all(self.ledger.frames[f].status is Status.PENDING for f in frame_ids)
+                    self.record(LabelStarted(t=self.clock, worker=worker, frame_ids=frame_ids))
+                    self.labeling.setdefault(worker, []).append(frame_ids)
+                case Explore():
+                    assert command.version == self.ledger.champion > 0
+                    self.exploring[command.worker] = command
+                    self.record(
+                        ExplorationStarted(
+                            t=self.clock, worker=command.worker, n_steps=1, n_random=command.n_random,
+                            rescored=command.rescore,
+                        )
+                    )  # fmt: skip
+                case Train():
+                    assert self.training is None
+                    self.training = command
+                    self.record(
+                        TrainingStarted(t=self.clock, worker=TRAINER, version=command.version, n_labels=command.n_labels)
+                    )
+                case Finish(reason, message, is_final):
+                    assert not self.ledger.in_flight
+                    self.record(CampaignStopped(t=self.clock, reason=reason, message=message, is_final=is_final))
+                    self.finished = reason
+
+    # --- the parts that workers play
+
+    @rule(data=st.data(), outcome=st.sampled_from(["good"] * 6 + list(FailureKind)))
+    @precondition(lambda self: self.labeling)
+    def label_returns(self, data: st.DataObject, outcome: str) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.labeling)))
+        calls = self.labeling[worker]
+        for frame_id in calls.pop(0):
+            if outcome == "good":
+                self.record(
+                    LabelAccepted(t=self.clock, frame_id=frame_id, label_id="l" + frame_id, worker=worker, wall_s=0.01)
+                )
+            else:
+                self.record(LabelFailed(t=self.clock, frame_id=frame_id, failure=FailureKind(outcome), worker=worker))
+        if not calls:
+            del self.labeling[worker]
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.labeling)
+    def labeler_dies(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.labeling)))
+        for call in self.labeling.pop(worker):
+            for frame_id in call:
+                self.record(LabelFailed(t=self.clock, frame_id=frame_id, failure=FailureKind.WORKER_LOST, worker=worker))
+        self.record(WorkerLost(t=self.clock, worker=worker, role="labelers", failure=FailureKind.WORKER_LOST))
+
+    @rule(data=st.data(), deviations=st.lists(st.floats(0.0, 1.0), max_size=5))
+    @precondition(lambda self: self.exploring)
+    def exploration_returns(self, data: st.DataObject, deviations: list[float]) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.exploring)))
+        order = self.exploring.pop(worker)
+        self.record(
+            ExplorationReported(
+                t=self.clock, worker=worker, model_version=order.version, n_steps=1, walker_steps=10,
+                n_candidates=len(deviations), n_above=len(deviations), wall_s=0.0,
+            )
+        )  # fmt: skip
+        if order.rescore:
+            scores = {f: data.draw(st.floats(0.0, 0.5)) for f in order.rescore}
+            self.record(FramesRescored(t=self.clock, model_version=order.version, deviations=scores))
+        for deviation in deviations:
+            self.propose(Arm.UNCERTAIN, deviation)
+        for _ in range(order.n_random):
+            self.propose(Arm.RANDOM, 0.0)
+
+    @rule(difference=st.sampled_from([None, -0.01, 0.01]), is_good=st.booleans())
+    @precondition(lambda self: self.training is not None)
+    def fit_returns(self, difference: float | None, is_good: bool) -> None:
+        command, self.training = self.training, None
+        if not is_good:
+            self.record(TrainingFailed(t=self.clock, version=command.version, failure=FailureKind.INTERNAL))
+            return
+        metrics = {"n_labels_train": float(self.ledger.n_train)}
+        if difference is not None:
+            metrics |= {"difference_low": difference, "difference_high": difference + 0.001}
+        self.record(
+            ModelPublished(
+                t=self.clock, version=command.version, parent=command.parent, seq=1, n_labels=command.n_labels,
+                wall_s=1.0, metrics=metrics,
+            )
+        )  # fmt: skip
+
+    @rule()
+    def crash_and_restart(self) -> None:
+        before = {f: r.status for f, r in self.ledger.frames.items()}
+        accepted, models = dict(self.ledger.accepted), sorted(self.ledger.models)
+        self.ledger = Ledger.fold(self.settings, self.log)
+        self.forget_flights()
+        self.finished = None
+        self.record(self.opened())
+        assert dict(self.ledger.accepted) == accepted
+        assert sorted(self.ledger.models) == models
+        for frame_id, status in before.items():
+            expected = Status.PENDING if status is Status.IN_FLIGHT else status
+            assert self.ledger.frames[frame_id].status is expected
+
+    @invariant()
+    def books_balance(self) -> None:
+        if hasattr(self, "ledger"):
+            assert self.ledger.is_balanced
+            assert self.ledger.n_labels + self.ledger.n_in_flight <= self.settings.n_labels
+
+    def teardown(self) -> None:
+        """With good luck from here on, the campaign ends by itself."""
+        if not hasattr(self, "ledger"):
+            return
+        for step in range(20_000):
+            if self.finished is not None:
+                break
+            self.clock += 1.0
+            self.decide()
+            for worker in sorted(self.labeling):
+                for call in self.labeling.pop(worker):
+                    for f in call:
+                        self.record(
+                            LabelAccepted(t=self.clock, frame_id=f, label_id="l" + f, worker=worker, wall_s=0.01)
+                        )
+            for worker in sorted(self.exploring):
+                order = self.exploring.pop(worker)
+                self.record(
+                    ExplorationReported(
+                        t=self.clock, worker=worker, model_version=order.version, n_steps=1, walker_steps=1,
+                        n_candidates=1, n_above=1, wall_s=0.0,
+                    )
+                )  # fmt: skip
+                if order.rescore:
+                    scores = dict.fromkeys(order.rescore, 0.3)
+                    self.record(FramesRescored(t=self.clock, model_version=order.version, deviations=scores))
+                self.propose(Arm.UNCERTAIN, 0.3)
+                for _ in range(order.n_random):
+                    self.propose(Arm.RANDOM, 0.0)
+            if self.training is not None:
+                self.fit_returns(None, True) if step % 2 == 0 else None
+        assert self.finished is not None, "the campaign never ended"
+
+
+class RoundsMachine(LedgerMachine):
+    settings = PolicySettings(
+        is_rounds=True, n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3
+    )
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestRounds = RoundsMachine.TestCase
+TestRounds.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
