@@ -1,0 +1,130 @@
+"""The command line: `alsys run`, `status`, `stop`, `report`, `data`, `models`, `certify`, `doctor`, `config`.
+
+Exit codes: 0 done, 2 bad input, 3 environment, 4 campaign failed, 130 interrupted. An error is one line on stderr; a
+traceback only with `--debug`. Heavy packages are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from alsys import __version__
+from alsys.errors import AlsysError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        code: int = args.handler(args)
+    except AlsysError as error:
+        if args.debug:
+            raise
+        print(f"alsys: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser = argparse.ArgumentParser(prog="alsys", description="An autonomous factory for machine-learned force fields.")
+    parser.add_argument("--version", action="version", version=f"alsys {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, handler: str, help_: str, group: argparse._SubParsersAction = commands) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+        command: argparse.ArgumentParser = group.add_parser(name, help=help_, description=help_, parents=[common])
+        command.set_defaults(handler=_lazy(handler))
+        return command
+
+    run = add("run", "run.run", "start a campaign, or resume it where it is")
+    run.add_argument("config", help="campaign file (YAML)")
+    run.add_argument("--dry-run", action="store_true", help="check everything on tiny work; print the plan and its cost")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field, e.g. stop.labels=50")
+    run.add_argument("--quiet", action="store_true", help="line by line, even on a terminal")
+    run.add_argument("--ack-log", metavar="FILE", help="append the identity of each label once it is on disk")
+
+    status = add("status", "inspect.status", "what a campaign is doing")
+    status.add_argument("directory", help="campaign directory")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="repeat")
+
+    stop = add("stop", "inspect.stop", "ask a running campaign to stop; `alsys run` resumes it")
+    stop.add_argument("directory", help="campaign directory")
+    stop.add_argument("--drain", action="store_true", help="finish the work in flight first")
+    stop.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for it (default 600)")
+
+    report = add("report", "inspect.report", "write report.html")
+    report.add_argument("directory", help="campaign directory")
+    report.add_argument("--output", help="default: report.html in the campaign directory")
+
+    data = commands.add_parser("data", help="look at, check and export the labelled data").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    info = add("info", "inspect.data_info", "what the store holds", data)
+    verify = add("verify", "inspect.data_verify", "check every array against HEAD and the log", data)
+    export = add("export", "inspect.data_export", "write labelled frames as extxyz", data)
+    for command in (info, verify, export):
+        command.add_argument("directory", help="campaign directory")
+    for command in (info, verify):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    export.add_argument("output", help="file to write (.extxyz or .xyz)")
+    export.add_argument("--seq", type=int, help="dataset version (default: the newest)")
+    export.add_argument(
+        "--arm", action="append", choices=["atom", "initial", "uncertain", "random"], help="only these (repeatable)"
+    )
+
+    models = commands.add_parser("models", help="models in the registry").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    listing = add("list", "models.list_", "models and their versions", models)
+    listing.add_argument("name", nargs="?", help="only this model")
+    show = add("show", "models.show", "one version: metrics, data, aliases", models)
+    show.add_argument("name")
+    show.add_argument("version", nargs="?", help="number or alias (default: champion)")
+    promote = add("promote", "models.promote", "make a version champion", models)
+    promote.add_argument("name")
+    promote.add_argument("version", help="number in the registry")
+    rollback = add("rollback", "models.rollback", "make the previous champion champion again", models)
+    rollback.add_argument("name")
+    for command in (listing, show, promote, rollback):
+        command.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
+    for command in (listing, show):
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+    certify = add("certify", "certify.certify", "relabel published frames with a campaign's labeler and compare")
+    certify.add_argument("config", help="campaign file (YAML)")
+    certify.add_argument("--frames", required=True, help="extxyz with energies and forces")
+    certify.add_argument("--n", type=int, default=10, help="frames, evenly spaced over the file (default 10)")
+    certify.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
+    certify.add_argument("--json", action="store_true", help="print JSON")
+
+    doctor = add("doctor", "doctor.doctor", "check this machine")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    config = commands.add_parser("config", help="about campaign files").add_subparsers(required=True, metavar="COMMAND")
+    schema = add("schema", "doctor.config_schema", "every field with its type, default and meaning", config)
+    schema.add_argument("--json", action="store_true", help="as JSON Schema")
+    return parser
+
+
+def _lazy(path: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    module, name = path.split(".")
+
+    def handler(args: argparse.Namespace) -> int:
+        import importlib
+
+        function = getattr(importlib.import_module(f"alsys.cli.{module}"), name)
+        code: int = function(args)
+        return code
+
+    return handler

@@ -1,0 +1,223 @@
+"""A campaign's directory: what is in it, whether it belongs to a config, whether somebody is running it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alsys import __version__
+from alsys.config import CampaignConfig, parse_config, science_fields
+from alsys.config.load import config_hash
+from alsys.control.ledger import Ledger
+from alsys.control.settings import PolicySettings
+from alsys.control.status import status_of
+from alsys.errors import InputError
+from alsys.store.base import StoreReader
+
+LIVE_S = 15.0
+VERSIONED = ("torch", "nequip", "pyscf", "tblite", "ray", "zarr", "mlflow", "ase", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignDirectory:
+    """Paths of one campaign."""
+
+    path: Path
+
+    @property
+    def store(self) -> Path:
+        """The Zarr store."""
+        return self.path / "store.zarr"
+
+    @property
+    def models(self) -> Path:
+        """Bundles."""
+        return self.path / "models"
+
+    @property
+    def logs(self) -> Path:
+        """Logs and the live status."""
+        return self.path / "logs"
+
+    @property
+    def record(self) -> Path:
+        """The resolved config and versions."""
+        return self.path / "campaign.json"
+
+    @property
+    def live(self) -> Path:
+        """Status written by a running driver."""
+        return self.logs / "live.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """Present while somebody asks the driver to stop."""
+        return self.path / "stop-request.json"
+
+    @classmethod
+    def of(cls, config: CampaignConfig) -> CampaignDirectory:
+        """Where a campaign lives."""
+        return cls(Path(config.directory or Path("campaigns") / config.name))
+
+    @classmethod
+    def existing(cls, path: str) -> CampaignDirectory:
+        """A directory that holds a campaign.
+
+        Raises:
+            InputError: It does not.
+        """
+        directory = cls(Path(path))
+        if not directory.record.is_file() or not (directory.store / "HEAD").is_file():
+            raise InputError(
+                "is not a campaign directory", source=path, remedy="give the folder that `alsys run` printed"
+            )
+        return directory
+
+    def config(self) -> CampaignConfig:
+        """The resolved config of the last run."""
+        return parse_config(self._record()["config"], source=str(self.record))
+
+    def check_same(self, config: CampaignConfig, source: str) -> None:
+        """Refuses a config whose science differs from the campaign's.
+
+        Raises:
+            InputError: Names the first field that differs.
+        """
+        if not self.record.is_file():
+            if self.path.exists() and not self.path.is_dir():
+                raise InputError("is a file", source=source, field="directory", value=str(self.path))
+            return
+        old = science_fields(parse_config(self._record()["config"], source=str(self.record)))
+        new = science_fields(config)
+        for field in sorted(old.keys() | new.keys()):
+            if old.get(field) != new.get(field):
+                raise InputError(
+                    f"{self.path} holds a campaign with {old.get(field)!r}",
+                    source=source,
+                    field=field,
+                    value=new.get(field),
+                    remedy="restore the field, or give this campaign another name or directory",
+                )
+
+    def write_record(self, config: CampaignConfig) -> None:
+        """Writes campaign.json atomically."""
+        record = {
+            "config": config.model_dump(mode="json"),
+            "config_hash": config_hash(config),
+            "alsys": __version__,
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in VERSIONED},
+        }
+        write_json(self.record, record)
+
+    def is_running(self) -> bool:
+        """Whether a process holds the writer's lock."""
+        try:
+            lock = os.open(self.store / "writer.lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def _record(self) -> Mapping[str, Any]:
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read: {error}", source=str(self.record)) from error
+        if not isinstance(record, dict) or "config" not in record:
+            raise InputError("is not a campaign record", source=str(self.record))
+        return record
+
+
+def read_status(directory: CampaignDirectory, reader: StoreReader | None = None) -> dict[str, object]:
+    """Status of a campaign: the driver's own while it runs, otherwise folded from the log."""
+    is_running = directory.is_running()
+    if is_running:
+        live = _live(directory.live)
+        if live is not None:
+            return live
+    if reader is None:
+        from alsys.store.zarr import open_reader
+
+        reader = open_reader(directory.store)
+    ledger = Ledger.fold(PolicySettings.of(directory.config()), reader.events())
+    return status_of(ledger, state=state_of(ledger, is_running=is_running), head_seq=reader.head.seq)
+
+
+def state_of(ledger: Ledger, *, is_running: bool) -> str:
+    """``running``, ``finished``, ``stopped``, ``failed`` or ``interrupted``."""
+    if is_running:
+        return "running"
+    if ledger.stopped is None:
+        return "interrupted"
+    if ledger.stopped.reason == "failed":
+        return "failed"
+    return "finished" if ledger.stopped.is_final else "stopped"
+
+
+def write_json(path: Path, content: object, *, is_durable: bool = True) -> None:
+    """Replaces a file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        if is_durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def apply_overrides(data: object, overrides: list[str]) -> object:
+    """Applies `--set key.path=value`; values are YAML.
+
+    Raises:
+        InputError: Not of this form.
+    """
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key or not isinstance(data, dict):
+            raise InputError("overrides look like key.path=value", source="--set", value=override)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError("the value is not YAML", source="--set", field=key, value=text) from error
+        node = data
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise InputError("is not a section", source="--set", field=key)
+        node[last] = value
+    return data
+
+
+def _live(path: Path) -> dict[str, object] | None:
+    try:
+        if time.time() - path.stat().st_mtime > LIVE_S:
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,118 @@
+"""What a person sees: one screen while a campaign runs, or one line per event where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alsys.control.status import error_text, headline
+
+N_MODELS = 6
+N_MESSAGES = 5
+
+
+def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...] = ()) -> RenderableType:
+    """One screen: progress, candidates, models, workers, last messages."""
+    labels, candidates, utilisation = status["labels"], status["candidates"], status["utilisation"]
+    target = max(int(labels["target"]), 1)
+    progress = Table.grid(padding=(0, 1))
+    progress.add_row(
+        Text(f"{labels['accepted']}/{target} labels", style="bold"),
+        ProgressBar(total=target, completed=min(labels["accepted"], target), width=40),
+        Text(_eta(status)),
+    )
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(
+        "labels",
+        f"{labels['training']} for training, {labels['random_arm']} in the random arm, "
+        f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined",
+    )
+    facts.add_row(
+        "candidates",
+        f"{candidates['pending']} pending, {candidates['in_flight']} in flight, "
+        f"{candidates['dropped']} dropped of {candidates['proposed']}",
+    )
+    facts.add_row("busy", ", ".join(f"{role} {share:.0%}" for role, share in utilisation.items()))
+    facts.add_row("exploration", f"{status['exploration']['walker_steps']:,} walker-steps")
+    models = Table(box=None, pad_edge=False)
+    for column in ("version", "labels", "random-arm force MAE, meV/Angstrom", "state"):
+        models.add_column(column)
+    for model in status["models"][-N_MODELS:]:
+        is_champion = model["version"] == status["champion"]
+        state = "champion" if is_champion else {True: "was champion", False: "rejected", None: "new"}[model["promoted"]]
+        error = error_text(model).removesuffix(" random-arm frames").replace(" meV/Angstrom force MAE on", " on")
+        models.add_row(
+            f"v{model['version']:04d}", str(model["n_labels"]), error, state, style="bold" if is_champion else ""
+        )
+    parts: list[RenderableType] = [progress, facts]
+    if status["models"]:
+        parts.append(models)
+    parts += [Text(message, style="dim", overflow="ellipsis", no_wrap=True) for message in messages]
+    return Panel(Group(*parts), title=f"{title}: {status['state']}", title_align="left")
+
+
+def _eta(status: Mapping[str, Any]) -> str:
+    done, target, wall = status["labels"]["accepted"], status["labels"]["target"], status["wall_s"]
+    if status["state"] != "running" or done < 3 or done >= target or wall <= 0:
+        return f"{wall:.0f} s"
+    left = wall / done * (target - done)
+    return f"{wall:.0f} s, about {left:.0f} s left"
+
+
+class Display:
+    """Live progress on a terminal, lines elsewhere."""
+
+    def __init__(self, title: str, *, is_quiet: bool) -> None:
+        self._console = Console(highlight=False)
+        self._title = title
+        self._live: Live | None = None
+        self._messages: deque[str] = deque(maxlen=N_MESSAGES)
+        self._seen_models: set[int] = set()
+        self._seen_tenth = -1
+        if not is_quiet and self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Display:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def message(self, text: str) -> None:
+        """Shows a line: under the screen, or on its own."""
+        self._messages.append(text)
+        if self._live is None:
+            self._line(text)
+
+    def update(self, status: Mapping[str, Any]) -> None:
+        """Takes a new status."""
+        if self._live is not None:
+            self._live.update(status_panel(self._title, status, tuple(self._messages)))
+            return
+        for model in status["models"]:
+            if model["promoted"] is not None and model["version"] not in self._seen_models:
+                self._seen_models.add(model["version"])
+                word = "promoted" if model["promoted"] else "rejected"
+                self._line(
+                    f"model v{model['version']:04d} from {model['n_labels']} labels, {error_text(model)}: "
+                    f"{word} ({model['reason']})"
+                )
+        tenth = 10 * status["labels"]["accepted"] // max(status["labels"]["target"], 1)
+        if tenth > self._seen_tenth:
+            self._seen_tenth = tenth
+            self._line(headline(status))
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, markup=False)

@@ -1,0 +1,62 @@
+"""`alsys models`: the registry from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from alsys.errors import InputError
+
+
+def list_(args: argparse.Namespace) -> int:
+    """Prints models and versions."""
+    from alsys.tracking.mlflow import list_models
+
+    models = list_models(args.name, uri=args.uri)
+    if args.json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(model) for model in models]) + "\n")
+        return 0
+    for model in models:
+        aliases = f" [{', '.join(model.aliases)}]" if model.aliases else ""
+        error = model.metrics.get("force_mae_random_arm")
+        text = f", random-arm force MAE {error * 1e3:.1f} meV/Angstrom" if error is not None else ""
+        sys.stdout.write(f"{model.name}/{model.version}{aliases}: {model.n_labels} labels{text}\n")
+    if not models:
+        sys.stdout.write("no models\n")
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Prints one version."""
+    from alsys.tracking.mlflow import show_model
+
+    model = show_model(args.name, args.version or "champion", uri=args.uri)
+    content = dataclasses.asdict(model)
+    if args.json:
+        sys.stdout.write(json.dumps(content) + "\n")
+    else:
+        for key, value in content.items():
+            sys.stdout.write(f"{key}: {value}\n")
+    return 0
+
+
+def promote(args: argparse.Namespace) -> int:
+    """Makes a version champion."""
+    from alsys.tracking.mlflow import promote as promote_version
+
+    if not args.version.isdigit():
+        raise InputError("is a number in the registry", field="version", value=args.version, remedy="see `models list`")
+    promote_version(args.name, int(args.version), uri=args.uri)
+    sys.stdout.write(f"{args.name}@champion is version {args.version}\n")
+    return 0
+
+
+def rollback(args: argparse.Namespace) -> int:
+    """Makes the previous champion champion again."""
+    from alsys.tracking.mlflow import rollback as roll_back
+
+    version = roll_back(args.name, uri=args.uri)
+    sys.stdout.write(f"{args.name}@champion is version {version}\n")
+    return 0

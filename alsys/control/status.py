@@ -1,0 +1,103 @@
+"""The state of a campaign as one JSON-compatible mapping: what `alsys status --json` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from alsys.control.ledger import Ledger, Status
+from alsys.control.ports import Role
+from alsys.frames import Arm
+
+ROLES = tuple(str(role) for role in Role)
+
+
+def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]:
+    """Counts, models, champion and utilisation of a campaign.
+
+    Args:
+        ledger: Folded from the log, or live.
+        state: ``running``, ``finished``, ``stopped``, ``failed`` or ``interrupted``.
+        head_seq: Dataset version on disk.
+    """
+    counts = ledger.counts
+    return {
+        "state": state,
+        "reason": ledger.stopped.reason if ledger.stopped else None,
+        "message": ledger.stopped.message if ledger.stopped else None,
+        "head_seq": head_seq,
+        "labels": {
+            "accepted": ledger.n_labels,
+            "target": ledger.settings.n_labels,
+            "training": ledger.n_train,
+            "random_arm": ledger.accepted[Arm.RANDOM],
+            "free_atoms": ledger.accepted[Arm.ATOM],
+            "failed": ledger.totals.failed,
+            "quarantined": counts[Status.QUARANTINED],
+            "repeated": ledger.totals.repeated,
+            "conflicts": ledger.totals.conflicts,
+            "mean_s": ledger.label_times.mean,
+        },
+        "candidates": {
+            "proposed": ledger.proposed,
+            "pending": counts[Status.PENDING],
+            "in_flight": counts[Status.IN_FLIGHT],
+            "labelled": counts[Status.LABELLED],
+            "dropped": counts[Status.DROPPED],
+            "quarantined": counts[Status.QUARANTINED],
+        },
+        "models": [
+            {
+                "version": model.version,
+                "n_labels": model.n_labels,
+                "force_mae_random_arm": _number(model.metrics.get("force_mae_random_arm")),
+                "force_mae_interval": [
+                    _number(model.metrics.get("force_mae_random_arm_low")),
+                    _number(model.metrics.get("force_mae_random_arm_high")),
+                ],
+                "n_random": int(model.metrics.get("n_random", 0)),
+                "promoted": model.promoted,
+                "reason": model.reason,
+            }
+            for model in ledger.models.values()
+        ],
+        "champion": ledger.champion or None,
+        "exploration": {
+            "walker_steps": ledger.totals.walker_steps,
+            "stops": dict(ledger.totals.stops),
+            "workers_lost": ledger.totals.workers_lost,
+        },
+        "openings": ledger.totals.openings,
+        "wall_s": round(ledger.totals.wall_s, 3),
+        "utilisation": {role: round(ledger.utilisation.get(role, 0.0), 4) for role in ROLES},
+    }
+
+
+def headline(status: Mapping[str, object]) -> str:
+    """One line for people: labels, champion and its error."""
+    labels, models = status["labels"], status["models"]
+    assert isinstance(labels, dict)
+    assert isinstance(models, list)
+    text = f"{status['state']}: {labels['accepted']}/{labels['target']} labels"
+    if labels["failed"] or labels["quarantined"]:
+        text += f", {labels['failed']} failed attempts, {labels['quarantined']} quarantined"
+    champion = next((m for m in models if m["version"] == status["champion"]), None)
+    if champion is None:
+        return text + ", no model yet"
+    text += f", champion v{champion['version']:04d}"
+    return text + f" {error_text(champion)}"
+
+
+def error_text(model: Mapping[str, object]) -> str:
+    """Force MAE on the random arm with its interval, meV/Angstrom."""
+    mae, interval = model["force_mae_random_arm"], model["force_mae_interval"]
+    if not isinstance(mae, float) or not isinstance(interval, list):
+        return "(not measured: no random-arm label yet)"
+    text = f"{mae * 1e3:.1f}"
+    if all(isinstance(x, float) for x in interval):
+        text += f" [{interval[0] * 1e3:.1f}, {interval[1] * 1e3:.1f}]"
+    return f"{text} meV/Angstrom force MAE on {model['n_random']} random-arm frames"
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
