@@ -37,19 +37,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser = argparse.ArgumentParser(prog="alsys", description="An autonomous factory for machine-learned force fields.")
+    parser = argparse.ArgumentParser(
+        prog="alsys", description="An autonomous factory for machine-learned force fields."
+    )
     parser.add_argument("--version", action="version", version=f"alsys {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, handler: str, help_: str, group: argparse._SubParsersAction = commands) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    def add(
+        name: str, handler: str, help_: str, group: argparse._SubParsersAction = commands
+    ) -> argparse.ArgumentParser:  # type: ignore[type-arg]
         command: argparse.ArgumentParser = group.add_parser(name, help=help_, description=help_, parents=[common])
         command.set_defaults(handler=_lazy(handler))
         return command
 
     run = add("run", "run.run", "start a campaign, or resume it where it is")
     run.add_argument("config", help="campaign file (YAML)")
-    run.add_argument("--dry-run", action="store_true", help="check everything on tiny work; print the plan and its cost")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field, e.g. stop.labels=50")
+    run.add_argument(
+        "--dry-run", action="store_true", help="check everything on tiny work; print the plan and its cost"
+    )
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a field, e.g. stop.labels=50"
+    )
     run.add_argument("--quiet", action="store_true", help="line by line, even on a terminal")
     run.add_argument("--ack-log", metavar="FILE", help="append the identity of each label once it is on disk")
 

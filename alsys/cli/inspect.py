@@ -84,9 +84,7 @@ def data_info(args: argparse.Namespace) -> int:
                 "spec": dict(level.spec),
                 "labels": snapshot.n_frames,
                 "by_arm": {str(arm): int(snapshot.is_arm(arm).sum()) for arm in Arm},
-                "systems": {
-                    name: int((snapshot.system == i).sum()) for i, name in enumerate(snapshot.systems)
-                },
+                "systems": {name: int((snapshot.system == i).sum()) for i, name in enumerate(snapshot.systems)},
             }
         )
     content["levels"] = levels
@@ -96,7 +94,9 @@ def data_info(args: argparse.Namespace) -> int:
     lines = [f"{content['store']}: dataset version {head.seq}, written {head.epoch} times"]
     for level_info in levels:
         lines.append(f"level {str(level_info['level_id'])[:8]}: {json.dumps(level_info['spec'])}")
-        lines.append(f"  {level_info['labels']} labels; by arm {level_info['by_arm']}; by system {level_info['systems']}")
+        lines.append(
+            f"  {level_info['labels']} labels; by arm {level_info['by_arm']}; by system {level_info['systems']}"
+        )
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -1,0 +1,59 @@
+"""`alsys run --dry-run`: tiny work on every part, then the plan and what it will cost. Leaves nothing behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from alsys.errors import CampaignFailed
+from alsys.labels import LabelFailure
+
+if TYPE_CHECKING:
+    from alsys.cli.run import Plan
+
+
+def dry_run(plan: Plan) -> int:
+    """Labels each structure once and prints the plan.
+
+    Raises:
+        CampaignFailed: A structure cannot be labelled.
+    """
+    from alsys.labeling.factory import build_labeler
+
+    config = plan.config
+    labeler = build_labeler(config.labeling)
+    seconds: list[float] = []
+    lines = [f"{plan.source}: campaign {config.name} in {plan.directory.path}"]
+    try:
+        for name, frame in plan.systems.items():
+            started = time.perf_counter()
+            outcome = labeler.label(frame)
+            wall = time.perf_counter() - started
+            if isinstance(outcome, LabelFailure):
+                raise CampaignFailed(
+                    f"{name}: the structure itself cannot be labelled: {outcome.kind}: {outcome.message}"
+                )
+            again = time.perf_counter()
+            labeler.label(frame)  # the first one also starts the child process
+            seconds.append(min(wall, time.perf_counter() - again))
+            lines.append(
+                f"system {name}: {frame.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
+            )
+    finally:
+        labeler.close()
+    mean = sum(seconds) / len(seconds)
+    n_fits = 1 + max(0, config.stop.labels - config.training.first_at) // config.training.refit_every
+    labeling_s = mean * config.stop.labels / config.labeling.workers
+    fits_s = n_fits * config.training.budget_s
+    lines += [
+        f"labels: {config.stop.labels} on {config.labeling.workers} labelers: about {labeling_s:.0f} s",
+        f"fits: about {n_fits} of {config.training.budget_s:.0f} s, beside the labels: {fits_s:.0f} s",
+        f"wall time: about {max(labeling_s, fits_s):.0f} to {labeling_s + fits_s:.0f} s"
+        + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
+        f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
+        f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
+        "nothing was started or written",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0

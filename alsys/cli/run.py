@@ -1,0 +1,333 @@
+"""`alsys run`: checks everything, then runs the campaign to its end, or from where it was.
+
+Nothing is created before all checks have passed. A finished campaign whose criteria have not been extended prints its
+result again and exits 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alsys import __version__
+from alsys.cli.campaign import CampaignDirectory, apply_overrides, state_of, write_json
+from alsys.cli.display import Display
+from alsys.config import CampaignConfig, parse_config
+from alsys.config.load import config_hash
+from alsys.control.coordinator import Coordinator
+from alsys.control.ledger import Ledger
+from alsys.control.ports import NoRegistry, Registry, WorkerPool
+from alsys.control.settings import PolicySettings
+from alsys.control.shelf import BundleShelf
+from alsys.control.status import error_text, status_of
+from alsys.errors import AlsysError, InputError
+from alsys.events import CampaignOpened, CampaignStopped, StopRequested
+from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.labels import LevelOfTheory
+from alsys.store.base import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+LIVE_EVERY_S = 1.0
+
+
+def read_config(args: argparse.Namespace) -> CampaignConfig:
+    """The config named on the command line, with overrides."""
+    path = Path(args.config)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        from alsys.config import load_config
+
+        return load_config(path)  # raises the one-line error
+    return parse_config(apply_overrides(data, args.set), source=str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked campaign: nothing has been started or written yet."""
+
+    config: CampaignConfig
+    source: str
+    directory: CampaignDirectory
+    systems: Mapping[str, Frame]
+    level: LevelOfTheory
+
+
+def check(config: CampaignConfig, source: str) -> Plan:
+    """Everything that can be refused before anything starts.
+
+    Raises:
+        InputError: One line with file, field, value and remedy.
+    """
+    from alsys.exploration.builders import build_frame
+    from alsys.labeling.factory import build_labeler, check_labeling
+
+    directory = CampaignDirectory.of(config)
+    directory.check_same(config, source)
+    base = Path(source).resolve().parent
+    systems: dict[str, Frame] = {}
+    try:
+        for i, system in enumerate(config.systems):
+            try:
+                systems[system.name] = build_frame(system, base)
+            except InputError as error:
+                raise error.located(field=f"systems[{i}]") from None
+        check_labeling(config.labeling, systems)
+        labeler = build_labeler(config.labeling)
+        level = labeler.level
+        labeler.close()
+    except InputError as error:
+        raise error.located(source=source) from None
+    return Plan(config, source, directory, systems, level)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Starts or resumes a campaign."""
+    config = read_config(args)
+    plan = check(config, args.config)
+    if args.dry_run:
+        from alsys.cli.dry_run import dry_run
+
+        return dry_run(plan)
+    from alsys.store.zarr import open_writer
+
+    directory = plan.directory
+    directory.logs.mkdir(parents=True, exist_ok=True)
+    store = open_writer(directory.store)  # the lock comes before anything else is written
+    try:
+        directory.write_record(config)
+        directory.stop_request.unlink(missing_ok=True)
+        with Display(config.name, is_quiet=args.quiet) as display:
+            log_to(directory.logs / "campaign.log", display)
+            ledger, stopped = _run(plan, store, display, args.ack_log)
+            head_seq = store.head.seq
+    finally:
+        store.close()
+    return _conclude(plan, ledger, stopped, head_seq)
+
+
+def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) -> tuple[Ledger, CampaignStopped]:
+    config, directory = plan.config, plan.directory
+    events = store.events()
+    ledger = Ledger.fold(PolicySettings.of(config), events)
+    if events:
+        display.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
+    else:
+        display.message(f"starting {directory.path}: {', '.join(plan.systems)}; stop.labels {config.stop.labels}")
+    registry, flush = _registry(plan)
+    opened = CampaignOpened(
+        t=time.time(),
+        epoch=store.epoch,
+        config_hash=config_hash(config),
+        version=__version__,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    stop = StopSignal(directory.stop_request)
+    observe = LiveStatus(directory, store, display)
+    with AcknowledgementLog(ack_log) as acknowledge, stop:
+        coordinator = Coordinator(
+            ledger=ledger,
+            store=store,
+            pool=_pool(plan),
+            shelf=BundleShelf(directory.models, lambda version: version in ledger.models),
+            registry=registry,
+            level=plan.level,
+            initial=lambda: _initial(plan),
+            opened=opened,
+            on_acknowledged=acknowledge,
+            stop_request=stop,
+            observe=observe,
+        )
+        stopped = asyncio.run(coordinator.run())
+    flush()
+    return ledger, stopped
+
+
+def _initial(plan: Plan) -> Sequence[Candidate]:
+    """Free atoms, then frames sampled from the structures."""
+    from alsys.exploration.initial import initial_frames
+    from alsys.labeling.atoms import free_atom_frames
+
+    numbers = sorted({int(z) for frame in plan.systems.values() for z in frame.numbers})
+    first = next(iter(plan.systems))
+    atoms = [
+        Candidate(frame, Source(first, Arm.ATOM, "free-atom", trajectory=i))
+        for i, frame in enumerate(free_atom_frames(numbers))
+    ]
+    return [*atoms, *initial_frames(plan.config, plan.systems, plan.config.seed)]
+
+
+def _pool(plan: Plan) -> WorkerPool:
+    config = plan.config
+    from alsys.actors.placement import worker_specs
+
+    specs = worker_specs(config, plan.systems)
+    if config.runtime.kind == "in-process":
+        from alsys.control.inprocess import InProcessPool
+
+        workers = {name: (spec.role, spec.build) for name, spec in specs.items()}
+        return InProcessPool(workers, use_threads=True, restarts=config.runtime.worker_retries)
+    from alsys.actors.pool import RayPool
+
+    return RayPool(specs, config.runtime)
+
+
+def _registry(plan: Plan) -> tuple[Registry, Callable[[], None]]:
+    config = plan.config
+    if not config.tracking.enabled:
+        return NoRegistry(), lambda: None
+    from alsys.tracking.registry import OutboxRegistry
+
+    registry = OutboxRegistry(plan.directory.path, config)
+
+    def flush() -> None:
+        if not registry.flush(config.tracking.flush_s):
+            logger.warning("MLflow has not taken everything yet; the same `alsys run` delivers the rest")
+        registry.close()
+
+    return registry, flush
+
+
+class StopSignal:
+    """Asks the campaign to stop: SIGINT, SIGTERM, or `alsys stop`. A second SIGINT ends the process at once."""
+
+    def __init__(self, request: Path) -> None:
+        self._request = request
+        self._is_signalled = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> StopRequested | None:
+        if self._is_signalled:
+            return StopRequested(t=time.time(), drain=False)
+        try:
+            request = json.loads(self._request.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        self._request.unlink(missing_ok=True)
+        return StopRequested(t=time.time(), drain=bool(request.get("drain")))
+
+    def _on_signal(self, number: int, _: object) -> None:
+        if self._is_signalled:
+            raise KeyboardInterrupt
+        self._is_signalled = True
+
+
+class AcknowledgementLog:
+    """Appends label identities to a file once they are on disk."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._file: Any = None
+
+    def __enter__(self) -> AcknowledgementLog:
+        if self._path is not None:
+            try:
+                self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+            except OSError as error:
+                raise InputError(
+                    f"cannot be written: {error.strerror}", source=self._path, field="--ack-log"
+                ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __call__(self, label_ids: Sequence[str]) -> None:
+        if self._file is not None:
+            self._file.write("".join(f"{label_id}\n" for label_id in label_ids))
+            self._file.flush()
+
+
+class LiveStatus:
+    """Keeps the display and `logs/live.json` up to date."""
+
+    def __init__(self, directory: CampaignDirectory, store: StoreWriter, display: Display) -> None:
+        self._directory = directory
+        self._store = store
+        self._display = display
+        self._written = 0.0
+
+    def __call__(self, coordinator: Coordinator) -> None:
+        status = status_of(coordinator.ledger, state="running", head_seq=self._store.head.seq)
+        if coordinator.journal.disk_problem is not None:
+            status["message"] = f"waiting for the disk: {coordinator.journal.disk_problem}"
+        self._display.update(status)
+        if time.monotonic() - self._written >= LIVE_EVERY_S:
+            self._written = time.monotonic()
+            try:
+                write_json(self._directory.live, status, is_durable=False)
+            except OSError as error:  # a full disk: the screen still shows the state
+                logger.warning("cannot write %s: %s", self._directory.live, error)
+
+
+class _DisplayHandler(logging.Handler):
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.WARNING)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.message(record.getMessage())
+
+
+def log_to(path: Path, display: Display) -> None:
+    """Everything to a file, warnings of alsys to the display."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("alsys").addHandler(_DisplayHandler(display))
+
+
+def _conclude(plan: Plan, ledger: Ledger, stopped: CampaignStopped, head_seq: int) -> int:
+    """Report and last words: what was made, how good it is, how to use it."""
+    from alsys.tracking.report import write_report
+
+    config, directory = plan.config, plan.directory
+    directory.live.unlink(missing_ok=True)
+    status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=head_seq)
+    lines = [f"{status['state']} ({stopped.reason}): {stopped.message}"]
+    try:
+        lines.append(f"report: {write_report(directory.path)}")
+    except (AlsysError, OSError) as error:
+        lines.append(f"no report: {error}")
+    if ledger.champion:
+        models = status["models"]
+        assert isinstance(models, list)
+        model = next(m for m in models if m["version"] == ledger.champion)
+        bundle = directory.models / f"v{ledger.champion:04d}"
+        lines += [
+            f"made: a committee of {config.model.members} for {', '.join(plan.systems)}, {len(ledger.models)} versions "
+            f"from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts) in {ledger.totals.wall_s:.0f} s",
+            f"champion: v{ledger.champion:04d}, {error_text(model)}",
+            f"bundle: {bundle}",
+        ]
+        uri = f"models:/{config.model_name}@champion" if config.tracking.enabled else str(bundle)
+        lines.append(f"use it: python -c \"import alsys; calc = alsys.load_calculator('{uri}')\"")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 4 if stopped.reason == "failed" else 0

@@ -1,0 +1,67 @@
+"""The store in memory: the Zarr store's twin for tests and throw-away campaigns.
+
+A `MemoryDisk` outlives its writers, as a file system does: opening it again gives a writer of a later epoch, and the
+one before is fenced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alsys.store.base import Head
+from alsys.store.columns import ColumnReader, ColumnWriter
+from alsys.store.schema import ALL_ARRAYS, AXES, BY_PATH
+
+
+class MemoryDisk:
+    """Columns and a HEAD in memory."""
+
+    def __init__(self) -> None:
+        self._columns = {spec.path: np.zeros((0, *spec.row_shape), dtype=spec.dtype) for spec in ALL_ARRAYS}
+        self._head = Head(0, 0, dict.fromkeys(AXES, 0))
+
+    def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of a column."""
+        return self._columns[path][start:stop].copy()
+
+    def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
+        """Writes rows, growing the column by half where it is too short."""
+        column = self._columns[path]
+        stop = start + len(rows)
+        if stop > len(column):
+            spec = BY_PATH[path]
+            grown = np.zeros((max(stop, len(column) * 3 // 2), *spec.row_shape), dtype=spec.dtype)
+            grown[: len(column)] = column
+            self._columns[path] = column = grown
+        column[start:stop] = rows
+
+    def sync(self) -> None:
+        """Memory is as durable as it gets."""
+
+    def read_head(self) -> Head:
+        """The committed HEAD."""
+        return self._head
+
+    def write_head(self, head: Head) -> None:
+        """Replaces HEAD."""
+        self._head = head
+
+    def close(self, head: Head | None) -> None:
+        """Keeps everything for the next writer."""
+
+
+def open_writer(disk: MemoryDisk | None = None) -> ColumnWriter:
+    """A writer of the next epoch on `disk` (default: a new one)."""
+    disk = disk or MemoryDisk()
+    head = disk.read_head()
+    head = Head(head.seq, head.epoch + 1, head.lengths)
+    disk.write_head(head)
+    return ColumnWriter(disk, head)
+
+
+def open_reader(disk: MemoryDisk) -> ColumnReader:
+    """A reader pinned to the present HEAD."""
+    return ColumnReader(disk, disk.read_head())
