@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lazy(path: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _lazy(path: str):  # type: ignore[no-untyped-def]
     module, name = path.split(".")
 
     def handler(args: argparse.Namespace) -> int:

@@ -246,7 +246,7 @@ class AcknowledgementLog:
     def __enter__(self) -> AcknowledgementLog:
         if self._path is not None:
             try:
-                self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+                self._file = open(self._path, "a", encoding="utf-8")
             except OSError as error:
                 raise InputError(
                     f"cannot be written: {error.strerror}", source=self._path, field="--ack-log"

@@ -1,0 +1,48 @@
+"""What every labeler refuses, before it starts or before it computes."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+
+from alsys.errors import InputError
+from alsys.frames import Frame
+
+FUSED = 0.3
+"""Share of the covalent sum below which two atoms stand on top of each other."""
+
+
+def check_electrons(frame: Frame) -> None:
+    """Refuses a spin that the number of electrons does not allow.
+
+    Raises:
+        InputError: Wrong parity, too many unpaired electrons, or no electrons at all.
+    """
+    electrons = int(frame.numbers.sum()) - frame.charge
+    unpaired = frame.multiplicity - 1
+    if electrons < 1:
+        raise InputError("leaves no electrons", field="charge", value=frame.charge)
+    if (electrons - unpaired) % 2 or unpaired > electrons:
+        parity = "odd" if electrons % 2 == 0 else "even"
+        raise InputError(
+            f"is impossible with {electrons} electrons",
+            field="multiplicity",
+            value=frame.multiplicity,
+            remedy=f"use an {parity} multiplicity of at most {electrons + 1}, or change the charge",
+        )
+
+
+def fused_atoms(frame: Frame) -> str | None:
+    """Describes the first two atoms that stand on top of each other; None where there are none."""
+    if frame.n_atoms < 2:
+        return None
+    difference = frame.positions[:, None] - frame.positions[None]
+    distance = np.sqrt(np.square(difference).sum(axis=2))
+    radii = covalent_radii[frame.numbers]
+    ratio = distance / (radii[:, None] + radii[None])
+    ratio[np.diag_indices_from(ratio)] = np.inf
+    i, j = np.unravel_index(int(np.argmin(ratio)), ratio.shape)
+    if ratio[i, j] >= FUSED:
+        return None
+    first, second = chemical_symbols[frame.numbers[i]], chemical_symbols[frame.numbers[j]]
+    return f"atoms {i} ({first}) and {j} ({second}) are {distance[i, j]:.3f} Angstrom apart"
