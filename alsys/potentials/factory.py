@@ -1,0 +1,23 @@
+"""From a committee's state to a committee."""
+
+from __future__ import annotations
+
+from alsys.errors import InputError
+from alsys.potentials.base import Committee, CommitteeState
+
+
+def build_committee(state: CommitteeState, threads: int = 1) -> Committee:
+    """The committee that reads this kind of state; imports only what it needs.
+
+    Raises:
+        InputError: Unknown kind.
+    """
+    if state.kind == "nequip":
+        from alsys.potentials.nequip import NequIPCommittee
+
+        return NequIPCommittee(state, threads=threads)
+    if state.kind == "pair":
+        from alsys.potentials.pair import PairCommittee
+
+        return PairCommittee(state)
+    raise InputError("unknown kind of committee", field="kind", value=state.kind, remedy="one of nequip, pair")
