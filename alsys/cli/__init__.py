@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from alsys import __version__
 from alsys.errors import AlsysError
@@ -43,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"alsys {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        name: str, handler: str, help_: str, group: argparse._SubParsersAction = commands
-    ) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    def add(name: str, handler: str, help_: str, group: Any = commands) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = group.add_parser(name, help=help_, description=help_, parents=[common])
         command.set_defaults(handler=_lazy(handler))
         return command
@@ -125,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lazy(path: str):  # type: ignore[no-untyped-def]
+def _lazy(path: str) -> Callable[[argparse.Namespace], int]:
     module, name = path.split(".")
 
     def handler(args: argparse.Namespace) -> int:

@@ -221,6 +221,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def __call__(self) -> StopRequested | None:
+        """What was asked for; None where nothing was."""
         if self._is_signalled:
             return StopRequested(t=time.time(), drain=False)
         try:
@@ -258,6 +259,7 @@ class AcknowledgementLog:
             self._file.close()
 
     def __call__(self, label_ids: Sequence[str]) -> None:
+        """Takes one group."""
         if self._file is not None:
             self._file.write("".join(f"{label_id}\n" for label_id in label_ids))
             self._file.flush()
@@ -273,6 +275,7 @@ class LiveStatus:
         self._written = 0.0
 
     def __call__(self, coordinator: Coordinator) -> None:
+        """Shows and writes the state of now."""
         status = status_of(coordinator.ledger, state="running", head_seq=self._store.head.seq)
         if coordinator.journal.disk_problem is not None:
             status["message"] = f"waiting for the disk: {coordinator.journal.disk_problem}"

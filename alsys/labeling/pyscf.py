@@ -8,6 +8,7 @@ data into another level (they are in campaign.json). Each label runs in a child 
 from __future__ import annotations
 
 import difflib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
 COMMON_FUNCTIONALS = (
-    "lda", "pbe", "pbe0", "blyp", "b3lyp", "bp86", "tpss", "tpssh", "scan", "r2scan", "revpbe", "hse06", "m06-2x", "m06-l",
-    "cam-b3lyp", "wb97x-v", "wb97m-v", "wb97m-d3bj", "wb97x-d3bj", "b97m-v",
+    "lda", "pbe", "pbe0", "blyp", "b3lyp", "bp86", "tpss", "tpssh", "scan", "r2scan", "revpbe", "hse06", "m06-2x",
+    "m06-l", "cam-b3lyp", "wb97x-v", "wb97m-v", "wb97m-d3bj", "wb97x-d3bj", "b97m-v",
 )  # fmt: skip
 COMMON_BASES = (
     "sto-3g", "3-21g", "6-31g", "6-31g*", "6-31g**", "6-311g**", "def2-svp", "def2-svpd", "def2-tzvp", "def2-tzvpp",
@@ -138,7 +139,9 @@ def check_level(config: PySCFLabeling, numbers: list[int]) -> None:
     for number in numbers:
         symbol = chemical_symbols[number]
         try:
-            gto.basis.load(config.basis, symbol)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PySCF recommends a package for every unknown name
+                gto.basis.load(config.basis, symbol)
         except (BasisNotFoundError, KeyError, RuntimeError, OSError) as error:
             is_known = _is_basis(config.basis)
             raise InputError(
@@ -161,7 +164,9 @@ def _is_basis(name: str) -> bool:
 
     for symbol in ("H", "C", "O"):
         try:
-            gto.basis.load(name, symbol)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                gto.basis.load(name, symbol)
         except Exception:
             continue
         return True

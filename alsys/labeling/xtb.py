@@ -10,7 +10,7 @@ import numpy as np
 
 from alsys.config.schema import XTBLabeling
 from alsys.errors import FailureKind, InputError
-from alsys.frames import Frame
+from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
 from alsys.labeling.child import ChildProcess
 from alsys.labels import Label, LabelFailure, LevelOfTheory
@@ -76,7 +76,7 @@ class XTBEngine:
             return LabelFailure(frame.frame_id, kind, str(error).strip().splitlines()[-1][:300])
         return Label(frame.frame_id, self._level_id, energy * HARTREE, -gradient * HARTREE_PER_BOHR)
 
-    def _single_point(self, frame: Frame) -> tuple[float, np.ndarray]:  # type: ignore[type-arg]
+    def _single_point(self, frame: Frame) -> tuple[float, FloatArray]:
         from tblite.interface import Calculator
 
         config = self._config

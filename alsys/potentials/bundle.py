@@ -44,7 +44,7 @@ def write_bundle(
         **(extra or {}),
     }  # fmt: skip
     for i, member in enumerate(state.members):
-        files[f"member_{i:02d}.safetensors"] = save({name: value for name, value in member.items()})
+        files[f"member_{i:02d}.safetensors"] = save(dict(member))
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(files.items()))
     if path.exists():
         if (path / "SHA256SUMS").is_file() and (path / "SHA256SUMS").read_text() == sums:

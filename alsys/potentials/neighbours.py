@@ -45,15 +45,15 @@ def neighbours_of(batch: FrameBatch, r_max: float) -> Neighbours:
         parts.append(np.stack([atoms[frame, i], atoms[frame, j]]))
         shifts.append(np.zeros((frame.size, 3)))
     for frame_index in np.flatnonzero(is_periodic):
-        atoms = slice(int(offsets[frame_index]), int(offsets[frame_index] + batch.n_atoms[frame_index]))
+        start = int(offsets[frame_index])
         i, j, shift = neighbour_list(
             "ijS",
-            positions=batch.positions[atoms],
+            positions=batch.positions[start : start + int(batch.n_atoms[frame_index])],
             cell=batch.cell[frame_index],
             pbc=batch.pbc[frame_index],
             cutoff=r_max,
         )
-        parts.append(np.stack([i, j]).astype(np.int64) + offsets[frame_index])
+        parts.append(np.stack([i, j]).astype(np.int64) + start)
         shifts.append(shift.astype(np.float64))
     edge_index = np.concatenate(parts, axis=1).astype(np.int64)
     return Neighbours(edge_index, np.concatenate(shifts) if is_periodic.any() else None)

@@ -1,0 +1,136 @@
+"""From a system in the config to its start structure: SMILES, file, or a molecule of ASE's g2 collection."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from ase.collections import g2
+from ase.data import chemical_symbols
+
+from alsys.config.schema import SystemConfig
+from alsys.errors import InputError
+from alsys.exploration.geometry import pair_ratios
+from alsys.frames import Frame
+
+FORMATS = {
+    ".xyz": "extxyz",
+    ".extxyz": "extxyz",
+    ".pdb": "proteindatabank",
+    ".cif": "cif",
+    ".sdf": "sdf",
+    ".mol": "sdf",
+    ".gen": "gen",
+    ".vasp": "vasp",
+    ".poscar": "vasp",
+}
+"""ASE formats by file ending; none of them executes code."""
+FUSED = 0.3
+SEED = 61453
+
+
+def build_frame(system: SystemConfig, base: Path) -> Frame:
+    """The start structure of a system.
+
+    Args:
+        system: Its section of the config.
+        base: Folder that relative file names refer to.
+
+    Raises:
+        InputError: Names the field, the value and the remedy.
+    """
+    if system.smiles is not None:
+        field, atoms = "smiles", _from_smiles(system.smiles, system.charge)
+    elif system.file is not None:
+        field, atoms = "file", _from_file(base / system.file)
+    else:
+        field, atoms = "molecule", _from_collection(str(system.molecule))
+    value = getattr(system, field)
+    positions = np.asarray(atoms.positions, dtype=np.float64)
+    if not np.isfinite(positions).all():
+        row = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        raise InputError(f"atom {row} has a position that is not a number", field=field, value=value)
+    if (np.asarray(atoms.numbers) < 1).any():
+        raise InputError("holds an unknown element", field=field, value=value, remedy="use element symbols")
+    pbc = np.asarray(atoms.pbc)
+    frame = Frame(
+        numbers=np.asarray(atoms.numbers),
+        positions=positions,
+        cell=np.asarray(atoms.cell) if pbc.any() else np.zeros((3, 3)),
+        pbc=pbc,
+        charge=system.charge,
+        multiplicity=system.multiplicity,
+    )
+    _check_contacts(frame, field, value)
+    return frame
+
+
+def _check_contacts(frame: Frame, field: str, value: object) -> None:
+    if frame.n_atoms < 2:
+        return
+    i, j, ratio = pair_ratios(frame.numbers, frame.positions)
+    k = int(np.argmin(ratio))
+    if ratio[k] < FUSED:
+        first, second = (f"{a} ({chemical_symbols[frame.numbers[a]]})" for a in (i[k], j[k]))
+        distance = float(np.linalg.norm(frame.positions[i[k]] - frame.positions[j[k]]))
+        raise InputError(
+            f"atoms {first} and {second} are on top of each other, {distance:.3f} Angstrom apart",
+            field=field,
+            value=value,
+            remedy="correct the structure",
+        )
+
+
+def _from_smiles(smiles: str, charge: int) -> Atoms:
+    from rdkit import Chem, RDLogger
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
+    parsed = Chem.MolFromSmiles(smiles)
+    if parsed is None or parsed.GetNumAtoms() == 0:
+        raise InputError("is not a valid SMILES", field="smiles", value=smiles, remedy="check elements and brackets")
+    formal = Chem.GetFormalCharge(parsed)
+    if formal != charge:
+        raise InputError(
+            f"has a formal charge of {formal:+d}, the system one of {charge:+d}",
+            field="smiles",
+            value=smiles,
+            remedy=f"set charge: {formal}",
+        )
+    full = Chem.AddHs(parsed)
+    if rdDistGeom.EmbedMolecule(full, randomSeed=SEED) != 0:
+        raise InputError("has no 3D structure that RDKit can find", field="smiles", value=smiles, remedy="use `file`")
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
+        rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=2000)
+    numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
+    return Atoms(numbers=numbers, positions=full.GetConformer().GetPositions())
+
+
+def _from_file(path: Path) -> Atoms:
+    ending = path.suffix.lower() or f".{path.name.lower()}"
+    form = FORMATS.get(ending)
+    if form is None:
+        known = ", ".join(end for end, name in FORMATS.items() if name)
+        raise InputError("is of a format that is not read", field="file", value=str(path), remedy=f"use {known}")
+    try:
+        atoms = ase.io.read(path, index=0, format=form)
+    except FileNotFoundError:
+        raise InputError("does not exist", field="file", value=str(path)) from None
+    except Exception as error:  # ASE's readers raise whatever a broken file leads them to
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error
+    if not isinstance(atoms, Atoms) or len(atoms) == 0:
+        raise InputError("holds no atoms", field="file", value=str(path))
+    return atoms
+
+
+def _from_collection(name: str) -> Atoms:
+    if name not in g2.names:
+        close = difflib.get_close_matches(name, g2.names, n=3)
+        remedy = f"did you mean {' or '.join(close)}?" if close else "see ase.collections.g2.names, or use `smiles`"
+        raise InputError("is not in ASE's g2 collection", field="molecule", value=name, remedy=remedy)
+    return molecule(name)

@@ -1,0 +1,15 @@
+"""From a campaign's config to an explorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alsys.config.schema import CampaignConfig
+from alsys.exploration.base import Explorer
+from alsys.exploration.explorer import WalkerExplorer
+from alsys.frames import Frame
+
+
+def build_explorer(config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> Explorer:
+    """Walkers on all systems."""
+    return WalkerExplorer(config, systems, seed)

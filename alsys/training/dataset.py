@@ -1,0 +1,64 @@
+"""How a snapshot is split for a fit: free atoms, training, validation and the random arm.
+
+Validation holds out whole trajectories, chosen by a digest of their identity, so that a frame never has a correlated
+neighbour on the other side and a trajectory keeps its side for ever. The random arm is in neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from alsys.frames import Arm
+from alsys.store.base import Snapshot
+
+MIN_FOR_VALIDATION = 20
+"""Training frames below which none is held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Disjoint parts of a snapshot."""
+
+    atoms: Snapshot
+    train: Snapshot
+    validation: Snapshot
+    random: Snapshot
+
+
+def split(snapshot: Snapshot, validation_share: float) -> Split:
+    """Splits a snapshot; the share of validation trajectories is reached on average."""
+    is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN)
+    is_held_out = np.zeros(snapshot.n_frames, dtype=np.bool_)
+    if is_usable.sum() >= MIN_FOR_VALIDATION and validation_share > 0:
+        chosen = {int(t) for t in np.unique(snapshot.trajectory[is_usable]) if _share_of(int(t)) < validation_share}
+        is_held_out = is_usable & np.isin(snapshot.trajectory, list(chosen))
+    return Split(
+        atoms=snapshot.select(snapshot.is_arm(Arm.ATOM)),
+        train=snapshot.select(is_usable & ~is_held_out),
+        validation=snapshot.select(is_held_out),
+        random=snapshot.select(snapshot.is_arm(Arm.RANDOM)),
+    )
+
+
+def _share_of(trajectory: int) -> float:
+    digest = hashlib.blake2b(str(trajectory).encode(), digest_size=8, person=b"alsys-holdout").digest()
+    return int.from_bytes(digest, "big") / 2.0**64
+
+
+def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:
+    """Energy of each element's free atom, eV; least squares over the training set for elements without one."""
+    known = {int(atoms.numbers[i]): float(atoms.energy[i]) for i in range(atoms.n_frames)}
+    elements = sorted({int(z) for z in train.numbers})
+    missing = [z for z in elements if z not in known]
+    if missing:
+        frame_of_atom = np.repeat(np.arange(train.n_frames), train.n_atoms)
+        counts = np.zeros((train.n_frames, len(elements)))
+        np.add.at(counts, (frame_of_atom, np.searchsorted(elements, train.numbers)), 1.0)
+        residual = train.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
+        columns = [elements.index(z) for z in missing]
+        solution, *_ = np.linalg.lstsq(counts[:, columns], residual, rcond=None)
+        known |= {z: float(e) for z, e in zip(missing, solution, strict=True)}
+    return {z: known[z] for z in elements}

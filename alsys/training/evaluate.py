@@ -1,0 +1,123 @@
+"""How good a committee is: errors on frames it has not seen, with intervals, and against the champion.
+
+Intervals are 95 % percentile bootstraps over frames, the unit that is drawn at random (B. Efron, Ann. Stat. 7, 1
+(1979)); the difference to the champion is a paired bootstrap on the same frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alsys.frames import FloatArray
+from alsys.potentials.base import Committee, FrameBatch
+from alsys.store.base import Snapshot
+
+N_BOOTSTRAP = 2000
+BATCH_ATOMS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class FrameErrors:
+    """Errors of a committee's mean on each frame of a snapshot; eV, eV/Angstrom.
+
+    Attributes:
+        force_mae: ``(n_frames,)`` mean absolute error of force components.
+        force_mse: ``(n_frames,)`` mean squared error of force components.
+        energy: ``(n_frames,)`` absolute error of the energy per atom.
+        deviation: ``(n_frames,)`` largest force deviation of an atom.
+        mean_deviation: ``(n_frames,)`` mean force deviation over atoms.
+    """
+
+    force_mae: FloatArray
+    force_mse: FloatArray
+    energy: FloatArray
+    deviation: FloatArray
+    mean_deviation: FloatArray
+
+
+def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:
+    """Evaluates a committee on labelled frames, in batches of about 2,000 atoms."""
+    parts: list[tuple[FloatArray, ...]] = []
+    rows = np.arange(snapshot.n_frames)
+    group = np.cumsum(snapshot.n_atoms) // BATCH_ATOMS
+    for value in np.unique(group):
+        part = snapshot.select(rows[group == value])
+        prediction = committee.evaluate(batch_of(part))
+        starts = part.offsets[:-1]
+        error = prediction.forces - part.forces
+        components = 3.0 * part.n_atoms
+        parts.append(
+            (
+                np.add.reduceat(np.abs(error).sum(axis=1), starts) / components,
+                np.add.reduceat(np.square(error).sum(axis=1), starts) / components,
+                np.abs(prediction.energy - part.energy) / part.n_atoms,
+                prediction.frame_deviation,
+                np.add.reduceat(prediction.force_deviation, starts) / part.n_atoms,
+            )
+        )
+    if not parts:
+        return FrameErrors(*(np.zeros(0) for _ in range(5)))
+    return FrameErrors(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def batch_of(snapshot: Snapshot) -> FrameBatch:
+    """The frames of a snapshot as one batch."""
+    return FrameBatch(snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc)
+
+
+def bootstrap_interval(values: FloatArray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of `values`; needs at least two."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, values.size, (N_BOOTSTRAP, values.size))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def fit_metrics(
+    committee: Committee,
+    champion: Committee | None,
+    train: Snapshot,
+    validation: Snapshot,
+    random: Snapshot,
+    *,
+    wall_s: float,
+    epochs: float,
+    seed: int,
+) -> tuple[dict[str, float], tuple[tuple[float, float], ...]]:
+    """Metrics and calibration of a fit, as documented in `alsys.training.base.TrainedCommittee`."""
+    metrics = {
+        "wall_s": wall_s,
+        "epochs": epochs,
+        "n_train": float(train.n_frames),
+        "n_validation": float(validation.n_frames),
+        "n_random": float(random.n_frames),
+        "force_mae_train": float(evaluate(committee, train).force_mae.mean()),
+    }
+    if validation.n_frames:
+        errors = evaluate(committee, validation)
+        metrics |= {
+            "force_mae_validation": float(errors.force_mae.mean()),
+            "energy_mae_validation": float(errors.energy.mean()),
+        }
+    if not random.n_frames:
+        return metrics, ()
+    errors = evaluate(committee, random)
+    metrics |= {
+        "force_mae_random_arm": float(errors.force_mae.mean()),
+        "force_rmse_random_arm": float(np.sqrt(errors.force_mse.mean())),
+        "energy_mae_random_arm": float(errors.energy.mean()),
+        "force_deviation_random_arm": float(errors.mean_deviation.mean()),
+    }
+    if random.n_frames >= 2:
+        low, high = bootstrap_interval(errors.force_mae, seed)
+        metrics |= {"force_mae_random_arm_low": low, "force_mae_random_arm_high": high}
+    if champion is not None:
+        old = evaluate(champion, random)
+        metrics["champion_force_mae_random_arm"] = float(old.force_mae.mean())
+        if random.n_frames >= 2:
+            low, high = bootstrap_interval(errors.force_mae - old.force_mae, seed)
+            metrics |= {"difference_low": low, "difference_high": high}
+    calibration = tuple(zip(errors.deviation.tolist(), errors.force_mae.tolist(), strict=True))
+    return metrics, calibration
