@@ -10,6 +10,7 @@ and is waited for. Workers die without harm: what they were doing is pending aga
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import OrderedDict, deque
@@ -460,6 +461,7 @@ class Coordinator:
             "parent": parent,
             "head_seq": snapshot.seq,
             "n_labels": n_labels,
+            "dataset_digest": _digest(snapshot),
             "level_of_theory": dict(self._level.spec),
             "metrics": metrics,
         }
@@ -564,3 +566,10 @@ class Coordinator:
 
 async def _call(action: Callable[..., None], *args: object) -> None:
     action(*args)
+
+
+def _digest(snapshot: Snapshot) -> str:
+    """Identity of the labels in a snapshot, 32 hexadecimal characters."""
+    digest = hashlib.blake2b("".join(snapshot.frame_ids).encode(), digest_size=16)
+    digest.update(snapshot.energy.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,406 @@
+"""Delivers a campaign's outbox to MLflow: ``python -m alsys.tracking.deliver CAMPAIGN_DIR``.
+
+Safe to kill at any moment and to repeat: each item looks first for what is already there (the run, the logged model,
+the registered version, the alias), and is done only when all of it is. Items are delivered in order; the first that a
+server refuses or does not answer stops the delivery, and stays. With ``--stdin`` (how the driver starts it) the process
+keeps MLflow imported for a while, takes each line on stdin as a wake-up call, and ends with the driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from alsys import __version__
+from alsys.config import CampaignConfig, parse_config, science_fields
+from alsys.errors import AlsysError, InputError
+from alsys.labels import LevelOfTheory
+from alsys.store.base import Snapshot
+from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
+from alsys.tracking.server import (
+    CHALLENGER,
+    CHAMPION,
+    TAG_CAMPAIGN,
+    TAG_CAMPAIGN_ID,
+    TAG_DIGEST,
+    TAG_HEAD_SEQ,
+    TAG_LEVEL,
+    TAG_METRICS,
+    TAG_N_LABELS,
+    TAG_PARENT,
+    TAG_VERSION,
+    Server,
+    connect,
+)
+
+logger = logging.getLogger(__name__)
+
+LINGER_S: Final = 30.0
+MODEL_NAME: Final = "committee"
+_MAX_VALUE: Final = 500
+"""Longest parameter value; some servers take no more."""
+_BATCH: Final = 100
+"""Parameters and metrics in one call; MLflow's limit for parameters."""
+
+
+@dataclass(slots=True)
+class DeliveryReport:
+    """What a delivery did.
+
+    Attributes:
+        delivered: Files of items that were delivered.
+        refused: Reasons of items that never can be, by file.
+        left: Items that wait for the next try.
+        problem: Why they wait; None where nothing is left.
+    """
+
+    delivered: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    left: int = 0
+    problem: str | None = None
+
+
+class Undeliverable(Exception):
+    """This item can never be delivered, whatever the server does."""
+
+
+def read_config(campaign_dir: Path) -> CampaignConfig:
+    """The resolved config that a run wrote to campaign.json.
+
+    Raises:
+        InputError: Not a campaign directory.
+    """
+    path = campaign_dir / "campaign.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return parse_config(record["config"], source=str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot be read: {error}", source=str(path)) from error
+
+
+def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> DeliveryReport:
+    """Delivers all pending items in order; what cannot be delivered now stays.
+
+    Args:
+        campaign_dir: The campaign.
+        config: Its config; default is the one in campaign.json.
+
+    Raises:
+        InputError: Not a campaign, or a tracking URI of an unknown kind.
+        EnvironmentProblem: MLflow's database cannot be written.
+    """
+    directory = Path(campaign_dir).resolve()
+    config = config or read_config(directory)
+    outbox = Outbox.of(directory)
+    report = DeliveryReport()
+    if not outbox.has_pending():
+        return report
+    with outbox.lock() as is_mine:
+        if not is_mine:
+            report.left, report.problem = len(outbox.pending()), "another process is delivering"
+            return report
+        _drain(outbox, directory, config, report)
+    return report
+
+
+def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, report: DeliveryReport) -> None:
+    started = time.monotonic()
+    server: Server | None = None
+    while items := outbox.pending():
+        item = items[0]
+        try:
+            if server is None:
+                server = connect(config.tracking.uri, create=True)
+                logger.info("connected to %s in %.1f s", server.uri, time.monotonic() - started)
+            delivery = _Delivery(server, directory, config, outbox.campaign_id)
+            with server.exclusive():
+                server.patiently(lambda: delivery.deliver(item))  # noqa: B023  called before the loop goes on
+        except AlsysError:
+            raise
+        except Undeliverable as error:
+            logger.error("%s can never be delivered: %s", item.file_name, error)
+            outbox.refuse(item, str(error))
+            report.refused[item.file_name] = str(error)
+        except Exception as error:  # MLflow's stores raise what they like: nothing of it may lose an item
+            logger.exception("%s stays in the outbox", item.file_name)
+            report.left, report.problem = len(outbox.pending()), _one_line(error)
+            return
+        else:
+            outbox.done(item)
+            report.delivered.append(item.file_name)
+            logger.info("delivered %s", item.file_name)
+
+
+class _Delivery:
+    """Delivers the items of one campaign to one server."""
+
+    def __init__(self, server: Server, directory: Path, config: CampaignConfig, campaign_id: str) -> None:
+        self._server = server
+        self._client = server.client
+        self._directory = directory
+        self._config = config
+        self._name = config.model_name
+        self._campaign_id = campaign_id
+
+    def deliver(self, item: OutboxItem) -> None:
+        if item.kind is ItemKind.PUBLISH:
+            self._publish(item)
+        else:
+            self._promote(item)
+
+    def _promote(self, item: OutboxItem) -> None:
+        version = self._registered(item.version)
+        if version is None:
+            raise Undeliverable(f"version {item.version} was never registered")
+        self._server.make_champion(self._name, version)
+
+    def _publish(self, item: OutboxItem) -> None:
+        version = self._registered(item.version)
+        if version is None:
+            version = self._register(item)
+        if self._server.aliases(self._name).get(CHAMPION) != version:
+            self._client.set_registered_model_alias(self._name, CHALLENGER, str(version))
+
+    def _registered(self, campaign_version: int) -> int | None:
+        """The registry's number of a version of this campaign; None where it is not registered."""
+        for version in self._server.versions(self._name):
+            if self._is_ours(version.tags, campaign_version):
+                return int(version.version)
+        return None
+
+    def _is_ours(self, tags: Mapping[str, str], campaign_version: int) -> bool:
+        return tags.get(TAG_CAMPAIGN_ID) == self._campaign_id and tags.get(TAG_VERSION) == str(campaign_version)
+
+    def _register(self, item: OutboxItem) -> int:
+        from mlflow.exceptions import MlflowException
+
+        bundle = self._directory / item.bundle
+        card = _card(bundle, item.card)
+        tags = self._tags(item, card)
+        run_id = self._run(item, card, tags)
+        model_id = self._logged_model(run_id, bundle, tags)
+        try:
+            self._client.create_registered_model(self._name, description="Force fields made by alsys")
+        except MlflowException as error:
+            if "already exists" not in str(error):
+                raise
+        version = self._client.create_model_version(
+            self._name, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+        )
+        self._client.set_terminated(run_id, "FINISHED")
+        return int(version.version)
+
+    def _tags(self, item: OutboxItem, card: Mapping[str, Any]) -> dict[str, str]:
+        level = LevelOfTheory(card.get("level_of_theory") or {})
+        tags = {
+            TAG_CAMPAIGN: self._config.name,
+            TAG_CAMPAIGN_ID: self._campaign_id,
+            TAG_VERSION: str(item.version),
+            TAG_PARENT: str(card.get("parent", 0)),
+            TAG_N_LABELS: str(card.get("n_labels", 0)),
+            TAG_HEAD_SEQ: str(card.get("head_seq", 0)),
+            TAG_LEVEL: level.canonical,
+            TAG_METRICS: json.dumps(_metrics(card)),
+        }
+        snapshot = self._snapshot(level.level_id, int(card.get("head_seq", 0)))
+        if snapshot is not None:
+            tags[TAG_DIGEST] = dataset_digest(snapshot, level.level_id)
+        return tags
+
+    def _snapshot(self, level_id: str, seq: int) -> Snapshot | None:
+        """The dataset that the version was fitted on; None where the store is not there."""
+        from alsys.store.zarr import open_reader
+
+        try:
+            reader = open_reader(self._directory / "store.zarr")
+            try:
+                return reader.snapshot(level_id, seq)
+            finally:
+                reader.close()
+        except AlsysError as error:
+            logger.warning("no dataset digest for version %d: %s", seq, error)
+            return None
+
+    def _run(self, item: OutboxItem, card: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The one run of this version, with everything logged."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+        experiment_id = self._experiment()
+        run = self._existing_run(experiment_id, item.version)
+        if run is None:
+            run_name = f"{self._config.name}-v{item.version:04d}"
+            run = self._client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
+        run_id = str(run.info.run_id)
+        n_labels, now = int(card.get("n_labels", 0)), int(time.time() * 1e3)
+        params = [Param(key, value) for key, value in _params(self._config).items() if key not in run.data.params]
+        metrics = [
+            Metric(key, value, now, n_labels) for key, value in _metrics(card).items() if key not in run.data.metrics
+        ]
+        for start in range(0, len(params), _BATCH):
+            self._client.log_batch(run_id, params=params[start : start + _BATCH])
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        if TAG_DIGEST in tags and not run.inputs.dataset_inputs:
+            dataset = Dataset(
+                name=self._config.name,
+                digest=tags[TAG_DIGEST],
+                source_type="alsys",
+                source=json.dumps({"store": "store.zarr", "seq": int(tags[TAG_HEAD_SEQ])}),
+                profile=json.dumps({"n_labels": n_labels}),
+            )
+            self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        return run_id
+
+    def _experiment(self) -> str:
+        name = self._config.tracking.experiment
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        root = self._server.artifact_root
+        return str(self._client.create_experiment(name, artifact_location=f"{root}/{name}" if root else None))
+
+    def _existing_run(self, experiment_id: str, version: int) -> Any | None:
+        found = self._client.search_runs(
+            [experiment_id],
+            filter_string=f"tags.`{TAG_CAMPAIGN_ID}` = '{self._campaign_id}' and tags.`{TAG_VERSION}` = '{version}'",
+            max_results=1,
+        )
+        return found[0] if found else None
+
+    def _logged_model(self, run_id: str, bundle: Path, tags: Mapping[str, str]) -> str:
+        """The model among the run's artifacts, logged unless an earlier delivery did it."""
+        import mlflow
+        import mlflow.pyfunc
+
+        run = self._client.get_run(run_id)
+        for output in run.outputs.model_outputs if run.outputs else ():
+            model = self._client.get_logged_model(output.model_id)
+            if str(model.status) == "READY":
+                return str(model.model_id)
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(
+                name=MODEL_NAME,
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"bundle": str(bundle)},
+                signature=_signature(),
+                pip_requirements=_requirements(),
+                tags=dict(tags),
+                step=int(tags[TAG_N_LABELS]),
+            )
+        return str(info.model_id)
+
+
+def dataset_digest(snapshot: Snapshot, level_id: str) -> str:
+    """Digest of the frames, in order, and the level of theory that they are labelled at: 32 hexadecimal characters."""
+    digest = hashlib.blake2b(bytes.fromhex(level_id), digest_size=16, person=b"alsys-data-1")
+    for frame_id in snapshot.frame_ids:
+        digest.update(bytes.fromhex(frame_id))
+    return digest.hexdigest()
+
+
+def _card(bundle: Path, card: Mapping[str, object]) -> dict[str, Any]:
+    """The card of a version: what was queued with it, on top of what is in the bundle."""
+    try:
+        stored = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Undeliverable(f"the bundle {bundle.name} cannot be read: {error}") from error
+    return {**stored, **card}
+
+
+def _metrics(card: Mapping[str, Any]) -> dict[str, float]:
+    return {str(key): float(value) for key, value in sorted((card.get("metrics") or {}).items())}
+
+
+def _params(config: CampaignConfig) -> dict[str, str]:
+    params = {}
+    for path, value in science_fields(config).items():
+        key = path.replace("[", ".").replace("]", "")  # brackets are not allowed in names
+        params[key] = (value if isinstance(value, str) else json.dumps(value))[:_MAX_VALUE]
+    return params
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    vector = Array(DataType.double)
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, "structure")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.double, "energy"),
+                ColSpec(DataType.double, "energy_std"),
+                ColSpec(Array(vector), "forces"),
+                ColSpec(vector, "force_deviation"),
+                ColSpec(DataType.double, "deviation"),
+            ]
+        ),
+    )
+
+
+def _requirements() -> list[str]:
+    """What a committee needs where it is served; given, because inferring it takes MLflow half a minute."""
+    pinned = [f"{name}=={metadata.version(name)}" for name in ("mlflow", "torch", "nequip", "numpy", "safetensors")]
+    return [f"alsys=={__version__}", *pinned]
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+class _Driver:
+    """The other end of stdin: wake-up calls, and the end."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+        self._parent = os.getppid()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        """Ends this process when the driver has: at the end of stdin, or when somebody else became our parent."""
+        while os.getppid() == self._parent:
+            if select.select([0], [], [], 2.0)[0]:
+                if not os.read(0, 4096):
+                    break
+                self.wake.set()
+        os._exit(0)  # whatever is half delivered is found by the next delivery
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Exit code 1 where something is left."""
+    parser = argparse.ArgumentParser(prog="python -m alsys.tracking.deliver", description="Delivers models to MLflow.")
+    parser.add_argument("campaign", help="campaign directory")
+    parser.add_argument("--stdin", action="store_true", help="stay for wake-up calls on stdin, end when it is closed")
+    parser.add_argument("--linger", type=float, default=LINGER_S, help="with --stdin: seconds to wait for a call")
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    driver = _Driver() if args.stdin else None
+    try:
+        while True:
+            report = deliver(args.campaign)
+            if report.problem is not None:
+                sys.stderr.write(f"{report.left} left in the outbox: {report.problem}\n")
+                return 1
+            if driver is None or not driver.wake.wait(args.linger):
+                return 0
+            driver.wake.clear()
+    except AlsysError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""How alsys talks to MLflow: which server, in which environment, one process at a time on SQLite.
+
+The only module of the package that imports mlflow, on the first `connect`. Retries are few and short, so a dead server
+costs seconds and not the four minutes of MLflow's defaults. Model versions that alsys registers carry the tags below;
+they say whether a version is there already, so registering is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from alsys.errors import EnvironmentProblem, InputError
+
+DEFAULT_URI: Final = "sqlite:///mlflow.db"
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+PREVIOUS: Final = "previous"
+
+TAG_CAMPAIGN: Final = "alsys.campaign"
+TAG_CAMPAIGN_ID: Final = "alsys.campaign_id"
+TAG_VERSION: Final = "alsys.version"
+TAG_PARENT: Final = "alsys.parent"
+TAG_N_LABELS: Final = "alsys.n_labels"
+TAG_HEAD_SEQ: Final = "alsys.head_seq"
+TAG_DIGEST: Final = "alsys.dataset_digest"
+TAG_LEVEL: Final = "alsys.level_of_theory"
+TAG_METRICS: Final = "alsys.metrics"
+
+_ENVIRONMENT: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
+_RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+_CONTENTION: Final = ("database is locked", "already exists", "UNIQUE constraint")
+
+_T = TypeVar("_T")
+
+
+def prepare_environment() -> None:
+    """Sets MLflow's variables where the user has not; must come before mlflow is imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The tracking server: `uri`, or ``MLFLOW_TRACKING_URI``, or SQLite in the working folder; paths made absolute.
+
+    Raises:
+        InputError: Not a server or database that has a model registry.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    scheme, separator, rest = uri.partition("://")
+    if uri == "databricks":
+        return uri
+    if not separator or scheme.partition("+")[0] not in _SCHEMES:
+        raise InputError(
+            "not an MLflow server or database",
+            field="tracking.uri",
+            value=uri,
+            remedy="for example http://HOST:5000 or sqlite:///mlflow.db",
+        )
+    if scheme != "sqlite":
+        return uri
+    path = rest.removeprefix("/")
+    if not path:
+        raise InputError("names no file", field="tracking.uri", value=uri, remedy="for example sqlite:///mlflow.db")
+    return f"sqlite:///{Path(path).resolve()}"
+
+
+def database_of(uri: str) -> Path | None:
+    """File of a resolved SQLite URI; None for a server."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An MLflow server or database.
+
+    Attributes:
+        uri: Resolved URI of tracking and registry.
+        client: An `mlflow.MlflowClient` for both.
+    """
+
+    uri: str
+    client: Any
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where artifacts go, as a URI that does not depend on the working folder; None lets a server decide."""
+        database = database_of(self.uri)
+        return None if database is None else (database.parent / "mlartifacts").as_uri()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """On SQLite, one alsys process at a time; elsewhere nothing. The lock dies with the process."""
+        with _database_lock(self.uri):
+            yield
+
+    def patiently(self, action: Callable[[], _T]) -> _T:
+        """Repeats an action that another process's work on the same database made fail.
+
+        The action must be safe to repeat.
+        """
+        from mlflow.exceptions import MlflowException
+
+        for delay in _RETRIES_S:
+            try:
+                return action()
+            except MlflowException as error:
+                if not any(word in str(error) for word in _CONTENTION):
+                    raise
+                time.sleep(delay)
+        return action()
+
+    def versions(self, name: str) -> list[Any]:
+        """All versions of a registered model, oldest first; empty where there is none of this name."""
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda version: int(version.version))
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Version behind each alias of a registered model that exists."""
+        aliases = self.client.get_registered_model(name).aliases
+        return {alias: int(version) for alias, version in aliases.items()}
+
+    def make_champion(self, name: str, version: int) -> None:
+        """Moves `champion` to a version and `previous` to the champion before it. Safe to repeat."""
+        aliases = self.aliases(name)
+        champion = aliases.get(CHAMPION)
+        if champion != version:
+            if champion is not None:
+                self.client.set_registered_model_alias(name, PREVIOUS, str(champion))
+            self.client.set_registered_model_alias(name, CHAMPION, str(version))
+        if aliases.get(CHALLENGER) == version:
+            self.client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def connect(uri: str | None = None, *, create: bool = False) -> Server:
+    """A client of the tracking server; imports mlflow, which takes seconds.
+
+    Args:
+        uri: As for `resolve_uri`.
+        create: Make a SQLite database that is not there.
+
+    Raises:
+        InputError: No such kind of server, or no such database.
+        EnvironmentProblem: The folder of the database cannot be written.
+    """
+    resolved = resolve_uri(uri)
+    database = database_of(resolved)
+    if database is not None and not database.is_file() and not create:
+        raise InputError(
+            "no such database", field="tracking.uri", value=resolved, remedy="run in its folder, or give --uri"
+        )
+    prepare_environment()
+    import mlflow
+
+    with _database_lock(resolved) if create else contextlib.nullcontext():  # two processes must not both make tables
+        mlflow.set_tracking_uri(resolved)
+        mlflow.set_registry_uri(resolved)
+        client = mlflow.MlflowClient(tracking_uri=resolved, registry_uri=resolved)
+    return Server(resolved, client)
+
+
+@contextlib.contextmanager
+def _database_lock(uri: str) -> Iterator[None]:
+    database = database_of(uri)
+    if database is None:
+        yield
+        return
+    try:
+        handle = os.open(database.with_name(f"{database.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise EnvironmentProblem(f"{database}: MLflow's database cannot be written here: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
