@@ -6,8 +6,10 @@ call is never silently executed twice.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,8 +112,8 @@ def connect(runtime: RuntimeConfig, specs: Mapping[str, WorkerSpec]) -> bool:
     """
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _prepare_token()
+    logging.getLogger("ray").setLevel(logging.ERROR)
     needed = sum(spec.cpus for spec in specs.values())
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     address = runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
@@ -128,7 +130,6 @@ def connect(runtime: RuntimeConfig, specs: Mapping[str, WorkerSpec]) -> bool:
     except Exception as error:
         where = f"the Ray cluster at {address!r}" if address else "Ray on this machine"
         raise EnvironmentProblem(f"cannot start or reach {where}: {str(error).splitlines()[0]}") from error
-    _protect_token()
     if not address and runtime.num_cpus is not None and needed > runtime.num_cpus:
         ray.shutdown()
         raise EnvironmentProblem(
@@ -137,11 +138,24 @@ def connect(runtime: RuntimeConfig, specs: Mapping[str, WorkerSpec]) -> bool:
     return True
 
 
-def _protect_token() -> None:
-    """Ray 2.60 creates its token file readable by all."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.exists() and stat.S_IMODE(token.stat().st_mode) != 0o600:
-        token.chmod(0o600)
+def _prepare_token() -> None:
+    """Makes Ray's authentication token where there is none, readable by its owner only.
+
+    Ray 2.60 makes one by itself only while `RAY_AUTH_MODE` is unset, and leaves it readable by all.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+        if stat.S_IMODE(path.stat().st_mode) != 0o600:
+            path.chmod(0o600)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot keep Ray's token in {path}: {error.strerror}") from error
 
 
 def _build_labeler(config: CampaignConfig) -> Labeler:

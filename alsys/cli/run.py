@@ -193,7 +193,7 @@ def _registry(plan: Plan) -> tuple[Registry, Callable[[], None]]:
         return NoRegistry(), lambda: None
     from alsys.tracking.registry import OutboxRegistry
 
-    registry = OutboxRegistry(plan.directory.path, config)
+    registry = OutboxRegistry(plan.directory.path)
 
     def flush() -> None:
         if not registry.flush(config.tracking.flush_s):
@@ -212,8 +212,7 @@ class StopSignal:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._on_signal)
+        self._install()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -221,7 +220,8 @@ class StopSignal:
             signal.signal(number, handler)
 
     def __call__(self) -> StopRequested | None:
-        """What was asked for; None where nothing was."""
+        """What was asked for; None where nothing was. Takes the handlers back from Ray, which sets its own."""
+        self._install()
         if self._is_signalled:
             return StopRequested(t=time.time(), drain=False)
         try:
@@ -230,6 +230,11 @@ class StopSignal:
             return None
         self._request.unlink(missing_ok=True)
         return StopRequested(t=time.time(), drain=bool(request.get("drain")))
+
+    def _install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old = signal.signal(number, self._on_signal)
+            self._old.setdefault(number, old)
 
     def _on_signal(self, number: int, _: object) -> None:
         if self._is_signalled:

@@ -62,7 +62,7 @@ class Courier:
 
     @property
     def n_started(self) -> int:
-        """Children started so far."""
+        """Deliveries tried so far."""
         return self._started
 
     def poke(self) -> None:
@@ -100,9 +100,10 @@ class Courier:
         self._forget(self._child)
 
     def _start(self) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._started += 1
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as log:
                 self._child = subprocess.Popen(
                     self._command,
@@ -115,7 +116,6 @@ class Courier:
         except OSError as error:
             self._failed(str(error))
             return
-        self._started += 1
         if self._child.stdin is not None:
             os.set_blocking(self._child.stdin.fileno(), False)
 

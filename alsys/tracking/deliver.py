@@ -9,7 +9,6 @@ keeps MLflow imported for a while, takes each line on stdin as a wake-up call, a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -27,7 +26,6 @@ from alsys import __version__
 from alsys.config import CampaignConfig, parse_config, science_fields
 from alsys.errors import AlsysError, InputError
 from alsys.labels import LevelOfTheory
-from alsys.store.base import Snapshot
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
 from alsys.tracking.server import (
     CHALLENGER,
@@ -214,24 +212,9 @@ class _Delivery:
             TAG_LEVEL: level.canonical,
             TAG_METRICS: json.dumps(_metrics(card)),
         }
-        snapshot = self._snapshot(level.level_id, int(card.get("head_seq", 0)))
-        if snapshot is not None:
-            tags[TAG_DIGEST] = dataset_digest(snapshot, level.level_id)
+        if card.get("dataset_digest"):
+            tags[TAG_DIGEST] = str(card["dataset_digest"])
         return tags
-
-    def _snapshot(self, level_id: str, seq: int) -> Snapshot | None:
-        """The dataset that the version was fitted on; None where the store is not there."""
-        from alsys.store.zarr import open_reader
-
-        try:
-            reader = open_reader(self._directory / "store.zarr")
-            try:
-                return reader.snapshot(level_id, seq)
-            finally:
-                reader.close()
-        except AlsysError as error:
-            logger.warning("no dataset digest for version %d: %s", seq, error)
-            return None
 
     def _run(self, item: OutboxItem, card: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The one run of this version, with everything logged."""
@@ -300,14 +283,6 @@ class _Delivery:
                 step=int(tags[TAG_N_LABELS]),
             )
         return str(info.model_id)
-
-
-def dataset_digest(snapshot: Snapshot, level_id: str) -> str:
-    """Digest of the frames, in order, and the level of theory that they are labelled at: 32 hexadecimal characters."""
-    digest = hashlib.blake2b(bytes.fromhex(level_id), digest_size=16, person=b"alsys-data-1")
-    for frame_id in snapshot.frame_ids:
-        digest.update(bytes.fromhex(frame_id))
-    return digest.hexdigest()
 
 
 def _card(bundle: Path, card: Mapping[str, object]) -> dict[str, Any]:

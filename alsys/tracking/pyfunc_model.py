@@ -1,52 +1,79 @@
-"""The model that MLflow serves: a bundle as an artifact, this file as code. Nothing is pickled.
+"""A committee as an MLflow pyfunc model, logged as code: this file and the bundle, nothing pickled.
 
-Input: a table with columns ``numbers`` and ``positions`` (Angstrom), and optionally ``cell`` and ``pbc``, lists or JSON
-text, one row for each structure. Output: ``energy`` (eV), ``forces`` (eV/Angstrom), ``energy_std`` and
-``max_force_deviation`` for each row.
+MLflow runs this file where the model is loaded, so it imports nothing heavy before `load_context`. Input: a column
+`structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row vectors,
+Angstrom) and `pbc`. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each
+atom and its maximum `deviation` (eV/Angstrom).
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlflow
+import mlflow.models
+import mlflow.pyfunc
 import numpy as np
 
-from alsys.frames import Frame
-from alsys.potentials.base import FrameBatch
-from alsys.potentials.bundle import read_bundle
-from alsys.potentials.factory import build_committee
+if TYPE_CHECKING:
+    from alsys.frames import Frame
 
 
 class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Evaluates a committee on a table of structures."""
+    """Mean and spread of a committee for a table of structures."""
 
     def load_context(self, context: Any) -> None:
-        """Reads the bundle."""
+        """Builds the committee from the bundle among the artifacts."""
+        from alsys.potentials.bundle import read_bundle
+        from alsys.potentials.factory import build_committee
+
         self._committee = build_committee(read_bundle(Path(context.artifacts["bundle"])))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """One record for each row."""
-        rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        return [self._record(row) for row in rows]
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow checks data by hints
+        """One row for each structure of the column `structure`.
 
-    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
-        values = {key: json.loads(value) if isinstance(value, str) else value for key, value in row.items()}
-        frame = Frame(
-            numbers=np.asarray(values["numbers"], dtype=np.int32),
-            positions=np.asarray([list(p) for p in values["positions"]], dtype=np.float64),
-            cell=np.asarray(values.get("cell", np.zeros((3, 3))), dtype=np.float64),
-            pbc=np.asarray(values.get("pbc", [False] * 3), dtype=np.bool_),
+        Raises:
+            InputError: A structure that cannot be read, or an element that the model does not know.
+        """
+        import pandas as pd
+
+        from alsys.potentials.base import FrameBatch
+
+        frames = [_frame(structure, row) for row, structure in enumerate(model_input["structure"])]
+        if not frames:
+            return pd.DataFrame(columns=["energy", "energy_std", "forces", "force_deviation", "deviation"])
+        batch = FrameBatch.of(frames)
+        prediction = self._committee.evaluate(batch)
+        splits = np.cumsum(batch.n_atoms)[:-1]
+        return pd.DataFrame(
+            {
+                "energy": prediction.energy,
+                "energy_std": prediction.energy_std,
+                "forces": [part.tolist() for part in np.split(prediction.forces, splits)],
+                "force_deviation": [part.tolist() for part in np.split(prediction.force_deviation, splits)],
+                "deviation": prediction.frame_deviation,
+            }
         )
-        prediction = self._committee.evaluate(FrameBatch.of([frame]))
-        return {
-            "energy": float(prediction.energy[0]),
-            "forces": prediction.forces.tolist(),
-            "energy_std": float(prediction.energy_std[0]),
-            "max_force_deviation": float(prediction.frame_deviation[0]),
-        }
+
+
+def _frame(structure: Any, row: int) -> Frame:
+    from alsys.errors import InputError
+    from alsys.frames import Frame
+
+    try:
+        content = json.loads(structure) if isinstance(structure, str | bytes) else structure
+        return Frame(
+            numbers=np.asarray(content["numbers"], dtype=np.int32),
+            positions=np.asarray(content["positions"], dtype=np.float64),
+            cell=np.asarray(content.get("cell") or np.zeros((3, 3)), dtype=np.float64),
+            pbc=np.asarray(content.get("pbc") or [False] * 3, dtype=np.bool_),
+        )
+    except InputError as error:
+        raise error.located(source=f"structure[{row}]") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        remedy = 'give {"numbers": [...], "positions": [[x, y, z], ...]}'
+        raise InputError(f"not a structure: {error}", field=f"structure[{row}]", remedy=remedy) from error
 
 
 mlflow.models.set_model(CommitteeModel())

@@ -38,6 +38,7 @@ class OutboxRegistry:
     def promote(self, version: int) -> None:
         """Queues an alias change; a repeated call has no effect."""
         try:
+            self._outbox.put_publish(version)  # a full disk may have kept it out; the bundle has the card
             self._outbox.put_promote(version)
         except OSError as error:
             logger.warning("the promotion of v%04d was not queued for MLflow: %s", version, error)

@@ -99,7 +99,7 @@ def structure(frame: Frame) -> str:
     for i in np.argsort(projected[:, 2]) if frame.n_atoms > 1 else [0]:
         color = jmol_colors[frame.numbers[i]]
         axes.plot(*projected[i, :2], "o", color=color, markeredgecolor="#444444", markersize=8 + 14 * radii[i])
-        axes.annotate(chemical_symbols[frame.numbers[i]], projected[i, :2], ha="center", va="center", fontsize=7)
+        axes.annotate(chemical_symbols[frame.numbers[i]], tuple(projected[i, :2]), ha="center", va="center", fontsize=7)
     axes.margins(0.15)
     return _svg(figure)
 
@@ -115,7 +115,7 @@ def _figure(x: str, y: str) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

@@ -1,0 +1,317 @@
+"""Delivery to a real MLflow on SQLite. One database for the module: making its tables takes five seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alsys.config import CampaignConfig, parse_config
+from alsys.errors import EnvironmentProblem, InputError
+from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.potentials.bundle import read_bundle, write_bundle
+from alsys.potentials.factory import build_committee
+from alsys.tracking.deliver import deliver
+from alsys.tracking.mlflow import list_models, promote, rollback, show_model
+from alsys.tracking.outbox import Outbox
+from alsys.tracking.server import connect, prepare_environment, resolve_uri
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
+
+WATER = {"numbers": [8, 1, 1], "positions": [[0.0, 0.0, 0.1], [0.0, 0.76, -0.5], [0.0, -0.76, -0.48]]}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    directory: Path
+    config: CampaignConfig
+
+    @property
+    def outbox(self) -> Outbox:
+        return Outbox.of(self.directory)
+
+    @property
+    def uri(self) -> str:
+        assert self.config.tracking.uri is not None
+        return self.config.tracking.uri
+
+    def make_bundle(self, version: int) -> None:
+        rng = np.random.default_rng(version)
+        n_basis = 8
+        members = tuple(
+            {"coefficients": rng.normal(size=(3, n_basis)), "shifts": np.array([-1.0, -2.0])} for _ in range(3)
+        )
+        spec = {"elements": ["H", "O"], "r_max": 4.0, "n_basis": n_basis}
+        card = {
+            "version": version,
+            "parent": version - 1,
+            "head_seq": 7 * version,
+            "n_labels": 10 * version,
+            "dataset_digest": f"{version:032x}",
+            "level_of_theory": {"engine": "analytic"},
+            "metrics": {"force_mae_random_arm": 0.5 / version, "n_random": 4.0},
+        }
+        write_bundle(
+            self.directory / "models" / f"v{version:04d}", CommitteeState(version, "pair", spec, members), card
+        )
+
+    def publish(self, version: int) -> None:
+        self.make_bundle(version)
+        self.outbox.put_publish(version, {"version": version})
+
+
+def make_campaign(folder: Path, name: str, uri: str) -> Campaign:
+    config = parse_config(
+        {
+            "name": name,
+            "systems": [{"name": "water", "molecule": "H2O"}],
+            "labeling": {"kind": "analytic"},
+            "model": {"kind": "pair"},
+            "tracking": {"uri": uri, "experiment": "tests"},
+        }
+    )
+    folder.mkdir(parents=True)
+    (folder / "campaign.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
+    return Campaign(folder, config)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    prepare_environment()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        connect(uri, create=True).client.search_experiments()
+    return uri
+
+
+@pytest.fixture(scope="module")
+def three(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """A campaign with three versions: the first two were promoted, the third was not."""
+    campaign = make_campaign(tmp_path_factory.mktemp("three") / "campaign", "three", uri)
+    for version in (1, 2, 3):
+        campaign.publish(version)
+        if version < 3:
+            campaign.outbox.put_promote(version)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = deliver(campaign.directory)
+    assert report.problem is None
+    assert len(report.delivered) == 5
+    return campaign
+
+
+def aliases_of(name: str, uri: str) -> dict[str, int]:
+    return {alias: version.version for version in list_models(name, uri=uri) for alias in version.aliases}
+
+
+def test_aliases_over_three_versions(three: Campaign) -> None:
+    assert aliases_of("three", three.uri) == {"previous": 1, "champion": 2, "challenger": 3}
+    assert not three.outbox.has_pending()
+
+
+def test_a_version_carries_what_it_was_made_from(three: Campaign) -> None:
+    model = show_model("three", uri=three.uri)
+    assert (model.campaign, model.campaign_version, model.parent) == ("three", 2, 1)
+    assert (model.n_labels, model.head_seq) == (20, 14)
+    assert model.metrics["force_mae_random_arm"] == 0.25
+    assert json.loads(model.level_of_theory) == {"engine": "analytic"}
+    run = connect(three.uri).client.get_run(model.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["force_mae_random_arm"] == 0.25
+    assert run.data.params["labeling.kind"] == "analytic"
+    assert run.data.params["systems.0.name"] == "water"
+    [data] = run.inputs.dataset_inputs
+    assert data.dataset.digest == model.dataset_digest == f"{2:032x}"
+    assert json.loads(data.dataset.source)["seq"] == 14
+    history = connect(three.uri).client.get_metric_history(model.run_id, "force_mae_random_arm")
+    assert [metric.step for metric in history] == [20]
+
+
+def test_artifacts_lie_beside_the_database_wherever_they_are_read_from(three: Campaign) -> None:
+    database = Path(resolve_uri(three.uri).removeprefix("sqlite:///"))
+    bundles = list((database.parent / "mlartifacts" / "tests").rglob("model.json"))
+    assert bundles
+    assert all(read_bundle(bundle.parent).kind == "pair" for bundle in bundles)
+
+
+def test_the_registered_model_predicts_what_the_bundle_does_without_pickle(
+    three: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    connect(three.uri)
+    import mlflow.pyfunc
+
+    model = mlflow.pyfunc.load_model("models:/three@champion")
+    assert not list(Path(model._model_meta.artifact_path.removeprefix("file://")).rglob("*.pkl"))
+    methane = {"numbers": [1, 1], "positions": [[0, 0, 0], [0, 0, 0.8]], "cell": None, "pbc": None}
+    answer = model.predict({"structure": [json.dumps(WATER), json.dumps(methane)]})
+    committee = build_committee(read_bundle(three.directory / "models" / "v0002"))
+    from alsys.frames import Frame
+
+    expected = committee.evaluate(
+        FrameBatch.of([Frame.molecule(s["numbers"], s["positions"]) for s in (WATER, methane)])
+    )
+    np.testing.assert_allclose(answer["energy"], expected.energy)
+    np.testing.assert_allclose(np.concatenate([np.array(f) for f in answer["forces"]]), expected.forces)
+    np.testing.assert_allclose(answer["deviation"], expected.frame_deviation)
+    assert [len(d) for d in answer["force_deviation"]] == [3, 2]
+
+
+def test_the_registered_model_says_which_structure_is_wrong(three: Campaign) -> None:
+    connect(three.uri)
+    import mlflow.pyfunc
+
+    model = mlflow.pyfunc.load_model("models:/three@champion")
+    with pytest.raises(Exception, match=r"structure\[1\]"):
+        model.predict({"structure": [json.dumps(WATER), '{"numbers": [1]}']})
+
+
+def test_a_kill_after_registering_and_before_done_registers_once(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "twice", uri)
+    campaign.publish(1)
+    campaign.outbox.put_promote(1)
+    copy = tmp_path / "outbox-before"
+    campaign.outbox.campaign_id  # noqa: B018  made before the copy, as it is before anything is registered
+    shutil.copytree(campaign.outbox.directory, copy)
+    assert deliver(campaign.directory).problem is None
+    shutil.rmtree(campaign.outbox.directory)
+    shutil.copytree(copy, campaign.outbox.directory)
+    assert len(deliver(campaign.directory).delivered) == 2
+    assert [(v.version, v.aliases) for v in list_models("twice", uri=uri)] == [(1, ("champion",))]
+    client = connect(uri).client
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    assert len(client.search_runs([experiment], "tags.`alsys.campaign` = 'twice'")) == 1
+
+
+def test_a_kill_between_logging_and_registering_reuses_the_run_and_the_model(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "halfway", uri)
+    campaign.publish(1)
+    before = tmp_path / "outbox-before"
+    campaign.outbox.campaign_id  # noqa: B018
+    shutil.copytree(campaign.outbox.directory, before)
+    assert deliver(campaign.directory).problem is None
+    client = connect(uri).client
+    run_id = show_model("halfway", 1, uri=uri).run_id
+    client.delete_registered_model("halfway")
+    shutil.rmtree(campaign.outbox.directory)
+    shutil.copytree(before, campaign.outbox.directory)
+    assert deliver(campaign.directory).problem is None
+    assert show_model("halfway", "challenger", uri=uri).run_id == run_id
+    assert len(client.get_run(run_id).outputs.model_outputs) == 1
+
+
+def test_another_campaign_of_the_same_name_is_not_taken_for_the_first(uri: str, tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        campaign = make_campaign(tmp_path / folder, "namesake", uri)
+        campaign.publish(1)
+        campaign.outbox.put_promote(1)
+        assert deliver(campaign.directory).problem is None
+    assert aliases_of("namesake", uri) == {"previous": 1, "champion": 2}
+
+
+def test_resuming_a_campaign_does_not_undo_a_rollback(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "rolled", uri)
+    for version in (1, 2):
+        campaign.publish(version)
+        campaign.outbox.put_promote(version)
+    deliver(campaign.directory)
+    assert rollback("rolled", uri=uri) == 1
+    assert aliases_of("rolled", uri) == {"champion": 1, "previous": 2}
+    for version in (1, 2):  # what a restart of the campaign puts again
+        campaign.outbox.put_publish(version, {"version": version})
+        campaign.outbox.put_promote(version)
+    assert deliver(campaign.directory).delivered == []
+    assert aliases_of("rolled", uri) == {"champion": 1, "previous": 2}
+    assert rollback("rolled", uri=uri) == 2
+
+
+def test_a_user_promotes_a_challenger(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "chosen", uri)
+    campaign.publish(1)
+    campaign.publish(2)
+    deliver(campaign.directory)
+    assert aliases_of("chosen", uri) == {"challenger": 2}
+    assert promote("chosen", 2, uri=uri).aliases == ("champion",)
+    promote("chosen", 1, uri=uri)
+    assert aliases_of("chosen", uri) == {"champion": 1, "previous": 2}
+
+
+def test_a_missing_bundle_is_refused_and_does_not_hold_up_the_rest(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "lossy", uri)
+    campaign.outbox.put_publish(1)
+    campaign.outbox.put_promote(1)
+    campaign.publish(2)
+    report = deliver(campaign.directory)
+    assert report.problem is None
+    assert len(report.refused) == 2
+    assert [version.campaign_version for version in list_models("lossy", uri=uri)] == [2]
+
+
+def test_a_dead_server_keeps_the_items_and_answers_in_seconds(tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "dead", "http://127.0.0.1:9")
+    campaign.publish(1)
+    campaign.outbox.put_promote(1)
+    started = time.monotonic()
+    report = deliver(campaign.directory)
+    assert time.monotonic() - started < 20
+    assert report.left == 2
+    assert report.problem is not None
+    assert "\n" not in report.problem
+    assert len(campaign.outbox.pending()) == 2
+    with pytest.raises(EnvironmentProblem, match="gave no answer"):
+        list_models(uri=campaign.uri)
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda uri: list_models("nobody", uri=uri), "no registered model of this name"),
+        (lambda uri: show_model("three", 99, uri=uri), "no such version"),
+        (lambda uri: show_model("three", "best", uri=uri), "no such version"),
+        (lambda uri: promote("three", 99, uri=uri), "no such version"),
+        (lambda uri: promote("nobody", 1, uri=uri), "no registered model of this name"),
+        (lambda uri: rollback("nobody", uri=uri), "no registered model of this name"),
+        (lambda uri: list_models(uri="sqlite:////nowhere/at/all.db"), "no such database"),
+        (lambda uri: list_models(uri="file:///tmp/mlruns"), "not an MLflow server"),
+    ],
+)
+def test_unknown_names_and_versions_are_one_line(three: Campaign, action: object, words: str) -> None:
+    assert callable(action)
+    with pytest.raises(InputError, match=words) as caught:
+        action(three.uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_rollback_without_a_champion_before_is_refused(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "only", uri)
+    campaign.publish(1)
+    campaign.outbox.put_promote(1)
+    deliver(campaign.directory)
+    with pytest.raises(InputError, match="no previous champion"):
+        rollback("only", uri=uri)
+
+
+def test_two_campaigns_share_one_database_at_the_same_time(uri: str, tmp_path: Path) -> None:
+    campaigns = [make_campaign(tmp_path / name, name, uri) for name in ("left", "right")]
+    for campaign in campaigns:
+        for version in (1, 2, 3):
+            campaign.publish(version)
+            campaign.outbox.put_promote(version)
+    command = [sys.executable, "-m", "alsys.tracking.deliver"]
+    children = [subprocess.Popen([*command, str(c.directory)], stderr=subprocess.PIPE, text=True) for c in campaigns]
+    for child in children:
+        _, errors = child.communicate(timeout=120)
+        assert child.returncode == 0, errors
+    for campaign in campaigns:
+        assert aliases_of(campaign.config.name, uri) == {"previous": 2, "champion": 3}
+        assert len(list_models(campaign.config.name, uri=uri)) == 3

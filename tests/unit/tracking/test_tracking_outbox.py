@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alsys.errors import StoreCorrupt
+from alsys.tracking.outbox import ItemKind, Outbox
+
+
+def test_items_come_back_in_the_order_they_were_put(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.put_publish(1, {"n_labels": 10, "metrics": {"force_mae_train": 0.1}})
+    outbox.put_promote(1)
+    outbox.put_publish(2, {"n_labels": 20})
+    items = Outbox.of(tmp_path).pending()
+    assert [(item.kind, item.version) for item in items] == [
+        (ItemKind.PUBLISH, 1),
+        (ItemKind.PROMOTE, 1),
+        (ItemKind.PUBLISH, 2),
+    ]
+    assert items[0].card == {"n_labels": 10, "metrics": {"force_mae_train": 0.1}}
+    assert items[0].bundle == "models/v0001"
+
+
+def test_a_repeated_item_has_no_effect_whether_it_waits_is_done_or_refused(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    assert outbox.put_publish(1, {"n_labels": 10})
+    assert not outbox.put_publish(1)
+    assert outbox.pending()[0].card == {"n_labels": 10}
+    outbox.done(outbox.pending()[0])
+    assert not outbox.put_publish(1)
+    outbox.put_promote(1)
+    outbox.refuse(outbox.pending()[0], "no bundle")
+    assert not outbox.put_promote(1)
+    assert not outbox.has_pending()
+    assert list(outbox.refused().values()) == ["no bundle"]
+
+
+def test_numbers_go_on_after_everything_was_delivered(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.put_publish(1)
+    outbox.done(outbox.pending()[0])
+    outbox.put_promote(1)
+    assert outbox.pending()[0].number == 2
+
+
+def test_what_a_killed_writer_leaves_behind_is_not_an_item(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.put_publish(1)
+    (outbox.directory / "000002-publish-v0002.json.4711.tmp").write_text('{"kind": "publish", "ver')
+    assert [item.version for item in outbox.pending()] == [1]
+    assert outbox.put_publish(2)
+    assert [item.version for item in outbox.pending()] == [1, 2]
+
+
+def test_a_put_that_is_killed_leaves_the_item_whole_or_not_at_all(tmp_path: Path) -> None:
+    code = """
+import sys, os, signal
+from alsys.tracking.outbox import Outbox
+outbox = Outbox.of(sys.argv[1])
+for version in range(1, 200):
+    outbox.put_publish(version, {"text": "x" * 5000})
+    print(version, flush=True)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    acknowledged = 0
+    for line in child.stdout:
+        acknowledged = int(line)
+        if acknowledged == 5:
+            child.kill()
+    child.wait()
+    child.stdout.close()
+    items = Outbox.of(tmp_path).pending()
+    assert len(items) >= acknowledged >= 5
+    assert all(len(str(item.card["text"])) == 5000 for item in items)
+
+
+def test_a_damaged_item_is_an_error_and_not_skipped(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.put_publish(1)
+    (outbox.directory / outbox.pending()[0].file_name).write_text("{")
+    with pytest.raises(StoreCorrupt, match="outbox item"):
+        outbox.pending()
+
+
+def test_only_one_process_delivers(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    with outbox.lock() as first, Outbox.of(tmp_path).lock() as second:
+        assert (first, second) == (True, False)
+    with outbox.lock() as again:
+        assert again
+
+
+def test_a_campaign_directory_keeps_its_identity_and_shares_it_with_no_other(tmp_path: Path) -> None:
+    one, other = Outbox.of(tmp_path / "a"), Outbox.of(tmp_path / "b")
+    assert one.campaign_id == Outbox.of(tmp_path / "a").campaign_id
+    assert one.campaign_id != other.campaign_id
+
+
+def test_the_driver_side_never_imports_mlflow() -> None:
+    code = """
+import sys
+import alsys.tracking.outbox, alsys.tracking.courier, alsys.tracking.registry, alsys.tracking.summary
+import alsys.tracking.report, alsys.tracking.mlflow
+print([name for name in ("mlflow", "torch", "ray", "pyscf") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.replace("'", '"')) == []
