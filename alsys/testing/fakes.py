@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -34,22 +36,40 @@ def fake_candidates(n: int, seed: int = 0, arm: Arm = Arm.INITIAL, n_atoms: int 
     return [Candidate(fake_frame(rng, n_atoms), Source("fake", arm, "fake", trajectory=i)) for i in range(n)]
 
 
+@dataclass(frozen=True, slots=True)
+class LognormalDuration:
+    """Seconds that a frame takes, decided by its identity.
+
+    Attributes:
+        mean: s.
+        sigma: Standard deviation of the logarithm.
+    """
+
+    mean: float
+    sigma: float
+
+    def __call__(self, frame: Frame) -> float:
+        """The duration of a frame."""
+        share = (int(frame.frame_id[:12], 16) + 0.5) / 16**12
+        normal = NormalDist().inv_cdf(share)
+        return self.mean * math.exp(self.sigma * normal - 0.5 * self.sigma**2)
+
+
 class FakeLabeler:
     """Harmonic labels.
 
     Args:
-        duration_s: Seconds that a frame takes; a constant, or a function of the number of labels made before.
+        duration_s: Seconds that a frame takes; a constant, or a function of the frame.
         failure: Kind of failure of a frame, or None; called before every attempt.
     """
 
     def __init__(
         self,
-        duration_s: float | Callable[[int], float] = 0.0,
+        duration_s: float | Callable[[Frame], float] = 0.0,
         failure: Callable[[Frame], FailureKind | None] | None = None,
     ) -> None:
         self._duration_s = duration_s
         self._failure = failure
-        self._n = 0
 
     @property
     def level(self) -> LevelOfTheory:
@@ -61,8 +81,7 @@ class FakeLabeler:
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Half the squared distance from the origin, and its negative gradient."""
-        duration = self._duration_s(self._n) if callable(self._duration_s) else self._duration_s
-        self._n += 1
+        duration = self._duration_s(frame) if callable(self._duration_s) else self._duration_s
         if duration > 0:
             time.sleep(duration)
         cost = LabelCost(wall_s=duration)

@@ -1,9 +1,9 @@
 """A committee as an MLflow pyfunc model, logged as code: this file and the bundle, nothing pickled.
 
 MLflow runs this file where the model is loaded, so it imports nothing heavy before `load_context`. Input: a column
-`structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row vectors,
-Angstrom) and `pbc`. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each
-atom and its maximum `deviation` (eV/Angstrom).
+`structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row
+vectors, Angstrom) and `pbc`. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom),
+`force_deviation` of each atom and its maximum `deviation` (eV/Angstrom).
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         Raises:
             InputError: A structure that cannot be read, or an element that the model does not know.
         """
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         from alsys.potentials.base import FrameBatch
 
-        frames = [_frame(structure, row) for row, structure in enumerate(model_input["structure"])]
+        structures: list[Any] = []
+        for cell in model_input["structure"]:  # a dictionary of lists arrives as one row that holds the list
+            structures += cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
+        frames = [_frame(structure, row) for row, structure in enumerate(structures)]
         if not frames:
             return pd.DataFrame(columns=["energy", "energy_std", "forces", "force_deviation", "deviation"])
         batch = FrameBatch.of(frames)

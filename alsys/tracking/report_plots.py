@@ -1,124 +1,219 @@
-"""Plots of the report as inline SVG, drawn by matplotlib without a display."""
+"""The charts of the report, each from plain values to SVG text; an empty string where there is nothing to draw."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
-from ase.data.colors import jmol_colors
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
-from alsys.events import Heartbeat, LabelAccepted, LabelFailed
-from alsys.frames import FloatArray, Frame
+from alsys.frames import Arm
+from alsys.tracking.summary import Summary
+from alsys.tracking.svg import Axis, Chart, bars
+from alsys.units import MEV
 
-matplotlib.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "alsys", "font.size": 9})
-BLUE, RED, GREEN, GREY = "#2166ac", "#b2182b", "#1b7837", "#777777"
-
-
-def learning_curve(models: Sequence[dict[str, Any]], champion: int | None) -> str:
-    """Force MAE on the random arm against labels, with the 95 % interval."""
-    rows = [m for m in models if m["force_mae_random_arm"] is not None]
-    figure, axes = _figure("labels", "force MAE, meV/Angstrom")
-    if rows:
-        x = [m["n_labels"] for m in rows]
-        y = [1e3 * m["force_mae_random_arm"] for m in rows]
-        low = [1e3 * _or(m["force_mae_interval"][0], m["force_mae_random_arm"]) for m in rows]
-        high = [1e3 * _or(m["force_mae_interval"][1], m["force_mae_random_arm"]) for m in rows]
-        axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval")
-        axes.plot(x, y, "o-", color=BLUE, markersize=4, label="random arm")
-        rejected = [m for m in rows if m["promoted"] is False]
-        if rejected:
-            points = [1e3 * m["force_mae_random_arm"] for m in rejected]
-            axes.plot([m["n_labels"] for m in rejected], points, "x", color=RED, label="rejected")
-        for m in rows:
-            if m["version"] == champion:
-                axes.plot(
-                    m["n_labels"], 1e3 * m["force_mae_random_arm"], "*", color=GREEN, markersize=12, label="champion"
-                )
-        axes.set_yscale("log")
-        axes.legend(frameon=False)
-    return _svg(figure)
+N_BINS = 60
+"""Intervals of the utilisation chart."""
+_ROLE_COLORS = {"labelers": "s1", "explorers": "s2", "trainers": "s4"}
 
 
-def labels_over_time(accepted: Sequence[LabelAccepted], failed: Sequence[LabelFailed], start: float) -> str:
-    """Accepted labels and failed attempts against time."""
-    figure, axes = _figure("minutes", "count")
-    for events, color, name in ((accepted, BLUE, "labels"), (failed, RED, "failed attempts")):
-        times = sorted((e.t - start) / 60.0 for e in events)
-        axes.step([0.0, *times], range(len(times) + 1), where="post", color=color, label=name)
-    axes.legend(frameon=False)
-    return _svg(figure)
+def time_unit(seconds: float) -> tuple[float, str]:
+    """The unit in which a span of time reads best, s, and its name."""
+    for limit, size, name in ((3 * 60, 1.0, "s"), (3 * 3600, 60.0, "min"), (3 * 86400, 3600.0, "h")):
+        if seconds < limit:
+            return size, name
+    return 86400.0, "days"
 
 
-def utilisation(beats: Sequence[Heartbeat], start: float) -> str:
-    """Busy share of each kind of worker against time."""
-    figure, axes = _figure("minutes", "busy share")
-    roles = sorted({role for beat in beats for role in beat.busy_s})
-    for role, color in zip(roles, (BLUE, GREEN, RED, GREY), strict=False):
-        points = [
-            ((beat.t - start) / 60.0, beat.busy_s[role] / (beat.wall_s * beat.workers[role]))
-            for beat in beats
-            if beat.wall_s > 0.5 and beat.workers.get(role)
-        ]
-        axes.plot([p[0] for p in points], [min(p[1], 1.0) for p in points], color=color, label=role)
-    axes.set_ylim(-0.03, 1.05)
-    if roles:
-        axes.legend(frameon=False)
-    return _svg(figure)
+def learning_curve(summary: Summary, target: float | None) -> str:
+    """Force MAE on the random arm against labels, with 95 % intervals; champion and target marked.
+
+    Args:
+        summary: The campaign.
+        target: Force MAE at which it was to stop, eV/Angstrom.
+    """
+    models = [model for model in summary.models if math.isfinite(model.error[0])]
+    if not models:
+        return ""
+    errors = [[e / MEV for e in model.error] for model in models]
+    series = {name: [m.metrics.get(name, math.nan) / MEV for m in models] for name in _OTHER_ERRORS}
+    values = [v for row in [*errors, *series.values()] for v in row if math.isfinite(v) and v > 0]
+    if target is not None:
+        values.append(target / MEV)
+    is_log = max(values, default=1.0) > 8 * min(values, default=1.0)
+    labels = [float(model.n_labels) for model in models]
+    chart = Chart(
+        Axis.fit(labels, "labels", zero=True),
+        Axis.fit(values, "force MAE, meV/Å", is_log=is_log, zero=True),
+        "Force MAE on the random arm against labels",
+    )
+    if target is not None:
+        chart.across(target / MEV, "s6", "target")
+    for name, (text, color) in _OTHER_ERRORS.items():
+        if sum(math.isfinite(v) for v in series[name]) > 1:
+            chart.line(labels, series[name], color, dashed=True)
+            chart.legend(color, text, "dash")
+    chart.line(labels, [row[0] for row in errors], "s1")
+    for x, (_, low, high) in zip(labels, errors, strict=True):
+        chart.interval(x, low, high, "s1")
+    for model, x, row in zip(models, labels, errors, strict=True):
+        title = f"v{model.version:04d}: {row[0]:.1f} [{row[1]:.1f}, {row[2]:.1f}] meV/Å on {int(x)} labels; {model.reason}"
+        chart.points([x], [row[0]], "s1", radius=4, hollow=model.promoted is False, titles=[title])
+        if model.version == summary.champion:
+            chart.points([x], [row[0]], "s3", radius=8, hollow=True)
+            chart.text(x, row[0], f"champion v{model.version:04d}")
+    chart.legend("s1", "random arm, 95 %", "dot")
+    if any(model.promoted is False for model in models):
+        chart.legend("s1", "rejected", "ring")
+    return chart.render()
 
 
-def deviation_against_error(calibration: Sequence[tuple[float, float]]) -> str:
-    """The committee's force deviation against its true error, for each random-arm frame."""
-    figure, axes = _figure("largest force deviation, meV/Angstrom", "force MAE of the frame, meV/Angstrom")
-    if calibration:
-        x, y = 1e3 * np.maximum(np.array(calibration).T, 1e-6)
-        axes.loglog(x, y, "o", color=BLUE, markersize=4, alpha=0.7)
-        ends = [min(x.min(), y.min()), max(x.max(), y.max())]
-        axes.loglog(ends, ends, "--", color=GREY, linewidth=1)
-    return _svg(figure)
+_OTHER_ERRORS = {"force_mae_train": ("training", "s5"), "force_mae_validation": ("validation", "s2")}
 
 
-def structure(frame: Frame) -> str:
-    """A projection onto the two widest directions: atoms in their usual colours, bonds by covalent radii."""
-    centred = frame.positions - frame.positions.mean(axis=0)
-    projected: FloatArray = centred @ np.linalg.svd(centred, full_matrices=False)[2].T if frame.n_atoms > 1 else centred
-    figure = Figure(figsize=(2.6, 2.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    radii = covalent_radii[frame.numbers]
-    for i in range(frame.n_atoms):
-        for j in range(i):
-            if np.linalg.norm(centred[i] - centred[j]) < 1.3 * (radii[i] + radii[j]):
-                axes.plot(*projected[[i, j], :2].T, color=GREY, linewidth=2, zorder=-10)
-    for i in np.argsort(projected[:, 2]) if frame.n_atoms > 1 else [0]:
-        color = jmol_colors[frame.numbers[i]]
-        axes.plot(*projected[i, :2], "o", color=color, markeredgecolor="#444444", markersize=8 + 14 * radii[i])
-        axes.annotate(chemical_symbols[frame.numbers[i]], tuple(projected[i, :2]), ha="center", va="center", fontsize=7)
-    axes.margins(0.15)
-    return _svg(figure)
+def labels_over_time(summary: Summary) -> str:
+    """Labels, random-arm labels and failed attempts against running time; restarts and new models marked."""
+    labels = [label for label in summary.labels if label.arm is not Arm.ATOM]
+    if not labels and not summary.failures:
+        return ""
+    unit, name = time_unit(summary.running_s)
+    end = summary.running_s / unit
+    series = {
+        "labels": ([label.time for label in labels], "s1"),
+        "random arm": ([label.time for label in labels if label.arm is Arm.RANDOM], "s2"),
+        "failed attempts": ([failure.time for failure in summary.failures], "s6"),
+    }
+    top = max(len(times) for times, _ in series.values())
+    chart = Chart(
+        Axis.fit([0.0, end], f"running time, {name}", zero=True),
+        Axis.fit([float(top)], "count", zero=True),
+        "Labels and failures over time",
+    )
+    for model in summary.models:
+        chart.upright(model.time / unit, "s4", f"v{model.version:04d} published")
+    for restart in summary.restarts:
+        chart.upright(restart / unit, "s6", "restart")
+    for text, (times, color) in series.items():
+        if times:
+            xs = [0.0, *(t / unit for t in times), end]
+            chart.steps(xs, [*range(len(times) + 1), len(times)], color, fill=text == "labels")
+            chart.legend(color, text)
+    if summary.models:
+        chart.legend("s4", "new model", "dash")
+    if summary.restarts:
+        chart.legend("s6", "restart", "dash")
+    return chart.render()
 
 
-def _figure(x: str, y: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(5.2, 3.1), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def utilisation(summary: Summary) -> str:
+    """Busy share of each kind of worker over running time, in at most `N_BINS` intervals."""
+    roles = sorted({role for beat in summary.beats for role, capacity in beat.capacity_s.items() if capacity > 0})
+    if not roles or summary.running_s <= 0:
+        return ""
+    unit, name = time_unit(summary.running_s)
+    n_bins = max(1, min(N_BINS, len(summary.beats)))
+    edges = np.linspace(0.0, summary.running_s, n_bins + 1)
+    chart = Chart(
+        Axis.fit([0.0, summary.running_s / unit], f"running time, {name}", zero=True),
+        Axis(0.0, 1.0, "busy", is_percent=True),
+        "Utilisation of workers over time",
+    )
+    totals = summary.utilisation
+    for role in roles:
+        busy, capacity = np.zeros(n_bins), np.zeros(n_bins)
+        for beat in summary.beats:
+            middle = beat.time - 0.5 * beat.wall_s
+            k = min(max(int(np.searchsorted(edges, middle, side="right")) - 1, 0), n_bins - 1)
+            busy[k] += beat.busy_s.get(role, 0.0)
+            capacity[k] += beat.capacity_s.get(role, 0.0)
+        known = capacity > 0
+        share = np.minimum(busy[known] / capacity[known], 1.0)
+        starts = edges[:-1][known] / unit
+        color = _ROLE_COLORS.get(role, "s5")
+        chart.steps([*starts, float(summary.running_s / unit)], [*share, float(share[-1])], color)
+        chart.legend(color, f"{role} {totals.get(role, 0.0):.0%}")
+    return chart.render()
 
 
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+def deviation_against_error(pairs: Sequence[tuple[float, float]], accurate_below: float, failed_above: float) -> str:
+    """Force deviation of random-arm frames against their true force MAE, on logarithmic axes.
+
+    Args:
+        pairs: ``(deviation, error)`` of each frame, eV/Angstrom.
+        accurate_below: Lower edge of the trust band, eV/Angstrom.
+        failed_above: Upper edge.
+    """
+    drawable = [(d / MEV, e / MEV) for d, e in pairs if d > 0 and e > 0 and math.isfinite(d + e)]
+    if len(drawable) < 2:
+        return ""
+    deviations, errors = [d for d, _ in drawable], [e for _, e in drawable]
+    chart = Chart(
+        Axis.fit(deviations, "largest force deviation, meV/Å", is_log=True),
+        Axis.fit(errors, "true force MAE, meV/Å", is_log=True),
+        "Deviation of the committee against its true error",
+    )
+    low = max(chart.x.low, chart.y.low)
+    high = min(chart.x.high, chart.y.high)
+    if high > low:
+        chart.line([low, high], [low, high], "s5", dashed=True)
+        chart.legend("s5", "equal", "dash")
+    chart.upright(accurate_below / MEV, "s3", "trust band: accurate below")
+    chart.upright(failed_above / MEV, "s3", "trust band: failed above")
+    titles = [f"deviation {d:.1f}, error {e:.1f} meV/Å" for d, e in drawable]
+    chart.points(deviations, errors, "s1", radius=3.5, titles=titles)
+    chart.legend("s1", "random-arm frame", "dot")
+    if any(chart.x.low <= edge / MEV <= chart.x.high for edge in (accurate_below, failed_above)):
+        chart.legend("s3", "trust band", "dash")
+    return chart.render()
 
 
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    """Spearman's rank correlation (average ranks for ties); NaN for fewer than three pairs or constant data."""
+    if len(pairs) < 3:
+        return math.nan
+    first, second = (_ranks(np.array([pair[k] for pair in pairs])) for k in (0, 1))
+    if first.std() == 0 or second.std() == 0:
+        return math.nan
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def exploration(summary: Summary, accurate_below: float, failed_above: float) -> str:
+    """Mean and largest force deviation that walkers met under each version.
+
+    Args:
+        summary: The campaign.
+        accurate_below: Lower edge of the trust band, eV/Angstrom.
+        failed_above: Upper edge.
+    """
+    seen = [e for _, e in sorted(summary.exploration.items()) if e.walker_steps and e.deviation_mean > 0]
+    if not seen:
+        return ""
+    versions = [float(e.version) for e in seen]
+    means, tops = [e.deviation_mean / MEV for e in seen], [e.deviation_max / MEV for e in seen]
+    band = [accurate_below / MEV, failed_above / MEV]
+    chart = Chart(
+        Axis(0.0, max(versions) + 1.0, "model version"),
+        Axis.fit([*means, *tops, *band], "force deviation, meV/Å", is_log=True),
+        "Force deviation during exploration by model version",
+    )
+    chart.across(band[0], "s3", "accurate below")
+    chart.across(band[1], "s3", "failed above")
+    for name, values, color in (("mean of walkers", means, "s1"), ("largest", tops, "s2")):
+        chart.line(versions, values, color)
+        titles = [f"v{e.version:04d}, {name}: {v:.1f} meV/Å" for e, v in zip(seen, values, strict=True)]
+        chart.points(versions, values, color, radius=4, titles=titles)
+        chart.legend(color, name, "dot")
+    return chart.render()
+
+
+def counts(values: Mapping[str, int], title: str, color: str) -> str:
+    """Horizontal bars of counts, largest first."""
+    rows = sorted(values.items(), key=lambda item: -item[1])
+    return bars([(name, float(count), f"{count:,}") for name, count in rows], title, color) if rows else ""
+
+
+def _ranks(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    _, inverse, numbers = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(numbers)
+    average = ends - 0.5 * (numbers - 1)
+    return np.asarray(average[inverse], dtype=np.float64)

@@ -110,7 +110,9 @@ class LedgerMachine(RuleBasedStateMachine):
                     assert self.training is None
                     self.training = command
                     self.record(
-                        TrainingStarted(t=self.clock, worker=TRAINER, version=command.version, n_labels=command.n_labels)
+                        TrainingStarted(
+                            t=self.clock, worker=TRAINER, version=command.version, n_labels=command.n_labels
+                        )
                     )
                 case Finish(reason, message, is_final):
                     assert not self.ledger.in_flight
@@ -140,7 +142,9 @@ class LedgerMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.labeling)))
         for call in self.labeling.pop(worker):
             for frame_id in call:
-                self.record(LabelFailed(t=self.clock, frame_id=frame_id, failure=FailureKind.WORKER_LOST, worker=worker))
+                self.record(
+                    LabelFailed(t=self.clock, frame_id=frame_id, failure=FailureKind.WORKER_LOST, worker=worker)
+                )
         self.record(WorkerLost(t=self.clock, worker=worker, role="labelers", failure=FailureKind.WORKER_LOST))
 
     @rule(data=st.data(), deviations=st.lists(st.floats(0.0, 1.0), max_size=5))

@@ -1,0 +1,329 @@
+"""A campaign's log folded into the series that the report draws. Pure: events in, values out.
+
+Times are running times in seconds: the time between two openings during which no driver ran is left out, so a campaign
+that was killed and resumed a day later has no gap. Nothing here knows the ledger; the log alone tells the story.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from alsys.errors import FailureKind
+from alsys.events import (
+    CampaignOpened,
+    CampaignStopped,
+    Event,
+    ExplorationFailed,
+    ExplorationReported,
+    FrameDropped,
+    FrameProposed,
+    FrameQuarantined,
+    Heartbeat,
+    LabelAccepted,
+    LabelFailed,
+    LabelRepeated,
+    ModelPromoted,
+    ModelPublished,
+    ModelRejected,
+    TrainingFailed,
+    WorkerLost,
+)
+from alsys.frames import Arm
+
+MAX_TIMELINE = 400
+"""Entries kept of the timeline; beyond, lost workers and failed chunks are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPoint:
+    """An accepted label: when, for which arm, how long it took, how long it waited to be received."""
+
+    time: float
+    arm: Arm
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePoint:
+    """A failed attempt at a label."""
+
+    time: float
+    failure: FailureKind
+    message: str
+
+
+@dataclass(slots=True)
+class ModelSummary:
+    """A published version. `promoted` is None where the log ends before it was decided."""
+
+    version: int
+    parent: int
+    seq: int
+    n_labels: int
+    time: float
+    wall_s: float
+    metrics: Mapping[str, float]
+    promoted: bool | None = None
+    reason: str = ""
+
+    @property
+    def error(self) -> tuple[float, float, float]:
+        """Force MAE on the random arm and its 95 % interval, eV/Angstrom; NaN where unknown."""
+        name = "force_mae_random_arm"
+        return tuple(self.metrics.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))  # type: ignore[return-value]
+
+
+@dataclass(slots=True)
+class ExplorationSummary:
+    """Exploration under one version. `deviation_mean` is weighted by walker-steps, eV/Angstrom."""
+
+    version: int
+    walker_steps: int = 0
+    n_candidates: int = 0
+    n_above: int = 0
+    wall_s: float = 0.0
+    deviation_mean: float = 0.0
+    deviation_max: float = 0.0
+    stops: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A frame that will not be labelled, and why."""
+
+    frame_id: str
+    system: str
+    arm: Arm
+    time: float
+    failure: FailureKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Busy and available worker-seconds of each role in the `wall_s` seconds before `time`."""
+
+    time: float
+    wall_s: float
+    busy_s: Mapping[str, float]
+    capacity_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """Something a person would want to know of. `tone` is ``good``, ``bad`` or ``plain``."""
+
+    time: float
+    unix_time: float
+    tone: str
+    text: str
+
+
+@dataclass(slots=True)
+class Summary:
+    """What happened in a campaign.
+
+    Attributes:
+        running_s: Seconds during which a driver ran.
+        restarts: Running times at which a later driver took over.
+        stopped: How it ended; None where it did not, or was reopened.
+        first_frames: First frame proposed for each system, free atoms left out.
+        dropped: Frames dropped, by reason.
+        timeline: In order, at most `MAX_TIMELINE` entries.
+        n_untold: Entries left out of the timeline.
+    """
+
+    opened: list[CampaignOpened] = field(default_factory=list)
+    restarts: list[float] = field(default_factory=list)
+    running_s: float = 0.0
+    stopped: CampaignStopped | None = None
+    labels: list[LabelPoint] = field(default_factory=list)
+    failures: list[FailurePoint] = field(default_factory=list)
+    models: list[ModelSummary] = field(default_factory=list)
+    champion: int = 0
+    exploration: dict[int, ExplorationSummary] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    beats: list[Beat] = field(default_factory=list)
+    proposed: Counter[Arm] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    first_frames: dict[str, str] = field(default_factory=dict)
+    n_repeated: int = 0
+    n_conflicts: int = 0
+    n_workers_lost: int = 0
+    timeline: list[TimelineEntry] = field(default_factory=list)
+    n_untold: int = 0
+
+    @property
+    def n_labels(self) -> int:
+        """Accepted labels, free atoms left out."""
+        return sum(label.arm is not Arm.ATOM for label in self.labels)
+
+    def n_of(self, *arms: Arm) -> int:
+        """Accepted labels of some arms."""
+        return sum(label.arm in arms for label in self.labels)
+
+    @property
+    def champion_model(self) -> ModelSummary | None:
+        """The champion; None before there is one."""
+        return next((model for model in self.models if model.version == self.champion), None)
+
+    @property
+    def utilisation(self) -> dict[str, float]:
+        """Busy share of each kind of worker over the whole campaign."""
+        busy: Counter[str] = Counter()
+        capacity: Counter[str] = Counter()
+        for beat in self.beats:
+            busy.update(beat.busy_s)
+            capacity.update(beat.capacity_s)
+        return {role: busy[role] / capacity[role] for role in sorted(capacity) if capacity[role] > 0}
+
+    @property
+    def stops(self) -> Counter[str]:
+        """Walkers stopped, by reason, over all versions."""
+        total: Counter[str] = Counter()
+        for exploration in self.exploration.values():
+            total.update(exploration.stops)
+        return total
+
+
+def summarise(events: Iterable[Event]) -> Summary:
+    """Folds a log.
+
+    Raises:
+        KeyError: A label, failure or decision without the proposal or model it belongs to.
+    """
+    fold = _Fold()
+    for event in events:
+        fold.apply(event)
+    return fold.summary
+
+
+class _Fold:
+    def __init__(self) -> None:
+        self.summary = Summary()
+        self._frames: dict[str, tuple[str, Arm]] = {}
+        self._first: float | None = None
+        self._last = 0.0
+        self._gaps = 0.0
+
+    def apply(self, event: Event) -> None:
+        summary = self.summary
+        time = self._time(event)
+        match event:
+            case CampaignOpened():
+                self._opened(event, time)
+            case CampaignStopped():
+                summary.stopped = event
+                tone = "bad" if event.reason == "failed" else "plain"
+                self._tell(event, time, tone, f"stopped ({event.reason}): {event.message}")
+            case Heartbeat():
+                workers = event.workers
+                capacity = {role: event.wall_s * count for role, count in workers.items()}
+                summary.beats.append(Beat(time, event.wall_s, dict(event.busy_s), capacity))
+            case FrameProposed():
+                if event.frame_id not in self._frames:
+                    self._frames[event.frame_id] = (event.system, event.arm)
+                    summary.proposed[event.arm] += 1
+                    if event.arm is not Arm.ATOM:
+                        summary.first_frames.setdefault(event.system, event.frame_id)
+            case FrameDropped():
+                summary.dropped[event.reason] += 1
+            case FrameQuarantined():
+                system, arm = self._frames[event.frame_id]
+                summary.quarantined.append(
+                    Quarantined(event.frame_id, system, arm, time, event.failure, event.message)
+                )
+            case LabelAccepted():
+                summary.labels.append(LabelPoint(time, self._frames[event.frame_id][1], event.wall_s))
+            case LabelFailed():
+                summary.failures.append(FailurePoint(time, event.failure, event.message))
+            case LabelRepeated():
+                self._repeated(event, time)
+            case ModelPublished() | ModelPromoted() | ModelRejected() | TrainingFailed():
+                self._model(event, time)
+            case ExplorationReported():
+                self._explored(event)
+            case ExplorationFailed():
+                self._tell(event, time, "bad", f"{event.worker} lost a chunk: {event.failure}: {event.message}")
+            case WorkerLost():
+                summary.n_workers_lost += 1
+                self._tell(event, time, "bad", f"{event.worker} was lost: {event.failure}: {event.message}")
+            case _:
+                pass  # a kind of event that draws nothing
+
+    def _time(self, event: Event) -> float:
+        """Running time of an event; a clock that was set back stands still."""
+        if self._first is None:
+            self._first = self._last = event.t
+        if isinstance(event, CampaignOpened):
+            self._gaps += max(0.0, event.t - self._last)
+        self._last = max(self._last, event.t)
+        time = self._last - self._first - self._gaps
+        self.summary.running_s = time
+        return time
+
+    def _opened(self, event: CampaignOpened, time: float) -> None:
+        summary = self.summary
+        if summary.opened:
+            summary.restarts.append(time)
+        word = "resumed" if summary.opened else "started"
+        after = "" if summary.stopped is not None or not summary.opened else " after an interruption"
+        summary.opened.append(event)
+        summary.stopped = None
+        self._tell(event, time, "plain", f"{word}{after} by alsys {event.version} on {event.host or 'unknown host'}")
+
+    def _repeated(self, event: LabelRepeated, time: float) -> None:
+        self.summary.n_repeated += 1
+        if event.is_conflict:
+            self.summary.n_conflicts += 1
+            text = (
+                f"a repeated label of {event.frame_id[:8]} disagrees: {event.energy_difference:.3g} eV, "
+                f"{event.force_difference:.3g} eV/Å; the first one stays"
+            )
+            self._tell(event, time, "bad", text)
+
+    def _model(self, event: ModelPublished | ModelPromoted | ModelRejected | TrainingFailed, time: float) -> None:
+        summary = self.summary
+        name = f"v{event.version:04d}"
+        if isinstance(event, ModelPublished):
+            summary.models.append(
+                ModelSummary(
+                    event.version, event.parent, event.seq, event.n_labels, time, event.wall_s, dict(event.metrics)
+                )
+            )
+            self._tell(event, time, "plain", f"{name} published: {event.n_labels} labels, fitted in {event.wall_s:.1f} s")
+        elif isinstance(event, TrainingFailed):
+            self._tell(event, time, "bad", f"fit of {name} failed: {event.failure}: {event.message}")
+        else:
+            model = next(model for model in reversed(summary.models) if model.version == event.version)
+            model.promoted = isinstance(event, ModelPromoted)
+            model.reason = event.reason
+            if model.promoted:
+                summary.champion = event.version
+                self._tell(event, time, "good", f"{name} is champion: {event.reason}")
+            else:
+                self._tell(event, time, "plain", f"{name} stays challenger: {event.reason}")
+
+    def _explored(self, event: ExplorationReported) -> None:
+        version = event.model_version
+        total = self.summary.exploration.setdefault(version, ExplorationSummary(version))
+        steps = total.walker_steps + event.walker_steps
+        if steps and math.isfinite(event.deviation_mean):
+            total.deviation_mean += (event.deviation_mean - total.deviation_mean) * event.walker_steps / steps
+        if math.isfinite(event.deviation_max):
+            total.deviation_max = max(total.deviation_max, event.deviation_max)
+        total.walker_steps = steps
+        total.n_candidates += event.n_candidates
+        total.n_above += event.n_above
+        total.wall_s += event.wall_s
+        total.stops.update({reason: int(count) for reason, count in event.stops.items()})
+
+    def _tell(self, event: Event, time: float, tone: str, text: str) -> None:
+        timeline = self.summary.timeline
+        if len(timeline) >= MAX_TIMELINE and isinstance(event, WorkerLost | ExplorationFailed | LabelRepeated):
+            self.summary.n_untold += 1
+            return
+        timeline.append(TimelineEntry(time, event.t, tone, text.strip().rstrip(":")))

@@ -1,0 +1,108 @@
+"""Runs the real ledger, coordinator and durable store on synthetic work; shared by the benchmarks beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from alsys.actors.placement import WorkerSpec
+from alsys.actors.pool import RayPool
+from alsys.config.schema import RuntimeConfig
+from alsys.control.coordinator import Coordinator
+from alsys.control.inprocess import InProcessPool
+from alsys.control.ledger import Ledger
+from alsys.control.settings import PolicySettings
+from alsys.events import CampaignOpened, LabelAccepted
+from alsys.store.zarr import open_reader, open_writer
+from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryRegistry, MemoryShelf, fake_candidates
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one campaign took.
+
+    Attributes:
+        wall_s: From the first label sent to the last one received.
+        durable_s: From the first label sent to the end of the campaign, everything on disk.
+        ideal_s: The same labels, in the order they were sent, on as many labelers without any overhead.
+        busy_s: Sum of the labels' own durations.
+        cpu_s: CPU seconds of this process over the campaign.
+    """
+
+    wall_s: float
+    durable_s: float
+    ideal_s: float
+    busy_s: float
+    cpu_s: float
+    n_labels: int
+
+
+def run_campaign(
+    settings: PolicySettings, specs: dict[str, WorkerSpec], n_initial: int, *, on_ray: bool, n_labelers: int
+) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store.zarr"
+        store = open_writer(path)
+        acknowledged = AcknowledgedLabels()
+        if on_ray:
+            pool = RayPool(specs, RuntimeConfig())
+        else:
+            pool = InProcessPool({name: (spec.role, spec.build) for name, spec in specs.items()})
+        coordinator = Coordinator(
+            ledger=Ledger(settings),
+            store=store,
+            pool=pool,
+            shelf=MemoryShelf(),
+            registry=MemoryRegistry(),
+            level=FAKE_LEVEL,
+            initial=lambda: fake_candidates(n_initial),
+            opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="benchmark"),
+            on_acknowledged=acknowledged,
+        )
+        cpu = psutil.Process().cpu_times()
+        asyncio.run(coordinator.run())
+        end = time.time()
+        used = psutil.Process().cpu_times()
+        store.close()
+        reader = open_reader(path)
+        report = reader.verify()
+        assert report.is_ok, report.problems
+        labels = [e for e in reader.events() if isinstance(e, LabelAccepted)]
+        assert len(labels) == len(acknowledged.label_ids) == settings.n_labels
+    first = min(label.sent for label in labels)
+    in_order = sorted(labels, key=lambda label: label.started)
+    durations = [label.wall_s for label in in_order]
+    return Run(
+        wall_s=max(label.t for label in labels) - first,
+        durable_s=end - first,
+        ideal_s=list_schedule(durations, n_labelers),
+        busy_s=sum(durations),
+        cpu_s=used.user + used.system - cpu.user - cpu.system,
+        n_labels=len(labels),
+    )
+
+
+def list_schedule(durations: Sequence[float], n_workers: int) -> float:
+    """Makespan when each job, in order, goes to the worker that is free first (R. L. Graham, 1966)."""
+    free = [0.0] * n_workers
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def machine() -> dict[str, object]:
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,18 @@
+"""The decisions of a campaign can be imported, and so tested, without any of the heavy packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("ray", "torch", "pyscf", "nequip", "zarr", "mlflow")
+
+
+@pytest.mark.parametrize("modules", ["alsys.control.coordinator, alsys.control.inprocess, alsys.control.shelf",
+                                     "alsys.config, alsys.frames, alsys.events, alsys.units, alsys.errors"])  # fmt: skip
+def test_no_heavy_package_is_imported(modules: str) -> None:
+    code = f"import sys, {modules}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,209 @@
+"""The whole loop in one process on fakes: the permanent specification of how a campaign behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from alsys.control.coordinator import Coordinator
+from alsys.control.inprocess import InProcessPool
+from alsys.control.ledger import Ledger, Status
+from alsys.control.ports import Role
+from alsys.control.settings import PolicySettings
+from alsys.errors import CampaignFailed, FailureKind
+from alsys.events import CampaignOpened, CampaignStopped, LabelAccepted, StopRequested
+from alsys.frames import Arm
+from alsys.store.memory import MemoryDisk, open_reader, open_writer
+from alsys.testing.fakes import (
+    FAKE_LEVEL,
+    AcknowledgedLabels,
+    FakeExplorer,
+    FakeLabeler,
+    FakeTrainer,
+    MemoryRegistry,
+    MemoryShelf,
+    fake_candidates,
+)
+
+
+class Campaign:
+    """A campaign on fakes that can be run again and again on the same disk."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = PolicySettings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
+        self.disk = MemoryDisk()
+        self.shelf = MemoryShelf()
+        self.registry = MemoryRegistry()
+        self.acknowledged = AcknowledgedLabels()
+        self.ledger = Ledger(self.settings)
+
+    def run(
+        self,
+        labeler: Callable[[], Any] = FakeLabeler,
+        trainer: Callable[[], Any] = FakeTrainer,
+        explorer: Callable[[], Any] = FakeExplorer,
+        stop_request: Callable[[], StopRequested | None] | None = None,
+        restarts: int = 20,
+    ) -> CampaignStopped:
+        store = open_writer(self.disk)
+        self.ledger = Ledger.fold(self.settings, store.events())
+        workers = {
+            "explorer-0": (Role.EXPLORER, explorer),
+            "labeler-0": (Role.LABELER, labeler),
+            "labeler-1": (Role.LABELER, labeler),
+            "trainer-0": (Role.TRAINER, trainer),
+        }
+        coordinator = Coordinator(
+            ledger=self.ledger,
+            store=store,
+            pool=InProcessPool(workers, restarts=restarts),
+            shelf=self.shelf,
+            registry=self.registry,
+            level=FAKE_LEVEL,
+            initial=lambda: fake_candidates(16),
+            opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
+            on_acknowledged=self.acknowledged,
+            stop_request=stop_request,
+        )
+        return asyncio.run(coordinator.run())
+
+
+def test_a_thousand_labels_in_under_ten_seconds() -> None:
+    campaign = Campaign(n_labels=1000, refit_every=100)
+    started = time.perf_counter()
+    stopped = campaign.run(explorer=lambda: FakeExplorer(n_candidates=16))
+    assert time.perf_counter() - started < 10.0
+    assert stopped.reason == "labels"
+    assert campaign.ledger.n_labels == 1000
+    assert len(set(campaign.acknowledged.label_ids)) == len(campaign.acknowledged.label_ids) == 1000
+
+
+def test_every_label_is_learned_from_and_the_best_model_is_champion() -> None:
+    campaign = Campaign()
+    assert campaign.run().reason == "labels"
+    ledger = campaign.ledger
+    last = ledger.models[max(ledger.models)]
+    assert last.n_labels == 60
+    assert ledger.champion == max(ledger.models)
+    assert campaign.registry.published == sorted(ledger.models)
+    assert campaign.registry.promoted[-1] == ledger.champion
+    assert sorted(campaign.shelf.states) == sorted(ledger.models)
+
+
+def test_random_arm_gets_its_share() -> None:
+    campaign = Campaign(n_labels=200, random_share=0.25)
+    campaign.run()
+    assert abs(campaign.ledger.accepted[Arm.RANDOM] - 50) <= 4
+
+
+def test_log_folds_to_the_state_of_the_campaign_that_wrote_it() -> None:
+    campaign = Campaign()
+    campaign.run()
+    reader = open_reader(campaign.disk)
+    folded = Ledger.fold(campaign.settings, reader.events())
+    assert folded.counts == campaign.ledger.counts
+    assert folded.champion == campaign.ledger.champion
+    assert folded.is_balanced
+    assert reader.verify().problems == []
+
+
+def test_rounds_mode_never_explores_or_trains_beside_labels() -> None:
+    campaign = Campaign(is_rounds=True)
+    assert campaign.run().reason == "labels"
+    assert campaign.ledger.n_labels == 60
+    assert len(campaign.ledger.models) >= 3
+
+
+def test_failed_labels_are_retried_or_quarantined_and_stop_nothing() -> None:
+    calls = {"n": 0}
+
+    def failure(_: object) -> FailureKind | None:
+        calls["n"] += 1
+        kinds = {0: FailureKind.SCF_NOT_CONVERGED, 3: FailureKind.TIMEOUT}
+        return kinds.get(calls["n"] % 7)
+
+    campaign = Campaign()
+    assert campaign.run(labeler=lambda: FakeLabeler(failure=failure)).reason == "labels"
+    ledger = campaign.ledger
+    assert ledger.n_labels == 60
+    assert ledger.counts[Status.QUARANTINED] > 0
+    assert ledger.totals.failed > ledger.counts[Status.QUARANTINED]
+
+
+def test_a_labeler_that_raises_is_replaced() -> None:
+    calls = {"n": 0}
+
+    class Fragile(FakeLabeler):
+        def label(self, frame: Any) -> Any:
+            calls["n"] += 1
+            if calls["n"] % 10 == 0:
+                raise RuntimeError("bug")
+            return super().label(frame)
+
+    campaign = Campaign()
+    assert campaign.run(labeler=Fragile).reason == "labels"
+    assert campaign.ledger.totals.workers_lost > 0
+    assert campaign.ledger.n_labels == 60
+
+
+def test_labelers_that_always_die_fail_the_campaign_with_their_last_words() -> None:
+    def build() -> FakeLabeler:
+        class Broken(FakeLabeler):
+            def label(self, frame: Any) -> Any:
+                raise RuntimeError("no licence")
+
+        return Broken()
+
+    with pytest.raises(CampaignFailed, match="no licence"):
+        Campaign(max_attempts=1000, max_worker_kills=1000).run(labeler=build, restarts=2)
+
+
+def test_failed_fits_are_tried_again() -> None:
+    failures = iter([FailureKind.INTERNAL, FailureKind.OUT_OF_MEMORY])
+    campaign = Campaign()
+    assert campaign.run(trainer=lambda: FakeTrainer(failure=lambda _: next(failures, None))).reason == "labels"
+    assert campaign.ledger.champion > 0
+
+
+def test_stop_and_resume_go_on_where_it_was() -> None:
+    campaign = Campaign(n_labels=100_000)
+    deadline = time.monotonic() + 1.0
+
+    def request() -> StopRequested | None:
+        return StopRequested(t=time.time(), drain=True) if time.monotonic() > deadline else None
+
+    stopped = campaign.run(stop_request=request)
+    assert stopped.reason == "user"
+    assert not stopped.is_final
+    before = campaign.ledger.n_labels
+    assert before > 0
+    campaign.settings = PolicySettings(n_labels=before + 50, refit_every=1000)
+    assert campaign.run().reason == "labels"
+    assert campaign.ledger.n_labels == before + 50
+    accepted = [e.label_id for e in open_reader(campaign.disk).events() if isinstance(e, LabelAccepted)]
+    assert len(set(accepted)) == len(accepted) == before + 50
+
+
+def test_target_error_stops_early_and_only_with_enough_random_frames() -> None:
+    campaign = Campaign(n_labels=2000, refit_every=20, target_force_mae=0.12, min_random=10)
+    assert campaign.run().reason == "target-reached"
+    assert campaign.ledger.best_interval[2] <= 0.12
+    assert campaign.ledger.accepted[Arm.RANDOM] >= 10
+
+
+def test_quiet_exploration_stops_the_campaign() -> None:
+    campaign = Campaign(n_labels=2000, quiet_steps=2000)
+    stopped = campaign.run(explorer=lambda: FakeExplorer(n_candidates=0))
+    assert stopped.reason == "nothing-uncertain"
+
+
+def test_conflicting_repeated_labels_are_events_not_data() -> None:
+    campaign = Campaign()
+    campaign.run()
+    reader = open_reader(campaign.disk)
+    assert reader.verify().duplicate_labels == 0
+    assert campaign.ledger.totals.conflicts == 0
