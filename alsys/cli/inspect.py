@@ -84,7 +84,11 @@ def data_info(args: argparse.Namespace) -> int:
                 "spec": dict(level.spec),
                 "labels": snapshot.n_frames,
                 "by_arm": {str(arm): int(snapshot.is_arm(arm).sum()) for arm in Arm},
-                "systems": {name: int((snapshot.system == i).sum()) for i, name in enumerate(snapshot.systems)},
+                "systems": {
+                    name: count
+                    for i, name in enumerate(snapshot.systems)
+                    if (count := int((snapshot.system == i).sum()))
+                },
             }
         )
     content["levels"] = levels

@@ -85,7 +85,8 @@ def check(config: CampaignConfig, source: str) -> Plan:
             try:
                 systems[system.name] = build_frame(system, base)
             except InputError as error:
-                raise error.located(field=f"systems[{i}]") from None
+                field = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
+                raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
         check_labeling(config.labeling, systems)
         labeler = build_labeler(config.labeling)
         level = labeler.level

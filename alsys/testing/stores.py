@@ -118,10 +118,9 @@ class StoreContract:
         assert self.open_reader(first).snapshot(FAKE_LEVEL.level_id).n_frames == 3
         try:
             reader.snapshot(FAKE_LEVEL.level_id, reader.head.seq + 1)
-        except InputError as error:
-            assert "seq" in str(error)
-        else:
-            raise AssertionError("a version of the future was read")
+        except InputError:
+            return
+        raise AssertionError("a version of the future was read")
 
     def test_snapshot_holds_only_its_level_and_keeps_ragged_forces(self) -> None:
         """Frames of different sizes keep their own atoms."""

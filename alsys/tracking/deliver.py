@@ -16,6 +16,7 @@ import select
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -23,10 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from alsys import __version__
-from alsys.config import CampaignConfig, parse_config, science_fields
-from alsys.errors import AlsysError, InputError
+from alsys.config import CampaignConfig, science_fields
+from alsys.errors import AlsysError
 from alsys.labels import LevelOfTheory
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
+from alsys.tracking.record import read_record
 from alsys.tracking.server import (
     CHALLENGER,
     CHAMPION,
@@ -43,7 +45,7 @@ from alsys.tracking.server import (
     connect,
 )
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("alsys.tracking.deliver")  # also when it runs as __main__
 
 LINGER_S: Final = 30.0
 MODEL_NAME: Final = "committee"
@@ -74,20 +76,6 @@ class Undeliverable(Exception):
     """This item can never be delivered, whatever the server does."""
 
 
-def read_config(campaign_dir: Path) -> CampaignConfig:
-    """The resolved config that a run wrote to campaign.json.
-
-    Raises:
-        InputError: Not a campaign directory.
-    """
-    path = campaign_dir / "campaign.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return parse_config(record["config"], source=str(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot be read: {error}", source=str(path)) from error
-
-
 def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> DeliveryReport:
     """Delivers all pending items in order; what cannot be delivered now stays.
 
@@ -100,7 +88,7 @@ def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> D
         EnvironmentProblem: MLflow's database cannot be written.
     """
     directory = Path(campaign_dir).resolve()
-    config = config or read_config(directory)
+    config = config or read_record(directory)[0]
     outbox = Outbox.of(directory)
     report = DeliveryReport()
     if not outbox.has_pending():
@@ -362,6 +350,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--linger", type=float, default=LINGER_S, help="with --stdin: seconds to wait for a call")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")  # the same advice for every model
     driver = _Driver() if args.stdin else None
     try:
         while True:

@@ -1,210 +1,326 @@
-"""`report.html`: one self-contained page on what a campaign did and how good its model is.
+"""`report.html`: one self-contained page on what a campaign made, how good it is and how it went.
 
-Everything comes from the store, the log and the bundles; a running driver is not needed. No script, no link to outside.
+Reads `campaign.json`, the store, the log and the champion's calibration; needs no running driver and changes nothing.
+The page has no script and no link to outside, follows light and dark, and escapes everything. A campaign without
+labels or models gets a page that says so.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ase.formula import Formula
-from ase.symbols import Symbols
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from alsys.config import parse_config
-from alsys.config.schema import CampaignConfig
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
-from alsys.control.status import error_text, headline, status_of
-from alsys.events import (
-    CampaignOpened,
-    CampaignStopped,
-    Event,
-    ExplorationReported,
-    FrameQuarantined,
-    Heartbeat,
-    LabelAccepted,
-    LabelFailed,
-    ModelPromoted,
-    TrainingFailed,
-    WorkerLost,
-)
-from alsys.frames import Frame
+from alsys import __version__
+from alsys.config import CampaignConfig
+from alsys.errors import InputError
+from alsys.frames import Arm
+from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreReader
-from alsys.store.zarr import open_reader
 from alsys.tracking import report_plots as plots
+from alsys.tracking.record import read_record
+from alsys.tracking.structures import draw, formula
+from alsys.tracking.summary import ModelSummary, Summary, summarise
+from alsys.units import MEV
 
-MAX_ROWS = 200
+MAX_SYSTEMS = 12
+"""Systems that are drawn."""
+MAX_QUARANTINED = 100
+"""Rows of the quarantine table."""
 
 
-def write_report(campaign_dir: Path, path: Path | None = None) -> Path:
-    """Writes the report of a campaign and returns where it is.
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A structure and what is written below it."""
+
+    svg: Markup
+    title: str
+    note: str
+
+
+def write_report(campaign_dir: str | Path, path: str | Path | None = None) -> Path:
+    """Writes the report of a campaign, atomically.
+
+    Args:
+        campaign_dir: The campaign.
+        path: Where to; default `report.html` in the campaign.
 
     Raises:
         InputError: Not a campaign.
+        OSError: The file cannot be written.
     """
-    record = json.loads((campaign_dir / "campaign.json").read_text(encoding="utf-8"))
-    config = parse_config(record["config"], source=str(campaign_dir / "campaign.json"))
-    reader = open_reader(campaign_dir / "store.zarr")
-    html = render(campaign_dir, config, record, reader)
-    path = path or campaign_dir / "report.html"
-    temporary = path.with_name(path.name + ".tmp")
+    from alsys.store.zarr import open_reader
+
+    directory = Path(campaign_dir)
+    config, record = read_record(directory)
+    reader = open_reader(directory / "store.zarr")
+    try:
+        html = render(directory, config, record, reader)
+    finally:
+        reader.close()
+    target = Path(path) if path is not None else directory / "report.html"
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
-    return path
+    temporary.replace(target)
+    return target
 
 
-def render(campaign_dir: Path, config: CampaignConfig, record: dict[str, Any], reader: StoreReader) -> str:
-    """The page as text."""
-    events = reader.events()
-    ledger = Ledger.fold(PolicySettings.of(config), events)
-    state = "running or interrupted" if ledger.stopped is None else f"stopped ({ledger.stopped.reason})"
-    status = status_of(ledger, state=state, head_seq=reader.head.seq)
-    models = status["models"]
-    assert isinstance(models, list)
-    start = events[0].t if events else 0.0
-    calibration = _calibration(campaign_dir, ledger.champion)
-    level = reader.levels()[-1].spec if reader.levels() else {}
-    uri = f"models:/{config.model_name}@champion"
-    if not config.tracking.enabled:
-        uri = f"{campaign_dir}/models/v{ledger.champion:04d}"
-    environment = Environment(loader=PackageLoader("alsys.tracking", "."), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("report.html.j2").render(
+def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any], reader: StoreReader) -> str:
+    """The page.
+
+    Args:
+        campaign_dir: The campaign; only the champion's `calibration.json` is read there.
+        config: Its config.
+        record: The content of `campaign.json`.
+        reader: Its store.
+    """
+    summary = summarise(reader.events())
+    levels = reader.levels()
+    level = levels[-1] if levels else None
+    calibration = _calibration(campaign_dir, summary)
+    trust = config.exploration.trust
+    correlation = plots.rank_correlation(calibration)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(
+        resources.files("alsys.tracking").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
+    charts = {
+        "learning": plots.learning_curve(summary, config.stop.target_force_mae),
+        "calibration": plots.deviation_against_error(calibration, trust.accurate_below, trust.failed_above),
+        "labels": plots.labels_over_time(summary),
+        "utilisation": plots.utilisation(summary),
+        "exploration": plots.exploration(summary, trust.accurate_below, trust.failed_above),
+        "stops": plots.counts(summary.stops, "Walkers stopped, by reason", "s2"),
+        "failures": plots.counts(_failure_counts(summary), "Failed attempts at a label, by kind", "s6"),
+        "dropped": plots.counts(summary.dropped, "Candidates dropped, by reason", "s5"),
+    }
+    return template.render(
         name=config.name,
-        headline=headline(status),
-        facts=_facts(config, ledger, status, level),
-        structures=_structures(reader, ledger),
-        plots={
-            "learning": Markup(plots.learning_curve(models, ledger.champion or None)),
-            "calibration": Markup(plots.deviation_against_error(calibration)),
-            "labels": Markup(plots.labels_over_time(_of(events, LabelAccepted), _of(events, LabelFailed), start)),
-            "utilisation": Markup(plots.utilisation(_of(events, Heartbeat), start)),
-        },
-        models=[_model_row(model, ledger.champion) for model in models],
-        exploration=_exploration(_of(events, ExplorationReported)),
-        failures=_failures(events),
-        history=_history(events),
-        uri=uri,
-        config_hash=record.get("config_hash", ""),
-        versions=", ".join(f"{k} {v}" for k, v in record.get("versions", {}).items() if v),
-        config=yaml.safe_dump(record["config"], sort_keys=False),
+        state=_state(summary),
+        lead=_lead(config, summary),
+        tiles=_tiles(summary),
+        facts=_facts(config, summary, level, reader.head.seq),
+        drawings=_drawings(reader, level, summary),
+        charts={name: Markup(svg) for name, svg in charts.items()},
+        correlation=None if math.isnan(correlation) else f"{correlation:.2f}",
+        models=[_model_row(model, summary.champion) for model in summary.models],
+        quarantined=summary.quarantined[:MAX_QUARANTINED],
+        n_quarantined=len(summary.quarantined),
+        timeline=[(plain_time(entry.time), entry) for entry in summary.timeline],
+        n_untold=summary.n_untold,
+        usage=_usage(campaign_dir, config, summary),
+        level=level.canonical if level else "",
+        level_id=level.level_id if level else "",
+        config=yaml.safe_dump(record["config"], sort_keys=False, allow_unicode=True),
+        config_hash=str(record.get("config_hash", "")),
+        versions=[(k, v) for k, v in (record.get("versions") or {}).items() if v],
+        python=str(record.get("python", "")),
+        alsys_version=str(record.get("alsys", __version__)),
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        plain_time=plain_time,
     )
 
 
-def _of(events: Sequence[Event], kind: type[Any]) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
+def plain_time(seconds: float) -> str:
+    """A span of time for people: ``8.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def _facts(config: CampaignConfig, ledger: Ledger, status: dict[str, object], level: Any) -> list[tuple[str, str]]:
-    labels, utilisation = status["labels"], status["utilisation"]
-    assert isinstance(labels, dict)
-    assert isinstance(utilisation, dict)
-    model = config.model
-    return [
-        ("systems", ", ".join(system.name for system in config.systems)),
-        ("level of theory", ", ".join(f"{k} {v}" for k, v in level.items()) or "none yet"),
-        ("model", f"committee of {model.members} {model.kind} models"),
-        (
-            "labels",
-            f"{labels['accepted']} of {labels['target']}: {labels['training']} for training, {labels['random_arm']} in "
-            f"the random arm; {labels['failed']} failed attempts, {labels['quarantined']} quarantined",
-        ),
-        ("mean time of a label", "-" if labels["mean_s"] is None else f"{labels['mean_s']:.3g} s"),
-        ("running time", f"{ledger.totals.wall_s:.0f} s in {ledger.totals.openings} runs"),
-        ("busy", ", ".join(f"{role} {share:.0%}" for role, share in utilisation.items())),
-        ("ended", ledger.stopped.message if ledger.stopped else "not yet"),
-        ("dataset version", str(status["head_seq"])),
+def error_text(model: ModelSummary) -> str:
+    """Force MAE on the random arm with its interval, meV/Å; a dash where it was not measured."""
+    mae, low, high = (value / MEV for value in model.error)
+    if math.isnan(mae):
+        return "–"
+    return f"{mae:.1f}" if math.isnan(low + high) else f"{mae:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _state(summary: Summary) -> tuple[str, str]:
+    """Word and tone."""
+    if summary.stopped is None:
+        return ("not finished", "plain") if summary.opened else ("not started", "plain")
+    if summary.stopped.reason == "failed":
+        return "failed", "bad"
+    return ("finished", "good") if summary.stopped.is_final else ("stopped", "plain")
+
+
+def _lead(config: CampaignConfig, summary: Summary) -> str:
+    systems = [system.name for system in config.systems]
+    what = ", ".join(systems[:4]) + (f" and {len(systems) - 4} more" if len(systems) > 4 else "")
+    champion = summary.champion_model
+    if champion is None:
+        return f"A force field for {what}: no model yet, {summary.n_labels} labels so far."
+    error = error_text(champion)
+    quality = f", force MAE {error} meV/Å on its random arm" if error != "–" else ", not yet measured on a random arm"
+    n_versions = len(summary.models)
+    return (
+        f"A committee of {config.model.members} {config.model.kind} models for {what}, version {champion.version} of "
+        f"{n_versions}, from {champion.n_labels} labels{quality}."
+    )
+
+
+def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
+    """Figure, unit or bound, name."""
+    champion = summary.champion_model
+    tiles = []
+    if champion is not None and math.isfinite(champion.error[0]):
+        mae, low, high = (value / MEV for value in champion.error)
+        bound = "" if math.isnan(low + high) else f"{low:.1f} to {high:.1f} (95 %)"
+        tiles.append((f"{mae:.1f} meV/Å", bound, "force MAE, random arm"))
+    walls = [label.wall_s for label in summary.labels if label.arm is not Arm.ATOM]
+    mean = f"{sum(walls) / len(walls):.3g} s each" if walls else ""
+    tiles.append((f"{summary.n_labels:,}", mean, "labels"))
+    tiles.append((f"{len(summary.models)}", f"champion v{champion.version}" if champion else "", "model versions"))
+    steps = sum(e.walker_steps for e in summary.exploration.values())
+    tiles.append((f"{steps:,}", "", "walker steps"))
+    quarantined = f"{len(summary.quarantined)} quarantined" if summary.quarantined else ""
+    tiles.append((f"{len(summary.failures)}", quarantined, "failed attempts"))
+    restarts = f"{len(summary.restarts)} restarts" if summary.restarts else ""
+    tiles.append((plain_time(summary.running_s), restarts, "running time"))
+    return tiles
+
+
+def _facts(
+    config: CampaignConfig, summary: Summary, level: LevelOfTheory | None, head_seq: int
+) -> list[tuple[str, str]]:
+    model, exploration = config.model, config.exploration
+    temperatures = ", ".join(f"{t:g}" for t in exploration.temperatures)
+    arms = (
+        f"{summary.n_of(Arm.INITIAL)} initial, {summary.n_of(Arm.UNCERTAIN)} uncertain, "
+        f"{summary.n_of(Arm.RANDOM)} random arm (never trained on), {summary.n_of(Arm.ATOM)} free atoms"
+    )
+    lost = f"{summary.n_workers_lost} workers lost, {len(summary.restarts)} restarts of the driver"
+    facts = [
+        ("Systems", ", ".join(_system_text(system) for system in config.systems)),
+        ("Level of theory", level_text(level.spec) if level else "no label yet"),
+        ("Model", f"committee of {model.members} {model.kind} models, cutoff {model.r_max:g} Å"),
+        ("Exploration", f"{exploration.workers} × {exploration.walkers} walkers, Langevin at {temperatures} K"),
+        ("Labels", arms),
+        ("Candidates", f"{sum(summary.proposed.values()):,} proposed, {sum(summary.dropped.values()):,} dropped"),
+        ("Faults survived", lost),
     ]
+    if summary.n_repeated:
+        facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
+    ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
+    return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
 
 
-def _structures(reader: StoreReader, ledger: Ledger) -> list[dict[str, object]]:
-    first: dict[str, str] = {}
-    for frame_id, record in ledger.frames.items():
-        if record.arm != "atom":
-            first.setdefault(record.system, frame_id)
-    candidates = reader.candidates(list(first.values()))
-    return [
-        {"name": name, "formula": _formula(c.frame), "svg": Markup(plots.structure(c.frame))}
-        for name, c in zip(first, candidates, strict=True)
-    ]
+def level_text(spec: Mapping[str, object]) -> str:
+    """A level of theory as people write it: ``pbe/def2-svp with pyscf``."""
+    engine = str(spec.get("engine", spec.get("kind", "")))
+    method = [str(spec[key]) for key in ("xc", "method") if spec.get(key)][:1]
+    basis = f"/{spec['basis']}" if method and spec.get("basis") else ""
+    dispersion = f"-{spec['dispersion']}" if method and spec.get("dispersion") else ""
+    return f"{method[0]}{dispersion}{basis} with {engine}" if method else engine or json.dumps(dict(spec))
 
 
-def _formula(frame: Frame) -> str:
-    return str(Formula(str(Symbols(frame.numbers))).format("hill"))
+def _system_text(system: Any) -> str:
+    origin = system.smiles or system.molecule or Path(system.file or "").name
+    extra = f", charge {system.charge:+d}" if system.charge else ""
+    extra += f", multiplicity {system.multiplicity}" if system.multiplicity != 1 else ""
+    return f"{system.name} ({origin}{extra})"
 
 
-def _calibration(campaign_dir: Path, champion: int) -> list[tuple[float, float]]:
-    file = campaign_dir / "models" / f"v{champion:04d}" / "calibration.json"
-    if not champion or not file.is_file():
+def _failure_counts(summary: Summary) -> Counter[str]:
+    return Counter(str(failure.failure) for failure in summary.failures)
+
+
+def _calibration(campaign_dir: Path, summary: Summary) -> list[tuple[float, float]]:
+    """Deviation and error of random-arm frames from the champion's bundle; empty where there is none."""
+    path = campaign_dir / "models" / f"v{summary.champion:04d}" / "calibration.json"
+    if not summary.champion or not path.is_file():
         return []
-    return [(float(d), float(e)) for d, e in json.loads(file.read_text(encoding="utf-8"))]
+    try:
+        return [(float(deviation), float(error)) for deviation, error in json.loads(path.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"is not a list of pairs: {error}", source=str(path)) from error
 
 
-def _model_row(model: dict[str, Any], champion: int) -> dict[str, object]:
-    is_champion = model["version"] == champion
-    state = "champion" if is_champion else {True: "was champion", False: "rejected", None: "new"}[model["promoted"]]
+def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary) -> list[Drawing]:
+    """For each system the labelled frame of lowest energy and the one that was least certain; else the first one."""
+    drawings: list[Drawing] = []
+    snapshot = reader.snapshot(level.level_id) if level is not None else None
+    for name, first in list(summary.first_frames.items())[:MAX_SYSTEMS]:
+        rows: Sequence[int] = []
+        if snapshot is not None and name in snapshot.systems:
+            mine = (snapshot.system == snapshot.systems.index(name)) & ~snapshot.is_arm(Arm.ATOM)
+            rows = [int(row) for row in mine.nonzero()[0]]
+        if snapshot is None or not rows:
+            frame = reader.candidates([first])[0].frame
+            drawings.append(_drawing(frame, name, "first frame proposed"))
+            continue
+        lowest = min(rows, key=lambda row: float(snapshot.energy[row]))
+        drawings.append(_drawing(snapshot.frame(lowest), name, "lowest energy labelled"))
+        known = [row for row in rows if math.isfinite(snapshot.deviation[row])]
+        if known:
+            strangest = max(known, key=lambda row: float(snapshot.deviation[row]))
+            above = f"{float(snapshot.energy[strangest] - snapshot.energy[lowest]):.2f} eV above it"
+            deviation = f"deviation {float(snapshot.deviation[strangest]):.2f} eV/Å"
+            drawings.append(_drawing(snapshot.frame(strangest), name, f"least certain: {deviation}, {above}"))
+    return drawings
+
+
+def _drawing(frame: Any, name: str, note: str) -> Drawing:
+    title = f"{name}: {formula(frame)}"
+    return Drawing(Markup(draw(frame, f"{title}, {note}")), title, note)
+
+
+def _model_row(model: ModelSummary, champion: int) -> dict[str, object]:
+    metrics = model.metrics
+
+    def scaled(key: str) -> str:
+        value = metrics.get(key, math.nan) / MEV
+        return f"{value:.1f}" if math.isfinite(value) else "–"
+
     return {
-        "version": f"v{model['version']:04d}",
-        "n_labels": model["n_labels"],
-        "error": error_text(model).split(" meV")[0],
-        "n_random": model["n_random"],
-        "state": state,
-        "reason": model["reason"],
-        "is_champion": is_champion,
+        "version": f"v{model.version:04d}",
+        "parent": f"v{model.parent:04d}" if model.parent else "–",
+        "is_champion": model.version == champion,
+        "verdict": {True: "promoted", False: "rejected", None: "undecided"}[model.promoted],
+        "reason": model.reason,
+        "n_labels": model.n_labels,
+        "n_random": int(metrics.get("n_random", 0)),
+        "seq": model.seq,
+        "error": error_text(model),
+        "energy": scaled("energy_mae_random_arm"),
+        "validation": scaled("force_mae_validation"),
+        "train": scaled("force_mae_train"),
+        "wall": plain_time(model.wall_s),
     }
 
 
-def _exploration(reports: Sequence[ExplorationReported]) -> list[dict[str, str]]:
-    rows = []
-    for version in sorted({report.model_version for report in reports}):
-        mine = [report for report in reports if report.model_version == version]
-        steps = sum(report.walker_steps for report in mine)
-        stops: dict[str, int] = {}
-        for report in mine:
-            for reason, count in report.stops.items():
-                stops[reason] = stops.get(reason, 0) + count
-        mean = sum(report.deviation_mean * report.walker_steps for report in mine) / max(steps, 1)
-        rows.append(
-            {
-                "version": f"v{version:04d}",
-                "steps": f"{steps:,}",
-                "candidates": str(sum(report.n_candidates for report in mine)),
-                "deviation": f"{1e3 * mean:.0f}",
-                "stops": ", ".join(f"{count} {reason}" for reason, count in sorted(stops.items())) or "none",
-            }
-        )
-    return rows
-
-
-def _failures(events: Sequence[Event]) -> list[dict[str, str]]:
-    rows = [
-        {"frame": e.frame_id[:12], "kind": f"quarantined: {e.failure}", "message": e.message}
-        for e in _of(events, FrameQuarantined)
+def _usage(campaign_dir: Path, config: CampaignConfig, summary: Summary) -> str:
+    """Code that uses the champion; empty before there is one."""
+    if not summary.champion:
+        return ""
+    bundle = campaign_dir / "models" / f"v{summary.champion:04d}"
+    registered = f'"models:/{config.model_name}@champion"'
+    lines = ["import alsys", ""]
+    if config.tracking.enabled:
+        server = f", tracking_uri={config.tracking.uri!r}" if config.tracking.uri else ""
+        lines += [f"calc = alsys.load_calculator({registered}{server})", f"# or, without MLflow: {str(bundle)!r}"]
+    else:
+        lines.append(f"calc = alsys.load_calculator({str(bundle)!r})")
+    lines += [
+        "atoms = ...  # ASE Atoms of the kind that it was made for",
+        "atoms.calc = calc",
+        "atoms.get_potential_energy(), atoms.get_forces()  # eV, eV/Å",
+        'calc.results["max_force_deviation"]  # how far the committee disagrees, eV/Å',
     ]
-    rows += [{"frame": e.worker, "kind": f"lost: {e.failure}", "message": e.message} for e in _of(events, WorkerLost)]
-    rows += [
-        {"frame": f"v{e.version:04d}", "kind": f"fit: {e.failure}", "message": e.message}
-        for e in _of(events, TrainingFailed)
-    ]
-    return rows[:MAX_ROWS]
-
-
-def _history(events: Sequence[Event]) -> list[dict[str, str]]:
-    rows = []
-    for event in events:
-        if isinstance(event, CampaignOpened):
-            text = f"opened by alsys {event.version} on {event.host}, writer epoch {event.epoch}"
-        elif isinstance(event, ModelPromoted):
-            text = f"v{event.version:04d} became champion: {event.reason}"
-        elif isinstance(event, CampaignStopped):
-            text = f"stopped: {event.reason}: {event.message}"
-        else:
-            continue
-        rows.append({"time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.t)), "text": text})
-    return rows[-MAX_ROWS:]
+    return "\n".join(lines)

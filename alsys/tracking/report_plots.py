@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,7 +58,9 @@ def learning_curve(summary: Summary, target: float | None) -> str:
     for x, (_, low, high) in zip(labels, errors, strict=True):
         chart.interval(x, low, high, "s1")
     for model, x, row in zip(models, labels, errors, strict=True):
-        title = f"v{model.version:04d}: {row[0]:.1f} [{row[1]:.1f}, {row[2]:.1f}] meV/Å on {int(x)} labels; {model.reason}"
+        title = (
+            f"v{model.version:04d}: {row[0]:.1f} [{row[1]:.1f}, {row[2]:.1f}] meV/Å on {int(x)} labels; {model.reason}"
+        )
         chart.points([x], [row[0]], "s1", radius=4, hollow=model.promoted is False, titles=[title])
         if model.version == summary.champion:
             chart.points([x], [row[0]], "s3", radius=8, hollow=True)
@@ -68,7 +71,12 @@ def learning_curve(summary: Summary, target: float | None) -> str:
     return chart.render()
 
 
-_OTHER_ERRORS = {"force_mae_train": ("training", "s5"), "force_mae_validation": ("validation", "s2")}
+_OTHER_ERRORS = {
+    "force_mae_train": ("training", "s5"),
+    "force_mae_validation": ("validation", "s2"),
+    "champion_force_mae_random_arm": ("champion then", "s3"),
+}
+"""Further errors by metric; the last is that of the champion of that time on the same frames."""
 
 
 def labels_over_time(summary: Summary) -> str:
@@ -76,7 +84,7 @@ def labels_over_time(summary: Summary) -> str:
     labels = [label for label in summary.labels if label.arm is not Arm.ATOM]
     if not labels and not summary.failures:
         return ""
-    unit, name = time_unit(summary.running_s)
+    unit, _ = time_unit(summary.running_s)
     end = summary.running_s / unit
     series = {
         "labels": ([label.time for label in labels], "s1"),
@@ -85,8 +93,8 @@ def labels_over_time(summary: Summary) -> str:
     }
     top = max(len(times) for times, _ in series.values())
     chart = Chart(
-        Axis.fit([0.0, end], f"running time, {name}", zero=True),
-        Axis.fit([float(top)], "count", zero=True),
+        _running_time(summary),
+        replace(Axis.fit([float(top)], "count", zero=True), is_count=True),
         "Labels and failures over time",
     )
     for model in summary.models:
@@ -105,16 +113,21 @@ def labels_over_time(summary: Summary) -> str:
     return chart.render()
 
 
+def _running_time(summary: Summary) -> Axis:
+    unit, name = time_unit(summary.running_s)
+    return Axis(0.0, max(summary.running_s / unit, 1e-6), f"running time, {name}")
+
+
 def utilisation(summary: Summary) -> str:
     """Busy share of each kind of worker over running time, in at most `N_BINS` intervals."""
     roles = sorted({role for beat in summary.beats for role, capacity in beat.capacity_s.items() if capacity > 0})
     if not roles or summary.running_s <= 0:
         return ""
-    unit, name = time_unit(summary.running_s)
+    unit, _ = time_unit(summary.running_s)
     n_bins = max(1, min(N_BINS, len(summary.beats)))
     edges = np.linspace(0.0, summary.running_s, n_bins + 1)
     chart = Chart(
-        Axis.fit([0.0, summary.running_s / unit], f"running time, {name}", zero=True),
+        _running_time(summary),
         Axis(0.0, 1.0, "busy", is_percent=True),
         "Utilisation of workers over time",
     )
@@ -192,7 +205,7 @@ def exploration(summary: Summary, accurate_below: float, failed_above: float) ->
     means, tops = [e.deviation_mean / MEV for e in seen], [e.deviation_max / MEV for e in seen]
     band = [accurate_below / MEV, failed_above / MEV]
     chart = Chart(
-        Axis(0.0, max(versions) + 1.0, "model version"),
+        Axis(min(versions) - 1.0, max(versions) + 1.0, "model version", is_count=True),
         Axis.fit([*means, *tops, *band], "force deviation, meV/Å", is_log=True),
         "Force deviation during exploration by model version",
     )

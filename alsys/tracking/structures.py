@@ -48,19 +48,21 @@ def draw(frame: Frame, title: str) -> str:
     shapes: list[tuple[float, str]] = []
     for i, j in _bonds(positions, radii):
         shapes.append((min(positions[i, 2], positions[j, 2]) - 1e-3, _bond(places[i], places[j], scale)))
-    for i in range(n):
-        shapes.append((float(positions[i, 2]), _atom(int(numbers[i]), places[i], discs[i] * scale, nearness[i])))
+    shapes += [
+        (float(positions[i, 2]), _atom(int(numbers[i]), places[i], discs[i] * scale, nearness[i])) for i in range(n)
+    ]
     body = "".join(shape for _, shape in sorted(shapes, key=lambda item: item[0]))
     return (
-        f'<svg class="structure" viewBox="0 0 {SIZE:.0f} {SIZE:.0f}" role="img" aria-label="{escape(title)}" '
-        f'xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>{body}</svg>'
+        f'<svg class="structure" viewBox="0 0 {SIZE:.0f} {SIZE:.0f}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{body}</svg>"
     )
 
 
 def _turned(positions: FloatArray) -> FloatArray:
     """Positions along their principal axes, widest first; axes are signed so that the picture is always the same."""
     centred = positions - positions.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=True)
+    _, columns = np.linalg.eigh(centred.T @ centred)
+    axes = columns.T[::-1].copy()
     for axis in axes:
         if axis[np.argmax(np.abs(axis))] < 0:
             axis *= -1
@@ -84,7 +86,8 @@ def _bonds(positions: FloatArray, radii: FloatArray) -> list[tuple[int, int]]:
 def _bond(first: FloatArray, second: FloatArray, scale: float) -> str:
     line = f'x1="{first[0]:.1f}" y1="{first[1]:.1f}" x2="{second[0]:.1f}" y2="{second[1]:.1f}"'
     width = max(1.5, 0.16 * scale)
-    return f'<line class="bond-edge" {line} stroke-width="{width + 1.6:.1f}"/><line class="bond" {line} stroke-width="{width:.1f}"/>'
+    edge = f'<line class="bond-edge" {line} stroke-width="{width + 1.6:.1f}"/>'
+    return f'{edge}<line class="bond" {line} stroke-width="{width:.1f}"/>'
 
 
 def _atom(number: int, place: FloatArray, radius: float, nearness: float) -> str:
@@ -95,12 +98,13 @@ def _atom(number: int, place: FloatArray, radius: float, nearness: float) -> str
     x, y = place
     parts = [
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" stroke="{edge}" stroke-width="1"/>',
-        f'<circle cx="{x - 0.3 * radius:.1f}" cy="{y - 0.32 * radius:.1f}" r="{0.3 * radius:.1f}" fill="{light}" opacity="0.7"/>',
+        f'<circle cx="{x - 0.3 * radius:.1f}" cy="{y - 0.32 * radius:.1f}" r="{0.3 * radius:.1f}" '
+        f'fill="{light}" opacity="0.7"/>',
     ]
     if radius > 9:
         ink = "#000" if color @ [0.3, 0.59, 0.11] > 0.5 else "#fff"
         size = min(14.0, radius)
-        text = f'x="{x:.1f}" y="{y + 0.35 * size:.1f}" font-size="{size:.1f}" fill="{ink}"'
+        text = f'x="{x:.1f}" y="{y + 0.35 * size:.1f}" style="font-size:{size:.1f}px;fill:{ink}"'
         parts.append(f'<text {text} text-anchor="middle">{chemical_symbols[number]}</text>')
     return "".join(parts)
 

@@ -233,9 +233,7 @@ class _Fold:
                 summary.dropped[event.reason] += 1
             case FrameQuarantined():
                 system, arm = self._frames[event.frame_id]
-                summary.quarantined.append(
-                    Quarantined(event.frame_id, system, arm, time, event.failure, event.message)
-                )
+                summary.quarantined.append(Quarantined(event.frame_id, system, arm, time, event.failure, event.message))
             case LabelAccepted():
                 summary.labels.append(LabelPoint(time, self._frames[event.frame_id][1], event.wall_s))
             case LabelFailed():
@@ -294,7 +292,9 @@ class _Fold:
                     event.version, event.parent, event.seq, event.n_labels, time, event.wall_s, dict(event.metrics)
                 )
             )
-            self._tell(event, time, "plain", f"{name} published: {event.n_labels} labels, fitted in {event.wall_s:.1f} s")
+            self._tell(
+                event, time, "plain", f"{name} published: {event.n_labels} labels, fitted in {event.wall_s:.1f} s"
+            )
         elif isinstance(event, TrainingFailed):
             self._tell(event, time, "bad", f"fit of {name} failed: {event.failure}: {event.message}")
         else:

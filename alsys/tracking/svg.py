@@ -27,6 +27,7 @@ class Axis:
         label: Quantity and unit.
         is_log: Logarithmic; then `low` is above zero.
         is_percent: Ticks as percentages.
+        is_count: Ticks at whole numbers only.
     """
 
     low: float
@@ -34,6 +35,7 @@ class Axis:
     label: str
     is_log: bool = False
     is_percent: bool = False
+    is_count: bool = False
 
     @classmethod
     def fit(cls, values: Sequence[float], label: str, *, is_log: bool = False, zero: bool = False) -> Axis:
@@ -64,6 +66,7 @@ class Axis:
         """Round values within the range."""
         if not self.is_log:
             step = tick_step(self.high - self.low)
+            step = max(1.0, step) if self.is_count else step
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
             return [i * step for i in range(first, last + 1)]
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -143,7 +146,9 @@ class Chart:
             px, py = self._at(value_x, value_y)
             title = f"<title>{escape(titles[i])}</title>" if titles else ""
             kind = "ring" if hollow else "dot"
-            self._parts.append(f'<circle class="{kind} {color}" cx="{px:.1f}" cy="{py:.1f}" r="{radius}">{title}</circle>')
+            self._parts.append(
+                f'<circle class="{kind} {color}" cx="{px:.1f}" cy="{py:.1f}" r="{radius}">{title}</circle>'
+            )
 
     def interval(self, x: float, low: float, high: float, color: str, *, cap: float = 4.0) -> None:
         """A vertical bar with caps."""
@@ -151,7 +156,9 @@ class Chart:
             return
         px, top = self._at(x, high)
         _, bottom = self._at(x, low)
-        path = f"M{px:.1f},{bottom:.1f}V{top:.1f}M{px - cap:.1f},{top:.1f}h{2 * cap}M{px - cap:.1f},{bottom:.1f}h{2 * cap}"
+        path = (
+            f"M{px:.1f},{bottom:.1f}V{top:.1f}M{px - cap:.1f},{top:.1f}h{2 * cap}M{px - cap:.1f},{bottom:.1f}h{2 * cap}"
+        )
         self._parts.append(f'<path class="line thin {color}" d="{path}"/>')
 
     def across(self, y: float, color: str, text: str) -> None:
@@ -159,14 +166,18 @@ class Chart:
         if self.y.holds(y) and self.y.low <= y <= self.y.high:
             _, py = self._at(self.x.low, y)
             self._parts.append(f'<path class="line thin dash {color}" d="M{LEFT},{py:.1f}H{WIDTH - RIGHT}"/>')
-            self._parts.append(f'<text class="note" x="{WIDTH - RIGHT - 3}" y="{py - 4:.1f}" text-anchor="end">{escape(text)}</text>')
+            self._parts.append(
+                f'<text class="note" x="{WIDTH - RIGHT - 3}" y="{py - 4:.1f}" text-anchor="end">{escape(text)}</text>'
+            )
 
     def upright(self, x: float, color: str, text: str = "") -> None:
         """A dashed vertical line with a text."""
         if self.x.holds(x) and self.x.low <= x <= self.x.high:
             px, _ = self._at(x, self.y.high)
             title = f"<title>{escape(text)}</title>" if text else ""
-            self._parts.append(f'<path class="line thin dash {color}" d="M{px:.1f},{TOP}V{HEIGHT - BOTTOM}">{title}</path>')
+            self._parts.append(
+                f'<path class="line thin dash {color}" d="M{px:.1f},{TOP}V{HEIGHT - BOTTOM}">{title}</path>'
+            )
 
     def text(self, x: float, y: float, text: str) -> None:
         """A short text above a point."""
@@ -174,15 +185,14 @@ class Chart:
             px, py = self._at(x, y)
             anchor = "end" if px > WIDTH - 110 else "start"
             shift = -9 if anchor == "end" else 9
-            self._parts.append(f'<text class="tag" x="{px + shift:.1f}" y="{py - 8:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
+            self._parts.append(
+                f'<text class="tag" x="{px + shift:.1f}" y="{py - 8:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+            )
 
     def render(self) -> str:
         """The chart as one ``svg`` element."""
         body = "".join([self._grid(), *self._parts, self._legend_text()])
-        return (
-            f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{escape(self.title)}" '
-            f'xmlns="http://www.w3.org/2000/svg">{body}</svg>'
-        )
+        return f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{escape(self.title)}">{body}</svg>'
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         px = LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT)
@@ -198,14 +208,19 @@ class Chart:
         for value in self.y.ticks():
             _, py = self._at(self.x.low, value)
             parts.append(f'<path class="grid" d="M{LEFT},{py:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{self.y.text(value)}</text>')
+            parts.append(
+                f'<text class="tick" x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{self.y.text(value)}</text>'
+            )
         for value in self.x.ticks():
             px, _ = self._at(value, self.y.low)
             parts.append(f'<path class="grid" d="M{px:.1f},{bottom}v4"/>')
-            parts.append(f'<text class="tick" x="{px:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">{self.x.text(value)}</text>')
+            place = f'x="{px:.1f}" y="{bottom + 16:.1f}" text-anchor="middle"'
+            parts.append(f'<text class="tick" {place}>{self.x.text(value)}</text>')
         middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + bottom) / 2
         parts.append(f'<path class="frame" d="M{LEFT},{TOP}V{bottom}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="label" x="{middle_x}" y="{HEIGHT - 8}" text-anchor="middle">{escape(self.x.label)}</text>')
+        parts.append(
+            f'<text class="label" x="{middle_x}" y="{HEIGHT - 8}" text-anchor="middle">{escape(self.x.label)}</text>'
+        )
         turn = f'transform="translate(13,{middle_y}) rotate(-90)"'
         parts.append(f'<text class="label" {turn} text-anchor="middle">{escape(self.y.label)}</text>')
         return "".join(parts)
@@ -219,7 +234,7 @@ class Chart:
                 dash = " dash" if mark == "dash" else ""
                 parts.append(f'<path class="line {color}{dash}" d="M{px},12h16"/>')
             parts.append(f'<text class="key" x="{px + 21}" y="16">{escape(text)}</text>')
-            px += 34 + 6.3 * len(text)
+            px += 36 + 6.8 * len(text)
         return "".join(parts)
 
 
@@ -234,10 +249,7 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str, color: str) -> str:
         parts.append(f'<text class="tick" x="150" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<rect class="bar {color}" x="158" y="{y}" width="{width:.1f}" height="18" rx="3"/>')
         parts.append(f'<text class="tick" x="{164 + width:.1f}" y="{y + 14}">{escape(text)}</text>')
-    return (
-        f'<svg viewBox="0 0 {WIDTH:.0f} {height}" role="img" aria-label="{escape(title)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )
+    return f'<svg viewBox="0 0 {WIDTH:.0f} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
 def _thin(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:

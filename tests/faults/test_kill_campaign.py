@@ -1,4 +1,4 @@
-"""SIGKILL of drivers and actors at random moments: the campaign ends, no acknowledged label is lost, none is doubled."""
+"""SIGKILL of drivers and actors at random moments: the campaign ends, no acknowledged label is lost or doubled."""
 
 from __future__ import annotations
 

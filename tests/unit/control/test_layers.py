@@ -10,8 +10,13 @@ import pytest
 HEAVY = ("ray", "torch", "pyscf", "nequip", "zarr", "mlflow")
 
 
-@pytest.mark.parametrize("modules", ["alsys.control.coordinator, alsys.control.inprocess, alsys.control.shelf",
-                                     "alsys.config, alsys.frames, alsys.events, alsys.units, alsys.errors"])  # fmt: skip
+MODULES = (
+    "alsys.control.coordinator, alsys.control.inprocess, alsys.control.shelf",
+    "alsys.config, alsys.frames, alsys.events, alsys.units, alsys.errors",
+)
+
+
+@pytest.mark.parametrize("modules", MODULES)
 def test_no_heavy_package_is_imported(modules: str) -> None:
     code = f"import sys, {modules}; print([m for m in {HEAVY!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,138 @@
+"""`alsys doctor` and `alsys config schema`: what this machine has, and what a campaign file may say."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from alsys.config.schema import CampaignConfig
+
+REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
+OPTIONAL = ("pyscf-dispersion", "gpu4pyscf-cuda12x", "xarray")
+MIN_FREE_GB = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the diagnosis; `is_ok` None for what is only worth knowing."""
+
+    name: str
+    is_ok: bool | None
+    detail: str
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Prints the diagnosis; exit code 3 where something needed is missing."""
+    checks = list(_checks())
+    is_ok = all(check.is_ok is not False for check in checks)
+    if args.json:
+        sys.stdout.write(json.dumps({"ok": is_ok, "checks": [asdict(check) for check in checks]}) + "\n")
+    else:
+        for check in checks:
+            mark = {True: "ok", False: "MISSING", None: "-"}[check.is_ok]
+            sys.stdout.write(f"{mark:8}{check.name:20}{check.detail}\n")
+    return 0 if is_ok else 3
+
+
+def config_schema(args: argparse.Namespace) -> int:
+    """Prints every field of a campaign file."""
+    schema = CampaignConfig.model_json_schema()
+    if args.json:
+        sys.stdout.write(json.dumps(schema, indent=1) + "\n")
+        return 0
+    for line in _describe(schema, schema, ""):
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+def _checks() -> Iterator[Check]:
+    version = platform.python_version()
+    yield Check("python", sys.version_info >= (3, 11), version)
+    yield Check("cores", None, f"{os.cpu_count()}, {psutil.virtual_memory().total / 2**30:.0f} GB of memory")
+    free = shutil.disk_usage(".").free / 2**30
+    yield Check("disk", free >= MIN_FREE_GB, f"{free:.0f} GB free in this folder, fsync {_fsync_ms():.1f} ms")
+    for name in REQUIRED:
+        yield _package(name, is_required=True)
+    for name in OPTIONAL:
+        yield _package(name, is_required=False)
+    yield _gpu()
+    yield Check("threads", None, f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; workers set their own")
+
+
+def _package(name: str, *, is_required: bool) -> Check:
+    try:
+        version = metadata.version(name)
+        if is_required:
+            importlib.import_module(name)
+    except metadata.PackageNotFoundError:
+        return Check(name, False if is_required else None, "not installed")
+    except Exception as error:  # a broken installation fails in any way
+        return Check(name, False, f"does not import: {type(error).__name__}: {error}")
+    return Check(name, True, version)
+
+
+def _gpu() -> Check:
+    try:
+        import torch
+    except ImportError:
+        return Check("gpu", None, "torch is missing")
+    if not torch.cuda.is_available():
+        return Check("gpu", None, "none; everything runs on the CPU")
+    return Check("gpu", True, torch.cuda.get_device_name(0))
+
+
+def _fsync_ms() -> float:
+    with tempfile.NamedTemporaryFile(dir=Path.cwd()) as file:
+        started = time.perf_counter()
+        for _ in range(5):
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        return (time.perf_counter() - started) / 5 * 1e3
+
+
+def _describe(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[str]:
+    node = _resolve(node, schema)
+    for name, field in node.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        variants = [_resolve(v, schema) for v in field.get("oneOf", [])]
+        target = _resolve(field, schema)
+        if variants:
+            for variant in variants:
+                kind = variant["properties"]["kind"]["const"]
+                yield f"{path}: {{kind: {kind}}}  {_first_line(variant)}"
+                yield from _describe(variant, schema, f"{path}[{kind}].")
+        elif target.get("type") == "array" and "properties" in _resolve(target.get("items", {}), schema):
+            yield f"{path}: list"
+            yield from _describe(target["items"], schema, f"{path}[].")
+        elif "properties" in target:
+            yield f"{path}:  {_first_line(target)}"
+            yield from _describe(target, schema, f"{path}.")
+        else:
+            default = f" = {json.dumps(field['default'])}" if "default" in field else " (required)"
+            note = " [may change on resume]" if field.get("operational") else ""
+            yield f"{path}{default}{note}  {field.get('description', '')}".rstrip()
+
+
+def _first_line(node: dict[str, Any]) -> str:
+    return str(node.get("description", "")).split("\n")[0]
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return node

@@ -1,0 +1,120 @@
+"""A child that hangs, crashes, is killed or eats memory is a value, and the next frame is labelled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from alsys.errors import FailureKind
+from alsys.frames import Frame
+from alsys.labeling.child import ChildProcess
+from alsys.labels import Label, LabelFailure
+
+HYDROGEN = Frame.molecule([1], np.zeros((1, 3)))
+
+
+class Misbehaving:
+    """An engine that does what the charge of the frame says."""
+
+    def __init__(self, settings: object) -> None:
+        del settings
+
+    def label(self, frame: Frame) -> Label | LabelFailure:
+        if frame.charge == 1:
+            time.sleep(1000)
+        if frame.charge == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if frame.charge == 3:
+            hoard = []
+            while True:
+                hoard.append(bytearray(b"x" * 50_000_000))
+                time.sleep(0.02)
+        if frame.charge == 4:
+            raise ValueError("a bug")
+        if frame.charge == 5:
+            print("noise on stdout " * 100, flush=True)  # noqa: T201
+            sys.stderr.write("last words\n")
+            sys.stderr.flush()
+            os._exit(3)
+        print("chatter", flush=True)  # noqa: T201
+        return Label(frame.frame_id, "00" * 16, -13.6, np.zeros((1, 3)))
+
+
+@pytest.fixture
+def child():
+    process = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=3.0, memory_mb=600)
+    yield process
+    process.close()
+
+
+@pytest.fixture(autouse=True)
+def _importable(tmp_path, monkeypatch) -> None:
+    """The child imports the engine by name, as it would one of alsys."""
+    source = open(__file__, encoding="utf-8").read()  # noqa: SIM115
+    (tmp_path / "tests_misbehaving.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+@pytest.mark.parametrize(
+    ("charge", "kind", "words"),
+    [
+        (1, FailureKind.TIMEOUT, "no result after 3 s"),
+        (2, FailureKind.CRASHED, "SIGSEGV"),
+        (3, FailureKind.OUT_OF_MEMORY, "600 MB allowed"),
+        (4, FailureKind.INTERNAL, "ValueError: a bug"),
+        (5, FailureKind.CRASHED, "last words"),
+    ],
+)
+def test_misbehaviour_is_a_value_and_the_next_frame_is_labelled(
+    child: ChildProcess, charge: int, kind: FailureKind, words: str
+) -> None:
+    frame = Frame.molecule([26], np.zeros((1, 3)), charge=charge)
+    outcome = child.label(frame)
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.kind is kind
+    assert words in outcome.message
+    assert isinstance(child.label(HYDROGEN), Label)
+
+
+def test_child_killed_in_the_middle(child: ChildProcess) -> None:
+    assert isinstance(child.label(HYDROGEN), Label)
+    pid = child.pid
+    assert pid is not None
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    outcome = child.label(Frame.molecule([26], np.zeros((1, 3)), charge=1))
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.kind is FailureKind.CRASHED
+    assert "SIGKILL" in outcome.message
+
+
+PARENT = """
+import sys, time, numpy as np
+from alsys.frames import Frame
+from alsys.labeling.child import ChildProcess
+child = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=1000, memory_mb=600)
+child.label(Frame.molecule([1], np.zeros((1, 3))))
+print(child.pid, flush=True)
+child.label(Frame.molecule([26], np.zeros((1, 3)), charge=1))
+"""
+
+
+def test_child_dies_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"

@@ -1,0 +1,134 @@
+"""Bad input: one line with file, field, value and remedy, exit code 2, nothing started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alsys.cli import main
+from alsys.cli.campaign import CampaignDirectory
+from alsys.config import parse_config
+from alsys.store.zarr import open_writer
+
+BASE: dict[str, Any] = {
+    "name": "bad",
+    "systems": [{"name": "m", "molecule": "CH3OH"}],
+    "labeling": {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"},
+    "model": {"kind": "pair"},
+}
+XYZ = "{n}\n\n{rows}\n"
+
+
+def write(folder: Path, config: dict[str, Any]) -> Path:
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def refused(folder: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    path = write(folder, {"directory": str(folder / "campaign"), **config})
+    assert main(["run", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert str(path) in error
+    for word in words:
+        assert word in error, f"{word!r} is not in {error!r}"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labelling": {}}, ["labelling", "unknown key", "did you mean `labeling`"]),
+        ({"labeling": {"kind": "pyscf", "xc": "pbee", "basis": "def2-svp"}}, ["labeling.xc", "pbee", "`pbe`"]),
+        ({"labeling": {"kind": "pyscf", "xc": "pbe", "basis": "def2-spv"}}, ["labeling.basis", "def2-spv", "def2-svp"]),
+        ({"labeling": {"kind": "pyscff", "xc": "pbe"}}, ["labeling.kind", "pyscff", "xtb"]),
+        ({"exploration": {"temperatures": [-300]}}, ["exploration.temperatures[0]", "-300", "greater than 0"]),
+        ({"systems": [{"name": "m", "molecule": "CH3OH", "multiplicity": 2}]}, ["multiplicity", "18 electrons", "odd"]),
+        ({"systems": [{"name": "m", "molecule": "CH3OHH"}]}, ["systems[0].molecule", "CH3OHH", "did you mean"]),
+        ({"systems": [{"name": "m", "smiles": "C(("}]}, ["systems[0].smiles", "C((", "not a valid SMILES"]),
+        ({"systems": [{"name": "m", "smiles": "[NH4+]"}]}, ["systems[0].smiles", "set charge: 1"]),
+        ({"systems": [{"name": "m", "file": "none.xyz"}]}, ["systems[0].file", "does not exist"]),
+        ({"model": {"kind": "nequip", "r_max": "far"}}, ["model.r_max", "far"]),
+        ({"name": "no spaces"}, ["name", "no spaces"]),
+    ],
+)  # fmt: skip
+def test_config_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: list[str]
+) -> None:
+    refused(tmp_path, {**BASE, **change}, capsys, *words)
+    assert not (tmp_path / "campaign").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["H 0 0 0", "Xx 0 0 1"], ["systems[0].file", "element"]),
+        (["H 0 0 nan", "H 0 0 1"], ["systems[0].file", "not a number"]),
+        (["H 0 0 0", "H 0 0 0.05"], ["on top of each other", "0.050 Angstrom"]),
+        (["H 0 0"], ["systems[0].file", "cannot be read"]),
+    ],
+)
+def test_structure_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], words: list[str]) -> None:
+    (tmp_path / "bad.xyz").write_text(XYZ.format(n=len(rows), rows="\n".join(rows)))
+    refused(tmp_path, {**BASE, "systems": [{"name": "m", "file": "bad.xyz"}]}, capsys, *words)
+    assert not (tmp_path / "campaign").exists()
+
+
+def test_directory_of_another_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = CampaignDirectory(tmp_path / "campaign")
+    other = {**BASE, "labeling": {"kind": "pyscf", "xc": "b3lyp", "basis": "def2-svp"}}
+    directory.write_record(parse_config(other))
+    before = directory.record.read_text()
+    refused(tmp_path, BASE, capsys, "labeling.xc", "b3lyp", "another name or directory")
+    assert directory.record.read_text() == before
+
+
+def test_operational_fields_may_change(tmp_path: Path) -> None:
+    directory = CampaignDirectory(tmp_path / "campaign")
+    directory.write_record(parse_config(BASE))
+    directory.check_same(parse_config({**BASE, "stop": {"labels": 7}}), "x.yaml")
+
+
+def test_store_that_another_process_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = open_writer(tmp_path / "campaign" / "store.zarr")
+    path = write(tmp_path, {**BASE, "labeling": {"kind": "xtb"}, "directory": str(tmp_path / "campaign")})
+    assert main(["run", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "another process is writing" in error
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("a: [1", "YAML"), ("- 1", "mapping"), ("", "mapping"), ("name: x", "is required")]
+)
+def test_files_that_are_no_campaign(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, words: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    assert main(["run", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(path) in error
+    assert main(["run", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_overrides_are_checked_like_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, BASE)
+    for override, word in (("stop.labels=-1", "stop.labels"), ("stop.label=5", "did you mean"), ("nonsense", "--set")):
+        assert main(["run", str(path), "--set", override]) == 2
+        error = capsys.readouterr().err
+        assert word in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["status"], ["stop"], ["report"], ["data", "verify"], ["data", "info"]])
+def test_folders_that_are_no_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    assert main([*command, str(tmp_path)]) == 2
+    assert "is not a campaign directory" in capsys.readouterr().err

@@ -1,0 +1,136 @@
+"""Labelers keep the contract; PySCF and xTB refuse what they cannot treat and repeat published energies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from alsys.config.schema import AnalyticLabeling, PySCFLabeling, XTBLabeling
+from alsys.errors import FailureKind, InputError
+from alsys.frames import Frame
+from alsys.labeling.analytic import AnalyticLabeler
+from alsys.labeling.atoms import free_atom_frames, ground_multiplicity
+from alsys.labeling.certify import certify, evenly_spaced
+from alsys.labeling.factory import build_labeler, check_labeling
+from alsys.labeling.pyscf import PySCFLabeler
+from alsys.labeling.xtb import XTBLabeler
+from alsys.labels import Label, LabelFailure
+from alsys.testing.labelers import LabelerContract
+
+
+def distorted(name: str) -> Frame:
+    atoms = molecule(name)
+    return Frame.molecule(atoms.numbers, atoms.positions + np.random.default_rng(3).normal(0, 0.05, (len(atoms), 3)))
+
+
+class TestAnalytic(LabelerContract):
+    frame = distorted("CH3OH")
+
+    def make(self) -> AnalyticLabeler:
+        return AnalyticLabeler(AnalyticLabeling(kind="analytic"))
+
+
+class TestXTB(LabelerContract):
+    frame = distorted("CH3OH")
+
+    def make(self) -> XTBLabeler:
+        return XTBLabeler(XTBLabeling(kind="xtb"))
+
+
+@pytest.mark.dft
+class TestPySCF(LabelerContract):
+    frame = distorted("H2O")
+    force_tolerance = 5e-3  # without grid response; grid level 4
+    energy_tolerance = 1e-3
+
+    def make(self) -> PySCFLabeler:
+        return PySCFLabeler(PySCFLabeling(kind="pyscf", xc="pbe", basis="def2-svp"))
+
+
+@pytest.mark.dft
+def test_hydrogen_atom_has_the_energy_that_rmd17_was_made_with() -> None:
+    labeler = PySCFLabeler(PySCFLabeling(kind="pyscf", xc="pbe", basis="def2-svp"))
+    label = labeler.label(free_atom_frames([1])[0])
+    labeler.close()
+    assert isinstance(label, Label)
+    assert label.energy == pytest.approx(-13.568422, abs=1e-3)  # ORCA, PBE/def2-SVP, isolated atoms of rMD17
+    np.testing.assert_array_equal(label.forces, np.zeros((1, 3)))
+
+
+@pytest.mark.dft
+def test_scf_that_does_not_converge_climbs_the_ladder_and_ends_as_a_value() -> None:
+    labeler = PySCFLabeler(PySCFLabeling(kind="pyscf", xc="pbe", basis="sto-3g", max_cycles=1, conv_tol=1e-12))
+    outcome = labeler.label(distorted("H2O"))
+    labeler.close()
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.kind is FailureKind.SCF_NOT_CONVERGED
+    assert outcome.cost.rescue_rung == 3
+
+
+@pytest.mark.dft
+def test_charge_and_spin_reach_the_calculation() -> None:
+    labeler = PySCFLabeler(PySCFLabeling(kind="pyscf", xc="pbe", basis="sto-3g"))
+    water = distorted("H2O")
+    cation = Frame.molecule(water.numbers, water.positions, charge=1, multiplicity=2)
+    neutral, ion = labeler.label(water), labeler.label(cation)
+    labeler.close()
+    assert isinstance(neutral, Label)
+    assert isinstance(ion, Label)
+    assert 5.0 < ion.energy - neutral.energy < 20.0  # water's ionisation energy is 12.6 eV
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"xc": "pbee"}, "labeling.xc"),
+        ({"basis": "def2-spv"}, "labeling.basis"),
+        ({"basis": "sto-3g"}, "labeling.basis"),
+    ],
+)
+def test_unknown_functional_and_basis_are_refused(change: dict[str, Any], field: str) -> None:
+    config = PySCFLabeling(**{"kind": "pyscf", "xc": "pbe", "basis": "def2-svp", **change})
+    frame = Frame.molecule([79 if change == {"basis": "sto-3g"} else 8, 1, 1], distorted("H2O").positions)
+    with pytest.raises(InputError) as caught:
+        check_labeling(config, {"m": frame})
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["xtb", "pyscf"])
+def test_impossible_spin_is_refused(kind: str) -> None:
+    config = XTBLabeling(kind="xtb") if kind == "xtb" else PySCFLabeling(kind="pyscf", xc="pbe", basis="sto-3g")
+    water = distorted("H2O")
+    with pytest.raises(InputError, match="impossible with 10 electrons"):
+        check_labeling(config, {"w": Frame.molecule(water.numbers, water.positions, multiplicity=2)})
+
+
+def test_level_holds_what_decides_values_and_nothing_else() -> None:
+    base = {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"}
+    level = build_labeler(PySCFLabeling(**base)).level
+    assert build_labeler(PySCFLabeling(**base, workers=7, timeout_s=5, threads=2)).level == level
+    assert build_labeler(PySCFLabeling(**{**base, "xc": "PBE"})).level == level
+    assert build_labeler(PySCFLabeling(**base, grid_level=3)).level != level
+
+
+def test_free_atoms_have_their_ground_state_spin() -> None:
+    assert [ground_multiplicity(z) for z in (1, 6, 7, 8, 18)] == [2, 3, 4, 3, 1]
+
+
+def test_certify_measures_what_was_put_in() -> None:
+    labeler = AnalyticLabeler(AnalyticLabeling(kind="analytic"))
+    published = []
+    for k in range(20):
+        frame = distorted("CH3OH").with_positions(molecule("CH3OH").positions + 0.01 * k)
+        label = labeler.label(frame)
+        assert isinstance(label, Label)
+        published.append((frame, label.energy - 3.0 + 0.001 * (-1) ** k, label.forces + 0.002))
+    report = certify(labeler, published, 5).to_json()
+    assert report["n_frames"] == 5
+    assert report["force_mae_mev_per_ang"] == pytest.approx(2.0)
+    assert report["energy_offset_mev"] == pytest.approx(3000, abs=2)
+    assert 0 < report["energy_spread_mev"] < 2
+    assert evenly_spaced(1000, 4) == [0, 250, 500, 750]
+    assert evenly_spaced(2, 10) == [0, 1]
