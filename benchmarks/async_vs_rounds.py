@@ -13,7 +13,6 @@ import json
 from functools import partial
 from statistics import median
 
-import ray
 from orchestration import machine, run_campaign
 
 from alsys.actors.placement import WorkerSpec
@@ -55,7 +54,6 @@ def main() -> None:
     for _ in range(args.repeat):
         runs.append(run_campaign(settings(False), specs(), 160, on_ray=True, n_labelers=N_LABELERS))
         rounds.append(run_campaign(settings(True), specs(), REFIT_EVERY, on_ray=True, n_labelers=N_LABELERS))
-    ray.shutdown()
     ratios = [run.wall_s / run.ideal_s for run in runs]
     result = {
         "rounds_over_async": median(b.wall_s / a.wall_s for a, b in zip(runs, rounds, strict=True)),

@@ -11,7 +11,6 @@ import json
 from functools import partial
 from statistics import median
 
-import ray
 from orchestration import machine, run_campaign
 
 from alsys.actors.placement import WorkerSpec
@@ -50,7 +49,6 @@ def main() -> None:
     for _ in range(args.repeat):
         inside.append(run_campaign(settings(args.labels), specs(1), 512, on_ray=False, n_labelers=1))
         outside.append(run_campaign(settings(args.labels), specs(8), 512, on_ray=True, n_labelers=8))
-    ray.shutdown()
     result = {
         "labels_per_s_in_process": median(run.n_labels / run.durable_s for run in inside),
         "labels_per_s_ray": median(run.n_labels / run.durable_s for run in outside),

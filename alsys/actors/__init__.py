@@ -1,9 +1,12 @@
 """Ray: actor shells, pool and placement. The only package that imports ray.
 
-Ray reads its authentication mode once, when it is imported, so it is set here, before any module below imports it.
+Ray reads its authentication mode once, when it is imported, so it is set here, before any module below imports it;
+where somebody imported ray before, it keeps the mode it has (token, for a cluster that it starts itself).
 """
 
 import os
+import sys
 
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if "ray" not in sys.modules:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -120,6 +120,8 @@ def _from_file(path: Path) -> Atoms:
         atoms = ase.io.read(path, index=0, format=form)
     except FileNotFoundError:
         raise InputError("does not exist", field="file", value=str(path)) from None
+    except KeyError as error:
+        raise InputError(f"holds an unknown element {error}", field="file", value=str(path)) from error
     except Exception as error:  # ASE's readers raise whatever a broken file leads them to
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from alsys.config.schema import AnalyticLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame
+from alsys.labeling.checks import fused_atoms
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 
 HYDROGEN_SHARE = {0: 1.0, 1: 0.8, 2: 0.05}
@@ -74,12 +75,13 @@ class AnalyticLabeler:
         config = self._config
         if config.delay_s > 0:
             time.sleep(config.delay_s)
+        fused = fused_atoms(frame)
+        if fused is not None:
+            return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
         energy, forces = morse(frame.numbers, frame.positions, config.well_depth, config.width)
         cost = LabelCost(wall_s=time.perf_counter() - started, host=os.uname().nodename[:32])
         if self._fails(frame):
             return LabelFailure(frame.frame_id, FailureKind.INTERNAL, "failed on purpose (failure_rate)", cost)
-        if not np.isfinite(energy):
-            return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, "two atoms coincide", cost)
         return Label(frame.frame_id, self._level.level_id, energy, forces, cost)
 
     def close(self) -> None:

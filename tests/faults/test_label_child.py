@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -49,17 +51,16 @@ class Misbehaving:
 
 
 @pytest.fixture
-def child():
+def child() -> Iterator[ChildProcess]:
     process = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=3.0, memory_mb=600)
     yield process
     process.close()
 
 
 @pytest.fixture(autouse=True)
-def _importable(tmp_path, monkeypatch) -> None:
+def _importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child imports the engine by name, as it would one of alsys."""
-    source = open(__file__, encoding="utf-8").read()  # noqa: SIM115
-    (tmp_path / "tests_misbehaving.py").write_text(source)
+    (tmp_path / "tests_misbehaving.py").write_text(Path(__file__).read_text(encoding="utf-8"))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
 
