@@ -20,10 +20,22 @@ from alsys.config.schema import RuntimeConfig
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.ledger import Ledger
+from alsys.control.ports import PoolEvent, WorkerUp
 from alsys.control.settings import PolicySettings
 from alsys.events import CampaignOpened, LabelAccepted
 from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryRegistry, MemoryShelf, fake_candidates
+
+
+class ReadyPool(RayPool):
+    """A Ray pool that reports no worker before all are up, so that starting processes is not part of a timing."""
+
+    async def wait(self, timeout_s: float) -> list[PoolEvent]:
+        """Waits for all workers first."""
+        events = await super().wait(timeout_s)
+        while sum(isinstance(event, WorkerUp) for event in events) not in (0, len(self._workers)):
+            events += await super().wait(1.0)
+        return events
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ def run_campaign(
         store = open_writer(path)
         acknowledged = AcknowledgedLabels()
         if on_ray:
-            pool = RayPool(specs, RuntimeConfig())
+            pool = ReadyPool(specs, RuntimeConfig())
         else:
             pool = InProcessPool({name: (spec.role, spec.build) for name, spec in specs.items()})
         coordinator = Coordinator(

@@ -68,11 +68,18 @@ class Courier:
     def poke(self) -> None:
         """Sees to it that pending items are being delivered, unless a failure is too recent. Returns at once."""
         self._reap()
-        if not self._outbox.has_pending():
+        if self._child is None and self._clock() < self._not_before:
+            return
+        try:
+            has_pending = self._outbox.has_pending()
+        except OSError as error:
+            self._failed(str(error))
+            return
+        if not has_pending:
             return
         if self._child is not None:
             self._wake(self._child)
-        elif self._clock() >= self._not_before:
+        else:
             self._start()
 
     def flush(self, timeout_s: float) -> bool:
