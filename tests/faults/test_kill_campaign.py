@@ -113,7 +113,7 @@ def test_driver_killed_ten_times(tmp_path: Path, config: str, n_labels: int, lon
 @pytest.mark.slow
 def test_actors_killed(tmp_path: Path) -> None:
     rng = random.Random(11)
-    driver = Driver(tmp_path, "toy.yaml", "stop.labels=100", "labeling.delay_s=0.4")
+    driver = Driver(tmp_path, "toy.yaml", "stop.labels=100", "labeling.delay_s=1.0")
     driver.start()
     killed = 0
     deadline = time.monotonic() + 200
