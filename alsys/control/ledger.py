@@ -390,7 +390,7 @@ class Ledger:
         record = self._settle(event.frame_id, Status.LABELLED)
         self.accepted[record.arm] += 1
         self.label_times.add(event.wall_s)
-        if record.arm is not Arm.ATOM:
+        if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
