@@ -1,81 +1,91 @@
-"""Extended XYZ: labelled frames out for other codes, published frames in for certification."""
+"""Extended XYZ: labelled frames out for other codes, published frames in for certification.
+
+Numbers are written in full, so that a frame read back is the frame that was written, identity included. A file appears
+under its name only when it is complete.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.store.base import Snapshot
 
 
-def export_extxyz(snapshot: Snapshot, path: Path, *, arms: Sequence[Arm] | None = None) -> int:
-    """Writes labelled frames, one after another, and returns how many; the file appears only when it is complete.
+def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] | None = None) -> int:
+    """Writes labelled frames, one after another, and returns how many.
 
-    Energies (eV) and forces (eV/Angstrom) are where ASE looks for them; charge, multiplicity, arm, system, trajectory,
-    model_version, deviation (eV/Angstrom) and frame_id are in the comment line.
+    Energies (eV) and forces (eV/Angstrom) are where ASE looks for them; charge, multiplicity (2S + 1), arm, system,
+    trajectory, model_version, deviation (eV/Angstrom, where known) and frame_id are in the comment line. The identity
+    is written as ``id-<hexadecimal>``: readers take bare digits for a number. A frame without a cell has no lattice.
+
+    Args:
+        snapshot: The labelled frames.
+        path: The file; replaced where it exists.
+        arms: Only frames of these arms; None for all.
+
+    Raises:
+        InputError: The file cannot be written.
     """
+    path = Path(path)
     keep = np.ones(snapshot.n_frames, dtype=np.bool_) if arms is None else snapshot.is_arm(*arms)
-    offsets = snapshot.offsets
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    rows = np.flatnonzero(keep).tolist()
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for i in np.flatnonzero(keep):
-                part = slice(int(offsets[i]), int(offsets[i + 1]))
-                atoms = Atoms(
-                    numbers=snapshot.numbers[part],
-                    positions=snapshot.positions[part],
-                    cell=snapshot.cell[i],
-                    pbc=snapshot.pbc[i],
-                )
-                atoms.info = {
-                    "charge": int(snapshot.charge[i]),
-                    "multiplicity": int(snapshot.multiplicity[i]),
-                    "arm": str(ARMS[snapshot.arm[i]]),
-                    "system": snapshot.systems[snapshot.system[i]],
-                    "trajectory": int(snapshot.trajectory[i]),
-                    "model_version": int(snapshot.model_version[i]),
-                    "frame_id": f"id-{snapshot.frame_ids[i]}",
-                }
-                if np.isfinite(snapshot.deviation[i]):
-                    atoms.info["deviation"] = float(snapshot.deviation[i])
-                atoms.calc = SinglePointCalculator(
-                    atoms, energy=float(snapshot.energy[i]), forces=snapshot.forces[part]
-                )
-                ase.io.write(file, atoms, format="extxyz")
-        temporary.replace(path)
+        try:
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                for lines in _blocks(snapshot, rows):
+                    file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot be written: {error.strerror}", source=str(path)) from error
-    return int(keep.sum())
+        raise InputError(
+            f"cannot be written: {error.strerror}", source=str(path), remedy="name a file in a folder with space"
+        ) from error
+    return len(rows)
 
 
 def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
-    """Reads frames with energies and forces; a frame that is not periodic loses its lattice.
+    """Reads frames with energies (eV) and forces ``(n_atoms, 3)`` (eV/Angstrom).
+
+    A frame that is not periodic loses its lattice, which is a mere box there. Charge and multiplicity are 0 and 1 where
+    the comment line has none.
 
     Raises:
-        InputError: The file cannot be read, or a frame lacks energy or forces.
+        InputError: The file cannot be read, or a frame lacks energy or forces or holds something impossible; names
+            file, frame (the first is 0) and what is missing.
     """
     source = str(path)
     try:
-        images = ase.io.read(source, index=":", format="extxyz")
-    except (OSError, ValueError, KeyError, IndexError, AssertionError) as error:
+        images = ase.io.read(source, index=":", format="extxyz", do_not_split_by_at_sign=True)
+    except FileNotFoundError as error:
+        raise InputError("no such file", source=source) from error
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
         raise InputError(f"cannot be read as extxyz: {error}", source=source) from error
-    result = []
+    if not images:
+        raise InputError("holds no frames", source=source)
+    labelled = []
     for i, atoms in enumerate(images):
         results = {} if atoms.calc is None else atoms.calc.results
         energy = results.get("energy", atoms.info.get("energy"))
         forces = results.get("forces", atoms.arrays.get("forces"))
         for name, value in (("energy", energy), ("forces", forces)):
+            place = f"frame {i}: {name}"
             if value is None:
-                raise InputError("is missing", source=source, field=f"frame {i}: {name}", remedy="label the frame")
+                raise InputError("is missing", source=source, field=place, remedy="give frames with labels")
+            if not _is_finite(value):
+                raise InputError("must be finite numbers", source=source, field=place)
         pbc = np.asarray(atoms.pbc)
         try:
             frame = Frame(
@@ -83,12 +93,62 @@ def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
                 positions=atoms.positions,
                 cell=np.asarray(atoms.cell) if pbc.any() else np.zeros((3, 3)),
                 pbc=pbc,
-                charge=int(atoms.info.get("charge", 0)),
-                multiplicity=int(atoms.info.get("multiplicity", 1)),
+                charge=_integer(atoms.info, "charge", 0),
+                multiplicity=_integer(atoms.info, "multiplicity", 1),
             )
         except InputError as error:
-            raise error.located(source=source, field=f"frame {i}") from None
-        result.append((frame, float(energy), np.asarray(forces, dtype=np.float64)))
-    if not result:
-        raise InputError("holds no frames", source=source)
-    return result
+            place = ": ".join(part for part in (f"frame {i}", error.field) if part)
+            raise InputError(
+                error.message, source=source, field=place, value=error.value, remedy=error.remedy
+            ) from None
+        labelled.append((frame, float(energy), np.asarray(forces, dtype=np.float64)))
+    return labelled
+
+
+def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:
+    offsets = snapshot.offsets.tolist()
+    for i in rows:
+        part = slice(offsets[i], offsets[i + 1])
+        symbols = [chemical_symbols[number] for number in snapshot.numbers[part].tolist()]
+        coordinates = np.concatenate([snapshot.positions[part], snapshot.forces[part]], axis=1).tolist()
+        atoms = [f"{symbol:<2} {' '.join(map(repr, row))}\n" for symbol, row in zip(symbols, coordinates, strict=True)]
+        yield [f"{len(symbols)}\n", _comment(snapshot, i) + "\n", *atoms]
+
+
+def _comment(snapshot: Snapshot, i: int) -> str:
+    fields = {
+        "Properties": "species:S:1:pos:R:3:forces:R:3",
+        "energy": repr(float(snapshot.energy[i])),
+        "charge": int(snapshot.charge[i]),
+        "multiplicity": int(snapshot.multiplicity[i]),
+        "arm": str(ARMS[snapshot.arm[i]]),
+        "system": _quoted(snapshot.systems[snapshot.system[i]]),
+        "trajectory": int(snapshot.trajectory[i]),
+        "model_version": int(snapshot.model_version[i]),
+        "frame_id": f"id-{snapshot.frame_ids[i]}",
+        "pbc": _quoted(" ".join("FT"[int(is_periodic)] for is_periodic in snapshot.pbc[i])),
+    }
+    if np.isfinite(snapshot.deviation[i]):
+        fields["deviation"] = repr(float(snapshot.deviation[i]))
+    if snapshot.cell[i].any():
+        fields = {"Lattice": _quoted(" ".join(map(repr, snapshot.cell[i].reshape(9).tolist()))), **fields}
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _quoted(text: str) -> str:
+    escaped = " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(value, dtype=np.float64)).all())
+    except (TypeError, ValueError):
+        return False
+
+
+def _integer(info: dict[str, object], name: str, default: int) -> int:
+    value = info.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or int(value) != value:
+        raise InputError("must be an integer", field=name, value=value)
+    return int(value)

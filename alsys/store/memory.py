@@ -1,7 +1,7 @@
 """The store in memory: the Zarr store's twin for tests and throw-away campaigns.
 
 A `MemoryDisk` outlives its writers, as a file system does: opening it again gives a writer of a later epoch, and the
-one before is fenced.
+one before is fenced. What a writer staged and did not commit goes with it, as in a crash.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.store.base import Head
-from alsys.store.columns import ColumnReader, ColumnWriter
+from alsys.store.columns import ColumnReader
 from alsys.store.schema import ALL_ARRAYS, AXES, BY_PATH
+from alsys.store.writer import ColumnWriter
 
 
 class MemoryDisk:
@@ -62,6 +63,11 @@ def open_writer(disk: MemoryDisk | None = None) -> ColumnWriter:
     return ColumnWriter(disk, head)
 
 
-def open_reader(disk: MemoryDisk) -> ColumnReader:
-    """A reader pinned to the present HEAD."""
-    return ColumnReader(disk, disk.read_head())
+def open_reader(disk: MemoryDisk, seq: int | None = None) -> ColumnReader:
+    """A reader pinned to the present HEAD, or to version `seq`.
+
+    Raises:
+        InputError: No such version.
+    """
+    reader = ColumnReader(disk, disk.read_head())
+    return reader if seq is None else reader.at(seq)

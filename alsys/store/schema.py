@@ -109,4 +109,8 @@ COMMITS: Final = ArraySpec(
 
 ALL_ARRAYS: Final = (*ARRAYS, COMMITS)
 BY_PATH: Final = {spec.path: spec for spec in ALL_ARRAYS}
+
+AXIS_ROWS: Final = {axis: max(s.chunk_rows for s in ALL_ARRAYS if s.axis == axis) for axis in (*AXES, COMMITS.axis)}
+"""Rows by which all arrays of an axis grow together: whole chunks of each, since chunk rows are powers of two."""
+
 _DIMENSIONS[len(AXES)] = "axis"

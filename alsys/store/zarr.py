@@ -1,16 +1,15 @@
 """The Zarr store: a Zarr v3 hierarchy that any Zarr library and xarray can read, written by one process.
 
 Chunks are uncompressed, so a chunk file is the plain array, and appending is writing bytes at an offset: no chunk is
-read back, packed or rewritten. `shape` in an array's metadata grows by whole chunks and is cut to the committed length
-when the store is opened or closed; in between, HEAD says which rows are valid. HEAD is replaced last, after all rows
-are synced. One writer at a time: a file lock here, and an epoch in HEAD that fences a writer whose lock was lost.
+read back, packed or rewritten. `shape` in an array's metadata grows by whole chunks, alike for all arrays of an axis,
+and is cut to the committed length when the store is opened or closed; in between, HEAD says which rows are valid. HEAD
+is replaced last, after all rows are synced. One writer at a time: a file lock here, and an epoch in HEAD that fences a
+writer whose lock was lost.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,37 +23,47 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError, StoreBusy, StoreCorrupt
 from alsys.store.base import Head, VerifyReport
-from alsys.store.columns import ColumnReader, ColumnWriter
+from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
-from alsys.store.schema import ALL_ARRAYS, AXES, BY_PATH, COMMITS, FORMAT, ArraySpec
+from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, COMMITS, FORMAT, ArraySpec
+from alsys.store.verification import shorten, verify_columns
+from alsys.store.writer import ColumnWriter
 
 
-def open_writer(path: str | Path, *, files: Files | None = None) -> ColumnWriter:
+def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
     """Opens or creates a store for writing.
+
+    Args:
+        path: The store's folder.
+        files: File operations; tests pass some that fail.
 
     Raises:
         StoreBusy: Another process writes it.
-        InputError: The path cannot hold a store.
-        StoreCorrupt: HEAD cannot be read.
+        InputError: The path cannot hold a store, or holds something else.
+        StoreCorrupt: HEAD is missing though there are data, or cannot be read.
+        OSError: The file system refused; what is there stays sound.
     """
     path, files = Path(path), files or Files()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        _refuse_strangers(path)
+        lock = _lock(path, files)
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise InputError(f"cannot hold a store: {error.strerror}", source=str(path)) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(files.close, lock)
         if not (path / "HEAD").exists():
             _create(path, files)
-        folder = ZarrFolder(path, files, lock=lock)
+        folder = ZarrFolder(path, files, is_writer=True)
+        stack.callback(folder.close, None)
         head = folder.read_head()
         head = Head(head.seq, head.epoch + 1, head.lengths)
+        folder.write_head(head)  # fences first: nobody may commit what is cut next
         folder.cut(head)
-        folder.write_head(head)
-        return ZarrWriter(folder, head)
-    except BaseException:
-        os.close(lock)
-        raise
+        writer = ZarrWriter(folder, head)
+        stack.pop_all()
+        folder.lock = lock
+    return writer
 
 
 def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
@@ -71,23 +80,34 @@ def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
     reader = ZarrReader(folder, folder.read_head())
     if seq is None:
         return reader
-    head = reader.head
-    return ZarrReader(folder, Head(seq, head.epoch, reader.lengths_at(seq)))
+    try:
+        return ZarrReader(folder, Head(seq, reader.head.epoch, reader.lengths_at(seq)))
+    except InputError as error:
+        raise error.located(source=str(path)) from None
 
 
 class ZarrFolder:
-    """Rows of the arrays of one hierarchy; `lock` is the writer's lock file, None for readers."""
+    """Rows of the arrays of one hierarchy.
 
-    def __init__(self, path: Path, files: Files, lock: int | None = None) -> None:
+    Attributes:
+        path: The hierarchy's folder.
+        lock: Descriptor of the writer's lock, which `close` gives up; None for readers.
+    """
+
+    def __init__(self, path: Path, files: Files, *, is_writer: bool = False) -> None:
         self.path = path
+        self.lock: int | None = None
         self._files = files
-        self._lock = lock
         self._open: dict[tuple[str, int], int] = {}
         self._unsynced: set[tuple[str, int]] = set()
-        self._capacity = {spec.path: self._shape(spec)[0] for spec in ALL_ARRAYS} if lock is not None else {}
+        self._capacity = {spec.path: self._shape(spec)[0] for spec in ALL_ARRAYS} if is_writer else {}
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows of an array; chunks that do not exist are zero."""
+        """Rows of an array.
+
+        Raises:
+            StoreCorrupt: A chunk is missing or too short.
+        """
         spec = BY_PATH[path]
         rows = np.zeros((stop - start, *spec.row_shape), dtype=spec.dtype)
         flat = rows.reshape(-1).view(np.uint8)
@@ -114,7 +134,7 @@ class ZarrFolder:
         rows = np.ascontiguousarray(rows, dtype=spec.dtype)
         stop = start + len(rows)
         if stop > self._capacity[path]:
-            self._resize(spec, -(-stop // spec.chunk_rows) * spec.chunk_rows)
+            self._resize(spec, -(-stop // AXIS_ROWS[spec.axis]) * AXIS_ROWS[spec.axis])
         done = 0
         while done < len(rows):
             chunk, inside = divmod(start + done, spec.chunk_rows)
@@ -132,7 +152,7 @@ class ZarrFolder:
         for path, chunk in self._open:
             newest[path] = max(chunk, newest.get(path, 0))
         for key in [key for key in self._open if key[1] < newest[key[0]]]:
-            os.close(self._open.pop(key))
+            self._files.close(self._open.pop(key))
 
     def read_head(self) -> Head:
         """The committed HEAD."""
@@ -155,44 +175,75 @@ class ZarrFolder:
         self._files.replace(self.path / "HEAD", content.encode())
 
     def cut(self, head: Head) -> None:
-        """Cuts every array to its committed length; what a chunk holds beyond is overwritten by the next rows."""
+        """Cuts every array to its committed length and clears what lies beyond. May be cut off itself, and repeated."""
         for spec in ALL_ARRAYS:
             length = head.seq if spec is COMMITS else head.lengths[spec.axis]
             if self._capacity[spec.path] != length:
                 self._resize(spec, length)
+            self._clear(spec, length)
 
     def close(self, head: Head | None) -> None:
         """Closes files; a writer cuts the arrays first, and gives up its lock."""
         try:
             if head is not None and self.read_head().epoch == head.epoch:
                 with contextlib.suppress(OSError):  # a full disk; the next writer cuts
-                    self.cut(head)
+                    self.cut(self.read_head())
         finally:
             for descriptor in self._open.values():
-                os.close(descriptor)
+                self._files.close(descriptor)
             self._open.clear()
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            if self.lock is not None:
+                self._files.close(self.lock)
+                self.lock = None
+
+    def _clear(self, spec: ArraySpec, length: int) -> None:
+        """Zeroes rows beyond `length` in the last chunk and removes later chunks: a commit that failed left them."""
+        last, inside = divmod(length, spec.chunk_rows)
+        chunks = self.path / spec.path / "c"
+        if not chunks.is_dir():
+            return
+        for chunk in [int(name) for name in os.listdir(chunks) if name.isdigit()]:
+            file = self._chunk(spec, chunk)
+            if not file.exists():
+                continue
+            if chunk > last or (chunk == last and not inside):
+                self._files.remove(file)
+            elif chunk == last:
+                with file.open("rb") as content:
+                    content.seek(inside * spec.row_bytes)
+                    rest = content.read()
+                if rest.count(0) != len(rest):
+                    descriptor = self._descriptor(spec, chunk)
+                    self._files.write(descriptor, bytes(len(rest)), inside * spec.row_bytes)
+                    self._files.sync(descriptor)
 
     def _descriptor(self, spec: ArraySpec, chunk: int) -> int:
         key = (spec.path, chunk)
         if key not in self._open:
-            self._open[key] = self._files.open(self._chunk(spec, chunk), spec.chunk_rows * spec.row_bytes)
+            size = spec.chunk_rows * spec.row_bytes
+            self._open[key] = self._files.open(self._chunk(spec, chunk), size, self.path / spec.path)
         return self._open[key]
 
     def _chunk(self, spec: ArraySpec, chunk: int) -> Path:
         return self.path.joinpath(spec.path, "c", str(chunk), *("0" for _ in spec.row_shape))
 
     def _shape(self, spec: ArraySpec) -> list[int]:
-        shape: list[int] = json.loads((self.path / spec.path / "zarr.json").read_bytes())["shape"]
+        shape: list[int] = self._metadata(spec)["shape"]
         return shape
 
-    def _resize(self, spec: ArraySpec, length: int) -> None:
+    def _metadata(self, spec: ArraySpec) -> dict[str, Any]:
         file = self.path / spec.path / "zarr.json"
-        metadata = json.loads(file.read_bytes())
+        try:
+            metadata: dict[str, Any] = json.loads(file.read_bytes())
+        except (FileNotFoundError, ValueError) as error:
+            raise StoreCorrupt(f"{file}: {error}") from error
+        return metadata
+
+    def _resize(self, spec: ArraySpec, length: int) -> None:
+        metadata = self._metadata(spec)
         metadata["shape"][0] = length
-        self._files.replace(file, json.dumps(metadata, indent=2).encode())
+        content = json.dumps(metadata, indent=2).encode()
+        self._files.replace(self.path / spec.path / "zarr.json", content)
         self._capacity[spec.path] = length
 
 
@@ -205,9 +256,7 @@ class ZarrReader(ColumnReader):
 
     def verify(self) -> VerifyReport:
         """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        report = super().verify()
-        _verify_shapes(self._folder.path, self._head, report)
-        return report
+        return _verify(self, self._folder.path)
 
 
 class ZarrWriter(ColumnWriter):
@@ -219,64 +268,87 @@ class ZarrWriter(ColumnWriter):
 
     def verify(self) -> VerifyReport:
         """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        report = super().verify()
-        _verify_shapes(self._folder.path, self._head, report)
-        return report
+        return _verify(self, self._folder.path)
 
 
-def _verify_shapes(path: Path, head: Head, report: VerifyReport) -> None:
-    group = zarr.open_group(path, mode="r")
-    for spec in ALL_ARRAYS:
-        length = head.seq if spec is COMMITS else head.lengths[spec.axis]
-        array = group[spec.path]
-        if not isinstance(array, zarr.Array) or array.shape[0] < length or array.shape[1:] != spec.row_shape:
-            report.problems.append(f"{spec.path}: shape {getattr(array, 'shape', None)}, HEAD says {length}")
+def _verify(reader: ColumnReader, path: Path) -> VerifyReport:
+    report = verify_columns(reader)
+    try:
+        group = zarr.open_group(path, mode="r")
+        for spec in ALL_ARRAYS:
+            length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
+            array = group[spec.path]
+            if not isinstance(array, zarr.Array) or array.shape[0] < length or array.shape[1:] != spec.row_shape:
+                report.problems.append(f"{spec.path}: shape {getattr(array, 'shape', None)}, HEAD says {length}")
+    except (KeyError, OSError, ValueError) as error:
+        report.problems.append(f"zarr cannot open the store: {type(error).__name__}: {error}")
+    return shorten(report)
+
+
+def _refuse_strangers(path: Path) -> None:
+    """Without HEAD, a folder may hold nothing but what an interrupted creation leaves."""
+    if (path / "HEAD").exists():
+        return
+    known = {"writer.lock", "zarr.json", "HEAD.tmp", *(spec.path.partition("/")[0] for spec in ALL_ARRAYS)}
+    strange = sorted({entry.name for entry in path.iterdir() if not entry.name.startswith("zarr.json")} - known)
+    if strange:
+        raise InputError(
+            f"is not an alsys store and holds {strange[0]!r}", source=str(path), remedy="name an empty or new folder"
+        )
 
 
 def _create(path: Path, files: Files) -> None:
-    """Creates all arrays, then HEAD. Repeatable: without HEAD nothing was ever committed."""
+    """Creates all arrays, then HEAD. Without HEAD nothing was ever committed, so an interrupted creation starts again.
+
+    Raises:
+        StoreCorrupt: There are data, so HEAD was lost.
+    """
     for spec in ALL_ARRAYS:
         if (path / spec.path / "c").exists():
             raise StoreCorrupt(f"{path} has data but no HEAD; restore HEAD from a backup")
-    root = zarr.open_group(path, mode="a", zarr_format=3)
-    root.attrs.update({"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT})
+    (path / "zarr.json").unlink(missing_ok=True)
+    attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
+    root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
+    for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
+        root.create_group(name, overwrite=True)
     for spec in ALL_ARRAYS:
-        attributes: dict[str, Any] = {"long_name": spec.doc}
+        attributes = {"long_name": spec.doc}
         if spec.unit:
             attributes["units"] = spec.unit
         if spec.path == "frames/n_atoms":
             attributes["sample_dimension"] = "atoms"
-        if not (path / spec.path / "zarr.json").exists():
-            root.create_array(
-                spec.path,
-                shape=(0, *spec.row_shape),
-                chunks=(spec.chunk_rows, *spec.row_shape),
-                dtype=spec.dtype,
-                compressors=None,
-                filters=None,
-                fill_value=0,
-                dimension_names=spec.dimension_names,
-                attributes=attributes,
-            )
+        root.create_array(
+            spec.path,
+            shape=(0, *spec.row_shape),
+            chunks=(spec.chunk_rows, *spec.row_shape),
+            dtype=spec.dtype,
+            compressors=None,
+            filters=None,
+            fill_value=0,
+            dimension_names=spec.dimension_names,
+            attributes=attributes,
+        )
+    files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
     ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(AXES, 0)))
 
 
-def _lock(path: Path) -> int:
-    lock = os.open(path / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(path: Path, files: Files) -> int:
+    file = path / "writer.lock"
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 200).decode(errors="replace").strip()
-        os.close(lock)
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
+        lock = files.lock(file)
+    except BlockingIOError:
+        holder = file.read_text(errors="replace").strip()
         raise StoreBusy(
             f"another process is writing this store{f' ({holder})' if holder else ''}",
             source=str(path),
             remedy="wait for it, or `alsys stop` it",
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except OSError:
+        files.close(lock)
+        raise
     return lock
 
 

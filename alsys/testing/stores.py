@@ -1,34 +1,46 @@
-"""Contract tests of a store: subclass `StoreContract`, say how your store is opened, and run pytest.
+"""Contract tests of a store, and a disk that misbehaves.
 
-class TestMyStore(StoreContract):
-    def open_writer(self): ...
-    def open_reader(self, seq=None): ...
+Subclass `StoreContract`, say how your store is opened, and run pytest::
+
+    class TestMyStore(StoreContract):
+        def open_writer(self): ...
+        def open_reader(self, seq=None): ...
+        def crash(self, writer): ...
+
+`UnreliableFiles` fails when told to, and forgets what was not synced when its power is cut.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alsys.errors import Fenced, InputError, StoreBusy
-from alsys.events import FrameProposed, LabelAccepted
+from alsys.events import Event, FrameProposed, LabelAccepted
 from alsys.frames import Arm, Candidate
-from alsys.labels import Label
+from alsys.labels import Label, LabelCost, LevelOfTheory, label_id_of
+from alsys.store.files import Files
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_candidates
 
+OTHER_LEVEL = LevelOfTheory({"engine": "fake", "potential": "other"})
 
-def records(n: int, seed: int = 0) -> tuple[list[Candidate], list[Label]]:
+
+def records(n: int, seed: int = 0, n_atoms: int = 3) -> tuple[list[Candidate], list[Label]]:
     """Frames and their labels."""
-    candidates = fake_candidates(n, seed=seed, n_atoms=3)
+    candidates = fake_candidates(n, seed=seed, n_atoms=n_atoms)
     labels = [FakeLabeler().label(c.frame) for c in candidates]
     return candidates, [label for label in labels if isinstance(label, Label)]
 
 
-def fill(writer: Any, n: int, seed: int = 0) -> list[str]:
-    """Stages and commits `n` labelled frames with their events; returns the labels' identities."""
-    candidates, labels = records(n, seed)
+def events_of(candidates: Sequence[Candidate], labels: Sequence[Label]) -> list[Event]:
+    """What the log says when `candidates` are proposed and `labels` accepted."""
     proposed = [
         FrameProposed(t=0.0, frame_id=c.frame.frame_id, arm=Arm.INITIAL, system="fake", deviation=float("nan"))
         for c in candidates
@@ -37,10 +49,145 @@ def fill(writer: Any, n: int, seed: int = 0) -> list[str]:
         LabelAccepted(t=1.0, frame_id=label.frame_id, label_id=label.label_id, worker="w", wall_s=0.1)
         for label in labels
     ]
-    writer.stage(events=proposed, candidates=candidates, levels=[FAKE_LEVEL])
-    writer.stage(events=accepted, labels=labels)
-    writer.commit()
+    return [*proposed, *accepted]
+
+
+def stage(writer: Any, n: int, seed: int = 0, n_atoms: int = 3) -> list[str]:
+    """Stages `n` labelled frames with their events; returns the labels' identities."""
+    candidates, labels = records(n, seed, n_atoms)
+    writer.stage(events_of(candidates, labels), candidates, labels, [FAKE_LEVEL])
     return [label.label_id for label in labels]
+
+
+def fill(writer: Any, n: int, seed: int = 0) -> list[str]:
+    """Stages and commits `n` labelled frames with their events; returns the labels' identities."""
+    label_ids = stage(writer, n, seed)
+    writer.commit()
+    return label_ids
+
+
+class UnreliableFiles(Files):
+    """Files of a process that can lose its disk, its power or its life. Syncing takes no time.
+
+    Args:
+        seed: Decides which unsynced writes survive a power cut.
+
+    Attributes:
+        n_operations: Operations so far.
+        fail_at: Number of the operation that fails; None for none.
+        is_late: The failing operation happens, and fails all the same.
+        is_full: All operations from `fail_at` on fail, not only one.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.n_operations = 0
+        self.fail_at: int | None = None
+        self.is_late = False
+        self.is_full = False
+        self._is_dead = False
+        self._random = random.Random(seed)
+        self._descriptors: set[int] = set()
+        self._unsynced: list[tuple[int, int, bytes]] = []
+
+    def fail(self, at: int, *, is_late: bool = False, is_full: bool = False) -> None:
+        """Makes the `at`-th operation from now on fail."""
+        self.fail_at, self.is_late, self.is_full = self.n_operations + at, is_late, is_full
+
+    def recover(self) -> None:
+        """Ends all failures."""
+        self.fail_at = None
+
+    def cut_power(self, *, keeps_all: bool = False) -> None:
+        """Ends the process: its locks are free, and each unsynced write is lost or not, at random.
+
+        Args:
+            keeps_all: Only the process dies; what it wrote stays.
+        """
+        for descriptor, offset, before in reversed(self._unsynced):
+            if not keeps_all and self._random.random() < 0.5:
+                os.pwrite(descriptor, before, offset)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._is_dead = True
+
+    def lock(self, path: Path) -> int:
+        """As `Files.lock`; never fails by itself."""
+        return self._keep(super().lock(path))
+
+    def open(self, path: Path, size: int, root: Path) -> int:
+        """As `Files.open`."""
+        fails = self._count()
+        descriptor = self._keep(super().open(path, size, root))
+        if fails:
+            self.close(descriptor)
+            raise _no_space()
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        """As `Files.close`; the dead have nothing to close."""
+        if descriptor in self._descriptors:
+            self._descriptors.discard(descriptor)
+            self._unsynced = [write for write in self._unsynced if write[0] != descriptor]
+            super().close(descriptor)
+
+    def write(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
+        """As `Files.write`; a failing write leaves half of its content."""
+        fails = self._count()
+        content = bytes(content)[: len(content) // 2] if fails and not self.is_late else bytes(content)
+        before = os.pread(descriptor, len(content), offset)
+        self._unsynced.append((descriptor, offset, before))
+        super().write(descriptor, content, offset)
+        if fails:
+            raise _no_space()
+
+    def sync(self, descriptor: int) -> None:
+        """Makes the writes to a file survive `cut_power`, unless it fails."""
+        if self._count():
+            raise _no_space()
+        self._unsynced = [write for write in self._unsynced if write[0] != descriptor]
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """As `Files.replace`; a late failure is one of syncing the folder."""
+        fails = self._count()
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_bytes(content)
+        if not fails or self.is_late:
+            temporary.replace(path)
+        if fails:
+            raise _no_space()
+
+    def remove(self, path: Path) -> None:
+        """As `Files.remove`."""
+        fails = self._count()
+        if not fails or self.is_late:
+            super().remove(path)
+        if fails:
+            raise _no_space()
+
+    def sync_tree(self, path: Path) -> None:
+        """Fails or does nothing."""
+        if self._count():
+            raise _no_space()
+
+    def sync_folder(self, path: Path) -> None:
+        """Takes no time, and is counted with the operation that it belongs to."""
+
+    def _keep(self, descriptor: int) -> int:
+        self._descriptors.add(descriptor)
+        return descriptor
+
+    def _count(self) -> bool:
+        if self._is_dead:
+            raise OSError(errno.EIO, "the process is dead")
+        self.n_operations += 1
+        if self.fail_at is None or self.n_operations < self.fail_at:
+            return False
+        return self.n_operations == self.fail_at or self.is_full
+
+
+def _no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class StoreContract:
@@ -54,6 +201,10 @@ class StoreContract:
         """A reader on this test's store."""
         raise TypeError("say how your store is opened")
 
+    def crash(self, writer: Any) -> None:
+        """Ends a writer as a dying process would: nothing is flushed, locks are free."""
+        raise TypeError("say how your store's writer dies")
+
     def test_committed_records_come_back(self) -> None:
         """Frames, sources, labels and events are what was staged."""
         writer = self.open_writer()
@@ -62,17 +213,34 @@ class StoreContract:
         reader = self.open_reader()
         candidates, labels = records(4)
         ids = [c.frame.frame_id for c in candidates]
-        assert reader.candidates(ids)[2].frame == candidates[2].frame
-        assert reader.candidates(ids)[2].source.trajectory == 2
-        found = reader.labels(ids, FAKE_LEVEL.level_id)
-        assert [label.energy for label in found] == [label.energy for label in labels]
-        np.testing.assert_array_equal(found[1].forces, labels[1].forces)
+        found = reader.candidates(ids[::-1])[::-1]
+        assert [c.frame for c in found] == [c.frame for c in candidates]
+        assert [c.source.trajectory for c in found] == [c.source.trajectory for c in candidates]
+        assert np.isnan(found[0].source.deviation)
+        found_labels = reader.labels(ids, FAKE_LEVEL.level_id)
+        assert [label.energy for label in found_labels] == [label.energy for label in labels]
+        np.testing.assert_array_equal(found_labels[1].forces, labels[1].forces)
+        assert reader.levels() == (FAKE_LEVEL,)
+        assert reader.labels(ids[:1], OTHER_LEVEL.level_id) == [None]
         assert len(reader.events()) == 8
-        assert reader.events(6)[0] == reader.events()[6]
+        assert reader.events(6) == reader.events()[6:]
+        assert reader.events(8) == []
         assert reader.verify().problems == []
 
+    def test_provenance_comes_back(self) -> None:
+        """Cost and host of a label; a host name of any length and alphabet."""
+        writer = self.open_writer()
+        candidates, labels = records(2)
+        costs = [LabelCost(1.5, 2.5, 11, 2, "node-7"), LabelCost(host="\N{GREEK SMALL LETTER ALPHA}" * 40)]
+        marked = [Label(x.frame_id, x.level_id, x.energy, x.forces, c) for x, c in zip(labels, costs, strict=True)]
+        writer.stage(events_of(candidates, marked), candidates, marked, [FAKE_LEVEL])
+        writer.commit()
+        found = writer.labels([c.frame.frame_id for c in candidates], FAKE_LEVEL.level_id)
+        assert found[0].cost == costs[0]
+        assert found[1].cost.host == "\N{GREEK SMALL LETTER ALPHA}" * 16
+
     def test_staged_records_are_invisible_until_committed(self) -> None:
-        """A crash before the commit leaves nothing behind."""
+        """Closing without a commit leaves nothing behind."""
         writer = self.open_writer()
         candidates, _ = records(2)
         writer.stage(candidates=candidates)
@@ -81,26 +249,84 @@ class StoreContract:
         writer.close()
         assert self.open_reader().head.lengths["frames"] == 0
 
+    def test_crash_keeps_what_was_committed_and_only_that(self) -> None:
+        """And the next writer can store again what was lost."""
+        writer = self.open_writer()
+        kept = fill(writer, 3, seed=1)
+        lost = stage(writer, 2, seed=2)
+        epoch = writer.epoch
+        self.crash(writer)
+        again = self.open_writer()
+        assert again.epoch == epoch + 1
+        assert again.head.lengths["labels"] == 3
+        fill(again, 2, seed=2)
+        again.close()
+        reader = self.open_reader()
+        assert [e.label_id for e in reader.events() if isinstance(e, LabelAccepted)] == [*kept, *lost]
+        assert reader.verify().problems == []
+
+    def test_commit_of_nothing_is_no_version(self) -> None:
+        """The sequence number counts commits that wrote something."""
+        writer = self.open_writer()
+        fill(writer, 1)
+        head = writer.head
+        assert writer.commit() == head
+        assert head.seq == 1
+
     def test_repeated_records_have_no_effect(self) -> None:
-        """Frames, labels and levels are stored once."""
+        """Frames, labels and levels are stored once, whether repeated at once, later or by a later writer."""
         writer = self.open_writer()
         fill(writer, 3)
         candidates, labels = records(3)
         writer.stage(candidates=candidates, labels=labels, levels=[FAKE_LEVEL])
         assert writer.n_staged == 0
         assert writer.commit().lengths["labels"] == 3
-
-    def test_label_without_frame_or_level_is_refused(self) -> None:
-        """And nothing of that call is staged."""
+        writer.close()
         writer = self.open_writer()
+        writer.stage(candidates=candidates * 2, labels=labels * 2, levels=[FAKE_LEVEL])
+        assert writer.n_staged == 0
+        more, more_labels = records(2, seed=7)
+        writer.stage(events_of(more, more_labels), more * 2, more_labels * 2)
+        lengths = writer.commit().lengths
+        assert (lengths["frames"], lengths["labels"], lengths["levels"]) == (5, 5, 1)
+        assert writer.verify().problems == []
+
+    def test_refused_records_leave_nothing_behind(self) -> None:
+        """A label without frame or level, of another shape, or not finite; rows given out later still fit."""
+        writer = self.open_writer()
+        fill(writer, 1, seed=9)
         candidates, labels = records(1)
-        for call in ({"labels": labels}, {"labels": labels, "candidates": candidates}):
+        good = labels[0]
+        odd = Label(good.frame_id, good.level_id, good.energy, good.forces[:2])
+        infinite = Label(good.frame_id, good.level_id, float("inf"), good.forces)
+        for call in (
+            {"labels": labels},
+            {"candidates": candidates, "labels": [Label(good.frame_id, OTHER_LEVEL.level_id, 0.0, good.forces)]},
+            {"candidates": candidates, "labels": [odd], "levels": [OTHER_LEVEL]},
+            {"candidates": candidates, "labels": [infinite]},
+        ):
             try:
-                writer.stage(**call)
-            except KeyError:
+                writer.stage(events=events_of(candidates, labels), **call)
+            except (KeyError, ValueError):
                 assert writer.n_staged == 0
             else:
-                raise AssertionError("a label without frame or level was taken")
+                raise AssertionError("a label that does not fit was taken")
+        fill(writer, 2, seed=0)
+        assert writer.verify().problems == []
+        assert writer.head.lengths["frames"] == 3
+        assert writer.head.lengths["levels"] == 1
+
+    def test_unknown_frame_is_a_key_error(self) -> None:
+        """So is one that is staged and not committed."""
+        writer = self.open_writer()
+        candidates, _ = records(1)
+        for _ in range(2):
+            try:
+                writer.candidates([candidates[0].frame.frame_id])
+            except KeyError:
+                writer.stage(candidates=candidates)
+            else:
+                raise AssertionError("a frame that is not committed was read")
 
     def test_old_versions_stay_what_they_were(self) -> None:
         """A dataset version is a prefix."""
@@ -113,27 +339,67 @@ class StoreContract:
         old = reader.snapshot(FAKE_LEVEL.level_id, first)
         new = reader.snapshot(FAKE_LEVEL.level_id)
         assert (old.n_frames, new.n_frames) == (3, 7)
+        assert (old.seq, new.seq) == (first, reader.head.seq)
         assert new.frame_ids[:3] == old.frame_ids
         np.testing.assert_array_equal(new.forces[: len(old.forces)], old.forces)
-        assert self.open_reader(first).snapshot(FAKE_LEVEL.level_id).n_frames == 3
-        try:
-            reader.snapshot(FAKE_LEVEL.level_id, reader.head.seq + 1)
-        except InputError:
-            return
-        raise AssertionError("a version of the future was read")
+        pinned = self.open_reader(first)
+        assert pinned.snapshot(FAKE_LEVEL.level_id).n_frames == 3
+        assert len(pinned.events()) == 6
+        assert pinned.verify().problems == []
+        assert reader.snapshot(FAKE_LEVEL.level_id, 0).n_frames == 0
+        for seq in (reader.head.seq + 1, -1):
+            try:
+                reader.snapshot(FAKE_LEVEL.level_id, seq)
+            except InputError:
+                continue
+            raise AssertionError("a version that does not exist was read")
+
+    def test_reader_stays_at_its_version_while_the_writer_goes_on(self) -> None:
+        """What a reader sees never changes under it."""
+        writer = self.open_writer()
+        fill(writer, 2, seed=1)
+        reader = self.open_reader()
+        fill(writer, 5, seed=2)
+        assert reader.snapshot(FAKE_LEVEL.level_id).n_frames == 2
+        assert len(reader.events()) == 4
+        assert reader.verify().problems == []
+        assert self.open_reader().snapshot(FAKE_LEVEL.level_id).n_frames == 7
 
     def test_snapshot_holds_only_its_level_and_keeps_ragged_forces(self) -> None:
-        """Frames of different sizes keep their own atoms."""
+        """Frames of different sizes, labelled in another order and at two levels, keep their own atoms."""
         writer = self.open_writer()
-        mixed: Sequence[Candidate] = [*fake_candidates(2, seed=3, n_atoms=2), *fake_candidates(2, seed=4, n_atoms=5)]
+        mixed = [*fake_candidates(2, seed=3, n_atoms=2), *fake_candidates(2, seed=4, n_atoms=5)]
         labels = [label for c in mixed if isinstance(label := FakeLabeler().label(c.frame), Label)]
-        writer.stage(candidates=mixed, labels=[labels[i] for i in (3, 0, 2)], levels=[FAKE_LEVEL])
+        others = [Label(x.frame_id, OTHER_LEVEL.level_id, -x.energy, 2 * x.forces) for x in labels]
+        given = [labels[3], others[1], labels[0], others[3], labels[2]]
+        writer.stage(events_of(mixed, given), mixed, given, [FAKE_LEVEL, OTHER_LEVEL])
         writer.commit()
         snapshot = writer.snapshot(FAKE_LEVEL.level_id)
         assert snapshot.n_atoms.tolist() == [5, 2, 5]
         assert snapshot.frame(1) == mixed[0].frame
         np.testing.assert_array_equal(snapshot.forces[5:7], labels[0].forces)
+        other = writer.snapshot(OTHER_LEVEL.level_id)
+        assert [label_id_of(f, OTHER_LEVEL.level_id) for f in other.frame_ids] == [others[i].label_id for i in (1, 3)]
+        np.testing.assert_array_equal(other.forces, np.concatenate([others[1].forces, others[3].forces]))
         assert writer.snapshot("00" * 16).n_frames == 0
+        assert writer.verify().problems == []
+
+    def test_staging_while_a_commit_runs_loses_nothing(self) -> None:
+        """`stage` and `commit` run in two threads; records keep their order."""
+        writer = self.open_writer()
+        label_ids = []
+        with ThreadPoolExecutor(1) as pool:
+            for seed in range(30):
+                label_ids += stage(writer, 2, seed=seed, n_atoms=1 + seed % 4)
+                if seed % 3 == 0:
+                    commit = pool.submit(writer.commit)
+            commit.result()
+        writer.commit()
+        assert writer.n_staged == 0
+        assert [e.label_id for e in writer.events() if isinstance(e, LabelAccepted)] == label_ids
+        snapshot = writer.snapshot(FAKE_LEVEL.level_id)
+        assert [label_id_of(f, FAKE_LEVEL.level_id) for f in snapshot.frame_ids] == label_ids
+        assert writer.verify().problems == []
 
     def test_later_writer_has_a_later_epoch_and_fences_the_earlier(self) -> None:
         """Or is refused while the earlier one lives."""

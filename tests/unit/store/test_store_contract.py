@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from alsys.store import memory
 from alsys.store import zarr as zarr_store
-from alsys.store.columns import ColumnReader, ColumnWriter
+from alsys.store.columns import ColumnReader
+from alsys.store.files import Files
+from alsys.store.writer import ColumnWriter
 from alsys.testing.stores import StoreContract
 
 
@@ -22,8 +24,21 @@ class TestMemoryStore(StoreContract):
         return memory.open_writer(self.disk)
 
     def open_reader(self, seq: int | None = None) -> ColumnReader:
-        reader = memory.open_reader(self.disk)
-        return reader if seq is None else ColumnReader(self.disk, type(reader.head)(seq, 1, reader.lengths_at(seq)))
+        return memory.open_reader(self.disk, seq)
+
+    def crash(self, writer: ColumnWriter) -> None:
+        del writer
+
+
+class MortalFiles(Files):
+    """Real files of a process that can die."""
+
+    def lock(self, path: Path) -> int:
+        self._lock = super().lock(path)
+        return self._lock
+
+    def die(self) -> None:
+        os.close(self._lock)  # as the kernel does
 
 
 class TestZarrStore(StoreContract):
@@ -32,27 +47,12 @@ class TestZarrStore(StoreContract):
         self.path = tmp_path / "store.zarr"
 
     def open_writer(self) -> ColumnWriter:
-        return zarr_store.open_writer(self.path)
+        self.files = MortalFiles()
+        return zarr_store.open_writer(self.path, files=self.files)
 
     def open_reader(self, seq: int | None = None) -> ColumnReader:
         return zarr_store.open_reader(self.path, seq)
 
-
-def test_closed_store_reads_with_plain_zarr_and_xarray(tmp_path: Path) -> None:
-    import xarray
-    import zarr
-
-    from alsys.testing.stores import fill
-
-    writer = zarr_store.open_writer(tmp_path / "s")
-    fill(writer, 5)
-    writer.close()
-    group = zarr.open_group(tmp_path / "s", mode="r")
-    assert group["frames/n_atoms"].shape == (5,)
-    assert group["labels/energy"].shape == (5,)
-    assert np.isfinite(group["labels/energy"][:]).all()
-    data = xarray.open_zarr(tmp_path / "s", group="labels", consolidated=False)
-    assert data["energy"].attrs["units"] == "eV"
-    assert data.sizes["labels"] == 5
-    frames = xarray.open_zarr(tmp_path / "s", group="frames", consolidated=False)
-    assert frames["cell"].dims == ("frames", "vector", "xyz")
+    def crash(self, writer: ColumnWriter) -> None:
+        del writer
+        self.files.die()

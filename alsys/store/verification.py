@@ -1,0 +1,126 @@
+"""What `verify` checks: columns against HEAD, identities against contents, the log against the columns.
+
+Every check states what is wrong in one line and lets the next one run where it can. Reads everything.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alsys.errors import AlsysError
+from alsys.events import LabelAccepted
+from alsys.frames import ARMS
+from alsys.labels import LevelOfTheory, label_id_of
+from alsys.store.base import VerifyReport
+from alsys.store.encoding import to_hex
+from alsys.store.schema import AXES, COMMITS
+
+if TYPE_CHECKING:
+    from alsys.store.columns import ColumnReader
+
+MAX_PROBLEMS = 20
+
+
+def verify_columns(reader: ColumnReader) -> VerifyReport:
+    """Checks everything up to the reader's HEAD; a problem of one part does not hide those of another."""
+    lengths = reader.head.lengths
+    report = VerifyReport(
+        head_seq=reader.head.seq,
+        n_frames=lengths["frames"],
+        n_labels=lengths["labels"],
+        n_events=lengths["events"],
+    )
+    for check in (_check_commits, _check_texts, _check_frames, _check_labels, _check_log):
+        try:
+            check(reader, report)
+        except (AlsysError, OSError, ValueError, KeyError, IndexError) as error:
+            report.problems.append(f"{check.__name__.removeprefix('_check_')}: {type(error).__name__}: {error}")
+    return report
+
+
+def shorten(report: VerifyReport) -> VerifyReport:
+    """Keeps the first problems and counts the others."""
+    n_more = len(report.problems) - MAX_PROBLEMS
+    if n_more > 0:
+        report.problems[MAX_PROBLEMS:] = [f"and {n_more} more"]
+    return report
+
+
+def _check_commits(reader: ColumnReader, report: VerifyReport) -> None:
+    if not reader.head.seq:
+        return
+    history = reader.read(COMMITS.path, 0, reader.head.seq)
+    if (np.diff(history, axis=0, prepend=0) < 0).any():
+        report.problems.append("commits: a length shrinks")
+    if history[-1].tolist() != [reader.head.lengths[axis] for axis in AXES]:
+        report.problems.append("commits: the last row is not HEAD")
+
+
+def _check_texts(reader: ColumnReader, report: VerifyReport) -> None:
+    lengths = reader.head.lengths
+    for group, axis in (("events", "event_bytes"), ("levels", "level_bytes"), ("names", "name_bytes")):
+        ends = reader.column(f"{group}/end")
+        if (np.diff(ends, prepend=0) < 0).any() or (int(ends[-1]) if ends.size else 0) != lengths[axis]:
+            report.problems.append(f"{group}: ends do not fit the {lengths[axis]} bytes")
+    for row, level_id in enumerate(to_hex(reader.column("levels/level_id"))):
+        found = LevelOfTheory(json.loads(reader.texts("levels", row)[0])).level_id
+        if found != level_id:
+            report.problems.append(f"level {level_id}: the specification has identity {found}")
+
+
+def _check_frames(reader: ColumnReader, report: VerifyReport) -> None:
+    lengths = reader.head.lengths
+    n_atoms = reader.column("frames/n_atoms").astype(np.int64)
+    if (n_atoms < 1).any() or int(n_atoms.sum()) != lengths["atoms"]:
+        report.problems.append(f"atoms: {lengths['atoms']} rows, frames say {int(n_atoms.sum())}")
+        return
+    for name, size in (("system", lengths["names"]), ("method", lengths["names"]), ("arm", len(ARMS))):
+        codes = reader.column(f"frames/{name}")
+        if ((codes < 0) | (codes >= size)).any():
+            report.problems.append(f"frames: {name} is out of range")
+            return
+    frame_ids = to_hex(reader.column("frames/frame_id"))
+    if len(set(frame_ids)) != len(frame_ids):
+        report.problems.append("frames: an identity stands twice")
+        return
+    for frame_id, candidate in zip(frame_ids, reader.candidates(frame_ids), strict=True):
+        if candidate.frame.frame_id != frame_id:
+            report.problems.append(f"frame {frame_id}: the content has identity {candidate.frame.frame_id}")
+
+
+def _check_labels(reader: ColumnReader, report: VerifyReport) -> None:
+    lengths = reader.head.lengths
+    label_ids = to_hex(reader.column("labels/label_id"))
+    report.duplicate_labels = len(label_ids) - len(set(label_ids))
+    if report.duplicate_labels:
+        report.problems.append(f"labels: {report.duplicate_labels} duplicates")
+    if not np.isfinite(reader.column("labels/energy")).all():
+        report.problems.append("labels: an energy is not finite")
+    if not np.isfinite(reader.column("labels/forces")).all():
+        report.problems.append("labels: a force is not finite")
+    frame_of, level_of = reader.column("labels/frame"), reader.column("labels/level")
+    if ((frame_of < 0) | (frame_of >= lengths["frames"])).any():
+        report.problems.append("labels: a label has no frame")
+        return
+    if ((level_of < 0) | (level_of >= lengths["levels"])).any():
+        report.problems.append("labels: a label has no level of theory")
+        return
+    n_forces = int(reader.column("frames/n_atoms").astype(np.int64)[frame_of].sum())
+    if n_forces != lengths["label_atoms"]:
+        report.problems.append(f"labels: {lengths['label_atoms']} rows of forces, frames say {n_forces}")
+    frame_ids, level_ids = to_hex(reader.column("frames/frame_id")), to_hex(reader.column("levels/level_id"))
+    for label_id, frame, level in zip(label_ids, frame_of.tolist(), level_of.tolist(), strict=True):
+        if label_id != label_id_of(frame_ids[frame], level_ids[level]):
+            report.problems.append(f"label {label_id}: identity does not fit frame and level")
+
+
+def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
+    accepted = [event.label_id for event in reader.events() if isinstance(event, LabelAccepted)]
+    if len(set(accepted)) != len(accepted):
+        report.problems.append("events: a label is accepted twice")
+    odd = set(accepted) ^ set(to_hex(reader.column("labels/label_id")))
+    if odd:
+        report.problems.append(f"events: {len(odd)} labels differ between log and arrays")

@@ -1,0 +1,177 @@
+"""The Zarr store as other programs see it: plain zarr, xarray, and a writer that is still at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+
+from alsys.errors import InputError
+from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH
+from alsys.store.zarr import open_reader, open_writer
+from alsys.testing.fakes import FAKE_LEVEL
+from alsys.testing.stores import UnreliableFiles, fill, stage
+
+GROUPS = sorted({spec.path.partition("/")[0] for spec in ALL_ARRAYS})
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("closed") / "store.zarr"
+    writer = open_writer(path)
+    fill(writer, 5)
+    writer.close()
+    return path
+
+
+def test_closed_store_reads_with_plain_zarr(closed: Path) -> None:
+    snapshot = open_reader(closed).snapshot(FAKE_LEVEL.level_id)
+    group = zarr.open_group(closed, mode="r")
+    assert group["frames/n_atoms"].shape == (5,)
+    np.testing.assert_array_equal(group["labels/energy"][:], snapshot.energy)
+    np.testing.assert_array_equal(group["labels/forces"][:], snapshot.forces)
+    np.testing.assert_array_equal(group["atoms/positions"][:], snapshot.positions)
+    assert group["commits/lengths"].shape == (1, len(AXES))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_closed_store_opens_with_xarray(closed: Path, group: str) -> None:
+    data = xarray.open_zarr(closed, group=group, consolidated=False)
+    for name, array in data.items():
+        spec = BY_PATH[f"{group}/{name}"]
+        assert array.dims == spec.dimension_names
+        assert array.attrs.get("units", "") == spec.unit
+        assert array.attrs["long_name"] == spec.doc
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_store_at_work_opens_with_xarray(tmp_path: Path, group: str) -> None:
+    """All arrays of an axis are equally long at any time; HEAD says how many rows count."""
+    writer = open_writer(tmp_path / "s", files=UnreliableFiles())
+    fill(writer, 5)
+    n = writer.head.lengths["frames"]
+    data = xarray.open_zarr(tmp_path / "s", group=group, consolidated=False)
+    assert all(array.sizes[array.dims[0]] % AXIS_ROWS[str(array.dims[0])] == 0 for array in data.values())
+    if group == "frames":
+        assert data["n_atoms"][:n].values.tolist() == [3] * n
+    writer.close()
+
+
+def test_chunks_are_whole_plain_arrays(closed: Path) -> None:
+    """A chunk file has the size that its metadata say, from the first row on."""
+    for spec in ALL_ARRAYS:
+        chunks = [file for file in (closed / spec.path / "c").rglob("*") if file.is_file()]
+        assert [file.stat().st_size for file in chunks] == [spec.chunk_rows * spec.row_bytes]
+        assert AXIS_ROWS[spec.axis] % spec.chunk_rows == 0
+
+
+def test_rows_across_chunks_come_back(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "s")
+    for seed in range(3):
+        stage(writer, 30, seed=seed, n_atoms=150)
+        writer.commit()
+    assert len(list((tmp_path / "s/atoms/positions/c").iterdir())) > 2
+    writer.close()
+    reader = open_reader(tmp_path / "s")
+    assert reader.snapshot(FAKE_LEVEL.level_id).n_frames == 90
+    assert reader.verify().problems == []
+    group = zarr.open_group(tmp_path / "s", mode="r")
+    np.testing.assert_array_equal(group["atoms/positions"][:], reader.snapshot(FAKE_LEVEL.level_id).positions)
+
+
+def test_chunk_that_was_cut_short_is_made_whole(tmp_path: Path) -> None:
+    """A process may die between making a chunk file and giving it its size."""
+    writer = open_writer(tmp_path / "s")
+    chunk = tmp_path / "s" / "labels" / "energy" / "c" / "0"
+    chunk.parent.mkdir()
+    chunk.touch()
+    fill(writer, 1)
+    writer.close()
+    spec = BY_PATH["labels/energy"]
+    assert chunk.stat().st_size == spec.chunk_rows * spec.row_bytes
+    assert zarr.open_group(tmp_path / "s", mode="r")["labels/energy"].shape == (1,)
+
+
+def test_reopening_changes_nothing_but_the_epoch(closed: Path, tmp_path: Path) -> None:
+    before = open_reader(closed).head
+    writer = open_writer(closed)
+    assert (writer.head.seq, writer.head.lengths) == (before.seq, before.lengths)
+    assert writer.epoch == before.epoch + 1
+    writer.close()
+    assert zarr.open_group(closed, mode="r")["labels/energy"].shape == (5,)
+
+
+def damage(path: Path, array: str, at: int, content: bytes) -> None:
+    spec = BY_PATH[array]
+    with path.joinpath(array, "c", "0", *("0" for _ in spec.row_shape)).open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    ("array", "at", "content", "problem"),
+    [
+        ("atoms/positions", 3, b"\x55", "the content has identity"),
+        ("frames/frame_id", 0, b"\0" * 16, "the content has identity"),
+        ("frames/frame_id", 0, None, "an identity stands twice"),
+        ("frames/n_atoms", 0, b"\4", "atoms: 15 rows"),
+        ("frames/system", 0, b"\xff\xff\xff\xff", "system is out of range"),
+        ("frames/arm", 0, b"\7", "arm is out of range"),
+        ("labels/frame", 0, b"\1", "identity does not fit"),
+        ("labels/frame", 0, b"\x63", "a label has no frame"),
+        ("labels/level", 0, b"\x01", "has no level of theory"),
+        ("labels/label_id", 0, b"\0" * 16, "differ between log and arrays"),
+        ("labels/label_id", 0, None, "1 duplicates"),
+        ("labels/energy", 0, np.array(np.nan).tobytes(), "an energy is not finite"),
+        ("labels/forces", 8, np.array(np.inf).tobytes(), "a force is not finite"),
+        ("levels/bytes", 2, b"E", "the specification has identity"),
+        ("events/bytes", 0, b"x", "event log: cannot read"),
+        ("events/end", 0, b"\xff\xff", "ends do not fit"),
+        ("commits/lengths", 0, b"\x01", "the last row is not HEAD"),
+    ],
+)
+def test_damage_is_found_and_named(tmp_path: Path, array: str, at: int, content: bytes | None, problem: str) -> None:
+    path = tmp_path / "s"
+    writer = open_writer(path, files=UnreliableFiles())
+    fill(writer, 5)
+    if content is None:
+        content = writer.read(array, 1, 2).tobytes()
+    damage(path, array, at, content)
+    report = open_reader(path).verify()
+    writer.close()
+    assert not report.is_ok
+    assert any(problem in line for line in report.problems), report.problems
+
+
+def test_missing_array_and_missing_chunk_are_found(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "s")
+    fill(writer, 2)
+    writer.close()
+    (tmp_path / "s/frames/step/c/0").unlink()
+    (tmp_path / "s/labels/wall_s/zarr.json").unlink()
+    problems = open_reader(tmp_path / "s").verify().problems
+    assert any("frames/step: chunk 0 is missing" in line for line in problems)
+    assert any("labels/wall_s" in line for line in problems)
+
+
+def test_what_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    for path in (tmp_path / "none", tmp_path / "photos", tmp_path / "file"):
+        with pytest.raises(InputError, match="is not an alsys store") as caught:
+            open_reader(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"holds 'cat\.jpg'"):
+        open_writer(tmp_path / "photos")
+    assert [entry.name for entry in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+    with pytest.raises(InputError, match="cannot hold a store"):
+        open_writer(tmp_path / "file")
+
+
+def test_version_that_does_not_exist_names_the_store(closed: Path) -> None:
+    with pytest.raises(InputError, match=r"store\.zarr: seq: no such dataset version"):
+        open_reader(closed, 99)
