@@ -387,5 +387,5 @@ def decode(line: bytes) -> Event:
         if "failure" in record:
             record["failure"] = FailureKind(record["failure"])
         return cls(**record)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreCorrupt(f"event log: cannot read {line[:200]!r}: {error}") from error

@@ -42,14 +42,13 @@ class WorkerSpec:
 
     Attributes:
         build: Makes the worker inside its process.
-        cpus: Ray CPUs; likewise `gpus` and custom `resources`.
+        cpus: Ray CPUs; likewise custom `resources`.
         threads: Threads it may use.
     """
 
     role: Role
     build: Callable[[], Labeler | Explorer | Trainer]
     cpus: float = 1.0
-    gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
 
@@ -59,7 +58,6 @@ def start_actor(name: str, spec: WorkerSpec) -> Any:
     actor_class: Any = ray.remote(SHELLS[spec.role])
     return actor_class.options(
         num_cpus=spec.cpus,
-        num_gpus=spec.gpus,
         resources=dict(spec.resources) or None,
         max_restarts=0,
         max_task_retries=0,
@@ -75,7 +73,6 @@ def worker_specs(config: CampaignConfig, systems: Mapping[str, Frame]) -> dict[s
             Role.LABELER,
             partial(_build_labeler, config),
             labeling.cpus,
-            labeling.gpus,
             labeling.resources,
             label_threads,
         )
@@ -86,7 +83,6 @@ def worker_specs(config: CampaignConfig, systems: Mapping[str, Frame]) -> dict[s
             Role.EXPLORER,
             partial(_build_explorer, config, dict(systems), config.seed * 1000 + i),
             exploration.cpus,
-            exploration.gpus,
             exploration.resources,
             exploration.threads,
         )
@@ -94,7 +90,6 @@ def worker_specs(config: CampaignConfig, systems: Mapping[str, Frame]) -> dict[s
         Role.TRAINER,
         partial(_build_trainer, config),
         training.cpus,
-        training.gpus,
         training.resources,
         training.threads,
     )

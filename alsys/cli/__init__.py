@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AlsysError as error:
         if args.debug:
             raise
-        print(f"alsys: {error}", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"alsys: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

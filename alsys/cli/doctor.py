@@ -22,7 +22,7 @@ import psutil
 from alsys.config.schema import CampaignConfig
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
-OPTIONAL = ("pyscf-dispersion", "gpu4pyscf-cuda12x", "xarray")
+OPTIONAL = ("pyscf-dispersion", "xarray")
 MIN_FREE_GB = 2.0
 
 
@@ -92,7 +92,7 @@ def _gpu() -> Check:
         return Check("gpu", None, "torch is missing")
     if not torch.cuda.is_available():
         return Check("gpu", None, "none; everything runs on the CPU")
-    return Check("gpu", True, torch.cuda.get_device_name(0))
+    return Check("gpu", None, f"{torch.cuda.get_device_name(0)}; not used by this version")
 
 
 def _fsync_ms() -> float:

@@ -91,6 +91,10 @@ def check(config: CampaignConfig, source: str) -> Plan:
         labeler = build_labeler(config.labeling)
         level = labeler.level
         labeler.close()
+        if config.tracking.enabled:
+            from alsys.tracking.server import resolve_uri
+
+            resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
     return Plan(config, source, directory, systems, level)

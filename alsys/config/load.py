@@ -94,7 +94,9 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
         return InputError("unknown key", source=source, field=field, value=problem["input"], remedy=remedy)
     if kind == "missing":
         return InputError("is required", source=source, field=field, remedy="see `alsys config schema`")
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
+    if kind == "union_tag_not_found":
+        return InputError("is required", source=source, field=f"{field}.kind", remedy="see `alsys config schema`")
+    if kind == "union_tag_invalid":
         context = problem.get("ctx", {})
         expected = context.get("expected_tags", "")
         value = context.get("tag", problem["input"])

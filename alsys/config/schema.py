@@ -54,7 +54,6 @@ class LabelingBase(Section):
         0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
     )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
-    gpus: float = operational(0.0, ge=0, description="Ray GPUs of one labeler.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
 
 
@@ -127,7 +126,6 @@ class TrainingConfig(Section):
     """How the committee is refitted."""
 
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of the trainer.")
-    gpus: float = operational(0.0, ge=0, description="Ray GPUs of the trainer.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
@@ -162,7 +160,6 @@ class ExplorationConfig(Section):
 
     workers: int = operational(1, ge=1, le=4096, description="Explorers.")
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
-    gpus: float = operational(0.0, ge=0, description="Ray GPUs of one explorer.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     threads: int = operational(1, ge=1, le=256)
     walkers: int = Field(8, ge=1, le=100_000, description="Walkers of one explorer.")

@@ -53,6 +53,8 @@ def refused(folder: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[
         ({"systems": [{"name": "m", "smiles": "[NH4+]"}]}, ["systems[0].smiles", "set charge: 1"]),
         ({"systems": [{"name": "m", "file": "none.xyz"}]}, ["systems[0].file", "does not exist"]),
         ({"model": {"kind": "nequip", "r_max": "far"}}, ["model.r_max", "far"]),
+        ({"labeling": {"xc": "pbe"}}, ["labeling.kind", "is required"]),
+        ({"tracking": {"uri": "nowhere"}}, ["tracking.uri", "nowhere", "sqlite:///mlflow.db"]),
         ({"name": "no spaces"}, ["name", "no spaces"]),
     ],
 )  # fmt: skip

@@ -100,6 +100,15 @@ def test_random_arm_gets_its_share() -> None:
     assert abs(campaign.ledger.accepted[Arm.RANDOM] - 50) <= 4
 
 
+def test_walkers_never_start_from_the_test_set() -> None:
+    campaign = Campaign(n_labels=100, random_share=0.4)
+    campaign.run()
+    ledger = campaign.ledger
+    assert ledger.accepted[Arm.RANDOM] > 20
+    assert len(ledger.labelled) == ledger.n_train
+    assert all(ledger.frames[frame_id].arm is not Arm.RANDOM for frame_id in ledger.labelled)
+
+
 def test_log_folds_to_the_state_of_the_campaign_that_wrote_it() -> None:
     campaign = Campaign()
     campaign.run()
