@@ -91,7 +91,7 @@ def test_killed_driver_in_process(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "n_labels", "longest_s"), [("toy.yaml", 100, 25.0), ("xtb.yaml", 60, 60.0)])
+@pytest.mark.parametrize(("config", "n_labels", "longest_s"), [("toy.yaml", 100, 25.0), ("xtb.yaml", 60, 35.0)])
 def test_driver_killed_ten_times(tmp_path: Path, config: str, n_labels: int, longest_s: float) -> None:
     rng = random.Random(7)
     driver = Driver(
@@ -106,7 +106,7 @@ def test_driver_killed_ten_times(tmp_path: Path, config: str, n_labels: int, lon
     driver.start()
     driver.finish(400)
     driver.check(n_labels)
-    print(f"{kills} kills")  # noqa: T201
+    assert kills == 10, "the campaign ended before it was killed ten times"
 
 
 @pytest.mark.ray
