@@ -1,8 +1,13 @@
-"""From a system in the config to its start structure: SMILES, file, or a molecule of ASE's g2 collection."""
+"""From a system in the config to its start structure: SMILES, file, or a molecule of ASE's g2 collection.
+
+Everything that a user can get wrong here is an `InputError` that names field, value and remedy. Whether charge and
+multiplicity suit the electrons is the labeler's check, since it depends on the method.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 import ase.io
@@ -10,12 +15,13 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.collections import g2
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
+from numpy.typing import NDArray
 
 from alsys.config.schema import SystemConfig
 from alsys.errors import InputError
-from alsys.exploration.geometry import pair_ratios
-from alsys.frames import Frame
+from alsys.exploration.geometry import nearest_pair
+from alsys.frames import FloatArray, Frame
 
 FORMATS = {
     ".xyz": "extxyz",
@@ -28,9 +34,11 @@ FORMATS = {
     ".vasp": "vasp",
     ".poscar": "vasp",
 }
-"""ASE formats by file ending; none of them executes code."""
+"""ASE formats by file ending, or by name for a file without one; none of them executes code."""
 FUSED = 0.3
+"""Share of the covalent sum below which two atoms stand on top of each other."""
 SEED = 61453
+"""Of RDKit's conformers, so that a SMILES always gives the same structure."""
 
 
 def build_frame(system: SystemConfig, base: Path) -> Frame:
@@ -56,11 +64,11 @@ def build_frame(system: SystemConfig, base: Path) -> Frame:
         raise InputError(f"atom {row} has a position that is not a number", field=field, value=value)
     if (np.asarray(atoms.numbers) < 1).any():
         raise InputError("holds an unknown element", field=field, value=value, remedy="use element symbols")
-    pbc = np.asarray(atoms.pbc)
+    cell, pbc = _periodicity(atoms, field, value)
     frame = Frame(
         numbers=np.asarray(atoms.numbers),
         positions=positions,
-        cell=np.asarray(atoms.cell) if pbc.any() else np.zeros((3, 3)),
+        cell=cell,
         pbc=pbc,
         charge=system.charge,
         multiplicity=system.multiplicity,
@@ -69,20 +77,31 @@ def build_frame(system: SystemConfig, base: Path) -> Frame:
     return frame
 
 
+def _periodicity(atoms: Atoms, field: str, value: object) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Cell and periodic directions; a molecule has no cell, whatever its file says."""
+    cell, pbc = np.array(atoms.cell, dtype=np.float64), np.array(atoms.pbc, dtype=np.bool_)
+    if np.array_equal(cell, np.eye(3)):
+        pbc[:] = False  # the PDB format's placeholder for "not a crystal"
+    if not pbc.any():
+        return np.zeros((3, 3)), pbc
+    lengths = np.linalg.norm(cell, axis=1)
+    if not np.isfinite(cell).all() or (lengths < 1e-3).any() or abs(np.linalg.det(cell)) < 1e-3 * lengths.prod():
+        raise InputError("is periodic but its cell has no volume", field=field, value=value, remedy="correct the cell")
+    return cell, pbc
+
+
 def _check_contacts(frame: Frame, field: str, value: object) -> None:
-    if frame.n_atoms < 2:
+    i, j, ratio = nearest_pair(frame, FUSED)
+    if ratio >= FUSED:
         return
-    i, j, ratio = pair_ratios(frame.numbers, frame.positions)
-    k = int(np.argmin(ratio))
-    if ratio[k] < FUSED:
-        first, second = (f"{a} ({chemical_symbols[frame.numbers[a]]})" for a in (i[k], j[k]))
-        distance = float(np.linalg.norm(frame.positions[i[k]] - frame.positions[j[k]]))
-        raise InputError(
-            f"atoms {first} and {second} are on top of each other, {distance:.3f} Angstrom apart",
-            field=field,
-            value=value,
-            remedy="correct the structure",
-        )
+    first, second = (f"{a} ({chemical_symbols[frame.numbers[a]]})" for a in (i, j))
+    distance = ratio * float(covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
+    raise InputError(
+        f"atoms {first} and {second} are on top of each other, {distance:.3f} Angstrom apart",
+        field=field,
+        value=value,
+        remedy="correct the structure",
+    )
 
 
 def _from_smiles(smiles: str, charge: int) -> Atoms:
@@ -102,7 +121,10 @@ def _from_smiles(smiles: str, charge: int) -> Atoms:
             remedy=f"set charge: {formal}",
         )
     full = Chem.AddHs(parsed)
-    if rdDistGeom.EmbedMolecule(full, randomSeed=SEED) != 0:
+    if (
+        rdDistGeom.EmbedMolecule(full, randomSeed=SEED) != 0
+        and rdDistGeom.EmbedMolecule(full, randomSeed=SEED, useRandomCoords=True) != 0
+    ):
         raise InputError("has no 3D structure that RDKit can find", field="smiles", value=smiles, remedy="use `file`")
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
         rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=2000)
@@ -114,15 +136,17 @@ def _from_file(path: Path) -> Atoms:
     ending = path.suffix.lower() or f".{path.name.lower()}"
     form = FORMATS.get(ending)
     if form is None:
-        known = ", ".join(end for end, name in FORMATS.items() if name)
+        known = ", ".join(FORMATS)
         raise InputError("is of a format that is not read", field="file", value=str(path), remedy=f"use {known}")
     try:
         atoms = ase.io.read(path, index=0, format=form)
     except FileNotFoundError:
         raise InputError("does not exist", field="file", value=str(path)) from None
-    except KeyError as error:
-        raise InputError(f"holds an unknown element {error}", field="file", value=str(path)) from error
     except Exception as error:  # ASE's readers raise whatever a broken file leads them to
+        if isinstance(error, KeyError) and re.fullmatch(r"[A-Za-z]{1,3}", str(error.args[0])):
+            raise InputError(
+                f"holds an unknown element {error}", field="file", value=str(path), remedy="use element symbols"
+            ) from error
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error
     if not isinstance(atoms, Atoms) or len(atoms) == 0:

@@ -1,52 +1,38 @@
 """Walkers in one batch under a committee's mean force, stopped by what the committee does not know.
 
-A walker starts from a trusted frame with Maxwell velocities. Where its force deviation first crosses the lower edge of
-the trust band it yields a candidate, then at most one every `spacing_steps` while it stays in the band. Above the upper
-edge, or where the geometry stops making sense, it ends and starts again elsewhere; the wreck is never proposed. A walk
-that begins above the band (a young model) yields its frame where that is physically sound, once it has moved. Frames of
-the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of them.
+A walker starts from a trusted frame with Maxwell velocities, and its first candidate comes no sooner than half a
+spacing later, since nearer frames only repeat that one. Then it yields the frame where its force deviation crosses the
+lower edge of the trust band, and at most one every `spacing_steps` while it stays above that edge. Above the upper
+edge the walk ends: the frame proposed is the last one in the band or, for a walk that jumps over the band or begins
+above it (a young model), the first one above. Where the geometry stops making sense the walk ends at once and nothing
+is proposed.
+
+Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
+them; no frame within a spacing of one of them on the same trajectory is proposed for training. With the strategy
+`random`, walkers move and stop alike, and every spacing of every walker yields a candidate, of which a random choice
+is returned. A chunk is decided by the seed, the order and the number of chunks before it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from ase.data import atomic_masses
+from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.exploration.geometry import BONDED, BROKEN, pair_ratios
-from alsys.exploration.integrators import Langevin, kinetic_temperature
+from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import select
+from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
-from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch
+from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 
-RESTART_TRIES = 8
-
-
-@dataclass(slots=True)
-class Walker:
-    """One trajectory.
-
-    Attributes:
-        system: Name of its system.
-        start: The system's structure, which says what is bonded.
-        temperature: K.
-        trajectory: Identity of the trajectory since the last restart.
-        step: Steps on it.
-        last_candidate: Step of its last candidate; None before the first.
-    """
-
-    system: str
-    start: Frame
-    temperature: float
-    trajectory: int = 0
-    step: int = 0
-    last_candidate: int | None = None
+RESCORE_BATCH = 64
+"""Frames that are scored at once."""
 
 
 class WalkerExplorer:
@@ -66,62 +52,50 @@ class WalkerExplorer:
         seed: int,
         build: Callable[[CommitteeState], Committee] | None = None,
     ) -> None:
-        self._settings = config.exploration
+        self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
         self._systems = dict(systems)
-        self._build = build or (lambda state: build_committee(state, threads=self._settings.threads))
-        self._rng = np.random.default_rng([seed, 2])
+        self._build = build or (lambda state: build_committee(state, threads=settings.threads))
+        self._seed = seed
+        self._n_chunks = 0
         self._committee: Committee | None = None
         self._seeds: dict[str, list[Frame]] = {name: [frame] for name, frame in systems.items()}
-        names, temperatures = list(systems), self._settings.temperatures
-        self._walkers = [
-            Walker(
-                names[i % len(names)], systems[names[i % len(names)]], temperatures[i // len(names) % len(temperatures)]
-            )
-            for i in range(self._settings.walkers)
-        ]
-        self._numbers = np.concatenate([w.start.numbers for w in self._walkers])
-        self._n_atoms = np.array([w.start.n_atoms for w in self._walkers], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self._n_atoms)[:-1]])
-        self._masses = atomic_masses[self._numbers]
-        self._dynamics = Langevin(
-            self._masses,
-            np.repeat([w.temperature for w in self._walkers], self._n_atoms),
-            self._settings.timestep,
-            self._settings.friction,
+        names, temperatures = list(systems), settings.temperatures
+        chosen = [names[i % len(names)] for i in range(settings.walkers)]
+        self._walkers = Walkers(
+            chosen,
+            [systems[name] for name in chosen],
+            [temperatures[i // len(names) % len(temperatures)] for i in range(settings.walkers)],
+            settings,
         )
-        self._pairs = [_Contacts(w.start) for w in self._walkers]
-        self._cell = np.stack([w.start.cell for w in self._walkers])
-        self._pbc = np.stack([w.start.pbc for w in self._walkers])
-        self._positions: FloatArray = np.zeros((len(self._numbers), 3))
-        self._velocities: FloatArray = np.zeros_like(self._positions)
-        self._prediction: CommitteePrediction | None = None
         self._next_trajectory = 0
-        self._is_placed = False
+        self._rng = np.random.default_rng(seed)
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""
         started = time.perf_counter()
-        self._next_trajectory = order.trajectory_base
-        if order.state is not None:
-            if self._committee is None:
-                self._committee = self._build(order.state)
-            else:
-                self._committee.load(order.state)
-            self._prediction = None
+        if order.state is not None and self._committee is not None:
+            self._committee.load(order.state)
+        elif order.state is not None:
+            self._committee = self._build(order.state)
         if self._committee is None:
             raise RuntimeError("the first order needs weights")
-        for name, frame in order.seeds:
-            if name in self._seeds:
-                self._seeds[name] = [*self._seeds[name][-255:], frame]
-        if not self._is_placed:
+        self._rng = np.random.default_rng([self._seed, order.trajectory_base, self._n_chunks])
+        self._next_trajectory = order.trajectory_base
+        self._take_seeds(order.seeds)
+        if self._n_chunks == 0:
             for k in range(len(self._walkers)):
                 self._restart(k)
-            self._is_placed = True
-        chunk = _Chunk()
-        self._run(order, chunk)
-        rescored = self._rescore(order.rescore)
-        chosen = select(chunk.candidates, order.max_candidates, self._rng if self._is_random else None)
+        if self._n_chunks == 0 or order.state is not None:
+            self._walkers.evaluate(self._committee)
+            self._walkers.was_in_band[:] = False  # that was another committee's band
+        self._n_chunks += 1
+        chunk = self._run(order, self._committee)
+        chosen = select(
+            chunk.for_training(self._settings.spacing_steps),
+            order.max_candidates,
+            self._rng if self._is_random else None,
+        )
         return ExplorationReport(
             model_version=self._committee.version,
             candidates=(*chosen, *chunk.random),
@@ -132,170 +106,128 @@ class WalkerExplorer:
             stops=chunk.stops,
             deviation_max=chunk.deviation_max,
             deviation_mean=chunk.deviation_sum / max(chunk.walker_steps, 1),
-            rescored=rescored,
+            rescored=_rescore(self._committee, order.rescore),
         )
 
-    def _run(self, order: ExplorationOrder, chunk: _Chunk) -> None:
-        n_walkers = len(self._walkers)
-        draws = self._rng.integers(0, n_walkers * order.n_steps, order.n_random)
-        wanted: dict[int, list[int]] = {}
-        for draw in draws:
-            wanted.setdefault(int(draw) // n_walkers, []).append(int(draw) % n_walkers)
-        trust = self._settings.trust
-        if self._prediction is None:
-            self._prediction = self._evaluate()
+    def _run(self, order: ExplorationOrder, committee: Committee) -> _Chunk:
+        chunk, walkers = _Chunk(), self._walkers
+        drawn = self._draw_random_arm(order)
+        trust, spacing = self._settings.trust, self._settings.spacing_steps
         for step in range(order.n_steps):
-            self._positions, velocities = self._dynamics.first_half(
-                self._positions, self._velocities, self._prediction.forces, self._rng
-            )
-            self._prediction = self._evaluate()
-            self._velocities = self._dynamics.second_half(velocities, self._prediction.forces)
-            problems = self._problems()
-            deviations = self._prediction.frame_deviation
-            is_stopped = False
-            for k, walker in enumerate(self._walkers):
-                walker.step += 1
-                if problems[k] is not None:
-                    chunk.stop(problems[k] or "")
-                    self._restart(k)
-                    is_stopped = True
-                    continue
-                deviation = float(deviations[k])
-                chunk.count(deviation)
-                if k in wanted.get(step, ()):
-                    chunk.random.append(self._candidate(k, Arm.RANDOM, deviation))
-                if self._is_random:
-                    self._propose(k, deviation, chunk)
-                elif deviation >= trust.accurate_below:
-                    chunk.n_above += 1
-                    self._propose(k, deviation, chunk)
-                if deviation >= trust.failed_above and walker.step >= self._settings.spacing_steps:
-                    chunk.stop("failed")
-                elif walker.step >= self._settings.max_steps:
-                    chunk.stop("max-steps")
-                else:
-                    continue
+            stops = walkers.move(committee, self._rng)
+            deviation = walkers.deviation
+            is_sane = np.ones(len(walkers), dtype=np.bool_)
+            is_sane[list(stops)] = False
+            is_above = is_sane & (deviation >= trust.accurate_below)
+            is_failed = is_sane & (deviation >= trust.failed_above)
+            chunk.count(deviation[is_sane], int(is_above.sum()))
+            for k in drawn.get(step, ()):
+                if is_sane[k]:
+                    chunk.random.append(self._candidate(k, Arm.RANDOM))
+            is_wanted = is_sane if self._is_random else is_above
+            for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
+                has_left_band = is_failed[k] and walkers.was_in_band[k] and not self._is_random
+                chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, steps_ago=1 if has_left_band else 0))
+                walkers.last_candidate[k] = walkers.step[k]
+            walkers.was_in_band = is_above & ~is_failed
+            for k in np.flatnonzero(is_failed & (walkers.step >= spacing)).tolist():
+                stops[k] = "failed"
+            for k in np.flatnonzero(walkers.step >= self._settings.max_steps).tolist():
+                stops.setdefault(k, "max-steps")
+            for k, reason in stops.items():
+                chunk.stops[reason] = chunk.stops.get(reason, 0) + 1
                 self._restart(k)
-                is_stopped = True
-            if is_stopped:
-                self._prediction = self._evaluate()
+            if stops:
+                walkers.evaluate(committee, list(stops))
+        return chunk
 
-    def _propose(self, k: int, deviation: float, chunk: _Chunk) -> None:
-        """A candidate where the band is first crossed, then every `spacing_steps`; a fresh start must move first."""
-        walker, spacing = self._walkers[k], self._settings.spacing_steps
-        is_due = walker.step >= spacing // 2 if walker.last_candidate is None else (
-            walker.step - walker.last_candidate >= spacing
-        )  # fmt: skip
-        if is_due:
-            walker.last_candidate = walker.step
-            chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, deviation))
+    def _is_due(self) -> NDArray[np.bool_]:
+        """``(n_walkers,)`` walkers that may yield a candidate now."""
+        walkers, spacing = self._walkers, self._settings.spacing_steps
+        since = walkers.step - walkers.last_candidate
+        return np.where(walkers.last_candidate == NEVER, walkers.step >= spacing // 2, since >= spacing)
 
-    def _candidate(self, k: int, arm: Arm, deviation: float) -> Candidate:
-        walker = self._walkers[k]
-        version = self._committee.version if self._committee is not None else 0
+    def _draw_random_arm(self, order: ExplorationOrder) -> dict[int, list[int]]:
+        """Walkers whose frame is taken, by step: pairs drawn uniformly, none twice."""
+        n_walkers = len(self._walkers)
+        n_pairs = n_walkers * order.n_steps
+        drawn: dict[int, list[int]] = {}
+        for pair in self._rng.choice(n_pairs, min(order.n_random, n_pairs), replace=False).tolist():
+            drawn.setdefault(pair // n_walkers, []).append(pair % n_walkers)
+        return drawn
+
+    def _candidate(self, k: int, arm: Arm, steps_ago: int = 0) -> Candidate:
+        walkers = self._walkers
+        deviation = walkers.previous_deviation if steps_ago else walkers.deviation
         source = Source(
-            system=walker.system,
+            system=walkers.systems[k],
             arm=arm,
             method="langevin",
-            trajectory=walker.trajectory,
-            model_version=version,
-            step=walker.step,
-            deviation=deviation,
-            temperature=walker.temperature,
+            trajectory=int(walkers.trajectory[k]),
+            model_version=0 if self._committee is None else self._committee.version,
+            step=int(walkers.step[k]) - steps_ago,
+            deviation=float(deviation[k]),
+            temperature=float(walkers.temperatures[k]),
         )
-        return Candidate(walker.start.with_positions(self._positions[self._atoms(k)]), source)
-
-    def _problems(self) -> list[str | None]:
-        """Why each walker must stop; None where it makes sense."""
-        settings = self._settings
-        prediction = self._prediction
-        assert prediction is not None
-        temperatures = kinetic_temperature(self._masses, self._velocities, self._starts, self._n_atoms)
-        problems: list[str | None] = []
-        for k, walker in enumerate(self._walkers):
-            part = self._atoms(k)
-            positions = self._positions[part]
-            if not (np.isfinite(positions).all() and np.isfinite(prediction.forces[part]).all()):
-                problems.append("not-finite")
-            elif temperatures[k] > settings.max_temperature_ratio * walker.temperature:
-                problems.append("too-hot")
-            else:
-                problems.append(self._pairs[k].problem(positions, settings.min_distance))
-        return problems
+        return Candidate(walkers.previous_frame(k) if steps_ago else walkers.frame(k), source)
 
     def _restart(self, k: int) -> None:
-        """Puts a walker on a trusted frame, one that itself makes sense, with new velocities."""
-        walker = self._walkers[k]
-        seeds = self._seeds[walker.system]
-        frame = walker.start
-        for _ in range(RESTART_TRIES):
-            chosen = seeds[int(self._rng.integers(len(seeds)))]
-            if self._pairs[k].problem(chosen.positions, self._settings.min_distance) is None:
-                frame = chosen
-                break
-        part = self._atoms(k)
-        velocities = self._dynamics.thermal[part] * self._rng.normal(size=(frame.n_atoms, 3))
-        masses = self._masses[part][:, None]
-        self._velocities[part] = velocities - (masses * velocities).sum(axis=0) / masses.sum()
-        self._positions[part] = frame.positions
-        walker.trajectory = self._next_trajectory
+        """Puts a walker on a trusted frame of its system, as a new trajectory."""
+        seeds = self._seeds[self._walkers.systems[k]]
+        frame = seeds[int(self._rng.integers(len(seeds)))]
+        self._walkers.place(k, frame, self._next_trajectory, self._rng)
         self._next_trajectory += 1
-        walker.step, walker.last_candidate = 0, None
 
-    def _rescore(self, frames: Sequence[Frame]) -> dict[str, float]:
-        if not frames or self._committee is None:
-            return {}
-        deviations = self._committee.evaluate(FrameBatch.of(frames)).frame_deviation
-        return {frame.frame_id: float(d) for frame, d in zip(frames, deviations, strict=True)}
-
-    def _evaluate(self) -> CommitteePrediction:
-        assert self._committee is not None
-        batch = FrameBatch(self._n_atoms, self._numbers, self._positions, self._cell, self._pbc)
-        return self._committee.evaluate(batch)
-
-    def _atoms(self, k: int) -> slice:
-        start = int(self._starts[k])
-        return slice(start, start + int(self._n_atoms[k]))
+    def _take_seeds(self, seeds: Sequence[tuple[str, Frame]]) -> None:
+        """Replaces the seeds of the systems named, by those that make sense; a system without any keeps its own."""
+        fresh: dict[str, list[Frame]] = {}
+        for name, frame in seeds:
+            start = self._systems.get(name)
+            if (
+                start is not None
+                and np.array_equal(frame.numbers, start.numbers)
+                and is_sound(start, frame.positions, self._settings.min_distance)
+            ):
+                fresh.setdefault(name, []).append(frame)
+        self._seeds.update(fresh)
 
 
+def _rescore(committee: Committee, frames: Sequence[Frame]) -> dict[str, float]:
+    """Deviation of each frame by its identity, eV/Angstrom."""
+    deviations: dict[str, float] = {}
+    for start in range(0, len(frames), RESCORE_BATCH):
+        part = frames[start : start + RESCORE_BATCH]
+        values = committee.evaluate(FrameBatch.of(part)).frame_deviation.tolist()
+        deviations.update(zip((frame.frame_id for frame in part), values, strict=True))
+    return deviations
+
+
+@dataclass(slots=True)
 class _Chunk:
-    """What happened in one chunk."""
+    """What happened in one chunk; wrecks are in `stops` only."""
 
-    def __init__(self) -> None:
-        self.candidates: list[Candidate] = []
-        self.random: list[Candidate] = []
-        self.stops: dict[str, int] = {}
-        self.walker_steps = 0
-        self.n_above = 0
-        self.deviation_max = 0.0
-        self.deviation_sum = 0.0
+    candidates: list[Candidate] = field(default_factory=list)
+    random: list[Candidate] = field(default_factory=list)
+    stops: dict[str, int] = field(default_factory=dict)
+    walker_steps: int = 0
+    n_above: int = 0
+    deviation_max: float = 0.0
+    deviation_sum: float = 0.0
 
-    def stop(self, reason: str) -> None:
-        self.stops[reason] = self.stops.get(reason, 0) + 1
+    def count(self, deviations: FloatArray, n_above: int) -> None:
+        """Deviations of the walkers that made sense after a step."""
+        self.walker_steps += deviations.size
+        self.n_above += n_above
+        self.deviation_sum += float(deviations.sum())
+        self.deviation_max = max(self.deviation_max, float(deviations.max(initial=0.0)))
 
-    def count(self, deviation: float) -> None:
-        self.walker_steps += 1
-        self.deviation_sum += deviation
-        self.deviation_max = max(self.deviation_max, deviation)
-
-
-class _Contacts:
-    """What is bonded in a start structure, and whether a geometry still has it. Periodic systems: contacts only."""
-
-    def __init__(self, start: Frame) -> None:
-        self._numbers = start.numbers
-        self._is_periodic = bool(start.pbc.any())
-        self._bonds = np.zeros(0, dtype=np.bool_)
-        if start.n_atoms > 1:
-            self._bonds = pair_ratios(start.numbers, start.positions)[2] < BONDED
-
-    def problem(self, positions: FloatArray, min_distance: float) -> str | None:
-        """``too-close``, ``broken``, or None."""
-        if len(self._numbers) < 2 or self._is_periodic:
-            return None
-        ratio = pair_ratios(self._numbers, positions)[2]
-        if ratio.min() < min_distance:
-            return "too-close"
-        if (ratio[self._bonds] > BROKEN).any():
-            return "broken"
-        return None
+    def for_training(self, spacing: int) -> list[Candidate]:
+        """Candidates without those that lie within a spacing of a frame of the random arm on the same trajectory."""
+        taken: dict[int, list[int]] = {}
+        for candidate in self.random:
+            taken.setdefault(candidate.source.trajectory, []).append(candidate.source.step)
+        return [
+            c
+            for c in self.candidates
+            if all(abs(c.source.step - step) >= spacing for step in taken.get(c.source.trajectory, ()))
+        ]

@@ -1,21 +1,34 @@
-"""Bonds and contacts: whether a geometry still is what it started as."""
+"""Bonds and contacts: whether a geometry still is what it started as.
+
+Distances are measured as shares of the sum of two covalent radii (B. Cordero et al., Dalton Trans. 2008, 2832).
+Molecules are checked for close contacts and for what holds them together, periodic frames for close contacts only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 from ase.data import covalent_radii
+from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import minimum_spanning_tree
 
-from alsys.frames import FloatArray, IntArray
+from alsys.frames import FloatArray, Frame, IntArray
 
 BONDED = 1.3
 """Share of the covalent sum up to which two atoms count as bonded."""
 BROKEN = 2.0
 """Share of the covalent sum beyond which a bond of the start structure counts as broken."""
+FLOWN = 5.0
+"""Angstrom by which two separate molecules of one system may move apart."""
+TOO_CLOSE = "too-close"
+APART = "broken"
 
 
 def pair_ratios(numbers: NDArray[np.int32], positions: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Distances of all pairs as shares of their covalent sums.
+    """Distances of all pairs as shares of their covalent sums; periodic images are not looked at.
 
     Args:
         numbers: ``(n_atoms,)``.
@@ -24,14 +37,116 @@ def pair_ratios(numbers: NDArray[np.int32], positions: FloatArray) -> tuple[IntA
     Returns:
         ``(n_pairs,)`` first and second atoms, and ``(..., n_pairs)`` ratios.
     """
-    i, j = np.triu_indices(len(numbers), k=1)
+    i, j, sums = _pairs(np.asarray(numbers, dtype=np.int32).tobytes())
     vector = positions[..., i, :] - positions[..., j, :]
-    distance = np.sqrt(np.square(vector).sum(axis=-1))
-    return i, j, distance / (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
+    return i, j, np.sqrt(np.square(vector).sum(axis=-1)) / sums
+
+
+@lru_cache(maxsize=256)
+def _pairs(numbers: bytes) -> tuple[IntArray, IntArray, FloatArray]:
+    radii = covalent_radii[np.frombuffer(numbers, dtype=np.int32)]
+    i, j = np.triu_indices(len(radii), k=1)
+    return i, j, radii[i] + radii[j]
+
+
+def nearest_pair(frame: Frame, cutoff: float = 1.0) -> tuple[int, int, float]:
+    """The two atoms that are closest for their size, periodic images included.
+
+    Args:
+        frame: The frame.
+        cutoff: Ratio up to which a periodic frame is searched.
+
+    Returns:
+        Both atoms (equal for an atom and its own image) and the ratio; infinity where there is no such pair.
+    """
+    if frame.pbc.any():
+        radii = covalent_radii[frame.numbers]
+        i, j, distance = neighbour_list(
+            "ijd", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * cutoff * radii.max())
+        )
+        ratio = distance / (radii[i] + radii[j])
+    elif frame.n_atoms > 1:
+        i, j, ratio = pair_ratios(frame.numbers, frame.positions)
+    else:
+        return 0, 0, float("inf")
+    if ratio.size == 0:
+        return 0, 0, float("inf")
+    k = int(np.argmin(ratio))
+    return int(i[k]), int(j[k]), float(ratio[k])
 
 
 def closest_contact(numbers: NDArray[np.int32], positions: FloatArray) -> float:
-    """Smallest ratio of a distance to its covalent sum; infinite for a single atom."""
-    if len(numbers) < 2:
-        return float("inf")
-    return float(pair_ratios(numbers, positions)[2].min())
+    """Smallest ratio of a distance to its covalent sum in a molecule; infinite for a single atom."""
+    return nearest_pair(Frame.molecule(numbers, positions))[2]
+
+
+class GeometryCheck:
+    """Whether walkers still have the geometry of their start structures, all of them at once.
+
+    A molecule must keep every bond of its start structure within `BROKEN` covalent sums. Where the start structure
+    holds several molecules, the shortest links between them may grow by `FLOWN` Angstrom.
+
+    Args:
+        starts: Start structure of each walker.
+        min_distance: Closest contact allowed, as a share of the covalent sum.
+    """
+
+    def __init__(self, starts: Sequence[Frame], min_distance: float) -> None:
+        self._starts = list(starts)
+        self._min_distance = min_distance
+        self._offsets = np.concatenate([[0], np.cumsum([frame.n_atoms for frame in starts])])
+        firsts, seconds, sums, limits, walkers, counts = [], [], [], [], [], []
+        for k, frame in enumerate(starts):
+            if frame.n_atoms < 2 or frame.pbc.any():
+                continue
+            i, j, total = _pairs(frame.numbers.tobytes())
+            firsts.append(i + self._offsets[k])
+            seconds.append(j + self._offsets[k])
+            sums.append(total)
+            limits.append(_limits(frame))
+            walkers.append(k)
+            counts.append(i.size)
+        self._periodic = [k for k, frame in enumerate(starts) if frame.pbc.any()]
+        self._walkers = np.array(walkers, dtype=np.int64)
+        if walkers:
+            self._first, self._second = np.concatenate(firsts), np.concatenate(seconds)
+            self._sums, self._limits = np.concatenate(sums), np.concatenate(limits)
+            self._pair_starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+
+    def problems(self, positions: FloatArray) -> dict[int, str]:
+        """Walkers that make no sense any more, and why: ``too-close`` or ``broken``.
+
+        Args:
+            positions: ``(n_total, 3)`` finite positions of all walkers, Angstrom.
+        """
+        problems: dict[int, str] = {}
+        if self._walkers.size:
+            vector = positions[self._first] - positions[self._second]
+            ratio = np.sqrt(np.einsum("px,px->p", vector, vector)) / self._sums
+            apart = np.logical_or.reduceat(ratio > self._limits, self._pair_starts)
+            close = np.minimum.reduceat(ratio, self._pair_starts) < self._min_distance
+            problems.update((int(k), APART) for k in self._walkers[apart])
+            problems.update((int(k), TOO_CLOSE) for k in self._walkers[close])
+        for k in self._periodic:
+            frame = self._starts[k].with_positions(positions[self._offsets[k] : self._offsets[k + 1]])
+            if nearest_pair(frame, self._min_distance)[2] < self._min_distance:
+                problems[k] = TOO_CLOSE
+        return problems
+
+
+def is_sound(start: Frame, positions: FloatArray, min_distance: float) -> bool:
+    """Whether one geometry of a system still makes sense; see `GeometryCheck`."""
+    return not GeometryCheck([start], min_distance).problems(positions)
+
+
+def _limits(start: Frame) -> FloatArray:
+    """``(n_pairs,)`` ratio at which each pair of a molecule has come apart; infinite where nothing holds it."""
+    i, j, ratio = pair_ratios(start.numbers, start.positions)
+    sums = _pairs(start.numbers.tobytes())[2]
+    limits = np.where(ratio < BONDED, BROKEN, np.inf)
+    graph = np.zeros((start.n_atoms, start.n_atoms))
+    graph[i, j] = np.maximum(ratio, 1e-9)  # zero would mean no edge
+    tree = minimum_spanning_tree(graph).toarray()
+    is_link = (tree[i, j] > 0) & (ratio >= BONDED)
+    limits[is_link] = np.maximum(BROKEN, (ratio + FLOWN / sums)[is_link])
+    return limits

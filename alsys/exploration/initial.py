@@ -3,8 +3,9 @@
 Normal modes (default; as in ANI-1, J. S. Smith et al., Chem. Sci. 8, 3192 (2017)): the structure is relaxed with
 GFN2-xTB, its Hessian taken by central differences, and each vibrational mode displaced by a normal deviate of the
 classical variance ``kT / k_mode`` in mass-weighted coordinates, which is the harmonic Boltzmann distribution. xTB-MD:
-Langevin dynamics with GFN2-xTB. Rattle: Gaussian displacements. Where xTB cannot treat a structure, rattle stands in,
-with a warning. The first frame of each system is its (relaxed) structure.
+Langevin dynamics with GFN2-xTB. Rattle: Gaussian displacements. Where the potential cannot treat a structure, rattle
+stands in, with a warning. The first frame of each system is its (relaxed) structure; no frame has close contacts or
+broken bonds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ase.data import atomic_masses
 from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
-from alsys.exploration.geometry import closest_contact
+from alsys.errors import InputError
+from alsys.exploration.geometry import GeometryCheck, is_sound, nearest_pair
 from alsys.exploration.integrators import Langevin
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.units import BOHR, BOLTZMANN, HARTREE, HARTREE_PER_BOHR
@@ -28,7 +30,9 @@ EnergyForces = Callable[[FloatArray], tuple[float, FloatArray]]
 """``(n_atoms, 3)`` positions to energy (eV) and forces (eV/Angstrom)."""
 
 MIN_CONTACT = 0.6
+"""Closest contact of a first frame, as a share of the covalent sum."""
 MAX_TRIES = 20
+"""Refused samples in a row before they are drawn closer to the structure."""
 STEP = 0.01
 """Finite difference of the Hessian, Angstrom."""
 SOFTEST = 0.05
@@ -37,14 +41,29 @@ MD_SPACING = 40
 MD_TIMESTEP = 0.5
 
 
-def initial_frames(config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> list[Candidate]:
-    """First frames of all systems, shared evenly; a share of them, drawn at random, belongs to the random arm."""
+def initial_frames(
+    config: CampaignConfig,
+    systems: Mapping[str, Frame],
+    seed: int,
+    potential_of: Callable[[Frame], EnergyForces] | None = None,
+) -> list[Candidate]:
+    """First frames of all systems, shared evenly; a share of them, drawn at random, belongs to the random arm.
+
+    Args:
+        config: The campaign.
+        systems: Start structure of each system.
+        seed: Seed of all that is random.
+        potential_of: Makes the potential that structures are relaxed and sampled with; None for GFN2-xTB, or for
+            rattling where labels are analytic, since xTB's minima are not those of a made-up potential.
+    """
+    if potential_of is None:
+        potential_of = _no_potential if config.labeling.kind == "analytic" else xtb_potential
     rng = np.random.default_rng([seed, 1])
     settings = config.initial
     counts = [settings.frames // len(systems) + (i < settings.frames % len(systems)) for i in range(len(systems))]
     candidates: list[Candidate] = []
     for (name, start), count in zip(systems.items(), counts, strict=True):
-        method, frames = _sample(settings, name, start, count, rng)
+        method, frames = _sample(settings, name, start, count, rng, potential_of)
         is_random = rng.random(len(frames)) < config.selection.random_share
         for k, frame in enumerate(frames):
             source = Source(
@@ -59,28 +78,81 @@ def initial_frames(config: CampaignConfig, systems: Mapping[str, Frame], seed: i
 
 
 def _sample(
-    settings: InitialConfig, name: str, start: Frame, count: int, rng: np.random.Generator
+    settings: InitialConfig,
+    name: str,
+    start: Frame,
+    count: int,
+    rng: np.random.Generator,
+    potential_of: Callable[[Frame], EnergyForces],
 ) -> tuple[str, list[Frame]]:
     if settings.method != "rattle" and start.n_atoms > 1:
         try:
-            potential = xtb_potential(start)
+            potential = potential_of(start)
             relaxed = relax(start, potential)
-            if settings.method == "xtb-md":
-                return "xtb-md", [relaxed, *sample_md(relaxed, potential, settings.temperature, count - 1, rng)]
-            return "normal-modes", [relaxed, *sample_modes(relaxed, potential, settings.temperature, count - 1, rng)]
+            if not is_sound(start, relaxed.positions, MIN_CONTACT):
+                raise RuntimeError("relaxation breaks the structure")
+            sample = sample_md if settings.method == "xtb-md" else sample_modes
+            return settings.method, [relaxed, *sample(relaxed, potential, settings.temperature, count - 1, rng)]
         except Exception as error:  # tblite raises many kinds for what it cannot treat
-            logger.warning("%s: %s is not possible with GFN2-xTB (%s); rattling instead", name, settings.method, error)
-    frames = [start]
+            logger.warning("%s: no %s (%s); rattling instead", name, settings.method, error)
+    return "rattle", [start, *rattle(start, settings.stdev, count - 1, rng)]
+
+
+def _no_potential(frame: Frame) -> EnergyForces:
+    raise RuntimeError("labels are analytic, which xTB knows nothing of")
+
+
+def rattle(frame: Frame, stdev: float, count: int, rng: np.random.Generator) -> list[Frame]:
+    """Gaussian displacements of standard deviation `stdev` Angstrom; see `_sound_samples` for those refused."""
+
+    def draw(scale: float) -> FloatArray:
+        return frame.positions + rng.normal(scale=scale * stdev, size=frame.positions.shape)
+
+    return _sound_samples(frame, draw, count)
+
+
+def _sound_samples(frame: Frame, draw: Callable[[float], FloatArray], count: int) -> list[Frame]:
+    """Draws positions until `count` of them make sense.
+
+    Args:
+        frame: Structure that the samples are displaced from.
+        draw: Makes displaced positions at a scale, 1 to begin with. After every `MAX_TRIES` refusals in a row the
+            scale is halved.
+        count: Frames wanted.
+
+    Raises:
+        InputError: Even the smallest displacement is refused: the structure itself makes no sense.
+    """
+    check = GeometryCheck([frame], MIN_CONTACT)
+    frames: list[Frame] = []
+    tries = 0
     while len(frames) < count:
-        positions = start.positions + rng.normal(scale=settings.stdev, size=start.positions.shape)
-        if start.n_atoms == 1 or closest_contact(start.numbers, positions) > MIN_CONTACT:
-            frames.append(start.with_positions(positions))
-    return "rattle", frames
+        positions = draw(0.5 ** (tries // MAX_TRIES))
+        if not check.problems(positions):
+            frames.append(frame.with_positions(positions))
+            tries = 0
+        else:
+            tries += 1
+        if tries > 20 * MAX_TRIES:
+            raise InputError(
+                "has atoms too close to each other for dynamics",
+                field="systems",
+                value=f"closest contact {nearest_pair(frame)[2]:.2f} of the covalent sum",
+                remedy=f"relax the structure until it is above {MIN_CONTACT}",
+            )
+    return frames
 
 
 def xtb_potential(frame: Frame) -> EnergyForces:
-    """GFN2-xTB for a frame's atoms, charge and spin."""
+    """GFN2-xTB for a frame's atoms, charge and spin.
+
+    Raises:
+        ValueError: A frame that is periodic in one or two directions.
+    """
     from tblite.interface import Calculator
+
+    if frame.pbc.any() and not frame.pbc.all():
+        raise ValueError("tblite takes no or three periodic directions")
 
     lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
     calculator = Calculator(
@@ -133,44 +205,56 @@ def sample_modes(
 ) -> list[Frame]:
     """Thermal displacements along normal modes of a relaxed structure.
 
-    A sample with too close a contact is drawn again; after `MAX_TRIES` the displacement is halved.
+    Args:
+        frame: A minimum of `potential`.
+        potential: Its Hessian is taken.
+        temperature: K.
+        count: Frames wanted.
+        rng: Source of normal deviates.
     """
     masses = np.repeat(atomic_masses[frame.numbers], 3)
     values, vectors = np.linalg.eigh(hessian(frame, potential) / np.sqrt(masses[:, None] * masses[None]))
     is_vibration = values > SOFTEST
     spread = np.sqrt(BOLTZMANN * temperature / values[is_vibration])
-    frames: list[Frame] = []
-    tries = 0
-    while len(frames) < count:
-        scale = 0.5 ** (tries // MAX_TRIES)
-        amplitude = rng.normal(size=spread.size) * spread * scale
+
+    def draw(scale: float) -> FloatArray:
+        amplitude = scale * rng.normal(size=spread.size) * spread
         displacement = (vectors[:, is_vibration] @ amplitude) / np.sqrt(masses)
-        positions = frame.positions + displacement.reshape(-1, 3)
-        if closest_contact(frame.numbers, positions) > MIN_CONTACT:
-            frames.append(frame.with_positions(positions))
-            tries = 0
-        else:
-            tries += 1
-    return frames
+        positions: FloatArray = frame.positions + displacement.reshape(-1, 3)
+        return positions
+
+    return _sound_samples(frame, draw, count)
 
 
 def sample_md(
     frame: Frame, potential: EnergyForces, temperature: float, count: int, rng: np.random.Generator
 ) -> list[Frame]:
-    """Frames every 20 fs of Langevin dynamics, after as long a run-in."""
+    """Frames every 20 fs of Langevin dynamics, after as long a run-in; begins anew where bonds break.
 
-    def evaluate(positions: FloatArray) -> FloatArray:
-        return potential(positions)[1]
-
+    Raises:
+        RuntimeError: The structure breaks again and again at this temperature.
+    """
     masses = atomic_masses[frame.numbers]
-    dynamics = Langevin(masses, np.full(frame.n_atoms, temperature), MD_TIMESTEP, friction=0.02)
-    positions, velocities = frame.positions.copy(), dynamics.maxwell(rng)
-    forces = evaluate(positions)
-    frames = []
-    for _ in range(count):
+    dynamics = Langevin(
+        masses, np.full(frame.n_atoms, temperature), MD_TIMESTEP, friction=0.02, n_atoms=[frame.n_atoms]
+    )
+    check = GeometryCheck([frame], MIN_CONTACT)
+    start_forces = potential(frame.positions)[1]
+    positions, velocities, forces = frame.positions, dynamics.maxwell(rng), start_forces
+    frames: list[Frame] = []
+    breaks = 0
+    while len(frames) < count:
         for _ in range(MD_SPACING):
             positions, velocities = dynamics.first_half(positions, velocities, forces, rng)
-            forces = evaluate(positions)
+            if check.problems(positions):
+                break
+            forces = potential(positions)[1]
             velocities = dynamics.second_half(velocities, forces)
-        frames.append(frame.with_positions(positions))
+        else:
+            frames.append(frame.with_positions(positions))
+            continue
+        breaks += 1
+        if breaks > MAX_TRIES + count:
+            raise RuntimeError(f"the structure breaks at {temperature:.0f} K")
+        positions, velocities, forces = frame.positions, dynamics.maxwell(rng), start_forces
     return frames

@@ -175,8 +175,15 @@ def fit_pair(
     forces: FloatArray,
     shifts: Sequence[float],
     ridge: float,
+    *,
+    rows: Sequence[IntArray] | None = None,
+    energy_weight: float = 1.0,
+    force_weight: float = 1.0,
 ) -> FloatArray:
-    """Ridge regression of the coefficients on energies and forces of all frames, equally weighted.
+    """Ridge regressions of the coefficients on energies and forces, one for each choice of frames.
+
+    Minimises ``w_E <(dE / n_atoms)^2> + w_F <dF^2>`` (means over the chosen frames and their force components) plus
+    the penalty. Radial functions are computed once for all members.
 
     Args:
         spec: ``elements``, ``r_max``, ``n_basis``.
@@ -185,16 +192,35 @@ def fit_pair(
         forces: ``(n_total, 3)``, eV/Angstrom.
         shifts: Energy of each element's free atom, eV.
         ridge: Penalty relative to the mean diagonal of the normal matrix.
+        rows: Indices of the frames that each member sees; None for one member that sees all.
+        energy_weight: ``w_E``.
+        force_weight: ``w_F``.
 
     Returns:
-        ``(n_coefficients,)``, eV.
+        ``(n_members, n_coefficients)``, eV.
+
+    Raises:
+        numpy.linalg.LinAlgError: The labels are not finite, or do not determine the coefficients.
     """
     model = PairModelSpec(spec)
     by_energy, by_force = model.design(batch)
     free = np.bincount(batch.frame_of_atom, np.asarray(shifts)[model.types(batch.numbers)], batch.n_frames)
-    matrix = np.concatenate([by_energy / batch.n_atoms[:, None], by_force])
-    target = np.concatenate([(energy - free) / batch.n_atoms, forces.ravel()])
-    normal = matrix.T @ matrix
-    normal[np.diag_indices_from(normal)] += ridge * max(float(np.trace(normal)) / len(normal), 1e-12)
-    solution: FloatArray = np.linalg.solve(normal, matrix.T @ target)
-    return solution
+    by_energy /= batch.n_atoms[:, None]
+    per_atom = (energy - free) / batch.n_atoms
+    components = forces.ravel()
+    frame_of_component = np.repeat(batch.frame_of_atom, 3)
+    members = []
+    for chosen in [np.arange(batch.n_frames)] if rows is None else rows:
+        is_chosen = np.zeros(batch.n_frames, dtype=np.bool_)
+        is_chosen[chosen] = True
+        is_component = is_chosen[frame_of_component]
+        a, x = by_energy[is_chosen], by_force[is_component]
+        scale_a, scale_x = energy_weight / len(a), force_weight / max(len(x), 1)
+        normal = scale_a * (a.T @ a) + scale_x * (x.T @ x)
+        target = scale_a * (a.T @ per_atom[is_chosen]) + scale_x * (x.T @ components[is_component])
+        normal[np.diag_indices_from(normal)] += ridge * max(float(np.trace(normal)) / len(normal), 1e-12)
+        solution = np.linalg.solve(normal, target)
+        if not np.isfinite(solution).all():
+            raise np.linalg.LinAlgError("the labels are not finite")
+        members.append(solution)
+    return np.stack(members)

@@ -17,7 +17,15 @@ from alsys.training.evaluate import batch_of, fit_metrics
 
 
 class PairTrainer:
-    """Fits `PairCommittee`s."""
+    """Fits `PairCommittee`s.
+
+    Args:
+        config: The campaign; its `model` section must be of kind ``pair``. Of `training`, the bootstrap, the validation
+            share and the weights matter; the rest is about gradient descent.
+
+    Raises:
+        TypeError: Another kind of model (a bug of the caller).
+    """
 
     def __init__(self, config: CampaignConfig) -> None:
         if not isinstance(config.model, PairModel):
@@ -39,17 +47,27 @@ class PairTrainer:
             "r_max": self._model.r_max,
             "n_basis": self._model.n_basis,
         }
-        members = []
+        rows = []
         for i in range(self._model.members):
             rng = np.random.default_rng([order.seed, i])
             n_chosen = max(1, round(self._config.bootstrap * train.n_frames))
-            part = train.select(np.sort(rng.choice(train.n_frames, n_chosen, replace=False)))
-            try:
-                coefficients = fit_pair(spec, batch_of(part), part.energy, part.forces, shifts, self._model.ridge)
-            except np.linalg.LinAlgError as error:
-                return TrainingFailure(order.version, FailureKind.INTERNAL, f"member {i}: {error}")
-            members.append({"coefficients": coefficients, "shifts": np.array(shifts)})
-        state = CommitteeState(order.version, "pair", spec, tuple(members))
+            rows.append(np.sort(rng.choice(train.n_frames, n_chosen, replace=False)))
+        try:
+            coefficients = fit_pair(
+                spec,
+                batch_of(train),
+                train.energy,
+                train.forces,
+                shifts,
+                self._model.ridge,
+                rows=rows,
+                energy_weight=self._config.energy_weight,
+                force_weight=self._config.force_weight,
+            )
+        except np.linalg.LinAlgError as error:
+            return TrainingFailure(order.version, FailureKind.INTERNAL, f"no fit: {error}")
+        members = tuple({"coefficients": row, "shifts": np.array(shifts)} for row in coefficients)
+        state = CommitteeState(order.version, "pair", spec, members)
         metrics, calibration = fit_metrics(
             PairCommittee(state),
             None if order.champion is None else PairCommittee(order.champion),

@@ -81,7 +81,7 @@ def test_walks_end_above_the_band_and_begin_again_as_new_trajectories() -> None:
 def test_wrecks_are_stopped_and_never_proposed() -> None:
     report = explorer(constant(0.2), stiffness=-60.0).advance(order(60, max_candidates=1000))
     assert sum(report.stops.values()) > 0
-    assert set(report.stops) <= {"too-hot", "too-close", "broken", "not-finite"}
+    assert set(report.stops) <= {"too-hot", "too-close", "broken", "force-too-large", "not-finite"}
     assert all(closest_contact(c.frame.numbers, c.frame.positions) > 0.6 for c in report.candidates)
 
 
@@ -92,7 +92,7 @@ def test_random_arm_is_uniform_over_walkers_and_blind_to_deviation() -> None:
     walkers = explorer(by_walker, max_steps=10**6)
     counts = np.zeros(4)
     for k in range(60):
-        report = walkers.advance(order(10, n_random=10, state=STATE if k == 0 else None))
+        report = walkers.advance(order(10, n_random=10, state=STATE if k == 0 else None, trajectory_base=1000 * k))
         random = [c for c in report.candidates if c.source.arm is Arm.RANDOM]
         assert len(random) <= 10
         for candidate in random:

@@ -1,0 +1,117 @@
+"""First frames: any potential may drive them, none is a wreck, and what cannot be sampled is rattled or refused."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from alsys.config import parse_config
+from alsys.config.schema import CampaignConfig
+from alsys.errors import InputError
+from alsys.exploration.geometry import closest_contact, is_sound
+from alsys.exploration.initial import EnergyForces, initial_frames, rattle
+from alsys.frames import Arm, FloatArray, Frame
+
+WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
+TARGET = WATER.positions * 1.02
+
+
+def config(labeling: str = "xtb", random_share: float = 0.0, **initial: Any) -> CampaignConfig:
+    return parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "w", "molecule": "H2O"}],
+            "labeling": {"kind": labeling},
+            "model": {"kind": "pair"},
+            "initial": {"frames": 10, **initial},
+            "selection": {"random_share": random_share},
+        }
+    )
+
+
+def springs(frame: Frame) -> EnergyForces:
+    """Pairs held at the distances of `TARGET`."""
+    i, j = np.triu_indices(frame.n_atoms, k=1)
+    rest = np.linalg.norm(TARGET[i] - TARGET[j], axis=1)
+
+    def evaluate(positions: FloatArray) -> tuple[float, FloatArray]:
+        vector = positions[i] - positions[j]
+        distance = np.linalg.norm(vector, axis=1)
+        forces = np.zeros_like(positions)
+        pull = (30.0 * (distance - rest) / distance)[:, None] * vector
+        np.add.at(forces, i, -pull)
+        np.add.at(forces, j, pull)
+        return 15.0 * float(np.square(distance - rest).sum()), forces
+
+    return evaluate
+
+
+@pytest.mark.parametrize("method", ["normal-modes", "xtb-md"])
+def test_any_potential_can_drive_them(method: str) -> None:
+    candidates = initial_frames(config("analytic", method=method), {"w": WATER}, 0, potential_of=springs)
+    assert {c.source.method for c in candidates} == {method}
+    relaxed = candidates[0].frame.positions
+    lengths = [np.linalg.norm(relaxed[a] - relaxed[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    wanted = [np.linalg.norm(TARGET[a] - TARGET[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(lengths, wanted, atol=2e-3)
+
+
+def test_hotter_frames_are_further_away_and_still_sound() -> None:
+    spread = []
+    for temperature in (100, 400, 20_000):
+        candidates = initial_frames(config(temperature=temperature, frames=40), {"w": WATER}, 0, potential_of=springs)
+        shifts = [c.frame.positions - candidates[0].frame.positions for c in candidates[1:]]
+        spread.append(float(np.square(shifts).mean()))
+        assert all(is_sound(WATER, c.frame.positions, 0.6) for c in candidates)
+    assert spread[1] / spread[0] == pytest.approx(4.0, rel=0.5)
+    assert spread[2] > spread[1]
+
+
+def test_analytic_labels_are_rattled_unless_their_potential_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        candidates = initial_frames(config("analytic"), {"w": WATER}, 0)
+    assert {c.source.method for c in candidates} == {"rattle"}
+    assert "labels are analytic" in caplog.text
+    assert candidates[0].frame == WATER
+
+
+@pytest.mark.parametrize(("numbers", "pbc"), [([8, 1, 1], [True, False, False]), ([92, 1, 1], [False] * 3)])
+def test_what_xtb_cannot_treat_is_rattled(
+    numbers: list[int], pbc: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = np.eye(3) * 9.0 if any(pbc) else np.zeros((3, 3))
+    stretch = 1.0 if numbers[0] == 8 else 2.0
+    frame = Frame(np.array(numbers), WATER.positions * stretch, cell, np.array(pbc))
+    with caplog.at_level(logging.WARNING):
+        candidates = initial_frames(config(), {"w": frame}, 0)
+    assert {c.source.method for c in candidates} == {"rattle"}
+    assert "w: no normal-modes" in caplog.text
+    assert len(candidates) == 10
+
+
+def test_frames_are_shared_between_systems_and_each_is_a_trajectory_of_its_own() -> None:
+    methane = Frame.molecule(molecule("CH4").numbers, molecule("CH4").positions)
+    argon = Frame.molecule([18], [[0, 0, 0]])
+    systems = {"w": WATER, "m": methane, "a": argon}
+    candidates = initial_frames(config(method="rattle", random_share=0.5), systems, 0)
+    assert [sum(c.source.system == name for c in candidates) for name in systems] == [4, 3, 3]
+    assert len({c.source.trajectory for c in candidates}) == 10
+    firsts = {c.source.system: c for c in reversed(candidates)}
+    assert all(c.source.arm is Arm.INITIAL and c.frame == systems[name] for name, c in firsts.items())
+    arms = [
+        [c.source.arm for c in initial_frames(config(method="rattle", random_share=0.5), systems, s)] for s in (1, 1, 2)
+    ]
+    assert arms[0] == arms[1] != arms[2]
+
+
+def test_wild_rattling_is_tamed_and_a_structure_without_room_is_refused() -> None:
+    frames = rattle(WATER, 1.0, 20, np.random.default_rng(0))
+    assert len(frames) == 20
+    assert all(closest_contact(f.numbers, f.positions) > 0.6 for f in frames)
+    tight = Frame.molecule([1, 1], [[0, 0, 0], [0, 0, 0.3]])
+    with pytest.raises(InputError, match="relax the structure"):
+        rattle(tight, 0.01, 2, np.random.default_rng(0))

@@ -1,0 +1,170 @@
+"""The pair trainer: what it learns, what it never sees, and spread that means something."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from alsys.config import parse_config
+from alsys.errors import FailureKind
+from alsys.frames import ARMS, Arm
+from alsys.potentials.base import FrameBatch
+from alsys.potentials.pair import PairCommittee
+from alsys.store.base import Snapshot
+from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.pair import PairTrainer
+
+METHANOL = molecule("CH3OH")
+ALWAYS = {"wall_s", "n_train", "n_validation", "n_random", "epochs", "force_mae_train"}
+RANDOM_ARM = {
+    "force_mae_random_arm", "force_mae_random_arm_low", "force_mae_random_arm_high", "force_rmse_random_arm",
+    "energy_mae_random_arm", "force_deviation_random_arm",
+}  # fmt: skip
+CHAMPION = {"champion_force_mae_random_arm", "difference_low", "difference_high"}
+
+
+def exponentials(positions: np.ndarray) -> tuple[float, np.ndarray]:
+    """A pair potential that the basis cannot represent exactly."""
+    i, j = np.triu_indices(len(positions), k=1)
+    vector = positions[i] - positions[j]
+    distance = np.linalg.norm(vector, axis=1)
+    forces = np.zeros_like(positions)
+    pull = (2.0 * np.exp(-2.0 * (distance - 1.2)) * (1 - np.exp(-2.0 * (distance - 1.2))) / distance)[:, None] * vector
+    np.add.at(forces, i, -4.0 * pull)
+    np.add.at(forces, j, 4.0 * pull)
+    return float((4.0 * ((1 - np.exp(-2.0 * (distance - 1.2))) ** 2 - 1)).sum()), forces
+
+
+def snapshot(arms: list[Arm], stdev: float = 0.08, seed: int = 0) -> Snapshot:
+    rng = np.random.default_rng(seed)
+    n = len(arms)
+    positions = [METHANOL.positions + rng.normal(0, stdev, (6, 3)) for _ in arms]
+    labels = [exponentials(p) for p in positions]
+    return Snapshot(
+        seq=1,
+        systems=("m",),
+        frame_ids=tuple(f"{k:032x}" for k in range(n)),
+        n_atoms=np.full(n, 6),
+        numbers=np.tile(METHANOL.numbers, n).astype(np.int32),
+        positions=np.concatenate(positions),
+        cell=np.zeros((n, 3, 3)),
+        pbc=np.zeros((n, 3), dtype=np.bool_),
+        charge=np.zeros(n, dtype=np.int32),
+        multiplicity=np.ones(n, dtype=np.int32),
+        energy=np.array([e for e, _ in labels]),
+        forces=np.concatenate([f for _, f in labels]),
+        arm=np.array([ARMS.index(a) for a in arms], dtype=np.uint8),
+        system=np.zeros(n, dtype=np.int32),
+        trajectory=np.arange(n),
+        model_version=np.zeros(n, dtype=np.int32),
+        deviation=np.full(n, np.nan, dtype=np.float32),
+    )
+
+
+def trainer(**training: Any) -> PairTrainer:
+    return PairTrainer(
+        parse_config(
+            {
+                "name": "t",
+                "systems": [{"name": "m", "molecule": "CH3OH"}],
+                "labeling": {"kind": "analytic"},
+                "model": {"kind": "pair", "members": 4, "n_basis": 24},
+                "training": {"validation_share": 0.0, **training},
+            }
+        )
+    )
+
+
+def fit(data: Snapshot, champion: Any = None, seed: int = 3, **training: Any) -> TrainedCommittee:
+    result = trainer(**training).fit(TrainingOrder(2, data, None, champion, seed))
+    assert isinstance(result, TrainedCommittee), result
+    return result
+
+
+MIXED = [Arm.INITIAL] * 30 + [Arm.UNCERTAIN] * 30 + [Arm.RANDOM] * 20
+
+
+def test_metrics_are_those_promised_and_more_data_is_better() -> None:
+    few = fit(snapshot([Arm.INITIAL] * 8 + [Arm.RANDOM] * 20))
+    assert few.metrics.keys() == ALWAYS | RANDOM_ARM
+    data = snapshot(MIXED)
+    many = fit(data, champion=few.state)
+    assert many.metrics.keys() == ALWAYS | RANDOM_ARM | CHAMPION
+    assert all(np.isfinite(v) for v in many.metrics.values())
+    assert many.metrics["n_train"] == 60
+    assert many.metrics["force_mae_random_arm"] < 0.7 * many.metrics["champion_force_mae_random_arm"]
+    assert many.metrics["difference_high"] < 0
+    assert many.state.version == 2
+    assert many.state.n_members == 4
+
+
+def test_the_random_arm_is_never_trained_on() -> None:
+    data = snapshot(MIXED)
+    forces = np.array(data.forces)
+    forces[60 * 6 :] += 7.0
+    spoiled = replace(data, forces=forces, energy=data.energy + np.where(np.arange(80) >= 60, 9.0, 0.0))
+    for a, b in zip(fit(data).state.members, fit(spoiled).state.members, strict=True):
+        np.testing.assert_array_equal(a["coefficients"], b["coefficients"])
+
+
+def test_spread_is_there_grows_away_from_the_data_and_ranks_errors() -> None:
+    trained = fit(snapshot(MIXED))
+    committee = PairCommittee(trained.state)
+    means = []
+    deviations: list[float] = []
+    errors: list[float] = []
+    for stdev in (0.05, 0.15, 0.30):
+        test = snapshot([Arm.INITIAL] * 60, stdev=stdev, seed=9)
+        batch = FrameBatch(test.n_atoms, test.numbers, test.positions, test.cell, test.pbc)
+        prediction = committee.evaluate(batch)
+        means.append(float(prediction.frame_deviation.mean()))
+        deviations += prediction.frame_deviation.tolist()
+        errors += np.abs(prediction.forces - test.forces).reshape(60, 18).max(axis=1).tolist()
+    assert 0 < means[0] < means[1] < means[2]
+    ranks = [np.argsort(np.argsort(x)) for x in (deviations, errors)]
+    assert np.corrcoef(ranks[0], ranks[1])[0, 1] > 0.6
+
+
+def test_same_seed_same_committee_and_another_seed_another() -> None:
+    data = snapshot(MIXED)
+    first, second, other = fit(data), fit(data), fit(data, seed=4)
+    np.testing.assert_array_equal(first.state.members[1]["coefficients"], second.state.members[1]["coefficients"])
+    assert np.abs(first.state.members[1]["coefficients"] - other.state.members[1]["coefficients"]).max() > 0
+
+
+def test_failures_are_values() -> None:
+    none = trainer().fit(TrainingOrder(1, snapshot([Arm.RANDOM] * 5), None, None, 0))
+    assert isinstance(none, TrainingFailure)
+    assert "no frame to train on" in none.message
+    data = snapshot(MIXED)
+    forces = np.array(data.forces)
+    forces[0] = np.nan
+    broken = trainer().fit(TrainingOrder(1, replace(data, forces=forces), None, None, 0))
+    assert isinstance(broken, TrainingFailure)
+    assert broken.kind is FailureKind.INTERNAL
+    assert "not finite" in broken.message
+
+
+def test_weights_of_the_config_reach_the_fit() -> None:
+    data = snapshot(MIXED)
+    heavy = fit(data, energy_weight=1e4)
+    light = fit(data, energy_weight=1e-4)
+    assert heavy.metrics["energy_mae_random_arm"] < light.metrics["energy_mae_random_arm"]
+    assert heavy.metrics["force_mae_train"] > light.metrics["force_mae_train"]
+
+
+def test_another_kind_of_model_is_a_bug_of_the_caller() -> None:
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "m", "molecule": "CH3OH"}],
+            "labeling": {"kind": "analytic"},
+            "model": {"kind": "nequip"},
+        }
+    )
+    with pytest.raises(TypeError, match="pair"):
+        PairTrainer(config)
