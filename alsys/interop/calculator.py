@@ -1,21 +1,37 @@
-"""An ASE calculator for committees, from a bundle or from an MLflow registry. Nothing is unpickled."""
+"""An ASE calculator for committees, from a bundle or from an MLflow registry.
+
+A registered model is downloaded, and the bundle among its files is read as one on disk is: JSON and safetensors,
+checked against their digests. Nothing is unpickled and no code of the model is run.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from alsys.errors import InputError
+from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 class AlsysCalculator(Calculator):  # type: ignore[misc]
@@ -44,7 +60,11 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Evaluates all members once."""
+        """Evaluates all members once.
+
+        Raises:
+            InputError: An element that the model does not know, or positions that are not finite.
+        """
         super().calculate(atoms, properties, system_changes)
         frame = Frame(
             numbers=self.atoms.numbers,
@@ -73,30 +93,53 @@ def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads
 
     Raises:
         InputError: Nothing is there, or it is damaged.
+        EnvironmentProblem: The MLflow server does not answer.
     """
-    path = _download(str(uri), tracking_uri) if str(uri).startswith("models:/") else Path(uri)
-    return AlsysCalculator(build_committee(read_bundle(path), threads=threads))
+    if not str(uri).startswith("models:/"):
+        return AlsysCalculator(build_committee(read_bundle(Path(uri)), threads=threads))
+    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
+        state = read_bundle(_download(str(uri), tracking_uri, folder))
+    return AlsysCalculator(build_committee(state, threads=threads))
 
 
-def _download(uri: str, tracking_uri: str | None) -> Path:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
+    """The bundle among the artifacts of a registered model, copied to `folder`."""
+    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    database = tracking_uri.removeprefix("sqlite:///")
+    if database != tracking_uri and not Path(database).is_file():
+        raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
-    database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri and not Path(database).exists():
-        raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
-    mlflow.set_tracking_uri(tracking_uri)
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        with _server(tracking_uri):
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
     except (MlflowException, OSError) as error:
-        message = str(error).splitlines()[0]
-        raise InputError(message, source=tracking_uri, field=uri, remedy="see `alsys models list`") from error
-    bundles = [file.parent for file in folder.rglob("model.json")]
+        message = " ".join(str(error).split())
+        if getattr(error, "error_code", "") in _NOT_THERE:
+            raise InputError(message, source=tracking_uri, field=uri, remedy="see `alsys models list`") from error
+        raise EnvironmentProblem(f"{tracking_uri}: {uri}: {message}") from error
+    bundles = [file.parent for file in Path(folder).rglob("model.json")]
     if len(bundles) != 1:
         raise InputError("holds no alsys bundle", source=tracking_uri, field=uri)
     return bundles[0]
+
+
+@contextlib.contextmanager
+def _server(uri: str) -> Iterator[None]:
+    """Points MLflow at a server and back again: resolving ``models:/`` goes through MLflow's process-wide setting."""
+    import mlflow
+
+    tracking = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else None
+    registry = mlflow.get_registry_uri() if "MLFLOW_REGISTRY_URI" in os.environ else None
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
+        if registry is None:
+            os.environ.pop("MLFLOW_REGISTRY_URI", None)

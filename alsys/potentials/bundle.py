@@ -2,7 +2,8 @@
 
 A bundle is a folder with ``model.json`` (kind, version, specification), ``member_00.safetensors`` and so on, a card
 (``card.json`` and ``README.md``), extra files, and ``SHA256SUMS`` over all of them. It is written beside its place,
-synced and renamed, so it is either complete or not there; reading checks the sums. Weights reload bit for bit.
+synced and renamed, so it is either complete or not there; reading checks the sums. Weights reload bit for bit. One
+process at a time may write a given folder.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from alsys.errors import InputError
 from alsys.potentials.base import CommitteeState
 
 FORMAT = 1
+SUMS = "SHA256SUMS"
 
 
 def write_bundle(
     path: Path, state: CommitteeState, card: Mapping[str, object], extra: Mapping[str, bytes] | None = None
 ) -> Path:
-    """Writes a bundle; an equal one that is there already is left alone.
+    """Writes a bundle; an equal one that is there already is left alone, the remains of one are replaced.
 
     Args:
         path: Folder to make.
@@ -34,7 +38,7 @@ def write_bundle(
         extra: Further files by name.
 
     Raises:
-        FileExistsError: Another bundle is there.
+        FileExistsError: Something else is there: another bundle, or files that no bundle has.
     """
     files = {
         "model.json": _json({"format": FORMAT, "kind": state.kind, "version": state.version,
@@ -44,26 +48,25 @@ def write_bundle(
         **(extra or {}),
     }  # fmt: skip
     for i, member in enumerate(state.members):
-        files[f"member_{i:02d}.safetensors"] = save(dict(member))
-    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(files.items()))
+        # safetensors writes an array that is not contiguous as if it were
+        arrays = {name: np.array(value, order="C") for name, value in member.items()}
+        files[f"member_{i:02d}.safetensors"] = save(arrays)
+    files[SUMS] = "".join(f"{_digest(content)}  {name}\n" for name, content in sorted(files.items())).encode()
     if path.exists():
-        if (path / "SHA256SUMS").is_file() and (path / "SHA256SUMS").read_text() == sums:
+        if _holds(path, files):
             return path
-        raise FileExistsError(f"{path} holds another bundle")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        _remove_remains(path, files)
+    temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for name, content in {**files, "SHA256SUMS": sums.encode()}.items():
+    for name, content in files.items():
         with (temporary / name).open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+    _sync_folder(temporary)
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync_folder(path.parent)
     return path
 
 
@@ -74,20 +77,66 @@ def read_bundle(path: Path) -> CommitteeState:
         InputError: Not a bundle, or damaged.
     """
     try:
-        sums = (path / "SHA256SUMS").read_text(encoding="utf-8")
-        contents = {}
-        for line in sums.splitlines():
-            digest, name = line.split("  ", 1)
-            contents[name] = (path / name).read_bytes()
-            if hashlib.sha256(contents[name]).hexdigest() != digest:
-                raise InputError("does not have the digest in SHA256SUMS", source=str(path), field=name)
+        contents = _checked_files(path)
         model = json.loads(contents["model.json"])
         if model["format"] != FORMAT:
             raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT}", source=str(path))
         members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
-        return CommitteeState(int(model["version"]), str(model["kind"]), model["spec"], members)
-    except (OSError, ValueError, KeyError) as error:
+        return CommitteeState(int(model["version"]), str(model["kind"]), dict(model["spec"]), members)
+    except KeyError as error:
+        raise InputError(f"is not a readable bundle: it lacks {error}", source=str(path)) from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise InputError(f"is not a readable bundle: {error}", source=str(path)) from error
+
+
+def _checked_files(path: Path) -> dict[str, bytes]:
+    """All files listed in SHA256SUMS."""
+    contents: dict[str, bytes] = {}
+    for line in (path / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, name = line.split("  ", 1)
+        if name != Path(name).name:
+            raise InputError("lists a file outside the bundle", source=str(path), field=SUMS, value=name)
+        contents[name] = (path / name).read_bytes()
+        if _digest(contents[name]) != digest:
+            raise InputError("does not have the digest in SHA256SUMS", source=str(path), field=name)
+    return contents
+
+
+def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
+    """True where exactly these files are there."""
+    try:
+        names = {entry.name for entry in path.iterdir()}
+        return names == set(files) and all((path / name).read_bytes() == content for name, content in files.items())
+    except OSError:
+        return False
+
+
+def _remove_remains(path: Path, files: Mapping[str, bytes]) -> None:
+    """Removes an incomplete or damaged bundle of these files.
+
+    Raises:
+        FileExistsError: A complete bundle is there, or something that is none.
+    """
+    if not path.is_dir() or not {entry.name for entry in path.iterdir()} <= set(files):
+        raise FileExistsError(f"{path} holds something else")
+    try:
+        _checked_files(path)
+    except (InputError, OSError, ValueError):
+        shutil.rmtree(path)
+    else:
+        raise FileExistsError(f"{path} holds another bundle")
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _json(content: Mapping[str, object]) -> bytes:

@@ -1,7 +1,8 @@
-"""Neighbour lists of a whole batch: every ordered pair of atoms of one frame within a cutoff.
+"""Neighbour lists of a whole batch: every ordered pair of atoms of one frame closer than a cutoff.
 
-Molecules are done all at once, grouped by size, from the distances of all pairs: for molecules smaller than the cutoff
-that is exact and as cheap as it gets. Periodic frames go through matscipy one by one.
+Small molecules are done all at once, grouped by size, from the distances of all their pairs: for a molecule smaller
+than the cutoff that is exact and as cheap as it gets. Periodic frames and large molecules go through matscipy's cell
+lists one by one. The order of edges is not defined.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
+from numpy.typing import NDArray
 
+from alsys.errors import InputError
 from alsys.frames import FloatArray, IntArray
 from alsys.potentials.base import FrameBatch
+
+ALL_PAIRS_ATOMS = 200
+"""Largest molecule whose distances are all computed; beyond it cell lists are cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,8 @@ class Neighbours:
 
     Attributes:
         edge_index: ``(2, n_edges)`` indices into the batch's atoms: centre, neighbour.
-        cell_shift: ``(n_edges, 3)`` lattice vectors to add to the neighbour's position; None where nothing is periodic.
+        cell_shift: ``(n_edges, 3)`` whole lattice vectors to add to the neighbour's position; None where no frame of
+            the batch is periodic.
     """
 
     edge_index: IntArray
@@ -29,13 +37,18 @@ class Neighbours:
 
 
 def neighbours_of(batch: FrameBatch, r_max: float) -> Neighbours:
-    """All pairs closer than `r_max` Angstrom, ordered by frame and centre."""
+    """All pairs closer than `r_max` Angstrom, images of periodic frames included.
+
+    Raises:
+        InputError: A periodic direction without a lattice vector.
+    """
     offsets = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
     is_periodic = batch.pbc.any(axis=1)
+    uses_cells = is_periodic | (batch.n_atoms > ALL_PAIRS_ATOMS)
     parts: list[IntArray] = []
     shifts: list[FloatArray] = []
-    for size in np.unique(batch.n_atoms[~is_periodic]):
-        frames = np.flatnonzero((batch.n_atoms == size) & ~is_periodic)
+    for size in np.unique(batch.n_atoms[~uses_cells]):
+        frames = np.flatnonzero((batch.n_atoms == size) & ~uses_cells)
         atoms = offsets[frames][:, None] + np.arange(size)
         positions = batch.positions[atoms]
         difference = positions[:, :, None] - positions[:, None]
@@ -44,16 +57,26 @@ def neighbours_of(batch: FrameBatch, r_max: float) -> Neighbours:
         frame, i, j = np.nonzero(squared < r_max * r_max)
         parts.append(np.stack([atoms[frame, i], atoms[frame, j]]))
         shifts.append(np.zeros((frame.size, 3)))
-    for frame_index in np.flatnonzero(is_periodic):
-        start = int(offsets[frame_index])
-        i, j, shift = neighbour_list(
-            "ijS",
-            positions=batch.positions[start : start + int(batch.n_atoms[frame_index])],
-            cell=batch.cell[frame_index],
-            pbc=batch.pbc[frame_index],
-            cutoff=r_max,
-        )
+    for row in np.flatnonzero(uses_cells):
+        start = int(offsets[row])
+        positions = batch.positions[start : start + int(batch.n_atoms[row])]
+        i, j, shift = _by_cells(positions, batch.cell[row], batch.pbc[row], r_max)
         parts.append(np.stack([i, j]).astype(np.int64) + start)
         shifts.append(shift.astype(np.float64))
-    edge_index = np.concatenate(parts, axis=1).astype(np.int64)
+    edge_index = np.concatenate(parts, axis=1).astype(np.int64, copy=False)
     return Neighbours(edge_index, np.concatenate(shifts) if is_periodic.any() else None)
+
+
+def _by_cells(
+    positions: FloatArray, cell: FloatArray, pbc: NDArray[np.bool_], r_max: float
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Centres, neighbours and shifts of one frame."""
+    if not cell[pbc].any(axis=1).all():
+        raise InputError("a periodic direction needs a lattice vector", field="cell", value=cell.tolist())
+    if pbc.any():
+        full, origin = complete_cell(cell), np.zeros(3)
+    else:
+        origin = positions.min(axis=0) - 1.0
+        full = np.diag(np.ptp(positions, axis=0) + 2.0)
+    i, j, shift = neighbour_list("ijS", positions=positions - origin, cell=full, pbc=pbc, cutoff=r_max)
+    return i, j, shift

@@ -1,20 +1,25 @@
 """Committees of NequIP models (S. Batzner et al., Nat. Commun. 13, 2453 (2022)).
 
-A state's specification holds the builder arguments; energy shifts and scales are buffers of each member's state dict,
-so a state is complete and `load` takes all of it without rebuilding. Members share one neighbour list and are evaluated
-one after another on the whole batch. Energies are summed in float64, whatever the members' type.
+A state's specification holds the builder arguments; energy shifts and scales are float64 buffers of each member's
+state dict, so a state is complete and `load` takes all of it without rebuilding. Members share one neighbour list and
+are evaluated one after another on the whole batch. NequIP scales, shifts and sums atomic energies in float64 whatever
+the type of the network, so total energies of thousands of eV keep the precision of the network's few eV.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import json
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
@@ -26,6 +31,26 @@ _lock = threading.Lock()
 _is_ready = False
 
 
+def prepare() -> None:
+    """Imports NequIP (seconds) and sets its process-wide state, once."""
+    global _is_ready
+    from nequip.utils.global_state import set_global_state
+
+    with _lock:
+        if not _is_ready:
+            with _without_deprecations():
+                set_global_state()
+            _is_ready = True
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """NequIP sets TorchScript's fusion strategy, which torch 2.13 deprecates, even in eager mode."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+        yield
+
+
 def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
     """One NequIP model with zero shifts and unit scales.
 
@@ -33,17 +58,17 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
         spec: ``elements`` (symbols), ``r_max`` (Angstrom), ``num_layers``, ``l_max``, ``num_features``, ``parity``,
             ``dtype`` and ``avg_num_neighbors``.
         seed: Seed of the initial weights.
-    """
-    global _is_ready
-    from nequip.model import NequIPGNNModel
-    from nequip.utils.global_state import set_global_state
 
-    elements = [str(symbol) for symbol in spec["elements"]]
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside e3nn and torch while a model is built
-        if not _is_ready:
-            set_global_state()
-            _is_ready = True
+    Raises:
+        InputError: The specification lacks an entry.
+    """
+    if missing := [key for key in SPEC_KEYS if key not in spec]:
+        raise InputError("lacks entries", field="spec", value=missing)
+    prepare()
+    from nequip.model import NequIPGNNModel
+
+    elements = elements_of(spec)
+    with _lock, _without_deprecations():
         model: torch.nn.Module = NequIPGNNModel(
             seed=seed,
             model_dtype=spec["dtype"],
@@ -59,6 +84,33 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
             compile_mode="eager",
         )
     return model
+
+
+def blank_model(spec: Mapping[str, Any]) -> torch.nn.Module:
+    """A model in evaluation mode whose weights are to be loaded: a copy of one built before, where there is one.
+
+    Raises:
+        InputError: The specification cannot be built.
+    """
+    elements_of(spec)
+    return copy.deepcopy(_template(json.dumps({key: spec.get(key) for key in SPEC_KEYS}, sort_keys=True)))
+
+
+@lru_cache(maxsize=4)
+def _template(spec: str) -> torch.nn.Module:
+    return build_model({key: value for key, value in json.loads(spec).items() if value is not None}).eval()
+
+
+def elements_of(spec: Mapping[str, object]) -> list[str]:
+    """Element symbols of a specification, in the order of their types.
+
+    Raises:
+        InputError: They are not a list of symbols.
+    """
+    elements = spec.get("elements")
+    if not isinstance(elements, list | tuple) or not all(symbol in atomic_numbers for symbol in elements):
+        raise InputError("must be a list of element symbols", field="elements", value=elements)
+    return list(elements)
 
 
 def type_lookup(elements: Sequence[str]) -> NDArray[np.int64]:
@@ -77,8 +129,9 @@ def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict
     """
     types = lookup[batch.numbers]
     if types.min() < 0:
-        unknown = sorted({int(z) for z in batch.numbers[types < 0]})
-        raise InputError("the model does not know these elements", field="numbers", value=unknown)
+        known = ", ".join(chemical_symbols[z] for z in np.flatnonzero(lookup >= 0))
+        unknown = " ".join(chemical_symbols[z] for z in sorted({int(z) for z in batch.numbers[types < 0]}))
+        raise InputError(f"the model does not know these elements, only {known}", field="numbers", value=unknown)
     edges = neighbours_of(batch, r_max)
     data = {
         "pos": torch.from_numpy(np.ascontiguousarray(batch.positions)),
@@ -94,8 +147,16 @@ def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Copies a state dict of numpy arrays into a model."""
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    """Copies a state dict of numpy arrays into a model.
+
+    Raises:
+        InputError: The weights are of another architecture.
+    """
+    try:
+        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"the weights do not fit the specification: {reason}", field="members") from error
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, NDArray[np.generic]]:
@@ -109,15 +170,15 @@ class NequIPCommittee:
     Args:
         state: Specification and weights.
         threads: Threads of torch in this process.
+
+    Raises:
+        InputError: The specification cannot be built, or the weights do not fit it.
     """
 
     def __init__(self, state: CommitteeState, threads: int = 1) -> None:
         torch.set_num_threads(threads)
         self._state = state
-        self._lookup = type_lookup([str(e) for e in _elements(state.spec)])
-        self._models = [build_model(state.spec) for _ in state.members]
-        for model in self._models:
-            model.eval()
+        self._models: list[torch.nn.Module] = []
         self.load(state)
 
     @property
@@ -126,18 +187,26 @@ class NequIPCommittee:
         return self._state.version
 
     def load(self, state: CommitteeState) -> None:
-        """Copies new weights into the models; rebuilds them only where the specification differs."""
-        if any(state.spec.get(key) != self._state.spec.get(key) for key in SPEC_KEYS) or (
-            state.n_members != len(self._models)
+        """Copies new weights into the models; rebuilds them only where the specification differs.
+
+        Raises:
+            InputError: The weights do not fit the specification.
+        """
+        if state.n_members != len(self._models) or any(
+            state.spec.get(key) != self._state.spec.get(key) for key in SPEC_KEYS
         ):
-            self._lookup = type_lookup([str(e) for e in _elements(state.spec)])
-            self._models = [build_model(state.spec).eval() for _ in state.members]
+            self._models = [blank_model(state.spec) for _ in state.members]
+            self._lookup = type_lookup(elements_of(state.spec))
         for model, weights in zip(self._models, state.members, strict=True):
             load_weights(model, weights)
         self._state = state
 
     def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Mean energies (eV) and forces (eV/Angstrom), and their spread over members."""
+        """Mean energies (eV) and forces (eV/Angstrom), and their spread over members.
+
+        Raises:
+            InputError: An element that the model does not know.
+        """
         data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
         energies, forces = [], []
         for model in self._models:
@@ -145,10 +214,3 @@ class NequIPCommittee:
             energies.append(out["total_energy"].detach().reshape(-1).double().numpy())
             forces.append(out["forces"].detach().double().numpy())
         return committee_prediction(batch, np.stack(energies), np.stack(forces))
-
-
-def _elements(spec: Mapping[str, object]) -> Sequence[object]:
-    elements = spec["elements"]
-    if not isinstance(elements, list | tuple):
-        raise InputError("must be a list of element symbols", field="elements", value=elements)
-    return elements

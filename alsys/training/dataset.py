@@ -1,7 +1,8 @@
 """How a snapshot is split for a fit: free atoms, training, validation and the random arm.
 
 Validation holds out whole trajectories, chosen by a digest of their identity, so that a frame never has a correlated
-neighbour on the other side and a trajectory keeps its side for ever. The random arm is in neither.
+neighbour on the other side and a trajectory keeps its side for ever: a warm start has not seen it either. The random
+arm is in neither.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ import numpy as np
 
 from alsys.frames import Arm
 from alsys.store.base import Snapshot
-
-MIN_FOR_VALIDATION = 20
-"""Training frames below which none is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +27,16 @@ class Split:
 
 
 def split(snapshot: Snapshot, validation_share: float) -> Split:
-    """Splits a snapshot; the share of validation trajectories is reached on average."""
+    """Splits a snapshot.
+
+    The share of validation trajectories is reached on average; none is held out where nothing would be left for
+    training.
+    """
     is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN)
-    is_held_out = np.zeros(snapshot.n_frames, dtype=np.bool_)
-    if is_usable.sum() >= MIN_FOR_VALIDATION and validation_share > 0:
-        chosen = {int(t) for t in np.unique(snapshot.trajectory[is_usable]) if _share_of(int(t)) < validation_share}
-        is_held_out = is_usable & np.isin(snapshot.trajectory, list(chosen))
+    chosen = [t for t in np.unique(snapshot.trajectory[is_usable]) if _share_of(int(t)) < validation_share]
+    is_held_out = is_usable & np.isin(snapshot.trajectory, chosen)
+    if is_held_out.sum() == is_usable.sum():
+        is_held_out[:] = False
     return Split(
         atoms=snapshot.select(snapshot.is_arm(Arm.ATOM)),
         train=snapshot.select(is_usable & ~is_held_out),
@@ -49,9 +51,13 @@ def _share_of(trajectory: int) -> float:
 
 
 def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:
-    """Energy of each element's free atom, eV; least squares over the training set for elements without one."""
+    """Energy of each element, eV: of its free atom, or where there is none, by least squares over the training set.
+
+    Elements are all those of both snapshots, so that a model knows an element before the first molecule with it is
+    labelled.
+    """
     known = {int(atoms.numbers[i]): float(atoms.energy[i]) for i in range(atoms.n_frames)}
-    elements = sorted({int(z) for z in train.numbers})
+    elements = sorted({int(z) for z in train.numbers} | set(known))
     missing = [z for z in elements if z not in known]
     if missing:
         frame_of_atom = np.repeat(np.arange(train.n_frames), train.n_atoms)

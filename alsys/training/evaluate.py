@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alsys.frames import FloatArray
+from alsys.frames import FloatArray, IntArray
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.store.base import Snapshot
 
@@ -40,10 +40,8 @@ class FrameErrors:
 def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:
     """Evaluates a committee on labelled frames, in batches of about 2,000 atoms."""
     parts: list[tuple[FloatArray, ...]] = []
-    rows = np.arange(snapshot.n_frames)
-    group = np.cumsum(snapshot.n_atoms) // BATCH_ATOMS
-    for value in np.unique(group):
-        part = snapshot.select(rows[group == value])
+    for rows in chunks_of(snapshot):
+        part = snapshot.select(rows)
         prediction = committee.evaluate(batch_of(part))
         starts = part.offsets[:-1]
         error = prediction.forces - part.forces
@@ -60,6 +58,12 @@ def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:
     if not parts:
         return FrameErrors(*(np.zeros(0) for _ in range(5)))
     return FrameErrors(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def chunks_of(snapshot: Snapshot) -> list[IntArray]:
+    """Rows of a snapshot in consecutive groups of about 2,000 atoms, at least one frame each."""
+    group = (np.cumsum(snapshot.n_atoms) - 1) // BATCH_ATOMS
+    return [np.flatnonzero(group == value) for value in np.unique(group)]
 
 
 def batch_of(snapshot: Snapshot) -> FrameBatch:

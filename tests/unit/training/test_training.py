@@ -1,197 +1,282 @@
-"""Trainers learn, hold out what they promise, and give committees that keep the contract and survive the disk."""
+"""Fits learn, go on from a parent, keep to their budget, never see the random arm and never publish NaN."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import molecule
+import torch
+from numpy.typing import NDArray
 
 from alsys.config import parse_config
-from alsys.config.schema import AnalyticLabeling
-from alsys.errors import InputError
-from alsys.frames import Arm, Candidate, Frame, Source
-from alsys.interop.calculator import load_calculator
-from alsys.labeling.analytic import AnalyticLabeler
-from alsys.labels import Label
-from alsys.potentials.base import CommitteeState
-from alsys.potentials.bundle import read_bundle, write_bundle
+from alsys.errors import FailureKind
+from alsys.frames import Arm, Frame
+from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
+from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
-from alsys.store.memory import open_writer
-from alsys.testing.committees import CommitteeContract
-from alsys.training.base import TrainedCommittee, TrainingOrder
-from alsys.training.dataset import atomic_energies, split
-from alsys.training.evaluate import evaluate
+from alsys.testing.potentials import CommitteeContract
+from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.dataset import split
 from alsys.training.factory import build_trainer
+from alsys.training.tensors import TrainingBatch, TrainingFrames
+from alsys.training.trainer import SCALES, SHIFTS, DivergedError, NequIPTrainer, schedule
+
+MakeSnapshot = Callable[..., Snapshot]
+NEQUIP = {"kind": "nequip", "num_layers": 1, "num_features": 8, "r_max": 4.0, "members": 2}
+PAIR = {"kind": "pair", "n_basis": 24, "members": 2}
 
 
-def snapshot(n: int = 40, n_random: int = 8, spread: float = 0.05) -> Snapshot:
-    """Methanol and water with Morse labels, free atoms included."""
-    rng = np.random.default_rng(0)
-    labeler = AnalyticLabeler(AnalyticLabeling(kind="analytic"))
-    candidates = [
-        Candidate(Frame.molecule([z], np.zeros((1, 3)), multiplicity=m), Source("m", Arm.ATOM, "free-atom"))
-        for z, m in ((1, 2), (6, 3), (8, 3))
-    ]
-    for i in range(n + n_random):
-        atoms = molecule("CH3OH" if i % 4 else "H2O")
-        frame = Frame.molecule(atoms.numbers, atoms.positions + rng.normal(0, spread, (len(atoms), 3)))
-        arm = Arm.RANDOM if i >= n else Arm.INITIAL
-        candidates.append(Candidate(frame, Source("m", arm, "rattle", trajectory=100 + i // 2)))
-    labels = [label for c in candidates if isinstance(label := labeler.label(c.frame), Label)]
-    store = open_writer()
-    store.stage(candidates=candidates, labels=labels, levels=[labeler.level])
-    store.commit()
-    return store.snapshot(labeler.level.level_id)
-
-
-def config(model: dict[str, Any], **training: Any) -> Any:
+def config(model: dict[str, Any] = NEQUIP, **training: Any) -> Any:
+    """A budget that only epochs exhaust, so that fits are reproducible."""
+    settings = {"budget_s": 1e6, "max_epochs": 12, "learning_rate": 0.02, "validation_share": 0.0, **training}
     return parse_config(
         {
             "name": "t",
             "systems": [{"name": "m", "molecule": "CH3OH"}],
             "labeling": {"kind": "analytic"},
-            "model": {"members": 2, **model},
-            "training": {"budget_s": 100, "max_epochs": 40, **training},
+            "model": model,
+            "training": settings,
         }
     )
 
 
 def fit(
-    model: dict[str, Any], parent: CommitteeState | None = None, version: int = 1, **training: Any
+    data: Snapshot,
+    parent: CommitteeState | None = None,
+    version: int = 1,
+    model: dict[str, Any] = NEQUIP,
+    **training: Any,
 ) -> TrainedCommittee:
-    order = TrainingOrder(version, snapshot(), parent, parent, seed=version)
-    result = build_trainer(config(model, **training)).fit(order)
+    result = build_trainer(config(model, **training)).fit(TrainingOrder(version, data, parent, parent, seed=version))
     assert isinstance(result, TrainedCommittee), result
     return result
 
 
-NEQUIP = {"kind": "nequip", "num_layers": 1, "num_features": 8, "r_max": 4.0}
-PAIR = {"kind": "pair", "n_basis": 24}
+@pytest.fixture(scope="module")
+def data(make_snapshot: MakeSnapshot) -> Snapshot:
+    return make_snapshot()
 
 
 @pytest.fixture(scope="module")
-def nequip_fits() -> tuple[TrainedCommittee, TrainedCommittee]:
-    first = fit(NEQUIP, learning_rate=0.02)
-    return first, fit(NEQUIP, parent=first.state, version=2, learning_rate=0.02)
+def first(data: Snapshot) -> TrainedCommittee:
+    return fit(data)
 
 
-def two_frames() -> list[Frame]:
-    rng = np.random.default_rng(5)
-    frames = []
-    for name in ("CH3OH", "H2O"):
-        atoms = molecule(name)
-        frames.append(Frame.molecule(atoms.numbers, atoms.positions + rng.normal(0, 0.03, (len(atoms), 3))))
-    return frames
+@pytest.fixture(scope="module")
+def second(data: Snapshot, first: TrainedCommittee) -> TrainedCommittee:
+    return fit(data, parent=first.state, version=2)
 
 
-class TestNequIPCommittee(CommitteeContract):
-    force_tolerance = 1e-2  # float32
-    step = 5e-3
-    batch_tolerance = 2e-5
-
+class TestTrainedPairCommittee(CommitteeContract):
     @pytest.fixture(autouse=True)
-    def _fits(self, nequip_fits: tuple[TrainedCommittee, TrainedCommittee]) -> None:
-        self.fits = nequip_fits
+    def _data(self, data: Snapshot) -> None:
+        self.data = data
 
-    def make(self) -> Any:
-        return build_committee(self.fits[0].state), self.fits[0].state, self.fits[1].state
+    def build(self, state: CommitteeState) -> Any:
+        return build_committee(state)
 
-    def frames(self) -> list[Frame]:
-        return two_frames()
-
-
-class TestPairCommittee(CommitteeContract):
-    def make(self) -> Any:
-        first = fit(PAIR).state
-        second = fit(PAIR, version=2, bootstrap=0.5).state
-        return build_committee(first), first, second
+    def states(self) -> tuple[CommitteeState, CommitteeState]:
+        return fit(self.data, model=PAIR).state, fit(self.data, version=2, model=PAIR, bootstrap=0.5).state
 
     def frames(self) -> list[Frame]:
-        return two_frames()
+        return [self.data.frame(4), self.data.frame(3)]
+
+    def unknown_frame(self) -> Frame:
+        return Frame.molecule([7, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def test_nequip_learns_and_a_warm_start_goes_on(nequip_fits: tuple[TrainedCommittee, TrainedCommittee]) -> None:
-    first, second = nequip_fits
-    data = snapshot()
-    zero = float(np.abs(data.forces[data.n_atoms.argmin() :]).mean())
-    assert second.metrics["force_mae_random_arm"] < 0.6 * zero
+def test_a_fit_learns_and_a_warm_start_goes_on(
+    data: Snapshot, first: TrainedCommittee, second: TrainedCommittee
+) -> None:
+    random = data.select(data.is_arm(Arm.RANDOM))
+    untrained = float(np.abs(random.forces).mean())
+    assert first.metrics["force_mae_random_arm"] < 0.8 * untrained
+    assert second.metrics["force_mae_random_arm"] < 0.8 * first.metrics["force_mae_random_arm"]
     assert second.metrics["force_mae_train"] < first.metrics["force_mae_train"]
-    low, high = second.metrics["difference_low"], second.metrics["difference_high"]
-    assert low <= second.metrics["force_mae_random_arm"] - second.metrics["champion_force_mae_random_arm"] <= high
-    assert first.metrics["n_random"] == 8
+    assert second.metrics["champion_force_mae_random_arm"] == first.metrics["force_mae_random_arm"]
+    assert second.metrics["difference_high"] < 0
+
+
+def test_metrics_are_those_that_are_promised(first: TrainedCommittee, second: TrainedCommittee) -> None:
+    promised = {
+        "wall_s", "n_train", "n_validation", "n_random", "epochs", "force_mae_train", "force_mae_random_arm",
+        "force_mae_random_arm_low", "force_mae_random_arm_high", "force_rmse_random_arm", "energy_mae_random_arm",
+        "force_deviation_random_arm",
+    }  # fmt: skip
+    champion = {"champion_force_mae_random_arm", "difference_low", "difference_high"}
+    assert set(first.metrics) == promised
+    assert set(second.metrics) == promised | champion
+    assert np.isfinite(list(second.metrics.values())).all()
+    assert (first.metrics["n_train"], first.metrics["n_random"], first.metrics["n_validation"]) == (20, 8, 0)
+    assert first.metrics["epochs"] == pytest.approx(12, rel=0.2)
     assert len(first.calibration) == 8
+    assert all(deviation > 0 and error > 0 for deviation, error in first.calibration)
 
 
-def test_pair_models_learn_morse() -> None:
-    trained = fit(PAIR)
-    assert trained.metrics["force_mae_random_arm"] < 0.05
-    assert trained.metrics["force_mae_random_arm_low"] <= trained.metrics["force_mae_random_arm"]
+def test_members_differ(first: TrainedCommittee) -> None:
+    a, b = first.state.members
+    assert any(not np.array_equal(a[name], b[name]) for name in a)
+    np.testing.assert_array_equal(a[SHIFTS], b[SHIFTS])
 
 
-def test_nan_labels_give_a_failure_not_a_model() -> None:
-    data = snapshot()
-    data.forces[:] = np.nan
-    result = build_trainer(config(NEQUIP)).fit(TrainingOrder(1, data, None, None, 0))
-    assert not isinstance(result, TrainedCommittee)
-    assert "finite" in result.message or "NaN" in result.message
+def test_the_random_arm_and_the_validation_set_are_never_trained_on(make_snapshot: MakeSnapshot) -> None:
+    """Other labels there give the same weights, bit for bit."""
+    data = make_snapshot(12, 4)
+    validation = set(split(data, 0.4).validation.frame_ids)
+    assert validation
+    is_hidden = data.is_arm(Arm.RANDOM) | np.array([frame_id in validation for frame_id in data.frame_ids])
+    changed = dataclasses.replace(
+        data,
+        energy=data.energy + 100.0 * is_hidden,
+        forces=data.forces + 50.0 * np.repeat(is_hidden, data.n_atoms)[:, None],
+    )
+    a, b = (fit(d, max_epochs=2, validation_share=0.4) for d in (data, changed))
+    for mine, theirs in zip(a.state.members, b.state.members, strict=True):
+        assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+    assert b.metrics["force_mae_validation"] > 10 > a.metrics["force_mae_validation"]
 
 
-def test_split_keeps_the_random_arm_out_and_trajectories_together() -> None:
-    parts = split(snapshot(60), 0.3)
-    assert parts.random.n_frames == 8
-    assert parts.atoms.n_frames == 3
-    assert parts.train.n_frames + parts.validation.n_frames == 60
-    assert parts.validation.n_frames > 0
-    assert not set(parts.train.trajectory) & set(parts.validation.trajectory)
+def test_the_energy_scale_does_not_matter(make_snapshot: MakeSnapshot) -> None:
+    """Energies of thousands of eV, as from DFT, give the field that energies of a few eV give."""
+    data = make_snapshot(8, 4)
+    energies = {1: -13.6234567, 6: -1029.456789, 8: -2041.876543}
+    offset = np.add.reduceat(np.array([energies[int(z)] for z in data.numbers]), data.offsets[:-1])
+    a = fit(data, max_epochs=3)
+    b = fit(dataclasses.replace(data, energy=data.energy + offset), max_epochs=3)
+    for name in ("force_mae_random_arm", "energy_mae_random_arm"):
+        assert b.metrics[name] == pytest.approx(a.metrics[name], rel=1e-3)
+    shifts = b.state.members[0][SHIFTS].ravel() - a.state.members[0][SHIFTS].ravel()
+    np.testing.assert_allclose(shifts, list(energies.values()), atol=1e-9)
 
 
-def test_missing_free_atoms_come_from_least_squares() -> None:
-    parts = split(snapshot(), 0.0)
-    assert atomic_energies(parts.atoms, parts.train) == pytest.approx({1: 0.0, 6: 0.0, 8: 0.0})
-    none = parts.atoms.select(np.zeros(3, dtype=bool))
-    fitted = atomic_energies(none, parts.train)
-    counts = 4 * fitted[1] + fitted[6] + fitted[8]
-    methanol = parts.train.energy[parts.train.n_atoms == 6]
-    assert counts == pytest.approx(methanol.mean(), abs=1.0)
-
-
-def test_bundle_reloads_bit_for_bit_and_shows_damage(
-    tmp_path: Path, nequip_fits: tuple[TrainedCommittee, TrainedCommittee]
+def test_a_warm_start_keeps_shifts_scales_and_neighbour_count(
+    make_snapshot: MakeSnapshot, first: TrainedCommittee
 ) -> None:
-    state = nequip_fits[0].state
-    path = write_bundle(tmp_path / "v0001", state, {"metrics": {"a": 1.0}}, {"calibration.json": b"[]"})
-    assert write_bundle(path, state, {"metrics": {"a": 1.0}}, {"calibration.json": b"[]"}) == path
-    again = read_bundle(path)
-    for mine, theirs in zip(state.members, again.members, strict=True):
-        assert mine.keys() == theirs.keys()
-        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
-    data = snapshot()
-    a, b = (evaluate(build_committee(s), data).force_mae for s in (state, again))
-    np.testing.assert_array_equal(a, b)
-    with pytest.raises(FileExistsError):
-        write_bundle(path, state, {"metrics": {"a": 2.0}})
-    (path / "member_00.safetensors").write_bytes(b"damage")
-    with pytest.raises(InputError, match="SHA256SUMS"):
-        read_bundle(path)
+    """The weights were learnt with them; another would spoil the parent's energies and forces."""
+    warm = fit(make_snapshot(6, 2, spread=0.2), parent=first.state, max_epochs=1)
+    assert warm.state.spec == first.state.spec
+    for name in (SHIFTS, SCALES):
+        np.testing.assert_array_equal(warm.state.members[0][name], first.state.members[0][name])
 
 
-def test_calculator_is_an_ase_calculator(
-    tmp_path: Path, nequip_fits: tuple[TrainedCommittee, TrainedCommittee]
+def test_a_parent_of_another_architecture_is_left_aside(data: Snapshot, first: TrainedCommittee) -> None:
+    fresh = fit(data, parent=first.state, model={**NEQUIP, "num_features": 4}, max_epochs=1)
+    assert fresh.state.spec["num_features"] == 4
+    assert fresh.metrics["champion_force_mae_random_arm"] == first.metrics["force_mae_random_arm"]
+
+
+def test_elements_of_the_random_arm_are_known_before_they_are_trained_on(
+    make_snapshot: MakeSnapshot, first: TrainedCommittee
 ) -> None:
-    path = write_bundle(tmp_path / "v0001", nequip_fits[0].state, {})
-    atoms = molecule("CH3OH")
-    atoms.calc = load_calculator(path)
-    assert atoms.get_forces().shape == (6, 3)
-    assert abs(atoms.get_forces().sum()) < 1e-4
-    assert atoms.calc.results["max_force_deviation"] == atoms.calc.results["forces_std"].max() > 0
-    assert np.isfinite(atoms.get_potential_energy())
-    gold = Atoms("Au", calculator=atoms.calc)
-    with pytest.raises(InputError, match="does not know"):
-        gold.get_potential_energy()
-    with pytest.raises(InputError, match="not a readable bundle"):
-        load_calculator(tmp_path / "none")
+    data = make_snapshot(6, 4, n_nitrogen=2)
+    trained = fit(data, parent=first.state, max_epochs=1)
+    assert trained.state.spec["elements"] == ["H", "C", "N", "O"]
+    assert trained.metrics["n_random"] == 4
+    assert "difference_low" not in trained.metrics, "compared with a champion that does not know nitrogen"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_very_few_frames_are_enough_to_begin(make_snapshot: MakeSnapshot, n: int) -> None:
+    trained = fit(make_snapshot(n, 2), max_epochs=2, validation_share=0.5)
+    assert trained.metrics["n_train"] >= 1
+    assert np.isfinite(trained.metrics["force_mae_random_arm"])
+
+
+def test_without_free_atoms_energies_still_fit(data: Snapshot) -> None:
+    energies = {1: -13.6, 6: -1029.4, 8: -2041.8}
+    offset = np.add.reduceat(np.array([energies[int(z)] for z in data.numbers]), data.offsets[:-1])
+    bare = dataclasses.replace(data, energy=data.energy + offset).select(~data.is_arm(Arm.ATOM))
+    assert fit(bare, max_epochs=3).metrics["energy_mae_random_arm"] < 2.0
+
+
+@pytest.mark.parametrize("budget_s", [1e-3, 2.0])
+def test_a_fit_keeps_to_its_budget(data: Snapshot, budget_s: float) -> None:
+    trainer = build_trainer(config(budget_s=budget_s, max_epochs=1_000_000))
+    started = time.perf_counter()
+    result = trainer.fit(TrainingOrder(1, data, None, None, 0))
+    assert isinstance(result, TrainedCommittee), result
+    building_and_measuring = 8.0
+    assert time.perf_counter() - started < 1.5 * budget_s + building_and_measuring
+    assert result.metrics["wall_s"] >= min(budget_s, 1.0)
+    assert result.metrics["epochs"] > 0
+
+
+def test_nothing_to_train_on_is_a_failure(data: Snapshot) -> None:
+    result = NequIPTrainer(config()).fit(TrainingOrder(4, data.select(data.is_arm(Arm.RANDOM)), None, None, 0))
+    assert result == TrainingFailure(4, FailureKind.INTERNAL, "there is no frame to train on")
+
+
+@pytest.mark.parametrize("place", ["forces", "energy"])
+def test_nan_labels_are_a_failure_and_not_a_model(data: Snapshot, place: str) -> None:
+    spoilt = dataclasses.replace(data, **{place: np.full_like(getattr(data, place), np.nan)})
+    result = build_trainer(config()).fit(TrainingOrder(3, spoilt, None, None, 0))
+    assert isinstance(result, TrainingFailure)
+    assert (result.version, result.kind) == (3, FailureKind.INTERNAL)
+    assert "finite" in result.message
+
+
+class FlakyFrames(TrainingFrames):
+    """Gives NaN forces in some of its batches."""
+
+    def __init__(self, train: Snapshot, spec: dict[str, object], bad: Callable[[int], bool]) -> None:
+        super().__init__(train, spec)
+        self._bad = bad
+        self.n_batches = 0
+
+    def batch(self, rows: NDArray[np.integer]) -> TrainingBatch:
+        batch = super().batch(rows)
+        self.n_batches += 1
+        return dataclasses.replace(batch, forces=batch.forces * np.nan) if self._bad(self.n_batches) else batch
+
+
+def fit_flaky(data: Snapshot, state: CommitteeState, bad: Callable[[int], bool]) -> tuple[Any, int]:
+    """A fit of one member of ten epochs of four batches."""
+    trainer = NequIPTrainer(config(max_epochs=10, bootstrap=1.0))
+    train = data.select(data.is_arm(Arm.INITIAL))
+    frames = FlakyFrames(train, dict(state.spec), bad)
+    torch.manual_seed(0)
+    return trainer._fit_member(build_model(state.spec, seed=0), frames, 0, 1e6), frames.n_batches
+
+
+def test_a_loss_that_is_not_finite_is_rolled_back(data: Snapshot, first: TrainedCommittee) -> None:
+    fitted, n_batches = fit_flaky(data, first.state, lambda n: n in (6, 17))
+    assert (fitted.steps, n_batches) == (38, 40)
+    assert all(np.isfinite(value).all() for value in fitted.weights.values())
+
+
+def test_a_member_that_keeps_diverging_falls_back_on_its_last_good_weights(
+    data: Snapshot, first: TrainedCommittee
+) -> None:
+    fitted, n_batches = fit_flaky(data, first.state, lambda n: n > 20)
+    assert (fitted.steps, n_batches) == (20, 24)
+    assert all(np.isfinite(value).all() for value in fitted.weights.values())
+    state = dataclasses.replace(first.state, members=(fitted.weights,))
+    assert np.isfinite(build_committee(state).evaluate(FrameBatch.of([data.frame(5)])).forces).all()
+
+
+def test_a_member_that_never_gets_through_its_frames_is_given_up(data: Snapshot, first: TrainedCommittee) -> None:
+    with pytest.raises(DivergedError, match="4 times"):
+        fit_flaky(data, first.state, lambda n: n % 4 == 3)
+
+
+def test_an_absurd_learning_rate_publishes_no_nan(data: Snapshot) -> None:
+    """The network may die, which promotion sees; it may not be NaN, which nothing downstream could compare."""
+    result = build_trainer(config(learning_rate=1e30)).fit(TrainingOrder(1, data, None, None, 0))
+    if isinstance(result, TrainedCommittee):
+        assert np.isfinite(list(result.metrics.values())).all()
+        assert all(np.isfinite(value).all() for member in result.state.members for value in member.values())
+
+
+def test_the_learning_rate_warms_up_and_is_annealed() -> None:
+    rates = [schedule(x) for x in np.linspace(0.0, 1.0, 201)]
+    peak = int(np.argmax(rates))
+    assert rates[peak] == pytest.approx(1.0, abs=0.01)
+    assert 0.0 < rates[0] < 0.1
+    assert peak < 0.05 * 201
+    assert rates[-1] == pytest.approx(0.01)
+    assert (np.diff(rates[peak:]) <= 0).all()

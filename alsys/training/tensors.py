@@ -1,0 +1,109 @@
+"""Training frames as tensors, neighbour lists included, built once for a fit; a batch is a few gathers.
+
+Energies and forces stay in float64: the loss is a difference of large numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alsys.frames import IntArray
+from alsys.potentials.nequip import elements_of, input_of, type_lookup
+from alsys.store.base import Snapshot
+from alsys.training.evaluate import batch_of, chunks_of
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """Model input and targets of some frames.
+
+    Attributes:
+        data: NequIP's input fields.
+        energy: ``(n_frames,)``, eV.
+        forces: ``(n_total, 3)``, eV/Angstrom.
+        n_atoms: ``(n_frames,)`` as float64.
+    """
+
+    data: dict[str, torch.Tensor]
+    energy: torch.Tensor
+    forces: torch.Tensor
+    n_atoms: torch.Tensor
+
+
+class TrainingFrames:
+    """All frames of a training set.
+
+    Args:
+        train: The frames.
+        spec: Specification of the models; elements and cutoff are read.
+    """
+
+    def __init__(self, train: Snapshot, spec: Mapping[str, object]) -> None:
+        lookup, r_max = type_lookup(elements_of(spec)), float(str(spec["r_max"]))
+        offsets = train.offsets
+        centres, neighbours, shifts = [], [], []
+        for rows in chunks_of(train):
+            data = input_of(batch_of(train.select(rows)), lookup, r_max)
+            edges = data["edge_index"].numpy() + offsets[rows[0]]
+            centres.append(edges[0])
+            neighbours.append(edges[1])
+            shift = data.get("edge_cell_shift")
+            shifts.append(np.zeros((edges.shape[1], 3)) if shift is None else shift.numpy())
+        centre = np.concatenate(centres)
+        frame = np.searchsorted(offsets, centre, side="right") - 1
+        order = np.argsort(frame, kind="stable")
+        first = offsets[frame[order]]
+        self._n_atoms = np.asarray(train.n_atoms, dtype=np.int64)
+        self._atom_starts = offsets[:-1]
+        self._n_edges = np.bincount(frame, minlength=train.n_frames)
+        self._edge_starts = np.cumsum(self._n_edges) - self._n_edges
+        self._edges = np.stack([centre[order] - first, np.concatenate(neighbours)[order] - first])
+        self._shifts = np.concatenate(shifts)[order] if train.pbc.any() else None
+        self._types = lookup[train.numbers]
+        self._positions = np.array(train.positions)
+        self._cell = np.array(train.cell)
+        self._energy = np.array(train.energy)
+        self._forces = np.array(train.forces)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return int(self._n_atoms.size)
+
+    @property
+    def mean_neighbours(self) -> float:
+        """Mean number of neighbours of an atom."""
+        return float(self._n_edges.sum() / self._n_atoms.sum())
+
+    def batch(self, rows: NDArray[np.integer]) -> TrainingBatch:
+        """The frames at `rows`, concatenated in that order."""
+        n_atoms, n_edges = self._n_atoms[rows], self._n_edges[rows]
+        atoms = _ranges(self._atom_starts[rows], n_atoms)
+        edges = _ranges(self._edge_starts[rows], n_edges)
+        data = {
+            "pos": self._positions[atoms],
+            "atom_types": self._types[atoms],
+            "num_atoms": n_atoms,
+            "batch": np.repeat(np.arange(len(rows)), n_atoms),
+            "edge_index": self._edges[:, edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges),
+        }
+        if self._shifts is not None:
+            data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
+        return TrainingBatch(
+            data={name: torch.from_numpy(value) for name, value in data.items()},
+            energy=torch.from_numpy(self._energy[rows]),
+            forces=torch.from_numpy(self._forces[atoms]),
+            n_atoms=torch.from_numpy(n_atoms.astype(np.float64)),
+        )
+
+
+def _ranges(starts: IntArray, counts: IntArray) -> IntArray:
+    """``arange(start, start + count)`` of each pair, concatenated."""
+    ends = np.cumsum(counts)
+    result: IntArray = np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
+    return result

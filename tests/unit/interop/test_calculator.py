@@ -1,0 +1,191 @@
+"""The calculator is an ASE calculator, from a folder or a registry, and runs nothing that it downloads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.optimize import BFGS
+
+import alsys
+from alsys.errors import EnvironmentProblem, InputError
+from alsys.frames import Frame
+from alsys.interop.calculator import load_calculator
+from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.potentials.bundle import write_bundle
+from alsys.potentials.factory import build_committee
+
+N_BASIS = 8
+
+
+def pair_state(version: int) -> CommitteeState:
+    rng = np.random.default_rng(version)
+    members = tuple({"coefficients": rng.normal(size=(3, N_BASIS)), "shifts": np.array([-1.0, -2.0])} for _ in range(3))
+    return CommitteeState(version, "pair", {"elements": ["H", "O"], "r_max": 4.0, "n_basis": N_BASIS}, members)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "v0001", pair_state(1), {})
+
+
+def test_results_are_those_of_the_committee(bundle: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = alsys.load_calculator(bundle)
+    expected = build_committee(pair_state(1)).evaluate(FrameBatch.of([Frame.molecule(atoms.numbers, atoms.positions)]))
+    assert atoms.get_potential_energy() == atoms.get_potential_energy(force_consistent=True) == expected.energy[0]
+    np.testing.assert_array_equal(atoms.get_forces(), expected.forces)
+    results = atoms.calc.results
+    assert results["energy_std"] == expected.energy_std[0] > 0
+    np.testing.assert_array_equal(results["forces_std"], expected.force_deviation)
+    assert results["forces_std"].shape == (3,)
+    assert results["max_force_deviation"] == expected.frame_deviation[0] == results["forces_std"].max()
+
+
+def test_results_follow_the_atoms(bundle: Path) -> None:
+    """ASE caches results; moving an atom must undo that."""
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(str(bundle))
+    before = atoms.get_forces().copy()
+    atoms.positions[0, 0] += 0.1
+    assert np.abs(atoms.get_forces() - before).max() > 1e-6
+    atoms.positions[0, 0] -= 0.1
+    np.testing.assert_allclose(atoms.get_forces(), before, atol=1e-9)
+
+
+def test_ase_optimises_with_it(bundle: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(bundle)
+    start = atoms.get_potential_energy()
+    BFGS(atoms, logfile=None).run(fmax=0.5, steps=3)
+    assert atoms.get_potential_energy() < start
+
+
+def test_what_it_cannot_do_is_said(bundle: Path) -> None:
+    calculator = load_calculator(bundle)
+    with pytest.raises(InputError, match="does not know") as caught:
+        Atoms("Au", calculator=calculator).get_potential_energy()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(PropertyNotImplementedError):
+        molecule("H2O", calculator=calculator).get_stress()
+    broken = molecule("H2O", calculator=calculator)
+    broken.positions[0, 0] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        broken.get_forces()
+
+
+def test_no_bundle_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a readable bundle") as caught:
+        load_calculator(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_local_bundle_needs_no_mlflow(bundle: Path) -> None:
+    code = f"import sys, alsys; alsys.load_calculator({str(bundle)!r}); print('mlflow' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two versions of `water`, each a bundle beside a pickle; and `other`, which holds no bundle."""
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's and its dependencies', while it makes its tables
+        import mlflow
+
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.create_registered_model("water")
+        for version in (1, 2):
+            source = folder / f"model-{version}"
+            write_bundle(source / "artifacts" / "bundle", pair_state(version), {})
+            (source / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: os\n")
+            (source / "python_model.pkl").write_bytes(pickle.dumps(Bomb(folder / "bomb")))
+            client.create_model_version("water", source=str(source))
+        client.set_registered_model_alias("water", "champion", "1")
+        (folder / "other").mkdir()
+        (folder / "other" / "MLmodel").write_text("flavors: {}\n")
+        client.create_registered_model("other")
+        client.create_model_version("other", source=str(folder / "other"))
+    return uri
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow's imports
+
+
+@pytest.mark.parametrize(("name", "version"), [("water@champion", 1), ("water/1", 1), ("water/2", 2)])
+def test_a_registered_model_loads_by_alias_and_version(registry: str, name: str, version: int) -> None:
+    calculator = load_calculator(f"models:/{name}", tracking_uri=registry)
+    assert calculator.committee.version == version
+    atoms = molecule("H2O", calculator=calculator)
+    batch = FrameBatch.of([Frame.molecule(atoms.numbers, atoms.positions)])
+    np.testing.assert_array_equal(atoms.get_forces(), build_committee(pair_state(version)).evaluate(batch).forces)
+    assert not (Path(registry.removeprefix("sqlite:///")).parent / "bomb").exists(), "a pickle was loaded"
+
+
+def test_the_server_is_found_in_the_environment_or_the_working_folder(
+    registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
+    assert load_calculator("models:/water@champion").committee.version == 1
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(Path(registry.removeprefix("sqlite:///")).parent)
+    assert load_calculator("models:/water@champion").committee.version == 1
+
+
+def test_the_users_mlflow_settings_stay_what_they_were(registry: str, tmp_path: Path) -> None:
+    import mlflow
+
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = [os.environ.get(name) for name in names]
+    load_calculator("models:/water@champion", tracking_uri=registry)
+    assert [os.environ.get(name) for name in names] == before
+    mine = f"sqlite:///{tmp_path / 'mine.db'}"
+    mlflow.set_tracking_uri(mine)
+    try:
+        load_calculator("models:/water@champion", tracking_uri=registry)
+        assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == mine
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # MLflow's way to unset it
+
+
+@pytest.mark.parametrize("name", ["nobody@champion", "water@previous", "water/7", "other/1", "water"])
+def test_models_that_are_not_there_are_one_line(registry: str, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_calculator(f"models:/{name}", tracking_uri=registry)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_database_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such database"):
+        load_calculator("models:/water@champion", tracking_uri=f"sqlite:///{tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_dead_server_is_answered_in_seconds() -> None:
+    started = time.monotonic()
+    with pytest.raises(EnvironmentProblem, match=r"127\.0\.0\.1"):
+        load_calculator("models:/water@champion", tracking_uri="http://127.0.0.1:9")
+    assert time.monotonic() - started < 20
