@@ -1,0 +1,265 @@
+"""Campaign files: one-line errors, and the border between what is frozen and what may change at a restart."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from alsys.config import CampaignConfig, load_config, parse_config, science_fields
+from alsys.config.load import config_hash
+from alsys.errors import InputError
+
+BASE: dict[str, Any] = {
+    "name": "base",
+    "systems": [{"name": "methanol", "smiles": "CO"}],
+    "labeling": {"kind": "analytic"},
+    "model": {"kind": "pair"},
+}
+LABELING: tuple[dict[str, Any], ...] = (
+    {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"},
+    {"kind": "xtb"},
+    {"kind": "analytic"},
+)
+MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"})
+
+OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.")
+OPERATIONAL_NAMES = {
+    "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
+    "batch_s", "budget_s", "chunk_steps", "max_pending", "max_candidates",
+}  # fmt: skip
+
+
+def refusal(tmp_path: Path, content: str | bytes) -> str:
+    path = tmp_path / "campaign.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    assert caught.value.exit_code == 2
+    return text.removeprefix(f"{path}: ")
+
+
+def changed(**paths: object) -> str:
+    """BASE with some fields set, as YAML; ``a__b`` is the field ``b`` of the section ``a``."""
+    data = copy.deepcopy(BASE)
+    for path, value in paths.items():
+        node = data
+        *parents, last = path.split("__")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return yaml.safe_dump(data)
+
+
+def short(value: object) -> str:
+    """Name of a case: whatever is not a whole file."""
+    return value if isinstance(value, str) and "\n" not in value else ""
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "suggestion"),
+    [
+        (changed(labeling__worker=3), "labeling.worker", "`workers`"),
+        (changed(exploraton={}), "exploraton", "`exploration`"),
+        (changed(exploration__trust__acurate_below=0.1), "exploration.trust.acurate_below", "`accurate_below`"),
+        (changed(systems=[{"name": "a", "smile": "CO"}]), "systems[0].smile", "`smiles`"),
+    ],
+    ids=short,
+)
+def test_a_misspelt_key_names_the_right_one(tmp_path: Path, content: str, field: str, suggestion: str) -> None:
+    text = refusal(tmp_path, content)
+    assert text.startswith(f"{field}: unknown key")
+    assert text.endswith(f"did you mean {suggestion}?")
+
+
+def test_a_key_that_resembles_nothing_lists_the_known_ones(tmp_path: Path) -> None:
+    text = refusal(tmp_path, changed(labeling__zzz=1))
+    assert text.startswith("labeling.zzz: unknown key (got 1)")
+    for known in ("delay_s", "timeout_s", "workers"):
+        assert known in text
+
+
+@pytest.mark.parametrize("key", ["_target_", "class_path", "python"])
+def test_no_key_names_code(tmp_path: Path, key: str) -> None:
+    assert refusal(tmp_path, changed(**{f"model__{key}": "os.system"})).startswith(f"model.{key}: unknown key")
+
+
+def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "was-run"
+    text = refusal(tmp_path, f'name: !!python/object/apply:os.system ["touch {marker}"]\n')
+    assert text.startswith("line 1: ")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "kinds"), [("labeling", ("pyscf", "xtb", "analytic")), ("model", ("nequip", "pair"))]
+)
+def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path, section: str, kinds: tuple[str, ...]) -> None:
+    text = refusal(tmp_path, changed(**{section: {"kind": "psi4"}}))
+    assert text.startswith(f"{section}.kind: unknown kind (got 'psi4')")
+    assert all(kind in text for kind in kinds)
+
+
+@pytest.mark.parametrize("field", ["name", "systems", "labeling", "model"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
+    data = {key: value for key, value in BASE.items() if key != field}
+    assert refusal(tmp_path, yaml.safe_dump(data)).startswith(f"{field}: is required")
+
+
+def test_a_missing_field_of_a_kind_is_named_without_the_kind(tmp_path: Path) -> None:
+    text = refusal(tmp_path, changed(labeling={"kind": "pyscf", "xc": "pbe"}))
+    assert text.startswith("labeling.basis: is required")
+
+
+@pytest.mark.parametrize(
+    ("content", "start"),
+    [
+        (changed(initial__temperature=-5), "initial.temperature: should be greater than 0 (got -5)"),
+        (
+            changed(exploration__temperatures=[300, -5]),
+            "exploration.temperatures[1]: should be greater than 0 (got -5)",
+        ),
+        (changed(initial__temperature=math.nan), "initial.temperature: should be a finite number (got nan)"),
+        (changed(exploration__timestep=math.inf), "exploration.timestep: should be a finite number (got inf)"),
+        (changed(labeling__workers=0), "labeling.workers: should be greater than or equal to 1 (got 0)"),
+        (changed(model__members=1), "model.members: should be greater than or equal to 2 (got 1)"),
+        (changed(seed="one"), "seed: should be a valid integer"),
+        (changed(systems=[]), "systems: "),
+        (changed(name="../outside"), "name: "),
+        (changed(exploration__trust={"accurate_below": 2.0}), "exploration.trust: failed_above must be larger"),
+        (changed(systems=[{"name": "a"}]), "systems[0]: give exactly one of smiles, file, molecule"),
+        (changed(systems=[{"name": "a", "smiles": "C", "file": "a.xyz"}]), "systems[0]: give exactly one of"),
+        (changed(systems=[{"name": "a", "smiles": "C"}, {"name": "a", "smiles": "O"}]), "systems need different names"),
+    ],
+    ids=short,
+)
+def test_a_value_out_of_range_is_named_with_its_field(tmp_path: Path, content: str, start: str) -> None:
+    assert refusal(tmp_path, content).startswith(start)
+
+
+@pytest.mark.parametrize("content", ["name: [1", "a: b: c", "\tname: x"])
+def test_what_is_not_yaml_is_refused_with_its_line(tmp_path: Path, content: str) -> None:
+    assert refusal(tmp_path, content).startswith("line 1: ")
+
+
+@pytest.mark.parametrize("content", ["", "- name: x\n", "just text\n", "42\n"])
+def test_what_is_not_a_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    assert refusal(tmp_path, content).startswith("a campaign file is a mapping of keys")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"name: \xe9\n"])
+def test_what_is_not_utf8_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert refusal(tmp_path, content).startswith("cannot read the file: ")
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["missing", "folder"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "none.yaml"
+    make(path)
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: cannot read the file: ")
+
+
+def test_a_loaded_config_cannot_be_changed() -> None:
+    config = parse_config(BASE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.labeling.workers = 5
+
+
+# --- science and operational fields
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every field that is not itself a section, by dotted path."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            for i, item in enumerate(value):
+                yield from leaves(item, f"{prefix}{name}[{i}].")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def another(value: object) -> object:
+    """A value of the same kind that is not the same; validity does not matter to the hash."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 1
+    if isinstance(value, tuple):
+        return (*value, 1.0)
+    if isinstance(value, dict):
+        return {**value, "labeler": 1.0}
+    return f"{value}x"
+
+
+def replaced(section: Any, path: str, value: object) -> Any:
+    head, _, rest = path.partition(".")
+    name, _, index = head.partition("[")
+    if not rest:
+        return section.model_copy(update={name: value})
+    inner = getattr(section, name)
+    if index:
+        i = int(index.rstrip("]"))
+        return section.model_copy(update={name: (*inner[:i], replaced(inner[i], rest, value), *inner[i + 1 :])})
+    return section.model_copy(update={name: replaced(inner, rest, value)})
+
+
+def is_operational(path: str) -> bool:
+    return path.startswith(OPERATIONAL_SECTIONS) or path.rpartition(".")[2] in OPERATIONAL_NAMES
+
+
+CASES = [
+    (labeling, model, path)
+    for labeling in LABELING
+    for model in MODELS
+    for path, _ in leaves(parse_config({**BASE, "labeling": labeling, "model": model}))
+    if model is MODELS[0] or path.startswith("model.")
+    if labeling is LABELING[0] or path.startswith(("labeling.", "model."))
+]
+
+
+@pytest.mark.parametrize(("labeling", "model", "path"), CASES, ids=lambda v: v["kind"] if isinstance(v, dict) else v)
+def test_the_hash_follows_science_fields_and_no_others(
+    labeling: dict[str, Any], model: dict[str, Any], path: str
+) -> None:
+    config: CampaignConfig = parse_config({**BASE, "labeling": labeling, "model": model})
+    other = replaced(config, path, another(dict(leaves(config))[path]))
+    assert other != config
+    assert (config_hash(other) == config_hash(config)) == is_operational(path)
+    assert (path in science_fields(config)) != is_operational(path)
+
+
+def test_science_fields_are_leaves_and_nothing_else() -> None:
+    config = parse_config(BASE)
+    assert science_fields(config).keys() < dict(leaves(config)).keys()
+
+
+def test_what_decides_the_data_is_science() -> None:
+    config = parse_config({**BASE, "labeling": LABELING[0], "model": MODELS[0]})
+    assert science_fields(config).keys() >= {
+        "name", "seed", "mode", "systems[0].smiles", "systems[0].charge", "systems[0].multiplicity", "labeling.kind",
+        "labeling.xc", "labeling.basis", "labeling.grid_level", "labeling.dispersion", "model.kind", "model.r_max",
+        "exploration.temperatures", "selection.strategy", "selection.random_share",
+    }  # fmt: skip
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_spelt_out_defaults() -> None:
+    backwards = dict(reversed(BASE.items()))
+    full = parse_config(BASE).model_dump(mode="json")
+    assert config_hash(parse_config(backwards)) == config_hash(parse_config(BASE)) == config_hash(parse_config(full))
