@@ -55,7 +55,9 @@ class WalkerExplorer:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
         self._systems = dict(systems)
-        self._build = build or (lambda state: build_committee(state, threads=settings.threads))
+        self._build = build or (
+            lambda state: build_committee(state, threads=settings.threads, is_compiled=settings.compile)
+        )
         self._seed = seed
         self._n_chunks = 0
         self._committee: Committee | None = None

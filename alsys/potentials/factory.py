@@ -6,12 +6,21 @@ from alsys.errors import InputError
 from alsys.potentials.base import Committee, CommitteeState
 
 
-def build_committee(state: CommitteeState, threads: int = 1) -> Committee:
+def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: bool = False) -> Committee:
     """The committee that reads this kind of state; imports only what it needs.
+
+    Args:
+        state: Specification and weights.
+        threads: Threads of torch in this process.
+        is_compiled: NequIP models are compiled ahead of time; pays where a committee is evaluated many times.
 
     Raises:
         InputError: Unknown kind.
     """
+    if state.kind == "nequip" and is_compiled:
+        from alsys.potentials.compiled import CompiledNequIPCommittee
+
+        return CompiledNequIPCommittee(state, threads=threads)
     if state.kind == "nequip":
         from alsys.potentials.nequip import NequIPCommittee
 

@@ -23,6 +23,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
+from alsys.frames import FloatArray
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
 from alsys.potentials.neighbours import neighbours_of
 
@@ -207,10 +208,18 @@ class NequIPCommittee:
         Raises:
             InputError: An element that the model does not know.
         """
+        return committee_prediction(batch, *self.evaluate_members(batch))
+
+    def evaluate_members(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+        """``(n_members, n_frames)`` energies (eV) and ``(n_members, n_total, 3)`` forces (eV/Angstrom).
+
+        Raises:
+            InputError: An element that the model does not know.
+        """
         data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
         energies, forces = [], []
         for model in self._models:
             out = model(dict(data))
             energies.append(out["total_energy"].detach().reshape(-1).double().numpy())
             forces.append(out["forces"].detach().double().numpy())
-        return committee_prediction(batch, np.stack(energies), np.stack(forces))
+        return np.stack(energies), np.stack(forces)
