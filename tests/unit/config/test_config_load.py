@@ -32,7 +32,7 @@ MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"})
 OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.")
 OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
-    "batch_s", "budget_s", "chunk_steps", "max_pending", "max_candidates",
+    "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",
 }  # fmt: skip
 
 
