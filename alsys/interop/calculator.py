@@ -18,19 +18,11 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
+from alsys.interop.mlflow_settings import DEFAULT_URI, prepare_environment
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 
-DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
@@ -104,12 +96,11 @@ def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads
 
 def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
     """The bundle among the artifacts of a registered model, copied to `folder`."""
-    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).is_file():
         raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_environment()
     import mlflow
     from mlflow.exceptions import MlflowException
 

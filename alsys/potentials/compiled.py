@@ -118,14 +118,20 @@ class CompiledNequIPCommittee:
         self._lookup = type_lookup(elements_of(self._state.spec))
         try:
             path = compile_package(self._state.spec, self._folder)
+        except Exception as error:  # whatever a compiler, its absence or a full disk leads to
+            logger.warning("cannot compile NequIP, evaluating eagerly: %s", _first_line(error))
+            return
+        try:
             with _quiet():
                 self._packages = [torch._inductor.aoti_load_package(str(path)) for _ in self._state.members]
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             kept = set(self._packages[0].get_constant_fqns())  # the compiler drops constants that change nothing
             self._constants = {name: source for name, source in record["constants"].items() if name in kept}
-        except Exception as error:  # whatever a compiler or its absence leads to
+        except Exception as error:  # torch raises many kinds for a damaged package
+            self._packages = []
+            path.with_suffix(".json").unlink(missing_ok=True)
             logger.warning(
-                "cannot compile NequIP, evaluating eagerly: %s: %s", type(error).__name__, _first_line(error)
+                "%s cannot be read, evaluating eagerly; the next start compiles again: %s", path, _first_line(error)
             )
 
     def _swap(self) -> None:
@@ -133,22 +139,25 @@ class CompiledNequIPCommittee:
         self._is_verified = False
         if not self._packages:
             return
-        for package, weights in zip(self._packages, self._state.members, strict=True):
-            constants = {name: torch.from_numpy(np.array(weights[source])) for name, source in self._constants.items()}
-            package.load_constants(constants, check_full_update=False)
         probe = _probe(self._state.spec)
-        expected = self._eager.evaluate_members(probe)
+        energies, forces = self._eager.evaluate_members(probe)
         inputs = self._inputs(probe)
         tolerance = TOLERANCE[str(self._state.spec["dtype"])]
-        for k, package in enumerate(self._packages):
+        for k, (package, weights) in enumerate(zip(self._packages, self._state.members, strict=True)):
+            try:
+                constants = {name: torch.from_numpy(np.array(weights[at])) for name, at in self._constants.items()}
+                package.load_constants(constants, check_full_update=False)
+            except (KeyError, RuntimeError) as error:
+                logger.warning("member %d does not fit its package, evaluating eagerly: %s", k, _first_line(error))
+                return
             energy, force = (value.double().numpy() for value in package(*inputs))
-            scale = max(1.0, float(np.abs(expected[1][k]).max()))
-            error = max(
-                float(np.abs(force - expected[1][k]).max()),
-                float(np.abs(energy.reshape(-1) - expected[0][k]).max()) / probe.numbers.size,
+            scale = max(1.0, float(np.abs(forces[k]).max()))
+            difference = max(
+                float(np.abs(force - forces[k]).max()),
+                float(np.abs(energy.reshape(-1) - energies[k]).max()) / probe.numbers.size,
             )
-            if not error <= tolerance * scale:
-                logger.warning("member %d differs from the eager model by %.1e, evaluating eagerly", k, error)
+            if not difference <= tolerance * scale:
+                logger.warning("member %d differs from the eager model by %.1e, evaluating eagerly", k, difference)
                 return
         self._is_verified = True
 
@@ -176,7 +185,7 @@ def compile_package(spec: Mapping[str, object], folder: Path) -> Path:
     with (folder / f"{path.stem}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (record.is_file() and path.is_file()):
-            temporary = folder / f"{path.stem}.{os.getpid()}.tmp.pt2"
+            temporary = folder / f"{path.stem}.tmp.pt2"  # under the lock: a killed process leaves one at most
             constants = _compile(spec, temporary)
             temporary.rename(path)
             text = json.dumps({"format": FORMAT, "constants": constants}, indent=1)
@@ -255,7 +264,7 @@ def _probe(spec: Mapping[str, object]) -> FrameBatch:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 @contextlib.contextmanager

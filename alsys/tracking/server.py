@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alsys.errors import EnvironmentProblem, InputError
+from alsys.interop.mlflow_settings import DEFAULT_URI, prepare_environment
 
-DEFAULT_URI: Final = "sqlite:///mlflow.db"
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 PREVIOUS: Final = "previous"
@@ -33,28 +33,11 @@ TAG_DIGEST: Final = "alsys.dataset_digest"
 TAG_LEVEL: Final = "alsys.level_of_theory"
 TAG_METRICS: Final = "alsys.metrics"
 
-_ENVIRONMENT: Final = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 _RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
 _CONTENTION: Final = ("database is locked", "already exists", "UNIQUE constraint")
 
 _T = TypeVar("_T")
-
-
-def prepare_environment() -> None:
-    """Sets MLflow's variables where the user has not; must come before mlflow is imported."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 def resolve_uri(uri: str | None) -> str:

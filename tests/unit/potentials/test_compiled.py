@@ -88,13 +88,42 @@ def test_new_weights_give_the_eager_committee_s_forces_without_compiling(folder:
         np.testing.assert_allclose(compiled.force_deviation, eager.force_deviation, rtol=0, atol=1e-10)
 
 
+def copied_package(folder: Path, target: Path) -> Path:
+    """Copies what is compiled; returns the file with the map of constants."""
+    CompiledNequIPCommittee(make_state(1), folder=folder)
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return next(target.glob("*.json"))
+
+
+def test_a_damaged_package_is_not_used_and_not_kept(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = copied_package(folder, tmp_path)
+    package = record.with_suffix(".pt2")
+    package.write_bytes(package.read_bytes()[:1000])
+    committee = CompiledNequIPCommittee(make_state(1), folder=tmp_path)
+    assert not committee.is_compiled
+    assert str(package) in caplog.text
+    assert not record.exists(), "the next start would trip over it again"
+    expected = NequIPCommittee(make_state(1)).evaluate(batch())
+    np.testing.assert_array_equal(committee.evaluate(batch()).energy, expected.energy)
+
+
+def test_a_map_that_names_unknown_weights_is_not_used(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = copied_package(folder, tmp_path)
+    record.write_text(record.read_text().replace(SHIFTS, "unknown"))
+    committee = CompiledNequIPCommittee(make_state(1), folder=tmp_path)
+    assert not committee.is_compiled
+    assert "does not fit its package" in caplog.text
+
+
 def test_a_wrong_map_of_constants_is_found_out_and_never_used(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    CompiledNequIPCommittee(make_state(1), folder=folder)
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    record = next(tmp_path.glob("*.json"))
+    record = copied_package(folder, tmp_path)
     content = json.loads(record.read_text())
     shifts = next(name for name, source in content["constants"].items() if source == SHIFTS)
     del content["constants"][shifts]
