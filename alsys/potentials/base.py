@@ -67,6 +67,11 @@ class CommitteePrediction:
         force_deviation: ``(n_total,)`` sqrt(<|F_k - <F>|^2>) over members k, eV/Angstrom (DP-GEN's model deviation:
             Zhang et al., Phys. Rev. Mater. 3, 023804 (2019), eq. 2).
         frame_deviation: ``(n_frames,)`` its maximum over each frame's atoms, eV/Angstrom.
+        member_energies: ``(n_members, n_frames)``, eV; None where it was not kept.
+        member_forces: ``(n_members, n_total, 3)``, eV/Angstrom; None where it was not kept.
+        features: ``(n_total, n_features)`` last-layer features of each atom, no unit; None where there are none.
+        stress: ``(n_frames, 3, 3)`` mean over members, eV/Angstrom^3, tension positive as in ASE; None where there is
+            none.
     """
 
     energy: FloatArray
@@ -74,9 +79,19 @@ class CommitteePrediction:
     forces: FloatArray
     force_deviation: FloatArray
     frame_deviation: FloatArray
+    member_energies: FloatArray | None = None
+    member_forces: FloatArray | None = None
+    features: FloatArray | None = None
+    stress: FloatArray | None = None
 
 
-def committee_prediction(batch: FrameBatch, energies: FloatArray, forces: FloatArray) -> CommitteePrediction:
+def committee_prediction(
+    batch: FrameBatch,
+    energies: FloatArray,
+    forces: FloatArray,
+    features: FloatArray | None = None,
+    stress: FloatArray | None = None,
+) -> CommitteePrediction:
     """Mean and spread of ``(n_members, n_frames)`` energies and ``(n_members, n_total, 3)`` forces."""
     mean = forces.mean(axis=0)
     deviation = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
@@ -87,6 +102,10 @@ def committee_prediction(batch: FrameBatch, energies: FloatArray, forces: FloatA
         forces=mean,
         force_deviation=deviation,
         frame_deviation=np.maximum.reduceat(deviation, starts),
+        member_energies=energies,
+        member_forces=forces,
+        features=features,
+        stress=stress,
     )
 
 

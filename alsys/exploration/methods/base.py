@@ -1,0 +1,76 @@
+"""What an exploration method is: it steers a group of walkers of one system, and integrates nothing itself.
+
+The explorer moves all walkers as one batch. Between moves it shows each method its own walkers, stacked, and takes
+back target temperatures, forces to add to the committee's mean force, and exchanges of temperatures. A method keeps
+the state that it needs for each of its walkers (hills of metadynamics, where a scan stands) and forgets a walker's
+state when that walker begins anew. Uncertainty is always judged on the committee, never on the biased forces.
+
+=================  =================================================  =====================
+symbol             meaning                                            unit
+=================  =================================================  =====================
+``n_walkers``      walkers of this method on this system              none
+``n_members``      members of the committee                           none
+``step``           steps since a walker began                         none
+=================  =================================================  =====================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from alsys.frames import FloatArray, Frame, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Walkers of one method and one system, after their forces were evaluated.
+
+    Attributes:
+        positions: ``(n_walkers, n_atoms, 3)``, Angstrom.
+        energy: ``(n_walkers,)`` mean of the committee, eV.
+        forces: ``(n_walkers, n_atoms, 3)`` mean of the committee, eV/Angstrom.
+        member_energies: ``(n_members, n_walkers)``, eV.
+        member_forces: ``(n_members, n_walkers, n_atoms, 3)``, eV/Angstrom.
+        temperatures: ``(n_walkers,)`` thermostats in force, K.
+        step: ``(n_walkers,)``.
+    """
+
+    positions: FloatArray
+    energy: FloatArray
+    forces: FloatArray
+    member_energies: FloatArray
+    member_forces: FloatArray
+    temperatures: FloatArray
+    step: IntArray
+
+
+class Method(Protocol):
+    """Steers a group of walkers of one system."""
+
+    name: ClassVar[str]
+
+    def start(self, k: int, trusted: Sequence[Frame], rng: np.random.Generator) -> Frame:
+        """Where walker `k` of the group begins anew; its state of the method is forgotten.
+
+        Args:
+            k: Index in the group.
+            trusted: Labelled frames of the system, at least one.
+            rng: Source of chance.
+        """
+        ...
+
+    def temperatures(self, step: IntArray) -> FloatArray:
+        """``(n_walkers,)`` target temperatures for the next step, K."""
+        ...
+
+    def bias(self, group: Group) -> FloatArray | None:
+        """``(n_walkers, n_atoms, 3)`` forces to add, eV/Angstrom; None for none."""
+        ...
+
+    def exchange(self, group: Group, rng: np.random.Generator) -> Sequence[tuple[int, int]]:
+        """Pairs of walkers whose temperatures were just swapped inside the method; velocities are to be rescaled."""
+        ...
