@@ -108,7 +108,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair"})
+_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair", "calibrated", "fixed"})
 
 
 def _dotted(location: list[Any]) -> str:
@@ -116,7 +116,7 @@ def _dotted(location: list[Any]) -> str:
     for i, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not (part in _TAGS and i == 1):  # pydantic adds the tag of a union to the path
+        elif not (part in _TAGS and i > 0):  # pydantic adds the tag of a union to the path
             text += f".{part}" if text else str(part)
     return text
 
