@@ -16,3 +16,7 @@ HARTREE_PER_BOHR: Final = HARTREE / BOHR
 """eV/Angstrom per Hartree/Bohr."""
 MEV: Final = 1e-3
 """eV per meV."""
+BAR: Final = 1e5 / 1.602176634e11
+"""eV/Angstrom^3 per bar."""
+GIGAPASCAL: Final = 1e4 * BAR
+"""eV/Angstrom^3 per GPa."""
