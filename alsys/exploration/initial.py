@@ -212,8 +212,23 @@ def sample_modes(
         count: Frames wanted.
         rng: Source of normal deviates.
     """
+    return displace_along_modes(frame, hessian(frame, potential), temperature, count, rng)
+
+
+def displace_along_modes(
+    frame: Frame, second_derivatives: FloatArray, temperature: float, count: int, rng: np.random.Generator
+) -> list[Frame]:
+    """Thermal displacements along normal modes whose Hessian is known.
+
+    Args:
+        frame: A minimum.
+        second_derivatives: ``(3 n_atoms, 3 n_atoms)`` Hessian there, eV/Angstrom^2.
+        temperature: K.
+        count: Frames wanted.
+        rng: Source of normal deviates.
+    """
     masses = np.repeat(atomic_masses[frame.numbers], 3)
-    values, vectors = np.linalg.eigh(hessian(frame, potential) / np.sqrt(masses[:, None] * masses[None]))
+    values, vectors = np.linalg.eigh(second_derivatives / np.sqrt(masses[:, None] * masses[None]))
     is_vibration = values > SOFTEST
     spread = np.sqrt(BOLTZMANN * temperature / values[is_vibration])
 
