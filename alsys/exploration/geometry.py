@@ -175,17 +175,15 @@ class GeometryCheck:
     def _hangs_together(self, k: int, positions: FloatArray) -> bool:
         """Whether a walker that has lost a link of its start structure has all its bonds and no molecule lost."""
         start = self._starts[k]
-        part = positions[self._offsets[k] : self._offsets[k + 1]]
-        molecules = molecules_of(start)
-        i, j, before = pair_ratios(start.numbers, start.positions)
-        now = pair_ratios(start.numbers, part)[2]
-        if molecules.max() == 0 or (now[before < BONDED] > BROKEN).any():
+        molecules, is_bonded, reach = _links(start)
+        if molecules.max() == 0:
             return False
-        limits = _limits(start)
-        reach = float((limits * _pairs(start.numbers.tobytes())[2])[(before >= BONDED) & np.isfinite(limits)].max())
-        is_link = now * _pairs(start.numbers.tobytes())[2] <= reach
-        n = int(molecules.max()) + 1
-        links = coo_array((np.ones(int(is_link.sum())), (molecules[i[is_link]], molecules[j[is_link]])), shape=(n, n))
+        i, j, ratio = pair_ratios(start.numbers, positions[self._offsets[k] : self._offsets[k + 1]])
+        if (ratio[is_bonded] > BROKEN).any():
+            return False
+        is_link = ratio * _pairs(start.numbers.tobytes())[2] <= reach
+        shape = (int(molecules.max()) + 1,) * 2
+        links = coo_array((np.ones(int(is_link.sum())), (molecules[i[is_link]], molecules[j[is_link]])), shape=shape)
         return bool(connected_components(links, directed=False)[0] == 1)
 
 
@@ -205,3 +203,11 @@ def _limits(start: Frame) -> FloatArray:
     is_link = (tree[i, j] > 0) & (ratio >= BONDED)
     limits[is_link] = np.maximum(BROKEN, (ratio + FLOWN / sums)[is_link])
     return limits
+
+
+@lru_cache(maxsize=256)
+def _links(start: Frame) -> tuple[IntArray, NDArray[np.bool_], float]:
+    """Molecule of each atom, ``(n_pairs,)`` pairs that are bonded, and how far two molecules may be apart, Angstrom."""
+    is_bonded = pair_ratios(start.numbers, start.positions)[2] < BONDED
+    limits = _limits(start) * _pairs(start.numbers.tobytes())[2]
+    return molecules_of(start), is_bonded, float(limits[~is_bonded & np.isfinite(limits)].max(initial=0.0))

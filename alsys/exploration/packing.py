@@ -29,6 +29,8 @@ APART = 2.0
 """Angstrom between atoms of different molecules, at least."""
 TOLERANCE = 2.01
 """Asked of packmol, which keeps it up to its precision."""
+LOOPS = 20
+"""packmol's tries for each kind of molecule and for all; what fits is found in the first few."""
 TIMEOUT_S = 120.0
 """Wall time of one packing."""
 
@@ -126,7 +128,7 @@ def pack(
     size = made.edge if is_periodic else made.radius
     field, value = ("box", f"edge {size:.2f}") if is_periodic else ("cluster", f"radius {size:.2f}")
     remedy = "use a larger edge or a lower density" if is_periodic else "use a larger radius or a lower density"
-    lines = ["filetype xyz", "output packed.xyz", f"seed {seed}", f"tolerance {TOLERANCE}", "precision 0.001"]
+    lines = ["filetype xyz", "output packed.xyz", f"seed {seed}", f"tolerance {TOLERANCE}", "precision 0.001", f"nloop {LOOPS}"]
     if is_periodic:
         lines.append(f"pbc 0.0 0.0 0.0 {size:.6f} {size:.6f} {size:.6f}")
     for k, count in enumerate(made.counts):

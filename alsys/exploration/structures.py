@@ -43,8 +43,8 @@ SEED = 61453
 """Of RDKit's conformers and packmol's boxes, so that a config always gives the same structures."""
 DISTINCT = 0.3
 """RMSD of heavy atoms and polar hydrogens, Angstrom, below which two conformers are one."""
-TRIES = 10
-"""Conformers embedded for each one wanted."""
+TRIES, MAX_TRIES = 10, 300
+"""Conformers embedded for each one wanted, and in all unless more are wanted."""
 MAX_MATCHES = 1000
 """Symmetry-equivalent orders of a molecule's atoms that are tried for an RMSD."""
 
@@ -115,13 +115,13 @@ def _embed_one(full: Mol) -> list[int]:
 def _embed_several(full: Mol, count: int) -> list[int]:
     """Identities of different conformers, lowest MMFF energy first; empty where there are none.
 
-    ETKDG version 3 (S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)), ten tries for each conformer wanted.
+    ETKDG version 3 (S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)).
     """
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = SEED  # type: ignore[assignment]
-    found = list(rdDistGeom.EmbedMultipleConfs(full, TRIES * count, parameters))
+    found = list(rdDistGeom.EmbedMultipleConfs(full, max(count, min(TRIES * count, MAX_TRIES)), parameters))
     if found and rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
         results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(full, numThreads=1, maxIters=2000)
         energies = {k: energy for k, (_, energy) in zip(found, results, strict=True)}
