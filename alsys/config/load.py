@@ -126,6 +126,7 @@ def _keys_at(location: list[Any]) -> list[str]:
     node: dict[str, Any] = schema
 
     def resolve(n: dict[str, Any]) -> dict[str, Any]:
+        n = next((option for option in n.get("anyOf", ()) if "$ref" in option), n)  # a section or null
         while "$ref" in n:
             n = schema["$defs"][n["$ref"].rsplit("/", 1)[-1]]
         return n

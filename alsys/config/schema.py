@@ -8,40 +8,12 @@ may change at a restart), marked below with `operational()`. No key names code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def operational(default: Any = ..., **kwargs: Any) -> Any:
-    """A field that may change when a campaign is resumed."""
-    return Field(default, json_schema_extra={"operational": True}, **kwargs)
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-
-
-class SystemConfig(Section):
-    """One system to explore. Exactly one of `smiles`, `file`, `molecule` says what it is."""
-
-    name: Name = Field(description="Name of the system in the store and in reports.")
-    smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
-    file: str | None = Field(None, description="Structure file (xyz, extxyz, pdb, cif, ...), relative to the config.")
-    molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `CH3OH`.")
-    charge: int = Field(0, ge=-20, le=20)
-    multiplicity: int = Field(1, ge=1, le=20, description="2S + 1.")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SystemConfig:
-        if sum(x is not None for x in (self.smiles, self.file, self.molecule)) != 1:
-            raise ValueError("give exactly one of smiles, file, molecule")
-        return self
+from alsys.config.section import Name, Section, operational
+from alsys.config.systems import SystemConfig
 
 
 class LabelingBase(Section):
@@ -218,8 +190,8 @@ class InitialConfig(Section):
 
     method: Literal["normal-modes", "xtb-md", "rattle"] = Field(
         "normal-modes",
-        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes; `xtb-md`: Langevin "
-        "dynamics with GFN2-xTB; `rattle`: Gaussian displacements.",
+        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes, not for liquids; `xtb-md`: "
+        "Langevin dynamics with GFN2-xTB; `rattle`: Gaussian displacements. Periodic systems use GFN1-xTB.",
     )
     frames: int = Field(16, ge=2, le=10_000, description="Frames over all systems.")
     temperature: float = Field(500.0, gt=0, le=20_000)

@@ -26,6 +26,7 @@ from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import select
+from alsys.exploration.shares import shares_of, spread
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
@@ -41,7 +42,7 @@ class WalkerExplorer:
 
     Args:
         config: The campaign.
-        systems: Start structure of each system.
+        starts: Start structures of each system; the first is the reference for its geometry.
         seed: Seed of all that is random.
         build: Makes a committee from its state.
     """
@@ -49,26 +50,27 @@ class WalkerExplorer:
     def __init__(
         self,
         config: CampaignConfig,
-        systems: Mapping[str, Frame],
+        starts: Mapping[str, Sequence[Frame]],
         seed: int,
         build: Callable[[CommitteeState], Committee] | None = None,
     ) -> None:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
-        self._systems = dict(systems)
+        self._systems = systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
             lambda state: build_committee(state, threads=settings.threads, is_compiled=settings.compile)
         )
         self._seed = seed
         self._n_chunks = 0
         self._committee: Committee | None = None
-        self._seeds: dict[str, list[Frame]] = {name: [frame] for name, frame in systems.items()}
-        names, temperatures = list(systems), settings.temperatures
-        chosen = [names[i % len(names)] for i in range(settings.walkers)]
+        self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
+        temperatures = settings.temperatures
+        counts = spread(shares_of(config, systems), settings.walkers)
+        chosen = [(name, i) for name, count in zip(systems, counts, strict=True) for i in range(count)]
         self._walkers = Walkers(
-            chosen,
-            [systems[name] for name in chosen],
-            [temperatures[i // len(names) % len(temperatures)] for i in range(settings.walkers)],
+            [name for name, _ in chosen],
+            [systems[name] for name, _ in chosen],
+            [temperatures[i % len(temperatures)] for _, i in chosen],
             settings,
         )
         self._next_trajectory = 0

@@ -236,10 +236,9 @@ def level_text(spec: Mapping[str, object]) -> str:
 
 
 def _system_text(system: Any) -> str:
-    origin = system.smiles or system.molecule or Path(system.file or "").name
     extra = f", charge {system.charge:+d}" if system.charge else ""
     extra += f", multiplicity {system.multiplicity}" if system.multiplicity != 1 else ""
-    return f"{system.name} ({origin}{extra})"
+    return f"{system.name} ({system.origin}{extra})"
 
 
 def _failure_counts(summary: Summary) -> Counter[str]:
