@@ -86,6 +86,8 @@ class FrameProposed(Event):
     deviation: float
     model_version: int = 0
     trajectory: int = 0
+    method: str = ""
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +273,7 @@ class ExplorationReported(Event):
         trust: Edges of the trust band it ran with, force deviation, eV/Angstrom; empty in older logs.
         n_members: Members of the committee; 0 where unknown.
         n_distinct: Members that are not copies of another one.
+        method_steps: Steps that walkers of each exploration method were asked to make.
     """
 
     kind: ClassVar[str] = "exploration-reported"
@@ -287,6 +290,7 @@ class ExplorationReported(Event):
     trust: tuple[float, ...] = ()
     n_members: int = 0
     n_distinct: int = 0
+    method_steps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

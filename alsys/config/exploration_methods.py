@@ -27,8 +27,8 @@ class MethodSection(BaseModel):
 class Thermostatted(MethodSection):
     """A method whose walkers keep the temperature that they are given."""
 
-    temperatures: tuple[Temperature, ...] = Field(
-        (300.0,), min_length=1, description="Thermostats, K; walkers are spread over them."
+    temperatures: tuple[Temperature, ...] | None = Field(
+        None, min_length=1, description="Thermostats, K; walkers are spread over them. Default: those of exploration."
     )
 
 
@@ -139,3 +139,5 @@ ExplorationMethod = Annotated[
     | NormalModesMethod,
     Field(discriminator="kind"),
 ]
+METHOD_KINDS = frozenset({"plain", "ramp", "udd", "torsion-scan", "metadynamics", "replica-exchange", "normal-modes"})
+"""All kinds."""

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
 
@@ -176,13 +177,53 @@ class ExplorationConfig(Section):
         (300.0,), min_length=1, description="Thermostats; walkers are spread over them."
     )
     timestep: float = Field(0.5, gt=0, le=20)
+    methods: tuple[ExplorationMethod, ...] = Field(
+        (), description="How configurations are explored; a bandit shares out the walkers. Default: plain dynamics."
+    )
+    method_floor: float = operational(
+        0.3, ge=0, le=1, description="Least share of walkers of a method, as a fraction of an equal share."
+    )
+    thermostat: Literal["langevin", "nose-hoover", "none"] = Field(
+        "langevin", description="`nose-hoover`: deterministic chains; `none`: constant energy."
+    )
     friction: float = Field(0.01, gt=0, le=1, description="Langevin friction, 1/fs.")
+    relaxation: float = Field(50.0, gt=0, description="Relaxation time of Nose-Hoover chains.")
+    pressure: float | tuple[tuple[float, float], ...] | None = Field(
+        None,
+        description="Pressure of periodic systems, bar, or a ramp as pairs (ps, bar); default is constant volume. "
+        "Needs a NequIP model.",
+    )
+    pressure_relaxation: float = Field(1000.0, gt=0, description="Relaxation time of the barostat.")
+    compressibility: float = Field(4.6e-5, gt=0, description="Compressibility that the barostat assumes, 1/bar.")
+    uncertainty_every: int = operational(
+        1, ge=1, le=100, description="Look at all members every so many steps; between, the first member moves walkers."
+    )
+    reactive: bool = Field(False, description="Bonds may break and form; else a walk ends where one does.")
+    max_rewinds: int = operational(
+        3, ge=0, description="How often a walk that failed goes on from its last trusted frame before it begins anew."
+    )
     chunk_steps: int = operational(50, ge=1, le=1_000_000, description="Steps between reports.")
     max_steps: int = Field(20_000, ge=1, description="Steps before a quiet walker is restarted elsewhere.")
     spacing_steps: int = Field(20, ge=1, description="Least steps between two candidates of one walker.")
     trust: Annotated[TrustConfig, BeforeValidator(_named_trust)] = CalibratedTrust(kind="calibrated")
     min_distance: float = Field(0.6, gt=0, le=1, description="Closest contact allowed, as a share of the covalent sum.")
     max_temperature_ratio: float = Field(5.0, gt=1, description="Kinetic over thermostat temperature that ends a walk.")
+
+    @model_validator(mode="after")
+    def _sees_spread(self) -> ExplorationConfig:
+        if self.uncertainty_every > 1 and any(isinstance(method, UDDMethod) for method in self.methods):
+            raise ValueError("uncertainty_every must be 1 with the method udd, which needs all members at every step")
+        if self.uncertainty_every > self.spacing_steps:
+            raise ValueError("uncertainty_every must not be larger than spacing_steps")
+        return self
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """Names of the methods: their kinds, numbered where one is there more than once."""
+        kinds = [method.kind for method in self.methods] or ["plain"]
+        return tuple(
+            kind if kinds.count(kind) == 1 else f"{kind}-{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)
+        )
 
 
 class InitialConfig(Section):
@@ -267,6 +308,12 @@ class CampaignConfig(Section):
         names = [system.name for system in self.systems]
         if len(set(names)) != len(names):
             raise ValueError("systems need different names")
+        return self
+
+    @model_validator(mode="after")
+    def _known_pressure(self) -> CampaignConfig:
+        if self.exploration.pressure is not None and not isinstance(self.model, NequIPModel):
+            raise ValueError("exploration.pressure needs model.kind nequip, the only one with a stress")
         return self
 
     @property

@@ -372,6 +372,7 @@ class Coordinator:
             rescore=tuple(self._frame(frame_id) for frame_id in command.rescore),
             compare=compare,
             trust=command.trust,
+            shares=command.shares,
             trajectory_base=(self._store.epoch << 44) + (self._orders << 20),
         )
         self._record(
@@ -404,6 +405,7 @@ class Coordinator:
                 trust=report.trust,
                 n_members=report.n_members,
                 n_distinct=report.n_distinct,
+                method_steps=report.method_steps,
             )
         )
         if report.compared:
@@ -425,6 +427,8 @@ class Coordinator:
                 deviation=c.source.deviation,
                 model_version=c.source.model_version,
                 trajectory=c.source.trajectory,
+                method=c.source.method,
+                stratum=c.source.stratum,
             )
             for frame_id, c in fresh.items()
         ]

@@ -49,11 +49,19 @@ from alsys.events import (
     TrainingStarted,
     WorkerLost,
 )
+from alsys.exploration import bandit
+from alsys.exploration.bandit import Tally
 from alsys.frames import Arm
 from alsys.potentials.calibration import ForceCalibration
 
 MAX_COMPARED = 200
 """Random-arm frames that each new champion is calibrated on: the latest ones."""
+
+
+REWARD_CAP = 3.0
+"""Error, in units of the one that is tolerated, from which a label earns its method all there is to earn."""
+REWARD_HALF_LIFE = 100.0
+"""Labels after which what a method earned counts half."""
 
 
 class Status(StrEnum):
@@ -81,6 +89,8 @@ class FrameRecord:
     system: str
     deviation: float
     seen_by: int
+    method: str = ""
+    stratum: str = ""
     status: Status = Status.PENDING
     attempts: int = 0
     kills: int = 0
@@ -163,6 +173,9 @@ class Ledger:
         self.to_compare: dict[str, None] = {}
         self.calibration = ForceCalibration(settings.probability)
         self.alarms: dict[str, str] = {}
+        self.tallies = {method: Tally() for method in settings.methods}
+        self.shares: dict[str, float] = {}
+        self._rewarded: set[str] = set()
         self.stopped: CampaignStopped | None = None
         self.stop_requested: StopRequested | None = None
         self.stale: dict[str, None] = {}
@@ -367,7 +380,7 @@ class Ledger:
     def _on_proposed(self, event: FrameProposed) -> None:
         if event.frame_id in self.frames:
             return
-        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version)
+        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version, event.method, event.stratum)
         self.frames[event.frame_id] = record
         self.counts[Status.PENDING] += 1
         self._enqueue(event.frame_id, record)
@@ -463,6 +476,7 @@ class Ledger:
         self.exploration = Exploration()
         unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
         self.to_compare = dict.fromkeys(unseen)
+        self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
         self.calibration.forget_coverage()
 
     def _on_rejected(self, event: ModelRejected) -> None:
@@ -480,6 +494,10 @@ class Ledger:
         totals = self.totals
         totals.walker_steps += event.walker_steps
         totals.candidates += event.n_candidates
+        asked = sum(event.method_steps.values())
+        for method, steps in event.method_steps.items():
+            if method in self.tallies:
+                self.tallies = bandit.spend(self.tallies, method, event.wall_s * steps / asked)
         for reason, count in event.stops.items():
             totals.stops[reason] = totals.stops.get(reason, 0) + count
         if event.model_version == self.champion:
@@ -500,6 +518,16 @@ class Ledger:
         deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
         errors = np.split(np.array(event.errors, dtype=np.float64), ends)
         self.calibration.observe(list(zip(deviations, errors, strict=True)))
+        for frame_id, error in zip(event.frame_ids, errors, strict=True):
+            self._reward(frame_id, float(error.max(initial=0.0)))
+
+    def _reward(self, frame_id: str, error: float) -> None:
+        """A label that taught something counts for the method that found its frame, once."""
+        record = self.frames[frame_id]
+        if record.arm is Arm.UNCERTAIN and record.method in self.tallies and frame_id not in self._rewarded:
+            self._rewarded.add(frame_id)
+            amount = min(error / (REWARD_CAP * self.settings.trust[0]), 1.0) if self.settings.trust[0] > 0 else 1.0
+            self.tallies = bandit.reward(self.tallies, record.method, amount, REWARD_HALF_LIFE)
 
     def _on_alarm_raised(self, event: AlarmRaised) -> None:
         self.alarms[event.name] = event.message

@@ -16,6 +16,7 @@ from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, 
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import AlarmCleared, AlarmRaised, LabelFailed, ModelPromoted, ModelRejected
+from alsys.exploration import bandit
 from alsys.frames import Arm
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
                 rescore=tuple(rescore),
                 compare=tuple(compare),
                 trust=trust,
+                shares=ledger.shares,
             )
         )
     return commands
@@ -185,6 +187,13 @@ def trust_band(ledger: Ledger) -> tuple[float, float]:
         return low, high
     band = ledger.calibration.band
     return band.deviation(low), band.deviation(high)
+
+
+def method_shares(ledger: Ledger) -> dict[str, float]:
+    """Share of the walkers for each exploration method, from what each has earned so far."""
+    if len(ledger.tallies) < 2:
+        return {}
+    return bandit.shares(ledger.tallies, ledger.settings.method_floor, ledger.settings.seed + ledger.champion)
 
 
 def random_share(ledger: Ledger) -> float:

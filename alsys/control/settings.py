@@ -22,6 +22,8 @@ class PolicySettings:
         batch_s: Work aimed at in one call to a labeler whose labels are faster than this.
         trust: Edges of the trust band: of the force error where `is_calibrated`, else of the force deviation.
         probability: Share of atoms that calibration is to cover.
+        methods: Names of the exploration methods.
+        method_floor: Least share of a method, as a fraction of an equal one.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
 
@@ -36,6 +38,8 @@ class PolicySettings:
     max_pending: int = 64
     max_candidates: int = 16
     trust: tuple[float, float] = (0.1, 0.6)
+    methods: tuple[str, ...] = ()
+    method_floor: float = 0.3
     is_calibrated: bool = False
     probability: float = COVERED
     first_at: int = 10
@@ -70,6 +74,8 @@ class PolicySettings:
                 if isinstance(trust, CalibratedTrust)
                 else (trust.accurate_below, trust.failed_above)
             ),
+            methods=config.exploration.method_names,
+            method_floor=config.exploration.method_floor,
             is_calibrated=isinstance(trust, CalibratedTrust),
             probability=trust.probability if isinstance(trust, CalibratedTrust) else COVERED,
             first_at=config.training.first_at,

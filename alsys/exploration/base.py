@@ -28,6 +28,7 @@ class ExplorationOrder:
         rescore: Frames whose deviation under the current weights is wanted.
         compare: Labelled frames that the weights were not trained on, with their ``(n_atoms, 3)`` forces.
         trust: Edges of the trust band, force deviation, eV/Angstrom.
+        shares: Share of the walkers for each exploration method, by name; takes effect with new weights. Empty: equal.
         trajectory_base: First trajectory identity it may give out; a fresh range for every order.
     """
 
@@ -39,6 +40,7 @@ class ExplorationOrder:
     rescore: tuple[Frame, ...] = ()
     compare: tuple[tuple[Frame, FloatArray], ...] = ()
     trust: tuple[float, float] = (0.1, 0.6)
+    shares: Mapping[str, float] = field(default_factory=dict)
     trajectory_base: int = 0
 
 
@@ -55,6 +57,7 @@ class ExplorationReport:
         trust: Edges of the trust band it ran with.
         n_members: Members of the committee.
         n_distinct: Members that are not copies of another one.
+        method_steps: Steps that walkers of each exploration method were asked to make.
     """
 
     model_version: int
@@ -71,6 +74,7 @@ class ExplorationReport:
     trust: tuple[float, ...] = ()
     n_members: int = 0
     n_distinct: int = 0
+    method_steps: Mapping[str, int] = field(default_factory=dict)
 
 
 class Explorer(Protocol):

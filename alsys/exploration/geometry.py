@@ -22,10 +22,13 @@ BONDED = 1.3
 """Share of the covalent sum up to which two atoms count as bonded."""
 BROKEN = 2.0
 """Share of the covalent sum beyond which a bond of the start structure counts as broken."""
+FUSED_BELOW = 1.1
+"""Share of the covalent sum below which two atoms that were not bonded count as fused."""
 FLOWN = 5.0
 """Angstrom by which two separate molecules of one system may move apart."""
 TOO_CLOSE = "too-close"
 APART = "broken"
+FUSED = "fused"
 
 
 def pair_ratios(numbers: NDArray[np.int32], positions: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
@@ -121,18 +124,20 @@ class GeometryCheck:
 
     A molecule must keep every bond of its start structure within `BROKEN` covalent sums. Where the start structure
     holds several molecules, they must hang together: by links as long as the longest one of the start structure that
-    was needed for that, and `FLOWN` Angstrom more. Which molecules are next to each other may change.
+    was needed for that, and `FLOWN` Angstrom more. Which molecules are next to each other may change. Atoms that were
+    not bonded must not come closer than `FUSED_BELOW` covalent sums.
 
     Args:
         starts: Start structure of each walker.
         min_distance: Closest contact allowed, as a share of the covalent sum.
+        is_reactive: Bonds may break and form; only parts that fly away are stopped.
     """
 
-    def __init__(self, starts: Sequence[Frame], min_distance: float) -> None:
+    def __init__(self, starts: Sequence[Frame], min_distance: float, is_reactive: bool = False) -> None:
         self._starts = list(starts)
-        self._min_distance = min_distance
+        self._min_distance, self._is_reactive = min_distance, is_reactive
         self._offsets = np.concatenate([[0], np.cumsum([frame.n_atoms for frame in starts])])
-        firsts, seconds, sums, limits, walkers, counts = [], [], [], [], [], []
+        firsts, seconds, sums, limits, fused, walkers, counts = [], [], [], [], [], [], []
         for k, frame in enumerate(starts):
             if frame.n_atoms < 2 or frame.pbc.any():
                 continue
@@ -140,7 +145,9 @@ class GeometryCheck:
             firsts.append(i + self._offsets[k])
             seconds.append(j + self._offsets[k])
             sums.append(total)
-            limits.append(_limits(frame))
+            limit, ratio = _limits(frame), pair_ratios(frame.numbers, frame.positions)[2]
+            limits.append(np.where(ratio < BONDED, limit + FLOWN / total, limit) if is_reactive else limit)
+            fused.append(np.where(ratio < BONDED, 0.0, FUSED_BELOW))
             walkers.append(k)
             counts.append(i.size)
         self._periodic = [k for k, frame in enumerate(starts) if frame.pbc.any()]
@@ -148,13 +155,15 @@ class GeometryCheck:
         if walkers:
             self._first, self._second = np.concatenate(firsts), np.concatenate(seconds)
             self._sums, self._limits = np.concatenate(sums), np.concatenate(limits)
+            self._fused = None if is_reactive else np.concatenate(fused)
             self._pair_starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
 
-    def problems(self, positions: FloatArray) -> dict[int, str]:
-        """Walkers that make no sense any more, and why: ``too-close`` or ``broken``.
+    def problems(self, positions: FloatArray, cell: FloatArray | None = None) -> dict[int, str]:
+        """Walkers that make no sense any more, and why: ``too-close``, ``broken`` or ``fused``.
 
         Args:
             positions: ``(n_total, 3)`` finite positions of all walkers, Angstrom.
+            cell: ``(n_walkers, 3, 3)`` cells of the moment, Angstrom; None for those of the start structures.
         """
         problems: dict[int, str] = {}
         if self._walkers.size:
@@ -162,12 +171,18 @@ class GeometryCheck:
             ratio = np.sqrt(np.einsum("px,px->p", vector, vector)) / self._sums
             apart = np.logical_or.reduceat(ratio > self._limits, self._pair_starts)
             close = np.minimum.reduceat(ratio, self._pair_starts) < self._min_distance
+            if self._fused is not None:
+                fused = np.logical_or.reduceat(ratio < self._fused, self._pair_starts)
+                problems.update((int(k), FUSED) for k in self._walkers[fused])
             problems.update(
-                (int(k), APART) for k in self._walkers[apart] if not self._hangs_together(int(k), positions)
+                (int(k), APART)
+                for k in self._walkers[apart]
+                if self._is_reactive or not self._hangs_together(int(k), positions)
             )
             problems.update((int(k), TOO_CLOSE) for k in self._walkers[close])
         for k in self._periodic:
-            frame = self._starts[k].with_positions(positions[self._offsets[k] : self._offsets[k + 1]])
+            start, part = self._starts[k], positions[self._offsets[k] : self._offsets[k + 1]]
+            frame = Frame(start.numbers, part, start.cell if cell is None else cell[k], start.pbc)
             if nearest_pair(frame, self._min_distance)[2] < self._min_distance:
                 problems[k] = TOO_CLOSE
         return problems
@@ -187,9 +202,12 @@ class GeometryCheck:
         return bool(connected_components(links, directed=False)[0] == 1)
 
 
-def is_sound(start: Frame, positions: FloatArray, min_distance: float) -> bool:
-    """Whether one geometry of a system still makes sense; see `GeometryCheck`."""
-    return not GeometryCheck([start], min_distance).problems(positions)
+def is_sound(start: Frame, frame: Frame | FloatArray, min_distance: float, is_reactive: bool = False) -> bool:
+    """Whether a frame of a system, or its ``(n_atoms, 3)`` positions, still makes sense; see `GeometryCheck`."""
+    check = GeometryCheck([start], min_distance, is_reactive)
+    if isinstance(frame, Frame):
+        return not check.problems(frame.positions, frame.cell[None])
+    return not check.problems(frame)
 
 
 def _limits(start: Frame) -> FloatArray:

@@ -13,6 +13,7 @@ from alsys.config.exploration_methods import (
     PlainMethod,
     RampMethod,
     ReplicaExchangeMethod,
+    Thermostatted,
     TorsionScanMethod,
     UDDMethod,
 )
@@ -41,6 +42,7 @@ def build_method(
     seed: int,
     smiles: str | None = None,
     potential_of: Callable[[Frame], EnergyForces] = xtb_potential,
+    temperatures: Sequence[float] = (300.0,),
 ) -> Method:
     """The method that the settings ask for, for walkers of one system.
 
@@ -52,6 +54,7 @@ def build_method(
         seed: Of offsets and first variables, so that groups of different explorers do different things.
         smiles: What the start structure was made from, if it was; rotors are found from it.
         potential_of: Makes the potential whose Hessian gives normal modes.
+        temperatures: Thermostats where the settings name none, K.
 
     Raises:
         InputError: The system has no rotor, lacks an atom that is named, or has no normal modes.
@@ -62,21 +65,22 @@ def build_method(
 
     match settings:
         case PlainMethod():
-            return Plain(settings.temperatures, n_walkers)
+            return Plain(_hot(settings, temperatures), n_walkers)
         case RampMethod():
             times, temperatures = zip(*settings.points, strict=True)
             return Ramp(np.asarray(times) / timestep, temperatures, n_walkers)
         case UDDMethod():
             return UncertaintyDriven(
-                settings.temperatures, n_walkers, settings.ratio, settings.max_amplitude, steps(UDD_MEMORY)
+                _hot(settings, temperatures), n_walkers, settings.ratio, settings.max_amplitude, steps(UDD_MEMORY)
             )
         case TorsionScanMethod():
             rotors = _rotors(settings.kind, start, smiles)
             return TorsionScan(
-                settings.temperatures, n_walkers, start, rotors, steps(settings.period), settings.stiffness, seed
+                _hot(settings, temperatures), n_walkers, start, rotors, steps(settings.period), settings.stiffness, seed
             )
         case MetadynamicsMethod():
-            return _metadynamics(settings, start, n_walkers, steps(settings.interval), seed, smiles)
+            hot = _hot(settings, temperatures)
+            return _metadynamics(settings, hot, start, n_walkers, steps(settings.interval), seed, smiles)
         case ReplicaExchangeMethod():
             return ReplicaExchange(
                 settings.lowest, settings.highest, settings.rungs, steps(settings.interval), n_walkers
@@ -84,7 +88,7 @@ def build_method(
         case NormalModesMethod():
             minimum, potential = _minimum(start, potential_of)
             return NormalModes(
-                settings.temperatures,
+                _hot(settings, temperatures),
                 n_walkers,
                 minimum,
                 hessian(minimum, potential),
@@ -93,7 +97,13 @@ def build_method(
 
 
 def _metadynamics(
-    settings: MetadynamicsMethod, start: Frame, n_walkers: int, interval: int, seed: int, smiles: str | None
+    settings: MetadynamicsMethod,
+    temperatures: Sequence[float],
+    start: Frame,
+    n_walkers: int,
+    interval: int,
+    seed: int,
+    smiles: str | None,
 ) -> Metadynamics:
     if settings.torsions is not None:
         torsions = _atoms(settings.torsions, 4, start, "torsions")
@@ -111,7 +121,11 @@ def _metadynamics(
     )
     distances = _atoms(settings.distances, 2, start, "distances")
     first = seed % (len(torsions) + len(distances))
-    return Metadynamics(settings.temperatures, n_walkers, torsions, distances, hills, first)
+    return Metadynamics(temperatures, n_walkers, torsions, distances, hills, first)
+
+
+def _hot(settings: Thermostatted, default: Sequence[float]) -> Sequence[float]:
+    return settings.temperatures or default
 
 
 def _rotors(kind: str, start: Frame, smiles: str | None) -> Rotors:

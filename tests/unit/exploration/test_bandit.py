@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from alsys.control.bandit import Tally, allocate, reward, shares, spend
+from alsys.exploration.bandit import Tally, allocate, reward, shares, spend
 
 
 def test_nothing_earned_means_equal_shares() -> None:
