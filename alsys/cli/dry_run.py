@@ -37,8 +37,10 @@ def dry_run(plan: Plan) -> int:
             again = time.perf_counter()
             labeler.label(frame)  # the first one also starts the child process
             seconds.append(min(wall, time.perf_counter() - again))
+            n_starts = len(plan.starts[name])
             lines.append(
                 f"system {name}: {frame.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
+                + (f", {n_starts} start structures" if n_starts > 1 else "")
             )
     finally:
         labeler.close()

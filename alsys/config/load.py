@@ -108,7 +108,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair"})
+_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair", "calibrated", "fixed"})
 
 
 def _dotted(location: list[Any]) -> str:
@@ -116,7 +116,7 @@ def _dotted(location: list[Any]) -> str:
     for i, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not (part in _TAGS and i == 1):  # pydantic adds the tag of a union to the path
+        elif not (part in _TAGS and i > 0):  # pydantic adds the tag of a union to the path
             text += f".{part}" if text else str(part)
     return text
 
@@ -126,6 +126,7 @@ def _keys_at(location: list[Any]) -> list[str]:
     node: dict[str, Any] = schema
 
     def resolve(n: dict[str, Any]) -> dict[str, Any]:
+        n = next((option for option in n.get("anyOf", ()) if "$ref" in option), n)  # a section or null
         while "$ref" in n:
             n = schema["$defs"][n["$ref"].rsplit("/", 1)[-1]]
         return n

@@ -7,40 +7,13 @@ may change at a restart), marked below with `operational()`. No key names code.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def operational(default: Any = ..., **kwargs: Any) -> Any:
-    """A field that may change when a campaign is resumed."""
-    return Field(default, json_schema_extra={"operational": True}, **kwargs)
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-
-
-class SystemConfig(Section):
-    """One system to explore. Exactly one of `smiles`, `file`, `molecule` says what it is."""
-
-    name: Name = Field(description="Name of the system in the store and in reports.")
-    smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
-    file: str | None = Field(None, description="Structure file (xyz, extxyz, pdb, cif, ...), relative to the config.")
-    molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `CH3OH`.")
-    charge: int = Field(0, ge=-20, le=20)
-    multiplicity: int = Field(1, ge=1, le=20, description="2S + 1.")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SystemConfig:
-        if sum(x is not None for x in (self.smiles, self.file, self.molecule)) != 1:
-            raise ValueError("give exactly one of smiles, file, molecule")
-        return self
+from alsys.config.section import Name, Section, operational
+from alsys.config.systems import SystemConfig
 
 
 class LabelingBase(Section):
@@ -142,17 +115,48 @@ class TrainingConfig(Section):
     threads: int = operational(1, ge=1, le=256)
 
 
-class TrustBand(Section):
-    """Force deviation of the committee: below is known, between is a candidate, above ends the walk."""
+class CalibratedTrust(Section):
+    """Trust by force error: which deviation belongs to the error that is tolerated is learned from labels."""
 
+    kind: Literal["calibrated"]
+    tolerated_error: float = Field(
+        0.15, gt=0, description="Force error of an atom that is tolerated, eV/Angstrom; beyond it: a candidate."
+    )
+    failed_error: float = Field(1.0, gt=0, description="Force error of an atom that ends the walk, eV/Angstrom.")
+    probability: float = Field(
+        0.9, ge=0.5, le=0.99, description="Share of atoms whose error is to stay below what calibration says."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CalibratedTrust:
+        if self.failed_error <= self.tolerated_error:
+            raise ValueError("failed_error must be larger than tolerated_error")
+        return self
+
+
+class FixedTrust(Section):
+    """Trust by force deviation of the committee: below is known, between is a candidate, above ends the walk."""
+
+    kind: Literal["fixed"]
     accurate_below: float = Field(0.10, gt=0, description="eV/Angstrom.")
     failed_above: float = Field(0.60, gt=0, description="eV/Angstrom.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> TrustBand:
+    def _ordered(self) -> FixedTrust:
         if self.failed_above <= self.accurate_below:
             raise ValueError("failed_above must be larger than accurate_below")
         return self
+
+
+TrustConfig = Annotated[CalibratedTrust | FixedTrust, Field(discriminator="kind")]
+
+
+def _named_trust(value: object) -> object:
+    """Campaigns from before calibration give edges and no kind."""
+    if isinstance(value, Mapping) and "kind" not in value:
+        is_calibrated = not value or set(value) & set(CalibratedTrust.model_fields)
+        return {"kind": "calibrated" if is_calibrated else "fixed", **value}
+    return value
 
 
 class ExplorationConfig(Section):
@@ -176,7 +180,7 @@ class ExplorationConfig(Section):
     chunk_steps: int = operational(50, ge=1, le=1_000_000, description="Steps between reports.")
     max_steps: int = Field(20_000, ge=1, description="Steps before a quiet walker is restarted elsewhere.")
     spacing_steps: int = Field(20, ge=1, description="Least steps between two candidates of one walker.")
-    trust: TrustBand = TrustBand()
+    trust: Annotated[TrustConfig, BeforeValidator(_named_trust)] = CalibratedTrust(kind="calibrated")
     min_distance: float = Field(0.6, gt=0, le=1, description="Closest contact allowed, as a share of the covalent sum.")
     max_temperature_ratio: float = Field(5.0, gt=1, description="Kinetic over thermostat temperature that ends a walk.")
 
@@ -186,8 +190,8 @@ class InitialConfig(Section):
 
     method: Literal["normal-modes", "xtb-md", "rattle"] = Field(
         "normal-modes",
-        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes; `xtb-md`: Langevin "
-        "dynamics with GFN2-xTB; `rattle`: Gaussian displacements.",
+        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes, not for liquids; `xtb-md`: "
+        "Langevin dynamics with GFN2-xTB; `rattle`: Gaussian displacements. Periodic systems use GFN1-xTB.",
     )
     frames: int = Field(16, ge=2, le=10_000, description="Frames over all systems.")
     temperature: float = Field(500.0, gt=0, le=20_000)

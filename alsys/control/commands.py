@@ -30,6 +30,8 @@ class Explore:
         version: Committee to use; the coordinator sends its weights where the explorer has another version.
         seeds: Identities of labelled frames to start from.
         rescore: Identities of pending frames whose deviation under `version` is wanted.
+        compare: Identities of labelled frames that `version` was not trained on.
+        trust: Edges of the trust band, force deviation, eV/Angstrom.
     """
 
     worker: str
@@ -39,6 +41,8 @@ class Explore:
     max_candidates: int
     seeds: tuple[str, ...]
     rescore: tuple[str, ...]
+    compare: tuple[str, ...] = ()
+    trust: tuple[float, float] = (0.1, 0.6)
 
 
 @dataclass(frozen=True, slots=True)

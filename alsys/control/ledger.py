@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from alsys.control import policies
 from alsys.control.candidates import CandidateSet
 from alsys.control.commands import Command, Emit, Finish, Idle
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
+    AlarmCleared,
+    AlarmRaised,
     CampaignOpened,
     CampaignStopped,
+    ErrorsObserved,
     Event,
     ExplorationFailed,
     ExplorationReported,
@@ -45,6 +50,10 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.potentials.calibration import ForceCalibration
+
+MAX_COMPARED = 200
+"""Random-arm frames that each new champion is calibrated on: the latest ones."""
 
 
 class Status(StrEnum):
@@ -97,6 +106,8 @@ class Exploration:
 
     walker_steps: int = 0
     steps_since_above: int = 0
+    n_members: int = 0
+    n_distinct: int = 0
 
 
 @dataclass(slots=True)
@@ -148,6 +159,10 @@ class Ledger:
         self.totals = Totals()
         self.training_failures = 0
         self.labelled: list[str] = []
+        self.random_labelled: list[str] = []
+        self.to_compare: dict[str, None] = {}
+        self.calibration = ForceCalibration(settings.probability)
+        self.alarms: dict[str, str] = {}
         self.stopped: CampaignStopped | None = None
         self.stop_requested: StopRequested | None = None
         self.stale: dict[str, None] = {}
@@ -177,6 +192,9 @@ class Ledger:
             ExplorationReported: self._on_explored,
             ExplorationFailed: self._on_exploration_failed,
             WorkerLost: self._on_worker_lost,
+            ErrorsObserved: self._on_errors_observed,
+            AlarmRaised: self._on_alarm_raised,
+            AlarmCleared: self._on_alarm_cleared,
             StopRequested: self._on_stop_requested,
         }
 
@@ -265,6 +283,7 @@ class Ledger:
         ]
         emits += [Emit(FrameDropped(t=now, frame_id=f, reason="evicted")) for f in policies.evict(self)]
         emits += [Emit(policies.judge(self, self.models[version], now)) for version in self._undecided]
+        emits += [Emit(event) for event in policies.alarms(self, now)]
         return emits
 
     # --- applying
@@ -360,6 +379,7 @@ class Ledger:
         self._settle(event.frame_id, Status.QUARANTINED)
 
     def _on_rescored(self, event: FramesRescored) -> None:
+        accurate_below = policies.trust_band(self)[0]
         for frame_id, deviation in event.deviations.items():
             record = self.frames[frame_id]
             record.deviation = deviation
@@ -367,7 +387,7 @@ class Ledger:
             if frame_id in self.pending and record.arm is Arm.UNCERTAIN:
                 self.stale.pop(frame_id, None)
                 self._enqueue(frame_id, record)
-                if deviation < self.settings.accurate_below and not self.settings.is_random:
+                if deviation < accurate_below and not self.settings.is_random:
                     self._easy[frame_id] = None
 
     def _on_label_started(self, event: LabelStarted) -> None:
@@ -392,6 +412,10 @@ class Ledger:
         self.label_times.add(event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
+        elif record.arm is Arm.RANDOM:
+            self.random_labelled.append(event.frame_id)
+        if self.champion and record.arm is not Arm.ATOM:
+            self.to_compare[event.frame_id] = None
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)
@@ -437,6 +461,9 @@ class Ledger:
         self.champion = event.version
         self.stale = dict.fromkeys(self.pending.ranked())
         self.exploration = Exploration()
+        unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
+        self.to_compare = dict.fromkeys(unseen)
+        self.calibration.forget_coverage()
 
     def _on_rejected(self, event: ModelRejected) -> None:
         self._undecided.pop(event.version, None)
@@ -445,6 +472,8 @@ class Ledger:
 
     def _on_exploration_started(self, event: ExplorationStarted) -> None:
         self.exploring[event.worker] = event
+        for frame_id in event.compared:
+            self.to_compare.pop(frame_id, None)
 
     def _on_explored(self, event: ExplorationReported) -> None:
         self.exploring.pop(event.worker, None)
@@ -457,9 +486,26 @@ class Ledger:
             self.exploration.walker_steps += event.walker_steps
             quiet = 0 if event.n_above else self.exploration.steps_since_above + event.walker_steps
             self.exploration.steps_since_above = quiet
+            self.exploration.n_members, self.exploration.n_distinct = event.n_members, event.n_distinct
 
     def _on_exploration_failed(self, event: ExplorationFailed) -> None:
         self.exploring.pop(event.worker, None)
+
+    def _on_errors_observed(self, event: ErrorsObserved) -> None:
+        for frame_id in event.frame_ids:
+            self.to_compare.pop(frame_id, None)
+        if event.model_version != self.champion:
+            return
+        ends = np.cumsum(event.n_atoms)[:-1]
+        deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
+        errors = np.split(np.array(event.errors, dtype=np.float64), ends)
+        self.calibration.observe(list(zip(deviations, errors, strict=True)))
+
+    def _on_alarm_raised(self, event: AlarmRaised) -> None:
+        self.alarms[event.name] = event.message
+
+    def _on_alarm_cleared(self, event: AlarmCleared) -> None:
+        self.alarms.pop(event.name, None)
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.totals.workers_lost += 1

@@ -26,9 +26,11 @@ from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import select
+from alsys.exploration.shares import shares_of, spread
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.calibration import n_distinct_members, sample_atoms
 from alsys.potentials.factory import build_committee
 
 RESCORE_BATCH = 64
@@ -40,7 +42,7 @@ class WalkerExplorer:
 
     Args:
         config: The campaign.
-        systems: Start structure of each system.
+        starts: Start structures of each system; the first is the reference for its geometry.
         seed: Seed of all that is random.
         build: Makes a committee from its state.
     """
@@ -48,29 +50,31 @@ class WalkerExplorer:
     def __init__(
         self,
         config: CampaignConfig,
-        systems: Mapping[str, Frame],
+        starts: Mapping[str, Sequence[Frame]],
         seed: int,
         build: Callable[[CommitteeState], Committee] | None = None,
     ) -> None:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
-        self._systems = dict(systems)
+        self._systems = systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
             lambda state: build_committee(state, threads=settings.threads, is_compiled=settings.compile)
         )
         self._seed = seed
         self._n_chunks = 0
         self._committee: Committee | None = None
-        self._seeds: dict[str, list[Frame]] = {name: [frame] for name, frame in systems.items()}
-        names, temperatures = list(systems), settings.temperatures
-        chosen = [names[i % len(names)] for i in range(settings.walkers)]
+        self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
+        temperatures = settings.temperatures
+        counts = spread(shares_of(config, systems), settings.walkers)
+        chosen = [(name, i) for name, count in zip(systems, counts, strict=True) for i in range(count)]
         self._walkers = Walkers(
-            chosen,
-            [systems[name] for name in chosen],
-            [temperatures[i // len(names) % len(temperatures)] for i in range(settings.walkers)],
+            [name for name, _ in chosen],
+            [systems[name] for name, _ in chosen],
+            [temperatures[i % len(temperatures)] for _, i in chosen],
             settings,
         )
         self._next_trajectory = 0
+        self._n_members = self._n_distinct = 0
         self._rng = np.random.default_rng(seed)
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
@@ -89,7 +93,9 @@ class WalkerExplorer:
             for k in range(len(self._walkers)):
                 self._restart(k)
         if self._n_chunks == 0 or order.state is not None:
-            self._walkers.evaluate(self._committee)
+            forces = self._walkers.evaluate(self._committee).member_forces
+            if forces is not None:
+                self._n_members, self._n_distinct = len(forces), n_distinct_members(forces)
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
@@ -109,19 +115,23 @@ class WalkerExplorer:
             deviation_max=chunk.deviation_max,
             deviation_mean=chunk.deviation_sum / max(chunk.walker_steps, 1),
             rescored=_rescore(self._committee, order.rescore),
+            compared=_compare(self._committee, order.compare),
+            trust=order.trust,
+            n_members=self._n_members,
+            n_distinct=self._n_distinct,
         )
 
     def _run(self, order: ExplorationOrder, committee: Committee) -> _Chunk:
         chunk, walkers = _Chunk(), self._walkers
         drawn = self._draw_random_arm(order)
-        trust, spacing = self._settings.trust, self._settings.spacing_steps
+        (accurate_below, failed_above), spacing = order.trust, self._settings.spacing_steps
         for step in range(order.n_steps):
             stops = walkers.move(committee, self._rng)
             deviation = walkers.deviation
             is_sane = np.ones(len(walkers), dtype=np.bool_)
             is_sane[list(stops)] = False
-            is_above = is_sane & (deviation >= trust.accurate_below)
-            is_failed = is_sane & (deviation >= trust.failed_above)
+            is_above = is_sane & (deviation >= accurate_below)
+            is_failed = is_sane & (deviation >= failed_above)
             chunk.count(deviation[is_sane], int(is_above.sum()))
             for k in drawn.get(step, ()):
                 if is_sane[k]:
@@ -202,6 +212,23 @@ def _rescore(committee: Committee, frames: Sequence[Frame]) -> dict[str, float]:
         values = committee.evaluate(FrameBatch.of(part)).frame_deviation.tolist()
         deviations.update(zip((frame.frame_id for frame in part), values, strict=True))
     return deviations
+
+
+def _compare(
+    committee: Committee, labelled: Sequence[tuple[Frame, FloatArray]]
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Force deviation and length of the force error of atoms of labelled frames, by the frame's identity."""
+    compared: dict[str, tuple[FloatArray, FloatArray]] = {}
+    for start in range(0, len(labelled), RESCORE_BATCH):
+        part = labelled[start : start + RESCORE_BATCH]
+        prediction = committee.evaluate(FrameBatch.of([frame for frame, _ in part]))
+        ends = np.cumsum([frame.n_atoms for frame, _ in part])[:-1]
+        predicted = np.split(prediction.forces, ends)
+        deviations = np.split(prediction.force_deviation, ends)
+        for (frame, forces), force, deviation in zip(part, predicted, deviations, strict=True):
+            error = np.sqrt(np.square(force - forces).sum(axis=1))
+            compared[frame.frame_id] = (sample_atoms(deviation), sample_atoms(error))
+    return compared
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ import numpy as np
 from ase.data import covalent_radii
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from alsys.frames import FloatArray, Frame, IntArray
 
@@ -75,6 +76,41 @@ def nearest_pair(frame: Frame, cutoff: float = 1.0) -> tuple[int, int, float]:
     return int(i[k]), int(j[k]), float(ratio[k])
 
 
+def molecules_of(frame: Frame) -> IntArray:
+    """``(n_atoms,)`` molecule of each atom, from 0: what bonds hold together, across periodic boundaries too."""
+    if frame.pbc.any():
+        radii = covalent_radii[frame.numbers]
+        i, j, distance = neighbour_list(
+            "ijd", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * BONDED * radii.max())
+        )
+        is_bond = distance < BONDED * (radii[i] + radii[j])
+    else:
+        i, j, ratio = pair_ratios(frame.numbers, frame.positions)
+        is_bond = ratio < BONDED
+    bonds = coo_array((np.ones(int(is_bond.sum())), (i[is_bond], j[is_bond])), shape=(frame.n_atoms, frame.n_atoms))
+    return np.asarray(connected_components(bonds, directed=False)[1], dtype=np.int64)
+
+
+def closest_molecules(frame: Frame, molecules: IntArray, cutoff: float) -> float:
+    """Smallest distance between atoms of different molecules, or of a molecule and its own image, Angstrom.
+
+    Args:
+        frame: No molecule of it may be split by the boundary.
+        molecules: ``(n_atoms,)`` molecule of each atom.
+        cutoff: Angstrom up to which a periodic frame is searched; infinity where nothing is closer.
+    """
+    if frame.pbc.any():
+        i, j, distance, shift = neighbour_list(
+            "ijdS", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=cutoff
+        )
+        is_other = (molecules[i] != molecules[j]) | shift.any(axis=1)
+    else:
+        i, j = np.triu_indices(frame.n_atoms, k=1)
+        distance = np.linalg.norm(frame.positions[i] - frame.positions[j], axis=1)
+        is_other = molecules[i] != molecules[j]
+    return float(distance[is_other].min(initial=np.inf))
+
+
 def closest_contact(numbers: NDArray[np.int32], positions: FloatArray) -> float:
     """Smallest ratio of a distance to its covalent sum in a molecule; infinite for a single atom."""
     return nearest_pair(Frame.molecule(numbers, positions))[2]
@@ -84,7 +120,8 @@ class GeometryCheck:
     """Whether walkers still have the geometry of their start structures, all of them at once.
 
     A molecule must keep every bond of its start structure within `BROKEN` covalent sums. Where the start structure
-    holds several molecules, the shortest links between them may grow by `FLOWN` Angstrom.
+    holds several molecules, they must hang together: by links as long as the longest one of the start structure that
+    was needed for that, and `FLOWN` Angstrom more. Which molecules are next to each other may change.
 
     Args:
         starts: Start structure of each walker.
@@ -125,13 +162,29 @@ class GeometryCheck:
             ratio = np.sqrt(np.einsum("px,px->p", vector, vector)) / self._sums
             apart = np.logical_or.reduceat(ratio > self._limits, self._pair_starts)
             close = np.minimum.reduceat(ratio, self._pair_starts) < self._min_distance
-            problems.update((int(k), APART) for k in self._walkers[apart])
+            problems.update(
+                (int(k), APART) for k in self._walkers[apart] if not self._hangs_together(int(k), positions)
+            )
             problems.update((int(k), TOO_CLOSE) for k in self._walkers[close])
         for k in self._periodic:
             frame = self._starts[k].with_positions(positions[self._offsets[k] : self._offsets[k + 1]])
             if nearest_pair(frame, self._min_distance)[2] < self._min_distance:
                 problems[k] = TOO_CLOSE
         return problems
+
+    def _hangs_together(self, k: int, positions: FloatArray) -> bool:
+        """Whether a walker that has lost a link of its start structure has all its bonds and no molecule lost."""
+        start = self._starts[k]
+        molecules, is_bonded, reach = _links(start)
+        if molecules.max() == 0:
+            return False
+        i, j, ratio = pair_ratios(start.numbers, positions[self._offsets[k] : self._offsets[k + 1]])
+        if (ratio[is_bonded] > BROKEN).any():
+            return False
+        is_link = ratio * _pairs(start.numbers.tobytes())[2] <= reach
+        shape = (int(molecules.max()) + 1,) * 2
+        links = coo_array((np.ones(int(is_link.sum())), (molecules[i[is_link]], molecules[j[is_link]])), shape=shape)
+        return bool(connected_components(links, directed=False)[0] == 1)
 
 
 def is_sound(start: Frame, positions: FloatArray, min_distance: float) -> bool:
@@ -150,3 +203,11 @@ def _limits(start: Frame) -> FloatArray:
     is_link = (tree[i, j] > 0) & (ratio >= BONDED)
     limits[is_link] = np.maximum(BROKEN, (ratio + FLOWN / sums)[is_link])
     return limits
+
+
+@lru_cache(maxsize=256)
+def _links(start: Frame) -> tuple[IntArray, NDArray[np.bool_], float]:
+    """Molecule of each atom, ``(n_pairs,)`` pairs that are bonded, and how far two molecules may be apart, Angstrom."""
+    is_bonded = pair_ratios(start.numbers, start.positions)[2] < BONDED
+    limits = _limits(start) * _pairs(start.numbers.tobytes())[2]
+    return molecules_of(start), is_bonded, float(limits[~is_bonded & np.isfinite(limits)].max(initial=0.0))

@@ -16,7 +16,7 @@ from alsys.config.schema import ExplorationConfig
 from alsys.exploration.geometry import GeometryCheck
 from alsys.exploration.integrators import Langevin, degrees_of_freedom, kinetic_temperature
 from alsys.frames import FloatArray, Frame
-from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch
 
 MAX_FORCE = 50.0
 """Mean force beyond which a walker is stopped, eV/Angstrom; labelled frames rarely exceed 15."""
@@ -113,21 +113,23 @@ class Walkers:
         self.step += 1
         return self._problems(lost)
 
-    def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> None:
+    def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> CommitteePrediction:
         """Forces where walkers are, without a move; `rows` names those that are new there, None all."""
         if rows is None:
             prediction = committee.evaluate(self._batch())
             self.forces, self.deviation = prediction.forces, prediction.frame_deviation
-            return
+            return prediction
         forces = np.array(self.forces)
         atoms = np.concatenate([np.arange(self._offsets[k], self._offsets[k + 1]) for k in rows])
         index = np.asarray(rows, dtype=np.int64)
-        forces[atoms] = committee.evaluate(
+        prediction = committee.evaluate(
             FrameBatch(
                 self.n_atoms[index], self._numbers[atoms], self.positions[atoms], self._cell[index], self._pbc[index]
             )
-        ).forces
+        )
+        forces[atoms] = prediction.forces
         self.forces = forces
+        return prediction
 
     def place(self, k: int, frame: Frame, trajectory: int, rng: np.random.Generator) -> None:
         """Begins a new trajectory of walker `k` at a frame, with velocities of its temperature."""

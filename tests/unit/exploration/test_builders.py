@@ -11,9 +11,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from alsys.config.schema import SystemConfig
+from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
-from alsys.exploration.builders import FORMATS, build_frame
+from alsys.exploration.builders import build_frame
+from alsys.exploration.structures import FORMATS
 
 PDB = (
     "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n"

@@ -50,7 +50,8 @@ def explorer(
             "selection": {"strategy": strategy},
         }
     )
-    return WalkerExplorer(config, systems, seed, build=lambda _: HarmonicCommittee(stiffness, deviation))
+    starts = {name: [frame] for name, frame in systems.items()}
+    return WalkerExplorer(config, starts, seed, build=lambda _: HarmonicCommittee(stiffness, deviation))
 
 
 def advance(walkers: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationReport:
@@ -263,9 +264,9 @@ def test_factory_gives_an_explorer_that_reads_pair_models() -> None:
     coefficients = fit_pair(spec, batch, np.zeros(1), np.zeros((3, 3)), [0.0, 0.0], 1e-3)[0]
     member = {"coefficients": coefficients, "shifts": np.zeros(2)}
     state = CommitteeState(3, "pair", spec, (member, member))
-    walkers = build_explorer(config, {"w": WATER}, 0)
+    walkers = build_explorer(config, {"w": [WATER]}, 0)
     report = walkers.advance(ExplorationOrder(n_steps=3, state=state, n_random=2))
     assert report.model_version == 3
     assert len(report.candidates) == 2
     with pytest.raises(RuntimeError, match="weights"):
-        build_explorer(config, {"w": WATER}, 0).advance(ExplorationOrder(n_steps=3))
+        build_explorer(config, {"w": [WATER]}, 0).advance(ExplorationOrder(n_steps=3))

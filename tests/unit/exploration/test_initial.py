@@ -52,7 +52,7 @@ def springs(frame: Frame) -> EnergyForces:
 
 @pytest.mark.parametrize("method", ["normal-modes", "xtb-md"])
 def test_any_potential_can_drive_them(method: str) -> None:
-    candidates = initial_frames(config("analytic", method=method), {"w": WATER}, 0, potential_of=springs)
+    candidates = initial_frames(config("analytic", method=method), {"w": [WATER]}, 0, potential_of=springs)
     assert {c.source.method for c in candidates} == {method}
     relaxed = candidates[0].frame.positions
     lengths = [np.linalg.norm(relaxed[a] - relaxed[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
@@ -63,7 +63,7 @@ def test_any_potential_can_drive_them(method: str) -> None:
 def test_hotter_frames_are_further_away_and_still_sound() -> None:
     spread = []
     for temperature in (100, 400, 20_000):
-        candidates = initial_frames(config(temperature=temperature, frames=40), {"w": WATER}, 0, potential_of=springs)
+        candidates = initial_frames(config(temperature=temperature, frames=40), {"w": [WATER]}, 0, potential_of=springs)
         shifts = [c.frame.positions - candidates[0].frame.positions for c in candidates[1:]]
         spread.append(float(np.square(shifts).mean()))
         assert all(is_sound(WATER, c.frame.positions, 0.6) for c in candidates)
@@ -73,7 +73,7 @@ def test_hotter_frames_are_further_away_and_still_sound() -> None:
 
 def test_analytic_labels_are_rattled_unless_their_potential_is_given(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        candidates = initial_frames(config("analytic"), {"w": WATER}, 0)
+        candidates = initial_frames(config("analytic"), {"w": [WATER]}, 0)
     assert {c.source.method for c in candidates} == {"rattle"}
     assert "labels are analytic" in caplog.text
     assert candidates[0].frame == WATER
@@ -87,7 +87,7 @@ def test_what_xtb_cannot_treat_is_rattled(
     stretch = 1.0 if numbers[0] == 8 else 2.0
     frame = Frame(np.array(numbers), WATER.positions * stretch, cell, np.array(pbc))
     with caplog.at_level(logging.WARNING):
-        candidates = initial_frames(config(), {"w": frame}, 0)
+        candidates = initial_frames(config(), {"w": [frame]}, 0)
     assert {c.source.method for c in candidates} == {"rattle"}
     assert "w: no normal-modes" in caplog.text
     assert len(candidates) == 10
@@ -96,12 +96,12 @@ def test_what_xtb_cannot_treat_is_rattled(
 def test_frames_are_shared_between_systems_and_each_is_a_trajectory_of_its_own() -> None:
     methane = Frame.molecule(molecule("CH4").numbers, molecule("CH4").positions)
     argon = Frame.molecule([18], [[0, 0, 0]])
-    systems = {"w": WATER, "m": methane, "a": argon}
+    systems = {"w": [WATER], "m": [methane], "a": [argon]}
     candidates = initial_frames(config(method="rattle", random_share=0.5), systems, 0)
     assert [sum(c.source.system == name for c in candidates) for name in systems] == [4, 3, 3]
     assert len({c.source.trajectory for c in candidates}) == 10
     firsts = {c.source.system: c for c in reversed(candidates)}
-    assert all(c.source.arm is Arm.INITIAL and c.frame == systems[name] for name, c in firsts.items())
+    assert all(c.source.arm is Arm.INITIAL and c.frame == systems[name][0] for name, c in firsts.items())
     arms = [
         [c.source.arm for c in initial_frames(config(method="rattle", random_share=0.5), systems, s)] for s in (1, 1, 2)
     ]
