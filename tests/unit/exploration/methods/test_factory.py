@@ -117,7 +117,7 @@ def test_a_potential_that_fails_gives_no_normal_modes() -> None:
     def no_potential(frame: Frame) -> EnergyForces:
         raise RuntimeError("no parameters\nat all")
 
-    with pytest.raises(InputError, match="has no normal modes .RuntimeError: no parameters.") as caught:
+    with pytest.raises(InputError, match=r"has no normal modes .RuntimeError: no parameters.") as caught:
         build_method(ADAPTER.validate_python({"kind": "normal-modes"}), WATER, 2, 0.5, 0, potential_of=no_potential)
     assert "\n" not in str(caught.value)
 

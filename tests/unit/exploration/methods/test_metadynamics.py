@@ -96,10 +96,10 @@ def test_beyond_the_range_of_a_distance_nothing_is_left_or_felt(make_group: Make
 
 
 def test_the_free_energy_of_a_double_well_is_recovered(make_group: MakeGroup) -> None:
-    """A pair in a double well: F(r) = U(r) - 2 kT ln r, barrier 6 kT, within 0.5 kT after 8000 steps of 24 walkers."""
+    """A pair in a double well: F(r) = U(r) - 2 kT ln r, RMS error below 0.2 kT after 8000 steps of 24 walkers."""
     depth, centre, half, temperature = 0.16, 2.5, 0.5, 300.0
     n_walkers, n_steps = 24, 8000
-    hills = Hills(0.004, 0.2, 0.08, 6.0, bias_factor=8.0, interval=20)
+    hills = Hills(0.004, 0.2, 0.08, 6.0, bias_factor=4.0, interval=20)
     method = Metadynamics([temperature], n_walkers, NO_TORSIONS, ONE_PAIR, hills)
     rng = np.random.default_rng(0)
     dynamics = Langevin(np.full(2 * n_walkers, 2.0), np.full(2 * n_walkers, temperature), 2.0, 0.05)
@@ -123,5 +123,5 @@ def test_the_free_energy_of_a_double_well_is_recovered(make_group: MakeGroup) ->
     difference = (found - found.mean()) - (exact - exact.mean())
     kt = BOLTZMANN * temperature
     assert np.ptp(exact) > 6.0 * kt
-    assert np.sqrt(np.square(difference).mean()) < 0.5 * kt
-    assert np.abs(difference).max() < 1.2 * kt
+    assert np.sqrt(np.square(difference).mean()) < 0.2 * kt
+    assert np.abs(difference).max() < 0.6 * kt
