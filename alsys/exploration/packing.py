@@ -128,7 +128,14 @@ def pack(
     size = made.edge if is_periodic else made.radius
     field, value = ("box", f"edge {size:.2f}") if is_periodic else ("cluster", f"radius {size:.2f}")
     remedy = "use a larger edge or a lower density" if is_periodic else "use a larger radius or a lower density"
-    lines = ["filetype xyz", "output packed.xyz", f"seed {seed}", f"tolerance {TOLERANCE}", "precision 0.001", f"nloop {LOOPS}"]
+    lines = [
+        "filetype xyz",
+        "output packed.xyz",
+        f"seed {seed}",
+        f"tolerance {TOLERANCE}",
+        "precision 0.001",
+        f"nloop {LOOPS}",
+    ]
     if is_periodic:
         lines.append(f"pbc 0.0 0.0 0.0 {size:.6f} {size:.6f} {size:.6f}")
     for k, count in enumerate(made.counts):

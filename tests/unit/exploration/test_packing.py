@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused(is_periodic: bool, word: str) -> None:
 
 def test_a_molecule_that_meets_its_own_image_is_refused() -> None:
     rod = Atoms("C6", positions=[[1.3 * i, 0, 0] for i in range(6)])
-    with pytest.raises(InputError, match="box: .*larger edge"):
+    with pytest.raises(InputError, match=r"box: .*larger edge"):
         pack(Recipe((1,), 5.0**3), [rod], is_periodic=True, seed=1, charge=0, multiplicity=1)
 
 
