@@ -183,7 +183,7 @@ def _sound_samples(frame: Frame, draw: Callable[[float], FloatArray], count: int
 def xtb_potential(frame: Frame) -> EnergyForces:
     """GFN2-xTB for a frame's atoms, charge and spin; GFN1-xTB where it is periodic.
 
-    tblite's periodic GFN2-xTB takes 8 to 15 times as long as GFN1-xTB, for its multipoles.
+    tblite takes about ten times as long for GFN2-xTB in a periodic box, for its multipoles.
 
     Raises:
         ValueError: A frame that is periodic in one or two directions.
