@@ -122,7 +122,9 @@ class SystemConfig(Section):
 
     name: Name = Field(description="Name of the system in the store and in reports.")
     smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
-    file: str | None = Field(None, description="Structure file (xyz, extxyz, pdb, cif, traj, ...), relative to the config.")
+    file: str | None = Field(
+        None, description="Structure file (xyz, extxyz, pdb, cif, traj, ...), relative to the config."
+    )
     molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `CH3OH`.")
     bulk: BulkConfig | None = Field(None, description="A crystal.")
     box: BoxConfig | None = Field(None, description="A periodic box of packed molecules.")

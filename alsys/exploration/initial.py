@@ -110,6 +110,20 @@ def check_initial(settings: InitialConfig, systems: Mapping[str, Frame]) -> None
             )
 
 
+def evaluations(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> dict[str, int]:
+    """About how often xTB is evaluated for the first frames of each system; 0 where they are rattled."""
+    settings, counts = config.initial, spread(shares_of(config, starts), config.initial.frames)
+    result: dict[str, int] = {}
+    for (name, frames), count in zip(starts.items(), counts, strict=True):
+        result[name] = 0
+        if settings.method == "rattle" or config.labeling.kind == "analytic" or frames[0].n_atoms == 1:
+            continue
+        for frame, n in zip(frames, spread([1.0] * len(frames), count), strict=True):
+            sampling = MD_SPACING * (n - 1) if settings.method == "xtb-md" else 6 * frame.n_atoms
+            result[name] += SETTLING + sampling if n else 0
+    return result
+
+
 def _sample(
     settings: InitialConfig,
     name: str,

@@ -13,7 +13,7 @@ from alsys.config import parse_config
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
 from alsys.exploration.geometry import closest_contact, is_sound
-from alsys.exploration.initial import EnergyForces, check_initial, initial_frames, rattle, xtb_potential
+from alsys.exploration.initial import EnergyForces, check_initial, evaluations, initial_frames, rattle, xtb_potential
 from alsys.frames import Arm, FloatArray, Frame
 
 WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
@@ -173,6 +173,26 @@ def test_a_box_is_sampled_by_dynamics_and_keeps_its_cell() -> None:
     np.testing.assert_allclose(candidates[0].frame.positions, targets, atol=1e-3)
     assert len({c.frame.frame_id for c in candidates}) == 6
     assert all(np.array_equal(c.frame.cell, frame.cell) and c.frame.pbc.all() for c in candidates)
+
+
+@pytest.mark.parametrize("method", ["normal-modes", "xtb-md"])
+def test_the_evaluations_announced_are_those_that_are_made(method: str) -> None:
+    settings, made = config(method=method, frames=20), 0
+
+    def counted(frame: Frame) -> EnergyForces:
+        evaluate = springs(frame)
+
+        def count(positions: FloatArray) -> tuple[float, FloatArray]:
+            nonlocal made
+            made += 1
+            return evaluate(positions)
+
+        return count
+
+    starts = {"w": [WATER, WATER.with_positions(TARGET)]}
+    initial_frames(settings, starts, 0, counted)
+    assert made == pytest.approx(evaluations(settings, starts)["w"], abs=60)  # relaxations are a guess
+    assert evaluations(config(method="rattle"), starts) == evaluations(config("analytic"), starts) == {"w": 0}
 
 
 def test_wild_rattling_is_tamed_and_a_structure_without_room_is_refused() -> None:
