@@ -22,7 +22,7 @@ import psutil
 from alsys.config.schema import CampaignConfig
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
-OPTIONAL = ("pyscf-dispersion", "xarray")
+OPTIONAL = ("pyscf-dispersion", "packmol", "xarray")
 MIN_FREE_GB = 2.0
 
 
@@ -133,6 +133,7 @@ def _first_line(node: dict[str, Any]) -> str:
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    node = next((option for option in node.get("anyOf", ()) if "$ref" in option), node)  # a section or null
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     return node

@@ -48,7 +48,7 @@ class PackedConfig(Section):
     """
 
     components: tuple[Component, ...] = Field(min_length=1, description="What is in it.")
-    density: float | None = Field(None, gt=0, le=25, description="g/cm3.")
+    density: float | None = Field(None, gt=0, le=25, description="Mass density, g/cm3.")
     packings: int = Field(1, ge=1, le=100, description="Start structures, packed with different seeds.")
 
     def _check_size(self, field: str) -> None:
@@ -122,7 +122,9 @@ class SystemConfig(Section):
 
     name: Name = Field(description="Name of the system in the store and in reports.")
     smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
-    file: str | None = Field(None, description="Structure file (xyz, extxyz, pdb, cif, ...), relative to the config.")
+    file: str | None = Field(
+        None, description="Structure file (xyz, extxyz, pdb, cif, traj, ...), relative to the config."
+    )
     molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `CH3OH`.")
     bulk: BulkConfig | None = Field(None, description="A crystal.")
     box: BoxConfig | None = Field(None, description="A periodic box of packed molecules.")

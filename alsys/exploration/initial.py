@@ -110,6 +110,20 @@ def check_initial(settings: InitialConfig, systems: Mapping[str, Frame]) -> None
             )
 
 
+def evaluations(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> dict[str, int]:
+    """About how often xTB is evaluated for the first frames of each system; 0 where they are rattled."""
+    settings, counts = config.initial, spread(shares_of(config, starts), config.initial.frames)
+    result: dict[str, int] = {}
+    for (name, frames), count in zip(starts.items(), counts, strict=True):
+        result[name] = 0
+        if settings.method == "rattle" or config.labeling.kind == "analytic" or frames[0].n_atoms == 1:
+            continue
+        for frame, n in zip(frames, spread([1.0] * len(frames), count), strict=True):
+            sampling = MD_SPACING * (n - 1) if settings.method == "xtb-md" else 6 * frame.n_atoms
+            result[name] += SETTLING + sampling if n else 0
+    return result
+
+
 def _sample(
     settings: InitialConfig,
     name: str,
@@ -183,7 +197,7 @@ def _sound_samples(frame: Frame, draw: Callable[[float], FloatArray], count: int
 def xtb_potential(frame: Frame) -> EnergyForces:
     """GFN2-xTB for a frame's atoms, charge and spin; GFN1-xTB where it is periodic.
 
-    tblite's periodic GFN2-xTB takes 8 to 15 times as long as GFN1-xTB, for its multipoles.
+    tblite takes about ten times as long for GFN2-xTB in a periodic box, for its multipoles.
 
     Raises:
         ValueError: A frame that is periodic in one or two directions.

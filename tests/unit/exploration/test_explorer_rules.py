@@ -270,3 +270,27 @@ def test_factory_gives_an_explorer_that_reads_pair_models() -> None:
     assert len(report.candidates) == 2
     with pytest.raises(RuntimeError, match="weights"):
         build_explorer(config, {"w": [WATER]}, 0).advance(ExplorationOrder(n_steps=3))
+
+
+def test_walkers_follow_shares_and_begin_on_every_start_structure() -> None:
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "w", "molecule": "H2O"}, {"name": "e", "smiles": "CCO", "share": 3}],
+            "labeling": {"kind": "analytic"},
+            "model": {"kind": "pair"},
+            "exploration": {"walkers": 40, "temperatures": [300, 600], "timestep": 1e-3},
+        }
+    )
+    other = ETHANOL.with_positions(ETHANOL.positions * 1.02)
+    walkers = WalkerExplorer(config, {"w": [WATER], "e": [ETHANOL, other]}, 0, build=lambda _: HarmonicCommittee(0.0))
+    frames = advance(walkers, 1, n_random=40).candidates
+    assert [sum(c.source.system == name for c in frames) for name in ("w", "e")] == [10, 30]
+    for name, n in (("w", 5), ("e", 15)):
+        assert sum(c.source.system == name and c.source.temperature == 600 for c in frames) == n
+    nearer = [
+        np.abs(c.frame.positions - ETHANOL.positions).max() < np.abs(c.frame.positions - other.positions).max()
+        for c in frames
+        if c.source.system == "e"
+    ]
+    assert 5 <= sum(nearer) <= 25, "both conformers"
