@@ -79,6 +79,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
         InputError: One line with file, field, value and remedy.
     """
     from alsys.exploration.builders import build_starts
+    from alsys.exploration.crew import check_methods
     from alsys.exploration.initial import check_initial
     from alsys.labeling.factory import build_labeler, check_labeling
 
@@ -97,6 +98,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
         check_labeling(config.labeling, systems)
         _check_model(config, systems)
         check_initial(config.initial, systems)
+        check_methods(config, systems)
         labeler = build_labeler(config.labeling)
         level = labeler.level
         labeler.close()

@@ -294,3 +294,72 @@ def test_walkers_follow_shares_and_begin_on_every_start_structure() -> None:
         if c.source.system == "e"
     ]
     assert 5 <= sum(nearer) <= 25, "both conformers"
+
+
+def test_a_walk_that_failed_goes_on_from_its_last_trusted_frame() -> None:
+    def rises_away_from_start(batch: FrameBatch) -> FloatArray:
+        away = np.abs(batch.positions - np.tile(ETHANOL.positions, (batch.n_frames, 1)))
+        return away.reshape(batch.n_frames, -1).max(axis=1) ** 2 * 40.0
+
+    walkers = explorer(rises_away_from_start, temperatures=[400], max_rewinds=3)
+    report = advance(walkers, 400)
+    trajectories = {c.source.trajectory for c in report.candidates}
+    assert report.stops["failed"] > 8
+    assert 1 < len(trajectories) <= report.stops["failed"] // 4 + 2, "three rewinds, then a new trajectory"
+    none = advance(explorer(rises_away_from_start, temperatures=[400], max_rewinds=0), 400)
+    assert len({c.source.trajectory for c in none.candidates}) > len(trajectories)
+
+
+def test_a_rewound_walker_has_new_velocities_and_its_own_step() -> None:
+    walkers = explorer(scripted([0.0] * 9 + [0.9]), max_rewinds=1)
+    advance(walkers, 9)
+    state = walkers._walkers
+    assert state.rewinds.tolist() == [1]
+    assert state.step.tolist() == [8]  # trusted last at a multiple of the spacing
+    assert state.trusted_frame(0) is not None
+    np.testing.assert_array_equal(state.frame(0).positions, state.trusted_frame(0).positions)
+
+
+def test_atoms_that_fuse_end_a_walk_unless_chemistry_is_wanted() -> None:
+    squeezed = ETHANOL.positions.copy()
+    squeezed[2] = squeezed[1] + 1.05 * (squeezed[2] - squeezed[1]) / np.linalg.norm(squeezed[2] - squeezed[1]) * 1.42
+    pairs = np.linalg.norm(squeezed[:, None] - squeezed[None], axis=-1)[np.triu_indices(9, 1)]
+    assert pairs.min() > 0.4
+    hydrogens = np.flatnonzero(ETHANOL.numbers == 1)
+    fused = ETHANOL.positions.copy()
+    fused[hydrogens[0]] = fused[hydrogens[1]] + [0.55, 0.0, 0.0]
+    strict, reactive = (GeometryCheck([ETHANOL], 0.5, is_reactive=flag) for flag in (False, True))
+    assert strict.problems(fused)[0] in ("fused", "broken")
+    assert reactive.problems(fused) == {}
+    gone = ETHANOL.positions.copy()
+    gone[hydrogens[0]] += 20.0
+    assert reactive.problems(gone) == {0: "broken"}
+
+
+def test_constant_pressure_changes_the_cell_that_frames_carry() -> None:
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * 4.5
+    argon = Frame(np.full(64, 18), grid + 0.05 * rng.normal(size=grid.shape), np.eye(3) * 18.0, np.ones(3, dtype=bool))
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "a", "smiles": "[Ar]"}],
+            "labeling": {"kind": "xtb"},
+            "model": {"kind": "nequip"},
+            "exploration": {
+                "walkers": 2, "temperatures": [100], "timestep": 5.0, "pressure": 2000.0, "pressure_relaxation": 200.0,
+                "trust": {"accurate_below": 1e3, "failed_above": 1e4},
+            },
+        }
+    )  # fmt: skip
+    walkers = WalkerExplorer(config, {"a": [argon]}, 0, build=lambda _: LennardJones(0.0104, 3.4, 8.5))
+    report = advance(walkers, 60, n_random=4)
+    volumes = [float(np.linalg.det(c.frame.cell)) for c in report.candidates]
+    assert len(volumes) == 4
+    assert len(set(volumes)) == 4, "each frame has its own cell"
+    assert np.linalg.det(walkers._walkers.cell[0]) < 0.98 * 18.0**3, "2,000 bar compress it"
+
+
+def test_pressure_with_a_model_that_has_no_stress_is_refused() -> None:
+    with pytest.raises(InputError, match="exploration.pressure needs model.kind nequip"):
+        explorer(pressure=1.0)
