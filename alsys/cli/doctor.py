@@ -116,6 +116,12 @@ def _describe(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iter
                 kind = variant["properties"]["kind"]["const"]
                 yield f"{path}: {{kind: {kind}}}  {_first_line(variant)}"
                 yield from _describe(variant, schema, f"{path}[{kind}].")
+        elif items := [_resolve(v, schema) for v in field.get("items", {}).get("oneOf", [])]:
+            yield f"{path}: list  {field.get('description', '')}".rstrip()
+            for item in items:
+                kind = item["properties"]["kind"]["const"]
+                yield f"{path}[]: {{kind: {kind}}}  {_first_line(item)}"
+                yield from _describe(item, schema, f"{path}[{kind}].")
         elif target.get("type") == "array" and "properties" in _resolve(target.get("items", {}), schema):
             yield f"{path}: list"
             yield from _describe(target["items"], schema, f"{path}[].")

@@ -104,6 +104,12 @@ class TrainingConfig(Section):
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
     refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")
+    max_ahead: int | None = operational(
+        None,
+        ge=1,
+        description="Training labels that may come while a fit runs; further ones wait for the new model. Of use "
+        "where labels are much faster than fits.",
+    )
     budget_s: float = operational(60.0, gt=0, description="Seconds for one fit of the whole committee.")
     max_epochs: int = Field(1000, ge=1)
     batch_size: int = Field(5, ge=1)
@@ -215,6 +221,8 @@ class ExplorationConfig(Section):
             raise ValueError("uncertainty_every must be 1 with the method udd, which needs all members at every step")
         if self.uncertainty_every > self.spacing_steps:
             raise ValueError("uncertainty_every must not be larger than spacing_steps")
+        if self.pressure is not None and self.pressure_relaxation < 100.0 * self.timestep:
+            raise ValueError("pressure_relaxation must be at least 100 time steps; 1000 fs are usual")
         return self
 
     @property

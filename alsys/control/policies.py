@@ -128,6 +128,8 @@ def label(ledger: Ledger, idle: Idle) -> list[Command]:
         return []
     if settings.is_rounds and _round_is_gathering(ledger):
         return []
+    if _is_ahead(ledger):
+        return []
     mean = ledger.label_times.mean
     workers = list(idle.labelers)
     n_labelers = len(idle.labelers) + len(ledger.in_flight)
@@ -144,6 +146,15 @@ def label(ledger: Ledger, idle: Idle) -> list[Command]:
         room -= sum(ledger.frames[f].arm is not Arm.ATOM for f in frame_ids)
         commands.append(LabelFrames(worker, frame_ids))
     return commands
+
+
+def _is_ahead(ledger: Ledger) -> bool:
+    """Labels wait for the model that is being fitted: more would be chosen by one that is out of date."""
+    limit = ledger.settings.max_ahead
+    if limit is None or ledger.training is None or not ledger.champion:
+        return False
+    flying = ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
+    return ledger.n_train + flying - ledger.n_train_at_fit >= limit
 
 
 def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:

@@ -45,6 +45,7 @@ class PolicySettings:
     first_at: int = 10
     refit_every: int = 10
     refit_growth: float = 0.0
+    max_ahead: int | None = None
     chunk_steps: int = 50
     max_attempts: int = 3
     max_worker_kills: int = 2
@@ -80,6 +81,7 @@ class PolicySettings:
             probability=trust.probability if isinstance(trust, CalibratedTrust) else COVERED,
             first_at=config.training.first_at,
             refit_every=config.training.refit_every,
+            max_ahead=config.training.max_ahead,
             refit_growth=config.training.refit_growth,
             chunk_steps=config.exploration.chunk_steps,
             max_attempts=config.labeling.max_attempts,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alsys.control.commands import Emit, Explore, Idle
+from alsys.control.commands import Emit, Explore, Idle, LabelFrames
 from alsys.control.ledger import Ledger
 from alsys.control.policies import random_share, trust_band
 from alsys.control.settings import PolicySettings
@@ -22,6 +22,7 @@ from alsys.events import (
     LabelAccepted,
     ModelPromoted,
     ModelPublished,
+    TrainingStarted,
 )
 from alsys.frames import Arm
 
@@ -162,3 +163,48 @@ def test_a_restart_knows_the_band_and_the_alarms() -> None:
     again = Ledger.fold(ledger.settings, log)
     assert trust_band(again) == trust_band(ledger)
     assert again.alarms == ledger.alarms
+
+
+def test_methods_earn_walkers_with_labels_that_taught_something() -> None:
+    ledger, _ = campaign(methods=("plain", "udd"), method_floor=0.2)
+    assert ledger.shares == {"plain": 0.5, "udd": 0.5}
+    for i in range(40):
+        method = ("plain", "udd")[i % 2]
+        name = f"{method}{i}"
+        ledger.apply(FrameProposed(t=2.0, frame_id=name, arm=Arm.UNCERTAIN, system="s", deviation=1.0, method=method))
+        ledger.apply(LabelAccepted(t=2.0, frame_id=name, label_id=name, worker="w", wall_s=1.0))
+        ledger.apply(observed([name], 4.0 if method == "udd" else 0.01))
+        ledger.apply(
+            ExplorationReported(
+                t=3.0, worker="explorer-0", model_version=1, n_steps=1, walker_steps=1, n_candidates=0, n_above=1,
+                wall_s=1.0, method_steps={"plain": 10, "udd": 10},
+            )
+        )  # fmt: skip
+    assert ledger.shares == {"plain": 0.5, "udd": 0.5}, "walkers are left alone until the next champion"
+    before = dict(ledger.tallies)
+    ledger.apply(observed(["udd1"], 4.0))
+    assert ledger.tallies == before, "a label pays once"
+    ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
+    ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
+    assert ledger.shares["udd"] > 0.8
+    assert ledger.shares["plain"] >= 0.1
+    order = next(c for c in ledger.decide(5.0, IDLE) if isinstance(c, Explore))
+    assert order.shares == ledger.shares
+
+
+def test_labels_wait_for_the_model_that_is_being_fitted_where_that_is_asked_for() -> None:
+    ledger, _ = campaign(max_ahead=3)
+    for i in range(8):
+        ledger.apply(FrameProposed(t=2.0, frame_id=f"u{i}", arm=Arm.UNCERTAIN, system="s", deviation=1.0))
+
+    def n_sent() -> int:
+        return sum(len(c.frame_ids) for c in ledger.decide(3.0, IDLE) if isinstance(c, LabelFrames))
+
+    ledger.apply(TrainingStarted(t=2.0, worker="trainer-0", version=2, n_labels=10))
+    assert n_sent() == 1
+    for i in range(3):
+        ledger.apply(LabelAccepted(t=2.0, frame_id=f"u{i}", label_id=f"l{i}", worker="w", wall_s=1.0))
+    assert n_sent() == 0
+    ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
+    bookkeeping(ledger)
+    assert n_sent() == 1

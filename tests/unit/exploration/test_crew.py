@@ -125,9 +125,7 @@ def test_uncertainty_drives_walkers_where_members_disagree() -> None:
             {"e": ETHANOL}, methods=[{"kind": method, "temperatures": [50]}], walkers=16, friction=0.05,
             trust={"accurate_below": 1e3, "failed_above": 1e4},
         )  # fmt: skip
-        explorer = WalkerExplorer(
-            config, {"e": [ETHANOL]}, 3, build=lambda _: TwoMinds(ETHANOL.positions, (2.0, 1.0))
-        )
+        explorer = WalkerExplorer(config, {"e": [ETHANOL]}, 3, build=lambda _: TwoMinds(ETHANOL.positions, (2.0, 1.0)))
         return run(explorer, 1500).deviation_mean
 
     assert mean_spread("udd") > 1.05 * mean_spread("plain")
