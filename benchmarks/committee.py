@@ -2,6 +2,9 @@
 
 One thread, float32, 2 layers, l_max 1, 32 features; neighbour lists are included, integrator and checks are not.
 `compile_s` is the time to the first compiled committee: short where the user's cache folder holds the package.
+`one_member_ratio` is the rate of one member over that of all, `*_cost` what scoring every atom adds to a step of all
+members as a share of it (quartiles of single steps), `crystals_*` diamond in a cell of 8 atoms. Seconds of rates and
+shares are CPU seconds, which other processes disturb less.
 """
 
 from __future__ import annotations
@@ -9,16 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
-from ase.build import molecule
+from ase.build import bulk, molecule
 from orchestration import machine
 
 from alsys.frames import Frame
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.compiled import CompiledNequIPCommittee
 from alsys.potentials.nequip import NequIPCommittee, build_model, weights_of
+from alsys.potentials.uncertainty import AtomUncertainty, LastLayerUncertainty, LatentDistance
 
 SPEC = {
     "elements": ["H", "C", "O"],
@@ -44,14 +49,34 @@ def walkers(n: int) -> FrameBatch:
     return FrameBatch.of([Frame.molecule(atoms.numbers, positions) for positions in displaced])
 
 
-def rate(committee: Committee, batch: FrameBatch, seconds: float) -> float:
-    """Walker-steps a second."""
-    committee.evaluate(batch)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        committee.evaluate(batch)
+def crystals(n: int) -> FrameBatch:
+    """Diamond, with the elements that the committee knows."""
+    atoms, rng = bulk("C", "diamond", a=3.57, cubic=True), np.random.default_rng(0)
+    displaced = (atoms.positions + rng.normal(0, 0.05, atoms.positions.shape) for _ in range(n))
+    return FrameBatch.of([Frame(atoms.numbers, positions, atoms.cell.array, atoms.pbc) for positions in displaced])
+
+
+def rate(committee: Committee, batch: FrameBatch, seconds: float, members: Sequence[int] | None = None) -> float:
+    """Walker-steps a CPU second."""
+    committee.evaluate(batch, members)
+    started, count = time.process_time(), 0
+    while time.process_time() - started < seconds:
+        committee.evaluate(batch, members)
         count += batch.n_frames
-    return count / (time.perf_counter() - started)
+    return count / (time.process_time() - started)
+
+
+def added_cost(committee: Committee, uncertainty: AtomUncertainty, batch: FrameBatch, seconds: float) -> list[float]:
+    """Quartiles of the time of scoring all atoms over that of evaluating all members."""
+    shares = []
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or len(shares) < 20:
+        started = time.process_time()
+        prediction = committee.evaluate(batch)
+        evaluated = time.process_time()
+        uncertainty.atom(prediction, batch)
+        shares.append((time.process_time() - evaluated) / (evaluated - started))
+    return [float(x) for x in np.percentile(shares, [25, 50, 75])]
 
 
 def main() -> None:
@@ -71,17 +96,38 @@ def main() -> None:
     compiled.load(second)
     swap_s = time.perf_counter() - started
     result: dict[str, object] = {"compile_s": compile_s, "new_weights_s": swap_s}
-    for n in (2, 8, 32, 128):
+    for n in (1, 2, 8, 32, 128):
         batch = walkers(n)
         difference = float(np.abs(compiled.evaluate(batch).forces - eager.evaluate(batch).forces).max())
         pairs = [(rate(compiled, batch, args.seconds), rate(eager, batch, args.seconds)) for _ in range(args.repeat)]
+        alone = [rate(compiled, batch, args.seconds, [0]) for _ in range(args.repeat)]
         result[f"walkers_{n}"] = {
             "compiled_per_s": median(fast for fast, _ in pairs),
             "eager_per_s": median(slow for _, slow in pairs),
             "ratio": median(fast / slow for fast, slow in pairs),
+            "one_member_per_s": median(alone),
+            "one_member_ratio": median(one / fast for one, (fast, _) in zip(alone, pairs, strict=True)),
             "ratio_all": sorted(fast / slow for fast, slow in pairs),
             "force_difference_ev_per_ang": difference,
         }
+    for n in (1, 8):
+        batch = crystals(n)
+        difference = float(np.abs(compiled.evaluate(batch).forces - eager.evaluate(batch).forces).max())
+        pairs = [(rate(compiled, batch, args.seconds), rate(eager, batch, args.seconds)) for _ in range(args.repeat)]
+        result[f"crystals_{n}"] = {
+            "compiled_per_s": median(fast for fast, _ in pairs),
+            "eager_per_s": median(slow for _, slow in pairs),
+            "ratio_all": sorted(fast / slow for fast, slow in pairs),
+            "force_difference_ev_per_ang": difference,
+        }
+    batch = walkers(32)
+    features = compiled.evaluate(batch).features
+    if features is None:
+        raise SystemExit("the committee gives no features")
+    for uncertainty in (LastLayerUncertainty(), LatentDistance()):
+        uncertainty.fit(features, batch.numbers)
+        shares = added_cost(compiled, uncertainty, batch, args.repeat * args.seconds)
+        result[f"{uncertainty.name}_cost"] = {"quartiles_of_share_of_step": shares, "walkers": 32}
     result["machine"] = machine()
     print(json.dumps(result) if args.json else json.dumps(result, indent=1))
 

@@ -1,7 +1,8 @@
 """What a committee of potentials is: a flat batch of frames in, mean forces and their spread out.
 
 Weights travel as `CommitteeState` (a JSON specification and numpy arrays), never as code. `load` swaps weights in
-place; `version` says which ones the last evaluation used.
+place; `version` says which ones the last evaluation used. Between two looks at the spread, one member may do: what a
+single member of several cannot know is NaN, never zero.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame, IntArray
 
 
@@ -58,20 +60,24 @@ class FrameBatch:
 
 @dataclass(frozen=True, slots=True)
 class CommitteePrediction:
-    """What a committee says of a batch.
+    """What a committee, or some of its members, says of a batch.
+
+    Where one member of several was evaluated, the three spreads are NaN, which no comparison takes for certain.
 
     Attributes:
-        energy: ``(n_frames,)`` mean over members, eV.
-        energy_std: ``(n_frames,)`` standard deviation over members, eV.
+        energy: ``(n_frames,)`` mean over the members evaluated, eV.
+        energy_std: ``(n_frames,)`` standard deviation over them, eV.
         forces: ``(n_total, 3)`` mean over members, eV/Angstrom.
         force_deviation: ``(n_total,)`` sqrt(<|F_k - <F>|^2>) over members k, eV/Angstrom (DP-GEN's model deviation:
             Zhang et al., Phys. Rev. Mater. 3, 023804 (2019), eq. 2).
         frame_deviation: ``(n_frames,)`` its maximum over each frame's atoms, eV/Angstrom.
-        member_energies: ``(n_members, n_frames)``, eV; None where it was not kept.
+        member_energies: ``(n_members, n_frames)``, eV; of the members evaluated; None where it was not kept.
         member_forces: ``(n_members, n_total, 3)``, eV/Angstrom; None where it was not kept.
-        features: ``(n_total, n_features)`` last-layer features of each atom, no unit; None where there are none.
-        stress: ``(n_frames, 3, 3)`` mean over members, eV/Angstrom^3, tension positive as in ASE; None where there is
-            none.
+        features: ``(n_total, n_features)`` what member 0 makes its energies of with linear weights, of each atom, no
+            unit; None where there are none or member 0 was not evaluated. Those of members do not compare.
+        stress: ``(n_frames, 3, 3)`` mean over members of dE/d(strain) / volume, eV/Angstrom^3, tension positive as in
+            ASE; NaN in frames that are not periodic or have no volume; None where no frame is periodic, or where the
+            committee knows no stress.
     """
 
     energy: FloatArray
@@ -91,14 +97,30 @@ def committee_prediction(
     forces: FloatArray,
     features: FloatArray | None = None,
     stress: FloatArray | None = None,
+    *,
+    n_members: int | None = None,
 ) -> CommitteePrediction:
-    """Mean and spread of ``(n_members, n_frames)`` energies and ``(n_members, n_total, 3)`` forces."""
+    """Mean and spread of some members.
+
+    Args:
+        batch: What was evaluated.
+        energies: ``(n_evaluated, n_frames)``, eV.
+        forces: ``(n_evaluated, n_total, 3)``, eV/Angstrom.
+        features: As in the prediction.
+        stress: As in the prediction.
+        n_members: Members of the committee; None where all were evaluated. One of several has no spread: NaN.
+    """
     mean = forces.mean(axis=0)
-    deviation = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
+    if len(energies) == 1 and n_members not in (None, 1):
+        energy_std = np.full(batch.n_frames, np.nan)
+        deviation = np.full(batch.numbers.size, np.nan)
+    else:
+        energy_std = energies.std(axis=0)
+        deviation = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
     starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
     return CommitteePrediction(
         energy=energies.mean(axis=0),
-        energy_std=energies.std(axis=0),
+        energy_std=energy_std,
         forces=mean,
         force_deviation=deviation,
         frame_deviation=np.maximum.reduceat(deviation, starts),
@@ -107,6 +129,26 @@ def committee_prediction(
         features=features,
         stress=stress,
     )
+
+
+def chosen_members(members: Sequence[int] | None, n_members: int) -> list[int]:
+    """Members to evaluate, ascending; all of them for None.
+
+    Raises:
+        InputError: None, one twice, or one that is not there.
+    """
+    if members is None:
+        return list(range(n_members))
+    chosen = sorted(int(k) for k in members)
+    if not chosen or len(set(chosen)) < len(chosen) or chosen[0] < 0 or chosen[-1] >= n_members:
+        raise InputError(f"must be different members out of 0 to {n_members - 1}", field="members", value=list(members))
+    return chosen
+
+
+def has_volume(batch: FrameBatch) -> NDArray[np.bool_]:
+    """``(n_frames,)`` periodic frames whose lattice vectors span a volume: those that have a stress."""
+    has: NDArray[np.bool_] = batch.pbc.any(axis=1) & (np.abs(np.linalg.det(batch.cell)) > 0.0)
+    return has
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +185,15 @@ class Committee(Protocol):
         """Takes new weights of the same specification, without rebuilding where possible."""
         ...
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Mean energies and forces, and their spread over members."""
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        """Mean energies and forces, and their spread over members.
+
+        Args:
+            batch: Frames.
+            members: Which members to evaluate; None for all. One of several gives forces without a spread (NaN) at
+                its share of the cost.
+
+        Raises:
+            InputError: The committee does not know an element, or has no such member.
+        """
         ...

@@ -1,10 +1,11 @@
 """NequIP compiled ahead of time (torch's AOTInductor): once for an architecture, with new weights as new constants.
 
-The traced graph keeps parameters and buffers as constants that share storage with the model's, which tells the name in
-the state dict of each; the map is stored beside the package. A swap of weights copies constants, so nothing is
-compiled again. A wrong map would give wrong forces silently: after every swap each member is compared with the eager
-model on a probe, and where one differs the committee stays eager, with a warning. So it does where nothing can be
-compiled (no C++ compiler), for periodic frames, and for a batch of one frame, which torch compiles apart.
+What is compiled is `alsys.potentials.undirected`, one graph for molecules and periodic frames of any number. The traced
+graph keeps parameters and buffers as constants that share storage with the model's, which tells the name in the state
+dict of each; the map is stored beside the package. A swap of weights copies constants, so nothing is compiled again. A
+wrong map or graph would give wrong forces silently: after every swap each member is compared with NequIP itself on a
+probe, and where one differs the committee stays eager, with a warning. So it does where nothing can be compiled (no C++
+compiler).
 """
 
 from __future__ import annotations
@@ -17,30 +18,40 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from alsys.frames import Frame
-from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
+from alsys.frames import FloatArray, Frame
+from alsys.potentials.base import (
+    CommitteePrediction,
+    CommitteeState,
+    FrameBatch,
+    chosen_members,
+    committee_prediction,
+    has_volume,
+)
 from alsys.potentials.nequip import (
     SPEC_KEYS,
+    MemberValues,
     NequIPCommittee,
     blank_model,
     elements_of,
-    input_of,
+    is_weight,
     type_lookup,
 )
+from alsys.potentials.undirected import UndirectedNequIP, inputs_of
 
 logger = logging.getLogger(__name__)
 
-INPUTS = ["pos", "edge_index", "atom_types", "batch", "num_atoms"]
-OUTPUTS = ["total_energy", "forces"]
-FORMAT = 1
+FORMAT = 2
+CHUNK_ATOMS = 400
+"""Atoms evaluated at once, where there are several frames: more do not stay in the processor's cache."""
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 """Largest difference to the eager model on the probe, relative to its largest force or, if larger, 1 eV/Angstrom."""
 
@@ -59,6 +70,7 @@ class CompiledNequIPCommittee:
 
     def __init__(self, state: CommitteeState, threads: int = 1, folder: Path | None = None) -> None:
         self._folder = folder or default_folder()
+        self._threads = threads
         self._eager = NequIPCommittee(state, threads=threads)
         self._state = state
         self._packages: list[Any] = []
@@ -74,7 +86,7 @@ class CompiledNequIPCommittee:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether batches of molecules run compiled with the weights in use."""
+        """Whether batches run compiled with the weights in use."""
         return self._is_verified
 
     def load(self, state: CommitteeState) -> None:
@@ -84,40 +96,63 @@ class CompiledNequIPCommittee:
             InputError: The weights do not fit the specification.
         """
         self._eager.load(state)
-        is_known = state.n_members == self._state.n_members and _key(state.spec) == _key(self._state.spec)
+        is_known = state.n_members == self._state.n_members and _key(state.spec, self._threads) == _key(
+            self._state.spec, self._threads
+        )
         self._state = state
         if not is_known:
             self._open()
         self._swap()
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Mean energies (eV) and forces (eV/Angstrom), and their spread over members.
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        """Mean energies (eV), forces (eV/Angstrom) and stress, their spread over members, and features.
+
+        Args:
+            batch: Frames.
+            members: Which members to evaluate; None for all.
 
         Raises:
-            InputError: An element that the model does not know.
+            InputError: An element that the model does not know, or a member that is not there.
         """
-        if not self._is_verified or batch.n_frames < 2 or batch.pbc.any():
-            return self._eager.evaluate(batch)
-        inputs = self._inputs(batch)
-        if inputs[1].shape[1] < 2:
-            return self._eager.evaluate(batch)
-        energies, forces = [], []
-        for package in self._packages:
-            energy, force = package(*inputs)
-            energies.append(energy.reshape(-1).double().numpy())
-            forces.append(force.double().numpy())
-        return committee_prediction(batch, np.stack(energies), np.stack(forces))
+        if not self._is_verified:
+            return self._eager.evaluate(batch, members)
+        chosen = chosen_members(members, self._state.n_members)
+        values = joined([self._run(part, chosen) for part in split(batch, CHUNK_ATOMS)])
+        return committee_prediction(
+            batch,
+            values.energies,
+            values.forces,
+            values.features,
+            values.mean_stress,
+            n_members=self._state.n_members,
+        )
 
-    def _inputs(self, batch: FrameBatch) -> list[torch.Tensor]:
-        data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
-        return [data[name] for name in INPUTS]
+    def _run(self, batch: FrameBatch, chosen: Sequence[int]) -> MemberValues:
+        """What packages say of a batch."""
+        inputs = inputs_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
+        n_frames, n_total = batch.n_frames, batch.numbers.size  # a ghost frame may follow
+        is_stressed = has_volume(batch)
+        energies = np.empty((len(chosen), n_frames))
+        forces = np.empty((len(chosen), n_total, 3))
+        stresses = np.full((len(chosen), n_frames, 3, 3), np.nan) if is_stressed.any() else None
+        features = None
+        for row, k in enumerate(chosen):
+            energy, force, feature, virial = self._packages[k](*inputs)
+            energies[row] = energy[:n_frames, 0].numpy()
+            forces[row] = force[:n_total].numpy()
+            if k == 0:
+                features = feature[:n_total].numpy().astype(np.float64)
+            if stresses is not None:
+                volume = np.abs(np.linalg.det(batch.cell[is_stressed]))
+                stresses[row, is_stressed] = virial[:n_frames].numpy()[is_stressed] / volume[:, None, None]
+        return MemberValues(energies, forces, features, stresses)
 
     def _open(self) -> None:
         """Loads a package for each member, compiling it first where there is none."""
         self._packages, self._is_verified = [], False
         self._lookup = type_lookup(elements_of(self._state.spec))
         try:
-            path = compile_package(self._state.spec, self._folder)
+            path = compile_package(self._state.spec, self._folder, self._threads)
         except Exception as error:  # whatever a compiler, its absence or a full disk leads to
             logger.warning("cannot compile NequIP, evaluating eagerly: %s", _first_line(error))
             return
@@ -139,10 +174,6 @@ class CompiledNequIPCommittee:
         self._is_verified = False
         if not self._packages:
             return
-        probe = _probe(self._state.spec)
-        energies, forces = self._eager.evaluate_members(probe)
-        inputs = self._inputs(probe)
-        tolerance = TOLERANCE[str(self._state.spec["dtype"])]
         for k, (package, weights) in enumerate(zip(self._packages, self._state.members, strict=True)):
             try:
                 constants = {name: torch.from_numpy(np.array(weights[at])) for name, at in self._constants.items()}
@@ -150,16 +181,65 @@ class CompiledNequIPCommittee:
             except (KeyError, RuntimeError) as error:
                 logger.warning("member %d does not fit its package, evaluating eagerly: %s", k, _first_line(error))
                 return
-            energy, force = (value.double().numpy() for value in package(*inputs))
-            scale = max(1.0, float(np.abs(forces[k]).max()))
-            difference = max(
-                float(np.abs(force - forces[k]).max()),
-                float(np.abs(energy.reshape(-1) - energies[k]).max()) / probe.numbers.size,
-            )
-            if not difference <= tolerance * scale:
+        probe = _probe(self._state.spec, (3, 4, 6))
+        expected = self._eager.evaluate_members(probe)
+        tolerance = TOLERANCE[str(self._state.spec["dtype"])]
+        found = self._run(probe, range(self._state.n_members))
+        for k, difference in enumerate(_differences(found, expected, probe)):
+            if not difference <= tolerance * max(1.0, float(np.abs(expected.forces[k]).max())):
                 logger.warning("member %d differs from the eager model by %.1e, evaluating eagerly", k, difference)
                 return
         self._is_verified = True
+
+
+def split(batch: FrameBatch, n_atoms: int) -> list[FrameBatch]:
+    """Parts of whole frames, in order, each of up to `n_atoms` atoms or of one frame."""
+    ends = np.cumsum(batch.n_atoms)
+    if ends[-1] <= n_atoms or batch.n_frames == 1:
+        return [batch]
+    parts, first, start = [], 0, 0
+    while first < batch.n_frames:
+        last = max(first + 1, int(np.searchsorted(ends, start + n_atoms, side="right")))
+        rows, atoms = slice(first, last), slice(start, int(ends[last - 1]))
+        parts.append(
+            FrameBatch(
+                batch.n_atoms[rows], batch.numbers[atoms], batch.positions[atoms], batch.cell[rows], batch.pbc[rows]
+            )
+        )
+        first, start = last, int(ends[last - 1])
+    return parts
+
+
+def joined(parts: Sequence[MemberValues]) -> MemberValues:
+    """The values of a batch from those of its parts."""
+    if len(parts) == 1:
+        return parts[0]
+    stresses: FloatArray | None = None
+    if any(part.stresses is not None for part in parts):
+        stresses = np.concatenate(
+            [np.full((*p.energies.shape, 3, 3), np.nan) if p.stresses is None else p.stresses for p in parts], axis=1
+        )
+    features = [part.features for part in parts if part.features is not None]
+    return MemberValues(
+        np.concatenate([part.energies for part in parts], axis=1),
+        np.concatenate([part.forces for part in parts], axis=1),
+        np.concatenate(features) if features else None,
+        stresses,
+    )
+
+
+def _differences(found: MemberValues, expected: MemberValues, batch: FrameBatch) -> FloatArray:
+    """``(n_members,)`` largest difference: forces, energies per atom, virials per atom, and features."""
+    n_atoms = np.asarray(batch.n_atoms, dtype=np.float64)
+    by_energy = np.abs(found.energies - expected.energies) / n_atoms
+    largest: FloatArray = np.maximum(by_energy.max(axis=1), np.abs(found.forces - expected.forces).max(axis=(1, 2)))
+    if found.stresses is not None and expected.stresses is not None:
+        per_atom = np.abs(np.linalg.det(batch.cell)) / n_atoms
+        by_virial = np.abs(found.stresses - expected.stresses) * per_atom[:, None, None]
+        largest = np.maximum(largest, by_virial[:, has_volume(batch)].max(axis=(1, 2, 3)))
+    if found.features is not None and expected.features is not None:
+        largest[0] = max(largest[0], np.abs(found.features - expected.features).max())
+    return largest
 
 
 def default_folder() -> Path:
@@ -167,17 +247,18 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alsys" / "compiled"
 
 
-def compile_package(spec: Mapping[str, object], folder: Path) -> Path:
+def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1) -> Path:
     """The package of an architecture, compiled on one core where it is not in `folder` yet (most of a minute).
 
     Args:
         spec: As of `alsys.potentials.nequip.build_model`.
         folder: Cache; processes wait for each other.
+        threads: Threads that it is going to run on, which are written into the code.
 
     Returns:
         ``.pt2`` file. Beside it lies a ``.json`` file with the name in the state dict of each constant.
     """
-    path = folder / f"{_key(spec)}.pt2"
+    path = folder / f"{_key(spec, threads)}.pt2"
     record = path.with_suffix(".json")
     if record.is_file() and path.is_file():
         return path
@@ -186,7 +267,7 @@ def compile_package(spec: Mapping[str, object], folder: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (record.is_file() and path.is_file()):
             temporary = folder / f"{path.stem}.tmp.pt2"  # under the lock: a killed process leaves one at most
-            constants = _compile(spec, temporary)
+            constants = _compile(spec, temporary, threads)
             temporary.rename(path)
             text = json.dumps({"format": FORMAT, "constants": constants}, indent=1)
             unfinished = record.with_suffix(".tmp")
@@ -195,45 +276,44 @@ def compile_package(spec: Mapping[str, object], folder: Path) -> Path:
     return path
 
 
-def _compile(spec: Mapping[str, object], path: Path) -> dict[str, str]:
+def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, str]:
     """Writes a package; returns the state dict's name of each of its constants."""
-    from nequip.data._key_registry import get_dynamic_shapes
-    from nequip.nn.compile import ListInputOutputWrapper
     from nequip.utils.compile import prepare_model_for_compile
-    from nequip.utils.fx import nequip_make_fx
+    from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 
     with _quiet():
         torch._dynamo.reset()
         model = blank_model(spec)
-        data = input_of(_probe(spec), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
-        traced = nequip_make_fx(
-            model=prepare_model_for_compile(ListInputOutputWrapper(model, INPUTS, OUTPUTS), "cpu"),
-            data={name: data[name] for name in INPUTS},
-            fields=INPUTS,
-        )
-        places = {value.data_ptr(): name for name, value in model.state_dict().items() if value.numel()}
+        places = {v.data_ptr(): name for name, v in model.state_dict().items() if v.numel() and is_weight(name)}
+        # not the probe: sizes that tracing wrote into the graph would go unnoticed on frames of the same sizes
+        inputs = inputs_of(_probe(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
+        with fx_duck_shape(False):
+            traced = make_fx(
+                prepare_model_for_compile(UndirectedNequIP(model), "cpu"),
+                decomposition_table=nequip_decomp_table(),
+                tracing_mode="symbolic",
+                _allow_non_fake_inputs=True,
+                _error_on_data_dependent_ops=True,
+            )(*[value.clone() for value in inputs])
         attributes = {node.target: getattr(traced, node.target) for node in traced.graph.nodes if node.op == "get_attr"}
         constants = {
             name: places[value.data_ptr()]
             for name, value in attributes.items()
             if isinstance(value, torch.Tensor) and value.data_ptr() in places
         }
-        sizes = {
-            "graph": torch.export.Dim("num_frames", min=2),
-            "node": torch.export.Dim("num_nodes", min=2),
-            "edge": torch.export.Dim("num_edges", min=2),
-        }
-        exported = torch.export.export(
-            traced, tuple(data[name] for name in INPUTS), dynamic_shapes=get_dynamic_shapes(INPUTS, sizes)
-        )
+        frame, atom, pair = (torch.export.Dim(f"n_{name}", min=2) for name in ("frames", "atoms", "pairs"))
+        sizes = ({0: pair}, {1: pair}, {0: atom}, {0: atom}, {0: frame})
+        exported = torch.export.export(traced, tuple(inputs), dynamic_shapes=sizes)
         # without the second setting, weights of up to 8 numbers are written into the code
-        with torch._inductor.config.patch(compile_threads=1, always_keep_tensor_constants=True):
+        with torch._inductor.config.patch(
+            {"compile_threads": 1, "always_keep_tensor_constants": True, "cpp.threads": threads}
+        ):
             torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
     return constants
 
 
-def _key(spec: Mapping[str, object]) -> str:
-    """Identity of what is compiled: architecture, versions and processor, 32 hexadecimal characters."""
+def _key(spec: Mapping[str, object], threads: int) -> str:
+    """Identity of what is compiled: architecture, versions, threads and processor, 32 hexadecimal characters."""
     import nequip
 
     content = {
@@ -241,25 +321,29 @@ def _key(spec: Mapping[str, object]) -> str:
         "spec": {key: spec.get(key) for key in SPEC_KEYS},
         "torch": str(torch.__version__),
         "nequip": nequip.__version__,
+        "threads": threads,
         "machine": platform.machine(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
     }
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _probe(spec: Mapping[str, object]) -> FrameBatch:
-    """Three clusters of different sizes that hold all elements twice."""
+def _probe(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
+    """Clusters that hold all elements twice, and some atoms of the first one more; the last is periodic."""
     elements = elements_of(spec)
     rng = np.random.default_rng(7)
     grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     frames = []
-    for extra in (3, 4, 6):
-        numbers = [atomic_numbers[symbol] for symbol in elements * 2] + [atomic_numbers[elements[0]]] * extra
+    for n_more in extra:
+        numbers = [atomic_numbers[symbol] for symbol in elements * 2] + [atomic_numbers[elements[0]]] * n_more
         sites = np.tile(grid, (len(numbers) // len(grid) + 1, 1))[: len(numbers)]
         layers = np.arange(len(numbers)) // len(grid)
         positions = 1.3 * sites + 0.15 * rng.normal(size=sites.shape)
         positions[:, 0] += 6.5 * layers
         frames.append(Frame.molecule(np.array(numbers), positions))
+    last = frames[-1]
+    cell = np.diag(np.ptp(last.positions, axis=0) + 1.5) + np.array([[0, 0, 0], [0.3, 0, 0], [-0.2, 0.4, 0]])
+    frames[-1] = Frame(last.numbers, last.positions, cell, np.array([True, True, True]))
     return FrameBatch.of(frames)
 
 

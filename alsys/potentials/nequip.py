@@ -3,7 +3,8 @@
 A state's specification holds the builder arguments; energy shifts and scales are float64 buffers of each member's
 state dict, so a state is complete and `load` takes all of it without rebuilding. Members share one neighbour list and
 are evaluated one after another on the whole batch. NequIP scales, shifts and sums atomic energies in float64 whatever
-the type of the network, so total energies of thousands of eV keep the precision of the network's few eV.
+the type of the network, so total energies of thousands of eV keep the precision of the network's few eV. Features are
+the scalars of which NequIP's linear readout makes atomic energies (``node_features`` after the last layer).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +26,14 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray
-from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
+from alsys.potentials.base import (
+    CommitteePrediction,
+    CommitteeState,
+    FrameBatch,
+    chosen_members,
+    committee_prediction,
+    has_volume,
+)
 from alsys.potentials.neighbours import neighbours_of
 
 SPEC_KEYS = ("elements", "r_max", "num_layers", "l_max", "num_features", "parity", "dtype", "avg_num_neighbors")
@@ -122,8 +131,8 @@ def type_lookup(elements: Sequence[str]) -> NDArray[np.int64]:
     return lookup
 
 
-def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict[str, torch.Tensor]:
-    """NequIP's input fields for a batch.
+def types_of(batch: FrameBatch, lookup: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``(n_total,)`` type of each atom.
 
     Raises:
         InputError: An element that the model does not know.
@@ -133,6 +142,16 @@ def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict
         known = ", ".join(chemical_symbols[z] for z in np.flatnonzero(lookup >= 0))
         unknown = " ".join(chemical_symbols[z] for z in sorted({int(z) for z in batch.numbers[types < 0]}))
         raise InputError(f"the model does not know these elements, only {known}", field="numbers", value=unknown)
+    return types
+
+
+def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict[str, torch.Tensor]:
+    """NequIP's input fields for a batch.
+
+    Raises:
+        InputError: An element that the model does not know.
+    """
+    types = types_of(batch, lookup)
     edges = neighbours_of(batch, r_max)
     data = {
         "pos": torch.from_numpy(np.ascontiguousarray(batch.positions)),
@@ -153,16 +172,46 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) ->
     Raises:
         InputError: The weights are of another architecture.
     """
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items() if is_weight(name)}
+    fixed = {name: value for name, value in model.state_dict().items() if not is_weight(name)}
     try:
-        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        model.load_state_dict({**tensors, **fixed})
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"the weights do not fit the specification: {reason}", field="members") from error
 
 
+def is_weight(name: str) -> bool:
+    """False for the fixed numbers in e3nn's tensor products, which only copies of a model have in their state dict."""
+    return "._tensor_constant" not in name
+
+
 def weights_of(model: torch.nn.Module) -> dict[str, NDArray[np.generic]]:
-    """A model's state dict as numpy arrays of its own."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+    """A model's state dict as numpy arrays of its own, without what is no weight."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items() if is_weight(name)}
+
+
+@dataclass(frozen=True, slots=True)
+class MemberValues:
+    """What some members say of a batch.
+
+    Attributes:
+        energies: ``(n_evaluated, n_frames)``, eV.
+        forces: ``(n_evaluated, n_total, 3)``, eV/Angstrom.
+        features: ``(n_total, n_features)`` of member 0; None where it was not evaluated.
+        stresses: ``(n_evaluated, n_frames, 3, 3)``, eV/Angstrom^3, NaN in frames that have none; None where no frame
+            has one.
+    """
+
+    energies: FloatArray
+    forces: FloatArray
+    features: FloatArray | None
+    stresses: FloatArray | None
+
+    @property
+    def mean_stress(self) -> FloatArray | None:
+        """``(n_frames, 3, 3)`` mean over members."""
+        return None if self.stresses is None else self.stresses.mean(axis=0)
 
 
 class NequIPCommittee:
@@ -202,24 +251,46 @@ class NequIPCommittee:
             load_weights(model, weights)
         self._state = state
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Mean energies (eV) and forces (eV/Angstrom), and their spread over members.
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        """Mean energies (eV), forces (eV/Angstrom) and stress, their spread over members, and features.
+
+        Args:
+            batch: Frames.
+            members: Which members to evaluate; None for all.
 
         Raises:
-            InputError: An element that the model does not know.
+            InputError: An element that the model does not know, or a member that is not there.
         """
-        return committee_prediction(batch, *self.evaluate_members(batch))
+        values = self.evaluate_members(batch, members)
+        return committee_prediction(
+            batch, values.energies, values.forces, values.features, values.mean_stress, n_members=len(self._models)
+        )
 
-    def evaluate_members(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
-        """``(n_members, n_frames)`` energies (eV) and ``(n_members, n_total, 3)`` forces (eV/Angstrom).
+    def evaluate_members(self, batch: FrameBatch, members: Sequence[int] | None = None) -> MemberValues:
+        """What each member says.
 
         Raises:
-            InputError: An element that the model does not know.
+            InputError: An element that the model does not know, or a member that is not there.
         """
+        chosen = chosen_members(members, len(self._models))
         data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
-        energies, forces = [], []
-        for model in self._models:
-            out = model(dict(data))
-            energies.append(out["total_energy"].detach().reshape(-1).double().numpy())
-            forces.append(out["forces"].detach().double().numpy())
-        return np.stack(energies), np.stack(forces)
+        has_stress = has_volume(batch)
+        energies, forces, stresses = [], [], []
+        features = None
+        for k in chosen:
+            out = self._models[k](dict(data))
+            energies.append(_array(out["total_energy"]).reshape(-1))
+            forces.append(_array(out["forces"]))
+            if k == 0:
+                features = _array(out["node_features"])
+            if has_stress.any():
+                stress = _array(out["stress"]).reshape(-1, 3, 3)
+                stress[~has_stress] = np.nan
+                stresses.append(stress)
+        return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
+
+
+def _array(value: torch.Tensor) -> FloatArray:
+    """In float64, a copy."""
+    array: FloatArray = value.detach().numpy().astype(np.float64)
+    return array

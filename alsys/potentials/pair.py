@@ -2,7 +2,8 @@
 
 ``E = sum_i e_z(i) + sum_{i<j} sum_k c_{z(i) z(j), k} phi_k(r_ij)`` with Gaussians
 ``phi_k(r) = exp(-(r - r_k)^2 / 2 w^2) f(r)`` and the cosine cutoff ``f(r) = (1 + cos(pi r / r_max)) / 2``. Linear in
-``c``, so a ridge regression on energies and forces is exact. Molecules only.
+``c``, so a ridge regression on energies and forces is exact. Features of an atom are half its sums of ``phi_k``
+for each kind of pair: what ``c`` is multiplied with. Molecules only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, IntArray
-from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
+from alsys.potentials.base import (
+    CommitteePrediction,
+    CommitteeState,
+    FrameBatch,
+    chosen_members,
+    committee_prediction,
+)
 
 R_MIN = 0.4
 """Centre of the first Gaussian, Angstrom."""
@@ -110,6 +117,15 @@ class PairModelSpec:
             slope=gauss * (cutoff_slope - cutoff * (r - centres) / (width * width)),
         )
 
+    def features(self, table: PairTable, n_total: int) -> FloatArray:
+        """``(n_total, n_coefficients)`` half of each atom's radial sums, by kind of pair."""
+        n_coefficients = self.n_kinds * self.n_basis
+        columns = table.kind[:, None] * self.n_basis + np.arange(self.n_basis)
+        places = np.concatenate([(atoms[:, None] * n_coefficients + columns).ravel() for atoms in (table.i, table.j)])
+        halves = np.tile(0.5 * table.basis.ravel(), 2)
+        sums: FloatArray = np.bincount(places, halves, n_total * n_coefficients).astype(np.float64)
+        return sums.reshape(n_total, n_coefficients)
+
     def design(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
         """Derivatives of energies and forces by the coefficients.
 
@@ -147,25 +163,34 @@ class PairCommittee:
         self._coefficients = np.stack([m["coefficients"] for m in state.members]).astype(np.float64)
         self._shifts = np.stack([m["shifts"] for m in state.members]).astype(np.float64)
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Mean energies (eV) and forces (eV/Angstrom), and their spread over members."""
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        """Mean energies (eV) and forces (eV/Angstrom), their spread over members, and features.
+
+        Args:
+            batch: Frames.
+            members: Which members to evaluate; None for all.
+
+        Raises:
+            InputError: An element that the model does not know, a periodic frame, or a member that is not there.
+        """
+        chosen = chosen_members(members, self._state.n_members)
         spec = self._spec
         table = spec.table(batch)
-        n_members = self._state.n_members
-        coefficients = self._coefficients.reshape(n_members, spec.n_kinds, spec.n_basis)[:, table.kind]
+        coefficients = self._coefficients[chosen].reshape(len(chosen), spec.n_kinds, spec.n_basis)[:, table.kind]
         pair_energy = np.einsum("mpk,pk->mp", coefficients, table.basis)
         pair_pull = -np.einsum("mpk,pk->mp", coefficients, table.slope)
         types = spec.types(batch.numbers)
-        energies = np.zeros((n_members, batch.n_frames))
-        forces = np.zeros((n_members, batch.numbers.size, 3))
-        for m in range(n_members):
-            energies[m] = np.bincount(batch.frame_of_atom, self._shifts[m][types], batch.n_frames)
+        energies = np.zeros((len(chosen), batch.n_frames))
+        forces = np.zeros((len(chosen), batch.numbers.size, 3))
+        for m, member in enumerate(chosen):
+            energies[m] = np.bincount(batch.frame_of_atom, self._shifts[member][types], batch.n_frames)
             energies[m] += np.bincount(table.frame, pair_energy[m], batch.n_frames)
             for x in range(3):
                 pull = pair_pull[m] * table.unit[:, x]
                 forces[m, :, x] = np.bincount(table.i, pull, batch.numbers.size)
                 forces[m, :, x] -= np.bincount(table.j, pull, batch.numbers.size)
-        return committee_prediction(batch, energies, forces)
+        features = spec.features(table, batch.numbers.size) if 0 in chosen else None
+        return committee_prediction(batch, energies, forces, features, n_members=self._state.n_members)
 
 
 def fit_pair(

@@ -1,23 +1,26 @@
-"""A fake committee and contract tests of real ones."""
+"""A fake committee."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from alsys.frames import FloatArray, Frame
-from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
+from alsys.frames import FloatArray
+from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, chosen_members
 
 
 class HarmonicCommittee:
     """Atoms on springs to the origin, with a force deviation of one's own choice.
 
+    It claims `n_members` members, all equal. Features are 1 and the squared distance.
+
     Args:
         stiffness: Spring constant, eV/Angstrom^2.
         deviation: ``(n_frames,)`` deviations from a batch, eV/Angstrom.
     """
+
+    n_members = 2
 
     def __init__(
         self, stiffness: float = 1.0, deviation: Callable[[FrameBatch], FloatArray] | None = None, version: int = 1
@@ -35,81 +38,24 @@ class HarmonicCommittee:
         """Takes the version."""
         self._version = state.version
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Half the squared distances, and the chosen deviation on every atom."""
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        """Half the squared distances, and the chosen deviation on every atom; NaN where one member is asked."""
         starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
         squared = np.square(batch.positions).sum(axis=1)
         deviation = np.asarray(self._deviation(batch), dtype=np.float64)
+        energy_std = np.zeros(batch.n_frames)
+        chosen = chosen_members(members, self.n_members)
+        if len(chosen) == 1:
+            deviation, energy_std = np.full(batch.n_frames, np.nan), np.full(batch.n_frames, np.nan)
+        energy = 0.5 * self._stiffness * np.add.reduceat(squared, starts)
+        forces = -self._stiffness * batch.positions
         return CommitteePrediction(
-            energy=0.5 * self._stiffness * np.add.reduceat(squared, starts),
-            energy_std=np.zeros(batch.n_frames),
-            forces=-self._stiffness * batch.positions,
+            energy=energy,
+            energy_std=energy_std,
+            forces=forces,
             force_deviation=np.repeat(deviation, batch.n_atoms),
             frame_deviation=deviation,
+            member_energies=np.repeat(energy[None], len(chosen), axis=0),
+            member_forces=np.repeat(forces[None], len(chosen), axis=0),
+            features=np.stack([np.ones(squared.size), squared], axis=1) if 0 in chosen else None,
         )
-
-
-class CommitteeContract:
-    """What every committee promises: subclass it and say how yours is made.
-
-    Attributes:
-        force_tolerance: Largest difference to finite differences, eV/Angstrom.
-        batch_tolerance: Largest difference between a frame alone and in a batch, eV/Angstrom.
-    """
-
-    force_tolerance = 2e-3
-    batch_tolerance = 1e-6
-    step = 1e-3
-
-    def make(self) -> tuple[Any, CommitteeState, CommitteeState]:
-        """A committee, the state it holds, and another state of the same specification."""
-        raise TypeError("say how your committee is made")
-
-    def frames(self) -> list[Frame]:
-        """Molecules of different sizes that it knows."""
-        raise TypeError("give frames that your committee knows")
-
-    def test_forces_are_the_gradient_of_the_energy(self) -> None:
-        """Central differences along a random direction of each frame."""
-        committee, _, _ = self.make()
-        for k, frame in enumerate(self.frames()):
-            direction = np.random.default_rng(k).normal(size=frame.positions.shape)
-            direction /= np.linalg.norm(direction)
-            moved = [frame.with_positions(frame.positions + s * self.step * direction) for s in (1, -1)]
-            forward, backward = committee.evaluate(FrameBatch.of(moved)).energy
-            forces = committee.evaluate(FrameBatch.of([frame])).forces
-            assert abs((forward - backward) / (2 * self.step) + (forces * direction).sum()) < self.force_tolerance
-
-    def test_a_batch_gives_what_each_frame_gives_alone(self) -> None:
-        """Energies, forces and deviations."""
-        committee, _, _ = self.make()
-        frames = self.frames()
-        together = committee.evaluate(FrameBatch.of(frames))
-        start = 0
-        for k, frame in enumerate(frames):
-            alone = committee.evaluate(FrameBatch.of([frame]))
-            part = slice(start, start + frame.n_atoms)
-            np.testing.assert_allclose(together.forces[part], alone.forces, atol=self.batch_tolerance)
-            np.testing.assert_allclose(together.frame_deviation[k], alone.frame_deviation[0], atol=self.batch_tolerance)
-            start += frame.n_atoms
-
-    def test_loaded_weights_take_effect_and_come_back(self) -> None:
-        """Version and forces follow the state."""
-        committee, first, second = self.make()
-        batch = FrameBatch.of(self.frames())
-        before = committee.evaluate(batch)
-        committee.load(second)
-        assert committee.version == second.version
-        assert np.abs(committee.evaluate(batch).forces - before.forces).max() > 1e-4
-        committee.load(first)
-        np.testing.assert_array_equal(committee.evaluate(batch).forces, before.forces)
-
-    def test_rotation(self) -> None:
-        """Energies are invariant, forces turn."""
-        committee, _, _ = self.make()
-        rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-        frame = self.frames()[0]
-        turned = frame.with_positions(frame.positions @ rotation.T)
-        a, b = (committee.evaluate(FrameBatch.of([f])) for f in (frame, turned))
-        np.testing.assert_allclose(b.energy, a.energy, atol=1e-3)
-        np.testing.assert_allclose(b.forces, a.forces @ rotation.T, atol=self.force_tolerance)

@@ -1,8 +1,9 @@
 """What every committee promises, as a test class: subclass `CommitteeContract` and say how yours is made.
 
 Physics: forces are the gradient of the energy; energies do not change under translation, rotation, reflection and a
-permutation of equal atoms, and forces turn with the frame. Bookkeeping: a batch gives what each frame gives alone, the
-spread is that of the members, loaded weights take effect and come back bit for bit.
+permutation of equal atoms, and forces turn with the frame; the stress, where there is one, is the derivative by strain.
+Bookkeeping: a batch gives what each frame gives alone, the spread is that of the members, one member alone has none,
+loaded weights take effect and come back bit for bit.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ class CommitteeContract(ABC):
         step: Displacement of finite differences, Angstrom.
         gradient_tolerance: Largest error of a force along a direction against finite differences, eV/Angstrom; leave
             room for the rounding of the energy over `step`.
+        strain_tolerance: Largest error of the energy's derivative along a strain, eV.
         tolerance: Largest difference between two evaluations that should be equal, eV and eV/Angstrom.
     """
 
     step = 1e-3
     gradient_tolerance = 1e-4
+    strain_tolerance = 1e-2
     tolerance = 1e-8
 
     @abstractmethod
@@ -63,6 +66,10 @@ class CommitteeContract(ABC):
             assert array.shape == shape
             assert array.dtype == np.float64
             assert np.isfinite(array).all()
+        if prediction.features is not None:
+            assert prediction.features.shape == (n_total, prediction.features.shape[-1])
+            assert prediction.features.dtype == np.float64
+            assert np.isfinite(prediction.features).all()
         assert prediction.force_deviation.max() > 0, "the members of the first state are equal"
         for k in range(n_frames):
             assert prediction.frame_deviation[k] == prediction.force_deviation[batch.frame_of_atom == k].max()
@@ -95,6 +102,10 @@ class CommitteeContract(ABC):
             self._equal(together.forces[atoms], alone.forces)
             self._equal(together.force_deviation[atoms], alone.force_deviation)
             self._equal(together.frame_deviation[k], alone.frame_deviation[0])
+            if together.features is not None and alone.features is not None:
+                self._equal(together.features[atoms], alone.features)
+            if together.stress is not None and alone.stress is not None:
+                self._equal(together.stress[k], alone.stress[0])
             start += frame.n_atoms
 
     def test_members_of_the_state_make_mean_and_spread(self) -> None:
@@ -112,6 +123,63 @@ class CommitteeContract(ABC):
         self._equal(prediction.energy_std, np.std([p.energy for p in alone], axis=0))
         self._equal(prediction.force_deviation, np.sqrt(np.square(forces - forces.mean(axis=0)).sum(2).mean(0)))
         assert all(p.force_deviation.max() == 0 for p in alone)
+
+    def test_some_members_say_what_they_say_alone(self) -> None:
+        """Their own forces; no spread where there is one, and features where there is the first."""
+        state, _ = self.states()
+        committee = self.build(state)
+        batch = FrameBatch.of(self.frames())
+        everything = committee.evaluate(batch)
+        for k, member in enumerate(state.members):
+            one = committee.evaluate(batch, [k])
+            alone = self.build(CommitteeState(state.version, state.kind, state.spec, (member,))).evaluate(batch)
+            self._equal(one.energy, alone.energy)
+            self._equal(one.forces, alone.forces)
+            if one.stress is not None and alone.stress is not None:
+                self._equal(one.stress, alone.stress)
+            for unknown in (one.energy_std, one.force_deviation, one.frame_deviation):
+                assert np.isnan(unknown).all(), "one member of several cannot know a spread"
+            assert (one.features is None) == (k > 0 or everything.features is None)
+            if one.features is not None and everything.features is not None:
+                self._equal(one.features, everything.features)
+        self._same(committee.evaluate(batch, range(state.n_members)[::-1]), everything)
+        self._same(committee.evaluate(batch), everything)
+
+    def test_members_that_are_not_there_are_refused(self) -> None:
+        """Nobody, a number too large or negative, one twice."""
+        state, _ = self.states()
+        committee, batch = self.build(state), FrameBatch.of(self.frames())
+        for members in ([], [state.n_members], [-1], [0, 0]):
+            message = ""
+            try:
+                committee.evaluate(batch, members)
+            except InputError as error:
+                message = str(error)
+            assert "members" in message, f"{members} were evaluated"
+
+    def test_the_stress_is_the_derivative_of_the_energy_by_strain(self) -> None:
+        """Central differences along random symmetric strains, over the volume: tension positive, as in ASE."""
+        committee = self._committee()
+        rng = np.random.default_rng(4)
+        for frame in self.frames():
+            stress = committee.evaluate(FrameBatch.of([frame])).stress
+            if stress is None:
+                continue
+            self._equal(stress[0], stress[0].T)
+            for _ in range(3):
+                strain = rng.normal(size=(3, 3))
+                strain = (strain + strain.T) / np.linalg.norm(strain + strain.T)
+                energy = [
+                    committee.evaluate(
+                        FrameBatch.of(
+                            [Frame(frame.numbers, frame.positions @ by, frame.cell @ by, frame.pbc, frame.charge)]
+                        )
+                    ).energy[0]
+                    for by in (np.eye(3) + self.step * strain, np.eye(3) - self.step * strain)
+                ]
+                slope = (energy[0] - energy[1]) / (2.0 * self.step)
+                volume = abs(float(np.linalg.det(frame.cell)))
+                assert abs(slope - volume * float((stress[0] * strain).sum())) < self.strain_tolerance
 
     def test_loaded_weights_take_effect_and_come_back(self) -> None:
         """Version and predictions follow the state, and equal those of a committee built from it."""
@@ -141,6 +209,10 @@ class CommitteeContract(ABC):
                 self._equal(b.energy, a.energy)
                 self._equal(b.forces, a.forces @ turn.T)
                 self._equal(b.force_deviation, a.force_deviation)
+                if a.features is not None and b.features is not None:
+                    self._equal(b.features, a.features)
+                if a.stress is not None and b.stress is not None:
+                    self._equal(b.stress[0], turn @ a.stress[0] @ turn.T)
 
     def test_order_of_atoms(self) -> None:
         """Energies do not depend on it; forces follow."""

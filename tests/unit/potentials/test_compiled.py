@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 
 from alsys.frames import Frame
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
-from alsys.potentials.compiled import CompiledNequIPCommittee
+from alsys.potentials.compiled import CompiledNequIPCommittee, split
 from alsys.potentials.nequip import NequIPCommittee, build_model, weights_of
 from alsys.testing.potentials import CommitteeContract
 
@@ -68,7 +68,7 @@ class TestCompiledCommittee(CommitteeContract):
         return make_state(1), make_state(2)
 
     def frames(self) -> list[Frame]:
-        return [distorted("CH3CH2OH", 1), distorted("H2O", 2)]
+        return [distorted("CH3CH2OH", 1), distorted("H2O", 2), crystal()]
 
     def unknown_frame(self) -> Frame:
         return distorted("NH3", 3)
@@ -146,15 +146,39 @@ def test_where_nothing_can_be_compiled_the_committee_is_eager(tmp_path: Path, ca
     )
 
 
-def test_periodic_frames_single_frames_and_lone_atoms_are_right_too(folder: Path) -> None:
-    committee, eager = CompiledNequIPCommittee(make_state(1), folder=folder), NequIPCommittee(make_state(1))
+def crystal(pbc: tuple[bool, bool, bool] = (True, True, True)) -> Frame:
     atoms = bulk("C", "diamond", a=3.5) * (2, 1, 1)
-    crystal = Frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    rng = np.random.default_rng(5)
+    return Frame(atoms.numbers, atoms.positions + rng.normal(0, 0.05, (4, 3)), atoms.cell.array, np.array(pbc))
+
+
+def test_any_batch_is_evaluated_as_nequip_itself_does(folder: Path) -> None:
+    committee, eager = CompiledNequIPCommittee(make_state(1), folder=folder), NequIPCommittee(make_state(1))
+    water, slab = distorted("H2O", 1), crystal((True, True, False))
     lone = Frame.molecule(np.array([6]), np.zeros((1, 3)))
-    for frames in ([crystal, distorted("H2O", 1)], [distorted("H2O", 1)], [lone, lone], [lone, distorted("H2O", 1)]):
-        found, expected = committee.evaluate(FrameBatch.of(frames)), eager.evaluate(FrameBatch.of(frames))
-        np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-10)
+    one_atom_cell = Frame(np.array([6]), np.zeros((1, 3)), 2.2 * np.eye(3) + 0.1, np.array([True, True, True]))
+    chunks = [distorted("H2O", k) for k in range(140)]
+    batches = ([crystal()], [one_atom_cell], [crystal(), water, slab], [water], [lone], [lone, lone], [lone, water])
+    for frames in (*batches, [*chunks, crystal()]):
+        batch = FrameBatch.of(frames)
+        for members in (None, [1]):
+            found, expected = committee.evaluate(batch, members), eager.evaluate(batch, members)
+            for name in ("energy", "energy_std", "forces", "force_deviation", "frame_deviation", "features", "stress"):
+                a, b = getattr(found, name), getattr(expected, name)
+                assert (a is None) == (b is None), name
+                if a is not None:
+                    np.testing.assert_allclose(a, b, rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_a_batch_is_split_into_whole_frames_in_order() -> None:
+    frames = [distorted("H2O", 1), distorted("CH3CH2OH", 2), distorted("H2O", 3), distorted("H2O", 4), crystal()]
+    whole = FrameBatch.of(frames)
+    for n_atoms, sizes in ((1, [[3], [9], [3], [3], [4]]), (12, [[3, 9], [3, 3, 4]]), (22, [[3, 9, 3, 3, 4]])):
+        parts = split(whole, n_atoms)
+        assert [part.n_atoms.tolist() for part in parts] == sizes
+        for name in ("numbers", "positions", "cell", "pbc"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(joined, getattr(whole, name))
 
 
 def test_another_architecture_is_compiled_apart(folder: Path) -> None:

@@ -17,7 +17,7 @@ from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
-from alsys.potentials.nequip import NequIPCommittee, blank_model, weights_of
+from alsys.potentials.nequip import NequIPCommittee, blank_model, build_model, weights_of
 from alsys.testing.potentials import CommitteeContract
 
 SPEC = {
@@ -130,6 +130,26 @@ def test_free_atoms_have_no_forces_alone_or_among_molecules() -> None:
     np.testing.assert_allclose(mixed.energy[[0, 2]], alone.energy[0], rtol=0, atol=1e-12)
 
 
+def test_features_make_the_energy_with_linear_weights() -> None:
+    state = with_shifts(make_state(), [1.0, 2.0, 4.0])
+    frames = [distorted("CH3CH2OH", 1), distorted("H2O", 2), diamond()]
+    prediction = build_committee(state).evaluate(FrameBatch.of(frames))
+    weights = state.members[0]["model.func.per_atom_energy_readout.mlp_module.mlp.0.weight"].ravel()
+    assert prediction.features is not None
+    assert prediction.features.shape == (16, 8)
+    assert prediction.member_energies is not None
+    sums = np.add.reduceat(prediction.features, [0, 9, 12])  # of each frame
+    bound = prediction.member_energies[0] - [6 * 1.0 + 2 * 2.0 + 4.0, 2 * 1.0 + 4.0, 4 * 2.0]
+    np.testing.assert_allclose(bound, sums @ weights / np.sqrt(8), rtol=0, atol=1e-12)  # e3nn normalises by width
+
+
+def test_weights_of_a_model_just_built_can_be_loaded() -> None:
+    spec = {**SPEC, "l_max": 2, "num_layers": 3, "num_features": 2}  # e3nn's copies have more in their state dict
+    members = tuple(weights_of(build_model(spec, seed=k)) for k in range(2))
+    prediction = build_committee(CommitteeState(1, "nequip", spec, members)).evaluate(FrameBatch.of([diamond()]))
+    assert np.isfinite(prediction.forces).all()
+
+
 def test_a_crystal_and_its_supercell_agree() -> None:
     committee = build_committee(make_state())
     frame = diamond()
@@ -142,6 +162,9 @@ def test_a_crystal_and_its_supercell_agree() -> None:
     a, b = (committee.evaluate(FrameBatch.of([f])) for f in (frame, doubled))
     assert b.energy[0] == pytest.approx(2.0 * a.energy[0], abs=1e-9)
     np.testing.assert_allclose(b.forces, np.tile(a.forces, (2, 1)), rtol=0, atol=1e-9)
+    assert a.stress is not None
+    assert b.stress is not None
+    np.testing.assert_allclose(a.stress, b.stress, rtol=0, atol=1e-12)
 
 
 def test_weights_that_do_not_fit_are_one_line() -> None:

@@ -1,0 +1,186 @@
+"""NequIP as a graph to compile, in which what is equal for i -> j and j -> i is computed once.
+
+NequIP's edges are directed, but an edge and its reverse have the same length, so the same radial weights, and spherical
+harmonics that differ by their parity. Here a batch is a list of undirected pairs with their vectors: radial functions,
+their network (the dearest part) and its derivative run over pairs, half the work. Nor do self-connections compute
+weights for each atom, but for each element. Vectors hold cells and images already, so one graph serves molecules and
+periodic frames. Forces and the virial are sums over pairs of the derivatives by the vectors. The graph equals NequIP's
+own up to rounding; who uses it compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alsys.potentials.base import FrameBatch
+from alsys.potentials.neighbours import neighbours_of
+from alsys.potentials.nequip import types_of
+
+INPUTS = ("pair_vectors", "pairs", "atom_types", "batch", "num_atoms")
+OUTPUTS = ("energy", "forces", "features", "virial")
+_GEOMETRY = ("spharm", "edge_norm", "bessel_encode", "factor")
+_EMBEDDING = "type_embed"
+_READOUT = "per_atom_energy_readout"
+
+
+class UndirectedNequIP(torch.nn.Module):
+    """Energies, forces, features and virials of a batch of pairs.
+
+    Args:
+        model: What `alsys.potentials.nequip.build_model` gives; used up, but its parameters and buffers live on.
+    """
+
+    _parities: torch.Tensor
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        network: Any = model.get_submodule("model.func")
+        self.network = network
+        embedding: torch.Tensor = network.type_embed.embed_module.weight
+        self._n_types, width = embedding.shape
+        self._is_by_type = self._n_types < width
+        for module in list(self.network.modules()):
+            if hasattr(module, "edge_mlp"):
+                module.edge_mlp = _BothDirections(module.edge_mlp)
+                if self._is_by_type and module.sc is not None:
+                    module.sc = _SelfConnectionByType(module.sc, embedding)
+        dtype = next(network.parameters()).dtype
+        parities = [float(part.ir.p) for part in network.spharm.irreps_edge_sh for _ in range(part.dim)]
+        self.register_buffer("_parities", torch.tensor(parities, dtype=dtype), persistent=False)
+
+    def forward(
+        self,
+        pair_vectors: torch.Tensor,
+        pairs: torch.Tensor,
+        atom_types: torch.Tensor,
+        batch: torch.Tensor,
+        num_atoms: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `inputs_of` gives to what members say.
+
+        Args:
+            pair_vectors: ``(n_pairs, 3)`` from the first atom of each pair to the second, Angstrom, float64.
+            pairs: ``(2, n_pairs)`` atoms.
+            atom_types: ``(n_total,)``.
+            batch: ``(n_total,)`` frame of each atom.
+            num_atoms: ``(n_frames,)``.
+
+        Returns:
+            ``(n_frames, 1)`` energies, eV; ``(n_total, 3)`` forces, eV/Angstrom; ``(n_total, n_features)`` features;
+            ``(n_frames, 3, 3)`` virials dE/d(strain), eV. All float64, but for features.
+        """
+        vectors = pair_vectors.detach().requires_grad_(True)
+        data = {
+            "edge_vectors": vectors,
+            "edge_index": torch.cat([pairs, pairs.flip(0)], dim=1),
+            "atom_types": atom_types,
+            "batch": batch,
+            "num_atoms": num_atoms,
+            "pos": vectors.new_empty((atom_types.shape[0], 0)),  # for its number of rows only
+        }
+        for name in _GEOMETRY:
+            data = self.network.get_submodule(name)(data)
+        harmonics = data["edge_attrs"]
+        data["edge_attrs"] = torch.cat([harmonics, harmonics * self._parities])
+        features = harmonics
+        for name, module in self.network.named_children():
+            if name in _GEOMETRY:
+                continue
+            if name == _READOUT:
+                features = data["node_features"].detach()
+            data = module(data)
+            if name == _EMBEDDING and self._is_by_type:
+                types = torch.arange(self._n_types, device=atom_types.device)
+                data["node_attrs"] = (atom_types.unsqueeze(1) == types).to(harmonics.dtype)
+        energy = data["total_energy"]
+        (slope,) = torch.autograd.grad([energy.sum()], [vectors])
+        forces = slope.new_zeros((atom_types.shape[0], 3)).index_add(0, pairs[0], slope).index_add(0, pairs[1], -slope)
+        products = (pair_vectors.unsqueeze(2) * slope.unsqueeze(1)).reshape(-1, 9)
+        virial = slope.new_zeros((num_atoms.shape[0], 9)).index_add(0, batch.index_select(0, pairs[0]), products)
+        return energy.detach(), forces, features, virial.reshape(-1, 3, 3)
+
+
+class _BothDirections(torch.nn.Module):
+    """Radial weights of pairs, for each pair's two edges."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        weights = self.network(embedding)
+        return torch.cat([weights, weights])
+
+
+class _SelfConnectionByType(torch.nn.Module):
+    """A self-connection whose weights are contracted with the embeddings of types instead of those of atoms.
+
+    It is bilinear in features and embedding, so ``sum_uv W_uvw x_u a_v = sum_tu (sum_v W_uvw A_tv) (o_t x_u)`` with
+    embeddings ``A_tv`` of types and ``o_t`` one where the atom is of type t: less work where there are fewer types
+    than features of an embedding. e3nn normalises 3j symbols to 1, those of l x 0 -> l are 1 / sqrt(2 l + 1).
+    """
+
+    def __init__(self, connection: Any, embedding: torch.Tensor) -> None:
+        super().__init__()
+        self.connection = connection
+        self.embedding = embedding
+
+    def forward(self, features: torch.Tensor, is_type: torch.Tensor) -> torch.Tensor:
+        """``(n_total, dim_in)`` and ``(n_total, n_types)`` to ``(n_total, dim_out)``."""
+        irreps_in, irreps_out = self.connection.irreps_in1, self.connection.irreps_out
+        parts_in = irreps_in.slices()
+        parts: list[Any] = [0.0] * len(irreps_out)
+        for _, instruction, weight in self.connection.weight_views(yield_instruction=True):
+            mul, ir = irreps_in[instruction.i_in1]
+            by_type = torch.einsum("tv,uvw->tuw", self.embedding, weight).reshape(-1, weight.shape[2])
+            x = features[:, parts_in[instruction.i_in1]].reshape(-1, mul, ir.dim).transpose(1, 2)
+            spread = (is_type[:, None, :, None] * x[:, :, None, :]).reshape(-1, by_type.shape[0])
+            mixed = (spread @ by_type).reshape(-1, ir.dim, weight.shape[2]).transpose(1, 2)
+            scale = instruction.path_weight / ir.dim**0.5
+            parts[instruction.i_out] = parts[instruction.i_out] + scale * mixed.reshape(-1, ir.dim * weight.shape[2])
+        rows = features.shape[0]
+        return torch.cat(
+            [
+                features.new_zeros((rows, mul * ir.dim)) if isinstance(part, float) else part
+                for part, (mul, ir) in zip(parts, irreps_out, strict=True)
+            ],
+            dim=1,
+        )
+
+
+def inputs_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> list[torch.Tensor]:
+    """The graph's inputs for a batch, in the order of `INPUTS`.
+
+    A graph compiled for any size takes no size of 0 or 1. Where there would be one, a ghost frame of three atoms
+    follows, and everything of the batch stays where it is.
+
+    Raises:
+        InputError: An element that the model does not know.
+    """
+    types = types_of(batch, lookup)
+    edges = neighbours_of(batch, r_max)
+    first, second = edges.edge_index
+    is_kept = first < second
+    if edges.cell_shift is not None:
+        is_own_image = first == second
+        if is_own_image.any():  # of an image and its opposite, the one whose first shift that is not zero is positive
+            is_kept |= is_own_image & (np.sign(edges.cell_shift) @ np.array([9.0, 3.0, 1.0]) > 0)
+    first, second = first[is_kept], second[is_kept]
+    vectors = batch.positions[second] - batch.positions[first]
+    frames = batch.frame_of_atom
+    if edges.cell_shift is not None:
+        vectors += np.einsum("px,pxy->py", edges.cell_shift[is_kept], batch.cell[frames[first]])
+    pairs = np.stack([first, second])
+    n_atoms = np.asarray(batch.n_atoms, dtype=np.int64)
+    if batch.n_frames < 2 or first.size < 2:
+        ghost = types.size
+        vectors = np.concatenate([vectors, 0.5 * r_max * np.eye(3)])
+        pairs = np.concatenate([pairs, ghost + np.array([[0, 0, 1], [1, 2, 2]])], axis=1)
+        types = np.concatenate([types, np.zeros(3, dtype=types.dtype)])
+        frames = np.concatenate([frames, np.full(3, batch.n_frames)])
+        n_atoms = np.append(n_atoms, 3)
+    return [torch.from_numpy(np.ascontiguousarray(value)) for value in (vectors, pairs, types, frames, n_atoms)]
