@@ -2,15 +2,18 @@
 
 Each run starts from the same 20 random labels for its seed, refits a committee, chooses 20 more, and so on. Two pools
 (`selection_pools.py`): `rare`, where the tail error is the force MAE of the rare test frames, and `balanced`. The model
-is a surrogate, not NequIP (`selection_model.py` says which and why), and pool and random features are the same for all
-seeds: a seed decides the first labels, the members' bootstraps and all random choices. `uncertainty` takes the largest
-deviations; `mixed-X` takes half by deviation and half by X, near-duplicates removed. Strata hold what a campaign knows:
-topology and the thermostat's temperature. Finished runs are kept in `--out`, so a study can be interrupted.
+is a surrogate, not NequIP (`selection_model.py` says which and why); its random features are the same for all seeds. A
+seed decides which four fifths of the pool there are, the first labels, the members' bootstraps and all random choices.
+`uncertainty` takes the largest deviations; `mixed-X` takes half by deviation and half by X, near-duplicates removed.
+Strata hold what a campaign knows: topology and the thermostat's temperature. Finished runs are kept in `--out`, so a
+study can be interrupted.
 
 `labels_to_same_tail_error_over_random`: labels at which a strategy first has the lowest tail error that random choice
-reached, over the labels random choice needed; `balanced_error_over_random`: mean over label counts of the ratio of
-mean errors. Intervals are 95 % of Student's t over seeds, paired with random choice of the same seed. Where a strategy
-never gets there the ratio is that of all labels, and `not_reached` counts such seeds. Run with OMP_NUM_THREADS=1.
+reached, over the labels random choice needed; `..._by_part` says it of each kind of rare frame alone.
+`error_over_random` is the ratio of mean errors, averaged over label counts. Errors and ratios are geometric means over
+seeds with 95 % intervals of Student's t of their logarithms; ratios are paired with random choice of the same seed.
+Where a strategy never gets there the ratio is that of all labels, and `not_reached` counts such seeds. Run with
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from alsys.frames import FloatArray, IntArray
 
 STRATEGIES = ("random", "uncertainty", *(f"mixed-{name}" for name in DIVERSITIES))
 POOLS = ("rare", "balanced")
+RARE_PARTS = ("hot", "isomer")
 BATCH = 20
 ALIKE = 0.1
 """Near-duplicates: root mean square difference of standardised features."""
@@ -74,7 +78,8 @@ class Study:
     def run(self, strategy: str, seed: int, n_labels: int) -> Record:
         """One curve: labels, errors, share of rare frames among the labels, seconds of choosing."""
         rng = np.random.default_rng([seed, 1])
-        chosen = rng.permutation(len(self._frames))[:BATCH]
+        present = rng.permutation(len(self._frames))[: len(self._frames) * 4 // 5]
+        chosen = present[:BATCH]
         committee = Committee(self._design, seed)
         committee.learn(self._frames[chosen])
         curve: Record = {"labels": [], "mean": [], "tail": [], "parts": [], "rare_share": []}
@@ -86,16 +91,14 @@ class Study:
             if len(chosen) >= n_labels:
                 break
             before = time.perf_counter()
-            batch = self._choose(strategy, chosen, deviation[self._frames], seed * 1000 + len(chosen))
+            batch = self._choose(strategy, present, chosen, deviation[self._frames], seed * 1000 + len(chosen))
             select_s += time.perf_counter() - before
             committee.learn(self._frames[batch])
             chosen = np.concatenate([chosen, batch])
         return {**curve, "select_s": select_s, "wall_s": time.perf_counter() - started}
 
-    def _choose(self, strategy: str, chosen: IntArray, deviation: FloatArray, seed: int) -> IntArray:
-        is_open = np.ones(len(self._frames), dtype=bool)
-        is_open[chosen] = False
-        rest = np.flatnonzero(is_open)
+    def _choose(self, strategy: str, present: IntArray, chosen: IntArray, deviation: FloatArray, seed: int) -> IntArray:
+        rest = np.setdiff1d(present, chosen)
         if strategy == "random":
             return np.random.default_rng([seed, 5]).permutation(rest)[:BATCH]
         if strategy == "uncertainty":
@@ -141,13 +144,15 @@ def labels_to(target: float, labels: FloatArray, errors: FloatArray) -> float | 
     return float(labels[k - 1] + share * (labels[k] - labels[k - 1]))
 
 
-def interval(values: list[float]) -> dict[str, float | None]:
-    """Mean and 95 % interval over seeds."""
-    mean = float(np.mean(values))
+def interval(values: list[float], is_ratio: bool = False) -> dict[str, float | None]:
+    """Mean and 95 % interval over seeds; of the logarithms for ratios."""
+    scale = np.log(values) if is_ratio else np.array(values)
+    back = np.exp if is_ratio else np.asarray
+    mean = float(scale.mean())
     if len(values) < 2:
-        return {"mean": mean, "low": None, "high": None}
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+        return {"mean": float(back(mean)), "low": None, "high": None}
+    half = float(student.ppf(0.975, len(values) - 1) * np.std(scale, ddof=1) / np.sqrt(len(values)))
+    return {"mean": float(back(mean)), "low": float(back(mean - half)), "high": float(back(mean + half))}
 
 
 def summary(records: list[Record], pool: str) -> Record:
@@ -163,26 +168,43 @@ def summary(records: list[Record], pool: str) -> Record:
         for key in ("mean", "tail", "rare_share"):
             curves = np.array([runs[s][key] for s in seeds], dtype=float)
             if np.isfinite(curves).all():
-                entry[key] = [interval(column.tolist()) for column in curves.T]
+                entry[key] = [interval(column.tolist(), is_ratio=key != "rare_share") for column in curves.T]
         entry["parts_at_end"] = np.mean([np.array(runs[s]["parts"])[-1] for s in seeds], axis=0).tolist()
         ratios = [np.array(runs[s]["mean"])[1:] / np.array(found["random"][s]["mean"])[1:] for s in seeds]
-        entry["error_over_random"] = interval([float(r.mean()) for r in ratios])
-        entry["error_over_random_by_labels"] = np.mean(ratios, axis=0).tolist()
+        entry["error_over_random"] = interval([float(r.mean()) for r in ratios], is_ratio=True)
+        entry["error_over_random_by_labels"] = [interval(c.tolist(), is_ratio=True) for c in np.array(ratios).T]
         if pool == "rare":
-            entry |= _tail_ratio(runs, found["random"], seeds)
+            entry |= _tail_ratios([(runs[s], found["random"][s]) for s in seeds])
         result[strategy] = entry
     return result
 
 
-def _tail_ratio(runs: dict[int, Record], random: dict[int, Record], seeds: list[int]) -> Record:
-    ratios, not_reached = [], 0
-    for seed in seeds:
-        labels, tail = np.array(random[seed]["labels"], dtype=float), np.array(random[seed]["tail"], dtype=float)
-        target = float(tail.min())
-        needed = labels_to(target, labels, np.array(runs[seed]["tail"], dtype=float))
-        not_reached += needed is None
-        ratios.append((labels[-1] if needed is None else needed) / (labels_to(target, labels, tail) or labels[-1]))
-    return {"labels_to_same_tail_error_over_random": interval(ratios), "not_reached": not_reached}
+def _tail_ratios(pairs: list[tuple[Record, Record]]) -> Record:
+    """Label ratios of one strategy to random choice, on all rare frames and on each kind alone."""
+    labels = np.array(pairs[0][0]["labels"], dtype=float)
+    ratio, not_reached = label_ratio(labels, [(np.array(a["tail"]), np.array(b["tail"])) for a, b in pairs])
+    by_part = {}
+    for k, name in enumerate(RARE_PARTS, start=1):
+        curves = [(np.array(a["parts"])[:, k], np.array(b["parts"])[:, k]) for a, b in pairs]
+        by_part[name] = label_ratio(labels, curves)[0]
+    return {
+        "labels_to_same_tail_error_over_random": ratio,
+        "labels_to_same_tail_error_over_random_by_part": by_part,
+        "not_reached": not_reached,
+    }
+
+
+def label_ratio(labels: FloatArray, curves: list[tuple[FloatArray, FloatArray]]) -> tuple[dict[str, float | None], int]:
+    """Labels to random choice's lowest error over those random choice needed, and seeds in which it is never reached.
+
+    Args:
+        labels: ``(n,)`` label counts.
+        curves: Errors of the strategy and of random choice, each ``(n,)``, one pair a seed.
+    """
+    needed = [labels_to(float(random.min()), labels, errors) for errors, random in curves]
+    by_random = [labels_to(float(random.min()), labels, random) or labels[-1] for _, random in curves]
+    ratios = [(labels[-1] if n is None else n) / r for n, r in zip(needed, by_random, strict=True)]
+    return interval([float(r) for r in ratios], is_ratio=True), needed.count(None)
 
 
 def timings() -> dict[str, float]:
@@ -232,7 +254,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/selection.jsonl"), help="finished runs, one a line")
     parser.add_argument("--pools", type=Path, default=Path("build"), help="folder that keeps the pools")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--labels", type=int, default=240)
+    parser.add_argument("--labels", type=int, default=400)
     args = parser.parse_args()
     n_pool, n_labels, n_seeds, n_features = 2000, args.labels, args.seeds, selection_model.N_FEATURES
     if args.quick:
