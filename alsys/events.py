@@ -86,6 +86,8 @@ class FrameProposed(Event):
     deviation: float
     model_version: int = 0
     trajectory: int = 0
+    method: str = ""
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +214,47 @@ class TrainingFailed(Event):
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorsObserved(Event):
+    """Deviations and true force errors of labelled frames that the committee was not trained on, atom by atom.
+
+    Attributes:
+        model_version: Committee that predicted.
+        frame_ids: Frames, in order.
+        n_atoms: Atoms kept of each frame.
+        deviations: Force deviation of each atom kept, frame after frame, eV/Angstrom.
+        errors: Length of the force error of each of them, eV/Angstrom.
+    """
+
+    kind: ClassVar[str] = "errors-observed"
+    model_version: int
+    frame_ids: tuple[str, ...]
+    n_atoms: tuple[int, ...]
+    deviations: tuple[float, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmRaised(Event):
+    """Uncertainties cannot be believed for now; the random arm grows until it is over.
+
+    Attributes:
+        name: ``calibration`` (the band does not cover what it should) or ``copies`` (members are copies of each other).
+    """
+
+    kind: ClassVar[str] = "alarm-raised"
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmCleared(Event):
+    """An alarm is over."""
+
+    kind: ClassVar[str] = "alarm-cleared"
+    name: str
+
+
 # --- exploration and workers
 
 
@@ -227,6 +270,10 @@ class ExplorationReported(Event):
         stops: Walkers stopped, by reason.
         deviation_max: Largest force deviation seen, eV/Angstrom.
         deviation_mean: Mean over walkers and steps of the frame's largest force deviation, eV/Angstrom.
+        trust: Edges of the trust band it ran with, force deviation, eV/Angstrom; empty in older logs.
+        n_members: Members of the committee; 0 where unknown.
+        n_distinct: Members that are not copies of another one.
+        method_steps: Steps that walkers of each exploration method were asked to make.
     """
 
     kind: ClassVar[str] = "exploration-reported"
@@ -240,6 +287,10 @@ class ExplorationReported(Event):
     stops: Mapping[str, int] = field(default_factory=dict)
     deviation_max: float = 0.0
     deviation_mean: float = 0.0
+    trust: tuple[float, ...] = ()
+    n_members: int = 0
+    n_distinct: int = 0
+    method_steps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +348,7 @@ class ExplorationStarted(Event):
     n_steps: int
     n_random: int
     rescored: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +387,9 @@ EVENTS: Mapping[str, type[Event]] = {
         ModelPromoted,
         ModelRejected,
         TrainingFailed,
+        ErrorsObserved,
+        AlarmRaised,
+        AlarmCleared,
         ExplorationReported,
         ExplorationFailed,
         WorkerLost,
@@ -364,6 +419,8 @@ def encode(event: Event) -> bytes:
             value = None
         elif isinstance(value, Mapping):
             value = {k: (v if math.isfinite(v) else None) for k, v in value.items()}
+        elif type(value) is tuple:
+            value = [None if type(v) is float and not math.isfinite(v) else v for v in value]
         record[name] = value
     return _ENCODER.encode(record).encode()
 
@@ -382,6 +439,8 @@ def decode(line: bytes) -> Event:
                 record[name] = math.nan
             elif isinstance(value, dict):
                 record[name] = {k: math.nan if v is None else v for k, v in value.items()}
+            elif isinstance(value, list):
+                record[name] = tuple(math.nan if v is None else v for v in value)
         if "arm" in record:
             record["arm"] = Arm(record["arm"])
         if "failure" in record:

@@ -132,6 +132,7 @@ class Source:
         step: Step on that trajectory.
         deviation: Largest force deviation over its atoms, eV/Angstrom; NaN where no committee has seen it.
         temperature: Temperature of the walker's thermostat, K.
+        stratum: Bond topology and temperature bin, where selection spreads over them; not stored.
     """
 
     system: str
@@ -142,6 +143,7 @@ class Source:
     step: int = 0
     deviation: float = float("nan")
     temperature: float = 0.0
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True)

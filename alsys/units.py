@@ -16,3 +16,11 @@ HARTREE_PER_BOHR: Final = HARTREE / BOHR
 """eV/Angstrom per Hartree/Bohr."""
 MEV: Final = 1e-3
 """eV per meV."""
+BAR: Final = 1e5 / 1.602176634e11
+"""eV/Angstrom^3 per bar."""
+GIGAPASCAL: Final = 1e4 * BAR
+"""eV/Angstrom^3 per GPa."""
+AMU_PER_CUBIC_ANGSTROM: Final = 0.602214076
+"""amu/Angstrom^3 in 1 g/cm3."""
+PER_CUBIC_ANGSTROM: Final = 6.02214076e-4
+"""Molecules per Angstrom^3 in 1 mol/L."""

@@ -41,7 +41,7 @@ def settings(is_rounds: bool) -> PolicySettings:
         first_at=REFIT_EVERY,
         refit_every=REFIT_EVERY,
         max_pending=64,
-        accurate_below=0.0,
+        trust=(0.0, 1e9),
     )
 
 

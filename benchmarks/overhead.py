@@ -35,7 +35,7 @@ def settings(n_labels: int) -> PolicySettings:
         refit_every=n_labels,
         max_pending=2048,
         max_candidates=256,
-        accurate_below=0.0,
+        trust=(0.0, 1e9),
     )
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,8 +64,8 @@ def start_actor(name: str, spec: WorkerSpec) -> Any:
     ).remote(spec.build, spec.threads)
 
 
-def worker_specs(config: CampaignConfig, systems: Mapping[str, Frame]) -> dict[str, WorkerSpec]:
-    """All workers of a campaign, by name."""
+def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> dict[str, WorkerSpec]:
+    """All workers of a campaign, by name; `starts` are the structures of each system."""
     labeling, exploration, training = config.labeling, config.exploration, config.training
     label_threads = getattr(labeling, "threads", 1)
     specs = {
@@ -81,7 +81,7 @@ def worker_specs(config: CampaignConfig, systems: Mapping[str, Frame]) -> dict[s
     for i in range(exploration.workers):
         specs[f"explorer-{i}"] = WorkerSpec(
             Role.EXPLORER,
-            partial(_build_explorer, config, dict(systems), config.seed * 1000 + i),
+            partial(_build_explorer, config, dict(starts), config.seed * 1000 + i),
             exploration.cpus,
             exploration.resources,
             exploration.threads,
@@ -159,10 +159,10 @@ def _build_labeler(config: CampaignConfig) -> Labeler:
     return build_labeler(config.labeling)
 
 
-def _build_explorer(config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> Explorer:
+def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:
     from alsys.exploration.factory import build_explorer
 
-    return build_explorer(config, systems, seed)
+    return build_explorer(config, starts, seed)
 
 
 def _build_trainer(config: CampaignConfig) -> Trainer:

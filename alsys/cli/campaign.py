@@ -25,7 +25,7 @@ from alsys.errors import InputError
 from alsys.store.base import StoreReader
 
 LIVE_S = 15.0
-VERSIONED = ("torch", "nequip", "pyscf", "tblite", "ray", "zarr", "mlflow", "ase", "numpy")
+VERSIONED = ("torch", "nequip", "pyscf", "tblite", "ray", "zarr", "mlflow", "ase", "rdkit", "packmol", "numpy")
 
 
 @dataclass(frozen=True, slots=True)

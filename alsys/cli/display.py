@@ -43,6 +43,7 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
     )
     facts.add_row("busy", ", ".join(f"{role} {share:.0%}" for role, share in utilisation.items()))
     facts.add_row("exploration", f"{status['exploration']['walker_steps']:,} walker-steps")
+    facts.add_row("uncertainty", uncertainty_text(status["uncertainty"]))
     models = Table(box=None, pad_edge=False)
     for column in ("version", "labels", "random-arm force MAE, meV/Angstrom", "state"):
         models.add_column(column)
@@ -58,6 +59,16 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         parts.append(models)
     parts += [Text(message, style="dim", overflow="ellipsis", no_wrap=True) for message in messages]
     return Panel(Group(*parts), title=f"{title}: {status['state']}", title_align="left")
+
+
+def uncertainty_text(uncertainty: Mapping[str, Any]) -> str:
+    """Coverage of the calibrated band, and alarms."""
+    if uncertainty["alarms"]:
+        return "ALARM: " + "; ".join(uncertainty["alarms"].values())
+    if uncertainty["coverage"] is None:
+        return "no label to check it on yet"
+    share, frames = uncertainty["coverage"], uncertainty["coverage_frames"]
+    return f"the {uncertainty['probability']:.0%} band covers {share:.0%} of atoms over {frames} frames"
 
 
 def _eta(status: Mapping[str, Any]) -> str:
@@ -78,6 +89,7 @@ class Display:
         self._messages: deque[str] = deque(maxlen=N_MESSAGES)
         self._seen_models: set[int] = set()
         self._seen_tenth = -1
+        self._seen_alarms: set[str] = set()
         if not is_quiet and self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=2, transient=True)
 
@@ -109,6 +121,12 @@ class Display:
                     f"model v{model['version']:04d} from {model['n_labels']} labels, {error_text(model)}: "
                     f"{word} ({model['reason']})"
                 )
+        alarms = status["uncertainty"]["alarms"]
+        for name in alarms.keys() - self._seen_alarms:
+            self._line(f"alarm: {alarms[name]}; the random arm grows until it is over")
+        for name in sorted(self._seen_alarms - alarms.keys()):
+            self._line(f"alarm over: {name}")
+        self._seen_alarms = set(alarms)
         tenth = 10 * status["labels"]["accepted"] // max(status["labels"]["target"], 1)
         if tenth > self._seen_tenth:
             self._seen_tenth = tenth

@@ -22,7 +22,7 @@ import psutil
 from alsys.config.schema import CampaignConfig
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
-OPTIONAL = ("pyscf-dispersion", "xarray")
+OPTIONAL = ("pyscf-dispersion", "packmol", "xarray")
 MIN_FREE_GB = 2.0
 
 
@@ -116,6 +116,12 @@ def _describe(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iter
                 kind = variant["properties"]["kind"]["const"]
                 yield f"{path}: {{kind: {kind}}}  {_first_line(variant)}"
                 yield from _describe(variant, schema, f"{path}[{kind}].")
+        elif items := [_resolve(v, schema) for v in field.get("items", {}).get("oneOf", [])]:
+            yield f"{path}: list  {field.get('description', '')}".rstrip()
+            for item in items:
+                kind = item["properties"]["kind"]["const"]
+                yield f"{path}[]: {{kind: {kind}}}  {_first_line(item)}"
+                yield from _describe(item, schema, f"{path}[{kind}].")
         elif target.get("type") == "array" and "properties" in _resolve(target.get("items", {}), schema):
             yield f"{path}: list"
             yield from _describe(target["items"], schema, f"{path}[].")
@@ -133,6 +139,7 @@ def _first_line(node: dict[str, Any]) -> str:
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    node = next((option for option in node.get("anyOf", ()) if "$ref" in option), node)  # a section or null
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     return node

@@ -37,11 +37,14 @@ def dry_run(plan: Plan) -> int:
             again = time.perf_counter()
             labeler.label(frame)  # the first one also starts the child process
             seconds.append(min(wall, time.perf_counter() - again))
+            n_starts = len(plan.starts[name])
             lines.append(
                 f"system {name}: {frame.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
+                + (f", {n_starts} start structures" if n_starts > 1 else "")
             )
     finally:
         labeler.close()
+    lines += _first_frames(plan)
     mean = sum(seconds) / len(seconds)
     n_fits = 1 + max(0, config.stop.labels - config.training.first_at) // config.training.refit_every
     labeling_s = mean * config.stop.labels / config.labeling.workers
@@ -57,3 +60,21 @@ def dry_run(plan: Plan) -> int:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _first_frames(plan: Plan) -> list[str]:
+    """What sampling the first frames will cost, from one evaluation of each system; rattling costs nothing."""
+    from alsys.exploration.initial import evaluations, xtb_potential
+
+    total = 0.0
+    for name, count in evaluations(plan.config, plan.starts).items():
+        if count == 0:
+            continue
+        frame = plan.systems[name]
+        started = time.perf_counter()
+        try:
+            xtb_potential(frame)(frame.positions)
+        except Exception as error:  # tblite raises many kinds for what it cannot treat
+            return [f"first frames: xTB cannot treat {name} ({error}), which will be rattled"]
+        total += count * (time.perf_counter() - started)
+    return [f"first frames: {plan.config.initial.method}, about {total:.0f} s before the first label"]

@@ -58,13 +58,18 @@ def read_config(args: argparse.Namespace) -> CampaignConfig:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked campaign: nothing has been started or written yet."""
+    """A checked campaign: nothing has been started or written yet. `starts` are the structures of each system."""
 
     config: CampaignConfig
     source: str
     directory: CampaignDirectory
-    systems: Mapping[str, Frame]
+    starts: Mapping[str, Sequence[Frame]]
     level: LevelOfTheory
+
+    @property
+    def systems(self) -> dict[str, Frame]:
+        """The reference structure of each system."""
+        return {name: frames[0] for name, frames in self.starts.items()}
 
 
 def check(config: CampaignConfig, source: str) -> Plan:
@@ -73,21 +78,27 @@ def check(config: CampaignConfig, source: str) -> Plan:
     Raises:
         InputError: One line with file, field, value and remedy.
     """
-    from alsys.exploration.builders import build_frame
+    from alsys.exploration.builders import build_starts
+    from alsys.exploration.crew import check_methods
+    from alsys.exploration.initial import check_initial
     from alsys.labeling.factory import build_labeler, check_labeling
 
     directory = CampaignDirectory.of(config)
     directory.check_same(config, source)
     base = Path(source).resolve().parent
-    systems: dict[str, Frame] = {}
+    starts: dict[str, Sequence[Frame]] = {}
     try:
         for i, system in enumerate(config.systems):
             try:
-                systems[system.name] = build_frame(system, base)
+                starts[system.name] = build_starts(system, base)
             except InputError as error:
                 field = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
                 raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
+        systems = {name: frames[0] for name, frames in starts.items()}
         check_labeling(config.labeling, systems)
+        _check_model(config, systems)
+        check_initial(config.initial, systems)
+        check_methods(config, systems)
         labeler = build_labeler(config.labeling)
         level = labeler.level
         labeler.close()
@@ -97,7 +108,15 @@ def check(config: CampaignConfig, source: str) -> Plan:
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, systems, level)
+    return Plan(config, source, directory, starts, level)
+
+
+def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
+    for name, frame in systems.items():
+        if config.model.kind == "pair" and frame.pbc.any():
+            raise InputError(
+                f"takes molecules only, {name} is periodic", field="model.kind", value="pair", remedy="use kind: nequip"
+            )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -174,14 +193,14 @@ def _initial(plan: Plan) -> Sequence[Candidate]:
         Candidate(frame, Source(first, Arm.ATOM, "free-atom", trajectory=i))
         for i, frame in enumerate(free_atom_frames(numbers))
     ]
-    return [*atoms, *initial_frames(plan.config, plan.systems, plan.config.seed)]
+    return [*atoms, *initial_frames(plan.config, plan.starts, plan.config.seed)]
 
 
 def _pool(plan: Plan) -> WorkerPool:
     config = plan.config
     from alsys.actors.placement import worker_specs
 
-    specs = worker_specs(config, plan.systems)
+    specs = worker_specs(config, plan.starts)
     if config.runtime.kind == "in-process":
         from alsys.control.inprocess import InProcessPool
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from alsys.config.exploration_methods import METHOD_KINDS
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
 
@@ -108,7 +109,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair"})
+_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair", "calibrated", "fixed"}) | METHOD_KINDS
 
 
 def _dotted(location: list[Any]) -> str:
@@ -116,7 +117,7 @@ def _dotted(location: list[Any]) -> str:
     for i, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not (part in _TAGS and i == 1):  # pydantic adds the tag of a union to the path
+        elif not (part in _TAGS and i > 0):  # pydantic adds the tag of a union to the path
             text += f".{part}" if text else str(part)
     return text
 
@@ -126,6 +127,7 @@ def _keys_at(location: list[Any]) -> list[str]:
     node: dict[str, Any] = schema
 
     def resolve(n: dict[str, Any]) -> dict[str, Any]:
+        n = next((option for option in n.get("anyOf", ()) if "$ref" in option), n)  # a section or null
         while "$ref" in n:
             n = schema["$defs"][n["$ref"].rsplit("/", 1)[-1]]
         return n

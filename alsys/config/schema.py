@@ -7,40 +7,14 @@ may change at a restart), marked below with `operational()`. No key names code.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def operational(default: Any = ..., **kwargs: Any) -> Any:
-    """A field that may change when a campaign is resumed."""
-    return Field(default, json_schema_extra={"operational": True}, **kwargs)
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-
-
-class SystemConfig(Section):
-    """One system to explore. Exactly one of `smiles`, `file`, `molecule` says what it is."""
-
-    name: Name = Field(description="Name of the system in the store and in reports.")
-    smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
-    file: str | None = Field(None, description="Structure file (xyz, extxyz, pdb, cif, ...), relative to the config.")
-    molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `CH3OH`.")
-    charge: int = Field(0, ge=-20, le=20)
-    multiplicity: int = Field(1, ge=1, le=20, description="2S + 1.")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SystemConfig:
-        if sum(x is not None for x in (self.smiles, self.file, self.molecule)) != 1:
-            raise ValueError("give exactly one of smiles, file, molecule")
-        return self
+from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
+from alsys.config.section import Name, Section, operational
+from alsys.config.systems import SystemConfig
 
 
 class LabelingBase(Section):
@@ -130,6 +104,12 @@ class TrainingConfig(Section):
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
     refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")
+    max_ahead: int | None = operational(
+        None,
+        ge=1,
+        description="Training labels that may come while a fit runs; further ones wait for the new model. Of use "
+        "where labels are much faster than fits.",
+    )
     budget_s: float = operational(60.0, gt=0, description="Seconds for one fit of the whole committee.")
     max_epochs: int = Field(1000, ge=1)
     batch_size: int = Field(5, ge=1)
@@ -142,17 +122,48 @@ class TrainingConfig(Section):
     threads: int = operational(1, ge=1, le=256)
 
 
-class TrustBand(Section):
-    """Force deviation of the committee: below is known, between is a candidate, above ends the walk."""
+class CalibratedTrust(Section):
+    """Trust by force error: which deviation belongs to the error that is tolerated is learned from labels."""
 
+    kind: Literal["calibrated"]
+    tolerated_error: float = Field(
+        0.15, gt=0, description="Force error of an atom that is tolerated, eV/Angstrom; beyond it: a candidate."
+    )
+    failed_error: float = Field(1.0, gt=0, description="Force error of an atom that ends the walk, eV/Angstrom.")
+    probability: float = Field(
+        0.9, ge=0.5, le=0.99, description="Share of atoms whose error is to stay below what calibration says."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CalibratedTrust:
+        if self.failed_error <= self.tolerated_error:
+            raise ValueError("failed_error must be larger than tolerated_error")
+        return self
+
+
+class FixedTrust(Section):
+    """Trust by force deviation of the committee: below is known, between is a candidate, above ends the walk."""
+
+    kind: Literal["fixed"]
     accurate_below: float = Field(0.10, gt=0, description="eV/Angstrom.")
     failed_above: float = Field(0.60, gt=0, description="eV/Angstrom.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> TrustBand:
+    def _ordered(self) -> FixedTrust:
         if self.failed_above <= self.accurate_below:
             raise ValueError("failed_above must be larger than accurate_below")
         return self
+
+
+TrustConfig = Annotated[CalibratedTrust | FixedTrust, Field(discriminator="kind")]
+
+
+def _named_trust(value: object) -> object:
+    """Campaigns from before calibration give edges and no kind."""
+    if isinstance(value, Mapping) and "kind" not in value:
+        is_calibrated = not value or set(value) & set(CalibratedTrust.model_fields)
+        return {"kind": "calibrated" if is_calibrated else "fixed", **value}
+    return value
 
 
 class ExplorationConfig(Section):
@@ -172,13 +183,55 @@ class ExplorationConfig(Section):
         (300.0,), min_length=1, description="Thermostats; walkers are spread over them."
     )
     timestep: float = Field(0.5, gt=0, le=20)
+    methods: tuple[ExplorationMethod, ...] = Field(
+        (), description="How configurations are explored; a bandit shares out the walkers. Default: plain dynamics."
+    )
+    method_floor: float = operational(
+        0.3, ge=0, le=1, description="Least share of walkers of a method, as a fraction of an equal share."
+    )
+    thermostat: Literal["langevin", "nose-hoover", "none"] = Field(
+        "langevin", description="`nose-hoover`: deterministic chains; `none`: constant energy."
+    )
     friction: float = Field(0.01, gt=0, le=1, description="Langevin friction, 1/fs.")
+    relaxation: float = Field(50.0, gt=0, description="Relaxation time of Nose-Hoover chains.")
+    pressure: float | tuple[tuple[float, float], ...] | None = Field(
+        None,
+        description="Pressure of periodic systems, bar, or a ramp as pairs (ps, bar); default is constant volume. "
+        "Needs a NequIP model.",
+    )
+    pressure_relaxation: float = Field(1000.0, gt=0, description="Relaxation time of the barostat.")
+    compressibility: float = Field(4.6e-5, gt=0, description="Compressibility that the barostat assumes, 1/bar.")
+    uncertainty_every: int = operational(
+        1, ge=1, le=100, description="Look at all members every so many steps; between, the first member moves walkers."
+    )
+    reactive: bool = Field(False, description="Bonds may break and form; else a walk ends where one does.")
+    max_rewinds: int = operational(
+        3, ge=0, description="How often a walk that failed goes on from its last trusted frame before it begins anew."
+    )
     chunk_steps: int = operational(50, ge=1, le=1_000_000, description="Steps between reports.")
     max_steps: int = Field(20_000, ge=1, description="Steps before a quiet walker is restarted elsewhere.")
     spacing_steps: int = Field(20, ge=1, description="Least steps between two candidates of one walker.")
-    trust: TrustBand = TrustBand()
+    trust: Annotated[TrustConfig, BeforeValidator(_named_trust)] = CalibratedTrust(kind="calibrated")
     min_distance: float = Field(0.6, gt=0, le=1, description="Closest contact allowed, as a share of the covalent sum.")
     max_temperature_ratio: float = Field(5.0, gt=1, description="Kinetic over thermostat temperature that ends a walk.")
+
+    @model_validator(mode="after")
+    def _sees_spread(self) -> ExplorationConfig:
+        if self.uncertainty_every > 1 and any(isinstance(method, UDDMethod) for method in self.methods):
+            raise ValueError("uncertainty_every must be 1 with the method udd, which needs all members at every step")
+        if self.uncertainty_every > self.spacing_steps:
+            raise ValueError("uncertainty_every must not be larger than spacing_steps")
+        if self.pressure is not None and self.pressure_relaxation < 100.0 * self.timestep:
+            raise ValueError("pressure_relaxation must be at least 100 time steps; 1000 fs are usual")
+        return self
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """Names of the methods: their kinds, numbered where one is there more than once."""
+        kinds = [method.kind for method in self.methods] or ["plain"]
+        return tuple(
+            kind if kinds.count(kind) == 1 else f"{kind}-{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)
+        )
 
 
 class InitialConfig(Section):
@@ -186,8 +239,8 @@ class InitialConfig(Section):
 
     method: Literal["normal-modes", "xtb-md", "rattle"] = Field(
         "normal-modes",
-        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes; `xtb-md`: Langevin "
-        "dynamics with GFN2-xTB; `rattle`: Gaussian displacements.",
+        description="`normal-modes`: thermal displacements along GFN2-xTB normal modes, not for liquids; `xtb-md`: "
+        "Langevin dynamics with GFN2-xTB; `rattle`: Gaussian displacements. Periodic systems use GFN1-xTB.",
     )
     frames: int = Field(16, ge=2, le=10_000, description="Frames over all systems.")
     temperature: float = Field(500.0, gt=0, le=20_000)
@@ -263,6 +316,12 @@ class CampaignConfig(Section):
         names = [system.name for system in self.systems]
         if len(set(names)) != len(names):
             raise ValueError("systems need different names")
+        return self
+
+    @model_validator(mode="after")
+    def _known_pressure(self) -> CampaignConfig:
+        if self.exploration.pressure is not None and not isinstance(self.model, NequIPModel):
+            raise ValueError("exploration.pressure needs model.kind nequip, the only one with a stress")
         return self
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from alsys.events import Event
 
@@ -30,6 +31,9 @@ class Explore:
         version: Committee to use; the coordinator sends its weights where the explorer has another version.
         seeds: Identities of labelled frames to start from.
         rescore: Identities of pending frames whose deviation under `version` is wanted.
+        compare: Identities of labelled frames that `version` was not trained on.
+        trust: Edges of the trust band, force deviation, eV/Angstrom.
+        shares: Share of the walkers for each exploration method.
     """
 
     worker: str
@@ -39,6 +43,9 @@ class Explore:
     max_candidates: int
     seeds: tuple[str, ...]
     rescore: tuple[str, ...]
+    compare: tuple[str, ...] = ()
+    trust: tuple[float, float] = (0.1, 0.6)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from alsys.errors import CampaignFailed, FailureKind
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
+    ErrorsObserved,
     Event,
     ExplorationFailed,
     ExplorationReported,
@@ -59,7 +60,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Arm, Candidate, Frame
+from alsys.frames import Arm, Candidate, FloatArray, Frame
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.base import CommitteeState
 from alsys.store.base import Snapshot, StoreWriter
@@ -125,6 +126,7 @@ class Coordinator:
         self._clock = clock
         self._frames: dict[str, Candidate] = {}
         self._labelled: OrderedDict[str, Candidate] = OrderedDict()
+        self._forces: OrderedDict[str, FloatArray] = OrderedDict()
         self._states: dict[int, CommitteeState] = {}
         self._loaded: dict[str, int] = {}
         self._calls: dict[str, deque[Work]] = {}
@@ -283,7 +285,7 @@ class Coordinator:
                     finished=event.finished,
                 )
                 self._record(accepted, label=outcome)
-                self._remember(frame_id)
+                self._remember(frame_id, outcome.forces)
 
     def _is_sound(self, label: Label, n_atoms: int) -> bool:
         return (
@@ -359,6 +361,7 @@ class Coordinator:
             state = self._state(command.version)
             seeds = tuple((c.source.system, c.frame) for c in self._candidates(command.seeds))
             self._loaded[command.worker] = command.version
+        compare = self._true_forces(command.compare)
         self._orders += 1
         order = ExplorationOrder(
             n_steps=command.n_steps,
@@ -367,6 +370,9 @@ class Coordinator:
             state=state,
             seeds=seeds,
             rescore=tuple(self._frame(frame_id) for frame_id in command.rescore),
+            compare=compare,
+            trust=command.trust,
+            shares=command.shares,
             trajectory_base=(self._store.epoch << 44) + (self._orders << 20),
         )
         self._record(
@@ -376,6 +382,7 @@ class Coordinator:
                 n_steps=command.n_steps,
                 n_random=command.n_random,
                 rescored=command.rescore,
+                compared=tuple(frame.frame_id for frame, _ in compare),
             )
         )
         self._submit(command.worker, order)
@@ -395,8 +402,14 @@ class Coordinator:
                 stops=report.stops,
                 deviation_max=report.deviation_max,
                 deviation_mean=report.deviation_mean,
+                trust=report.trust,
+                n_members=report.n_members,
+                n_distinct=report.n_distinct,
+                method_steps=report.method_steps,
             )
         )
+        if report.compared:
+            self._record(_errors_observed(report, now))
         if report.rescored:
             self._record(FramesRescored(t=now, model_version=report.model_version, deviations=report.rescored))
         self._propose(report.candidates)
@@ -414,6 +427,8 @@ class Coordinator:
                 deviation=c.source.deviation,
                 model_version=c.source.model_version,
                 trajectory=c.source.trajectory,
+                method=c.source.method,
+                stratum=c.source.stratum,
             )
             for frame_id, c in fresh.items()
         ]
@@ -502,11 +517,22 @@ class Coordinator:
             known.update(zip(missing, self._store.candidates(missing), strict=True))
         return [known[f] for f in frame_ids]
 
-    def _remember(self, frame_id: str) -> None:
-        """Keeps a labelled frame at hand for seeds; the oldest are forgotten."""
+    def _remember(self, frame_id: str, forces: FloatArray) -> None:
+        """Keeps a labelled frame at hand for seeds and comparison; the oldest are forgotten."""
         self._labelled[frame_id] = self._frames.pop(frame_id)
-        while len(self._labelled) > CACHE_SIZE:
-            self._labelled.popitem(last=False)
+        self._forces[frame_id] = forces
+        for cache in (self._labelled, self._forces):
+            while len(cache) > CACHE_SIZE:
+                cache.popitem(last=False)
+
+    def _true_forces(self, frame_ids: Sequence[str]) -> tuple[tuple[Frame, FloatArray], ...]:
+        """Labelled frames with their forces: from memory, or from the store where they came before a restart."""
+        older = [f for f in frame_ids if f not in self._forces]
+        if older:
+            labels = zip(older, self._store.labels(older, self._level.level_id), strict=True)
+            self._forces.update((frame_id, label.forces) for frame_id, label in labels if label is not None)
+        known = [f for f in frame_ids if f in self._forces]
+        return tuple((c.frame, self._forces[f]) for f, c in zip(known, self._candidates(known), strict=True))
 
     def _reload_frames(self) -> None:
         """Frames that wait since before a restart."""
@@ -562,6 +588,19 @@ class Coordinator:
             )
         )
         self._last_beat = now
+
+
+def _errors_observed(report: ExplorationReport, now: float) -> ErrorsObserved:
+    """Four significant digits are enough for a calibration, and keep the log small."""
+    pairs = list(report.compared.values())
+    return ErrorsObserved(
+        t=now,
+        model_version=report.model_version,
+        frame_ids=tuple(report.compared),
+        n_atoms=tuple(deviation.size for deviation, _ in pairs),
+        deviations=tuple(float(f"{value:.4g}") for deviation, _ in pairs for value in deviation),
+        errors=tuple(float(f"{value:.4g}") for _, error in pairs for value in error),
+    )
 
 
 async def _call(action: Callable[..., None], *args: object) -> None:

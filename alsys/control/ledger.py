@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from alsys.control import policies
 from alsys.control.candidates import CandidateSet
 from alsys.control.commands import Command, Emit, Finish, Idle
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
+    AlarmCleared,
+    AlarmRaised,
     CampaignOpened,
     CampaignStopped,
+    ErrorsObserved,
     Event,
     ExplorationFailed,
     ExplorationReported,
@@ -44,7 +49,19 @@ from alsys.events import (
     TrainingStarted,
     WorkerLost,
 )
+from alsys.exploration import bandit
+from alsys.exploration.bandit import Tally
 from alsys.frames import Arm
+from alsys.potentials.calibration import ForceCalibration
+
+MAX_COMPARED = 200
+"""Random-arm frames that each new champion is calibrated on: the latest ones."""
+
+
+REWARD_CAP = 3.0
+"""Error, in units of the one that is tolerated, from which a label earns its method all there is to earn."""
+REWARD_HALF_LIFE = 100.0
+"""Labels after which what a method earned counts half."""
 
 
 class Status(StrEnum):
@@ -72,6 +89,8 @@ class FrameRecord:
     system: str
     deviation: float
     seen_by: int
+    method: str = ""
+    stratum: str = ""
     status: Status = Status.PENDING
     attempts: int = 0
     kills: int = 0
@@ -97,6 +116,8 @@ class Exploration:
 
     walker_steps: int = 0
     steps_since_above: int = 0
+    n_members: int = 0
+    n_distinct: int = 0
 
 
 @dataclass(slots=True)
@@ -148,6 +169,13 @@ class Ledger:
         self.totals = Totals()
         self.training_failures = 0
         self.labelled: list[str] = []
+        self.random_labelled: list[str] = []
+        self.to_compare: dict[str, None] = {}
+        self.calibration = ForceCalibration(settings.probability)
+        self.alarms: dict[str, str] = {}
+        self.tallies = {method: Tally() for method in settings.methods}
+        self.shares: dict[str, float] = {}
+        self._rewarded: set[str] = set()
         self.stopped: CampaignStopped | None = None
         self.stop_requested: StopRequested | None = None
         self.stale: dict[str, None] = {}
@@ -177,6 +205,9 @@ class Ledger:
             ExplorationReported: self._on_explored,
             ExplorationFailed: self._on_exploration_failed,
             WorkerLost: self._on_worker_lost,
+            ErrorsObserved: self._on_errors_observed,
+            AlarmRaised: self._on_alarm_raised,
+            AlarmCleared: self._on_alarm_cleared,
             StopRequested: self._on_stop_requested,
         }
 
@@ -265,6 +296,7 @@ class Ledger:
         ]
         emits += [Emit(FrameDropped(t=now, frame_id=f, reason="evicted")) for f in policies.evict(self)]
         emits += [Emit(policies.judge(self, self.models[version], now)) for version in self._undecided]
+        emits += [Emit(event) for event in policies.alarms(self, now)]
         return emits
 
     # --- applying
@@ -348,7 +380,7 @@ class Ledger:
     def _on_proposed(self, event: FrameProposed) -> None:
         if event.frame_id in self.frames:
             return
-        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version)
+        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version, event.method, event.stratum)
         self.frames[event.frame_id] = record
         self.counts[Status.PENDING] += 1
         self._enqueue(event.frame_id, record)
@@ -360,6 +392,7 @@ class Ledger:
         self._settle(event.frame_id, Status.QUARANTINED)
 
     def _on_rescored(self, event: FramesRescored) -> None:
+        accurate_below = policies.trust_band(self)[0]
         for frame_id, deviation in event.deviations.items():
             record = self.frames[frame_id]
             record.deviation = deviation
@@ -367,7 +400,7 @@ class Ledger:
             if frame_id in self.pending and record.arm is Arm.UNCERTAIN:
                 self.stale.pop(frame_id, None)
                 self._enqueue(frame_id, record)
-                if deviation < self.settings.accurate_below and not self.settings.is_random:
+                if deviation < accurate_below and not self.settings.is_random:
                     self._easy[frame_id] = None
 
     def _on_label_started(self, event: LabelStarted) -> None:
@@ -392,6 +425,10 @@ class Ledger:
         self.label_times.add(event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
+        elif record.arm is Arm.RANDOM:
+            self.random_labelled.append(event.frame_id)
+        if self.champion and record.arm is not Arm.ATOM:
+            self.to_compare[event.frame_id] = None
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)
@@ -437,6 +474,10 @@ class Ledger:
         self.champion = event.version
         self.stale = dict.fromkeys(self.pending.ranked())
         self.exploration = Exploration()
+        unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
+        self.to_compare = dict.fromkeys(unseen)
+        self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
+        self.calibration.forget_coverage()
 
     def _on_rejected(self, event: ModelRejected) -> None:
         self._undecided.pop(event.version, None)
@@ -445,21 +486,54 @@ class Ledger:
 
     def _on_exploration_started(self, event: ExplorationStarted) -> None:
         self.exploring[event.worker] = event
+        for frame_id in event.compared:
+            self.to_compare.pop(frame_id, None)
 
     def _on_explored(self, event: ExplorationReported) -> None:
         self.exploring.pop(event.worker, None)
         totals = self.totals
         totals.walker_steps += event.walker_steps
         totals.candidates += event.n_candidates
+        asked = sum(event.method_steps.values())
+        for method, steps in event.method_steps.items():
+            if method in self.tallies:
+                self.tallies = bandit.spend(self.tallies, method, event.wall_s * steps / asked)
         for reason, count in event.stops.items():
             totals.stops[reason] = totals.stops.get(reason, 0) + count
         if event.model_version == self.champion:
             self.exploration.walker_steps += event.walker_steps
             quiet = 0 if event.n_above else self.exploration.steps_since_above + event.walker_steps
             self.exploration.steps_since_above = quiet
+            self.exploration.n_members, self.exploration.n_distinct = event.n_members, event.n_distinct
 
     def _on_exploration_failed(self, event: ExplorationFailed) -> None:
         self.exploring.pop(event.worker, None)
+
+    def _on_errors_observed(self, event: ErrorsObserved) -> None:
+        for frame_id in event.frame_ids:
+            self.to_compare.pop(frame_id, None)
+        if event.model_version != self.champion:
+            return
+        ends = np.cumsum(event.n_atoms)[:-1]
+        deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
+        errors = np.split(np.array(event.errors, dtype=np.float64), ends)
+        self.calibration.observe(list(zip(deviations, errors, strict=True)))
+        for frame_id, error in zip(event.frame_ids, errors, strict=True):
+            self._reward(frame_id, float(error.max(initial=0.0)))
+
+    def _reward(self, frame_id: str, error: float) -> None:
+        """A label that taught something counts for the method that found its frame, once."""
+        record = self.frames[frame_id]
+        if record.arm is Arm.UNCERTAIN and record.method in self.tallies and frame_id not in self._rewarded:
+            self._rewarded.add(frame_id)
+            amount = min(error / (REWARD_CAP * self.settings.trust[0]), 1.0) if self.settings.trust[0] > 0 else 1.0
+            self.tallies = bandit.reward(self.tallies, record.method, amount, REWARD_HALF_LIFE)
+
+    def _on_alarm_raised(self, event: AlarmRaised) -> None:
+        self.alarms[event.name] = event.message
+
+    def _on_alarm_cleared(self, event: AlarmCleared) -> None:
+        self.alarms.pop(event.name, None)
 
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.totals.workers_lost += 1

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
-from alsys.events import LabelFailed, ModelPromoted, ModelRejected
+from alsys.events import AlarmCleared, AlarmRaised, LabelFailed, ModelPromoted, ModelRejected
+from alsys.exploration import bandit
 from alsys.frames import Arm
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 N_SEEDS = 16
 RESCORE_CHUNK = 256
+COMPARE_CHUNK = 32
+ALARM_SHARE = 0.5
+"""Most that the random arm grows to while uncertainties cannot be believed."""
 
 
 def verdict(attempts: int, kills: int, event: LabelFailed, settings: PolicySettings) -> tuple[FailureKind, str] | None:
@@ -124,6 +128,8 @@ def label(ledger: Ledger, idle: Idle) -> list[Command]:
         return []
     if settings.is_rounds and _round_is_gathering(ledger):
         return []
+    if _is_ahead(ledger):
+        return []
     mean = ledger.label_times.mean
     workers = list(idle.labelers)
     n_labelers = len(idle.labelers) + len(ledger.in_flight)
@@ -142,6 +148,15 @@ def label(ledger: Ledger, idle: Idle) -> list[Command]:
     return commands
 
 
+def _is_ahead(ledger: Ledger) -> bool:
+    """Labels wait for the model that is being fitted: more would be chosen by one that is out of date."""
+    limit = ledger.settings.max_ahead
+    if limit is None or ledger.training is None or not ledger.champion:
+        return False
+    flying = ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
+    return ledger.n_train + flying - ledger.n_train_at_fit >= limit
+
+
 def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
     """Chunks for idle explorers, unless exploration is paused."""
     if not explorers or not ledger.champion or not wants_labels(ledger) or exploration_is_paused(ledger):
@@ -151,11 +166,14 @@ def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
     wanted = _random_wanted(ledger) - sum(order.n_random for order in busy)
     being_rescored = {frame_id for order in busy for frame_id in order.rescored}
     stale = [frame_id for frame_id in ledger.stale if frame_id not in being_rescored]
+    unseen = list(itertools.islice(ledger.to_compare, COMPARE_CHUNK * len(explorers)))
+    trust = trust_band(ledger)
     commands: list[Command] = []
     for k, worker in enumerate(explorers):
         n_random = min(max(0, math.ceil(wanted / (len(explorers) - k))), 4)
         wanted -= n_random
         rescore, stale = stale[:RESCORE_CHUNK], stale[RESCORE_CHUNK:]
+        compare, unseen = unseen[:COMPARE_CHUNK], unseen[COMPARE_CHUNK:]
         commands.append(
             Explore(
                 worker=worker,
@@ -165,9 +183,50 @@ def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
                 max_candidates=settings.max_candidates,
                 seeds=_seeds(ledger, worker),
                 rescore=tuple(rescore),
+                compare=tuple(compare),
+                trust=trust,
+                shares=ledger.shares,
             )
         )
     return commands
+
+
+def trust_band(ledger: Ledger) -> tuple[float, float]:
+    """Edges of the trust band as force deviations, eV/Angstrom: as stated, or as calibration has them now."""
+    low, high = ledger.settings.trust
+    if not ledger.settings.is_calibrated:
+        return low, high
+    band = ledger.calibration.band
+    return band.deviation(low), band.deviation(high)
+
+
+def method_shares(ledger: Ledger) -> dict[str, float]:
+    """Share of the walkers for each exploration method, from what each has earned so far."""
+    if len(ledger.tallies) < 2:
+        return {}
+    return bandit.shares(ledger.tallies, ledger.settings.method_floor, ledger.settings.seed + ledger.champion)
+
+
+def random_share(ledger: Ledger) -> float:
+    """Share of labels that the random arm gets: twice what was asked for, at most half, while there is an alarm."""
+    share = ledger.settings.random_share
+    return max(share, min(2.0 * share, ALARM_SHARE)) if ledger.alarms else share
+
+
+def alarms(ledger: Ledger, now: float) -> list[AlarmRaised | AlarmCleared]:
+    """What changed about whether uncertainties can be believed."""
+    current: dict[str, str] = {}
+    message = ledger.calibration.alarm
+    if message is not None:
+        current["calibration"] = message
+    seen = ledger.exploration
+    if seen.n_distinct < seen.n_members:
+        current["copies"] = f"of {seen.n_members} members of the committee only {seen.n_distinct} differ"
+    elif not seen.n_members and "copies" in ledger.alarms:
+        current["copies"] = ledger.alarms["copies"]  # the new champion has not been seen yet
+    new = [name for name in current if name not in ledger.alarms]
+    raised = [AlarmRaised(t=now, name=name, message=current[name]) for name in new]
+    return [*raised, *(AlarmCleared(t=now, name=name) for name in ledger.alarms if name not in current)]
 
 
 def exploration_is_paused(ledger: Ledger) -> bool:
@@ -254,12 +313,12 @@ def _batch_size(mean: float | None, available: int, n_workers: int, settings: Po
 
 def _random_wanted(ledger: Ledger) -> int:
     """Random-arm frames to gather, so that a few always wait for a labeler."""
-    settings = ledger.settings
-    if settings.random_share <= 0:
+    settings, share = ledger.settings, random_share(ledger)
+    if share <= 0:
         return 0
-    stock = max(1, math.ceil(settings.random_share * min(settings.max_pending, settings.refit_every)))
+    stock = max(1, math.ceil(share * min(settings.max_pending, settings.refit_every)))
     have = ledger.pending.count(Arm.RANDOM)
-    total = math.ceil(settings.random_share * settings.n_labels)
+    total = math.ceil(share * settings.n_labels)
     missing = total - ledger.accepted[Arm.RANDOM] - ledger.flying[Arm.RANDOM] - have
     return max(0, min(stock - have, missing))
 
@@ -284,7 +343,7 @@ class _Chooser:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._share = ledger.settings.random_share
+        self._share = random_share(ledger)
         self._n_random = ledger.accepted[Arm.RANDOM] + ledger.flying[Arm.RANDOM]
         self._n_all = ledger.n_labels + ledger.n_in_flight
         self._atoms = ledger.pending.queued(Arm.ATOM)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alsys.config.schema import CampaignConfig
+from alsys.config.schema import CalibratedTrust, CampaignConfig
+
+COVERED = 0.9
+"""Share of atoms that the reported band covers where the config states none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,10 @@ class PolicySettings:
         max_attempts: Attempts at a label after lost computing.
         max_worker_kills: Workers that one frame may take down before it is quarantined.
         batch_s: Work aimed at in one call to a labeler whose labels are faster than this.
+        trust: Edges of the trust band: of the force error where `is_calibrated`, else of the force deviation.
+        probability: Share of atoms that calibration is to cover.
+        methods: Names of the exploration methods.
+        method_floor: Least share of a method, as a fraction of an equal one.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
 
@@ -30,10 +37,15 @@ class PolicySettings:
     random_share: float = 0.2
     max_pending: int = 64
     max_candidates: int = 16
-    accurate_below: float = 0.1
+    trust: tuple[float, float] = (0.1, 0.6)
+    methods: tuple[str, ...] = ()
+    method_floor: float = 0.3
+    is_calibrated: bool = False
+    probability: float = COVERED
     first_at: int = 10
     refit_every: int = 10
     refit_growth: float = 0.0
+    max_ahead: int | None = None
     chunk_steps: int = 50
     max_attempts: int = 3
     max_worker_kills: int = 2
@@ -46,6 +58,7 @@ class PolicySettings:
     @classmethod
     def of(cls, config: CampaignConfig) -> PolicySettings:
         """The settings of a campaign."""
+        trust = config.exploration.trust
         return cls(
             is_rounds=config.mode == "rounds",
             is_random=config.selection.strategy == "random",
@@ -57,9 +70,18 @@ class PolicySettings:
             random_share=config.selection.random_share,
             max_pending=config.selection.max_pending,
             max_candidates=config.selection.max_candidates,
-            accurate_below=config.exploration.trust.accurate_below,
+            trust=(
+                (trust.tolerated_error, trust.failed_error)
+                if isinstance(trust, CalibratedTrust)
+                else (trust.accurate_below, trust.failed_above)
+            ),
+            methods=config.exploration.method_names,
+            method_floor=config.exploration.method_floor,
+            is_calibrated=isinstance(trust, CalibratedTrust),
+            probability=trust.probability if isinstance(trust, CalibratedTrust) else COVERED,
             first_at=config.training.first_at,
             refit_every=config.training.refit_every,
+            max_ahead=config.training.max_ahead,
             refit_growth=config.training.refit_growth,
             chunk_steps=config.exploration.chunk_steps,
             max_attempts=config.labeling.max_attempts,

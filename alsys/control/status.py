@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from alsys.control.ledger import Ledger, Status
+from alsys.control.policies import random_share, trust_band
 from alsys.control.ports import Role
 from alsys.frames import Arm
 
@@ -66,6 +67,16 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "walker_steps": ledger.totals.walker_steps,
             "stops": dict(ledger.totals.stops),
             "workers_lost": ledger.totals.workers_lost,
+        },
+        "uncertainty": {
+            "tolerated_error": ledger.settings.trust[0] if ledger.settings.is_calibrated else None,
+            "probability": ledger.settings.probability,
+            "trust_band": [_number(edge) for edge in trust_band(ledger)],
+            "coverage": _number(ledger.calibration.coverage.share),
+            "coverage_standard_error": _number(ledger.calibration.coverage.standard_error),
+            "coverage_frames": ledger.calibration.coverage.n_frames,
+            "alarms": dict(ledger.alarms),
+            "random_share": random_share(ledger),
         },
         "openings": ledger.totals.openings,
         "wall_s": round(ledger.totals.wall_s, 3),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from alsys.frames import Candidate, Frame
+from alsys.frames import Candidate, FloatArray, Frame
 from alsys.potentials.base import CommitteeState
 
 
@@ -26,6 +26,9 @@ class ExplorationOrder:
         seeds: Trusted frames (system name, frame) that walkers start from and are rewound to; empty keeps the ones it
             has.
         rescore: Frames whose deviation under the current weights is wanted.
+        compare: Labelled frames that the weights were not trained on, with their ``(n_atoms, 3)`` forces.
+        trust: Edges of the trust band, force deviation, eV/Angstrom.
+        shares: Share of the walkers for each exploration method, by name; takes effect with new weights. Empty: equal.
         trajectory_base: First trajectory identity it may give out; a fresh range for every order.
     """
 
@@ -35,6 +38,9 @@ class ExplorationOrder:
     state: CommitteeState | None = None
     seeds: tuple[tuple[str, Frame], ...] = ()
     rescore: tuple[Frame, ...] = ()
+    compare: tuple[tuple[Frame, FloatArray], ...] = ()
+    trust: tuple[float, float] = (0.1, 0.6)
+    shares: Mapping[str, float] = field(default_factory=dict)
     trajectory_base: int = 0
 
 
@@ -46,6 +52,12 @@ class ExplorationReport:
         model_version: Version of the weights it ran with.
         candidates: Uncertain and random frames; the source says which.
         rescored: Deviation of each frame of `order.rescore`, by identity, eV/Angstrom.
+        compared: Force deviation and length of the force error of the atoms of each frame of `order.compare`, by
+            identity, ``(n_kept,)`` each, eV/Angstrom; large frames are thinned out.
+        trust: Edges of the trust band it ran with.
+        n_members: Members of the committee.
+        n_distinct: Members that are not copies of another one.
+        method_steps: Steps that walkers of each exploration method were asked to make.
     """
 
     model_version: int
@@ -58,6 +70,11 @@ class ExplorationReport:
     deviation_max: float = 0.0
     deviation_mean: float = 0.0
     rescored: Mapping[str, float] = field(default_factory=dict)
+    compared: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+    trust: tuple[float, ...] = ()
+    n_members: int = 0
+    n_distinct: int = 0
+    method_steps: Mapping[str, int] = field(default_factory=dict)
 
 
 class Explorer(Protocol):

@@ -1,11 +1,11 @@
 """Walkers in one batch under a committee's mean force, stopped by what the committee does not know.
 
-A walker starts from a trusted frame with Maxwell velocities, and its first candidate comes no sooner than half a
+A walker starts where its method says, with Maxwell velocities, and its first candidate comes no sooner than half a
 spacing later, since nearer frames only repeat that one. Then it yields the frame where its force deviation crosses the
 lower edge of the trust band, and at most one every `spacing_steps` while it stays above that edge. Above the upper
 edge the walk ends: the frame proposed is the last one in the band or, for a walk that jumps over the band or begins
 above it (a young model), the first one above. Where the geometry stops making sense the walk ends at once and nothing
-is proposed.
+is proposed. A walk that ended goes on from its last trusted frame with new velocities, `max_rewinds` times at most.
 
 Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
 them; no frame within a spacing of one of them on the same trajectory is proposed for training. With the strategy
@@ -16,6 +16,7 @@ is returned. A chunk is decided by the seed, the order and the number of chunks 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,15 +25,15 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
+from alsys.exploration.comparison import compare, rescore
+from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import select
-from alsys.exploration.walkers import NEVER, Walkers
+from alsys.exploration.walkers import NEVER
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
-from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.calibration import n_distinct_members
 from alsys.potentials.factory import build_committee
-
-RESCORE_BATCH = 64
-"""Frames that are scored at once."""
 
 
 class WalkerExplorer:
@@ -40,7 +41,7 @@ class WalkerExplorer:
 
     Args:
         config: The campaign.
-        systems: Start structure of each system.
+        starts: Start structures of each system; the first is the reference for its geometry.
         seed: Seed of all that is random.
         build: Makes a committee from its state.
     """
@@ -48,29 +49,24 @@ class WalkerExplorer:
     def __init__(
         self,
         config: CampaignConfig,
-        systems: Mapping[str, Frame],
+        starts: Mapping[str, Sequence[Frame]],
         seed: int,
         build: Callable[[CommitteeState], Committee] | None = None,
     ) -> None:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
-        self._systems = dict(systems)
+        self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
             lambda state: build_committee(state, threads=settings.threads, is_compiled=settings.compile)
         )
         self._seed = seed
         self._n_chunks = 0
         self._committee: Committee | None = None
-        self._seeds: dict[str, list[Frame]] = {name: [frame] for name, frame in systems.items()}
-        names, temperatures = list(systems), settings.temperatures
-        chosen = [names[i % len(names)] for i in range(settings.walkers)]
-        self._walkers = Walkers(
-            chosen,
-            [systems[name] for name in chosen],
-            [temperatures[i // len(names) % len(temperatures)] for i in range(settings.walkers)],
-            settings,
-        )
+        self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
+        self._crew = Crew(config, self._systems, seed)
+        self._walkers = self._crew.walkers({})
         self._next_trajectory = 0
+        self._n_members = self._n_distinct = 0
         self._rng = np.random.default_rng(seed)
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
@@ -85,11 +81,16 @@ class WalkerExplorer:
         self._rng = np.random.default_rng([self._seed, order.trajectory_base, self._n_chunks])
         self._next_trajectory = order.trajectory_base
         self._take_seeds(order.seeds)
-        if self._n_chunks == 0:
+        is_regrouped = order.state is not None and self._crew.is_new(order.shares)
+        if is_regrouped:
+            self._walkers = self._crew.walkers(order.shares)
+        if self._n_chunks == 0 or is_regrouped:
             for k in range(len(self._walkers)):
                 self._restart(k)
         if self._n_chunks == 0 or order.state is not None:
-            self._walkers.evaluate(self._committee)
+            forces = self._walkers.evaluate(self._committee).member_forces
+            if forces is not None:
+                self._n_members, self._n_distinct = len(forces), n_distinct_members(forces)
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
@@ -107,38 +108,48 @@ class WalkerExplorer:
             wall_s=time.perf_counter() - started,
             stops=chunk.stops,
             deviation_max=chunk.deviation_max,
-            deviation_mean=chunk.deviation_sum / max(chunk.walker_steps, 1),
-            rescored=_rescore(self._committee, order.rescore),
+            deviation_mean=chunk.deviation_sum / max(chunk.n_looks, 1),
+            rescored=rescore(self._committee, order.rescore),
+            compared=compare(self._committee, order.compare),
+            trust=order.trust,
+            n_members=self._n_members,
+            n_distinct=self._n_distinct,
+            method_steps={name: count * order.n_steps for name, count in Counter(self._walkers.steering.names).items()},
         )
 
     def _run(self, order: ExplorationOrder, committee: Committee) -> _Chunk:
         chunk, walkers = _Chunk(), self._walkers
         drawn = self._draw_random_arm(order)
-        trust, spacing = self._settings.trust, self._settings.spacing_steps
+        accurate_below, failed_above = order.trust
+        spacing = self._settings.spacing_steps
         for step in range(order.n_steps):
             stops = walkers.move(committee, self._rng)
-            deviation = walkers.deviation
             is_sane = np.ones(len(walkers), dtype=np.bool_)
             is_sane[list(stops)] = False
-            is_above = is_sane & (deviation >= trust.accurate_below)
-            is_failed = is_sane & (deviation >= trust.failed_above)
-            chunk.count(deviation[is_sane], int(is_above.sum()))
+            chunk.walker_steps += int(is_sane.sum())
             for k in drawn.get(step, ()):
                 if is_sane[k]:
                     chunk.random.append(self._candidate(k, Arm.RANDOM))
-            is_wanted = is_sane if self._is_random else is_above
-            for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
-                has_left_band = is_failed[k] and walkers.was_in_band[k] and not self._is_random
-                chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, steps_ago=1 if has_left_band else 0))
-                walkers.last_candidate[k] = walkers.step[k]
-            walkers.was_in_band = is_above & ~is_failed
-            for k in np.flatnonzero(is_failed & (walkers.step >= spacing)).tolist():
-                stops[k] = "failed"
+                    walkers.last_random[k] = walkers.step[k]
+            if walkers.is_fresh:
+                deviation = walkers.deviation
+                is_above = is_sane & (deviation >= accurate_below)
+                is_failed = is_sane & (deviation >= failed_above)
+                chunk.count(deviation[is_sane], int(is_above.sum()))
+                is_wanted = is_sane if self._is_random else is_above
+                for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
+                    has_left_band = bool(is_failed[k] and walkers.was_in_band[k] and not self._is_random)
+                    chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, is_earlier=has_left_band))
+                    walkers.last_candidate[k] = walkers.step[k]
+                walkers.was_in_band = is_above & ~is_failed
+                walkers.trust(is_sane & ~is_above & (walkers.step % spacing == 0))
+                for k in np.flatnonzero(is_failed & (walkers.step >= spacing)).tolist():
+                    stops[k] = "failed"
             for k in np.flatnonzero(walkers.step >= self._settings.max_steps).tolist():
                 stops.setdefault(k, "max-steps")
             for k, reason in stops.items():
                 chunk.stops[reason] = chunk.stops.get(reason, 0) + 1
-                self._restart(k)
+                self._recover(k, reason)
             if stops:
                 walkers.evaluate(committee, list(stops))
         return chunk
@@ -147,7 +158,10 @@ class WalkerExplorer:
         """``(n_walkers,)`` walkers that may yield a candidate now."""
         walkers, spacing = self._walkers, self._settings.spacing_steps
         since = walkers.step - walkers.last_candidate
-        return np.where(walkers.last_candidate == NEVER, walkers.step >= spacing // 2, since >= spacing)
+        due = np.where(walkers.last_candidate == NEVER, walkers.step >= spacing // 2, np.abs(since) >= spacing)
+        is_near_test = (walkers.last_random != NEVER) & (np.abs(walkers.step - walkers.last_random) < spacing)
+        is_due: NDArray[np.bool_] = due & ~is_near_test
+        return is_due
 
     def _draw_random_arm(self, order: ExplorationOrder) -> dict[int, list[int]]:
         """Walkers whose frame is taken, by step: pairs drawn uniformly, none twice."""
@@ -158,50 +172,56 @@ class WalkerExplorer:
             drawn.setdefault(pair // n_walkers, []).append(pair % n_walkers)
         return drawn
 
-    def _candidate(self, k: int, arm: Arm, steps_ago: int = 0) -> Candidate:
+    def _candidate(self, k: int, arm: Arm, is_earlier: bool = False) -> Candidate:
+        """The frame of walker `k` now, or where the committee was looked at before."""
         walkers = self._walkers
-        deviation = walkers.previous_deviation if steps_ago else walkers.deviation
         source = Source(
             system=walkers.systems[k],
             arm=arm,
-            method="langevin",
+            method=walkers.steering.names[k],
             trajectory=int(walkers.trajectory[k]),
             model_version=0 if self._committee is None else self._committee.version,
-            step=int(walkers.step[k]) - steps_ago,
-            deviation=float(deviation[k]),
+            step=int(walkers.last_step[k] if is_earlier else walkers.step[k]),
+            deviation=float((walkers.last_deviation if is_earlier else walkers.deviation)[k]),
             temperature=float(walkers.temperatures[k]),
         )
-        return Candidate(walkers.previous_frame(k) if steps_ago else walkers.frame(k), source)
+        return Candidate(walkers.last_frame(k) if is_earlier else walkers.frame(k), source)
+
+    def _recover(self, k: int, reason: str) -> None:
+        """After a stop: back to the last trusted frame, or to a new trajectory."""
+        walkers = self._walkers
+        trusted = walkers.trusted_frame(k)
+        if reason == "max-steps" or trusted is None or walkers.rewinds[k] >= self._settings.max_rewinds:
+            self._restart(k)
+            return
+        frame = walkers.steering.start(k, [trusted], self._rng)
+        if frame is trusted:
+            walkers.rewind(k, frame, self._rng)
+        else:  # the method begins elsewhere
+            walkers.place(k, frame, self._new_trajectory(), self._rng)
 
     def _restart(self, k: int) -> None:
-        """Puts a walker on a trusted frame of its system, as a new trajectory."""
-        seeds = self._seeds[self._walkers.systems[k]]
-        frame = seeds[int(self._rng.integers(len(seeds)))]
-        self._walkers.place(k, frame, self._next_trajectory, self._rng)
+        """Begins a new trajectory where the walker's method wants it."""
+        frame = self._walkers.steering.start(k, self._seeds[self._walkers.systems[k]], self._rng)
+        self._walkers.place(k, frame, self._new_trajectory(), self._rng)
+
+    def _new_trajectory(self) -> int:
         self._next_trajectory += 1
+        return self._next_trajectory - 1
 
     def _take_seeds(self, seeds: Sequence[tuple[str, Frame]]) -> None:
         """Replaces the seeds of the systems named, by those that make sense; a system without any keeps its own."""
         fresh: dict[str, list[Frame]] = {}
+        settings = self._settings
         for name, frame in seeds:
             start = self._systems.get(name)
             if (
                 start is not None
                 and np.array_equal(frame.numbers, start.numbers)
-                and is_sound(start, frame.positions, self._settings.min_distance)
+                and is_sound(start, frame, settings.min_distance, settings.reactive)
             ):
                 fresh.setdefault(name, []).append(frame)
         self._seeds.update(fresh)
-
-
-def _rescore(committee: Committee, frames: Sequence[Frame]) -> dict[str, float]:
-    """Deviation of each frame by its identity, eV/Angstrom."""
-    deviations: dict[str, float] = {}
-    for start in range(0, len(frames), RESCORE_BATCH):
-        part = frames[start : start + RESCORE_BATCH]
-        values = committee.evaluate(FrameBatch.of(part)).frame_deviation.tolist()
-        deviations.update(zip((frame.frame_id for frame in part), values, strict=True))
-    return deviations
 
 
 @dataclass(slots=True)
@@ -212,13 +232,14 @@ class _Chunk:
     random: list[Candidate] = field(default_factory=list)
     stops: dict[str, int] = field(default_factory=dict)
     walker_steps: int = 0
+    n_looks: int = 0
     n_above: int = 0
     deviation_max: float = 0.0
     deviation_sum: float = 0.0
 
     def count(self, deviations: FloatArray, n_above: int) -> None:
-        """Deviations of the walkers that made sense after a step."""
-        self.walker_steps += deviations.size
+        """Deviations of the walkers that made sense when the committee was looked at."""
+        self.n_looks += deviations.size
         self.n_above += n_above
         self.deviation_sum += float(deviations.sum())
         self.deviation_max = max(self.deviation_max, float(deviations.max(initial=0.0)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import Explorer
@@ -10,6 +10,6 @@ from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Frame
 
 
-def build_explorer(config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> Explorer:
+def build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:
     """Walkers on all systems."""
-    return WalkerExplorer(config, systems, seed)
+    return WalkerExplorer(config, starts, seed)

@@ -13,7 +13,8 @@ import numpy as np
 from ase.data import covalent_radii
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from alsys.frames import FloatArray, Frame, IntArray
 
@@ -21,10 +22,13 @@ BONDED = 1.3
 """Share of the covalent sum up to which two atoms count as bonded."""
 BROKEN = 2.0
 """Share of the covalent sum beyond which a bond of the start structure counts as broken."""
+FUSED_BELOW = 1.1
+"""Share of the covalent sum below which two atoms that were not bonded count as fused."""
 FLOWN = 5.0
 """Angstrom by which two separate molecules of one system may move apart."""
 TOO_CLOSE = "too-close"
 APART = "broken"
+FUSED = "fused"
 
 
 def pair_ratios(numbers: NDArray[np.int32], positions: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
@@ -75,6 +79,41 @@ def nearest_pair(frame: Frame, cutoff: float = 1.0) -> tuple[int, int, float]:
     return int(i[k]), int(j[k]), float(ratio[k])
 
 
+def molecules_of(frame: Frame) -> IntArray:
+    """``(n_atoms,)`` molecule of each atom, from 0: what bonds hold together, across periodic boundaries too."""
+    if frame.pbc.any():
+        radii = covalent_radii[frame.numbers]
+        i, j, distance = neighbour_list(
+            "ijd", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * BONDED * radii.max())
+        )
+        is_bond = distance < BONDED * (radii[i] + radii[j])
+    else:
+        i, j, ratio = pair_ratios(frame.numbers, frame.positions)
+        is_bond = ratio < BONDED
+    bonds = coo_array((np.ones(int(is_bond.sum())), (i[is_bond], j[is_bond])), shape=(frame.n_atoms, frame.n_atoms))
+    return np.asarray(connected_components(bonds, directed=False)[1], dtype=np.int64)
+
+
+def closest_molecules(frame: Frame, molecules: IntArray, cutoff: float) -> float:
+    """Smallest distance between atoms of different molecules, or of a molecule and its own image, Angstrom.
+
+    Args:
+        frame: No molecule of it may be split by the boundary.
+        molecules: ``(n_atoms,)`` molecule of each atom.
+        cutoff: Angstrom up to which a periodic frame is searched; infinity where nothing is closer.
+    """
+    if frame.pbc.any():
+        i, j, distance, shift = neighbour_list(
+            "ijdS", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=cutoff
+        )
+        is_other = (molecules[i] != molecules[j]) | shift.any(axis=1)
+    else:
+        i, j = np.triu_indices(frame.n_atoms, k=1)
+        distance = np.linalg.norm(frame.positions[i] - frame.positions[j], axis=1)
+        is_other = molecules[i] != molecules[j]
+    return float(distance[is_other].min(initial=np.inf))
+
+
 def closest_contact(numbers: NDArray[np.int32], positions: FloatArray) -> float:
     """Smallest ratio of a distance to its covalent sum in a molecule; infinite for a single atom."""
     return nearest_pair(Frame.molecule(numbers, positions))[2]
@@ -84,18 +123,21 @@ class GeometryCheck:
     """Whether walkers still have the geometry of their start structures, all of them at once.
 
     A molecule must keep every bond of its start structure within `BROKEN` covalent sums. Where the start structure
-    holds several molecules, the shortest links between them may grow by `FLOWN` Angstrom.
+    holds several molecules, they must hang together: by links as long as the longest one of the start structure that
+    was needed for that, and `FLOWN` Angstrom more. Which molecules are next to each other may change. Atoms that were
+    not bonded must not come closer than `FUSED_BELOW` covalent sums.
 
     Args:
         starts: Start structure of each walker.
         min_distance: Closest contact allowed, as a share of the covalent sum.
+        is_reactive: Bonds may break and form; only parts that fly away are stopped.
     """
 
-    def __init__(self, starts: Sequence[Frame], min_distance: float) -> None:
+    def __init__(self, starts: Sequence[Frame], min_distance: float, is_reactive: bool = False) -> None:
         self._starts = list(starts)
-        self._min_distance = min_distance
+        self._min_distance, self._is_reactive = min_distance, is_reactive
         self._offsets = np.concatenate([[0], np.cumsum([frame.n_atoms for frame in starts])])
-        firsts, seconds, sums, limits, walkers, counts = [], [], [], [], [], []
+        firsts, seconds, sums, limits, fused, walkers, counts = [], [], [], [], [], [], []
         for k, frame in enumerate(starts):
             if frame.n_atoms < 2 or frame.pbc.any():
                 continue
@@ -103,7 +145,9 @@ class GeometryCheck:
             firsts.append(i + self._offsets[k])
             seconds.append(j + self._offsets[k])
             sums.append(total)
-            limits.append(_limits(frame))
+            limit, ratio = _limits(frame), pair_ratios(frame.numbers, frame.positions)[2]
+            limits.append(np.where(ratio < BONDED, limit + FLOWN / total, limit) if is_reactive else limit)
+            fused.append(np.where(ratio < BONDED, 0.0, FUSED_BELOW))
             walkers.append(k)
             counts.append(i.size)
         self._periodic = [k for k, frame in enumerate(starts) if frame.pbc.any()]
@@ -111,13 +155,15 @@ class GeometryCheck:
         if walkers:
             self._first, self._second = np.concatenate(firsts), np.concatenate(seconds)
             self._sums, self._limits = np.concatenate(sums), np.concatenate(limits)
+            self._fused = None if is_reactive else np.concatenate(fused)
             self._pair_starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
 
-    def problems(self, positions: FloatArray) -> dict[int, str]:
-        """Walkers that make no sense any more, and why: ``too-close`` or ``broken``.
+    def problems(self, positions: FloatArray, cell: FloatArray | None = None) -> dict[int, str]:
+        """Walkers that make no sense any more, and why: ``too-close``, ``broken`` or ``fused``.
 
         Args:
             positions: ``(n_total, 3)`` finite positions of all walkers, Angstrom.
+            cell: ``(n_walkers, 3, 3)`` cells of the moment, Angstrom; None for those of the start structures.
         """
         problems: dict[int, str] = {}
         if self._walkers.size:
@@ -125,18 +171,43 @@ class GeometryCheck:
             ratio = np.sqrt(np.einsum("px,px->p", vector, vector)) / self._sums
             apart = np.logical_or.reduceat(ratio > self._limits, self._pair_starts)
             close = np.minimum.reduceat(ratio, self._pair_starts) < self._min_distance
-            problems.update((int(k), APART) for k in self._walkers[apart])
+            if self._fused is not None:
+                fused = np.logical_or.reduceat(ratio < self._fused, self._pair_starts)
+                problems.update((int(k), FUSED) for k in self._walkers[fused])
+            problems.update(
+                (int(k), APART)
+                for k in self._walkers[apart]
+                if self._is_reactive or not self._hangs_together(int(k), positions)
+            )
             problems.update((int(k), TOO_CLOSE) for k in self._walkers[close])
         for k in self._periodic:
-            frame = self._starts[k].with_positions(positions[self._offsets[k] : self._offsets[k + 1]])
+            start, part = self._starts[k], positions[self._offsets[k] : self._offsets[k + 1]]
+            frame = Frame(start.numbers, part, start.cell if cell is None else cell[k], start.pbc)
             if nearest_pair(frame, self._min_distance)[2] < self._min_distance:
                 problems[k] = TOO_CLOSE
         return problems
 
+    def _hangs_together(self, k: int, positions: FloatArray) -> bool:
+        """Whether a walker that has lost a link of its start structure has all its bonds and no molecule lost."""
+        start = self._starts[k]
+        molecules, is_bonded, reach = _links(start)
+        if molecules.max() == 0:
+            return False
+        i, j, ratio = pair_ratios(start.numbers, positions[self._offsets[k] : self._offsets[k + 1]])
+        if (ratio[is_bonded] > BROKEN).any():
+            return False
+        is_link = ratio * _pairs(start.numbers.tobytes())[2] <= reach
+        shape = (int(molecules.max()) + 1,) * 2
+        links = coo_array((np.ones(int(is_link.sum())), (molecules[i[is_link]], molecules[j[is_link]])), shape=shape)
+        return bool(connected_components(links, directed=False)[0] == 1)
 
-def is_sound(start: Frame, positions: FloatArray, min_distance: float) -> bool:
-    """Whether one geometry of a system still makes sense; see `GeometryCheck`."""
-    return not GeometryCheck([start], min_distance).problems(positions)
+
+def is_sound(start: Frame, frame: Frame | FloatArray, min_distance: float, is_reactive: bool = False) -> bool:
+    """Whether a frame of a system, or its ``(n_atoms, 3)`` positions, still makes sense; see `GeometryCheck`."""
+    check = GeometryCheck([start], min_distance, is_reactive)
+    if isinstance(frame, Frame):
+        return not check.problems(frame.positions, frame.cell[None])
+    return not check.problems(frame)
 
 
 def _limits(start: Frame) -> FloatArray:
@@ -150,3 +221,11 @@ def _limits(start: Frame) -> FloatArray:
     is_link = (tree[i, j] > 0) & (ratio >= BONDED)
     limits[is_link] = np.maximum(BROKEN, (ratio + FLOWN / sums)[is_link])
     return limits
+
+
+@lru_cache(maxsize=256)
+def _links(start: Frame) -> tuple[IntArray, NDArray[np.bool_], float]:
+    """Molecule of each atom, ``(n_pairs,)`` pairs that are bonded, and how far two molecules may be apart, Angstrom."""
+    is_bonded = pair_ratios(start.numbers, start.positions)[2] < BONDED
+    limits = _limits(start) * _pairs(start.numbers.tobytes())[2]
+    return molecules_of(start), is_bonded, float(limits[~is_bonded & np.isfinite(limits)].max(initial=0.0))

@@ -2,16 +2,17 @@
 
 Normal modes (default; as in ANI-1, J. S. Smith et al., Chem. Sci. 8, 3192 (2017)): the structure is relaxed with
 GFN2-xTB, its Hessian taken by central differences, and each vibrational mode displaced by a normal deviate of the
-classical variance ``kT / k_mode`` in mass-weighted coordinates, which is the harmonic Boltzmann distribution. xTB-MD:
-Langevin dynamics with GFN2-xTB. Rattle: Gaussian displacements. Where the potential cannot treat a structure, rattle
-stands in, with a warning. The first frame of each system is its (relaxed) structure; no frame has close contacts or
-broken bonds.
+classical variance ``kT / k_mode`` in mass-weighted coordinates, which is the harmonic Boltzmann distribution. Liquids
+and clusters have no one minimum, so `check_initial` refuses normal modes for them. xTB-MD: Langevin dynamics with
+GFN2-xTB (periodic systems: GFN1-xTB). Rattle: Gaussian displacements. Where the potential cannot treat a structure,
+rattle stands in, with a warning. The first frame of each start structure is that structure (relaxed); no frame has
+close contacts or broken bonds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_masses
@@ -19,8 +20,9 @@ from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
 from alsys.errors import InputError
-from alsys.exploration.geometry import GeometryCheck, is_sound, nearest_pair
+from alsys.exploration.geometry import GeometryCheck, is_sound, molecules_of, nearest_pair
 from alsys.exploration.integrators import Langevin
+from alsys.exploration.shares import shares_of, spread
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.units import BOHR, BOLTZMANN, HARTREE, HARTREE_PER_BOHR
 
@@ -33,6 +35,10 @@ MIN_CONTACT = 0.6
 """Closest contact of a first frame, as a share of the covalent sum."""
 MAX_TRIES = 20
 """Refused samples in a row before they are drawn closer to the structure."""
+MAX_ITERATIONS = 500
+"""Of a relaxation."""
+SETTLING = 30
+"""Iterations that take a packed box or cluster out of its worst contacts; it has no minimum worth looking for."""
 STEP = 0.01
 """Finite difference of the Hessian, Angstrom."""
 SOFTEST = 0.05
@@ -43,15 +49,17 @@ MD_TIMESTEP = 0.5
 
 def initial_frames(
     config: CampaignConfig,
-    systems: Mapping[str, Frame],
+    starts: Mapping[str, Sequence[Frame]],
     seed: int,
     potential_of: Callable[[Frame], EnergyForces] | None = None,
 ) -> list[Candidate]:
-    """First frames of all systems, shared evenly; a share of them, drawn at random, belongs to the random arm.
+    """First frames of all systems, by their shares; a share of them, drawn at random, belongs to the random arm.
+
+    The frames of a system are shared out evenly over its start structures.
 
     Args:
         config: The campaign.
-        systems: Start structure of each system.
+        starts: Start structures of each system.
         seed: Seed of all that is random.
         potential_of: Makes the potential that structures are relaxed and sampled with; None for GFN2-xTB, or for
             rattling where labels are analytic, since xTB's minima are not those of a made-up potential.
@@ -60,12 +68,15 @@ def initial_frames(
         potential_of = _no_potential if config.labeling.kind == "analytic" else xtb_potential
     rng = np.random.default_rng([seed, 1])
     settings = config.initial
-    counts = [settings.frames // len(systems) + (i < settings.frames % len(systems)) for i in range(len(systems))]
     candidates: list[Candidate] = []
-    for (name, start), count in zip(systems.items(), counts, strict=True):
-        method, frames = _sample(settings, name, start, count, rng, potential_of)
-        is_random = rng.random(len(frames)) < config.selection.random_share
-        for k, frame in enumerate(frames):
+    for name, count in zip(starts, spread(shares_of(config, starts), settings.frames), strict=True):
+        samples = [
+            (method, frame)
+            for start, n in zip(starts[name], spread([1.0] * len(starts[name]), count), strict=True)
+            for method, frame in _sample(settings, name, start, n, rng, potential_of)
+        ]
+        is_random = rng.random(len(samples)) < config.selection.random_share
+        for k, (method, frame) in enumerate(samples):
             source = Source(
                 system=name,
                 arm=Arm.RANDOM if is_random[k] and k > 0 else Arm.INITIAL,
@@ -77,6 +88,42 @@ def initial_frames(
     return candidates
 
 
+def is_simple(frame: Frame) -> bool:
+    """Whether a frame has one minimum that it stays near: a molecule, a complex of two, or a crystal in one piece."""
+    n_molecules = int(molecules_of(frame).max()) + 1
+    return n_molecules == 1 or (n_molecules == 2 and not frame.pbc.any())
+
+
+def check_initial(settings: InitialConfig, systems: Mapping[str, Frame]) -> None:
+    """Refuses normal modes for boxes and clusters of molecules.
+
+    Raises:
+        InputError: Names the method and what to use instead.
+    """
+    for name, frame in systems.items():
+        if settings.method == "normal-modes" and not is_simple(frame):
+            raise InputError(
+                f"does not suit {name}, which holds {int(molecules_of(frame).max()) + 1} molecules",
+                field="initial.method",
+                value=settings.method,
+                remedy="use `xtb-md`, or `rattle` where xTB is too slow",
+            )
+
+
+def evaluations(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> dict[str, int]:
+    """About how often xTB is evaluated for the first frames of each system; 0 where they are rattled."""
+    settings, counts = config.initial, spread(shares_of(config, starts), config.initial.frames)
+    result: dict[str, int] = {}
+    for (name, frames), count in zip(starts.items(), counts, strict=True):
+        result[name] = 0
+        if settings.method == "rattle" or config.labeling.kind == "analytic" or frames[0].n_atoms == 1:
+            continue
+        for frame, n in zip(frames, spread([1.0] * len(frames), count), strict=True):
+            sampling = MD_SPACING * (n - 1) if settings.method == "xtb-md" else 6 * frame.n_atoms
+            result[name] += SETTLING + sampling if n else 0
+    return result
+
+
 def _sample(
     settings: InitialConfig,
     name: str,
@@ -84,18 +131,22 @@ def _sample(
     count: int,
     rng: np.random.Generator,
     potential_of: Callable[[Frame], EnergyForces],
-) -> tuple[str, list[Frame]]:
+) -> list[tuple[str, Frame]]:
+    """Frames from one start structure, the structure itself first, and how each was sampled."""
+    if count == 0:
+        return []
     if settings.method != "rattle" and start.n_atoms > 1:
         try:
             potential = potential_of(start)
-            relaxed = relax(start, potential)
+            relaxed = relax(start, potential, max_iterations=MAX_ITERATIONS if is_simple(start) else SETTLING)
             if not is_sound(start, relaxed.positions, MIN_CONTACT):
                 raise RuntimeError("relaxation breaks the structure")
             sample = sample_md if settings.method == "xtb-md" else sample_modes
-            return settings.method, [relaxed, *sample(relaxed, potential, settings.temperature, count - 1, rng)]
+            frames = [relaxed, *sample(relaxed, potential, settings.temperature, count - 1, rng)]
+            return [(settings.method, frame) for frame in frames]
         except Exception as error:  # tblite raises many kinds for what it cannot treat
             logger.warning("%s: no %s (%s); rattling instead", name, settings.method, error)
-    return "rattle", [start, *rattle(start, settings.stdev, count - 1, rng)]
+    return [("rattle", frame) for frame in [start, *rattle(start, settings.stdev, count - 1, rng)]]
 
 
 def _no_potential(frame: Frame) -> EnergyForces:
@@ -144,7 +195,9 @@ def _sound_samples(frame: Frame, draw: Callable[[float], FloatArray], count: int
 
 
 def xtb_potential(frame: Frame) -> EnergyForces:
-    """GFN2-xTB for a frame's atoms, charge and spin.
+    """GFN2-xTB for a frame's atoms, charge and spin; GFN1-xTB where it is periodic.
+
+    tblite takes about ten times as long for GFN2-xTB in a periodic box, for its multipoles.
 
     Raises:
         ValueError: A frame that is periodic in one or two directions.
@@ -156,7 +209,7 @@ def xtb_potential(frame: Frame) -> EnergyForces:
 
     lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
     calculator = Calculator(
-        "GFN2-xTB",
+        "GFN1-xTB" if frame.pbc.all() else "GFN2-xTB",
         np.asarray(frame.numbers),
         frame.positions / BOHR,
         float(frame.charge),
@@ -174,7 +227,7 @@ def xtb_potential(frame: Frame) -> EnergyForces:
     return evaluate
 
 
-def relax(frame: Frame, potential: EnergyForces, f_max: float = 0.01) -> Frame:
+def relax(frame: Frame, potential: EnergyForces, f_max: float = 0.01, max_iterations: int = MAX_ITERATIONS) -> Frame:
     """The nearest minimum (L-BFGS), where no force component exceeds `f_max` eV/Angstrom or as near as it gets."""
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
@@ -182,7 +235,11 @@ def relax(frame: Frame, potential: EnergyForces, f_max: float = 0.01) -> Frame:
         return energy, -forces.ravel()
 
     result = minimize(
-        objective, frame.positions.ravel(), jac=True, method="L-BFGS-B", options={"gtol": f_max, "maxiter": 500}
+        objective,
+        frame.positions.ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"gtol": f_max, "maxiter": max_iterations},
     )
     return frame.with_positions(np.asarray(result.x).reshape(-1, 3))
 
@@ -212,8 +269,23 @@ def sample_modes(
         count: Frames wanted.
         rng: Source of normal deviates.
     """
+    return displace_along_modes(frame, hessian(frame, potential), temperature, count, rng)
+
+
+def displace_along_modes(
+    frame: Frame, second_derivatives: FloatArray, temperature: float, count: int, rng: np.random.Generator
+) -> list[Frame]:
+    """Thermal displacements along normal modes whose Hessian is known.
+
+    Args:
+        frame: A minimum.
+        second_derivatives: ``(3 n_atoms, 3 n_atoms)`` Hessian there, eV/Angstrom^2.
+        temperature: K.
+        count: Frames wanted.
+        rng: Source of normal deviates.
+    """
     masses = np.repeat(atomic_masses[frame.numbers], 3)
-    values, vectors = np.linalg.eigh(hessian(frame, potential) / np.sqrt(masses[:, None] * masses[None]))
+    values, vectors = np.linalg.eigh(second_derivatives / np.sqrt(masses[:, None] * masses[None]))
     is_vibration = values > SOFTEST
     spread = np.sqrt(BOLTZMANN * temperature / values[is_vibration])
 

@@ -1,8 +1,9 @@
-"""Batched dynamics on a flat array of atoms: BAOAB Langevin and, at zero friction, velocity Verlet.
+"""Batched dynamics on a flat array of atoms: velocity Verlet (NVE) and BAOAB Langevin (NVT).
 
 B. Leimkuhler, C. Matthews, Appl. Math. Res. Express 2013, 34 (2013): half kick (B), half drift (A), thermostat (O),
 half drift (A), new forces, half kick (B). A step is split at the force evaluation, which belongs to the caller:
-``first_half`` gives the positions at which forces are wanted, ``second_half`` takes them.
+``first_half`` gives the positions at which forces are wanted, ``second_half`` takes them. Nose-Hoover chains are in
+`alsys.exploration.nose_hoover`; a barostat (`alsys.exploration.barostat`) acts between ``first_half`` and the forces.
 
 =============  ==========================================  =================
 symbol         meaning                                     unit
@@ -17,23 +18,206 @@ symbol         meaning                                     unit
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from collections.abc import Mapping
+from typing import Protocol
 
-from alsys.frames import FloatArray
+import numpy as np
+from numpy.typing import ArrayLike
+
+from alsys.errors import InputError
+from alsys.frames import FloatArray, IntArray
 from alsys.units import ACCELERATION, BOLTZMANN
 
+IntegratorState = Mapping[str, FloatArray]
+"""All that an integrator remembers from one step to the next, by name; positions and velocities are the caller's."""
 
-class Langevin:
+
+class Integrator(Protocol):
+    """Moves all walkers of a batch by one step, in two halves with new forces between them.
+
+    Attributes:
+        masses: ``(n_total,)``, amu.
+        n_atoms: ``(n_walkers,)``.
+        n_degrees: ``(n_walkers,)`` degrees of freedom.
+        temperatures: ``(n_walkers,)`` targets, K.
+    """
+
+    masses: FloatArray
+    n_atoms: IntArray
+    n_degrees: IntArray
+    temperatures: FloatArray
+
+    def maxwell(self, rng: np.random.Generator) -> FloatArray:
+        """``(n_total, 3)`` velocities of the canonical distribution, Angstrom/fs."""
+        ...
+
+    def maxwell_of(self, k: int, rng: np.random.Generator) -> FloatArray:
+        """``(n_atoms, 3)`` velocities of walker `k` of the canonical distribution, Angstrom/fs."""
+        ...
+
+    def kinetic_energy(self, velocities: FloatArray) -> FloatArray:
+        """``(n_walkers,)``, eV."""
+        ...
+
+    def first_half(
+        self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """New positions, where the caller evaluates forces, and velocities on the way; arguments stay as they are."""
+        ...
+
+    def second_half(self, velocities: FloatArray, forces: FloatArray) -> FloatArray:
+        """Velocities at the end of the step; called once after each `first_half`."""
+        ...
+
+    def set_temperatures(self, temperatures: ArrayLike) -> None:
+        """New targets ``(n_walkers,)``, K, from the next half step on. Velocities are left alone."""
+        ...
+
+    def reset(self, k: int, rng: np.random.Generator) -> None:
+        """Forgets what was remembered of walker `k`, which begins anew."""
+        ...
+
+    def state_of(self) -> dict[str, FloatArray]:
+        """A copy of all that is remembered; after `restore`, steps go on bit for bit."""
+        ...
+
+    def restore(self, state: IntegratorState) -> None:
+        """Takes a state of an integrator of the same kind and batch."""
+        ...
+
+
+class VelocityVerlet:
+    """Velocity Verlet at constant energy, and the base of the thermostats.
+
+    W. C. Swope et al., J. Chem. Phys. 76, 637 (1982). Centres of mass are held at rest: what a net force
+    on a walker would add is taken away once a step.
+
+    Args:
+        masses: ``(n_total,)``, amu.
+        temperatures: ``(n_walkers,)``, K, or ``(n_total,)`` and equal within each walker; here of `maxwell` only.
+        timestep: fs.
+        n_atoms: ``(n_walkers,)`` atoms of each walker, to keep its centre of mass at rest (lone atoms move); None
+            makes each atom a walker by itself, so that nothing is held.
+
+    Attributes:
+        temperatures: ``(n_walkers,)`` targets, K.
+        thermal: ``(n_total, 1)`` standard deviation of a velocity component, Angstrom/fs.
+        masses: ``(n_total,)``, amu.
+        n_atoms, n_degrees: ``(n_walkers,)`` atoms and degrees of freedom of each walker.
+
+    Raises:
+        InputError: A shape that does not fit, a negative temperature or a time step that is not positive.
+    """
+
+    def __init__(
+        self, masses: ArrayLike, temperatures: ArrayLike, timestep: float, n_atoms: ArrayLike | None = None
+    ) -> None:
+        mass = np.asarray(masses, dtype=np.float64)[:, None]
+        counts = np.ones(len(mass), dtype=np.int64) if n_atoms is None else np.array(n_atoms, dtype=np.int64)
+        if counts.sum() != len(mass) or counts.min(initial=1) < 1:
+            raise InputError("walkers and masses do not fit", field="n_atoms", value=counts.tolist())
+        if timestep <= 0:
+            raise InputError("a time step is positive", field="timestep", value=timestep)
+        self.masses: FloatArray = mass[:, 0]
+        self.n_atoms: IntArray = counts
+        self.n_degrees = degrees_of_freedom(counts)
+        self._mass = mass
+        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+        self._walker_of_atom = np.repeat(np.arange(counts.size), counts)
+        self._total_mass: FloatArray = np.add.reduceat(mass, self._starts)
+        self._lone = counts == 1
+        self._some_lone, self._all_lone = bool(self._lone.any()), bool(self._lone.all())
+        self._timestep = float(timestep)
+        self._half_kick = 0.5 * timestep * ACCELERATION / mass
+        self._twice = mass[:, 0] / ACCELERATION
+        self.set_temperatures(temperatures)
+
+    def maxwell(self, rng: np.random.Generator) -> FloatArray:
+        """``(n_total, 3)`` velocities of the canonical distribution, Angstrom/fs."""
+        return self._at_rest(self.thermal * rng.normal(size=(len(self.thermal), 3)))
+
+    def maxwell_of(self, k: int, rng: np.random.Generator) -> FloatArray:
+        """``(n_atoms, 3)`` velocities of walker `k` of the canonical distribution, Angstrom/fs."""
+        start, count = int(self._starts[k]), int(self.n_atoms[k])
+        thermal, masses = self.thermal[start : start + count], self._mass[start : start + count]
+        velocities: FloatArray = thermal * rng.normal(size=(count, 3))
+        if count > 1:
+            velocities -= (masses * velocities).sum(axis=0) / masses.sum()
+        return velocities
+
+    def kinetic_energy(self, velocities: FloatArray) -> FloatArray:
+        """``(n_walkers,)``, eV."""
+        return 0.5 * self._twice_kinetic(velocities)
+
+    def first_half(
+        self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """B, A, A: new positions, and velocities that lack the last half kick."""
+        velocities = self._at_rest(velocities + self._half_kick * forces)
+        return positions + self._timestep * velocities, velocities
+
+    def second_half(self, velocities: FloatArray, forces: FloatArray) -> FloatArray:
+        """B: velocities after the last half kick."""
+        return velocities + self._half_kick * forces
+
+    def set_temperatures(self, temperatures: ArrayLike) -> None:
+        """New targets ``(n_walkers,)``, K; velocities are left alone.
+
+        Raises:
+            InputError: A shape that does not fit, or a temperature that is negative or not finite.
+        """
+        values = np.array(temperatures, dtype=np.float64)
+        if values.shape == (len(self._mass),) and len(self._mass) != self.n_atoms.size:
+            per_walker = values[self._starts]
+            if (per_walker[self._walker_of_atom] != values).any():
+                raise InputError("atoms of one walker have one temperature", field="temperatures")
+            values = per_walker
+        if values.shape != self.n_atoms.shape:
+            raise InputError("one temperature for each walker is wanted", field="temperatures", value=values.shape)
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise InputError("a temperature is negative or not finite", field="temperatures", value=values.tolist())
+        self.temperatures: FloatArray = values
+        per_atom = values[self._walker_of_atom][:, None]
+        self.thermal: FloatArray = np.sqrt(BOLTZMANN * per_atom / self._mass * ACCELERATION)
+
+    def reset(self, k: int, rng: np.random.Generator) -> None:
+        """Nothing is remembered of a walker; no random number is drawn."""
+
+    def state_of(self) -> dict[str, FloatArray]:
+        """The targets."""
+        return {"temperatures": self.temperatures.copy()}
+
+    def restore(self, state: IntegratorState) -> None:
+        """Takes the targets."""
+        self.set_temperatures(state["temperatures"])
+
+    def _twice_kinetic(self, velocities: FloatArray) -> FloatArray:
+        total: FloatArray = np.add.reduceat(self._twice * np.einsum("ax,ax->a", velocities, velocities), self._starts)
+        return total
+
+    def _at_rest(self, velocities: FloatArray) -> FloatArray:
+        """Takes the velocity of each walker's centre of mass away; lone atoms move."""
+        if self._all_lone:
+            return velocities
+        drift = np.add.reduceat(self._mass * velocities, self._starts) / self._total_mass
+        if self._some_lone:
+            drift[self._lone] = 0.0
+        return velocities - drift[self._walker_of_atom]
+
+
+class Langevin(VelocityVerlet):
     """BAOAB for atoms of any number of walkers, each with its own temperature.
 
     Args:
         masses: ``(n_total,)``, amu.
-        temperatures: ``(n_total,)`` of each atom's thermostat, K.
+        temperatures: ``(n_walkers,)`` of each walker's thermostat, K, or ``(n_total,)`` and equal within each walker.
         timestep: fs.
         friction: 1/fs; 0 conserves energy.
         n_atoms: ``(n_walkers,)`` atoms of each walker, to keep its centre of mass at rest (lone atoms move); None
             lets it diffuse. The thermostat acts on the other ``3 n - 3`` degrees of freedom, which stay canonical.
+
+    Raises:
+        InputError: As `VelocityVerlet`, and for a negative friction.
     """
 
     def __init__(
@@ -44,19 +228,11 @@ class Langevin:
         friction: float,
         n_atoms: ArrayLike | None = None,
     ) -> None:
-        mass = np.asarray(masses, dtype=np.float64)[:, None]
-        temperature = np.asarray(temperatures, dtype=np.float64)[:, None]
-        self.thermal = np.sqrt(BOLTZMANN * temperature / mass * ACCELERATION)
-        self._mass = mass
-        self._half_kick = 0.5 * timestep * ACCELERATION / mass
+        if friction < 0:
+            raise InputError("friction is not negative", field="friction", value=friction)
         self._half_step = 0.5 * timestep
         self._decay = float(np.exp(-friction * timestep))
-        self._noise = self.thermal * np.sqrt(1.0 - self._decay**2)
-        self._n_atoms = None if n_atoms is None else np.asarray(n_atoms, dtype=np.int64)
-
-    def maxwell(self, rng: np.random.Generator) -> FloatArray:
-        """``(n_total, 3)`` velocities of the canonical distribution, Angstrom/fs."""
-        return self._at_rest(self.thermal * rng.normal(size=(len(self.thermal), 3)))
+        super().__init__(masses, temperatures, timestep, n_atoms)
 
     def first_half(
         self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
@@ -68,21 +244,17 @@ class Langevin:
             velocities = self._at_rest(self._decay * velocities + self._noise * rng.normal(size=velocities.shape))
         return positions + self._half_step * velocities, velocities
 
-    def second_half(self, velocities: FloatArray, forces: FloatArray) -> FloatArray:
-        """B: velocities after the last half kick."""
-        return velocities + self._half_kick * forces
+    def set_temperatures(self, temperatures: ArrayLike) -> None:
+        """New targets ``(n_walkers,)``, K; velocities are left alone.
 
-    def _at_rest(self, velocities: FloatArray) -> FloatArray:
-        """Takes the velocity of each walker's centre of mass away, where that is wanted."""
-        if self._n_atoms is None:
-            return velocities
-        starts = np.concatenate([[0], np.cumsum(self._n_atoms)[:-1]])
-        drift = np.add.reduceat(self._mass * velocities, starts) / np.add.reduceat(self._mass, starts)
-        drift[self._n_atoms == 1] = 0.0
-        return velocities - np.repeat(drift, self._n_atoms, axis=0)
+        Raises:
+            InputError: A shape that does not fit, or a temperature that is negative or not finite.
+        """
+        super().set_temperatures(temperatures)
+        self._noise: FloatArray = self.thermal * np.sqrt(1.0 - self._decay**2)
 
 
-def degrees_of_freedom(n_atoms: ArrayLike) -> NDArray[np.int64]:
+def degrees_of_freedom(n_atoms: ArrayLike) -> IntArray:
     """``(n_walkers,)`` degrees of freedom where centres of mass are at rest: ``3 n - 3``, and 3 for a lone atom."""
     return 3 * np.maximum(np.asarray(n_atoms, dtype=np.int64) - 1, 1)
 

@@ -1,7 +1,9 @@
 """The state of a batch of walkers, flat along the atom axis, and the checks that stop one before it makes nonsense.
 
 Walkers never see each other; they share arrays because a committee is cheapest on one batch. Centres of mass are at
-rest, so positions stay where they were. Which frames are proposed is decided in `alsys.exploration.explorer`.
+rest, so positions stay where they were. Forces that methods add move walkers, but are never judged. Where members of
+the committee are looked at every k-th step only, the first member alone drives all steps, and ``is_fresh`` says
+whether deviations belong to this step. Which frames are proposed is decided in `alsys.exploration.explorer`.
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from alsys.config.schema import ExplorationConfig
+from alsys.exploration.barostat import StochasticCellRescaling
+from alsys.exploration.ensembles import build_integrator
 from alsys.exploration.geometry import GeometryCheck
-from alsys.exploration.integrators import Langevin, degrees_of_freedom, kinetic_temperature
+from alsys.exploration.ramps import Ramp
+from alsys.exploration.steering import Steering
 from alsys.frames import FloatArray, Frame
-from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch
+from alsys.units import BAR, BOLTZMANN
 
 MAX_FORCE = 50.0
 """Mean force beyond which a walker is stopped, eV/Angstrom; labelled frames rarely exceed 15."""
 NEVER = -1
-"""In `last_candidate`: none on this trajectory yet."""
+"""In `last_candidate` and others: not yet on this trajectory."""
 
 
 class Walkers:
@@ -30,126 +36,235 @@ class Walkers:
     Args:
         systems: Name of each walker's system.
         starts: Start structure of each walker, which says what is bonded.
-        temperatures: Thermostat of each walker, K.
-        settings: Time step, friction and limits.
+        steering: Methods of the walkers, in the same order.
+        settings: Time step, ensemble and limits.
 
     Attributes:
         n_atoms: ``(n_walkers,)``.
         positions: ``(n_total, 3)``, Angstrom.
         velocities: ``(n_total, 3)``, Angstrom/fs.
-        forces: ``(n_total, 3)`` mean forces of the committee, eV/Angstrom.
-        deviation: ``(n_walkers,)`` largest force deviation of an atom, eV/Angstrom.
-        previous_positions, previous_deviation: The same one step earlier.
-        was_in_band: ``(n_walkers,)`` whether the step before lay in the trust band, on the same trajectory.
+        forces: ``(n_total, 3)`` of the committee, or of its first member, eV/Angstrom.
+        cell: ``(n_walkers, 3, 3)``, Angstrom.
+        temperatures: ``(n_walkers,)`` thermostats in force, K.
+        deviation: ``(n_walkers,)`` largest force deviation of an atom when last looked at, eV/Angstrom.
+        is_fresh: Whether that was at this step.
+        last_deviation: The deviation of the look before.
+        was_in_band: ``(n_walkers,)`` whether the look before lay in the trust band, on the same trajectory.
         trajectory: ``(n_walkers,)`` identity of the trajectory since the last restart.
         step: ``(n_walkers,)`` steps on it.
-        last_candidate: ``(n_walkers,)`` step of the last candidate on it, or `NEVER`.
+        last_candidate, last_random: ``(n_walkers,)`` step of the last frame proposed, and taken for the random arm, on
+            it, or `NEVER`.
+        rewinds: ``(n_walkers,)`` how often it was rewound.
     """
 
     def __init__(
-        self,
-        systems: Sequence[str],
-        starts: Sequence[Frame],
-        temperatures: Sequence[float],
-        settings: ExplorationConfig,
+        self, systems: Sequence[str], starts: Sequence[Frame], steering: Steering, settings: ExplorationConfig
     ) -> None:
-        self.systems, self.starts = list(systems), list(starts)
-        self.temperatures = np.asarray(temperatures, dtype=np.float64)
+        self.systems, self.starts, self.steering = list(systems), list(starts), steering
         n_walkers = len(self.starts)
         self.n_atoms = np.array([frame.n_atoms for frame in starts], dtype=np.int64)
         self.positions: FloatArray = np.concatenate([frame.positions for frame in starts])
         self.velocities: FloatArray = np.zeros_like(self.positions)
         self.forces: FloatArray = np.zeros_like(self.positions)
+        self.cell: FloatArray = np.stack([frame.cell for frame in starts])
         self.deviation: FloatArray = np.zeros(n_walkers)
-        self.previous_positions, self.previous_deviation = self.positions, self.deviation
+        self.is_fresh = True
+        self.last_deviation = self.deviation
         self.was_in_band = np.zeros(n_walkers, dtype=np.bool_)
         self.trajectory = np.zeros(n_walkers, dtype=np.int64)
         self.step = np.zeros(n_walkers, dtype=np.int64)
         self.last_candidate = np.full(n_walkers, NEVER, dtype=np.int64)
+        self.last_random = np.full(n_walkers, NEVER, dtype=np.int64)
+        self.rewinds = np.zeros(n_walkers, dtype=np.int64)
         self._numbers = np.concatenate([frame.numbers for frame in starts])
-        self._cell = np.stack([frame.cell for frame in starts])
         self._pbc = np.stack([frame.pbc for frame in starts])
-        self._masses = atomic_masses[self._numbers]
         self._offsets = np.concatenate([[0], np.cumsum(self.n_atoms)])
-        self._degrees = degrees_of_freedom(self.n_atoms)
-        self._hottest = settings.max_temperature_ratio * self.temperatures
+        self._settings = settings
+        self._n_moves = 0
+        self._members = None if settings.uncertainty_every == 1 else (0,)
+        self._bias: FloatArray | None = None
+        self._stress: FloatArray | None = None
+        self._last_place = self._place = (self.positions, self.cell)
+        self._last_step = self._look_step = self.step.copy()
+        self._trusted_positions, self._trusted_cell = self.positions.copy(), self.cell.copy()
+        self._trusted_step = np.full(n_walkers, NEVER, dtype=np.int64)
         self._geometry = GeometryCheck(self.starts, settings.min_distance)
-        self._dynamics = Langevin(
-            self._masses,
-            np.repeat(self.temperatures, self.n_atoms),
+        self.temperatures = steering.temperatures(self.step)
+        self._dynamics = build_integrator(
+            settings.thermostat,
+            atomic_masses[self._numbers],
+            self.temperatures,
             settings.timestep,
-            settings.friction,
-            n_atoms=self.n_atoms,
+            self.n_atoms,
+            friction=settings.friction,
+            relaxation=settings.relaxation,
         )
+        self._pressure: Ramp | None = None
+        if settings.pressure is not None:
+            self._pressure = Ramp.of(settings.pressure, settings.timestep, field="exploration.pressure", unit=BAR)
+            self._barostat = StochasticCellRescaling(
+                self._dynamics,
+                self._pbc,
+                self._pressure.at(self.step),
+                settings.timestep,
+                settings.pressure_relaxation,
+                settings.compressibility / BAR,
+            )
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def frame(self, k: int) -> Frame:
         """Where walker `k` is."""
-        return self.starts[k].with_positions(self.positions[self._atoms(k)])
+        return self._frame(k, self.positions, self.cell)
 
-    def previous_frame(self, k: int) -> Frame:
-        """Where walker `k` was one step ago."""
-        return self.starts[k].with_positions(self.previous_positions[self._atoms(k)])
+    def last_frame(self, k: int) -> Frame:
+        """Where walker `k` was when the committee was last looked at, before this time."""
+        return self._frame(k, *self._last_place)
+
+    @property
+    def last_step(self) -> NDArray[np.int64]:
+        """``(n_walkers,)`` steps of `last_frame`."""
+        return self._last_step
+
+    def trusted_frame(self, k: int) -> Frame | None:
+        """Where walker `k` was last trusted on this trajectory; None where it never was."""
+        if self._trusted_step[k] == NEVER:
+            return None
+        return self._frame(k, self._trusted_positions, self._trusted_cell)
+
+    def trust(self, is_trusted: NDArray[np.bool_]) -> None:
+        """Remembers where these ``(n_walkers,)`` walkers are, to rewind them to."""
+        if not is_trusted.any():
+            return
+        atoms = np.repeat(is_trusted, self.n_atoms)
+        self._trusted_positions[atoms] = self.positions[atoms]
+        self._trusted_cell[is_trusted] = self.cell[is_trusted]
+        self._trusted_step[is_trusted] = self.step[is_trusted]
 
     def move(self, committee: Committee, rng: np.random.Generator) -> dict[int, str]:
-        """One step of every walker under the committee's mean force.
+        """One step of every walker under the committee's forces and those of the methods.
 
         Returns:
             Walkers that must stop, and why: ``not-finite``, ``force-too-large``, ``too-hot``, ``too-close`` or
             ``broken``.
         """
-        self.previous_positions, self.previous_deviation = self.positions, self.deviation
-        positions, velocities = self._dynamics.first_half(self.positions, self.velocities, self.forces, rng)
+        self._follow_schedules()
+        before = self.positions
+        positions, velocities = self._dynamics.first_half(before, self.velocities, self._driving(), rng)
+        if self._pressure is not None and self._stress is not None:
+            positions, velocities, self.cell = self._barostat.rescale(
+                positions, velocities, self.cell, self._stress, rng
+            )
         lost = self._any_atom(~np.isfinite(positions.sum(axis=1)))
         if lost.any():  # the committee must not see them
             atoms = np.repeat(lost, self.n_atoms)
-            positions[atoms] = self.previous_positions[atoms]
+            positions[atoms] = before[atoms]
         self.positions = positions
-        prediction = committee.evaluate(self._batch())
-        self.forces, self.deviation = prediction.forces, prediction.frame_deviation
-        self.velocities = self._dynamics.second_half(velocities, self.forces)
-        self.step += 1
+        self.step = self.step + 1
+        self._n_moves += 1
+        is_look = self._members is None or self._n_moves % self._settings.uncertainty_every == 0
+        prediction = self._look(committee) if is_look else self._glance(committee, self._batch())
+        self.is_fresh = is_look
+        self._take(prediction)
+        self.velocities = self._dynamics.second_half(velocities, self._driving())
+        self._swap_temperatures(prediction, rng)
         return self._problems(lost)
 
-    def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> None:
-        """Forces where walkers are, without a move; `rows` names those that are new there, None all."""
+    def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> CommitteePrediction:
+        """Forces where walkers are, without a move; `rows` names those that are new there, None all.
+
+        Walkers that are new get the forces of their methods with their first step.
+        """
         if rows is None:
-            prediction = committee.evaluate(self._batch())
-            self.forces, self.deviation = prediction.forces, prediction.frame_deviation
-            return
-        forces = np.array(self.forces)
+            prediction = self._look(committee)
+            self.is_fresh = True
+            self._take(prediction)
+            return prediction
         atoms = np.concatenate([np.arange(self._offsets[k], self._offsets[k + 1]) for k in rows])
         index = np.asarray(rows, dtype=np.int64)
-        forces[atoms] = committee.evaluate(
-            FrameBatch(
-                self.n_atoms[index], self._numbers[atoms], self.positions[atoms], self._cell[index], self._pbc[index]
-            )
-        ).forces
-        self.forces = forces
+        batch = FrameBatch(
+            self.n_atoms[index], self._numbers[atoms], self.positions[atoms], self.cell[index], self._pbc[index]
+        )
+        prediction = self._glance(committee, batch)
+        self.forces = np.array(self.forces)
+        self.forces[atoms] = prediction.forces
+        if self._bias is not None:
+            self._bias[atoms] = 0.0
+        if self._stress is not None and prediction.stress is not None:
+            self._stress = np.array(self._stress)
+            self._stress[index] = prediction.stress
+        return prediction
 
     def place(self, k: int, frame: Frame, trajectory: int, rng: np.random.Generator) -> None:
         """Begins a new trajectory of walker `k` at a frame, with velocities of its temperature."""
+        self.trajectory[k], self.step[k] = trajectory, 0
+        self.last_candidate[k] = self.last_random[k] = self._trusted_step[k] = NEVER
+        self.rewinds[k] = 0
+        self._put(k, frame, rng)
+
+    def rewind(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
+        """Goes on from where walker `k` was last trusted, with new velocities."""
+        self.step[k] = self._trusted_step[k]
+        self.rewinds[k] += 1
+        self._put(k, frame, rng)
+
+    def _put(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
         part = self._atoms(k)
-        thermal, masses = self._dynamics.thermal[part], self._masses[part][:, None]
-        velocities = thermal * rng.normal(size=(frame.n_atoms, 3))
-        if frame.n_atoms > 1:
-            velocities -= (masses * velocities).sum(axis=0) / masses.sum()
-        self.positions[part] = frame.positions
-        self.velocities[part] = velocities
-        self.trajectory[k], self.step[k], self.last_candidate[k] = trajectory, 0, NEVER
+        self.positions[part], self.cell[k] = frame.positions, frame.cell
         self.was_in_band[k] = False
+        self._follow_schedules()
+        self._dynamics.reset(k, rng)
+        self.velocities[part] = self._dynamics.maxwell_of(k, rng)
+
+    def _look(self, committee: Committee) -> CommitteePrediction:
+        """Evaluates all members, and keeps where the look before was."""
+        self._last_place, self.last_deviation, self._last_step = self._place, self.deviation, self._look_step
+        prediction = committee.evaluate(self._batch())
+        self._place, self._look_step = (self.positions.copy(), self.cell.copy()), self.step.copy()
+        self.deviation = prediction.frame_deviation
+        return prediction
+
+    def _glance(self, committee: Committee, batch: FrameBatch) -> CommitteePrediction:
+        """Forces that drive walkers: of all members, or of the first one."""
+        return committee.evaluate(batch) if self._members is None else committee.evaluate(batch, self._members)
+
+    def _take(self, prediction: CommitteePrediction) -> None:
+        """Forces to go on with, and what methods add to them."""
+        members = prediction.member_forces
+        self.forces = prediction.forces if self._members is None or members is None else members[0]
+        if prediction.stress is not None:
+            self._stress = prediction.stress
+        self._bias = self.steering.bias(self.positions, prediction, self.temperatures, self.step)
+
+    def _driving(self) -> FloatArray:
+        return self.forces if self._bias is None else self.forces + self._bias
+
+    def _follow_schedules(self) -> None:
+        """Temperatures and pressures of this step."""
+        targets = self.steering.temperatures(self.step)
+        if not np.array_equal(targets, self.temperatures):
+            self.temperatures = targets
+            self._dynamics.set_temperatures(targets)
+        if self._pressure is not None and not self._pressure.is_constant:
+            self._barostat.set_pressures(self._pressure.at(self.step))
+
+    def _swap_temperatures(self, prediction: CommitteePrediction, rng: np.random.Generator) -> None:
+        """Replicas that swapped temperatures keep their directions and take the speeds of the new ones."""
+        before = self.temperatures
+        for pair in self.steering.exchange(self.positions, prediction, before, self.step, rng):
+            for k, other in (pair, pair[::-1]):
+                self.velocities[self._atoms(k)] *= np.sqrt(before[other] / before[k])
+        self._follow_schedules()
 
     def _problems(self, lost: NDArray[np.bool_]) -> dict[int, str]:
         """The first reason of each walker wins, from the crudest to the finest."""
         squared = np.square(self.forces).sum(axis=1)
-        temperature = kinetic_temperature(
-            self._masses, self.velocities, self._offsets[:-1], self.n_atoms, self._degrees
-        )
-        problems = self._geometry.problems(self.positions)
+        kinetic = self._dynamics.kinetic_energy(self.velocities)
+        hottest = self._settings.max_temperature_ratio * self.temperatures
+        problems = self._geometry.problems(self.positions, self.cell)
         for reason, mask in (
-            ("too-hot", temperature > self._hottest),
+            ("too-hot", 2.0 * kinetic > self._dynamics.n_degrees * BOLTZMANN * hottest),
             ("force-too-large", self._any_atom(squared > MAX_FORCE**2)),
             ("not-finite", lost | self._any_atom(~np.isfinite(squared)) | ~np.isfinite(self.deviation)),
         ):
@@ -160,7 +275,11 @@ class Walkers:
         return np.logical_or.reduceat(mask, self._offsets[:-1])
 
     def _batch(self) -> FrameBatch:
-        return FrameBatch(self.n_atoms, self._numbers, self.positions, self._cell, self._pbc)
+        return FrameBatch(self.n_atoms, self._numbers, self.positions, self.cell, self._pbc)
 
     def _atoms(self, k: int) -> slice:
         return slice(int(self._offsets[k]), int(self._offsets[k + 1]))
+
+    def _frame(self, k: int, positions: FloatArray, cell: FloatArray) -> Frame:
+        start = self.starts[k]
+        return Frame(start.numbers, positions[self._atoms(k)], cell[k], start.pbc, start.charge, start.multiplicity)

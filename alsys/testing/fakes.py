@@ -17,7 +17,7 @@ import numpy as np
 
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -103,16 +103,27 @@ class FakeExplorer:
         n_candidates: Uncertain frames for each chunk.
         delay_s: Seconds for each candidate.
         deviation: Mean deviation under version 1, eV/Angstrom; halves every four versions.
+        error_factor: Force error over deviation, on average.
+        n_distinct: Members of its committee of four that differ.
     """
 
     def __init__(
-        self, seed: int = 0, n_candidates: int = 4, delay_s: float = 0.0, deviation: float = 0.5, n_atoms: int = 2
+        self,
+        seed: int = 0,
+        n_candidates: int = 4,
+        delay_s: float = 0.0,
+        deviation: float = 0.5,
+        n_atoms: int = 2,
+        error_factor: float = 1.5,
+        n_distinct: int = 4,
     ) -> None:
         self._rng = np.random.default_rng(seed)
         self._n_candidates = n_candidates
         self._delay_s = delay_s
         self._deviation = deviation
         self._n_atoms = n_atoms
+        self._error_factor = error_factor
+        self._n_distinct = n_distinct
         self._version: int | None = None
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
@@ -140,7 +151,15 @@ class FakeExplorer:
             deviation_max=scale,
             deviation_mean=scale,
             rescored={f.frame_id: float(d) for f, d in zip(order.rescore, deviations, strict=True)},
+            compared={frame.frame_id: self._compare(frame.n_atoms, scale) for frame, _ in order.compare},
+            trust=order.trust,
+            n_members=4,
+            n_distinct=self._n_distinct,
         )
+
+    def _compare(self, n_atoms: int, scale: float) -> tuple[FloatArray, FloatArray]:
+        deviation = self._rng.exponential(scale, n_atoms)
+        return deviation, self._error_factor * deviation * self._rng.exponential(1.0, n_atoms)
 
     def _candidate(self, arm: Arm, order: ExplorationOrder, scale: float) -> Candidate:
         source = Source(

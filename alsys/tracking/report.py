@@ -24,6 +24,8 @@ from markupsafe import Markup
 
 from alsys import __version__
 from alsys.config import CampaignConfig
+from alsys.config.schema import CalibratedTrust
+from alsys.control.settings import COVERED
 from alsys.errors import InputError
 from alsys.frames import Arm
 from alsys.labels import LevelOfTheory
@@ -85,11 +87,13 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         record: The content of `campaign.json`.
         reader: Its store.
     """
-    summary = summarise(reader.events())
+    trust = config.exploration.trust
+    probability = trust.probability if isinstance(trust, CalibratedTrust) else COVERED
+    summary = summarise(reader.events(), probability)
+    band = summary.trust if len(summary.trust) == 2 else (math.nan, math.nan)
     levels = reader.levels()
     level = levels[-1] if levels else None
     calibration = _calibration(campaign_dir, summary)
-    trust = config.exploration.trust
     correlation = plots.rank_correlation(calibration)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(
@@ -97,10 +101,11 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
     )
     charts = {
         "learning": plots.learning_curve(summary, config.stop.target_force_mae),
-        "calibration": plots.deviation_against_error(calibration, trust.accurate_below, trust.failed_above),
+        "calibration": plots.deviation_against_error(calibration, *band),
+        "coverage": plots.coverage(summary, probability),
         "labels": plots.labels_over_time(summary),
         "utilisation": plots.utilisation(summary),
-        "exploration": plots.exploration(summary, trust.accurate_below, trust.failed_above),
+        "exploration": plots.exploration(summary, *band),
         "stops": plots.counts(summary.stops, "Walkers stopped, by reason", "s2"),
         "failures": plots.counts(_failure_counts(summary), "Failed attempts at a label, by kind", "s6"),
         "dropped": plots.counts(summary.dropped, "Candidates dropped, by reason", "s5"),
@@ -231,10 +236,9 @@ def level_text(spec: Mapping[str, object]) -> str:
 
 
 def _system_text(system: Any) -> str:
-    origin = system.smiles or system.molecule or Path(system.file or "").name
     extra = f", charge {system.charge:+d}" if system.charge else ""
     extra += f", multiplicity {system.multiplicity}" if system.multiplicity != 1 else ""
-    return f"{system.name} ({origin}{extra})"
+    return f"{system.name} ({system.origin}{extra})"
 
 
 def _failure_counts(summary: Summary) -> Counter[str]:

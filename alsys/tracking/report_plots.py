@@ -154,7 +154,7 @@ def deviation_against_error(pairs: Sequence[tuple[float, float]], accurate_below
     Args:
         pairs: ``(deviation, error)`` of each frame, eV/Angstrom.
         accurate_below: Lower edge of the trust band, eV/Angstrom.
-        failed_above: Upper edge.
+        failed_above: Upper edge; NaN where an edge is not known.
     """
     drawable = [(d / MEV, e / MEV) for d, e in pairs if d > 0 and e > 0 and math.isfinite(d + e)]
     if len(drawable) < 2:
@@ -170,13 +170,36 @@ def deviation_against_error(pairs: Sequence[tuple[float, float]], accurate_below
     if high > low:
         chart.line([low, high], [low, high], "s5", dashed=True)
         chart.legend("s5", "equal", "dash")
-    chart.upright(accurate_below / MEV, "s3", "trust band: accurate below")
-    chart.upright(failed_above / MEV, "s3", "trust band: failed above")
+    for edge, title in ((accurate_below, "trust band: accurate below"), (failed_above, "trust band: failed above")):
+        if math.isfinite(edge):
+            chart.upright(edge / MEV, "s3", title)
     titles = [f"deviation {d:.1f}, error {e:.1f} meV/Å" for d, e in drawable]
     chart.points(deviations, errors, "s1", radius=3.5, titles=titles)
     chart.legend("s1", "random-arm frame", "dot")
     if any(chart.x.low <= edge / MEV <= chart.x.high for edge in (accurate_below, failed_above)):
         chart.legend("s3", "trust band", "dash")
+    return chart.render()
+
+
+def coverage(summary: Summary, probability: float) -> str:
+    """Share of atoms whose true force error lay within the calibrated band, over the frames compared.
+
+    Args:
+        summary: The campaign.
+        probability: What the band is to cover.
+    """
+    if len(summary.coverage) < 2:
+        return ""
+    frames, shares = [float(n) for n, _ in summary.coverage], [share for _, share in summary.coverage]
+    chart = Chart(
+        Axis(0.0, max(frames), "labelled frames compared", is_count=True),
+        Axis(min(0.5, *shares), 1.0, "share covered", is_percent=True),
+        "Coverage of the calibrated force error",
+    )
+    chart.across(probability, "s3", "wanted")
+    chart.line(frames, shares, "s1")
+    chart.legend("s1", "latest 50 frames", "dot")
+    chart.legend("s3", "wanted", "dash")
     return chart.render()
 
 
@@ -203,14 +226,14 @@ def exploration(summary: Summary, accurate_below: float, failed_above: float) ->
         return ""
     versions = [float(e.version) for e in seen]
     means, tops = [e.deviation_mean / MEV for e in seen], [e.deviation_max / MEV for e in seen]
-    band = [accurate_below / MEV, failed_above / MEV]
+    band = [edge / MEV for edge in (accurate_below, failed_above) if math.isfinite(edge)]
     chart = Chart(
         Axis(min(versions) - 1.0, max(versions) + 1.0, "model version", is_count=True),
         Axis.fit([*means, *tops, *band], "force deviation, meV/Å", is_log=True),
         "Force deviation during exploration by model version",
     )
-    chart.across(band[0], "s3", "accurate below")
-    chart.across(band[1], "s3", "failed above")
+    for edge, title in zip(band, ("accurate below", "failed above"), strict=False):
+        chart.across(edge, "s3", title)
     for name, values, color in (("mean of walkers", means, "s1"), ("largest", tops, "s2")):
         chart.line(versions, values, color)
         titles = [f"v{e.version:04d}, {name}: {v:.1f} meV/Å" for e, v in zip(seen, values, strict=True)]

@@ -11,10 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from alsys.errors import FailureKind
 from alsys.events import (
+    AlarmCleared,
+    AlarmRaised,
     CampaignOpened,
     CampaignStopped,
+    ErrorsObserved,
     Event,
     ExplorationFailed,
     ExplorationReported,
@@ -32,6 +37,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.potentials.calibration import ForceCalibration
 
 MAX_TIMELINE = 400
 """Entries kept of the timeline; beyond, lost workers and failed chunks are only counted."""
@@ -132,6 +138,8 @@ class Summary:
         stopped: How it ended; None where it did not, or was reopened.
         first_frames: First frame proposed for each system, free atoms left out.
         dropped: Frames dropped, by reason.
+        trust: Edges of the latest trust band, force deviation, eV/Angstrom; empty where no explorer told.
+        coverage: ``(frames observed, share of the latest 50 frames' atoms whose error lay within the band)``.
         timeline: In order, at most `MAX_TIMELINE` entries.
         n_untold: Entries left out of the timeline.
     """
@@ -153,6 +161,8 @@ class Summary:
     n_repeated: int = 0
     n_conflicts: int = 0
     n_workers_lost: int = 0
+    trust: tuple[float, ...] = ()
+    coverage: list[tuple[int, float]] = field(default_factory=list)
     timeline: list[TimelineEntry] = field(default_factory=list)
     n_untold: int = 0
 
@@ -189,21 +199,26 @@ class Summary:
         return total
 
 
-def summarise(events: Iterable[Event]) -> Summary:
+def summarise(events: Iterable[Event], probability: float = 0.9) -> Summary:
     """Folds a log.
+
+    Args:
+        events: In order.
+        probability: Share of atoms that the calibrated band is to cover.
 
     Raises:
         KeyError: A label, failure or decision without the proposal or model it belongs to.
     """
-    fold = _Fold()
+    fold = _Fold(probability)
     for event in events:
         fold.apply(event)
     return fold.summary
 
 
 class _Fold:
-    def __init__(self) -> None:
+    def __init__(self, probability: float) -> None:
         self.summary = Summary()
+        self._calibration = ForceCalibration(probability)
         self._frames: dict[str, tuple[str, Arm]] = {}
         self._first: float | None = None
         self._last = 0.0
@@ -244,6 +259,12 @@ class _Fold:
                 self._model(event, time)
             case ExplorationReported():
                 self._explored(event)
+            case ErrorsObserved():
+                self._observed(event)
+            case AlarmRaised():
+                self._tell(event, time, "bad", f"alarm: {event.message}")
+            case AlarmCleared():
+                self._tell(event, time, "plain", f"alarm over: {event.name}")
             case ExplorationFailed():
                 self._tell(event, time, "bad", f"{event.worker} lost a chunk: {event.failure}: {event.message}")
             case WorkerLost():
@@ -316,10 +337,19 @@ class _Fold:
         if math.isfinite(event.deviation_max):
             total.deviation_max = max(total.deviation_max, event.deviation_max)
         total.walker_steps = steps
+        self.summary.trust = event.trust or self.summary.trust
         total.n_candidates += event.n_candidates
         total.n_above += event.n_above
         total.wall_s += event.wall_s
         total.stops.update({reason: int(count) for reason, count in event.stops.items()})
+
+    def _observed(self, event: ErrorsObserved) -> None:
+        ends = np.cumsum(event.n_atoms)[:-1]
+        deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
+        errors = np.split(np.array(event.errors, dtype=np.float64), ends)
+        self._calibration.observe(list(zip(deviations, errors, strict=True)))
+        if self._calibration.coverage.n_frames:
+            self.summary.coverage.append((self._calibration.n_frames, self._calibration.coverage.share))
 
     def _tell(self, event: Event, time: float, tone: str, text: str) -> None:
         timeline = self.summary.timeline

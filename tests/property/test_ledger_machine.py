@@ -13,6 +13,7 @@ from alsys.errors import FailureKind
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
+    ErrorsObserved,
     Event,
     ExplorationReported,
     ExplorationStarted,
@@ -103,7 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.record(
                         ExplorationStarted(
                             t=self.clock, worker=command.worker, n_steps=1, n_random=command.n_random,
-                            rescored=command.rescore,
+                            rescored=command.rescore, compared=command.compare,
                         )
                     )  # fmt: skip
                 case Train():
@@ -156,11 +157,20 @@ class LedgerMachine(RuleBasedStateMachine):
             ExplorationReported(
                 t=self.clock, worker=worker, model_version=order.version, n_steps=1, walker_steps=10,
                 n_candidates=len(deviations), n_above=len(deviations), wall_s=0.0,
+                n_members=4, n_distinct=data.draw(st.sampled_from([4, 4, 1])),
             )
         )  # fmt: skip
         if order.rescore:
             scores = {f: data.draw(st.floats(0.0, 0.5)) for f in order.rescore}
             self.record(FramesRescored(t=self.clock, model_version=order.version, deviations=scores))
+        if order.compare:
+            errors = tuple(data.draw(st.floats(0.0, 2.0)) for _ in order.compare)
+            self.record(
+                ErrorsObserved(
+                    t=self.clock, model_version=order.version, frame_ids=order.compare, n_atoms=(1,) * len(errors),
+                    deviations=(0.1,) * len(errors), errors=errors,
+                )
+            )  # fmt: skip
         for deviation in deviations:
             self.propose(Arm.UNCERTAIN, deviation)
         for _ in range(order.n_random):
@@ -196,6 +206,11 @@ class LedgerMachine(RuleBasedStateMachine):
         for frame_id, status in before.items():
             expected = Status.PENDING if status is Status.IN_FLIGHT else status
             assert self.ledger.frames[frame_id].status is expected
+
+    @invariant()
+    def only_labelled_frames_are_compared(self) -> None:
+        if hasattr(self, "ledger"):
+            assert all(self.ledger.frames[f].status is Status.LABELLED for f in self.ledger.to_compare)
 
     @invariant()
     def books_balance(self) -> None:
@@ -237,6 +252,12 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.finished is not None, "the campaign never ended"
 
 
+class CalibratedMachine(LedgerMachine):
+    settings = PolicySettings(
+        n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, trust=(0.15, 1.0), is_calibrated=True
+    )
+
+
 class RoundsMachine(LedgerMachine):
     settings = PolicySettings(
         is_rounds=True, n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3
@@ -245,5 +266,7 @@ class RoundsMachine(LedgerMachine):
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestCalibrated = CalibratedMachine.TestCase
+TestCalibrated.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
 TestRounds = RoundsMachine.TestCase
 TestRounds.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)

@@ -25,6 +25,9 @@ OF_TYPE: Mapping[object, st.SearchStrategy[object]] = {
     bool: st.booleans(),
     Arm: st.sampled_from(Arm),
     FailureKind: st.sampled_from(FailureKind),
+    tuple[str, ...]: st.lists(st.text(), max_size=4).map(tuple),
+    tuple[int, ...]: st.lists(st.integers(0, 2**63 - 1), max_size=4).map(tuple),
+    tuple[float, ...]: st.lists(FLOATS, max_size=4).map(tuple),
     Mapping[str, float]: st.dictionaries(st.text(), FLOATS, max_size=4),
     Mapping[str, int]: st.dictionaries(st.text(), st.integers(0, 2**63 - 1), max_size=4),
 }
@@ -47,6 +50,8 @@ def comparable(event: Event) -> dict[str, object]:
     def plain(value: object) -> object:
         if isinstance(value, Mapping):
             return {key: plain(v) for key, v in value.items()}
+        if isinstance(value, tuple):
+            return tuple(plain(v) for v in value)
         return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
     return {field.name: plain(getattr(event, field.name)) for field in dataclasses.fields(event)}

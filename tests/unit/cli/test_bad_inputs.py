@@ -19,6 +19,13 @@ BASE: dict[str, Any] = {
     "labeling": {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"},
     "model": {"kind": "pair"},
 }
+XTB = {"labeling": {"kind": "xtb"}, "model": {"kind": "nequip"}}
+
+
+def water(count: int, **size: float) -> dict[str, Any]:
+    return {"name": "m", "box": {"components": [{"molecule": "H2O", "count": count}], **size}}
+
+
 XYZ = "{n}\n\n{rows}\n"
 
 
@@ -52,6 +59,15 @@ def refused(folder: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[
         ({"systems": [{"name": "m", "smiles": "C(("}]}, ["systems[0].smiles", "C((", "not a valid SMILES"]),
         ({"systems": [{"name": "m", "smiles": "[NH4+]"}]}, ["systems[0].smiles", "set charge: 1"]),
         ({"systems": [{"name": "m", "file": "none.xyz"}]}, ["systems[0].file", "does not exist"]),
+        ({"systems": [water(8, edge=9.0)]}, ["systems[0].pbc", "PySCF labels are for molecules"]),
+        ({"systems": [water(8, edge=9.0)], **XTB, "model": {"kind": "pair"}}, ["model.kind", "periodic", "nequip"]),
+        ({"systems": [water(8, edge=9.0)], **XTB}, ["initial.method", "m, which holds 8 molecules", "xtb-md"]),
+        ({"systems": [water(8, edge=3.0)], **XTB}, ["systems[0].box", "edge 3.00", "larger edge"]),
+        ({"systems": [water(8, edge=9.0, density=1.0)], **XTB}, ["systems[0].box", "exactly one of edge, density"]),
+        ({"systems": [{**water(8, edge=9.0), "charge": 1}], **XTB}, ["systems[0].charge", "got 1", "set charge: 0"]),
+        ({"systems": [{**water(8, edge=9.0), "multiplicity": 2}], **XTB}, ["multiplicity", "80 electrons", "odd"]),
+        ({"systems": [{"name": "m", "smiles": "CO", "conformers": 0}]}, ["systems[0].conformers", "got 0"]),
+        ({"systems": [{"name": "m", "bulk": {"formula": "NaCl"}}], **XTB}, ["systems[0].bulk", "NaCl", "lattice"]),
         ({"model": {"kind": "nequip", "r_max": "far"}}, ["model.r_max", "far"]),
         ({"labeling": {"xc": "pbe"}}, ["labeling.kind", "is required"]),
         ({"tracking": {"uri": "nowhere"}}, ["tracking.uri", "nowhere", "sqlite:///mlflow.db"]),

@@ -101,7 +101,10 @@ def test_config_schema_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "schema", "--json"]) == 0
     assert "labeling" in json.loads(capsys.readouterr().out)["properties"]
     assert main(["config", "schema"]) == 0
-    assert "exploration.trust.accurate_below" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert "exploration.trust[fixed].accurate_below" in described
+    assert "exploration.methods[udd].ratio" in described
+    assert "systems[].box.components[].count" in described, "sections that may be left out are described too"
     assert main(["doctor", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert {"torch", "pyscf", "ray"} <= {check["name"] for check in checks}

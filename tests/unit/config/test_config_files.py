@@ -18,7 +18,9 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
 def test_the_documented_campaigns_are_there() -> None:
-    assert {"ethanol.yaml", "quickstart.yaml", "toy.yaml", "xtb.yaml"} <= {path.name for path in FILES}
+    assert {"ethanol.yaml", "quickstart.yaml", "toy.yaml", "water_box.yaml", "xtb.yaml"} <= {
+        path.name for path in FILES
+    }
 
 
 @each_file
@@ -112,3 +114,14 @@ def test_ethanol_has_the_level_of_rmd17_and_frames_beyond_its_target_temperature
     assert [system.smiles for system in config.systems] == ["CCO"]
     assert config.stop.labels == 100
     assert set(config.exploration.temperatures) >= {300.0, 500.0, 700.0}
+
+
+def test_water_box_is_a_small_periodic_liquid() -> None:
+    config = load_config(FOLDER / "water_box.yaml")
+    box = config.systems[0].box
+    assert box is not None
+    assert [(c.molecule, c.count) for c in box.components] == [("H2O", 8)]
+    assert config.initial.method == "xtb-md"
+    assert isinstance(config.model, NequIPModel)
+    assert isinstance(config.labeling, XTBLabeling)
+    assert config.labeling.method == "GFN1-xTB"

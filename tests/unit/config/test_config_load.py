@@ -33,6 +33,7 @@ OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.")
 OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",
+    "method_floor", "max_ahead", "uncertainty_every", "max_rewinds",
 }  # fmt: skip
 
 
@@ -60,6 +61,11 @@ def changed(**paths: object) -> str:
     return yaml.safe_dump(data)
 
 
+def mixture(*components: dict[str, Any], shape: str = "box", **fields: object) -> str:
+    """BASE with a box or cluster, as YAML."""
+    return changed(systems=[{"name": "a", shape: {"components": list(components), **fields}}])
+
+
 def short(value: object) -> str:
     """Name of a case: whatever is not a whole file."""
     return value if isinstance(value, str) and "\n" not in value else ""
@@ -75,6 +81,8 @@ def short(value: object) -> str:
         (changed(exploraton={}), "exploraton", "`exploration`"),
         (changed(exploration__trust__acurate_below=0.1), "exploration.trust.acurate_below", "`accurate_below`"),
         (changed(systems=[{"name": "a", "smile": "CO"}]), "systems[0].smile", "`smiles`"),
+        (mixture({"smiles": "O", "count": 1}, densty=1.0), "systems[0].box.densty", "`density`"),
+        (mixture({"smiles": "O", "cuont": 1}, edge=9), "systems[0].box.components[0].cuont", "`count`"),
     ],
     ids=short,
 )
@@ -141,6 +149,32 @@ def test_a_missing_field_of_a_kind_is_named_without_the_kind(tmp_path: Path) -> 
         (changed(exploration__trust={"accurate_below": 2.0}), "exploration.trust: failed_above must be larger"),
         (changed(systems=[{"name": "a"}]), "systems[0]: give exactly one of smiles, file, molecule"),
         (changed(systems=[{"name": "a", "smiles": "C", "file": "a.xyz"}]), "systems[0]: give exactly one of"),
+        (changed(systems=[{"name": "a", "smiles": "C", "share": 0}]), "systems[0].share: should be greater than 0"),
+        (changed(systems=[{"name": "a", "file": "a.xyz", "index": -2}]), "systems[0].index: should be greater"),
+        (changed(systems=[{"name": "a", "smiles": "C", "index": 2}]), "systems[0]: index is for file (got 2); remove"),
+        (changed(systems=[{"name": "a", "file": "a.xyz", "conformers": 5}]), "systems[0]: conformers is for smiles"),
+        (
+            changed(systems=[{"name": "a", "bulk": {"formula": "Cu", "structure": "cubic"}}]),
+            "systems[0].bulk.structure",
+        ),
+        (changed(systems=[{"name": "a", "bulk": {"formula": "Cu", "repeat": [2, 2]}}]), "systems[0].bulk.repeat"),
+        (mixture({"smiles": "O"}, edge=9.0), "systems[0].box: components[0] fills up the volume: give both edge and"),
+        (mixture({"smiles": "O", "count": 2}), "systems[0].box: give exactly one of edge, density"),
+        (mixture({"smiles": "O", "count": 2}, edge=9, density=1), "systems[0].box: give exactly one of edge, density"),
+        (
+            mixture({"smiles": "O"}, {"smiles": "C"}, edge=9, density=1),
+            "systems[0].box: components[1] needs a count or a concentration; only one may fill up",
+        ),
+        (mixture({"smiles": "O", "concentration": 55}, density=1), "systems[0].box: concentrations alone give no size"),
+        (mixture({"smiles": "O", "count": 0}, edge=9), "systems[0].box.components[0].count: should be greater"),
+        (mixture({"smiles": "O", "count": 1, "concentration": 1}, edge=9), "systems[0].box.components[0]: give one of"),
+        (mixture({"count": 1}, edge=9), "systems[0].box.components[0]: give exactly one of smiles, file, molecule"),
+        (mixture(edge=9), "systems[0].box.components: "),
+        (mixture({"smiles": "O", "count": 9}, density=1, shape="cluster", packings=0), "systems[0].cluster.packings: "),
+        (
+            mixture({"smiles": "O", "count": 9}, shape="cluster"),
+            "systems[0].cluster: give exactly one of radius, densi",
+        ),
         (changed(systems=[{"name": "a", "smiles": "C"}, {"name": "a", "smiles": "O"}]), "systems need different names"),
     ],
     ids=short,
@@ -263,3 +297,32 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_spelt_out_defaults(
     backwards = dict(reversed(BASE.items()))
     full = parse_config(BASE).model_dump(mode="json")
     assert config_hash(parse_config(backwards)) == config_hash(parse_config(BASE)) == config_hash(parse_config(full))
+
+
+def test_a_mixture_is_science_down_to_its_components() -> None:
+    config = parse_config(yaml.safe_load(mixture({"smiles": "CCO", "count": 2}, {"smiles": "O"}, edge=9, density=1)))
+    fields = science_fields(config)
+    assert fields["systems[0].box.components[0].count"] == 2
+    assert fields["systems[0].box.edge"] == 9.0
+    other = parse_config(yaml.safe_load(mixture({"smiles": "CCO", "count": 3}, {"smiles": "O"}, edge=9, density=1)))
+    assert config_hash(other) != config_hash(config)
+    assert parse_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "origin"),
+    [
+        ({"smiles": "CCO"}, "CCO"),
+        ({"molecule": "H2O"}, "H2O"),
+        ({"file": "some/where/a.xyz"}, "a.xyz"),
+        ({"bulk": {"formula": "NaCl", "structure": "rocksalt", "a": 5.64}}, "rocksalt NaCl"),
+        (
+            {"box": {"components": [{"smiles": "CCO", "count": 2}, {"smiles": "O"}], "edge": 9, "density": 1}},
+            "box of 2 CCO + O",
+        ),
+        ({"cluster": {"components": [{"smiles": "O", "concentration": 50}], "radius": 9}}, "cluster of 50 mol/L O"),
+    ],
+)
+def test_a_system_says_in_words_what_it_is(fields: dict[str, Any], origin: str) -> None:
+    config = parse_config({**BASE, "systems": [{"name": "a", **fields}]})
+    assert config.systems[0].origin == origin

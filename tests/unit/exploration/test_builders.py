@@ -1,4 +1,4 @@
-"""Structures that can be built, and one line for each that cannot."""
+"""Structures that can be built, and one line for each that cannot. Packing itself: see test_packing.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
 
-from alsys.config.schema import SystemConfig
+from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
-from alsys.exploration.builders import FORMATS, build_frame
+from alsys.exploration.builders import build_frame, build_starts
+from alsys.exploration.structures import FORMATS
+from alsys.frames import Frame
 
 PDB = (
     "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n"
@@ -25,6 +28,10 @@ PDB = (
 
 def system(**fields: Any) -> SystemConfig:
     return SystemConfig(name="s", **fields)
+
+
+def packed(*components: dict[str, Any], edge: float = 9.0) -> dict[str, Any]:
+    return {"box": {"components": components, "edge": edge}}
 
 
 def test_smiles_gives_the_same_structure_each_time(tmp_path: Path) -> None:
@@ -46,7 +53,7 @@ def test_molecules_of_the_collection(tmp_path: Path) -> None:
     assert not frame.pbc.any()
 
 
-@pytest.mark.parametrize("ending", sorted({".xyz", ".extxyz", ".pdb", ".gen", ".sdf", ".mol"}))
+@pytest.mark.parametrize("ending", sorted(set(FORMATS) - {".cif", ".vasp", ".poscar", ".contcar", ".res"}))
 def test_molecules_in_files(tmp_path: Path, ending: str) -> None:
     atoms = molecule("CH3OH")
     if ending in (".sdf", ".mol"):
@@ -64,10 +71,11 @@ def test_molecules_in_files(tmp_path: Path, ending: str) -> None:
     assert not frame.pbc.any()
 
 
-@pytest.mark.parametrize("name", ["c.cif", "c.vasp", "POSCAR"])
+@pytest.mark.parametrize("name", ["c.cif", "c.vasp", "POSCAR", "CONTCAR", "c.res"])
 def test_crystals_in_files(tmp_path: Path, name: str) -> None:
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    ase.io.write(tmp_path / name, atoms, format="cif" if name.endswith("cif") else "vasp")
+    ending = Path(name).suffix or f".{name.lower()}"
+    ase.io.write(tmp_path / name, atoms, format=FORMATS[ending])
     frame = build_frame(system(file=name), tmp_path)
     assert frame.pbc.all()
     assert frame.n_atoms == 8
@@ -84,9 +92,95 @@ def test_a_molecule_has_no_cell_whatever_its_file_says(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.cell, 0.0)
 
 
-def test_the_first_frame_of_a_trajectory_is_taken(tmp_path: Path) -> None:
-    ase.io.write(tmp_path / "t.extxyz", [molecule("H2O"), molecule("CH4")])
-    assert build_frame(system(file="t.extxyz"), tmp_path).n_atoms == 3
+@pytest.mark.parametrize("name", ["t.extxyz", "t.traj"])
+def test_a_frame_of_a_trajectory_is_taken_by_its_index(tmp_path: Path, name: str) -> None:
+    ase.io.write(tmp_path / name, [molecule(m) for m in ("H2O", "CH4", "C2H6")], format=FORMATS[Path(name).suffix])
+    assert build_frame(system(file=name), tmp_path).n_atoms == 3
+    assert build_frame(system(file=name, index=1), tmp_path).n_atoms == 5
+    assert build_frame(system(file=name, index=-1), tmp_path).n_atoms == 8
+    with pytest.raises(InputError, match=r"index: is beyond the last frame of t\..* \(got 3\)"):
+        build_frame(system(file=name, index=3), tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".gen", ".coord"])
+def test_a_format_of_one_frame_has_no_second(tmp_path: Path, ending: str) -> None:
+    ase.io.write(tmp_path / f"m{ending}", molecule("H2O"), format=FORMATS[ending])
+    with pytest.raises(InputError, match="index: is beyond the last frame"):
+        build_frame(system(file=f"m{ending}", index=1), tmp_path)
+
+
+# --- conformers
+
+
+def torsion(frame: Frame, *atoms: int) -> float:
+    return float(Atoms(frame.numbers, frame.positions).get_dihedral(*atoms))
+
+
+def test_butane_has_its_three_conformers_anti_first(tmp_path: Path) -> None:
+    starts = build_starts(system(smiles="CCCC", conformers=10), tmp_path)
+    angles = [torsion(frame, 0, 1, 2, 3) for frame in starts]
+    assert angles[0] == pytest.approx(180, abs=5)
+    assert sorted(angles[1:]) == pytest.approx([65, 295], abs=8)  # gauche, both hands
+    assert all(frame.numbers.tolist() == starts[0].numbers.tolist() for frame in starts)
+    assert starts == build_starts(system(smiles="CCCC", conformers=10), tmp_path)
+
+
+def test_conformers_are_never_more_than_asked_for_nor_than_there_are(tmp_path: Path) -> None:
+    assert len(build_starts(system(smiles="CCCCCO", conformers=4), tmp_path)) == 4
+    assert (
+        len(build_starts(system(smiles="CCO", conformers=50), tmp_path)) == 3
+    )  # the hydroxyl turns, methyl does not count
+    for rigid in ("C", "c1ccccc1", "O", "[He]"):
+        assert len(build_starts(system(smiles=rigid, conformers=5), tmp_path)) == 1
+    one = build_starts(system(smiles="CCO"), tmp_path)
+    assert one == (build_frame(system(smiles="CCO"), tmp_path),)
+
+
+# --- crystals
+
+
+def test_crystals_of_the_builder(tmp_path: Path) -> None:
+    salt = {"formula": "NaCl", "structure": "rocksalt", "a": 5.64, "cubic": True, "repeat": [2, 1, 1]}
+    frame = build_frame(system(bulk=salt), tmp_path)
+    assert frame.n_atoms == 16
+    np.testing.assert_allclose(np.diag(frame.cell), [11.28, 5.64, 5.64])
+    copper = build_frame(system(bulk={"formula": "Cu"}), tmp_path)
+    assert nearest_distance(copper) == pytest.approx(3.61 / np.sqrt(2), abs=1e-6)
+    silicon = build_frame(system(bulk={"formula": "Si"}), tmp_path)
+    assert nearest_distance(silicon) == pytest.approx(5.43 * np.sqrt(3) / 4, abs=1e-6)
+    titanium = build_frame(system(bulk={"formula": "Ti", "a": 2.95, "covera": 1.587}), tmp_path)
+    assert np.linalg.norm(titanium.cell, axis=1).tolist() == pytest.approx([2.95, 2.95, 2.95 * 1.587])
+
+
+def nearest_distance(frame: Frame) -> float:
+    return float(neighbor_list("d", Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=True), 4.0).min())
+
+
+# --- boxes and clusters
+
+
+def test_a_salt_solution(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "w.xyz", [molecule("CH4"), molecule("H2O")], format="extxyz")
+    components = [
+        {"smiles": "[Na+]", "charge": 1, "count": 1},
+        {"smiles": "[Cl-]", "charge": -1, "concentration": 3.3},
+        {"file": "w.xyz", "index": -1},
+    ]
+    frame = build_frame(system(box={"components": components, "edge": 8.0, "density": 1.0}), tmp_path)
+    assert frame.pbc.all()
+    assert np.count_nonzero(frame.numbers == 11) == np.count_nonzero(frame.numbers == 17) == 1
+    water = np.count_nonzero(frame.numbers == 8)
+    assert (22.99 + 35.45 + water * 18.015) / 0.602214 / 512 == pytest.approx(1.0, abs=0.03)
+    assert frame.charge == 0
+
+
+def test_packings_are_start_structures_of_one_system(tmp_path: Path) -> None:
+    cluster = {"components": [{"molecule": "H2O", "count": 3}, {"smiles": "[NH4+]", "charge": 1, "count": 1}]}
+    starts = build_starts(system(charge=1, cluster={**cluster, "radius": 5.0, "packings": 3}), tmp_path)
+    assert len(set(starts)) == 3
+    assert all(frame.with_positions(starts[0].positions) == starts[0] for frame in starts)
+    assert starts[0].charge == 1
+    assert not starts[0].pbc.any()
 
 
 @pytest.mark.parametrize(
@@ -101,10 +195,21 @@ def test_the_first_frame_of_a_trajectory_is_taken(tmp_path: Path) -> None:
         ({"file": "none.xyz"}, ["does not exist"]),
         ({"file": "weights.pckl"}, ["not read", ".extxyz"]),
         ({"file": "folder.xyz"}, ["cannot be read"]),
+        ({"bulk": {"formula": "NaCl"}}, ["bulk", "NaCl", "lattice constants"]),
+        ({"bulk": {"formula": "Xx"}}, ["bulk", "Xx", "cannot be built"]),
+        ({"bulk": {"formula": "Ti", "cubic": True}}, ["bulk", "Cannot create cubic cell"]),
+        ({"bulk": {"formula": "Cu", "structure": "fcc", "a": 0.2}}, ["bulk", "on top of each other"]),
+        (packed({"molecule": "H2O", "count": 8}, edge=3.0), ["box", "cannot be packed", "edge 3.00", "larger edge"]),
+        (packed({"molecule": "H2OO", "count": 8}), ["box.components[0].molecule", "H2OO"]),
+        (packed({"smiles": "O", "count": 1}, {"smiles": "[F-]", "count": 1}), ["components[1].smiles", "charge: -1"]),
+        (packed({"smiles": "[F-]", "count": 2, "charge": -1}), ["charge", "sum", "set charge: -2", "got 0"]),
+        (packed({"file": "cell.extxyz", "count": 2}), ["box.components[0].file", "a component is a molecule"]),
+        (packed({"molecule": "H2O", "concentration": 1e-3}), ["box.components[0]", "no molecule"]),
     ],
 )
 def test_what_cannot_be_built_says_why(tmp_path: Path, fields: dict[str, Any], words: list[str]) -> None:
     (tmp_path / "folder.xyz").mkdir()
+    ase.io.write(tmp_path / "cell.extxyz", molecule("H2O", cell=[9, 9, 9], pbc=True))
     with pytest.raises(InputError) as caught:
         build_frame(system(**fields), tmp_path)
     assert "\n" not in str(caught.value)

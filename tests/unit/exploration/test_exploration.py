@@ -40,7 +40,7 @@ def explorer(deviation: Any = None, stiffness: float = 0.0, **exploration: Any) 
             "exploration": settings,
         }
     )
-    return WalkerExplorer(config, {"e": FRAME}, 0, build=lambda state: HarmonicCommittee(stiffness, deviation))
+    return WalkerExplorer(config, {"e": [FRAME]}, 0, build=lambda state: HarmonicCommittee(stiffness, deviation))
 
 
 def order(n_steps: int = 20, **fields: Any) -> ExplorationOrder:
@@ -184,7 +184,7 @@ def test_initial_frames(method: str) -> None:
             "selection": {"random_share": 0.3},
         }
     )
-    candidates = initial_frames(config, {"e": FRAME}, seed=3)
+    candidates = initial_frames(config, {"e": [FRAME]}, seed=3)
     assert len(candidates) == 12
     assert {c.source.method for c in candidates} == {method}
     assert candidates[0].source.arm is Arm.INITIAL

@@ -10,13 +10,16 @@ import pytest
 from ase.build import molecule
 
 from alsys.config import parse_config
+from alsys.errors import InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.exploration.factory import build_explorer
+from alsys.exploration.geometry import GeometryCheck
 from alsys.frames import Arm, Candidate, FloatArray, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.pair import fit_pair
 from alsys.testing.committees import HarmonicCommittee
+from alsys.testing.lennard_jones import LennardJonesCommittee
 
 STATE = CommitteeState(1, "fake", {}, ())
 
@@ -50,7 +53,8 @@ def explorer(
             "selection": {"strategy": strategy},
         }
     )
-    return WalkerExplorer(config, systems, seed, build=lambda _: HarmonicCommittee(stiffness, deviation))
+    starts = {name: [frame] for name, frame in systems.items()}
+    return WalkerExplorer(config, starts, seed, build=lambda _: HarmonicCommittee(stiffness, deviation))
 
 
 def advance(walkers: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationReport:
@@ -263,9 +267,98 @@ def test_factory_gives_an_explorer_that_reads_pair_models() -> None:
     coefficients = fit_pair(spec, batch, np.zeros(1), np.zeros((3, 3)), [0.0, 0.0], 1e-3)[0]
     member = {"coefficients": coefficients, "shifts": np.zeros(2)}
     state = CommitteeState(3, "pair", spec, (member, member))
-    walkers = build_explorer(config, {"w": WATER}, 0)
+    walkers = build_explorer(config, {"w": [WATER]}, 0)
     report = walkers.advance(ExplorationOrder(n_steps=3, state=state, n_random=2))
     assert report.model_version == 3
     assert len(report.candidates) == 2
     with pytest.raises(RuntimeError, match="weights"):
-        build_explorer(config, {"w": WATER}, 0).advance(ExplorationOrder(n_steps=3))
+        build_explorer(config, {"w": [WATER]}, 0).advance(ExplorationOrder(n_steps=3))
+
+
+def test_walkers_follow_shares_and_begin_on_every_start_structure() -> None:
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "w", "molecule": "H2O"}, {"name": "e", "smiles": "CCO", "share": 3}],
+            "labeling": {"kind": "analytic"},
+            "model": {"kind": "pair"},
+            "exploration": {"walkers": 40, "temperatures": [300, 600], "timestep": 1e-3},
+        }
+    )
+    other = ETHANOL.with_positions(ETHANOL.positions * 1.02)
+    walkers = WalkerExplorer(config, {"w": [WATER], "e": [ETHANOL, other]}, 0, build=lambda _: HarmonicCommittee(0.0))
+    frames = advance(walkers, 1, n_random=40).candidates
+    assert [sum(c.source.system == name for c in frames) for name in ("w", "e")] == [10, 30]
+    for name, n in (("w", 5), ("e", 15)):
+        assert sum(c.source.system == name and c.source.temperature == 600 for c in frames) == n
+    nearer = [
+        np.abs(c.frame.positions - ETHANOL.positions).max() < np.abs(c.frame.positions - other.positions).max()
+        for c in frames
+        if c.source.system == "e"
+    ]
+    assert 5 <= sum(nearer) <= 25, "both conformers"
+
+
+def test_a_walk_that_failed_goes_on_from_its_last_trusted_frame() -> None:
+    def rises_away_from_start(batch: FrameBatch) -> FloatArray:
+        away = np.abs(batch.positions - np.tile(ETHANOL.positions, (batch.n_frames, 1)))
+        return away.reshape(batch.n_frames, -1).max(axis=1) ** 2 * 40.0
+
+    walkers = explorer(rises_away_from_start, temperatures=[30], max_rewinds=3)
+    report = advance(walkers, 1500)
+    trajectories = {c.source.trajectory for c in report.candidates}
+    assert report.stops["failed"] > 8
+    assert 1 < len(trajectories) <= report.stops["failed"] // 4 + 2, "three rewinds, then a new trajectory"
+    none = advance(explorer(rises_away_from_start, temperatures=[30], max_rewinds=0), 1500)
+    assert len({c.source.trajectory for c in none.candidates}) > len(trajectories)
+
+
+def test_a_rewound_walker_has_new_velocities_and_its_own_step() -> None:
+    walkers = explorer(scripted([0.0] * 9 + [0.9]), max_rewinds=1)
+    advance(walkers, 9)
+    state = walkers._walkers
+    assert state.rewinds.tolist() == [1]
+    assert state.step.tolist() == [8]  # trusted last at a multiple of the spacing
+    assert state.trusted_frame(0) is not None
+    np.testing.assert_array_equal(state.frame(0).positions, state.trusted_frame(0).positions)
+
+
+def test_atoms_that_fuse_end_a_walk_unless_chemistry_is_wanted() -> None:
+    hydrogens = np.flatnonzero(ETHANOL.numbers == 1)
+    fused = ETHANOL.positions.copy()
+    fused[hydrogens[0]] = fused[hydrogens[1]] + [0.55, 0.0, 0.0]
+    strict, reactive = (GeometryCheck([ETHANOL], 0.5, is_reactive=flag) for flag in (False, True))
+    assert strict.problems(fused)[0] in ("fused", "broken")
+    assert reactive.problems(fused) == {}
+    gone = ETHANOL.positions.copy()
+    gone[hydrogens[0]] += 20.0
+    assert reactive.problems(gone) == {0: "broken"}
+
+
+def test_constant_pressure_changes_the_cell_that_frames_carry() -> None:
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * 4.5
+    argon = Frame(np.full(64, 18), grid + 0.05 * rng.normal(size=grid.shape), np.eye(3) * 18.0, np.ones(3, dtype=bool))
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "a", "smiles": "[Ar]"}],
+            "labeling": {"kind": "xtb"},
+            "model": {"kind": "nequip"},
+            "exploration": {
+                "walkers": 2, "temperatures": [100], "timestep": 5.0, "pressure": 2000.0, "pressure_relaxation": 500.0,
+                "trust": {"accurate_below": 1e3, "failed_above": 1e4},
+            },
+        }
+    )  # fmt: skip
+    walkers = WalkerExplorer(config, {"a": [argon]}, 0, build=lambda _: LennardJonesCommittee(0.0104, 3.4, 8.5))
+    report = advance(walkers, 60, n_random=4)
+    volumes = [float(np.linalg.det(c.frame.cell)) for c in report.candidates]
+    assert len(volumes) == 4
+    assert len(set(volumes)) == 4, "each frame has its own cell"
+    assert np.linalg.det(walkers._walkers.cell[0]) < 0.98 * 18.0**3, "2,000 bar compress it"
+
+
+def test_pressure_with_a_model_that_has_no_stress_is_refused() -> None:
+    with pytest.raises(InputError, match=r"exploration\.pressure needs model.kind nequip"):
+        explorer(pressure=1.0)

@@ -13,7 +13,7 @@ from alsys.config import parse_config
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
 from alsys.exploration.geometry import closest_contact, is_sound
-from alsys.exploration.initial import EnergyForces, initial_frames, rattle
+from alsys.exploration.initial import EnergyForces, check_initial, evaluations, initial_frames, rattle, xtb_potential
 from alsys.frames import Arm, FloatArray, Frame
 
 WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
@@ -52,7 +52,7 @@ def springs(frame: Frame) -> EnergyForces:
 
 @pytest.mark.parametrize("method", ["normal-modes", "xtb-md"])
 def test_any_potential_can_drive_them(method: str) -> None:
-    candidates = initial_frames(config("analytic", method=method), {"w": WATER}, 0, potential_of=springs)
+    candidates = initial_frames(config("analytic", method=method), {"w": [WATER]}, 0, potential_of=springs)
     assert {c.source.method for c in candidates} == {method}
     relaxed = candidates[0].frame.positions
     lengths = [np.linalg.norm(relaxed[a] - relaxed[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
@@ -63,7 +63,7 @@ def test_any_potential_can_drive_them(method: str) -> None:
 def test_hotter_frames_are_further_away_and_still_sound() -> None:
     spread = []
     for temperature in (100, 400, 20_000):
-        candidates = initial_frames(config(temperature=temperature, frames=40), {"w": WATER}, 0, potential_of=springs)
+        candidates = initial_frames(config(temperature=temperature, frames=40), {"w": [WATER]}, 0, potential_of=springs)
         shifts = [c.frame.positions - candidates[0].frame.positions for c in candidates[1:]]
         spread.append(float(np.square(shifts).mean()))
         assert all(is_sound(WATER, c.frame.positions, 0.6) for c in candidates)
@@ -73,7 +73,7 @@ def test_hotter_frames_are_further_away_and_still_sound() -> None:
 
 def test_analytic_labels_are_rattled_unless_their_potential_is_given(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        candidates = initial_frames(config("analytic"), {"w": WATER}, 0)
+        candidates = initial_frames(config("analytic"), {"w": [WATER]}, 0)
     assert {c.source.method for c in candidates} == {"rattle"}
     assert "labels are analytic" in caplog.text
     assert candidates[0].frame == WATER
@@ -87,7 +87,7 @@ def test_what_xtb_cannot_treat_is_rattled(
     stretch = 1.0 if numbers[0] == 8 else 2.0
     frame = Frame(np.array(numbers), WATER.positions * stretch, cell, np.array(pbc))
     with caplog.at_level(logging.WARNING):
-        candidates = initial_frames(config(), {"w": frame}, 0)
+        candidates = initial_frames(config(), {"w": [frame]}, 0)
     assert {c.source.method for c in candidates} == {"rattle"}
     assert "w: no normal-modes" in caplog.text
     assert len(candidates) == 10
@@ -96,16 +96,103 @@ def test_what_xtb_cannot_treat_is_rattled(
 def test_frames_are_shared_between_systems_and_each_is_a_trajectory_of_its_own() -> None:
     methane = Frame.molecule(molecule("CH4").numbers, molecule("CH4").positions)
     argon = Frame.molecule([18], [[0, 0, 0]])
-    systems = {"w": WATER, "m": methane, "a": argon}
+    systems = {"w": [WATER], "m": [methane], "a": [argon]}
     candidates = initial_frames(config(method="rattle", random_share=0.5), systems, 0)
     assert [sum(c.source.system == name for c in candidates) for name in systems] == [4, 3, 3]
     assert len({c.source.trajectory for c in candidates}) == 10
     firsts = {c.source.system: c for c in reversed(candidates)}
-    assert all(c.source.arm is Arm.INITIAL and c.frame == systems[name] for name, c in firsts.items())
+    assert all(c.source.arm is Arm.INITIAL and c.frame == systems[name][0] for name, c in firsts.items())
     arms = [
         [c.source.arm for c in initial_frames(config(method="rattle", random_share=0.5), systems, s)] for s in (1, 1, 2)
     ]
     assert arms[0] == arms[1] != arms[2]
+
+
+def test_shares_and_start_structures_divide_the_frames() -> None:
+    settings = config(method="rattle", frames=12)
+    light = settings.systems[0].model_copy(update={"name": "l"})
+    heavy = settings.systems[0].model_copy(update={"name": "h", "share": 3.0})
+    settings = settings.model_copy(update={"systems": (light, heavy)})
+    bent = [WATER.with_positions(WATER.positions * (1.0 + 0.01 * k)) for k in range(4)]
+    candidates = initial_frames(settings, {"l": [WATER], "h": bent}, 0)
+    assert [c.source.system for c in candidates] == ["l"] * 3 + ["h"] * 9
+    assert [c.frame in bent for c in candidates[3:]] == [True, False, False] + [True, False] * 3
+    assert len({c.frame.frame_id for c in candidates if c.source.system == "h"}) == 9
+    few = initial_frames(
+        settings.model_copy(update={"initial": config(method="rattle", frames=3).initial}), {"l": [WATER], "h": bent}, 0
+    )
+    assert [c.frame for c in few] == [WATER, bent[0], bent[1]]
+
+
+# --- boxes and clusters
+
+
+def waters(n: int, edge: float | None = None) -> Frame:
+    """Molecules on a line, or in a periodic box."""
+    positions = np.concatenate([WATER.positions + np.array([2.9 * k, 0.0, 0.0]) for k in range(n)])
+    cell = np.zeros((3, 3)) if edge is None else np.diag([2.9 * n, edge, edge])
+    return Frame(np.tile(WATER.numbers, n), positions, cell, np.full(3, edge is not None))
+
+
+@pytest.mark.parametrize("frame", [waters(3), waters(2, 5.0)], ids=["cluster", "box"])
+def test_normal_modes_are_refused_for_liquids_and_clusters(frame: Frame) -> None:
+    with pytest.raises(InputError, match=r"initial\.method: does not suit b, which holds . molecules.*xtb-md.*rattle"):
+        check_initial(config().initial, {"a": WATER, "b": frame})
+    for method in ("xtb-md", "rattle"):
+        check_initial(config(method=method).initial, {"b": frame})
+
+
+def test_normal_modes_suit_molecules_complexes_and_crystals() -> None:
+    copper = Frame([29], [[0.0, 0, 0]], np.full((3, 3), 1.8) - 1.8 * np.eye(3), np.ones(3, bool))
+    check_initial(config().initial, {"m": WATER, "pair": waters(2), "crystal": copper, "one": waters(1, 6.0)})
+
+
+def test_xtb_forces_in_a_box_are_the_slope_of_its_energy() -> None:
+    frame = waters(2, 4.5)
+    potential = xtb_potential(frame)
+    energy, forces = potential(frame.positions)
+    for atom, axis in ((1, 2), (3, 0)):
+        step = np.zeros_like(frame.positions)
+        step[atom, axis] = 2e-3
+        slope = (potential(frame.positions + step)[0] - potential(frame.positions - step)[0]) / 4e-3
+        assert forces[atom, axis] == pytest.approx(-slope, abs=2e-4)
+    image = frame.positions.copy()
+    image[3:] -= frame.cell[0]
+    assert potential(image)[0] == pytest.approx(energy, abs=1e-6), "across the boundary or not"
+
+
+def test_a_box_is_sampled_by_dynamics_and_keeps_its_cell() -> None:
+    frame = waters(2, 5.0)
+    targets = frame.positions + 0.01
+
+    def tether(_: Frame) -> EnergyForces:
+        return lambda x: (2.5 * float(np.square(x - targets).sum()), -5.0 * (x - targets))
+
+    candidates = initial_frames(config(method="xtb-md", frames=6, temperature=300), {"b": [frame]}, 0, tether)
+    assert {c.source.method for c in candidates} == {"xtb-md"}
+    np.testing.assert_allclose(candidates[0].frame.positions, targets, atol=1e-3)
+    assert len({c.frame.frame_id for c in candidates}) == 6
+    assert all(np.array_equal(c.frame.cell, frame.cell) and c.frame.pbc.all() for c in candidates)
+
+
+@pytest.mark.parametrize("method", ["normal-modes", "xtb-md"])
+def test_the_evaluations_announced_are_those_that_are_made(method: str) -> None:
+    settings, made = config(method=method, frames=20), 0
+
+    def counted(frame: Frame) -> EnergyForces:
+        evaluate = springs(frame)
+
+        def count(positions: FloatArray) -> tuple[float, FloatArray]:
+            nonlocal made
+            made += 1
+            return evaluate(positions)
+
+        return count
+
+    starts = {"w": [WATER, WATER.with_positions(TARGET)]}
+    initial_frames(settings, starts, 0, counted)
+    assert made == pytest.approx(evaluations(settings, starts)["w"], abs=60)  # relaxations are a guess
+    assert evaluations(config(method="rattle"), starts) == evaluations(config("analytic"), starts) == {"w": 0}
 
 
 def test_wild_rattling_is_tamed_and_a_structure_without_room_is_refused() -> None:
