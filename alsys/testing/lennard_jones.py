@@ -7,6 +7,7 @@ section 2.8). All atoms are alike. Neighbours are kept until an atom may have en
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.frames import FloatArray, IntArray
-from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
+from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, chosen_members
 from alsys.potentials.neighbours import neighbours_of
 
 SKIN = 0.4
@@ -66,8 +67,9 @@ class LennardJonesCommittee:
         """Takes the version; there are no weights."""
         self._version = state.version
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-        """Energies, forces and stresses; the spread is zero."""
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        """Energies, forces and stresses; the spread is zero, `members` None or the only one."""
+        chosen_members(members, 1)
         pairs = self._pairs_of(batch)
         positions, cell, n_total = batch.positions, batch.cell, batch.numbers.size
         vector = positions[pairs.i] - positions[pairs.j]
