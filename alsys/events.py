@@ -88,6 +88,7 @@ class FrameProposed(Event):
     trajectory: int = 0
     method: str = ""
     stratum: str = ""
+    n_electrons: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

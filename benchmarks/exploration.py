@@ -89,7 +89,7 @@ def explorer_of(config: CampaignConfig, start: Frame, n_walkers: int, state: Com
         nonlocal count
         count += 1
         report = explorer.advance(ExplorationOrder(n_steps=n_steps, n_random=1, trajectory_base=count << 20))
-        return n_steps * n_walkers if sum(report.stops.values()) <= n_walkers else report.walker_steps
+        return report.walker_steps
 
     return advance
 

@@ -256,6 +256,17 @@ class SelectionConfig(Section):
     random_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels in the random arm (the test set).")
     max_pending: int = operational(64, ge=1, le=1_000_000, description="Bound of the candidate set.")
     max_candidates: int = operational(16, ge=1, description="Candidates one explorer may return per chunk.")
+    diversity: Literal["lcmd", "farthest-point", "max-det", "stratified", "random", "none"] = Field(
+        "lcmd",
+        description="How every other frame is chosen, instead of by uncertainty: by latent features (`lcmd`, "
+        "`farthest-point`, `max-det`), over bond topologies and temperatures, or at random. `none`: uncertainty only.",
+    )
+    near_duplicate: float = Field(
+        0.1, ge=0, description="Distance of standardised latent features up to which two frames are one."
+    )
+    cost_aware: bool = Field(
+        True, description="Rank frames by uncertainty per expected second of labelling, learned from past labels."
+    )
 
 
 class StopConfig(Section):

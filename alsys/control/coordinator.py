@@ -429,6 +429,7 @@ class Coordinator:
                 trajectory=c.source.trajectory,
                 method=c.source.method,
                 stratum=c.source.stratum,
+                n_electrons=int(c.frame.numbers.sum()) - c.frame.charge,
             )
             for frame_id, c in fresh.items()
         ]

@@ -51,6 +51,7 @@ from alsys.events import (
 )
 from alsys.exploration import bandit
 from alsys.exploration.bandit import Tally
+from alsys.exploration.label_cost import LabelCostModel
 from alsys.frames import Arm
 from alsys.potentials.calibration import ForceCalibration
 
@@ -91,6 +92,7 @@ class FrameRecord:
     seen_by: int
     method: str = ""
     stratum: str = ""
+    n_electrons: int = 0
     status: Status = Status.PENDING
     attempts: int = 0
     kills: int = 0
@@ -176,6 +178,9 @@ class Ledger:
         self.tallies = {method: Tally() for method in settings.methods}
         self.shares: dict[str, float] = {}
         self._rewarded: set[str] = set()
+        self.strata: dict[str, int] = {}
+        self.costs = LabelCostModel()  # knows a frame by its electrons only
+        self._sizes: set[int] = set()
         self.stopped: CampaignStopped | None = None
         self.stop_requested: StopRequested | None = None
         self.stale: dict[str, None] = {}
@@ -345,9 +350,15 @@ class Ledger:
 
     def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
         deviation = 0.0 if self.settings.is_random else record.deviation
-        self.pending.add(frame_id, record.arm, deviation)
+        self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by < self.champion:
             self.stale[frame_id] = None
+
+    def _cost(self, record: FrameRecord) -> float:
+        """Expected seconds of a label; 1 where frames are all of one size, or the costs do not matter."""
+        if not self.settings.is_cost_aware or len(self._sizes) < 2 or record.arm is not Arm.UNCERTAIN:
+            return 1.0
+        return self.costs.predict([record.n_electrons])
 
     def _unqueue(self, frame_id: str) -> None:
         self.pending.discard(frame_id)
@@ -380,7 +391,15 @@ class Ledger:
     def _on_proposed(self, event: FrameProposed) -> None:
         if event.frame_id in self.frames:
             return
-        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version, event.method, event.stratum)
+        record = FrameRecord(
+            event.arm,
+            event.system,
+            event.deviation,
+            event.model_version,
+            event.method,
+            event.stratum,
+            event.n_electrons,
+        )
         self.frames[event.frame_id] = record
         self.counts[Status.PENDING] += 1
         self._enqueue(event.frame_id, record)
@@ -423,6 +442,10 @@ class Ledger:
         record = self._settle(event.frame_id, Status.LABELLED)
         self.accepted[record.arm] += 1
         self.label_times.add(event.wall_s)
+        self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
+        if self.settings.is_cost_aware and record.n_electrons and record.arm is not Arm.ATOM:
+            self._sizes.add(record.n_electrons)
+            self.costs.observe([record.n_electrons], event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
         elif record.arm is Arm.RANDOM:

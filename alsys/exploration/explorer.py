@@ -28,7 +28,8 @@ from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, rescore
 from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
-from alsys.exploration.selection import select
+from alsys.exploration.selection import ChunkSelection, pick_at_random
+from alsys.exploration.strata import stratum
 from alsys.exploration.walkers import NEVER
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
@@ -63,6 +64,7 @@ class WalkerExplorer:
         self._n_chunks = 0
         self._committee: Committee | None = None
         self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
+        self._selection = ChunkSelection(config.selection, seed)
         self._crew = Crew(config, self._systems, seed)
         self._walkers = self._crew.walkers({})
         self._next_trajectory = 0
@@ -94,11 +96,11 @@ class WalkerExplorer:
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
-        chosen = select(
-            chunk.for_training(self._settings.spacing_steps),
-            order.max_candidates,
-            self._rng if self._is_random else None,
-        )
+        found = chunk.for_training(self._settings.spacing_steps)
+        if self._is_random:
+            chosen = pick_at_random(found, order.max_candidates, self._rng)
+        else:
+            chosen = self._selection.select(found, order.max_candidates, self._committee)
         return ExplorationReport(
             model_version=self._committee.version,
             candidates=(*chosen, *chunk.random),
@@ -175,6 +177,7 @@ class WalkerExplorer:
     def _candidate(self, k: int, arm: Arm, is_earlier: bool = False) -> Candidate:
         """The frame of walker `k` now, or where the committee was looked at before."""
         walkers = self._walkers
+        frame = walkers.last_frame(k) if is_earlier else walkers.frame(k)
         source = Source(
             system=walkers.systems[k],
             arm=arm,
@@ -184,8 +187,9 @@ class WalkerExplorer:
             step=int(walkers.last_step[k] if is_earlier else walkers.step[k]),
             deviation=float((walkers.last_deviation if is_earlier else walkers.deviation)[k]),
             temperature=float(walkers.temperatures[k]),
+            stratum=stratum(frame, walkers.starts[k], f"{100 * round(float(walkers.temperatures[k]) / 100)}K"),
         )
-        return Candidate(walkers.last_frame(k) if is_earlier else walkers.frame(k), source)
+        return Candidate(frame, source)
 
     def _recover(self, k: int, reason: str) -> None:
         """After a stop: back to the last trusted frame, or to a new trajectory."""
@@ -222,6 +226,8 @@ class WalkerExplorer:
             ):
                 fresh.setdefault(name, []).append(frame)
         self._seeds.update(fresh)
+        if fresh:
+            self._selection.labelled = [frame for frames in self._seeds.values() for frame in frames]
 
 
 @dataclass(slots=True)

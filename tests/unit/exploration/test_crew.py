@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class TwoMinds:
     def load(self, state: CommitteeState) -> None:
         """Keeps what it has."""
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
         away = batch.positions - np.tile(self._center, (batch.n_frames, 1))
         starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
         squared = np.add.reduceat(np.square(away).sum(axis=1), starts)

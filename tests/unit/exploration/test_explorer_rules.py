@@ -39,6 +39,7 @@ def explorer(
     strategy: str = "uncertainty",
     seed: int = 0,
     stiffness: float = 0.0,
+    diversity: str = "none",
     **exploration: Any,
 ) -> WalkerExplorer:
     systems = systems or {"e": ETHANOL}
@@ -50,7 +51,7 @@ def explorer(
             "labeling": {"kind": "analytic"},
             "model": {"kind": "pair"},
             "exploration": {**settings, **exploration},
-            "selection": {"strategy": strategy},
+            "selection": {"strategy": strategy, "diversity": diversity},
         }
     )
     starts = {name: [frame] for name, frame in systems.items()}
@@ -178,8 +179,8 @@ def test_forces_that_are_not_numbers_stop_the_walker_and_not_its_neighbours() ->
     class Broken(HarmonicCommittee):
         calls = 0
 
-        def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-            prediction = super().evaluate(batch)
+        def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+            prediction = super().evaluate(batch, members)
             Broken.calls += 1
             if Broken.calls == 4:
                 prediction.forces[0] = np.nan
