@@ -35,6 +35,7 @@ from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
 from alsys.potentials.factory import build_committee
+from alsys.potentials.scored import scored
 
 
 class WalkerExplorer:
@@ -58,7 +59,7 @@ class WalkerExplorer:
         self._is_random = config.selection.strategy == "random"
         self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
-            lambda state: build_committee(state, threads=settings.threads, is_compiled=settings.compile)
+            lambda state: scored(build_committee(state, threads=settings.threads, is_compiled=settings.compile), state)
         )
         self._seed = seed
         self._n_chunks = 0
