@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from alsys.control import policies
 from alsys.control.candidates import CandidateSet
 from alsys.control.commands import Command, Emit, Finish, Idle
@@ -500,7 +498,7 @@ class Ledger:
         unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
         self.to_compare = dict.fromkeys(unseen)
         self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
-        self.calibration.forget_coverage()
+        self.calibration.replace()
 
     def _on_rejected(self, event: ModelRejected) -> None:
         self._undecided.pop(event.version, None)
@@ -537,12 +535,9 @@ class Ledger:
             self.to_compare.pop(frame_id, None)
         if event.model_version != self.champion:
             return
-        ends = np.cumsum(event.n_atoms)[:-1]
-        deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
-        errors = np.split(np.array(event.errors, dtype=np.float64), ends)
-        self.calibration.observe(list(zip(deviations, errors, strict=True)))
-        for frame_id, error in zip(event.frame_ids, errors, strict=True):
-            self._reward(frame_id, float(error.max(initial=0.0)))
+        worst = self.calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
+        for frame_id, error in zip(event.frame_ids, worst, strict=True):
+            self._reward(frame_id, error)
 
     def _reward(self, frame_id: str, error: float) -> None:
         """A label that taught something counts for the method that found its frame, once."""

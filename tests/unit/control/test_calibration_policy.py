@@ -111,13 +111,13 @@ def test_errors_of_a_version_that_is_no_longer_champion_are_ignored() -> None:
 
 
 def test_overconfidence_raises_an_alarm_and_doubles_the_random_arm_until_it_is_over() -> None:
-    ledger, _ = campaign(random_share=0.2)
-    names = [f"f{i}" for i in range(10, 40)]
-    ledger.apply(observed(names, 0.1))
-    ledger.apply(observed(names, 0.1))
+    ledger, _ = campaign(random_share=0.2, n_random=340)
+    names = [f"f{i}" for i in range(10, 350)]
+    ledger.apply(observed(names[:30], 0.1))
+    ledger.apply(observed(names[30:60], 0.1))
     assert not bookkeeping(ledger)
     assert random_share(ledger) == 0.2
-    ledger.apply(observed(names, 2.0))
+    ledger.apply(observed(names[60:90], 2.0))
     (alarm,) = bookkeeping(ledger)
     assert isinstance(alarm, AlarmRaised)
     assert alarm.name == "calibration"
@@ -126,11 +126,24 @@ def test_overconfidence_raises_an_alarm_and_doubles_the_random_arm_until_it_is_o
     uncertainty = status_of(ledger, state="running", head_seq=1)["uncertainty"]
     assert isinstance(uncertainty, dict)
     assert "overconfident" in uncertainty["alarms"]["calibration"]
-    for _ in range(8):
-        ledger.apply(observed(names, 2.0))
+    for start in range(90, 330, 30):
+        ledger.apply(observed(names[start : start + 30], 2.0))
     (over,) = bookkeeping(ledger)
     assert isinstance(over, AlarmCleared)
     assert random_share(ledger) == 0.2
+
+
+def test_frames_compared_with_a_new_champion_again_say_nothing_of_coverage() -> None:
+    ledger, _ = campaign()
+    names = [f"f{i}" for i in range(10, 40)]
+    ledger.apply(observed(names, 0.1))
+    assert ledger.calibration.coverage.n_frames == 0, "the first pairs calibrate"
+    ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
+    ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
+    before = trust_band(ledger)
+    ledger.apply(observed(names, 2.0, version=2))
+    assert ledger.calibration.coverage.n_frames == 0
+    assert trust_band(ledger)[0] < before[0], "but they calibrate"
 
 
 def test_four_copies_of_one_model_raise_the_alarm_with_the_first_report() -> None:
