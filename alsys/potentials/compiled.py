@@ -196,7 +196,7 @@ class CompiledNequIPCommittee:
 
 def _runner(package: Any) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
     """How a package is called: past torch's unpacking of nested inputs, which costs a tenth of a millisecond a call."""
-    loader = getattr(package, "loader", None)
+    loader: Any = getattr(package, "loader", None)
     if hasattr(loader, "boxed_run"):
         return lambda inputs: loader.boxed_run(list(inputs))
     return lambda inputs: package(*inputs)
