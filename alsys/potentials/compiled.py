@@ -36,6 +36,7 @@ from alsys.potentials.base import (
     committee_prediction,
     has_volume,
 )
+from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
     SPEC_KEYS,
     MemberValues,
@@ -75,6 +76,7 @@ class CompiledNequIPCommittee:
         self._state = state
         self._packages: list[Any] = []
         self._runs: list[Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]] = []
+        self._caches: list[NeighbourCache] = []
         self._constants: dict[str, str] = {}
         self._is_verified = False
         self._open()
@@ -118,7 +120,10 @@ class CompiledNequIPCommittee:
         if not self._is_verified:
             return self._eager.evaluate(batch, members)
         chosen = chosen_members(members, self._state.n_members)
-        values = joined([self._run(part, chosen) for part in split(batch, CHUNK_ATOMS)])
+        parts = split(batch, CHUNK_ATOMS)
+        while len(self._caches) < len(parts):
+            self._caches.append(NeighbourCache(float(str(self._state.spec["r_max"]))))
+        values = joined([self._run(part, chosen, cache) for part, cache in zip(parts, self._caches, strict=False)])
         return committee_prediction(
             batch,
             values.energies,
@@ -128,9 +133,9 @@ class CompiledNequIPCommittee:
             n_members=self._state.n_members,
         )
 
-    def _run(self, batch: FrameBatch, chosen: Sequence[int]) -> MemberValues:
+    def _run(self, batch: FrameBatch, chosen: Sequence[int], cache: NeighbourCache | None = None) -> MemberValues:
         """What packages say of a batch."""
-        inputs = inputs_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
+        inputs = inputs_of(batch, self._lookup, float(str(self._state.spec["r_max"])), cache)
         n_frames, n_total = batch.n_frames, batch.numbers.size  # a ghost frame may follow
         is_stressed = has_volume(batch)
         energies = np.empty((len(chosen), n_frames))
@@ -150,7 +155,7 @@ class CompiledNequIPCommittee:
 
     def _open(self) -> None:
         """Loads a package for each member, compiling it first where there is none."""
-        self._packages, self._runs, self._is_verified = [], [], False
+        self._packages, self._runs, self._caches, self._is_verified = [], [], [], False
         self._lookup = type_lookup(elements_of(self._state.spec))
         try:
             path = compile_package(self._state.spec, self._folder, self._threads)
