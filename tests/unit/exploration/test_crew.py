@@ -142,3 +142,15 @@ def test_a_method_that_suits_no_system_is_refused_by_name() -> None:
 def test_methods_of_one_kind_are_told_apart() -> None:
     config = config_of({"e": ETHANOL}, methods=[{"kind": "plain"}, {"kind": "udd"}, {"kind": "plain"}])
     assert config.exploration.method_names == ("plain-1", "udd", "plain-2")
+
+
+def test_systems_take_turns_where_walkers_are_few() -> None:
+    systems = {f"s{k}": WATER for k in range(5)}
+    crew = Crew(config_of(systems, walkers=2), systems, 0)
+    seen: set[str] = set()
+    for _ in range(20):
+        walkers = crew.walkers({})
+        assert len(walkers) == 2
+        seen |= set(walkers.systems)
+    assert seen == set(systems)
+    assert crew.is_new({})
