@@ -57,6 +57,8 @@ MAX_COMPARED = 200
 """Random-arm frames that each new champion is calibrated on: the latest ones."""
 
 
+MAX_WAITING = 512
+"""Labelled frames that wait to be compared; where labels are faster than explorers, the oldest are left out."""
 REWARD_CAP = 3.0
 """Error, in units of the one that is tolerated, from which a label earns its method all there is to earn."""
 REWARD_HALF_LIFE = 100.0
@@ -450,6 +452,8 @@ class Ledger:
             self.random_labelled.append(event.frame_id)
         if self.champion and record.arm is not Arm.ATOM:
             self.to_compare[event.frame_id] = None
+            if len(self.to_compare) > MAX_WAITING:
+                del self.to_compare[next(iter(self.to_compare))]
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)

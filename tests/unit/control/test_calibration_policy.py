@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alsys.control.commands import Emit, Explore, Idle, LabelFrames
-from alsys.control.ledger import Ledger
+from alsys.control.ledger import MAX_WAITING, Ledger
 from alsys.control.policies import random_share, trust_band
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
@@ -165,6 +165,15 @@ def test_the_random_arm_never_takes_more_than_half() -> None:
     ledger.apply(explored(n_distinct=1))
     bookkeeping(ledger)
     assert random_share(ledger) == 0.5
+
+
+def test_frames_that_wait_to_be_compared_are_bounded() -> None:
+    ledger, _ = campaign()
+    for i in range(MAX_WAITING + 50):
+        ledger.apply(FrameProposed(t=2.0, frame_id=f"u{i}", arm=Arm.UNCERTAIN, system="s", deviation=1.0))
+        ledger.apply(LabelAccepted(t=2.0, frame_id=f"u{i}", label_id=f"l{i}", worker="w", wall_s=1.0))
+    assert len(ledger.to_compare) == MAX_WAITING
+    assert f"u{MAX_WAITING + 49}" in ledger.to_compare
 
 
 def test_a_restart_knows_the_band_and_the_alarms() -> None:
