@@ -24,18 +24,14 @@ METRICS = {
     "cold_p95": "cold: 95th percentile of atoms' force error",
 }
 Curve = Sequence[Mapping[str, float]]
-COLORS = ("s1", "s2", "s3", "s4", "s5", "s6")
+COLORS = {"s1": "#2f6fd0", "s2": "#c8741a", "s3": "#7a8494", "s4": "#24845a", "s5": "#7d55c7", "s6": "#c8413b"}
 STYLE = """
-svg { font-family: system-ui, sans-serif; } .paper { fill: #fbfbfa; }
-.s1 { --c: #2f6fd0; } .s2 { --c: #c8741a; } .s3 { --c: #8a93a1; } .s4 { --c: #24845a; } .s5 { --c: #7d55c7; }
-.s6 { --c: #c8413b; }
-.line { fill: none; stroke: var(--c); stroke-width: 2.4; stroke-linejoin: round; } .thin { stroke-width: 1.2; }
-.pale { stroke-width: 1; stroke-opacity: .45; } .dash { stroke-dasharray: 5 4; }
-.dot { fill: var(--c); fill-opacity: .6; }
+text { font-family: system-ui, sans-serif; font-size: 12px; fill: #1d2129; } .paper { fill: #fbfbfa; }
+.line { fill: none; stroke-width: 2.4; stroke-linejoin: round; } .thin { stroke-width: 1.2; }
+.pale { stroke-width: 1; stroke-opacity: .45; } .dash { stroke-dasharray: 5 4; } .dot { fill-opacity: .6; }
 .grid { stroke: #e2e5ea; fill: none; } .frame { stroke: #98a2b3; fill: none; }
-text { fill: #1d2129; font-size: 12px; } .tick, .note, .label { fill: #667085; font-size: 11.5px; }
-.title { font-weight: 600; font-size: 13px; }
-"""
+.tick, .note, .label { fill: #667085; font-size: 11.5px; } .title { font-weight: 600; font-size: 13px; }
+""" + "".join(f".{name} {{ stroke: {color}; }} .dot.{name} {{ fill: {color}; }}\n" for name, color in COLORS.items())
 
 
 def labels_to(labels: Sequence[float], errors: Sequence[float], target: float) -> float | None:
