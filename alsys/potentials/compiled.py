@@ -46,6 +46,7 @@ from alsys.potentials.nequip import (
     is_weight,
     type_lookup,
 )
+from alsys.potentials.tracing import tracing
 from alsys.potentials.undirected import UndirectedNequIP, inputs_of
 
 logger = logging.getLogger(__name__)
@@ -296,7 +297,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
     from nequip.utils.compile import prepare_model_for_compile
     from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 
-    with _quiet():
+    with tracing(), _quiet():
         torch._dynamo.reset()
         model = blank_model(spec)
         places = {v.data_ptr(): name for name, v in model.state_dict().items() if v.numel() and is_weight(name)}

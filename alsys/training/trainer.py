@@ -37,6 +37,7 @@ from alsys.potentials.nequip import (
     weights_of,
 )
 from alsys.potentials.scored import COMMITTEE, fit_score
+from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, split
@@ -214,7 +215,8 @@ class NequIPTrainer:
 
     def _loss(self, model: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
         """Weighted mean squares of force components and of the energy per atom."""
-        out = model(dict(batch.data))
+        with evaluating():
+            out = model(dict(batch.data))
         force = torch.nn.functional.mse_loss(out["forces"].double(), batch.forces)
         energy_error = (out["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
         return self._config.force_weight * force + self._config.energy_weight * torch.square(energy_error).mean()
