@@ -412,6 +412,10 @@ class Coordinator:
             self._record(_errors_observed(report, now))
         if report.rescored:
             self._record(FramesRescored(t=now, model_version=report.model_version, deviations=report.rescored))
+        for frame_id in report.withdrawn:
+            record = self.ledger.frames.get(frame_id)
+            if record is not None and record.status is Status.PENDING:
+                self._record(FrameDropped(t=now, frame_id=frame_id, reason="near-test"))
         self._propose(report.candidates)
 
     def _propose(self, candidates: Sequence[Candidate]) -> None:

@@ -8,7 +8,8 @@ above it (a young model), the first one above. Where the geometry stops making s
 is proposed. A walk that ended goes on from its last trusted frame with new velocities, `max_rewinds` times at most.
 
 Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
-them; no frame within a spacing of one of them on the same trajectory is proposed for training. With the strategy
+them; no frame within a spacing of one of them on the same trajectory is proposed for training, and one that was
+proposed in the chunk before is withdrawn. With the strategy
 `random`, walkers move and stop alike, and every spacing of every walker yields a candidate, of which a random choice
 is returned. A chunk is decided by the seed, the order and the number of chunks before it.
 """
@@ -70,6 +71,7 @@ class WalkerExplorer:
         self._walkers = self._crew.walkers({})
         self._next_trajectory = 0
         self._n_members = self._n_distinct = 0
+        self._proposed: dict[int, Candidate] = {}
         self._rng = np.random.default_rng(seed)
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
@@ -87,6 +89,7 @@ class WalkerExplorer:
         is_regrouped = order.state is not None and self._crew.is_new(order.shares)
         if is_regrouped:
             self._walkers = self._crew.walkers(order.shares)
+            self._proposed = {}
         if self._n_chunks == 0 or is_regrouped:
             for k in range(len(self._walkers)):
                 self._restart(k)
@@ -97,6 +100,7 @@ class WalkerExplorer:
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
+        self._proposed.update(chunk.latest)
         found = chunk.for_training(self._settings.spacing_steps)
         if self._is_random:
             chosen = pick_at_random(found, order.max_candidates, self._rng)
@@ -114,6 +118,7 @@ class WalkerExplorer:
             deviation_mean=chunk.deviation_sum / max(chunk.n_looks, 1),
             rescored=rescore(self._committee, order.rescore),
             compared=compare(self._committee, order.compare),
+            withdrawn=tuple(chunk.withdrawn),
             trust=order.trust,
             n_members=self._n_members,
             n_distinct=self._n_distinct,
@@ -133,6 +138,9 @@ class WalkerExplorer:
             for k in drawn.get(step, ()):
                 if is_sane[k]:
                     chunk.random.append(self._candidate(k, Arm.RANDOM))
+                    proposed = self._proposed.get(k)
+                    if proposed is not None and chunk.random[-1].is_beside(proposed, spacing):
+                        chunk.withdrawn.append(proposed.frame.frame_id)
                     walkers.last_random[k] = walkers.step[k]
             if walkers.is_fresh:
                 deviation = walkers.deviation
@@ -143,6 +151,7 @@ class WalkerExplorer:
                 for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
                     has_left_band = bool(is_failed[k] and walkers.was_in_band[k] and not self._is_random)
                     chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, is_earlier=has_left_band))
+                    chunk.latest[k] = chunk.candidates[-1]
                     walkers.last_candidate[k] = walkers.step[k]
                 walkers.was_in_band = is_above & ~is_failed
                 walkers.trust(is_sane & ~is_above & (walkers.step % spacing == 0))
@@ -237,6 +246,8 @@ class _Chunk:
 
     candidates: list[Candidate] = field(default_factory=list)
     random: list[Candidate] = field(default_factory=list)
+    latest: dict[int, Candidate] = field(default_factory=dict)
+    withdrawn: list[str] = field(default_factory=list)
     stops: dict[str, int] = field(default_factory=dict)
     walker_steps: int = 0
     n_looks: int = 0
@@ -253,11 +264,4 @@ class _Chunk:
 
     def for_training(self, spacing: int) -> list[Candidate]:
         """Candidates without those that lie within a spacing of a frame of the random arm on the same trajectory."""
-        taken: dict[int, list[int]] = {}
-        for candidate in self.random:
-            taken.setdefault(candidate.source.trajectory, []).append(candidate.source.step)
-        return [
-            c
-            for c in self.candidates
-            if all(abs(c.source.step - step) >= spacing for step in taken.get(c.source.trajectory, ()))
-        ]
+        return [c for c in self.candidates if not any(c.is_beside(test, spacing) for test in self.random)]

@@ -153,6 +153,20 @@ def test_no_training_frame_lies_beside_a_frame_of_the_random_arm() -> None:
     assert n_training > 50
 
 
+def test_a_frame_proposed_before_is_withdrawn_where_a_test_frame_follows_it() -> None:
+    walkers = explorer(constant(0.2), walkers=2, temperatures=[50], max_steps=10**6, spacing_steps=10)
+    proposed: dict[str, Candidate] = {}
+    n_withdrawn = 0
+    for k in range(30):
+        report = advance(walkers, 4, n_random=1, trajectory_base=k << 20, state=STATE if k == 0 else None)
+        gone = [proposed.pop(frame_id) for frame_id in report.withdrawn]
+        n_withdrawn += len(gone)
+        (test,) = [c for c in report.candidates if c.source.arm is Arm.RANDOM]
+        assert all(candidate.is_beside(test, 10) for candidate in gone)
+        proposed.update((c.frame.frame_id, c) for c in report.candidates if c.source.arm is Arm.UNCERTAIN)
+    assert n_withdrawn > 3
+
+
 def test_random_arm_is_uniform_over_steps() -> None:
     counts = np.zeros(10)
     walkers = explorer(constant(0.0), walkers=2, temperatures=[1], max_steps=10**6)
