@@ -100,12 +100,13 @@ class WalkerExplorer:
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
-        self._proposed.update(chunk.latest)
         found = chunk.for_training(self._settings.spacing_steps)
         if self._is_random:
             chosen = pick_at_random(found, order.max_candidates, self._rng)
         else:
             chosen = self._selection.select(found, order.max_candidates, self._committee)
+        returned = {candidate.frame.frame_id for candidate in chosen}
+        self._proposed.update((k, c) for k, c in chunk.latest.items() if c.frame.frame_id in returned)
         return ExplorationReport(
             model_version=self._committee.version,
             candidates=(*chosen, *chunk.random),
@@ -141,6 +142,7 @@ class WalkerExplorer:
                     proposed = self._proposed.get(k)
                     if proposed is not None and chunk.random[-1].is_beside(proposed, spacing):
                         chunk.withdrawn.append(proposed.frame.frame_id)
+                        del self._proposed[k]
                     walkers.last_random[k] = walkers.step[k]
             if walkers.is_fresh:
                 deviation = walkers.deviation
