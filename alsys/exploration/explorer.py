@@ -156,7 +156,7 @@ class WalkerExplorer:
                     chunk.latest[k] = chunk.candidates[-1]
                     walkers.last_candidate[k] = walkers.step[k]
                 walkers.was_in_band = is_above & ~is_failed
-                walkers.trust(is_sane & ~is_above & (walkers.step % spacing == 0))
+                walkers.trust(is_sane & ~is_above, spacing)
                 for k in np.flatnonzero(is_failed & (walkers.step >= spacing)).tolist():
                     stops[k] = "failed"
             for k in np.flatnonzero(walkers.step >= self._settings.max_steps).tolist():

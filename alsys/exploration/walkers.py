@@ -136,8 +136,10 @@ class Walkers:
             return None
         return self._frame(k, self._trusted_positions, self._trusted_cell)
 
-    def trust(self, is_trusted: NDArray[np.bool_]) -> None:
-        """Remembers where these ``(n_walkers,)`` walkers are, to rewind them to."""
+    def trust(self, is_trusted: NDArray[np.bool_], spacing: int) -> None:
+        """Remembers where these ``(n_walkers,)`` walkers are, to rewind them to; every `spacing` steps at most."""
+        is_due = (self._trusted_step == NEVER) | (self.step - self._trusted_step >= spacing)
+        is_trusted = is_trusted & is_due
         if not is_trusted.any():
             return
         atoms = np.repeat(is_trusted, self.n_atoms)
