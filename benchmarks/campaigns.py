@@ -6,7 +6,7 @@ Labels wait for the fit (`training.max_ahead`), since GFN2-xTB answers in millis
 
 - `everything`: calibrated trust, all exploration methods, selection as by default. No thermostat is hotter than in the
   other arms.
-- `plain`: molecular dynamics, and the fixed trust band of the config.
+- `plain`: molecular dynamics, a fixed trust band, the most uncertain frames.
 - `random`: molecular dynamics; frames are labelled at random.
 - `everything_hot` (only where `--arms` names it): as `everything` with the methods' own default temperatures, which
   reach that of the hot test set.
@@ -66,8 +66,11 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
         "exploration": {"trust": CALIBRATED, "methods": [{**m, **CAPPED.get(m["kind"], {})} for m in METHODS]},
         "selection": {"strategy": "uncertainty"},
     },
-    "plain": {"exploration": {"trust": FIXED}, "selection": {"strategy": "uncertainty", "diversity": "none"}},
-    "random": {"exploration": {"trust": FIXED}, "selection": {"strategy": "random"}},
+    "plain": {
+        "exploration": {"trust": FIXED, "methods": []},
+        "selection": {"strategy": "uncertainty", "diversity": "none"},
+    },
+    "random": {"exploration": {"trust": FIXED, "methods": []}, "selection": {"strategy": "random"}},
     "everything_hot": {
         "exploration": {"trust": CALIBRATED, "methods": METHODS},
         "selection": {"strategy": "uncertainty"},
