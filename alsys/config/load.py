@@ -30,13 +30,27 @@ def load_config(path: str | Path) -> CampaignConfig:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot read the file: {reason}", source=str(path)) from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else None
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise InputError(str(problem), source=str(path), field=where, remedy="see `alsys config schema`") from error
     return parse_config(data, source=str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which refuses a key that is given twice instead of taking the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping of different keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def parse_config(data: object, source: str | None = None) -> CampaignConfig:

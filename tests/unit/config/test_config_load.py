@@ -326,3 +326,8 @@ def test_a_mixture_is_science_down_to_its_components() -> None:
 def test_a_system_says_in_words_what_it_is(fields: dict[str, Any], origin: str) -> None:
     config = parse_config({**BASE, "systems": [{"name": "a", **fields}]})
     assert config.systems[0].origin == origin
+
+
+def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "name: a\nexploration:\n  walkers: 4\n  friction: 0.1\n  walkers: 8\n")
+    assert text.startswith("line 5: `walkers` is given twice")
