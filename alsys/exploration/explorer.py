@@ -29,7 +29,7 @@ from alsys.exploration.comparison import compare, rescore
 from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import select
-from alsys.exploration.walkers import NEVER
+from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
@@ -68,6 +68,11 @@ class WalkerExplorer:
         self._next_trajectory = 0
         self._n_members = self._n_distinct = 0
         self._rng = np.random.default_rng(seed)
+
+    @property
+    def walkers(self) -> Walkers:
+        """The batch between two orders, to be looked at only: positions, velocities, methods and what they add."""
+        return self._walkers
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""

@@ -1,0 +1,274 @@
+"""Proton transfers of acetylacetone under ANI-1x at 350 K: uncertainty-driven dynamics against plain ones.
+
+After M. Kulichenko et al., Nat. Comput. Sci. 3, 230 (2023), who count 90 transfers in 0.5 ns where plain dynamics has
+none, with amplitude and width of the bias set by hand. Here alsys finds both. All walkers are moved by `WalkerExplorer`,
+as in a campaign, from the hydrogen-bonded enol that the committee relaxed; both arms use the same seeds.
+
+A transfer is committed: ``q = r(O1-H) - r(O2-H)`` goes from below -0.3 to above +0.3 Angstrom or back, so a proton that
+turns round on the way is not counted. A molecule that lost another bond or formed one (for `PERSISTENT` looks in a row)
+has reacted otherwise: that is counted apart, and the walker's time and transfers count no more until it begins anew.
+
+Work is cut into blocks, one for each arm and seed; `--out` takes a line for each, and blocks that it holds are not run
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ani import AniCommittee, ani1x_state
+from ase.data import atomic_masses
+from fitted import config_of
+from orchestration import machine
+from scipy.stats import chi2
+
+from alsys.config.schema import SystemConfig
+from alsys.exploration.base import ExplorationOrder
+from alsys.exploration.builders import build_starts
+from alsys.exploration.explorer import WalkerExplorer
+from alsys.exploration.geometry import pair_ratios
+from alsys.exploration.initial import relax
+from alsys.exploration.integrators import degrees_of_freedom, kinetic_temperature
+from alsys.exploration.methods.udd import UncertaintyDriven
+from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.base import CommitteeState, FrameBatch
+
+SMILES = "CC(=O)/C=C(/C)O"
+PUBLISHED = {"udd_transfers": 90, "plain_transfers": 0, "walker_ps": 500.0}
+TIMESTEP = 0.5
+LOOK_STEPS = 10
+COMMITTED = 0.3
+HYDROGEN_BOND = 2.0
+FORMED_BELOW, LOST_ABOVE = 1.3, 1.6
+"""Shares of the covalent sum at which a bond has formed, and at which one of the start structure is lost."""
+PERSISTENT = 10
+NO_EDGE = (1e6, 2e6)
+"""A trust band that no walker leaves, eV/Angstrom."""
+
+
+def enol(state: CommitteeState) -> Frame:
+    """The enol with its hydrogen bond, relaxed by the committee.
+
+    Raises:
+        SystemExit: No conformer has the hydrogen bond.
+    """
+    committee = AniCommittee(state, torch.float64)
+
+    def relaxed(frame: Frame) -> Frame:
+        def potential(positions: FloatArray) -> tuple[float, FloatArray]:
+            prediction = committee.evaluate(FrameBatch.of([frame.with_positions(positions)]))
+            return float(prediction.energy[0]), prediction.forces
+
+        return relax(frame, potential)
+
+    for conformer in build_starts(SystemConfig(name="acac", smiles=SMILES, conformers=10), Path()):
+        frame = relaxed(conformer)
+        first, second, proton = proton_and_oxygens(frame)
+        lengths = np.linalg.norm(frame.positions[[first, second]] - frame.positions[proton], axis=1)
+        if lengths.max() < HYDROGEN_BOND:
+            return frame
+    raise SystemExit("no conformer has a hydrogen bond")
+
+
+def proton_and_oxygens(frame: Frame) -> tuple[int, int, int]:
+    """Both oxygens, and the hydrogen atom nearest to one of them."""
+    oxygens, hydrogens = np.flatnonzero(frame.numbers == 8), np.flatnonzero(frame.numbers == 1)
+    distance = np.linalg.norm(frame.positions[oxygens][:, None] - frame.positions[hydrogens], axis=2)
+    return int(oxygens[0]), int(oxygens[1]), int(hydrogens[distance.min(axis=0).argmin()])
+
+
+@dataclass(slots=True)
+class Watch:
+    """Counts what happens to walkers of one molecule.
+
+    Attributes:
+        start: Its bonds are those that must stay, but for the proton's.
+        n_walkers: Walkers.
+        transfers: Committed transfers of each.
+        reacted: Walks that reacted otherwise.
+        looks: Looks at walkers that had not.
+    """
+
+    start: Frame
+    n_walkers: int
+    transfers: IntArray = field(init=False)
+    reacted: int = 0
+    looks: int = 0
+    _side: IntArray = field(init=False)
+    _odd: IntArray = field(init=False)
+    _trajectory: IntArray = field(init=False)
+    _atoms: tuple[int, int, int] = field(init=False)
+    _bonded: Any = field(init=False)
+    _to_oxygen: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.transfers, self._side, self._odd = (np.zeros(self.n_walkers, dtype=np.int64) for _ in range(3))
+        self._trajectory = np.full(self.n_walkers, -1, dtype=np.int64)
+        self._atoms = first, second, proton = proton_and_oxygens(self.start)
+        i, j, ratio = pair_ratios(self.start.numbers, self.start.positions)
+        self._to_oxygen = ((i == proton) | (j == proton)) & np.isin(i + j - proton, (first, second))
+        self._bonded = (ratio < FORMED_BELOW) & ~self._to_oxygen
+
+    def look(self, positions: FloatArray, trajectory: IntArray) -> None:
+        """Looks at ``(n_walkers, n_atoms, 3)`` positions."""
+        first, second, proton = self._atoms
+        is_new = trajectory != self._trajectory
+        self._trajectory = trajectory.copy()
+        self._side[is_new] = self._odd[is_new] = 0
+        ratio = pair_ratios(self.start.numbers, positions)[2]
+        is_lost = (ratio[:, self._bonded] > LOST_ABOVE).any(axis=1)
+        is_lost |= ratio[:, self._to_oxygen].min(axis=1) > LOST_ABOVE
+        is_odd = is_lost | (ratio[:, ~self._bonded & ~self._to_oxygen] < FORMED_BELOW).any(axis=1)
+        had_reacted = self._odd >= PERSISTENT
+        self._odd = np.where(had_reacted, self._odd, np.where(is_odd, self._odd + 1, 0))
+        has_reacted = self._odd >= PERSISTENT
+        self.reacted += int((has_reacted & ~had_reacted).sum())
+        self.looks += int((~has_reacted).sum())
+        lengths = [np.linalg.norm(positions[:, oxygen] - positions[:, proton], axis=1) for oxygen in (first, second)]
+        q = lengths[0] - lengths[1]
+        side = np.where(q > COMMITTED, 1, np.where(q < -COMMITTED, -1, 0))
+        self.transfers += (side * self._side == -1) & ~has_reacted & ~is_odd
+        self._side = np.where(side == 0, self._side, side)
+
+
+def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walkers: int, ps: float) -> dict[str, Any]:
+    """One block of one arm."""
+    n_steps = round(1000.0 * ps / TIMESTEP)
+    config = config_of(
+        SMILES,
+        model={},
+        budget_s=1.0,
+        exploration={
+            "walkers": n_walkers,
+            "timestep": TIMESTEP,
+            "methods": [{"kind": arm, "temperatures": [350]}],
+            "reactive": True,
+            "max_rewinds": 0,
+            "max_steps": n_steps + 1,
+            "trust": {"kind": "fixed", "accurate_below": NO_EDGE[0], "failed_above": NO_EDGE[1]},
+        },
+    )
+    explorer = WalkerExplorer(config, {"molecule": [start]}, seed, build=AniCommittee)
+    watch = Watch(start, n_walkers)
+    masses, firsts = np.tile(atomic_masses[start.numbers], n_walkers), np.arange(n_walkers) * start.n_atoms
+    n_degrees = degrees_of_freedom(np.full(n_walkers, start.n_atoms))
+    stops: Counter[str] = Counter()
+    found: list[tuple[float, float]] = []
+    pushed = physical = by_atom = deviation = largest = kinetic = 0.0
+    started, n_chunks = time.perf_counter(), n_steps // LOOK_STEPS
+    for n in range(n_chunks):
+        order = ExplorationOrder(
+            LOOK_STEPS, state=state if n == 0 else None, trust=NO_EDGE, trajectory_base=(n + 1) * 4096
+        )
+        report = explorer.advance(order)
+        walkers = explorer.walkers
+        stops.update(report.stops)
+        watch.look(walkers.positions.reshape(n_walkers, -1, 3), walkers.trajectory)
+        bias, forces = walkers.bias, walkers.forces
+        pushed, physical = pushed + float(np.square(bias).mean()), physical + float(np.square(forces).mean())
+        by_atom += float((np.linalg.norm(bias, axis=1) / np.linalg.norm(forces, axis=1)).mean())
+        deviation, largest = deviation + report.deviation_mean, max(largest, report.deviation_max)
+        kinetic += float(kinetic_temperature(masses, walkers.velocities, firsts, walkers.n_atoms, n_degrees).mean())
+        method = walkers.steering.groups[0].method
+        if isinstance(method, UncertaintyDriven):
+            found.append((method.amplitude, method.width))
+    wall_s = time.perf_counter() - started
+    parameters = np.array(found)
+    result: dict[str, Any] = {
+        "arm": arm, "seed": seed, "walkers": n_walkers, "ps": ps,
+        "transfers": int(watch.transfers.sum()), "by_walker": watch.transfers.tolist(),
+        "reacted": watch.reacted, "stops": dict(stops),
+        "walker_ps": watch.looks * LOOK_STEPS * TIMESTEP / 1000.0,
+        "deviation_mean": deviation / n_chunks, "deviation_max": largest,
+        "temperature": kinetic / n_chunks,
+        "walker_steps_per_s": n_chunks * LOOK_STEPS * n_walkers / wall_s, "wall_s": wall_s,
+    }  # fmt: skip
+    if found:
+        later = parameters[len(parameters) // 5 :]
+        result |= {
+            "amplitude": np.quantile(later[:, 0], [0.05, 0.5, 0.95]).tolist(),
+            "width": np.quantile(later[:, 1], [0.05, 0.5, 0.95]).tolist(),
+            "ratio_rms": math.sqrt(pushed / physical),
+            "ratio_mean_over_atoms": by_atom / n_chunks,
+        }
+    return result
+
+
+def rate(transfers: int, walker_ps: float) -> dict[str, Any]:
+    """Transfers per walker-ps with the exact 95 % interval of a Poisson rate (Garwood, Biometrika 28, 437 (1936))."""
+    low = 0.5 * float(chi2.ppf(0.025, 2 * transfers)) if transfers else 0.0
+    high = 0.5 * float(chi2.ppf(0.975, 2 * transfers + 2))
+    return {
+        "transfers": transfers,
+        "walker_ps": walker_ps,
+        "per_walker_ps": transfers / walker_ps if walker_ps else None,
+        "interval": [low / walker_ps, high / walker_ps] if walker_ps else None,
+    }
+
+
+def summary(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All blocks of each arm together."""
+    result: dict[str, Any] = {}
+    for arm in sorted({block["arm"] for block in blocks}):
+        own = [block for block in blocks if block["arm"] == arm]
+        result[arm] = {
+            **rate(sum(b["transfers"] for b in own), sum(b["walker_ps"] for b in own)),
+            "transfers_by_block": [b["transfers"] for b in own],
+            "reacted": sum(b["reacted"] for b in own),
+            "stops": dict(sum((Counter(b["stops"]) for b in own), Counter())),
+        }
+        for name in ("deviation_mean", "temperature", "walker_steps_per_s", "ratio_rms", "ratio_mean_over_atoms"):
+            if name in own[0]:
+                result[arm][name] = float(np.mean([b[name] for b in own]))
+        for name in ("amplitude", "width"):
+            if name in own[0]:
+                result[arm][f"{name}_median"] = [b[name][1] for b in own]
+        result[arm]["deviation_max"] = max(b["deviation_max"] for b in own)
+    result["published"] = {
+        arm: rate(int(PUBLISHED[f"{arm}_transfers"]), PUBLISHED["walker_ps"]) for arm in ("udd", "plain")
+    }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one line")
+    parser.add_argument("--ps", type=float, default=5.0, help="of each walker in a block")
+    parser.add_argument("--walkers", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=1, help="blocks of each arm")
+    parser.add_argument("--arms", nargs="+", choices=("udd", "plain"), default=["udd", "plain"])
+    parser.add_argument("--out", type=Path, help="JSON lines of blocks; those in it are not run again")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keys = ("arm", "seed", "walkers", "ps")
+    blocks: list[dict[str, Any]] = []
+    if args.out is not None and args.out.exists():
+        blocks = [json.loads(line) for line in args.out.read_text().splitlines()]
+    done = {tuple(block[key] for key in keys) for block in blocks}
+    state = ani1x_state()
+    start = enol(state)
+    for seed in range(args.seeds):
+        for arm in args.arms:
+            if (arm, seed, args.walkers, args.ps) in done:
+                continue
+            blocks.append(run_block(arm, seed, state, start, args.walkers, args.ps))
+            if args.out is not None:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(blocks[-1]) + "\n")
+    chosen = [b for b in blocks if b["walkers"] == args.walkers and b["ps"] == args.ps]
+    result = {**summary(chosen), "machine": machine()}
+    print(json.dumps(result) if args.json else json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
