@@ -305,7 +305,7 @@ class AniCommittee:
 
     def _triples(self, molecule: _Molecule, vector: Tensor, distance: Tensor) -> _Triples:
         """All triples within the angular cutoff."""
-        n_frames, n_atoms = distance.shape[:2]
+        n_atoms = distance.shape[1]
         is_near = distance < self._angular_cutoff
         centre, first, second = molecule.centre, molecule.first, molecule.second
         frame, n = (is_near[:, centre, first] & is_near[:, centre, second]).nonzero(as_tuple=True)
