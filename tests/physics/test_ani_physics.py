@@ -27,7 +27,7 @@ WB97X = {
     "C2H4": -78.55737895554086,
     "CH3CH2OH": -154.98998608609745,
 }
-"""Hartree at the geometries of `ase.build.molecule`: PySCF, RKS, xc="wb97x", basis="6-31g*", cart=True, grid level 3."""
+"""Hartree at the geometries of `ase.build.molecule`: PySCF, RKS, wb97x, 6-31g*, cart=True (as in Gaussian), grid 3."""
 WATER = np.array([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 TORCHANI = {0: -76.38837910032892, 7: -76.38933597009208}
 """Hartree, members of torchani 2.2.4's own AEVComputer and ANIModel on `WATER`, in double precision."""
