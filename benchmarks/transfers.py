@@ -1,7 +1,8 @@
 """Counts proton transfers between the two oxygen atoms of a molecule, and what else happens to it.
 
 A transfer is committed: ``q = r(O1-H) - r(O2-H)`` goes from below -0.3 to above +0.3 Angstrom or back, so a proton that
-turns round on the way is not counted. A molecule that lost another bond or formed one, for `PERSISTENT` looks in a row,
+turns round on the way is not counted. It is settled where the mean of ``q`` over `PERSISTENT` looks does the same: the
+proton stays. A molecule that lost another bond or formed one, for `PERSISTENT` looks in a row,
 has reacted otherwise: that is counted apart, and the walker counts no more until it begins anew.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from alsys.exploration.geometry import pair_ratios
@@ -38,6 +40,7 @@ class Watch:
         start: Its bonds are those that must stay, but for the proton's.
         n_walkers: Walkers.
         transfers: Committed transfers of each.
+        settled: Settled transfers of each.
         reacted: Walks that reacted otherwise.
         looks: Looks at walkers that had not.
     """
@@ -45,9 +48,12 @@ class Watch:
     start: Frame
     n_walkers: int
     transfers: IntArray = field(init=False)
+    settled: IntArray = field(init=False)
     reacted: int = 0
     looks: int = 0
     _side: IntArray = field(init=False)
+    _settled_side: IntArray = field(init=False)
+    _recent: FloatArray = field(init=False)
     _odd: IntArray = field(init=False)
     _trajectory: IntArray = field(init=False)
     _atoms: tuple[int, int, int] = field(init=False)
@@ -55,7 +61,10 @@ class Watch:
     _to_oxygen: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.transfers, self._side, self._odd = (np.zeros(self.n_walkers, dtype=np.int64) for _ in range(3))
+        self.transfers, self.settled, self._side, self._settled_side, self._odd = (
+            np.zeros(self.n_walkers, dtype=np.int64) for _ in range(5)
+        )
+        self._recent = np.full((PERSISTENT, self.n_walkers), np.nan)
         self._trajectory = np.full(self.n_walkers, -1, dtype=np.int64)
         self._atoms = first, second, proton = proton_and_oxygens(self.start)
         i, j, ratio = pair_ratios(self.start.numbers, self.start.positions)
@@ -67,7 +76,8 @@ class Watch:
         first, second, proton = self._atoms
         is_new = trajectory != self._trajectory
         self._trajectory = trajectory.copy()
-        self._side[is_new] = self._odd[is_new] = 0
+        self._side[is_new] = self._settled_side[is_new] = self._odd[is_new] = 0
+        self._recent[:, is_new] = np.nan
         ratio = pair_ratios(self.start.numbers, positions)[2]
         is_lost = (ratio[:, self._bonded] > LOST_ABOVE).any(axis=1)
         is_lost |= ratio[:, self._to_oxygen].min(axis=1) > LOST_ABOVE
@@ -79,9 +89,18 @@ class Watch:
         self.looks += int((~has_reacted).sum())
         lengths = [np.linalg.norm(positions[:, oxygen] - positions[:, proton], axis=1) for oxygen in (first, second)]
         q = lengths[0] - lengths[1]
-        side = np.where(q > COMMITTED, 1, np.where(q < -COMMITTED, -1, 0))
-        self.transfers += (side * self._side == -1) & ~has_reacted & ~is_odd
-        self._side = np.where(side == 0, self._side, side)
+        self._recent = np.concatenate([self._recent[1:], q[None]])
+        is_counted = ~has_reacted & ~is_odd
+        self.transfers += _crossed(q, self._side) & is_counted
+        self.settled += _crossed(self._recent.mean(axis=0), self._settled_side) & is_counted
+
+
+def _crossed(q: FloatArray, side: IntArray) -> NDArray[np.bool_]:
+    """``(n_walkers,)`` whether `q` has come to the other side; `side` is brought up to date."""
+    now = np.where(q > COMMITTED, 1, np.where(q < -COMMITTED, -1, 0))  # zero for NaN
+    crossed: NDArray[np.bool_] = now * side == -1
+    np.copyto(side, now, where=now != 0)
+    return crossed
 
 
 def rate(transfers: int, walker_ps: float) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walker
     parameters = np.array(found)
     result: dict[str, Any] = {
         "arm": arm, "seed": seed, "walkers": n_walkers, "ps": ps,
-        "transfers": int(watch.transfers.sum()), "by_walker": watch.transfers.tolist(),
+        "transfers": int(watch.transfers.sum()), "settled": int(watch.settled.sum()), "by_walker": watch.transfers.tolist(),
         "reacted": watch.reacted, "stops": dict(stops),
         "walker_ps": watch.looks * LOOK_STEPS * TIMESTEP / 1000.0,
         "deviation_mean": deviation / n_chunks, "deviation_max": largest,
@@ -142,6 +142,7 @@ def summary(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         result[arm] = {
             **rate(sum(b["transfers"] for b in own), sum(b["walker_ps"] for b in own)),
             "transfers_by_block": [b["transfers"] for b in own],
+            "settled": rate(sum(b["settled"] for b in own), sum(b["walker_ps"] for b in own)),
             "reacted": sum(b["reacted"] for b in own),
             "stops": dict(sum((Counter(b["stops"]) for b in own), Counter())),
         }

@@ -56,9 +56,21 @@ def test_only_committed_transfers_count() -> None:
     assert (watch.reacted, watch.looks) == (0, 21)
 
 
+def test_a_proton_that_stays_is_settled() -> None:
+    n = TRANSFERS.PERSISTENT
+    stays = [at(-0.5)] * n + [at(0.5)] * n + [at(-0.5)] * n
+    knocks = [at(-0.5)] * n + [at(0.5), at(-0.5)] * n
+    watch = follow(stays, knocks)
+    assert watch.settled.tolist() == [2, 0]
+    assert watch.transfers.tolist() == [2, 2 * n]
+
+
 def test_a_walk_that_begins_anew_on_the_other_side_is_no_transfer() -> None:
     path = [at(q) for q in (-0.4, 0.4, -0.4)]
     assert follow(path, trajectories=[[1], [2], [2]]).transfers.tolist() == [1]
+    n = TRANSFERS.PERSISTENT
+    walks = [[1]] * n + [[2]] * n
+    assert follow([at(-0.4)] * n + [at(0.4)] * n, trajectories=walks).settled.tolist() == [0]
 
 
 def test_a_lost_bond_ends_the_count_when_it_stays_lost() -> None:
