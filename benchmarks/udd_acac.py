@@ -116,7 +116,8 @@ def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walker
     parameters = np.array(found)
     result: dict[str, Any] = {
         "arm": arm, "seed": seed, "walkers": n_walkers, "ps": ps,
-        "transfers": int(watch.transfers.sum()), "settled": int(watch.settled.sum()), "by_walker": watch.transfers.tolist(),
+        "transfers": int(watch.transfers.sum()), "by_walker": watch.transfers.tolist(),
+        "settled": int(watch.settled.sum()),
         "reacted": watch.reacted, "stops": dict(stops),
         "walker_ps": watch.looks * LOOK_STEPS * TIMESTEP / 1000.0,
         "deviation_mean": deviation / n_chunks, "deviation_max": largest,
