@@ -88,11 +88,12 @@ class FrameProposed(Event):
     trajectory: int = 0
     method: str = ""
     stratum: str = ""
+    n_electrons: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameDropped(Event):
-    """A pending frame left the candidate set unlabelled: ``evicted``, ``easy`` or ``stale``."""
+    """A pending frame left the candidate set unlabelled: ``evicted``, ``easy``, ``near-test`` (beside a test frame)."""
 
     kind: ClassVar[str] = "frame-dropped"
     frame_id: str

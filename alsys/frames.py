@@ -153,6 +153,11 @@ class Candidate:
     frame: Frame
     source: Source
 
+    def is_beside(self, other: Candidate, spacing: int) -> bool:
+        """Whether both lie on one trajectory, fewer than `spacing` steps apart."""
+        mine, theirs = self.source, other.source
+        return mine.trajectory == theirs.trajectory and abs(mine.step - theirs.step) < spacing
+
 
 def _digest(
     numbers: NDArray[np.int32],

@@ -21,7 +21,7 @@ import argparse
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -49,18 +49,15 @@ class Timed:
 
     seconds = 0.0
 
-    def __init__(self, package: Any) -> None:
-        self._package = package
+    def __init__(self, run: Callable[[Sequence[torch.Tensor]], Any]) -> None:
+        self._run = run
 
-    def __call__(self, *inputs: torch.Tensor) -> Any:
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Evaluates the member."""
         started = time.perf_counter()
-        result = self._package(*inputs)
+        result = self._run(inputs)
         Timed.seconds += time.perf_counter() - started
         return result
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._package, name)
 
 
 def build_timed(state: CommitteeState) -> CompiledNequIPCommittee:
@@ -68,7 +65,7 @@ def build_timed(state: CommitteeState) -> CompiledNequIPCommittee:
     committee = CompiledNequIPCommittee(state)
     if not committee.is_compiled:
         raise SystemExit("NequIP cannot be compiled here; see the warning")
-    committee._packages = [Timed(package) for package in committee._packages]
+    committee._runs = [Timed(run) for run in committee._runs]
     return committee
 
 
@@ -89,7 +86,7 @@ def explorer_of(config: CampaignConfig, start: Frame, n_walkers: int, state: Com
         nonlocal count
         count += 1
         report = explorer.advance(ExplorationOrder(n_steps=n_steps, n_random=1, trajectory_base=count << 20))
-        return n_steps * n_walkers if sum(report.stops.values()) <= n_walkers else report.walker_steps
+        return report.walker_steps
 
     return advance
 

@@ -36,6 +36,7 @@ def compile_for(target: str, spec: dict[str, Any], atoms: Atoms) -> Path:
     import nequip
     from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
     from nequip.utils.aot import aot_export_model
+    from nequip.utils.global_state import get_latest_global_state
 
     text = json.dumps([target, spec, str(torch.__version__), nequip.__version__], sort_keys=True)
     path = default_folder() / f"peer-{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.nequip.pt2"
@@ -53,7 +54,8 @@ def compile_for(target: str, spec: dict[str, Any], atoms: Atoms) -> Path:
         "edge": torch.export.Dim("num_edges", min=2),
     }
     model = build_model(spec).eval()
-    metadata = {**model.metadata, "AOTI_DEVICE_KEY": "cpu"}
+    metadata = {**model.metadata, **get_latest_global_state(only_metadata_related=True), "AOTI_DEVICE_KEY": "cpu"}
+    text_of = {key: str(int(value)) if isinstance(value, bool) else str(value) for key, value in metadata.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         aot_export_model(
@@ -64,7 +66,7 @@ def compile_for(target: str, spec: dict[str, Any], atoms: Atoms) -> Path:
             data,
             settings["batch_map_settings"](sizes),
             str(path),
-            inductor_configs={"aot_inductor.metadata": {key: str(value) for key, value in metadata.items()}},
+            inductor_configs={"aot_inductor.metadata": text_of},
         )
     return path
 

@@ -28,6 +28,7 @@ from fitted import config_of
 from orchestration import machine
 from transfers import Watch, proton_and_oxygens, rate
 
+from alsys.config.exploration_methods import UDDMethod
 from alsys.config.schema import SystemConfig
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.builders import build_starts
@@ -71,8 +72,10 @@ def enol(state: CommitteeState) -> Frame:
     raise SystemExit("no conformer has a hydrogen bond")
 
 
-def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walkers: int, ps: float) -> dict[str, Any]:
-    """One block of one arm."""
+def run_block(
+    arm: str, seed: int, state: CommitteeState, start: Frame, n_walkers: int, ps: float, bound: float
+) -> dict[str, Any]:
+    """One block of one arm; `bound` is the largest amplitude, eV."""
     n_steps = round(1000.0 * ps / TIMESTEP)
     config = config_of(
         SMILES,
@@ -81,7 +84,7 @@ def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walker
         exploration={
             "walkers": n_walkers,
             "timestep": TIMESTEP,
-            "methods": [{"kind": arm, "temperatures": [350]}],
+            "methods": [{"kind": arm, "temperatures": [350], **({"max_amplitude": bound} if arm == "udd" else {})}],
             "reactive": True,
             "max_rewinds": 0,
             "max_steps": n_steps + 1,
@@ -115,7 +118,7 @@ def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walker
     wall_s = time.perf_counter() - started
     parameters = np.array(found)
     result: dict[str, Any] = {
-        "arm": arm, "seed": seed, "walkers": n_walkers, "ps": ps,
+        "arm": arm, "seed": seed, "walkers": n_walkers, "ps": ps, "max_amplitude": bound,
         "transfers": int(watch.transfers.sum()), "by_walker": watch.transfers.tolist(),
         "settled": int(watch.settled.sum()),
         "reacted": watch.reacted, "stops": dict(stops),
@@ -127,6 +130,7 @@ def run_block(arm: str, seed: int, state: CommitteeState, start: Frame, n_walker
     if found:
         later = parameters[len(parameters) // 5 :]
         result |= {
+            "bounded": float((later[:, 0] >= bound).mean()),
             "amplitude": np.quantile(later[:, 0], [0.05, 0.5, 0.95]).tolist(),
             "width": np.quantile(later[:, 1], [0.05, 0.5, 0.95]).tolist(),
             "ratio_rms": math.sqrt(pushed / physical),
@@ -147,7 +151,14 @@ def summary(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "reacted": sum(b["reacted"] for b in own),
             "stops": dict(sum((Counter(b["stops"]) for b in own), Counter())),
         }
-        for name in ("deviation_mean", "temperature", "walker_steps_per_s", "ratio_rms", "ratio_mean_over_atoms"):
+        for name in (
+            "deviation_mean",
+            "temperature",
+            "walker_steps_per_s",
+            "ratio_rms",
+            "ratio_mean_over_atoms",
+            "bounded",
+        ):
             if name in own[0]:
                 result[arm][name] = float(np.mean([b[name] for b in own]))
         for name in ("amplitude", "width"):
@@ -167,25 +178,29 @@ def main() -> None:
     parser.add_argument("--walkers", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=1, help="blocks of each arm")
     parser.add_argument("--arms", nargs="+", choices=("udd", "plain"), default=["udd", "plain"])
+    parser.add_argument(
+        "--max-amplitude", type=float, default=UDDMethod(kind="udd").max_amplitude, help="bound of the bias, eV"
+    )
     parser.add_argument("--out", type=Path, help="JSON lines of blocks; those in it are not run again")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    keys = ("arm", "seed", "walkers", "ps")
+    settings = {"walkers": args.walkers, "ps": args.ps, "max_amplitude": args.max_amplitude}
     blocks: list[dict[str, Any]] = []
     if args.out is not None and args.out.exists():
         blocks = [json.loads(line) for line in args.out.read_text().splitlines()]
-    done = {tuple(block[key] for key in keys) for block in blocks}
+    chosen = [block for block in blocks if settings.items() <= block.items()]
+    done = {(block["arm"], block["seed"]) for block in chosen}
     state = ani1x_state()
     start = enol(state)
     for seed in range(args.seeds):
         for arm in args.arms:
-            if (arm, seed, args.walkers, args.ps) in done:
+            if (arm, seed) in done:
                 continue
-            blocks.append(run_block(arm, seed, state, start, args.walkers, args.ps))
+            block = run_block(arm, seed, state, start, args.walkers, args.ps, args.max_amplitude)
+            chosen.append(block)
             if args.out is not None:
                 with args.out.open("a") as file:
-                    file.write(json.dumps(blocks[-1]) + "\n")
-    chosen = [b for b in blocks if b["walkers"] == args.walkers and b["ps"] == args.ps]
+                    file.write(json.dumps(block) + "\n")
     result = {**summary(chosen), "machine": machine()}
     print(json.dumps(result) if args.json else json.dumps(result, indent=1))
 

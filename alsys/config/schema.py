@@ -201,6 +201,11 @@ class ExplorationConfig(Section):
     )
     pressure_relaxation: float = Field(1000.0, gt=0, description="Relaxation time of the barostat.")
     compressibility: float = Field(4.6e-5, gt=0, description="Compressibility that the barostat assumes, 1/bar.")
+    uncertainty: Literal["committee", "last-layer", "latent-distance"] = Field(
+        "committee",
+        description="What judges atoms: spread of the members, last-layer prediction rigidity (LLPR), or distance to "
+        "what was trained on. The last two need trust.kind calibrated and a NequIP model.",
+    )
     uncertainty_every: int = operational(
         1, ge=1, le=100, description="Look at all members every so many steps; between, the first member moves walkers."
     )
@@ -223,6 +228,8 @@ class ExplorationConfig(Section):
             raise ValueError("uncertainty_every must not be larger than spacing_steps")
         if self.pressure is not None and self.pressure_relaxation < 100.0 * self.timestep:
             raise ValueError("pressure_relaxation must be at least 100 time steps; 1000 fs are usual")
+        if self.uncertainty != "committee" and not isinstance(self.trust, CalibratedTrust):
+            raise ValueError(f"uncertainty {self.uncertainty} has no unit, so trust.kind must be calibrated")
         return self
 
     @property
@@ -256,6 +263,17 @@ class SelectionConfig(Section):
     random_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels in the random arm (the test set).")
     max_pending: int = operational(64, ge=1, le=1_000_000, description="Bound of the candidate set.")
     max_candidates: int = operational(16, ge=1, description="Candidates one explorer may return per chunk.")
+    diversity: Literal["lcmd", "farthest-point", "max-det", "stratified", "random", "none"] = Field(
+        "lcmd",
+        description="How every other frame is chosen, instead of by uncertainty: by latent features (`lcmd`, "
+        "`farthest-point`, `max-det`), over bond topologies and temperatures, or at random. `none`: uncertainty only.",
+    )
+    near_duplicate: float = Field(
+        0.1, ge=0, description="Distance of standardised latent features up to which two frames are one."
+    )
+    cost_aware: bool = Field(
+        True, description="Rank frames by uncertainty per expected second of labelling, learned from past labels."
+    )
 
 
 class StopConfig(Section):
@@ -322,6 +340,10 @@ class CampaignConfig(Section):
     def _known_pressure(self) -> CampaignConfig:
         if self.exploration.pressure is not None and not isinstance(self.model, NequIPModel):
             raise ValueError("exploration.pressure needs model.kind nequip, the only one with a stress")
+        if self.exploration.uncertainty != "committee" and not isinstance(self.model, NequIPModel):
+            raise ValueError(f"exploration.uncertainty {self.exploration.uncertainty} needs model.kind nequip")
+        if self.exploration.pressure is not None and self.exploration.thermostat == "none":
+            raise ValueError("exploration.pressure needs a thermostat")
         return self
 
     @property

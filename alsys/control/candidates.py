@@ -1,8 +1,9 @@
 """The candidate set: frames that wait for a label, in order of what they would teach.
 
 Free atoms and initial frames go first, in the order they came. Uncertain frames are a priority set: the largest
-deviation is labelled first, the smallest is evicted first. The random arm is a queue of its own whose order never
-depends on a deviation, or it would stop being an unbiased sample.
+deviation is labelled first, and the smallest one of the most crowded stratum is evicted first, so that rare kinds of
+frames stay. The random arm is a queue of its own whose order never depends on a deviation, or it would stop being an
+unbiased sample.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class CandidateSet:
         self._ranked: SortedList[tuple[float, int, str]] = SortedList()
         self._rank_of: dict[str, tuple[float, int, str]] = {}
         self._arm_of: dict[str, Arm] = {}
+        self._stratum_of: dict[str, str] = {}
+        self._strata: dict[str, SortedList[tuple[float, int, str]]] = {}
         self._serial = 0
 
     def __len__(self) -> int:
@@ -46,7 +49,14 @@ class CandidateSet:
         """Pending frames of the uncertain arm, largest deviation first, older first among equals."""
         return (frame_id for _, _, frame_id in self._ranked)
 
-    def add(self, frame_id: str, arm: Arm, deviation: float) -> None:
+    def strata(self) -> dict[str, Iterator[str]]:
+        """Pending frames of the uncertain arm by stratum, oldest first."""
+        return {
+            stratum: (frame_id for _, _, frame_id in sorted(ranks, key=lambda rank: rank[1]))
+            for stratum, ranks in self._strata.items()
+        }
+
+    def add(self, frame_id: str, arm: Arm, deviation: float, stratum: str = "") -> None:
         """Adds a frame behind those of its arm, or gives an uncertain one a new deviation. NaN ranks as infinite."""
         self.discard(frame_id)
         self._serial += 1
@@ -55,6 +65,8 @@ class CandidateSet:
             rank = (-math.inf if math.isnan(deviation) else -deviation, self._serial, frame_id)
             self._rank_of[frame_id] = rank
             self._ranked.add(rank)
+            self._stratum_of[frame_id] = stratum
+            self._strata.setdefault(stratum, SortedList()).add(rank)
         else:
             self._queues[arm][frame_id] = None
 
@@ -62,10 +74,20 @@ class CandidateSet:
         """Removes a frame if it is there."""
         arm = self._arm_of.pop(frame_id, None)
         if arm is Arm.UNCERTAIN:
-            self._ranked.remove(self._rank_of.pop(frame_id))
+            rank, stratum = self._rank_of.pop(frame_id), self._stratum_of.pop(frame_id)
+            self._ranked.remove(rank)
+            self._strata[stratum].remove(rank)
+            if not self._strata[stratum]:
+                del self._strata[stratum]
         elif arm is not None:
             del self._queues[arm][frame_id]
 
     def least(self, n: int) -> list[str]:
-        """The `n` least uncertain frames, least first."""
-        return [frame_id for _, _, frame_id in self._ranked[max(0, len(self._ranked) - n) :]][::-1]
+        """The `n` least uncertain frames, one after another of the stratum that is then the most crowded."""
+        left = {stratum: len(ranks) for stratum, ranks in self._strata.items()}
+        chosen: list[str] = []
+        for _ in range(min(n, len(self._ranked))):
+            stratum = max(left, key=left.__getitem__)
+            left[stratum] -= 1
+            chosen.append(self._strata[stratum][left[stratum]][2])
+        return chosen

@@ -21,7 +21,7 @@ import numpy as np
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import Command, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.journal import Journal
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import MAX_COMPARED, Ledger, Status
 from alsys.control.ports import (
     Completion,
     ModelShelf,
@@ -412,6 +412,10 @@ class Coordinator:
             self._record(_errors_observed(report, now))
         if report.rescored:
             self._record(FramesRescored(t=now, model_version=report.model_version, deviations=report.rescored))
+        for frame_id in report.withdrawn:
+            record = self.ledger.frames.get(frame_id)
+            if record is not None and record.status is Status.PENDING:
+                self._record(FrameDropped(t=now, frame_id=frame_id, reason="near-test"))
         self._propose(report.candidates)
 
     def _propose(self, candidates: Sequence[Candidate]) -> None:
@@ -429,6 +433,7 @@ class Coordinator:
                 trajectory=c.source.trajectory,
                 method=c.source.method,
                 stratum=c.source.stratum,
+                n_electrons=int(c.frame.numbers.sum()) - c.frame.charge,
             )
             for frame_id, c in fresh.items()
         ]
@@ -526,18 +531,19 @@ class Coordinator:
                 cache.popitem(last=False)
 
     def _true_forces(self, frame_ids: Sequence[str]) -> tuple[tuple[Frame, FloatArray], ...]:
-        """Labelled frames with their forces: from memory, or from the store where they came before a restart."""
-        older = [f for f in frame_ids if f not in self._forces]
-        if older:
-            labels = zip(older, self._store.labels(older, self._level.level_id), strict=True)
-            self._forces.update((frame_id, label.forces) for frame_id, label in labels if label is not None)
+        """Labelled frames with their forces, from memory only: the store may be in the middle of a commit."""
         known = [f for f in frame_ids if f in self._forces]
         return tuple((c.frame, self._forces[f]) for f, c in zip(known, self._candidates(known), strict=True))
 
     def _reload_frames(self) -> None:
-        """Frames that wait since before a restart."""
+        """Frames that wait since before a restart, and labels that a committee may be compared with."""
         waiting = [f for f, record in self.ledger.frames.items() if record.status is Status.PENDING]
         self._frames.update(zip(waiting, self._store.candidates(waiting), strict=True))
+        labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
+        labels = self._store.labels(labelled, self._level.level_id)
+        for candidate, label in zip(self._store.candidates(labelled), labels, strict=True):
+            if label is not None:
+                self._labelled[label.frame_id], self._forces[label.frame_id] = candidate, label.forces
 
     def _requeue_models(self) -> None:
         """What was published before a restart may not have reached the registry's queue; repeating is harmless."""

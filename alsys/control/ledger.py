@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from alsys.control import policies
 from alsys.control.candidates import CandidateSet
 from alsys.control.commands import Command, Emit, Finish, Idle
@@ -51,6 +49,7 @@ from alsys.events import (
 )
 from alsys.exploration import bandit
 from alsys.exploration.bandit import Tally
+from alsys.exploration.label_cost import LabelCostModel
 from alsys.frames import Arm
 from alsys.potentials.calibration import ForceCalibration
 
@@ -58,6 +57,8 @@ MAX_COMPARED = 200
 """Random-arm frames that each new champion is calibrated on: the latest ones."""
 
 
+MAX_WAITING = 512
+"""Labelled frames that wait to be compared; where labels are faster than explorers, the oldest are left out."""
 REWARD_CAP = 3.0
 """Error, in units of the one that is tolerated, from which a label earns its method all there is to earn."""
 REWARD_HALF_LIFE = 100.0
@@ -91,6 +92,7 @@ class FrameRecord:
     seen_by: int
     method: str = ""
     stratum: str = ""
+    n_electrons: int = 0
     status: Status = Status.PENDING
     attempts: int = 0
     kills: int = 0
@@ -176,6 +178,9 @@ class Ledger:
         self.tallies = {method: Tally() for method in settings.methods}
         self.shares: dict[str, float] = {}
         self._rewarded: set[str] = set()
+        self.strata: dict[str, int] = {}
+        self.costs = LabelCostModel()  # knows a frame by its electrons only
+        self._sizes: set[int] = set()
         self.stopped: CampaignStopped | None = None
         self.stop_requested: StopRequested | None = None
         self.stale: dict[str, None] = {}
@@ -345,9 +350,15 @@ class Ledger:
 
     def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
         deviation = 0.0 if self.settings.is_random else record.deviation
-        self.pending.add(frame_id, record.arm, deviation)
+        self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by < self.champion:
             self.stale[frame_id] = None
+
+    def _cost(self, record: FrameRecord) -> float:
+        """Expected seconds of a label; 1 where frames are all of one size, or the costs do not matter."""
+        if not self.settings.is_cost_aware or len(self._sizes) < 2 or record.arm is not Arm.UNCERTAIN:
+            return 1.0
+        return self.costs.predict([record.n_electrons])
 
     def _unqueue(self, frame_id: str) -> None:
         self.pending.discard(frame_id)
@@ -380,7 +391,15 @@ class Ledger:
     def _on_proposed(self, event: FrameProposed) -> None:
         if event.frame_id in self.frames:
             return
-        record = FrameRecord(event.arm, event.system, event.deviation, event.model_version, event.method, event.stratum)
+        record = FrameRecord(
+            event.arm,
+            event.system,
+            event.deviation,
+            event.model_version,
+            event.method,
+            event.stratum,
+            event.n_electrons,
+        )
         self.frames[event.frame_id] = record
         self.counts[Status.PENDING] += 1
         self._enqueue(event.frame_id, record)
@@ -423,12 +442,18 @@ class Ledger:
         record = self._settle(event.frame_id, Status.LABELLED)
         self.accepted[record.arm] += 1
         self.label_times.add(event.wall_s)
+        self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
+        if self.settings.is_cost_aware and record.n_electrons and record.arm is not Arm.ATOM:
+            self._sizes.add(record.n_electrons)
+            self.costs.observe([record.n_electrons], event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
         elif record.arm is Arm.RANDOM:
             self.random_labelled.append(event.frame_id)
         if self.champion and record.arm is not Arm.ATOM:
             self.to_compare[event.frame_id] = None
+            if len(self.to_compare) > MAX_WAITING:
+                del self.to_compare[next(iter(self.to_compare))]
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)
@@ -477,7 +502,7 @@ class Ledger:
         unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
         self.to_compare = dict.fromkeys(unseen)
         self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
-        self.calibration.forget_coverage()
+        self.calibration.replace()
 
     def _on_rejected(self, event: ModelRejected) -> None:
         self._undecided.pop(event.version, None)
@@ -514,12 +539,9 @@ class Ledger:
             self.to_compare.pop(frame_id, None)
         if event.model_version != self.champion:
             return
-        ends = np.cumsum(event.n_atoms)[:-1]
-        deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
-        errors = np.split(np.array(event.errors, dtype=np.float64), ends)
-        self.calibration.observe(list(zip(deviations, errors, strict=True)))
-        for frame_id, error in zip(event.frame_ids, errors, strict=True):
-            self._reward(frame_id, float(error.max(initial=0.0)))
+        worst = self.calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
+        for frame_id, error in zip(event.frame_ids, worst, strict=True):
+            self._reward(frame_id, error)
 
     def _reward(self, frame_id: str, error: float) -> None:
         """A label that taught something counts for the method that found its frame, once."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, Train
@@ -338,7 +338,7 @@ class _Chooser:
     """Walks the candidate set in the order of labelling without changing it.
 
     Free atoms first; then a frame of the random arm whenever its share of the labels is below the wanted one; then
-    initial frames; then the most uncertain.
+    initial frames; then, in turn, the most uncertain one and the oldest one of the stratum that has the fewest labels.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -348,8 +348,34 @@ class _Chooser:
         self._n_all = ledger.n_labels + ledger.n_in_flight
         self._atoms = ledger.pending.queued(Arm.ATOM)
         self._random = ledger.pending.queued(Arm.RANDOM)
-        self._rest = itertools.chain(ledger.pending.queued(Arm.INITIAL), ledger.pending.ranked())
+        self._rest = itertools.chain(ledger.pending.queued(Arm.INITIAL), self._uncertain())
         self._waiting: str | None = None
+
+    def _uncertain(self) -> Iterator[str]:
+        """Uncertain frames, each once."""
+        pending, ranked = self._ledger.pending, self._ledger.pending.ranked()
+        if not self._ledger.settings.is_diverse or self._ledger.settings.is_random:
+            yield from ranked
+            return
+        labelled, strata = dict(self._ledger.strata), pending.strata()
+        taken: set[str] = set()
+        turn = self._ledger.accepted[Arm.UNCERTAIN] + self._ledger.flying[Arm.UNCERTAIN]
+        while len(taken) < pending.count(Arm.UNCERTAIN):
+            frame_id: str | None = None
+            if turn % 2:
+                while frame_id is None and strata:
+                    stratum = min(strata, key=lambda name: labelled.get(name, 0))
+                    frame_id = next((f for f in strata[stratum] if f not in taken), None)
+                    if frame_id is None:
+                        del strata[stratum]
+                    else:
+                        labelled[stratum] = labelled.get(stratum, 0) + 1
+            else:
+                frame_id = next((f for f in ranked if f not in taken), None)
+            turn += 1
+            if frame_id is not None:
+                taken.add(frame_id)
+                yield frame_id
 
     def take(self, size: int, room: int) -> tuple[str, ...]:
         """At most `size` frames for one call, of which at most `room` count against the budget."""

@@ -22,6 +22,8 @@ class PolicySettings:
         batch_s: Work aimed at in one call to a labeler whose labels are faster than this.
         trust: Edges of the trust band: of the force error where `is_calibrated`, else of the force deviation.
         probability: Share of atoms that calibration is to cover.
+        is_diverse: Every other uncertain frame is taken from the stratum that has the fewest labels.
+        is_cost_aware: Rank frames by deviation per expected second of labelling.
         methods: Names of the exploration methods.
         method_floor: Least share of a method, as a fraction of an equal one.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
@@ -38,6 +40,8 @@ class PolicySettings:
     max_pending: int = 64
     max_candidates: int = 16
     trust: tuple[float, float] = (0.1, 0.6)
+    is_diverse: bool = False
+    is_cost_aware: bool = False
     methods: tuple[str, ...] = ()
     method_floor: float = 0.3
     is_calibrated: bool = False
@@ -75,6 +79,8 @@ class PolicySettings:
                 if isinstance(trust, CalibratedTrust)
                 else (trust.accurate_below, trust.failed_above)
             ),
+            is_diverse=config.selection.diversity != "none",
+            is_cost_aware=config.selection.cost_aware,
             methods=config.exploration.method_names,
             method_floor=config.exploration.method_floor,
             is_calibrated=isinstance(trust, CalibratedTrust),

@@ -54,6 +54,7 @@ class ExplorationReport:
         rescored: Deviation of each frame of `order.rescore`, by identity, eV/Angstrom.
         compared: Force deviation and length of the force error of the atoms of each frame of `order.compare`, by
             identity, ``(n_kept,)`` each, eV/Angstrom; large frames are thinned out.
+        withdrawn: Frames proposed in an earlier chunk that now lie beside one of the random arm, by identity.
         trust: Edges of the trust band it ran with.
         n_members: Members of the committee.
         n_distinct: Members that are not copies of another one.
@@ -71,6 +72,7 @@ class ExplorationReport:
     deviation_mean: float = 0.0
     rescored: Mapping[str, float] = field(default_factory=dict)
     compared: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+    withdrawn: tuple[str, ...] = ()
     trust: tuple[float, ...] = ()
     n_members: int = 0
     n_distinct: int = 0

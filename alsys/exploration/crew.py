@@ -2,7 +2,7 @@
 
 A method that does not suit a system (a torsion scan of water) is left out there; `check_methods` refuses one that suits
 none. Walkers are grouped anew only when new weights come with other shares: methods then begin afresh, as hills and
-tuned biases belonged to the model before.
+tuned biases belonged to the model before. Where there are fewer walkers than systems, systems take turns.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ class Crew:
         self._suited = {name: self._methods_for(name) for name in systems}
         self._shares: dict[str, float] = {}
         self._n_made = 0
+        self._take_turns = config.exploration.walkers < len(systems)
 
     def is_new(self, shares: Mapping[str, float]) -> bool:
-        """Whether these shares of methods differ from those in force."""
-        return any(abs(self._shares.get(name, 0.0) - share) >= NEW_SHARE for name, share in shares.items())
+        """Whether walkers are to be grouped anew: other shares of methods, or systems that take turns."""
+        return self._take_turns or any(
+            abs(self._shares.get(name, 0.0) - share) >= NEW_SHARE for name, share in shares.items()
+        )
 
     def walkers(self, shares: Mapping[str, float]) -> Walkers:
         """A batch of walkers.
@@ -53,13 +56,21 @@ class Crew:
         settings = self._config.exploration
         self._shares = dict(shares) or dict.fromkeys(self._names, 1.0 / len(self._names))
         self._n_made += 1
-        counts = spread(shares_of(self._config, self._systems), settings.walkers)
+        weights = shares_of(self._config, self._systems)
+        if self._take_turns:
+            shares_by_name = {name: weight / sum(weights) for name, weight in zip(self._systems, weights, strict=True)}
+            turn = allocate(shares_by_name, settings.walkers, self._seed + self._n_made)
+            counts = tuple(turn.values())
+        else:
+            counts = spread(weights, settings.walkers)
         chosen: list[str] = []
         groups: list[GroupOfWalkers] = []
         for index, ((name, start), count) in enumerate(zip(self._systems.items(), counts, strict=True)):
             suited = self._suited[name]
             total = sum(self._shares.get(method, 0.0) for method in suited)
             parts = {m: self._shares.get(m, 0.0) / total if total > 0 else 1.0 / len(suited) for m in suited}
+            if not count:
+                continue
             seed = self._seed + 7919 * self._n_made + 104_729 * index
             for method, n_walkers in allocate(parts, count, seed).items():
                 if n_walkers:

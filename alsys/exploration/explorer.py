@@ -8,7 +8,8 @@ above it (a young model), the first one above. Where the geometry stops making s
 is proposed. A walk that ended goes on from its last trusted frame with new velocities, `max_rewinds` times at most.
 
 Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
-them; no frame within a spacing of one of them on the same trajectory is proposed for training. With the strategy
+them; no frame within a spacing of one of them on the same trajectory is proposed for training, and one that was
+proposed in the chunk before is withdrawn. With the strategy
 `random`, walkers move and stop alike, and every spacing of every walker yields a candidate, of which a random choice
 is returned. A chunk is decided by the seed, the order and the number of chunks before it.
 """
@@ -28,12 +29,14 @@ from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, rescore
 from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
-from alsys.exploration.selection import select
+from alsys.exploration.selection import ChunkSelection, pick_at_random
+from alsys.exploration.strata import stratum
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
 from alsys.potentials.factory import build_committee
+from alsys.potentials.scored import scored
 
 
 class WalkerExplorer:
@@ -57,16 +60,18 @@ class WalkerExplorer:
         self._is_random = config.selection.strategy == "random"
         self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
-            lambda state: build_committee(state, threads=settings.threads, is_compiled=settings.compile)
+            lambda state: scored(build_committee(state, threads=settings.threads, is_compiled=settings.compile), state)
         )
         self._seed = seed
         self._n_chunks = 0
         self._committee: Committee | None = None
         self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
+        self._selection = ChunkSelection(config.selection, seed)
         self._crew = Crew(config, self._systems, seed)
         self._walkers = self._crew.walkers({})
         self._next_trajectory = 0
         self._n_members = self._n_distinct = 0
+        self._proposed: dict[int, Candidate] = {}
         self._rng = np.random.default_rng(seed)
 
     @property
@@ -89,6 +94,7 @@ class WalkerExplorer:
         is_regrouped = order.state is not None and self._crew.is_new(order.shares)
         if is_regrouped:
             self._walkers = self._crew.walkers(order.shares)
+            self._proposed = {}
         if self._n_chunks == 0 or is_regrouped:
             for k in range(len(self._walkers)):
                 self._restart(k)
@@ -99,11 +105,13 @@ class WalkerExplorer:
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
-        chosen = select(
-            chunk.for_training(self._settings.spacing_steps),
-            order.max_candidates,
-            self._rng if self._is_random else None,
-        )
+        found = chunk.for_training(self._settings.spacing_steps)
+        if self._is_random:
+            chosen = pick_at_random(found, order.max_candidates, self._rng)
+        else:
+            chosen = self._selection.select(found, order.max_candidates, self._committee)
+        returned = {candidate.frame.frame_id for candidate in chosen}
+        self._proposed.update((k, c) for k, c in chunk.latest.items() if c.frame.frame_id in returned)
         return ExplorationReport(
             model_version=self._committee.version,
             candidates=(*chosen, *chunk.random),
@@ -116,6 +124,7 @@ class WalkerExplorer:
             deviation_mean=chunk.deviation_sum / max(chunk.n_looks, 1),
             rescored=rescore(self._committee, order.rescore),
             compared=compare(self._committee, order.compare),
+            withdrawn=tuple(chunk.withdrawn),
             trust=order.trust,
             n_members=self._n_members,
             n_distinct=self._n_distinct,
@@ -135,6 +144,10 @@ class WalkerExplorer:
             for k in drawn.get(step, ()):
                 if is_sane[k]:
                     chunk.random.append(self._candidate(k, Arm.RANDOM))
+                    proposed = self._proposed.get(k)
+                    if proposed is not None and chunk.random[-1].is_beside(proposed, spacing):
+                        chunk.withdrawn.append(proposed.frame.frame_id)
+                        del self._proposed[k]
                     walkers.last_random[k] = walkers.step[k]
             if walkers.is_fresh:
                 deviation = walkers.deviation
@@ -145,9 +158,10 @@ class WalkerExplorer:
                 for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
                     has_left_band = bool(is_failed[k] and walkers.was_in_band[k] and not self._is_random)
                     chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, is_earlier=has_left_band))
+                    chunk.latest[k] = chunk.candidates[-1]
                     walkers.last_candidate[k] = walkers.step[k]
                 walkers.was_in_band = is_above & ~is_failed
-                walkers.trust(is_sane & ~is_above & (walkers.step % spacing == 0))
+                walkers.trust(is_sane & ~is_above, spacing)
                 for k in np.flatnonzero(is_failed & (walkers.step >= spacing)).tolist():
                     stops[k] = "failed"
             for k in np.flatnonzero(walkers.step >= self._settings.max_steps).tolist():
@@ -180,6 +194,7 @@ class WalkerExplorer:
     def _candidate(self, k: int, arm: Arm, is_earlier: bool = False) -> Candidate:
         """The frame of walker `k` now, or where the committee was looked at before."""
         walkers = self._walkers
+        frame = walkers.last_frame(k) if is_earlier else walkers.frame(k)
         source = Source(
             system=walkers.systems[k],
             arm=arm,
@@ -189,8 +204,9 @@ class WalkerExplorer:
             step=int(walkers.last_step[k] if is_earlier else walkers.step[k]),
             deviation=float((walkers.last_deviation if is_earlier else walkers.deviation)[k]),
             temperature=float(walkers.temperatures[k]),
+            stratum=stratum(frame, walkers.starts[k], f"{100 * round(float(walkers.temperatures[k]) / 100)}K"),
         )
-        return Candidate(walkers.last_frame(k) if is_earlier else walkers.frame(k), source)
+        return Candidate(frame, source)
 
     def _recover(self, k: int, reason: str) -> None:
         """After a stop: back to the last trusted frame, or to a new trajectory."""
@@ -227,6 +243,8 @@ class WalkerExplorer:
             ):
                 fresh.setdefault(name, []).append(frame)
         self._seeds.update(fresh)
+        if fresh:
+            self._selection.labelled = [frame for frames in self._seeds.values() for frame in frames]
 
 
 @dataclass(slots=True)
@@ -235,6 +253,8 @@ class _Chunk:
 
     candidates: list[Candidate] = field(default_factory=list)
     random: list[Candidate] = field(default_factory=list)
+    latest: dict[int, Candidate] = field(default_factory=dict)
+    withdrawn: list[str] = field(default_factory=list)
     stops: dict[str, int] = field(default_factory=dict)
     walker_steps: int = 0
     n_looks: int = 0
@@ -251,11 +271,4 @@ class _Chunk:
 
     def for_training(self, spacing: int) -> list[Candidate]:
         """Candidates without those that lie within a spacing of a frame of the random arm on the same trajectory."""
-        taken: dict[int, list[int]] = {}
-        for candidate in self.random:
-            taken.setdefault(candidate.source.trajectory, []).append(candidate.source.step)
-        return [
-            c
-            for c in self.candidates
-            if all(abs(c.source.step - step) >= spacing for step in taken.get(c.source.trajectory, ()))
-        ]
+        return [c for c in self.candidates if not any(c.is_beside(test, spacing) for test in self.random)]

@@ -1,4 +1,9 @@
-"""Which of the uncertain frames of a chunk are proposed: the most uncertain ones, no two of them alike."""
+"""Which of the uncertain frames of a chunk are proposed: half by uncertainty, half for diversity, no two of them alike.
+
+Diversity and likeness are judged by latent features of the committee's first member, averaged over the atoms of each
+element, beside those of labelled frames that the explorer knows (docs/design/009-selection.md). A committee without
+features leaves the choice to uncertainty, and likeness to distances between atoms.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,83 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alsys.config.schema import SelectionConfig
+from alsys.exploration.batch_selection import mixed, standardised
+from alsys.exploration.frame_features import frame_features
 from alsys.exploration.geometry import pair_ratios
-from alsys.frames import Candidate, FloatArray
+from alsys.frames import Candidate, FloatArray, Frame
+from alsys.potentials.base import Committee, FrameBatch
 
 ALIKE = 0.02
 """Root mean square difference of sorted distance ratios below which two frames are alike."""
 
 
-def select(candidates: Sequence[Candidate], n: int, rng: np.random.Generator | None = None) -> list[Candidate]:
-    """At most `n` candidates: by falling deviation, or in random order where `rng` is given; alike ones once."""
-    if rng is None:
-        order = sorted(range(len(candidates)), key=lambda i: -candidates[i].source.deviation)
-    else:
-        order = rng.permutation(len(candidates)).tolist()
+class ChunkSelection:
+    """Selects among the candidates of a chunk.
+
+    Args:
+        settings: How.
+        seed: Of the random half.
+
+    Attributes:
+        labelled: Labelled frames that the explorer knows.
+    """
+
+    def __init__(self, settings: SelectionConfig, seed: int) -> None:
+        self._settings, self._seed = settings, seed
+        self._n_calls = 0
+        self.labelled: list[Frame] = []
+
+    def select(self, candidates: Sequence[Candidate], n: int, committee: Committee) -> list[Candidate]:
+        """At most `n` candidates, most urgent first."""
+        self._n_calls += 1
+        if len(candidates) < 2 or self._settings.diversity == "none":
+            return by_deviation(candidates, n)
+        frames = [candidate.frame for candidate in candidates]
+        rows = _features([*frames, *self.labelled], committee)
+        if rows is None:
+            return by_deviation(candidates, n)
+        rows = _scaled(rows, [frame.numbers.tobytes() for frame in (*frames, *self.labelled)])
+        chosen = mixed(
+            rows[: len(frames)],
+            np.array([candidate.source.deviation for candidate in candidates]),
+            n,
+            diversity=self._settings.diversity,
+            labelled=rows[len(frames) :],
+            strata=[candidate.source.stratum for candidate in candidates],
+            threshold=self._settings.near_duplicate,
+            seed=self._seed + self._n_calls,
+        )
+        return [candidates[i] for i in chosen.tolist()]
+
+
+def _features(frames: Sequence[Frame], committee: Committee) -> FloatArray | None:
+    batch = FrameBatch.of(frames)
+    features = committee.evaluate(batch, [0]).features
+    return None if features is None else frame_features(features, batch.numbers, batch.n_atoms)
+
+
+def _scaled(rows: FloatArray, compositions: Sequence[bytes]) -> FloatArray:
+    """Features with unit variance among frames of one composition, which are as far from others as from each other."""
+    kinds = sorted(set(compositions))
+    kind = np.array([kinds.index(composition) for composition in compositions])
+    scaled = np.concatenate([rows, np.sqrt(rows.shape[1]) * (kind[:, None] == np.arange(len(kinds)))], axis=1)
+    for k in range(len(kinds)):
+        scaled[kind == k, : rows.shape[1]] = standardised(rows[kind == k])[0]
+    return scaled
+
+
+def by_deviation(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
+    """At most `n` candidates by falling deviation, alike ones once."""
+    return _first_unlike(candidates, sorted(range(len(candidates)), key=lambda i: -candidates[i].source.deviation), n)
+
+
+def pick_at_random(candidates: Sequence[Candidate], n: int, rng: np.random.Generator) -> list[Candidate]:
+    """At most `n` candidates in random order, alike ones once."""
+    return _first_unlike(candidates, rng.permutation(len(candidates)).tolist(), n)
+
+
+def _first_unlike(candidates: Sequence[Candidate], order: Sequence[int], n: int) -> list[Candidate]:
     chosen: list[Candidate] = []
     prints: list[tuple[bytes, FloatArray]] = []
     for i in order:

@@ -10,6 +10,7 @@ make strata of their own. Periodic frames have no topology here: they are told a
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -60,16 +61,21 @@ def topology(frame: Frame, pairs: IntArray) -> str:
         frame: The molecule.
         pairs: ``(n_bonds, 2)`` bonded pairs.
     """
-    neighbours: list[list[int]] = [[] for _ in range(frame.n_atoms)]
+    return _topology(frame.numbers.tobytes(), np.asarray(pairs, dtype=np.int64).tobytes())
+
+
+@lru_cache(maxsize=4096)
+def _topology(elements: bytes, edges: bytes) -> str:
+    numbers, pairs = np.frombuffer(elements, dtype=np.int32), np.frombuffer(edges, dtype=np.int64).reshape(-1, 2)
+    n_atoms = len(numbers)
+    neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
     for a, b in pairs.tolist():
         neighbours[a].append(b)
         neighbours[b].append(a)
-    colours = [_digest(str(z)) for z in frame.numbers.tolist()]
+    colours = [_digest(str(z)) for z in numbers.tolist()]
     for _ in range(ROUNDS):
-        colours = [
-            _digest(colours[a] + "".join(sorted(colours[b] for b in neighbours[a]))) for a in range(frame.n_atoms)
-        ]
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(frame.n_atoms, frame.n_atoms))
+        colours = [_digest(colours[a] + "".join(sorted(colours[b] for b in neighbours[a]))) for a in range(n_atoms)]
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_atoms, n_atoms))
     n_fragments, fragment = connected_components(graph, directed=False)
     # one digest a fragment, or two rings of three would look like one of six
     fragments = [

@@ -26,6 +26,8 @@ from alsys.units import BAR, BOLTZMANN
 
 MAX_FORCE = 50.0
 """Mean force beyond which a walker is stopped, eV/Angstrom; labelled frames rarely exceed 15."""
+VOLUMES = (0.5, 2.0)
+"""Volume, in units of the start structure's, outside of which a walker at constant pressure is stopped."""
 NEVER = -1
 """In `last_candidate` and others: not yet on this trajectory."""
 
@@ -110,6 +112,7 @@ class Walkers:
                 settings.pressure_relaxation,
                 settings.compressibility / BAR,
             )
+            self._start_volume = np.abs(np.linalg.det(self.cell))[self._barostat.rows]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -138,8 +141,10 @@ class Walkers:
             return None
         return self._frame(k, self._trusted_positions, self._trusted_cell)
 
-    def trust(self, is_trusted: NDArray[np.bool_]) -> None:
-        """Remembers where these ``(n_walkers,)`` walkers are, to rewind them to."""
+    def trust(self, is_trusted: NDArray[np.bool_], spacing: int) -> None:
+        """Remembers where these ``(n_walkers,)`` walkers are, to rewind them to; every `spacing` steps at most."""
+        is_due = (self._trusted_step == NEVER) | (self.step - self._trusted_step >= spacing)
+        is_trusted = is_trusted & is_due
         if not is_trusted.any():
             return
         atoms = np.repeat(is_trusted, self.n_atoms)
@@ -151,8 +156,8 @@ class Walkers:
         """One step of every walker under the committee's forces and those of the methods.
 
         Returns:
-            Walkers that must stop, and why: ``not-finite``, ``force-too-large``, ``too-hot``, ``too-close`` or
-            ``broken``.
+            Walkers that must stop, and why: ``not-finite``, ``force-too-large``, ``too-hot``, ``volume``,
+            ``too-close``, ``broken`` or ``fused``.
         """
         self._follow_schedules()
         before = self.positions
@@ -268,6 +273,10 @@ class Walkers:
         kinetic = self._dynamics.kinetic_energy(self.velocities)
         hottest = self._settings.max_temperature_ratio * self.temperatures
         problems = self._geometry.problems(self.positions, self.cell)
+        if self._pressure is not None:
+            volume = np.abs(np.linalg.det(self.cell))[self._barostat.rows] / self._start_volume
+            is_off = (volume < VOLUMES[0]) | (volume > VOLUMES[1])
+            problems.update((int(k), "volume") for k in self._barostat.rows[is_off])
         for reason, mask in (
             ("too-hot", 2.0 * kinetic > self._dynamics.n_degrees * BOLTZMANN * hottest),
             ("force-too-large", self._any_atom(squared > MAX_FORCE**2)),

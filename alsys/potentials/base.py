@@ -8,7 +8,7 @@ single member of several cannot know is NaN, never zero.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -160,12 +160,17 @@ class CommitteeState:
         kind: Which implementation reads it: ``nequip`` or ``pair``.
         spec: JSON-compatible builder arguments, equal for all members (elements, cutoff, layers, energy shifts, ...).
         members: One state dict of numpy arrays for each member.
+        score: What judges atoms: ``committee`` for the spread of members, or a name in
+            `alsys.potentials.uncertainty.UNCERTAINTIES`.
+        score_state: What that score learned.
     """
 
     version: int
     kind: str
     spec: Mapping[str, object]
     members: tuple[Mapping[str, NDArray[np.generic]], ...]
+    score: str = "committee"
+    score_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     @property
     def n_members(self) -> int:

@@ -1,6 +1,7 @@
 """Bundles: a committee on disk as JSON and safetensors, nothing that executes code.
 
-A bundle is a folder with ``model.json`` (kind, version, specification), ``member_00.safetensors`` and so on, a card
+A bundle is a folder with ``model.json`` (kind, version, specification), ``member_00.safetensors`` and so on,
+``score.json`` and ``score.safetensors`` where atoms are not judged by the spread of members, a card
 (``card.json`` and ``README.md``), extra files, and ``SHA256SUMS`` over all of them. It is written beside its place,
 synced and renamed, so it is either complete or not there; reading checks the sums. Weights reload bit for bit. One
 process at a time may write a given folder.
@@ -47,6 +48,9 @@ def write_bundle(
         "README.md": _readme(state, card).encode(),
         **(extra or {}),
     }  # fmt: skip
+    if state.score_state:
+        files["score.json"] = _json({"score": state.score})
+        files["score.safetensors"] = save({k: np.array(v, order="C") for k, v in state.score_state.items()})
     for i, member in enumerate(state.members):
         # safetensors writes an array that is not contiguous as if it were
         arrays = {name: np.array(value, order="C") for name, value in member.items()}
@@ -82,7 +86,11 @@ def read_bundle(path: Path) -> CommitteeState:
         if model["format"] != FORMAT:
             raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT}", source=str(path))
         members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
-        return CommitteeState(int(model["version"]), str(model["kind"]), dict(model["spec"]), members)
+        score = json.loads(contents["score.json"])["score"] if "score.json" in contents else "committee"
+        score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}
+        return CommitteeState(
+            int(model["version"]), str(model["kind"]), dict(model["spec"]), members, str(score), score_state
+        )
     except KeyError as error:
         raise InputError(f"is not a readable bundle: it lacks {error}", source=str(path)) from error
     except (OSError, ValueError, TypeError, SafetensorError) as error:

@@ -23,7 +23,10 @@ MAX_ATOMS = 64
 """Atoms of one frame that are kept, spread evenly over it."""
 FLOOR = 1e-6
 """Least deviation, eV/Angstrom: copies of one model have none at all."""
-EXPONENTS = (0.2, 1.5)
+EXPONENTS = (0.5, 1.5)
+"""Bounds of the exponent: a flatter law would turn noise of the errors into leaps of the deviation that is trusted."""
+REPLACED = 0.25
+"""What pairs of the committee before count, of what they counted."""
 PRIOR_FRAMES = 2.0
 """Weight of the guess ``b = 1``, in frames."""
 START_FACTOR = 2.0
@@ -96,6 +99,9 @@ class ForceCalibration:
         self._half_life = half_life
         self._min_frames = min_frames
         self._pairs: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=window)
+        self._ages: deque[float] = deque(maxlen=window)
+        self._clock = 0.0
+        self._known: set[str] = set()
         self._covered: deque[float] = deque(maxlen=coverage_window)
 
     @property
@@ -114,12 +120,13 @@ class ForceCalibration:
         spread = float(np.std([*self._covered, 0.5, 1.0]))
         return Coverage(float(values.mean()), spread / math.sqrt(n), n)
 
-    def observe(self, frames: Sequence[tuple[FloatArray, FloatArray]]) -> None:
+    def observe(self, frames: Sequence[tuple[FloatArray, FloatArray]], *, is_counted: bool = True) -> None:
         """Counts coverage of new frames under the band so far, then fits the band again.
 
         Args:
             frames: For each frame ``(n_atoms,)`` force deviations and ``(n_atoms,)`` lengths of the force error,
                 eV/Angstrom. Atoms where either is not finite are left out.
+            is_counted: Whether they count for coverage; frames that are compared with each new committee do not.
         """
         was_fitted = self.is_fitted
         for deviation, error in frames:
@@ -127,17 +134,42 @@ class ForceCalibration:
             deviation, error = deviation[is_finite], error[is_finite]
             if deviation.size == 0:
                 continue
-            if was_fitted:
+            if was_fitted and is_counted:
                 self._covered.append(float((error <= self.band.error(deviation)).mean()))
             self._pairs.append((deviation, error))
+            self._ages.append(self._clock)
+            self._clock += 1.0
             self.n_frames += 1
         if self.is_fitted:
             self.band = self._fit()
         self.alarm = self._judge()
 
-    def forget_coverage(self) -> None:
-        """Starts counting coverage anew, for example after the committee was replaced. An alarm stays until then."""
+    def observe_frames(
+        self, frame_ids: Sequence[str], n_atoms: Sequence[int], deviations: Sequence[float], errors: Sequence[float]
+    ) -> list[float]:
+        """Observes frames by name, atoms flat; only the first observation of a frame counts for coverage.
+
+        Returns:
+            Largest error of an atom of each frame, eV/Angstrom.
+        """
+        ends = np.cumsum(n_atoms)[:-1]
+        pairs = list(
+            zip(
+                np.split(np.array(deviations, dtype=np.float64), ends),
+                np.split(np.array(errors, dtype=np.float64), ends),
+                strict=True,
+            )
+        )
+        is_new = [frame_id not in self._known for frame_id in frame_ids]
+        self.observe([pair for pair, new in zip(pairs, is_new, strict=True) if not new], is_counted=False)
+        self.observe([pair for pair, new in zip(pairs, is_new, strict=True) if new])
+        self._known.update(frame_ids)
+        return [float(error.max(initial=0.0)) for _, error in pairs]
+
+    def replace(self) -> None:
+        """A new committee: pairs of the old one count less, and coverage is counted anew. An alarm stays until then."""
         self._covered.clear()
+        self._clock -= self._half_life * math.log2(REPLACED)
 
     def _judge(self) -> str | None:
         """Compares the share covered with the probability, at two standard errors.
@@ -150,13 +182,12 @@ class ForceCalibration:
         low, high = (coverage.share + sign * 2.0 * coverage.standard_error for sign in (-1.0, 1.0))
         if high < wanted:
             return f"overconfident: the {wanted:.0%} band covers {coverage.share:.0%} over {coverage.n_frames} frames"
-        if low > wanted + 0.5 * (1.0 - wanted):
+        if low > wanted + 0.5 * (1.0 - wanted) and self.n_frames > self._half_life:  # few pairs make a wide band
             return f"underconfident: the {wanted:.0%} band covers {coverage.share:.1%} over {coverage.n_frames} frames"
         return None
 
     def _fit(self) -> Band:
-        ages = np.arange(len(self._pairs) - 1, -1, -1.0)
-        frame_weights = 0.5 ** (ages / self._half_life)
+        frame_weights = 0.5 ** ((self._clock - 1.0 - np.array(self._ages)) / self._half_life)
         sizes = [deviation.size for deviation, _ in self._pairs]
         weights = np.repeat(frame_weights / np.array(sizes), sizes)
         log_deviation = np.log(np.maximum(np.concatenate([d for d, _ in self._pairs]), FLOOR))

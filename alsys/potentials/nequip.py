@@ -4,7 +4,8 @@ A state's specification holds the builder arguments; energy shifts and scales ar
 state dict, so a state is complete and `load` takes all of it without rebuilding. Members share one neighbour list and
 are evaluated one after another on the whole batch. NequIP scales, shifts and sums atomic energies in float64 whatever
 the type of the network, so total energies of thousands of eV keep the precision of the network's few eV. Features are
-the scalars of which NequIP's linear readout makes atomic energies (``node_features`` after the last layer).
+the scalars of which NequIP's linear readout makes atomic energies (``node_features`` after the last layer). Threads may
+build, copy and evaluate at the same time (`alsys.potentials.tracing`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,18 +35,20 @@ from alsys.potentials.base import (
     has_volume,
 )
 from alsys.potentials.neighbours import neighbours_of
+from alsys.potentials.tracing import evaluating, tracing
 
 SPEC_KEYS = ("elements", "r_max", "num_layers", "l_max", "num_features", "parity", "dtype", "avg_num_neighbors")
-_lock = threading.Lock()
 _is_ready = False
 
 
 def prepare() -> None:
     """Imports NequIP (seconds) and sets its process-wide state, once."""
     global _is_ready
-    from nequip.utils.global_state import set_global_state
+    if _is_ready:
+        return
+    with tracing():
+        from nequip.utils.global_state import set_global_state
 
-    with _lock:
         if not _is_ready:
             with _without_deprecations():
                 set_global_state()
@@ -75,10 +77,10 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
     if missing := [key for key in SPEC_KEYS if key not in spec]:
         raise InputError("lacks entries", field="spec", value=missing)
     prepare()
-    from nequip.model import NequIPGNNModel
-
     elements = elements_of(spec)
-    with _lock, _without_deprecations():
+    with tracing(), _without_deprecations():
+        from nequip.model import NequIPGNNModel
+
         model: torch.nn.Module = NequIPGNNModel(
             seed=seed,
             model_dtype=spec["dtype"],
@@ -103,7 +105,8 @@ def blank_model(spec: Mapping[str, Any]) -> torch.nn.Module:
         InputError: The specification cannot be built.
     """
     elements_of(spec)
-    return copy.deepcopy(_template(json.dumps({key: spec.get(key) for key in SPEC_KEYS}, sort_keys=True)))
+    with tracing():
+        return copy.deepcopy(_template(json.dumps({key: spec.get(key) for key in SPEC_KEYS}, sort_keys=True)))
 
 
 @lru_cache(maxsize=4)
@@ -278,7 +281,8 @@ class NequIPCommittee:
         energies, forces, stresses = [], [], []
         features = None
         for k in chosen:
-            out = self._models[k](dict(data))
+            with evaluating():
+                out = self._models[k](dict(data))
             energies.append(_array(out["total_energy"]).reshape(-1))
             forces.append(_array(out["forces"]))
             if k == 0:

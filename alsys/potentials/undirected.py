@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from alsys.potentials.base import FrameBatch
-from alsys.potentials.neighbours import neighbours_of
+from alsys.potentials.neighbours import NeighbourCache, neighbours_of
 from alsys.potentials.nequip import types_of
 
 INPUTS = ("pair_vectors", "pairs", "atom_types", "batch", "num_atoms")
@@ -152,7 +152,9 @@ class _SelfConnectionByType(torch.nn.Module):
         )
 
 
-def inputs_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> list[torch.Tensor]:
+def inputs_of(
+    batch: FrameBatch, lookup: NDArray[np.int64], r_max: float, cache: NeighbourCache | None = None
+) -> list[torch.Tensor]:
     """The graph's inputs for a batch, in the order of `INPUTS`.
 
     A graph compiled for any size takes no size of 0 or 1. Where there would be one, a ghost frame of three atoms
@@ -162,7 +164,7 @@ def inputs_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> lis
         InputError: An element that the model does not know.
     """
     types = types_of(batch, lookup)
-    edges = neighbours_of(batch, r_max)
+    edges = neighbours_of(batch, r_max) if cache is None else cache.of(batch)
     first, second = edges.edge_index
     is_kept = first < second
     if edges.cell_shift is not None:

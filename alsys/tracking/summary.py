@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
@@ -319,6 +317,8 @@ class _Fold:
         elif isinstance(event, TrainingFailed):
             self._tell(event, time, "bad", f"fit of {name} failed: {event.failure}: {event.message}")
         else:
+            if isinstance(event, ModelPromoted):
+                self._calibration.replace()
             model = next(model for model in reversed(summary.models) if model.version == event.version)
             model.promoted = isinstance(event, ModelPromoted)
             model.reason = event.reason
@@ -344,10 +344,7 @@ class _Fold:
         total.stops.update({reason: int(count) for reason, count in event.stops.items()})
 
     def _observed(self, event: ErrorsObserved) -> None:
-        ends = np.cumsum(event.n_atoms)[:-1]
-        deviations = np.split(np.array(event.deviations, dtype=np.float64), ends)
-        errors = np.split(np.array(event.errors, dtype=np.float64), ends)
-        self._calibration.observe(list(zip(deviations, errors, strict=True)))
+        self._calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
         if self._calibration.coverage.n_frames:
             self.summary.coverage.append((self._calibration.n_frames, self._calibration.coverage.share))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig, NequIPModel, TrainingConfig
 from alsys.errors import FailureKind
-from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
     NequIPCommittee,
@@ -36,10 +36,12 @@ from alsys.potentials.nequip import (
     prepare,
     weights_of,
 )
+from alsys.potentials.scored import COMMITTEE, fit_score
+from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, split
-from alsys.training.evaluate import fit_metrics
+from alsys.training.evaluate import batch_of, chunks_of, fit_metrics
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 
 WARM_UP = 0.03
@@ -85,6 +87,7 @@ class NequIPTrainer:
         prepare()
         self._model_config: NequIPModel = config.model
         self._config: TrainingConfig = config.training
+        self._score = config.exploration.uncertainty
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits all members, one after another, then measures the committee."""
@@ -112,8 +115,12 @@ class NequIPTrainer:
             except DivergedError as error:
                 return TrainingFailure(order.version, FailureKind.INTERNAL, f"member {i}: {error}")
         state = CommitteeState(order.version, "nequip", spec, tuple(fit.weights for fit in fits))
+        committee = NequIPCommittee(state, threads=self._config.threads)
+        if self._score != COMMITTEE:
+            halves = (_batches(parts.train, 0), _batches(parts.train, 1))
+            state = replace(state, score=self._score, score_state=fit_score(self._score, committee, *halves))
         metrics, calibration = fit_metrics(
-            NequIPCommittee(state, threads=self._config.threads),
+            committee,
             self._champion(order, parts.random),
             parts.train,
             parts.validation,
@@ -208,7 +215,8 @@ class NequIPTrainer:
 
     def _loss(self, model: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
         """Weighted mean squares of force components and of the energy per atom."""
-        out = model(dict(batch.data))
+        with evaluating():
+            out = model(dict(batch.data))
         force = torch.nn.functional.mse_loss(out["forces"].double(), batch.forces)
         energy_error = (out["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
         return self._config.force_weight * force + self._config.energy_weight * torch.square(energy_error).mean()
@@ -233,6 +241,12 @@ def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, f
     scale = max(float(np.sqrt(np.square(train.forces).mean())), 1e-3)
     by_symbol = {chemical_symbols[z]: energy + constant for z, energy in energies.items()}
     return [by_symbol.get(symbol, 0.0) for symbol in elements], scale
+
+
+def _batches(train: Snapshot, first: int) -> list[FrameBatch]:
+    """Every other frame, from `first` on, in batches."""
+    half = train.select(np.arange(first, train.n_frames, 2))
+    return [batch_of(half.select(rows)) for rows in chunks_of(half)]
 
 
 def _set_buffers(model: torch.nn.Module, shifts: list[float], scale: float) -> None:

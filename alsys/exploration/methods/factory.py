@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from alsys.exploration.methods.ramps import Ramp
 from alsys.exploration.methods.replica_exchange import ReplicaExchange
 from alsys.exploration.methods.torsions import Rotors, TorsionScan, find_rotors
 from alsys.exploration.methods.udd import UncertaintyDriven
-from alsys.frames import Frame, IntArray
+from alsys.frames import FloatArray, Frame, IntArray
 
 UDD_MEMORY = 100.0
 """Time over which the tuning of uncertainty-driven dynamics forgets, fs: a few vibrations."""
@@ -86,12 +87,12 @@ def build_method(
                 settings.lowest, settings.highest, settings.rungs, steps(settings.interval), n_walkers
             )
         case NormalModesMethod():
-            minimum, potential = _minimum(start, potential_of)
+            minimum, second_derivatives = _modes(start, potential_of)
             return NormalModes(
                 _hot(settings, temperatures),
                 n_walkers,
                 minimum,
-                hessian(minimum, potential),
+                second_derivatives,
                 settings.displacement_temperature,
             )
 
@@ -147,6 +148,13 @@ def _atoms(groups: Sequence[Sequence[int]], size: int, start: Frame, field: str)
             remedy=f"atoms run from 0 to {start.n_atoms - 1}",
         )
     return atoms
+
+
+@lru_cache(maxsize=16)
+def _modes(start: Frame, potential_of: Callable[[Frame], EnergyForces]) -> tuple[Frame, FloatArray]:
+    """Minimum and second derivatives of a system; explorers ask again with every new version."""
+    minimum, potential = _minimum(start, potential_of)
+    return minimum, hessian(minimum, potential)
 
 
 def _minimum(start: Frame, potential_of: Callable[[Frame], EnergyForces]) -> tuple[Frame, EnergyForces]:

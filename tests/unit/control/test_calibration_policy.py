@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alsys.control.commands import Emit, Explore, Idle, LabelFrames
-from alsys.control.ledger import Ledger
+from alsys.control.ledger import MAX_WAITING, Ledger
 from alsys.control.policies import random_share, trust_band
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
@@ -111,13 +111,13 @@ def test_errors_of_a_version_that_is_no_longer_champion_are_ignored() -> None:
 
 
 def test_overconfidence_raises_an_alarm_and_doubles_the_random_arm_until_it_is_over() -> None:
-    ledger, _ = campaign(random_share=0.2)
-    names = [f"f{i}" for i in range(10, 40)]
-    ledger.apply(observed(names, 0.1))
-    ledger.apply(observed(names, 0.1))
+    ledger, _ = campaign(random_share=0.2, n_random=340)
+    names = [f"f{i}" for i in range(10, 350)]
+    ledger.apply(observed(names[:30], 0.1))
+    ledger.apply(observed(names[30:60], 0.1))
     assert not bookkeeping(ledger)
     assert random_share(ledger) == 0.2
-    ledger.apply(observed(names, 2.0))
+    ledger.apply(observed(names[60:90], 2.0))
     (alarm,) = bookkeeping(ledger)
     assert isinstance(alarm, AlarmRaised)
     assert alarm.name == "calibration"
@@ -126,11 +126,24 @@ def test_overconfidence_raises_an_alarm_and_doubles_the_random_arm_until_it_is_o
     uncertainty = status_of(ledger, state="running", head_seq=1)["uncertainty"]
     assert isinstance(uncertainty, dict)
     assert "overconfident" in uncertainty["alarms"]["calibration"]
-    for _ in range(8):
-        ledger.apply(observed(names, 2.0))
+    for start in range(90, 330, 30):
+        ledger.apply(observed(names[start : start + 30], 2.0))
     (over,) = bookkeeping(ledger)
     assert isinstance(over, AlarmCleared)
     assert random_share(ledger) == 0.2
+
+
+def test_frames_compared_with_a_new_champion_again_say_nothing_of_coverage() -> None:
+    ledger, _ = campaign()
+    names = [f"f{i}" for i in range(10, 40)]
+    ledger.apply(observed(names, 0.1))
+    assert ledger.calibration.coverage.n_frames == 0, "the first pairs calibrate"
+    ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
+    ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
+    before = trust_band(ledger)
+    ledger.apply(observed(names, 2.0, version=2))
+    assert ledger.calibration.coverage.n_frames == 0
+    assert trust_band(ledger)[0] < before[0], "but they calibrate"
 
 
 def test_four_copies_of_one_model_raise_the_alarm_with_the_first_report() -> None:
@@ -152,6 +165,15 @@ def test_the_random_arm_never_takes_more_than_half() -> None:
     ledger.apply(explored(n_distinct=1))
     bookkeeping(ledger)
     assert random_share(ledger) == 0.5
+
+
+def test_frames_that_wait_to_be_compared_are_bounded() -> None:
+    ledger, _ = campaign()
+    for i in range(MAX_WAITING + 50):
+        ledger.apply(FrameProposed(t=2.0, frame_id=f"u{i}", arm=Arm.UNCERTAIN, system="s", deviation=1.0))
+        ledger.apply(LabelAccepted(t=2.0, frame_id=f"u{i}", label_id=f"l{i}", worker="w", wall_s=1.0))
+    assert len(ledger.to_compare) == MAX_WAITING
+    assert f"u{MAX_WAITING + 49}" in ledger.to_compare
 
 
 def test_a_restart_knows_the_band_and_the_alarms() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from alsys.control.ledger import Ledger, Status
 from alsys.control.ports import Role
 from alsys.control.settings import PolicySettings
 from alsys.errors import CampaignFailed, FailureKind
-from alsys.events import CampaignOpened, CampaignStopped, LabelAccepted, StopRequested
+from alsys.events import CampaignOpened, CampaignStopped, ErrorsObserved, LabelAccepted, StopRequested
 from alsys.frames import Arm
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.testing.fakes import (
@@ -216,3 +217,18 @@ def test_conflicting_repeated_labels_are_events_not_data() -> None:
     reader = open_reader(campaign.disk)
     assert reader.verify().duplicate_labels == 0
     assert campaign.ledger.totals.conflicts == 0
+
+
+def test_labels_are_compared_with_what_the_committee_said_also_after_a_restart() -> None:
+    campaign = Campaign(trust=(0.15, 1.0), is_calibrated=True)
+    campaign.run()
+    observed = campaign.ledger.calibration.n_frames
+    assert observed > 30
+    assert campaign.ledger.calibration.is_fitted
+    campaign.settings = dataclasses.replace(campaign.settings, n_labels=90)
+    campaign.run()
+    assert campaign.ledger.calibration.n_frames > observed + 15
+    events = [e for e in open_reader(campaign.disk).events() if isinstance(e, ErrorsObserved)]
+    assert len({e.model_version for e in events}) > 1
+    random_arm = set(campaign.ledger.random_labelled)
+    assert sum(len(random_arm & set(e.frame_ids)) for e in events) > len(random_arm), "with each champion anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from alsys.errors import InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.crew import Crew, check_methods
 from alsys.exploration.explorer import WalkerExplorer
-from alsys.frames import Frame
+from alsys.frames import Arm, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
 from alsys.testing.committees import HarmonicCommittee
 
@@ -58,12 +59,13 @@ class TwoMinds:
     def load(self, state: CommitteeState) -> None:
         """Keeps what it has."""
 
-    def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
         away = batch.positions - np.tile(self._center, (batch.n_frames, 1))
         starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
         squared = np.add.reduceat(np.square(away).sum(axis=1), starts)
-        energies = np.stack([0.5 * k * squared for k in self._stiffness])
-        return committee_prediction(batch, energies, np.stack([-k * away for k in self._stiffness]))
+        chosen = self._stiffness if members is None else [self._stiffness[m] for m in members]
+        energies = np.stack([0.5 * k * squared for k in chosen])
+        return committee_prediction(batch, energies, np.stack([-k * away for k in chosen]), n_members=2)
 
 
 def run(explorer: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationReport:
@@ -141,3 +143,76 @@ def test_a_method_that_suits_no_system_is_refused_by_name() -> None:
 def test_methods_of_one_kind_are_told_apart() -> None:
     config = config_of({"e": ETHANOL}, methods=[{"kind": "plain"}, {"kind": "udd"}, {"kind": "plain"}])
     assert config.exploration.method_names == ("plain-1", "udd", "plain-2")
+
+
+def test_systems_take_turns_where_walkers_are_few() -> None:
+    systems = {f"s{k}": WATER for k in range(5)}
+    crew = Crew(config_of(systems, walkers=2), systems, 0)
+    seen: set[str] = set()
+    for _ in range(20):
+        walkers = crew.walkers({})
+        assert len(walkers) == 2
+        seen |= set(walkers.systems)
+    assert seen == set(systems)
+    assert crew.is_new({})
+
+
+class Watched(HarmonicCommittee):
+    """Remembers which members were asked for batches of all walkers."""
+
+    def __init__(self, n_walkers: int) -> None:
+        super().__init__(0.0, lambda batch: np.full(batch.n_frames, 0.2))
+        self.asked: list[Sequence[int] | None] = []
+        self._n_walkers = n_walkers
+
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        if batch.n_frames == self._n_walkers:
+            self.asked.append(members)
+        return super().evaluate(batch, members)
+
+
+def test_all_members_are_looked_at_every_few_steps_and_frames_are_found_there() -> None:
+    committee = Watched(8)
+    explorer = WalkerExplorer(
+        config_of({"e": ETHANOL}, uncertainty_every=4, spacing_steps=8, max_temperature_ratio=1e6),
+        {"e": [ETHANOL]},
+        0,
+        build=lambda _: committee,
+    )
+    report = run(explorer, 16, n_random=3)
+    assert committee.asked == [None, *[None if step % 4 == 0 else (0,) for step in range(1, 17)]]
+    uncertain = [c for c in report.candidates if c.source.arm is Arm.UNCERTAIN]
+    assert {c.source.step for c in uncertain} <= {4, 8, 12, 16}
+    assert len(uncertain) >= 8
+    assert sum(c.source.arm is Arm.RANDOM for c in report.candidates) == 3
+    assert report.walker_steps == 8 * 16
+    assert report.deviation_mean == pytest.approx(0.2), "the mean over looks, not over steps"
+    assert report.stops == {}
+
+
+def test_between_looks_the_first_member_drives_and_always_does() -> None:
+    """Two springs: with members of 2 and 1 eV/Angstrom^2, the energy of the first is conserved."""
+    settings = {"thermostat": "none", "trust": {"accurate_below": 1e3, "failed_above": 1e4}, "temperatures": [300]}
+    energies = []
+    for every in (1, 4):
+        explorer = WalkerExplorer(
+            config_of({"e": ETHANOL}, uncertainty_every=every, spacing_steps=8, **settings),
+            {"e": [ETHANOL]},
+            0,
+            build=lambda _: TwoMinds(ETHANOL.positions, (2.0, 1.0)),
+        )
+        run(explorer, 40)
+        walkers = explorer._walkers
+        away = walkers.positions - np.tile(ETHANOL.positions, (8, 1))
+        assert walkers.forces == pytest.approx(-(1.5 if every == 1 else 2.0) * away)
+        energies.append(float(np.square(away).sum()))
+    assert energies[0] != energies[1]
+
+
+def test_uncertainty_driven_dynamics_need_all_members_at_every_step() -> None:
+    with pytest.raises(InputError, match="uncertainty_every must be 1 with the method udd"):
+        config_of({"e": ETHANOL}, uncertainty_every=2, methods=[{"kind": "udd"}])
+    with pytest.raises(InputError, match="must not be larger than spacing_steps"):
+        config_of({"e": ETHANOL}, uncertainty_every=5)
+    with pytest.raises(InputError, match=r"trust\.kind must be calibrated"):
+        config_of({"e": ETHANOL}, uncertainty="last-layer")

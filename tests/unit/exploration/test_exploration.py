@@ -18,7 +18,7 @@ from alsys.exploration.explorer import WalkerExplorer
 from alsys.exploration.geometry import closest_contact
 from alsys.exploration.initial import initial_frames
 from alsys.exploration.integrators import Langevin, kinetic_temperature
-from alsys.exploration.selection import select
+from alsys.exploration.selection import by_deviation
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.testing.committees import HarmonicCommittee
@@ -121,8 +121,8 @@ def test_alike_candidates_are_taken_once_and_the_most_uncertain_first() -> None:
     candidates = [
         Candidate(f, Source("e", Arm.UNCERTAIN, "x", deviation=d)) for f, d in zip(frames, (1, 2, 3), strict=True)
     ]
-    assert [c.source.deviation for c in select(candidates, 5)] == [3, 2]
-    assert len(select(candidates, 1)) == 1
+    assert [c.source.deviation for c in by_deviation(candidates, 5)] == [3, 2]
+    assert len(by_deviation(candidates, 1)) == 1
 
 
 def test_langevin_is_canonical_per_walker() -> None:

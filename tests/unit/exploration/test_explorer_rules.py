@@ -39,6 +39,7 @@ def explorer(
     strategy: str = "uncertainty",
     seed: int = 0,
     stiffness: float = 0.0,
+    diversity: str = "none",
     **exploration: Any,
 ) -> WalkerExplorer:
     systems = systems or {"e": ETHANOL}
@@ -50,7 +51,7 @@ def explorer(
             "labeling": {"kind": "analytic"},
             "model": {"kind": "pair"},
             "exploration": {**settings, **exploration},
-            "selection": {"strategy": strategy},
+            "selection": {"strategy": strategy, "diversity": diversity},
         }
     )
     starts = {name: [frame] for name, frame in systems.items()}
@@ -152,6 +153,20 @@ def test_no_training_frame_lies_beside_a_frame_of_the_random_arm() -> None:
     assert n_training > 50
 
 
+def test_a_frame_proposed_before_is_withdrawn_where_a_test_frame_follows_it() -> None:
+    walkers = explorer(constant(0.2), walkers=2, temperatures=[50], max_steps=10**6, spacing_steps=10)
+    proposed: dict[str, Candidate] = {}
+    n_withdrawn = 0
+    for k in range(30):
+        report = advance(walkers, 4, n_random=1, trajectory_base=k << 20, state=STATE if k == 0 else None)
+        gone = [proposed.pop(frame_id) for frame_id in report.withdrawn]
+        n_withdrawn += len(gone)
+        (test,) = [c for c in report.candidates if c.source.arm is Arm.RANDOM]
+        assert all(candidate.is_beside(test, 10) for candidate in gone)
+        proposed.update((c.frame.frame_id, c) for c in report.candidates if c.source.arm is Arm.UNCERTAIN)
+    assert n_withdrawn > 3
+
+
 def test_random_arm_is_uniform_over_steps() -> None:
     counts = np.zeros(10)
     walkers = explorer(constant(0.0), walkers=2, temperatures=[1], max_steps=10**6)
@@ -178,8 +193,8 @@ def test_forces_that_are_not_numbers_stop_the_walker_and_not_its_neighbours() ->
     class Broken(HarmonicCommittee):
         calls = 0
 
-        def evaluate(self, batch: FrameBatch) -> CommitteePrediction:
-            prediction = super().evaluate(batch)
+        def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+            prediction = super().evaluate(batch, members)
             Broken.calls += 1
             if Broken.calls == 4:
                 prediction.forces[0] = np.nan
@@ -318,7 +333,7 @@ def test_a_rewound_walker_has_new_velocities_and_its_own_step() -> None:
     advance(walkers, 9)
     state = walkers._walkers
     assert state.rewinds.tolist() == [1]
-    assert state.step.tolist() == [8]  # trusted last at a multiple of the spacing
+    assert state.step.tolist() == [5]  # trusted at step 1, and a spacing later
     assert state.trusted_frame(0) is not None
     np.testing.assert_array_equal(state.frame(0).positions, state.trusted_frame(0).positions)
 

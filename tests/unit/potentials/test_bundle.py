@@ -189,3 +189,12 @@ def test_damage_is_one_line(tmp_path: Path, harm: Callable[[Path], object], word
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable bundle"):
         read_bundle(tmp_path / "none")
+
+
+def test_a_score_travels_with_its_committee(tmp_path: Path) -> None:
+    learned = {"scale": np.array(0.25), "matrix": np.arange(6.0).reshape(2, 3)}
+    state = CommitteeState(1, "pair", {"elements": ["H"]}, ({"w": np.zeros(2)},), "last-layer", learned)
+    back = read_bundle(write_bundle(tmp_path / "v", state, {}))
+    assert back.score == "last-layer"
+    assert set(back.score_state) == {"scale", "matrix"}
+    np.testing.assert_array_equal(back.score_state["matrix"], learned["matrix"])

@@ -11,9 +11,9 @@ from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 
 from alsys.errors import InputError
-from alsys.frames import Frame
+from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import FrameBatch
-from alsys.potentials.neighbours import ALL_PAIRS_ATOMS, neighbours_of
+from alsys.potentials.neighbours import ALL_PAIRS_ATOMS, NeighbourCache, Neighbours, neighbours_of
 
 R_MAX = 3.0
 
@@ -98,3 +98,59 @@ def test_a_batch_of_molecules_takes_less_than_a_millisecond() -> None:
         neighbours_of(batch, 5.0)
         durations.append(time.perf_counter() - started)
     assert min(durations) < 1e-3
+
+
+def pairs_of(batch: FrameBatch, neighbours: Neighbours) -> set[tuple[int, ...]]:
+    shift = np.zeros((neighbours.edge_index.shape[1], 3)) if neighbours.cell_shift is None else neighbours.cell_shift
+    return {
+        (int(i), int(j), *row) for (i, j), row in zip(neighbours.edge_index.T, shift.astype(int).tolist(), strict=True)
+    }
+
+
+def crystals(n: int, edge: float = 7.0, seed: int = 0) -> FrameBatch:
+    rng = np.random.default_rng(seed)
+    made = [
+        Frame(np.full(20, 18), rng.uniform(0, edge, (20, 3)), np.eye(3) * edge, np.ones(3, dtype=bool))
+        for _ in range(n)
+    ]
+    return FrameBatch.of(made)
+
+
+def moved(batch: FrameBatch, positions: FloatArray, cell: FloatArray | None = None) -> FrameBatch:
+    return FrameBatch(batch.n_atoms, batch.numbers, positions, batch.cell if cell is None else cell, batch.pbc)
+
+
+def test_a_kept_list_gives_the_pairs_of_a_new_one_and_is_rarely_built() -> None:
+    rng = np.random.default_rng(1)
+    batch, cache = crystals(3), NeighbourCache(4.0, skin=1.0)
+    positions = batch.positions.copy()
+    for _ in range(60):
+        positions = positions + 0.02 * rng.normal(size=positions.shape)
+        now = moved(batch, positions)
+        assert pairs_of(now, cache.of(now)) == pairs_of(now, neighbours_of(now, 4.0))
+    assert 3 <= cache.n_built < 40
+
+
+def test_a_cell_that_breathes_or_an_atom_that_jumps_is_noticed() -> None:
+    batch, cache = crystals(1), NeighbourCache(4.0, skin=1.0)
+    for k in range(40):
+        scale = 1.0 + 0.01 * k
+        now = moved(batch, batch.positions * scale, batch.cell * scale)
+        assert pairs_of(now, cache.of(now)) == pairs_of(now, neighbours_of(now, 4.0))
+    assert 1 < cache.n_built < 15
+    built, jumped = cache.n_built, batch.positions.copy()
+    jumped[0] += [3.0, 0.0, 0.0]
+    now = moved(batch, jumped)
+    assert pairs_of(now, cache.of(now)) == pairs_of(now, neighbours_of(now, 4.0))
+    assert cache.n_built > built
+
+
+def test_other_frames_in_the_same_place_get_their_own_list() -> None:
+    cache = NeighbourCache(4.0)
+    for batch in (
+        crystals(2),
+        crystals(1, seed=5),
+        crystals(2, edge=9.0, seed=6),
+        FrameBatch.of([frame_of(molecule("H2O"))]),
+    ):
+        assert pairs_of(batch, cache.of(batch)) == pairs_of(batch, neighbours_of(batch, 4.0))
