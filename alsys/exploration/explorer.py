@@ -31,7 +31,7 @@ from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import ChunkSelection, pick_at_random
 from alsys.exploration.strata import stratum
-from alsys.exploration.walkers import NEVER
+from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
@@ -73,6 +73,11 @@ class WalkerExplorer:
         self._n_members = self._n_distinct = 0
         self._proposed: dict[int, Candidate] = {}
         self._rng = np.random.default_rng(seed)
+
+    @property
+    def walkers(self) -> Walkers:
+        """The batch between two orders, to be looked at only: positions, velocities, methods and what they add."""
+        return self._walkers
 
     def advance(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""

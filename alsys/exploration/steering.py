@@ -49,6 +49,11 @@ class Steering:
         self._group_of = np.repeat(np.arange(len(groups)), [group.n_walkers for group in groups])
         self._active = [g for g, group in enumerate(groups) if type(group.method) is not Plain]
 
+    @property
+    def groups(self) -> tuple[GroupOfWalkers, ...]:
+        """All groups."""
+        return tuple(self._groups)
+
     def start(self, k: int, trusted: Sequence[Frame], rng: np.random.Generator) -> Frame:
         """Where walker `k` of the batch begins anew."""
         g = int(self._group_of[k])

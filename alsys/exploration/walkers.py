@@ -90,7 +90,7 @@ class Walkers:
         self._last_step = self._look_step = self.step.copy()
         self._trusted_positions, self._trusted_cell = self.positions.copy(), self.cell.copy()
         self._trusted_step = np.full(n_walkers, NEVER, dtype=np.int64)
-        self._geometry = GeometryCheck(self.starts, settings.min_distance)
+        self._geometry = GeometryCheck(self.starts, settings.min_distance, settings.reactive)
         self.temperatures = steering.temperatures(self.step)
         self._dynamics = build_integrator(
             settings.thermostat,
@@ -116,6 +116,11 @@ class Walkers:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    @property
+    def bias(self) -> FloatArray:
+        """``(n_total, 3)`` forces that methods add to those of the committee now, eV/Angstrom."""
+        return np.zeros_like(self.positions) if self._bias is None else self._bias.copy()
 
     def frame(self, k: int) -> Frame:
         """Where walker `k` is."""

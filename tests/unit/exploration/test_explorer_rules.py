@@ -377,3 +377,28 @@ def test_constant_pressure_changes_the_cell_that_frames_carry() -> None:
 def test_pressure_with_a_model_that_has_no_stress_is_refused() -> None:
     with pytest.raises(InputError, match=r"exploration\.pressure needs model.kind nequip"):
         explorer(pressure=1.0)
+
+
+def test_walkers_may_react_only_where_that_is_wanted() -> None:
+    """Water falls to pieces: a walk ends where a bond breaks, or goes on until the pieces have flown."""
+    falling: dict[str, Any] = {"systems": {"e": WATER}, "stiffness": -0.5, "max_temperature_ratio": 1e4}
+    strict, reactive = explorer(**falling), explorer(**falling, reactive=True)
+    assert advance(strict, 60).stops["broken"] >= 1
+    assert advance(reactive, 60).stops == {}
+    positions = reactive.walkers.positions
+    assert np.linalg.norm(positions[1] - positions[0]) > 2.0  # Angstrom: the bond was 0.97
+    assert advance(reactive, 100).stops["broken"] >= 1
+
+
+def test_what_methods_add_can_be_seen() -> None:
+    plain = explorer()
+    advance(plain, 2)
+    np.testing.assert_array_equal(plain.walkers.bias, np.zeros((ETHANOL.n_atoms, 3)))
+    hills = {"kind": "metadynamics", "distances": [[0, 1]], "interval": 0.5, "height": 1.0}
+    biased = explorer(methods=[hills], systems={"e": WATER})
+    advance(biased, 5)
+    bias = biased.walkers.bias
+    assert [group.name for group in biased.walkers.steering.groups] == ["metadynamics"]
+    assert np.abs(bias[:2]).max() > 1e-3
+    np.testing.assert_allclose(bias.sum(axis=0), 0.0, atol=1e-12)
+    np.testing.assert_array_equal(bias[2], np.zeros(3))
