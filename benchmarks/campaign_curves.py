@@ -84,8 +84,8 @@ def compare(curves: Mapping[str, Sequence[Curve]], metric: str, axis: str) -> di
 
     Returns:
         For the end and for half of the labels: the mean target over seeds (what `random` reached there), and for each
-        arm the labels that each seed needs, their ratio to random's with each seed's own target, and the ratio of
-        errors at that number of labels.
+        arm the labels that each seed needs, their ratio to random's with each seed's own target, and the ratios of
+        errors at that number of labels to those of `random` and `plain`.
     """
     xy = {arm: [columns(curve, metric, axis) for curve in of_arm] for arm, of_arm in curves.items()}
     n_end = min(labels[-1] for of_arm in xy.values() for labels, _ in of_arm)
@@ -106,6 +106,11 @@ def compare(curves: Mapping[str, Sequence[Curve]], metric: str, axis: str) -> di
             if arm != "random":
                 row["error_ratio"] = interval([a / b for a, b in zip(errors_at, own, strict=True)], is_ratio=True)
                 row["label_ratio"] = _label_ratio(of_arm, own, n)
+            if arm not in ("plain", "random") and "plain" in xy:
+                plain = [error_at(labels, errors, n) for labels, errors in xy["plain"]]
+                row["error_ratio_to_plain"] = interval(
+                    [a / b for a, b in zip(errors_at, plain, strict=True)], is_ratio=True
+                )
             found[name]["arms"][arm] = row
     return found
 
