@@ -262,6 +262,13 @@ class SelectionConfig(Section):
     )
     random_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels in the random arm (the test set).")
     max_pending: int = operational(64, ge=1, le=1_000_000, description="Bound of the candidate set.")
+    pool: float = operational(
+        1.0,
+        ge=1,
+        le=1000,
+        description="Explorers pause once so many times `max_pending` frames were found under one model; those beyond "
+        "`max_pending` push out the least informative.",
+    )
     max_candidates: int = operational(16, ge=1, description="Candidates one explorer may return per chunk.")
     diversity: Literal["lcmd", "farthest-point", "max-det", "stratified", "random", "none"] = Field(
         "lcmd",

@@ -118,6 +118,7 @@ class Exploration:
 
     walker_steps: int = 0
     steps_since_above: int = 0
+    n_candidates: int = 0
     n_members: int = 0
     n_distinct: int = 0
 
@@ -527,6 +528,7 @@ class Ledger:
             totals.stops[reason] = totals.stops.get(reason, 0) + count
         if event.model_version == self.champion:
             self.exploration.walker_steps += event.walker_steps
+            self.exploration.n_candidates += event.n_candidates
             quiet = 0 if event.n_above else self.exploration.steps_since_above + event.walker_steps
             self.exploration.steps_since_above = quiet
             self.exploration.n_members, self.exploration.n_distinct = event.n_members, event.n_distinct

@@ -230,11 +230,13 @@ def alarms(ledger: Ledger, now: float) -> list[AlarmRaised | AlarmCleared]:
 
 
 def exploration_is_paused(ledger: Ledger) -> bool:
-    """Pause while the candidate set is full of frames that the champion has seen: more would only be evicted."""
+    """Pause while the candidate set is full of frames that the champion has seen, and the pool has been searched."""
     settings = ledger.settings
     if settings.is_rounds and (ledger.training is not None or ledger.in_flight or not _round_is_gathering(ledger)):
         return True
     if ledger.pending.count(Arm.UNCERTAIN) < settings.max_pending:
+        return False
+    if settings.pool > 1.0 and ledger.exploration.n_candidates < settings.pool * settings.max_pending:
         return False
     return not ledger.stale
 

@@ -22,6 +22,7 @@ class PolicySettings:
         batch_s: Work aimed at in one call to a labeler whose labels are faster than this.
         trust: Edges of the trust band: of the force error where `is_calibrated`, else of the force deviation.
         probability: Share of atoms that calibration is to cover.
+        pool: Explorers pause once so many times `max_pending` frames were found under one model.
         is_diverse: Every other uncertain frame is taken from the stratum that has the fewest labels.
         is_cost_aware: Rank frames by deviation per expected second of labelling.
         methods: Names of the exploration methods.
@@ -38,6 +39,7 @@ class PolicySettings:
     quiet_steps: int | None = None
     random_share: float = 0.2
     max_pending: int = 64
+    pool: float = 1.0
     max_candidates: int = 16
     trust: tuple[float, float] = (0.1, 0.6)
     is_diverse: bool = False
@@ -73,6 +75,7 @@ class PolicySettings:
             quiet_steps=config.stop.quiet_steps,
             random_share=config.selection.random_share,
             max_pending=config.selection.max_pending,
+            pool=config.selection.pool,
             max_candidates=config.selection.max_candidates,
             trust=(
                 (trust.tolerated_error, trust.failed_error)

@@ -33,7 +33,7 @@ OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.")
 OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",
-    "method_floor", "max_ahead", "uncertainty_every", "max_rewinds",
+    "method_floor", "max_ahead", "pool", "uncertainty_every", "max_rewinds",
 }  # fmt: skip
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from alsys.control.candidates import CandidateSet
-from alsys.control.commands import Idle, LabelFrames
+from alsys.control.commands import Emit, Explore, Idle, LabelFrames
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
-from alsys.events import CampaignOpened, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
+from alsys.events import (
+    CampaignOpened,
+    ExplorationReported,
+    FrameProposed,
+    LabelAccepted,
+    ModelPromoted,
+    ModelPublished,
+)
 from alsys.frames import Arm
 
 
@@ -71,6 +78,32 @@ def test_every_other_label_goes_to_the_stratum_that_has_the_fewest() -> None:
         propose(plain, f"hot{k}", 1.0 + 0.1 * k, "hot")
     propose(plain, "cold", 0.2, "cold")
     assert [next_label(plain) for _ in range(4)] == ["hot2", "hot1", "hot0", "cold"]
+
+
+def test_explorers_go_on_until_the_pool_is_searched_and_the_best_frames_stay() -> None:
+    for pool, n_chunks in ((1.0, 1), (3.0, 3)):
+        ledger = campaign(max_pending=4, pool=pool)
+        n_asked = 0
+        while True:
+            commands = ledger.decide(3.0, Idle(explorers=("explorer-0",)))
+            for command in commands:
+                if isinstance(command, Emit):
+                    ledger.apply(command.event)
+            if any(isinstance(command, Emit) for command in commands):
+                continue
+            if not any(isinstance(command, Explore) for command in commands):
+                break
+            n_asked += 1
+            for k in range(4):
+                propose(ledger, f"{n_asked}-{k}", 0.1 * n_asked + 0.01 * k)
+            ledger.apply(
+                ExplorationReported(
+                    t=3.0, worker="explorer-0", model_version=1, n_steps=1, walker_steps=4, n_candidates=4, n_above=4,
+                    wall_s=0.1,
+                )
+            )  # fmt: skip
+        assert n_asked == n_chunks
+        assert set(ledger.pending.ranked()) == {f"{n_chunks}-{k}" for k in range(4)}, "the most uncertain ones"
 
 
 def test_a_frame_that_costs_more_must_promise_more() -> None:
