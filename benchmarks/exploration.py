@@ -41,6 +41,7 @@ from alsys.potentials.compiled import CompiledNequIPCommittee
 
 N_MEMBERS = 4
 MODEL = {"members": N_MEMBERS, "num_layers": 2, "l_max": 1, "num_features": 32, "parity": True}
+CHUNK_STEPS = 50  # the default of `exploration.chunk_steps`
 TARGETS = {"ratio_to_ase_eager": 35.0, "ratio_to_ase_compiled": 5.5, "ratio_to_torchsim": 1.5}
 
 
@@ -153,8 +154,8 @@ def main() -> None:
     contestants: dict[str, Callable[[float], float]] = {
         "ase_eager": lambda s: ase_rate(eager, N_MEMBERS, atoms, s),
         "ase_compiled": lambda s: ase_rate(compiled, N_MEMBERS, atoms, s),
-        **{f"explorer_{n}": (lambda s, n=n: rate_of(walkers[n], max(10, 320 // n), s)) for n in walkers},
-        "explorer_32_every_5": lambda s: rate_of(every, 10, s),
+        **{f"explorer_{n}": (lambda s, n=n: rate_of(walkers[n], CHUNK_STEPS, s)) for n in walkers},
+        "explorer_32_every_5": lambda s: rate_of(every, CHUNK_STEPS, s),
     }
     if importlib.util.find_spec("torch_sim") is not None:
         batched = compile_for("batch", spec, atoms)

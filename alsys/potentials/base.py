@@ -116,7 +116,8 @@ def committee_prediction(
         deviation = np.full(batch.numbers.size, np.nan)
     else:
         energy_std = energies.std(axis=0)
-        deviation = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
+        away = forces - mean
+        deviation = np.sqrt(np.einsum("kax,kax->a", away, away) / len(forces))
     starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
     return CommitteePrediction(
         energy=energies.mean(axis=0),

@@ -10,14 +10,16 @@ own up to rounding; who uses it compares them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alsys.frames import FloatArray, IntArray
 from alsys.potentials.base import FrameBatch
-from alsys.potentials.neighbours import NeighbourCache, neighbours_of
+from alsys.potentials.neighbours import ALL_PAIRS_ATOMS, NeighbourCache, neighbours_of
 from alsys.potentials.nequip import types_of
 
 INPUTS = ("pair_vectors", "pairs", "atom_types", "batch", "num_atoms")
@@ -25,6 +27,8 @@ OUTPUTS = ("energy", "forces", "features", "virial")
 _GEOMETRY = ("spharm", "edge_norm", "bessel_encode", "factor")
 _EMBEDDING = "type_embed"
 _READOUT = "per_atom_energy_readout"
+MAX_KEPT_PAIRS = 200_000
+"""Pairs of a batch of molecules that are kept from one evaluation to the next."""
 
 
 class UndirectedNequIP(torch.nn.Module):
@@ -164,18 +168,8 @@ def inputs_of(
         InputError: An element that the model does not know.
     """
     types = types_of(batch, lookup)
-    edges = neighbours_of(batch, r_max) if cache is None else cache.of(batch)
-    first, second = edges.edge_index
-    is_kept = first < second
-    if edges.cell_shift is not None:
-        is_own_image = first == second
-        if is_own_image.any():  # of an image and its opposite, the one whose first shift that is not zero is positive
-            is_kept |= is_own_image & (np.sign(edges.cell_shift) @ np.array([9.0, 3.0, 1.0]) > 0)
-    first, second = first[is_kept], second[is_kept]
-    vectors = batch.positions[second] - batch.positions[first]
+    first, second, vectors = _pairs_of(batch, r_max, cache)
     frames = batch.frame_of_atom
-    if edges.cell_shift is not None:
-        vectors += np.einsum("px,pxy->py", edges.cell_shift[is_kept], batch.cell[frames[first]])
     pairs = np.stack([first, second])
     n_atoms = np.asarray(batch.n_atoms, dtype=np.int64)
     if batch.n_frames < 2 or first.size < 2:
@@ -186,3 +180,39 @@ def inputs_of(
         frames = np.concatenate([frames, np.full(3, batch.n_frames)])
         n_atoms = np.append(n_atoms, 3)
     return [torch.from_numpy(np.ascontiguousarray(value)) for value in (vectors, pairs, types, frames, n_atoms)]
+
+
+def _pairs_of(batch: FrameBatch, r_max: float, cache: NeighbourCache | None) -> tuple[IntArray, IntArray, FloatArray]:
+    """Both atoms of each undirected pair closer than the cutoff, and the vector from the first to the second."""
+    positions = batch.positions
+    if not batch.pbc.any() and batch.n_atoms.max() <= ALL_PAIRS_ATOMS and _n_pairs(batch) <= MAX_KEPT_PAIRS:
+        first, second = _all_pairs(np.asarray(batch.n_atoms, dtype=np.int64).tobytes())
+        vectors = positions[second] - positions[first]
+        is_near = np.einsum("px,px->p", vectors, vectors) < r_max * r_max
+        return (first, second, vectors) if is_near.all() else (first[is_near], second[is_near], vectors[is_near])
+    edges = neighbours_of(batch, r_max) if cache is None else cache.of(batch)
+    first, second = edges.edge_index
+    is_kept = first < second
+    if edges.cell_shift is not None:
+        is_own_image = first == second
+        if is_own_image.any():  # of an image and its opposite, the one whose first shift that is not zero is positive
+            is_kept |= is_own_image & (np.sign(edges.cell_shift) @ np.array([9.0, 3.0, 1.0]) > 0)
+    first, second = first[is_kept], second[is_kept]
+    vectors = positions[second] - positions[first]
+    if edges.cell_shift is not None:
+        vectors += np.einsum("px,pxy->py", edges.cell_shift[is_kept], batch.cell[batch.frame_of_atom[first]])
+    return first, second, vectors
+
+
+def _n_pairs(batch: FrameBatch) -> int:
+    return int((batch.n_atoms * (batch.n_atoms - 1) // 2).sum())
+
+
+@lru_cache(maxsize=8)
+def _all_pairs(n_atoms: bytes) -> tuple[IntArray, IntArray]:
+    """All pairs within each molecule of a batch; walkers ask for the same at every step."""
+    counts = np.frombuffer(n_atoms, dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    parts = [np.stack(np.triu_indices(int(count), k=1)) + start for count, start in zip(counts, starts, strict=True)]
+    first, second = np.concatenate(parts, axis=1)
+    return first, second
