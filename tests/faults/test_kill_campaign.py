@@ -95,7 +95,7 @@ def test_killed_driver_in_process(tmp_path: Path) -> None:
 def test_driver_killed_ten_times(tmp_path: Path, config: str, n_labels: int, longest_s: float) -> None:
     rng = random.Random(7)
     driver = Driver(
-        tmp_path, config, f"stop.labels={n_labels}", "labeling.delay_s=0.3" if config == "toy.yaml" else "seed=1"
+        tmp_path, config, f"stop.labels={n_labels}", "labeling.delay_s=0.8" if config == "toy.yaml" else "seed=1"
     )
     kills = 0
     for _ in range(10):
