@@ -7,9 +7,11 @@ energies eV. Importable without torch, ray or RDKit.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from alsys.config.section import Section
 
 Temperature = Annotated[float, Field(gt=0, le=20_000)]
 Time = Annotated[float, Field(ge=0, le=1e9)]
@@ -18,13 +20,7 @@ Torsion = tuple[Atom, Atom, Atom, Atom]
 Pair = tuple[Atom, Atom]
 
 
-class MethodSection(BaseModel):
-    """Base of all methods: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Thermostatted(MethodSection):
+class Thermostatted(Section):
     """A method whose walkers keep the temperature that they are given."""
 
     temperatures: tuple[Temperature, ...] | None = Field(
@@ -38,7 +34,7 @@ class PlainMethod(Thermostatted):
     kind: Literal["plain"]
 
 
-class RampMethod(MethodSection):
+class RampMethod(Section):
     """Molecular dynamics whose temperature changes over each walk."""
 
     kind: Literal["ramp"]
@@ -104,7 +100,7 @@ class MetadynamicsMethod(Thermostatted):
         return self
 
 
-class ReplicaExchangeMethod(MethodSection):
+class ReplicaExchangeMethod(Section):
     """Replicas on a ladder of temperatures that swap them (Sugita, Okamoto, Chem. Phys. Lett. 314, 141 (1999))."""
 
     kind: Literal["replica-exchange"]
@@ -129,15 +125,15 @@ class NormalModesMethod(Thermostatted):
     )
 
 
-ExplorationMethod = Annotated[
+_Method = (
     PlainMethod
     | RampMethod
     | UDDMethod
     | TorsionScanMethod
     | MetadynamicsMethod
     | ReplicaExchangeMethod
-    | NormalModesMethod,
-    Field(discriminator="kind"),
-]
-METHOD_KINDS = frozenset({"plain", "ramp", "udd", "torsion-scan", "metadynamics", "replica-exchange", "normal-modes"})
+    | NormalModesMethod
+)
+ExplorationMethod = Annotated[_Method, Field(discriminator="kind")]
+METHOD_KINDS = frozenset(get_args(section.model_fields["kind"].annotation)[0] for section in get_args(_Method))
 """All kinds."""

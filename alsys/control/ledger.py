@@ -359,6 +359,8 @@ class Ledger:
         """Expected seconds of a label; 1 where frames are all of one size, or the costs do not matter."""
         if not self.settings.is_cost_aware or len(self._sizes) < 2 or record.arm is not Arm.UNCERTAIN:
             return 1.0
+        if record.n_electrons < 1:  # a bare proton, or a log from before sizes were written
+            return 1.0
         return self.costs.predict([record.n_electrons])
 
     def _unqueue(self, frame_id: str) -> None:

@@ -150,7 +150,7 @@ class ForceCalibration:
         """Observes frames by name, atoms flat; only the first observation of a frame counts for coverage.
 
         Returns:
-            Largest error of an atom of each frame, eV/Angstrom.
+            Largest error of an atom of each frame, eV/Angstrom; infinite where one is not a number.
         """
         ends = np.cumsum(n_atoms)[:-1]
         pairs = list(
@@ -164,7 +164,7 @@ class ForceCalibration:
         self.observe([pair for pair, new in zip(pairs, is_new, strict=True) if not new], is_counted=False)
         self.observe([pair for pair, new in zip(pairs, is_new, strict=True) if new])
         self._known.update(frame_ids)
-        return [float(error.max(initial=0.0)) for _, error in pairs]
+        return [float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf for _, error in pairs]
 
     def replace(self) -> None:
         """A new committee: pairs of the old one count less, and coverage is counted anew. An alarm stays until then."""

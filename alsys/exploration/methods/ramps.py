@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from alsys.exploration import ramps
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray, IntArray
 
@@ -28,10 +29,9 @@ class Ramp(Plain):
     name: ClassVar[str] = "ramp"
 
     def __init__(self, steps: ArrayLike, temperatures: ArrayLike, n_walkers: int) -> None:
-        self._corners = np.asarray(steps, dtype=np.float64)
-        self._values = np.asarray(temperatures, dtype=np.float64)
-        super().__init__([float(self._values[0])], n_walkers)
+        self._schedule = ramps.Ramp(np.asarray(steps, dtype=np.float64), np.asarray(temperatures, dtype=np.float64))
+        super().__init__([float(self._schedule.values[0])], n_walkers)
 
     def temperatures(self, step: IntArray) -> FloatArray:
         """``(n_walkers,)`` target temperatures at each walker's own step, K."""
-        return np.interp(step, self._corners, self._values)
+        return self._schedule.at(step)

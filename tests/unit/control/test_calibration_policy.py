@@ -23,6 +23,8 @@ from alsys.events import (
     ModelPromoted,
     ModelPublished,
     TrainingStarted,
+    decode,
+    encode,
 )
 from alsys.frames import Arm
 
@@ -230,3 +232,21 @@ def test_labels_wait_for_the_model_that_is_being_fitted_where_that_is_asked_for(
     ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
     bookkeeping(ledger)
     assert n_sent() == 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_error_that_is_not_a_number_is_survived_also_by_a_restart(bad: float) -> None:
+    ledger, log = campaign(methods=("plain", "udd"))
+    events: list[Event] = [
+        FrameProposed(t=2.0, frame_id="u", arm=Arm.UNCERTAIN, system="s", deviation=1.0, method="udd"),
+        LabelAccepted(t=2.0, frame_id="u", label_id="u", worker="w", wall_s=1.0),
+        ErrorsObserved(
+            t=2.0, model_version=1, frame_ids=("u",), n_atoms=(2,), deviations=(bad, 0.1), errors=(bad, 0.1)
+        ),
+    ]
+    for event in events:
+        ledger.apply(event)
+    assert ledger.tallies["udd"].reward == 1.0, "as wrong as can be"
+    again = Ledger.fold(ledger.settings, [decode(encode(event)) for event in (*log, *events)])
+    assert again.tallies == ledger.tallies
+    assert again.calibration.band == ledger.calibration.band
