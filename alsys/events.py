@@ -121,7 +121,11 @@ class FramesRescored(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelAccepted(Event):
-    """A label became data. Timeline as unix times: when it was sent, started, finished and received."""
+    """A label became data. Timeline as unix times: when it was sent, started, finished and received.
+
+    Attributes:
+        baseline_id: Label of the same frame at the baseline level, where the campaign has one.
+    """
 
     kind: ClassVar[str] = "label-accepted"
     frame_id: str
@@ -131,6 +135,7 @@ class LabelAccepted(Event):
     sent: float = 0.0
     started: float = 0.0
     finished: float = 0.0
+    baseline_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,10 +148,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A frame proposed for labelling."""
+    """A frame proposed for labelling.
+
+    Attributes:
+        frame: The configuration.
+        source: Where it came from.
+        mask: ``(n_atoms,)`` False for atoms whose forces must not be learned from, such as those at the rim of a
+            cluster that was cut out of a liquid; None where all may. A masked frame's energy is not learned either.
+    """
 
     frame: Frame
     source: Source
+    mask: NDArray[np.bool_] | None = None
 
     def is_beside(self, other: Candidate, spacing: int) -> bool:
         """Whether both lie on one trajectory, fewer than `spacing` steps apart."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -67,6 +68,19 @@ class LabelCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """What the electronic structure says of itself; NaN where unknown.
+
+    Attributes:
+        gap: Energy of the lowest empty minus the highest filled orbital, eV; the smaller one of both spins.
+        spin_excess: <S^2> minus S(S + 1) of an unrestricted determinant: its spin contamination.
+    """
+
+    gap: float = math.nan
+    spin_excess: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """Energy and forces of one frame.
 
@@ -76,6 +90,9 @@ class Label:
         energy: Total energy, eV.
         forces: ``(n_atoms, 3)``, eV/Angstrom.
         cost: What it took.
+        stress: ``(3, 3)`` symmetric, eV/Angstrom^3, positive under tension as in ASE; None for molecules.
+        diagnostics: What is known of the electronic structure.
+        baseline: Label of the same frame at the campaign's baseline level; None where there is none.
     """
 
     frame_id: str
@@ -83,6 +100,9 @@ class Label:
     energy: float
     forces: FloatArray
     cost: LabelCost = LabelCost()
+    stress: FloatArray | None = None
+    diagnostics: Diagnostics = Diagnostics()
+    baseline: Label | None = None
 
     @property
     def label_id(self) -> str:

@@ -11,7 +11,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from alsys.config import CampaignConfig, parse_config
-from alsys.config.schema import XTBLabeling
+from alsys.config.labeling import XTBLabeling
 from alsys.exploration.builders import build_frame
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.labeling.factory import build_labeler
@@ -93,6 +93,8 @@ def snapshot_of(labelled: Labelled, atoms: Labelled) -> Snapshot:
         multiplicity=np.array([frame.multiplicity for frame, _, _ in rows], dtype=np.int32),
         energy=np.array([energy for _, energy, _ in rows]),
         forces=np.concatenate([forces for _, _, forces in rows]),
+        stress=np.full((n, 3, 3), np.nan),
+        mask=np.ones(len(batch.numbers), dtype=np.bool_),
         arm=np.array(arms, dtype=np.uint8),
         system=np.zeros(n, dtype=np.int32),
         trajectory=np.arange(n, dtype=np.int64),

@@ -283,6 +283,7 @@ class Coordinator:
                     sent=event.sent,
                     started=event.started,
                     finished=event.finished,
+                    baseline_id="" if outcome.baseline is None else outcome.baseline.label_id,
                 )
                 self._record(accepted, label=outcome)
                 self._remember(frame_id, outcome.forces)
@@ -561,7 +562,8 @@ class Coordinator:
     def _record(self, event: Event, label: Label | None = None) -> None:
         self.ledger.apply(event)
         if event.is_durable:
-            self.journal.stage(events=[event], labels=[label] if label is not None else [])
+            labels = [] if label is None else [label] if label.baseline is None else [label, label.baseline]
+            self.journal.stage(events=[event], labels=labels)
         if isinstance(event, FrameDropped | FrameQuarantined):
             self._frames.pop(event.frame_id, None)
 

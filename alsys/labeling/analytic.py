@@ -16,7 +16,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from alsys.config.schema import AnalyticLabeling
+from alsys.config.labeling import AnalyticLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import fused_atoms

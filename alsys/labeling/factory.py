@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from alsys.config.schema import AnalyticLabeling, LabelingConfig, PySCFLabeling
+from alsys.config.labeling import AnalyticLabeling, LabelingConfig, PySCFLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler

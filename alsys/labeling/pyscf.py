@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from alsys.config.schema import PySCFLabeling
+from alsys.config.labeling import PySCFLabeling
 from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.checks import check_electrons, fused_atoms

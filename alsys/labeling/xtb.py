@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alsys.config.schema import XTBLabeling
+from alsys.config.labeling import XTBLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, fused_atoms

@@ -52,6 +52,8 @@ class Snapshot:
         multiplicity: ``(n_frames,)``.
         energy: ``(n_frames,)``, eV.
         forces: ``(n_total, 3)``, eV/Angstrom.
+        stress: ``(n_frames, 3, 3)``, eV/Angstrom^3; NaN where there is none.
+        mask: ``(n_total,)`` atoms whose forces may be learned from.
         arm: ``(n_frames,)`` code: index into `alsys.frames.ARMS`.
         system: ``(n_frames,)`` index into `systems`.
         trajectory: ``(n_frames,)`` identity of the trajectory each frame lies on.
@@ -71,6 +73,8 @@ class Snapshot:
     multiplicity: NDArray[np.int32]
     energy: FloatArray
     forces: FloatArray
+    stress: FloatArray
+    mask: NDArray[np.bool_]
     arm: NDArray[np.uint8]
     system: NDArray[np.int32]
     trajectory: IntArray
@@ -113,6 +117,8 @@ class Snapshot:
             multiplicity=self.multiplicity[index],
             energy=self.energy[index],
             forces=self.forces[atoms],
+            stress=self.stress[index],
+            mask=self.mask[atoms],
             arm=self.arm[index],
             system=self.system[index],
             trajectory=self.trajectory[index],

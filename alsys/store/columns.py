@@ -15,7 +15,7 @@ import numpy as np
 from alsys.errors import InputError, StoreCorrupt
 from alsys.events import Event, decode
 from alsys.frames import ARMS, Candidate, Frame, Source
-from alsys.labels import Label, LabelCost, LevelOfTheory, label_id_of
+from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
 from alsys.store.encoding import AXIS_OF, Array, decode_texts, ragged_indices, to_hex
 from alsys.store.schema import AXES, COMMITS
@@ -24,6 +24,10 @@ from alsys.store.verification import shorten, verify_columns
 _CANDIDATE_COLUMNS = (
     "charge", "multiplicity", "cell", "pbc", "arm", "system", "method", "trajectory", "model_version", "step",
     "deviation", "temperature",
+)  # fmt: skip
+
+_LABEL_COLUMNS = (
+    "energy", "wall_s", "cpu_s", "scf_cycles", "rescue_rung", "host", "stress", "gap", "spin_excess",
 )  # fmt: skip
 
 
@@ -106,6 +110,7 @@ class ColumnReader:
         first, last = int(starts.min()), int(stops.max())
         numbers = self.read("atoms/numbers", first, last)
         positions = self.read("atoms/positions", first, last)
+        masks = self.read("atoms/mask", first, last).astype(np.bool_)
         result = []
         for i, (start, stop) in enumerate(zip((starts - first).tolist(), (stops - first).tolist(), strict=True)):
             frame = Frame(
@@ -126,7 +131,8 @@ class ColumnReader:
                 deviation=columns["deviation"][i],
                 temperature=columns["temperature"][i],
             )
-            result.append(Candidate(frame, source))
+            mask = masks[start:stop]
+            result.append(Candidate(frame, source, None if mask.all() else mask))
         return result
 
     def labels(self, frame_ids: Sequence[str], level_id: str) -> list[Label | None]:
@@ -142,9 +148,8 @@ class ColumnReader:
             if row is None:
                 labels.append(None)
                 continue
-            energy, wall_s, cpu_s, scf_cycles, rescue_rung, host = (
-                self.read(f"labels/{name}", row, row + 1)[0]
-                for name in ("energy", "wall_s", "cpu_s", "scf_cycles", "rescue_rung", "host")
+            energy, wall_s, cpu_s, scf_cycles, rescue_rung, host, stress, gap, spin_excess = (
+                self.read(f"labels/{name}", row, row + 1)[0] for name in _LABEL_COLUMNS
             )
             cost = LabelCost(
                 wall_s=float(wall_s),
@@ -154,7 +159,17 @@ class ColumnReader:
                 host=host.tobytes().rstrip(b"\0").decode(errors="ignore"),
             )
             forces = self.read("labels/forces", int(ends[row] - n_atoms[row]), int(ends[row]))
-            labels.append(Label(frame_id, level_id, float(energy), forces, cost))
+            labels.append(
+                Label(
+                    frame_id=frame_id,
+                    level_id=level_id,
+                    energy=float(energy),
+                    forces=forces,
+                    cost=cost,
+                    stress=stress if np.isfinite(stress).all() else None,
+                    diagnostics=Diagnostics(gap=float(gap), spin_excess=float(spin_excess)),
+                )
+            )
         return labels
 
     def lengths_at(self, seq: int | None) -> Mapping[str, int]:
@@ -203,6 +218,8 @@ class ColumnReader:
             multiplicity=column("frames/multiplicity")[rows],
             energy=column("labels/energy")[keep],
             forces=column("labels/forces")[label_atoms],
+            stress=column("labels/stress")[keep],
+            mask=column("atoms/mask")[atoms].astype(np.bool_),
             arm=column("frames/arm")[rows],
             system=column("frames/system")[rows],
             trajectory=column("frames/trajectory")[rows],

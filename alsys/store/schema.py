@@ -3,7 +3,8 @@
 Arrays that share an axis have the same committed length, which HEAD holds. Frames are ragged: the atoms of frame ``i``
 are ``n_atoms[i]`` consecutive rows of the ``atoms`` axis (CF contiguous ragged arrays). A label refers to a frame by
 its row; its forces are as many consecutive rows of ``label_atoms`` as that frame has atoms. Text (events, levels of
-theory, names) is UTF-8 bytes with the end offset of each entry. Append only: new arrays may be added, none is removed.
+theory, names) is UTF-8 bytes with the end offset of each entry. Append only: new arrays may be added, none is removed;
+an older store reads an array that it lacks as `ArraySpec.fill`, and its next writer adds it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ArraySpec:
         row_shape: Shape of one row.
         unit: Unit, empty for none.
         doc: Meaning.
+        fill: What rows hold that were written before there was this array; None for arrays that were always there.
     """
 
     path: str
@@ -36,6 +38,7 @@ class ArraySpec:
     row_shape: tuple[int, ...]
     unit: str
     doc: str
+    fill: float | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -58,8 +61,10 @@ class ArraySpec:
 _DIMENSIONS: Final = {3: "xyz", 16: "id_byte", HOST_BYTES: "host_byte"}
 
 
-def _array(path: str, axis: str, dtype: str, row: tuple[int, ...], unit: str, doc: str) -> ArraySpec:
-    return ArraySpec(path, axis, dtype, row, unit, doc)
+def _array(
+    path: str, axis: str, dtype: str, row: tuple[int, ...], unit: str, doc: str, fill: float | None = None
+) -> ArraySpec:
+    return ArraySpec(path, axis, dtype, row, unit, doc, fill)
 
 
 ARRAYS: Final = (
@@ -79,6 +84,7 @@ ARRAYS: Final = (
     _array("frames/temperature", "frames", "<f4", (), "K", "thermostat"),
     _array("atoms/numbers", "atoms", "<i4", (), "", "atomic numbers"),
     _array("atoms/positions", "atoms", "<f8", (3,), "Angstrom", "positions"),
+    _array("atoms/mask", "atoms", "|u1", (), "", "1 where the force may be learned from", 1),
     _array("labels/frame", "labels", "<i8", (), "", "row of the frame"),
     _array("labels/label_id", "labels", "|u1", (16,), "", "digest of frame_id and level_id"),
     _array("labels/level", "labels", "<i4", (), "", "row of the level of theory"),
@@ -87,6 +93,9 @@ ARRAYS: Final = (
     _array("labels/cpu_s", "labels", "<f4", (), "s", "CPU time of the label"),
     _array("labels/scf_cycles", "labels", "<i4", (), "", "SCF iterations"),
     _array("labels/rescue_rung", "labels", "<i4", (), "", "rung of the rescue ladder; 0 for the plain method"),
+    _array("labels/stress", "labels", "<f8", (3, 3), "eV/Angstrom^3", "stress; NaN where none was computed", np.nan),
+    _array("labels/gap", "labels", "<f4", (), "eV", "HOMO-LUMO gap; NaN where unknown", np.nan),
+    _array("labels/spin_excess", "labels", "<f4", (), "", "<S^2> minus S(S + 1); NaN where unknown", np.nan),
     _array("labels/host", "labels", "|u1", (HOST_BYTES,), "", "host name, UTF-8, zero padded"),
     _array("labels/forces", "label_atoms", "<f8", (3,), "eV/Angstrom", "forces, in the order of labels"),
     _array("levels/level_id", "levels", "|u1", (16,), "", "blake2b digest of the specification"),

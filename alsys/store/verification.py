@@ -118,7 +118,13 @@ def _check_labels(reader: ColumnReader, report: VerifyReport) -> None:
 
 
 def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
-    accepted = [event.label_id for event in reader.events() if isinstance(event, LabelAccepted)]
+    accepted = [
+        label_id
+        for event in reader.events()
+        if isinstance(event, LabelAccepted)
+        for label_id in (event.label_id, event.baseline_id)
+        if label_id
+    ]
     if len(set(accepted)) != len(accepted):
         report.problems.append("events: a label is accepted twice")
     odd = set(accepted) ^ set(to_hex(reader.column("labels/label_id")))

@@ -24,6 +24,8 @@ from alsys.store.columns import Backend, ColumnReader
 from alsys.store.encoding import AXIS_OF, DTYPE_OF, Array, encode_texts, from_hex, to_hex
 from alsys.store.schema import AXES, COMMITS, HOST_BYTES
 
+NO_STRESS = np.full((3, 3), np.nan)
+
 
 @dataclass(slots=True)
 class _Group:
@@ -93,9 +95,12 @@ class ColumnWriter(ColumnReader):
         Raises:
             KeyError: A label's frame or level is neither stored nor staged.
             TypeError: An event is transient.
-            ValueError: A label does not fit its frame or is not finite.
+            ValueError: A label or a mask does not fit its frame, or a label is not finite.
         """
         new = _Group(events=[encode(event) for event in events])
+        for candidate in candidates:
+            if candidate.mask is not None and candidate.mask.shape != (candidate.frame.n_atoms,):
+                raise ValueError(f"mask of shape {candidate.mask.shape} for {candidate.frame.n_atoms} atoms")
         self._check_labels(labels, candidates, levels)
         for level in levels:
             if level.level_id not in self._level_rows:
@@ -176,6 +181,8 @@ class ColumnWriter(ColumnReader):
                 raise KeyError(f"label at level {label.level_id}, which is not in the store")
             if label.forces.shape != (n_atoms, 3):
                 raise ValueError(f"forces of shape {label.forces.shape} for {n_atoms} atoms")
+            if label.stress is not None and label.stress.shape != (3, 3):
+                raise ValueError(f"stress of shape {label.stress.shape}")
             if not (math.isfinite(label.energy) and np.isfinite(label.forces).all()):
                 raise ValueError(f"label of frame {label.frame_id} is not finite")
 
@@ -220,6 +227,7 @@ class ColumnWriter(ColumnReader):
                 "frames/temperature": [s.temperature for s in sources],
                 "atoms/numbers": np.concatenate([f.numbers for f in frames]),
                 "atoms/positions": np.concatenate([f.positions for f in frames]),
+                "atoms/mask": np.concatenate([_mask_of(c) for c in candidates]),
             }
         )
 
@@ -237,10 +245,17 @@ def _encode_labels(labels: Sequence[tuple[int, int, Label]]) -> dict[str, Array]
             "labels/cpu_s": [cost.cpu_s for cost in costs],
             "labels/scf_cycles": [cost.scf_cycles for cost in costs],
             "labels/rescue_rung": [cost.rescue_rung for cost in costs],
+            "labels/stress": np.stack([NO_STRESS if x.stress is None else x.stress for _, _, x in labels]),
+            "labels/gap": [label.diagnostics.gap for _, _, label in labels],
+            "labels/spin_excess": [label.diagnostics.spin_excess for _, _, label in labels],
             "labels/host": np.frombuffer(hosts, dtype=np.uint8).reshape(len(costs), HOST_BYTES),
             "labels/forces": np.concatenate([label.forces for _, _, label in labels]),
         }
     )
+
+
+def _mask_of(candidate: Candidate) -> Array:
+    return np.ones(candidate.frame.n_atoms, dtype=np.uint8) if candidate.mask is None else candidate.mask
 
 
 def _as_columns(values: Mapping[str, Any]) -> dict[str, Array]:

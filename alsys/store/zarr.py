@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
         stack.callback(files.close, lock)
         if not (path / "HEAD").exists():
             _create(path, files)
+        _add_arrays(path, files)
         folder = ZarrFolder(path, files, is_writer=True)
         stack.callback(folder.close, None)
         head = folder.read_head()
@@ -109,6 +111,8 @@ class ZarrFolder:
             StoreCorrupt: A chunk is missing or too short.
         """
         spec = BY_PATH[path]
+        if _is_missing(self.path, spec):
+            return np.full((stop - start, *spec.row_shape), spec.fill, dtype=spec.dtype)
         rows = np.zeros((stop - start, *spec.row_shape), dtype=spec.dtype)
         flat = rows.reshape(-1).view(np.uint8)
         position = start
@@ -276,6 +280,8 @@ def _verify(reader: ColumnReader, path: Path) -> VerifyReport:
     try:
         group = zarr.open_group(path, mode="r")
         for spec in ALL_ARRAYS:
+            if _is_missing(path, spec):
+                continue
             length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
             array = group[spec.path]
             if not isinstance(array, zarr.Array) or array.shape[0] < length or array.shape[1:] != spec.row_shape:
@@ -312,24 +318,56 @@ def _create(path: Path, files: Files) -> None:
     for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
         root.create_group(name, overwrite=True)
     for spec in ALL_ARRAYS:
-        attributes = {"long_name": spec.doc}
-        if spec.unit:
-            attributes["units"] = spec.unit
-        if spec.path == "frames/n_atoms":
-            attributes["sample_dimension"] = "atoms"
-        root.create_array(
-            spec.path,
-            shape=(0, *spec.row_shape),
-            chunks=(spec.chunk_rows, *spec.row_shape),
-            dtype=spec.dtype,
-            compressors=None,
-            filters=None,
-            fill_value=0,
-            dimension_names=spec.dimension_names,
-            attributes=attributes,
-        )
+        _create_array(root, spec.path, spec)
     files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
     ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(AXES, 0)))
+
+
+def _create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
+    attributes: dict[str, Any] = {"long_name": spec.doc}
+    if spec.unit:
+        attributes["units"] = spec.unit
+    if spec.path == "frames/n_atoms":
+        attributes["sample_dimension"] = "atoms"
+    return root.create_array(
+        name,
+        shape=(0, *spec.row_shape),
+        chunks=(spec.chunk_rows, *spec.row_shape),
+        dtype=spec.dtype,
+        compressors=None,
+        filters=None,
+        fill_value=0,
+        dimension_names=spec.dimension_names,
+        attributes=attributes,
+    )
+
+
+def _is_missing(path: Path, spec: ArraySpec) -> bool:
+    """True for an array that the store is too old to have."""
+    return spec.fill is not None and not (path / spec.path / "zarr.json").exists()
+
+
+def _add_arrays(path: Path, files: Files) -> None:
+    """Adds arrays that an older store lacks: filled beside the store's own, then moved into place at once."""
+    missing = [spec for spec in ALL_ARRAYS if _is_missing(path, spec)]
+    if not missing:
+        return
+    head = ZarrFolder(path, files).read_head()
+    beside = path / "adding"
+    shutil.rmtree(beside, ignore_errors=True)
+    root = zarr.open_group(beside, mode="a", zarr_format=3)
+    for spec in missing:
+        assert spec.fill is not None
+        name = spec.path.partition("/")[2]
+        array = _create_array(root, name, spec)
+        length = head.lengths[spec.axis]
+        array.resize((-(-length // AXIS_ROWS[spec.axis]) * AXIS_ROWS[spec.axis], *spec.row_shape))
+        if length:
+            array[:length] = np.full((length, *spec.row_shape), spec.fill, dtype=spec.dtype)
+        files.sync_tree(beside)
+        (beside / name).rename(path / spec.path)
+        files.sync_tree(path / spec.path)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _lock(path: Path, files: Files) -> int:

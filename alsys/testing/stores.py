@@ -17,6 +17,7 @@ import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from alsys.errors import Fenced, InputError, StoreBusy
 from alsys.events import Event, FrameProposed, LabelAccepted
 from alsys.frames import Arm, Candidate
-from alsys.labels import Label, LabelCost, LevelOfTheory, label_id_of
+from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.files import Files
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_candidates
 
@@ -383,6 +384,36 @@ class StoreContract:
         np.testing.assert_array_equal(other.forces, np.concatenate([others[1].forces, others[3].forces]))
         assert writer.snapshot("00" * 16).n_frames == 0
         assert writer.verify().problems == []
+
+    def test_masks_stress_and_diagnostics_come_back(self) -> None:
+        """And are unset where nobody set them."""
+        candidates, labels = records(2)
+        mask = np.array([True, False, True])
+        stress = np.diag([0.1, 0.2, 0.3])
+        candidates[1] = replace(candidates[1], mask=mask)
+        labels[1] = replace(labels[1], stress=stress, diagnostics=Diagnostics(gap=7.5, spin_excess=0.25))
+        writer = self.open_writer()
+        writer.stage(events_of(candidates, labels), candidates, labels, [FAKE_LEVEL])
+        writer.commit()
+        reader = self.open_reader()
+        frame_ids = [c.frame.frame_id for c in candidates]
+        first, second = reader.labels(frame_ids, FAKE_LEVEL.level_id)
+        assert first is not None
+        assert second is not None
+        assert first.stress is None
+        assert np.isnan(first.diagnostics.gap)
+        np.testing.assert_array_equal(second.stress, stress)
+        assert (second.diagnostics.gap, second.diagnostics.spin_excess) == (7.5, 0.25)
+        assert reader.candidates(frame_ids)[0].mask is None
+        np.testing.assert_array_equal(reader.candidates(frame_ids)[1].mask, mask)
+        snapshot = reader.snapshot(FAKE_LEVEL.level_id)
+        np.testing.assert_array_equal(snapshot.select(np.array([1])).mask, mask)
+        np.testing.assert_array_equal(snapshot.select(np.array([1])).stress[0], stress)
+        try:
+            writer.stage(candidates=[replace(fake_candidates(1, seed=3)[0], mask=mask[:1])])
+        except ValueError:
+            return
+        raise AssertionError("a mask of the wrong length was taken")
 
     def test_staging_while_a_commit_runs_loses_nothing(self) -> None:
         """`stage` and `commit` run in two threads; records keep their order."""

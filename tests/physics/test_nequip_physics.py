@@ -12,7 +12,7 @@ from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
 from alsys.config import parse_config
-from alsys.config.schema import AnalyticLabeling
+from alsys.config.labeling import AnalyticLabeling
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.calculator import AlsysCalculator
 from alsys.labeling.analytic import AnalyticLabeler

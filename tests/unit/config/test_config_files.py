@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from alsys.config import load_config, parse_config
+from alsys.config.labeling import AnalyticLabeling, PySCFLabeling, XTBLabeling
 from alsys.config.load import config_hash
-from alsys.config.schema import AnalyticLabeling, NequIPModel, PairModel, PySCFLabeling, XTBLabeling
+from alsys.config.schema import NequIPModel, PairModel
 
 FOLDER = Path(__file__).parents[3] / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from alsys.config.schema import AnalyticLabeling, PySCFLabeling, XTBLabeling
+from alsys.config.labeling import AnalyticLabeling, PySCFLabeling, XTBLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.analytic import AnalyticLabeler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,30 @@ def test_what_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_version_that_does_not_exist_names_the_store(closed: Path) -> None:
     with pytest.raises(InputError, match=r"store\.zarr: seq: no such dataset version"):
         open_reader(closed, 99)
+
+
+def test_store_from_before_some_arrays_is_read_and_completed(tmp_path: Path) -> None:
+    """A reader takes their fill; the next writer adds them, and a cut-off attempt does not disturb it."""
+    path = tmp_path / "s"
+    writer = open_writer(path)
+    fill(writer, 5)
+    writer.close()
+    added = [spec for spec in ALL_ARRAYS if spec.fill is not None]
+    for spec in added:
+        shutil.rmtree(path / spec.path)
+    (path / "adding" / "gap").mkdir(parents=True)
+    old = open_reader(path)
+    assert old.verify().problems == []
+    snapshot = old.snapshot(FAKE_LEVEL.level_id)
+    assert snapshot.mask.all()
+    assert np.isnan(snapshot.stress).all()
+    writer = open_writer(path)
+    fill(writer, 3, seed=9)
+    writer.close()
+    reader = open_reader(path)
+    assert reader.verify().problems == []
+    assert reader.snapshot(FAKE_LEVEL.level_id).n_frames == 8
+    assert reader.column("atoms/mask").all()
+    assert not (path / "adding").exists()
+    group = zarr.open_group(path, mode="r")
+    assert all(group[spec.path].shape[0] == reader.head.lengths[spec.axis] for spec in added)

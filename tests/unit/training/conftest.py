@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from alsys.config.schema import AnalyticLabeling
+from alsys.config.labeling import AnalyticLabeling
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labeling.analytic import AnalyticLabeler
 from alsys.labels import Label

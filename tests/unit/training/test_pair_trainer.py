@@ -57,6 +57,8 @@ def snapshot(arms: list[Arm], stdev: float = 0.08, seed: int = 0) -> Snapshot:
         multiplicity=np.ones(n, dtype=np.int32),
         energy=np.array([e for e, _ in labels]),
         forces=np.concatenate([f for _, f in labels]),
+        stress=np.full((n, 3, 3), np.nan),
+        mask=np.ones(6 * n, dtype=np.bool_),
         arm=np.array([ARMS.index(a) for a in arms], dtype=np.uint8),
         system=np.zeros(n, dtype=np.int32),
         trajectory=np.arange(n),

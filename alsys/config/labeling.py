@@ -1,0 +1,66 @@
+"""How frames are labelled: the section `labeling` of a campaign file, one class for each kind of engine.
+
+Levels of theory are science: frozen once a campaign has started. Limits and workers are operational. Importable without
+pyscf and tblite.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alsys.config.section import Section, operational
+
+
+class LabelingBase(Section):
+    """Limits that every labeler has."""
+
+    workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
+    timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")
+    memory_mb: int = operational(4000, ge=64, description="Memory of one label.")
+    max_attempts: int = operational(3, ge=1, le=20, description="Attempts after lost computing, per frame.")
+    batch_s: float = operational(
+        0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
+    )
+    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
+    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+
+
+class PySCFLabeling(LabelingBase):
+    """Density-functional theory with PySCF, one child process per label."""
+
+    kind: Literal["pyscf"]
+    xc: str = Field(description="Functional, any name PySCF knows, for example `pbe`, `b3lyp`, `wb97m-v`.")
+    basis: str = Field(description="Basis set, any name PySCF knows, for example `def2-svp`.")
+    reference: Literal["auto", "restricted", "unrestricted"] = Field(
+        "auto", description="`auto`: restricted for singlets, unrestricted otherwise."
+    )
+    density_fit: bool = Field(True, description="Density fitting (RI-J/K).")
+    grid_level: int = Field(4, ge=0, le=9, description="PySCF's DFT grid level.")
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = Field(None, description="Dispersion correction.")
+    conv_tol: float = Field(1e-9, gt=0, le=1e-4, description="SCF convergence, Hartree.")
+    max_cycles: int = Field(100, ge=1, le=1000, description="SCF iterations per rung.")
+    threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
+
+
+class XTBLabeling(LabelingBase):
+    """GFN2-xTB with tblite: milliseconds per label."""
+
+    kind: Literal["xtb"]
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"
+    accuracy: float = Field(0.1, gt=0, le=100, description="tblite's accuracy factor; smaller is tighter.")
+    max_cycles: int = Field(250, ge=1, le=5000)
+
+
+class AnalyticLabeling(LabelingBase):
+    """Pair Morse potential: for tests and for trying alsys out."""
+
+    kind: Literal["analytic"]
+    well_depth: float = Field(4.0, gt=0, description="Depth of bonded wells, eV.")
+    width: float = Field(1.9, gt=0, description="Morse exponent, 1/Angstrom.")
+    delay_s: float = Field(0.0, ge=0, description="Seconds each label pretends to take.")
+    failure_rate: float = Field(0.0, ge=0, le=1, description="Share of attempts that fail on purpose.")
+
+
+LabelingConfig = Annotated[PySCFLabeling | XTBLabeling | AnalyticLabeling, Field(discriminator="kind")]
