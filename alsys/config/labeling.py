@@ -1,12 +1,14 @@
 """How frames are labelled: the section `labeling` of a campaign file, one class for each kind of engine.
 
+Further kinds, and the union of all, are in `alsys.config.engines`.
+
 Levels of theory are science: frozen once a campaign has started. Limits and workers are operational. Importable without
 pyscf and tblite.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,6 +26,7 @@ class LabelingBase(Section):
         0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
     )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
+    gpus: float = operational(0.0, ge=0, le=16, description="Ray GPUs of one labeler; 0.5 lets two share one.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
 
 
@@ -61,6 +64,3 @@ class AnalyticLabeling(LabelingBase):
     width: float = Field(1.9, gt=0, description="Morse exponent, 1/Angstrom.")
     delay_s: float = Field(0.0, ge=0, description="Seconds each label pretends to take.")
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of attempts that fail on purpose.")
-
-
-LabelingConfig = Annotated[PySCFLabeling | XTBLabeling | AnalyticLabeling, Field(discriminator="kind")]

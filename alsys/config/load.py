@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from alsys.config.engines import LABELING_KINDS
 from alsys.config.exploration_methods import METHOD_KINDS
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
@@ -123,7 +124,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = frozenset({"pyscf", "xtb", "analytic", "nequip", "pair", "calibrated", "fixed"}) | METHOD_KINDS
+_TAGS = frozenset({"nequip", "pair", "calibrated", "fixed"}) | LABELING_KINDS | METHOD_KINDS
 
 
 def _dotted(location: list[Any]) -> str:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from alsys.config.labeling import AnalyticLabeling, LabelingConfig, PySCFLabeling
+from alsys.config.engines import (
+    ANILabeling,
+    ASELabeling,
+    LabelingConfig,
+    PeriodicLabeling,
+    PluginLabeling,
+    SkalaLabeling,
+)
+from alsys.config.labeling import AnalyticLabeling, PySCFLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
 
 
 def build_labeler(config: LabelingConfig) -> Labeler:
-    """The labeler of a config; imports only what it needs."""
+    """The labeler of a config; imports only what it needs.
+
+    Raises:
+        InputError: An engine of another package that is not installed, or whose settings are wrong.
+    """
     if isinstance(config, PySCFLabeling):
         from alsys.labeling.pyscf import PySCFLabeler
 
@@ -20,9 +32,30 @@ def build_labeler(config: LabelingConfig) -> Labeler:
         from alsys.labeling.analytic import AnalyticLabeler
 
         return AnalyticLabeler(config)
+    if isinstance(config, PluginLabeling):
+        from alsys.labeling.plugins import build_plugin
+
+        return build_plugin(config)
+    if isinstance(config, PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling):
+        return _engine_labeler(config)
     from alsys.labeling.xtb import XTBLabeler
 
     return XTBLabeler(config)
+
+
+def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling) -> Labeler:
+    from alsys.labeling.engine import EngineClass, EngineLabeler
+
+    engine: type[EngineClass]
+    if isinstance(config, PeriodicLabeling):
+        from alsys.labeling.periodic import PeriodicEngine as engine
+    elif isinstance(config, ASELabeling):
+        from alsys.labeling.ase import ASEEngine as engine
+    elif isinstance(config, ANILabeling):
+        from alsys.labeling.ani import ANIEngine as engine
+    else:
+        from alsys.labeling.skala import SkalaEngine as engine
+    return EngineLabeler(engine, config, config, config.threads)
 
 
 def check_labeling(config: LabelingConfig, systems: Mapping[str, Frame]) -> None:
