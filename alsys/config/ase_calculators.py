@@ -1,8 +1,9 @@
 """Which calculators of ASE a campaign file may name, with which parameters.
 
 A campaign file is data: it must not name code, files or commands. So each calculator has its own list of parameters and
-their kinds; strings are one of a few choices, a single word, or one line without quotes, backslashes and equal signs (with
-which some programs are told to run others).
+their kinds; strings are one of a few choices, a single word, or one line without quotes, backslashes and equal signs
+(with which some programs are told to run others).
+
 Commands of programs come from ASE's own configuration (`~/.config/ase/config.ini`, or variables such as
 `ASE_NWCHEM_COMMAND`), which belongs to the machine. Importable without ASE.
 """

@@ -96,7 +96,7 @@ class SkalaLabeling(LabelingBase):
     functional: Literal["lda", "spw92", "pbe", "tpss", "scan", "rscan", "r2scan"] | None = Field(
         None, description="A functional that comes with the package; for plumbing."
     )
-    model: str | None = operational(None, description="Local file of a Skala model (`.fun`). Never downloaded.")
+    model_file: str | None = operational(None, description="Local file of a Skala model (`.fun`). Never downloaded.")
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
@@ -116,9 +116,9 @@ class SkalaLabeling(LabelingBase):
     @model_validator(mode="after")
     def _one_functional(self) -> SkalaLabeling:
         if (self.functional is None) == (self.sha256 is None):
-            raise ValueError("give exactly one of functional, sha256 (with model)")
-        if (self.model is None) != (self.sha256 is None):
-            raise ValueError("model and sha256 belong together")
+            raise ValueError("give exactly one of functional, sha256 (with model_file)")
+        if (self.model_file is None) != (self.sha256 is None):
+            raise ValueError("model_file and sha256 belong together")
         return self
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -40,7 +40,7 @@ class Computed:
     energy: float
     forces: FloatArray
     stress: FloatArray | None = None
-    diagnostics: Diagnostics = Diagnostics()
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
     scf_cycles: int = 0
     rescue_rung: int = 0
 
@@ -62,7 +62,7 @@ class EngineClass(Protocol):
         settings_model: Pydantic model of the settings; must be importable, since settings are sent to the child.
     """
 
-    settings_model: ClassVar[type[BaseModel]]
+    settings_model: ClassVar[Any]
 
     def __init__(self, settings: Any) -> None:
         """Prepares calculations; runs in the child, once."""

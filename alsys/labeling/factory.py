@@ -48,13 +48,21 @@ def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | Skala
 
     engine: type[EngineClass]
     if isinstance(config, PeriodicLabeling):
-        from alsys.labeling.periodic import PeriodicEngine as engine
+        from alsys.labeling.periodic import PeriodicEngine
+
+        engine = PeriodicEngine
     elif isinstance(config, ASELabeling):
-        from alsys.labeling.ase import ASEEngine as engine
+        from alsys.labeling.ase import ASEEngine
+
+        engine = ASEEngine
     elif isinstance(config, ANILabeling):
-        from alsys.labeling.ani import ANIEngine as engine
+        from alsys.labeling.ani import ANIEngine
+
+        engine = ANIEngine
     else:
-        from alsys.labeling.skala import SkalaEngine as engine
+        from alsys.labeling.skala import SkalaEngine
+
+        engine = SkalaEngine
     return EngineLabeler(engine, config, config, config.threads)
 
 

@@ -1,8 +1,8 @@
 """Periodic density-functional theory with `pyscf.pbc` (Q. Sun et al., J. Chem. Phys. 153, 024109 (2020)).
 
 LDA and GGA, restricted or unrestricted, Gamma or k points, forces and stress. What PySCF 2.14 cannot do is refused
-before anything starts: it has no periodic forces for meta-GGAs, for Gaussian density fitting or for all electrons with k
-points, and no stress for hybrids. At Gamma, Coulomb terms go over the multigrid (an order of magnitude faster); the
+before anything starts: it has no periodic forces for meta-GGAs, for Gaussian density fitting or for all electrons with
+k points, and no stress for hybrids. At Gamma, Coulomb terms go over the multigrid (an order of magnitude faster); the
 stress is always taken on the plain FFT grid. A free atom is labelled without a cell, in the same basis.
 
 Stress is (1/V) dE/d(strain): positive under tension, as in ASE. PySCF symmetrises nothing; `label_of` does.
@@ -59,7 +59,7 @@ class PeriodicEngine:
 
     @classmethod
     def check(cls, settings: PeriodicLabeling, frame: Frame) -> None:
-        """Refuses functionals, elements, cells, charges and spins that cannot be treated, and cells that need too much."""
+        """Refuses functionals, elements, cells, charges and spins that cannot be treated, and cells too large."""
         _check_functional(settings)
         _check_elements(settings, frame)
         check_electrons(frame)
@@ -248,7 +248,7 @@ def _converge(build: Callable[[], Any], max_cycles: int) -> tuple[Any, int, int]
 
 
 def _stress(field: Any, cell: Any, settings: PeriodicLabeling, is_unrestricted: bool) -> FloatArray:
-    """``(3, 3)`` Hartree/Bohr^3. The multigrid's orbitals are handed to the plain FFT grid, which alone has a stress."""
+    """``(3, 3)`` Hartree/Bohr^3. Only the plain FFT grid has a stress: it takes the orbitals of the multigrid."""
     if settings.method == "fft":
         return np.asarray(field.nuc_grad_method().get_stress())
     from pyscf.pbc import dft

@@ -1,8 +1,8 @@
 """Engines of other packages: found by the entry points of the group `alsys.labelers`.
 
 A distribution names its engine in its metadata (`my-engine = "my_package.engine:MyEngine"`). A campaign file says
-`kind: plugin`, `name: my-engine` and `settings:`, which the engine's own pydantic model checks. So a campaign file names
-no code: only what somebody has installed can be chosen. See docs/labeling_engines.md.
+`kind: plugin`, `name: my-engine` and `settings:`, which the engine's own pydantic model checks. So a campaign file
+names no code: only what somebody has installed can be chosen. See docs/labeling_engines.md.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
 from alsys.labeling.child import ChildProcess
+from alsys.labeling.device import Device
 from alsys.labeling.rescue import RUNGS, converge
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 from alsys.units import HARTREE, HARTREE_PER_BOHR
@@ -54,6 +55,7 @@ class PySCFLabeler:
             timeout_s=config.timeout_s,
             memory_mb=config.memory_mb,
             threads=config.threads,
+            has_gpu=config.device != "cpu" and config.gpus > 0,
         )
 
     @property
@@ -67,6 +69,8 @@ class PySCFLabeler:
             raise InputError(
                 "PySCF labels are for molecules", field="pbc", value=frame.pbc.tolist(), remedy="remove the cell"
             )
+        if self._config.device == "gpu" and self._config.gpus <= 0:
+            raise InputError("device: gpu needs a GPU for each labeler", field="labeling.gpus", remedy="set gpus: 1")
         check_level(self._config, sorted({int(z) for z in frame.numbers}))
         check_electrons(frame)
         if self._config.reference == "restricted" and frame.multiplicity != 1:
@@ -87,30 +91,41 @@ class PySCFLabeler:
 
 
 class PySCFEngine:
-    """Runs in the child."""
+    """Runs in the child.
 
-    def __init__(self, config: PySCFLabeling) -> None:
+    Args:
+        config: The level of theory.
+        device: Where to compute; None for what the config says.
+    """
+
+    def __init__(self, config: PySCFLabeling, device: Device | None = None) -> None:
         from pyscf import lib
 
         lib.num_threads(config.threads)
+        self._device = device or Device(config.device, config.gpus, config.gpu_memory_mb)
         self._config = config
         self._level_id = level_of(config).level_id
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Converges an SCF and takes its gradient."""
+        """Converges an SCF and takes its gradient, on the device of this labeler."""
+        return self._device.run(frame, self._label)
+
+    def _label(self, frame: Frame) -> Label | LabelFailure:
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
         molecule = _molecule(frame, self._config)
-        field, rung, cycles = converge(lambda: _mean_field(molecule, self._config), self._config.max_cycles)
+        field, rung, cycles = converge(
+            lambda: self._device.move(_mean_field(molecule, self._config)), self._config.max_cycles
+        )
         cost = LabelCost(scf_cycles=cycles, rescue_rung=rung)
         if not field.converged:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
             return LabelFailure(frame.frame_id, FailureKind.SCF_NOT_CONVERGED, message, cost)
         forces = np.zeros((1, 3))
         if frame.n_atoms > 1:
-            gradient = field.undo_newton() if hasattr(field, "undo_newton") else field
-            forces = -np.asarray(gradient.nuc_grad_method().kernel()) * HARTREE_PER_BOHR
+            plain = field.undo_newton() if hasattr(field, "undo_newton") else field
+            forces = -self._device.gradient(self._device.fetch(plain)) * HARTREE_PER_BOHR
         energy = float(field.e_tot) * HARTREE
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             return LabelFailure(frame.frame_id, FailureKind.SCF_NOT_CONVERGED, "energy or forces are not finite", cost)

@@ -1,8 +1,9 @@
 """Skala, a neural exchange-correlation functional (G. Luise et al., arXiv:2506.14665), through its own `SkalaKS`.
 
-A Skala model is a TorchScript file, that is, a program. It is never downloaded: the campaign file gives its path and its
-SHA-256, and a file with another digest is not opened. The functionals in torch that come with the package (PBE, r2SCAN,
-...) take the same way through the code and can be compared with PySCF's own. Molecules, on the CPU; extra `skala`.
+A Skala model is a TorchScript file, that is, a program. It is never downloaded: the campaign file gives its path and
+its SHA-256, and a file with another digest is not opened. The functionals in torch that come with the package (PBE,
+r2SCAN, ...) take the same way through the code and can be compared with PySCF's own. Molecules, on the CPU; extra
+`skala`.
 """
 
 from __future__ import annotations
@@ -160,12 +161,14 @@ def load_functional(settings: SkalaLabeling) -> Any:
         ) from error
     if settings.functional is not None:
         return load_functional(settings.functional)
-    assert settings.model is not None
-    path = Path(settings.model)
+    assert settings.model_file is not None
+    path = Path(settings.model_file)
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", field="labeling.model", value=settings.model) from error
+        raise InputError(
+            f"cannot be read: {error.strerror}", field="labeling.model_file", value=settings.model_file
+        ) from error
     if found != settings.sha256:
         raise InputError(
             f"the file has the digest {found}",
