@@ -63,6 +63,11 @@ class PySCFLabeler:
         """Functional, basis and all that decides the values."""
         return self._level
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None where there is none."""
+        return self._child.pid
+
     def check(self, frame: Frame) -> None:
         """Refuses what this level cannot treat: functional, basis, spin, cells."""
         if frame.pbc.any():

@@ -38,6 +38,11 @@ class XTBLabeler:
         """Method and accuracy."""
         return self._level
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None where there is none."""
+        return self._child.pid
+
     def check(self, frame: Frame) -> None:
         """Refuses impossible spins, elements beyond radon and partly periodic cells."""
         check_electrons(frame)
@@ -70,13 +75,15 @@ class XTBEngine:
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
         try:
-            energy, gradient = self._single_point(frame)
+            energy, gradient, virial = self._single_point(frame)
         except (TBLiteRuntimeError, RuntimeError) as error:
             kind = FailureKind.SCF_NOT_CONVERGED if "SCF" in str(error) else FailureKind.UNPHYSICAL_FRAME
             return LabelFailure(frame.frame_id, kind, str(error).strip().splitlines()[-1][:300])
-        return Label(frame.frame_id, self._level_id, energy * HARTREE, -gradient * HARTREE_PER_BOHR)
+        stress = virial * HARTREE / abs(float(np.linalg.det(frame.cell))) if frame.pbc.all() else None
+        return Label(frame.frame_id, self._level_id, energy * HARTREE, -gradient * HARTREE_PER_BOHR, stress=stress)
 
-    def _single_point(self, frame: Frame) -> tuple[float, FloatArray]:
+    def _single_point(self, frame: Frame) -> tuple[float, FloatArray, FloatArray]:
+        """Energy, ``(n_atoms, 3)`` gradient and ``(3, 3)`` dE/d(strain), atomic units."""
         from tblite.interface import Calculator
 
         config = self._config
@@ -94,4 +101,4 @@ class XTBEngine:
         calculator.set("max-iter", config.max_cycles)
         calculator.set("verbosity", 0)
         result = calculator.singlepoint()
-        return float(result.get("energy")), np.asarray(result.get("gradient"))
+        return float(result.get("energy")), np.asarray(result.get("gradient")), np.asarray(result.get("virial"))
