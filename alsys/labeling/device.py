@@ -8,6 +8,7 @@ made. `Accelerator` is the seam: all that touches CUDA is in `GPU4PySCF`.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,7 +86,8 @@ class GPU4PySCF:
         return "cudaerrormemoryallocation" in text or "out of memory" in text
 
     def release(self) -> None:
-        """Frees all blocks of the pools."""
+        """Frees all blocks of the pools; mean-field objects hold themselves in cycles, so those are collected first."""
+        gc.collect()
         self._pool.free_all_blocks()
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 

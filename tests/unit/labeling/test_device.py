@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,11 @@ def device(gpu: Accelerator, mode: DeviceMode = "auto", gpus: float = 1.0) -> De
 
 def label_on(where: Device, frame: Frame) -> Label | LabelFailure:
     engine = PySCFEngine(PySCFLabeling(kind="pyscf", xc="lda,vwn", basis="sto-3g", grid_level=1), device=where)
-    return engine.label(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # PySCF leaves its checkpoint file to the garbage collector
+        outcome = engine.label(frame)
+        gc.collect()
+    return outcome
 
 
 @pytest.mark.dft
