@@ -13,14 +13,17 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from alsys.control.busy import BusyTimes
-from alsys.control.commands import Command, Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.frame_memory import FrameMemory
+from alsys.control.inspection import Inspector
 from alsys.control.journal import Journal
+from alsys.control.label_desk import LabelDesk, labelled_frames
 from alsys.control.ledger import MAX_COMPARED, Ledger, Status
 from alsys.control.ports import (
     Completion,
@@ -33,10 +36,12 @@ from alsys.control.ports import (
     WorkerPool,
     WorkerUp,
 )
-from alsys.errors import CampaignFailed, FailureKind
+from alsys.errors import CampaignFailed
 from alsys.events import (
+    AuditStarted,
     CampaignOpened,
     CampaignStopped,
+    CanaryStarted,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -48,9 +53,6 @@ from alsys.events import (
     FramesRescored,
     Heartbeat,
     LabelAbandoned,
-    LabelAccepted,
-    LabelFailed,
-    LabelRepeated,
     LabelStarted,
     ModelPromoted,
     ModelPublished,
@@ -60,8 +62,9 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Arm, Candidate, FloatArray, Frame
-from alsys.labels import Label, LabelFailure, LevelOfTheory
+from alsys.frames import Arm, Candidate, Frame
+from alsys.labeling.base import LabelingOrder
+from alsys.labels import Label, LevelOfTheory
 from alsys.potentials.base import CommitteeState
 from alsys.store.base import Snapshot, StoreWriter
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -70,11 +73,8 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 HEARTBEAT_S = 5.0
-CACHE_SIZE = 4096
-CONFLICT_ENERGY = 1e-3
-"""eV; a repeated label that differs by more is a conflict."""
-CONFLICT_FORCE = 1e-2
-"""eV/Angstrom."""
+N_REVIEW = 1000
+"""Newest labels that each new committee is asked about."""
 
 
 class Coordinator:
@@ -89,6 +89,7 @@ class Coordinator:
         level: The campaign's level of theory.
         initial: Makes the first frames; called in a thread, only for a campaign without frames.
         opened: The event that says who opened the campaign.
+        inspector: Examines labels before they become data; None takes all of them.
         on_acknowledged: Called with the identities of labels once they are on disk.
         stop_request: Polled; a value asks the campaign to stop.
         observe: Called every half a second and at the end, for displays.
@@ -106,6 +107,7 @@ class Coordinator:
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
         opened: CampaignOpened,
+        inspector: Inspector | None = None,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
         observe: Callable[[Coordinator], None] | None = None,
@@ -121,12 +123,21 @@ class Coordinator:
         self._level = level
         self._initial = initial
         self._opened = opened
+        self._inspector = inspector
+        self._memory = FrameMemory(store)
+        self._desk = LabelDesk(
+            ledger=ledger,
+            store=store,
+            level=level,
+            memory=self._memory,
+            inspector=inspector,
+            record=self._record,
+            restart=pool.restart,
+            clock=clock,
+        )
         self._stop_request = stop_request
         self._observe = observe
         self._clock = clock
-        self._frames: dict[str, Candidate] = {}
-        self._labelled: OrderedDict[str, Candidate] = OrderedDict()
-        self._forces: OrderedDict[str, FloatArray] = OrderedDict()
         self._states: dict[int, CommitteeState] = {}
         self._loaded: dict[str, int] = {}
         self._calls: dict[str, deque[Work]] = {}
@@ -199,9 +210,18 @@ class Coordinator:
                 self._record(event)
                 if isinstance(event, ModelPromoted):
                     self.journal.after(lambda: _call(self._registry.promote, event.version))
-            case LabelFrames(worker, frame_ids):
+            case LabelFrames(worker, frame_ids, is_verification):
                 self._record(LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
-                self._submit(worker, tuple(self._frames[frame_id].frame for frame_id in frame_ids))
+                frames = tuple(self._memory.frame(frame_id) for frame_id in frame_ids)
+                self._submit(worker, LabelingOrder(frames, is_tight=is_verification))
+            case AuditLabel(worker, frame_id):
+                self._record(AuditStarted(t=now, worker=worker, frame_id=frame_id))
+                self._submit(worker, LabelingOrder((self._memory.frame(frame_id),), is_tight=True))
+            case CheckLabeler(worker):
+                assert self._inspector is not None
+                assert self._inspector.canary is not None
+                self._record(CanaryStarted(t=now, worker=worker))
+                self._submit(worker, LabelingOrder((self._inspector.canary,)))
             case Explore():
                 self._explore(command, now)
             case Train():
@@ -258,68 +278,8 @@ class Coordinator:
                         logger.warning("fit of v%04d failed: %s: %s", version, kind, message)
                         self._record(TrainingFailed(t=self._clock(), version=version, failure=kind, message=message))
                     case _:
-                        self._labelled_call(event, work, event.result)
-
-    def _labelled_call(self, event: Completion, work: Work, outcomes: tuple[Label | LabelFailure, ...]) -> None:
-        now = self._clock()
-        for outcome in outcomes:
-            if isinstance(outcome, LabelFailure):
-                self._failed(outcome.frame_id, event.worker, outcome.kind, outcome.message, outcome.cost.wall_s)
-                continue
-            frame_id = outcome.frame_id
-            n_atoms = self._frame(frame_id).n_atoms
-            if not self._is_sound(outcome, n_atoms):
-                message = "the labeler returned a label that is not finite, of the wrong shape or of another level"
-                self._failed(frame_id, event.worker, FailureKind.INTERNAL, message, outcome.cost.wall_s)
-            elif self.ledger.frames[frame_id].status is Status.LABELLED:
-                self._repeated(outcome, event.worker)
-            else:
-                accepted = LabelAccepted(
-                    t=now,
-                    frame_id=frame_id,
-                    label_id=outcome.label_id,
-                    worker=event.worker,
-                    wall_s=outcome.cost.wall_s,
-                    sent=event.sent,
-                    started=event.started,
-                    finished=event.finished,
-                    baseline_id="" if outcome.baseline is None else outcome.baseline.label_id,
-                )
-                self._record(accepted, label=outcome)
-                self._remember(frame_id, outcome.forces)
-
-    def _is_sound(self, label: Label, n_atoms: int) -> bool:
-        return (
-            label.level_id == self._level.level_id
-            and label.forces.shape == (n_atoms, 3)
-            and bool(np.isfinite(label.energy))
-            and bool(np.isfinite(label.forces).all())
-        )
-
-    def _failed(self, frame_id: str, worker: str, kind: FailureKind, message: str, wall_s: float) -> None:
-        logger.warning("label of %s failed on %s: %s: %s", frame_id[:8], worker, kind, message)
-        self._record(
-            LabelFailed(
-                t=self._clock(), frame_id=frame_id, failure=kind, message=message[:500], worker=worker, wall_s=wall_s
-            )
-        )
-
-    def _repeated(self, label: Label, worker: str) -> None:
-        first = self._store.labels([label.frame_id], self._level.level_id)[0]
-        energy = force = 0.0
-        if first is not None:
-            energy = abs(first.energy - label.energy)
-            force = float(np.abs(first.forces - label.forces).max())
-        self._record(
-            LabelRepeated(
-                t=self._clock(),
-                frame_id=label.frame_id,
-                worker=worker,
-                is_conflict=energy > CONFLICT_ENERGY or force > CONFLICT_FORCE,
-                energy_difference=energy,
-                force_difference=force,
-            )
-        )
+                        assert isinstance(work, LabelingOrder)
+                        self._desk.take(event, work, event.result)
 
     def _lose(self, event: WorkerDown) -> None:
         now = self._clock()
@@ -329,12 +289,14 @@ class Coordinator:
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
         for i, work in enumerate(calls):
             if event.role is Role.LABELER:
-                frame_ids = tuple(frame.frame_id for frame in work) if isinstance(work, tuple) else ()
+                if not isinstance(work, LabelingOrder) or (not i and self._desk.is_check(event.worker, work)):
+                    continue  # an audit or a canary: the ledger asks for another one
+                frame_ids = tuple(frame.frame_id for frame in work.frames)
                 if i:
                     self._record(LabelAbandoned(t=now, worker=event.worker, frame_ids=frame_ids))
                 else:
                     for frame_id in frame_ids:
-                        self._failed(frame_id, event.worker, event.failure, event.message, 0.0)
+                        self._desk.fail(frame_id, event.worker, event.failure, event.message, 0.0)
             elif event.role is Role.EXPLORER:
                 failure = ExplorationFailed(
                     t=now, worker=event.worker, failure=event.failure, message=event.message[:500]
@@ -360,9 +322,9 @@ class Coordinator:
         seeds: tuple[tuple[str, Frame], ...] = ()
         if self._loaded.get(command.worker) != command.version:
             state = self._state(command.version)
-            seeds = tuple((c.source.system, c.frame) for c in self._candidates(command.seeds))
+            seeds = tuple((c.source.system, c.frame) for c in self._memory.candidates(command.seeds))
             self._loaded[command.worker] = command.version
-        compare = self._true_forces(command.compare)
+        compare = tuple((c.frame, forces) for c, forces in self._memory.with_forces(command.compare))
         self._orders += 1
         order = ExplorationOrder(
             n_steps=command.n_steps,
@@ -370,7 +332,7 @@ class Coordinator:
             max_candidates=command.max_candidates,
             state=state,
             seeds=seeds,
-            rescore=tuple(self._frame(frame_id) for frame_id in command.rescore),
+            rescore=tuple(self._memory.frame(frame_id) for frame_id in command.rescore),
             compare=compare,
             trust=command.trust,
             shares=command.shares,
@@ -409,6 +371,8 @@ class Coordinator:
                 method_steps=report.method_steps,
             )
         )
+        if self._inspector is not None:
+            self._inspector.expect(report.predictions)
         if report.compared:
             self._record(_errors_observed(report, now))
         if report.rescored:
@@ -440,7 +404,7 @@ class Coordinator:
         ]
         if not events:
             return
-        self._frames.update(fresh)
+        self._memory.add(fresh)
         for event in events:
             self.ledger.apply(event)
         self.journal.stage(events=events, candidates=list(fresh.values()))
@@ -457,6 +421,7 @@ class Coordinator:
                 parent=self._state(command.parent) if command.parent else None,
                 champion=self._state(command.champion) if command.champion else None,
                 seed=(self._opened.epoch * 10_007 + command.version * 101 + self.ledger.settings.seed) % 2**31,
+                n_review=N_REVIEW if self._inspector is not None else 0,
             )
         except Exception as error:
             self._problem = error
@@ -500,6 +465,7 @@ class Coordinator:
                 metrics=metrics,
             )
             self._record(event)
+            self._desk.review(dict(trained.predictions), snapshot)
             self.journal.after(lambda: _call(self._registry.publish, version, card))
 
         self.journal.after(publish)
@@ -511,40 +477,15 @@ class Coordinator:
         self._states = {v: s for v, s in self._states.items() if v in keep}
         return self._states[version]
 
-    # --- frames
-
-    def _frame(self, frame_id: str) -> Frame:
-        return self._candidates([frame_id])[0].frame
-
-    def _candidates(self, frame_ids: Sequence[str]) -> list[Candidate]:
-        known = {f: c for f in frame_ids if (c := self._frames.get(f) or self._labelled.get(f)) is not None}
-        missing = [f for f in frame_ids if f not in known]
-        if missing:
-            known.update(zip(missing, self._store.candidates(missing), strict=True))
-        return [known[f] for f in frame_ids]
-
-    def _remember(self, frame_id: str, forces: FloatArray) -> None:
-        """Keeps a labelled frame at hand for seeds and comparison; the oldest are forgotten."""
-        self._labelled[frame_id] = self._frames.pop(frame_id)
-        self._forces[frame_id] = forces
-        for cache in (self._labelled, self._forces):
-            while len(cache) > CACHE_SIZE:
-                cache.popitem(last=False)
-
-    def _true_forces(self, frame_ids: Sequence[str]) -> tuple[tuple[Frame, FloatArray], ...]:
-        """Labelled frames with their forces, from memory only: the store may be in the middle of a commit."""
-        known = [f for f in frame_ids if f in self._forces]
-        return tuple((c.frame, self._forces[f]) for f, c in zip(known, self._candidates(known), strict=True))
+    # --- after a restart
 
     def _reload_frames(self) -> None:
-        """Frames that wait since before a restart, and labels that a committee may be compared with."""
+        """Frames that wait since before, and labels that a committee may be compared with."""
         waiting = [f for f, record in self.ledger.frames.items() if record.status is Status.PENDING]
-        self._frames.update(zip(waiting, self._store.candidates(waiting), strict=True))
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
-        labels = self._store.labels(labelled, self._level.level_id)
-        for candidate, label in zip(self._store.candidates(labelled), labels, strict=True):
-            if label is not None:
-                self._labelled[label.frame_id], self._forces[label.frame_id] = candidate, label.forces
+        self._memory.reload(waiting, labelled, self._level.level_id)
+        if self._inspector is not None:
+            self._inspector.learn(labelled_frames(self._store.snapshot(self._level.level_id)))
 
     def _requeue_models(self) -> None:
         """What was published before a restart may not have reached the registry's queue; repeating is harmless."""
@@ -565,7 +506,9 @@ class Coordinator:
             labels = [] if label is None else [label] if label.baseline is None else [label, label.baseline]
             self.journal.stage(events=[event], labels=labels)
         if isinstance(event, FrameDropped | FrameQuarantined):
-            self._frames.pop(event.frame_id, None)
+            self._memory.drop(event.frame_id)
+            if self._inspector is not None:
+                self._inspector.forget(event.frame_id)
 
     # --- the clock
 

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from alsys.control import policies
+from alsys.control.assurance import Assurance, Audit, assure
 from alsys.control.candidates import CandidateSet
-from alsys.control.commands import Command, Emit, Finish, Idle
+from alsys.control.commands import Command, Emit, Finish, Idle, LabelFrames
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
     AlarmRaised,
+    AuditStarted,
     CampaignOpened,
     CampaignStopped,
+    CanaryChecked,
+    CanaryStarted,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -36,9 +40,13 @@ from alsys.events import (
     Heartbeat,
     LabelAbandoned,
     LabelAccepted,
+    LabelAudited,
+    LabelDisputed,
+    LabelDoubted,
     LabelFailed,
     LabelRepeated,
     LabelStarted,
+    LabelSuspected,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -84,6 +92,8 @@ class FrameRecord:
         attempts: Failed attempts so far.
         kills: Workers lost while they worked on it.
         verdict: Why it must be quarantined next; None where it need not.
+        suspected: Labeler whose label of it waits to be verified; empty where none does.
+        disputes: Labels of it that turned out wrong.
     """
 
     arm: Arm
@@ -97,6 +107,8 @@ class FrameRecord:
     attempts: int = 0
     kills: int = 0
     verdict: tuple[FailureKind, str] | None = None
+    suspected: str = ""
+    disputes: int = 0
 
 
 @dataclass(slots=True)
@@ -176,6 +188,7 @@ class Ledger:
         self.to_compare: dict[str, None] = {}
         self.calibration = ForceCalibration(settings.probability)
         self.alarms: dict[str, str] = {}
+        self.assurance = Assurance()
         self.tallies = {method: Tally() for method in settings.methods}
         self.shares: dict[str, float] = {}
         self._rewarded: set[str] = set()
@@ -202,6 +215,13 @@ class Ledger:
             LabelAccepted: self._on_label_accepted,
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
+            LabelSuspected: self._on_suspected,
+            LabelDisputed: self._on_disputed,
+            LabelDoubted: self._on_doubted,
+            LabelAudited: self._on_audited,
+            AuditStarted: self._on_audit_started,
+            CanaryStarted: self._on_canary_started,
+            CanaryChecked: self._on_canary_checked,
             ModelPublished: self._on_published,
             ModelPromoted: self._on_promoted,
             ModelRejected: self._on_rejected,
@@ -262,7 +282,7 @@ class Ledger:
         """The invariant of the module docstring."""
         return (
             self.proposed == sum(self.counts.values())
-            and self.counts[Status.PENDING] == len(self.pending) + len(self._doomed)
+            and self.counts[Status.PENDING] == len(self.pending) + len(self._doomed) + len(self.assurance.suspects)
             and self.counts[Status.IN_FLIGHT] == sum(len(call) for calls in self.in_flight.values() for call in calls)
         )
 
@@ -284,7 +304,10 @@ class Ledger:
         train = policies.train(self, idle.trainers)
         if train is not None:
             commands.append(train)
-        commands += policies.label(self, idle)
+        urgent, free = assure(self, idle.labelers)
+        commands += urgent
+        reserved = sum(isinstance(command, LabelFrames) for command in urgent)
+        commands += policies.label(self, replace(idle, labelers=free), reserved)
         commands += policies.explore(self, idle.explorers)
         if not commands and policies.is_stuck(self, idle):
             return [Finish("failed", policies.stuck_message(self), is_final=False)]
@@ -350,6 +373,9 @@ class Ledger:
             self._enqueue(frame_id, record)
 
     def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
+        if record.suspected:
+            self.assurance.suspects[frame_id] = record.suspected
+            return
         deviation = 0.0 if self.settings.is_random else record.deviation
         self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by < self.champion:
@@ -367,10 +393,14 @@ class Ledger:
         self.pending.discard(frame_id)
         self.stale.pop(frame_id, None)
         self._easy.pop(frame_id, None)
+        self.assurance.suspects.pop(frame_id, None)
 
     def _on_opened(self, event: CampaignOpened) -> None:
         for frame_id in list(self._worker_of):
             self._again(frame_id)
+        for frame_id in list(self.assurance.suspects):  # the label under suspicion went with the old driver
+            self._clear(frame_id)
+        self.assurance.restart()
         self.exploring.clear()
         self.training = None
         self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
@@ -444,6 +474,9 @@ class Ledger:
             return
         record = self._settle(event.frame_id, Status.LABELLED)
         self.accepted[record.arm] += 1
+        record.suspected = ""
+        if record.arm is not Arm.ATOM:
+            self.assurance.accept(event.frame_id, event.label_id, event.worker, self.settings.audit_share)
         self.label_times.add(event.wall_s)
         self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
         if self.settings.is_cost_aware and record.n_electrons and record.arm is not Arm.ATOM:
@@ -457,6 +490,52 @@ class Ledger:
             self.to_compare[event.frame_id] = None
             if len(self.to_compare) > MAX_WAITING:
                 del self.to_compare[next(iter(self.to_compare))]
+
+    def _clear(self, frame_id: str) -> None:
+        """A suspect frame is to be labelled afresh."""
+        record = self.frames[frame_id]
+        self.assurance.suspects.pop(frame_id, None)
+        record.suspected = ""
+        self._enqueue(frame_id, record)
+
+    def _on_suspected(self, event: LabelSuspected) -> None:
+        self.assurance.n_suspected += 1
+        record = self.frames[event.frame_id]
+        record.suspected = event.worker
+        if record.status is Status.IN_FLIGHT:
+            self._again(event.frame_id)
+        else:  # folded from a log, which does not say what was in flight
+            self._unqueue(event.frame_id)
+            self._enqueue(event.frame_id, record)
+
+    def _on_disputed(self, event: LabelDisputed) -> None:
+        self.assurance.n_disputed += 1
+        record = self.frames[event.frame_id]
+        record.disputes += 1
+        self._again(event.frame_id)
+        if record.disputes < self.settings.max_disputes:
+            self._clear(event.frame_id)
+            return
+        message = f"{record.disputes} labels of it were not confirmed at tighter settings"
+        record.verdict, record.suspected = (FailureKind.LABEL_DISPUTED, message), ""
+        self._unqueue(event.frame_id)
+        self._doomed[event.frame_id] = None
+
+    def _on_doubted(self, event: LabelDoubted) -> None:
+        if self.frames[event.frame_id].status is Status.LABELLED:
+            self.assurance.request(Audit(event.frame_id, "doubted"))
+
+    def _on_audit_started(self, event: AuditStarted) -> None:
+        self.assurance.begin_audit(event.worker, event.frame_id)
+
+    def _on_audited(self, event: LabelAudited) -> None:
+        self.assurance.audited(event)
+
+    def _on_canary_started(self, event: CanaryStarted) -> None:
+        self.assurance.checking.add(event.worker)
+
+    def _on_canary_checked(self, event: CanaryChecked) -> None:
+        self.assurance.checked(event)
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)
@@ -473,7 +552,7 @@ class Ledger:
         record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
         verdict = policies.verdict(record.attempts, record.kills, event, self.settings)
         if verdict is not None:
-            record.verdict = verdict
+            record.verdict, record.suspected = verdict, ""
             self._unqueue(event.frame_id)
             self._doomed[event.frame_id] = None
 
@@ -564,6 +643,7 @@ class Ledger:
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.totals.workers_lost += 1
         self.exploring.pop(event.worker, None)
+        self.assurance.lose(event.worker)
 
     @property
     def utilisation(self) -> dict[str, float]:

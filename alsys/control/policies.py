@@ -86,7 +86,8 @@ def wants_labels(ledger: Ledger) -> bool:
 def finish(ledger: Ledger, now: float) -> Finish | None:
     """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
     if ledger.stop_requested is not None:
-        if ledger.stop_requested.drain and (ledger.in_flight or ledger.training or ledger.exploring):
+        at_work = ledger.in_flight or ledger.training or ledger.exploring or ledger.assurance.is_busy
+        if ledger.stop_requested.drain and at_work:
             return None
         return Finish("user", "stopped on request; run the same command to go on", is_final=False)
     if wants_labels(ledger):
@@ -95,6 +96,8 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
     if settings.wall_s is not None and ledger.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
     if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger):
+        return None
+    if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.to_audit):
         return None
     if not ledger.champion:
         return Finish("failed", "there are labels but no model: every fit failed", is_final=False)
@@ -119,11 +122,17 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     )
 
 
-def label(ledger: Ledger, idle: Idle) -> list[Command]:
-    """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays."""
+def label(ledger: Ledger, idle: Idle, reserved: int = 0) -> list[Command]:
+    """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays.
+
+    Args:
+        ledger: The campaign.
+        idle: Workers that are free.
+        reserved: Labels of the budget that are being verified.
+    """
     settings = ledger.settings
     atoms_left = ledger.pending.count(Arm.ATOM) > 0
-    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight
+    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight - reserved
     if not (atoms_left or (wants_labels(ledger) and room > 0)) or not len(ledger.pending):
         return []
     if settings.is_rounds and _round_is_gathering(ledger):
@@ -243,7 +252,7 @@ def exploration_is_paused(ledger: Ledger) -> bool:
 
 def is_stuck(ledger: Ledger, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
-    working = ledger.in_flight or ledger.exploring or ledger.training is not None
+    working = ledger.in_flight or ledger.exploring or ledger.training is not None or ledger.assurance.is_busy
     return not working and bool(idle.labelers and idle.explorers and idle.trainers)
 
 

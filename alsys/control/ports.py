@@ -13,7 +13,7 @@ from typing import Protocol
 
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Frame
+from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -27,7 +27,7 @@ class Role(StrEnum):
     TRAINER = "trainers"
 
 
-Work = tuple[Frame, ...] | ExplorationOrder | TrainingOrder
+Work = LabelingOrder | ExplorationOrder | TrainingOrder
 """What a worker is sent: frames to label, a chunk to explore, a committee to fit."""
 
 Result = tuple[Label | LabelFailure, ...] | ExplorationReport | TrainedCommittee | TrainingFailure
@@ -81,6 +81,10 @@ class WorkerPool(Protocol):
 
     def submit(self, worker: str, work: Work) -> None:
         """Sends work to a worker; calls to one worker run in order. Never blocks."""
+        ...
+
+    def restart(self, worker: str, message: str) -> None:
+        """Ends a worker that cannot be trusted and starts it anew; it is reported as a `WorkerDown` with `message`."""
         ...
 
     async def wait(self, timeout_s: float) -> list[PoolEvent]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alsys.frames import Candidate, FloatArray, Frame
+from alsys.labels import Prediction
 from alsys.potentials.base import CommitteeState
 
 
@@ -59,6 +60,8 @@ class ExplorationReport:
         n_members: Members of the committee.
         n_distinct: Members that are not copies of another one.
         method_steps: Steps that walkers of each exploration method were asked to make.
+        predictions: What the committee predicts for candidates and rescored frames, by identity, where labels are
+            judged by it.
     """
 
     model_version: int
@@ -77,6 +80,7 @@ class ExplorationReport:
     n_members: int = 0
     n_distinct: int = 0
     method_steps: Mapping[str, int] = field(default_factory=dict)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 class Explorer(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alsys.frames import FloatArray, Frame
+from alsys.labels import Prediction
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.potentials.calibration import sample_atoms
 
@@ -14,14 +15,18 @@ BATCH = 64
 """Frames that are evaluated at once."""
 
 
-def rescore(committee: Committee, frames: Sequence[Frame]) -> dict[str, float]:
-    """Deviation of each frame by its identity, eV/Angstrom."""
-    deviations: dict[str, float] = {}
+def predict(committee: Committee, frames: Sequence[Frame]) -> dict[str, Prediction]:
+    """What the committee says of frames, by their identity."""
+    predictions: dict[str, Prediction] = {}
     for start in range(0, len(frames), BATCH):
         part = frames[start : start + BATCH]
-        values = committee.evaluate(FrameBatch.of(part)).frame_deviation.tolist()
-        deviations.update(zip((frame.frame_id for frame in part), values, strict=True))
-    return deviations
+        result = committee.evaluate(FrameBatch.of(part))
+        ends = np.cumsum([frame.n_atoms for frame in part])[:-1]
+        forces, deviations = np.split(result.forces, ends), np.split(result.force_deviation, ends)
+        for i, frame in enumerate(part):
+            energy = float(result.energy[i])
+            predictions[frame.frame_id] = Prediction(energy, forces[i], deviations[i], committee.version)
+    return predictions
 
 
 def compare(

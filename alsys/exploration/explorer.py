@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.exploration.comparison import compare, rescore
+from alsys.exploration.comparison import compare, predict
 from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
 from alsys.exploration.selection import ChunkSelection, pick_at_random
@@ -58,6 +58,7 @@ class WalkerExplorer:
     ) -> None:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
+        self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
             lambda state: scored(build_committee(state, threads=settings.threads, is_compiled=settings.compile), state)
@@ -111,6 +112,9 @@ class WalkerExplorer:
         else:
             chosen = self._selection.select(found, order.max_candidates, self._committee)
         returned = {candidate.frame.frame_id for candidate in chosen}
+        rescored = predict(self._committee, order.rescore)
+        proposed = [candidate.frame for candidate in (*chosen, *chunk.random)]
+        expected = predict(self._committee, proposed) if self._is_judged else {}
         self._proposed.update((k, c) for k, c in chunk.latest.items() if c.frame.frame_id in returned)
         return ExplorationReport(
             model_version=self._committee.version,
@@ -122,12 +126,13 @@ class WalkerExplorer:
             stops=chunk.stops,
             deviation_max=chunk.deviation_max,
             deviation_mean=chunk.deviation_sum / max(chunk.n_looks, 1),
-            rescored=rescore(self._committee, order.rescore),
+            rescored={frame_id: float(p.deviations.max()) for frame_id, p in rescored.items()},
             compared=compare(self._committee, order.compare),
             withdrawn=tuple(chunk.withdrawn),
             trust=order.trust,
             n_members=self._n_members,
             n_distinct=self._n_distinct,
+            predictions={**expected, **rescored} if self._is_judged else {},
             method_steps={name: count * order.n_steps for name, count in Counter(self._walkers.steering.names).items()},
         )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from alsys.config.labeling import AnalyticLabeling, LabelingConfig, PySCFLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
+from alsys.labeling.station import LabelStation
+from alsys.labeling.tight import tightened
 
 
 def build_labeler(config: LabelingConfig) -> Labeler:
@@ -23,6 +26,11 @@ def build_labeler(config: LabelingConfig) -> Labeler:
     from alsys.labeling.xtb import XTBLabeler
 
     return XTBLabeler(config)
+
+
+def build_station(config: LabelingConfig) -> LabelStation:
+    """What a labeling worker runs: the labeler, and one at tighter settings for what must be verified."""
+    return LabelStation(build_labeler(config), partial(build_labeler, tightened(config)))
 
 
 def check_labeling(config: LabelingConfig, systems: Mapping[str, Frame]) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alsys.frames import FloatArray, IntArray
+from alsys.frames import Arm, FloatArray, IntArray
+from alsys.labels import Prediction
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.store.base import Snapshot
 
@@ -35,6 +36,23 @@ class FrameErrors:
     energy: FloatArray
     deviation: FloatArray
     mean_deviation: FloatArray
+
+
+def predictions_of(committee: Committee, snapshot: Snapshot, n_newest: int) -> dict[str, Prediction]:
+    """What a committee predicts for the newest labels of a snapshot, free atoms left out, by frame."""
+    predictions: dict[str, Prediction] = {}
+    if n_newest < 1:
+        return predictions
+    molecules = snapshot.select(~snapshot.is_arm(Arm.ATOM))
+    newest = molecules.select(np.arange(max(0, molecules.n_frames - n_newest), molecules.n_frames))
+    for rows in chunks_of(newest):
+        part = newest.select(rows)
+        result = committee.evaluate(batch_of(part))
+        ends = part.offsets[1:-1]
+        forces, deviations = np.split(result.forces, ends), np.split(result.force_deviation, ends)
+        for i, frame_id in enumerate(part.frame_ids):
+            predictions[frame_id] = Prediction(float(result.energy[i]), forces[i], deviations[i], committee.version)
+    return predictions
 
 
 def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:

@@ -13,7 +13,7 @@ from alsys.potentials.base import CommitteeState
 from alsys.potentials.pair import PairCommittee, fit_pair
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, split
-from alsys.training.evaluate import batch_of, fit_metrics
+from alsys.training.evaluate import batch_of, fit_metrics, predictions_of
 
 
 class PairTrainer:
@@ -68,8 +68,9 @@ class PairTrainer:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"no fit: {error}")
         members = tuple({"coefficients": row, "shifts": np.array(shifts)} for row in coefficients)
         state = CommitteeState(order.version, "pair", spec, members)
+        committee = PairCommittee(state)
         metrics, calibration = fit_metrics(
-            PairCommittee(state),
+            committee,
             None if order.champion is None else PairCommittee(order.champion),
             train,
             parts.validation,
@@ -78,4 +79,5 @@ class PairTrainer:
             epochs=1.0,
             seed=order.seed,
         )
-        return TrainedCommittee(state, metrics, calibration)
+        predictions = predictions_of(committee, order.snapshot, order.n_review)
+        return TrainedCommittee(state, metrics, calibration, predictions)

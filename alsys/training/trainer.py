@@ -41,7 +41,7 @@ from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, split
-from alsys.training.evaluate import batch_of, chunks_of, fit_metrics
+from alsys.training.evaluate import batch_of, chunks_of, fit_metrics, predictions_of
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 
 WARM_UP = 0.03
@@ -131,7 +131,8 @@ class NequIPTrainer:
         )
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
-        return TrainedCommittee(state, metrics, calibration)
+        predictions = predictions_of(committee, order.snapshot, order.n_review)
+        return TrainedCommittee(state, metrics, calibration, predictions)
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
