@@ -13,6 +13,31 @@ from pydantic import Field
 from alsys.config.section import Section, operational
 
 
+class QualityConfig(Section):
+    """What makes a label suspect (docs/design/015-quality-gate.md); a suspect is relabelled at tighter settings."""
+
+    enabled: bool = operational(True, description="Examine labels before they become data.")
+    net_force: float = operational(0.1, gt=0, description="Largest net force, eV/Angstrom (SPICE2's filter).")
+    net_torque: float = operational(0.3, gt=0, description="Largest net torque of a molecule, eV.")
+    largest_force: float = operational(15.0, gt=0, description="Largest force, eV/Angstrom (SPICE2's filter).")
+    spin_excess: float = operational(0.1, gt=0, description="Largest spin contamination, <S^2> - S(S + 1).")
+    gap: float = operational(0.1, ge=0, description="Least orbital gap, eV; 0 turns the check off.")
+    energy_residual: float = operational(
+        6.0, gt=0, description="Energy against what is expected of it, in robust standard deviations."
+    )
+    force_residual: float = operational(
+        6.0, gt=0, description="Largest force error of the committee, in robust standard deviations of past ones."
+    )
+    bound_factor: float = operational(
+        2.0, ge=1, description="And how far beyond the committee's own calibrated bound, as a factor."
+    )
+    agreement: float = operational(
+        0.005, gt=0, description="Root mean square force difference within which a relabelling agrees, eV/Angstrom."
+    )
+    audit_share: float = operational(0.01, ge=0, le=1, description="Share of good labels that are computed again.")
+    canary_every: int = operational(100, ge=0, description="Labels of a worker between two canaries; 0 turns off.")
+
+
 class LabelingBase(Section):
     """Limits that every labeler has."""
 
@@ -25,6 +50,7 @@ class LabelingBase(Section):
     )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    quality: QualityConfig = Field(default=QualityConfig(), description="Checks of a label before it becomes data.")
 
 
 class PySCFLabeling(LabelingBase):
