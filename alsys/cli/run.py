@@ -28,6 +28,7 @@ from alsys.cli.display import Display
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash
 from alsys.control.coordinator import Coordinator
+from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
 from alsys.control.ports import NoRegistry, Registry, WorkerPool
 from alsys.control.settings import PolicySettings
@@ -173,6 +174,7 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             level=plan.level,
             initial=lambda: _initial(plan),
             opened=opened,
+            inspector=_inspector(plan),
             on_acknowledged=acknowledge,
             stop_request=stop,
             observe=observe,
@@ -194,6 +196,17 @@ def _initial(plan: Plan) -> Sequence[Candidate]:
         for i, frame in enumerate(free_atom_frames(numbers))
     ]
     return [*atoms, *initial_frames(plan.config, plan.starts, plan.config.seed)]
+
+
+def _inspector(plan: Plan) -> Inspector | None:
+    """Who examines labels; None where the campaign takes them as they come."""
+    from alsys.labeling.canaries import canaries_for
+
+    quality = plan.config.labeling.quality
+    if not quality.enabled:
+        return None
+    canary = canaries_for([frame for frames in plan.starts.values() for frame in frames])[0]
+    return Inspector(quality, canary, plan.level)
 
 
 def _pool(plan: Plan) -> WorkerPool:

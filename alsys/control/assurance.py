@@ -175,18 +175,18 @@ def assure(ledger: Ledger, labelers: Sequence[str]) -> tuple[list[Command], tupl
             free.remove(worker)
     room = settings.n_labels - ledger.n_labels - ledger.n_in_flight if wants_labels(ledger) else 0
     for frame_id, author in state.suspects.items():
-        worker = _other(free, author, is_alone)
-        if worker is None or room <= 0:
+        taker = _other(free, author, is_alone)
+        if taker is None or room <= 0:
             continue
         room -= 1
-        commands.append(LabelFrames(worker, (frame_id,), is_verification=True))
-        free.remove(worker)
+        commands.append(LabelFrames(taker, (frame_id,), is_verification=True))
+        free.remove(taker)
     if state.to_audit and not state.auditing:
         audit = next(iter(state.to_audit.values()))
-        worker = _other(free, audit.author, is_alone)
-        if worker is not None:
-            commands.append(AuditLabel(worker, audit.frame_id))
-            free.remove(worker)
+        taker = _other(free, audit.author, is_alone)
+        if taker is not None:
+            commands.append(AuditLabel(taker, audit.frame_id))
+            free.remove(taker)
     return commands, tuple(free)
 
 

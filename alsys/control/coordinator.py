@@ -229,7 +229,7 @@ class Coordinator:
                     t=now, worker=command.worker, version=command.version, n_labels=command.n_labels
                 )
                 self._record(event_)
-                self._calls[command.worker].append(())
+                self._calls[command.worker].append(LabelingOrder(()))  # keeps the place
                 self._fit_task = asyncio.create_task(self._fit(command))
             case Finish():
                 raise AssertionError("Finish is handled by _act")
@@ -485,7 +485,7 @@ class Coordinator:
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
         self._memory.reload(waiting, labelled, self._level.level_id)
         if self._inspector is not None:
-            self._inspector.learn(labelled_frames(self._store.snapshot(self._level.level_id)))
+            self._inspector.learn(labelled_frames(self._store.snapshot(self._level.level_id), self._level.level_id))
 
     def _requeue_models(self) -> None:
         """What was published before a restart may not have reached the registry's queue; repeating is harmless."""

@@ -12,33 +12,33 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from alsys.config.labeling import QualityConfig
 from alsys.control.assurance import Canary
 from alsys.frames import Frame
 from alsys.labeling.canaries import judge_canary
-from alsys.labeling.quality import Finding, QualityGate, agree
+from alsys.labeling.quality import Finding, QualityGate, Verdict, agree, settle
 from alsys.labels import Label, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
 
 MAX_PREDICTIONS = 8192
-RELABELLING_DECIDES = ("residual-force", "residual-energy", "sign", "scale", "permutation", "energy")
-"""Findings that a label survives if tighter settings confirm it; the others say that the frame is no good as data."""
 
 
 class Inspector:
     """Examines labels before they become data.
 
     Args:
-        gate: Knows what labels of this campaign look like.
+        config: Limits of the quality gate.
         canary: What labelers are checked with; None where they are not.
         level: The campaign's level of theory.
     """
 
-    def __init__(self, gate: QualityGate, canary: Frame | None, level: LevelOfTheory) -> None:
+    def __init__(self, config: QualityConfig, canary: Frame | None, level: LevelOfTheory) -> None:
         self.canary = canary
-        self._gate = gate
+        self._config = config
+        self._gate = QualityGate(config)
         self._level = level
         self._predictions: OrderedDict[str, Prediction] = OrderedDict()
-        self._suspects: dict[str, Label] = {}
+        self._suspects: dict[str, tuple[Label, tuple[Finding, ...]]] = {}
 
     def learn(self, labelled: Iterable[tuple[Frame, Label]]) -> None:
         """Labels that were data before a restart."""
@@ -69,30 +69,38 @@ class Inspector:
         self._gate.observe(frame, label, self._predictions.pop(frame.frame_id, None))
         self._suspects.pop(frame.frame_id, None)
 
-    def suspect(self, label: Label) -> None:
+    def suspect(self, label: Label, findings: tuple[Finding, ...]) -> None:
         """Keeps a label until its frame was labelled at tighter settings."""
-        self._suspects[label.frame_id] = label
+        self._suspects[label.frame_id] = (label, findings)
 
-    def verify(self, frame: Frame, tight: Label, band: Band | None) -> tuple[Label | None, tuple[Finding, ...], float]:
+    def verify(self, frame: Frame, tight: Label) -> tuple[Label | None, tuple[Finding, ...], float]:
         """Judges a suspect by its frame's label at tighter settings.
 
         Returns:
             The label that is data, or None; what speaks against the frame itself; and the largest difference of force
             components, eV/Angstrom (NaN where the first label is not known any more).
         """
-        first = self._suspects.pop(frame.frame_id, None)
-        difference = float("nan") if first is None else largest_difference(first, tight)
-        lasting = [f for f in self.examine(frame, tight, band) if f.is_fatal or f.check not in RELABELLING_DECIDES]
+        first, findings = self._suspects.pop(frame.frame_id, (None, ()))
+        lasting = tuple(f for f in self._gate.examine(frame, tight, None, None) if f.is_fatal or f.stands)
+        if first is None:
+            return None, lasting, float("nan")
+        difference = largest_difference(first, tight)
         if lasting:
-            return None, tuple(lasting), difference
-        if first is not None and agree(first, tight):
+            return None, lasting, difference
+        if settle(self._config, frame, first, findings, tight) is Verdict.KEEP:
+            self._gate.clear(first.label_id)
             return first, (), difference
         return None, (), difference
 
     def audit(self, label: Label, tight: Label) -> tuple[bool, float, float]:
         """Whether a label agrees with one at tighter settings; largest and mean difference of force components."""
         difference = np.abs(label.forces - tight.forces)
-        return agree(label, tight), float(difference.max()), float(difference.mean())
+        is_confirmed = agree(label, tight, self._config.agreement)
+        if is_confirmed:
+            self._gate.clear(label.label_id)
+        else:
+            self._gate.forget(label.label_id)
+        return is_confirmed, float(difference.max()), float(difference.mean())
 
     def judge_canary(self, reference: Canary | None, label: Label) -> Finding | None:
         """What is wrong with a labeler's canary; None where nothing is."""
@@ -107,7 +115,8 @@ class Inspector:
     def review(self, labelled: Iterable[tuple[Frame, Label, Prediction]]) -> dict[str, tuple[Finding, ...]]:
         """Labels that are data and look wrong to a newer committee, by frame."""
         rows = list(labelled)
-        return self._gate.review([f for f, _, _ in rows], [x for _, x, _ in rows], [p for _, _, p in rows])
+        suspects = self._gate.review([f for f, _, _ in rows], [x for _, x, _ in rows], [p for _, _, p in rows])
+        return {rows[i][0].frame_id: findings for i, findings in suspects}
 
 
 def largest_difference(first: Label, second: Label) -> float:

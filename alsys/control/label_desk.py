@@ -130,7 +130,7 @@ class LabelDesk:
             return
         rows = [
             (frame, label, predictions[frame.frame_id])
-            for frame, label in labelled_frames(snapshot, predictions)
+            for frame, label in labelled_frames(snapshot, self._level.level_id, predictions)
             if self._ledger.frames[frame.frame_id].status is Status.LABELLED
         ]
         for frame_id, findings in self._inspector.review(rows).items():
@@ -195,7 +195,7 @@ class LabelDesk:
             return False
         lines = tuple(finding.message for finding in findings)
         logger.info("label of %s by %s is suspect: %s", frame_id[:8], worker, "; ".join(lines))
-        self._inspector.suspect(label)
+        self._inspector.suspect(label, findings)
         wall_s = label.cost.wall_s
         self._record(LabelSuspected(t=self._clock(), frame_id=frame_id, worker=worker, findings=lines, wall_s=wall_s))
         return True
@@ -204,7 +204,7 @@ class LabelDesk:
         """A suspect was labelled at tighter settings: the first label is data, or the frame is labelled afresh."""
         assert self._inspector is not None
         frame_id, wall_s = tight.frame_id, tight.cost.wall_s
-        first, findings, difference = self._inspector.verify(self._memory.frame(frame_id), tight, self._band)
+        first, findings, difference = self._inspector.verify(self._memory.frame(frame_id), tight)
         if first is not None:
             self._accept(first, event)
         elif findings:
@@ -227,24 +227,27 @@ class LabelDesk:
         assert self._inspector is not None
         reference = self._ledger.assurance.reference
         energy, forces, message = math.nan, tuple[float, ...](), ""
+        is_sound = True
         if isinstance(outcome, LabelFailure):
             message = f"{outcome.kind}: {outcome.message}"
+            # What this level cannot treat at all says nothing about the labeler.
+            is_sound = reference is None and not outcome.kind.is_lost_computing
         elif (finding := self._inspector.judge_canary(reference, outcome)) is not None:
-            message = finding.message
+            message, is_sound = finding.message, False
         elif reference is None:
             energy, forces = outcome.energy, tuple(outcome.forces.ravel().tolist())
         self._record(
             CanaryChecked(
                 t=self._clock(),
                 worker=worker,
-                is_sound=not message,
+                is_sound=is_sound,
                 message=message,
                 wall_s=outcome.cost.wall_s,
                 energy=energy,
                 forces=forces,
             )
         )
-        if message:
+        if not is_sound:
             logger.warning("canary of %s failed: %s", worker, message)
             self._restart(worker, f"its canary failed: {message}")
 
@@ -279,10 +282,12 @@ class LabelDesk:
             self._record(LabelRetracted(t=self._clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
 
 
-def labelled_frames(snapshot: Snapshot, frame_ids: Container[str] | None = None) -> Iterator[tuple[Frame, Label]]:
+def labelled_frames(
+    snapshot: Snapshot, level_id: str, frame_ids: Container[str] | None = None
+) -> Iterator[tuple[Frame, Label]]:
     """Frames of a snapshot with their labels; only those of `frame_ids` where they are given."""
     offsets = snapshot.offsets.tolist()
     for i, frame_id in enumerate(snapshot.frame_ids):
         if frame_ids is None or frame_id in frame_ids:
             forces = snapshot.forces[offsets[i] : offsets[i + 1]]
-            yield snapshot.frame(i), Label(frame_id, "", float(snapshot.energy[i]), forces)
+            yield snapshot.frame(i), Label(frame_id, level_id, float(snapshot.energy[i]), forces)
