@@ -111,6 +111,19 @@ class FrameQuarantined(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameRetried(Event):
+    """A quarantined frame waits for a label again, as if it had never been tried.
+
+    Attributes:
+        request: Identity of the request that asked for it; empty for none.
+    """
+
+    kind: ClassVar[str] = "frame-retried"
+    frame_id: str
+    request: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FramesRescored(Event):
     """Pending frames seen again by a newer committee."""
 
@@ -248,6 +261,22 @@ class LabelRepeated(Event):
     force_difference: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRetracted(Event):
+    """A tombstone: from here on the frame's label is no longer data, nor is its baseline; both stay in the arrays.
+
+    Attributes:
+        reason: Why, for people.
+        request: Identity of the request that asked for it; empty for none.
+    """
+
+    kind: ClassVar[str] = "label-retracted"
+    frame_id: str
+    label_id: str
+    reason: str
+    request: str = ""
+
+
 # --- models
 
 
@@ -261,6 +290,7 @@ class ModelPublished(Event):
         seq: Dataset version it was trained on.
         n_labels: Accepted labels in that dataset version, free atoms not counted.
         metrics: Finite numbers only; see `alsys.training.base.FitMetrics`.
+        n_retracted: Labels of every arm that had been retracted in that dataset version.
     """
 
     kind: ClassVar[str] = "model-published"
@@ -270,6 +300,7 @@ class ModelPublished(Event):
     n_labels: int
     wall_s: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    n_retracted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -484,6 +515,7 @@ EVENTS: Mapping[str, type[Event]] = {
         FrameProposed,
         FrameDropped,
         FrameQuarantined,
+        FrameRetried,
         FramesRescored,
         LabelAccepted,
         LabelFailed,
@@ -493,6 +525,7 @@ EVENTS: Mapping[str, type[Event]] = {
         LabelAudited,
         CanaryChecked,
         LabelRepeated,
+        LabelRetracted,
         ModelPublished,
         ModelPromoted,
         ModelRejected,

@@ -6,10 +6,10 @@ One process and its child take the same frames of rMD17 ethanol in turn, one thr
 - `label`: `PySCFLabeler.label` in its warm child, then the quality gate.
 
 `overhead_share` is the time of a label that its engine did not need, over the engine's time: `transfer_s` (pickling,
-pipes, polling) is wall time here minus the engine's own wall time in the child; `checks_s` is the gate's. `cold_start_s`
-is what the first label of a child takes longer, once in a labeler's life; `overhead_share_cold` is the share if each
-label had a child of its own. `label_over_bare` compares with the script, frame by frame, and includes whatever rescue
-ladder, initial guess and diagnostics cost or save.
+pipes, polling) is wall time here minus the engine's own wall time in the child; `checks_s` is the gate's.
+`cold_start_s` is what the first label of a child takes longer, once in a labeler's life; `overhead_share_cold` is the
+share if each label had a child of its own. `label_over_bare` compares with the script, frame by frame, and includes
+whatever rescue ladder, initial guess and diagnostics cost or save.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Assurance:
             done = self.since_canary[worker]
             done.append(frame_id)
             del done[:-MAX_SINCE]
-        if int(label_id[:8], 16) < share * 2**32:
+        if share > 0 and int(label_id[:8], 16) < share * 2**32:
             self.request(Audit(frame_id, "random", worker))
 
     def request(self, audit: Audit) -> None:

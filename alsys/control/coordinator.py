@@ -53,6 +53,7 @@ from alsys.events import (
     FramesRescored,
     Heartbeat,
     LabelAbandoned,
+    LabelRetracted,
     LabelStarted,
     ModelPromoted,
     ModelPublished,
@@ -127,12 +128,11 @@ class Coordinator:
         self._memory = FrameMemory(store)
         self._desk = LabelDesk(
             ledger=ledger,
-            store=store,
             level=level,
             memory=self._memory,
             inspector=inspector,
             record=self._record,
-            restart=pool.restart,
+            restart=self._restart,
             clock=clock,
         )
         self._stop_request = stop_request
@@ -142,6 +142,7 @@ class Coordinator:
         self._loaded: dict[str, int] = {}
         self._calls: dict[str, deque[Work]] = {}
         self._roles: dict[str, Role] = {}
+        self._leaving: set[str] = set()
         self._orders = 0
         self._snapshot_of_fit: Snapshot | None = None
         self._fit_parent = 0
@@ -239,10 +240,17 @@ class Coordinator:
         self._calls[worker].append(work)
         self._pool.submit(worker, work)
 
+    def _restart(self, worker: str, message: str) -> None:
+        """Starts a worker anew; until it is up it gets no work."""
+        self._leaving.add(worker)
+        self._pool.restart(worker, message)
+
     def _idle(self) -> Idle:
         free: dict[Role, list[str]] = {role: [] for role in Role}
         ahead: list[str] = []
         for worker, calls in self._calls.items():
+            if worker in self._leaving:
+                continue
             role = self._roles[worker]
             if not calls:
                 free[role].append(worker)
@@ -261,6 +269,7 @@ class Coordinator:
         match event:
             case WorkerUp(worker, role):
                 self._roles[worker] = role
+                self._leaving.discard(worker)
                 self._calls[worker] = deque()
                 self._loaded.pop(worker, None)
             case WorkerDown():
@@ -509,6 +518,10 @@ class Coordinator:
             self._memory.drop(event.frame_id)
             if self._inspector is not None:
                 self._inspector.forget(event.frame_id)
+        if isinstance(event, LabelRetracted):
+            self._memory.forget(event.frame_id)
+            if self._inspector is not None:
+                self._inspector.retract(event.label_id)
 
     # --- the clock
 

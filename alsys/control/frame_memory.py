@@ -1,4 +1,4 @@
-"""Frames at hand: those that wait for their label, and the newest labelled ones with their forces.
+"""Frames at hand: those that wait for their label, and the newest labelled ones with it.
 
 What is not at hand is read from the store. Both memories follow the ledger: a frame that waits is in memory or, after a
 restart, is loaded again; labelled frames are kept for seeds and comparison up to a bound, the oldest are forgotten.
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from alsys.frames import Candidate, FloatArray, Frame
+from alsys.labels import Label
 from alsys.store.base import StoreReader
 
 MAX_LABELLED = 4096
@@ -26,7 +27,7 @@ class FrameMemory:
         self._store = store
         self._waiting: dict[str, Candidate] = {}
         self._labelled: OrderedDict[str, Candidate] = OrderedDict()
-        self._forces: OrderedDict[str, FloatArray] = OrderedDict()
+        self._labels: OrderedDict[str, Label] = OrderedDict()
 
     def add(self, candidates: Mapping[str, Candidate]) -> None:
         """Frames that wait from now on."""
@@ -52,19 +53,29 @@ class FrameMemory:
             known.update(zip(missing, self._store.candidates(missing), strict=True))
         return [known[f] for f in frame_ids]
 
-    def label(self, frame_id: str, forces: FloatArray) -> None:
+    def keep(self, label: Label) -> None:
         """A frame that waited has its label."""
+        frame_id = label.frame_id
         candidate = self._waiting.pop(frame_id, None)
         self._labelled[frame_id] = self.candidates([frame_id])[0] if candidate is None else candidate
-        self._forces[frame_id] = forces
-        for memory in (self._labelled, self._forces):
-            while len(memory) > MAX_LABELLED:
-                memory.popitem(last=False)
+        self._labels[frame_id] = label
+        while len(self._labels) > MAX_LABELLED:
+            self._labels.popitem(last=False)
+            self._labelled.popitem(last=False)
+
+    def forget(self, frame_id: str) -> None:
+        """A label is no longer data."""
+        self._labels.pop(frame_id, None)
+        self._labelled.pop(frame_id, None)
+
+    def label_of(self, frame_id: str, level_id: str) -> Label | None:
+        """The label that is data, from wherever it is."""
+        return self._labels.get(frame_id) or self._store.labels([frame_id], level_id)[0]
 
     def with_forces(self, frame_ids: Sequence[str]) -> tuple[tuple[Candidate, FloatArray], ...]:
         """Labelled frames with their forces, from memory only: the store may be in the middle of a commit."""
-        known = [f for f in frame_ids if f in self._forces]
-        return tuple((c, self._forces[f]) for f, c in zip(known, self.candidates(known), strict=True))
+        known = [f for f in frame_ids if f in self._labels]
+        return tuple((c, self._labels[f].forces) for f, c in zip(known, self.candidates(known), strict=True))
 
     def reload(self, waiting: Sequence[str], labelled: Sequence[str], level_id: str) -> None:
         """After a restart: frames that wait, and labelled ones that a committee may be compared with."""
@@ -72,4 +83,4 @@ class FrameMemory:
         labels = self._store.labels(labelled, level_id)
         for candidate, label in zip(self._store.candidates(labelled), labels, strict=True):
             if label is not None:
-                self._labelled[label.frame_id], self._forces[label.frame_id] = candidate, label.forces
+                self._labelled[label.frame_id], self._labels[label.frame_id] = candidate, label

@@ -58,6 +58,10 @@ class Inspector:
         self._predictions.pop(frame_id, None)
         self._suspects.pop(frame_id, None)
 
+    def retract(self, label_id: str) -> None:
+        """A label is no longer data: nothing is expected because of it."""
+        self._gate.forget(label_id)
+
     def examine(self, frame: Frame, label: Label, band: Band | None) -> tuple[Finding, ...]:
         """What is wrong with a label; empty where nothing is."""
         prediction = self._predictions.get(frame.frame_id)
@@ -98,8 +102,6 @@ class Inspector:
         is_confirmed = agree(label, tight, self._config.agreement)
         if is_confirmed:
             self._gate.clear(label.label_id)
-        else:
-            self._gate.forget(label.label_id)
         return is_confirmed, float(difference.max()), float(difference.mean())
 
     def judge_canary(self, reference: Canary | None, label: Label) -> Finding | None:

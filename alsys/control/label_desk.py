@@ -34,7 +34,7 @@ from alsys.frames import Arm, Frame
 from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
-from alsys.store.base import Snapshot, StoreReader
+from alsys.store.base import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,6 @@ class LabelDesk:
 
     Args:
         ledger: For reading.
-        store: For reading labels that are data.
         level: The campaign's level of theory.
         memory: Frames.
         inspector: Examines labels; None takes all of them.
@@ -70,7 +69,6 @@ class LabelDesk:
         self,
         *,
         ledger: Ledger,
-        store: StoreReader,
         level: LevelOfTheory,
         memory: FrameMemory,
         inspector: Inspector | None,
@@ -79,7 +77,6 @@ class LabelDesk:
         clock: Callable[[], float],
     ) -> None:
         self._ledger = ledger
-        self._store = store
         self._level = level
         self._memory = memory
         self._inspector = inspector
@@ -166,10 +163,10 @@ class LabelDesk:
         if self._inspector is not None:
             self._inspector.accept(self._memory.frame(label.frame_id), label)
         self._record(accepted, label)
-        self._memory.label(label.frame_id, label.forces)
+        self._memory.keep(label)
 
     def _repeated(self, label: Label, worker: str) -> None:
-        first = self._store.labels([label.frame_id], self._level.level_id)[0]
+        first = self._memory.label_of(label.frame_id, self._level.level_id)
         energy = force = 0.0
         if first is not None:
             energy = abs(first.energy - label.energy)
@@ -255,12 +252,12 @@ class LabelDesk:
         """A label that disagrees with its audit is retracted."""
         assert self._inspector is not None
         frame_id, reason = outcome.frame_id, self._ledger.assurance.auditing[worker].reason
-        first = self._store.labels([frame_id], self._level.level_id)[0]
+        first = self._memory.label_of(frame_id, self._level.level_id)
         is_confirmed, largest, mae, error = True, math.nan, math.nan, ""
         if isinstance(outcome, LabelFailure):
             error = f"{outcome.kind}: {outcome.message}"
         elif first is None:
-            error = "there is no label on disk to compare with"
+            error = "its label is gone"
         else:
             is_confirmed, largest, mae = self._inspector.audit(first, outcome)
         self._record(

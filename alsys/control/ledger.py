@@ -2,8 +2,9 @@
 
 `apply(event)` is the only mutator; `decide(now, idle)` returns commands and changes nothing. There is no clock, no
 I/O, no Ray and no torch in here. After every event
-``proposed == pending + in_flight + labelled + dropped + quarantined``. Folding the durable events of a log gives the
-state of the campaign that wrote it, except that work in flight is pending again.
+``proposed == pending + in_flight + labelled + dropped + quarantined + retracted``. Folding the durable events of a log
+gives the state of the campaign that wrote it, except that work in flight is pending again. A retracted label is as if
+it had never been, except that it counts as one more reason to fit again and that its frame is never labelled again.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from alsys.events import (
     FrameDropped,
     FrameProposed,
     FrameQuarantined,
+    FrameRetried,
     FramesRescored,
     Heartbeat,
     LabelAbandoned,
@@ -45,6 +47,7 @@ from alsys.events import (
     LabelDoubted,
     LabelFailed,
     LabelRepeated,
+    LabelRetracted,
     LabelStarted,
     LabelSuspected,
     ModelPromoted,
@@ -81,6 +84,10 @@ class Status(StrEnum):
     LABELLED = "labelled"
     DROPPED = "dropped"
     QUARANTINED = "quarantined"
+    RETRACTED = "retracted"
+
+
+_FINAL = (Status.LABELLED, Status.DROPPED, Status.QUARANTINED, Status.RETRACTED)
 
 
 @dataclass(slots=True)
@@ -91,7 +98,9 @@ class FrameRecord:
         seen_by: Version of the committee that gave `deviation`.
         attempts: Failed attempts so far.
         kills: Workers lost while they worked on it.
-        verdict: Why it must be quarantined next; None where it need not.
+        verdict: Why it must be quarantined next, or was; None where it need not.
+        last_worker: Worker that lost the computing of its last attempt.
+        label_id: Its label, retracted or not; empty for none.
         suspected: Labeler whose label of it waits to be verified; empty where none does.
         disputes: Labels of it that turned out wrong.
     """
@@ -107,17 +116,27 @@ class FrameRecord:
     attempts: int = 0
     kills: int = 0
     verdict: tuple[FailureKind, str] | None = None
+    last_worker: str = ""
+    label_id: str = ""
     suspected: str = ""
     disputes: int = 0
 
 
 @dataclass(slots=True)
 class ModelRecord:
-    """What the ledger knows of a model version. `promoted` is None until it is decided."""
+    """What the ledger knows of a model version. `promoted` is None until it is decided.
+
+    Attributes:
+        n_train: Labels it was trained on.
+        n_seen: Training labels accepted up to its dataset version, retracted ones included.
+        n_changes: `Ledger.n_changes` of its dataset version.
+    """
 
     version: int
     n_labels: int
     n_train: int
+    n_seen: int
+    n_changes: int
     metrics: dict[str, float]
     published: float
     promoted: bool | None = None
@@ -185,6 +204,9 @@ class Ledger:
         self.training_failures = 0
         self.labelled: list[str] = []
         self.random_labelled: list[str] = []
+        self.retracted: list[str] = []
+        self.requests: set[str] = set()
+        self._trainable: list[str] = []
         self.to_compare: dict[str, None] = {}
         self.calibration = ForceCalibration(settings.probability)
         self.alarms: dict[str, str] = {}
@@ -202,6 +224,7 @@ class Ledger:
         self._easy: dict[str, None] = {}
         self._undecided: dict[int, None] = {}
         self._n_train_at_fit = 0
+        self._n_changes_at_fit = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             CampaignOpened: self._on_opened,
             CampaignStopped: self._on_stopped,
@@ -209,12 +232,14 @@ class Ledger:
             FrameProposed: self._on_proposed,
             FrameDropped: self._on_dropped,
             FrameQuarantined: self._on_quarantined,
+            FrameRetried: self._on_retried,
             FramesRescored: self._on_rescored,
             LabelStarted: self._on_label_started,
             LabelAbandoned: self._on_label_abandoned,
             LabelAccepted: self._on_label_accepted,
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
+            LabelRetracted: self._on_label_retracted,
             LabelSuspected: self._on_suspected,
             LabelDisputed: self._on_disputed,
             LabelDoubted: self._on_doubted,
@@ -271,6 +296,16 @@ class Ledger:
     def n_train_at_fit(self) -> int:
         """Training labels when the last fit was started."""
         return self._n_train_at_fit
+
+    @property
+    def n_changes(self) -> int:
+        """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
+        return len(self._trainable) + len(self.retracted)
+
+    @property
+    def n_new(self) -> int:
+        """Changes of the data that the last fit knows nothing of."""
+        return self.n_changes - self._n_changes_at_fit
 
     @property
     def next_version(self) -> int:
@@ -403,7 +438,7 @@ class Ledger:
         self.assurance.restart()
         self.exploring.clear()
         self.training = None
-        self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
+        self._forget_fit()
         self.stopped = None
         self.stop_requested = None
         self.totals.openings += 1
@@ -443,6 +478,16 @@ class Ledger:
     def _on_quarantined(self, event: FrameQuarantined) -> None:
         self._settle(event.frame_id, Status.QUARANTINED)
 
+    def _on_retried(self, event: FrameRetried) -> None:
+        self.requests.add(event.request)
+        record = self.frames[event.frame_id]
+        if record.status is not Status.QUARANTINED:
+            return
+        record.attempts = record.kills = record.disputes = 0
+        record.verdict, record.last_worker = None, ""
+        self._move(record, Status.PENDING)
+        self._enqueue(event.frame_id, record)
+
     def _on_rescored(self, event: FramesRescored) -> None:
         accurate_below = policies.trust_band(self)[0]
         for frame_id, deviation in event.deviations.items():
@@ -470,9 +515,10 @@ class Ledger:
 
     def _on_label_accepted(self, event: LabelAccepted) -> None:
         record = self.frames[event.frame_id]
-        if record.status is Status.LABELLED:
+        if record.status in (Status.LABELLED, Status.RETRACTED):
             return
         record = self._settle(event.frame_id, Status.LABELLED)
+        record.label_id = event.label_id
         self.accepted[record.arm] += 1
         record.suspected = ""
         if record.arm is not Arm.ATOM:
@@ -484,6 +530,7 @@ class Ledger:
             self.costs.observe([record.n_electrons], event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
+            self._trainable.append(event.frame_id)
         elif record.arm is Arm.RANDOM:
             self.random_labelled.append(event.frame_id)
         if self.champion and record.arm is not Arm.ATOM:
@@ -542,14 +589,32 @@ class Ledger:
         self.totals.repeated += 1
         self.totals.conflicts += event.is_conflict
 
+    def _on_label_retracted(self, event: LabelRetracted) -> None:
+        self.requests.add(event.request)
+        record = self.frames[event.frame_id]
+        if record.status is not Status.LABELLED:
+            return
+        self._move(record, Status.RETRACTED)
+        self.retracted.append(event.frame_id)
+        self.accepted[record.arm] -= 1
+        self.strata[record.stratum] -= 1
+        if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):
+            self.labelled.remove(event.frame_id)
+        elif record.arm is Arm.RANDOM:
+            self.random_labelled.remove(event.frame_id)
+        self.to_compare.pop(event.frame_id, None)
+        self.calibration.forget(event.frame_id)
+        self.assurance.withdraw(event.frame_id)
+
     def _on_label_failed(self, event: LabelFailed) -> None:
         self.totals.failed += 1
         record = self.frames[event.frame_id]
-        if record.status in (Status.LABELLED, Status.DROPPED, Status.QUARANTINED):
+        if record.status in _FINAL:
             return
         self._again(event.frame_id)
         record.attempts += event.failure is not FailureKind.WORKER_PREEMPTED
         record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
+        record.last_worker = event.worker if event.failure.is_lost_computing else ""
         verdict = policies.verdict(record.attempts, record.kills, event, self.settings)
         if verdict is not None:
             record.verdict, record.suspected = verdict, ""
@@ -558,20 +623,32 @@ class Ledger:
 
     def _on_training_started(self, event: TrainingStarted) -> None:
         self.training = event
-        self._n_train_at_fit = self.n_train
+        self._n_train_at_fit, self._n_changes_at_fit = self.n_train, self.n_changes
 
     def _on_training_failed(self, event: TrainingFailed) -> None:
         self.training = None
         self.training_failures += 1
         if self.training_failures < self.settings.max_training_failures:
-            self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
+            self._forget_fit()
+
+    def _forget_fit(self) -> None:
+        """Without the fit that was running, the newest model is the last fit."""
+        latest = max(self.models.values(), key=lambda model: model.n_changes, default=None)
+        self._n_train_at_fit = latest.n_train if latest else 0
+        self._n_changes_at_fit = latest.n_changes if latest else 0
 
     def _on_published(self, event: ModelPublished) -> None:
         self.training = None
         self.training_failures = 0
         n_train = int(event.metrics.get("n_labels_train", event.n_labels))
-        self.models[event.version] = ModelRecord(event.version, event.n_labels, n_train, dict(event.metrics), event.t)
-        self._n_train_at_fit = max(self._n_train_at_fit, n_train)
+        gone = self.retracted[: event.n_retracted]
+        n_seen = n_train + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
+        n_changes = n_seen + event.n_retracted
+        self.models[event.version] = ModelRecord(
+            event.version, event.n_labels, n_train, n_seen, n_changes, dict(event.metrics), event.t
+        )
+        if n_changes > self._n_changes_at_fit:
+            self._n_train_at_fit, self._n_changes_at_fit = n_train, n_changes
         self._undecided[event.version] = None
 
     def _on_promoted(self, event: ModelPromoted) -> None:
@@ -581,8 +658,8 @@ class Ledger:
         self.champion = event.version
         self.stale = dict.fromkeys(self.pending.ranked())
         self.exploration = Exploration()
-        unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
-        self.to_compare = dict.fromkeys(unseen)
+        later = (f for f in self._trainable[model.n_seen :] if self.frames[f].status is Status.LABELLED)
+        self.to_compare = dict.fromkeys([*self.random_labelled[-MAX_COMPARED:], *later])
         self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
         self.calibration.replace()
 
@@ -624,7 +701,10 @@ class Ledger:
             return
         worst = self.calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
         for frame_id, error in zip(event.frame_ids, worst, strict=True):
-            self._reward(frame_id, error)
+            if self.frames[frame_id].status is Status.RETRACTED:  # while an explorer compared it
+                self.calibration.forget(frame_id)
+            else:
+                self._reward(frame_id, error)
 
     def _reward(self, frame_id: str, error: float) -> None:
         """A label that taught something counts for the method that found its frame, once."""

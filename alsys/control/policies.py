@@ -110,7 +110,10 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
 
 
 def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
-    """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end."""
+    """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
+
+    A retracted label counts like a new one.
+    """
     if not trainers or ledger.training is not None or not _fit_is_due(ledger):
         return None
     return Train(
@@ -163,7 +166,7 @@ def _is_ahead(ledger: Ledger) -> bool:
     if limit is None or ledger.training is None or not ledger.champion:
         return False
     flying = ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
-    return ledger.n_train + flying - ledger.n_train_at_fit >= limit
+    return ledger.n_new + flying >= limit
 
 
 def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
@@ -278,7 +281,7 @@ def _fit_is_due(ledger: Ledger) -> bool:
     settings = ledger.settings
     if settings.is_rounds and (ledger.in_flight or ledger.exploring):
         return False
-    new = ledger.n_train - ledger.n_train_at_fit
+    new = ledger.n_new
     if new <= 0 or (ledger.training_failures >= settings.max_training_failures and new < settings.refit_every):
         return False
     if ledger.pending.count(Arm.ATOM) or ledger.flying[Arm.ATOM]:
@@ -296,7 +299,8 @@ def _wants_last_fit(ledger: Ledger) -> bool:
     return (
         not wants_labels(ledger)
         and not ledger.in_flight
-        and ledger.n_train > ledger.n_train_at_fit
+        and ledger.n_new > 0
+        and ledger.n_train > 0
         and ledger.training_failures < ledger.settings.max_training_failures
     )
 
@@ -308,8 +312,7 @@ def _round_is_gathering(ledger: Ledger) -> bool:
     if ledger.exploring:
         return True
     room = ledger.settings.n_labels - ledger.n_labels
-    labelled = ledger.n_train - ledger.n_train_at_fit
-    if labelled and not _fit_is_due(ledger):
+    if ledger.n_new and not _fit_is_due(ledger):
         return len(ledger.pending) == 0
     return len(ledger.pending) < min(ledger.settings.refit_every, room)
 

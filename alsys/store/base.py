@@ -2,8 +2,9 @@
 
 The writer stages records cheaply in memory, then commits everything staged at once (group commit). A record is
 durable, and may be acknowledged, when `commit` returns. A dataset version is the sequence number of a commit; the
-store is append-only, so every older version is a prefix. `alsys.testing.stores.StoreContract` checks an
-implementation. Nothing here imports zarr.
+store is append-only, so every older version is a prefix. A label is retracted by a tombstone in the log: it and all
+other labels of its frame are left out of later versions, and stay in earlier ones and in the arrays.
+`alsys.testing.stores.StoreContract` checks an implementation. Nothing here imports zarr.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.events import Event
+from alsys.events import Event, LabelRetracted
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray
 from alsys.labels import Label, LevelOfTheory
 
@@ -148,6 +149,7 @@ class VerifyReport:
     n_frames: int = 0
     n_labels: int = 0
     n_events: int = 0
+    n_retracted: int = 0
     duplicate_labels: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -178,7 +180,15 @@ class StoreReader(Protocol):
         ...
 
     def labels(self, frame_ids: Sequence[str], level_id: str) -> list[Label | None]:
-        """Labels of frames at one level; None where there is none."""
+        """Labels of frames at one level; None where there is none, or it was retracted."""
+        ...
+
+    def tombstones(self, seq: int | None = None) -> tuple[LabelRetracted, ...]:
+        """What had been retracted in dataset version `seq` (default: the pinned HEAD), in order.
+
+        Raises:
+            InputError: No such version.
+        """
         ...
 
     def levels(self) -> tuple[LevelOfTheory, ...]:
@@ -186,7 +196,7 @@ class StoreReader(Protocol):
         ...
 
     def snapshot(self, level_id: str, seq: int | None = None) -> Snapshot:
-        """Labelled frames of dataset version `seq` (default: the pinned HEAD).
+        """Labelled frames of dataset version `seq` (default: the pinned HEAD), retracted ones left out.
 
         Raises:
             InputError: No such version.

@@ -231,13 +231,21 @@ class FakeTrainer:
                 "force_mae_random_arm_low": 0.9 * error,
                 "force_mae_random_arm_high": 1.1 * error,
             }
+        molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM))
+        frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
+        predictions = {
+            f.frame_id: Prediction(
+                0.5 * float(np.square(f.positions).sum()), -f.positions, np.full(f.n_atoms, error), order.version
+            )
+            for f in frames
+        }
         state = CommitteeState(
             order.version,
             "fake",
             {"elements": ["C"]},
             ({"n_train": np.array([n_train])}, {"n_train": np.array([n_train])}),
         )
-        return TrainedCommittee(state, metrics)
+        return TrainedCommittee(state, metrics, predictions=predictions)
 
 
 class MemoryShelf:

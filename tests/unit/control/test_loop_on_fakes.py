@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from alsys.control.coordinator import Coordinator
-from alsys.control.inprocess import InProcessPool
 from alsys.control.ledger import Ledger, Status
-from alsys.control.ports import Role
 from alsys.control.settings import PolicySettings
 from alsys.errors import CampaignFailed, FailureKind
-from alsys.events import CampaignOpened, CampaignStopped, ErrorsObserved, LabelAccepted, StopRequested
+from alsys.events import ErrorsObserved, LabelAccepted, StopRequested
 from alsys.frames import Arm
-from alsys.store.memory import MemoryDisk, open_reader, open_writer
-from alsys.testing.fakes import (
-    FAKE_LEVEL,
-    AcknowledgedLabels,
-    FakeExplorer,
-    FakeLabeler,
-    FakeTrainer,
-    MemoryRegistry,
-    MemoryShelf,
-    fake_candidates,
-)
-
-
-class Campaign:
-    """A campaign on fakes that can be run again and again on the same disk."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.settings = PolicySettings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
-        self.disk = MemoryDisk()
-        self.shelf = MemoryShelf()
-        self.registry = MemoryRegistry()
-        self.acknowledged = AcknowledgedLabels()
-        self.ledger = Ledger(self.settings)
-
-    def run(
-        self,
-        labeler: Callable[[], Any] = FakeLabeler,
-        trainer: Callable[[], Any] = FakeTrainer,
-        explorer: Callable[[], Any] = FakeExplorer,
-        stop_request: Callable[[], StopRequested | None] | None = None,
-        restarts: int = 20,
-    ) -> CampaignStopped:
-        store = open_writer(self.disk)
-        self.ledger = Ledger.fold(self.settings, store.events())
-        workers = {
-            "explorer-0": (Role.EXPLORER, explorer),
-            "labeler-0": (Role.LABELER, labeler),
-            "labeler-1": (Role.LABELER, labeler),
-            "trainer-0": (Role.TRAINER, trainer),
-        }
-        coordinator = Coordinator(
-            ledger=self.ledger,
-            store=store,
-            pool=InProcessPool(workers, restarts=restarts),
-            shelf=self.shelf,
-            registry=self.registry,
-            level=FAKE_LEVEL,
-            initial=lambda: fake_candidates(16),
-            opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
-            on_acknowledged=self.acknowledged,
-            stop_request=stop_request,
-        )
-        return asyncio.run(coordinator.run())
+from alsys.store.memory import open_reader
+from alsys.testing.campaigns import FakeCampaign as Campaign
+from alsys.testing.fakes import FakeExplorer, FakeLabeler, FakeTrainer
 
 
 def test_a_thousand_labels_in_under_ten_seconds() -> None:
