@@ -48,7 +48,7 @@ def explorer(
         {
             "name": "t",
             "systems": [{"name": name, "smiles": "C"} for name in systems],
-            "labeling": {"kind": "analytic"},
+            "labeling": {"kind": "analytic", "quality": {"enabled": False}},  # which would evaluate candidates again
             "model": {"kind": "pair"},
             "exploration": {**settings, **exploration},
             "selection": {"strategy": strategy, "diversity": diversity},
@@ -402,3 +402,27 @@ def test_what_methods_add_can_be_seen() -> None:
     assert np.abs(bias[:2]).max() > 1e-3
     np.testing.assert_allclose(bias.sum(axis=0), 0.0, atol=1e-12)
     np.testing.assert_array_equal(bias[2], np.zeros(3))
+
+
+def test_what_the_committee_expects_of_candidates_comes_with_them() -> None:
+    """So that their labels can be judged; of rescored frames, too."""
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "e", "smiles": "C"}],
+            "labeling": {"kind": "analytic"},
+            "model": {"kind": "pair"},
+            "exploration": {"walkers": 2, "spacing_steps": 4, "trust": {"accurate_below": 0.1, "failed_above": 0.5}},
+        }
+    )
+    deviation = lambda batch: np.full(batch.n_frames, 0.2)  # noqa: E731
+    walkers = WalkerExplorer(config, {"e": [ETHANOL]}, 0, build=lambda _: HarmonicCommittee(1.0, deviation))
+    report = advance(walkers, 10, n_random=2, rescore=(ETHANOL,))
+    wanted = {candidate.frame.frame_id for candidate in report.candidates} | {ETHANOL.frame_id}
+    assert set(report.predictions) == wanted
+    direct = HarmonicCommittee(1.0, deviation).evaluate(FrameBatch.of([report.candidates[0].frame]))
+    prediction = report.predictions[report.candidates[0].frame.frame_id]
+    np.testing.assert_allclose(prediction.forces, direct.forces)
+    np.testing.assert_allclose(prediction.deviations, 0.2)
+    assert prediction.energy == pytest.approx(float(direct.energy[0]))
+    assert prediction.model_version == 1
