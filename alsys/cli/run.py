@@ -25,6 +25,7 @@ import yaml
 from alsys import __version__
 from alsys.cli.campaign import CampaignDirectory, apply_overrides, state_of, write_json
 from alsys.cli.display import Display
+from alsys.cli.requests import RequestFolder
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash
 from alsys.control.coordinator import Coordinator
@@ -177,6 +178,7 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             inspector=_inspector(plan),
             on_acknowledged=acknowledge,
             stop_request=stop,
+            requests=RequestFolder(directory.requests),
             observe=observe,
         )
         stopped = asyncio.run(coordinator.run())

@@ -30,13 +30,15 @@ from alsys.control.ports import (
     ModelShelf,
     PoolEvent,
     Registry,
+    RequestBox,
     Role,
     Work,
     WorkerDown,
     WorkerPool,
     WorkerUp,
 )
-from alsys.errors import CampaignFailed
+from alsys.control.requests import Answer, Request, carry_out
+from alsys.errors import CampaignFailed, InputError
 from alsys.events import (
     AuditStarted,
     CampaignOpened,
@@ -50,6 +52,7 @@ from alsys.events import (
     FrameDropped,
     FrameProposed,
     FrameQuarantined,
+    FrameRetried,
     FramesRescored,
     Heartbeat,
     LabelAbandoned,
@@ -93,6 +96,7 @@ class Coordinator:
         inspector: Examines labels before they become data; None takes all of them.
         on_acknowledged: Called with the identities of labels once they are on disk.
         stop_request: Polled; a value asks the campaign to stop.
+        requests: Polled; what users ask of the data while the campaign runs.
         observe: Called every half a second and at the end, for displays.
         clock: Unix time.
     """
@@ -111,6 +115,7 @@ class Coordinator:
         inspector: Inspector | None = None,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
+        requests: RequestBox | None = None,
         observe: Callable[[Coordinator], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -136,6 +141,9 @@ class Coordinator:
             clock=clock,
         )
         self._stop_request = stop_request
+        self._requests = requests
+        self._is_answering = False
+        self._taken: set[str] = set()
         self._observe = observe
         self._clock = clock
         self._states: dict[int, CommitteeState] = {}
@@ -144,7 +152,7 @@ class Coordinator:
         self._roles: dict[str, Role] = {}
         self._leaving: set[str] = set()
         self._orders = 0
-        self._snapshot_of_fit: Snapshot | None = None
+        self._snapshot_of_fit: tuple[Snapshot, int] | None = None
         self._fit_parent = 0
         self._fit_task: asyncio.Task[None] | None = None
         self._last_tick = 0.0
@@ -170,6 +178,9 @@ class Coordinator:
             self._requeue_models()
             if initial is not None:
                 self._propose(await initial)
+            if self._has_requests():  # before a campaign that has all its labels finds that it is done
+                await self.journal.flush()
+                await self._answer_requests()
             while (stopped := self._act()) is None:
                 for event in await self._pool.wait(TICK_S):
                     self._take(event)
@@ -423,7 +434,7 @@ class Coordinator:
     async def _fit(self, command: Train) -> None:
         try:
             await self.journal.flush()
-            snapshot = await asyncio.to_thread(self._store.snapshot, self._level.level_id)
+            snapshot, n_retracted = await asyncio.to_thread(self._read_snapshot)
             order = TrainingOrder(
                 version=command.version,
                 snapshot=snapshot,
@@ -438,15 +449,20 @@ class Coordinator:
         calls = self._calls.get(command.worker)
         if self.ledger.training is None or self.ledger.training.version != command.version or not calls:
             return  # the trainer died meanwhile, which counted as a failed fit
-        self._snapshot_of_fit, self._fit_parent = snapshot, command.parent
+        self._snapshot_of_fit, self._fit_parent = (snapshot, n_retracted), command.parent
         calls.pop()  # the place kept while the snapshot was read
         self._submit(command.worker, order)
 
+    def _read_snapshot(self) -> tuple[Snapshot, int]:
+        """What to train on, and how many labels had been retracted by then."""
+        snapshot = self._store.snapshot(self._level.level_id)
+        return snapshot, len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
+
     def _publish(self, trained: TrainedCommittee, wall_s: float) -> None:
         """Bundle first, then the event, then the registry."""
-        snapshot, parent = self._snapshot_of_fit, self._fit_parent
-        if snapshot is None:
+        if self._snapshot_of_fit is None:
             raise AssertionError("a committee arrived that nobody asked for")
+        (snapshot, n_retracted), parent = self._snapshot_of_fit, self._fit_parent
         version = trained.state.version
         n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
         metrics = {k: float(v) for k, v in trained.metrics.items() if np.isfinite(v)}
@@ -472,6 +488,7 @@ class Coordinator:
                 n_labels=n_labels,
                 wall_s=wall_s,
                 metrics=metrics,
+                n_retracted=n_retracted,
             )
             self._record(event)
             self._desk.review(dict(trained.predictions), snapshot)
@@ -514,6 +531,10 @@ class Coordinator:
         if event.is_durable:
             labels = [] if label is None else [label] if label.baseline is None else [label, label.baseline]
             self.journal.stage(events=[event], labels=labels)
+        self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """Forgets what an event makes useless."""
         if isinstance(event, FrameDropped | FrameQuarantined):
             self._memory.drop(event.frame_id)
             if self._inspector is not None:
@@ -522,6 +543,46 @@ class Coordinator:
             self._memory.forget(event.frame_id)
             if self._inspector is not None:
                 self._inspector.retract(event.label_id)
+
+    # --- requests
+
+    def _has_requests(self) -> bool:
+        return self._requests is not None and any(name not in self._taken for name, _ in self._requests.waiting())
+
+    async def _answer_requests(self) -> None:
+        """Carries out what users ask for; everything that was staged must be on disk, where frames are read."""
+        self._is_answering = False
+        waiting = [] if self._requests is None else self._requests.waiting()
+        for name, request in waiting:
+            if name not in self._taken:
+                self._taken.add(name)
+                self._answer(name, request)
+
+    def _answer(self, name: str, request: Request | InputError) -> None:
+        try:
+            if isinstance(request, InputError):
+                raise request
+            is_running = self.ledger.stopped is None
+            events, answer = carry_out(self.ledger, request, name, self._clock(), is_running=is_running)
+        except InputError as error:
+            events, answer = [], Answer(False, str(error))
+        logger.info("request %s: %s", name, answer.message)
+        retried = [event.frame_id for event in events if isinstance(event, FrameRetried)]
+        self._memory.add(dict(zip(retried, self._store.candidates(retried), strict=True)))
+        for event in events:
+            self.ledger.apply(event)
+            self._follow(event)
+        if events:
+            self.journal.stage(events=events)  # in one commit: a request is carried out as a whole
+        self.journal.after(lambda: _call(self._reply, name, answer))
+
+    def _reply(self, name: str, answer: Answer) -> None:
+        try:
+            if self._requests is not None:
+                self._requests.answer(name, answer)
+        except OSError as error:  # a full disk; what was done is known by the name of the request
+            logger.warning("cannot answer request %s: %s", name, error)
+            self._taken.discard(name)
 
     # --- the clock
 
@@ -534,6 +595,9 @@ class Coordinator:
             request = self._stop_request()
             if request is not None:
                 self._record(request)
+        if not self._is_answering and self._has_requests():
+            self._is_answering = True
+            self.journal.after(self._answer_requests)
         if now - self._last_beat >= HEARTBEAT_S:
             self._beat(now)
             self._registry.poke()

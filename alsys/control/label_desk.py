@@ -100,7 +100,7 @@ class LabelDesk:
                 self.fail(outcome.frame_id, event.worker, FailureKind.INTERNAL, message, outcome.cost.wall_s)
             elif order.is_tight:
                 self._verified(outcome, event)
-            elif self._ledger.frames[outcome.frame_id].status is Status.LABELLED:
+            elif self._ledger.frames[outcome.frame_id].status in (Status.LABELLED, Status.RETRACTED):
                 self._repeated(outcome, event.worker)
             elif not self._is_suspect(outcome, event.worker):
                 self._accept(outcome, event)

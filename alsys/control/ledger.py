@@ -476,7 +476,8 @@ class Ledger:
         self._settle(event.frame_id, Status.DROPPED)
 
     def _on_quarantined(self, event: FrameQuarantined) -> None:
-        self._settle(event.frame_id, Status.QUARANTINED)
+        record = self._settle(event.frame_id, Status.QUARANTINED)
+        record.verdict = (event.failure, event.message)
 
     def _on_retried(self, event: FrameRetried) -> None:
         self.requests.add(event.request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -148,12 +149,13 @@ def label(ledger: Ledger, idle: Idle, reserved: int = 0) -> list[Command]:
     if mean is not None and mean < settings.prefetch_below_s and room > 4 * n_labelers:
         workers += idle.busy_labelers
     commands: list[Command] = []
-    chooser = _Chooser(ledger)
+    labelers = {*idle.labelers, *idle.busy_labelers, *ledger.in_flight}
+    chooser = _Chooser(ledger, has_choice=len(labelers) > 1)
     available = len(ledger.pending)
     for k, worker in enumerate(workers):
-        frame_ids = chooser.take(_batch_size(mean, available, len(workers) - k, settings), room)
+        frame_ids = chooser.take(worker, _batch_size(mean, available, len(workers) - k, settings), room)
         if not frame_ids:
-            break
+            continue
         available -= len(frame_ids)
         room -= sum(ledger.frames[f].arm is not Arm.ATOM for f in frame_ids)
         commands.append(LabelFrames(worker, frame_ids))
@@ -353,17 +355,23 @@ class _Chooser:
 
     Free atoms first; then a frame of the random arm whenever its share of the labels is below the wanted one; then
     initial frames; then, in turn, the most uncertain one and the oldest one of the stratum that has the fewest labels.
+    A frame whose computing was lost goes to another worker than the one that lost it.
+
+    Args:
+        ledger: The campaign.
+        has_choice: Whether there is more than one labeler, idle or not; a single one gets every frame.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, has_choice: bool) -> None:
         self._ledger = ledger
+        self._has_choice = has_choice
         self._share = random_share(ledger)
         self._n_random = ledger.accepted[Arm.RANDOM] + ledger.flying[Arm.RANDOM]
         self._n_all = ledger.n_labels + ledger.n_in_flight
         self._atoms = ledger.pending.queued(Arm.ATOM)
         self._random = ledger.pending.queued(Arm.RANDOM)
         self._rest = itertools.chain(ledger.pending.queued(Arm.INITIAL), self._uncertain())
-        self._waiting: str | None = None
+        self._waiting: deque[str] = deque()
 
     def _uncertain(self) -> Iterator[str]:
         """Uncertain frames, each once."""
@@ -391,24 +399,28 @@ class _Chooser:
                 taken.add(frame_id)
                 yield frame_id
 
-    def take(self, size: int, room: int) -> tuple[str, ...]:
-        """At most `size` frames for one call, of which at most `room` count against the budget."""
+    def take(self, worker: str, size: int, room: int) -> tuple[str, ...]:
+        """At most `size` frames for one call to `worker`, of which at most `room` count against the budget."""
         chosen: list[str] = []
+        for_others: list[str] = []
         while len(chosen) < size:
-            frame_id = self._waiting or self._next()
-            self._waiting = None
+            frame_id = self._waiting.popleft() if self._waiting else self._next()
             if frame_id is None:
                 break
             record = self._ledger.frames[frame_id]
+            if self._has_choice and record.last_worker == worker:
+                for_others.append(frame_id)
+                continue
             counts = record.arm is not Arm.ATOM
             # A frame that failed before travels alone, or it would take others down with it.
             if (counts and room <= 0) or (record.attempts and chosen):
-                self._waiting = frame_id
+                self._waiting.appendleft(frame_id)
                 break
             room -= counts
             chosen.append(frame_id)
             if record.attempts:
                 break
+        self._waiting.extendleft(reversed(for_others))
         return tuple(chosen)
 
     def _next(self) -> str | None:

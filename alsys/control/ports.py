@@ -1,4 +1,4 @@
-"""What the coordinator needs from the world, as protocols: a pool of workers, a shelf of models, a registry.
+"""What the coordinator needs from the world, as protocols: workers, a shelf of models, a registry, requests.
 
 A pool owns its workers: it starts them, restarts them when they die, and reports every call exactly once, either as a
 `Completion` or inside a `WorkerDown`. Implementations: `alsys.control.inprocess` and `alsys.actors.pool`.
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from alsys.errors import FailureKind
+from alsys.control.requests import Answer, Request
+from alsys.errors import FailureKind, InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure
@@ -121,6 +122,18 @@ class Registry(Protocol):
 
     def poke(self) -> None:
         """Gives queued items another try."""
+        ...
+
+
+class RequestBox(Protocol):
+    """Where a user's requests wait for a driver."""
+
+    def waiting(self) -> list[tuple[str, Request | InputError]]:
+        """Names and contents of all requests, oldest first; an error for one that cannot be read."""
+        ...
+
+    def answer(self, name: str, answer: Answer) -> None:
+        """Says what became of a request, which waits no longer."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ase.io
@@ -35,14 +35,32 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
     Raises:
         InputError: The file cannot be written.
     """
-    path = Path(path)
     keep = np.ones(snapshot.n_frames, dtype=np.bool_) if arms is None else snapshot.is_arm(*arms)
     rows = np.flatnonzero(keep).tolist()
+    _write(_blocks(snapshot, rows), Path(path))
+    return len(rows)
+
+
+def export_frames(frames: Sequence[tuple[Frame, Mapping[str, object]]], path: str | Path) -> int:
+    """Writes frames without labels, one after another, and returns how many.
+
+    Args:
+        frames: Each with what its comment line says besides charge, multiplicity and identity.
+        path: The file; replaced where it exists.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    _write((_unlabelled(frame, facts) for frame, facts in frames), Path(path))
+    return len(frames)
+
+
+def _write(blocks: Iterable[list[str]], path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         try:
             with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                for lines in _blocks(snapshot, rows):
+                for lines in blocks:
                     file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,7 +71,6 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
         raise InputError(
             f"cannot be written: {error.strerror}", source=str(path), remedy="name a file in a folder with space"
         ) from error
-    return len(rows)
 
 
 def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
@@ -113,6 +130,25 @@ def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:
         coordinates = np.concatenate([snapshot.positions[part], snapshot.forces[part]], axis=1).tolist()
         atoms = [f"{symbol:<2} {' '.join(map(repr, row))}\n" for symbol, row in zip(symbols, coordinates, strict=True)]
         yield [f"{len(symbols)}\n", _comment(snapshot, i) + "\n", *atoms]
+
+
+def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
+    symbols = [chemical_symbols[number] for number in frame.numbers.tolist()]
+    fields: dict[str, object] = {
+        "Properties": "species:S:1:pos:R:3",
+        "charge": frame.charge,
+        "multiplicity": frame.multiplicity,
+        **{name: _quoted(value) if isinstance(value, str) else value for name, value in facts.items()},
+        "frame_id": f"id-{frame.frame_id}",
+        "pbc": _quoted(" ".join("FT"[int(is_periodic)] for is_periodic in frame.pbc)),
+    }
+    if frame.cell.any():
+        fields = {"Lattice": _quoted(" ".join(map(repr, frame.cell.reshape(9).tolist()))), **fields}
+    atoms = [
+        f"{symbol:<2} {' '.join(map(repr, row))}\n"
+        for symbol, row in zip(symbols, frame.positions.tolist(), strict=True)
+    ]
+    return [f"{len(symbols)}\n", " ".join(f"{name}={value}" for name, value in fields.items()) + "\n", *atoms]
 
 
 def _comment(snapshot: Snapshot, i: int) -> str:

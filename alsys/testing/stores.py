@@ -398,6 +398,7 @@ class StoreContract:
         accepted = [
             replace(event, baseline_id=baseline.label_id)
             for event, baseline in zip(events_of([], labels), baselines, strict=True)
+            if isinstance(event, LabelAccepted)
         ]
         writer.stage(
             [*events_of(candidates, []), *accepted], candidates, [*labels, *baselines], [FAKE_LEVEL, OTHER_LEVEL]

@@ -39,7 +39,7 @@ from alsys.units import MEV
 MAX_SYSTEMS = 12
 """Systems that are drawn."""
 MAX_QUARANTINED = 100
-"""Rows of the quarantine table."""
+"""Rows of the table of frames in quarantine, and of that of retracted labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         charts={name: Markup(svg) for name, svg in charts.items()},
         correlation=None if math.isnan(correlation) else f"{correlation:.2f}",
         models=[_model_row(model, summary.champion) for model in summary.models],
+        retracted=summary.retracted[-MAX_QUARANTINED:],
+        n_retracted=len(summary.retracted),
         quarantined=summary.quarantined[:MAX_QUARANTINED],
         n_quarantined=len(summary.quarantined),
         timeline=[(plain_time(entry.time), entry) for entry in summary.timeline],
@@ -222,6 +224,8 @@ def _facts(
     ]
     if summary.n_repeated:
         facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
+    if summary.retracted:
+        facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
 
