@@ -141,6 +141,7 @@ def test_kinds_are_distinct_and_stable() -> None:
         "campaign-opened", "campaign-stopped", "heartbeat", "frame-proposed", "frame-dropped", "frame-quarantined",
         "frames-rescored", "label-accepted", "label-failed", "label-repeated", "model-published", "model-promoted",
         "model-rejected", "training-failed", "exploration-reported", "exploration-failed", "worker-lost",
+        "label-retracted", "frame-retried",
     }  # fmt: skip
 
 
