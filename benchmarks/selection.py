@@ -282,14 +282,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/selection.jsonl"), help="finished runs, one a line")
     parser.add_argument("--pools", type=Path, default=Path("build"), help="folder that keeps the pools")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--labels", type=int, help="of a run; 400, with NequIP 100")
+    parser.add_argument("--labels", type=int, help="of a run; 400, with NequIP 80")
     parser.add_argument("--strategies", help="random and others; all, with NequIP three")
     args = parser.parse_args()
     is_nequip = args.model == "nequip"
     strategies = tuple((args.strategies or ",".join(NEQUIP_STRATEGIES if is_nequip else STRATEGIES)).split(","))
     if set(strategies) - set(STRATEGIES) or "random" not in strategies:
         parser.error(f"--strategies takes random and others of {', '.join(STRATEGIES)}")
-    n_pool, n_labels, n_seeds = 2000, args.labels or (100 if is_nequip else 400), args.seeds
+    n_pool, n_labels, n_seeds = 2000, args.labels or (80 if is_nequip else 400), args.seeds
     n_features, fits = selection_model.N_FEATURES, selection_nequip.Fits()
     if args.quick:
         n_pool, n_labels, n_seeds = 200, 60, 2

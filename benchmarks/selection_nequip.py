@@ -50,8 +50,8 @@ class Fits:
     num_features: int = 16
     batch_size: int = 5
     learning_rate: float = 0.02
-    first_steps: int = 800
-    steps: int = 400
+    first_steps: int = 450
+    steps: int = 300
 
 
 def committees(pool: Pool, fits: Fits) -> Callable[[int], Committee]:
