@@ -239,7 +239,7 @@ class CanaryChecked(Event):
     is_sound: bool
     message: str = ""
     wall_s: float = 0.0
-    energy: float = math.nan
+    energy: float = 0.0
     forces: tuple[float, ...] = ()
 
 

@@ -223,7 +223,7 @@ class LabelDesk:
         """The first sound canary is what later ones are compared with."""
         assert self._inspector is not None
         reference = self._ledger.assurance.reference
-        energy, forces, message = math.nan, tuple[float, ...](), ""
+        energy, forces, message = 0.0, tuple[float, ...](), ""
         is_sound = True
         if isinstance(outcome, LabelFailure):
             message = f"{outcome.kind}: {outcome.message}"
