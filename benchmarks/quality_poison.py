@@ -1,6 +1,6 @@
 """Poisoned labels for `benchmarks/quality.py`: real unconverged and other-functional labels, computed once and kept.
 
-For each chosen rMD17 ethanol frame PySCF gives PBE/def2-SVP converged, PBE stopped after 3 to 6 SCF cycles (what PySCF
+For each chosen rMD17 ethanol frame PySCF gives PBE/def2-SVP converged, PBE stopped after 3 to 5 SCF cycles (what PySCF
 returns when `max_cycle` is reached), and B3LYP. The published label plus the difference to converged PBE is the poison,
 so that the constant between codes does not betray it. Results go to a JSON-lines file; a run goes on where it ended.
 
@@ -21,8 +21,8 @@ from alsys.frames import FloatArray, Frame
 from alsys.interop.extxyz import read_labelled
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
-CYCLES = (3, 4, 5, 6)
-GRID_LEVEL = 3
+CYCLES = (3, 4, 5)
+GRID_LEVEL = 2
 
 
 def chosen_frames(n_available: int, n: int) -> list[int]:

@@ -24,7 +24,7 @@ MAD = 1.4826
 BELOW_FLOOR = 0.05
 ABOVE_FLOOR = 0.15
 """Energy per atom below and above the median that is always allowed, eV."""
-ABOVE_SCALES = 3.0
+ABOVE_SCALES = 2.0
 """How much further above the median than below it an energy may be."""
 ADDITIVE_FLOOR = 0.5
 """Error per atom of an energy that is taken to be linear in the composition, eV."""

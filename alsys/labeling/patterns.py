@@ -58,4 +58,5 @@ def swapped_atoms(forces: FloatArray, predicted: FloatArray) -> tuple[tuple[int,
         rows[i], rows[j] = rows[j], rows[i]
         swaps.append((min(i, j), max(i, j)))
     after = float(cost[rows, range(len(rows))].sum())
-    return tuple(swaps) if swaps and after < BETTER * before else ()
+    # with enough exchanges anything fits better, so each further one must earn its place
+    return tuple(swaps) if swaps and after < BETTER / (1.0 + 0.5 * (len(swaps) - 1)) * before else ()

@@ -26,7 +26,6 @@ from alsys.labeling.rough import RoughForces
 from alsys.labels import Label, Prediction
 
 MAX_RECORDS = 2000
-"""Labels whose figures are remembered."""
 MIN_RESIDUALS = 12
 """Residuals of predictions before they are judged by their scale."""
 RESIDUAL_RECORDS = 60
@@ -97,10 +96,12 @@ class QualityGate:
 
     Args:
         config: Limits.
+        max_records: Labels whose figures are remembered.
     """
 
-    def __init__(self, config: QualityConfig) -> None:
+    def __init__(self, config: QualityConfig, *, max_records: int = MAX_RECORDS) -> None:
         self._config = config
+        self._max_records = max_records
         self._records: dict[str, _Record] = {}
         self._ids: list[str] = []
         self._cleared: set[str] = set()
@@ -124,7 +125,7 @@ class QualityGate:
         if not _is_usable(frame, label):
             return
         if known is None:
-            if len(self._ids) >= MAX_RECORDS:
+            if len(self._ids) >= self._max_records:
                 if key >= self._ids[-1]:
                     return
                 del self._records[self._ids.pop()]
