@@ -87,6 +87,7 @@ class Coordinator:
         shelf: Where bundles go.
         registry: Where others get models.
         level: The campaign's level of theory.
+        baseline: The level of the baseline beside each label; None where there is none.
         initial: Makes the first frames; called in a thread, only for a campaign without frames.
         opened: The event that says who opened the campaign.
         on_acknowledged: Called with the identities of labels once they are on disk.
@@ -106,6 +107,7 @@ class Coordinator:
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
         opened: CampaignOpened,
+        baseline: LevelOfTheory | None = None,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
         observe: Callable[[Coordinator], None] | None = None,
@@ -119,6 +121,7 @@ class Coordinator:
         self._shelf = shelf
         self._registry = registry
         self._level = level
+        self._baseline = baseline
         self._initial = initial
         self._opened = opened
         self._stop_request = stop_request
@@ -294,6 +297,17 @@ class Coordinator:
             and label.forces.shape == (n_atoms, 3)
             and bool(np.isfinite(label.energy))
             and bool(np.isfinite(label.forces).all())
+            and (label.baseline is None or self._is_sound_baseline(label.baseline, label.frame_id, n_atoms))
+        )
+
+    def _is_sound_baseline(self, label: Label, frame_id: str, n_atoms: int) -> bool:
+        return (
+            self._baseline is not None
+            and label.level_id == self._baseline.level_id
+            and label.frame_id == frame_id
+            and label.forces.shape == (n_atoms, 3)
+            and bool(np.isfinite(label.energy))
+            and bool(np.isfinite(label.forces).all())
         )
 
     def _failed(self, frame_id: str, worker: str, kind: FailureKind, message: str, wall_s: float) -> None:
@@ -450,7 +464,8 @@ class Coordinator:
     async def _fit(self, command: Train) -> None:
         try:
             await self.journal.flush()
-            snapshot = await asyncio.to_thread(self._store.snapshot, self._level.level_id)
+            baseline_id = None if self._baseline is None else self._baseline.level_id
+            snapshot = await asyncio.to_thread(self._store.snapshot, self._level.level_id, None, baseline_id)
             order = TrainingOrder(
                 version=command.version,
                 snapshot=snapshot,
@@ -486,6 +501,8 @@ class Coordinator:
             "level_of_theory": dict(self._level.spec),
             "metrics": metrics,
         }
+        if trained.state.baseline is not None:
+            card["baseline"] = dict(trained.state.baseline)
 
         async def publish() -> None:
             await asyncio.to_thread(self._shelf.write, trained, card)
@@ -556,8 +573,11 @@ class Coordinator:
     # --- the log
 
     def _stage_levels(self) -> None:
-        if self._level.level_id not in {level.level_id for level in self._store.levels()}:
-            self.journal.stage(levels=[self._level])
+        """The baseline's level first: readers that want one level, and no config, take the last."""
+        known = {level.level_id for level in self._store.levels()}
+        levels = [level for level in (self._baseline, self._level) if level is not None]
+        if missing := [level for level in levels if level.level_id not in known]:
+            self.journal.stage(levels=missing)
 
     def _record(self, event: Event, label: Label | None = None) -> None:
         self.ledger.apply(event)

@@ -10,8 +10,25 @@ from alsys.frames import Frame
 from alsys.labeling.base import Labeler
 
 
-def build_labeler(config: LabelingConfig) -> Labeler:
-    """The labeler of a config; imports only what it needs."""
+def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False) -> Labeler:
+    """The labeler of a config, with its baseline where it has one; imports only what it needs.
+
+    Args:
+        config: The section `labeling`.
+        needs_baseline: Whether a label without a baseline is worth nothing (`training.delta`).
+
+    Raises:
+        InputError: The baseline is of the level of the labels.
+    """
+    labeler = _build(config)
+    if config.baseline is None:
+        return labeler
+    from alsys.labeling.baseline import BaselineLabeler, baseline_labeling
+
+    return BaselineLabeler(labeler, _build(baseline_labeling(config.baseline, config)), is_needed=needs_baseline)
+
+
+def _build(config: LabelingConfig) -> Labeler:
     if isinstance(config, PySCFLabeling):
         from alsys.labeling.pyscf import PySCFLabeler
 

@@ -68,7 +68,10 @@ def chunks_of(snapshot: Snapshot) -> list[IntArray]:
 
 def batch_of(snapshot: Snapshot) -> FrameBatch:
     """The frames of a snapshot as one batch."""
-    return FrameBatch(snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc)
+    return FrameBatch(
+        snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc,
+        snapshot.charge, snapshot.multiplicity,
+    )  # fmt: skip
 
 
 def bootstrap_interval(values: FloatArray, seed: int = 0) -> tuple[float, float]:
