@@ -48,6 +48,13 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.committee = committee
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation: as of ASE, and charge and multiplicity in ``atoms.info``."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None and _electrons(atoms) != _electrons(self.atoms):
+            changes.append("info")
+        return changes
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -62,13 +69,14 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             ase.calculators.calculator.CalculationFailed: The model's baseline did not converge.
         """
         super().calculate(atoms, properties, system_changes)
+        charge, multiplicity = _electrons(self.atoms)
         frame = Frame(
             numbers=self.atoms.numbers,
             positions=self.atoms.positions,
             cell=self.atoms.cell.array,
             pbc=self.atoms.pbc,
-            charge=_integer(self.atoms, "charge", 0),
-            multiplicity=_integer(self.atoms, "multiplicity", 1),
+            charge=charge,
+            multiplicity=multiplicity,
         )
         prediction = self.committee.evaluate(FrameBatch.of([frame]))
         if prediction.is_failed is not None:
@@ -81,6 +89,11 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             "forces_std": prediction.force_deviation,
             "max_force_deviation": float(prediction.frame_deviation[0]),
         }
+
+
+def _electrons(atoms: Atoms) -> tuple[int, int]:
+    """Charge and multiplicity."""
+    return _integer(atoms, "charge", 0), _integer(atoms, "multiplicity", 1)
 
 
 def _integer(atoms: Atoms, name: str, default: int) -> int:

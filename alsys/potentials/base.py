@@ -102,8 +102,8 @@ class CommitteePrediction:
         stress: ``(n_frames, 3, 3)`` mean over members of dE/d(strain) / volume, eV/Angstrom^3, tension positive as in
             ASE; NaN in frames that are not periodic or have no volume; None where no frame is periodic, or where the
             committee knows no stress.
-        is_failed: ``(n_frames,)`` frames on which the committee's baseline failed, where energies, forces and stress are
-            NaN; None where it failed on none.
+        is_failed: ``(n_frames,)`` frames on which the committee's baseline failed, whose energies, forces and stress
+            are NaN; None where it failed on none.
     """
 
     energy: FloatArray

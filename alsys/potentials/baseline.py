@@ -2,9 +2,9 @@
 
 A state that names a baseline is evaluated by `DeltaCommittee` only: energies, forces and stresses are those of the
 baseline plus those of the model, their spread is the model's alone, since members share the baseline. A frame on which
-the baseline fails has NaN for values and is flagged; it costs no other frame of the batch anything. Frames are evaluated
-one after another, with nothing remembered between them: at 3 ms (ethanol) to 12 ms (acetylacetone) of GFN2-xTB each,
-this is the floor under the time of a step (docs/design/016-baselines.md).
+the baseline fails has NaN for values and is flagged; it costs no other frame of the batch anything. Frames are
+evaluated one after another, with nothing remembered between them: at 4 ms (ethanol) to 16 ms (acetylacetone) of
+GFN2-xTB each, this is the floor under the time of a step (docs/design/016-baselines.md).
 """
 
 from __future__ import annotations

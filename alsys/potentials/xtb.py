@@ -67,7 +67,7 @@ class XTBValues:
 
 
 def require_tblite() -> Any:
-    """tblite's interface.
+    """Imports the interface of tblite.
 
     Its OpenMP library takes its number of threads from the environment, once, when it is loaded: one thread, unless the
     environment says otherwise, since molecules of tens of atoms are slower with more.

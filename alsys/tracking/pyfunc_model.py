@@ -2,9 +2,9 @@
 
 MLflow runs this file where the model is loaded, so it imports nothing heavy before `load_context`. Input: a column
 `structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row
-vectors, Angstrom), `pbc`, `charge` and `multiplicity`, which models with a baseline look at. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom),
-`force_deviation` of each atom and its maximum `deviation` (eV/Angstrom). A row whose baseline failed has NaN for energy
-and forces.
+vectors, Angstrom) and `pbc`, and `charge` and `multiplicity`, which only models with a baseline look at. Output, a row
+each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each atom and its maximum `deviation`
+(eV/Angstrom); energy and forces are NaN where the model's baseline failed.
 """
 
 from __future__ import annotations
