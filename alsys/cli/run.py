@@ -60,13 +60,20 @@ def read_config(args: argparse.Namespace) -> CampaignConfig:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked campaign: nothing has been started or written yet. `starts` are the structures of each system."""
+    """A checked campaign: nothing has been started or written yet.
+
+    Attributes:
+        starts: Structures of each system.
+        level: Level of theory of the labels.
+        baseline: That of the baseline beside them; None where there is none.
+    """
 
     config: CampaignConfig
     source: str
     directory: CampaignDirectory
     starts: Mapping[str, Sequence[Frame]]
     level: LevelOfTheory
+    baseline: LevelOfTheory | None = None
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -83,6 +90,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
     from alsys.exploration.builders import build_starts
     from alsys.exploration.crew import check_methods
     from alsys.exploration.initial import check_initial
+    from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler, check_labeling
 
     directory = CampaignDirectory.of(config)
@@ -102,7 +110,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
         check_initial(config.initial, systems)
         check_methods(config, systems)
         labeler = build_labeler(config.labeling)
-        level = labeler.level
+        level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()
         if config.tracking.enabled:
             from alsys.tracking.server import resolve_uri
@@ -110,7 +118,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level)
+    return Plan(config, source, directory, starts, level, baseline)
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
@@ -173,6 +181,7 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             shelf=BundleShelf(directory.models, lambda version: version in ledger.models),
             registry=registry,
             level=plan.level,
+            baseline=plan.baseline,
             initial=lambda: _initial(plan),
             opened=opened,
             inspector=_inspector(plan),

@@ -38,8 +38,45 @@ class QualityConfig(Section):
     canary_every: int = operational(100, ge=0, description="Labels of a worker between two canaries; 0 turns off.")
 
 
+class GFN2Baseline(Section):
+    """GFN2-xTB with tblite: milliseconds per frame, also for walkers, so that `training.delta` may build on it."""
+
+    kind: Literal["gfn2-xtb"]
+    accuracy: float = Field(0.1, gt=0, le=100, description="tblite's accuracy factor; smaller is tighter.")
+
+
+class GFN1Baseline(Section):
+    """GFN1-xTB with tblite: as GFN2-xTB, and much faster than it in periodic boxes."""
+
+    kind: Literal["gfn1-xtb"]
+    accuracy: float = Field(0.1, gt=0, le=100, description="tblite's accuracy factor; smaller is tighter.")
+
+
+class PySCFBaseline(Section):
+    """Another functional or basis with PySCF: stored beside the labels, too slow for walkers and so not for `delta`."""
+
+    kind: Literal["pyscf"]
+    xc: str = Field(description="Functional, as of labels.")
+    basis: str = Field(description="Basis set, as of labels.")
+    reference: Literal["auto", "restricted", "unrestricted"] = "auto"
+    density_fit: bool = True
+    grid_level: int = Field(4, ge=0, le=9)
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = None
+    conv_tol: float = Field(1e-9, gt=0, le=1e-4, description="SCF convergence, Hartree.")
+    max_cycles: int = Field(100, ge=1, le=1000)
+
+
+BaselineConfig = Annotated[GFN2Baseline | GFN1Baseline | PySCFBaseline, Field(discriminator="kind")]
+
+
 class LabelingBase(Section):
     """Limits that every labeler has."""
+
+    baseline: BaselineConfig | None = Field(
+        None,
+        description="Cheaper method whose energies and forces are stored beside each label, at their own level. "
+        "Default: none. `training.delta` says whether models learn the difference.",
+    )
 
     workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
     timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")

@@ -68,6 +68,11 @@ class TrainingConfig(Section):
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
     validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")
     threads: int = operational(1, ge=1, le=256)
+    delta: Literal["gfn2-xtb", "gfn1-xtb"] | None = Field(
+        None,
+        description="Learn label minus baseline, and add the baseline back wherever the model is used: the kind of "
+        "`labeling.baseline`. Default: learn labels.",
+    )
 
 
 class CalibratedTrust(Section):
@@ -289,6 +294,13 @@ class CampaignConfig(Section):
         names = [system.name for system in self.systems]
         if len(set(names)) != len(names):
             raise ValueError("systems need different names")
+        return self
+
+    @model_validator(mode="after")
+    def _known_baseline(self) -> CampaignConfig:
+        delta, baseline = self.training.delta, self.labeling.baseline
+        if delta is not None and (baseline is None or baseline.kind != delta):
+            raise ValueError(f"training.delta {delta} needs labeling.baseline: {{kind: {delta}}}")
         return self
 
     @model_validator(mode="after")

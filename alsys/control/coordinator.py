@@ -91,6 +91,7 @@ class Coordinator:
         shelf: Where bundles go.
         registry: Where others get models.
         level: The campaign's level of theory.
+        baseline: The level of the baseline beside each label; None where there is none.
         initial: Makes the first frames; called in a thread, only for a campaign without frames.
         opened: The event that says who opened the campaign.
         inspector: Examines labels before they become data; None takes all of them.
@@ -112,6 +113,7 @@ class Coordinator:
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
         opened: CampaignOpened,
+        baseline: LevelOfTheory | None = None,
         inspector: Inspector | None = None,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
@@ -127,6 +129,7 @@ class Coordinator:
         self._shelf = shelf
         self._registry = registry
         self._level = level
+        self._baseline = baseline
         self._initial = initial
         self._opened = opened
         self._inspector = inspector
@@ -134,6 +137,7 @@ class Coordinator:
         self._desk = LabelDesk(
             ledger=ledger,
             level=level,
+            baseline=baseline,
             memory=self._memory,
             inspector=inspector,
             record=self._record,
@@ -455,7 +459,8 @@ class Coordinator:
 
     def _read_snapshot(self) -> tuple[Snapshot, int]:
         """What to train on, and how many labels had been retracted by then."""
-        snapshot = self._store.snapshot(self._level.level_id)
+        baseline_id = None if self._baseline is None else self._baseline.level_id
+        snapshot = self._store.snapshot(self._level.level_id, None, baseline_id)
         return snapshot, len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
 
     def _publish(self, trained: TrainedCommittee, wall_s: float) -> None:
@@ -476,6 +481,8 @@ class Coordinator:
             "level_of_theory": dict(self._level.spec),
             "metrics": metrics,
         }
+        if trained.state.baseline is not None:
+            card["baseline"] = dict(trained.state.baseline)
 
         async def publish() -> None:
             await asyncio.to_thread(self._shelf.write, trained, card)
@@ -523,8 +530,11 @@ class Coordinator:
     # --- the log
 
     def _stage_levels(self) -> None:
-        if self._level.level_id not in {level.level_id for level in self._store.levels()}:
-            self.journal.stage(levels=[self._level])
+        """The baseline's level first: readers that want one level, and no config, take the last."""
+        known = {level.level_id for level in self._store.levels()}
+        levels = [level for level in (self._baseline, self._level) if level is not None]
+        if missing := [level for level in levels if level.level_id not in known]:
+            self.journal.stage(levels=missing)
 
     def _record(self, event: Event, label: Label | None = None) -> None:
         self.ledger.apply(event)

@@ -58,6 +58,7 @@ class LabelDesk:
     Args:
         ledger: For reading.
         level: The campaign's level of theory.
+        baseline: Level of the baseline; None where there is none.
         memory: Frames.
         inspector: Examines labels; None takes all of them.
         record: Takes events.
@@ -70,6 +71,7 @@ class LabelDesk:
         *,
         ledger: Ledger,
         level: LevelOfTheory,
+        baseline: LevelOfTheory | None = None,
         memory: FrameMemory,
         inspector: Inspector | None,
         record: Recorder,
@@ -78,6 +80,7 @@ class LabelDesk:
     ) -> None:
         self._ledger = ledger
         self._level = level
+        self._baseline = baseline
         self._memory = memory
         self._inspector = inspector
         self._record = record
@@ -141,11 +144,19 @@ class LabelDesk:
 
     def _is_sound(self, label: Label, is_tight: bool) -> bool:
         n_atoms = self._memory.frame(label.frame_id).n_atoms
+        baseline = label.baseline
         return (
             (is_tight or label.level_id == self._level.level_id)
-            and label.forces.shape == (n_atoms, 3)
-            and bool(np.isfinite(label.energy))
-            and bool(np.isfinite(label.forces).all())
+            and _is_whole(label, n_atoms)
+            and (
+                baseline is None
+                or (
+                    self._baseline is not None
+                    and baseline.level_id == self._baseline.level_id
+                    and baseline.frame_id == label.frame_id
+                    and _is_whole(baseline, n_atoms)
+                )
+            )
         )
 
     def _accept(self, label: Label, event: Completion) -> None:
@@ -277,6 +288,11 @@ class LabelDesk:
             why = f"audit ({reason}): forces differ by {largest:.3f} eV/Angstrom"
             logger.warning("label of %s is retracted: %s", frame_id[:8], why)
             self._record(LabelRetracted(t=self._clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
+
+
+def _is_whole(label: Label, n_atoms: int) -> bool:
+    is_finite = bool(np.isfinite(label.energy)) and bool(np.isfinite(label.forces).all())
+    return is_finite and label.forces.shape == (n_atoms, 3)
 
 
 def labelled_frames(

@@ -13,8 +13,25 @@ from alsys.labeling.station import LabelStation
 from alsys.labeling.tight import tightened
 
 
-def build_labeler(config: LabelingConfig) -> Labeler:
-    """The labeler of a config; imports only what it needs."""
+def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False) -> Labeler:
+    """The labeler of a config, with its baseline where it has one; imports only what it needs.
+
+    Args:
+        config: The section `labeling`.
+        needs_baseline: Whether a label without a baseline is worth nothing (`training.delta`).
+
+    Raises:
+        InputError: The baseline is of the level of the labels.
+    """
+    labeler = _build(config)
+    if config.baseline is None:
+        return labeler
+    from alsys.labeling.baseline import BaselineLabeler, baseline_labeling
+
+    return BaselineLabeler(labeler, _build(baseline_labeling(config.baseline, config)), is_needed=needs_baseline)
+
+
+def _build(config: LabelingConfig) -> Labeler:
     if isinstance(config, PySCFLabeling):
         from alsys.labeling.pyscf import PySCFLabeler
 
@@ -28,9 +45,10 @@ def build_labeler(config: LabelingConfig) -> Labeler:
     return XTBLabeler(config)
 
 
-def build_station(config: LabelingConfig) -> LabelStation:
+def build_station(config: LabelingConfig, *, needs_baseline: bool = False) -> LabelStation:
     """What a labeling worker runs: the labeler, and one at tighter settings for what must be verified."""
-    return LabelStation(build_labeler(config), partial(build_labeler, tightened(config)))
+    tight = tightened(config).model_copy(update={"baseline": None})
+    return LabelStation(build_labeler(config, needs_baseline=needs_baseline), partial(build_labeler, tight))
 
 
 def check_labeling(config: LabelingConfig, systems: Mapping[str, Frame]) -> None:

@@ -60,6 +60,9 @@ class Snapshot:
         trajectory: ``(n_frames,)`` identity of the trajectory each frame lies on.
         model_version: ``(n_frames,)`` version that drove the walker there.
         deviation: ``(n_frames,)`` force deviation when it was proposed, eV/Angstrom; NaN where unknown.
+        baseline_energy: ``(n_frames,)`` of the same frames at the baseline's level, eV; NaN where there is no such
+            label; None where no baseline was asked for.
+        baseline_forces: ``(n_total, 3)`` likewise, eV/Angstrom.
     """
 
     seq: int
@@ -81,6 +84,8 @@ class Snapshot:
     trajectory: IntArray
     model_version: NDArray[np.int32]
     deviation: NDArray[np.float32]
+    baseline_energy: FloatArray | None = None
+    baseline_forces: FloatArray | None = None
 
     @property
     def n_frames(self) -> int:
@@ -125,6 +130,8 @@ class Snapshot:
             trajectory=self.trajectory[index],
             model_version=self.model_version[index],
             deviation=self.deviation[index],
+            baseline_energy=None if self.baseline_energy is None else self.baseline_energy[index],
+            baseline_forces=None if self.baseline_forces is None else self.baseline_forces[atoms],
         )
 
     def frame(self, row: int) -> Frame:
@@ -195,8 +202,13 @@ class StoreReader(Protocol):
         """Levels of theory in the store, in the order they came."""
         ...
 
-    def snapshot(self, level_id: str, seq: int | None = None) -> Snapshot:
+    def snapshot(self, level_id: str, seq: int | None = None, baseline_id: str | None = None) -> Snapshot:
         """Labelled frames of dataset version `seq` (default: the pinned HEAD), retracted ones left out.
+
+        Args:
+            level_id: Level of the labels.
+            seq: Dataset version.
+            baseline_id: Level of the baseline whose values are wanted beside them; None for none.
 
         Raises:
             InputError: No such version.

@@ -218,8 +218,8 @@ class ColumnReader:
             self._scanned = (stop, found)
         return tuple(event for end, event in found if end <= stop)
 
-    def snapshot(self, level_id: str, seq: int | None = None) -> Snapshot:
-        """Labelled frames of a dataset version at one level, retracted ones left out."""
+    def snapshot(self, level_id: str, seq: int | None = None, baseline_id: str | None = None) -> Snapshot:
+        """Labelled frames of a dataset version at one level, retracted ones left out, with a baseline beside them."""
         seq = self._head.seq if seq is None else seq
         lengths = self.lengths_at(seq)
 
@@ -227,21 +227,41 @@ class ColumnReader:
             return self.read(path, 0, lengths[AXIS_OF[path]])
 
         level_ids = to_hex(column("levels/level_id"))
-        wanted = level_ids.index(level_id) if level_id in level_ids else -1
+        level_of = column("labels/level")
         frame_of = column("labels/frame")
         n_atoms = column("frames/n_atoms").astype(np.int64)
-        is_kept = column("labels/level") == wanted
         frame_ids = column("frames/frame_id")
+        is_kept = np.ones(frame_of.size, dtype=np.bool_)
         tombstones = self.tombstones(seq)
         if tombstones:
             gone = {tombstone.frame_id for tombstone in tombstones}
             is_gone = np.array([frame_id in gone for frame_id in to_hex(frame_ids)], dtype=np.bool_)
             is_kept &= ~is_gone[frame_of]
-        keep = np.flatnonzero(is_kept)
+
+        def labels_at(level: str | None) -> Array:
+            code = level_ids.index(level) if level in level_ids else -1
+            return np.flatnonzero((level_of == code) & is_kept)
+
+        keep = labels_at(level_id)
         rows = frame_of[keep]
         atoms = ragged_indices(np.cumsum(n_atoms) - n_atoms, n_atoms, rows)
         label_atoms_of = n_atoms[frame_of]
-        label_atoms = ragged_indices(np.cumsum(label_atoms_of) - label_atoms_of, label_atoms_of, keep)
+        label_starts = np.cumsum(label_atoms_of) - label_atoms_of
+        label_atoms = ragged_indices(label_starts, label_atoms_of, keep)
+        energy, forces = column("labels/energy"), column("labels/forces")
+        baseline_energy = baseline_forces = None
+        if baseline_id is not None:
+            beside = labels_at(baseline_id)
+            label_of = np.full(n_atoms.size, -1, dtype=np.int64)
+            label_of[frame_of[beside]] = beside
+            is_there = label_of[rows] >= 0
+            partners = label_of[rows][is_there]
+            baseline_energy = np.full(rows.size, np.nan)
+            baseline_energy[is_there] = energy[partners]
+            baseline_forces = np.full((atoms.size, 3), np.nan)
+            baseline_forces[np.repeat(is_there, n_atoms[rows])] = forces[
+                ragged_indices(label_starts, label_atoms_of, partners)
+            ]
         return Snapshot(
             seq=seq,
             systems=tuple(text.decode() for text in self._texts("names", lengths)),
@@ -253,8 +273,8 @@ class ColumnReader:
             pbc=column("frames/pbc")[rows].astype(np.bool_),
             charge=column("frames/charge")[rows],
             multiplicity=column("frames/multiplicity")[rows],
-            energy=column("labels/energy")[keep],
-            forces=column("labels/forces")[label_atoms],
+            energy=energy[keep],
+            forces=forces[label_atoms],
             stress=column("labels/stress")[keep],
             mask=column("atoms/mask")[atoms].astype(np.bool_),
             arm=column("frames/arm")[rows],
@@ -262,6 +282,8 @@ class ColumnReader:
             trajectory=column("frames/trajectory")[rows],
             model_version=column("frames/model_version")[rows],
             deviation=column("frames/deviation")[rows],
+            baseline_energy=baseline_energy,
+            baseline_forces=baseline_forces,
         )
 
     def verify(self) -> VerifyReport:

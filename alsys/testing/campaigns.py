@@ -14,6 +14,7 @@ from alsys.control.ledger import Ledger
 from alsys.control.ports import Role
 from alsys.control.settings import PolicySettings
 from alsys.events import CampaignOpened, CampaignStopped, StopRequested
+from alsys.labels import LevelOfTheory
 from alsys.store.memory import MemoryDisk, open_writer
 from alsys.testing.fakes import (
     FAKE_LEVEL,
@@ -43,6 +44,7 @@ class FakeCampaign:
         self.registry = MemoryRegistry()
         self.acknowledged = AcknowledgedLabels()
         self.ledger = Ledger(self.settings)
+        self.baseline: LevelOfTheory | None = None
 
     def run(
         self,
@@ -68,6 +70,7 @@ class FakeCampaign:
             shelf=self.shelf,
             registry=self.registry,
             level=FAKE_LEVEL,
+            baseline=self.baseline,
             initial=lambda: fake_candidates(16),
             opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
             inspector=None if self._inspector is None else self._inspector(),

@@ -388,6 +388,16 @@ class StoreContract:
         assert [label_id_of(f, OTHER_LEVEL.level_id) for f in other.frame_ids] == [others[i].label_id for i in (1, 3)]
         np.testing.assert_array_equal(other.forces, np.concatenate([others[1].forces, others[3].forces]))
         assert writer.snapshot("00" * 16).n_frames == 0
+        both = writer.snapshot(FAKE_LEVEL.level_id, baseline_id=OTHER_LEVEL.level_id)
+        assert both.baseline_energy is not None
+        assert both.baseline_forces is not None
+        np.testing.assert_array_equal(both.baseline_energy, [others[3].energy, np.nan, np.nan])
+        np.testing.assert_array_equal(both.baseline_forces[:5], others[3].forces)
+        assert np.isnan(both.baseline_forces[5:]).all()
+        last = both.select(np.array([2, 0]))
+        np.testing.assert_array_equal(last.baseline_energy, [np.nan, others[3].energy])
+        np.testing.assert_array_equal(last.baseline_forces[5:], others[3].forces)
+        assert snapshot.baseline_energy is None
         assert writer.verify().problems == []
 
     def test_a_retracted_label_is_in_no_later_version_and_in_every_earlier_one(self) -> None:

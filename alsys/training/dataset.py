@@ -8,11 +8,14 @@ arm is in neither.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alsys.config.labeling import PySCFBaseline
+from alsys.config.schema import CampaignConfig
 from alsys.frames import Arm
+from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 
 
@@ -48,6 +51,34 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
 def _share_of(trajectory: int) -> float:
     digest = hashlib.blake2b(str(trajectory).encode(), digest_size=8, person=b"alsys-holdout").digest()
     return int.from_bytes(digest, "big") / 2.0**64
+
+
+def baseline_of(config: CampaignConfig) -> dict[str, object] | None:
+    """The baseline that models of a campaign are a difference to, as their states name it; None where there is none."""
+    baseline = config.labeling.baseline
+    if config.training.delta is None or baseline is None or isinstance(baseline, PySCFBaseline):
+        return None
+    return XTBMethod.of(baseline).spec
+
+
+def less_baseline(snapshot: Snapshot) -> Snapshot:
+    """What is left to learn where a baseline is added back: labels minus baseline, of frames that have both.
+
+    An error of the difference is an error of the sum: the baseline's values cancel, so metrics are those of the model
+    as it is used.
+
+    Raises:
+        ValueError: The snapshot was read without a baseline.
+    """
+    if snapshot.baseline_energy is None or snapshot.baseline_forces is None:
+        raise ValueError("the snapshot holds no baseline")
+    known = replace(
+        snapshot,
+        energy=snapshot.energy - snapshot.baseline_energy,
+        forces=snapshot.forces - snapshot.baseline_forces,
+        stress=np.full_like(snapshot.stress, np.nan),  # baselines have none in the store
+    )
+    return known.select(np.isfinite(snapshot.baseline_energy))
 
 
 def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:

@@ -38,20 +38,38 @@ class FrameErrors:
     mean_deviation: FloatArray
 
 
-def predictions_of(committee: Committee, snapshot: Snapshot, n_newest: int) -> dict[str, Prediction]:
-    """What a committee predicts for the newest labels of a snapshot, free atoms left out, by frame."""
+def predictions_of(
+    committee: Committee, snapshot: Snapshot, n_newest: int, *, is_difference: bool = False
+) -> dict[str, Prediction]:
+    """What a committee predicts for the newest labels of a snapshot, free atoms left out, by frame.
+
+    Args:
+        committee: The committee.
+        snapshot: Labels.
+        n_newest: So many of them.
+        is_difference: It was fitted to labels minus their baseline, which is added back; frames without one are left out.
+    """
     predictions: dict[str, Prediction] = {}
     if n_newest < 1:
         return predictions
     molecules = snapshot.select(~snapshot.is_arm(Arm.ATOM))
+    if is_difference:
+        if molecules.baseline_energy is None:
+            return predictions
+        molecules = molecules.select(np.isfinite(molecules.baseline_energy))
     newest = molecules.select(np.arange(max(0, molecules.n_frames - n_newest), molecules.n_frames))
     for rows in chunks_of(newest):
         part = newest.select(rows)
         result = committee.evaluate(batch_of(part))
         ends = part.offsets[1:-1]
-        forces, deviations = np.split(result.forces, ends), np.split(result.force_deviation, ends)
+        energies, all_forces = result.energy, result.forces
+        if is_difference:
+            assert part.baseline_energy is not None
+            assert part.baseline_forces is not None
+            energies, all_forces = energies + part.baseline_energy, all_forces + part.baseline_forces
+        forces, deviations = np.split(all_forces, ends), np.split(result.force_deviation, ends)
         for i, frame_id in enumerate(part.frame_ids):
-            predictions[frame_id] = Prediction(float(result.energy[i]), forces[i], deviations[i], committee.version)
+            predictions[frame_id] = Prediction(float(energies[i]), forces[i], deviations[i], committee.version)
     return predictions
 
 
@@ -86,7 +104,10 @@ def chunks_of(snapshot: Snapshot) -> list[IntArray]:
 
 def batch_of(snapshot: Snapshot) -> FrameBatch:
     """The frames of a snapshot as one batch."""
-    return FrameBatch(snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc)
+    return FrameBatch(
+        snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc,
+        snapshot.charge, snapshot.multiplicity,
+    )  # fmt: skip
 
 
 def bootstrap_interval(values: FloatArray, seed: int = 0) -> tuple[float, float]:

@@ -40,7 +40,7 @@ from alsys.potentials.scored import COMMITTEE, fit_score
 from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
-from alsys.training.dataset import Split, atomic_energies, split
+from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, fit_metrics, predictions_of
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 
@@ -88,15 +88,23 @@ class NequIPTrainer:
         self._model_config: NequIPModel = config.model
         self._config: TrainingConfig = config.training
         self._score = config.exploration.uncertainty
+        self._baseline = baseline_of(config)
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
-        """Fits all members, one after another, then measures the committee."""
+        """Fits all members, one after another, then measures the committee.
+
+        Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors
+        are those of the sum.
+        """
         started = time.perf_counter()
-        parts = split(order.snapshot, self._config.validation_share)
+        snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
+        parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
         spec, frames = self._prepare(order, parts)
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
+        if parent is not None and parent.baseline != self._baseline:
+            parent = None
         energies = atomic_energies(parts.atoms, parts.train)
         shifts, scale = shifts_and_scale(parts.train, elements_of(spec), energies)
         working = None if parent is None else blank_model(spec)
@@ -114,7 +122,8 @@ class NequIPTrainer:
                 fits.append(self._fit_member(model, frames, seed, left / (self._model_config.members - i)))
             except DivergedError as error:
                 return TrainingFailure(order.version, FailureKind.INTERNAL, f"member {i}: {error}")
-        state = CommitteeState(order.version, "nequip", spec, tuple(fit.weights for fit in fits))
+        weights = tuple(fit.weights for fit in fits)
+        state = CommitteeState(order.version, "nequip", spec, weights, baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
             halves = (_batches(parts.train, 0), _batches(parts.train, 1))
@@ -131,7 +140,9 @@ class NequIPTrainer:
         )
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
-        predictions = predictions_of(committee, order.snapshot, order.n_review)
+        predictions = predictions_of(
+            committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
+        )
         return TrainedCommittee(state, metrics, calibration, predictions)
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
@@ -153,14 +164,14 @@ class NequIPTrainer:
         return {**spec, "avg_num_neighbors": round(max(frames.mean_neighbours, 1e-3), 6)}, frames
 
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
-        """The committee to measure beside the new one, where it knows the elements of the random arm."""
-        if order.champion is None or not random.n_frames:
+        """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""
+        if order.champion is None or not random.n_frames or order.champion.baseline != self._baseline:
             return None
         known = order.champion.spec.get("elements")
         symbols = {chemical_symbols[z] for z in random.numbers}
         if not isinstance(known, list | tuple) or not symbols <= set(known):
             return None
-        return build_committee(order.champion, threads=self._config.threads)
+        return build_committee(replace(order.champion, baseline=None), threads=self._config.threads)
 
     def _fit_member(self, model: torch.nn.Module, frames: TrainingFrames, seed: int, budget_s: float) -> MemberFit:
         """Trains `model` from its weights; they are lost."""
