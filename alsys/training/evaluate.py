@@ -47,7 +47,7 @@ def predictions_of(
         committee: The committee.
         snapshot: Labels.
         n_newest: So many of them.
-        is_difference: It was fitted to labels minus their baseline, which is added back; frames without one are left out.
+        is_difference: It was fitted to labels minus baselines, which are added back; frames without one are left out.
     """
     predictions: dict[str, Prediction] = {}
     if n_newest < 1:
