@@ -60,13 +60,19 @@ def read_config(args: argparse.Namespace) -> CampaignConfig:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked campaign: nothing has been started or written yet. `starts` are the structures of each system."""
+    """A checked campaign: nothing has been started or written yet.
+
+    Attributes:
+        starts: Structures of each system.
+        labelled: What a labeler gets to see of each system: its reference structure, or a cluster carved out of that.
+    """
 
     config: CampaignConfig
     source: str
     directory: CampaignDirectory
     starts: Mapping[str, Sequence[Frame]]
     level: LevelOfTheory
+    labelled: Mapping[str, Frame]
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -83,6 +89,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
     from alsys.exploration.builders import build_starts
     from alsys.exploration.crew import check_methods
     from alsys.exploration.initial import check_initial
+    from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.factory import build_labeler, check_labeling
 
     directory = CampaignDirectory.of(config)
@@ -97,7 +104,8 @@ def check(config: CampaignConfig, source: str) -> Plan:
                 field = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
                 raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
         systems = {name: frames[0] for name, frames in starts.items()}
-        check_labeling(config.labeling, systems)
+        labelled = labelled_systems(config.exploration.carve, systems)
+        check_labeling(config.labeling, labelled)
         _check_model(config, systems)
         check_initial(config.initial, systems)
         check_methods(config, systems)
@@ -110,7 +118,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level)
+    return Plan(config, source, directory, starts, level, labelled)
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
