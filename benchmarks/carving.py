@@ -1,7 +1,8 @@
 """How large a carved cluster must be: forces on a molecule in the middle of liquid water against the carved radius.
 
-64 water molecules at the density of 300 K (0.997 g/cm3) are packed, equilibrated as rigid TIP3P water, and then every
-atom is displaced at random, so that bonds are as uneven as thermal ones. Clusters are carved around oxygen atoms with
+64 water molecules at the density of 300 K (0.997 g/cm3) are packed, relaxed and taken through 2.4 ps of Langevin
+dynamics at 300 K with a flexible TIP3P (harmonic bonds and angles of SPC/Fw: Y. Wu, H. L. Tepper, G. A. Voth, J. Chem.
+Phys. 124, 024503 (2006)). Clusters are carved around oxygen atoms with
 `alsys.exploration.carving`, and the length of the error of the force on each atom of the central molecule is reported
 for each radius:
 
@@ -26,16 +27,16 @@ import ase.io
 import ase.units
 import numpy as np
 from ase import Atoms
-from ase.calculators.tip3p import TIP3P, angleHOH, rOH
-from ase.constraints import FixBondLengths
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.build import molecule
+from ase.calculators.tip3p import TIP3P
 from orchestration import machine
 
 from alsys.config.labeling import PySCFLabeling
 from alsys.config.systems import BoxConfig
 from alsys.exploration.carving import Carver, Convergence, converged_radius
+from alsys.exploration.initial import relax, sample_md
 from alsys.exploration.packing import pack, recipe
+from alsys.exploration.reference import EnergyForces
 from alsys.frames import FloatArray, Frame
 from alsys.labels import LabelFailure
 from alsys.units import BOHR, HARTREE_PER_BOHR
@@ -50,26 +51,48 @@ RADII = {
     "dft": (0.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5),
 }
 MAX_ATOMS = 700
-STDEV = 0.03
-"""Of the displacement of each coordinate, Angstrom."""
+N_SAMPLES = 120
+"""Of 20 fs each."""
+
+
+def flexible_water(frame: Frame) -> EnergyForces:
+    """TIP3P between molecules (O, H, H one after another), harmonic bonds and angles inside; eV, eV/Angstrom."""
+    atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=True)
+    atoms.calc = TIP3P(rc=0.49 * float(frame.cell[0, 0]))
+    kcal = ase.units.kcal / ase.units.mol
+    stiffness, length, bend, angle = 1059.162 * kcal, 1.012, 75.90 * kcal, np.radians(113.24)
+
+    def evaluate(positions: FloatArray) -> tuple[float, FloatArray]:
+        atoms.positions = positions
+        energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
+        oxygen, first, second = positions[0::3], positions[1::3], positions[2::3]
+        a, b = first - oxygen, second - oxygen
+        ra, rb = (np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+        ua, ub = a / ra, b / rb
+        cosine = (ua * ub).sum(axis=1, keepdims=True)
+        theta = np.arccos(cosine)
+        energy += float(0.5 * stiffness * (np.square(ra - length) + np.square(rb - length)).sum())
+        energy += float(0.5 * bend * np.square(theta - angle).sum())
+        torque = bend * (theta - angle) / np.sin(theta)
+        on_a = -stiffness * (ra - length) * ua + torque * (ub - cosine * ua) / ra
+        on_b = -stiffness * (rb - length) * ub + torque * (ua - cosine * ub) / rb
+        forces[1::3] += on_a
+        forces[2::3] += on_b
+        forces[0::3] -= on_a + on_b
+        return energy, forces
+
+    return evaluate
 
 
 def liquid(n_molecules: int = 64, seed: int = SEED) -> Frame:
-    """A box of liquid water: packed, 8 ps of rigid TIP3P at 300 K, then normal displacements of every atom."""
-    half = np.radians(angleHOH) / 2.0
-    water = Atoms("OH2", [(0, 0, 0), *((rOH * np.sin(half) * s, 0, rOH * np.cos(half)) for s in (1, -1))])
+    """A box of liquid water at 300 K."""
+    water = molecule("H2O")
     config = BoxConfig.model_validate({"density": DENSITY, "components": [{"molecule": "H2O", "count": n_molecules}]})
     made = recipe(config, [float(water.get_masses().sum())])
     frame = pack(made, [water], is_periodic=True, seed=seed, charge=0, multiplicity=1)
-    atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=True)
-    first = 3 * np.arange(n_molecules)
-    pairs = [(int(o) + a, int(o) + b) for o in first for a, b in ((0, 1), (0, 2), (1, 2))]
-    atoms.set_constraint(FixBondLengths(pairs))
-    atoms.calc = TIP3P(rc=0.49 * made.edge)
-    rng = np.random.default_rng(seed)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
-    Langevin(atoms, 2 * ase.units.fs, temperature_K=300, friction=0.02 / ase.units.fs, rng=rng, fixcm=False).run(4000)
-    return frame.with_positions(atoms.positions + rng.normal(scale=STDEV, size=frame.positions.shape))
+    potential = flexible_water(frame)
+    relaxed = relax(frame, potential, max_iterations=100)
+    return sample_md(relaxed, potential, 300.0, N_SAMPLES, np.random.default_rng(seed))[-1]
 
 
 def xtb_forces(method: str) -> Callable[[Frame], FloatArray]:

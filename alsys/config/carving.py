@@ -52,7 +52,9 @@ class CarveConfig(Section):
         300, ge=2, le=10_000, description="Of a cluster; molecules of more atoms are carved though not periodic."
     )
     charges: dict[str, Annotated[int, Field(ge=-10, le=10)]] = Field(
-        {}, description="Charge of molecules by formula in Hill order, as {Na: 1, Cl: -1}; others are neutral."
+        {},
+        description="Charge of molecules by formula in Hill order, as {Na: 1, HO: -1}; others are neutral, and an "
+        "element on its own is an ion everywhere.",
     )
 
     @model_validator(mode="after")

@@ -8,18 +8,22 @@ crystal that meets its own image is told from a molecule. Bonds are judged by co
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
+from numpy.typing import NDArray
 
 from alsys.exploration.geometry import BONDED, pair_ratios
 from alsys.frames import FloatArray, Frame
 
 MAX_RING = 12
 """Atoms of the largest ring that is kept in one piece."""
+
+IONIC = (3, 11, 12, 19, 20, 37, 38, 55, 56)
+"""Alkali and alkaline-earth metals: their covalent radii would bond them to the water around them."""
 
 Cell = tuple[int, int, int]
 Node = tuple[int, Cell]
@@ -31,6 +35,7 @@ class BondNetwork:
 
     Args:
         frame: Periodic in any number of directions, or none.
+        ions: Atomic numbers, besides `IONIC`, of atoms that are never bonded.
 
     Attributes:
         molecule: Molecule of each atom, from 0.
@@ -38,9 +43,9 @@ class BondNetwork:
         is_infinite: Whether each molecule meets its own image.
     """
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, ions: Collection[int] = ()) -> None:
         self._frame = frame
-        self._bonds = _bonds(frame)
+        self._bonds = _bonds(frame, ~np.isin(frame.numbers, [*IONIC, *ions]))
         self.molecule = [-1] * frame.n_atoms
         self.is_infinite: list[bool] = []
         self.members: list[list[int]] = []
@@ -114,18 +119,19 @@ class BondNetwork:
             self.members.append(sorted(found))
 
 
-def _bonds(frame: Frame) -> list[list[Node]]:
+def _bonds(frame: Frame, may_bond: NDArray[np.bool_]) -> list[list[Node]]:
     """Atoms that each atom is bonded to, with the cells of their images."""
     radii = covalent_radii[frame.numbers]
     if frame.pbc.any():
         i, j, distance, shift = neighbour_list(
             "ijdS", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * BONDED * radii.max())
         )
-        is_bond = distance < BONDED * (radii[i] + radii[j])
+        is_bond = (distance < BONDED * (radii[i] + radii[j])) & may_bond[i] & may_bond[j]
         i, j, shift = i[is_bond], j[is_bond], shift[is_bond]
     else:
         first, second, ratio = pair_ratios(frame.numbers, frame.positions)
-        first, second = first[ratio < BONDED], second[ratio < BONDED]
+        is_bond = (ratio < BONDED) & may_bond[first] & may_bond[second]
+        first, second = first[is_bond], second[is_bond]
         i, j = np.concatenate([first, second]), np.concatenate([second, first])
         shift = np.zeros((i.size, 3), dtype=np.int64)
     bonds: list[list[Node]] = [[] for _ in range(frame.n_atoms)]

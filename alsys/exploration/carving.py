@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
@@ -101,7 +101,8 @@ def carve(
         trusted: Besides the core, atoms this close to the centre are trusted too, Angstrom.
         whole: Atoms up to which a molecule is not cut.
         max_atoms: Of the cluster, caps included.
-        charges: Charge of molecules by formula in Hill order (``{"Na": 1, "Cl": -1}``); others are neutral.
+        charges: Charge of molecules by formula in Hill order (``{"Na": 1, "HO": -1}``); others are neutral. An element
+            that is here on its own is an ion everywhere and forms no bonds.
 
     Raises:
         InputError: In one line: charges that do not add up, an unpaired electron, no bond that may be cut, or more
@@ -133,7 +134,8 @@ class Carver:
                 remedy="carve singlets only",
             )
         self._frame, self._max_atoms = frame, max_atoms
-        self._network = network = BondNetwork(frame)
+        ions = [atomic_numbers[name] for name in charges or {} if name in atomic_numbers]
+        self._network = network = BondNetwork(frame, ions)
         self._is_whole = [
             len(atoms) <= whole and not is_infinite
             for atoms, is_infinite in zip(network.members, network.is_infinite, strict=True)
