@@ -64,6 +64,7 @@ class Plan:
 
     Attributes:
         starts: Structures of each system.
+        labelled: What a labeler gets to see of each system: its reference structure, or a cluster carved out of that.
         level: Level of theory of the labels.
         baseline: That of the baseline beside them; None where there is none.
     """
@@ -73,6 +74,7 @@ class Plan:
     directory: CampaignDirectory
     starts: Mapping[str, Sequence[Frame]]
     level: LevelOfTheory
+    labelled: Mapping[str, Frame]
     baseline: LevelOfTheory | None = None
 
     @property
@@ -90,6 +92,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
     from alsys.exploration.builders import build_starts
     from alsys.exploration.crew import check_methods
     from alsys.exploration.initial import check_initial
+    from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler, check_labeling
 
@@ -105,7 +108,8 @@ def check(config: CampaignConfig, source: str) -> Plan:
                 field = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
                 raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
         systems = {name: frames[0] for name, frames in starts.items()}
-        check_labeling(config.labeling, systems)
+        labelled = labelled_systems(config.exploration.carve, systems)
+        check_labeling(config.labeling, labelled)
         _check_model(config, systems)
         check_initial(config.initial, systems)
         check_methods(config, systems)
@@ -118,7 +122,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level, baseline)
+    return Plan(config, source, directory, starts, level, labelled, baseline)
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:

@@ -349,6 +349,8 @@ class Coordinator:
             seeds = tuple((c.source.system, c.frame) for c in self._memory.candidates(command.seeds))
             self._loaded[command.worker] = command.version
         compare = tuple((c.frame, forces) for c, forces in self._memory.with_forces(command.compare))
+        rescore = self._memory.candidates(command.rescore)
+        looked_at = (*rescore, *self._memory.candidates([frame.frame_id for frame, _ in compare]))
         self._orders += 1
         order = ExplorationOrder(
             n_steps=command.n_steps,
@@ -356,8 +358,9 @@ class Coordinator:
             max_candidates=command.max_candidates,
             state=state,
             seeds=seeds,
-            rescore=tuple(self._memory.frame(frame_id) for frame_id in command.rescore),
+            rescore=tuple(c.frame for c in rescore),
             compare=compare,
+            masks={c.frame.frame_id: c.mask for c in looked_at if c.mask is not None},
             trust=command.trust,
             shares=command.shares,
             trajectory_base=(self._store.epoch << 44) + (self._orders << 20),

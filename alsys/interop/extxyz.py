@@ -26,6 +26,8 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
     Energies (eV) and forces (eV/Angstrom) are where ASE looks for them; charge, multiplicity (2S + 1), arm, system,
     trajectory, model_version, deviation (eV/Angstrom, where known) and frame_id are in the comment line. The identity
     is written as ``id-<hexadecimal>``: readers take bare digits for a number. A frame without a cell has no lattice.
+    A frame that was carved out of a larger one has a column ``mask``: F where the force is not to be learned from; nor
+    is its energy.
 
     Args:
         snapshot: The labelled frames.
@@ -129,7 +131,9 @@ def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:
         symbols = [chemical_symbols[number] for number in snapshot.numbers[part].tolist()]
         coordinates = np.concatenate([snapshot.positions[part], snapshot.forces[part]], axis=1).tolist()
         atoms = [f"{symbol:<2} {' '.join(map(repr, row))}\n" for symbol, row in zip(symbols, coordinates, strict=True)]
-        yield [f"{len(symbols)}\n", _comment(snapshot, i) + "\n", *atoms]
+        if not snapshot.mask[part].all():
+            atoms = [f"{line[:-1]} {'FT'[int(m)]}\n" for line, m in zip(atoms, snapshot.mask[part], strict=True)]
+        yield [f"{len(symbols)}\n", _comment(snapshot, i, bool(snapshot.mask[part].all())) + "\n", *atoms]
 
 
 def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
@@ -151,9 +155,9 @@ def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
     return [f"{len(symbols)}\n", " ".join(f"{name}={value}" for name, value in fields.items()) + "\n", *atoms]
 
 
-def _comment(snapshot: Snapshot, i: int) -> str:
+def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
     fields = {
-        "Properties": "species:S:1:pos:R:3:forces:R:3",
+        "Properties": "species:S:1:pos:R:3:forces:R:3" + ("" if is_whole else ":mask:L:1"),
         "energy": repr(float(snapshot.energy[i])),
         "charge": int(snapshot.charge[i]),
         "multiplicity": int(snapshot.multiplicity[i]),

@@ -101,6 +101,16 @@ class Snapshot:
         """``(n_frames,)`` mask of frames that belong to one of `arms`."""
         return np.isin(self.arm, [ARMS.index(arm) for arm in arms])
 
+    @property
+    def is_whole(self) -> NDArray[np.bool_]:
+        """``(n_frames,)`` frames without a masked atom: those whose energy may be learned from."""
+        return np.logical_and.reduceat(self.mask, self.offsets[:-1]) if self.n_frames else np.zeros(0, dtype=np.bool_)
+
+    @property
+    def n_trusted(self) -> IntArray:
+        """``(n_frames,)`` atoms of each frame whose forces may be learned from."""
+        return np.add.reduceat(self.mask, self.offsets[:-1], dtype=np.int64) if self.n_frames else self.n_atoms
+
     def select(self, rows: NDArray[np.generic]) -> Snapshot:
         """The frames at `rows` (a boolean mask or indices), in that order."""
         index = np.arange(self.n_frames)[rows]

@@ -261,7 +261,10 @@ def _calibration(campaign_dir: Path, summary: Summary) -> list[tuple[float, floa
 
 
 def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary) -> list[Drawing]:
-    """For each system the labelled frame of lowest energy and the one that was least certain; else the first one."""
+    """For each system the labelled frame of lowest energy and the one that was least certain; else the first one.
+
+    Energies of frames that were carved out of larger ones do not compare.
+    """
     drawings: list[Drawing] = []
     snapshot = reader.snapshot(level.level_id) if level is not None else None
     for name, first in list(summary.first_frames.items())[:MAX_SYSTEMS]:
@@ -273,14 +276,17 @@ def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary
             frame = reader.candidates([first])[0].frame
             drawings.append(_drawing(frame, name, "first frame proposed"))
             continue
-        lowest = min(rows, key=lambda row: float(snapshot.energy[row]))
-        drawings.append(_drawing(snapshot.frame(lowest), name, "lowest energy labelled"))
+        whole = [row for row in rows if snapshot.is_whole[row]]
+        lowest = min(whole, key=lambda row: float(snapshot.energy[row]), default=None)
+        if lowest is not None:
+            drawings.append(_drawing(snapshot.frame(lowest), name, "lowest energy labelled"))
         known = [row for row in rows if math.isfinite(snapshot.deviation[row])]
         if known:
             strangest = max(known, key=lambda row: float(snapshot.deviation[row]))
-            above = f"{float(snapshot.energy[strangest] - snapshot.energy[lowest]):.2f} eV above it"
-            deviation = f"deviation {float(snapshot.deviation[strangest]):.2f} eV/Å"
-            drawings.append(_drawing(snapshot.frame(strangest), name, f"least certain: {deviation}, {above}"))
+            note = f"least certain: deviation {float(snapshot.deviation[strangest]):.2f} eV/Å"
+            if lowest is not None and strangest in whole:
+                note += f", {float(snapshot.energy[strangest] - snapshot.energy[lowest]):.2f} eV above it"
+            drawings.append(_drawing(snapshot.frame(strangest), name, note))
     return drawings
 
 

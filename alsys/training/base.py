@@ -44,9 +44,10 @@ class TrainedCommittee:
     Attributes:
         state: Its weights.
         metrics: Finite numbers. Always: ``wall_s``, ``n_train``, ``n_validation``, ``n_random``, ``epochs``,
-            ``force_mae_train``. Where there are such frames: ``force_mae_validation``, ``energy_mae_validation``
-            (per atom); ``force_mae_random_arm``, ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 %
-            bootstrap over frames), ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
+            ``force_mae_train``. Where there are such frames (for energies, frames without masked atoms):
+            ``force_mae_validation``, ``energy_mae_validation`` (per atom); ``force_mae_random_arm``,
+            ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 % bootstrap over frames),
+            ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
             ``force_deviation_random_arm`` (mean over atoms); with a champion, on the same frames,
             ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap of new
             minus champion). Units eV, eV/Angstrom.

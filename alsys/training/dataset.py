@@ -33,9 +33,10 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
     """Splits a snapshot.
 
     The share of validation trajectories is reached on average; none is held out where nothing would be left for
-    training.
+    training. A frame whose atoms are all masked has nothing to say and is in no part.
     """
-    is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN)
+    says_something = snapshot.n_trusted > 0
+    is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN) & says_something
     chosen = [t for t in np.unique(snapshot.trajectory[is_usable]) if _share_of(int(t)) < validation_share]
     is_held_out = is_usable & np.isin(snapshot.trajectory, chosen)
     if is_held_out.sum() == is_usable.sum():
@@ -44,7 +45,7 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
         atoms=snapshot.select(snapshot.is_arm(Arm.ATOM)),
         train=snapshot.select(is_usable & ~is_held_out),
         validation=snapshot.select(is_held_out),
-        random=snapshot.select(snapshot.is_arm(Arm.RANDOM)),
+        random=snapshot.select(snapshot.is_arm(Arm.RANDOM) & says_something),
     )
 
 
@@ -85,16 +86,18 @@ def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:
     """Energy of each element, eV: of its free atom, or where there is none, by least squares over the training set.
 
     Elements are all those of both snapshots, so that a model knows an element before the first molecule with it is
-    labelled.
+    labelled. Energies of frames with masked atoms do not enter: an element that only they hold, and no free atom, gets
+    0.
     """
     known = {int(atoms.numbers[i]): float(atoms.energy[i]) for i in range(atoms.n_frames)}
     elements = sorted({int(z) for z in train.numbers} | set(known))
     missing = [z for z in elements if z not in known]
     if missing:
-        frame_of_atom = np.repeat(np.arange(train.n_frames), train.n_atoms)
-        counts = np.zeros((train.n_frames, len(elements)))
-        np.add.at(counts, (frame_of_atom, np.searchsorted(elements, train.numbers)), 1.0)
-        residual = train.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
+        whole = train.select(train.is_whole)
+        frame_of_atom = np.repeat(np.arange(whole.n_frames), whole.n_atoms)
+        counts = np.zeros((whole.n_frames, len(elements)))
+        np.add.at(counts, (frame_of_atom, np.searchsorted(elements, whole.numbers)), 1.0)
+        residual = whole.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
         columns = [elements.index(z) for z in missing]
         solution, *_ = np.linalg.lstsq(counts[:, columns], residual, rcond=None)
         known |= {z: float(e) for z, e in zip(missing, solution, strict=True)}

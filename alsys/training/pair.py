@@ -69,6 +69,7 @@ class PairTrainer:
                 rows=rows,
                 energy_weight=self._config.energy_weight,
                 force_weight=self._config.force_weight,
+                mask=train.mask,
             )
         except np.linalg.LinAlgError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"no fit: {error}")

@@ -126,8 +126,9 @@ class NequIPTrainer:
         state = CommitteeState(order.version, "nequip", spec, weights, baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
-            halves = (_batches(parts.train, 0), _batches(parts.train, 1))
-            state = replace(state, score=self._score, score_state=fit_score(self._score, committee, *halves))
+            (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
+            learned = fit_score(self._score, committee, first, second, (first_masks, second_masks))
+            state = replace(state, score=self._score, score_state=learned)
         metrics, calibration = fit_metrics(
             committee,
             self._champion(order, parts.random),
@@ -226,12 +227,21 @@ class NequIPTrainer:
         return MemberFit(weights_of(model), steps, steps * config.batch_size / n_chosen)
 
     def _loss(self, model: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
-        """Weighted mean squares of force components and of the energy per atom."""
+        """Weighted mean squares of force components and of the energy per atom, of what may be learned from.
+
+        Masked atoms and the energies of frames that hold any are taken out before anything is computed with them, so
+        that neither the loss nor a gradient depends on them to the last bit.
+        """
         with evaluating():
             out = model(dict(batch.data))
-        force = torch.nn.functional.mse_loss(out["forces"].double(), batch.forces)
+        force_error = out["forces"].double() - batch.forces
         energy_error = (out["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
-        return self._config.force_weight * force + self._config.energy_weight * torch.square(energy_error).mean()
+        if batch.mask is not None and batch.is_whole is not None:
+            force_error, energy_error = force_error[batch.mask], energy_error[batch.is_whole]
+        force = torch.square(force_error).sum() / max(force_error.numel(), 1)
+        energy = torch.square(energy_error).sum() / max(energy_error.numel(), 1)
+        loss: torch.Tensor = self._config.force_weight * force + self._config.energy_weight * energy
+        return loss
 
 
 def schedule(progress: float) -> float:
@@ -245,20 +255,24 @@ def schedule(progress: float) -> float:
 def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, float]) -> tuple[list[float], float]:
     """Energy shift of each element (eV) and one scale (eV: the root mean square force times 1 Angstrom).
 
-    An element with neither a free atom nor a training frame gets a shift of zero.
+    An element with neither a free atom nor a training frame gets a shift of zero. Masked atoms and the energies of
+    frames that hold any do not enter; where all frames do, shifts are the energies of free atoms.
     """
-    free = np.array([energies[int(z)] for z in train.numbers])
-    binding = train.energy - np.add.reduceat(free, train.offsets[:-1])
-    constant = float(binding.sum() / train.n_atoms.sum())
-    scale = max(float(np.sqrt(np.square(train.forces).mean())), 1e-3)
+    whole, forces = train.select(train.is_whole), train.forces[train.mask]
+    constant = 0.0
+    if whole.n_frames:
+        free = np.array([energies[int(z)] for z in whole.numbers])
+        constant = float((whole.energy.sum() - free.sum()) / whole.n_atoms.sum())
+    scale = max(float(np.sqrt(np.square(forces).mean())), 1e-3) if forces.size else 1e-3
     by_symbol = {chemical_symbols[z]: energy + constant for z, energy in energies.items()}
     return [by_symbol.get(symbol, 0.0) for symbol in elements], scale
 
 
-def _batches(train: Snapshot, first: int) -> list[FrameBatch]:
-    """Every other frame, from `first` on, in batches."""
+def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArray[np.bool_]]]:
+    """Every other frame, from `first` on, in batches, and the atoms of each that were learned from."""
     half = train.select(np.arange(first, train.n_frames, 2))
-    return [batch_of(half.select(rows)) for rows in chunks_of(half)]
+    parts = [half.select(rows) for rows in chunks_of(half)]
+    return [batch_of(part) for part in parts], [part.mask for part in parts]
 
 
 def _set_buffers(model: torch.nn.Module, shifts: list[float], scale: float) -> None:

@@ -152,7 +152,7 @@ def test_durable_events_and_no_others_can_be_written() -> None:
         assert not cls.is_durable
         values = {
             "t": 0.0, "worker": "w", "frame_ids": (), "version": 1, "n_labels": 1, "n_steps": 1, "n_random": 0,
-            "drain": True,
+            "drain": True, "frame_id": "f",
         }  # fmt: skip
         names = {field.name for field in dataclasses.fields(cls)}
         event = cls(**{name: value for name, value in values.items() if name in names})
