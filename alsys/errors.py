@@ -22,6 +22,8 @@ class FailureKind(StrEnum):
     WORKER_LOST = "worker-lost"
     WORKER_PREEMPTED = "worker-preempted"
     INTERNAL = "internal"
+    LABEL_REJECTED = "label-rejected"
+    LABEL_DISPUTED = "label-disputed"
 
     @property
     def is_lost_computing(self) -> bool:

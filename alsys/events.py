@@ -111,6 +111,19 @@ class FrameQuarantined(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameRetried(Event):
+    """A quarantined frame waits for a label again, as if it had never been tried.
+
+    Attributes:
+        request: Identity of the request that asked for it; empty for none.
+    """
+
+    kind: ClassVar[str] = "frame-retried"
+    frame_id: str
+    request: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FramesRescored(Event):
     """Pending frames seen again by a newer committee."""
 
@@ -151,6 +164,86 @@ class LabelFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSuspected(Event):
+    """A label did not pass the quality gate; it is not data until the frame was labelled again at tighter settings.
+
+    Attributes:
+        findings: What was found, one line each.
+    """
+
+    kind: ClassVar[str] = "label-suspected"
+    frame_id: str
+    worker: str
+    findings: tuple[str, ...]
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelDisputed(Event):
+    """A suspect label and the one at tighter settings disagree: both are thrown away, the frame is labelled afresh.
+
+    Attributes:
+        force_difference: Largest component, eV/Angstrom.
+    """
+
+    kind: ClassVar[str] = "label-disputed"
+    frame_id: str
+    worker: str
+    force_difference: float
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelDoubted(Event):
+    """A label that is data looks wrong to a newer committee; it is to be audited."""
+
+    kind: ClassVar[str] = "label-doubted"
+    frame_id: str
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelAudited(Event):
+    """A label that is data was compared with one at tighter settings.
+
+    Attributes:
+        reason: Why: ``random``, ``doubted`` or ``canary``.
+        is_confirmed: False where they disagree; the label is then retracted.
+        force_difference: Largest component, eV/Angstrom; NaN where the audit gave no label.
+        force_mae: Mean absolute difference of components, eV/Angstrom.
+        error: Why the audit gave no label; empty where it did.
+    """
+
+    kind: ClassVar[str] = "label-audited"
+    frame_id: str
+    worker: str
+    reason: str
+    is_confirmed: bool
+    force_difference: float
+    force_mae: float
+    wall_s: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryChecked(Event):
+    """A labeler labelled a frame whose label is known: the campaign's first one of it.
+
+    Attributes:
+        energy: eV; with the first sound canary of a campaign only, as is `forces`.
+        forces: Components, flat, eV/Angstrom.
+    """
+
+    kind: ClassVar[str] = "canary-checked"
+    worker: str
+    is_sound: bool
+    message: str = ""
+    wall_s: float = 0.0
+    energy: float = 0.0
+    forces: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRepeated(Event):
     """A label arrived for a frame that has one.
 
@@ -168,6 +261,22 @@ class LabelRepeated(Event):
     force_difference: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRetracted(Event):
+    """A tombstone: from here on the frame's label is no longer data, nor is its baseline; both stay in the arrays.
+
+    Attributes:
+        reason: Why, for people.
+        request: Identity of the request that asked for it; empty for none.
+    """
+
+    kind: ClassVar[str] = "label-retracted"
+    frame_id: str
+    label_id: str
+    reason: str
+    request: str = ""
+
+
 # --- models
 
 
@@ -181,6 +290,7 @@ class ModelPublished(Event):
         seq: Dataset version it was trained on.
         n_labels: Accepted labels in that dataset version, free atoms not counted.
         metrics: Finite numbers only; see `alsys.training.base.FitMetrics`.
+        n_retracted: Labels of every arm that had been retracted in that dataset version.
     """
 
     kind: ClassVar[str] = "model-published"
@@ -190,6 +300,7 @@ class ModelPublished(Event):
     n_labels: int
     wall_s: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    n_retracted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +435,25 @@ class LabelStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditStarted(Event):
+    """A label that is data was sent to a labeler, to be compared."""
+
+    kind: ClassVar[str] = "audit-started"
+    is_durable: ClassVar[bool] = False
+    worker: str
+    frame_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryStarted(Event):
+    """A labeler was sent the canary."""
+
+    kind: ClassVar[str] = "canary-started"
+    is_durable: ClassVar[bool] = False
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelAbandoned(Event):
     """Frames in flight came back without an attempt (drain, a call that never ran): pending again, no strike."""
 
@@ -385,10 +515,17 @@ EVENTS: Mapping[str, type[Event]] = {
         FrameProposed,
         FrameDropped,
         FrameQuarantined,
+        FrameRetried,
         FramesRescored,
         LabelAccepted,
         LabelFailed,
+        LabelSuspected,
+        LabelDisputed,
+        LabelDoubted,
+        LabelAudited,
+        CanaryChecked,
         LabelRepeated,
+        LabelRetracted,
         ModelPublished,
         ModelPromoted,
         ModelRejected,

@@ -125,3 +125,20 @@ class LabelFailure:
     kind: FailureKind
     message: str
     cost: LabelCost = LabelCost()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a committee expects of a frame, before or after its label is known.
+
+    Attributes:
+        energy: Total energy, eV: mean over members.
+        forces: ``(n_atoms, 3)``, eV/Angstrom: mean over members.
+        deviations: ``(n_atoms,)`` force deviation of the committee, eV/Angstrom.
+        model_version: Version of the committee.
+    """
+
+    energy: float
+    forces: FloatArray
+    deviations: FloatArray
+    model_version: int

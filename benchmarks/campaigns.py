@@ -2,7 +2,8 @@
 
 Base: `configs/xtb.yaml`. Arms differ in what `ARMS` says and in nothing else; seeds, first frames, architecture, passes
 through the data at each fit (`training.max_epochs`, so that a busy machine changes nothing) and labels are the same.
-Labels wait for the fit (`training.max_ahead`), since GFN2-xTB answers in milliseconds.
+Labels wait for the fit (`training.max_ahead`), since GFN2-xTB answers in milliseconds. `--pool` is how far explorers go
+on when the candidate set is full, in such sets, the same for all arms.
 
 - `everything`: calibrated trust, all exploration methods, selection as by default. No thermostat is hotter than in the
   other arms.
@@ -44,6 +45,8 @@ TEMPERATURES = (300.0, 500.0)
 HOTTEST = max(TEMPERATURES)
 TEST_SETS = {"cold": (HOTTEST, 71), "hot": (2.0 * HOTTEST, 72)}
 """Temperature (K) and seed of each."""
+POOL = 4.0
+"""Frames that may be found under one model before explorers pause, in candidate sets, unless `--pool` says another."""
 METHODS: list[dict[str, Any]] = [
     {"kind": "plain"},
     {"kind": "udd"},
@@ -121,7 +124,9 @@ class TestSet:
         }
 
 
-def config_of_campaign(arm: str, seed: int, smiles: str, n_labels: int, max_epochs: int) -> dict[str, Any]:
+def config_of_campaign(
+    arm: str, seed: int, smiles: str, n_labels: int, max_epochs: int, pool: float = POOL
+) -> dict[str, Any]:
     """The campaign file of an arm and seed."""
     config = yaml.safe_load(BASE.read_text(encoding="utf-8"))
     for section, values in COMMON.items():
@@ -133,6 +138,7 @@ def config_of_campaign(arm: str, seed: int, smiles: str, n_labels: int, max_epoc
     config["systems"] = [{"name": "molecule", "smiles": smiles}]
     config["training"]["max_epochs"] = max_epochs
     config["stop"]["labels"] = n_labels
+    config["selection"]["pool"] = pool
     return dict(config)
 
 
@@ -235,6 +241,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=COMMON["training"]["max_epochs"], help="passes of one fit")
     parser.add_argument("--frames", type=int, default=150, help="of a test set")
     parser.add_argument("--arms", default="everything,plain,random", help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--pool", type=float, default=POOL, help="selection.pool of all arms; at least 1")
     parser.add_argument("--quick", action="store_true", help="some minutes: two seeds, 30 labels, 20 passes")
     args = parser.parse_args()
     if args.quick:
@@ -249,7 +256,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for seed in range(1, args.seeds + 1):
         for arm in arms:
-            config = config_of_campaign(arm, seed, args.molecule, args.labels, args.epochs)
+            config = config_of_campaign(arm, seed, args.molecule, args.labels, args.epochs, args.pool)
             results.append(run_one(args.out, arm, seed, config, sets))
             last = results[-1]["curve"][-1]
             errors = ", ".join(f"{name} {last[name]:.0f}" for name in METRICS)
@@ -261,6 +268,7 @@ def main() -> None:
         "labels": args.labels,
         "seeds": args.seeds,
         "epochs": args.epochs,
+        "pool": args.pool,
         "test_frames": {name: test.batch.n_frames for name, test in sets.items()},
         "summary": summary(curves),
         "runs": [{key: value for key, value in r.items() if key != "config"} for r in results],

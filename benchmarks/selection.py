@@ -1,9 +1,10 @@
 """Selection against random choice on GFN2-xTB labels: what it wins where frames are rare, and what it loses elsewhere.
 
 Each run starts from the same 20 random labels for its seed, refits a committee, chooses 20 more, and so on. Two pools
-(`selection_pools.py`): `rare`, where the tail error is the force MAE of the rare test frames, and `balanced`. The model
-is a surrogate, not NequIP (`selection_model.py` says which and why); its random features are the same for all seeds. A
-seed decides which four fifths of the pool there are, the first labels, the members' bootstraps and all random choices.
+(`selection_pools.py`): `rare`, where the tail error is the force MAE of the rare test frames, and `balanced`. Two
+models: a surrogate (`selection_model.py` says which and why), whose random features are the same for all seeds, and
+with `--model nequip` committees of small NequIP models (`selection_nequip.py`), with fewer labels. A seed decides which
+four fifths of the pool there are (with NequIP half), the first labels, the members' bootstraps and all random choices.
 `uncertainty` takes the largest deviations; `mixed-X` takes half by deviation and half by X, near-duplicates removed.
 Strata hold what a campaign knows: topology and the thermostat's temperature. Finished runs are kept in `--out`, so a
 study can be interrupted.
@@ -21,13 +22,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import selection_model
+import selection_nequip
 from orchestration import machine
 from scipy.stats import t as student
-from selection_model import Committee, Design, design_of
 from selection_pools import Pool, load_pool, start_of
 
 from alsys.exploration.batch_selection import (
@@ -38,19 +42,37 @@ from alsys.exploration.batch_selection import (
     lcmd,
     max_det,
     mixed,
-    standardised,
     stratified_random,
 )
 from alsys.exploration.strata import stratum
 from alsys.frames import FloatArray, IntArray
 
 STRATEGIES = ("random", "uncertainty", *(f"mixed-{name}" for name in DIVERSITIES))
+NEQUIP_STRATEGIES = ("random", "mixed-lcmd", "uncertainty")
 POOLS = ("rare", "balanced")
 RARE_PARTS = ("hot", "isomer")
 BATCH = 20
+SHARE, NEQUIP_SHARE = 0.8, 0.5
+"""Of the pool that a seed sees."""
 ALIKE = 0.1
 """Near-duplicates: root mean square difference of standardised features."""
 Record = dict[str, object]
+
+
+class Model(Protocol):
+    """A committee that grows with the labels of one run. Frames are indices into the pool, test frames included."""
+
+    def learn(self, frames: IntArray) -> None:
+        """Takes the labels of these frames in."""
+        ...
+
+    def errors(self, frames: IntArray) -> FloatArray:
+        """``(n,)`` force MAE of the committee's mean, eV/Angstrom."""
+        ...
+
+    def look(self, frames: IntArray) -> tuple[FloatArray, FloatArray]:
+        """``(n,)`` largest force deviation of an atom, and ``(n, d)`` features at the scale on which ALIKE is meant."""
+        ...
 
 
 def strata_of(pool: Pool, frames: IntArray) -> list[str]:
@@ -64,52 +86,57 @@ def strata_of(pool: Pool, frames: IntArray) -> list[str]:
 
 
 class Study:
-    """Runs of all strategies on one pool."""
+    """Runs of all strategies on one pool.
 
-    def __init__(self, pool: Pool, design: Design) -> None:
-        self._pool, self._design = pool, design
+    Args:
+        pool: The frames.
+        model_of: A model without labels for a seed.
+        share: Of the pool that a seed sees.
+    """
+
+    def __init__(self, pool: Pool, model_of: Callable[[int], Model], share: float) -> None:
+        self._pool, self._model_of = pool, model_of
         self._frames = np.flatnonzero(~pool.is_test)
         self._test = np.flatnonzero(pool.is_test)
-        (features,) = standardised(design.features[self._frames])
-        is_used = features.std(axis=0) > 0
-        self._features = features[:, is_used] / np.sqrt(is_used.sum())
+        self._n_seen = round(share * len(self._frames))
         self._strata = strata_of(pool, self._frames)
 
     def run(self, strategy: str, seed: int, n_labels: int) -> Record:
         """One curve: labels, errors, share of rare frames among the labels, seconds of choosing."""
         rng = np.random.default_rng([seed, 1])
-        present = rng.permutation(len(self._frames))[: len(self._frames) * 4 // 5]
+        present = rng.permutation(len(self._frames))[: self._n_seen]
         chosen = present[:BATCH]
-        committee = Committee(self._design, seed)
-        committee.learn(self._frames[chosen])
+        model = self._model_of(seed)
+        model.learn(self._frames[chosen])
         curve: Record = {"labels": [], "mean": [], "tail": [], "parts": [], "rare_share": []}
         select_s, started = 0.0, time.perf_counter()
         while True:
-            error, deviation = committee.predict()
-            for key, value in self._scores(error, chosen).items():
+            for key, value in self._scores(model.errors(self._test), chosen).items():
                 curve[key].append(value)  # type: ignore[attr-defined]
             if len(chosen) >= n_labels:
                 break
             before = time.perf_counter()
-            batch = self._choose(strategy, present, chosen, deviation[self._frames], seed * 1000 + len(chosen))
+            batch = self._choose(strategy, present, chosen, model, seed * 1000 + len(chosen))
             select_s += time.perf_counter() - before
-            committee.learn(self._frames[batch])
+            model.learn(self._frames[batch])
             chosen = np.concatenate([chosen, batch])
         return {**curve, "select_s": select_s, "wall_s": time.perf_counter() - started}
 
-    def _choose(self, strategy: str, present: IntArray, chosen: IntArray, deviation: FloatArray, seed: int) -> IntArray:
+    def _choose(self, strategy: str, present: IntArray, chosen: IntArray, model: Model, seed: int) -> IntArray:
         rest = np.setdiff1d(present, chosen)
         if strategy == "random":
             return np.random.default_rng([seed, 5]).permutation(rest)[:BATCH]
+        deviation, features = model.look(self._frames[np.concatenate([rest, chosen])])
+        deviation = deviation[: len(rest)]
         if strategy == "uncertainty":
-            return rest[by_score(deviation[rest], BATCH)]
+            return rest[by_score(deviation, BATCH)]
         diversity: Diversity = next(name for name in DIVERSITIES if strategy == f"mixed-{name}")
         picked = mixed(
-            self._features[rest],
-            deviation[rest],
+            features[: len(rest)],
+            deviation,
             BATCH,
             diversity=diversity,
-            labelled=self._features[chosen],
+            labelled=features[len(rest) :],
             strata=[self._strata[i] for i in rest],
             labelled_strata=[self._strata[i] for i in chosen],
             threshold=ALIKE,
@@ -119,7 +146,7 @@ class Study:
 
     def _scores(self, error: FloatArray, chosen: IntArray) -> dict[str, object]:
         pool = self._pool
-        by_part = [float(error[self._test][pool.part[self._test] == k].mean()) for k in range(len(pool.parts))]
+        by_part = [float(error[pool.part[self._test] == k].mean()) for k in range(len(pool.parts))]
         weights = np.array([part.n_pool for part in pool.parts])
         is_rare = np.array([part.is_rare for part in pool.parts])
         rare = [e for e, flag in zip(by_part, is_rare, strict=True) if flag]
@@ -251,24 +278,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one line")
     parser.add_argument("--quick", action="store_true", help="a small study of a minute or two")
+    parser.add_argument("--model", choices=("surrogate", "nequip"), default="surrogate")
     parser.add_argument("--out", type=Path, default=Path("build/selection.jsonl"), help="finished runs, one a line")
     parser.add_argument("--pools", type=Path, default=Path("build"), help="folder that keeps the pools")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--labels", type=int, default=400)
+    parser.add_argument("--labels", type=int, help="of a run; 400, with NequIP 80")
+    parser.add_argument("--strategies", help="random and others; all, with NequIP three")
     args = parser.parse_args()
-    n_pool, n_labels, n_seeds, n_features = 2000, args.labels, args.seeds, selection_model.N_FEATURES
+    is_nequip = args.model == "nequip"
+    strategies = tuple((args.strategies or ",".join(NEQUIP_STRATEGIES if is_nequip else STRATEGIES)).split(","))
+    if set(strategies) - set(STRATEGIES) or "random" not in strategies:
+        parser.error(f"--strategies takes random and others of {', '.join(STRATEGIES)}")
+    n_pool, n_labels, n_seeds = 2000, args.labels or (80 if is_nequip else 400), args.seeds
+    n_features, fits = selection_model.N_FEATURES, selection_nequip.Fits()
     if args.quick:
-        n_pool, n_labels, n_seeds, n_features = 200, 60, 2, 100
-    settings: Record = {"n_pool": n_pool, "labels": n_labels, "n_features": n_features, "batch": BATCH, "alike": ALIKE}
+        n_pool, n_labels, n_seeds = 200, 60, 2
+        n_features, fits = 100, selection_nequip.Fits(first_steps=40, steps=20)
+    settings: Record = {"n_pool": n_pool, "labels": n_labels, "batch": BATCH, "alike": ALIKE}
+    settings |= {"model": "nequip", "fits": asdict(fits)} if is_nequip else {"n_features": n_features}
     records = read(args.out, settings)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in POOLS:
         done = {(r["strategy"], r["seed"]) for r in records if r["pool"] == name}
-        missing = [(s, k) for k in range(n_seeds) for s in STRATEGIES if (s, k) not in done]
+        missing = [(s, k) for k in range(n_seeds) for s in strategies if (s, k) not in done]
         if not missing:
             continue
         pool = load_pool(name, n_pool, args.pools)
-        study = Study(pool, design_of(pool, n_features))
+        if is_nequip:
+            study = Study(pool, selection_nequip.committees(pool, fits), NEQUIP_SHARE)
+        else:
+            study = Study(pool, selection_model.committees(pool, n_features), SHARE)
         for strategy, seed in missing:
             run = study.run(strategy, seed, n_labels)
             record: Record = {"settings": settings, "pool": name, "strategy": strategy, "seed": seed, **run}
@@ -285,8 +324,11 @@ def main() -> None:
         s: e["error_over_random"]
         for s, e in balanced.items()  # type: ignore[attr-defined]
     }
-    result["select_50_of_10000_s"] = timings()
-    result["model"] = "surrogate: four linear force models on random features of symmetry functions, not NequIP"
+    if is_nequip:
+        result["model"] = "committees of small NequIP models, warm starts between rounds"
+    else:
+        result["select_50_of_10000_s"] = timings()
+        result["model"] = "surrogate: four linear force models on random features of symmetry functions, not NequIP"
     result["settings"], result["machine"] = settings, machine()
     print(json.dumps(result) if args.json else json.dumps(result, indent=1))
 

@@ -9,6 +9,7 @@ B. Recht, NeurIPS 2007), so a fit is one linear solve and its error has no noise
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 from selection_pools import Pool
 
+from alsys.exploration.batch_selection import standardised
 from alsys.exploration.frame_features import frame_features
 from alsys.frames import FloatArray, IntArray
 
@@ -85,11 +87,29 @@ def design_of(pool: Pool, n_features: int = N_FEATURES) -> Design:
     return Design(out, pool.forces.reshape(n_frames, -1), features)
 
 
-class Committee:
-    """Grows with the labels; a frame's members are decided by the seed when it comes in."""
+def committees(pool: Pool, n_features: int = N_FEATURES) -> Callable[[int], Committee]:
+    """A committee without labels for a seed; distances are those of all frames that may be labelled."""
+    design = design_of(pool, n_features)
+    frames = np.flatnonzero(~pool.is_test)
+    (scaled,) = standardised(design.features[frames])
+    is_used = scaled.std(axis=0) > 0
+    features = np.full((len(pool.positions), int(is_used.sum())), np.nan)
+    features[frames] = scaled[:, is_used] / np.sqrt(is_used.sum())
+    return lambda seed: Committee(design, features, seed)
 
-    def __init__(self, design: Design, seed: int) -> None:
-        self._design = design
+
+class Committee:
+    """Grows with the labels; a frame's members are decided by the seed when it comes in.
+
+    Args:
+        design: What the members see.
+        features: ``(n_frames, d)`` for distances; NaN for test frames.
+        seed: Of the bootstraps.
+    """
+
+    def __init__(self, design: Design, features: FloatArray, seed: int) -> None:
+        self._design, self._features = design, features
+        self._predicted: tuple[FloatArray, FloatArray] | None = None
         self._rng = np.random.default_rng([seed, 4])
         n_weights = design.forces.shape[-1]
         self._ridge = RIDGE * float(np.square(design.forces[0, ::10]).mean())
@@ -99,6 +119,7 @@ class Committee:
     def learn(self, frames: IntArray) -> None:
         """Takes the labels of these frames in."""
         design = self._design
+        self._predicted = None
         is_seen = self._rng.random((N_MEMBERS, len(frames))) < BOOTSTRAP
         for member in range(N_MEMBERS):
             chosen = frames[is_seen[member]]
@@ -106,7 +127,20 @@ class Committee:
             self._gram[member] += rows.T @ rows
             self._moment[member] += rows.T @ design.target[chosen].ravel()
 
-    def predict(self) -> tuple[FloatArray, FloatArray]:
+    def errors(self, frames: IntArray) -> FloatArray:
+        """``(n,)`` force MAE of the committee's mean, eV/Angstrom."""
+        return self._of_all()[0][frames]
+
+    def look(self, frames: IntArray) -> tuple[FloatArray, FloatArray]:
+        """``(n,)`` largest force deviation over atoms, and ``(n, d)`` features whose root mean square is one."""
+        return self._of_all()[1][frames], self._features[frames]
+
+    def _of_all(self) -> tuple[FloatArray, FloatArray]:
+        if self._predicted is None:
+            self._predicted = self._predict()
+        return self._predicted
+
+    def _predict(self) -> tuple[FloatArray, FloatArray]:
         """``(n_frames,)`` force MAE of the committee's mean, and largest force deviation over atoms, eV/Angstrom."""
         design = self._design
         n_frames, n_coordinates, n_weights = design.forces.shape[1:]

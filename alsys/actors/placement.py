@@ -25,7 +25,7 @@ from alsys.control.ports import Role
 from alsys.errors import EnvironmentProblem
 from alsys.exploration.base import Explorer
 from alsys.frames import Frame
-from alsys.labeling.base import Labeler
+from alsys.labeling.base import LabelWorker
 from alsys.training.base import Trainer
 
 SHELLS: Mapping[Role, type] = {
@@ -48,7 +48,7 @@ class WorkerSpec:
     """
 
     role: Role
-    build: Callable[[], Labeler | Explorer | Trainer]
+    build: Callable[[], LabelWorker | Explorer | Trainer]
     cpus: float = 1.0
     resources: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
@@ -157,10 +157,10 @@ def _prepare_token() -> None:
         raise EnvironmentProblem(f"cannot keep Ray's token in {path}: {error.strerror}") from error
 
 
-def _build_labeler(config: CampaignConfig) -> Labeler:
-    from alsys.labeling.factory import build_labeler
+def _build_labeler(config: CampaignConfig) -> LabelWorker:
+    from alsys.labeling.factory import build_station
 
-    return build_labeler(config.labeling)
+    return build_station(config.labeling, needs_baseline=config.training.delta is not None)
 
 
 def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:

@@ -85,6 +85,12 @@ class RayPool:
             ref = entry.actor.label.remote(work)
         self._follow(worker, ref, is_start=False)
 
+    def restart(self, worker: str, message: str) -> None:
+        """Ends an actor and starts it anew; its calls are reported as lost."""
+        failed: Future[Any] = Future()
+        failed.set_exception(RuntimeError(message))
+        self._arrived(worker, self._workers[worker].generation, False, failed)
+
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
         """Waits for calls to return, workers to come up or to die."""
         if not self._inbox:

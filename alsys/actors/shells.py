@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from alsys.exploration.base import ExplorationOrder, ExplorationReport, Explorer
-from alsys.frames import Frame
-from alsys.labeling.base import Labeler
+from alsys.labeling.base import LabelingOrder, LabelWorker
 from alsys.labels import Label, LabelFailure
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
@@ -30,18 +29,18 @@ def configure_worker(threads: int) -> None:
 class LabelerActor:
     """Runs one labeler in its own process."""
 
-    def __init__(self, build: Callable[[], Labeler], threads: int) -> None:
+    def __init__(self, build: Callable[[], LabelWorker], threads: int) -> None:
         configure_worker(threads)
-        self._labeler = build()
+        self._station = build()
 
     def ready(self) -> str:
         """Answers once the worker is built."""
         return os.uname().nodename
 
-    def label(self, frames: tuple[Frame, ...]) -> tuple[float, float, tuple[Label | LabelFailure, ...]]:
+    def label(self, order: LabelingOrder) -> tuple[float, float, tuple[Label | LabelFailure, ...]]:
         """Labels frames one after another."""
         started = time.time()
-        labels = tuple(self._labeler.label(frame) for frame in frames)
+        labels = self._station.work(order)
         return started, time.time(), labels
 
 

@@ -90,6 +90,26 @@ def _parser() -> argparse.ArgumentParser:
         "--arm", action="append", choices=["atom", "initial", "uncertain", "random"], help="only these (repeatable)"
     )
 
+    quarantine = data.add_parser("quarantine", help="frames that could not be labelled").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    listed = add("list", "curation.quarantine_list", "frames in quarantine, and why", quarantine)
+    retry = add("retry", "curation.quarantine_retry", "label them after all, from the first attempt on", quarantine)
+    reasons = add("export", "curation.quarantine_export", "write their structures and reasons as extxyz", quarantine)
+    retract = add("retract", "curation.retract", "take labels out of the data; nothing is deleted", data)
+    for command in (listed, retry, reasons, retract):
+        command.add_argument("directory", help="campaign directory")
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    reasons.add_argument("output", help="file to write (.extxyz or .xyz)")
+    for command in (retry, retract):
+        help_ = "identity of a frame, or a unique beginning of it (6 characters or more)"
+        command.add_argument("frame", nargs="*", metavar="FRAME_ID", help=help_)
+        command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a driver (default 60)")
+    retry.add_argument("--kind", help="all that failed in this way, e.g. timeout")
+    retry.add_argument("--all", action="store_true", help="all of them")
+    retract.add_argument("--label", action="append", default=[], metavar="LABEL_ID", help="by label (repeatable)")
+    retract.add_argument("--reason", required=True, metavar="TEXT", help="goes into the log and the report")
+
     models = commands.add_parser("models", help="models in the registry").add_subparsers(
         required=True, metavar="COMMAND"
     )

@@ -64,6 +64,11 @@ class CampaignDirectory:
         """Present while somebody asks the driver to stop."""
         return self.path / "stop-request.json"
 
+    @property
+    def requests(self) -> Path:
+        """Requests that wait for a driver, and answers to them."""
+        return self.path / "requests"
+
     @classmethod
     def of(cls, config: CampaignConfig) -> CampaignDirectory:
         """Where a campaign lives."""

@@ -34,7 +34,8 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
     facts.add_row(
         "labels",
         f"{labels['training']} for training, {labels['random_arm']} in the random arm, "
-        f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined",
+        f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined"
+        + (f", {labels['retracted']} retracted" if labels.get("retracted") else ""),
     )
     facts.add_row(
         "candidates",

@@ -129,8 +129,8 @@ def _describe(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iter
     node = _resolve(node, schema)
     for name, field in node.get("properties", {}).items():
         path = f"{prefix}{name}"
-        variants = [_resolve(v, schema) for v in field.get("oneOf", [])]
         target = _resolve(field, schema)
+        variants = [_resolve(v, schema) for v in target.get("oneOf", [])]
         if variants:
             for variant in variants:
                 kind = variant["properties"]["kind"]["const"]
@@ -159,7 +159,7 @@ def _first_line(node: dict[str, Any]) -> str:
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    node = next((option for option in node.get("anyOf", ()) if "$ref" in option), node)  # a section or null
+    node = next((o for o in node.get("anyOf", ()) if "$ref" in o or "oneOf" in o), node)  # a section or null
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     return node

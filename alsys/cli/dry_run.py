@@ -26,7 +26,7 @@ def dry_run(plan: Plan) -> int:
     seconds: list[float] = []
     lines = [f"{plan.source}: campaign {config.name} in {plan.directory.path}"]
     try:
-        for name, frame in plan.systems.items():
+        for name, frame in plan.labelled.items():
             started = time.perf_counter()
             outcome = labeler.label(frame)
             wall = time.perf_counter() - started
@@ -38,8 +38,11 @@ def dry_run(plan: Plan) -> int:
             labeler.label(frame)  # the first one also starts the child process
             seconds.append(min(wall, time.perf_counter() - again))
             n_starts = len(plan.starts[name])
+            whole = plan.systems[name]
             lines.append(
-                f"system {name}: {frame.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
+                f"system {name}: "
+                + (f"cluster of {frame.n_atoms} out of " if frame is not whole else "")
+                + f"{whole.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
                 + (f", {n_starts} start structures" if n_starts > 1 else "")
             )
     finally:
@@ -64,7 +67,8 @@ def dry_run(plan: Plan) -> int:
 
 def _first_frames(plan: Plan) -> list[str]:
     """What sampling the first frames will cost, from one evaluation of each system; rattling costs nothing."""
-    from alsys.exploration.initial import evaluations, xtb_potential
+    from alsys.exploration.initial import evaluations
+    from alsys.exploration.reference import xtb_potential
 
     total = 0.0
     for name, count in evaluations(plan.config, plan.starts).items():

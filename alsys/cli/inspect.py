@@ -73,6 +73,7 @@ def data_info(args: argparse.Namespace) -> int:
         "head_seq": head.seq,
         "epoch": head.epoch,
         "lengths": dict(head.lengths),
+        "retracted": len(reader.tombstones()),
         "levels": [],
     }
     levels = []
@@ -96,6 +97,8 @@ def data_info(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(content) + "\n")
         return 0
     lines = [f"{content['store']}: dataset version {head.seq}, written {head.epoch} times"]
+    if content["retracted"]:
+        lines.append(f"{content['retracted']} labels are retracted: no data, and kept in the arrays")
     for level_info in levels:
         lines.append(f"level {str(level_info['level_id'])[:8]}: {json.dumps(level_info['spec'])}")
         lines.append(
@@ -118,12 +121,14 @@ def data_verify(args: argparse.Namespace) -> int:
             "frames": result.n_frames,
             "labels": result.n_labels,
             "events": result.n_events,
+            "retracted": result.n_retracted,
             "duplicate_labels": result.duplicate_labels,
             "problems": result.problems,
         }
         sys.stdout.write(json.dumps(content) + "\n")
     else:
         counts = f"{result.n_frames} frames, {result.n_labels} labels, {result.n_events} events"
+        counts += f", {result.n_retracted} retracted" if result.n_retracted else ""
         sys.stdout.write("\n".join([f"{'sound' if result.is_ok else 'DAMAGED'}: {counts}", *result.problems]) + "\n")
     return 0 if result.is_ok else 4
 

@@ -25,9 +25,11 @@ import yaml
 from alsys import __version__
 from alsys.cli.campaign import CampaignDirectory, apply_overrides, state_of, write_json
 from alsys.cli.display import Display
+from alsys.cli.requests import RequestFolder
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash
 from alsys.control.coordinator import Coordinator
+from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
 from alsys.control.ports import NoRegistry, Registry, WorkerPool
 from alsys.control.settings import PolicySettings
@@ -58,13 +60,22 @@ def read_config(args: argparse.Namespace) -> CampaignConfig:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked campaign: nothing has been started or written yet. `starts` are the structures of each system."""
+    """A checked campaign: nothing has been started or written yet.
+
+    Attributes:
+        starts: Structures of each system.
+        labelled: What a labeler gets to see of each system: its reference structure, or a cluster carved out of that.
+        level: Level of theory of the labels.
+        baseline: That of the baseline beside them; None where there is none.
+    """
 
     config: CampaignConfig
     source: str
     directory: CampaignDirectory
     starts: Mapping[str, Sequence[Frame]]
     level: LevelOfTheory
+    labelled: Mapping[str, Frame]
+    baseline: LevelOfTheory | None = None
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -81,6 +92,8 @@ def check(config: CampaignConfig, source: str) -> Plan:
     from alsys.exploration.builders import build_starts
     from alsys.exploration.crew import check_methods
     from alsys.exploration.initial import check_initial
+    from alsys.exploration.neighbourhoods import labelled_systems
+    from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler, check_labeling
 
     directory = CampaignDirectory.of(config)
@@ -95,12 +108,13 @@ def check(config: CampaignConfig, source: str) -> Plan:
                 field = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
                 raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
         systems = {name: frames[0] for name, frames in starts.items()}
-        check_labeling(config.labeling, systems)
+        labelled = labelled_systems(config.exploration.carve, systems)
+        check_labeling(config.labeling, labelled)
         _check_model(config, systems)
         check_initial(config.initial, systems)
         check_methods(config, systems)
         labeler = build_labeler(config.labeling)
-        level = labeler.level
+        level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()
         if config.tracking.enabled:
             from alsys.tracking.server import resolve_uri
@@ -108,7 +122,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level)
+    return Plan(config, source, directory, starts, level, labelled, baseline)
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
@@ -171,10 +185,13 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             shelf=BundleShelf(directory.models, lambda version: version in ledger.models),
             registry=registry,
             level=plan.level,
+            baseline=plan.baseline,
             initial=lambda: _initial(plan),
             opened=opened,
+            inspector=_inspector(plan),
             on_acknowledged=acknowledge,
             stop_request=stop,
+            requests=RequestFolder(directory.requests),
             observe=observe,
         )
         stopped = asyncio.run(coordinator.run())
@@ -194,6 +211,17 @@ def _initial(plan: Plan) -> Sequence[Candidate]:
         for i, frame in enumerate(free_atom_frames(numbers))
     ]
     return [*atoms, *initial_frames(plan.config, plan.starts, plan.config.seed)]
+
+
+def _inspector(plan: Plan) -> Inspector | None:
+    """Who examines labels; None where the campaign takes them as they come."""
+    from alsys.labeling.canaries import canaries_for
+
+    quality = plan.config.labeling.quality
+    if not quality.enabled:
+        return None
+    canary = canaries_for([frame for frames in plan.starts.values() for frame in frames])[0]
+    return Inspector(quality, canary, plan.level)
 
 
 def _pool(plan: Plan) -> WorkerPool:

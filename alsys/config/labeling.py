@@ -15,8 +15,70 @@ from pydantic import Field
 from alsys.config.section import Section, operational
 
 
+class QualityConfig(Section):
+    """What makes a label suspect (docs/design/015-quality-gate.md); a suspect is relabelled at tighter settings."""
+
+    enabled: bool = operational(True, description="Examine labels before they become data.")
+    net_force: float = operational(0.1, gt=0, description="Largest net force, eV/Angstrom (SPICE2's filter).")
+    net_torque: float = operational(0.3, gt=0, description="Largest net torque of a molecule, eV.")
+    largest_force: float = operational(15.0, gt=0, description="Largest force, eV/Angstrom (SPICE2's filter).")
+    spin_excess: float = operational(0.1, gt=0, description="Largest spin contamination, <S^2> - S(S + 1).")
+    gap: float = operational(0.1, ge=0, description="Least orbital gap, eV; 0 turns the check off.")
+    energy_residual: float = operational(
+        6.0, gt=0, description="Energy against what is expected of it, in robust standard deviations."
+    )
+    force_residual: float = operational(
+        6.0, gt=0, description="Largest force error of the committee, in robust standard deviations of past ones."
+    )
+    bound_factor: float = operational(
+        2.0, ge=1, description="And how far beyond the committee's own calibrated bound, as a factor."
+    )
+    agreement: float = operational(
+        0.005, gt=0, description="Root mean square force difference within which a relabelling agrees, eV/Angstrom."
+    )
+    audit_share: float = operational(0.01, ge=0, le=1, description="Share of good labels that are computed again.")
+    canary_every: int = operational(100, ge=0, description="Labels of a worker between two canaries; 0 turns off.")
+
+
+class GFN2Baseline(Section):
+    """GFN2-xTB with tblite: milliseconds per frame, also for walkers, so that `training.delta` may build on it."""
+
+    kind: Literal["gfn2-xtb"]
+    accuracy: float = Field(0.1, gt=0, le=100, description="tblite's accuracy factor; smaller is tighter.")
+
+
+class GFN1Baseline(Section):
+    """GFN1-xTB with tblite: as GFN2-xTB, and much faster than it in periodic boxes."""
+
+    kind: Literal["gfn1-xtb"]
+    accuracy: float = Field(0.1, gt=0, le=100, description="tblite's accuracy factor; smaller is tighter.")
+
+
+class PySCFBaseline(Section):
+    """Another functional or basis with PySCF: stored beside the labels, too slow for walkers and so not for `delta`."""
+
+    kind: Literal["pyscf"]
+    xc: str = Field(description="Functional, as of labels.")
+    basis: str = Field(description="Basis set, as of labels.")
+    reference: Literal["auto", "restricted", "unrestricted"] = "auto"
+    density_fit: bool = True
+    grid_level: int = Field(4, ge=0, le=9)
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = None
+    conv_tol: float = Field(1e-9, gt=0, le=1e-4, description="SCF convergence, Hartree.")
+    max_cycles: int = Field(100, ge=1, le=1000)
+
+
+BaselineConfig = Annotated[GFN2Baseline | GFN1Baseline | PySCFBaseline, Field(discriminator="kind")]
+
+
 class LabelingBase(Section):
     """Limits that every labeler has."""
+
+    baseline: BaselineConfig | None = Field(
+        None,
+        description="Cheaper method whose energies and forces are stored beside each label, at their own level. "
+        "Default: none. `training.delta` says whether models learn the difference.",
+    )
 
     workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
     timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")
@@ -28,6 +90,7 @@ class LabelingBase(Section):
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
     gpus: float = operational(0.0, ge=0, le=16, description="Ray GPUs of one labeler; 0.5 lets two share one.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    quality: QualityConfig = Field(default=QualityConfig(), description="Checks of a label before it becomes data.")
 
 
 class PySCFLabeling(LabelingBase):

@@ -124,7 +124,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = frozenset({"nequip", "pair", "calibrated", "fixed"}) | LABELING_KINDS | METHOD_KINDS
+_TAGS = frozenset({"gfn2-xtb", "gfn1-xtb", "nequip", "pair", "calibrated", "fixed"}) | LABELING_KINDS | METHOD_KINDS
 
 
 def _dotted(location: list[Any]) -> str:
@@ -142,7 +142,7 @@ def _keys_at(location: list[Any]) -> list[str]:
     node: dict[str, Any] = schema
 
     def resolve(n: dict[str, Any]) -> dict[str, Any]:
-        n = next((option for option in n.get("anyOf", ()) if "$ref" in option), n)  # a section or null
+        n = next((o for o in n.get("anyOf", ()) if "$ref" in o or "oneOf" in o), n)  # a section or null
         while "$ref" in n:
             n = schema["$defs"][n["$ref"].rsplit("/", 1)[-1]]
         return n

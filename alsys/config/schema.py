@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from alsys.config.carving import CarveConfig
 from alsys.config.engines import LabelingConfig
 from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
 from alsys.config.section import Name, Section, operational
@@ -68,6 +69,11 @@ class TrainingConfig(Section):
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
     validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")
     threads: int = operational(1, ge=1, le=256)
+    delta: Literal["gfn2-xtb", "gfn1-xtb"] | None = Field(
+        None,
+        description="Learn label minus baseline, and add the baseline back wherever the model is used: the kind of "
+        "`labeling.baseline`. Default: learn labels.",
+    )
 
 
 class CalibratedTrust(Section):
@@ -158,6 +164,9 @@ class ExplorationConfig(Section):
         1, ge=1, le=100, description="Look at all members every so many steps; between, the first member moves walkers."
     )
     reactive: bool = Field(False, description="Bonds may break and form; else a walk ends where one does.")
+    carve: CarveConfig | None = Field(
+        None, description="Label the neighbourhood of one atom instead of a periodic or large frame."
+    )
     max_rewinds: int = operational(
         3, ge=0, description="How often a walk that failed goes on from its last trusted frame before it begins anew."
     )
@@ -292,6 +301,13 @@ class CampaignConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _known_baseline(self) -> CampaignConfig:
+        delta, baseline = self.training.delta, self.labeling.baseline
+        if delta is not None and (baseline is None or baseline.kind != delta):
+            raise ValueError(f"training.delta {delta} needs labeling.baseline: {{kind: {delta}}}")
+        return self
+
+    @model_validator(mode="after")
     def _known_pressure(self) -> CampaignConfig:
         if self.exploration.pressure is not None and not isinstance(self.model, NequIPModel):
             raise ValueError("exploration.pressure needs model.kind nequip, the only one with a stress")
@@ -299,6 +315,15 @@ class CampaignConfig(Section):
             raise ValueError(f"exploration.uncertainty {self.exploration.uncertainty} needs model.kind nequip")
         if self.exploration.pressure is not None and self.exploration.thermostat == "none":
             raise ValueError("exploration.pressure needs a thermostat")
+        return self
+
+    @model_validator(mode="after")
+    def _known_charges(self) -> CampaignConfig:
+        carve = self.exploration.carve
+        packed = [p for system in self.systems for p in (system.box, system.cluster) if p is not None]
+        is_charged = any(component.charge for p in packed for component in p.components)
+        if carve is not None and is_charged and not carve.charges:
+            raise ValueError("exploration.carve.charges must give the charges of ions by formula, as {Na: 1, Cl: -1}")
         return self
 
     @property

@@ -17,10 +17,30 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class LabelFrames:
-    """Send these pending frames to a labeler, in one call."""
+    """Send these pending frames to a labeler, in one call.
+
+    Attributes:
+        is_verification: At tighter settings: their labels are suspect.
+    """
 
     worker: str
     frame_ids: tuple[str, ...]
+    is_verification: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLabel:
+    """Label a frame that has a label once more, at tighter settings."""
+
+    worker: str
+    frame_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLabeler:
+    """Send the canary to a labeler."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +93,7 @@ class Finish:
     is_final: bool = True
 
 
-Command = Emit | LabelFrames | Explore | Train | Finish
+Command = Emit | LabelFrames | AuditLabel | CheckLabeler | Explore | Train | Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,30 +13,37 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from alsys.control.busy import BusyTimes
-from alsys.control.commands import Command, Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.frame_memory import FrameMemory
+from alsys.control.inspection import Inspector
 from alsys.control.journal import Journal
+from alsys.control.label_desk import LabelDesk, labelled_frames
 from alsys.control.ledger import MAX_COMPARED, Ledger, Status
 from alsys.control.ports import (
     Completion,
     ModelShelf,
     PoolEvent,
     Registry,
+    RequestBox,
     Role,
     Work,
     WorkerDown,
     WorkerPool,
     WorkerUp,
 )
-from alsys.errors import CampaignFailed, FailureKind
+from alsys.control.requests import Answer, Request, carry_out
+from alsys.errors import CampaignFailed, InputError
 from alsys.events import (
+    AuditStarted,
     CampaignOpened,
     CampaignStopped,
+    CanaryStarted,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -45,12 +52,11 @@ from alsys.events import (
     FrameDropped,
     FrameProposed,
     FrameQuarantined,
+    FrameRetried,
     FramesRescored,
     Heartbeat,
     LabelAbandoned,
-    LabelAccepted,
-    LabelFailed,
-    LabelRepeated,
+    LabelRetracted,
     LabelStarted,
     ModelPromoted,
     ModelPublished,
@@ -60,8 +66,9 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Arm, Candidate, FloatArray, Frame
-from alsys.labels import Label, LabelFailure, LevelOfTheory
+from alsys.frames import Arm, Candidate, Frame
+from alsys.labeling.base import LabelingOrder
+from alsys.labels import Label, LevelOfTheory
 from alsys.potentials.base import CommitteeState
 from alsys.store.base import Snapshot, StoreWriter
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -70,11 +77,8 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 HEARTBEAT_S = 5.0
-CACHE_SIZE = 4096
-CONFLICT_ENERGY = 1e-3
-"""eV; a repeated label that differs by more is a conflict."""
-CONFLICT_FORCE = 1e-2
-"""eV/Angstrom."""
+N_REVIEW = 1000
+"""Newest labels that each new committee is asked about."""
 
 
 class Coordinator:
@@ -87,10 +91,13 @@ class Coordinator:
         shelf: Where bundles go.
         registry: Where others get models.
         level: The campaign's level of theory.
+        baseline: The level of the baseline beside each label; None where there is none.
         initial: Makes the first frames; called in a thread, only for a campaign without frames.
         opened: The event that says who opened the campaign.
+        inspector: Examines labels before they become data; None takes all of them.
         on_acknowledged: Called with the identities of labels once they are on disk.
         stop_request: Polled; a value asks the campaign to stop.
+        requests: Polled; what users ask of the data while the campaign runs.
         observe: Called every half a second and at the end, for displays.
         clock: Unix time.
     """
@@ -106,8 +113,11 @@ class Coordinator:
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
         opened: CampaignOpened,
+        baseline: LevelOfTheory | None = None,
+        inspector: Inspector | None = None,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
+        requests: RequestBox | None = None,
         observe: Callable[[Coordinator], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -119,20 +129,34 @@ class Coordinator:
         self._shelf = shelf
         self._registry = registry
         self._level = level
+        self._baseline = baseline
         self._initial = initial
         self._opened = opened
+        self._inspector = inspector
+        self._memory = FrameMemory(store)
+        self._desk = LabelDesk(
+            ledger=ledger,
+            level=level,
+            baseline=baseline,
+            memory=self._memory,
+            inspector=inspector,
+            record=self._record,
+            restart=self._restart,
+            clock=clock,
+        )
         self._stop_request = stop_request
+        self._requests = requests
+        self._is_answering = False
+        self._taken: set[str] = set()
         self._observe = observe
         self._clock = clock
-        self._frames: dict[str, Candidate] = {}
-        self._labelled: OrderedDict[str, Candidate] = OrderedDict()
-        self._forces: OrderedDict[str, FloatArray] = OrderedDict()
         self._states: dict[int, CommitteeState] = {}
         self._loaded: dict[str, int] = {}
         self._calls: dict[str, deque[Work]] = {}
         self._roles: dict[str, Role] = {}
+        self._leaving: set[str] = set()
         self._orders = 0
-        self._snapshot_of_fit: Snapshot | None = None
+        self._snapshot_of_fit: tuple[Snapshot, int] | None = None
         self._fit_parent = 0
         self._fit_task: asyncio.Task[None] | None = None
         self._last_tick = 0.0
@@ -158,6 +182,9 @@ class Coordinator:
             self._requeue_models()
             if initial is not None:
                 self._propose(await initial)
+            if self._has_requests():  # before a campaign that has all its labels finds that it is done
+                await self.journal.flush()
+                await self._answer_requests()
             while (stopped := self._act()) is None:
                 for event in await self._pool.wait(TICK_S):
                     self._take(event)
@@ -199,9 +226,18 @@ class Coordinator:
                 self._record(event)
                 if isinstance(event, ModelPromoted):
                     self.journal.after(lambda: _call(self._registry.promote, event.version))
-            case LabelFrames(worker, frame_ids):
+            case LabelFrames(worker, frame_ids, is_verification):
                 self._record(LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
-                self._submit(worker, tuple(self._frames[frame_id].frame for frame_id in frame_ids))
+                frames = tuple(self._memory.frame(frame_id) for frame_id in frame_ids)
+                self._submit(worker, LabelingOrder(frames, is_tight=is_verification))
+            case AuditLabel(worker, frame_id):
+                self._record(AuditStarted(t=now, worker=worker, frame_id=frame_id))
+                self._submit(worker, LabelingOrder((self._memory.frame(frame_id),), is_tight=True))
+            case CheckLabeler(worker):
+                assert self._inspector is not None
+                assert self._inspector.canary is not None
+                self._record(CanaryStarted(t=now, worker=worker))
+                self._submit(worker, LabelingOrder((self._inspector.canary,)))
             case Explore():
                 self._explore(command, now)
             case Train():
@@ -209,7 +245,7 @@ class Coordinator:
                     t=now, worker=command.worker, version=command.version, n_labels=command.n_labels
                 )
                 self._record(event_)
-                self._calls[command.worker].append(())
+                self._calls[command.worker].append(LabelingOrder(()))  # keeps the place
                 self._fit_task = asyncio.create_task(self._fit(command))
             case Finish():
                 raise AssertionError("Finish is handled by _act")
@@ -219,10 +255,17 @@ class Coordinator:
         self._calls[worker].append(work)
         self._pool.submit(worker, work)
 
+    def _restart(self, worker: str, message: str) -> None:
+        """Starts a worker anew; until it is up it gets no work."""
+        self._leaving.add(worker)
+        self._pool.restart(worker, message)
+
     def _idle(self) -> Idle:
         free: dict[Role, list[str]] = {role: [] for role in Role}
         ahead: list[str] = []
         for worker, calls in self._calls.items():
+            if worker in self._leaving:
+                continue
             role = self._roles[worker]
             if not calls:
                 free[role].append(worker)
@@ -241,6 +284,7 @@ class Coordinator:
         match event:
             case WorkerUp(worker, role):
                 self._roles[worker] = role
+                self._leaving.discard(worker)
                 self._calls[worker] = deque()
                 self._loaded.pop(worker, None)
             case WorkerDown():
@@ -258,68 +302,8 @@ class Coordinator:
                         logger.warning("fit of v%04d failed: %s: %s", version, kind, message)
                         self._record(TrainingFailed(t=self._clock(), version=version, failure=kind, message=message))
                     case _:
-                        self._labelled_call(event, work, event.result)
-
-    def _labelled_call(self, event: Completion, work: Work, outcomes: tuple[Label | LabelFailure, ...]) -> None:
-        now = self._clock()
-        for outcome in outcomes:
-            if isinstance(outcome, LabelFailure):
-                self._failed(outcome.frame_id, event.worker, outcome.kind, outcome.message, outcome.cost.wall_s)
-                continue
-            frame_id = outcome.frame_id
-            n_atoms = self._frame(frame_id).n_atoms
-            if not self._is_sound(outcome, n_atoms):
-                message = "the labeler returned a label that is not finite, of the wrong shape or of another level"
-                self._failed(frame_id, event.worker, FailureKind.INTERNAL, message, outcome.cost.wall_s)
-            elif self.ledger.frames[frame_id].status is Status.LABELLED:
-                self._repeated(outcome, event.worker)
-            else:
-                accepted = LabelAccepted(
-                    t=now,
-                    frame_id=frame_id,
-                    label_id=outcome.label_id,
-                    worker=event.worker,
-                    wall_s=outcome.cost.wall_s,
-                    sent=event.sent,
-                    started=event.started,
-                    finished=event.finished,
-                    baseline_id="" if outcome.baseline is None else outcome.baseline.label_id,
-                )
-                self._record(accepted, label=outcome)
-                self._remember(frame_id, outcome.forces)
-
-    def _is_sound(self, label: Label, n_atoms: int) -> bool:
-        return (
-            label.level_id == self._level.level_id
-            and label.forces.shape == (n_atoms, 3)
-            and bool(np.isfinite(label.energy))
-            and bool(np.isfinite(label.forces).all())
-        )
-
-    def _failed(self, frame_id: str, worker: str, kind: FailureKind, message: str, wall_s: float) -> None:
-        logger.warning("label of %s failed on %s: %s: %s", frame_id[:8], worker, kind, message)
-        self._record(
-            LabelFailed(
-                t=self._clock(), frame_id=frame_id, failure=kind, message=message[:500], worker=worker, wall_s=wall_s
-            )
-        )
-
-    def _repeated(self, label: Label, worker: str) -> None:
-        first = self._store.labels([label.frame_id], self._level.level_id)[0]
-        energy = force = 0.0
-        if first is not None:
-            energy = abs(first.energy - label.energy)
-            force = float(np.abs(first.forces - label.forces).max())
-        self._record(
-            LabelRepeated(
-                t=self._clock(),
-                frame_id=label.frame_id,
-                worker=worker,
-                is_conflict=energy > CONFLICT_ENERGY or force > CONFLICT_FORCE,
-                energy_difference=energy,
-                force_difference=force,
-            )
-        )
+                        assert isinstance(work, LabelingOrder)
+                        self._desk.take(event, work, event.result)
 
     def _lose(self, event: WorkerDown) -> None:
         now = self._clock()
@@ -329,12 +313,14 @@ class Coordinator:
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
         for i, work in enumerate(calls):
             if event.role is Role.LABELER:
-                frame_ids = tuple(frame.frame_id for frame in work) if isinstance(work, tuple) else ()
+                if not isinstance(work, LabelingOrder) or (not i and self._desk.is_check(event.worker, work)):
+                    continue  # an audit or a canary: the ledger asks for another one
+                frame_ids = tuple(frame.frame_id for frame in work.frames)
                 if i:
                     self._record(LabelAbandoned(t=now, worker=event.worker, frame_ids=frame_ids))
                 else:
                     for frame_id in frame_ids:
-                        self._failed(frame_id, event.worker, event.failure, event.message, 0.0)
+                        self._desk.fail(frame_id, event.worker, event.failure, event.message, 0.0)
             elif event.role is Role.EXPLORER:
                 failure = ExplorationFailed(
                     t=now, worker=event.worker, failure=event.failure, message=event.message[:500]
@@ -360,9 +346,11 @@ class Coordinator:
         seeds: tuple[tuple[str, Frame], ...] = ()
         if self._loaded.get(command.worker) != command.version:
             state = self._state(command.version)
-            seeds = tuple((c.source.system, c.frame) for c in self._candidates(command.seeds))
+            seeds = tuple((c.source.system, c.frame) for c in self._memory.candidates(command.seeds))
             self._loaded[command.worker] = command.version
-        compare = self._true_forces(command.compare)
+        compare = tuple((c.frame, forces) for c, forces in self._memory.with_forces(command.compare))
+        rescore = self._memory.candidates(command.rescore)
+        looked_at = (*rescore, *self._memory.candidates([frame.frame_id for frame, _ in compare]))
         self._orders += 1
         order = ExplorationOrder(
             n_steps=command.n_steps,
@@ -370,8 +358,9 @@ class Coordinator:
             max_candidates=command.max_candidates,
             state=state,
             seeds=seeds,
-            rescore=tuple(self._frame(frame_id) for frame_id in command.rescore),
+            rescore=tuple(c.frame for c in rescore),
             compare=compare,
+            masks={c.frame.frame_id: c.mask for c in looked_at if c.mask is not None},
             trust=command.trust,
             shares=command.shares,
             trajectory_base=(self._store.epoch << 44) + (self._orders << 20),
@@ -409,6 +398,8 @@ class Coordinator:
                 method_steps=report.method_steps,
             )
         )
+        if self._inspector is not None:
+            self._inspector.expect(report.predictions)
         if report.compared:
             self._record(_errors_observed(report, now))
         if report.rescored:
@@ -440,7 +431,7 @@ class Coordinator:
         ]
         if not events:
             return
-        self._frames.update(fresh)
+        self._memory.add(fresh)
         for event in events:
             self.ledger.apply(event)
         self.journal.stage(events=events, candidates=list(fresh.values()))
@@ -450,13 +441,14 @@ class Coordinator:
     async def _fit(self, command: Train) -> None:
         try:
             await self.journal.flush()
-            snapshot = await asyncio.to_thread(self._store.snapshot, self._level.level_id)
+            snapshot, n_retracted = await asyncio.to_thread(self._read_snapshot)
             order = TrainingOrder(
                 version=command.version,
                 snapshot=snapshot,
                 parent=self._state(command.parent) if command.parent else None,
                 champion=self._state(command.champion) if command.champion else None,
                 seed=(self._opened.epoch * 10_007 + command.version * 101 + self.ledger.settings.seed) % 2**31,
+                n_review=N_REVIEW if self._inspector is not None else 0,
             )
         except Exception as error:
             self._problem = error
@@ -464,15 +456,21 @@ class Coordinator:
         calls = self._calls.get(command.worker)
         if self.ledger.training is None or self.ledger.training.version != command.version or not calls:
             return  # the trainer died meanwhile, which counted as a failed fit
-        self._snapshot_of_fit, self._fit_parent = snapshot, command.parent
+        self._snapshot_of_fit, self._fit_parent = (snapshot, n_retracted), command.parent
         calls.pop()  # the place kept while the snapshot was read
         self._submit(command.worker, order)
 
+    def _read_snapshot(self) -> tuple[Snapshot, int]:
+        """What to train on, and how many labels had been retracted by then."""
+        baseline_id = None if self._baseline is None else self._baseline.level_id
+        snapshot = self._store.snapshot(self._level.level_id, None, baseline_id)
+        return snapshot, len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
+
     def _publish(self, trained: TrainedCommittee, wall_s: float) -> None:
         """Bundle first, then the event, then the registry."""
-        snapshot, parent = self._snapshot_of_fit, self._fit_parent
-        if snapshot is None:
+        if self._snapshot_of_fit is None:
             raise AssertionError("a committee arrived that nobody asked for")
+        (snapshot, n_retracted), parent = self._snapshot_of_fit, self._fit_parent
         version = trained.state.version
         n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
         metrics = {k: float(v) for k, v in trained.metrics.items() if np.isfinite(v)}
@@ -486,6 +484,8 @@ class Coordinator:
             "level_of_theory": dict(self._level.spec),
             "metrics": metrics,
         }
+        if trained.state.baseline is not None:
+            card["baseline"] = dict(trained.state.baseline)
 
         async def publish() -> None:
             await asyncio.to_thread(self._shelf.write, trained, card)
@@ -498,8 +498,10 @@ class Coordinator:
                 n_labels=n_labels,
                 wall_s=wall_s,
                 metrics=metrics,
+                n_retracted=n_retracted,
             )
             self._record(event)
+            self._desk.review(dict(trained.predictions), snapshot)
             self.journal.after(lambda: _call(self._registry.publish, version, card))
 
         self.journal.after(publish)
@@ -511,40 +513,15 @@ class Coordinator:
         self._states = {v: s for v, s in self._states.items() if v in keep}
         return self._states[version]
 
-    # --- frames
-
-    def _frame(self, frame_id: str) -> Frame:
-        return self._candidates([frame_id])[0].frame
-
-    def _candidates(self, frame_ids: Sequence[str]) -> list[Candidate]:
-        known = {f: c for f in frame_ids if (c := self._frames.get(f) or self._labelled.get(f)) is not None}
-        missing = [f for f in frame_ids if f not in known]
-        if missing:
-            known.update(zip(missing, self._store.candidates(missing), strict=True))
-        return [known[f] for f in frame_ids]
-
-    def _remember(self, frame_id: str, forces: FloatArray) -> None:
-        """Keeps a labelled frame at hand for seeds and comparison; the oldest are forgotten."""
-        self._labelled[frame_id] = self._frames.pop(frame_id)
-        self._forces[frame_id] = forces
-        for cache in (self._labelled, self._forces):
-            while len(cache) > CACHE_SIZE:
-                cache.popitem(last=False)
-
-    def _true_forces(self, frame_ids: Sequence[str]) -> tuple[tuple[Frame, FloatArray], ...]:
-        """Labelled frames with their forces, from memory only: the store may be in the middle of a commit."""
-        known = [f for f in frame_ids if f in self._forces]
-        return tuple((c.frame, self._forces[f]) for f, c in zip(known, self._candidates(known), strict=True))
+    # --- after a restart
 
     def _reload_frames(self) -> None:
-        """Frames that wait since before a restart, and labels that a committee may be compared with."""
+        """Frames that wait since before, and labels that a committee may be compared with."""
         waiting = [f for f, record in self.ledger.frames.items() if record.status is Status.PENDING]
-        self._frames.update(zip(waiting, self._store.candidates(waiting), strict=True))
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
-        labels = self._store.labels(labelled, self._level.level_id)
-        for candidate, label in zip(self._store.candidates(labelled), labels, strict=True):
-            if label is not None:
-                self._labelled[label.frame_id], self._forces[label.frame_id] = candidate, label.forces
+        self._memory.reload(waiting, labelled, self._level.level_id)
+        if self._inspector is not None:
+            self._inspector.learn(labelled_frames(self._store.snapshot(self._level.level_id), self._level.level_id))
 
     def _requeue_models(self) -> None:
         """What was published before a restart may not have reached the registry's queue; repeating is harmless."""
@@ -556,16 +533,69 @@ class Coordinator:
     # --- the log
 
     def _stage_levels(self) -> None:
-        if self._level.level_id not in {level.level_id for level in self._store.levels()}:
-            self.journal.stage(levels=[self._level])
+        """The baseline's level first: readers that want one level, and no config, take the last."""
+        known = {level.level_id for level in self._store.levels()}
+        levels = [level for level in (self._baseline, self._level) if level is not None]
+        if missing := [level for level in levels if level.level_id not in known]:
+            self.journal.stage(levels=missing)
 
     def _record(self, event: Event, label: Label | None = None) -> None:
         self.ledger.apply(event)
         if event.is_durable:
             labels = [] if label is None else [label] if label.baseline is None else [label, label.baseline]
             self.journal.stage(events=[event], labels=labels)
+        self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """Forgets what an event makes useless."""
         if isinstance(event, FrameDropped | FrameQuarantined):
-            self._frames.pop(event.frame_id, None)
+            self._memory.drop(event.frame_id)
+            if self._inspector is not None:
+                self._inspector.forget(event.frame_id)
+        if isinstance(event, LabelRetracted):
+            self._memory.forget(event.frame_id)
+            if self._inspector is not None:
+                self._inspector.retract(event.label_id)
+
+    # --- requests
+
+    def _has_requests(self) -> bool:
+        return self._requests is not None and any(name not in self._taken for name, _ in self._requests.waiting())
+
+    async def _answer_requests(self) -> None:
+        """Carries out what users ask for; everything that was staged must be on disk, where frames are read."""
+        self._is_answering = False
+        waiting = [] if self._requests is None else self._requests.waiting()
+        for name, request in waiting:
+            if name not in self._taken:
+                self._taken.add(name)
+                self._answer(name, request)
+
+    def _answer(self, name: str, request: Request | InputError) -> None:
+        try:
+            if isinstance(request, InputError):
+                raise request
+            is_running = self.ledger.stopped is None
+            events, answer = carry_out(self.ledger, request, name, self._clock(), is_running=is_running)
+        except InputError as error:
+            events, answer = [], Answer(False, str(error))
+        logger.info("request %s: %s", name, answer.message)
+        retried = [event.frame_id for event in events if isinstance(event, FrameRetried)]
+        self._memory.add(dict(zip(retried, self._store.candidates(retried), strict=True)))
+        for event in events:
+            self.ledger.apply(event)
+            self._follow(event)
+        if events:
+            self.journal.stage(events=events)  # in one commit: a request is carried out as a whole
+        self.journal.after(lambda: _call(self._reply, name, answer))
+
+    def _reply(self, name: str, answer: Answer) -> None:
+        try:
+            if self._requests is not None:
+                self._requests.answer(name, answer)
+        except OSError as error:  # a full disk; what was done is known by the name of the request
+            logger.warning("cannot answer request %s: %s", name, error)
+            self._taken.discard(name)
 
     # --- the clock
 
@@ -578,6 +608,9 @@ class Coordinator:
             request = self._stop_request()
             if request is not None:
                 self._record(request)
+        if not self._is_answering and self._has_requests():
+            self._is_answering = True
+            self.journal.after(self._answer_requests)
         if now - self._last_beat >= HEARTBEAT_S:
             self._beat(now)
             self._registry.poke()

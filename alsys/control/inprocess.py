@@ -17,10 +17,10 @@ from typing import cast
 from alsys.control.ports import Completion, PoolEvent, Result, Role, Work, WorkerDown, WorkerUp
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, Explorer
-from alsys.labeling.base import Labeler
+from alsys.labeling.base import LabelWorker
 from alsys.training.base import Trainer, TrainingOrder
 
-Worker = Explorer | Labeler | Trainer
+Worker = Explorer | LabelWorker | Trainer
 
 
 class InProcessPool:
@@ -68,6 +68,11 @@ class InProcessPool:
         future = loop.run_in_executor(self._threads[worker], self._run, worker, work, self._clock())
         future.add_done_callback(lambda done: self._done(worker, generation, done))
 
+    def restart(self, worker: str, message: str) -> None:
+        """Builds a worker anew."""
+        self._replace(worker, message)
+        self._wake.set()
+
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
         """Runs one queued call, or waits for a thread."""
         await asyncio.sleep(0)  # inline calls must not starve the commits
@@ -91,9 +96,7 @@ class InProcessPool:
         for thread in self._threads.values():
             thread.shutdown(wait=True, cancel_futures=True)
         for worker in self._workers.values():
-            close = getattr(worker, "close", None)
-            if close is not None:
-                close()
+            _close(worker)
 
     def _build(self, name: str) -> None:
         role, factory = self._factories[name]
@@ -115,16 +118,25 @@ class InProcessPool:
         try:
             self._ready.append(call())
         except Exception as error:
-            self._generation[name] += 1
-            self._queue = deque(item for item in self._queue if item[0] != name)
-            is_final = self._restarts[name] <= 0
-            message = f"{type(error).__name__}: {error}"
-            self._ready.append(
-                WorkerDown(name, self._factories[name][0], FailureKind.WORKER_LOST, message, is_final=is_final)
-            )
-            if not is_final:
-                self._restarts[name] -= 1
-                self._build(name)
+            self._replace(name, f"{type(error).__name__}: {error}")
+
+    def _replace(self, name: str, message: str) -> None:
+        """Ends a worker, drops its calls, and builds it anew while it may be."""
+        self._generation[name] += 1
+        self._queue = deque(item for item in self._queue if item[0] != name)
+        is_final = self._restarts[name] <= 0
+        role = self._factories[name][0]
+        self._ready.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=is_final))
+        _close(self._workers[name])
+        if not is_final:
+            self._restarts[name] -= 1
+            self._build(name)
+
+
+def _close(worker: Worker) -> None:
+    close = getattr(worker, "close", None)
+    if close is not None:
+        close()
 
 
 def _call(worker: Worker, work: Work) -> Result:
@@ -132,5 +144,4 @@ def _call(worker: Worker, work: Work) -> Result:
         return cast(Explorer, worker).advance(work)
     if isinstance(work, TrainingOrder):
         return cast(Trainer, worker).fit(work)
-    labeler = cast(Labeler, worker)
-    return tuple(labeler.label(frame) for frame in work)
+    return cast(LabelWorker, worker).work(work)

@@ -2,28 +2,33 @@
 
 `apply(event)` is the only mutator; `decide(now, idle)` returns commands and changes nothing. There is no clock, no
 I/O, no Ray and no torch in here. After every event
-``proposed == pending + in_flight + labelled + dropped + quarantined``. Folding the durable events of a log gives the
-state of the campaign that wrote it, except that work in flight is pending again.
+``proposed == pending + in_flight + labelled + dropped + quarantined + retracted``. Folding the durable events of a log
+gives the state of the campaign that wrote it, except that work in flight is pending again. A retracted label is as if
+it had never been, except that it counts as one more reason to fit again and that its frame is never labelled again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from alsys.control import policies
+from alsys.control.assurance import Assurance, Audit, assure
 from alsys.control.candidates import CandidateSet
-from alsys.control.commands import Command, Emit, Finish, Idle
+from alsys.control.commands import Command, Emit, Finish, Idle, LabelFrames
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
     AlarmRaised,
+    AuditStarted,
     CampaignOpened,
     CampaignStopped,
+    CanaryChecked,
+    CanaryStarted,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -32,13 +37,19 @@ from alsys.events import (
     FrameDropped,
     FrameProposed,
     FrameQuarantined,
+    FrameRetried,
     FramesRescored,
     Heartbeat,
     LabelAbandoned,
     LabelAccepted,
+    LabelAudited,
+    LabelDisputed,
+    LabelDoubted,
     LabelFailed,
     LabelRepeated,
+    LabelRetracted,
     LabelStarted,
+    LabelSuspected,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -73,6 +84,10 @@ class Status(StrEnum):
     LABELLED = "labelled"
     DROPPED = "dropped"
     QUARANTINED = "quarantined"
+    RETRACTED = "retracted"
+
+
+_FINAL = (Status.LABELLED, Status.DROPPED, Status.QUARANTINED, Status.RETRACTED)
 
 
 @dataclass(slots=True)
@@ -83,7 +98,11 @@ class FrameRecord:
         seen_by: Version of the committee that gave `deviation`.
         attempts: Failed attempts so far.
         kills: Workers lost while they worked on it.
-        verdict: Why it must be quarantined next; None where it need not.
+        verdict: Why it must be quarantined next, or was; None where it need not.
+        last_worker: Worker that lost the computing of its last attempt.
+        label_id: Its label, retracted or not; empty for none.
+        suspected: Labeler whose label of it waits to be verified; empty where none does.
+        disputes: Labels of it that turned out wrong.
     """
 
     arm: Arm
@@ -97,15 +116,27 @@ class FrameRecord:
     attempts: int = 0
     kills: int = 0
     verdict: tuple[FailureKind, str] | None = None
+    last_worker: str = ""
+    label_id: str = ""
+    suspected: str = ""
+    disputes: int = 0
 
 
 @dataclass(slots=True)
 class ModelRecord:
-    """What the ledger knows of a model version. `promoted` is None until it is decided."""
+    """What the ledger knows of a model version. `promoted` is None until it is decided.
+
+    Attributes:
+        n_train: Labels it was trained on.
+        n_seen: Training labels accepted up to its dataset version, retracted ones included.
+        n_changes: `Ledger.n_changes` of its dataset version.
+    """
 
     version: int
     n_labels: int
     n_train: int
+    n_seen: int
+    n_changes: int
     metrics: dict[str, float]
     published: float
     promoted: bool | None = None
@@ -173,9 +204,13 @@ class Ledger:
         self.training_failures = 0
         self.labelled: list[str] = []
         self.random_labelled: list[str] = []
+        self.retracted: list[str] = []
+        self.requests: set[str] = set()
+        self._trainable: list[str] = []
         self.to_compare: dict[str, None] = {}
         self.calibration = ForceCalibration(settings.probability)
         self.alarms: dict[str, str] = {}
+        self.assurance = Assurance()
         self.tallies = {method: Tally() for method in settings.methods}
         self.shares: dict[str, float] = {}
         self._rewarded: set[str] = set()
@@ -189,6 +224,7 @@ class Ledger:
         self._easy: dict[str, None] = {}
         self._undecided: dict[int, None] = {}
         self._n_train_at_fit = 0
+        self._n_changes_at_fit = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             CampaignOpened: self._on_opened,
             CampaignStopped: self._on_stopped,
@@ -196,12 +232,21 @@ class Ledger:
             FrameProposed: self._on_proposed,
             FrameDropped: self._on_dropped,
             FrameQuarantined: self._on_quarantined,
+            FrameRetried: self._on_retried,
             FramesRescored: self._on_rescored,
             LabelStarted: self._on_label_started,
             LabelAbandoned: self._on_label_abandoned,
             LabelAccepted: self._on_label_accepted,
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
+            LabelRetracted: self._on_label_retracted,
+            LabelSuspected: self._on_suspected,
+            LabelDisputed: self._on_disputed,
+            LabelDoubted: self._on_doubted,
+            LabelAudited: self._on_audited,
+            AuditStarted: self._on_audit_started,
+            CanaryStarted: self._on_canary_started,
+            CanaryChecked: self._on_canary_checked,
             ModelPublished: self._on_published,
             ModelPromoted: self._on_promoted,
             ModelRejected: self._on_rejected,
@@ -253,6 +298,16 @@ class Ledger:
         return self._n_train_at_fit
 
     @property
+    def n_changes(self) -> int:
+        """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
+        return len(self._trainable) + len(self.retracted)
+
+    @property
+    def n_new(self) -> int:
+        """Changes of the data that the last fit knows nothing of."""
+        return self.n_changes - self._n_changes_at_fit
+
+    @property
     def next_version(self) -> int:
         """Version of the next model."""
         return max(self.models, default=0) + 1
@@ -262,7 +317,7 @@ class Ledger:
         """The invariant of the module docstring."""
         return (
             self.proposed == sum(self.counts.values())
-            and self.counts[Status.PENDING] == len(self.pending) + len(self._doomed)
+            and self.counts[Status.PENDING] == len(self.pending) + len(self._doomed) + len(self.assurance.suspects)
             and self.counts[Status.IN_FLIGHT] == sum(len(call) for calls in self.in_flight.values() for call in calls)
         )
 
@@ -284,7 +339,10 @@ class Ledger:
         train = policies.train(self, idle.trainers)
         if train is not None:
             commands.append(train)
-        commands += policies.label(self, idle)
+        urgent, free = assure(self, idle.labelers)
+        commands += urgent
+        reserved = sum(isinstance(command, LabelFrames) for command in urgent)
+        commands += policies.label(self, replace(idle, labelers=free), reserved)
         commands += policies.explore(self, idle.explorers)
         if not commands and policies.is_stuck(self, idle):
             return [Finish("failed", policies.stuck_message(self), is_final=False)]
@@ -350,6 +408,9 @@ class Ledger:
             self._enqueue(frame_id, record)
 
     def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
+        if record.suspected:
+            self.assurance.suspects[frame_id] = record.suspected
+            return
         deviation = 0.0 if self.settings.is_random else record.deviation
         self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by < self.champion:
@@ -367,13 +428,17 @@ class Ledger:
         self.pending.discard(frame_id)
         self.stale.pop(frame_id, None)
         self._easy.pop(frame_id, None)
+        self.assurance.suspects.pop(frame_id, None)
 
     def _on_opened(self, event: CampaignOpened) -> None:
         for frame_id in list(self._worker_of):
             self._again(frame_id)
+        for frame_id in list(self.assurance.suspects):  # the label under suspicion went with the old driver
+            self._clear(frame_id)
+        self.assurance.restart()
         self.exploring.clear()
         self.training = None
-        self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
+        self._forget_fit()
         self.stopped = None
         self.stop_requested = None
         self.totals.openings += 1
@@ -411,7 +476,18 @@ class Ledger:
         self._settle(event.frame_id, Status.DROPPED)
 
     def _on_quarantined(self, event: FrameQuarantined) -> None:
-        self._settle(event.frame_id, Status.QUARANTINED)
+        record = self._settle(event.frame_id, Status.QUARANTINED)
+        record.verdict = (event.failure, event.message)
+
+    def _on_retried(self, event: FrameRetried) -> None:
+        self.requests.add(event.request)
+        record = self.frames[event.frame_id]
+        if record.status is not Status.QUARANTINED:
+            return
+        record.attempts = record.kills = record.disputes = 0
+        record.verdict, record.last_worker = None, ""
+        self._move(record, Status.PENDING)
+        self._enqueue(event.frame_id, record)
 
     def _on_rescored(self, event: FramesRescored) -> None:
         accurate_below = policies.trust_band(self)[0]
@@ -440,10 +516,14 @@ class Ledger:
 
     def _on_label_accepted(self, event: LabelAccepted) -> None:
         record = self.frames[event.frame_id]
-        if record.status is Status.LABELLED:
+        if record.status in (Status.LABELLED, Status.RETRACTED):
             return
         record = self._settle(event.frame_id, Status.LABELLED)
+        record.label_id = event.label_id
         self.accepted[record.arm] += 1
+        record.suspected = ""
+        if record.arm is not Arm.ATOM:
+            self.assurance.accept(event.frame_id, event.label_id, event.worker, self.settings.audit_share)
         self.label_times.add(event.wall_s)
         self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
         if self.settings.is_cost_aware and record.n_electrons and record.arm is not Arm.ATOM:
@@ -451,6 +531,7 @@ class Ledger:
             self.costs.observe([record.n_electrons], event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)
+            self._trainable.append(event.frame_id)
         elif record.arm is Arm.RANDOM:
             self.random_labelled.append(event.frame_id)
         if self.champion and record.arm is not Arm.ATOM:
@@ -458,41 +539,117 @@ class Ledger:
             if len(self.to_compare) > MAX_WAITING:
                 del self.to_compare[next(iter(self.to_compare))]
 
+    def _clear(self, frame_id: str) -> None:
+        """A suspect frame is to be labelled afresh."""
+        record = self.frames[frame_id]
+        self.assurance.suspects.pop(frame_id, None)
+        record.suspected = ""
+        self._enqueue(frame_id, record)
+
+    def _on_suspected(self, event: LabelSuspected) -> None:
+        self.assurance.n_suspected += 1
+        record = self.frames[event.frame_id]
+        record.suspected = event.worker
+        if record.status is Status.IN_FLIGHT:
+            self._again(event.frame_id)
+        else:  # folded from a log, which does not say what was in flight
+            self._unqueue(event.frame_id)
+            self._enqueue(event.frame_id, record)
+
+    def _on_disputed(self, event: LabelDisputed) -> None:
+        self.assurance.n_disputed += 1
+        record = self.frames[event.frame_id]
+        record.disputes += 1
+        self._again(event.frame_id)
+        if record.disputes < self.settings.max_disputes:
+            self._clear(event.frame_id)
+            return
+        message = f"{record.disputes} labels of it were not confirmed at tighter settings"
+        record.verdict, record.suspected = (FailureKind.LABEL_DISPUTED, message), ""
+        self._unqueue(event.frame_id)
+        self._doomed[event.frame_id] = None
+
+    def _on_doubted(self, event: LabelDoubted) -> None:
+        if self.frames[event.frame_id].status is Status.LABELLED:
+            self.assurance.request(Audit(event.frame_id, "doubted"))
+
+    def _on_audit_started(self, event: AuditStarted) -> None:
+        self.assurance.begin_audit(event.worker, event.frame_id)
+
+    def _on_audited(self, event: LabelAudited) -> None:
+        self.assurance.audited(event)
+
+    def _on_canary_started(self, event: CanaryStarted) -> None:
+        self.assurance.checking.add(event.worker)
+
+    def _on_canary_checked(self, event: CanaryChecked) -> None:
+        self.assurance.checked(event)
+
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)
         self.totals.repeated += 1
         self.totals.conflicts += event.is_conflict
 
+    def _on_label_retracted(self, event: LabelRetracted) -> None:
+        self.requests.add(event.request)
+        record = self.frames[event.frame_id]
+        if record.status is not Status.LABELLED:
+            return
+        self._move(record, Status.RETRACTED)
+        self.retracted.append(event.frame_id)
+        self.accepted[record.arm] -= 1
+        self.strata[record.stratum] -= 1
+        if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):
+            self.labelled.remove(event.frame_id)
+        elif record.arm is Arm.RANDOM:
+            self.random_labelled.remove(event.frame_id)
+        self.to_compare.pop(event.frame_id, None)
+        self.calibration.forget(event.frame_id)
+        self.assurance.withdraw(event.frame_id)
+
     def _on_label_failed(self, event: LabelFailed) -> None:
         self.totals.failed += 1
         record = self.frames[event.frame_id]
-        if record.status in (Status.LABELLED, Status.DROPPED, Status.QUARANTINED):
+        if record.status in _FINAL:
             return
         self._again(event.frame_id)
         record.attempts += event.failure is not FailureKind.WORKER_PREEMPTED
         record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
+        record.last_worker = event.worker if event.failure.is_lost_computing else ""
         verdict = policies.verdict(record.attempts, record.kills, event, self.settings)
         if verdict is not None:
-            record.verdict = verdict
+            record.verdict, record.suspected = verdict, ""
             self._unqueue(event.frame_id)
             self._doomed[event.frame_id] = None
 
     def _on_training_started(self, event: TrainingStarted) -> None:
         self.training = event
-        self._n_train_at_fit = self.n_train
+        self._n_train_at_fit, self._n_changes_at_fit = self.n_train, self.n_changes
 
     def _on_training_failed(self, event: TrainingFailed) -> None:
         self.training = None
         self.training_failures += 1
         if self.training_failures < self.settings.max_training_failures:
-            self._n_train_at_fit = max((m.n_train for m in self.models.values()), default=0)
+            self._forget_fit()
+
+    def _forget_fit(self) -> None:
+        """Without the fit that was running, the newest model is the last fit."""
+        latest = max(self.models.values(), key=lambda model: model.n_changes, default=None)
+        self._n_train_at_fit = latest.n_train if latest else 0
+        self._n_changes_at_fit = latest.n_changes if latest else 0
 
     def _on_published(self, event: ModelPublished) -> None:
         self.training = None
         self.training_failures = 0
         n_train = int(event.metrics.get("n_labels_train", event.n_labels))
-        self.models[event.version] = ModelRecord(event.version, event.n_labels, n_train, dict(event.metrics), event.t)
-        self._n_train_at_fit = max(self._n_train_at_fit, n_train)
+        gone = self.retracted[: event.n_retracted]
+        n_seen = n_train + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
+        n_changes = n_seen + event.n_retracted
+        self.models[event.version] = ModelRecord(
+            event.version, event.n_labels, n_train, n_seen, n_changes, dict(event.metrics), event.t
+        )
+        if n_changes > self._n_changes_at_fit:
+            self._n_train_at_fit, self._n_changes_at_fit = n_train, n_changes
         self._undecided[event.version] = None
 
     def _on_promoted(self, event: ModelPromoted) -> None:
@@ -502,8 +659,8 @@ class Ledger:
         self.champion = event.version
         self.stale = dict.fromkeys(self.pending.ranked())
         self.exploration = Exploration()
-        unseen = [*self.random_labelled[-MAX_COMPARED:], *self.labelled[model.n_train :]]
-        self.to_compare = dict.fromkeys(unseen)
+        later = (f for f in self._trainable[model.n_seen :] if self.frames[f].status is Status.LABELLED)
+        self.to_compare = dict.fromkeys([*self.random_labelled[-MAX_COMPARED:], *later])
         self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
         self.calibration.replace()
 
@@ -545,7 +702,10 @@ class Ledger:
             return
         worst = self.calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
         for frame_id, error in zip(event.frame_ids, worst, strict=True):
-            self._reward(frame_id, error)
+            if self.frames[frame_id].status is Status.RETRACTED:  # while an explorer compared it
+                self.calibration.forget(frame_id)
+            else:
+                self._reward(frame_id, error)
 
     def _reward(self, frame_id: str, error: float) -> None:
         """A label that taught something counts for the method that found its frame, once."""
@@ -564,6 +724,7 @@ class Ledger:
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.totals.workers_lost += 1
         self.exploring.pop(event.worker, None)
+        self.assurance.lose(event.worker)
 
     @property
     def utilisation(self) -> dict[str, float]:

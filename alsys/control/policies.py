@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def wants_labels(ledger: Ledger) -> bool:
 def finish(ledger: Ledger, now: float) -> Finish | None:
     """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
     if ledger.stop_requested is not None:
-        if ledger.stop_requested.drain and (ledger.in_flight or ledger.training or ledger.exploring):
+        at_work = ledger.in_flight or ledger.training or ledger.exploring or ledger.assurance.is_busy
+        if ledger.stop_requested.drain and at_work:
             return None
         return Finish("user", "stopped on request; run the same command to go on", is_final=False)
     if wants_labels(ledger):
@@ -95,6 +97,8 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
     if settings.wall_s is not None and ledger.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
     if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger):
+        return None
+    if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.to_audit):
         return None
     if not ledger.champion:
         return Finish("failed", "there are labels but no model: every fit failed", is_final=False)
@@ -107,7 +111,10 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
 
 
 def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
-    """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end."""
+    """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
+
+    A retracted label counts like a new one.
+    """
     if not trainers or ledger.training is not None or not _fit_is_due(ledger):
         return None
     return Train(
@@ -119,11 +126,17 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     )
 
 
-def label(ledger: Ledger, idle: Idle) -> list[Command]:
-    """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays."""
+def label(ledger: Ledger, idle: Idle, reserved: int = 0) -> list[Command]:
+    """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays.
+
+    Args:
+        ledger: The campaign.
+        idle: Workers that are free.
+        reserved: Labels of the budget that are being verified.
+    """
     settings = ledger.settings
     atoms_left = ledger.pending.count(Arm.ATOM) > 0
-    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight
+    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight - reserved
     if not (atoms_left or (wants_labels(ledger) and room > 0)) or not len(ledger.pending):
         return []
     if settings.is_rounds and _round_is_gathering(ledger):
@@ -136,12 +149,13 @@ def label(ledger: Ledger, idle: Idle) -> list[Command]:
     if mean is not None and mean < settings.prefetch_below_s and room > 4 * n_labelers:
         workers += idle.busy_labelers
     commands: list[Command] = []
-    chooser = _Chooser(ledger)
+    labelers = {*idle.labelers, *idle.busy_labelers, *ledger.in_flight}
+    chooser = _Chooser(ledger, has_choice=len(labelers) > 1)
     available = len(ledger.pending)
     for k, worker in enumerate(workers):
-        frame_ids = chooser.take(_batch_size(mean, available, len(workers) - k, settings), room)
+        frame_ids = chooser.take(worker, _batch_size(mean, available, len(workers) - k, settings), room)
         if not frame_ids:
-            break
+            continue
         available -= len(frame_ids)
         room -= sum(ledger.frames[f].arm is not Arm.ATOM for f in frame_ids)
         commands.append(LabelFrames(worker, frame_ids))
@@ -154,7 +168,7 @@ def _is_ahead(ledger: Ledger) -> bool:
     if limit is None or ledger.training is None or not ledger.champion:
         return False
     flying = ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
-    return ledger.n_train + flying - ledger.n_train_at_fit >= limit
+    return ledger.n_new + flying >= limit
 
 
 def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
@@ -243,7 +257,7 @@ def exploration_is_paused(ledger: Ledger) -> bool:
 
 def is_stuck(ledger: Ledger, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
-    working = ledger.in_flight or ledger.exploring or ledger.training is not None
+    working = ledger.in_flight or ledger.exploring or ledger.training is not None or ledger.assurance.is_busy
     return not working and bool(idle.labelers and idle.explorers and idle.trainers)
 
 
@@ -269,7 +283,7 @@ def _fit_is_due(ledger: Ledger) -> bool:
     settings = ledger.settings
     if settings.is_rounds and (ledger.in_flight or ledger.exploring):
         return False
-    new = ledger.n_train - ledger.n_train_at_fit
+    new = ledger.n_new
     if new <= 0 or (ledger.training_failures >= settings.max_training_failures and new < settings.refit_every):
         return False
     if ledger.pending.count(Arm.ATOM) or ledger.flying[Arm.ATOM]:
@@ -287,7 +301,8 @@ def _wants_last_fit(ledger: Ledger) -> bool:
     return (
         not wants_labels(ledger)
         and not ledger.in_flight
-        and ledger.n_train > ledger.n_train_at_fit
+        and ledger.n_new > 0
+        and ledger.n_train > 0
         and ledger.training_failures < ledger.settings.max_training_failures
     )
 
@@ -299,8 +314,7 @@ def _round_is_gathering(ledger: Ledger) -> bool:
     if ledger.exploring:
         return True
     room = ledger.settings.n_labels - ledger.n_labels
-    labelled = ledger.n_train - ledger.n_train_at_fit
-    if labelled and not _fit_is_due(ledger):
+    if ledger.n_new and not _fit_is_due(ledger):
         return len(ledger.pending) == 0
     return len(ledger.pending) < min(ledger.settings.refit_every, room)
 
@@ -341,17 +355,23 @@ class _Chooser:
 
     Free atoms first; then a frame of the random arm whenever its share of the labels is below the wanted one; then
     initial frames; then, in turn, the most uncertain one and the oldest one of the stratum that has the fewest labels.
+    A frame whose computing was lost goes to another worker than the one that lost it.
+
+    Args:
+        ledger: The campaign.
+        has_choice: Whether there is more than one labeler, idle or not; a single one gets every frame.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, has_choice: bool) -> None:
         self._ledger = ledger
+        self._has_choice = has_choice
         self._share = random_share(ledger)
         self._n_random = ledger.accepted[Arm.RANDOM] + ledger.flying[Arm.RANDOM]
         self._n_all = ledger.n_labels + ledger.n_in_flight
         self._atoms = ledger.pending.queued(Arm.ATOM)
         self._random = ledger.pending.queued(Arm.RANDOM)
         self._rest = itertools.chain(ledger.pending.queued(Arm.INITIAL), self._uncertain())
-        self._waiting: str | None = None
+        self._waiting: deque[str] = deque()
 
     def _uncertain(self) -> Iterator[str]:
         """Uncertain frames, each once."""
@@ -379,24 +399,28 @@ class _Chooser:
                 taken.add(frame_id)
                 yield frame_id
 
-    def take(self, size: int, room: int) -> tuple[str, ...]:
-        """At most `size` frames for one call, of which at most `room` count against the budget."""
+    def take(self, worker: str, size: int, room: int) -> tuple[str, ...]:
+        """At most `size` frames for one call to `worker`, of which at most `room` count against the budget."""
         chosen: list[str] = []
+        for_others: list[str] = []
         while len(chosen) < size:
-            frame_id = self._waiting or self._next()
-            self._waiting = None
+            frame_id = self._waiting.popleft() if self._waiting else self._next()
             if frame_id is None:
                 break
             record = self._ledger.frames[frame_id]
+            if self._has_choice and record.last_worker == worker:
+                for_others.append(frame_id)
+                continue
             counts = record.arm is not Arm.ATOM
             # A frame that failed before travels alone, or it would take others down with it.
             if (counts and room <= 0) or (record.attempts and chosen):
-                self._waiting = frame_id
+                self._waiting.appendleft(frame_id)
                 break
             room -= counts
             chosen.append(frame_id)
             if record.attempts:
                 break
+        self._waiting.extendleft(reversed(for_others))
         return tuple(chosen)
 
     def _next(self) -> str | None:

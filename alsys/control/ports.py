@@ -1,4 +1,4 @@
-"""What the coordinator needs from the world, as protocols: a pool of workers, a shelf of models, a registry.
+"""What the coordinator needs from the world, as protocols: workers, a shelf of models, a registry, requests.
 
 A pool owns its workers: it starts them, restarts them when they die, and reports every call exactly once, either as a
 `Completion` or inside a `WorkerDown`. Implementations: `alsys.control.inprocess` and `alsys.actors.pool`.
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from alsys.errors import FailureKind
+from alsys.control.requests import Answer, Request
+from alsys.errors import FailureKind, InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Frame
+from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -27,7 +28,7 @@ class Role(StrEnum):
     TRAINER = "trainers"
 
 
-Work = tuple[Frame, ...] | ExplorationOrder | TrainingOrder
+Work = LabelingOrder | ExplorationOrder | TrainingOrder
 """What a worker is sent: frames to label, a chunk to explore, a committee to fit."""
 
 Result = tuple[Label | LabelFailure, ...] | ExplorationReport | TrainedCommittee | TrainingFailure
@@ -83,6 +84,10 @@ class WorkerPool(Protocol):
         """Sends work to a worker; calls to one worker run in order. Never blocks."""
         ...
 
+    def restart(self, worker: str, message: str) -> None:
+        """Ends a worker that cannot be trusted and starts it anew; it is reported as a `WorkerDown` with `message`."""
+        ...
+
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
         """What happened since the last call; waits at most `timeout_s` for the first event."""
         ...
@@ -117,6 +122,18 @@ class Registry(Protocol):
 
     def poke(self) -> None:
         """Gives queued items another try."""
+        ...
+
+
+class RequestBox(Protocol):
+    """Where a user's requests wait for a driver."""
+
+    def waiting(self) -> list[tuple[str, Request | InputError]]:
+        """Names and contents of all requests, oldest first; an error for one that cannot be read."""
+        ...
+
+    def answer(self, name: str, answer: Answer) -> None:
+        """Says what became of a request, which waits no longer."""
         ...
 
 

@@ -27,6 +27,9 @@ class PolicySettings:
         is_cost_aware: Rank frames by deviation per expected second of labelling.
         methods: Names of the exploration methods.
         method_floor: Least share of a method, as a fraction of an equal one.
+        audit_share: Share of labels that are computed once more at tighter settings.
+        canary_every: Labels of a labeler between two canaries; 0 for none.
+        max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
 
@@ -56,6 +59,9 @@ class PolicySettings:
     max_attempts: int = 3
     max_worker_kills: int = 2
     max_training_failures: int = 3
+    max_disputes: int = 2
+    audit_share: float = 0.0
+    canary_every: int = 0
     batch_s: float = 0.02
     max_batch: int = 64
     prefetch_below_s: float = 0.2
@@ -65,6 +71,7 @@ class PolicySettings:
     def of(cls, config: CampaignConfig) -> PolicySettings:
         """The settings of a campaign."""
         trust = config.exploration.trust
+        quality = config.labeling.quality
         return cls(
             is_rounds=config.mode == "rounds",
             is_random=config.selection.strategy == "random",
@@ -95,5 +102,7 @@ class PolicySettings:
             chunk_steps=config.exploration.chunk_steps,
             max_attempts=config.labeling.max_attempts,
             batch_s=config.labeling.batch_s,
+            audit_share=quality.audit_share if quality.enabled else 0.0,
+            canary_every=quality.canary_every if quality.enabled else 0,
             seed=config.seed,
         )

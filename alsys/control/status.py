@@ -35,6 +35,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "free_atoms": ledger.accepted[Arm.ATOM],
             "failed": ledger.totals.failed,
             "quarantined": counts[Status.QUARANTINED],
+            "retracted": counts[Status.RETRACTED],
             "repeated": ledger.totals.repeated,
             "conflicts": ledger.totals.conflicts,
             "mean_s": ledger.label_times.mean,
@@ -46,6 +47,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "labelled": counts[Status.LABELLED],
             "dropped": counts[Status.DROPPED],
             "quarantined": counts[Status.QUARANTINED],
+            "retracted": counts[Status.RETRACTED],
         },
         "models": [
             {
@@ -92,6 +94,8 @@ def headline(status: Mapping[str, object]) -> str:
     text = f"{status['state']}: {labels['accepted']}/{labels['target']} labels"
     if labels["failed"] or labels["quarantined"]:
         text += f", {labels['failed']} failed attempts, {labels['quarantined']} quarantined"
+    if labels.get("retracted"):
+        text += f", {labels['retracted']} retracted"
     champion = next((m for m in models if m["version"] == status["champion"]), None)
     if champion is None:
         return text + ", no model yet"

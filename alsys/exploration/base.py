@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alsys.frames import Candidate, FloatArray, Frame
+from alsys.labels import Prediction
 from alsys.potentials.base import CommitteeState
 
 
@@ -27,6 +31,7 @@ class ExplorationOrder:
             has.
         rescore: Frames whose deviation under the current weights is wanted.
         compare: Labelled frames that the weights were not trained on, with their ``(n_atoms, 3)`` forces.
+        masks: ``(n_atoms,)`` atoms that count, of frames of `rescore` and `compare` where not all do, by identity.
         trust: Edges of the trust band, force deviation, eV/Angstrom.
         shares: Share of the walkers for each exploration method, by name; takes effect with new weights. Empty: equal.
         trajectory_base: First trajectory identity it may give out; a fresh range for every order.
@@ -39,6 +44,7 @@ class ExplorationOrder:
     seeds: tuple[tuple[str, Frame], ...] = ()
     rescore: tuple[Frame, ...] = ()
     compare: tuple[tuple[Frame, FloatArray], ...] = ()
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     trust: tuple[float, float] = (0.1, 0.6)
     shares: Mapping[str, float] = field(default_factory=dict)
     trajectory_base: int = 0
@@ -59,6 +65,8 @@ class ExplorationReport:
         n_members: Members of the committee.
         n_distinct: Members that are not copies of another one.
         method_steps: Steps that walkers of each exploration method were asked to make.
+        predictions: What the committee predicts for candidates and rescored frames, by identity, where labels are
+            judged by it.
     """
 
     model_version: int
@@ -77,6 +85,7 @@ class ExplorationReport:
     n_members: int = 0
     n_distinct: int = 0
     method_steps: Mapping[str, int] = field(default_factory=dict)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 class Explorer(Protocol):

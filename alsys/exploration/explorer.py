@@ -12,6 +12,9 @@ them; no frame within a spacing of one of them on the same trajectory is propose
 proposed in the chunk before is withdrawn. With the strategy
 `random`, walkers move and stop alike, and every spacing of every walker yields a candidate, of which a random choice
 is returned. A chunk is decided by the seed, the order and the number of chunks before it.
+
+Where the campaign carves (`exploration.carve`), what is returned of a periodic or large frame is the neighbourhood of
+its least certain atom, and of a random one for the random arm; frames that cannot be carved count as ``not-carved``.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.exploration.comparison import compare, rescore
+from alsys.exploration.comparison import compare, counting, predict
 from alsys.exploration.crew import Crew
 from alsys.exploration.geometry import is_sound
+from alsys.exploration.neighbourhoods import Neighbourhoods
 from alsys.exploration.selection import ChunkSelection, pick_at_random
 from alsys.exploration.strata import stratum
 from alsys.exploration.walkers import NEVER, Walkers
@@ -37,6 +41,9 @@ from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
+
+NOT_CARVED = "not-carved"
+"""Among the stops of a report: frames that were left out because they could not be carved."""
 
 
 class WalkerExplorer:
@@ -58,6 +65,7 @@ class WalkerExplorer:
     ) -> None:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
+        self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
             lambda state: scored(build_committee(state, threads=settings.threads, is_compiled=settings.compile), state)
@@ -67,6 +75,7 @@ class WalkerExplorer:
         self._committee: Committee | None = None
         self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
         self._selection = ChunkSelection(config.selection, seed)
+        self._neighbourhoods = Neighbourhoods(config.exploration.carve)
         self._crew = Crew(config, self._systems, seed)
         self._walkers = self._crew.walkers({})
         self._next_trajectory = 0
@@ -110,11 +119,21 @@ class WalkerExplorer:
             chosen = pick_at_random(found, order.max_candidates, self._rng)
         else:
             chosen = self._selection.select(found, order.max_candidates, self._committee)
-        returned = {candidate.frame.frame_id for candidate in chosen}
-        self._proposed.update((k, c) for k, c in chunk.latest.items() if c.frame.frame_id in returned)
+        returned = self._neighbourhoods.of_all(chosen, self._rng, None if self._is_random else self._committee)
+        tests = self._neighbourhoods.of_all(chunk.random, self._rng)
+        n_refused = len(chosen) + len(chunk.random) - len(returned) - len(tests)
+        if n_refused:
+            chunk.stops[NOT_CARVED] = n_refused
+        latest = {k: returned.get(c.frame.frame_id) for k, c in chunk.latest.items()}
+        self._proposed.update((k, c) for k, c in latest.items() if c is not None)
+        rescored = predict(self._committee, order.rescore)
+        whole = [c.frame for c in (*returned.values(), *tests.values()) if c.mask is None]
+        expected = predict(self._committee, whole) if self._is_judged else {}
+        if self._is_judged:  # labels of carved frames are not judged by a committee that learns but a part of them
+            expected |= {k: p for k, p in rescored.items() if k not in order.masks}
         return ExplorationReport(
             model_version=self._committee.version,
-            candidates=(*chosen, *chunk.random),
+            candidates=(*returned.values(), *tests.values()),
             n_steps=order.n_steps,
             walker_steps=chunk.walker_steps,
             n_above=chunk.n_above,
@@ -122,12 +141,13 @@ class WalkerExplorer:
             stops=chunk.stops,
             deviation_max=chunk.deviation_max,
             deviation_mean=chunk.deviation_sum / max(chunk.n_looks, 1),
-            rescored=rescore(self._committee, order.rescore),
-            compared=compare(self._committee, order.compare),
+            rescored={k: float(counting(p.deviations, k, order.masks).max()) for k, p in rescored.items()},
+            compared=compare(self._committee, order.compare, order.masks),
             withdrawn=tuple(chunk.withdrawn),
             trust=order.trust,
             n_members=self._n_members,
             n_distinct=self._n_distinct,
+            predictions=expected,
             method_steps={name: count * order.n_steps for name, count in Counter(self._walkers.steering.names).items()},
         )
 

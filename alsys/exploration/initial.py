@@ -22,14 +22,13 @@ from alsys.config.schema import CampaignConfig, InitialConfig
 from alsys.errors import InputError
 from alsys.exploration.geometry import GeometryCheck, is_sound, molecules_of, nearest_pair
 from alsys.exploration.integrators import Langevin
+from alsys.exploration.neighbourhoods import Neighbourhoods
+from alsys.exploration.reference import EnergyForces, xtb_potential
 from alsys.exploration.shares import shares_of, spread
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
-from alsys.units import BOHR, BOLTZMANN, HARTREE, HARTREE_PER_BOHR
+from alsys.units import BOLTZMANN
 
 logger = logging.getLogger(__name__)
-
-EnergyForces = Callable[[FloatArray], tuple[float, FloatArray]]
-"""``(n_atoms, 3)`` positions to energy (eV) and forces (eV/Angstrom)."""
 
 MIN_CONTACT = 0.6
 """Closest contact of a first frame, as a share of the covalent sum."""
@@ -55,7 +54,8 @@ def initial_frames(
 ) -> list[Candidate]:
     """First frames of all systems, by their shares; a share of them, drawn at random, belongs to the random arm.
 
-    The frames of a system are shared out evenly over its start structures.
+    The frames of a system are shared out evenly over its start structures. Where the campaign carves, of each periodic
+    or large frame the neighbourhood of an atom at random is returned.
 
     Args:
         config: The campaign.
@@ -85,7 +85,15 @@ def initial_frames(
                 temperature=settings.temperature,
             )
             candidates.append(Candidate(frame, source))
-    return candidates
+    carved = list(Neighbourhoods(config.exploration.carve).of_all(candidates, rng).values())
+    if candidates and not carved:
+        raise InputError(
+            "no first frame could be carved",
+            field="exploration.carve",
+            value=len(candidates),
+            remedy="see the warnings before",
+        )
+    return carved
 
 
 def is_simple(frame: Frame) -> bool:
@@ -192,39 +200,6 @@ def _sound_samples(frame: Frame, draw: Callable[[float], FloatArray], count: int
                 remedy=f"relax the structure until it is above {MIN_CONTACT}",
             )
     return frames
-
-
-def xtb_potential(frame: Frame) -> EnergyForces:
-    """GFN2-xTB for a frame's atoms, charge and spin; GFN1-xTB where it is periodic.
-
-    tblite takes about ten times as long for GFN2-xTB in a periodic box, for its multipoles.
-
-    Raises:
-        ValueError: A frame that is periodic in one or two directions.
-    """
-    from tblite.interface import Calculator
-
-    if frame.pbc.any() and not frame.pbc.all():
-        raise ValueError("tblite takes no or three periodic directions")
-
-    lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
-    calculator = Calculator(
-        "GFN1-xTB" if frame.pbc.all() else "GFN2-xTB",
-        np.asarray(frame.numbers),
-        frame.positions / BOHR,
-        float(frame.charge),
-        frame.multiplicity - 1,
-        lattice,
-        periodic,
-    )
-    calculator.set("verbosity", 0)
-
-    def evaluate(positions: FloatArray) -> tuple[float, FloatArray]:
-        calculator.update(np.ascontiguousarray(positions) / BOHR)
-        result = calculator.singlepoint()
-        return float(result.get("energy")) * HARTREE, -np.asarray(result.get("gradient")) * HARTREE_PER_BOHR
-
-    return evaluate
 
 
 def relax(frame: Frame, potential: EnergyForces, f_max: float = 0.01, max_iterations: int = MAX_ITERATIONS) -> Frame:

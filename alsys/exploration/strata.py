@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -41,7 +42,7 @@ def stratum(frame: Frame, start: Frame, temperature_bin: str = "") -> str:
     if frame.numbers.shape != start.numbers.shape or (frame.numbers != start.numbers).any():
         raise InputError("the frame has other atoms than its start structure", field="frame", value=frame.frame_id)
     shape = "periodic" if frame.pbc.any() else topology(frame, bonds(frame, start))
-    return ":".join(part for part in (_formula(frame), shape, temperature_bin) if part)
+    return ":".join(part for part in (formula(frame.numbers), shape, temperature_bin) if part)
 
 
 def bonds(frame: Frame, start: Frame | None = None) -> IntArray:
@@ -62,6 +63,14 @@ def topology(frame: Frame, pairs: IntArray) -> str:
         pairs: ``(n_bonds, 2)`` bonded pairs.
     """
     return _topology(frame.numbers.tobytes(), np.asarray(pairs, dtype=np.int64).tobytes())
+
+
+def formula(numbers: NDArray[np.int32]) -> str:
+    """Sum formula in Hill order: carbon, hydrogen, then the others by name; without carbon all by name."""
+    symbols = [chemical_symbols[z] for z in numbers]
+    first = ["C", "H"] if "C" in symbols else []
+    names = sorted(set(symbols), key=lambda s: (first.index(s) if s in first else len(first), s))
+    return "".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in names)
 
 
 @lru_cache(maxsize=4096)
@@ -86,11 +95,3 @@ def _topology(elements: bytes, edges: bytes) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6, person=b"alsys-topology").hexdigest()
-
-
-def _formula(frame: Frame) -> str:
-    """Hill order: carbon, hydrogen, then the others by name; without carbon all by name."""
-    symbols = [chemical_symbols[z] for z in frame.numbers]
-    first = ["C", "H"] if "C" in symbols else []
-    names = sorted(set(symbols), key=lambda s: (first.index(s) if s in first else len(first), s))
-    return "".join(f"{s}{symbols.count(s) if symbols.count(s) > 1 else ''}" for s in names)

@@ -80,6 +80,8 @@ class Walkers:
         self.rewinds = np.zeros(n_walkers, dtype=np.int64)
         self._numbers = np.concatenate([frame.numbers for frame in starts])
         self._pbc = np.stack([frame.pbc for frame in starts])
+        self._charge = np.array([frame.charge for frame in starts], dtype=np.int32)
+        self._multiplicity = np.array([frame.multiplicity for frame in starts], dtype=np.int32)
         self._offsets = np.concatenate([[0], np.cumsum(self.n_atoms)])
         self._settings = settings
         self._n_moves = 0
@@ -156,8 +158,8 @@ class Walkers:
         """One step of every walker under the committee's forces and those of the methods.
 
         Returns:
-            Walkers that must stop, and why: ``not-finite``, ``force-too-large``, ``too-hot``, ``volume``,
-            ``too-close``, ``broken`` or ``fused``.
+            Walkers that must stop, and why: ``not-finite``, ``baseline-failed``, ``force-too-large``, ``too-hot``,
+            ``volume``, ``too-close``, ``broken`` or ``fused``.
         """
         self._follow_schedules()
         before = self.positions
@@ -179,7 +181,7 @@ class Walkers:
         self._take(prediction)
         self.velocities = self._dynamics.second_half(velocities, self._driving())
         self._swap_temperatures(prediction, rng)
-        return self._problems(lost)
+        return self._problems(lost, prediction.is_failed)
 
     def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> CommitteePrediction:
         """Forces where walkers are, without a move; `rows` names those that are new there, None all.
@@ -194,8 +196,9 @@ class Walkers:
         atoms = np.concatenate([np.arange(self._offsets[k], self._offsets[k + 1]) for k in rows])
         index = np.asarray(rows, dtype=np.int64)
         batch = FrameBatch(
-            self.n_atoms[index], self._numbers[atoms], self.positions[atoms], self.cell[index], self._pbc[index]
-        )
+            self.n_atoms[index], self._numbers[atoms], self.positions[atoms], self.cell[index], self._pbc[index],
+            self._charge[index], self._multiplicity[index],
+        )  # fmt: skip
         prediction = self._glance(committee, batch)
         self.forces = np.array(self.forces)
         self.forces[atoms] = prediction.forces
@@ -267,8 +270,13 @@ class Walkers:
                 self.velocities[self._atoms(k)] *= np.sqrt(before[other] / before[k])
         self._follow_schedules()
 
-    def _problems(self, lost: NDArray[np.bool_]) -> dict[int, str]:
-        """The first reason of each walker wins, from the crudest to the finest."""
+    def _problems(self, lost: NDArray[np.bool_], is_failed: NDArray[np.bool_] | None) -> dict[int, str]:
+        """The first reason of each walker wins, from the crudest to the finest.
+
+        Args:
+            lost: ``(n_walkers,)`` whose positions are not finite.
+            is_failed: ``(n_walkers,)`` without forces, since the baseline of the committee failed; None for none.
+        """
         squared = np.square(self.forces).sum(axis=1)
         kinetic = self._dynamics.kinetic_energy(self.velocities)
         hottest = self._settings.max_temperature_ratio * self.temperatures
@@ -283,13 +291,17 @@ class Walkers:
             ("not-finite", lost | self._any_atom(~np.isfinite(squared)) | ~np.isfinite(self.deviation)),
         ):
             problems.update((int(k), reason) for k in np.flatnonzero(mask))
+        if is_failed is not None:
+            problems.update((int(k), "baseline-failed") for k in np.flatnonzero(is_failed & ~lost))
         return problems
 
     def _any_atom(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.logical_or.reduceat(mask, self._offsets[:-1])
 
     def _batch(self) -> FrameBatch:
-        return FrameBatch(self.n_atoms, self._numbers, self.positions, self.cell, self._pbc)
+        return FrameBatch(
+            self.n_atoms, self._numbers, self.positions, self.cell, self._pbc, self._charge, self._multiplicity
+        )
 
     def _atoms(self, k: int) -> slice:
         return slice(int(self._offsets[k]), int(self._offsets[k + 1]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
@@ -30,7 +30,9 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
     """Mean energy and forces of a committee, and their spread.
 
     Results (eV, eV/Angstrom): ``energy``, ``free_energy``, ``forces`` ``(n_atoms, 3)``, ``energy_std``,
-    ``forces_std`` ``(n_atoms,)`` (force deviation of each atom) and ``max_force_deviation``.
+    ``forces_std`` ``(n_atoms,)`` (force deviation of each atom) and ``max_force_deviation``. A model that learned the
+    difference to a baseline adds it; ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]`` (2S + 1) say what the
+    baseline is to be evaluated for, neutral singlets where they are not given.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -46,6 +48,13 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.committee = committee
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation: as of ASE, and charge and multiplicity in ``atoms.info``."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None and _electrons(atoms) != _electrons(self.atoms):
+            changes.append("info")
+        return changes
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -55,16 +64,23 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         """Evaluates all members once.
 
         Raises:
-            InputError: An element that the model does not know, or positions that are not finite.
+            InputError: An element that the model does not know, positions that are not finite, or a structure that the
+                model's baseline cannot treat.
+            ase.calculators.calculator.CalculationFailed: The model's baseline did not converge.
         """
         super().calculate(atoms, properties, system_changes)
+        charge, multiplicity = _electrons(self.atoms)
         frame = Frame(
             numbers=self.atoms.numbers,
             positions=self.atoms.positions,
             cell=self.atoms.cell.array,
             pbc=self.atoms.pbc,
+            charge=charge,
+            multiplicity=multiplicity,
         )
         prediction = self.committee.evaluate(FrameBatch.of([frame]))
+        if prediction.is_failed is not None:
+            raise CalculationFailed("the baseline of the model failed on this structure: no energy, no forces")
         self.results = {
             "energy": float(prediction.energy[0]),
             "free_energy": float(prediction.energy[0]),
@@ -73,6 +89,21 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             "forces_std": prediction.force_deviation,
             "max_force_deviation": float(prediction.frame_deviation[0]),
         }
+
+
+def _electrons(atoms: Atoms) -> tuple[int, int]:
+    """Charge and multiplicity."""
+    return _integer(atoms, "charge", 0), _integer(atoms, "multiplicity", 1)
+
+
+def _integer(atoms: Atoms, name: str, default: int) -> int:
+    value = atoms.info.get(name, default)
+    try:
+        if int(value) == float(value):
+            return int(value)
+    except (TypeError, ValueError):
+        pass
+    raise InputError("must be an integer", field=f"atoms.info[{name!r}]", value=value)
 
 
 def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1) -> AlsysCalculator:
@@ -85,7 +116,7 @@ def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads
 
     Raises:
         InputError: Nothing is there, or it is damaged.
-        EnvironmentProblem: The MLflow server does not answer.
+        EnvironmentProblem: The MLflow server does not answer, or the package of the model's baseline is missing.
     """
     if not str(uri).startswith("models:/"):
         return AlsysCalculator(build_committee(read_bundle(Path(uri)), threads=threads))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ase.io
@@ -26,6 +26,8 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
     Energies (eV) and forces (eV/Angstrom) are where ASE looks for them; charge, multiplicity (2S + 1), arm, system,
     trajectory, model_version, deviation (eV/Angstrom, where known) and frame_id are in the comment line. The identity
     is written as ``id-<hexadecimal>``: readers take bare digits for a number. A frame without a cell has no lattice.
+    A frame that was carved out of a larger one has a column ``mask``: F where the force is not to be learned from; nor
+    is its energy.
 
     Args:
         snapshot: The labelled frames.
@@ -35,14 +37,32 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
     Raises:
         InputError: The file cannot be written.
     """
-    path = Path(path)
     keep = np.ones(snapshot.n_frames, dtype=np.bool_) if arms is None else snapshot.is_arm(*arms)
     rows = np.flatnonzero(keep).tolist()
+    _write(_blocks(snapshot, rows), Path(path))
+    return len(rows)
+
+
+def export_frames(frames: Sequence[tuple[Frame, Mapping[str, object]]], path: str | Path) -> int:
+    """Writes frames without labels, one after another, and returns how many.
+
+    Args:
+        frames: Each with what its comment line says besides charge, multiplicity and identity.
+        path: The file; replaced where it exists.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    _write((_unlabelled(frame, facts) for frame, facts in frames), Path(path))
+    return len(frames)
+
+
+def _write(blocks: Iterable[list[str]], path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         try:
             with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                for lines in _blocks(snapshot, rows):
+                for lines in blocks:
                     file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,7 +73,6 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
         raise InputError(
             f"cannot be written: {error.strerror}", source=str(path), remedy="name a file in a folder with space"
         ) from error
-    return len(rows)
 
 
 def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
@@ -112,12 +131,33 @@ def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:
         symbols = [chemical_symbols[number] for number in snapshot.numbers[part].tolist()]
         coordinates = np.concatenate([snapshot.positions[part], snapshot.forces[part]], axis=1).tolist()
         atoms = [f"{symbol:<2} {' '.join(map(repr, row))}\n" for symbol, row in zip(symbols, coordinates, strict=True)]
-        yield [f"{len(symbols)}\n", _comment(snapshot, i) + "\n", *atoms]
+        if not snapshot.mask[part].all():
+            atoms = [f"{line[:-1]} {'FT'[int(m)]}\n" for line, m in zip(atoms, snapshot.mask[part], strict=True)]
+        yield [f"{len(symbols)}\n", _comment(snapshot, i, bool(snapshot.mask[part].all())) + "\n", *atoms]
 
 
-def _comment(snapshot: Snapshot, i: int) -> str:
+def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
+    symbols = [chemical_symbols[number] for number in frame.numbers.tolist()]
+    fields: dict[str, object] = {
+        "Properties": "species:S:1:pos:R:3",
+        "charge": frame.charge,
+        "multiplicity": frame.multiplicity,
+        **{name: _quoted(value) if isinstance(value, str) else value for name, value in facts.items()},
+        "frame_id": f"id-{frame.frame_id}",
+        "pbc": _quoted(" ".join("FT"[int(is_periodic)] for is_periodic in frame.pbc)),
+    }
+    if frame.cell.any():
+        fields = {"Lattice": _quoted(" ".join(map(repr, frame.cell.reshape(9).tolist()))), **fields}
+    atoms = [
+        f"{symbol:<2} {' '.join(map(repr, row))}\n"
+        for symbol, row in zip(symbols, frame.positions.tolist(), strict=True)
+    ]
+    return [f"{len(symbols)}\n", " ".join(f"{name}={value}" for name, value in fields.items()) + "\n", *atoms]
+
+
+def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
     fields = {
-        "Properties": "species:S:1:pos:R:3:forces:R:3",
+        "Properties": "species:S:1:pos:R:3:forces:R:3" + ("" if is_whole else ":mask:L:1"),
         "energy": repr(float(snapshot.energy[i])),
         "charge": int(snapshot.charge[i]),
         "multiplicity": int(snapshot.multiplicity[i]),

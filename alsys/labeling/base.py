@@ -6,10 +6,32 @@ A labeler never raises for chemistry or for a killed child process; it returns a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from alsys.frames import Frame
 from alsys.labels import Label, LabelFailure, LevelOfTheory
+
+
+@dataclass(frozen=True, slots=True)
+class LabelingOrder:
+    """What a labeler is asked to do in one call.
+
+    Attributes:
+        frames: Labelled one after another.
+        is_tight: At the tighter settings that labels are verified with, not at the campaign's level.
+    """
+
+    frames: tuple[Frame, ...]
+    is_tight: bool = False
+
+
+class LabelWorker(Protocol):
+    """Carries out orders; see `alsys.labeling.station`."""
+
+    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+        """One outcome for each frame, in order."""
+        ...
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from alsys.config.engines import (
     ANILabeling,
@@ -16,14 +17,30 @@ from alsys.config.labeling import AnalyticLabeling, PySCFLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
+from alsys.labeling.station import LabelStation
+from alsys.labeling.tight import tightened
 
 
-def build_labeler(config: LabelingConfig) -> Labeler:
-    """The labeler of a config; imports only what it needs.
+def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False) -> Labeler:
+    """The labeler of a config, with its baseline where it has one; imports only what it needs.
+
+    Args:
+        config: The section `labeling`.
+        needs_baseline: Whether a label without a baseline is worth nothing (`training.delta`).
 
     Raises:
-        InputError: An engine of another package that is not installed, or whose settings are wrong.
+        InputError: The baseline is of the level of the labels; or an engine of another package that is not installed,
+            or whose settings are wrong.
     """
+    labeler = _build(config)
+    if config.baseline is None:
+        return labeler
+    from alsys.labeling.baseline import BaselineLabeler, baseline_labeling
+
+    return BaselineLabeler(labeler, _build(baseline_labeling(config.baseline, config)), is_needed=needs_baseline)
+
+
+def _build(config: LabelingConfig) -> Labeler:
     if isinstance(config, PySCFLabeling):
         from alsys.labeling.pyscf import PySCFLabeler
 
@@ -64,6 +81,12 @@ def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | Skala
 
         engine = SkalaEngine
     return EngineLabeler(engine, config, config, config.threads)
+
+
+def build_station(config: LabelingConfig, *, needs_baseline: bool = False) -> LabelStation:
+    """What a labeling worker runs: the labeler, and one at tighter settings for what must be verified."""
+    tight = tightened(config).model_copy(update={"baseline": None})
+    return LabelStation(build_labeler(config, needs_baseline=needs_baseline), partial(build_labeler, tight))
 
 
 def check_labeling(config: LabelingConfig, systems: Mapping[str, Frame]) -> None:

@@ -6,22 +6,18 @@ may stop the process it runs in.
 
 from __future__ import annotations
 
-import numpy as np
-
 from alsys.config.labeling import XTBLabeling
-from alsys.errors import FailureKind, InputError
-from alsys.frames import FloatArray, Frame
+from alsys.errors import FailureKind
+from alsys.frames import Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
 from alsys.labeling.child import ChildProcess
 from alsys.labels import Label, LabelFailure, LevelOfTheory
-from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
-
-MAX_NUMBER = 86
+from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, single_point
 
 
 def level_of(config: XTBLabeling) -> LevelOfTheory:
     """The level of theory of a config."""
-    return LevelOfTheory({"engine": "tblite", "method": config.method, "accuracy": config.accuracy})
+    return LevelOfTheory(XTBMethod(config.method, config.accuracy).spec)
 
 
 class XTBLabeler:
@@ -46,10 +42,7 @@ class XTBLabeler:
     def check(self, frame: Frame) -> None:
         """Refuses impossible spins, elements beyond radon and partly periodic cells."""
         check_electrons(frame)
-        if int(frame.numbers.max()) > MAX_NUMBER:
-            raise InputError("GFN-xTB ends at radon", field="element", value=int(frame.numbers.max()))
-        if frame.pbc.any() and not frame.pbc.all():
-            raise InputError("tblite takes no or three periodic directions", field="pbc", value=frame.pbc.tolist())
+        check_frame(frame)
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Energy and forces."""
@@ -64,41 +57,17 @@ class XTBEngine:
     """Runs in the child."""
 
     def __init__(self, config: XTBLabeling) -> None:
-        self._config = config
+        self._method = XTBMethod(config.method, config.accuracy, config.max_cycles)
         self._level_id = level_of(config).level_id
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Energy and forces, or why there are none."""
-        from tblite.exceptions import TBLiteRuntimeError
-
+        """Energy, forces and, for cells, stress, or why there are none."""
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
         try:
-            energy, gradient, virial = self._single_point(frame)
-        except (TBLiteRuntimeError, RuntimeError) as error:
+            values = single_point(frame, self._method)
+        except XTBFailure as error:
             kind = FailureKind.SCF_NOT_CONVERGED if "SCF" in str(error) else FailureKind.UNPHYSICAL_FRAME
-            return LabelFailure(frame.frame_id, kind, str(error).strip().splitlines()[-1][:300])
-        stress = virial * HARTREE / abs(float(np.linalg.det(frame.cell))) if frame.pbc.all() else None
-        return Label(frame.frame_id, self._level_id, energy * HARTREE, -gradient * HARTREE_PER_BOHR, stress=stress)
-
-    def _single_point(self, frame: Frame) -> tuple[float, FloatArray, FloatArray]:
-        """Energy, ``(n_atoms, 3)`` gradient and ``(3, 3)`` dE/d(strain), atomic units."""
-        from tblite.interface import Calculator
-
-        config = self._config
-        lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
-        calculator = Calculator(
-            config.method,
-            np.asarray(frame.numbers),
-            frame.positions / BOHR,
-            float(frame.charge),
-            frame.multiplicity - 1,
-            lattice,
-            periodic,
-        )
-        calculator.set("accuracy", config.accuracy)
-        calculator.set("max-iter", config.max_cycles)
-        calculator.set("verbosity", 0)
-        result = calculator.singlepoint()
-        return float(result.get("energy")), np.asarray(result.get("gradient")), np.asarray(result.get("virial"))
+            return LabelFailure(frame.frame_id, kind, str(error))
+        return Label(frame.frame_id, self._level_id, values.energy, values.forces, stress=values.stress)

@@ -7,7 +7,7 @@ single member of several cannot know is NaN, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,8 @@ class FrameBatch:
         positions: ``(n_total, 3)``, Angstrom.
         cell: ``(n_frames, 3, 3)`` row vectors, Angstrom; zeros where there is none.
         pbc: ``(n_frames, 3)``.
+        charge: ``(n_frames,)`` e; None where all are neutral. Only baselines look at it, and at the next.
+        multiplicity: ``(n_frames,)`` 2S + 1; None where all are singlets.
     """
 
     n_atoms: IntArray
@@ -35,6 +37,8 @@ class FrameBatch:
     positions: FloatArray
     cell: FloatArray
     pbc: NDArray[np.bool_]
+    charge: NDArray[np.int32] | None = None
+    multiplicity: NDArray[np.int32] | None = None
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> FrameBatch:
@@ -45,7 +49,27 @@ class FrameBatch:
             positions=np.concatenate([f.positions for f in frames]),
             cell=np.stack([f.cell for f in frames]),
             pbc=np.stack([f.pbc for f in frames]),
+            charge=np.array([f.charge for f in frames], dtype=np.int32),
+            multiplicity=np.array([f.multiplicity for f in frames], dtype=np.int32),
         )
+
+    def frames(self) -> Iterator[Frame]:
+        """One frame after another.
+
+        Raises:
+            InputError: Positions or a cell that are not finite.
+        """
+        first = 0
+        for i, n in enumerate(self.n_atoms.tolist()):
+            yield Frame(
+                numbers=self.numbers[first : first + n],
+                positions=self.positions[first : first + n],
+                cell=self.cell[i],
+                pbc=self.pbc[i],
+                charge=0 if self.charge is None else int(self.charge[i]),
+                multiplicity=1 if self.multiplicity is None else int(self.multiplicity[i]),
+            )
+            first += n
 
     @property
     def n_frames(self) -> int:
@@ -78,6 +102,8 @@ class CommitteePrediction:
         stress: ``(n_frames, 3, 3)`` mean over members of dE/d(strain) / volume, eV/Angstrom^3, tension positive as in
             ASE; NaN in frames that are not periodic or have no volume; None where no frame is periodic, or where the
             committee knows no stress.
+        is_failed: ``(n_frames,)`` frames on which the committee's baseline failed, whose energies, forces and stress
+            are NaN; None where it failed on none.
     """
 
     energy: FloatArray
@@ -89,6 +115,7 @@ class CommitteePrediction:
     member_forces: FloatArray | None = None
     features: FloatArray | None = None
     stress: FloatArray | None = None
+    is_failed: NDArray[np.bool_] | None = None
 
 
 def committee_prediction(
@@ -164,6 +191,8 @@ class CommitteeState:
         score: What judges atoms: ``committee`` for the spread of members, or a name in
             `alsys.potentials.uncertainty.UNCERTAINTIES`.
         score_state: What that score learned.
+        baseline: Level of theory (`alsys.labels.LevelOfTheory.spec`) whose energies and forces must be added, for
+            members that learned a difference; None for members that learned labels.
     """
 
     version: int
@@ -172,6 +201,7 @@ class CommitteeState:
     members: tuple[Mapping[str, NDArray[np.generic]], ...]
     score: str = "committee"
     score_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    baseline: Mapping[str, object] | None = None
 
     @property
     def n_members(self) -> int:

@@ -24,6 +24,8 @@ from alsys.errors import InputError
 from alsys.potentials.base import CommitteeState
 
 FORMAT = 1
+FORMAT_DELTA = 2
+"""Of bundles whose members learned a difference: readers from before there were any would forget the baseline."""
 SUMS = "SHA256SUMS"
 
 
@@ -41,13 +43,16 @@ def write_bundle(
     Raises:
         FileExistsError: Something else is there: another bundle, or files that no bundle has.
     """
+    model = {"format": FORMAT, "kind": state.kind, "version": state.version, "n_members": state.n_members,
+             "spec": dict(state.spec)}  # fmt: skip
+    if state.baseline is not None:
+        model |= {"format": FORMAT_DELTA, "baseline": dict(state.baseline)}
     files = {
-        "model.json": _json({"format": FORMAT, "kind": state.kind, "version": state.version,
-                             "n_members": state.n_members, "spec": dict(state.spec)}),
+        "model.json": _json(model),
         "card.json": _json(card),
         "README.md": _readme(state, card).encode(),
         **(extra or {}),
-    }  # fmt: skip
+    }
     if state.score_state:
         files["score.json"] = _json({"score": state.score})
         files["score.safetensors"] = save({k: np.array(v, order="C") for k, v in state.score_state.items()})
@@ -83,13 +88,14 @@ def read_bundle(path: Path) -> CommitteeState:
     try:
         contents = _checked_files(path)
         model = json.loads(contents["model.json"])
-        if model["format"] != FORMAT:
-            raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT}", source=str(path))
+        if model["format"] not in (FORMAT, FORMAT_DELTA):
+            raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT_DELTA}", source=str(path))
+        baseline = dict(model["baseline"]) if model["format"] == FORMAT_DELTA else None
         members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
         score = json.loads(contents["score.json"])["score"] if "score.json" in contents else "committee"
         score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}
         return CommitteeState(
-            int(model["version"]), str(model["kind"]), dict(model["spec"]), members, str(score), score_state
+            int(model["version"]), str(model["kind"]), dict(model["spec"]), members, str(score), score_state, baseline
         )
     except KeyError as error:
         raise InputError(f"is not a readable bundle: it lacks {error}", source=str(path)) from error
@@ -160,6 +166,7 @@ def _readme(state: CommitteeState, card: Mapping[str, object]) -> str:
         f"- Level of theory: `{json.dumps(level)}`",
         f"- Labels: {card.get('n_labels')} (dataset version {card.get('head_seq')})",
         f"- Elements: {state.spec.get('elements')}",
+        *([] if state.baseline is None else [f"- Baseline, added wherever it is used: `{json.dumps(state.baseline)}`"]),
         "- Units: eV, Angstrom",
         "",
         "Use it with `alsys.load_calculator('THIS FOLDER')`, an ASE calculator.",

@@ -67,6 +67,16 @@ class Coverage:
     n_frames: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Deviations and errors of one frame's atoms, and when they came, in frames."""
+
+    frame_id: str
+    deviation: FloatArray
+    error: FloatArray
+    age: float
+
+
 class ForceCalibration:
     """Pairs (deviation, error) of the latest frames, the band fitted to them, and how well it held.
 
@@ -98,11 +108,10 @@ class ForceCalibration:
         self.n_frames = 0
         self._half_life = half_life
         self._min_frames = min_frames
-        self._pairs: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=window)
-        self._ages: deque[float] = deque(maxlen=window)
+        self._pairs: deque[_Pairs] = deque(maxlen=window)
         self._clock = 0.0
         self._known: set[str] = set()
-        self._covered: deque[float] = deque(maxlen=coverage_window)
+        self._covered: deque[tuple[str, float]] = deque(maxlen=coverage_window)
 
     @property
     def is_fitted(self) -> bool:
@@ -115,29 +124,36 @@ class ForceCalibration:
         n = len(self._covered)
         if n == 0:
             return Coverage(math.nan, math.nan, 0)
-        values = np.array(self._covered)
+        shares = [share for _, share in self._covered]
+        values = np.array(shares)
         # one pseudo-frame on either side, so that a run of perfect frames does not claim certainty
-        spread = float(np.std([*self._covered, 0.5, 1.0]))
+        spread = float(np.std([*shares, 0.5, 1.0]))
         return Coverage(float(values.mean()), spread / math.sqrt(n), n)
 
-    def observe(self, frames: Sequence[tuple[FloatArray, FloatArray]], *, is_counted: bool = True) -> None:
+    def observe(
+        self,
+        frames: Sequence[tuple[FloatArray, FloatArray]],
+        *,
+        is_counted: bool = True,
+        frame_ids: Sequence[str] | None = None,
+    ) -> None:
         """Counts coverage of new frames under the band so far, then fits the band again.
 
         Args:
             frames: For each frame ``(n_atoms,)`` force deviations and ``(n_atoms,)`` lengths of the force error,
                 eV/Angstrom. Atoms where either is not finite are left out.
             is_counted: Whether they count for coverage; frames that are compared with each new committee do not.
+            frame_ids: Their identities, by which `forget` knows them; None for frames without a name.
         """
         was_fitted = self.is_fitted
-        for deviation, error in frames:
+        for frame_id, (deviation, error) in zip(frame_ids or [""] * len(frames), frames, strict=True):
             is_finite = np.isfinite(deviation) & np.isfinite(error)
             deviation, error = deviation[is_finite], error[is_finite]
             if deviation.size == 0:
                 continue
             if was_fitted and is_counted:
-                self._covered.append(float((error <= self.band.error(deviation)).mean()))
-            self._pairs.append((deviation, error))
-            self._ages.append(self._clock)
+                self._covered.append((frame_id, float((error <= self.band.error(deviation)).mean())))
+            self._pairs.append(_Pairs(frame_id, deviation, error, self._clock))
             self._clock += 1.0
             self.n_frames += 1
         if self.is_fitted:
@@ -160,11 +176,25 @@ class ForceCalibration:
                 strict=True,
             )
         )
-        is_new = [frame_id not in self._known for frame_id in frame_ids]
-        self.observe([pair for pair, new in zip(pairs, is_new, strict=True) if not new], is_counted=False)
-        self.observe([pair for pair, new in zip(pairs, is_new, strict=True) if new])
+        named = list(zip(frame_ids, pairs, strict=True))
+        for is_new in (False, True):
+            chosen = [(name, pair) for name, pair in named if (name not in self._known) is is_new]
+            self.observe([pair for _, pair in chosen], is_counted=is_new, frame_ids=[name for name, _ in chosen])
         self._known.update(frame_ids)
         return [float(error.max(initial=0.0)) if np.isfinite(error).all() else math.inf for _, error in pairs]
+
+    def forget(self, frame_id: str) -> None:
+        """Unlearns a frame whose label is no longer data: its pairs and its share of the coverage.
+
+        An alarm that rested on it stays until there are enough other frames to say that it is over.
+        """
+        kept = [pairs for pairs in self._pairs if pairs.frame_id != frame_id]
+        self._covered = deque((c for c in self._covered if c[0] != frame_id), maxlen=self._covered.maxlen)
+        if len(kept) == len(self._pairs):
+            return
+        self._pairs = deque(kept, maxlen=self._pairs.maxlen)
+        self.band = self._fit() if self.is_fitted else Band(START_FACTOR, 1.0)
+        self.alarm = self._judge()
 
     def replace(self) -> None:
         """A new committee: pairs of the old one count less, and coverage is counted anew. An alarm stays until then."""
@@ -187,11 +217,11 @@ class ForceCalibration:
         return None
 
     def _fit(self) -> Band:
-        frame_weights = 0.5 ** ((self._clock - 1.0 - np.array(self._ages)) / self._half_life)
-        sizes = [deviation.size for deviation, _ in self._pairs]
+        frame_weights = 0.5 ** ((self._clock - 1.0 - np.array([p.age for p in self._pairs])) / self._half_life)
+        sizes = [p.deviation.size for p in self._pairs]
         weights = np.repeat(frame_weights / np.array(sizes), sizes)
-        log_deviation = np.log(np.maximum(np.concatenate([d for d, _ in self._pairs]), FLOOR))
-        log_error = np.log(np.maximum(np.concatenate([e for _, e in self._pairs]), FLOOR))
+        log_deviation = np.log(np.maximum(np.concatenate([p.deviation for p in self._pairs]), FLOOR))
+        log_error = np.log(np.maximum(np.concatenate([p.error for p in self._pairs]), FLOOR))
         x = log_deviation - np.average(log_deviation, weights=weights)
         y = log_error - np.average(log_error, weights=weights)
         # least squares around b = 1; the guess has the weight of some frames with a spread of one in the logarithm

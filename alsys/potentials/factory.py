@@ -7,7 +7,7 @@ from alsys.potentials.base import Committee, CommitteeState
 
 
 def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: bool = False) -> Committee:
-    """The committee that reads this kind of state; imports only what it needs.
+    """The committee that reads this kind of state, with the baseline it needs; imports only what it needs.
 
     Args:
         state: Specification and weights.
@@ -15,8 +15,18 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
         is_compiled: NequIP models are compiled ahead of time; pays where a committee is evaluated many times.
 
     Raises:
-        InputError: Unknown kind.
+        InputError: Unknown kind, or a baseline that cannot be evaluated.
+        EnvironmentProblem: The package of its baseline is missing.
     """
+    committee = _build(state, threads, is_compiled)
+    if state.baseline is None:
+        return committee
+    from alsys.potentials.baseline import DeltaCommittee
+
+    return DeltaCommittee(committee, state)
+
+
+def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
     if state.kind == "nequip" and is_compiled:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 

@@ -204,6 +204,7 @@ def fit_pair(
     rows: Sequence[IntArray] | None = None,
     energy_weight: float = 1.0,
     force_weight: float = 1.0,
+    mask: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Ridge regressions of the coefficients on energies and forces, one for each choice of frames.
 
@@ -220,6 +221,7 @@ def fit_pair(
         rows: Indices of the frames that each member sees; None for one member that sees all.
         energy_weight: ``w_E``.
         force_weight: ``w_F``.
+        mask: ``(n_total,)`` atoms whose forces count; the energy of a frame counts where all its atoms do. None: all.
 
     Returns:
         ``(n_members, n_coefficients)``, eV.
@@ -234,15 +236,19 @@ def fit_pair(
     per_atom = (energy - free) / batch.n_atoms
     components = forces.ravel()
     frame_of_component = np.repeat(batch.frame_of_atom, 3)
+    has_energy, has_force = np.ones(batch.n_frames, dtype=np.bool_), np.ones(components.size, dtype=np.bool_)
+    if mask is not None:
+        has_energy[batch.frame_of_atom[~mask]] = False
+        has_force = np.repeat(mask, 3)
     members = []
     for chosen in [np.arange(batch.n_frames)] if rows is None else rows:
         is_chosen = np.zeros(batch.n_frames, dtype=np.bool_)
         is_chosen[chosen] = True
-        is_component = is_chosen[frame_of_component]
-        a, x = by_energy[is_chosen], by_force[is_component]
-        scale_a, scale_x = energy_weight / len(a), force_weight / max(len(x), 1)
+        is_component, is_energy = is_chosen[frame_of_component] & has_force, is_chosen & has_energy
+        a, x = by_energy[is_energy], by_force[is_component]
+        scale_a, scale_x = energy_weight / max(len(a), 1), force_weight / max(len(x), 1)
         normal = scale_a * (a.T @ a) + scale_x * (x.T @ x)
-        target = scale_a * (a.T @ per_atom[is_chosen]) + scale_x * (x.T @ components[is_component])
+        target = scale_a * (a.T @ per_atom[is_energy]) + scale_x * (x.T @ components[is_component])
         normal[np.diag_indices_from(normal)] += ridge * max(float(np.trace(normal)) / len(normal), 1e-12)
         solution = np.linalg.solve(normal, target)
         if not np.isfinite(solution).all():

@@ -20,6 +20,7 @@ from alsys.potentials.uncertainty import UNCERTAINTIES, uncertainty_from_state
 
 COMMITTEE = "committee"
 SCALE = "scale"
+Mask = NDArray[np.bool_]
 
 
 class ScoredCommittee:
@@ -80,7 +81,11 @@ def scored(committee: Committee, state: CommitteeState) -> Committee:
 
 
 def fit_score(
-    name: str, committee: Committee, first: Sequence[FrameBatch], second: Sequence[FrameBatch]
+    name: str,
+    committee: Committee,
+    first: Sequence[FrameBatch],
+    second: Sequence[FrameBatch],
+    masks: tuple[Sequence[Mask], Sequence[Mask]] | None = None,
 ) -> Mapping[str, NDArray[np.generic]]:
     """What a score learns from the frames trained on, as `CommitteeState.score_state` wants it.
 
@@ -92,6 +97,7 @@ def fit_score(
         committee: Newly fitted.
         first: Half of the frames it was fitted to.
         second: The other half; may be empty, then the scale is 1.
+        masks: ``(n_total,)`` atoms of each batch of both halves that were learned from; None for all.
 
     Raises:
         InputError: Unknown score, or a committee without features.
@@ -99,23 +105,32 @@ def fit_score(
     if name not in UNCERTAINTIES:
         raise InputError("unknown score", field="uncertainty", value=name, remedy=f"one of {', '.join(UNCERTAINTIES)}")
     score = UNCERTAINTIES[name]()
-    score.fit(*_atoms_of(committee, first))
+    learned = masks or (_all(first), _all(second))
+    score.fit(*_atoms_of(committee, first, learned[0]))
     scale = 1.0
     if second:
         predictions = [committee.evaluate(batch) for batch in second]
-        raw = np.concatenate([score.atom(p, b) for p, b in zip(predictions, second, strict=True)])
-        deviation = np.concatenate([prediction.force_deviation for prediction in predictions])
+        is_learned = np.concatenate(learned[1])
+        raw = np.concatenate([score.atom(p, b) for p, b in zip(predictions, second, strict=True)])[is_learned]
+        deviation = np.concatenate([prediction.force_deviation for prediction in predictions])[is_learned]
         is_known = np.isfinite(raw)
         mean = float(raw[is_known].mean()) if is_known.any() else 0.0
         scale = float(deviation.mean()) / mean if mean > 0 else 1.0
-        score.update(*_atoms_of(committee, second))
+        score.update(*_atoms_of(committee, second, learned[1]))
     return {**score.state(), SCALE: np.array(scale)}
 
 
-def _atoms_of(committee: Committee, batches: Sequence[FrameBatch]) -> tuple[FloatArray, NDArray[np.int32]]:
-    """Features and atomic numbers of all atoms."""
+def _all(batches: Sequence[FrameBatch]) -> list[Mask]:
+    return [np.ones(batch.numbers.size, dtype=np.bool_) for batch in batches]
+
+
+def _atoms_of(
+    committee: Committee, batches: Sequence[FrameBatch], masks: Sequence[Mask]
+) -> tuple[FloatArray, NDArray[np.int32]]:
+    """Features and atomic numbers of all atoms that were learned from."""
     features = [committee.evaluate(batch, [0]).features for batch in batches]
     known = [values for values in features if values is not None]
     if len(known) < len(batches):
         raise InputError("this kind of model has no features", field="uncertainty", value="features")
-    return np.concatenate(known), np.concatenate([batch.numbers for batch in batches])
+    is_learned = np.concatenate(masks)
+    return np.concatenate(known)[is_learned], np.concatenate([batch.numbers for batch in batches])[is_learned]

@@ -2,8 +2,9 @@
 
 The writer stages records cheaply in memory, then commits everything staged at once (group commit). A record is
 durable, and may be acknowledged, when `commit` returns. A dataset version is the sequence number of a commit; the
-store is append-only, so every older version is a prefix. `alsys.testing.stores.StoreContract` checks an
-implementation. Nothing here imports zarr.
+store is append-only, so every older version is a prefix. A label is retracted by a tombstone in the log: it and all
+other labels of its frame are left out of later versions, and stay in earlier ones and in the arrays.
+`alsys.testing.stores.StoreContract` checks an implementation. Nothing here imports zarr.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.events import Event
+from alsys.events import Event, LabelRetracted
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray
 from alsys.labels import Label, LevelOfTheory
 
@@ -59,6 +60,9 @@ class Snapshot:
         trajectory: ``(n_frames,)`` identity of the trajectory each frame lies on.
         model_version: ``(n_frames,)`` version that drove the walker there.
         deviation: ``(n_frames,)`` force deviation when it was proposed, eV/Angstrom; NaN where unknown.
+        baseline_energy: ``(n_frames,)`` of the same frames at the baseline's level, eV; NaN where there is no such
+            label; None where no baseline was asked for.
+        baseline_forces: ``(n_total, 3)`` likewise, eV/Angstrom.
     """
 
     seq: int
@@ -80,6 +84,8 @@ class Snapshot:
     trajectory: IntArray
     model_version: NDArray[np.int32]
     deviation: NDArray[np.float32]
+    baseline_energy: FloatArray | None = None
+    baseline_forces: FloatArray | None = None
 
     @property
     def n_frames(self) -> int:
@@ -94,6 +100,16 @@ class Snapshot:
     def is_arm(self, *arms: Arm) -> NDArray[np.bool_]:
         """``(n_frames,)`` mask of frames that belong to one of `arms`."""
         return np.isin(self.arm, [ARMS.index(arm) for arm in arms])
+
+    @property
+    def is_whole(self) -> NDArray[np.bool_]:
+        """``(n_frames,)`` frames without a masked atom: those whose energy may be learned from."""
+        return np.logical_and.reduceat(self.mask, self.offsets[:-1]) if self.n_frames else np.zeros(0, dtype=np.bool_)
+
+    @property
+    def n_trusted(self) -> IntArray:
+        """``(n_frames,)`` atoms of each frame whose forces may be learned from."""
+        return np.add.reduceat(self.mask, self.offsets[:-1], dtype=np.int64) if self.n_frames else self.n_atoms
 
     def select(self, rows: NDArray[np.generic]) -> Snapshot:
         """The frames at `rows` (a boolean mask or indices), in that order."""
@@ -124,6 +140,8 @@ class Snapshot:
             trajectory=self.trajectory[index],
             model_version=self.model_version[index],
             deviation=self.deviation[index],
+            baseline_energy=None if self.baseline_energy is None else self.baseline_energy[index],
+            baseline_forces=None if self.baseline_forces is None else self.baseline_forces[atoms],
         )
 
     def frame(self, row: int) -> Frame:
@@ -148,6 +166,7 @@ class VerifyReport:
     n_frames: int = 0
     n_labels: int = 0
     n_events: int = 0
+    n_retracted: int = 0
     duplicate_labels: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -178,15 +197,28 @@ class StoreReader(Protocol):
         ...
 
     def labels(self, frame_ids: Sequence[str], level_id: str) -> list[Label | None]:
-        """Labels of frames at one level; None where there is none."""
+        """Labels of frames at one level; None where there is none, or it was retracted."""
+        ...
+
+    def tombstones(self, seq: int | None = None) -> tuple[LabelRetracted, ...]:
+        """What had been retracted in dataset version `seq` (default: the pinned HEAD), in order.
+
+        Raises:
+            InputError: No such version.
+        """
         ...
 
     def levels(self) -> tuple[LevelOfTheory, ...]:
         """Levels of theory in the store, in the order they came."""
         ...
 
-    def snapshot(self, level_id: str, seq: int | None = None) -> Snapshot:
-        """Labelled frames of dataset version `seq` (default: the pinned HEAD).
+    def snapshot(self, level_id: str, seq: int | None = None, baseline_id: str | None = None) -> Snapshot:
+        """Labelled frames of dataset version `seq` (default: the pinned HEAD), retracted ones left out.
+
+        Args:
+            level_id: Level of the labels.
+            seq: Dataset version.
+            baseline_id: Level of the baseline whose values are wanted beside them; None for none.
 
         Raises:
             InputError: No such version.

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from alsys.errors import InputError, StoreCorrupt
-from alsys.events import Event, decode
+from alsys.events import Event, LabelRetracted, decode
 from alsys.frames import ARMS, Candidate, Frame, Source
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
@@ -29,6 +29,10 @@ _CANDIDATE_COLUMNS = (
 _LABEL_COLUMNS = (
     "energy", "wall_s", "cpu_s", "scf_cycles", "rescue_rung", "host", "stress", "gap", "spin_excess",
 )  # fmt: skip
+
+
+_TOMBSTONE = f'{{"kind":"{LabelRetracted.kind}",'.encode()
+"""How the line of a tombstone begins. Quotes inside a text are escaped, so it stands nowhere else."""
 
 
 class Backend(Protocol):
@@ -65,6 +69,7 @@ class ColumnReader:
     def __init__(self, backend: Backend, head: Head) -> None:
         self._backend = backend
         self._head = head
+        self._scanned: tuple[int, tuple[tuple[int, LabelRetracted], ...]] = (0, ())
 
     @property
     def head(self) -> Head:
@@ -136,16 +141,17 @@ class ColumnReader:
         return result
 
     def labels(self, frame_ids: Sequence[str], level_id: str) -> list[Label | None]:
-        """Labels of frames at one level; None where there is none."""
+        """Labels of frames at one level; None where there is none, or it was retracted."""
         if not frame_ids or not self._head.lengths["labels"]:
             return [None] * len(frame_ids)
         row_of = {label_id: i for i, label_id in enumerate(to_hex(self.column("labels/label_id")))}
         n_atoms = self.column("frames/n_atoms").astype(np.int64)[self.column("labels/frame")]
         ends = np.cumsum(n_atoms)
+        retracted = {tombstone.frame_id for tombstone in self.tombstones()}
         labels: list[Label | None] = []
         for frame_id in frame_ids:
             row = row_of.get(label_id_of(frame_id, level_id))
-            if row is None:
+            if row is None or frame_id in retracted:
                 labels.append(None)
                 continue
             energy, wall_s, cpu_s, scf_cycles, rescue_rung, host, stress, gap, spin_excess = (
@@ -178,37 +184,88 @@ class ColumnReader:
         Raises:
             InputError: No such version.
         """
-        if seq is None or seq == self._head.seq:
-            return self._head.lengths
-        if not 0 <= seq <= self._head.seq:
+        head = self._head  # a commit in another thread may replace it
+        if seq is None or seq == head.seq:
+            return head.lengths
+        if not 0 <= seq <= head.seq:
             raise InputError(
-                "no such dataset version", field="seq", value=seq, remedy=f"versions run from 0 to {self._head.seq}"
+                "no such dataset version", field="seq", value=seq, remedy=f"versions run from 0 to {head.seq}"
             )
         if seq == 0:
             return dict.fromkeys(AXES, 0)
         row = self.read(COMMITS.path, seq - 1, seq)[0]
         return {axis: int(n) for axis, n in zip(AXES, row, strict=True)}
 
-    def snapshot(self, level_id: str, seq: int | None = None) -> Snapshot:
-        """Labelled frames of a dataset version at one level."""
+    def tombstones(self, seq: int | None = None) -> tuple[LabelRetracted, ...]:
+        """What had been retracted in a dataset version, in order. Reads each part of the log once."""
+        lengths = self.lengths_at(seq)
+        stop = lengths["event_bytes"]
+        scanned, found = self._scanned
+        if stop > scanned:
+            content = self.read("events/bytes", scanned, stop).tobytes()
+            place = content.find(_TOMBSTONE)
+            if place >= 0:
+                ends = self.read("events/end", 0, lengths["events"])
+                new = []
+                while place >= 0:
+                    end = int(ends[np.searchsorted(ends, scanned + place, side="right")])
+                    event = decode(content[place : end - scanned])
+                    if not isinstance(event, LabelRetracted):
+                        raise StoreCorrupt(f"events: a line at byte {scanned + place} is no tombstone")
+                    new.append((end, event))
+                    place = content.find(_TOMBSTONE, end - scanned)
+                found = (*found, *new)
+            self._scanned = (stop, found)
+        return tuple(event for end, event in found if end <= stop)
+
+    def snapshot(self, level_id: str, seq: int | None = None, baseline_id: str | None = None) -> Snapshot:
+        """Labelled frames of a dataset version at one level, retracted ones left out, with a baseline beside them."""
+        seq = self._head.seq if seq is None else seq
         lengths = self.lengths_at(seq)
 
         def column(path: str) -> Array:
             return self.read(path, 0, lengths[AXIS_OF[path]])
 
         level_ids = to_hex(column("levels/level_id"))
-        wanted = level_ids.index(level_id) if level_id in level_ids else -1
+        level_of = column("labels/level")
         frame_of = column("labels/frame")
         n_atoms = column("frames/n_atoms").astype(np.int64)
-        keep = np.flatnonzero(column("labels/level") == wanted)
+        frame_ids = column("frames/frame_id")
+        is_kept = np.ones(frame_of.size, dtype=np.bool_)
+        tombstones = self.tombstones(seq)
+        if tombstones:
+            gone = {tombstone.frame_id for tombstone in tombstones}
+            is_gone = np.array([frame_id in gone for frame_id in to_hex(frame_ids)], dtype=np.bool_)
+            is_kept &= ~is_gone[frame_of]
+
+        def labels_at(level: str | None) -> Array:
+            code = level_ids.index(level) if level in level_ids else -1
+            return np.flatnonzero((level_of == code) & is_kept)
+
+        keep = labels_at(level_id)
         rows = frame_of[keep]
         atoms = ragged_indices(np.cumsum(n_atoms) - n_atoms, n_atoms, rows)
         label_atoms_of = n_atoms[frame_of]
-        label_atoms = ragged_indices(np.cumsum(label_atoms_of) - label_atoms_of, label_atoms_of, keep)
+        label_starts = np.cumsum(label_atoms_of) - label_atoms_of
+        label_atoms = ragged_indices(label_starts, label_atoms_of, keep)
+        energy, forces = column("labels/energy"), column("labels/forces")
+        baseline_energy = baseline_forces = None
+        if baseline_id is not None:
+            beside = labels_at(baseline_id)
+            label_of = np.full(n_atoms.size, -1, dtype=np.int64)
+            label_of[frame_of[beside]] = beside
+            is_there = label_of[rows] >= 0
+            partners = label_of[rows][is_there]
+            baseline_energy = np.full(rows.size, np.nan)
+            baseline_energy[is_there] = energy[partners]
+            baseline_forces = np.full((atoms.size, 3), np.nan)
+            baseline_forces[np.repeat(is_there, n_atoms[rows])] = forces[
+                ragged_indices(label_starts, label_atoms_of, partners)
+            ]
         return Snapshot(
-            seq=self._head.seq if seq is None else seq,
+            seq=seq,
             systems=tuple(text.decode() for text in self._texts("names", lengths)),
-            frame_ids=tuple(to_hex(column("frames/frame_id")[rows])),
+            frame_ids=tuple(to_hex(frame_ids[rows])),
             n_atoms=n_atoms[rows],
             numbers=column("atoms/numbers")[atoms],
             positions=column("atoms/positions")[atoms],
@@ -216,8 +273,8 @@ class ColumnReader:
             pbc=column("frames/pbc")[rows].astype(np.bool_),
             charge=column("frames/charge")[rows],
             multiplicity=column("frames/multiplicity")[rows],
-            energy=column("labels/energy")[keep],
-            forces=column("labels/forces")[label_atoms],
+            energy=energy[keep],
+            forces=forces[label_atoms],
             stress=column("labels/stress")[keep],
             mask=column("atoms/mask")[atoms].astype(np.bool_),
             arm=column("frames/arm")[rows],
@@ -225,6 +282,8 @@ class ColumnReader:
             trajectory=column("frames/trajectory")[rows],
             model_version=column("frames/model_version")[rows],
             deviation=column("frames/deviation")[rows],
+            baseline_energy=baseline_energy,
+            baseline_forces=baseline_forces,
         )
 
     def verify(self) -> VerifyReport:

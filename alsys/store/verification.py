@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alsys.errors import AlsysError
-from alsys.events import LabelAccepted
+from alsys.events import LabelAccepted, LabelRetracted
 from alsys.frames import ARMS
 from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import VerifyReport
@@ -118,13 +118,22 @@ def _check_labels(reader: ColumnReader, report: VerifyReport) -> None:
 
 
 def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
-    accepted = [
-        label_id
-        for event in reader.events()
-        if isinstance(event, LabelAccepted)
-        for label_id in (event.label_id, event.baseline_id)
-        if label_id
-    ]
+    accepted: list[str] = []
+    label_of: dict[str, str] = {}
+    retracted: set[str] = set()
+    for event in reader.events():
+        if isinstance(event, LabelAccepted):
+            accepted += [label_id for label_id in (event.label_id, event.baseline_id) if label_id]
+            label_of[event.frame_id] = event.label_id
+        elif isinstance(event, LabelRetracted):
+            if label_of.get(event.frame_id) != event.label_id:
+                report.problems.append(f"events: label {event.label_id} is retracted and was never accepted")
+            if event.frame_id in retracted:
+                report.problems.append(f"events: label {event.label_id} is retracted twice")
+            retracted.add(event.frame_id)
+    report.n_retracted = len(retracted)
+    if retracted != {tombstone.frame_id for tombstone in reader.tombstones()}:
+        report.problems.append("events: tombstones are not found where the log has them")
     if len(set(accepted)) != len(accepted):
         report.problems.append("events: a label is accepted twice")
     odd = set(accepted) ^ set(to_hex(reader.column("labels/label_id")))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -18,11 +18,13 @@ import numpy as np
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
-from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
+from alsys.labeling.base import LabelingOrder
+from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
 FAKE_LEVEL = LevelOfTheory({"engine": "fake", "potential": "harmonic"})
+FAKE_TIGHT_LEVEL = LevelOfTheory({"engine": "fake", "potential": "harmonic", "grid": "tight"})
 
 
 def fake_frame(rng: np.random.Generator, n_atoms: int = 2) -> Frame:
@@ -61,15 +63,18 @@ class FakeLabeler:
     Args:
         duration_s: Seconds that a frame takes; a constant, or a function of the frame.
         failure: Kind of failure of a frame, or None; called before every attempt.
+        is_poisoned: Whether the forces of this attempt at a frame come back with the wrong sign.
     """
 
     def __init__(
         self,
         duration_s: float | Callable[[Frame], float] = 0.0,
         failure: Callable[[Frame], FailureKind | None] | None = None,
+        is_poisoned: Callable[[Frame], bool] | None = None,
     ) -> None:
         self._duration_s = duration_s
         self._failure = failure
+        self._is_poisoned = is_poisoned
 
     @property
     def level(self) -> LevelOfTheory:
@@ -89,7 +94,16 @@ class FakeLabeler:
         if kind is not None:
             return LabelFailure(frame.frame_id, kind, "failed on purpose", cost)
         energy = 0.5 * float(np.square(frame.positions).sum())
-        return Label(frame.frame_id, FAKE_LEVEL.level_id, energy, -frame.positions, cost)
+        sign = 1.0 if self._is_poisoned is not None and self._is_poisoned(frame) else -1.0
+        return Label(frame.frame_id, FAKE_LEVEL.level_id, energy, sign * frame.positions, cost)
+
+    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+        """Labels frames; what is tight is labelled the same, at another level."""
+        outcomes = tuple(self.label(frame) for frame in order.frames)
+        if not order.is_tight:
+            return outcomes
+        tight = FAKE_TIGHT_LEVEL.level_id
+        return tuple(o if isinstance(o, LabelFailure) else replace(o, level_id=tight) for o in outcomes)
 
     def close(self) -> None:
         """Has nothing to end."""
@@ -155,7 +169,14 @@ class FakeExplorer:
             trust=order.trust,
             n_members=4,
             n_distinct=self._n_distinct,
+            predictions={c.frame.frame_id: self._predict(c.frame, scale) for c in candidates},
         )
+
+    def _predict(self, frame: Frame, scale: float) -> Prediction:
+        """The harmonic forces, a tenth of the deviation beside."""
+        noise = 0.1 * scale * self._rng.normal(size=frame.positions.shape)
+        energy = 0.5 * float(np.square(frame.positions).sum())
+        return Prediction(energy, noise - frame.positions, np.full(frame.n_atoms, scale), self._version or 0)
 
     def _compare(self, n_atoms: int, scale: float) -> tuple[FloatArray, FloatArray]:
         deviation = self._rng.exponential(scale, n_atoms)
@@ -210,13 +231,21 @@ class FakeTrainer:
                 "force_mae_random_arm_low": 0.9 * error,
                 "force_mae_random_arm_high": 1.1 * error,
             }
+        molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM))
+        frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
+        predictions = {
+            f.frame_id: Prediction(
+                0.5 * float(np.square(f.positions).sum()), -f.positions, np.full(f.n_atoms, error), order.version
+            )
+            for f in frames
+        }
         state = CommitteeState(
             order.version,
             "fake",
             {"elements": ["C"]},
             ({"n_train": np.array([n_train])}, {"n_train": np.array([n_train])}),
         )
-        return TrainedCommittee(state, metrics)
+        return TrainedCommittee(state, metrics, predictions=predictions)
 
 
 class MemoryShelf:

@@ -9,6 +9,7 @@ loaded weights take effect and come back bit for bit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -112,10 +113,7 @@ class CommitteeContract(ABC):
         """Against committees of one member each."""
         state, _ = self.states()
         batch = FrameBatch.of(self.frames())
-        alone = [
-            self.build(CommitteeState(state.version, state.kind, state.spec, (m,))).evaluate(batch)
-            for m in state.members
-        ]
+        alone = [self.build(replace(state, members=(m,))).evaluate(batch) for m in state.members]
         prediction = self.build(state).evaluate(batch)
         forces = np.stack([p.forces for p in alone])
         self._equal(prediction.forces, forces.mean(axis=0))
@@ -132,7 +130,7 @@ class CommitteeContract(ABC):
         everything = committee.evaluate(batch)
         for k, member in enumerate(state.members):
             one = committee.evaluate(batch, [k])
-            alone = self.build(CommitteeState(state.version, state.kind, state.spec, (member,))).evaluate(batch)
+            alone = self.build(replace(state, members=(member,))).evaluate(batch)
             self._equal(one.energy, alone.energy)
             self._equal(one.forces, alone.forces)
             if one.stress is not None and alone.stress is not None:

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from alsys.errors import Fenced, InputError, StoreBusy
-from alsys.events import Event, FrameProposed, LabelAccepted
+from alsys.errors import FailureKind, Fenced, InputError, StoreBusy
+from alsys.events import Event, FrameProposed, FrameQuarantined, LabelAccepted, LabelRetracted
 from alsys.frames import Arm, Candidate
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.files import Files
@@ -58,6 +58,11 @@ def stage(writer: Any, n: int, seed: int = 0, n_atoms: int = 3) -> list[str]:
     candidates, labels = records(n, seed, n_atoms)
     writer.stage(events_of(candidates, labels), candidates, labels, [FAKE_LEVEL])
     return [label.label_id for label in labels]
+
+
+def tombstone(label: Label) -> LabelRetracted:
+    """What the log says when a label is retracted."""
+    return LabelRetracted(t=2.0, frame_id=label.frame_id, label_id=label.label_id, reason="wrong")
 
 
 def fill(writer: Any, n: int, seed: int = 0) -> list[str]:
@@ -383,7 +388,90 @@ class StoreContract:
         assert [label_id_of(f, OTHER_LEVEL.level_id) for f in other.frame_ids] == [others[i].label_id for i in (1, 3)]
         np.testing.assert_array_equal(other.forces, np.concatenate([others[1].forces, others[3].forces]))
         assert writer.snapshot("00" * 16).n_frames == 0
+        both = writer.snapshot(FAKE_LEVEL.level_id, baseline_id=OTHER_LEVEL.level_id)
+        assert both.baseline_energy is not None
+        assert both.baseline_forces is not None
+        np.testing.assert_array_equal(both.baseline_energy, [others[3].energy, np.nan, np.nan])
+        np.testing.assert_array_equal(both.baseline_forces[:5], others[3].forces)
+        assert np.isnan(both.baseline_forces[5:]).all()
+        last = both.select(np.array([2, 0]))
+        np.testing.assert_array_equal(last.baseline_energy, [np.nan, others[3].energy])
+        np.testing.assert_array_equal(last.baseline_forces[5:], others[3].forces)
+        assert snapshot.baseline_energy is None
         assert writer.verify().problems == []
+
+    def test_a_retracted_label_is_in_no_later_version_and_in_every_earlier_one(self) -> None:
+        """Nor are other labels of its frame; a restart changes nothing."""
+        writer = self.open_writer()
+        candidates, labels = records(4)
+        baselines = [Label(x.frame_id, OTHER_LEVEL.level_id, 0.0, x.forces) for x in labels]
+        accepted = [
+            replace(event, baseline_id=baseline.label_id)
+            for event, baseline in zip(events_of([], labels), baselines, strict=True)
+            if isinstance(event, LabelAccepted)
+        ]
+        writer.stage(
+            [*events_of(candidates, []), *accepted], candidates, [*labels, *baselines], [FAKE_LEVEL, OTHER_LEVEL]
+        )
+        before = writer.commit().seq
+        writer.stage([tombstone(labels[1])])
+        assert writer.snapshot(FAKE_LEVEL.level_id).n_frames == 4, "what is only staged has no effect"
+        writer.commit()
+        fill(writer, 2, seed=5)
+        writer.stage([tombstone(labels[3])])
+        last = writer.commit().seq
+        ids = [c.frame.frame_id for c in candidates]
+        more = [c.frame.frame_id for c in records(2, seed=5)[0]]
+        self.crash(writer)
+        writer = self.open_writer()
+        for store in (writer, self.open_reader()):
+            assert store.snapshot(FAKE_LEVEL.level_id).frame_ids == (ids[0], ids[2], *more)
+            assert store.snapshot(OTHER_LEVEL.level_id).frame_ids == (ids[0], ids[2])
+            assert store.snapshot(FAKE_LEVEL.level_id, before).frame_ids == tuple(ids)
+            assert store.snapshot(FAKE_LEVEL.level_id, before + 1).frame_ids == (ids[0], ids[2], ids[3])
+            np.testing.assert_array_equal(
+                store.snapshot(FAKE_LEVEL.level_id).forces[:6], np.concatenate([labels[0].forces, labels[2].forces])
+            )
+            assert [e.frame_id for e in store.tombstones()] == [ids[1], ids[3]]
+            assert [e.frame_id for e in store.tombstones(last - 1)] == [ids[1]]
+            assert store.tombstones(before) == ()
+            found = store.labels(ids, FAKE_LEVEL.level_id)
+            assert [label is None for label in found] == [False, True, False, True]
+            assert store.head.lengths["labels"] == 10, "nothing is deleted"
+            report = store.verify()
+            assert (report.problems, report.n_retracted) == ([], 2)
+        assert self.open_reader(before).labels(ids[1:2], FAKE_LEVEL.level_id)[0].energy == labels[1].energy
+
+    def test_a_tombstone_is_found_by_its_line_and_not_by_its_words(self) -> None:
+        """Whatever a message says."""
+        writer = self.open_writer()
+        label_ids = fill(writer, 2)
+        line = '{"kind":"label-retracted","t":2.0,"frame_id":"x","label_id":"y","reason":"","request":""}'
+        frame_id = records(1)[0][0].frame.frame_id
+        writer.stage([FrameQuarantined(t=1.0, frame_id=frame_id, failure=FailureKind.INTERNAL, message=line)])
+        writer.commit()
+        assert writer.tombstones() == ()
+        assert len(writer.snapshot(FAKE_LEVEL.level_id).frame_ids) == len(label_ids)
+
+    def test_a_tombstone_that_names_no_label_is_a_problem(self) -> None:
+        """So is one that names the label of another frame, or one that names a label again."""
+        _, labels = records(3)
+        writer = self.open_writer()
+        fill(writer, 3)
+        wrong = [
+            (replace(tombstone(labels[0]), label_id="00" * 16), ["never accepted"]),
+            (replace(tombstone(labels[1]), label_id=labels[0].label_id), ["never accepted"]),
+            (tombstone(labels[2]), []),
+            (tombstone(labels[2]), ["twice"]),
+        ]
+        expected: list[str] = []
+        for event, words in wrong:
+            writer.stage([event])
+            writer.commit()
+            expected += words
+            problems = writer.verify().problems
+            assert len(problems) == len(expected), problems
+            assert all(word in problem for word, problem in zip(expected, problems, strict=True))
 
     def test_masks_stress_and_diagnostics_come_back(self) -> None:
         """And are unset where nobody set them."""

@@ -2,8 +2,9 @@
 
 MLflow runs this file where the model is loaded, so it imports nothing heavy before `load_context`. Input: a column
 `structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row
-vectors, Angstrom) and `pbc`. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom),
-`force_deviation` of each atom and its maximum `deviation` (eV/Angstrom).
+vectors, Angstrom) and `pbc`, and `charge` and `multiplicity`, which only models with a baseline look at. Output, a row
+each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each atom and its maximum `deviation`
+(eV/Angstrom); energy and forces are NaN where the model's baseline failed.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def _frame(structure: Any, row: int) -> Frame:
             positions=np.asarray(content["positions"], dtype=np.float64),
             cell=np.asarray(content.get("cell") or np.zeros((3, 3)), dtype=np.float64),
             pbc=np.asarray(content.get("pbc") or [False] * 3, dtype=np.bool_),
+            charge=int(content.get("charge") or 0),
+            multiplicity=int(content.get("multiplicity") or 1),
         )
     except InputError as error:
         raise error.located(source=f"structure[{row}]") from None

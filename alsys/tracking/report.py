@@ -39,7 +39,7 @@ from alsys.units import MEV
 MAX_SYSTEMS = 12
 """Systems that are drawn."""
 MAX_QUARANTINED = 100
-"""Rows of the quarantine table."""
+"""Rows of the table of frames in quarantine, and of that of retracted labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         charts={name: Markup(svg) for name, svg in charts.items()},
         correlation=None if math.isnan(correlation) else f"{correlation:.2f}",
         models=[_model_row(model, summary.champion) for model in summary.models],
+        retracted=summary.retracted[-MAX_QUARANTINED:],
+        n_retracted=len(summary.retracted),
         quarantined=summary.quarantined[:MAX_QUARANTINED],
         n_quarantined=len(summary.quarantined),
         timeline=[(plain_time(entry.time), entry) for entry in summary.timeline],
@@ -222,6 +224,8 @@ def _facts(
     ]
     if summary.n_repeated:
         facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
+    if summary.retracted:
+        facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
 
@@ -257,7 +261,10 @@ def _calibration(campaign_dir: Path, summary: Summary) -> list[tuple[float, floa
 
 
 def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary) -> list[Drawing]:
-    """For each system the labelled frame of lowest energy and the one that was least certain; else the first one."""
+    """For each system the labelled frame of lowest energy and the one that was least certain; else the first one.
+
+    Energies of frames that were carved out of larger ones do not compare.
+    """
     drawings: list[Drawing] = []
     snapshot = reader.snapshot(level.level_id) if level is not None else None
     for name, first in list(summary.first_frames.items())[:MAX_SYSTEMS]:
@@ -269,14 +276,17 @@ def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary
             frame = reader.candidates([first])[0].frame
             drawings.append(_drawing(frame, name, "first frame proposed"))
             continue
-        lowest = min(rows, key=lambda row: float(snapshot.energy[row]))
-        drawings.append(_drawing(snapshot.frame(lowest), name, "lowest energy labelled"))
+        whole = [row for row in rows if snapshot.is_whole[row]]
+        lowest = min(whole, key=lambda row: float(snapshot.energy[row]), default=None)
+        if lowest is not None:
+            drawings.append(_drawing(snapshot.frame(lowest), name, "lowest energy labelled"))
         known = [row for row in rows if math.isfinite(snapshot.deviation[row])]
         if known:
             strangest = max(known, key=lambda row: float(snapshot.deviation[row]))
-            above = f"{float(snapshot.energy[strangest] - snapshot.energy[lowest]):.2f} eV above it"
-            deviation = f"deviation {float(snapshot.deviation[strangest]):.2f} eV/Å"
-            drawings.append(_drawing(snapshot.frame(strangest), name, f"least certain: {deviation}, {above}"))
+            note = f"least certain: deviation {float(snapshot.deviation[strangest]):.2f} eV/Å"
+            if lowest is not None and strangest in whole:
+                note += f", {float(snapshot.energy[strangest] - snapshot.energy[lowest]):.2f} eV above it"
+            drawings.append(_drawing(snapshot.frame(strangest), name, note))
     return drawings
 
 

@@ -24,10 +24,12 @@ from alsys.events import (
     FrameDropped,
     FrameProposed,
     FrameQuarantined,
+    FrameRetried,
     Heartbeat,
     LabelAccepted,
     LabelFailed,
     LabelRepeated,
+    LabelRetracted,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -38,7 +40,10 @@ from alsys.frames import Arm
 from alsys.potentials.calibration import ForceCalibration
 
 MAX_TIMELINE = 400
-"""Entries kept of the timeline; beyond, lost workers and failed chunks are only counted."""
+"""Entries kept of the timeline; beyond, what can happen again and again (lost workers, ...) is only counted."""
+
+
+_REPEATING = (WorkerLost, ExplorationFailed, LabelRepeated, LabelRetracted, FrameRetried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,18 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Retracted:
+    """A label that is no longer data, and why."""
+
+    frame_id: str
+    label_id: str
+    system: str
+    arm: Arm
+    time: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """Busy and available worker-seconds of each role in the `wall_s` seconds before `time`."""
 
@@ -134,6 +151,8 @@ class Summary:
         running_s: Seconds during which a driver ran.
         restarts: Running times at which a later driver took over.
         stopped: How it ended; None where it did not, or was reopened.
+        labels: In order; retracted ones are not among them.
+        quarantined: Frames that are in quarantine now.
         first_frames: First frame proposed for each system, free atoms left out.
         dropped: Frames dropped, by reason.
         trust: Edges of the latest trust band, force deviation, eV/Angstrom; empty where no explorer told.
@@ -152,6 +171,7 @@ class Summary:
     champion: int = 0
     exploration: dict[int, ExplorationSummary] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
+    retracted: list[Retracted] = field(default_factory=list)
     beats: list[Beat] = field(default_factory=list)
     proposed: Counter[Arm] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -218,6 +238,7 @@ class _Fold:
         self.summary = Summary()
         self._calibration = ForceCalibration(probability)
         self._frames: dict[str, tuple[str, Arm]] = {}
+        self._labels: dict[str, LabelPoint] = {}
         self._first: float | None = None
         self._last = 0.0
         self._gaps = 0.0
@@ -247,8 +268,15 @@ class _Fold:
             case FrameQuarantined():
                 system, arm = self._frames[event.frame_id]
                 summary.quarantined.append(Quarantined(event.frame_id, system, arm, time, event.failure, event.message))
+            case FrameRetried():
+                summary.quarantined = [frame for frame in summary.quarantined if frame.frame_id != event.frame_id]
+                self._tell(event, time, "plain", f"frame {event.frame_id[:8]} was taken out of quarantine")
             case LabelAccepted():
-                summary.labels.append(LabelPoint(time, self._frames[event.frame_id][1], event.wall_s))
+                point = LabelPoint(time, self._frames[event.frame_id][1], event.wall_s)
+                self._labels[event.frame_id] = point
+                summary.labels.append(point)
+            case LabelRetracted():
+                self._retracted(event, time)
             case LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
             case LabelRepeated():
@@ -302,6 +330,16 @@ class _Fold:
             )
             self._tell(event, time, "bad", text)
 
+    def _retracted(self, event: LabelRetracted, time: float) -> None:
+        point = self._labels.pop(event.frame_id, None)
+        if point is None:  # a second tombstone
+            return
+        self.summary.labels.remove(point)
+        self._calibration.forget(event.frame_id)
+        system, arm = self._frames[event.frame_id]
+        self.summary.retracted.append(Retracted(event.frame_id, event.label_id, system, arm, time, event.reason))
+        self._tell(event, time, "bad", f"the label of {event.frame_id[:8]} was retracted: {event.reason}")
+
     def _model(self, event: ModelPublished | ModelPromoted | ModelRejected | TrainingFailed, time: float) -> None:
         summary = self.summary
         name = f"v{event.version:04d}"
@@ -345,12 +383,15 @@ class _Fold:
 
     def _observed(self, event: ErrorsObserved) -> None:
         self._calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
+        for frame_id in event.frame_ids:
+            if frame_id not in self._labels:  # retracted while an explorer compared it
+                self._calibration.forget(frame_id)
         if self._calibration.coverage.n_frames:
             self.summary.coverage.append((self._calibration.n_frames, self._calibration.coverage.share))
 
     def _tell(self, event: Event, time: float, tone: str, text: str) -> None:
         timeline = self.summary.timeline
-        if len(timeline) >= MAX_TIMELINE and isinstance(event, WorkerLost | ExplorationFailed | LabelRepeated):
+        if len(timeline) >= MAX_TIMELINE and isinstance(event, _REPEATING):
             self.summary.n_untold += 1
             return
         timeline.append(TimelineEntry(time, event.t, tone, text.strip().rstrip(":")))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alsys.errors import FailureKind
+from alsys.labels import Prediction
 from alsys.potentials.base import CommitteeState
 from alsys.store.base import Snapshot
 
@@ -25,6 +26,7 @@ class TrainingOrder:
         parent: Committee to warm-start from; None starts afresh.
         champion: Committee to measure beside the new one; None where there is none.
         seed: Seed of this fit.
+        n_review: So many of the newest labels are predicted by the new committee, to find wrong ones among them.
     """
 
     version: int
@@ -32,6 +34,7 @@ class TrainingOrder:
     parent: CommitteeState | None
     champion: CommitteeState | None
     seed: int
+    n_review: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,21 @@ class TrainedCommittee:
     Attributes:
         state: Its weights.
         metrics: Finite numbers. Always: ``wall_s``, ``n_train``, ``n_validation``, ``n_random``, ``epochs``,
-            ``force_mae_train``. Where there are such frames: ``force_mae_validation``, ``energy_mae_validation``
-            (per atom); ``force_mae_random_arm``, ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 %
-            bootstrap over frames), ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
+            ``force_mae_train``. Where there are such frames (for energies, frames without masked atoms):
+            ``force_mae_validation``, ``energy_mae_validation`` (per atom); ``force_mae_random_arm``,
+            ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 % bootstrap over frames),
+            ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
             ``force_deviation_random_arm`` (mean over atoms); with a champion, on the same frames,
             ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap of new
             minus champion). Units eV, eV/Angstrom.
         calibration: ``(deviation, error)`` of each random-arm frame: largest force deviation and force MAE.
+        predictions: What it predicts for the labels that were to be reviewed, by frame.
     """
 
     state: CommitteeState
     metrics: Mapping[str, float]
     calibration: tuple[tuple[float, float], ...] = field(default=())
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,14 @@ arm is in neither.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alsys.config.labeling import PySCFBaseline
+from alsys.config.schema import CampaignConfig
 from alsys.frames import Arm
+from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 
 
@@ -30,9 +33,10 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
     """Splits a snapshot.
 
     The share of validation trajectories is reached on average; none is held out where nothing would be left for
-    training.
+    training. A frame whose atoms are all masked has nothing to say and is in no part.
     """
-    is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN)
+    says_something = snapshot.n_trusted > 0
+    is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN) & says_something
     chosen = [t for t in np.unique(snapshot.trajectory[is_usable]) if _share_of(int(t)) < validation_share]
     is_held_out = is_usable & np.isin(snapshot.trajectory, chosen)
     if is_held_out.sum() == is_usable.sum():
@@ -41,7 +45,7 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
         atoms=snapshot.select(snapshot.is_arm(Arm.ATOM)),
         train=snapshot.select(is_usable & ~is_held_out),
         validation=snapshot.select(is_held_out),
-        random=snapshot.select(snapshot.is_arm(Arm.RANDOM)),
+        random=snapshot.select(snapshot.is_arm(Arm.RANDOM) & says_something),
     )
 
 
@@ -50,20 +54,50 @@ def _share_of(trajectory: int) -> float:
     return int.from_bytes(digest, "big") / 2.0**64
 
 
+def baseline_of(config: CampaignConfig) -> dict[str, object] | None:
+    """The baseline that models of a campaign are a difference to, as their states name it; None where there is none."""
+    baseline = config.labeling.baseline
+    if config.training.delta is None or baseline is None or isinstance(baseline, PySCFBaseline):
+        return None
+    return XTBMethod.of(baseline).spec
+
+
+def less_baseline(snapshot: Snapshot) -> Snapshot:
+    """What is left to learn where a baseline is added back: labels minus baseline, of frames that have both.
+
+    An error of the difference is an error of the sum: the baseline's values cancel, so metrics are those of the model
+    as it is used.
+
+    Raises:
+        ValueError: The snapshot was read without a baseline.
+    """
+    if snapshot.baseline_energy is None or snapshot.baseline_forces is None:
+        raise ValueError("the snapshot holds no baseline")
+    known = replace(
+        snapshot,
+        energy=snapshot.energy - snapshot.baseline_energy,
+        forces=snapshot.forces - snapshot.baseline_forces,
+        stress=np.full_like(snapshot.stress, np.nan),  # baselines have none in the store
+    )
+    return known.select(np.isfinite(snapshot.baseline_energy))
+
+
 def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:
     """Energy of each element, eV: of its free atom, or where there is none, by least squares over the training set.
 
     Elements are all those of both snapshots, so that a model knows an element before the first molecule with it is
-    labelled.
+    labelled. Energies of frames with masked atoms do not enter: an element that only they hold, and no free atom, gets
+    0.
     """
     known = {int(atoms.numbers[i]): float(atoms.energy[i]) for i in range(atoms.n_frames)}
     elements = sorted({int(z) for z in train.numbers} | set(known))
     missing = [z for z in elements if z not in known]
     if missing:
-        frame_of_atom = np.repeat(np.arange(train.n_frames), train.n_atoms)
-        counts = np.zeros((train.n_frames, len(elements)))
-        np.add.at(counts, (frame_of_atom, np.searchsorted(elements, train.numbers)), 1.0)
-        residual = train.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
+        whole = train.select(train.is_whole)
+        frame_of_atom = np.repeat(np.arange(whole.n_frames), whole.n_atoms)
+        counts = np.zeros((whole.n_frames, len(elements)))
+        np.add.at(counts, (frame_of_atom, np.searchsorted(elements, whole.numbers)), 1.0)
+        residual = whole.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
         columns = [elements.index(z) for z in missing]
         solution, *_ = np.linalg.lstsq(counts[:, columns], residual, rcond=None)
         known |= {z: float(e) for z, e in zip(missing, solution, strict=True)}

@@ -1,7 +1,8 @@
 """How good a committee is: errors on frames it has not seen, with intervals, and against the champion.
 
 Intervals are 95 % percentile bootstraps over frames, the unit that is drawn at random (B. Efron, Ann. Stat. 7, 1
-(1979)); the difference to the champion is a paired bootstrap on the same frames.
+(1979)); the difference to the champion is a paired bootstrap on the same frames. Of frames with masked atoms only the
+others count, and no energy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alsys.frames import FloatArray, IntArray
+from alsys.frames import Arm, FloatArray, IntArray
+from alsys.labels import Prediction
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.store.base import Snapshot
 
@@ -20,12 +22,12 @@ BATCH_ATOMS = 2000
 
 @dataclass(frozen=True, slots=True)
 class FrameErrors:
-    """Errors of a committee's mean on each frame of a snapshot; eV, eV/Angstrom.
+    """Errors of a committee's mean on each frame of a snapshot, over atoms that are not masked; eV, eV/Angstrom.
 
     Attributes:
         force_mae: ``(n_frames,)`` mean absolute error of force components.
         force_mse: ``(n_frames,)`` mean squared error of force components.
-        energy: ``(n_frames,)`` absolute error of the energy per atom.
+        energy: ``(n_frames,)`` absolute error of the energy per atom; NaN for a frame with masked atoms.
         deviation: ``(n_frames,)`` largest force deviation of an atom.
         mean_deviation: ``(n_frames,)`` mean force deviation over atoms.
     """
@@ -37,22 +39,61 @@ class FrameErrors:
     mean_deviation: FloatArray
 
 
+def predictions_of(
+    committee: Committee, snapshot: Snapshot, n_newest: int, *, is_difference: bool = False
+) -> dict[str, Prediction]:
+    """What a committee predicts for the newest labels of a snapshot, free atoms and masked frames left out, by frame.
+
+    Args:
+        committee: The committee.
+        snapshot: Labels.
+        n_newest: So many of them.
+        is_difference: It was fitted to labels minus baselines, which are added back; frames without one are left out.
+    """
+    predictions: dict[str, Prediction] = {}
+    if n_newest < 1:
+        return predictions
+    molecules = snapshot.select(~snapshot.is_arm(Arm.ATOM) & snapshot.is_whole)
+    if is_difference:
+        if molecules.baseline_energy is None:
+            return predictions
+        molecules = molecules.select(np.isfinite(molecules.baseline_energy))
+    newest = molecules.select(np.arange(max(0, molecules.n_frames - n_newest), molecules.n_frames))
+    for rows in chunks_of(newest):
+        part = newest.select(rows)
+        result = committee.evaluate(batch_of(part))
+        ends = part.offsets[1:-1]
+        energies, all_forces = result.energy, result.forces
+        if is_difference:
+            assert part.baseline_energy is not None
+            assert part.baseline_forces is not None
+            energies, all_forces = energies + part.baseline_energy, all_forces + part.baseline_forces
+        forces, deviations = np.split(all_forces, ends), np.split(result.force_deviation, ends)
+        for i, frame_id in enumerate(part.frame_ids):
+            predictions[frame_id] = Prediction(float(energies[i]), forces[i], deviations[i], committee.version)
+    return predictions
+
+
 def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:
-    """Evaluates a committee on labelled frames, in batches of about 2,000 atoms."""
+    """Evaluates a committee on labelled frames, in batches of about 2,000 atoms.
+
+    Each frame must have an atom that is not masked.
+    """
     parts: list[tuple[FloatArray, ...]] = []
     for rows in chunks_of(snapshot):
         part = snapshot.select(rows)
         prediction = committee.evaluate(batch_of(part))
-        starts = part.offsets[:-1]
-        error = prediction.forces - part.forces
-        components = 3.0 * part.n_atoms
+        starts, is_trusted, n_trusted = part.offsets[:-1], part.mask, part.n_trusted
+        error = np.where(is_trusted[:, None], prediction.forces - part.forces, 0.0)
+        deviation = np.where(is_trusted, prediction.force_deviation, 0.0)
+        energy = np.abs(prediction.energy - part.energy) / part.n_atoms
         parts.append(
             (
-                np.add.reduceat(np.abs(error).sum(axis=1), starts) / components,
-                np.add.reduceat(np.square(error).sum(axis=1), starts) / components,
-                np.abs(prediction.energy - part.energy) / part.n_atoms,
-                prediction.frame_deviation,
-                np.add.reduceat(prediction.force_deviation, starts) / part.n_atoms,
+                np.add.reduceat(np.abs(error).sum(axis=1), starts) / (3.0 * n_trusted),
+                np.add.reduceat(np.square(error).sum(axis=1), starts) / (3.0 * n_trusted),
+                np.where(part.is_whole, energy, np.nan),
+                np.maximum.reduceat(deviation, starts),
+                np.add.reduceat(deviation, starts) / n_trusted,
             )
         )
     if not parts:
@@ -68,7 +109,10 @@ def chunks_of(snapshot: Snapshot) -> list[IntArray]:
 
 def batch_of(snapshot: Snapshot) -> FrameBatch:
     """The frames of a snapshot as one batch."""
-    return FrameBatch(snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc)
+    return FrameBatch(
+        snapshot.n_atoms, snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc,
+        snapshot.charge, snapshot.multiplicity,
+    )  # fmt: skip
 
 
 def bootstrap_interval(values: FloatArray, seed: int = 0) -> tuple[float, float]:
@@ -103,7 +147,7 @@ def fit_metrics(
         errors = evaluate(committee, validation)
         metrics |= {
             "force_mae_validation": float(errors.force_mae.mean()),
-            "energy_mae_validation": float(errors.energy.mean()),
+            **_energy_mae("energy_mae_validation", errors),
         }
     if not random.n_frames:
         return metrics, ()
@@ -111,7 +155,7 @@ def fit_metrics(
     metrics |= {
         "force_mae_random_arm": float(errors.force_mae.mean()),
         "force_rmse_random_arm": float(np.sqrt(errors.force_mse.mean())),
-        "energy_mae_random_arm": float(errors.energy.mean()),
+        **_energy_mae("energy_mae_random_arm", errors),
         "force_deviation_random_arm": float(errors.mean_deviation.mean()),
     }
     if random.n_frames >= 2:
@@ -125,3 +169,9 @@ def fit_metrics(
             metrics |= {"difference_low": low, "difference_high": high}
     calibration = tuple(zip(errors.deviation.tolist(), errors.force_mae.tolist(), strict=True))
     return metrics, calibration
+
+
+def _energy_mae(name: str, errors: FrameErrors) -> dict[str, float]:
+    """Mean over frames whose energies count; no entry where there is none."""
+    known = errors.energy[~np.isnan(errors.energy)]
+    return {name: float(known.mean())} if known.size else {}

@@ -12,8 +12,8 @@ from alsys.errors import FailureKind
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.pair import PairCommittee, fit_pair
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
-from alsys.training.dataset import atomic_energies, split
-from alsys.training.evaluate import batch_of, fit_metrics
+from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
+from alsys.training.evaluate import batch_of, fit_metrics, predictions_of
 
 
 class PairTrainer:
@@ -32,11 +32,17 @@ class PairTrainer:
             raise TypeError("PairTrainer needs model.kind pair")
         self._model = config.model
         self._config = config.training
+        self._baseline = baseline_of(config)
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
-        """Solves one ridge regression for each member; a linear fit needs no parent."""
+        """Solves one ridge regression for each member; a linear fit needs no parent.
+
+        Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors
+        are those of the sum.
+        """
         started = time.perf_counter()
-        parts = split(order.snapshot, self._config.validation_share)
+        snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
+        parts = split(snapshot, self._config.validation_share)
         train = parts.train
         if train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
@@ -63,14 +69,17 @@ class PairTrainer:
                 rows=rows,
                 energy_weight=self._config.energy_weight,
                 force_weight=self._config.force_weight,
+                mask=train.mask,
             )
         except np.linalg.LinAlgError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"no fit: {error}")
         members = tuple({"coefficients": row, "shifts": np.array(shifts)} for row in coefficients)
-        state = CommitteeState(order.version, "pair", spec, members)
+        state = CommitteeState(order.version, "pair", spec, members, baseline=self._baseline)
+        champion = order.champion if order.champion and order.champion.baseline == self._baseline else None
+        committee = PairCommittee(state)
         metrics, calibration = fit_metrics(
-            PairCommittee(state),
-            None if order.champion is None else PairCommittee(order.champion),
+            committee,
+            None if champion is None else PairCommittee(champion),
             train,
             parts.validation,
             parts.random,
@@ -78,4 +87,7 @@ class PairTrainer:
             epochs=1.0,
             seed=order.seed,
         )
-        return TrainedCommittee(state, metrics, calibration)
+        predictions = predictions_of(
+            committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
+        )
+        return TrainedCommittee(state, metrics, calibration, predictions)

@@ -27,12 +27,16 @@ class TrainingBatch:
         energy: ``(n_frames,)``, eV.
         forces: ``(n_total, 3)``, eV/Angstrom.
         n_atoms: ``(n_frames,)`` as float64.
+        mask: ``(n_total,)`` atoms whose forces count; None where all do.
+        is_whole: ``(n_frames,)`` frames whose energies count: those without a masked atom; None where all do.
     """
 
     data: dict[str, torch.Tensor]
     energy: torch.Tensor
     forces: torch.Tensor
     n_atoms: torch.Tensor
+    mask: torch.Tensor | None = None
+    is_whole: torch.Tensor | None = None
 
 
 class TrainingFrames:
@@ -69,6 +73,8 @@ class TrainingFrames:
         self._cell = np.array(train.cell)
         self._energy = np.array(train.energy)
         self._forces = np.array(train.forces)
+        self._mask = None if train.mask.all() else np.array(train.mask)
+        self._is_whole = train.is_whole
 
     @property
     def n_frames(self) -> int:
@@ -99,6 +105,8 @@ class TrainingFrames:
             energy=torch.from_numpy(self._energy[rows]),
             forces=torch.from_numpy(self._forces[atoms]),
             n_atoms=torch.from_numpy(n_atoms.astype(np.float64)),
+            mask=None if self._mask is None else torch.from_numpy(self._mask[atoms]),
+            is_whole=None if self._mask is None else torch.from_numpy(self._is_whole[rows]),
         )
 
 

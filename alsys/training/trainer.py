@@ -40,8 +40,8 @@ from alsys.potentials.scored import COMMITTEE, fit_score
 from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
-from alsys.training.dataset import Split, atomic_energies, split
-from alsys.training.evaluate import batch_of, chunks_of, fit_metrics
+from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
+from alsys.training.evaluate import batch_of, chunks_of, fit_metrics, predictions_of
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 
 WARM_UP = 0.03
@@ -88,15 +88,23 @@ class NequIPTrainer:
         self._model_config: NequIPModel = config.model
         self._config: TrainingConfig = config.training
         self._score = config.exploration.uncertainty
+        self._baseline = baseline_of(config)
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
-        """Fits all members, one after another, then measures the committee."""
+        """Fits all members, one after another, then measures the committee.
+
+        Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors
+        are those of the sum.
+        """
         started = time.perf_counter()
-        parts = split(order.snapshot, self._config.validation_share)
+        snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
+        parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
         spec, frames = self._prepare(order, parts)
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
+        if parent is not None and parent.baseline != self._baseline:
+            parent = None
         energies = atomic_energies(parts.atoms, parts.train)
         shifts, scale = shifts_and_scale(parts.train, elements_of(spec), energies)
         working = None if parent is None else blank_model(spec)
@@ -114,11 +122,13 @@ class NequIPTrainer:
                 fits.append(self._fit_member(model, frames, seed, left / (self._model_config.members - i)))
             except DivergedError as error:
                 return TrainingFailure(order.version, FailureKind.INTERNAL, f"member {i}: {error}")
-        state = CommitteeState(order.version, "nequip", spec, tuple(fit.weights for fit in fits))
+        weights = tuple(fit.weights for fit in fits)
+        state = CommitteeState(order.version, "nequip", spec, weights, baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
-            halves = (_batches(parts.train, 0), _batches(parts.train, 1))
-            state = replace(state, score=self._score, score_state=fit_score(self._score, committee, *halves))
+            (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
+            learned = fit_score(self._score, committee, first, second, (first_masks, second_masks))
+            state = replace(state, score=self._score, score_state=learned)
         metrics, calibration = fit_metrics(
             committee,
             self._champion(order, parts.random),
@@ -131,7 +141,10 @@ class NequIPTrainer:
         )
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
-        return TrainedCommittee(state, metrics, calibration)
+        predictions = predictions_of(
+            committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
+        )
+        return TrainedCommittee(state, metrics, calibration, predictions)
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
@@ -152,14 +165,14 @@ class NequIPTrainer:
         return {**spec, "avg_num_neighbors": round(max(frames.mean_neighbours, 1e-3), 6)}, frames
 
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
-        """The committee to measure beside the new one, where it knows the elements of the random arm."""
-        if order.champion is None or not random.n_frames:
+        """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""
+        if order.champion is None or not random.n_frames or order.champion.baseline != self._baseline:
             return None
         known = order.champion.spec.get("elements")
         symbols = {chemical_symbols[z] for z in random.numbers}
         if not isinstance(known, list | tuple) or not symbols <= set(known):
             return None
-        return build_committee(order.champion, threads=self._config.threads)
+        return build_committee(replace(order.champion, baseline=None), threads=self._config.threads)
 
     def _fit_member(self, model: torch.nn.Module, frames: TrainingFrames, seed: int, budget_s: float) -> MemberFit:
         """Trains `model` from its weights; they are lost."""
@@ -214,12 +227,21 @@ class NequIPTrainer:
         return MemberFit(weights_of(model), steps, steps * config.batch_size / n_chosen)
 
     def _loss(self, model: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
-        """Weighted mean squares of force components and of the energy per atom."""
+        """Weighted mean squares of force components and of the energy per atom, of what may be learned from.
+
+        Masked atoms and the energies of frames that hold any are taken out before anything is computed with them, so
+        that neither the loss nor a gradient depends on them to the last bit.
+        """
         with evaluating():
             out = model(dict(batch.data))
-        force = torch.nn.functional.mse_loss(out["forces"].double(), batch.forces)
+        force_error = out["forces"].double() - batch.forces
         energy_error = (out["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
-        return self._config.force_weight * force + self._config.energy_weight * torch.square(energy_error).mean()
+        if batch.mask is not None and batch.is_whole is not None:
+            force_error, energy_error = force_error[batch.mask], energy_error[batch.is_whole]
+        force = torch.square(force_error).sum() / max(force_error.numel(), 1)
+        energy = torch.square(energy_error).sum() / max(energy_error.numel(), 1)
+        loss: torch.Tensor = self._config.force_weight * force + self._config.energy_weight * energy
+        return loss
 
 
 def schedule(progress: float) -> float:
@@ -233,20 +255,24 @@ def schedule(progress: float) -> float:
 def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, float]) -> tuple[list[float], float]:
     """Energy shift of each element (eV) and one scale (eV: the root mean square force times 1 Angstrom).
 
-    An element with neither a free atom nor a training frame gets a shift of zero.
+    An element with neither a free atom nor a training frame gets a shift of zero. Masked atoms and the energies of
+    frames that hold any do not enter; where all frames do, shifts are the energies of free atoms.
     """
-    free = np.array([energies[int(z)] for z in train.numbers])
-    binding = train.energy - np.add.reduceat(free, train.offsets[:-1])
-    constant = float(binding.sum() / train.n_atoms.sum())
-    scale = max(float(np.sqrt(np.square(train.forces).mean())), 1e-3)
+    whole, forces = train.select(train.is_whole), train.forces[train.mask]
+    constant = 0.0
+    if whole.n_frames:
+        free = np.array([energies[int(z)] for z in whole.numbers])
+        constant = float((whole.energy.sum() - free.sum()) / whole.n_atoms.sum())
+    scale = max(float(np.sqrt(np.square(forces).mean())), 1e-3) if forces.size else 1e-3
     by_symbol = {chemical_symbols[z]: energy + constant for z, energy in energies.items()}
     return [by_symbol.get(symbol, 0.0) for symbol in elements], scale
 
 
-def _batches(train: Snapshot, first: int) -> list[FrameBatch]:
-    """Every other frame, from `first` on, in batches."""
+def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArray[np.bool_]]]:
+    """Every other frame, from `first` on, in batches, and the atoms of each that were learned from."""
     half = train.select(np.arange(first, train.n_frames, 2))
-    return [batch_of(half.select(rows)) for rows in chunks_of(half)]
+    parts = [half.select(rows) for rows in chunks_of(half)]
+    return [batch_of(part) for part in parts], [part.mask for part in parts]
 
 
 def _set_buffers(model: torch.nn.Module, shifts: list[float], scale: float) -> None:

@@ -18,9 +18,11 @@ from alsys.events import (
     ExplorationReported,
     ExplorationStarted,
     FrameProposed,
+    FrameRetried,
     FramesRescored,
     LabelAccepted,
     LabelFailed,
+    LabelRetracted,
     LabelStarted,
     ModelPublished,
     TrainingFailed,
@@ -45,6 +47,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.clock = 0.0
         self.n_frames = 0
         self.log: list[Event] = []
+        self.trained_on: dict[int, set[str]] = {}
         self.ledger = Ledger(self.settings)
         self.finished: str | None = None
         self.forget_flights()
@@ -61,6 +64,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def record(self, event: Event) -> None:
         self.ledger.apply(event)
         assert self.ledger.is_balanced, event
+        assert 0 <= self.ledger.n_new <= self.ledger.n_changes, event
         if event.is_durable:
             self.log.append(event)
 
@@ -110,6 +114,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 case Train():
                     assert self.training is None
                     self.training = command
+                    self.snapshot = (set(self.ledger.labelled), len(self.ledger.retracted))
                     self.record(
                         TrainingStarted(
                             t=self.clock, worker=TRAINER, version=command.version, n_labels=command.n_labels
@@ -180,29 +185,62 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.training is not None)
     def fit_returns(self, difference: float | None, is_good: bool) -> None:
         command, self.training = self.training, None
+        trained_on, n_retracted = self.snapshot
         if not is_good:
             self.record(TrainingFailed(t=self.clock, version=command.version, failure=FailureKind.INTERNAL))
             return
-        metrics = {"n_labels_train": float(self.ledger.n_train)}
+        metrics = {"n_labels_train": float(len(trained_on))}
         if difference is not None:
             metrics |= {"difference_low": difference, "difference_high": difference + 0.001}
+        self.trained_on[command.version] = trained_on
         self.record(
             ModelPublished(
                 t=self.clock, version=command.version, parent=command.parent, seq=1, n_labels=command.n_labels,
-                wall_s=1.0, metrics=metrics,
+                wall_s=1.0, metrics=metrics, n_retracted=n_retracted,
             )
         )  # fmt: skip
+
+    def frames_of(self, status: Status) -> list[str]:
+        return sorted(f for f, record in self.ledger.frames.items() if record.status is status)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ledger.counts[Status.LABELLED])
+    def retract(self, data: st.DataObject) -> None:
+        """While it runs, or after it has ended."""
+        frame_id = data.draw(st.sampled_from(self.frames_of(Status.LABELLED)))
+        n_labels, n_new = self.ledger.n_labels, self.ledger.n_new
+        event = LabelRetracted(t=self.clock, frame_id=frame_id, label_id="l" + frame_id, reason="wrong")
+        for _ in range(2):  # the second one has no effect
+            self.record(event)
+            assert self.ledger.frames[frame_id].status is Status.RETRACTED
+            assert self.ledger.n_labels == n_labels - (self.ledger.frames[frame_id].arm is not Arm.ATOM)
+            assert self.ledger.n_new == n_new + 1
+        assert frame_id not in self.ledger.labelled
+        assert frame_id not in self.ledger.random_labelled
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ledger.counts[Status.QUARANTINED])
+    def retry(self, data: st.DataObject) -> None:
+        frame_id = data.draw(st.sampled_from(self.frames_of(Status.QUARANTINED)))
+        for _ in range(2):
+            self.record(FrameRetried(t=self.clock, frame_id=frame_id))
+            record = self.ledger.frames[frame_id]
+            assert record.status is Status.PENDING
+            assert (record.attempts, record.kills, record.verdict) == (0, 0, None)
+            assert frame_id in self.ledger.pending
 
     @rule()
     def crash_and_restart(self) -> None:
         before = {f: r.status for f, r in self.ledger.frames.items()}
         accepted, models = dict(self.ledger.accepted), sorted(self.ledger.models)
+        labelled, retracted, n_changes = self.ledger.labelled, self.ledger.retracted, self.ledger.n_changes
         self.ledger = Ledger.fold(self.settings, self.log)
         self.forget_flights()
         self.finished = None
         self.record(self.opened())
         assert dict(self.ledger.accepted) == accepted
         assert sorted(self.ledger.models) == models
+        assert (self.ledger.labelled, self.ledger.retracted, self.ledger.n_changes) == (labelled, retracted, n_changes)
         for frame_id, status in before.items():
             expected = Status.PENDING if status is Status.IN_FLIGHT else status
             assert self.ledger.frames[frame_id].status is expected
@@ -211,6 +249,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def only_labelled_frames_are_compared(self) -> None:
         if hasattr(self, "ledger"):
             assert all(self.ledger.frames[f].status is Status.LABELLED for f in self.ledger.to_compare)
+
+    @invariant()
+    def a_champion_is_compared_with_no_frame_that_it_was_trained_on(self) -> None:
+        if hasattr(self, "ledger") and self.ledger.champion:
+            assert not self.trained_on[self.ledger.champion] & set(self.ledger.to_compare)
 
     @invariant()
     def books_balance(self) -> None:

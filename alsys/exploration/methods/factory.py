@@ -20,7 +20,7 @@ from alsys.config.exploration_methods import (
 )
 from alsys.errors import InputError
 from alsys.exploration.geometry import is_sound
-from alsys.exploration.initial import MIN_CONTACT, EnergyForces, hessian, relax, xtb_potential
+from alsys.exploration.initial import MIN_CONTACT, hessian, relax
 from alsys.exploration.methods.base import Method
 from alsys.exploration.methods.metadynamics import Hills, Metadynamics
 from alsys.exploration.methods.normal_modes import NormalModes
@@ -29,6 +29,7 @@ from alsys.exploration.methods.ramps import Ramp
 from alsys.exploration.methods.replica_exchange import ReplicaExchange
 from alsys.exploration.methods.torsions import Rotors, TorsionScan, find_rotors
 from alsys.exploration.methods.udd import UncertaintyDriven
+from alsys.exploration.reference import EnergyForces, xtb_potential
 from alsys.frames import FloatArray, Frame, IntArray
 
 UDD_MEMORY = 100.0

@@ -2,75 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from alsys.control.coordinator import Coordinator
-from alsys.control.inprocess import InProcessPool
 from alsys.control.ledger import Ledger, Status
-from alsys.control.ports import Role
 from alsys.control.settings import PolicySettings
 from alsys.errors import CampaignFailed, FailureKind
-from alsys.events import CampaignOpened, CampaignStopped, ErrorsObserved, LabelAccepted, StopRequested
-from alsys.frames import Arm
-from alsys.store.memory import MemoryDisk, open_reader, open_writer
-from alsys.testing.fakes import (
-    FAKE_LEVEL,
-    AcknowledgedLabels,
-    FakeExplorer,
-    FakeLabeler,
-    FakeTrainer,
-    MemoryRegistry,
-    MemoryShelf,
-    fake_candidates,
-)
-
-
-class Campaign:
-    """A campaign on fakes that can be run again and again on the same disk."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.settings = PolicySettings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
-        self.disk = MemoryDisk()
-        self.shelf = MemoryShelf()
-        self.registry = MemoryRegistry()
-        self.acknowledged = AcknowledgedLabels()
-        self.ledger = Ledger(self.settings)
-
-    def run(
-        self,
-        labeler: Callable[[], Any] = FakeLabeler,
-        trainer: Callable[[], Any] = FakeTrainer,
-        explorer: Callable[[], Any] = FakeExplorer,
-        stop_request: Callable[[], StopRequested | None] | None = None,
-        restarts: int = 20,
-    ) -> CampaignStopped:
-        store = open_writer(self.disk)
-        self.ledger = Ledger.fold(self.settings, store.events())
-        workers = {
-            "explorer-0": (Role.EXPLORER, explorer),
-            "labeler-0": (Role.LABELER, labeler),
-            "labeler-1": (Role.LABELER, labeler),
-            "trainer-0": (Role.TRAINER, trainer),
-        }
-        coordinator = Coordinator(
-            ledger=self.ledger,
-            store=store,
-            pool=InProcessPool(workers, restarts=restarts),
-            shelf=self.shelf,
-            registry=self.registry,
-            level=FAKE_LEVEL,
-            initial=lambda: fake_candidates(16),
-            opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
-            on_acknowledged=self.acknowledged,
-            stop_request=stop_request,
-        )
-        return asyncio.run(coordinator.run())
+from alsys.events import ErrorsObserved, LabelAccepted, StopRequested
+from alsys.frames import Arm, Frame
+from alsys.labels import Label, LabelFailure, LevelOfTheory
+from alsys.store.base import Snapshot
+from alsys.store.memory import open_reader
+from alsys.testing.campaigns import FakeCampaign as Campaign
+from alsys.testing.fakes import FAKE_LEVEL, FakeExplorer, FakeLabeler, FakeTrainer
+from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
 
 def test_a_thousand_labels_in_under_ten_seconds() -> None:
@@ -232,3 +182,64 @@ def test_labels_are_compared_with_what_the_committee_said_also_after_a_restart()
     assert len({e.model_version for e in events}) > 1
     random_arm = set(campaign.ledger.random_labelled)
     assert sum(len(random_arm & set(e.frame_ids)) for e in events) > len(random_arm), "with each champion anew"
+
+
+BASELINE = LevelOfTheory({"engine": "fake", "potential": "half as strong"})
+
+
+class WithBaseline(FakeLabeler):
+    """Harmonic labels; every fifth call gives none of the baseline, every ninth one of a wrong shape."""
+
+    calls = 0
+
+    def label(self, frame: Frame) -> Label | LabelFailure:
+        label = super().label(frame)
+        assert isinstance(label, Label)
+        WithBaseline.calls += 1
+        if WithBaseline.calls % 5 == 0:
+            return label
+        forces = np.zeros((1, 3)) if WithBaseline.calls % 9 == 0 else 0.5 * label.forces
+        return replace(label, baseline=Label(frame.frame_id, BASELINE.level_id, 0.5 * label.energy, forces))
+
+
+def test_baselines_are_stored_beside_labels_and_reach_the_trainer_also_after_a_restart() -> None:
+    campaign = Campaign()
+    campaign.baseline = BASELINE
+    seen: list[Snapshot] = []
+
+    class Watching(FakeTrainer):
+        def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+            seen.append(order.snapshot)
+            return super().fit(order)
+
+    assert campaign.run(labeler=WithBaseline, trainer=Watching).reason == "labels"
+    n_fits = len(seen)
+    campaign.settings = dataclasses.replace(campaign.settings, n_labels=90)
+    assert campaign.run(labeler=WithBaseline, trainer=Watching).reason == "labels"
+    assert len(seen) > n_fits
+    reader = open_reader(campaign.disk)
+    assert reader.verify().problems == []
+    assert [level.level_id for level in reader.levels()] == [BASELINE.level_id, FAKE_LEVEL.level_id]
+    accepted = [e for e in reader.events() if isinstance(e, LabelAccepted)]
+    assert len(accepted) == 90, "a baseline is no label of its own"
+    with_baseline = [e for e in accepted if e.baseline_id]
+    assert 50 < len(with_baseline) < 90
+    for snapshot in (seen[-1], reader.snapshot(FAKE_LEVEL.level_id, baseline_id=BASELINE.level_id)):
+        assert snapshot.baseline_energy is not None
+        assert snapshot.baseline_forces is not None
+        known = np.isfinite(snapshot.baseline_energy)
+        np.testing.assert_array_equal(snapshot.baseline_energy[known], 0.5 * snapshot.energy[known])
+        rows = np.repeat(known, snapshot.n_atoms)
+        np.testing.assert_array_equal(snapshot.baseline_forces[rows], 0.5 * snapshot.forces[rows])
+        assert np.isnan(snapshot.baseline_forces[~rows]).all()
+    assert known.sum() == len(with_baseline)
+    assert campaign.ledger.totals.failed > 0, "a label whose baseline has a wrong shape is tried again"
+
+
+def test_a_baseline_that_nobody_asked_for_is_not_data() -> None:
+    campaign = Campaign(n_labels=30, max_attempts=1)
+    campaign.run(labeler=WithBaseline)
+    assert campaign.ledger.totals.failed > 0
+    reader = open_reader(campaign.disk)
+    assert reader.verify().problems == []
+    assert reader.snapshot(BASELINE.level_id).n_frames == 0

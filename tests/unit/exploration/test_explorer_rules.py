@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.data import atomic_masses
 
 from alsys.config import parse_config
 from alsys.errors import InputError
@@ -17,9 +19,12 @@ from alsys.exploration.factory import build_explorer
 from alsys.exploration.geometry import GeometryCheck
 from alsys.frames import Arm, Candidate, FloatArray, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
+from alsys.potentials.baseline import DeltaCommittee
 from alsys.potentials.pair import fit_pair
+from alsys.potentials.xtb import XTBMethod
 from alsys.testing.committees import HarmonicCommittee
 from alsys.testing.lennard_jones import LennardJonesCommittee
+from alsys.units import ACCELERATION
 
 STATE = CommitteeState(1, "fake", {}, ())
 
@@ -48,7 +53,7 @@ def explorer(
         {
             "name": "t",
             "systems": [{"name": name, "smiles": "C"} for name in systems],
-            "labeling": {"kind": "analytic"},
+            "labeling": {"kind": "analytic", "quality": {"enabled": False}},  # which would evaluate candidates again
             "model": {"kind": "pair"},
             "exploration": {**settings, **exploration},
             "selection": {"strategy": strategy, "diversity": diversity},
@@ -206,6 +211,53 @@ def test_forces_that_are_not_numbers_stop_the_walker_and_not_its_neighbours() ->
     report = advance(config, 10)
     assert report.stops == {"not-finite": 1}
     assert report.walker_steps == 29
+
+
+def test_a_baseline_that_fails_stops_the_walker_and_not_its_neighbours() -> None:
+    """The second of three water molecules meets a geometry on which the baseline gives nothing, twice."""
+
+    class Failing(HarmonicCommittee):
+        calls = 0
+
+        def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+            prediction = super().evaluate(batch, members)
+            assert np.isfinite(batch.positions).all()
+            Failing.calls += batch.n_frames == 3  # not where one walker begins anew
+            if batch.n_frames < 3 or Failing.calls % 4:
+                return prediction
+            is_failed = np.array([False, True, False])
+            prediction.forces[3:6] = np.nan
+            prediction.energy[1] = np.nan
+            return dataclasses.replace(prediction, is_failed=is_failed)
+
+    config = explorer(walkers=3, systems={"w": WATER})
+    config._build = lambda state: Failing(0.0, constant(0.2))
+    report = advance(config, 10)
+    assert report.stops["baseline-failed"] == 2
+    assert "not-finite" not in report.stops
+    assert report.walker_steps == 28
+    assert all(np.isfinite(c.frame.positions).all() for c in report.candidates)
+    assert np.isfinite(config.walkers.positions).all()
+    assert np.isfinite(config.walkers.velocities).all()
+
+
+def test_walkers_move_on_the_sum_of_baseline_and_model() -> None:
+    """At constant energy, that of GFN2-xTB plus a model is conserved; a walker's charge and spin reach the baseline."""
+    cation = Frame.molecule(WATER.numbers, WATER.positions + 0.02 * np.eye(3), charge=1, multiplicity=2)
+    baseline = XTBMethod("GFN2-xTB").spec
+    state = CommitteeState(1, "fake", {}, (), baseline=baseline)
+    config = explorer(systems={"w": cation}, thermostat="none", timestep=0.2)
+    config._build = lambda state: DeltaCommittee(HarmonicCommittee(0.5, constant(0.0)), state)
+    energies = []
+    for _ in range(4):
+        assert advance(config, 10, state=state).stops == {}
+        walkers = config.walkers
+        energy = DeltaCommittee(HarmonicCommittee(0.5), state).evaluate(FrameBatch.of([walkers.frame(0)])).energy[0]
+        masses = atomic_masses[WATER.numbers][:, None]
+        energies.append(energy + float((0.5 / ACCELERATION * masses * np.square(walkers.velocities)).sum()))
+    assert walkers.frame(0).charge == 1
+    assert np.ptp(energies) < 2e-3
+    assert np.abs(walkers.velocities).max() > 1e-3
 
 
 def test_walkers_begin_at_seeds_that_make_sense() -> None:
@@ -402,3 +454,27 @@ def test_what_methods_add_can_be_seen() -> None:
     assert np.abs(bias[:2]).max() > 1e-3
     np.testing.assert_allclose(bias.sum(axis=0), 0.0, atol=1e-12)
     np.testing.assert_array_equal(bias[2], np.zeros(3))
+
+
+def test_what_the_committee_expects_of_candidates_comes_with_them() -> None:
+    """So that their labels can be judged; of rescored frames, too."""
+    config = parse_config(
+        {
+            "name": "t",
+            "systems": [{"name": "e", "smiles": "C"}],
+            "labeling": {"kind": "analytic"},
+            "model": {"kind": "pair"},
+            "exploration": {"walkers": 2, "spacing_steps": 4, "trust": {"accurate_below": 0.1, "failed_above": 0.5}},
+        }
+    )
+    deviation = lambda batch: np.full(batch.n_frames, 0.2)  # noqa: E731
+    walkers = WalkerExplorer(config, {"e": [ETHANOL]}, 0, build=lambda _: HarmonicCommittee(1.0, deviation))
+    report = advance(walkers, 10, n_random=2, rescore=(ETHANOL,))
+    wanted = {candidate.frame.frame_id for candidate in report.candidates} | {ETHANOL.frame_id}
+    assert set(report.predictions) == wanted
+    direct = HarmonicCommittee(1.0, deviation).evaluate(FrameBatch.of([report.candidates[0].frame]))
+    prediction = report.predictions[report.candidates[0].frame.frame_id]
+    np.testing.assert_allclose(prediction.forces, direct.forces)
+    np.testing.assert_allclose(prediction.deviations, 0.2)
+    assert prediction.energy == pytest.approx(float(direct.energy[0]))
+    assert prediction.model_version == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import ase.io
@@ -144,3 +145,14 @@ def test_what_is_no_extxyz_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.xyz: no such file"):
         read_labelled(tmp_path / "none.xyz")
+
+
+def test_masked_atoms_are_marked(tmp_path: Path) -> None:
+    snapshot = make_snapshot()
+    mask = np.array(snapshot.mask)
+    mask[3] = False
+    export_extxyz(dataclasses.replace(snapshot, mask=mask), tmp_path / "all.xyz")
+    ion, radical, crystal = ase.io.read(tmp_path / "all.xyz", index=":")
+    assert radical.arrays["mask"].tolist() == [True, False, True, True]
+    assert "mask" not in ion.arrays
+    assert "mask" not in crystal.arrays

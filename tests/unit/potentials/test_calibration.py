@@ -91,7 +91,34 @@ def test_coverage_is_counted_before_a_label_is_learned_from() -> None:
     far = (np.full(9, 0.1), np.full(9, 100.0))
     calibration.observe([far] * 3)
     assert calibration.coverage.n_frames == before + 3
-    assert list(calibration._covered)[-3:] == [0.0, 0.0, 0.0]
+    assert [share for _, share in calibration._covered][-3:] == [0.0, 0.0, 0.0]
+
+
+def test_a_forgotten_frame_is_as_if_it_had_not_been_seen() -> None:
+    names = [f"f{i}" for i in range(60)]
+    pairs = frames(60, 2.0)
+    wrong = (np.full(9, 0.1), np.full(9, 1e6))
+
+    def observe(calibration: ForceCalibration, name: str, pair: tuple[np.ndarray, np.ndarray]) -> None:
+        calibration.observe_frames([name], [pair[0].size], pair[0].tolist(), pair[1].tolist())
+
+    clean, poisoned = ForceCalibration(0.9), ForceCalibration(0.9)
+    for name, pair in zip(names, pairs, strict=True):
+        observe(clean, name, pair)
+        observe(poisoned, name, pair)
+    for k in range(20):
+        observe(poisoned, f"wrong{k}", wrong)
+    assert poisoned.band.error(np.array([0.1]))[0] > 10 * clean.band.error(np.array([0.1]))[0]
+    assert poisoned.alarm is not None
+    for k in range(20):
+        poisoned.forget(f"wrong{k}")
+    poisoned.forget("never seen")
+    assert poisoned.band.factor == pytest.approx(clean.band.factor, rel=0.05)
+    assert poisoned.alarm is None
+    for name in names:
+        poisoned.forget(name)
+    assert not poisoned.is_fitted
+    assert poisoned.band == Band(2.0, 1.0)
 
 
 def test_before_there_are_pairs_the_band_is_twice_the_deviation() -> None:

@@ -13,10 +13,12 @@ from alsys.events import (
     FrameDropped,
     FrameProposed,
     FrameQuarantined,
+    FrameRetried,
     Heartbeat,
     LabelAccepted,
     LabelFailed,
     LabelRepeated,
+    LabelRetracted,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -165,3 +167,22 @@ def test_a_flood_of_lost_workers_is_counted_and_hides_no_model() -> None:
 def test_a_resumed_campaign_is_not_stopped() -> None:
     stopped = CampaignStopped(t=1.0, reason="user", is_final=False)
     assert summarise([opened(0.0), stopped, opened(2.0)]).stopped is None
+
+
+def test_a_retracted_label_is_no_label_and_is_told_with_its_reason() -> None:
+    tombstone = LabelRetracted(t=9.0, frame_id="a", label_id="a", reason="wrong sign")
+    events = [*labelled(1.0, "a", Arm.RANDOM), *labelled(2.0, "b", Arm.INITIAL), tombstone, tombstone]
+    summary = summarise(events)
+    assert (summary.n_labels, summary.n_of(Arm.RANDOM)) == (1, 0)
+    assert [(r.frame_id, r.label_id, r.reason, r.time) for r in summary.retracted] == [("a", "a", "wrong sign", 8.0)]
+    assert [entry.text for entry in summary.timeline] == ["the label of a was retracted: wrong sign"]
+
+
+def test_a_retried_frame_is_in_quarantine_no_more() -> None:
+    failure = FailureKind.TIMEOUT
+    events: list[Event] = []
+    for name in ("a", "b"):
+        events.append(FrameProposed(t=0.0, frame_id=name, arm=Arm.UNCERTAIN, system="water", deviation=0.2))
+        events.append(FrameQuarantined(t=1.0, frame_id=name, failure=failure, message="late"))
+    summary = summarise([*events, FrameRetried(t=2.0, frame_id="a")])
+    assert [frame.frame_id for frame in summary.quarantined] == ["b"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from alsys.errors import FailureKind
 from alsys.frames import ARMS, Arm
 from alsys.potentials.base import FrameBatch
 from alsys.potentials.pair import PairCommittee
+from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.pair import PairTrainer
@@ -24,6 +26,7 @@ RANDOM_ARM = {
     "force_mae_random_arm", "force_mae_random_arm_low", "force_mae_random_arm_high", "force_rmse_random_arm",
     "energy_mae_random_arm", "force_deviation_random_arm",
 }  # fmt: skip
+DELTA = {"kind": "analytic", "baseline": {"kind": "gfn2-xtb"}}
 CHAMPION = {"champion_force_mae_random_arm", "difference_low", "difference_high"}
 
 
@@ -67,13 +70,13 @@ def snapshot(arms: list[Arm], stdev: float = 0.08, seed: int = 0) -> Snapshot:
     )
 
 
-def trainer(**training: Any) -> PairTrainer:
+def trainer(labeling: Any = None, **training: Any) -> PairTrainer:
     return PairTrainer(
         parse_config(
             {
                 "name": "t",
                 "systems": [{"name": "m", "molecule": "CH3OH"}],
-                "labeling": {"kind": "analytic"},
+                "labeling": labeling or {"kind": "analytic"},
                 "model": {"kind": "pair", "members": 4, "n_basis": 24},
                 "training": {"validation_share": 0.0, **training},
             }
@@ -170,3 +173,61 @@ def test_another_kind_of_model_is_a_bug_of_the_caller() -> None:
     )
     with pytest.raises(TypeError, match="pair"):
         PairTrainer(config)
+
+
+def with_baseline(data: Snapshot, missing: Sequence[int] = ()) -> Snapshot:
+    """Labels with noise that no model can learn, and that noise as the baseline; NaN for frames `missing` one."""
+    rng = np.random.default_rng(9)
+    noise = rng.normal(size=data.forces.shape)
+    energy = data.energy + rng.normal(size=data.n_frames)
+    baseline_energy, baseline_forces = energy - data.energy, noise.copy()
+    baseline_energy[list(missing)] = np.nan
+    for row in missing:
+        baseline_forces[6 * row : 6 * row + 6] = np.nan
+    return replace(
+        data,
+        energy=energy,
+        forces=data.forces + noise,
+        baseline_energy=baseline_energy,
+        baseline_forces=baseline_forces,
+    )
+
+
+def test_what_is_learned_is_the_difference_to_the_baseline_and_errors_are_those_of_the_sum() -> None:
+    data = with_baseline(snapshot(MIXED))
+    plain, delta = fit(data), fit(data, labeling=DELTA, delta="gfn2-xtb")
+    assert plain.state.baseline is None
+    assert delta.state.baseline == XTBMethod("GFN2-xTB").spec
+    assert plain.metrics["force_mae_random_arm"] > 0.5, "noise cannot be learned"
+    assert delta.metrics["force_mae_random_arm"] < 0.1 * plain.metrics["force_mae_random_arm"]
+    test = data.select(data.is_arm(Arm.RANDOM))
+    batch = FrameBatch(test.n_atoms, test.numbers, test.positions, test.cell, test.pbc)
+    model = PairCommittee(delta.state).evaluate(batch)
+    assert test.baseline_forces is not None
+    assert test.baseline_energy is not None
+    total = test.baseline_forces + model.forces
+    assert delta.metrics["force_mae_random_arm"] == pytest.approx(np.abs(total - test.forces).mean())
+    energy_error = np.abs(test.baseline_energy + model.energy - test.energy) / 6
+    assert delta.metrics["energy_mae_random_arm"] == pytest.approx(energy_error.mean())
+
+
+def test_frames_without_a_baseline_are_left_out() -> None:
+    data = snapshot(MIXED)
+    whole, part = with_baseline(data), with_baseline(data, missing=[0, 31, 79])
+    rows = np.setdiff1d(np.arange(80), [0, 31, 79])
+    metrics = fit(part, labeling=DELTA, delta="gfn2-xtb").metrics
+    assert (metrics["n_train"], metrics["n_random"]) == (58, 19)
+    expected = fit(whole.select(rows), labeling=DELTA, delta="gfn2-xtb").metrics
+    assert metrics["force_mae_random_arm"] == expected["force_mae_random_arm"]
+    with pytest.raises(ValueError, match="no baseline"):
+        fit(data, labeling=DELTA, delta="gfn2-xtb")
+
+
+def test_a_rival_that_learned_something_else_is_not_compared() -> None:
+    data = with_baseline(snapshot(MIXED))
+    plain = fit(data)
+    delta = fit(data, labeling=DELTA, delta="gfn2-xtb")
+    assert not CHAMPION & fit(data, champion=plain.state, labeling=DELTA, delta="gfn2-xtb").metrics.keys()
+    assert not CHAMPION & fit(data, champion=delta.state).metrics.keys()
+    again = fit(data, champion=delta.state, labeling=DELTA, delta="gfn2-xtb")
+    assert again.metrics["champion_force_mae_random_arm"] == delta.metrics["force_mae_random_arm"]

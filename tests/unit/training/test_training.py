@@ -38,7 +38,7 @@ def config(model: dict[str, Any] = NEQUIP, **training: Any) -> Any:
         {
             "name": "t",
             "systems": [{"name": "m", "molecule": "CH3OH"}],
-            "labeling": {"kind": "analytic"},
+            "labeling": {"kind": "analytic", "baseline": {"kind": "gfn1-xtb"}},
             "model": model,
             "training": settings,
         }
@@ -280,3 +280,36 @@ def test_the_learning_rate_warms_up_and_is_annealed() -> None:
     assert peak < 0.05 * 201
     assert rates[-1] == pytest.approx(0.01)
     assert (np.diff(rates[peak:]) <= 0).all()
+
+
+def test_a_difference_to_a_baseline_is_learned_and_its_weights_are_no_start_for_labels(
+    make_snapshot: MakeSnapshot,
+) -> None:
+    """The baseline is the label with a constant and a strong field along x, which leaves next to nothing to learn."""
+    data = make_snapshot(12, 6)
+    field = np.tile([30.0, 0.0, 0.0], (len(data.numbers), 1))
+    data = dataclasses.replace(
+        data,
+        energy=data.energy + 500.0,
+        forces=data.forces + field,
+        baseline_energy=np.full(data.n_frames, 500.0),
+        baseline_forces=field,
+    )
+    difference, labels = fit(data, delta="gfn1-xtb"), fit(data)
+    assert difference.state.baseline == {"engine": "tblite", "method": "GFN1-xTB", "accuracy": 0.1}
+    assert labels.state.baseline is None
+    assert difference.metrics["force_mae_random_arm"] < 3.0 < labels.metrics["force_mae_random_arm"]
+    test = data.select(data.is_arm(Arm.RANDOM))
+    batch = FrameBatch(test.n_atoms, test.numbers, test.positions, test.cell, test.pbc)
+    model = build_committee(dataclasses.replace(difference.state, baseline=None)).evaluate(batch)
+    assert test.baseline_forces is not None
+    error = np.abs(model.forces + test.baseline_forces - test.forces).sum(axis=1)
+    per_frame = np.add.reduceat(error, test.offsets[:-1]) / (3 * test.n_atoms)
+    assert difference.metrics["force_mae_random_arm"] == pytest.approx(per_frame.mean())
+    warm = fit(data, parent=difference.state, version=2, delta="gfn1-xtb", max_epochs=1)
+    assert warm.metrics["champion_force_mae_random_arm"] == pytest.approx(difference.metrics["force_mae_random_arm"])
+    cold = fit(data, parent=labels.state, version=2, delta="gfn1-xtb", max_epochs=1)
+    fresh = fit(data, version=2, delta="gfn1-xtb", max_epochs=1)
+    assert cold.metrics["force_mae_random_arm"] == fresh.metrics["force_mae_random_arm"], "labels are no start either"
+    assert "champion_force_mae_random_arm" not in cold.metrics
+    assert warm.metrics["force_mae_random_arm"] != fresh.metrics["force_mae_random_arm"]

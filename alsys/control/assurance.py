@@ -1,0 +1,198 @@
+"""Whether labels can be trusted: what waits to be verified, audited or checked, and what to do about it.
+
+A label that the gate suspects is not data until its frame was labelled again at tighter settings (*verified*). A
+random sample of labels that are data, those that a newer committee doubts, and those of a labeler whose canary failed
+are compared with tighter ones (*audited*); one that disagrees is retracted. Each labeler labels a *canary* when it
+comes up and every so many labels. Part of the ledger: events change it, nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from alsys.control.commands import AuditLabel, CheckLabeler, Command, LabelFrames
+from alsys.control.policies import wants_labels
+from alsys.events import CanaryChecked, LabelAudited
+
+if TYPE_CHECKING:
+    from alsys.control.ledger import Ledger
+
+MAX_AUDITS = 2
+"""Attempts at one audit."""
+MAX_SINCE = 1000
+"""Labels of one labeler that are remembered since its last canary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The first sound canary of a campaign; eV, and components of forces, flat, eV/Angstrom."""
+
+    energy: float
+    forces: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A label that is to be compared with one at tighter settings.
+
+    Attributes:
+        reason: As in `alsys.events.LabelAudited`.
+        author: Labeler that gave the label; empty where unknown.
+    """
+
+    frame_id: str
+    reason: str
+    author: str = ""
+
+
+@dataclass(slots=True)
+class Assurance:
+    """What is known about the trustworthiness of labels.
+
+    Attributes:
+        suspects: Frames whose label waits to be verified, with the labeler that gave it.
+        to_audit: Audits to be made, by frame.
+        auditing: Audit that each labeler is making.
+        checking: Labelers that have the canary.
+        since_canary: Labels of each labeler since its last sound canary; a labeler that is not in here needs one.
+        reference: What the canary's label must be; None before the first.
+        n_suspected: Labels that did not pass the gate.
+        n_disputed: Suspects that were wrong.
+        n_audited: Audits that gave a label.
+        n_refuted: Audits that disagreed.
+        n_canaries: Canaries that were labelled.
+        n_dead_canaries: Canaries that failed.
+    """
+
+    suspects: dict[str, str] = field(default_factory=dict)
+    to_audit: dict[str, Audit] = field(default_factory=dict)
+    auditing: dict[str, Audit] = field(default_factory=dict)
+    checking: set[str] = field(default_factory=set)
+    since_canary: dict[str, list[str]] = field(default_factory=dict)
+    reference: Canary | None = None
+    n_suspected: int = 0
+    n_disputed: int = 0
+    n_audited: int = 0
+    n_refuted: int = 0
+    n_canaries: int = 0
+    n_dead_canaries: int = 0
+    _attempts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether labelers are at work for it."""
+        return bool(self.auditing or self.checking)
+
+    def restart(self) -> None:
+        """A new driver: what was under way is to be done again; suspects are labelled afresh by the ledger."""
+        for audit in self.auditing.values():
+            self.to_audit[audit.frame_id] = audit
+        self.auditing.clear()
+        self.checking.clear()
+        self.since_canary.clear()
+        self.suspects.clear()
+
+    def lose(self, worker: str) -> None:
+        """A labeler died: its audit is to be done again, by whoever comes."""
+        self.checking.discard(worker)
+        self.since_canary.pop(worker, None)
+        audit = self.auditing.pop(worker, None)
+        if audit is not None:
+            self._retry(audit)
+
+    def accept(self, frame_id: str, label_id: str, worker: str, share: float) -> None:
+        """A label became data: `share` of all are audited, decided by the label's identity."""
+        if worker in self.since_canary:
+            done = self.since_canary[worker]
+            done.append(frame_id)
+            del done[:-MAX_SINCE]
+        if share > 0 and int(label_id[:8], 16) < share * 2**32:
+            self.request(Audit(frame_id, "random", worker))
+
+    def request(self, audit: Audit) -> None:
+        """Asks for an audit, once."""
+        if all(audit.frame_id != other.frame_id for other in self.auditing.values()):
+            self.to_audit.setdefault(audit.frame_id, audit)
+
+    def withdraw(self, frame_id: str) -> None:
+        """A label is no longer data: no need to audit it."""
+        self.to_audit.pop(frame_id, None)
+        self._attempts.pop(frame_id, None)
+
+    def begin_audit(self, worker: str, frame_id: str) -> None:
+        """An audit is under way."""
+        self.auditing[worker] = self.to_audit.pop(frame_id)
+        self._attempts[frame_id] = self._attempts.get(frame_id, 0) + 1
+
+    def audited(self, event: LabelAudited) -> None:
+        """An audit came back."""
+        audit = self.auditing.pop(event.worker, None) or self.to_audit.pop(event.frame_id, None)
+        if event.error:
+            if audit is not None:
+                self._retry(audit)
+            return
+        self._attempts.pop(event.frame_id, None)
+        self.n_audited += 1
+        self.n_refuted += not event.is_confirmed
+
+    def checked(self, event: CanaryChecked) -> None:
+        """A canary came back; where it failed, the labels since the last sound one are to be audited."""
+        self.checking.discard(event.worker)
+        self.n_canaries += 1
+        if event.is_sound:
+            self.since_canary[event.worker] = []
+            if self.reference is None and event.forces:
+                self.reference = Canary(event.energy, event.forces)
+            return
+        self.n_dead_canaries += 1
+        for frame_id in self.since_canary.pop(event.worker, []):
+            self.request(Audit(frame_id, "canary", event.worker))
+
+    def _retry(self, audit: Audit) -> None:
+        if self._attempts.get(audit.frame_id, 0) < MAX_AUDITS:
+            self.to_audit[audit.frame_id] = audit
+        else:
+            self._attempts.pop(audit.frame_id, None)
+
+
+def assure(ledger: Ledger, labelers: Sequence[str]) -> tuple[list[Command], tuple[str, ...]]:
+    """Work that comes before new labels, and the labelers that are still free after it.
+
+    Canaries first; then suspects, which go to another labeler than the one that gave the label where there is one; then
+    at most one audit at a time.
+    """
+    state, settings = ledger.assurance, ledger.settings
+    free = list(labelers)
+    is_alone = len({*labelers, *ledger.in_flight, *state.auditing, *state.checking}) <= 1
+    commands: list[Command] = []
+    if settings.canary_every:
+        due = [w for w in free if len(state.since_canary.get(w, ())) >= settings.canary_every]
+        due += [w for w in free if w not in state.since_canary]
+        for worker in due:
+            commands.append(CheckLabeler(worker))
+            free.remove(worker)
+    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight if wants_labels(ledger) else 0
+    for frame_id, author in state.suspects.items():
+        taker = _other(free, author, is_alone)
+        if taker is None or room <= 0:
+            continue
+        room -= 1
+        commands.append(LabelFrames(taker, (frame_id,), is_verification=True))
+        free.remove(taker)
+    if state.to_audit and not state.auditing:
+        audit = next(iter(state.to_audit.values()))
+        taker = _other(free, audit.author, is_alone)
+        if taker is not None:
+            commands.append(AuditLabel(taker, audit.frame_id))
+            free.remove(taker)
+    return commands, tuple(free)
+
+
+def _other(free: Sequence[str], author: str, is_alone: bool) -> str | None:
+    """A free labeler, not the author of a label unless there is no other."""
+    others = [worker for worker in free if worker != author]
+    if others:
+        return others[0]
+    return author if is_alone and author in free else None

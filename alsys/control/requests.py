@@ -1,0 +1,206 @@
+"""Requests: what a user asks of a campaign's data, checked against the ledger and turned into events.
+
+The same code answers a request in a running driver and in a command that opens the store itself. A request names frames
+and labels by their identities or by unique beginnings of them; it is carried out as a whole or refused as a whole. The
+events carry the request's name, so that one that is found again after a crash is not carried out twice.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alsys.control import policies
+from alsys.control.ledger import Ledger, Status
+from alsys.errors import FailureKind, InputError
+from alsys.events import Event, FrameRetried, LabelRetracted
+
+MIN_PREFIX = 6
+"""Characters of an identity that must be given at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryFrames:
+    """Label quarantined frames after all: those named, or all that failed in one way, or all.
+
+    Attributes:
+        frames: Identities, or unique beginnings of them.
+        failure: Kind of failure; empty for none.
+        is_all: Every quarantined frame.
+    """
+
+    frames: tuple[str, ...] = ()
+    failure: str = ""
+    is_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetractLabels:
+    """Take labels out of the data.
+
+    Attributes:
+        reason: Why; goes into the log and the report.
+        frames: Identities of labelled frames, or unique beginnings of them.
+        labels: Identities of labels, or unique beginnings of them.
+    """
+
+    reason: str
+    frames: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+Request = RetryFrames | RetractLabels
+_KINDS: Mapping[str, type[RetryFrames | RetractLabels]] = {"retry": RetryFrames, "retract": RetractLabels}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request: one line for the user."""
+
+    is_accepted: bool
+    message: str
+
+
+def to_record(request: Request) -> dict[str, object]:
+    """A request as a JSON-compatible mapping."""
+    kind = next(kind for kind, cls in _KINDS.items() if isinstance(request, cls))
+    return {"kind": kind, **asdict(request)}
+
+
+def from_record(record: object) -> Request:
+    """The request that `to_record` wrote.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        fields: dict[str, Any] = dict(record)  # type: ignore[call-overload]
+        cls = _KINDS[fields.pop("kind")]
+        for name in fields.keys() & {"frames", "labels"}:
+            fields[name] = tuple(str(item) for item in fields[name])
+        return cls(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"is not a request: {error}") from error
+
+
+def carry_out(
+    ledger: Ledger, request: Request, name: str, now: float, *, is_running: bool
+) -> tuple[list[Event], Answer]:
+    """The events that a request leads to, and the answer to it; no events where it was carried out before.
+
+    Args:
+        ledger: Folded from the log, or live; not changed.
+        request: What is asked for.
+        name: Identity of the request.
+        now: Unix time.
+        is_running: Whether a driver goes on with the campaign.
+
+    Raises:
+        InputError: The request cannot be carried out; nothing of it is.
+    """
+    if name in ledger.requests:
+        return [], Answer(True, "was carried out before")
+    if isinstance(request, RetryFrames):
+        frame_ids = _to_retry(ledger, request)
+        retried: list[Event] = [FrameRetried(t=now, frame_id=frame_id, request=name) for frame_id in frame_ids]
+        then = _what_retries_need(ledger, is_running=is_running)
+        return retried, Answer(True, f"{_count(frame_ids, 'frame')} pending again; {then}")
+    reason = " ".join(request.reason.split())
+    frame_ids = _to_retract(ledger, request)
+    label_ids = [ledger.frames[frame_id].label_id for frame_id in frame_ids]
+    retracted: list[Event] = [
+        LabelRetracted(t=now, frame_id=frame_id, label_id=label_id, reason=reason, request=name)
+        for frame_id, label_id in zip(frame_ids, label_ids, strict=True)
+    ]
+    if is_running:
+        then = "the campaign labels others in their place and fits again"
+    else:
+        then = "the next `alsys run` labels others in their place and fits again, as far as its stop criteria allow"
+    return retracted, Answer(True, f"{_count(frame_ids, 'label')} no longer data; {then}")
+
+
+def _to_retry(ledger: Ledger, request: RetryFrames) -> list[str]:
+    if (bool(request.frames) + bool(request.failure) + request.is_all) != 1:
+        raise InputError("name frames, or a kind of failure, or all", field="frames")
+    if request.frames:
+        frame_ids = _resolve(request.frames, ledger.frames, "frame")
+        for frame_id in frame_ids:
+            status = ledger.frames[frame_id].status
+            if status is not Status.QUARANTINED:
+                raise InputError(f"is not in quarantine but {_words(status)}", field="frame", value=frame_id)
+        return frame_ids
+    kind = None if request.is_all else _failure(request.failure)
+    frame_ids = [
+        frame_id
+        for frame_id, record in ledger.frames.items()
+        if record.status is Status.QUARANTINED
+        and (kind is None or (record.verdict is not None and record.verdict[0] is kind))
+    ]
+    if not frame_ids:
+        what = "no frame is in quarantine" if kind is None else "no frame is in quarantine for this"
+        raise InputError(what, value=request.failure or None, remedy="see `alsys data quarantine list`")
+    return frame_ids
+
+
+def _to_retract(ledger: Ledger, request: RetractLabels) -> list[str]:
+    if not request.reason.strip():
+        raise InputError("a retraction needs a reason", field="reason")
+    if not request.frames and not request.labels:
+        raise InputError("name frames or labels", field="frames")
+    frame_ids = _resolve(request.frames, ledger.frames, "frame")
+    if request.labels:
+        frame_of = {record.label_id: frame_id for frame_id, record in ledger.frames.items() if record.label_id}
+        frame_ids += [frame_of[label_id] for label_id in _resolve(request.labels, frame_of, "label")]
+    frame_ids = list(dict.fromkeys(frame_ids))
+    for frame_id in frame_ids:
+        status = ledger.frames[frame_id].status
+        if status is Status.RETRACTED:
+            raise InputError("was retracted before", field="frame", value=frame_id)
+        if status is not Status.LABELLED:
+            raise InputError(f"has no label; it is {_words(status)}", field="frame", value=frame_id)
+    return frame_ids
+
+
+def _what_retries_need(ledger: Ledger, *, is_running: bool) -> str:
+    if not policies.wants_labels(ledger):
+        return "but a stop criterion holds: raise it (`stop.labels`, `stop.wall_s`, ...) for the next `alsys run`"
+    return f"{'the campaign' if is_running else 'the next `alsys run`'} goes on with them as with any candidate"
+
+
+def _failure(name: str) -> FailureKind:
+    try:
+        return FailureKind(name)
+    except ValueError:
+        known = ", ".join(FailureKind)
+        raise InputError("is no kind of failure", field="kind", value=name, remedy=f"one of {known}") from None
+
+
+def _resolve(names: Sequence[str], known: Mapping[str, object], what: str) -> list[str]:
+    """Full identities, each once, in the order of `names`."""
+    cleaned = [name.strip().lower().removeprefix("id-") for name in names]
+    ordered = [] if all(name in known for name in cleaned) else sorted(known)
+    resolved = []
+    for name in cleaned:
+        if name in known:
+            resolved.append(name)
+            continue
+        if len(name) < MIN_PREFIX:
+            raise InputError(f"give at least {MIN_PREFIX} characters of its identity", field=what, value=name)
+        found = ordered[bisect_left(ordered, name) : bisect_left(ordered, name + "~")]
+        if not found:
+            raise InputError(f"the campaign has no such {what}", field=what, value=name)
+        if len(found) > 1:
+            remedy = "give more characters"
+            raise InputError(f"{len(found)} {what}s begin like this", field=what, value=name, remedy=remedy)
+        resolved.append(found[0])
+    return list(dict.fromkeys(resolved))
+
+
+def _words(status: Status) -> str:
+    return str(status).replace("_", " ")
+
+
+def _count(items: Sequence[str], what: str) -> str:
+    return f"1 {what} is" if len(items) == 1 else f"{len(items)} {what}s are"

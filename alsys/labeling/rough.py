@@ -1,0 +1,150 @@
+"""Rough forces from the labels alone: a pair potential that tells a wrong sign before there is a committee.
+
+Linear in its coefficients, so it is one ridge regression; iterated with weights that fall with a frame's error, so that
+one wrong label in ten does not bend it. Fitted to a fixed sample of the labels seen (those with the smallest
+identities), hence independent of their order. Molecules only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from alsys.frames import FloatArray, Frame
+from alsys.labels import Label
+from alsys.potentials.base import FrameBatch
+from alsys.potentials.pair import PairModelSpec
+
+MAX_FRAMES = 40
+MIN_FRAMES = 10
+MAX_ATOMS = 40
+R_MAX = 5.0
+N_BASIS = 14
+RIDGE = 1e-3
+"""Share of the mean square of a coefficient's column."""
+ITERATIONS = 5
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RoughPrediction:
+    """Forces ``(n_atoms, 3)`` of the pair potential, and its errors on frames left out of a fit, eV/Angstrom."""
+
+    forces: FloatArray
+    past_errors: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    spec: PairModelSpec
+    elements: frozenset[int]
+    folds: dict[str, int]
+    coefficients: list[FloatArray]
+    errors: FloatArray
+
+
+class RoughForces:
+    """A pair potential of the labels seen so far. A label in the sample is predicted by a fit that left it out."""
+
+    def __init__(self) -> None:
+        self._sample: dict[str, tuple[Frame, FloatArray]] = {}
+        self._fit: _Fit | None = None
+        self._elements: frozenset[int] = frozenset()
+        self._designs: dict[str, FloatArray] = {}
+
+    def observe(self, frame: Frame, label: Label) -> None:
+        """Takes a label into the sample, if it belongs there."""
+        if not _is_small_molecule(frame) or label.label_id in self._sample:
+            return
+        if len(self._sample) >= MAX_FRAMES:
+            last = max(self._sample)
+            if label.label_id >= last:
+                return
+            self._remove(last)
+        self._sample[label.label_id] = (frame, label.forces)
+        self._fit = None
+
+    def forget(self, label_id: str) -> None:
+        """Takes a label out of the sample."""
+        if label_id in self._sample:
+            self._remove(label_id)
+            self._fit = None
+
+    def predict(self, frame: Frame, label_id: str) -> RoughPrediction | None:
+        """Forces of a frame; None where there are too few labels, or an element is new."""
+        if len(self._sample) < MIN_FRAMES or not _is_small_molecule(frame):
+            return None
+        if self._fit is None:
+            self._fit = self._fitted()
+        fit = self._fit
+        if not {int(z) for z in frame.numbers} <= fit.elements:
+            return None
+        _, design = fit.spec.design(FrameBatch.of([frame]))
+        chosen = fit.coefficients[fit.folds.get(label_id, FOLDS)]
+        return RoughPrediction((design @ chosen).reshape(-1, 3), fit.errors)
+
+    def _remove(self, label_id: str) -> None:
+        del self._sample[label_id]
+        self._designs.pop(label_id, None)
+
+    def _fitted(self) -> _Fit:
+        """One fit without each fold, and one with all."""
+        ids = sorted(self._sample)
+        elements = frozenset(int(z) for frame, _ in self._sample.values() for z in frame.numbers)
+        symbols = [chemical_symbols[z] for z in sorted(elements)]
+        spec = PairModelSpec({"elements": symbols, "r_max": R_MAX, "n_basis": N_BASIS})
+        if elements != self._elements:
+            self._elements, self._designs = elements, {}
+        for key in ids:
+            if key not in self._designs:
+                self._designs[key] = spec.design(FrameBatch.of([self._sample[key][0]]))[1]
+        targets = [self._sample[key][1].ravel() for key in ids]
+        grams = np.stack([self._designs[key].T @ self._designs[key] for key in ids])
+        moments = np.stack([self._designs[key].T @ target for key, target in zip(ids, targets, strict=True)])
+        squares = np.array([float(target @ target) for target in targets])
+        counts = np.array([float(target.size) for target in targets])
+        folds = np.arange(len(ids)) % FOLDS
+        coefficients = []
+        errors = np.zeros(len(ids))
+        for fold in range(FOLDS + 1):
+            rows = folds != fold
+            coefficients.append(_robust(grams[rows], moments[rows], squares[rows], counts[rows]))
+            left = ~rows
+            errors[left] = np.sqrt(_errors(coefficients[-1], grams[left], moments[left], squares[left], counts[left]))
+        return _Fit(spec, elements, dict(zip(ids, folds.tolist(), strict=True)), coefficients, errors)
+
+
+def _is_small_molecule(frame: Frame) -> bool:
+    return 1 < frame.n_atoms <= MAX_ATOMS and not frame.pbc.any()
+
+
+def _robust(grams: FloatArray, moments: FloatArray, squares: FloatArray, counts: FloatArray) -> FloatArray:
+    """Ridge regression with Cauchy weights of frames, scale from the median error.
+
+    Args:
+        grams: ``(n_frames, n, n)``, design transposed times design of each frame.
+        moments: ``(n_frames, n)``, design transposed times forces.
+        squares: ``(n_frames,)`` sums of squared forces.
+        counts: ``(n_frames,)`` force components.
+    """
+    # a frame starts with the weight of its size, so that ten times the force does not have a hundred times the say
+    errors = squares / counts
+    solution: FloatArray = np.zeros(moments.shape[1])
+    for _ in range(ITERATIONS):
+        weights = 1.0 / (1.0 + errors / max(float(np.median(errors)), 1e-12))
+        gram = np.tensordot(weights, grams, 1)
+        ridge = RIDGE * max(float(np.trace(gram)) / len(gram), 1e-12)
+        solution[:] = np.linalg.solve(gram + ridge * np.eye(len(gram)), weights @ moments)
+        errors = _errors(solution, grams, moments, squares, counts)
+    return solution
+
+
+def _errors(
+    solution: FloatArray, grams: FloatArray, moments: FloatArray, squares: FloatArray, counts: FloatArray
+) -> FloatArray:
+    """``(n_frames,)`` mean squared errors, (eV/Angstrom)^2."""
+    sums = (grams @ solution) @ solution - 2.0 * (moments @ solution) + squares
+    errors: FloatArray = np.maximum(sums, 0.0) / counts
+    return errors

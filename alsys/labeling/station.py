@@ -1,0 +1,46 @@
+"""A labeler's place of work: labels at the campaign's level and, when asked, once more at tighter settings.
+
+The tighter labeler is made when it is first needed and closed after each call, since a second child process would hold
+its memory for the one label in a hundred that is verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from alsys.errors import FailureKind
+from alsys.frames import Frame
+from alsys.labeling.base import Labeler, LabelingOrder
+from alsys.labels import Label, LabelFailure
+
+
+class LabelStation:
+    """What an actor runs: one labeler, and another one for verification.
+
+    Args:
+        labeler: Labels at the campaign's level of theory.
+        build_tight: Makes the labeler that verifies; None where nothing is verified.
+    """
+
+    def __init__(self, labeler: Labeler, build_tight: Callable[[], Labeler] | None = None) -> None:
+        self._labeler = labeler
+        self._build_tight = build_tight
+
+    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+        """Labels the frames of an order, one after another."""
+        if not order.is_tight:
+            return tuple(self._labeler.label(frame) for frame in order.frames)
+        if self._build_tight is None:
+            return tuple(self._refuse(frame) for frame in order.frames)
+        tight = self._build_tight()
+        try:
+            return tuple(tight.label(frame) for frame in order.frames)
+        finally:
+            tight.close()
+
+    def close(self) -> None:
+        """Ends child processes."""
+        self._labeler.close()
+
+    def _refuse(self, frame: Frame) -> LabelFailure:
+        return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "there are no tighter settings to verify it with")

@@ -1,0 +1,80 @@
+"""A whole campaign on fakes, in one process and in memory: what tests of the loop run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from alsys.control.coordinator import Coordinator
+from alsys.control.inprocess import InProcessPool
+from alsys.control.inspection import Inspector
+from alsys.control.ledger import Ledger
+from alsys.control.ports import Role
+from alsys.control.settings import PolicySettings
+from alsys.events import CampaignOpened, CampaignStopped, StopRequested
+from alsys.labels import LevelOfTheory
+from alsys.store.memory import MemoryDisk, open_writer
+from alsys.testing.fakes import (
+    FAKE_LEVEL,
+    AcknowledgedLabels,
+    FakeExplorer,
+    FakeLabeler,
+    FakeTrainer,
+    MemoryRegistry,
+    MemoryShelf,
+    fake_candidates,
+)
+
+
+class FakeCampaign:
+    """A campaign on fakes that can be run again and again on the same disk.
+
+    Args:
+        inspector: Makes what examines labels at each start; default examines nothing.
+        settings: Of the policies.
+    """
+
+    def __init__(self, inspector: Callable[[], Inspector] | None = None, **settings: Any) -> None:
+        self._inspector = inspector
+        self.settings = PolicySettings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
+        self.disk = MemoryDisk()
+        self.shelf = MemoryShelf()
+        self.registry = MemoryRegistry()
+        self.acknowledged = AcknowledgedLabels()
+        self.ledger = Ledger(self.settings)
+        self.baseline: LevelOfTheory | None = None
+
+    def run(
+        self,
+        labeler: Callable[[], Any] = FakeLabeler,
+        trainer: Callable[[], Any] = FakeTrainer,
+        explorer: Callable[[], Any] = FakeExplorer,
+        stop_request: Callable[[], StopRequested | None] | None = None,
+        restarts: int = 20,
+    ) -> CampaignStopped:
+        """Starts or resumes it, and runs it to its end."""
+        store = open_writer(self.disk)
+        self.ledger = Ledger.fold(self.settings, store.events())
+        workers = {
+            "explorer-0": (Role.EXPLORER, explorer),
+            "labeler-0": (Role.LABELER, labeler),
+            "labeler-1": (Role.LABELER, labeler),
+            "trainer-0": (Role.TRAINER, trainer),
+        }
+        coordinator = Coordinator(
+            ledger=self.ledger,
+            store=store,
+            pool=InProcessPool(workers, restarts=restarts),
+            shelf=self.shelf,
+            registry=self.registry,
+            level=FAKE_LEVEL,
+            baseline=self.baseline,
+            initial=lambda: fake_candidates(16),
+            opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
+            inspector=None if self._inspector is None else self._inspector(),
+            on_acknowledged=self.acknowledged,
+            stop_request=stop_request,
+        )
+        return asyncio.run(coordinator.run())

@@ -1,0 +1,211 @@
+"""Requests to a running campaign: carried out between results, answered once durable, taken over after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from alsys.control.coordinator import Coordinator
+from alsys.control.inprocess import InProcessPool
+from alsys.control.ledger import Ledger, Status
+from alsys.control.ports import Role
+from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames
+from alsys.control.settings import PolicySettings
+from alsys.errors import FailureKind, InputError
+from alsys.events import CampaignOpened, CampaignStopped, FrameRetried, LabelRetracted, ModelPublished
+from alsys.frames import Frame
+from alsys.store.memory import MemoryDisk, open_reader, open_writer
+from alsys.testing.fakes import (
+    FAKE_LEVEL,
+    FakeExplorer,
+    FakeLabeler,
+    FakeTrainer,
+    MemoryRegistry,
+    MemoryShelf,
+    fake_candidates,
+)
+
+SETTINGS = PolicySettings(n_labels=30, refit_every=8, random_share=0.2)
+
+
+HARD = [candidate.frame.frame_id for candidate in fake_candidates(12)[2:5]]
+
+
+class Box:
+    """Requests in memory. `make` adds to them when the driver looks."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self._disk = disk
+        self.requests: dict[str, Request | InputError] = {}
+        self.answers: dict[str, Answer] = {}
+        self.make: Callable[[], None] = lambda: None
+        self.is_full = False
+        self.dies: type[BaseException] | None = None
+
+    def waiting(self) -> list[tuple[str, Request | InputError]]:
+        self.make()
+        return list(self.requests.items())
+
+    def answer(self, name: str, answer: Answer) -> None:
+        if self.is_full:
+            self.is_full = False
+            raise OSError("no space")
+        if self.dies is not None:
+            raise self.dies("killed between the commit and the answer")
+        if answer.is_accepted and answer.message != "was carried out before":
+            names = {
+                e.request for e in open_reader(self._disk).events() if isinstance(e, FrameRetried | LabelRetracted)
+            }
+            assert name in names, "answered before it was durable"
+        del self.requests[name]
+        self.answers[name] = answer
+
+
+class Campaign:
+    def __init__(self) -> None:
+        self.disk = MemoryDisk()
+        self.box = Box(self.disk)
+        self.shelf = MemoryShelf()
+        self.ledger = Ledger(SETTINGS)
+        self.healthy = False
+
+    def failure(self, frame: Frame) -> FailureKind | None:
+        """Three initial frames do not converge until somebody mends it."""
+        return FailureKind.SCF_NOT_CONVERGED if not self.healthy and frame.frame_id in HARD else None
+
+    def run(self) -> CampaignStopped:
+        store = open_writer(self.disk)
+        self.ledger = Ledger.fold(SETTINGS, store.events())
+        workers: dict[str, tuple[Role, Callable[[], Any]]] = {
+            "explorer-0": (Role.EXPLORER, FakeExplorer),
+            "labeler-0": (Role.LABELER, lambda: FakeLabeler(failure=self.failure)),
+            "trainer-0": (Role.TRAINER, FakeTrainer),
+        }
+        times = iter(range(10**9))
+        coordinator = Coordinator(
+            ledger=self.ledger,
+            store=store,
+            pool=InProcessPool(workers),
+            shelf=self.shelf,
+            registry=MemoryRegistry(),
+            level=FAKE_LEVEL,
+            initial=lambda: fake_candidates(12),
+            opened=CampaignOpened(t=0.0, epoch=store.epoch, config_hash="", version="test"),
+            requests=self.box,
+            clock=lambda: float(next(times)),  # every look at the clock is a tick
+        )
+        return asyncio.run(coordinator.run())
+
+    def frames(self, status: Status) -> list[str]:
+        return [frame_id for frame_id, record in self.ledger.frames.items() if record.status is status]
+
+    def check(self) -> None:
+        reader = open_reader(self.disk)
+        assert reader.verify().problems == []
+        folded = Ledger.fold(SETTINGS, reader.events())
+        assert folded.counts == self.ledger.counts
+        gone = {e.frame_id for e in reader.tombstones()}
+        assert not gone & set(reader.snapshot(FAKE_LEVEL.level_id).frame_ids)
+        last = [e for e in reader.events() if isinstance(e, ModelPublished)][-1]
+        snapshot = reader.snapshot(FAKE_LEVEL.level_id, last.seq)
+        assert last.n_labels == snapshot.n_frames
+        assert last.n_retracted == len(reader.tombstones(last.seq))
+
+
+def test_a_running_campaign_takes_a_label_out_and_labels_another() -> None:
+    campaign = Campaign()
+
+    def make() -> None:
+        if campaign.ledger.n_train >= 12 and not campaign.box.answers:
+            frame_ids = (campaign.ledger.labelled[3], campaign.ledger.labelled[7])
+            campaign.box.requests["r1"] = RetractLabels("wrong", frame_ids)
+
+    campaign.box.make = make
+    assert campaign.run().reason == "labels"
+    assert campaign.ledger.n_labels == 30
+    assert campaign.ledger.counts[Status.RETRACTED] == 2
+    assert campaign.ledger.counts[Status.LABELLED] == 30
+    assert "the campaign labels others" in campaign.box.answers["r1"].message
+    campaign.check()
+
+
+def test_quarantined_frames_are_labelled_after_all() -> None:
+    campaign = Campaign()
+
+    def make() -> None:
+        if campaign.ledger.counts[Status.QUARANTINED] >= 3 and not campaign.box.answers:
+            campaign.healthy = True
+            campaign.box.requests["r1"] = RetryFrames(is_all=True)
+
+    campaign.box.make = make
+    assert campaign.run().reason == "labels"
+    retried = [e.frame_id for e in open_reader(campaign.disk).events() if isinstance(e, FrameRetried)]
+    assert sorted(retried) == sorted(HARD)
+    assert all(campaign.ledger.frames[frame_id].status is Status.LABELLED for frame_id in HARD)
+    assert campaign.ledger.counts[Status.QUARANTINED] == 0
+    campaign.check()
+
+
+def test_a_request_that_waited_for_a_finished_campaign_reopens_it() -> None:
+    campaign = Campaign()
+    campaign.healthy = True
+    campaign.run()
+    n_models = len(campaign.ledger.models)
+    campaign.box.requests["r1"] = RetractLabels("wrong", (campaign.ledger.labelled[0],))
+    assert campaign.run().reason == "labels"
+    assert campaign.box.answers["r1"].is_accepted
+    assert campaign.ledger.n_labels == 30
+    assert campaign.ledger.counts[Status.RETRACTED] == 1
+    assert len(campaign.ledger.models) == n_models + 1
+    campaign.check()
+
+
+def test_refusals_are_answered_and_change_nothing() -> None:
+    campaign = Campaign()
+    campaign.healthy = True
+    campaign.box.requests = {"a": RetryFrames(is_all=True), "b": InputError("is not a request")}
+    campaign.run()
+    assert [answer.is_accepted for answer in campaign.box.answers.values()] == [False, False]
+    assert campaign.ledger.n_labels == 30
+    campaign.check()
+
+
+def test_a_crash_between_commit_and_answer_carries_nothing_out_twice() -> None:
+    campaign = Campaign()
+
+    def make() -> None:
+        if campaign.ledger.counts[Status.QUARANTINED] >= 1 and not campaign.box.requests:
+            campaign.box.requests["r1"] = RetryFrames(is_all=True)
+
+    campaign.box.make = make
+    campaign.box.dies = RuntimeError
+    with pytest.raises(RuntimeError, match="killed"):
+        campaign.run()
+    campaign.box.make = lambda: None
+    campaign.box.dies = None
+    campaign.run()
+    assert campaign.box.answers["r1"] == Answer(True, "was carried out before")
+    requests = [e.request for e in open_reader(campaign.disk).events() if isinstance(e, FrameRetried)]
+    assert requests
+    frames = [e.frame_id for e in open_reader(campaign.disk).events() if isinstance(e, FrameRetried)]
+    assert len(set(frames)) == len(frames)
+    campaign.check()
+
+
+def test_an_answer_that_finds_no_space_is_given_later() -> None:
+    campaign = Campaign()
+    campaign.healthy = True
+    campaign.box.is_full = True
+
+    def make() -> None:
+        if campaign.ledger.n_train >= 5 and not campaign.box.answers and not campaign.box.requests:
+            campaign.box.requests["r1"] = RetractLabels("wrong", (campaign.ledger.labelled[3],))
+
+    campaign.box.make = make
+    assert campaign.run().reason == "labels"
+    assert campaign.box.answers["r1"].is_accepted
+    assert campaign.ledger.counts[Status.RETRACTED] == 1
+    campaign.check()
