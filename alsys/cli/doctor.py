@@ -105,7 +105,8 @@ def _engines() -> Iterator[Check]:
 
     problem = gpu_problem()
     yield Check("labels on GPUs", None, problem or "gpu4pyscf")
-    able, unable = [], []
+    able: list[str] = []
+    unable: list[str] = []
     for name, calculator in CALCULATORS.items():
         with tempfile.TemporaryDirectory() as folder:
             example = dict.fromkeys(calculator.required, "x")

@@ -8,7 +8,7 @@ pyscf and tblite.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 

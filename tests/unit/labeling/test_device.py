@@ -141,7 +141,7 @@ def test_share_and_limit_reach_the_accelerator_once_and_only_where_asked_for() -
 def test_device_is_operational_and_gpu_needs_one() -> None:
     base = {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g"}
     assert level_of(PySCFLabeling(**base, device="gpu", gpus=1)) == level_of(PySCFLabeling(**base))
-    with pytest.raises(InputError, match="labeling.gpus"):
+    with pytest.raises(InputError, match=r"labeling\.gpus"):
         PySCFLabeler(PySCFLabeling(**base, device="gpu")).check(WATER)
 
 

@@ -1,4 +1,4 @@
-"""Calculators of ASE and ANI-1x keep the labelers' contract; a campaign file can name neither code, files nor commands."""
+"""Calculators of ASE and ANI-1x keep the labelers' contract; a campaign file names neither code, files nor commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine of another package: installed as a distribution, named by `kind: plugin`, run in a child, under contract."""
+"""An engine of another package: installed as a distribution, named by `kind: plugin`, run in a child."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
 from alsys.labeling.factory import build_labeler, check_labeling
-from alsys.labeling.plugins import installed_plugins
+from alsys.labeling.plugins import REQUIRED, installed_plugins
 from alsys.testing.labelers import LabelerContract
 
 ENGINE = '''
@@ -135,3 +135,16 @@ def test_the_engines_own_refusals_name_the_system() -> None:
     wrong = Frame.molecule([1], np.zeros((1, 3)), multiplicity=2)
     with pytest.raises(InputError, match=r"systems\[0\].multiplicity: springs are singlets"):
         check_labeling(config(stiffness=1.0), {"h": wrong})
+
+
+def test_the_example_of_the_documentation_is_an_engine() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "labeling_engines.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "my_cp2k.py", "exec"), namespace)
+    engine = namespace["CP2KEngine"]
+    assert all(hasattr(engine, name) for name in REQUIRED)
+    settings = engine.settings_model(cutoff=600)
+    assert engine.spec(settings) == {"engine": "my-cp2k", "xc": "PBE", "basis": "DZVP-MOLOPT-SR-GTH", "cutoff": 600}
+    with pytest.raises(InputError, match="neutral singlets"):
+        engine.check(settings, Frame.molecule([1, 1], [[0, 0, 0], [0, 0, 0.7]], charge=-2))
