@@ -11,7 +11,7 @@ from ase.build import molecule
 from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind
 from alsys.frames import Frame
-from alsys.labeling.device import GPU4PySCF, Device, gpu_problem
+from alsys.labeling.device import Device, GPU4PySCF, gpu_problem
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler
 from alsys.labels import Label, LabelFailure
 from alsys.units import HARTREE, HARTREE_PER_BOHR

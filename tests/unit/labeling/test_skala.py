@@ -1,4 +1,4 @@
-"""Skala: functionals in torch give what PySCF's own give; a model file runs only where it is the one that was stated."""
+"""Skala: functionals in torch give what PySCF's own give; a model file runs only where it is the stated one."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_a_model_file_is_opened_only_with_the_stated_digest(tmp_path: Path) -> N
     path.write_bytes(b"not a model")
     wrong = config(functional=None, model_file=str(path), sha256="0" * 64)
     found = hashlib.sha256(b"not a model").hexdigest()
-    with pytest.raises(InputError, match=f"labeling.sha256: the file has the digest {found}"):
+    with pytest.raises(InputError, match=rf"labeling\.sha256: the file has the digest {found}"):
         build_labeler(wrong).check(WATER)
-    with pytest.raises(InputError, match="labeling.model_file: cannot be read"):
+    with pytest.raises(InputError, match=r"labeling\.model_file: cannot be read"):
         build_labeler(config(functional=None, model_file=str(tmp_path / "none"), sha256="0" * 64)).check(WATER)
 
 
