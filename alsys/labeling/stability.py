@@ -24,7 +24,7 @@ SADDLE = -1e-3
 nothing appear with some 1e-5 on a finite grid."""
 SUSPECT_GAP = 2.0
 """Gap of a singlet below which a local functional is analysed, eV."""
-SUSPECT_GAP_EXCHANGE = 6.0
+SUSPECT_GAP_EXCHANGE = 10.0
 """What full exact exchange adds to that gap, eV: it widens gaps without making solutions more stable."""
 MAX_DESCENTS = 5
 _N_STARTS = 3
