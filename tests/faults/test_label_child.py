@@ -46,6 +46,9 @@ class Misbehaving:
             sys.stderr.write("last words\n")
             sys.stderr.flush()
             os._exit(3)
+        if frame.charge == 6:
+            at_once = bytearray(10 * 600 * 2**20)
+            return LabelFailure(frame.frame_id, FailureKind.INTERNAL, f"got {len(at_once)} bytes")
         print("chatter", flush=True)  # noqa: T201
         return Label(frame.frame_id, "00" * 16, -13.6, np.zeros((1, 3)))
 
@@ -72,6 +75,7 @@ def _importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (3, FailureKind.OUT_OF_MEMORY, "600 MB allowed"),
         (4, FailureKind.INTERNAL, "ValueError: a bug"),
         (5, FailureKind.CRASHED, "last words"),
+        (6, FailureKind.OUT_OF_MEMORY, "MemoryError"),
     ],
 )
 def test_misbehaviour_is_a_value_and_the_next_frame_is_labelled(
