@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ani import AniCommittee, ani1x_state
 from ase.data import atomic_masses
 from fitted import config_of
 from orchestration import machine
@@ -37,6 +36,7 @@ from alsys.exploration.initial import relax
 from alsys.exploration.integrators import degrees_of_freedom, kinetic_temperature
 from alsys.exploration.methods.udd import UncertaintyDriven
 from alsys.frames import FloatArray, Frame
+from alsys.potentials.ani import AniCommittee, ani1x_state
 from alsys.potentials.base import CommitteeState, FrameBatch
 
 SMILES = "CC(=O)/C=C(/C)O"

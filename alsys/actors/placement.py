@@ -44,6 +44,7 @@ class WorkerSpec:
         build: Makes the worker inside its process.
         cpus: Ray CPUs; likewise custom `resources`.
         threads: Threads it may use.
+        gpus: Ray GPUs; Ray shows the worker no others.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class WorkerSpec:
     cpus: float = 1.0
     resources: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
+    gpus: float = 0.0
 
 
 def start_actor(name: str, spec: WorkerSpec) -> Any:
@@ -58,6 +60,7 @@ def start_actor(name: str, spec: WorkerSpec) -> Any:
     actor_class: Any = ray.remote(SHELLS[spec.role])
     return actor_class.options(
         num_cpus=spec.cpus,
+        num_gpus=spec.gpus,
         resources=dict(spec.resources) or None,
         max_restarts=0,
         max_task_retries=0,
@@ -75,6 +78,7 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
             labeling.cpus,
             labeling.resources,
             label_threads,
+            labeling.gpus,
         )
         for i in range(labeling.workers)
     }

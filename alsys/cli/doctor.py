@@ -22,7 +22,7 @@ import psutil
 from alsys.config.schema import CampaignConfig
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
-OPTIONAL = ("pyscf-dispersion", "packmol", "xarray")
+OPTIONAL = ("pyscf-dispersion", "packmol", "xarray", "skala", "torchani")
 MIN_FREE_GB = 2.0
 
 
@@ -70,6 +70,7 @@ def _checks() -> Iterator[Check]:
     for name in OPTIONAL:
         yield _package(name, is_required=False)
     yield _gpu()
+    yield from _engines()
     yield Check("threads", None, f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; workers set their own")
 
 
@@ -92,7 +93,27 @@ def _gpu() -> Check:
         return Check("gpu", None, "torch is missing")
     if not torch.cuda.is_available():
         return Check("gpu", None, "none; everything runs on the CPU")
-    return Check("gpu", None, f"{torch.cuda.get_device_name(0)}; not used by this version")
+    return Check("gpu", None, torch.cuda.get_device_name(0))
+
+
+def _engines() -> Iterator[Check]:
+    """Which optional engines can label here. Engines of other packages are listed, not imported."""
+    from alsys.config.ase_calculators import CALCULATORS
+    from alsys.labeling.ase import calculator_problem
+    from alsys.labeling.device import gpu_problem
+    from alsys.labeling.plugins import installed_plugins
+
+    problem = gpu_problem()
+    yield Check("labels on GPUs", None, problem or "gpu4pyscf")
+    able: list[str] = []
+    unable: list[str] = []
+    for name, calculator in CALCULATORS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            example = dict.fromkeys(calculator.required, "x")
+            (unable if calculator_problem(name, example, folder) else able).append(name)
+    yield Check("kind: ase", None, f"{', '.join(able)}; not here: {', '.join(unable)}")
+    plugins = [f"{name} ({where})" for name, where in installed_plugins().items()]
+    yield Check("kind: plugin", None, ", ".join(plugins) or "none installed")
 
 
 def _fsync_ms() -> float:

@@ -1,5 +1,7 @@
 """How frames are labelled: the section `labeling` of a campaign file, one class for each kind of engine.
 
+Further kinds, and the union of all, are in `alsys.config.engines`.
+
 Levels of theory are science: frozen once a campaign has started. Limits and workers are operational. Importable without
 pyscf and tblite.
 """
@@ -88,6 +90,7 @@ class LabelingBase(Section):
         0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
     )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
+    gpus: float = operational(0.0, ge=0, le=16, description="Ray GPUs of one labeler; 0.5 lets two share one.")
     resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     quality: QualityConfig = Field(default=QualityConfig(), description="Checks of a label before it becomes data.")
 
@@ -131,6 +134,12 @@ class PySCFLabeling(LabelingBase):
     level_shift: float = Field(0.0, ge=0, le=10, description="Level shift of every SCF, Hartree.")
     max_cycles: int = Field(100, ge=1, le=1000, description="SCF iterations per rung.")
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
+    device: Literal["auto", "cpu", "gpu"] = operational(
+        "auto", description="`auto`: a GPU where `gpus` gives one, the CPU where its memory does not suffice."
+    )
+    gpu_memory_mb: int | None = operational(
+        None, ge=256, description="GPU memory of one labeler; its share of the GPU where left out."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +180,3 @@ class AnalyticLabeling(LabelingBase):
     width: float = Field(1.9, gt=0, description="Morse exponent, 1/Angstrom.")
     delay_s: float = Field(0.0, ge=0, description="Seconds each label pretends to take.")
     failure_rate: float = Field(0.0, ge=0, le=1, description="Share of attempts that fail on purpose.")
-
-
-LabelingConfig = Annotated[PySCFLabeling | XTBLabeling | AnalyticLabeling, Field(discriminator="kind")]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from alsys.config.engines import LABELING_KINDS
 from alsys.config.exploration_methods import METHOD_KINDS
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
@@ -123,9 +124,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = METHOD_KINDS | {
-    "pyscf", "xtb", "analytic", "gfn2-xtb", "gfn1-xtb", "nequip", "pair", "calibrated", "fixed",
-}  # fmt: skip
+_TAGS = frozenset({"gfn2-xtb", "gfn1-xtb", "nequip", "pair", "calibrated", "fixed"}) | LABELING_KINDS | METHOD_KINDS
 
 
 def _dotted(location: list[Any]) -> str:

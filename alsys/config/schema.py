@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from alsys.config.carving import CarveConfig
+from alsys.config.engines import LabelingConfig
 from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
-from alsys.config.labeling import LabelingConfig
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
 

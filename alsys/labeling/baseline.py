@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from alsys.config.labeling import BaselineConfig, LabelingConfig, PySCFBaseline, PySCFLabeling, XTBLabeling
+from alsys.config.engines import LabelingConfig
+from alsys.config.labeling import BaselineConfig, PySCFBaseline, PySCFLabeling, XTBLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
+from ase.geometry import find_mic
 
 from alsys.errors import InputError
 from alsys.frames import Frame
@@ -33,10 +34,13 @@ def check_electrons(frame: Frame) -> None:
 
 
 def fused_atoms(frame: Frame) -> str | None:
-    """Describes the first two atoms that stand on top of each other; None where there are none."""
+    """Describes two atoms, or nearest images, that stand on top of each other; None where there are none."""
     if frame.n_atoms < 2:
         return None
     difference = frame.positions[:, None] - frame.positions[None]
+    if frame.pbc.any():
+        nearest, _ = find_mic(difference.reshape(-1, 3), frame.cell, frame.pbc)
+        difference = nearest.reshape(difference.shape)
     distance = np.sqrt(np.square(difference).sum(axis=2))
     radii = covalent_radii[frame.numbers]
     ratio = distance / (radii[:, None] + radii[None])

@@ -52,14 +52,25 @@ class ChildProcess:
         timeout_s: Wall time of one label.
         memory_mb: Resident memory of the child.
         threads: Threads that numerical libraries may use.
+        has_gpu: Whether it may use a GPU: CUDA maps far more memory than it uses, so only resident memory is limited.
     """
 
-    def __init__(self, factory: str, settings: object, *, timeout_s: float, memory_mb: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        factory: str,
+        settings: object,
+        *,
+        timeout_s: float,
+        memory_mb: int,
+        threads: int = 1,
+        has_gpu: bool = False,
+    ) -> None:
         self._factory = factory
         self._settings = settings
         self._timeout_s = timeout_s
         self._memory_bytes = memory_mb * 1024 * 1024
         self._threads = threads
+        self._has_gpu = has_gpu
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
@@ -75,10 +86,10 @@ class ChildProcess:
         outcome = self._ask(frame) if failure is None else failure
         wall_s = time.perf_counter() - started
         if isinstance(outcome, Label | LabelFailure):
-            return replace(outcome, cost=replace(outcome.cost, wall_s=wall_s, host=os.uname().nodename[:32]))
+            return replace(outcome, cost=replace(outcome.cost, wall_s=wall_s, host=_host(outcome.cost.host)))
         kind, message = outcome
         self.close()
-        return LabelFailure(frame.frame_id, kind, message, LabelCost(wall_s=wall_s, host=os.uname().nodename[:32]))
+        return LabelFailure(frame.frame_id, kind, message, LabelCost(wall_s=wall_s, host=_host("")))
 
     def close(self) -> None:
         """Kills the child and all it started."""
@@ -116,6 +127,7 @@ class ChildProcess:
             bufsize=0,
         )
         settings = {"factory": self._factory, "settings": self._settings, "memory_bytes": self._memory_bytes}
+        settings["has_gpu"] = self._has_gpu
         answer = self._exchange(settings, START_TIMEOUT_S)
         if isinstance(answer, tuple):
             return answer[0], f"while starting: {answer[1]}"
@@ -165,8 +177,9 @@ def serve() -> None:
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     start = _receive(requests)
-    backstop = 2 * start["memory_bytes"] + 4 * 2**30
-    resource.setrlimit(resource.RLIMIT_DATA, (backstop, backstop))
+    if not start["has_gpu"]:
+        backstop = 2 * start["memory_bytes"] + 4 * 2**30
+        resource.setrlimit(resource.RLIMIT_DATA, (backstop, backstop))
     module, name = start["factory"].split(":")
     engine: Engine = getattr(importlib.import_module(module), name)(start["settings"])
     _send(output, "ready")
@@ -206,6 +219,11 @@ def _read(pipe: IO[bytes], size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def _host(device: str) -> str:
+    """Host name, and the device where the engine names one: `node7/gpu`."""
+    return f"{os.uname().nodename[: 31 - len(device)]}/{device}" if device else os.uname().nodename[:32]
 
 
 def _resident_bytes(pid: int) -> int:

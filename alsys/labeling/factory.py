@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from alsys.config.labeling import AnalyticLabeling, LabelingConfig, PySCFLabeling
+from alsys.config.engines import (
+    ANILabeling,
+    ASELabeling,
+    LabelingConfig,
+    PeriodicLabeling,
+    PluginLabeling,
+    SkalaLabeling,
+)
+from alsys.config.labeling import AnalyticLabeling, PySCFLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
@@ -21,7 +29,8 @@ def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False) -> La
         needs_baseline: Whether a label without a baseline is worth nothing (`training.delta`).
 
     Raises:
-        InputError: The baseline is of the level of the labels.
+        InputError: The baseline is of the level of the labels; or an engine of another package that is not installed,
+            or whose settings are wrong.
     """
     labeler = _build(config)
     if config.baseline is None:
@@ -40,9 +49,38 @@ def _build(config: LabelingConfig) -> Labeler:
         from alsys.labeling.analytic import AnalyticLabeler
 
         return AnalyticLabeler(config)
+    if isinstance(config, PluginLabeling):
+        from alsys.labeling.plugins import build_plugin
+
+        return build_plugin(config)
+    if isinstance(config, PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling):
+        return _engine_labeler(config)
     from alsys.labeling.xtb import XTBLabeler
 
     return XTBLabeler(config)
+
+
+def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling) -> Labeler:
+    from alsys.labeling.engine import EngineClass, EngineLabeler
+
+    engine: type[EngineClass]
+    if isinstance(config, PeriodicLabeling):
+        from alsys.labeling.periodic import PeriodicEngine
+
+        engine = PeriodicEngine
+    elif isinstance(config, ASELabeling):
+        from alsys.labeling.ase import ASEEngine
+
+        engine = ASEEngine
+    elif isinstance(config, ANILabeling):
+        from alsys.labeling.ani import ANIEngine
+
+        engine = ANIEngine
+    else:
+        from alsys.labeling.skala import SkalaEngine
+
+        engine = SkalaEngine
+    return EngineLabeler(engine, config, config, config.threads)
 
 
 def build_station(config: LabelingConfig, *, needs_baseline: bool = False) -> LabelStation:

@@ -18,6 +18,7 @@ from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
 from alsys.labeling.child import ChildProcess
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
+from alsys.labeling.device import Device
 from alsys.labeling.levels import CORRELATED, check_level, check_reference, core_potentials, level_of
 from alsys.labeling.rescue import RUNGS, Rung, converge
 from alsys.labeling.stability import (
@@ -58,12 +59,18 @@ class PySCFLabeler:
             timeout_s=config.timeout_s,
             memory_mb=config.memory_mb,
             threads=config.threads,
+            has_gpu=config.device != "cpu" and config.gpus > 0,
         )
 
     @property
     def level(self) -> LevelOfTheory:
         """Functional, basis and all that decides the values."""
         return self._level
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None where there is none."""
+        return self._child.pid
 
     def check(self, frame: Frame) -> None:
         """Refuses what this level cannot treat: functional, basis, solvent, spin, size, cells."""
@@ -72,6 +79,8 @@ class PySCFLabeler:
                 "PySCF labels are for molecules", field="pbc", value=frame.pbc.tolist(), remedy="remove the cell"
             )
         config = self._config
+        if config.device == "gpu" and config.gpus <= 0:
+            raise InputError("device: gpu needs a GPU for each labeler", field="labeling.gpus", remedy="set gpus: 1")
         check_level(config, sorted({int(z) for z in frame.numbers}))
         check_electrons(frame)
         check_reference(config, frame)
@@ -94,32 +103,39 @@ class PySCFEngine:
     Args:
         config: The level of theory.
         densities: Source of first densities; None for superposed atoms.
+        device: Where to compute; None for what the config says.
     """
 
-    def __init__(self, config: PySCFLabeling, densities: DensitySource | None = None) -> None:
+    def __init__(
+        self, config: PySCFLabeling, densities: DensitySource | None = None, device: Device | None = None
+    ) -> None:
         from pyscf import lib
 
         lib.num_threads(config.threads)
+        self._device = device or Device(config.device, config.gpus, config.gpu_memory_mb)
         self._config = config
         self._densities = densities
         self._level_id = level_of(config).level_id
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Converges an SCF, makes sure of it, and takes energy and gradient."""
+        """Converges an SCF, makes sure of it, and takes energy and gradient, on the device of this labeler."""
+        return self._device.run(frame, self._label)
+
+    def _label(self, frame: Frame) -> Label | LabelFailure:
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
         config, densities = self._config, self._densities
         molecule = _molecule(frame, config)
         field, rung, cycles = converge(
-            lambda: _mean_field(molecule, config),
+            lambda: self._device.move(_mean_field(molecule, config)),
             config.max_cycles,
             None if densities is None else lambda fresh: densities.guess(frame, fresh),
         )
         if rung == Rung.EXHAUSTED:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
             return self._failure(frame, message, rung, cycles)
-        field = without_newton(field)
+        field = self._device.fetch(without_newton(field))
         if self._is_to_be_analysed(field):
             follows = config.reference != "restricted" and config.method not in CORRELATED
             verdict = stabilise(field, follow_external=follows, max_cycles=config.max_cycles)
@@ -160,7 +176,7 @@ class PySCFEngine:
             return correlated_point(field, self._config)
         if field.mol.natm == 1:
             return float(field.e_tot), np.zeros((1, 3))
-        return float(field.e_tot), np.asarray(field.nuc_grad_method().kernel())
+        return float(field.e_tot), self._device.gradient(field)
 
 
 def _molecule(frame: Frame, config: PySCFLabeling) -> Any:

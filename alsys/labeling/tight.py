@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from alsys.config.labeling import LabelingConfig, PySCFLabeling, XTBLabeling
+from alsys.config.engines import LabelingConfig, PeriodicLabeling, SkalaLabeling
+from alsys.config.labeling import AnalyticLabeling, PySCFLabeling, XTBLabeling
 
 MAX_GRID_LEVEL = 9
 
@@ -10,8 +11,10 @@ MAX_GRID_LEVEL = 9
 def tightened(config: LabelingConfig) -> LabelingConfig:
     """The same method with less numerical error; its labels have a level of their own.
 
-    PySCF: a finer grid, a tenth of the SCF tolerance, no density fitting. xTB: a tenth of the accuracy factor. A
-    potential in closed form has no numerical error: it is computed again as it is, without delay or failures.
+    PySCF and Skala: a finer grid, a tenth of the SCF tolerance, no density fitting; in a cell a tenth of the precision.
+    xTB: a tenth of the accuracy factor. A potential in closed form or a frozen model has no numerical error, and of an
+    engine of ASE or of another package nothing is known: these are computed again as they are, without delay or
+    failures on purpose.
     """
     if isinstance(config, PySCFLabeling):
         return config.model_copy(
@@ -23,4 +26,17 @@ def tightened(config: LabelingConfig) -> LabelingConfig:
         )
     if isinstance(config, XTBLabeling):
         return config.model_copy(update={"accuracy": config.accuracy / 10.0})
-    return config.model_copy(update={"delay_s": 0.0, "failure_rate": 0.0})
+    if isinstance(config, PeriodicLabeling):
+        return config.model_copy(update={"precision": config.precision / 10.0, "conv_tol": config.conv_tol / 10.0})
+    if isinstance(config, SkalaLabeling):
+        return config.model_copy(
+            update={
+                "grid_level": min(config.grid_level + 1, MAX_GRID_LEVEL),
+                "conv_tol": config.conv_tol / 10.0,
+                "density_fit": False,
+                "auxbasis": None,
+            }
+        )
+    if isinstance(config, AnalyticLabeling):
+        return config.model_copy(update={"delay_s": 0.0, "failure_rate": 0.0})
+    return config

@@ -34,6 +34,11 @@ class XTBLabeler:
         """Method and accuracy."""
         return self._level
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None where there is none."""
+        return self._child.pid
+
     def check(self, frame: Frame) -> None:
         """Refuses impossible spins, elements beyond radon and partly periodic cells."""
         check_electrons(frame)
@@ -56,7 +61,7 @@ class XTBEngine:
         self._level_id = level_of(config).level_id
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Energy and forces, or why there are none."""
+        """Energy, forces and, for cells, stress, or why there are none."""
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
@@ -65,4 +70,4 @@ class XTBEngine:
         except XTBFailure as error:
             kind = FailureKind.SCF_NOT_CONVERGED if "SCF" in str(error) else FailureKind.UNPHYSICAL_FRAME
             return LabelFailure(frame.frame_id, kind, str(error))
-        return Label(frame.frame_id, self._level_id, values.energy, values.forces)
+        return Label(frame.frame_id, self._level_id, values.energy, values.forces, stress=values.stress)

@@ -6,9 +6,6 @@ Only where torchani is installed; it is looked for, not imported, because its im
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from ase.build import molecule
 
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.potentials.ani import AniCommittee, ani1x_state
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.units import HARTREE
 
@@ -34,21 +32,8 @@ TORCHANI = {0: -76.38837910032892, 7: -76.38933597009208}
 
 
 @pytest.fixture(scope="module")
-def ani() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "ani.py"
-    spec = importlib.util.spec_from_file_location("ani", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ani"] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def state(ani: ModuleType) -> CommitteeState:
-    made: CommitteeState = ani.ani1x_state(version=3)
-    return made
+def state() -> CommitteeState:
+    return ani1x_state(version=3)
 
 
 def frame_of(name: str, stdev: float = 0.0, seed: int = 0) -> Frame:
@@ -57,22 +42,22 @@ def frame_of(name: str, stdev: float = 0.0, seed: int = 0) -> Frame:
     return Frame.molecule(atoms.numbers, atoms.positions + noise)
 
 
-def test_energies_are_those_of_the_level_it_was_fitted_to(ani: ModuleType, state: CommitteeState) -> None:
-    prediction = ani.AniCommittee(state).evaluate(FrameBatch.of([frame_of(name) for name in WB97X]))
+def test_energies_are_those_of_the_level_it_was_fitted_to(state: CommitteeState) -> None:
+    prediction = AniCommittee(state).evaluate(FrameBatch.of([frame_of(name) for name in WB97X]))
     np.testing.assert_allclose(prediction.energy, np.array(list(WB97X.values())) * HARTREE, atol=0.010)
     assert (prediction.energy_std < 0.05).all()
 
 
-def test_members_are_those_of_torchani(ani: ModuleType, state: CommitteeState) -> None:
+def test_members_are_those_of_torchani(state: CommitteeState) -> None:
     batch = FrameBatch.of([Frame.molecule(np.array([8, 1, 1]), WATER)])
-    energies = ani.AniCommittee(state, torch.float64).evaluate(batch).member_energies[:, 0]
+    energies = AniCommittee(state, torch.float64).evaluate(batch).member_energies[:, 0]
     for member, expected in TORCHANI.items():
         assert energies[member] == pytest.approx(expected * HARTREE, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["CH3CH2OH", "CH3CONH2"])
-def test_forces_of_each_member_are_gradients(ani: ModuleType, state: CommitteeState, name: str) -> None:
-    committee = ani.AniCommittee(state, torch.float64)
+def test_forces_of_each_member_are_gradients(state: CommitteeState, name: str) -> None:
+    committee = AniCommittee(state, torch.float64)
     frame = frame_of(name, stdev=0.1)
     forces = committee.evaluate(FrameBatch.of([frame])).member_forces
     step, shifted = 1e-5, []
@@ -86,15 +71,15 @@ def test_forces_of_each_member_are_gradients(ani: ModuleType, state: CommitteeSt
     np.testing.assert_allclose(forces, (energies[..., 1] - energies[..., 0]) / (2.0 * step), atol=5e-6)
 
 
-def test_single_precision_is_enough_for_dynamics(ani: ModuleType, state: CommitteeState) -> None:
+def test_single_precision_is_enough_for_dynamics(state: CommitteeState) -> None:
     batch = FrameBatch.of([frame_of("CH3CH2OH", 0.1, seed) for seed in range(4)])
-    single, double = (ani.AniCommittee(state, dtype).evaluate(batch) for dtype in (torch.float32, torch.float64))
+    single, double = (AniCommittee(state, dtype).evaluate(batch) for dtype in (torch.float32, torch.float64))
     np.testing.assert_allclose(single.member_forces, double.member_forces, atol=2e-4)
     np.testing.assert_allclose(single.member_energies, double.member_energies, atol=5e-5)
 
 
-def test_a_batch_of_different_molecules_is_as_one_by_one(ani: ModuleType, state: CommitteeState) -> None:
-    committee = ani.AniCommittee(state, torch.float64)
+def test_a_batch_of_different_molecules_is_as_one_by_one(state: CommitteeState) -> None:
+    committee = AniCommittee(state, torch.float64)
     names = ("H2O", "CH3CH2OH", "H2O", "CH4", "CH3CH2OH")
     frames = [frame_of(name, 0.05, seed) for seed, name in enumerate(names)]
     together = committee.evaluate(FrameBatch.of(frames))
@@ -103,8 +88,8 @@ def test_a_batch_of_different_molecules_is_as_one_by_one(ani: ModuleType, state:
     np.testing.assert_allclose(together.forces, np.concatenate([a.forces for a in alone]), atol=1e-8)
 
 
-def test_some_members(ani: ModuleType, state: CommitteeState) -> None:
-    committee = ani.AniCommittee(state, torch.float64)
+def test_some_members(state: CommitteeState) -> None:
+    committee = AniCommittee(state, torch.float64)
     batch = FrameBatch.of([frame_of("CH3CH2OH", 0.1)])
     everyone, two, one = (committee.evaluate(batch, members) for members in (None, [5, 2], [5]))
     np.testing.assert_allclose(two.member_forces, everyone.member_forces[[2, 5]], atol=1e-10)
@@ -113,8 +98,8 @@ def test_some_members(ani: ModuleType, state: CommitteeState) -> None:
     assert everyone.frame_deviation[0] > 0.0
 
 
-def test_new_weights_are_taken(ani: ModuleType, state: CommitteeState) -> None:
-    committee = ani.AniCommittee(state, torch.float64)
+def test_new_weights_are_taken(state: CommitteeState) -> None:
+    committee = AniCommittee(state, torch.float64)
     batch = FrameBatch.of([frame_of("H2O")])
     before = committee.evaluate(batch)
     committee.load(CommitteeState(4, state.kind, state.spec, state.members[4:]))
@@ -123,8 +108,8 @@ def test_new_weights_are_taken(ani: ModuleType, state: CommitteeState) -> None:
     np.testing.assert_allclose(after.member_energies, before.member_energies[4:], atol=1e-10)
 
 
-def test_what_it_does_not_know_is_refused(ani: ModuleType, state: CommitteeState) -> None:
-    committee = ani.AniCommittee(state)
+def test_what_it_does_not_know_is_refused(state: CommitteeState) -> None:
+    committee = AniCommittee(state)
     with pytest.raises(InputError, match="elements"):
         committee.evaluate(FrameBatch.of([frame_of("H2O"), frame_of("SH2")]))
     box = Frame(np.array([1]), np.zeros((1, 3)), np.eye(3) * 5.0, np.ones(3, dtype=np.bool_))

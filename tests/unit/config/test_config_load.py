@@ -26,6 +26,11 @@ LABELING: tuple[dict[str, Any], ...] = (
     {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"},
     {"kind": "xtb"},
     {"kind": "analytic"},
+    {"kind": "pyscf-periodic", "xc": "pbe", "basis": "gth-szv", "pseudo": "gth-pbe"},
+    {"kind": "ase", "calculator": "emt"},
+    {"kind": "ani"},
+    {"kind": "skala", "functional": "pbe", "basis": "def2-svp"},
+    {"kind": "plugin", "name": "my-engine", "settings": {"cutoff": 400}},
 )
 MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"})
 
@@ -34,6 +39,7 @@ OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",
     "method_floor", "max_ahead", "pool", "uncertainty_every", "max_rewinds",
+    "device", "gpu_memory_mb", "model_file",
 }  # fmt: skip
 
 

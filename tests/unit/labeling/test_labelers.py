@@ -27,11 +27,22 @@ def distorted(name: str) -> Frame:
     return Frame.molecule(atoms.numbers, atoms.positions + np.random.default_rng(3).normal(0, 0.05, (len(atoms), 3)))
 
 
+def water_box() -> Frame:
+    water = distorted("H2O")
+    cell = np.array([[4.6, 0.3, 0.0], [0.0, 4.4, 0.2], [0.4, 0.0, 4.8]])
+    return Frame(water.numbers, water.positions, cell, np.ones(3, dtype=np.bool_))
+
+
 class TestAnalytic(LabelerContract):
     frame = distorted("CH3OH")
 
     def make(self) -> AnalyticLabeler:
         return AnalyticLabeler(AnalyticLabeling(kind="analytic"))
+
+    has_spin = False
+
+    def make_other(self) -> AnalyticLabeler:
+        return AnalyticLabeler(AnalyticLabeling(kind="analytic", width=2.0))
 
 
 class TestXTB(LabelerContract):
@@ -39,6 +50,11 @@ class TestXTB(LabelerContract):
 
     def make(self) -> XTBLabeler:
         return XTBLabeler(XTBLabeling(kind="xtb"))
+
+    cell = water_box()
+
+    def make_other(self) -> XTBLabeler:
+        return XTBLabeler(XTBLabeling(kind="xtb", method="GFN1-xTB"))
 
 
 @pytest.mark.dft
@@ -49,6 +65,9 @@ class TestPySCF(LabelerContract):
 
     def make(self) -> PySCFLabeler:
         return PySCFLabeler(PySCFLabeling(kind="pyscf", xc="pbe", basis="def2-svp"))
+
+    def make_other(self) -> PySCFLabeler:
+        return PySCFLabeler(PySCFLabeling(kind="pyscf", xc="pbe", basis="def2-tzvp"))
 
 
 @pytest.mark.dft

@@ -53,7 +53,7 @@ def ani1x_folder() -> Path:
     Raises:
         InputError: torchani is not installed, or holds no parameters.
     """
-    remedy = "install the extra `benchmarks` (torchani 2.2)"
+    remedy = "install the extra `teacher` (torchani 2.2)"
     spec = importlib.util.find_spec("torchani")  # does not import it
     if spec is None or not spec.submodule_search_locations:
         raise InputError("torchani is not installed", remedy=remedy)

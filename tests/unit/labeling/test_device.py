@@ -1,0 +1,185 @@
+"""Labels on a GPU, up to the edge of CUDA: what goes where, what happens when memory ends, what a label says of it."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from alsys.actors.placement import worker_specs
+from alsys.config import parse_config
+from alsys.config.labeling import PySCFLabeling
+from alsys.errors import FailureKind, InputError
+from alsys.frames import Frame
+from alsys.labeling.child import ChildProcess
+from alsys.labeling.device import Accelerator, Device, DeviceMode
+from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler, level_of
+from alsys.labels import Label, LabelCost, LabelFailure
+
+WATER, METHANE = (Frame.molecule(molecule(n).numbers, molecule(n).positions) for n in ("H2O", "CH4"))
+
+
+class OutOfGPUMemory(Exception):
+    """What a GPU says."""
+
+
+class FakeGPU:
+    """Counts what is moved; runs out of memory for molecules with more than `capacity` electrons."""
+
+    def __init__(self, capacity: int = 100, error: Exception | None = None) -> None:
+        self.capacity = capacity
+        self.error = error or OutOfGPUMemory("no more")
+        self.moved = self.fetched = self.released = 0
+
+    def move(self, field: Any) -> Any:
+        self.moved += 1
+        if field.mol.nelectron > self.capacity:
+            raise self.error
+        return field
+
+    def fetch(self, field: Any) -> Any:
+        self.fetched += 1
+        return field
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return isinstance(error, OutOfGPUMemory)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def device(gpu: Accelerator, mode: DeviceMode = "auto", gpus: float = 1.0) -> Device:
+    return Device(mode, gpus, None, lambda share, limit: gpu)
+
+
+def label_on(where: Device, frame: Frame) -> Label | LabelFailure:
+    engine = PySCFEngine(PySCFLabeling(kind="pyscf", xc="lda,vwn", basis="sto-3g", grid_level=1), device=where)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # PySCF leaves its checkpoint file to the garbage collector
+        outcome = engine.label(frame)
+        gc.collect()
+    return outcome
+
+
+@pytest.mark.dft
+def test_scf_and_gradient_go_to_the_gpu_and_the_label_is_the_same() -> None:
+    gpu = FakeGPU()
+    on_gpu, on_cpu = label_on(device(gpu), WATER), label_on(Device("cpu", 0), WATER)
+    assert isinstance(on_gpu, Label)
+    assert isinstance(on_cpu, Label)
+    assert (gpu.moved, gpu.fetched, gpu.released) == (2, 1, 1)
+    assert on_gpu.cost.host == "gpu"
+    assert on_cpu.cost.host == ""
+    assert on_gpu.level_id == on_cpu.level_id
+    assert on_gpu.energy == pytest.approx(on_cpu.energy, abs=1e-8)
+    np.testing.assert_allclose(on_gpu.forces, on_cpu.forces, atol=1e-6)
+
+
+@pytest.mark.dft
+def test_a_frame_that_does_not_fit_is_labelled_on_the_cpu_and_larger_ones_do_not_try() -> None:
+    gpu = FakeGPU(capacity=9)  # water and methane have ten electrons
+    where = device(gpu)
+    first, second = label_on(where, WATER), label_on(where, METHANE)
+    assert isinstance(first, Label)
+    assert isinstance(second, Label)
+    assert gpu.moved == 1
+    assert gpu.released == 1
+    assert {first.cost.host, second.cost.host} == {"cpu"}
+    hydrogen = Frame.molecule([1, 1], [[0, 0, 0], [0, 0, 0.75]])
+    small = label_on(where, hydrogen)
+    assert small.cost.host == "gpu"
+
+
+@pytest.mark.dft
+def test_what_gpu4pyscf_cannot_do_goes_to_the_cpu_for_good() -> None:
+    gpu = FakeGPU(capacity=0, error=NotImplementedError("solvent"))
+    where = device(gpu)
+    assert label_on(where, WATER).cost.host == "cpu"
+    assert isinstance(label_on(where, METHANE), Label)
+    assert gpu.moved == 1
+
+
+def test_device_gpu_never_falls_back() -> None:
+    outcome = label_on(device(FakeGPU(capacity=0), "gpu"), WATER)
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.kind is FailureKind.OUT_OF_MEMORY
+
+    def missing(share: float, limit: int | None) -> Accelerator:
+        raise ImportError("no cupy")
+
+    outcome = label_on(Device("gpu", 1.0, None, missing), WATER)
+    assert isinstance(outcome, LabelFailure)
+    assert "no GPU: ImportError: no cupy" in outcome.message
+
+
+def test_a_bug_on_the_gpu_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        label_on(device(FakeGPU(capacity=0, error=ZeroDivisionError())), WATER)
+
+
+@pytest.mark.dft
+def test_share_and_limit_reach_the_accelerator_once_and_only_where_asked_for() -> None:
+    opened: list[tuple[float, int | None]] = []
+
+    def opens(share: float, limit: int | None) -> Accelerator:
+        opened.append((share, limit))
+        return FakeGPU()
+
+    where = Device("auto", 0.5, 3000, opens)
+    label_on(where, WATER)
+    label_on(where, WATER)
+    label_on(Device("auto", 0.0, None, opens), WATER)
+    label_on(Device("cpu", 1.0, None, opens), WATER)
+    assert opened == [(0.5, 3000)]
+
+
+def test_device_is_operational_and_gpu_needs_one() -> None:
+    base = {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g"}
+    assert level_of(PySCFLabeling(**base, device="gpu", gpus=1)) == level_of(PySCFLabeling(**base))
+    with pytest.raises(InputError, match=r"labeling\.gpus"):
+        PySCFLabeler(PySCFLabeling(**base, device="gpu")).check(WATER)
+
+
+def test_ray_gives_each_labeler_its_gpus() -> None:
+    config = parse_config(
+        {
+            "name": "g",
+            "systems": [{"name": "w", "molecule": "H2O"}],
+            "labeling": {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g", "workers": 2, "gpus": 0.5},
+            "model": {"kind": "pair"},
+        }
+    )
+    specs = worker_specs(config, {"w": [WATER]})
+    assert [specs[name].gpus for name in ("labeler-0", "labeler-1", "explorer-0", "trainer-0")] == [0.5, 0.5, 0, 0]
+
+
+class NamesItsDevice:
+    """An engine for a child, which says whether its data segment is limited."""
+
+    def __init__(self, _: object) -> None:
+        import resource
+
+        self._is_limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+
+    def label(self, frame: Frame) -> Label | LabelFailure:
+        energy = float(self._is_limited)
+        return Label(frame.frame_id, "00" * 16, energy, np.zeros((frame.n_atoms, 3)), LabelCost(host="gpu"))
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_child_with_a_gpu_may_map_memory_and_names_host_and_device(
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parents[3]}")
+    child = ChildProcess("test_device:NamesItsDevice", None, timeout_s=60, memory_mb=2000, has_gpu=has_gpu)
+    outcome = child.label(WATER)
+    child.close()
+    assert isinstance(outcome, Label)
+    assert outcome.energy == float(not has_gpu)
+    assert outcome.cost.host.endswith("/gpu")
+    assert len(outcome.cost.host) <= 32
