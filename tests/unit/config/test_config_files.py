@@ -19,7 +19,7 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
 def test_the_documented_campaigns_are_there() -> None:
-    assert {"ethanol.yaml", "quickstart.yaml", "toy.yaml", "water_box.yaml", "water_carved.yaml", "xtb.yaml"} <= {
+    assert {"delta.yaml", "ethanol.yaml", "quickstart.yaml", "toy.yaml", "water_box.yaml", "xtb.yaml"} <= {
         path.name for path in FILES
     }
 
