@@ -19,7 +19,7 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
 def test_the_documented_campaigns_are_there() -> None:
-    wanted = "acetylacetone ethanol quickstart toy water_box water_carved xtb"
+    wanted = "acetylacetone delta ethanol quickstart toy water_box water_carved xtb"
     assert {f"{name}.yaml" for name in wanted.split()} <= {path.name for path in FILES}
 
 
