@@ -237,8 +237,8 @@ def _assurance(summary: Summary) -> str:
     counts = summary.assurance
     refuted = sum(not audit.is_confirmed for audit in summary.audits)
     return (
-        f"{counts['suspected']} suspected, {counts['disputed']} of them wrong; {len(summary.audits)} audited, {refuted} "
-        f"refuted; {counts['canaries']} canaries, {counts['canaries failed']} failed"
+        f"{counts['suspected']} suspected, {counts['disputed']} of them wrong; {len(summary.audits)} audited, "
+        f"{refuted} refuted; {counts['canaries']} canaries, {counts['canaries failed']} failed"
     )
 
 

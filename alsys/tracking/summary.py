@@ -295,7 +295,7 @@ class _Fold:
             case LabelDisputed():
                 summary.assurance["disputed"] += 1
                 text = (
-                    f"a label of {event.frame_id[:8]} was wrong by {event.force_difference:.3g} eV/Å and is made again"
+                    f"a label of {event.frame_id[:8]} was wrong by {event.force_difference:.3g} eV/Å; it is made again"
                 )
                 self._tell(event, time, "bad", text)
             case LabelAudited():
