@@ -126,7 +126,8 @@ def atomic_hamiltonian(field: Any) -> FloatArray:
     for symbol in {molecule.atom_symbol(i) for i in range(molecule.natm)}:
         table = basis.load("sapgraspsmall", symbol)
         tables[symbol] = np.asarray((table[symbol] if isinstance(table, dict) else table)[0][1:], dtype=float)
-    return np.asarray(field.get_hcore()) + np.asarray(make_sap(molecule, tables))
+    core: FloatArray = np.asarray(field.get_hcore(), dtype=np.float64)
+    return core + np.asarray(make_sap(molecule, tables), dtype=np.float64)
 
 
 def predict(positions: FloatArray, layout: OrbitalLayout, solutions: list[Solution], method: Method) -> FloatArray:

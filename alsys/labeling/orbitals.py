@@ -119,7 +119,8 @@ def aufbau(fock: FloatArray, n_occupied: int) -> tuple[FloatArray, float]:
 def _directions(momentum: int) -> tuple[FloatArray, FloatArray]:
     directions = np.random.default_rng(0).normal(size=(N_DIRECTIONS, 3))
     directions /= np.linalg.norm(directions, axis=1)[:, None]
-    return directions, np.linalg.pinv(_harmonics(directions, momentum).T)
+    inverse: FloatArray = np.asarray(np.linalg.pinv(_harmonics(directions, momentum).T), dtype=np.float64)
+    return np.asarray(directions, dtype=np.float64), inverse
 
 
 def _harmonics(directions: FloatArray, momentum: int) -> FloatArray:

@@ -145,7 +145,7 @@ class SolutionStore:
 
 def _read(path: Path) -> Solution | None:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:  # np.load leaves broken files open
             positions, fock = content["positions"], content["fock"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
