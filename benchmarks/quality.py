@@ -298,6 +298,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--atoms", type=Path, required=True)
     parser.add_argument("--poison", type=Path, required=True, help="what quality_poison.py wrote")
+    parser.add_argument("--skip-poison", type=int, default=0, help="leave out so many of the first computed frames")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--first-draw", type=int, default=0)
     parser.add_argument("--share", type=float, default=0.05)
@@ -313,10 +314,11 @@ def main() -> None:
         for a in ase.io.read(args.atoms, ":")
         if (energy := a.get_potential_energy()) is not None and a.numbers[0] in (1, 6, 8)
     ]
+    pool = dict(list(load(args.poison).items())[args.skip_poison :])
     runs = []
     for seed in range(args.first_draw, args.first_draw + args.draws):
         started = time.perf_counter()
-        stream = Stream(published, load(args.poison), seed, args.share, args.grid_noise)
+        stream = Stream(published, pool, seed, args.share, args.grid_noise)
         models = None if args.no_model else Models(atoms, args.budget_s, seed)
         runs.append(run_stream(stream, models, args.fits, reviews=True))
         wall_s = time.perf_counter() - started

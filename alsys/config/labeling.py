@@ -8,10 +8,12 @@ pyscf and tblite.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from alsys.config import presets
 from alsys.config.section import Section, operational
 
 
@@ -93,19 +95,43 @@ class LabelingBase(Section):
     quality: QualityConfig = Field(default=QualityConfig(), description="Checks of a label before it becomes data.")
 
 
+def _preset_may_fill(schema: dict[str, Any]) -> None:
+    """Functional and basis are required only where no preset gives them."""
+    schema["required"] = ["kind"]
+
+
 class PySCFLabeling(LabelingBase):
-    """Density-functional theory with PySCF, one child process per label."""
+    """Molecules with PySCF: density-functional theory, Hartree-Fock, MP2, CCSD and CCSD(T), with analytic gradients.
+
+    A preset fills method, functional, basis, dispersion and frozen core; see `alsys.config.presets`.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_preset_may_fill)
 
     kind: Literal["pyscf"]
-    xc: str = Field(description="Functional, any name PySCF knows, for example `pbe`, `b3lyp`, `wb97m-v`.")
+    preset: str | None = Field(None, description="Level of theory by name, for example `wb97m-v-def2-tzvpd`.")
+    method: Literal["dft", "hf", "mp2", "ccsd", "ccsd(t)"] = Field("dft", description="What is computed.")
+    xc: str | None = Field(description="Functional, any name PySCF knows, for example `pbe`; for `method: dft` only.")
     basis: str = Field(description="Basis set, any name PySCF knows, for example `def2-svp`.")
     reference: Literal["auto", "restricted", "unrestricted"] = Field(
-        "auto", description="`auto`: restricted for singlets, unrestricted otherwise."
+        "auto", description="`auto`: restricted for singlets while that is stable, unrestricted otherwise."
     )
-    density_fit: bool = Field(True, description="Density fitting (RI-J/K).")
+    stability: Literal["auto", "always", "never"] = Field(
+        "auto", description="Stability analysis; `auto`: of unrestricted solutions and of small gaps."
+    )
+    density_fit: bool = Field(True, description="Density fitting (RI-J/K); false by default for mp2, ccsd, ccsd(t).")
+    auxbasis: str | None = Field(None, description="Basis of density fitting; PySCF's choice where left out.")
     grid_level: int = Field(4, ge=0, le=9, description="PySCF's DFT grid level.")
+    nlc_grid_level: int | None = Field(None, ge=0, le=9, description="Grid level of VV10; PySCF's 3 where left out.")
     dispersion: Literal["d3bj", "d3zero", "d4"] | None = Field(None, description="Dispersion correction.")
+    frozen_core: bool = Field(False, description="No correlation of core electrons; mp2, ccsd, ccsd(t).")
+    solvent_model: Literal["cpcm", "iefpcm", "cosmo", "ss(v)pe", "ddcosmo", "smd"] | None = Field(
+        None, description="Implicit solvent."
+    )
+    solvent: str | None = Field(None, description="Solvent by name, for example `water` (the list of SMD).")
+    dielectric: float | None = Field(None, gt=1, description="Dielectric constant instead of a name; not for SMD.")
     conv_tol: float = Field(1e-9, gt=0, le=1e-4, description="SCF convergence, Hartree.")
+    level_shift: float = Field(0.0, ge=0, le=10, description="Level shift of every SCF, Hartree.")
     max_cycles: int = Field(100, ge=1, le=1000, description="SCF iterations per rung.")
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
     device: Literal["auto", "cpu", "gpu"] = operational(
@@ -114,6 +140,27 @@ class PySCFLabeling(LabelingBase):
     gpu_memory_mb: int | None = operational(
         None, ge=256, description="GPU memory of one labeler; its share of the GPU where left out."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, data: Any) -> Any:
+        return presets.filled(data) if isinstance(data, Mapping) else data
+
+    @field_validator("preset")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in presets.PRESETS:
+            raise ValueError(presets.unknown(name))
+        return name
+
+    @field_validator(*presets.DECIDED)
+    @classmethod
+    def _agrees_with_preset(cls, value: Any, info: ValidationInfo) -> Any:
+        preset = info.data.get("preset")
+        problem = presets.contradiction(preset, str(info.field_name), value) if preset else None
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
 
 class XTBLabeling(LabelingBase):

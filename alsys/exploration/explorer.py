@@ -121,19 +121,21 @@ class WalkerExplorer:
             chosen = self._selection.select(found, order.max_candidates, self._committee)
         returned = self._neighbourhoods.of_all(chosen, self._rng, None if self._is_random else self._committee)
         tests = self._neighbourhoods.of_all(chunk.random, self._rng)
-        n_refused = len(chosen) + len(chunk.random) - len(returned) - len(tests)
+        proposed = [labelled for _, labelled in (*returned, *tests)]
+        n_refused = len(chosen) + len(chunk.random) - len(proposed)
         if n_refused:
             chunk.stops[NOT_CARVED] = n_refused
-        latest = {k: returned.get(c.frame.frame_id) for k, c in chunk.latest.items()}
+        by_frame = {candidate.frame.frame_id: labelled for candidate, labelled in returned}
+        latest = {k: by_frame.get(c.frame.frame_id) for k, c in chunk.latest.items()}
         self._proposed.update((k, c) for k, c in latest.items() if c is not None)
         rescored = predict(self._committee, order.rescore)
-        whole = [c.frame for c in (*returned.values(), *tests.values()) if c.mask is None]
+        whole = [c.frame for c in proposed if c.mask is None]
         expected = predict(self._committee, whole) if self._is_judged else {}
         if self._is_judged:  # labels of carved frames are not judged by a committee that learns but a part of them
             expected |= {k: p for k, p in rescored.items() if k not in order.masks}
         return ExplorationReport(
             model_version=self._committee.version,
-            candidates=(*returned.values(), *tests.values()),
+            candidates=tuple(proposed),
             n_steps=order.n_steps,
             walker_steps=chunk.walker_steps,
             n_above=chunk.n_above,

@@ -85,7 +85,7 @@ def initial_frames(
                 temperature=settings.temperature,
             )
             candidates.append(Candidate(frame, source))
-    carved = list(Neighbourhoods(config.exploration.carve).of_all(candidates, rng).values())
+    carved = [labelled for _, labelled in Neighbourhoods(config.exploration.carve).of_all(candidates, rng)]
     if candidates and not carved:
         raise InputError(
             "no first frame could be carved",

@@ -86,15 +86,15 @@ class Neighbourhoods:
 
     def of_all(
         self, candidates: Sequence[Candidate], rng: np.random.Generator, committee: Committee | None = None
-    ) -> dict[str, Candidate]:
-        """What is labelled of each candidate, by the identity of the frame it was; those refused are missing.
+    ) -> list[tuple[Candidate, Candidate]]:
+        """Each candidate with what is labelled of it, in order; those refused are missing.
 
         Args:
             candidates: As proposed.
             rng: Chooses atoms.
             committee: Chooses the atom it is least certain of instead.
         """
-        carved: dict[str, Candidate] = {}
+        carved: list[tuple[Candidate, Candidate]] = []
         for candidate in candidates:
             frame = candidate.frame
             centre = 0
@@ -104,7 +104,7 @@ class Neighbourhoods:
                 else:
                     centre = int(np.argmax(committee.evaluate(FrameBatch.of([frame])).force_deviation))
             try:
-                carved[frame.frame_id] = self.of(candidate, centre)
+                carved.append((candidate, self.of(candidate, centre)))
             except InputError as error:
                 logger.warning("%s: a frame was left out: %s", candidate.source.system, error)
         return carved

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -18,6 +19,16 @@ from ase.data import chemical_symbols
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.store.base import Snapshot
+
+ENERGY_KEYS = ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy", "TotEnergy")
+"""Names under which published files keep total energies."""
+FORCES_KEYS = ("forces", "REF_forces", "ref_forces", "dft_forces", "DFT_forces", "force")
+"""And forces."""
+UNITS = {
+    "energy_unit": "eV", "energy_units": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom",
+    "forces_units": "eV/Angstrom",
+}  # fmt: skip
+"""Keys of the comment line that name a unit, and the one that is read."""
 
 
 def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] | None = None) -> int:
@@ -78,8 +89,9 @@ def _write(blocks: Iterable[list[str]], path: Path) -> None:
 def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
     """Reads frames with energies (eV) and forces ``(n_atoms, 3)`` (eV/Angstrom).
 
-    A frame that is not periodic loses its lattice, which is a mere box there. Charge and multiplicity are 0 and 1 where
-    the comment line has none.
+    Energies and forces may also stand under the names in `ENERGY_KEYS` and `FORCES_KEYS`. A frame that is not
+    periodic loses its lattice, which is a mere box there. Charge and multiplicity are 0 and 1 where the comment line
+    has none.
 
     Raises:
         InputError: The file cannot be read, or a frame lacks energy or forces or holds something impossible; names
@@ -97,8 +109,9 @@ def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
     labelled = []
     for i, atoms in enumerate(images):
         results = {} if atoms.calc is None else atoms.calc.results
-        energy = results.get("energy", atoms.info.get("energy"))
-        forces = results.get("forces", atoms.arrays.get("forces"))
+        _check_units(atoms.info, source, i)
+        energy = results.get("energy", _named(atoms.info, ENERGY_KEYS, source, i))
+        forces = results.get("forces", _named(atoms.arrays, FORCES_KEYS, source, i))
         for name, value in (("energy", energy), ("forces", forces)):
             place = f"frame {i}: {name}"
             if value is None:
@@ -122,6 +135,36 @@ def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
             ) from None
         labelled.append((frame, float(energy), np.asarray(forces, dtype=np.float64)))
     return labelled
+
+
+def _named(found: Mapping[str, Any], names: tuple[str, ...], source: str, i: int) -> Any:
+    """The one value that has one of these names; None where none has.
+
+    Raises:
+        InputError: Several have, with different values.
+    """
+    values = {name: found[name] for name in names if name in found}
+    if not values:
+        return None
+    first, *others = values.values()
+    if any(not np.array_equal(first, other) for other in others):
+        raise InputError(
+            f"{' and '.join(values)} differ",
+            source=source,
+            field=f"frame {i}: {names[0]}",
+            remedy=f"keep the one that counts and name it {names[0]}",
+        )
+    return first
+
+
+def _check_units(info: Mapping[str, Any], source: str, i: int) -> None:
+    """Refuses a frame that says that it is in other units; one that says nothing is in eV and Angstrom."""
+    for key, unit in UNITS.items():
+        said = info.get(key)
+        if said is not None and str(said).lower() not in (unit.lower(), unit.lower().replace("angstrom", "ang")):
+            raise InputError(
+                f"must be {unit}", source=source, field=f"frame {i}: {key}", value=said, remedy="convert the file"
+            )
 
 
 def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:

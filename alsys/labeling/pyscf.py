@@ -1,46 +1,50 @@
-"""Density-functional theory with PySCF (Q. Sun et al., J. Chem. Phys. 153, 024109 (2020)).
+"""Molecules with PySCF (Q. Sun et al., J. Chem. Phys. 153, 024109 (2020)): energies and analytic gradients.
 
-Restricted or unrestricted Kohn-Sham, any functional and basis PySCF knows, energies and analytic gradients. The level
-of theory holds what decides the values; versions of codes do not belong to it, since a new release must not turn old
-data into another level (they are in campaign.json). Each label runs in a child process that may be killed.
+Density-functional theory with any functional and basis PySCF knows, Hartree-Fock, MP2, CCSD and CCSD(T), restricted
+or unrestricted. An SCF that does not converge climbs the ladder of `rescue`; a solution that may be a saddle is
+analysed and left for a lower one by `stability`. Each label runs in a child process that may be killed.
 """
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from alsys.config.labeling import PySCFLabeling
-from alsys.errors import EnvironmentProblem, FailureKind, InputError
-from alsys.frames import Frame
+from alsys.errors import FailureKind, InputError
+from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
 from alsys.labeling.child import ChildProcess
+from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
 from alsys.labeling.device import Device
-from alsys.labeling.rescue import RUNGS, converge
-from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
+from alsys.labeling.levels import CORRELATED, check_level, check_reference, core_potentials, level_of
+from alsys.labeling.rescue import RUNGS, Rung, converge
+from alsys.labeling.stability import (
+    gap_of,
+    is_suspect,
+    is_unrestricted,
+    spin_excess_of,
+    stabilise,
+    without_newton,
+)
+from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure, LevelOfTheory
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
-COMMON_FUNCTIONALS = (
-    "lda", "pbe", "pbe0", "blyp", "b3lyp", "bp86", "tpss", "tpssh", "scan", "r2scan", "revpbe", "hse06", "m06-2x",
-    "m06-l", "cam-b3lyp", "wb97x-v", "wb97m-v", "wb97m-d3bj", "wb97x-d3bj", "b97m-v",
-)  # fmt: skip
-COMMON_BASES = (
-    "sto-3g", "3-21g", "6-31g", "6-31g*", "6-31g**", "6-311g**", "def2-svp", "def2-svpd", "def2-tzvp", "def2-tzvpp",
-    "def2-tzvpd", "def2-tzvppd", "def2-qzvp", "cc-pvdz", "cc-pvtz", "aug-cc-pvdz", "aug-cc-pvtz",
-)  # fmt: skip
-FIRST_ECP = 37
-"""Lightest element with an effective core potential in the def2 family."""
+__all__ = ["DensitySource", "PySCFEngine", "PySCFLabeler", "check_level", "level_of"]
 
 
-def level_of(config: PySCFLabeling) -> LevelOfTheory:
-    """The level of theory of a config."""
-    names = ("reference", "density_fit", "grid_level", "dispersion", "conv_tol")
-    spec = {name: getattr(config, name) for name in names}
-    return LevelOfTheory({"engine": "pyscf", "xc": config.xc.lower(), "basis": config.basis.lower(), **spec})
+class DensitySource(Protocol):
+    """Where first densities come from; it changes how fast an SCF converges, never to what."""
+
+    def guess(self, frame: Frame, field: Any) -> Any:
+        """Density matrix for a fresh mean-field object of this frame, or None."""
+        ...
+
+    def keep(self, frame: Frame, field: Any) -> None:
+        """Sees each converged mean-field object that became a label."""
+        ...
 
 
 class PySCFLabeler:
@@ -69,25 +73,23 @@ class PySCFLabeler:
         return self._child.pid
 
     def check(self, frame: Frame) -> None:
-        """Refuses what this level cannot treat: functional, basis, spin, cells."""
+        """Refuses what this level cannot treat: functional, basis, solvent, spin, size, cells."""
         if frame.pbc.any():
             raise InputError(
                 "PySCF labels are for molecules", field="pbc", value=frame.pbc.tolist(), remedy="remove the cell"
             )
-        if self._config.device == "gpu" and self._config.gpus <= 0:
+        config = self._config
+        if config.device == "gpu" and config.gpus <= 0:
             raise InputError("device: gpu needs a GPU for each labeler", field="labeling.gpus", remedy="set gpus: 1")
-        check_level(self._config, sorted({int(z) for z in frame.numbers}))
+        check_level(config, sorted({int(z) for z in frame.numbers}))
         check_electrons(frame)
-        if self._config.reference == "restricted" and frame.multiplicity != 1:
-            raise InputError(
-                "a restricted reference needs a singlet",
-                field="labeling.reference",
-                value=f"multiplicity {frame.multiplicity}",
-                remedy="use `auto` or `unrestricted`",
-            )
+        check_reference(config, frame)
+        if config.method in CORRELATED:
+            molecule = _molecule(frame, config)
+            check_memory(config, molecule, is_open=_starts_unrestricted(molecule, config))
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Energy and forces."""
+        """Energy, forces and diagnostics."""
         return self._child.label(frame)
 
     def close(self) -> None:
@@ -100,114 +102,91 @@ class PySCFEngine:
 
     Args:
         config: The level of theory.
+        densities: Source of first densities; None for superposed atoms.
         device: Where to compute; None for what the config says.
     """
 
-    def __init__(self, config: PySCFLabeling, device: Device | None = None) -> None:
+    def __init__(
+        self, config: PySCFLabeling, densities: DensitySource | None = None, device: Device | None = None
+    ) -> None:
         from pyscf import lib
 
         lib.num_threads(config.threads)
         self._device = device or Device(config.device, config.gpus, config.gpu_memory_mb)
         self._config = config
+        self._densities = densities
         self._level_id = level_of(config).level_id
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Converges an SCF and takes its gradient, on the device of this labeler."""
+        """Converges an SCF, makes sure of it, and takes energy and gradient, on the device of this labeler."""
         return self._device.run(frame, self._label)
 
     def _label(self, frame: Frame) -> Label | LabelFailure:
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
-        molecule = _molecule(frame, self._config)
+        config, densities = self._config, self._densities
+        molecule = _molecule(frame, config)
         field, rung, cycles = converge(
-            lambda: self._device.move(_mean_field(molecule, self._config)), self._config.max_cycles
+            lambda: self._device.move(_mean_field(molecule, config)),
+            config.max_cycles,
+            None if densities is None else lambda fresh: densities.guess(frame, fresh),
         )
-        cost = LabelCost(scf_cycles=cycles, rescue_rung=rung)
-        if not field.converged:
+        if rung == Rung.EXHAUSTED:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
-            return LabelFailure(frame.frame_id, FailureKind.SCF_NOT_CONVERGED, message, cost)
-        forces = np.zeros((1, 3))
-        if frame.n_atoms > 1:
-            plain = field.undo_newton() if hasattr(field, "undo_newton") else field
-            forces = -self._device.gradient(self._device.fetch(plain)) * HARTREE_PER_BOHR
-        energy = float(field.e_tot) * HARTREE
+            return self._failure(frame, message, rung, cycles)
+        field = self._device.fetch(without_newton(field))
+        if self._is_to_be_analysed(field):
+            follows = config.reference != "restricted" and config.method not in CORRELATED
+            verdict = stabilise(field, follow_external=follows, max_cycles=config.max_cycles)
+            cycles += verdict.cycles
+            if verdict.problem is not None:
+                return self._failure(frame, verdict.problem, Rung.EXHAUSTED, cycles)
+            field, rung = verdict.field, rung if verdict.rung is None else verdict.rung
+        try:
+            energy, gradient = self._point(field)
+        except NotConverged as error:
+            return self._failure(frame, str(error), Rung.EXHAUSTED, cycles)
+        energy, forces = energy * HARTREE, -gradient * HARTREE_PER_BOHR
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            return LabelFailure(frame.frame_id, FailureKind.SCF_NOT_CONVERGED, "energy or forces are not finite", cost)
-        return Label(frame.frame_id, self._level_id, energy, forces, cost)
+            return self._failure(frame, "energy or forces are not finite", rung, cycles)
+        if densities is not None:
+            densities.keep(frame, field)
+        return Label(
+            frame.frame_id,
+            self._level_id,
+            energy,
+            forces,
+            LabelCost(scf_cycles=cycles, rescue_rung=int(rung)),
+            diagnostics=Diagnostics(gap=gap_of(field), spin_excess=spin_excess_of(field)),
+        )
 
+    def _failure(self, frame: Frame, message: str, rung: int, cycles: int) -> LabelFailure:
+        cost = LabelCost(scf_cycles=cycles, rescue_rung=int(rung))
+        return LabelFailure(frame.frame_id, FailureKind.SCF_NOT_CONVERGED, message, cost)
 
-def check_level(config: PySCFLabeling, numbers: list[int]) -> None:
-    """Refuses a functional, basis or dispersion correction that is not to be had.
+    def _is_to_be_analysed(self, field: Any) -> bool:
+        if self._config.stability == "auto":
+            return is_unrestricted(field) or is_suspect(field)
+        return self._config.stability == "always"
 
-    Raises:
-        InputError: Unknown functional, or a basis that is unknown or lacks an element.
-        EnvironmentProblem: The dispersion package is missing.
-    """
-    from pyscf import gto
-    from pyscf.dft import libxc
-    from pyscf.lib.exceptions import BasisNotFoundError
-    from pyscf.scf.dispersion import parse_dft
-
-    try:
-        functional, _, dispersion = parse_dft(config.xc)
-        libxc.parse_xc(functional)
-    except (KeyError, ValueError, NotImplementedError) as error:
-        raise InputError(
-            "unknown functional", field="labeling.xc", value=config.xc, remedy=_suggest(config.xc, COMMON_FUNCTIONALS)
-        ) from error
-    for number in numbers:
-        symbol = chemical_symbols[number]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PySCF recommends a package for every unknown name
-                gto.basis.load(config.basis, symbol)
-        except (BasisNotFoundError, KeyError, RuntimeError, OSError) as error:
-            is_known = _is_basis(config.basis)
-            raise InputError(
-                f"has no functions for {symbol}" if is_known else "unknown basis",
-                field="labeling.basis",
-                value=config.basis,
-                remedy="choose a basis that covers all elements" if is_known else _suggest(config.basis, COMMON_BASES),
-            ) from error
-    if config.dispersion is not None or dispersion:
-        try:
-            import pyscf.dispersion  # noqa: F401
-        except ImportError as error:
-            raise EnvironmentProblem(
-                "labeling.dispersion needs pyscf-dispersion; install alsys with the extra `dispersion`"
-            ) from error
-
-
-def _is_basis(name: str) -> bool:
-    from pyscf import gto
-
-    for symbol in ("H", "C", "O"):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                gto.basis.load(name, symbol)
-        except Exception:
-            continue
-        return True
-    return False
-
-
-def _suggest(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"for example {', '.join(f'`{k}`' for k in known[1:6])}"
+    def _point(self, field: Any) -> tuple[float, FloatArray]:
+        """Energy (Hartree) and gradient ``(n_atoms, 3)`` (Hartree/bohr)."""
+        if self._config.method in CORRELATED:
+            return correlated_point(field, self._config)
+        if field.mol.natm == 1:
+            return float(field.e_tot), np.zeros((1, 3))
+        return float(field.e_tot), self._device.gradient(field)
 
 
 def _molecule(frame: Frame, config: PySCFLabeling) -> Any:
     from pyscf import gto
 
-    is_def2 = config.basis.lower().startswith("def2")
-    heavy = {chemical_symbols[z] for z in frame.numbers if z >= FIRST_ECP} if is_def2 else set()
     return gto.M(
         atom=[(chemical_symbols[z], tuple(p)) for z, p in zip(frame.numbers, frame.positions, strict=True)],
         unit="Angstrom",
         basis=config.basis,
-        ecp=dict.fromkeys(heavy, config.basis),
+        ecp=core_potentials(config.basis, (int(z) for z in frame.numbers)),
         charge=frame.charge,
         spin=frame.multiplicity - 1,
         max_memory=0.75 * config.memory_mb,
@@ -215,15 +194,48 @@ def _molecule(frame: Frame, config: PySCFLabeling) -> Any:
     )
 
 
-def _mean_field(molecule: Any, config: PySCFLabeling) -> Any:
-    from pyscf import dft
+def _starts_unrestricted(molecule: Any, config: PySCFLabeling) -> bool:
+    return config.reference == "unrestricted" or (config.reference == "auto" and molecule.spin != 0)
 
-    is_unrestricted = config.reference == "unrestricted" or (config.reference == "auto" and molecule.spin != 0)
-    field = (dft.UKS if is_unrestricted else dft.RKS)(molecule, xc=config.xc)
+
+def _mean_field(molecule: Any, config: PySCFLabeling) -> Any:
+    from pyscf import dft, scf
+
+    is_open = _starts_unrestricted(molecule, config)
+    if config.method == "dft":
+        field = (dft.UKS if is_open else dft.RKS)(molecule, xc=config.xc)
+        field.grids.level = config.grid_level
+        if config.nlc_grid_level is not None:
+            field.nlcgrids.level = config.nlc_grid_level
+    else:
+        field = (scf.UHF if is_open else scf.RHF)(molecule)
     if config.density_fit:
-        field = field.density_fit()
+        field = field.density_fit(auxbasis=config.auxbasis)
     if config.dispersion is not None:
         field.disp = config.dispersion
-    field.grids.level = config.grid_level
+    field.level_shift = config.level_shift
     field.conv_tol = config.conv_tol
+    if config.method in CORRELATED:  # gradients of these need orbitals that are more than good enough for an energy
+        field.conv_tol = min(config.conv_tol, 1e-10)
+        field.conv_tol_grad = 1e-6
+    return field if config.solvent_model is None else _in_solvent(field, config)
+
+
+_PCM = {"cpcm": "C-PCM", "iefpcm": "IEF-PCM", "cosmo": "COSMO", "ss(v)pe": "SS(V)PE"}
+
+
+def _in_solvent(field: Any, config: PySCFLabeling) -> Any:
+    from pyscf.solvent import smd
+
+    name = None if config.solvent is None else config.solvent.lower()
+    if config.solvent_model == "smd":
+        field = field.SMD()
+        field.with_solvent.solvent = name
+        return field
+    if config.solvent_model == "ddcosmo":
+        field = field.ddCOSMO()
+    else:
+        field = field.PCM()
+        field.with_solvent.method = _PCM[str(config.solvent_model)]
+    field.with_solvent.eps = config.dielectric if name is None else smd.solvent_db[name][5]
     return field

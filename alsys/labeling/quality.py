@@ -30,7 +30,7 @@ MIN_RESIDUALS = 12
 """Residuals of predictions before they are judged by their scale."""
 RESIDUAL_RECORDS = 60
 """Residuals of the newest committees that are enough; older ones are then left out."""
-LEARNED_SCALES = 12.0
+LEARNED_SCALES = 4.0
 """Robust standard deviations of net forces and torques above which one is odd, whatever the limit in the config."""
 LEARNED_FLOOR = 1e-3
 """Net force (eV/Angstrom) and torque (eV) of an atom that are always allowed: numerical noise."""

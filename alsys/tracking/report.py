@@ -103,6 +103,7 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         "learning": plots.learning_curve(summary, config.stop.target_force_mae),
         "calibration": plots.deviation_against_error(calibration, *band),
         "coverage": plots.coverage(summary, probability),
+        "audits": plots.audits(summary),
         "labels": plots.labels_over_time(summary),
         "utilisation": plots.utilisation(summary),
         "exploration": plots.exploration(summary, *band),
@@ -226,8 +227,19 @@ def _facts(
         facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
     if summary.retracted:
         facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
+    if summary.assurance or summary.audits:
+        facts.append(("Labels checked", _assurance(summary)))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
+
+
+def _assurance(summary: Summary) -> str:
+    counts = summary.assurance
+    refuted = sum(not audit.is_confirmed for audit in summary.audits)
+    return (
+        f"{counts['suspected']} suspected, {counts['disputed']} of them wrong; {len(summary.audits)} audited, "
+        f"{refuted} refuted; {counts['canaries']} canaries, {counts['canaries failed']} failed"
+    )
 
 
 def level_text(spec: Mapping[str, object]) -> str:

@@ -15,6 +15,8 @@ from alsys.units import MEV
 
 N_BINS = 60
 """Intervals of the utilisation chart."""
+AUDIT_FLOOR = 1e-3
+"""Least difference that is drawn, meV/Angstrom; the axis is logarithmic."""
 _ROLE_COLORS = {"labelers": "s1", "explorers": "s2", "trainers": "s4"}
 
 
@@ -200,6 +202,31 @@ def coverage(summary: Summary, probability: float) -> str:
     chart.line(frames, shares, "s1")
     chart.legend("s1", "latest 50 frames", "dot")
     chart.legend("s3", "wanted", "dash")
+    return chart.render()
+
+
+def audits(summary: Summary) -> str:
+    """Distribution of force differences between labels and their audits: the share of audits up to each difference."""
+    values = sorted(max(audit.force_mae / MEV, AUDIT_FLOOR) for audit in summary.audits)
+    if not values:
+        return ""
+    shares = [(i + 1) / len(values) for i in range(len(values))]
+    chart = Chart(
+        Axis.fit([*values, 2.0 * values[-1]], "mean force difference, meV/Å", is_log=True),
+        Axis(0.0, 1.0, "share of audits"),
+        "Force differences between labels and their audits",
+    )
+    chart.line(values, shares, "s1")
+    for is_confirmed, color in ((True, "s1"), (False, "s6")):
+        rows = [
+            (max(a.force_mae / MEV, AUDIT_FLOOR), f"{a.frame_id[:8]}, {a.reason}: {a.force_difference / MEV:.2f} meV/Å")
+            for a in summary.audits
+            if a.is_confirmed is is_confirmed
+        ]
+        if rows:
+            ys = [shares[values.index(value)] for value, _ in rows]
+            chart.points([value for value, _ in rows], ys, color, radius=4, titles=[title for _, title in rows])
+            chart.legend(color, "confirmed" if is_confirmed else "refuted", "dot")
     return chart.render()
 
 

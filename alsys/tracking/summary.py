@@ -17,6 +17,7 @@ from alsys.events import (
     AlarmRaised,
     CampaignOpened,
     CampaignStopped,
+    CanaryChecked,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -27,9 +28,13 @@ from alsys.events import (
     FrameRetried,
     Heartbeat,
     LabelAccepted,
+    LabelAudited,
+    LabelDisputed,
+    LabelDoubted,
     LabelFailed,
     LabelRepeated,
     LabelRetracted,
+    LabelSuspected,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -152,6 +157,8 @@ class Summary:
         restarts: Running times at which a later driver took over.
         stopped: How it ended; None where it did not, or was reopened.
         labels: In order; retracted ones are not among them.
+        audits: Audits that gave a label, in order.
+        assurance: Counts: labels ``suspected``, ``disputed`` and ``doubted``, ``canaries`` and ``canaries failed``.
         quarantined: Frames that are in quarantine now.
         first_frames: First frame proposed for each system, free atoms left out.
         dropped: Frames dropped, by reason.
@@ -172,6 +179,8 @@ class Summary:
     exploration: dict[int, ExplorationSummary] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
     retracted: list[Retracted] = field(default_factory=list)
+    audits: list[LabelAudited] = field(default_factory=list)
+    assurance: Counter[str] = field(default_factory=Counter)
     beats: list[Beat] = field(default_factory=list)
     proposed: Counter[Arm] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -279,6 +288,24 @@ class _Fold:
                 self._retracted(event, time)
             case LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
+            case LabelSuspected():
+                summary.assurance["suspected"] += 1
+            case LabelDoubted():
+                summary.assurance["doubted"] += 1
+            case LabelDisputed():
+                summary.assurance["disputed"] += 1
+                text = (
+                    f"a label of {event.frame_id[:8]} was wrong by {event.force_difference:.3g} eV/Å; it is made again"
+                )
+                self._tell(event, time, "bad", text)
+            case LabelAudited():
+                if not event.error:
+                    summary.audits.append(event)
+            case CanaryChecked():
+                summary.assurance["canaries"] += 1
+                if not event.is_sound:
+                    summary.assurance["canaries failed"] += 1
+                    self._tell(event, time, "bad", f"{event.worker} labels wrongly: {event.message}")
             case LabelRepeated():
                 self._repeated(event, time)
             case ModelPublished() | ModelPromoted() | ModelRejected() | TrainingFailed():

@@ -19,9 +19,8 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
 def test_the_documented_campaigns_are_there() -> None:
-    assert {"ethanol.yaml", "quickstart.yaml", "toy.yaml", "water_box.yaml", "water_carved.yaml", "xtb.yaml"} <= {
-        path.name for path in FILES
-    }
+    wanted = "acetylacetone delta ethanol quickstart toy water_box water_carved xtb"
+    assert {f"{name}.yaml" for name in wanted.split()} <= {path.name for path in FILES}
 
 
 @each_file
@@ -115,6 +114,12 @@ def test_ethanol_has_the_level_of_rmd17_and_frames_beyond_its_target_temperature
     assert [system.smiles for system in config.systems] == ["CCO"]
     assert config.stop.labels == 100
     assert set(config.exploration.temperatures) >= {300.0, 500.0, 700.0}
+
+
+def test_acetylacetone_has_its_dispersion_correction() -> None:
+    labeling = load_config(FOLDER / "acetylacetone.yaml").labeling
+    assert isinstance(labeling, PySCFLabeling)
+    assert (labeling.xc, labeling.basis, labeling.dispersion) == ("pbe", "def2-svp", "d3bj")
 
 
 def test_water_box_is_a_small_periodic_liquid() -> None:

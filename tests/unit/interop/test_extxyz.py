@@ -156,3 +156,29 @@ def test_masked_atoms_are_marked(tmp_path: Path) -> None:
     assert radical.arrays["mask"].tolist() == [True, False, True, True]
     assert "mask" not in ion.arrays
     assert "mask" not in crystal.arrays
+
+
+@pytest.mark.parametrize(("energy", "forces"), [("REF_energy", "REF_forces"), ("dft_energy", "dft_forces")])
+def test_labels_under_other_names_are_found(tmp_path: Path, energy: str, forces: str) -> None:
+    renamed = PUBLISHED.replace("energy=", f"{energy}=").replace(":forces:", f":{forces}:")
+    (tmp_path / "p.xyz").write_text(renamed)
+    ((_, value, found),) = read_labelled(tmp_path / "p.xyz")
+    assert value == -2078.5
+    assert found[0].tolist() == [0.5, 0.0, -1.25]
+
+
+def test_two_energies_that_differ_are_refused(tmp_path: Path) -> None:
+    doubled = PUBLISHED.replace(" energy=-2078.5", " REF_energy=-2078.5 dft_energy=-2000.0")
+    (tmp_path / "p.xyz").write_text(doubled)
+    with pytest.raises(InputError, match="frame 0: energy: REF_energy and dft_energy differ"):
+        read_labelled(tmp_path / "p.xyz")
+
+
+@pytest.mark.parametrize(("said", "is_fine"), [("eV", True), ("Hartree", False)])
+def test_a_file_that_names_other_units_is_refused(tmp_path: Path, said: str, is_fine: bool) -> None:
+    (tmp_path / "p.xyz").write_text(PUBLISHED.replace(" energy=", f" energy_unit={said} energy="))
+    if is_fine:
+        assert len(read_labelled(tmp_path / "p.xyz")) == 1
+    else:
+        with pytest.raises(InputError, match="frame 0: energy_unit: must be eV"):
+            read_labelled(tmp_path / "p.xyz")

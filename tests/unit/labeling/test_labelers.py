@@ -16,6 +16,7 @@ from alsys.labeling.atoms import free_atom_frames, ground_multiplicity
 from alsys.labeling.certify import certify, evenly_spaced
 from alsys.labeling.factory import build_labeler, check_labeling
 from alsys.labeling.pyscf import PySCFLabeler
+from alsys.labeling.rescue import Rung
 from alsys.labeling.xtb import XTBLabeler
 from alsys.labels import Label, LabelFailure
 from alsys.testing.labelers import LabelerContract
@@ -86,7 +87,7 @@ def test_scf_that_does_not_converge_climbs_the_ladder_and_ends_as_a_value() -> N
     labeler.close()
     assert isinstance(outcome, LabelFailure)
     assert outcome.kind is FailureKind.SCF_NOT_CONVERGED
-    assert outcome.cost.rescue_rung == 3
+    assert outcome.cost.rescue_rung == Rung.EXHAUSTED
 
 
 @pytest.mark.dft

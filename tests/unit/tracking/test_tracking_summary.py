@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -8,6 +9,7 @@ from alsys.errors import FailureKind
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
+    CanaryChecked,
     Event,
     ExplorationReported,
     FrameDropped,
@@ -16,9 +18,12 @@ from alsys.events import (
     FrameRetried,
     Heartbeat,
     LabelAccepted,
+    LabelAudited,
+    LabelDisputed,
     LabelFailed,
     LabelRepeated,
     LabelRetracted,
+    LabelSuspected,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -26,6 +31,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.tracking import report_plots as plots
 from alsys.tracking.summary import MAX_TIMELINE, summarise
 
 
@@ -186,3 +192,30 @@ def test_a_retried_frame_is_in_quarantine_no_more() -> None:
         events.append(FrameQuarantined(t=1.0, frame_id=name, failure=failure, message="late"))
     summary = summarise([*events, FrameRetried(t=2.0, frame_id="a")])
     assert [frame.frame_id for frame in summary.quarantined] == ["b"]
+
+
+def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
+    log = [
+        opened(0.0),
+        *labelled(1.0, "a", Arm.INITIAL),
+        LabelSuspected(t=2.0, frame_id="a", worker="w0", findings=("odd",)),
+        LabelDisputed(t=3.0, frame_id="a", worker="w1", force_difference=0.5),
+        LabelAudited(
+            t=4.0, frame_id="a", worker="w1", reason="random", is_confirmed=False, force_difference=0.2, force_mae=0.1
+        ),
+        LabelAudited(
+            t=4.0, frame_id="a", worker="w1", reason="random", is_confirmed=True, force_difference=math.nan,
+            force_mae=math.nan, error="timeout",
+        ),
+        CanaryChecked(t=5.0, worker="w0", is_sound=False, message="canary 1 (limit 0.002)"),
+    ]  # fmt: skip
+    summary = summarise(log)
+    assert summary.assurance == {"suspected": 1, "disputed": 1, "canaries": 1, "canaries failed": 1}
+    assert [audit.is_confirmed for audit in summary.audits] == [False], "an audit that failed says nothing"
+    told = " ".join(entry.text for entry in summary.timeline)
+    assert "was wrong by 0.5 eV" in told
+    assert "w0 labels wrongly: canary 1" in told
+    drawing = plots.audits(summary)
+    assert "refuted" in drawing
+    assert "200.00 meV" in drawing
+    assert plots.audits(summarise([opened(0.0)])) == ""

@@ -1,0 +1,333 @@
+"""What a PySCF level of theory is, and the refusal of levels that PySCF has not, or has without a correct gradient.
+
+`level_of` gives the identity: settings that decide values, and those that came later only where they are not at their
+default, so that labels of older campaigns keep theirs. Versions of codes do not belong to it, since a new release must
+not turn old data into another level (they are in campaign.json). `check_level` runs before anything is computed and
+raises one line for the first thing that is wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Iterable
+
+from ase.data import chemical_symbols
+
+from alsys.config.labeling import PySCFLabeling
+from alsys.errors import EnvironmentProblem, InputError
+from alsys.frames import Frame
+from alsys.labels import LevelOfTheory
+
+COMMON_FUNCTIONALS = (
+    "lda", "pbe", "pbe0", "blyp", "b3lyp", "bp86", "tpss", "tpssh", "scan", "r2scan", "revpbe", "hse06", "m06-2x",
+    "m06-l", "cam-b3lyp", "wb97x-v", "wb97m-v", "wb97m-d3bj", "wb97x-d3bj", "b97m-v",
+)  # fmt: skip
+COMMON_BASES = (
+    "sto-3g", "3-21g", "6-31g", "6-31g*", "6-31g**", "6-311g**", "def2-svp", "def2-svpd", "def2-tzvp", "def2-tzvpp",
+    "def2-tzvpd", "def2-tzvppd", "def2-qzvp", "cc-pvdz", "cc-pvtz", "aug-cc-pvdz", "aug-cc-pvtz",
+)  # fmt: skip
+CORRELATED = frozenset({"mp2", "ccsd", "ccsd(t)"})
+LATER = (
+    "method", "auxbasis", "nlc_grid_level", "level_shift", "stability", "frozen_core", "solvent_model", "solvent",
+    "dielectric",
+)  # fmt: skip
+"""Settings that are part of a level only where they differ from their default."""
+_LIBXC_NUMBER = re.compile(r"(?:^|[-+,])\s*\d+\s*(?=$|[-+,])")
+_DISPERSION_FIELD = "labeling.dispersion"
+
+
+def level_of(config: PySCFLabeling) -> LevelOfTheory:
+    """The level of theory of a config."""
+    names = ["reference", "density_fit", "dispersion", "conv_tol"]
+    spec: dict[str, object] = {"engine": "pyscf", "basis": config.basis.lower()}
+    if config.method == "dft":
+        names.append("grid_level")
+        spec["xc"] = (config.xc or "").lower()
+    spec |= {name: getattr(config, name) for name in names}
+    for name in LATER:
+        value = getattr(config, name)
+        if value != PySCFLabeling.model_fields[name].default:
+            spec[name] = value.lower() if isinstance(value, str) else value
+    return LevelOfTheory(spec)
+
+
+def check_level(config: PySCFLabeling, numbers: list[int]) -> None:
+    """Refuses a level that is not to be had for these elements.
+
+    Args:
+        config: The settings.
+        numbers: Atomic numbers that occur.
+
+    Raises:
+        InputError: Names the setting.
+        EnvironmentProblem: The dispersion package is missing.
+    """
+    if config.method == "dft":
+        _check_functional(config)
+    else:
+        _check_wavefunction(config)
+    _check_basis(config.basis, "labeling.basis", numbers)
+    if config.auxbasis is not None:
+        if not config.density_fit:
+            raise InputError(
+                "belongs to density fitting",
+                field="labeling.auxbasis",
+                value=config.auxbasis,
+                remedy="set density_fit: true, or leave it out",
+            )
+        _check_basis(config.auxbasis, "labeling.auxbasis", numbers)
+    _check_dispersion(config, numbers)
+    _check_solvent(config)
+
+
+def check_reference(config: PySCFLabeling, frame: Frame) -> None:
+    """Refuses a restricted open shell, and a frozen core that leaves nothing to correlate.
+
+    Raises:
+        InputError: Names the setting.
+    """
+    if config.reference == "restricted" and frame.multiplicity != 1:
+        raise InputError(
+            "a restricted reference needs a singlet",
+            field="labeling.reference",
+            value=f"multiplicity {frame.multiplicity}",
+            remedy="use `auto` or `unrestricted`",
+        )
+    if config.frozen_core:
+        from pyscf.data import elements
+
+        core = 2 * sum(elements.chemcore_atm[int(z)] for z in frame.numbers)
+        if int(frame.numbers.sum()) - frame.charge <= core:
+            raise InputError(
+                "leaves no electron to correlate", field="labeling.frozen_core", value=True, remedy="set it to false"
+            )
+
+
+def _check_functional(config: PySCFLabeling) -> None:
+    from pyscf.dft import libxc
+    from pyscf.scf.dispersion import DISP_VERSIONS, parse_disp
+
+    name = (config.xc or "").strip()
+    if config.frozen_core:
+        raise InputError(
+            "belongs to mp2, ccsd and ccsd(t)", field="labeling.frozen_core", value=True, remedy="leave it out"
+        )
+    try:
+        functional, dispersion = _parsed(name)
+        hybrid, parts = libxc.parse_xc(functional)
+        version = parse_disp(name)[1]
+    except NotImplementedError as error:
+        raise InputError(
+            "PySCF does not have this functional with its dispersion correction",
+            field="labeling.xc",
+            value=name,
+            remedy=_suggest(name, COMMON_FUNCTIONALS, cutoff=0.5),
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            "unknown functional", field="labeling.xc", value=name, remedy=_suggest(name, COMMON_FUNCTIONALS)
+        ) from error
+    if not name or not (parts or any(hybrid)) or _LIBXC_NUMBER.search(functional):
+        raise InputError(
+            "is not one functional by name",
+            field="labeling.xc",
+            value=name,
+            remedy="a bare number counts as a functional of libxc; " + _suggest(name, COMMON_FUNCTIONALS),
+        )
+    if version is not None and version not in DISP_VERSIONS:
+        raise InputError(
+            f"PySCF has no dispersion correction `{version}`",
+            field="labeling.xc",
+            value=name,
+            remedy="one of -d3bj, -d3zero, -d4",
+        )
+    if any(libxc.needs_laplacian(number) for number, _ in parts):
+        raise InputError(
+            "depends on the Laplacian of the density, for which PySCF has no gradient",
+            field="labeling.xc",
+            value=name,
+            remedy="for example `r2scan`",
+        )
+    is_nonlocal = _has_vv10(name)
+    if config.nlc_grid_level is not None and not is_nonlocal:
+        raise InputError(
+            f"belongs to VV10, which `{name}` does not have",
+            field="labeling.nlc_grid_level",
+            value=config.nlc_grid_level,
+            remedy="leave it out",
+        )
+    if config.dispersion is not None and (dispersion or is_nonlocal):
+        contained = str(dispersion) if dispersion else "VV10"
+        raise InputError(
+            f"`{name}` contains {contained} already",
+            field=_DISPERSION_FIELD,
+            value=config.dispersion,
+            remedy="leave it out",
+        )
+
+
+def _check_wavefunction(config: PySCFLabeling) -> None:
+    name = config.method
+    if config.xc is not None:
+        raise InputError(
+            f"`{name}` has no functional",
+            field="labeling.xc",
+            value=config.xc,
+            remedy="leave it out, or set method: dft",
+        )
+    if config.nlc_grid_level is not None:
+        raise InputError(
+            f"`{name}` has no grid",
+            field="labeling.nlc_grid_level",
+            value=config.nlc_grid_level,
+            remedy="leave it out",
+        )
+    if name not in CORRELATED:
+        if config.frozen_core:
+            raise InputError(
+                "belongs to mp2, ccsd and ccsd(t)", field="labeling.frozen_core", value=True, remedy="leave it out"
+            )
+        return
+    if config.density_fit:
+        raise InputError(
+            f"PySCF has no correct gradient of `{name}` with density fitting",
+            field="labeling.density_fit",
+            value=True,
+            remedy="set density_fit: false",
+        )
+    if config.dispersion is not None:
+        raise InputError(
+            f"`{name}` describes dispersion itself",
+            field=_DISPERSION_FIELD,
+            value=config.dispersion,
+            remedy="leave it out",
+        )
+
+
+def _check_basis(name: str, field: str, numbers: list[int]) -> None:
+    for number in numbers:
+        symbol = chemical_symbols[number]
+        if not _has_functions(name, symbol):
+            is_known = any(_has_functions(name, other) for other in ("H", "C", "O", "Fe", "I"))
+            raise InputError(
+                f"has no functions for {symbol}" if is_known else "unknown basis",
+                field=field,
+                value=name,
+                remedy="choose a basis that covers all elements" if is_known else _suggest(name, COMMON_BASES),
+            )
+
+
+def _has_functions(basis: str, symbol: str) -> bool:
+    from pyscf import gto
+    from pyscf.lib.exceptions import BasisNotFoundError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PySCF recommends a package for every unknown name
+            return bool(gto.basis.load(basis, symbol))
+    except (BasisNotFoundError, KeyError, RuntimeError, OSError, ValueError, AttributeError, IndexError):
+        return False
+
+
+def core_potentials(basis: str, numbers: Iterable[int]) -> dict[str, str]:
+    """Elements that the basis describes with an effective core potential, as PySCF's argument `ecp`."""
+    from pyscf import gto
+
+    potentials = {}
+    for symbol in {chemical_symbols[number] for number in numbers}:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if gto.basis.load_ecp(basis, symbol):
+                    potentials[symbol] = basis
+            except (KeyError, RuntimeError, OSError, ValueError):
+                continue
+    return potentials
+
+
+def _check_dispersion(config: PySCFLabeling, numbers: list[int]) -> None:
+    contained = _parsed(config.xc)[1] if config.method == "dft" and config.xc else None
+    if config.dispersion is None and not contained:
+        return
+    try:
+        from pyscf.dispersion import dftd3, dftd4
+    except ImportError as error:
+        raise EnvironmentProblem(
+            "labeling.dispersion needs pyscf-dispersion; install alsys with the extra `dispersion`"
+        ) from error
+    from pyscf import gto
+    from pyscf.scf.dispersion import parse_disp
+
+    method, version, _ = parse_disp(config.xc if config.method == "dft" else "hf", config.dispersion)
+    apart = gto.M(atom=[(number, (0.0, 0.0, 9.0 * i)) for i, number in enumerate(numbers)], basis={}, spin=None)
+    try:
+        if version == "d4":
+            dftd4.DFTD4Dispersion(apart, xc=method).get_dispersion()
+        else:
+            dftd3.DFTD3Dispersion(apart, xc=method, version=version).get_dispersion()
+    except RuntimeError as error:
+        field, value = (_DISPERSION_FIELD, config.dispersion) if config.dispersion else ("labeling.xc", config.xc)
+        raise InputError(
+            f"is not to be had here: {error}", field=field, value=value, remedy="try d3bj, d3zero or d4, or none"
+        ) from error
+
+
+def _check_solvent(config: PySCFLabeling) -> None:
+    from pyscf.solvent import smd
+
+    model = config.solvent_model
+    if model is None:
+        for name in ("solvent", "dielectric"):
+            if getattr(config, name) is not None:
+                raise InputError(
+                    "needs a solvent_model",
+                    field=f"labeling.{name}",
+                    value=getattr(config, name),
+                    remedy="set solvent_model: cpcm (or iefpcm, cosmo, ss(v)pe, ddcosmo, smd), or leave it out",
+                )
+        return
+    field = "labeling.solvent_model"
+    if config.method in CORRELATED:
+        raise InputError(
+            f"is not to be had with `{config.method}`", field=field, value=model, remedy="use method: dft or hf"
+        )
+    if model == "smd" and config.dielectric is not None:
+        raise InputError(
+            "SMD knows its solvents by name", field="labeling.dielectric", value=config.dielectric, remedy="set solvent"
+        )
+    if (config.solvent is None) == (config.dielectric is None):
+        raise InputError("needs exactly one of solvent and dielectric", field=field, value=model)
+    if config.solvent is not None and config.solvent.lower() not in smd.solvent_db:
+        raise InputError(
+            "unknown solvent",
+            field="labeling.solvent",
+            value=config.solvent,
+            remedy=_suggest(config.solvent, ("water", *smd.solvent_db)),
+        )
+
+
+def _parsed(name: str) -> tuple[str, object]:
+    """PySCF's functional and dispersion correction for a name."""
+    from pyscf.scf.dispersion import parse_dft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a change of defaults that PySCF announces for wb97x-d4
+        functional, _, dispersion = parse_dft(name)
+    return str(functional), dispersion
+
+
+def _has_vv10(name: str) -> bool:
+    from pyscf.dft import libxc
+    from pyscf.scf.dispersion import parse_dft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        functional, nonlocal_part, _ = parse_dft(name)
+    return nonlocal_part is not False and bool(libxc.is_nlc(functional))
+
+
+def _suggest(name: str, known: tuple[str, ...], cutoff: float = 0.6) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=cutoff)
+    return f"did you mean `{close[0]}`?" if close else f"for example {', '.join(f'`{k}`' for k in known[1:6])}"
