@@ -176,8 +176,8 @@ def predict(positions: FloatArray, layout: OrbitalLayout, solutions: list[Soluti
 def regression(known: FloatArray, new: FloatArray) -> FloatArray:
     """Shares of known values in a new one: Gaussian process regression about their mean.
 
-    Far from all that is known the shares become equal, so that nothing is extrapolated. Squared-exponential kernel (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning (2006), eq.
-    2.25 and 2.41).
+    Far from all that is known the shares become equal, so that nothing is extrapolated. Squared-exponential kernel
+    (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning (2006), eq. 2.25).
 
     Args:
         known: ``(n, n_features)``.
