@@ -1,9 +1,9 @@
 """First densities learned from earlier labels: SCF iterations and seconds against PySCF's own guess.
 
 Frames come in the order of a campaign: samples along normal modes first, then GFN2-xTB dynamics at 300, 500 and 700 K,
-walkers in turn. Every arm solves every frame at the same settings; `nearest` and `learned` begin with an empty memory and
-keep what they have converged. Seconds are CPU seconds of the SCF, for a learned guess with all it takes. `tight` arms
-converge some frames to 1e-12 Hartree, which says how far each arm's forces are from those of the limit.
+walkers in turn. Every arm solves every frame at the same settings; `nearest` and `learned` begin with an empty memory
+and keep what they have converged. Seconds are CPU seconds of the SCF, for a learned guess with all it takes. Some
+frames are also converged to 1e-12 Hartree: forces of each arm are compared with those.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def run(name: str, n_frames: int, arguments: argparse.Namespace) -> dict[str, ob
                 from_limit[arm].append(float(np.abs(forces[arm] - limit).max()))
                 if arm in from_default:
                     from_default[arm].append(float(np.abs(forces[arm] - forces["default"]).max()))
-        print(f"{name} {k + 1}/{n_frames}", {arm: cycles[arm][-1] for arm in ARMS}, flush=True)  # noqa: T201
+        print(f"{name} {k + 1}/{n_frames}", {arm: cycles[arm][-1] for arm in ARMS}, flush=True)
     rng = np.random.default_rng(0)
     result: dict[str, object] = {
         "frames": n_frames,
@@ -205,7 +205,7 @@ def main() -> None:
 
         Path(arguments.out).write_text(text + "\n")
     else:
-        print(text)  # noqa: T201
+        print(text)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,8 @@ def _prepare_token() -> None:
 def _build_labeler(config: CampaignConfig) -> LabelWorker:
     from alsys.labeling.factory import build_station
 
-    return build_station(config.labeling, needs_baseline=config.training.delta is not None)
+    folder = Path(config.directory or Path("campaigns") / config.name) / "densities"
+    return build_station(config.labeling, needs_baseline=config.training.delta is not None, densities=folder)
 
 
 def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:

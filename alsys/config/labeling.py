@@ -140,6 +140,9 @@ class PySCFLabeling(LabelingBase):
     gpu_memory_mb: int | None = operational(
         None, ge=256, description="GPU memory of one labeler; its share of the GPU where left out."
     )
+    initial_guess: Literal["auto", "default", "nearest", "learned"] = operational(
+        "auto", description="First density of an SCF: learned from earlier labels (`auto`), or PySCF's own (`default`)."
+    )
 
     @model_validator(mode="before")
     @classmethod

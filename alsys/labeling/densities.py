@@ -89,7 +89,7 @@ class DensityMemory:
             return
         spins = _spins(field)
         energies, orbitals = (np.asarray(x).reshape(len(spins), *np.shape(x)[-k:]) for x, k in _orbitals(field))
-        half, inverse, atomic = self._matrices(frame, field)
+        half, _, atomic = self._matrices(frame, field)
         if orbitals.shape[1:] != half.shape:  # linearly dependent orbitals were left out
             return
         if min(_gap(e, n) for e, n in zip(energies, spins, strict=True)) < SMALLEST_GAP or not _is_ground(field):
@@ -105,7 +105,7 @@ class DensityMemory:
 
     def _matrices(self, frame: Frame, field: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
         """``S^1/2``, ``S^-1/2`` and the orthogonalised Hamiltonian of superposed atoms."""
-        if self._last is None or self._last[0] != frame.frame_id:
+        if self._last is None or self._last[0] != frame.frame_id or len(self._last[1]) != field.mol.nao:
             half, inverse = half_powers(np.asarray(field.get_ovlp()))
             self._last = (frame.frame_id, half, inverse, inverse @ atomic_hamiltonian(field) @ inverse)
         return self._last[1:]
@@ -174,10 +174,10 @@ def predict(positions: FloatArray, layout: OrbitalLayout, solutions: list[Soluti
 
 
 def regression(known: FloatArray, new: FloatArray) -> FloatArray:
-    """Shares of known values in a new one: Gaussian process regression with an unknown mean (ordinary kriging).
+    """Shares of known values in a new one: Gaussian process regression about their mean.
 
-    Squared-exponential kernel (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning (2006), eq.
-    2.25 and 2.41).
+    Far from all that is known the shares become equal, so that nothing is extrapolated. Squared-exponential kernel
+    (C. E. Rasmussen, C. K. I. Williams, Gaussian Processes for Machine Learning (2006), eq. 2.25).
 
     Args:
         known: ``(n, n_features)``.
@@ -197,11 +197,15 @@ def regression(known: FloatArray, new: FloatArray) -> FloatArray:
         return np.full(n, 1.0 / n)
     kernel = np.exp(-0.5 * between / width) + NOISE * np.eye(n)
     towards = np.exp(-0.5 * ((known - new) ** 2).sum(axis=1) / width)
-    solved = np.linalg.solve(kernel, np.column_stack((towards, np.ones(n))))
-    return np.asarray(solved[:, 0] + solved[:, 1] * (1.0 - solved[:, 0].sum()) / solved[:, 1].sum())
+    shares = np.asarray(np.linalg.solve(kernel, towards))
+    return np.asarray(shares + (1.0 - shares.sum()) / n)
 
 
 def _is_learnable(frame: Frame, field: Any) -> bool:
+    from pyscf.scf.hf import SCF
+
+    if not isinstance(field, SCF):  # gpu4pyscf: its arrays live on the device
+        return False
     is_unrestricted_singlet = len(_spins(field)) == 2 and frame.multiplicity == 1
     return frame.n_atoms > 1 and not frame.pbc.any() and not field.mol.cart and not is_unrestricted_singlet
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from alsys.config.engines import (
     ANILabeling,
@@ -21,18 +22,19 @@ from alsys.labeling.station import LabelStation
 from alsys.labeling.tight import tightened
 
 
-def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False) -> Labeler:
+def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False, densities: Path | None = None) -> Labeler:
     """The labeler of a config, with its baseline where it has one; imports only what it needs.
 
     Args:
         config: The section `labeling`.
         needs_baseline: Whether a label without a baseline is worth nothing (`training.delta`).
+        densities: Folder where labelers share converged densities; None to share none.
 
     Raises:
         InputError: The baseline is of the level of the labels; or an engine of another package that is not installed,
             or whose settings are wrong.
     """
-    labeler = _build(config)
+    labeler = _build(config, densities)
     if config.baseline is None:
         return labeler
     from alsys.labeling.baseline import BaselineLabeler, baseline_labeling
@@ -40,11 +42,11 @@ def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False) -> La
     return BaselineLabeler(labeler, _build(baseline_labeling(config.baseline, config)), is_needed=needs_baseline)
 
 
-def _build(config: LabelingConfig) -> Labeler:
+def _build(config: LabelingConfig, densities: Path | None = None) -> Labeler:
     if isinstance(config, PySCFLabeling):
         from alsys.labeling.pyscf import PySCFLabeler
 
-        return PySCFLabeler(config)
+        return PySCFLabeler(config, densities)
     if isinstance(config, AnalyticLabeling):
         from alsys.labeling.analytic import AnalyticLabeler
 
@@ -83,10 +85,17 @@ def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | Skala
     return EngineLabeler(engine, config, config, config.threads)
 
 
-def build_station(config: LabelingConfig, *, needs_baseline: bool = False) -> LabelStation:
-    """What a labeling worker runs: the labeler, and one at tighter settings for what must be verified."""
+def build_station(
+    config: LabelingConfig, *, needs_baseline: bool = False, densities: Path | None = None
+) -> LabelStation:
+    """What a labeling worker runs: the labeler, and one at tighter settings for what must be verified.
+
+    Converged densities are shared through the folder `densities`; the tighter labeler begins from nothing.
+    """
     tight = tightened(config).model_copy(update={"baseline": None})
-    return LabelStation(build_labeler(config, needs_baseline=needs_baseline), partial(build_labeler, tight))
+    return LabelStation(
+        build_labeler(config, needs_baseline=needs_baseline, densities=densities), partial(build_labeler, tight)
+    )
 
 
 def check_labeling(config: LabelingConfig, systems: Mapping[str, Frame]) -> None:

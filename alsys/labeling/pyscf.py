@@ -7,6 +7,7 @@ analysed and left for a lower one by `stability`. Each label runs in a child pro
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
 from alsys.labeling.child import ChildProcess
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
+from alsys.labeling.densities import DensityMemory, Method
 from alsys.labeling.device import Device
 from alsys.labeling.levels import CORRELATED, check_level, check_reference, core_potentials, level_of
 from alsys.labeling.rescue import RUNGS, Rung, converge
@@ -48,14 +50,19 @@ class DensitySource(Protocol):
 
 
 class PySCFLabeler:
-    """Labels with PySCF in a child process."""
+    """Labels with PySCF in a child process.
 
-    def __init__(self, config: PySCFLabeling) -> None:
+    Args:
+        config: The level of theory.
+        densities: Folder of converged densities, shared by labelers; None to remember in the child only.
+    """
+
+    def __init__(self, config: PySCFLabeling, densities: Path | None = None) -> None:
         self._config = config
         self._level = level_of(config)
         self._child = ChildProcess(
-            "alsys.labeling.pyscf:PySCFEngine",
-            config,
+            "alsys.labeling.pyscf:remembering_engine",
+            (config, densities),
             timeout_s=config.timeout_s,
             memory_mb=config.memory_mb,
             threads=config.threads,
@@ -177,6 +184,15 @@ class PySCFEngine:
         if field.mol.natm == 1:
             return float(field.e_tot), np.zeros((1, 3))
         return float(field.e_tot), self._device.gradient(field)
+
+
+def remembering_engine(settings: tuple[PySCFLabeling, Path | None]) -> PySCFEngine:
+    """The engine with the memory that its config asks for."""
+    config, folder = settings
+    if config.initial_guess == "default":
+        return PySCFEngine(config)
+    method: Method = "nearest" if config.initial_guess == "nearest" else "learned"
+    return PySCFEngine(config, DensityMemory(level_of(config).level_id, method, folder))
 
 
 def _molecule(frame: Frame, config: PySCFLabeling) -> Any:

@@ -1,9 +1,9 @@
 """Converged SCFs kept for later ones: a bounded memory, and optionally a folder that labelers share.
 
-In memory each state keeps `MAX_SOLUTIONS`; of a full state the older one of the two most similar goes. In the folder one
-file holds one solution (npz without pickle), written under another name first and then renamed; the oldest files go when
-there are too many, or too many bytes. Files only save time: one that is missing, broken or foreign is ignored, and so is
-a folder that cannot be written.
+In memory each state keeps `MAX_SOLUTIONS`; of a full state the older one of the two most similar goes. In the folder
+one file holds one solution (npz without pickle), written under another name first and then renamed; the oldest files go
+when there are too many, or too many bytes. Files only save time: one that is missing, broken or foreign is ignored, and
+so is a folder that cannot be written.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class SolutionStore:
             del kept[_most_redundant([s.positions for s in kept])]
 
     def _write(self, folder: Path, name: str, solution: Solution) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # on a machine without the campaign's directory there is none to share
         partial = folder / f"{name}.{os.getpid()}{PARTIAL}"
         with partial.open("wb") as file:
             np.savez(file, positions=solution.positions, fock=solution.fock)

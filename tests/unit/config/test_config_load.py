@@ -39,6 +39,7 @@ OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",
     "method_floor", "max_ahead", "pool", "uncertainty_every", "max_rewinds",
+    "initial_guess",
     "device", "gpu_memory_mb", "model_file",
 }  # fmt: skip
 

@@ -11,8 +11,12 @@ from ase.build import molecule
 from pyscf import dft, gto
 from scipy.spatial.transform import Rotation
 
+from alsys.config.labeling import PySCFLabeling
 from alsys.frames import Frame
 from alsys.labeling.densities import DensityMemory, regression
+from alsys.labeling.pyscf import PySCFEngine, remembering_engine
+from alsys.labels import Label
+from alsys.units import HARTREE
 
 LEVEL = "ab" * 16
 pytestmark = pytest.mark.dft
@@ -121,14 +125,34 @@ def test_what_is_unsafe_is_not_kept() -> None:
     unconverged.kernel()
     memory.keep(first, unconverged)
     assert memory.guess(new, field_of(new)) is None
-    far = first.with_positions(first.positions * 3.0)
-    stretched = field_of(far)
-    stretched.max_cycle = 200
-    stretched.level_shift = 0.3
-    stretched.kernel()
-    assert stretched.converged
-    memory.keep(far, stretched)  # hardly a gap
+    degenerate = solved(first)
+    filled = int((degenerate.mo_occ > 0).sum())
+    degenerate.mo_energy[filled] = degenerate.mo_energy[filled - 1] + 0.01
+    memory.keep(first, degenerate)
     assert memory.guess(new, field_of(new)) is None
+    excited = solved(first)
+    excited.mo_occ[[filled - 1, filled]] = excited.mo_occ[[filled, filled - 1]]
+    memory.keep(first, excited)
+    assert memory.guess(new, field_of(new)) is None
+    memory.keep(first, solved(first))
+    assert memory.guess(new, field_of(new)) is not None
+
+
+@pytest.mark.parametrize("choice", ["default", "nearest", "auto"])
+def test_the_engine_remembers_as_its_config_says(choice: Any, tmp_path: Path) -> None:
+    config = PySCFLabeling(kind="pyscf", xc="pbe", basis="def2-svp", grid_level=0, conv_tol=1e-9, initial_guess=choice)
+    known, new = frames(2, scale=0.02)
+    first = remembering_engine((config, tmp_path / "densities")).label(known)
+    label = remembering_engine((config, tmp_path / "densities")).label(new)  # a child that was started anew
+    plain = PySCFEngine(config).label(new)
+    assert isinstance(first, Label)
+    assert isinstance(label, Label)
+    assert isinstance(plain, Label)
+    assert label.level_id == plain.level_id
+    assert label.energy == pytest.approx(plain.energy, abs=1e-8 * HARTREE)
+    np.testing.assert_allclose(label.forces, plain.forces, atol=2e-4)
+    assert (label.cost.scf_cycles < plain.cost.scf_cycles) == (choice != "default")
+    assert (tmp_path / "densities").exists() == (choice != "default")
 
 
 def test_effective_core_potentials_are_learned_without_superposed_atoms() -> None:
@@ -157,8 +181,8 @@ def test_a_later_process_learns_from_the_folder(tmp_path: Path) -> None:
 def test_regression_interpolates_and_returns_to_the_mean() -> None:
     x = np.linspace(0, 1, 9)[:, None]
     values = np.sin(3 * x[:, 0]) + 5
-    assert regression(x, x[4]) @ values == pytest.approx(values[4], abs=1e-4)
-    assert regression(x, np.array([0.31])) @ values == pytest.approx(np.sin(0.93) + 5, abs=1e-4)
+    assert regression(x, x[4]) @ values == pytest.approx(values[4], abs=1e-3)
+    assert regression(x, np.array([0.31])) @ values == pytest.approx(np.sin(0.93) + 5, abs=1e-3)
     for new in (0.3, 50.0):
         assert regression(x, np.array([new])).sum() == pytest.approx(1.0)
     assert 5 < regression(x, np.array([50.0])) @ values < 6.5
