@@ -31,9 +31,9 @@ MIN_RESIDUALS = 12
 RESIDUAL_RECORDS = 60
 """Residuals of the newest committees that are enough; older ones are then left out."""
 LEARNED_SCALES = 4.0
-"""Robust standard deviations of net forces and torques above which one is odd, whatever the limit in the config."""
+"""Robust standard deviations of rigid shifts and turns above which one is odd, whatever the limit in the config."""
 LEARNED_FLOOR = 1e-3
-"""Net force (eV/Angstrom) and torque (eV) of an atom that are always allowed: numerical noise."""
+"""Forces of rigid shifts and turns that are always allowed, eV/Angstrom: numerical noise."""
 ENERGY_FLOOR = 1e-3
 FORCE_FLOOR = 5e-3
 """Residuals per atom (eV) and of an atom (eV/Angstrom) that are always allowed."""
@@ -79,12 +79,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Figures of an observed label: per-atom force and torque, and residuals where there was a prediction."""
+    """Figures of an observed label: forces of rigid motion (-1: none), and residuals where there was a prediction."""
 
     composition: Composition
     energy: float
     net_force: float
-    torque: float
+    turning: float
     version: int
     energy_residual: float
     energy_ratio: float
@@ -229,13 +229,13 @@ class QualityGate:
         if config.gap > 0 and label.diagnostics.gap < config.gap:
             found.append(_finding("gap", label.diagnostics.gap, config.gap, "orbital gap below the limit, eV", True))
         for check, value, seen in (
-            ("net-force", net, [r.net_force for r in self._records.values() if r.net_force >= 0]),
-            ("torque", torque, [r.torque for r in self._records.values() if r.torque >= 0]),
+            ("net-force", net / math.sqrt(n), [r.net_force for r in self._records.values() if r.net_force >= 0]),
+            ("torque", turning_force(frame, label), [r.turning for r in self._records.values() if r.turning >= 0]),
         ):
             if n > 1 and len(seen) >= MIN_RESIDUALS and check not in {f.check for f in found}:
-                limit = max(upper_limit(seen, LEARNED_SCALES), LEARNED_FLOOR) * math.sqrt(n)
+                limit = max(upper_limit(seen, LEARNED_SCALES), LEARNED_FLOOR)
                 if value > limit:
-                    found.append(_finding(check, value, limit, "far above that of other labels"))
+                    found.append(_finding(check, value, limit, "eV/Angstrom of rigid motion, far above other labels"))
         return found
 
     def _composition(self, frame: Frame, label: Label) -> list[Finding]:
@@ -380,14 +380,28 @@ def net_torque(frame: Frame, label: Label) -> float:
     return float(np.linalg.norm(np.cross(arms, label.forces).sum(axis=0)))
 
 
+def turning_force(frame: Frame, label: Label) -> float:
+    """Length of the part of the forces that turns the molecule rigidly, eV/Angstrom; NaN for a periodic frame.
+
+    ``sqrt(T I^-1 T)`` with the torque T and ``I = sum_i (r_i^2 - r_i r_i)``. White noise of the forces gives three
+    degrees of freedom whatever the size of the molecule, as does ``|net force| / sqrt(n)`` for shifts.
+    """
+    if frame.pbc.any():
+        return math.nan
+    arms = frame.positions - frame.positions.mean(axis=0)
+    inertia = float(np.square(arms).sum()) * np.eye(3) - arms.T @ arms
+    torque = np.cross(arms, label.forces).sum(axis=0)
+    return math.sqrt(max(float(torque @ np.linalg.pinv(inertia, rcond=1e-6, hermitian=True) @ torque), 0.0))
+
+
 def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Record:
     n = frame.n_atoms
-    torque = net_torque(frame, label)
+    turning = turning_force(frame, label)
     shared = (
         composition_of(frame),
         label.energy,
         net_force(label) / math.sqrt(n) if n > 1 else -1.0,
-        torque / math.sqrt(n) if n > 1 and not math.isnan(torque) else -1.0,
+        turning if n > 1 and not math.isnan(turning) else -1.0,
     )
     if prediction is None or not _fits(frame, prediction):
         return _Record(*shared, -1, 0.0, 0.0, 0.0)
