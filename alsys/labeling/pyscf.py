@@ -137,7 +137,7 @@ class PySCFEngine:
         field, rung, cycles = converge(
             lambda: self._device.move(_mean_field(molecule, config)),
             config.max_cycles,
-            None if densities is None else lambda fresh: densities.guess(frame, fresh),
+            None if densities is None else lambda fresh: densities.guess(frame, self._device.fetch(fresh)),
         )
         if rung == Rung.EXHAUSTED:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
