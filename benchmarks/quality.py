@@ -322,7 +322,7 @@ def main() -> None:
         models = None if args.no_model else Models(atoms, args.budget_s, seed)
         runs.append(run_stream(stream, models, args.fits, reviews=True))
         wall_s = time.perf_counter() - started
-        print(f"draw {seed}: {wall_s:.0f} s", json.dumps(runs[-1]["committees"]), file=sys.stderr, flush=True)
+        print(f"draw {seed}: {wall_s:.0f} s", json.dumps(summary(runs)), file=sys.stderr, flush=True)
     report: dict[str, Any] = {
         "machine": machine(),
         "settings": {

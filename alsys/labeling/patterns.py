@@ -10,8 +10,8 @@ from alsys.frames import FloatArray
 
 BETTER = 0.25
 """Share of the squared residual that may remain for a changed label to be the likelier one."""
-SCALE = 1.8
-"""Factor, or one over it, beyond which forces are in the wrong unit."""
+SCALE = 3.0
+"""Factor, or one over it, beyond which forces are in the wrong unit; a committee fitted too briefly may halve them."""
 
 
 def residual_square(forces: FloatArray, predicted: FloatArray) -> float:

@@ -238,8 +238,8 @@ class QualityGate:
                     found.append(_finding(check, value, limit, "eV/Angstrom of rigid motion, far above other labels"))
         return found
 
-    def _composition(self, frame: Frame, label: Label) -> list[Finding]:
-        """Energy against those of the same elements."""
+    def _composition(self, frame: Frame, label: Label, rival: float = math.inf) -> list[Finding]:
+        """Energy against those of the same elements, unless a test with the limit `rival` (eV) is sharper."""
         if self._energies is None:
             self._energies = {}
             for key in self._ids:
@@ -247,7 +247,7 @@ class QualityGate:
                 self._energies.setdefault(record.composition, []).append(record.energy)
         composition = composition_of(frame)
         expected = expected_energy(composition, self._energies, self._config.energy_residual)
-        if expected is not None:
+        if expected is not None and expected.below < rival:
             difference = label.energy - expected.energy
             limit = expected.above if difference > 0 else expected.below
             if abs(difference) > limit:
@@ -305,6 +305,8 @@ class QualityGate:
         ratio_limit = upper_limit(seen[1], config.energy_residual)
         if value > limit and record.energy_ratio > ratio_limit:
             found.append(_finding("residual-energy", value * n, limit * n, "eV from the committee's energy"))
+        else:
+            found += self._composition(frame, label, rival=limit * n)
         errors = np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1))
         limit = max(upper_limit(seen[2], config.force_residual), FORCE_FLOOR)
         bound = prediction.deviations if force_bound is None else force_bound

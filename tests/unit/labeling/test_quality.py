@@ -169,6 +169,24 @@ def test_another_functional_is_found_by_its_energy() -> None:
         assert checks(taught(has_model=True), frame, wrong, prediction) == {"residual-energy"}
 
 
+def test_a_committee_without_a_notion_of_energies_does_not_hide_another_functional() -> None:
+    rng = np.random.default_rng(4)
+    gate = QualityGate(QualityConfig())
+    rows = [(f, r, replace(p, energy=p.energy + 3.0 * rng.normal())) for f, r, p in stream(60)]
+    for frame, label, prediction in rows[:-1]:
+        gate.observe(frame, label, prediction)
+    frame, label, prediction = rows[-1]
+    assert checks(gate, frame, label, prediction) == set()
+    assert checks(gate, frame, replace(label, energy=label.energy - 5.4), prediction) == {"energy"}
+
+
+def test_a_committee_that_halves_all_forces_accuses_nobody() -> None:
+    rows = [(f, r, replace(p, forces=0.5 * p.forces)) for f, r, p in stream(40)]
+    gate = QualityGate(QualityConfig())
+    suspects = gate.review(*(list(column) for column in zip(*rows, strict=True)))
+    assert len(suspects) <= 1
+
+
 def test_free_atoms_bound_the_energy_of_the_first_molecule() -> None:
     gate = QualityGate(QualityConfig())
     for number, energy in ((1, -13.6), (6, -1025.3), (8, -2035.6)):
