@@ -26,7 +26,7 @@ from alsys.labels import Diagnostics
 from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 BYTES_PER_POINT = 600
-"""Memory of one point of the uniform grid, measured: densities, potentials, and a block of orbitals."""
+"""Memory of one point of the uniform grid, an estimate: densities, potentials, and a block of orbitals."""
 ATOM_GRID_LEVEL = 4
 
 
