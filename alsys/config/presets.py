@@ -2,7 +2,8 @@
 
 A preset decides `method`, `xc`, `basis`, `dispersion` and `frozen_core`; repeating one of them with another value is
 refused, so that a preset's name never stands above another level. Everything else (grids, convergence, reference,
-solvent) may be set beside it. A preset has no identity of its own: its labels are those of the spelt-out settings.
+solvent) may be set beside it, a grid that the preset proposes included. A preset has no identity of its own: its labels
+are those of the spelt-out settings.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ PRESETS: Final[Mapping[str, Mapping[str, object]]] = {
     "pbe-def2-svp": {"xc": "pbe", "basis": "def2-svp"},  # rMD17 (A. Christensen, O. von Lilienfeld, 2020)
     "pbe-d3bj-def2-svp": {"xc": "pbe", "basis": "def2-svp", "dispersion": "d3bj"},  # acetylacetone of arXiv:2206.07697
     "b3lyp-d3bj-def2-tzvp": {"xc": "b3lyp", "basis": "def2-tzvp", "dispersion": "d3bj"},
-    "r2scan-def2-tzvp": {"xc": "r2scan", "basis": "def2-tzvp"},
+    "r2scan-def2-tzvp": {"xc": "r2scan", "basis": "def2-tzvp", "grid_level": 5},  # level 4: 5 meV/Angstrom off
     "wb97x-d3bj-def2-tzvp": {"xc": "wb97x-d3bj", "basis": "def2-tzvp"},
     "wb97m-d3bj-def2-tzvppd": {"xc": "wb97m-d3bj", "basis": "def2-tzvppd"},  # SPICE (P. Eastman et al., 2023)
     "wb97m-v-def2-tzvpd": {"xc": "wb97m-v", "basis": "def2-tzvpd"},  # OMol25 (arXiv:2505.08762)
