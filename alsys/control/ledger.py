@@ -436,6 +436,7 @@ class Ledger:
         for frame_id in list(self.assurance.suspects):  # the label under suspicion went with the old driver
             self._clear(frame_id)
         self.assurance.restart()
+        self._leave_out_retracted()
         self.exploring.clear()
         self.training = None
         self._forget_fit()
@@ -578,12 +579,20 @@ class Ledger:
 
     def _on_audited(self, event: LabelAudited) -> None:
         self.assurance.audited(event)
+        self._leave_out_retracted()
 
     def _on_canary_started(self, event: CanaryStarted) -> None:
         self.assurance.checking.add(event.worker)
 
     def _on_canary_checked(self, event: CanaryChecked) -> None:
         self.assurance.checked(event)
+        self._leave_out_retracted()
+
+    def _leave_out_retracted(self) -> None:
+        """A label that was retracted meanwhile is not audited, nor tried again."""
+        for frame_id in list(self.assurance.to_audit):
+            if self.frames[frame_id].status is not Status.LABELLED:
+                self.assurance.withdraw(frame_id)
 
     def _on_label_repeated(self, event: LabelRepeated) -> None:
         self._again(event.frame_id)
@@ -725,6 +734,7 @@ class Ledger:
         self.totals.workers_lost += 1
         self.exploring.pop(event.worker, None)
         self.assurance.lose(event.worker)
+        self._leave_out_retracted()
 
     @property
     def utilisation(self) -> dict[str, float]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import NamedTuple
+
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from alsys.control.commands import Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.commands import AuditLabel, CheckLabeler, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.ledger import Ledger, Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
+    AuditStarted,
     CampaignOpened,
     CampaignStopped,
+    CanaryChecked,
+    CanaryStarted,
     ErrorsObserved,
     Event,
     ExplorationReported,
@@ -21,9 +27,13 @@ from alsys.events import (
     FrameRetried,
     FramesRescored,
     LabelAccepted,
+    LabelAudited,
+    LabelDisputed,
+    LabelDoubted,
     LabelFailed,
     LabelRetracted,
     LabelStarted,
+    LabelSuspected,
     ModelPublished,
     TrainingFailed,
     TrainingStarted,
@@ -35,6 +45,17 @@ SETTINGS = PolicySettings(n_labels=30, first_at=4, refit_every=5, max_pending=6,
 EXPLORERS = ("explorer-0", "explorer-1")
 LABELERS = ("labeler-0", "labeler-1", "labeler-2")
 TRAINER = "trainer-0"
+
+
+class Call(NamedTuple):
+    """What a labeler works on: ``label``, ``verify``, ``audit`` or ``canary``."""
+
+    kind: str
+    frame_ids: tuple[str, ...] = ()
+
+
+def label_id(frame_id: str) -> str:
+    return hashlib.blake2b(frame_id.encode(), digest_size=16).hexdigest()
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -78,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )  # fmt: skip
 
     def forget_flights(self) -> None:
-        self.labeling: dict[str, list[tuple[str, ...]]] = {}
+        self.labeling: dict[str, list[Call]] = {}
         self.exploring: dict[str, Explore] = {}
         self.training: Train | None = None
 
@@ -98,10 +119,21 @@ class LedgerMachine(RuleBasedStateMachine):
             match command:
                 case Emit(event):
                     self.record(event)
-                case LabelFrames(worker, frame_ids):
+                case LabelFrames(worker, frame_ids, is_verification):
                     assert all(self.ledger.frames[f].status is Status.PENDING for f in frame_ids)
+                    assert all(bool(self.ledger.frames[f].suspected) is is_verification for f in frame_ids)
                     self.record(LabelStarted(t=self.clock, worker=worker, frame_ids=frame_ids))
-                    self.labeling.setdefault(worker, []).append(frame_ids)
+                    self.labeling.setdefault(worker, []).append(
+                        Call("verify" if is_verification else "label", frame_ids)
+                    )
+                case AuditLabel(worker, frame_id):
+                    assert worker not in self.labeling, "audits and canaries go to idle labelers"
+                    self.record(AuditStarted(t=self.clock, worker=worker, frame_id=frame_id))
+                    self.labeling[worker] = [Call("audit", (frame_id,))]
+                case CheckLabeler(worker):
+                    assert worker not in self.labeling
+                    self.record(CanaryStarted(t=self.clock, worker=worker))
+                    self.labeling[worker] = [Call("canary")]
                 case Explore():
                     assert command.version == self.ledger.champion > 0
                     self.exploring[command.worker] = command
@@ -127,27 +159,56 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- the parts that workers play
 
-    @rule(data=st.data(), outcome=st.sampled_from(["good"] * 6 + list(FailureKind)))
+    @rule(data=st.data(), outcome=st.sampled_from(["good"] * 6 + ["odd"] * 2 + list(FailureKind)))
     @precondition(lambda self: self.labeling)
     def label_returns(self, data: st.DataObject, outcome: str) -> None:
         worker = data.draw(st.sampled_from(sorted(self.labeling)))
         calls = self.labeling[worker]
-        for frame_id in calls.pop(0):
-            if outcome == "good":
-                self.record(
-                    LabelAccepted(t=self.clock, frame_id=frame_id, label_id="l" + frame_id, worker=worker, wall_s=0.01)
-                )
-            else:
-                self.record(LabelFailed(t=self.clock, frame_id=frame_id, failure=FailureKind(outcome), worker=worker))
+        self.settle(worker, calls.pop(0), outcome)
         if not calls:
             del self.labeling[worker]
+
+    def settle(self, worker: str, call: Call, outcome: str) -> None:
+        """One call came back; what is odd is suspect, disputed, refuted or a dead canary."""
+        if call.kind == "canary":
+            self.record(CanaryChecked(t=self.clock, worker=worker, is_sound=outcome == "good", forces=(0.0,)))
+            return
+        for f in call.frame_ids:
+            if call.kind == "audit":
+                self.audited(worker, f, outcome)
+            elif outcome == "good":
+                self.record(LabelAccepted(t=self.clock, frame_id=f, label_id=label_id(f), worker=worker, wall_s=0.01))
+            elif outcome == "odd" and call.kind == "label":
+                self.record(LabelSuspected(t=self.clock, frame_id=f, worker=worker, findings=("odd",)))
+            elif outcome == "odd":
+                self.record(LabelDisputed(t=self.clock, frame_id=f, worker=worker, force_difference=1.0))
+            else:
+                self.record(LabelFailed(t=self.clock, frame_id=f, failure=FailureKind(outcome), worker=worker))
+
+    def audited(self, worker: str, frame_id: str, outcome: str) -> None:
+        is_label = outcome in ("good", "odd")
+        is_there = self.ledger.frames[frame_id].status is Status.LABELLED
+        self.record(
+            LabelAudited(
+                t=self.clock, frame_id=frame_id, worker=worker, reason="random", is_confirmed=outcome != "odd",
+                force_difference=0.0, force_mae=0.0, error="" if is_label and is_there else "no label",
+            )
+        )  # fmt: skip
+        if outcome == "odd" and is_there:
+            self.record(LabelRetracted(t=self.clock, frame_id=frame_id, label_id=label_id(frame_id), reason="audit"))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ledger.counts[Status.LABELLED])
+    def doubt(self, data: st.DataObject) -> None:
+        frame_id = data.draw(st.sampled_from(self.frames_of(Status.LABELLED)))
+        self.record(LabelDoubted(t=self.clock, frame_id=frame_id, findings=("odd",)))
 
     @rule(data=st.data())
     @precondition(lambda self: self.labeling)
     def labeler_dies(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.labeling)))
         for call in self.labeling.pop(worker):
-            for frame_id in call:
+            for frame_id in call.frame_ids if call.kind in ("label", "verify") else ():
                 self.record(
                     LabelFailed(t=self.clock, frame_id=frame_id, failure=FailureKind.WORKER_LOST, worker=worker)
                 )
@@ -209,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """While it runs, or after it has ended."""
         frame_id = data.draw(st.sampled_from(self.frames_of(Status.LABELLED)))
         n_labels, n_new = self.ledger.n_labels, self.ledger.n_new
-        event = LabelRetracted(t=self.clock, frame_id=frame_id, label_id="l" + frame_id, reason="wrong")
+        event = LabelRetracted(t=self.clock, frame_id=frame_id, label_id=label_id(frame_id), reason="wrong")
         for _ in range(2):  # the second one has no effect
             self.record(event)
             assert self.ledger.frames[frame_id].status is Status.RETRACTED
@@ -259,6 +320,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         if hasattr(self, "ledger"):
             assert self.ledger.is_balanced
+            assert all(self.ledger.frames[f].status is Status.PENDING for f in self.ledger.assurance.suspects)
+            assert all(self.ledger.frames[f].status is Status.LABELLED for f in self.ledger.assurance.to_audit)
             assert self.ledger.n_labels + self.ledger.n_in_flight <= self.settings.n_labels
 
     def teardown(self) -> None:
@@ -272,10 +335,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.decide()
             for worker in sorted(self.labeling):
                 for call in self.labeling.pop(worker):
-                    for f in call:
-                        self.record(
-                            LabelAccepted(t=self.clock, frame_id=f, label_id="l" + f, worker=worker, wall_s=0.01)
-                        )
+                    self.settle(worker, call, "good")
             for worker in sorted(self.exploring):
                 order = self.exploring.pop(worker)
                 self.record(
@@ -307,9 +367,19 @@ class RoundsMachine(LedgerMachine):
     )
 
 
+class AssuredMachine(LedgerMachine):
+    """Where labels are audited and labelers are checked."""
+
+    settings = PolicySettings(
+        n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, audit_share=0.3, canary_every=5
+    )
+
+
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestCalibrated = CalibratedMachine.TestCase
 TestCalibrated.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
 TestRounds = RoundsMachine.TestCase
 TestRounds.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
+TestAssured = AssuredMachine.TestCase
+TestAssured.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
