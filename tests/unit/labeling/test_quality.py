@@ -345,6 +345,19 @@ def test_review_finds_what_slipped_through_and_passes_over_what_was_cleared() ->
     assert {row for row, _ in gate.review(frames, labels, forecasts)} == {17, 40}
 
 
+def test_review_without_a_committee_finds_a_wrong_sign_among_the_first_labels() -> None:
+    rows = stream(40)
+    labels = [label for _, label, _ in rows]
+    labels[3] = replace(labels[3], forces=-labels[3].forces)
+    gate = QualityGate(QualityConfig())
+    for i, (frame, _, _) in enumerate(rows):
+        findings = gate.examine(frame, labels[i], None, None)
+        assert not findings, "nothing is known of the first labels"
+        gate.observe(frame, labels[i], None)
+    suspects = gate.review([frame for frame, _, _ in rows], labels, [None] * 40)
+    assert [row for row, _ in suspects] == [3]
+
+
 def test_a_committee_that_predicts_nan_accuses_nobody() -> None:
     frame, label, prediction = FRESH
     broken = replace(prediction, forces=np.full((9, 3), math.nan))
