@@ -33,6 +33,11 @@ class TestBaselineLabeler(LabelerContract):
         assert isinstance(labeler, BaselineLabeler)
         return labeler
 
+    def make_other(self) -> BaselineLabeler:
+        labeler = build_labeler(ANALYTIC.model_copy(update={"well_depth": 3.0}))
+        assert isinstance(labeler, BaselineLabeler)
+        return labeler
+
 
 def test_both_values_come_with_their_own_levels() -> None:
     labeler = build_labeler(ANALYTIC)
