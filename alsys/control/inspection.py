@@ -107,9 +107,9 @@ class Inspector:
     def judge_canary(self, reference: Canary | None, label: Label) -> Finding | None:
         """What is wrong with a labeler's canary; None where nothing is."""
         assert self.canary is not None
-        fatal = next(iter(self._gate.examine(self.canary, label, None, None)), None)
-        if reference is None:
-            return fatal
+        if reference is None:  # limits are for data, and the canary is none: only a broken label speaks against it
+            findings = self._gate.examine(self.canary, label, None, None)
+            return next((finding for finding in findings if finding.is_fatal), None)
         forces = np.array(reference.forces).reshape(-1, 3)
         known = Label(self.canary.frame_id, self._level.level_id, reference.energy, forces)
         return judge_canary(known, label)

@@ -269,6 +269,8 @@ class LabelDesk:
             error = f"{outcome.kind}: {outcome.message}"
         elif first is None:
             error = "its label is gone"
+        elif not self._is_sound(outcome, is_tight=True):
+            error = "the audit's label is not finite or of the wrong shape"
         else:
             is_confirmed, largest, mae = self._inspector.audit(first, outcome)
         self._record(

@@ -123,6 +123,24 @@ def test_a_share_of_good_labels_is_audited_and_confirmed() -> None:
     assert run.ledger.assurance.n_audited == len(audits)
 
 
+@pytest.mark.parametrize("damage", [lambda forces: forces * np.nan, lambda forces: forces[:1]])
+def test_an_audit_that_is_no_label_costs_no_good_one(damage: Callable[[Any], Any]) -> None:
+    class Broken(FakeLabeler):
+        def work(self, order: Any) -> Any:
+            outcomes = super().work(order)
+            if not order.is_tight:
+                return outcomes
+            return tuple(Label(o.frame_id, o.level_id, o.energy, damage(o.forces), o.cost) for o in outcomes)
+
+    run = campaign(n_labels=100, audit_share=0.2)
+    assert run.run(labeler=Broken).reason == "labels"
+    audits = events_of(run, LabelAudited)
+    assert audits
+    assert all(audit.error and audit.is_confirmed for audit in audits)
+    assert not events_of(run, LabelRetracted)
+    assert run.ledger.n_labels == 100
+
+
 def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_right() -> None:
     built = {"n": 0}
 
@@ -146,6 +164,19 @@ def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_rig
     assert any(event.reason.startswith("audit (canary)") for event in events_of(run, LabelRetracted))
     assert not wrong_in_data(run)
     assert run.ledger.n_labels == 80
+
+
+def test_a_canary_beyond_the_limits_for_data_costs_no_labeler() -> None:
+    """Lennard-Jones water pulls harder than any label may; that says nothing about the labeler."""
+    tight_limits = LOOSE.model_copy(update={"largest_force": 1e-6, "net_force": 1e-6})
+    inspector = Inspector(tight_limits, CANARY, FAKE_LEVEL)
+    label = FakeLabeler().label(CANARY)
+    assert isinstance(label, Label)
+    assert inspector.judge_canary(None, label) is None
+    broken = Label(label.frame_id, label.level_id, float("nan"), label.forces)
+    finding = inspector.judge_canary(None, broken)
+    assert finding is not None
+    assert finding.is_fatal
 
 
 def test_a_canary_that_the_level_cannot_treat_is_left_alone() -> None:
