@@ -27,7 +27,7 @@ import psutil
 
 from alsys.errors import FailureKind
 from alsys.frames import Frame
-from alsys.labels import Label, LabelCost, LabelFailure
+from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.1
@@ -165,6 +165,37 @@ class ChildProcess:
         self._log.seek(max(0, self._log.tell() - 2000))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1].strip()}" if lines else ""
+
+
+class ChildLabeler:
+    """A labeler whose engine runs in a child process; what it can treat is said by who derives from it.
+
+    Args:
+        level: The level of theory.
+        child: Runs the engine.
+    """
+
+    def __init__(self, level: LevelOfTheory, child: ChildProcess) -> None:
+        self._level = level
+        self._child = child
+
+    @property
+    def level(self) -> LevelOfTheory:
+        """All settings that decide the values."""
+        return self._level
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None where there is none."""
+        return self._child.pid
+
+    def label(self, frame: Frame) -> Label | LabelFailure:
+        """Energy, forces and whatever else the engine gives."""
+        return self._child.label(frame)
+
+    def close(self) -> None:
+        """Ends the child."""
+        self._child.close()
 
 
 def serve() -> None:

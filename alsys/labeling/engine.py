@@ -20,7 +20,7 @@ from alsys.config.labeling import LabelingBase
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import fused_atoms
-from alsys.labeling.child import ChildProcess
+from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure, LevelOfTheory
 
 
@@ -88,7 +88,7 @@ class EngineClass(Protocol):
         ...
 
 
-class EngineLabeler:
+class EngineLabeler(ChildLabeler):
     """Labels with an engine in a child process.
 
     Args:
@@ -101,36 +101,18 @@ class EngineLabeler:
     def __init__(self, engine: type[EngineClass], settings: BaseModel, limits: LabelingBase, threads: int = 1) -> None:
         self._engine = engine
         self._settings = settings
-        self._level = LevelOfTheory(engine.spec(settings))
-        self._child = ChildProcess(
+        child = ChildProcess(
             "alsys.labeling.engine:ChildEngine",
             (f"{engine.__module__}:{engine.__qualname__}", settings),
             timeout_s=limits.timeout_s,
             memory_mb=limits.memory_mb,
             threads=threads,
         )
-
-    @property
-    def level(self) -> LevelOfTheory:
-        """All settings that decide the values."""
-        return self._level
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the child; None where there is none."""
-        return self._child.pid
+        super().__init__(LevelOfTheory(engine.spec(settings)), child)
 
     def check(self, frame: Frame) -> None:
         """Refuses what the engine cannot treat."""
         self._engine.check(self._settings, frame)
-
-    def label(self, frame: Frame) -> Label | LabelFailure:
-        """Energy, forces and, for cells, stress."""
-        return self._child.label(frame)
-
-    def close(self) -> None:
-        """Ends the child."""
-        self._child.close()
 
 
 class ChildEngine:

@@ -17,7 +17,7 @@ from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
-from alsys.labeling.child import ChildProcess
+from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
 from alsys.labeling.densities import DensityMemory, Method
 from alsys.labeling.device import Device
@@ -31,7 +31,7 @@ from alsys.labeling.stability import (
     stabilise,
     without_newton,
 )
-from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure, LevelOfTheory
+from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
 __all__ = ["DensitySource", "PySCFEngine", "PySCFLabeler", "check_level", "level_of"]
@@ -49,7 +49,7 @@ class DensitySource(Protocol):
         ...
 
 
-class PySCFLabeler:
+class PySCFLabeler(ChildLabeler):
     """Labels with PySCF in a child process.
 
     Args:
@@ -59,8 +59,7 @@ class PySCFLabeler:
 
     def __init__(self, config: PySCFLabeling, densities: Path | None = None) -> None:
         self._config = config
-        self._level = level_of(config)
-        self._child = ChildProcess(
+        child = ChildProcess(
             "alsys.labeling.pyscf:remembering_engine",
             (config, densities),
             timeout_s=config.timeout_s,
@@ -68,16 +67,7 @@ class PySCFLabeler:
             threads=config.threads,
             has_gpu=config.device != "cpu" and config.gpus > 0,
         )
-
-    @property
-    def level(self) -> LevelOfTheory:
-        """Functional, basis and all that decides the values."""
-        return self._level
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the child; None where there is none."""
-        return self._child.pid
+        super().__init__(level_of(config), child)
 
     def check(self, frame: Frame) -> None:
         """Refuses what this level cannot treat: functional, basis, solvent, spin, size, cells."""
@@ -94,14 +84,6 @@ class PySCFLabeler:
         if config.method in CORRELATED:
             molecule = _molecule(frame, config)
             check_memory(config, molecule, is_open=_starts_unrestricted(molecule, config))
-
-    def label(self, frame: Frame) -> Label | LabelFailure:
-        """Energy, forces and diagnostics."""
-        return self._child.label(frame)
-
-    def close(self) -> None:
-        """Ends the child."""
-        self._child.close()
 
 
 class PySCFEngine:

@@ -10,7 +10,7 @@ from alsys.config.labeling import XTBLabeling
 from alsys.errors import FailureKind
 from alsys.frames import Frame
 from alsys.labeling.checks import check_electrons, fused_atoms
-from alsys.labeling.child import ChildProcess
+from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, single_point
 
@@ -20,37 +20,19 @@ def level_of(config: XTBLabeling) -> LevelOfTheory:
     return LevelOfTheory(XTBMethod(config.method, config.accuracy).spec)
 
 
-class XTBLabeler:
+class XTBLabeler(ChildLabeler):
     """Labels with tblite."""
 
     def __init__(self, config: XTBLabeling) -> None:
-        self._level = level_of(config)
-        self._child = ChildProcess(
+        child = ChildProcess(
             "alsys.labeling.xtb:XTBEngine", config, timeout_s=config.timeout_s, memory_mb=config.memory_mb
         )
-
-    @property
-    def level(self) -> LevelOfTheory:
-        """Method and accuracy."""
-        return self._level
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the child; None where there is none."""
-        return self._child.pid
+        super().__init__(level_of(config), child)
 
     def check(self, frame: Frame) -> None:
         """Refuses impossible spins, elements beyond radon and partly periodic cells."""
         check_electrons(frame)
         check_frame(frame)
-
-    def label(self, frame: Frame) -> Label | LabelFailure:
-        """Energy and forces."""
-        return self._child.label(frame)
-
-    def close(self) -> None:
-        """Ends the child."""
-        self._child.close()
 
 
 class XTBEngine:
