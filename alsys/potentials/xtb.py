@@ -2,7 +2,7 @@
 
 C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory Comput. 15, 1652 (2019). Every evaluation starts from tblite's own
 guess, so its values depend on the frame only, whatever was evaluated before: what a label's baseline was taken away
-with is added back to the last digit. Runs in the process that calls it.
+with is added back, to rounding. Runs in the process that calls it.
 """
 
 from __future__ import annotations
