@@ -10,15 +10,9 @@ compiler).
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import json
 import logging
-import os
-import platform
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +40,7 @@ from alsys.potentials.nequip import (
     is_weight,
     type_lookup,
 )
+from alsys.potentials.packages import cached_package, default_folder, key_of, quiet
 from alsys.potentials.tracing import tracing
 from alsys.potentials.undirected import UndirectedNequIP, inputs_of
 
@@ -164,7 +159,7 @@ class CompiledNequIPCommittee:
             logger.warning("cannot compile NequIP, evaluating eagerly: %s", _first_line(error))
             return
         try:
-            with _quiet():
+            with quiet():
                 self._packages = [torch._inductor.aoti_load_package(str(path)) for _ in self._state.members]
             self._runs = [_runner(package) for package in self._packages]
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -258,11 +253,6 @@ def _differences(found: MemberValues, expected: MemberValues, batch: FrameBatch)
     return largest
 
 
-def default_folder() -> Path:
-    """``alsys/compiled`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alsys" / "compiled"
-
-
 def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1) -> Path:
     """The package of an architecture, compiled on one core where it is not in `folder` yet (most of a minute).
 
@@ -274,22 +264,11 @@ def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1) 
     Returns:
         ``.pt2`` file. Beside it lies a ``.json`` file with the name in the state dict of each constant.
     """
-    path = folder / f"{_key(spec, threads)}.pt2"
-    record = path.with_suffix(".json")
-    if record.is_file() and path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / f"{path.stem}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (record.is_file() and path.is_file()):
-            temporary = folder / f"{path.stem}.tmp.pt2"  # under the lock: a killed process leaves one at most
-            constants = _compile(spec, temporary, threads)
-            temporary.rename(path)
-            text = json.dumps({"format": FORMAT, "constants": constants}, indent=1)
-            unfinished = record.with_suffix(".tmp")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.rename(record)
-    return path
+    return cached_package(
+        folder,
+        _key(spec, threads),
+        lambda path: {"format": FORMAT, "constants": _compile(spec, path, threads)},
+    )
 
 
 def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, str]:
@@ -297,7 +276,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
     from nequip.utils.compile import prepare_model_for_compile
     from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 
-    with tracing(), _quiet():
+    with tracing(), quiet():
         torch._dynamo.reset()
         model = blank_model(spec)
         places = {v.data_ptr(): name for name, v in model.state_dict().items() if v.numel() and is_weight(name)}
@@ -329,19 +308,8 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
 
 
 def _key(spec: Mapping[str, object], threads: int) -> str:
-    """Identity of what is compiled: architecture, versions, threads and processor, 32 hexadecimal characters."""
-    import nequip
-
-    content = {
-        "format": FORMAT,
-        "spec": {key: spec.get(key) for key in SPEC_KEYS},
-        "torch": str(torch.__version__),
-        "nequip": nequip.__version__,
-        "threads": threads,
-        "machine": platform.machine(),
-        "vectors": torch.backends.cpu.get_cpu_capability(),
-    }
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+    """Identity of what is compiled: architecture, threads, versions and processor."""
+    return key_of({"format": FORMAT, "spec": {key: spec.get(key) for key in SPEC_KEYS}, "threads": threads})
 
 
 def _probe(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
@@ -365,11 +333,3 @@ def _probe(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences torch, which warns of its own deprecations while it traces and compiles."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

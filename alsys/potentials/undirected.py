@@ -36,12 +36,14 @@ class UndirectedNequIP(torch.nn.Module):
 
     Args:
         model: What `alsys.potentials.nequip.build_model` gives; used up, but its parameters and buffers live on.
+        is_trained: Energies, forces and virials keep their graph, so that a loss of them has a gradient.
     """
 
     _parities: torch.Tensor
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, *, is_trained: bool = False) -> None:
         super().__init__()
+        self._is_trained = is_trained
         network: Any = model.get_submodule("model.func")
         self.network = network
         embedding: torch.Tensor = network.type_embed.embed_module.weight
@@ -101,11 +103,11 @@ class UndirectedNequIP(torch.nn.Module):
                 types = torch.arange(self._n_types, device=atom_types.device)
                 data["node_attrs"] = (atom_types.unsqueeze(1) == types).to(harmonics.dtype)
         energy = data["total_energy"]
-        (slope,) = torch.autograd.grad([energy.sum()], [vectors])
+        (slope,) = torch.autograd.grad([energy.sum()], [vectors], create_graph=self._is_trained)
         forces = slope.new_zeros((atom_types.shape[0], 3)).index_add(0, pairs[0], slope).index_add(0, pairs[1], -slope)
         products = (pair_vectors.unsqueeze(2) * slope.unsqueeze(1)).reshape(-1, 9)
         virial = slope.new_zeros((num_atoms.shape[0], 9)).index_add(0, batch.index_select(0, pairs[0]), products)
-        return energy.detach(), forces, features, virial.reshape(-1, 3, 3)
+        return energy if self._is_trained else energy.detach(), forces, features, virial.reshape(-1, 3, 3)
 
 
 class _BothDirections(torch.nn.Module):
@@ -168,21 +170,33 @@ def inputs_of(
         InputError: An element that the model does not know.
     """
     types = types_of(batch, lookup)
-    first, second, vectors = _pairs_of(batch, r_max, cache)
-    frames = batch.frame_of_atom
-    pairs = np.stack([first, second])
-    n_atoms = np.asarray(batch.n_atoms, dtype=np.int64)
-    if batch.n_frames < 2 or first.size < 2:
+    first, second, vectors = pairs_of(batch, r_max, cache)
+    return with_ghost(vectors, np.stack([first, second]), types, np.asarray(batch.n_atoms, dtype=np.int64), r_max)
+
+
+def with_ghost(
+    vectors: FloatArray, pairs: IntArray, types: IntArray, n_atoms: IntArray, r_max: float
+) -> list[torch.Tensor]:
+    """The graph's inputs in the order of `INPUTS`, with a ghost frame where a size would be 0 or 1.
+
+    Args:
+        vectors: ``(n_pairs, 3)``, Angstrom.
+        pairs: ``(2, n_pairs)``.
+        types: ``(n_total,)``.
+        n_atoms: ``(n_frames,)``.
+        r_max: Cutoff, Angstrom.
+    """
+    if n_atoms.size < 2 or len(vectors) < 2:
         ghost = types.size
         vectors = np.concatenate([vectors, 0.5 * r_max * np.eye(3)])
         pairs = np.concatenate([pairs, ghost + np.array([[0, 0, 1], [1, 2, 2]])], axis=1)
         types = np.concatenate([types, np.zeros(3, dtype=types.dtype)])
-        frames = np.concatenate([frames, np.full(3, batch.n_frames)])
         n_atoms = np.append(n_atoms, 3)
+    frames = np.repeat(np.arange(n_atoms.size), n_atoms)
     return [torch.from_numpy(np.ascontiguousarray(value)) for value in (vectors, pairs, types, frames, n_atoms)]
 
 
-def _pairs_of(batch: FrameBatch, r_max: float, cache: NeighbourCache | None) -> tuple[IntArray, IntArray, FloatArray]:
+def pairs_of(batch: FrameBatch, r_max: float, cache: NeighbourCache | None) -> tuple[IntArray, IntArray, FloatArray]:
     """Both atoms of each undirected pair closer than the cutoff, and the vector from the first to the second."""
     positions = batch.positions
     if not batch.pbc.any() and batch.n_atoms.max() <= ALL_PAIRS_ATOMS and _n_pairs(batch) <= MAX_KEPT_PAIRS:
