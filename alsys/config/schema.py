@@ -15,8 +15,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from alsys.config.carving import CarveConfig
 from alsys.config.engines import LabelingConfig
 from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
+from alsys.config.loss import LossSettings
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
+from alsys.frames import Arm
 
 
 class NequIPModel(Section):
@@ -45,7 +47,7 @@ class PairModel(Section):
 ModelConfig = Annotated[NequIPModel | PairModel, Field(discriminator="kind")]
 
 
-class TrainingConfig(Section):
+class TrainingConfig(LossSettings):
     """How the committee is refitted."""
 
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of the trainer.")
@@ -64,8 +66,6 @@ class TrainingConfig(Section):
     batch_size: int = Field(5, ge=1)
     learning_rate: float = Field(0.005, gt=0)
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 turns it off.")
-    energy_weight: float = Field(1.0, ge=0, description="Weight of the squared error of the energy per atom.")
-    force_weight: float = Field(1.0, ge=0, description="Weight of the squared error of force components.")
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
     validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")
     threads: int = operational(1, ge=1, le=256)
@@ -305,6 +305,21 @@ class CampaignConfig(Section):
         delta, baseline = self.training.delta, self.labeling.baseline
         if delta is not None and (baseline is None or baseline.kind != delta):
             raise ValueError(f"training.delta {delta} needs labeling.baseline: {{kind: {delta}}}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_loss(self) -> CampaignConfig:
+        training = self.training
+        if isinstance(self.model, PairModel) and training.needs_network is not None:
+            raise ValueError(f"training.{training.needs_network} needs model.kind nequip: pairs are fitted at once")
+        if training.delta is not None and training.stress_weight > 0:
+            raise ValueError("training.stress_weight needs labels without training.delta, whose baseline has no stress")
+        arms = [arm.value for arm in Arm if arm not in (Arm.ATOM, Arm.RANDOM)]
+        for name in training.weights.keys() - {*arms, *(system.name for system in self.systems)}:
+            known = ", ".join(arms)
+            raise ValueError(
+                f"training.weights names neither an arm that is learned from ({known}) nor a system: {name}"
+            )
         return self
 
     @model_validator(mode="after")

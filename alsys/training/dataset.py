@@ -2,19 +2,20 @@
 
 Validation holds out whole trajectories, chosen by a digest of their identity, so that a frame never has a correlated
 neighbour on the other side and a trajectory keeps its side for ever: a warm start has not seen it either. The random
-arm is in neither.
+arm is in neither. Atomic energies, virials and weights of frames are read off a snapshot here too.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alsys.config.labeling import PySCFBaseline
 from alsys.config.schema import CampaignConfig
-from alsys.frames import Arm
+from alsys.frames import ARMS, Arm, FloatArray
 from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 
@@ -102,3 +103,32 @@ def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:
         solution, *_ = np.linalg.lstsq(counts[:, columns], residual, rcond=None)
         known |= {z: float(e) for z, e in zip(missing, solution, strict=True)}
     return {z: known[z] for z in elements}
+
+
+def frame_weights(frames: Snapshot, weights: Mapping[str, float]) -> FloatArray | None:
+    """``(n_frames,)`` weight of each frame: that of its arm times that of its system, 1 where one is not named.
+
+    Args:
+        frames: Training frames.
+        weights: By value of `alsys.frames.Arm` or by name of a system.
+
+    Returns:
+        The weights; None where all are 1.
+    """
+    by_arm = np.array([weights.get(arm.value, 1.0) for arm in ARMS])
+    by_system = np.array([weights.get(name, 1.0) for name in frames.systems] or [1.0])
+    result: FloatArray = by_arm[frames.arm] * by_system[frames.system]
+    return None if (result == 1.0).all() else result
+
+
+def virials_of(frames: Snapshot) -> FloatArray | None:
+    """``(n_frames, 3, 3)`` stress times volume, eV, NaN where a label may not be learned from; None where none may.
+
+    A stress counts where the label has one, the cell spans a volume and no atom is masked.
+    """
+    volume = np.abs(np.linalg.det(frames.cell))
+    has = np.isfinite(frames.stress).all(axis=(1, 2)) & frames.pbc.any(axis=1) & (volume > 0.0) & frames.is_whole
+    if not has.any():
+        return None
+    virials: FloatArray = np.where(has[:, None, None], frames.stress * volume[:, None, None], np.nan)
+    return virials

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from alsys.frames import IntArray
 from alsys.potentials.nequip import elements_of, input_of, type_lookup
 from alsys.store.base import Snapshot
+from alsys.training.dataset import frame_weights, virials_of
 from alsys.training.evaluate import batch_of, chunks_of
 
 
@@ -29,6 +31,9 @@ class TrainingBatch:
         n_atoms: ``(n_frames,)`` as float64.
         mask: ``(n_total,)`` atoms whose forces count; None where all do.
         is_whole: ``(n_frames,)`` frames whose energies count: those without a masked atom; None where all do.
+        virial: ``(n_frames, 3, 3)`` stress times volume, eV; None where no frame of the training set has a stress.
+        has_virial: ``(n_frames,)`` frames whose stress counts; None likewise.
+        weight: ``(n_frames,)`` by which each frame's errors are multiplied; None where all are 1.
     """
 
     data: dict[str, torch.Tensor]
@@ -37,6 +42,9 @@ class TrainingBatch:
     n_atoms: torch.Tensor
     mask: torch.Tensor | None = None
     is_whole: torch.Tensor | None = None
+    virial: torch.Tensor | None = None
+    has_virial: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
 
 
 class TrainingFrames:
@@ -45,9 +53,12 @@ class TrainingFrames:
     Args:
         train: The frames.
         spec: Specification of the models; elements and cutoff are read.
+        weights: Weights of frames by arm or system (`alsys.training.dataset.frame_weights`).
     """
 
-    def __init__(self, train: Snapshot, spec: Mapping[str, object]) -> None:
+    def __init__(
+        self, train: Snapshot, spec: Mapping[str, object], weights: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         lookup, r_max = type_lookup(elements_of(spec)), float(str(spec["r_max"]))
         offsets = train.offsets
         centres, neighbours, shifts = [], [], []
@@ -75,6 +86,8 @@ class TrainingFrames:
         self._forces = np.array(train.forces)
         self._mask = None if train.mask.all() else np.array(train.mask)
         self._is_whole = train.is_whole
+        self._virial = virials_of(train)
+        self._weight = frame_weights(train, weights)
 
     @property
     def n_frames(self) -> int:
@@ -100,6 +113,7 @@ class TrainingFrames:
         }
         if self._shifts is not None:
             data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
+        virial = None if self._virial is None else self._virial[rows]
         return TrainingBatch(
             data={name: torch.from_numpy(value) for name, value in data.items()},
             energy=torch.from_numpy(self._energy[rows]),
@@ -107,6 +121,9 @@ class TrainingFrames:
             n_atoms=torch.from_numpy(n_atoms.astype(np.float64)),
             mask=None if self._mask is None else torch.from_numpy(self._mask[atoms]),
             is_whole=None if self._mask is None else torch.from_numpy(self._is_whole[rows]),
+            virial=None if virial is None else torch.from_numpy(virial),
+            has_virial=None if virial is None else torch.from_numpy(np.isfinite(virial).all(axis=(1, 2))),
+            weight=None if self._weight is None else torch.from_numpy(self._weight[rows]),
         )
 
 

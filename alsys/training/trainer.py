@@ -42,6 +42,7 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, fit_metrics, predictions_of
+from alsys.training.loss import Objective
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 
 WARM_UP = 0.03
@@ -87,6 +88,7 @@ class NequIPTrainer:
         prepare()
         self._model_config: NequIPModel = config.model
         self._config: TrainingConfig = config.training
+        self._objective = Objective.of(config.training)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
 
@@ -158,7 +160,7 @@ class NequIPTrainer:
             "parity": model.parity,
             "dtype": model.dtype,
         }
-        frames = TrainingFrames(parts.train, spec)
+        frames = TrainingFrames(parts.train, spec, self._config.weights)
         parent = order.parent
         if parent is not None and all(parent.spec.get(key) == value for key, value in spec.items()):
             return dict(parent.spec), frames
@@ -196,7 +198,7 @@ class NequIPTrainer:
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = peak * schedule(min(progress, 1.0))
-                loss = self._loss(model, frames.batch(shuffled[start : start + config.batch_size]))
+                loss = self._loss(model, frames.batch(shuffled[start : start + config.batch_size]), progress)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
@@ -226,22 +228,11 @@ class NequIPTrainer:
         _copy(average if is_sound else good, parameters)
         return MemberFit(weights_of(model), steps, steps * config.batch_size / n_chosen)
 
-    def _loss(self, model: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
-        """Weighted mean squares of force components and of the energy per atom, of what may be learned from.
-
-        Masked atoms and the energies of frames that hold any are taken out before anything is computed with them, so
-        that neither the loss nor a gradient depends on them to the last bit.
-        """
+    def _loss(self, model: torch.nn.Module, batch: TrainingBatch, progress: float = 0.0) -> torch.Tensor:
+        """The loss of a batch (`alsys.training.loss`) at `progress`, the share of the fit that is done."""
         with evaluating():
             out = model(dict(batch.data))
-        force_error = out["forces"].double() - batch.forces
-        energy_error = (out["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
-        if batch.mask is not None and batch.is_whole is not None:
-            force_error, energy_error = force_error[batch.mask], energy_error[batch.is_whole]
-        force = torch.square(force_error).sum() / max(force_error.numel(), 1)
-        energy = torch.square(energy_error).sum() / max(energy_error.numel(), 1)
-        loss: torch.Tensor = self._config.force_weight * force + self._config.energy_weight * energy
-        return loss
+        return self._objective(out, batch, progress)
 
 
 def schedule(progress: float) -> float:

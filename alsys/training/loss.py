@@ -1,0 +1,138 @@
+"""What a fit minimises: a pure function of a model's output, the labels of a batch and weights.
+
+Errors are those of the energy per atom (eV), of force components (eV/Angstrom) and of the components of the virial per
+atom, stress times volume over atoms (eV), which unlike a stress does not shrink with the vacuum in a cell. Each kind
+is averaged over what may be learned from in the batch: masked atoms, energies and virials of frames that hold any, and
+virials that no label gives are taken out before anything is computed with them, so that neither the loss nor a gradient
+depends on them to the last bit. A frame's weight multiplies its errors and does not enter the averages: a frame of
+weight 0.2 pulls a fifth as hard, in a batch of its own too. NequIP's own loss is a Lightning metric and knows neither
+masks nor frame weights (docs/design/023-models.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from alsys.config.loss import LossSettings
+from alsys.training.tensors import TrainingBatch
+
+LossKind = Literal["mse", "huber", "l1"]
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """Weights of the three kinds of error.
+
+    Attributes:
+        energy: Of the error of the energy per atom.
+        force: Of the errors of force components.
+        stress: Of the errors of the components of stress times volume per atom.
+    """
+
+    energy: float
+    force: float
+    stress: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A loss whose weights depend on how far a fit is.
+
+    Attributes:
+        first: Weights at the beginning.
+        last: Weights at the end.
+        kind: How an error counts.
+        huber_delta: Where ``huber`` turns from squared to linear, in the unit of each error.
+    """
+
+    first: LossWeights
+    last: LossWeights
+    kind: LossKind = "mse"
+    huber_delta: float = 0.01
+
+    @classmethod
+    def of(cls, settings: LossSettings) -> Objective:
+        """The loss that a campaign's section ``training`` describes."""
+        s = settings
+        first = LossWeights(s.energy_weight, s.force_weight, s.stress_weight)
+        finals = (s.energy_weight_final, s.force_weight_final, s.stress_weight_final)
+        last = LossWeights(
+            *(
+                begin if end is None else end
+                for begin, end in zip((first.energy, first.force, first.stress), finals, strict=True)
+            )
+        )
+        return cls(first, last, s.loss, s.huber_delta)
+
+    def weights(self, progress: float) -> LossWeights:
+        """Weights at `progress`, the share of the fit that is done: straight lines in their logarithms."""
+        x = min(max(progress, 0.0), 1.0)
+        return LossWeights(
+            _between(self.first.energy, self.last.energy, x),
+            _between(self.first.force, self.last.force, x),
+            _between(self.first.stress, self.last.stress, x),
+        )
+
+    def __call__(self, output: Mapping[str, torch.Tensor], batch: TrainingBatch, progress: float = 0.0) -> torch.Tensor:
+        """The loss of a batch at `progress`; see `loss_of`."""
+        return loss_of(output, batch, self.weights(progress), self.kind, self.huber_delta)
+
+
+def loss_of(
+    output: Mapping[str, torch.Tensor],
+    batch: TrainingBatch,
+    weights: LossWeights,
+    kind: LossKind = "mse",
+    huber_delta: float = 0.01,
+) -> torch.Tensor:
+    """Weighted mean penalties of the errors of a batch, in float64, as a scalar.
+
+    Args:
+        output: NequIP's output fields: ``total_energy`` (eV), ``forces`` (eV/Angstrom) and, where the batch has
+            virials and their weight is not zero, ``virial``: minus stress times volume (eV).
+        batch: Labels, masks and frame weights.
+        weights: Weights of the kinds of error.
+        kind: ``mse``: squares; ``l1``: absolute values; ``huber``: half of squares up to `huber_delta`, beyond it
+            `huber_delta` times the absolute value less `huber_delta` / 2 (P. Huber, Ann. Math. Stat. 35, 73 (1964)).
+        huber_delta: See `kind`.
+    """
+    force_error = output["forces"].double() - batch.forces
+    energy_error = (output["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
+    frame_weight = batch.weight
+    atom_weight = None if frame_weight is None else frame_weight[batch.data["batch"]]
+    energy_weight = frame_weight
+    if batch.mask is not None and batch.is_whole is not None:
+        force_error, energy_error = force_error[batch.mask], energy_error[batch.is_whole]
+        if atom_weight is not None and frame_weight is not None:
+            atom_weight, energy_weight = atom_weight[batch.mask], frame_weight[batch.is_whole]
+    loss = weights.force * _mean(force_error, atom_weight, kind, huber_delta)
+    loss = loss + weights.energy * _mean(energy_error, energy_weight, kind, huber_delta)
+    if weights.stress == 0.0 or batch.virial is None or batch.has_virial is None:
+        return loss
+    has = batch.has_virial
+    n_atoms = batch.n_atoms[has].reshape(-1, 1, 1)
+    virial_error = (-output["virial"].reshape(-1, 3, 3)[has].double() - batch.virial[has]) / n_atoms
+    virial_weight = None if frame_weight is None else frame_weight[has]
+    return loss + weights.stress * _mean(virial_error, virial_weight, kind, huber_delta)
+
+
+def _mean(error: torch.Tensor, weight: torch.Tensor | None, kind: LossKind, delta: float) -> torch.Tensor:
+    """Weighted sum of penalties over the number of errors; 0 where there is none. `weight` is by the first axis."""
+    size = error.abs()
+    if kind == "mse":
+        penalty = torch.square(error)
+    elif kind == "l1":
+        penalty = size
+    else:
+        penalty = torch.where(size <= delta, 0.5 * torch.square(error), delta * (size - 0.5 * delta))
+    if weight is not None:
+        penalty = penalty * weight.reshape(-1, *[1] * (penalty.dim() - 1))
+    return penalty.sum() / max(error.numel(), 1)
+
+
+def _between(first: float, last: float, x: float) -> float:
+    return first if first == last else first * (last / first) ** x
