@@ -184,7 +184,7 @@ class CompiledNequIPCommittee:
             except (KeyError, RuntimeError) as error:
                 logger.warning("member %d does not fit its package, evaluating eagerly: %s", k, _first_line(error))
                 return
-        probe = _probe(self._state.spec, (3, 4, 6))
+        probe = probe_of(self._state.spec, (3, 4, 6))
         expected = self._eager.evaluate_members(probe)
         tolerance = TOLERANCE[str(self._state.spec["dtype"])]
         found = self._run(probe, range(self._state.n_members))
@@ -281,7 +281,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
         model = blank_model(spec)
         places = {v.data_ptr(): name for name, v in model.state_dict().items() if v.numel() and is_weight(name)}
         # not the probe: sizes that tracing wrote into the graph would go unnoticed on frames of the same sizes
-        inputs = inputs_of(_probe(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
+        inputs = inputs_of(probe_of(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
         with fx_duck_shape(False):
             traced = make_fx(
                 prepare_model_for_compile(UndirectedNequIP(model), "cpu"),
@@ -312,7 +312,7 @@ def _key(spec: Mapping[str, object], threads: int) -> str:
     return key_of({"format": FORMAT, "spec": {key: spec.get(key) for key in SPEC_KEYS}, "threads": threads})
 
 
-def _probe(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
+def probe_of(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
     """Clusters that hold all elements twice, and some atoms of the first one more; the last is periodic."""
     elements = elements_of(spec)
     rng = np.random.default_rng(7)

@@ -120,15 +120,41 @@ def loss_of(
     return loss + weights.stress * _mean(virial_error, virial_weight, kind, huber_delta)
 
 
-def _mean(error: torch.Tensor, weight: torch.Tensor | None, kind: LossKind, delta: float) -> torch.Tensor:
-    """Weighted sum of penalties over the number of errors; 0 where there is none. `weight` is by the first axis."""
+def coefficients_of(batch: TrainingBatch, weights: LossWeights) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What each error of a batch is multiplied by in its loss: 0 for what may not be learned from.
+
+    Returns:
+        ``(n_total,)`` of the three errors of each atom's forces, ``(n_frames,)`` of the energy per atom, ``(n_frames,)``
+        of the nine errors of the virial per atom; float64. With penalties p they make the loss,
+        sum(c p(force)) + sum(c p(energy)) + sum(c p(virial)).
+    """
+    frame = torch.ones_like(batch.n_atoms) if batch.weight is None else batch.weight.double()
+    n_atoms = batch.n_atoms.long()
+    atom = torch.repeat_interleave(frame, n_atoms)
+    energy = frame
+    n_trusted, n_whole = atom.numel(), frame.numel()
+    if batch.mask is not None and batch.is_whole is not None:
+        atom, energy = atom * batch.mask, energy * batch.is_whole
+        n_trusted, n_whole = int(batch.mask.sum()), int(batch.is_whole.sum())
+    virial = torch.zeros_like(frame)
+    if weights.stress != 0.0 and batch.has_virial is not None:
+        virial = weights.stress * frame * batch.has_virial / max(9 * int(batch.has_virial.sum()), 1)
+    return weights.force * atom / max(3 * n_trusted, 1), weights.energy * energy / max(n_whole, 1), virial
+
+
+def penalty_of(error: torch.Tensor, kind: LossKind, delta: float) -> torch.Tensor:
+    """What each error costs; see `loss_of`."""
     size = error.abs()
     if kind == "mse":
-        penalty = torch.square(error)
-    elif kind == "l1":
-        penalty = size
-    else:
-        penalty = torch.where(size <= delta, 0.5 * torch.square(error), delta * (size - 0.5 * delta))
+        return torch.square(error)
+    if kind == "l1":
+        return size
+    return torch.where(size <= delta, 0.5 * torch.square(error), delta * (size - 0.5 * delta))
+
+
+def _mean(error: torch.Tensor, weight: torch.Tensor | None, kind: LossKind, delta: float) -> torch.Tensor:
+    """Weighted sum of penalties over the number of errors; 0 where there is none. `weight` is by the first axis."""
+    penalty = penalty_of(error, kind, delta)
     if weight is not None:
         penalty = penalty * weight.reshape(-1, *[1] * (penalty.dim() - 1))
     return penalty.sum() / max(error.numel(), 1)

@@ -10,25 +10,27 @@ first gradient is compared with the eager one; where they differ, training stays
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from alsys.potentials.base import has_volume
 from alsys.potentials.compiled import probe_of
-from alsys.potentials.nequip import SPEC_KEYS, blank_model, elements_of, type_lookup
+from alsys.potentials.nequip import SPEC_KEYS, blank_model, elements_of, input_of, type_lookup
 from alsys.potentials.packages import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.tracing import evaluating, tracing
-from alsys.potentials.undirected import UndirectedNequIP, inputs_of
-from alsys.training.loss import LossWeights, loss_of
-from alsys.training.tensors import Targets, TrainingBatch
+from alsys.potentials.undirected import INPUTS, UndirectedNequIP, inputs_of
+from alsys.training.loss import LossWeights, Objective, coefficients_of, loss_of, penalty_of
+from alsys.training.tensors import TrainingBatch
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 """Largest difference of a compiled gradient to the eager one, relative to its norm."""
 SHIFTS = "model.func.per_type_energy_scale_shift.shifts"
@@ -36,7 +38,7 @@ SCALES = "model.func.per_type_energy_scale_shift.scales"
 
 
 class Step(Protocol):
-    """Gives the loss and its gradient."""
+    """Gives the loss of a batch and its gradient."""
 
     @property
     def is_on_pairs(self) -> bool:
@@ -50,7 +52,7 @@ class Step(Protocol):
 
         Args:
             weights: ``(n_weights,)`` of the model.
-            batch: Input and targets.
+            batch: Input and labels.
             balance: Weights of the parts of the loss.
 
         Returns:
@@ -91,8 +93,13 @@ class Layout:
     def write(self, weights: torch.Tensor, model: torch.nn.Module) -> None:
         """Copies a flat vector into a model."""
         parameters = dict(model.named_parameters())
-        for name, shape, part in zip(self.names, self.shapes, weights.split(self.sizes), strict=True):
-            parameters[name].copy_(part.reshape(shape))
+        for name, part in zip(self.names, self.parts(weights), strict=True):
+            parameters[name].copy_(part)
+
+    def parts(self, weights: torch.Tensor) -> list[torch.Tensor]:
+        """Views of a flat vector in the shapes of the parameters."""
+        pairs = zip(weights.split(self.sizes), self.shapes, strict=True)
+        return [part.reshape(shape) for part, shape in pairs]
 
 
 class EagerStep:
@@ -100,14 +107,14 @@ class EagerStep:
 
     Args:
         model: The model; its weights are overwritten.
-        loss: Kind of loss (`alsys.training.loss`).
+        objective: Kind of loss.
     """
 
     is_on_pairs = False
 
-    def __init__(self, model: torch.nn.Module, loss: str) -> None:
-        self._model = model
-        self._loss = loss
+    def __init__(self, model: torch.nn.Module, objective: Objective) -> None:
+        self._model = model.train()
+        self._objective = objective
         self._layout = Layout.of(model)
         by_name = dict(model.named_parameters())
         self._parameters = [by_name[name] for name in self._layout.names]
@@ -118,8 +125,201 @@ class EagerStep:
         """Loss and gradient of a batch of edges."""
         self._layout.write(weights, self._model)
         with evaluating():
-            out = self._model(dict(batch.data))
-        virial = out["virial"].reshape(-1, 3, 3) if batch.targets.has_stress else None
-        value = loss_of(self._loss, out["total_energy"].reshape(-1), out["forces"], virial, batch.targets, balance)
-        parts = torch.autograd.grad(value, self._parameters)
-        return float(value.detach()), torch.cat([part.reshape(-1) for part in parts])
+            output = self._model(dict(batch.data))
+        loss = loss_of(output, batch, balance, self._objective.kind, self._objective.huber_delta)
+        parts = torch.autograd.grad(loss, self._parameters)
+        return float(loss.detach()), torch.cat([part.reshape(-1) for part in parts])
+
+
+class CompiledStep:
+    """Steps of a package that `compile_step` made.
+
+    Args:
+        package: The package, loaded.
+        shifts: Of the model: ``(n_types, 1)`` or as its buffer is shaped, eV.
+        scales: Likewise.
+    """
+
+    is_on_pairs = True
+
+    def __init__(self, package: Any, shifts: torch.Tensor, scales: torch.Tensor) -> None:
+        self._package = package
+        self._constants = [shifts.detach().clone(), scales.detach().clone()]
+
+    def gradient(
+        self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights
+    ) -> tuple[float, torch.Tensor]:
+        """Loss and gradient of a batch of pairs."""
+        n_total, n_frames = batch.data["atom_types"].shape[0], batch.data["num_atoms"].shape[0]
+        virial = torch.zeros((n_frames, 3, 3), dtype=torch.float64)
+        if batch.virial is not None and batch.has_virial is not None:
+            virial[: batch.n_atoms.shape[0]][batch.has_virial] = batch.virial[batch.has_virial]
+        atom, energy, stress = coefficients_of(batch, balance)
+        loss, gradient = self._package(
+            weights,
+            *self._constants,
+            *batch.data.values(),
+            _padded(batch.forces, n_total),
+            _padded(batch.energy, n_frames),
+            virial,
+            _padded(atom, n_total),
+            _padded(energy, n_frames),
+            _padded(stress, n_frames),
+        )
+        return float(loss), gradient
+
+
+def compiled_step(
+    model: torch.nn.Module,
+    spec: Mapping[str, object],
+    objective: Objective,
+    threads: int,
+    folder: Path | None = None,
+) -> CompiledStep | None:
+    """The compiled step of a model whose package is there; None, with a warning, where it cannot be used.
+
+    The first gradient, on a probe with all elements, is compared with that of the eager step: a wrong graph would train
+    wrong weights silently.
+
+    Args:
+        model: With its shifts and scales.
+        spec: Its specification.
+        objective: Kind of loss.
+        threads: Threads that it is to run on.
+        folder: Cache of packages; None for the user's.
+    """
+    path = (folder or default_folder()) / f"{step_key(spec, objective, threads)}.pt2"
+    try:
+        with quiet():
+            package = torch._inductor.aoti_load_package(str(path))
+        buffers = model.state_dict()
+        step = CompiledStep(package, buffers[SHIFTS], buffers[SCALES])
+        difference = _difference(step, model, spec, objective)
+    except Exception as error:  # torch raises many kinds for a damaged package
+        path.with_suffix(".json").unlink(missing_ok=True)
+        logger.warning("%s cannot be used, training eagerly; it will be compiled again: %s", path, _first_line(error))
+        return None
+    if not difference <= TOLERANCE[str(spec["dtype"])]:
+        logger.warning("the compiled gradient differs from the eager one by %.1e, training eagerly", difference)
+        return None
+    return step
+
+
+def _difference(step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, object], objective: Objective) -> float:
+    """Norm of the difference of both gradients on a probe, relative to that of the eager one."""
+    frames, lookup, r_max = probe_of(spec, (3, 4, 6)), type_lookup(elements_of(spec)), float(str(spec["r_max"]))
+    edges = TrainingBatch(
+        data=input_of(frames, lookup, r_max),
+        energy=torch.zeros(frames.n_frames, dtype=torch.float64),
+        forces=torch.zeros((frames.numbers.size, 3), dtype=torch.float64),
+        n_atoms=torch.from_numpy(np.asarray(frames.n_atoms, dtype=np.float64)),
+        virial=torch.zeros((frames.n_frames, 3, 3), dtype=torch.float64),
+        has_virial=torch.from_numpy(has_volume(frames)),
+    )
+    pairs = replace(edges, data=dict(zip(INPUTS, inputs_of(frames, lookup, r_max), strict=True)))
+    balance = LossWeights(1.0, 1.0, 1.0)
+    weights = Layout.of(model).flat(model)
+    _, expected = EagerStep(model, objective).gradient(weights, edges, balance)
+    _, found = step.gradient(weights, pairs, balance)
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+def is_compiled(spec: Mapping[str, object], objective: Objective, threads: int, folder: Path | None = None) -> bool:
+    """Whether the package is there."""
+    return is_cached(folder or default_folder(), step_key(spec, objective, threads))
+
+
+def step_key(spec: Mapping[str, object], objective: Objective, threads: int) -> str:
+    """Identity of a compiled step."""
+    return key_of(
+        {
+            "graph": "training",
+            "format": FORMAT,
+            "spec": {key: spec.get(key) for key in SPEC_KEYS},
+            "loss": objective.kind,
+            "huber_delta": objective.huber_delta if objective.kind == "huber" else None,
+            "threads": threads,
+        }
+    )
+
+
+def compile_step(spec: Mapping[str, object], objective: Objective, threads: int, folder: Path | None = None) -> Path:
+    """Compiles the step of an architecture on one core, where its package is not there: two minutes and more."""
+    return cached_package(
+        folder or default_folder(),
+        step_key(spec, objective, threads),
+        lambda path: _compile(spec, objective, threads, path),
+    )
+
+
+def _compile(spec: Mapping[str, object], objective: Objective, threads: int, path: Path) -> dict[str, object]:
+    from nequip.utils.compile import prepare_model_for_compile
+    from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
+
+    with tracing(), quiet():
+        torch._dynamo.reset()
+        model = blank_model(spec).train()
+        layout = Layout.of(model)
+        weights = layout.flat(model)
+        buffers = dict(model.named_buffers())
+        places = {p.data_ptr(): i for i, p in enumerate(dict(model.named_parameters())[n] for n in layout.names)}
+        constants = {buffers[name].data_ptr(): k for k, name in enumerate((SHIFTS, SCALES))}
+        graph = UndirectedNequIP(model, is_trained=True)
+        # what shares storage has several names, of which each must be replaced
+        weight_names = {n: places[p.data_ptr()] for n, p in graph.named_parameters(remove_duplicate=False) if p.requires_grad}
+        buffer_names = {n: constants[b.data_ptr()] for n, b in graph.named_buffers() if b.data_ptr() in constants}
+        graph = prepare_model_for_compile(graph, "cpu")
+
+        def step(flat: torch.Tensor, shifts: torch.Tensor, scales: torch.Tensor, *rest: torch.Tensor) -> Sequence[torch.Tensor]:
+            flat = flat.detach().requires_grad_()
+            parts = layout.parts(flat)
+            replaced = {name: parts[i] for name, i in weight_names.items()}
+            replaced |= {name: (shifts, scales)[k] for name, k in buffer_names.items()}
+            inputs, (forces, energies, virials, of_atom, of_energy, of_virial) = rest[:5], rest[5:]
+            energy, force, _, virial = torch.func.functional_call(graph, replaced, tuple(inputs), tie_weights=False)
+            n_atoms = inputs[4].double()
+            loss = (
+                _sum(force - forces, of_atom, objective)
+                + _sum((energy.reshape(-1) - energies) / n_atoms, of_energy, objective)
+                + _sum((virial - virials) / n_atoms.reshape(-1, 1, 1), of_virial, objective)
+            )
+            (gradient,) = torch.autograd.grad(loss, [flat])
+            return loss.detach(), gradient
+
+        inputs = inputs_of(probe_of(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
+        n_total, n_frames = inputs[2].shape[0], inputs[4].shape[0]
+        zeros = [torch.zeros(shape, dtype=torch.float64) for shape in ((n_total, 3), (n_frames,), (n_frames, 3, 3))]
+        ones = [torch.ones(size, dtype=torch.float64) for size in (n_total, n_frames, n_frames)]
+        arguments = [weights, buffers[SHIFTS].clone(), buffers[SCALES].clone(), *inputs, *zeros, *ones]
+        with fx_duck_shape(False):
+            traced = make_fx(
+                step,
+                decomposition_table=nequip_decomp_table(),
+                tracing_mode="symbolic",
+                _allow_non_fake_inputs=True,
+                _error_on_data_dependent_ops=True,
+            )(*[value.clone() for value in arguments])
+        frame, atom, pair = (torch.export.Dim(f"n_{name}", min=2) for name in ("frames", "atoms", "pairs"))
+        of_inputs = [{0: pair}, {1: pair}, {0: atom}, {0: atom}, {0: frame}]
+        sizes = [None, None, None, *of_inputs, {0: atom}, {0: frame}, {0: frame}, {0: atom}, {0: frame}, {0: frame}]
+        exported = torch.export.export(traced, tuple(arguments), dynamic_shapes=tuple(sizes))
+        with torch._inductor.config.patch({"compile_threads": 1, "cpp.threads": threads}):
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
+    return {"format": FORMAT, "n_weights": int(weights.numel())}
+
+
+def _sum(error: torch.Tensor, coefficient: torch.Tensor, objective: Objective) -> torch.Tensor:
+    """Sum of penalties; an error whose coefficient is 0 does not enter, whatever it is."""
+    shaped = coefficient.reshape(-1, *[1] * (error.dim() - 1))
+    kept = torch.where(shaped != 0, error, torch.zeros_like(error))
+    return (shaped * penalty_of(kept, objective.kind, objective.huber_delta)).sum()
+
+
+def _padded(value: torch.Tensor, size: int) -> torch.Tensor:
+    """With zeros for a ghost frame."""
+    missing = size - value.shape[0]
+    return torch.cat([value, value.new_zeros((missing, *value.shape[1:]))]) if missing else value
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"

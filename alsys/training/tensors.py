@@ -1,6 +1,7 @@
 """Training frames as tensors, neighbour lists included, built once for a fit; a batch is a few gathers.
 
-Energies and forces stay in float64: the loss is a difference of large numbers.
+Energies and forces stay in float64: the loss is a difference of large numbers. A batch holds NequIP's directed edges,
+or, for the compiled step, undirected pairs and their vectors, which do not change while weights do.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alsys.frames import IntArray
+from alsys.frames import FloatArray, IntArray
 from alsys.potentials.nequip import elements_of, input_of, type_lookup
+from alsys.potentials.undirected import INPUTS, is_undirected, with_ghost
 from alsys.store.base import Snapshot
 from alsys.training.dataset import frame_weights, virials_of
 from alsys.training.evaluate import batch_of, chunks_of
@@ -25,7 +27,8 @@ class TrainingBatch:
     """Model input and targets of some frames.
 
     Attributes:
-        data: NequIP's input fields.
+        data: NequIP's input fields; of a batch of pairs, `alsys.potentials.undirected.INPUTS`, where a ghost frame may
+            follow that has no label.
         energy: ``(n_frames,)``, eV.
         forces: ``(n_total, 3)``, eV/Angstrom.
         n_atoms: ``(n_frames,)`` as float64.
@@ -54,10 +57,16 @@ class TrainingFrames:
         train: The frames.
         spec: Specification of the models; elements and cutoff are read.
         weights: Weights of frames by arm or system (`alsys.training.dataset.frame_weights`).
+        is_on_pairs: Batches hold pairs instead of edges.
     """
 
     def __init__(
-        self, train: Snapshot, spec: Mapping[str, object], weights: Mapping[str, float] = MappingProxyType({})
+        self,
+        train: Snapshot,
+        spec: Mapping[str, object],
+        weights: Mapping[str, float] = MappingProxyType({}),
+        *,
+        is_on_pairs: bool = False,
     ) -> None:
         lookup, r_max = type_lookup(elements_of(spec)), float(str(spec["r_max"]))
         offsets = train.offsets
@@ -75,10 +84,22 @@ class TrainingFrames:
         first = offsets[frame[order]]
         self._n_atoms = np.asarray(train.n_atoms, dtype=np.int64)
         self._atom_starts = offsets[:-1]
+        edges = np.stack([centre[order] - first, np.concatenate(neighbours)[order] - first])
+        shift = np.concatenate(shifts)[order]
+        frame = frame[order]
+        self.mean_neighbours = edges.shape[1] / max(int(train.n_atoms.sum()), 1)
+        self._r_max = r_max
+        self._vectors: FloatArray | None = None
+        if is_on_pairs:
+            is_kept = is_undirected(edges, shift)
+            edges, shift, frame = edges[:, is_kept], shift[is_kept], frame[is_kept]
+            starts = offsets[frame]
+            self._vectors = train.positions[starts + edges[1]] - train.positions[starts + edges[0]]
+            self._vectors += np.einsum("px,pxy->py", shift, train.cell[frame])
         self._n_edges = np.bincount(frame, minlength=train.n_frames)
         self._edge_starts = np.cumsum(self._n_edges) - self._n_edges
-        self._edges = np.stack([centre[order] - first, np.concatenate(neighbours)[order] - first])
-        self._shifts = np.concatenate(shifts)[order] if train.pbc.any() else None
+        self._edges = edges
+        self._shifts = shift if train.pbc.any() else None
         self._types = lookup[train.numbers]
         self._positions = np.array(train.positions)
         self._cell = np.array(train.cell)
@@ -95,27 +116,19 @@ class TrainingFrames:
         return int(self._n_atoms.size)
 
     @property
-    def mean_neighbours(self) -> float:
-        """Mean number of neighbours of an atom."""
-        return float(self._n_edges.sum() / self._n_atoms.sum())
+    def is_on_pairs(self) -> bool:
+        """Whether batches hold pairs instead of edges."""
+        return self._vectors is not None
 
     def batch(self, rows: NDArray[np.integer]) -> TrainingBatch:
         """The frames at `rows`, concatenated in that order."""
         n_atoms, n_edges = self._n_atoms[rows], self._n_edges[rows]
         atoms = _ranges(self._atom_starts[rows], n_atoms)
         edges = _ranges(self._edge_starts[rows], n_edges)
-        data = {
-            "pos": self._positions[atoms],
-            "atom_types": self._types[atoms],
-            "num_atoms": n_atoms,
-            "batch": np.repeat(np.arange(len(rows)), n_atoms),
-            "edge_index": self._edges[:, edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges),
-        }
-        if self._shifts is not None:
-            data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
+        index = self._edges[:, edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
         virial = None if self._virial is None else self._virial[rows]
         return TrainingBatch(
-            data={name: torch.from_numpy(value) for name, value in data.items()},
+            data=self._data(rows, atoms, edges, index),
             energy=torch.from_numpy(self._energy[rows]),
             forces=torch.from_numpy(self._forces[atoms]),
             n_atoms=torch.from_numpy(n_atoms.astype(np.float64)),
@@ -125,6 +138,25 @@ class TrainingFrames:
             has_virial=None if virial is None else torch.from_numpy(np.isfinite(virial).all(axis=(1, 2))),
             weight=None if self._weight is None else torch.from_numpy(self._weight[rows]),
         )
+
+    def _data(
+        self, rows: NDArray[np.integer], atoms: IntArray, edges: IntArray, index: IntArray
+    ) -> dict[str, torch.Tensor]:
+        """Model input."""
+        n_atoms = self._n_atoms[rows]
+        if self._vectors is not None:
+            inputs = with_ghost(self._vectors[edges], index, self._types[atoms], n_atoms, self._r_max)
+            return dict(zip(INPUTS, inputs, strict=True))
+        data = {
+            "pos": self._positions[atoms],
+            "atom_types": self._types[atoms],
+            "num_atoms": n_atoms,
+            "batch": np.repeat(np.arange(len(rows)), n_atoms),
+            "edge_index": index,
+        }
+        if self._shifts is not None:
+            data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
+        return {name: torch.from_numpy(value) for name, value in data.items()}
 
 
 def _ranges(starts: IntArray, counts: IntArray) -> IntArray:
