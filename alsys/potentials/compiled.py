@@ -22,6 +22,7 @@ from ase.data import atomic_numbers
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from alsys.frames import FloatArray, Frame
+from alsys.potentials.architectures import architecture_of, kind_of, version_of
 from alsys.potentials.base import (
     CommitteePrediction,
     CommitteeState,
@@ -32,7 +33,6 @@ from alsys.potentials.base import (
 )
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
-    SPEC_KEYS,
     MemberValues,
     NequIPCommittee,
     blank_model,
@@ -309,7 +309,9 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
 
 def _key(spec: Mapping[str, object], threads: int) -> str:
     """Identity of what is compiled: architecture, threads, versions and processor."""
-    return key_of({"format": FORMAT, "spec": {key: spec.get(key) for key in SPEC_KEYS}, "threads": threads})
+    package = version_of(kind_of(spec))
+    content = {"format": FORMAT, "spec": architecture_of(spec), "threads": threads}
+    return key_of({**content, "package": package} if package else content)
 
 
 def _probe(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
