@@ -2,7 +2,7 @@
 
 A specification is JSON: builder arguments by name, never a name of code. Entries that NequIP's specifications may lack
 have the values of `OPTIONAL`, so a specification written before there was such an entry means what it meant. An entry
-that is not known is refused: it would change the energies of a model that loads well.
+that is not known is refused: it would change the energies of a model that loads well. Imports torch where it builds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from ase.data import atomic_numbers
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.potentials.tracing import tracing
+
+if TYPE_CHECKING:
+    import torch
 
 SPEC_KEYS: Final = ("elements", "r_max", "num_layers", "l_max", "num_features", "parity", "dtype", "avg_num_neighbors")
 """What every specification of a NequIP model has."""
@@ -87,8 +89,8 @@ def architecture_of(spec: Mapping[str, object]) -> dict[str, object]:
 
 
 def is_extended(spec: Mapping[str, object]) -> bool:
-    """Whether a NequIP or Allegro specification holds what readers from before `OPTIONAL` would not see."""
-    return bool(set(architecture_of(spec)) - set(SPEC_KEYS))
+    """Whether a network's specification holds what readers from before `OPTIONAL` would not see."""
+    return bool(set(spec) - set(SPEC_KEYS))
 
 
 def version_of(kind: str) -> str:

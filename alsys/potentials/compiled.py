@@ -1,11 +1,11 @@
 """NequIP compiled ahead of time (torch's AOTInductor): once for an architecture, with new weights as new constants.
 
-What is compiled is `alsys.potentials.undirected`, one graph for molecules and periodic frames of any number. The traced
-graph keeps parameters and buffers as constants that share storage with the model's, which tells the name in the state
-dict of each; the map is stored beside the package. A swap of weights copies constants, so nothing is compiled again. A
-wrong map or graph would give wrong forces silently: after every swap each member is compared with NequIP itself on a
-probe, and where one differs the committee stays eager, with a warning. So it does where nothing can be compiled (no C++
-compiler).
+What is compiled is `alsys.potentials.undirected` (`alsys.potentials.directed` for Allegro), one graph for molecules and
+periodic frames of any number. The traced graph keeps parameters and buffers as constants that share storage with the
+model's, which tells the name in the state dict of each; the map is stored beside the package. A swap of weights copies
+constants, so nothing is compiled again. A wrong map or graph would give wrong forces silently: after every swap each
+member is compared with the model itself on a probe, and where one differs the committee stays eager, with a warning. So
+it does where nothing can be compiled (no C++ compiler).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from alsys.potentials.base import (
     committee_prediction,
     has_volume,
 )
+from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
     MemberValues,
@@ -271,6 +272,17 @@ def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1) 
     )
 
 
+def graph_of(model: torch.nn.Module, *, is_trained: bool = False) -> torch.nn.Module:
+    """The graph that is compiled for a model; its parameters and buffers are the model's.
+
+    Args:
+        model: Used up.
+        is_trained: Energies, forces and virials keep their graph, so that a loss of them has a gradient.
+    """
+    is_nequip = hasattr(model.get_submodule("model.func"), "layer0_convnet")
+    return (UndirectedNequIP if is_nequip else DirectedNetwork)(model, is_trained=is_trained)
+
+
 def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, str]:
     """Writes a package; returns the state dict's name of each of its constants."""
     from nequip.utils.compile import prepare_model_for_compile
@@ -284,7 +296,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
         inputs = inputs_of(_probe(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
         with fx_duck_shape(False):
             traced = make_fx(
-                prepare_model_for_compile(UndirectedNequIP(model), "cpu"),
+                prepare_model_for_compile(graph_of(model), "cpu"),
                 decomposition_table=nequip_decomp_table(),
                 tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,

@@ -51,6 +51,7 @@ __all__ = [
     "is_weight",
     "load_weights",
     "prepare",
+    "readout_features",
     "type_lookup",
     "types_of",
     "weights_of",
@@ -90,7 +91,7 @@ def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict
     data = {
         "pos": torch.from_numpy(np.ascontiguousarray(batch.positions)),
         "atom_types": torch.from_numpy(types),
-        "edge_index": torch.from_numpy(edges.edge_index),
+        "edge_index": torch.from_numpy(np.ascontiguousarray(edges.edge_index)),
         "batch": torch.from_numpy(batch.frame_of_atom),
         "num_atoms": torch.from_numpy(np.asarray(batch.n_atoms, dtype=np.int64)),
     }
@@ -212,10 +213,10 @@ class NequIPCommittee:
         for k in chosen:
             with evaluating():
                 out = self._models[k](dict(data))
+                if k == 0:
+                    features = _array(readout_features(self._models[k].get_submodule("model.func"), out))
             energies.append(_array(out["total_energy"]).reshape(-1))
             forces.append(_array(out["forces"]))
-            if k == 0:
-                features = _features(self._models[k], out)
             if has_stress.any():
                 stress = _array(out["stress"]).reshape(-1, 3, 3)
                 stress[~has_stress] = np.nan
@@ -223,19 +224,22 @@ class NequIPCommittee:
         return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
 
 
-def _features(model: torch.nn.Module, output: Mapping[str, torch.Tensor]) -> FloatArray:
-    """``(n_total, n_features)`` what the linear end of a model's readout makes atomic energies of.
+def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """``(n_total, n_features)`` what the linear end of a model's readout makes atomic energies of, without a gradient.
 
     NequIP has it in its output. Allegro's readout is a network on pairs: what enters its last layer is summed over the
     pairs of an atom, as Allegro sums energies.
+
+    Args:
+        network: The part ``model.func`` of a model.
+        output: Its output fields.
     """
-    network: Any = model.get_submodule("model.func")
     if not hasattr(network, "edge_readout"):
-        return _array(output["node_features"])
-    with torch.no_grad(), evaluating():
-        hidden = network.edge_readout.mlp_module.mlp[:-1](output["edge_features"])
-        fields = {name: output[name] for name in ("pos", "edge_index", "atom_types")}
-        return _array(network.edge_eng_sum({**fields, "edge_energy": hidden})["atomic_energy"])
+        return output["node_features"].detach()
+    hidden = network.edge_readout.mlp_module.mlp[:-1](output["edge_features"].detach())
+    fields = {name: output[name] for name in ("pos", "edge_index", "atom_types")}
+    features: torch.Tensor = network.edge_eng_sum({**fields, "edge_energy": hidden})["atomic_energy"]
+    return features.detach()
 
 
 def _array(value: torch.Tensor) -> FloatArray:

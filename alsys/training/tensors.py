@@ -115,7 +115,7 @@ class TrainingFrames:
             data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
         virial = None if self._virial is None else self._virial[rows]
         return TrainingBatch(
-            data={name: torch.from_numpy(value) for name, value in data.items()},
+            data={name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in data.items()},
             energy=torch.from_numpy(self._energy[rows]),
             forces=torch.from_numpy(self._forces[atoms]),
             n_atoms=torch.from_numpy(n_atoms.astype(np.float64)),

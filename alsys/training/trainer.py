@@ -262,7 +262,7 @@ def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, f
 
 
 def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, object]) -> Snapshot:
-    """The labels of `train`, whose tensors are `frames`, less what a model's ZBL term says: by a model of scale zero."""
+    """The labels of `train`, whose tensors are `frames`, less a model's ZBL term, by a model of scale zero."""
     model = build_model(spec)
     _set_buffers(model, [0.0] * len(elements_of(spec)), 0.0)
     model.eval()

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
+from alsys.config.models import AllegroModel
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.potentials.architectures import kind_of
 from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.potentials.compiled import graph_of
 from alsys.potentials.nequip import NequIPCommittee, blank_model, build_model, load_weights, type_lookup, weights_of
-from alsys.potentials.undirected import UndirectedNequIP, inputs_of
+from alsys.potentials.undirected import inputs_of
 
 SPEC = {
     "elements": ["H", "C", "O"],
@@ -22,6 +25,15 @@ SPEC = {
     "dtype": "float64",
     "avg_num_neighbors": 5.0,
 }
+
+
+ALLEGRO = {
+    **AllegroModel(
+        kind="allegro", r_max=4.0, l_max=1, num_scalar_features=6, num_tensor_features=3, embedding_mlp_width=8,
+        layer_mlp_width=8, readout_mlp_width=5, dtype="float64",
+    ).spec(["H", "C", "O"]),
+    "avg_num_neighbors": 5.0,
+}  # fmt: skip
 
 
 def frames() -> list[Frame]:
@@ -44,15 +56,24 @@ def frames() -> list[Frame]:
         {"l_max": 2, "num_layers": 3},
         {"num_features": 2},  # fewer features than elements: self-connections as NequIP has them
         {"parity": False, "num_layers": 3},
+        {"num_features": [6, 2], "type_embed_num_features": 5, "radial_mlp_depth": 2, "radial_mlp_width": 16},
+        {"num_bessels": 5, "bessel_trainable": True, "polynomial_cutoff_p": 4},
+        {"zbl": True},
+        {"cutoffs": {"H-C": 2.5, "C-O": 3.0}, "zbl": True},
+        ALLEGRO,
+        {**ALLEGRO, "zbl": True, "cutoffs": {"H-C": 2.5}, "readout_mlp_depth": 0},
     ],
+    ids=lambda change: "-".join(change),
 )
 def test_it_says_what_nequip_says(change: dict[str, object]) -> None:
-    spec = {**SPEC, **change}
+    spec = change if "elements" in change else {**SPEC, **change}
+    if "architecture" in spec:
+        pytest.importorskip("allegro", reason="needs nequip-allegro")
     weights = weights_of(build_model(spec, seed=3))
-    committee = NequIPCommittee(CommitteeState(1, "nequip", spec, (weights,)))
+    committee = NequIPCommittee(CommitteeState(1, kind_of(spec), spec, (weights,)))
     model = blank_model(spec)
     load_weights(model, weights)
-    graph = UndirectedNequIP(model)
+    graph = graph_of(model)
     for chosen in ([0], [1], [2], [0, 1, 2, 3]):
         batch = FrameBatch.of([frames()[k] for k in chosen])
         n_frames, n_total = batch.n_frames, batch.numbers.size
