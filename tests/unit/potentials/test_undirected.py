@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk, molecule
 
 from alsys.config.models import AllegroModel
@@ -12,7 +13,15 @@ from alsys.frames import Frame
 from alsys.potentials.architectures import kind_of
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.compiled import graph_of
-from alsys.potentials.nequip import NequIPCommittee, blank_model, build_model, load_weights, type_lookup, weights_of
+from alsys.potentials.nequip import (
+    NequIPCommittee,
+    blank_model,
+    build_model,
+    input_of,
+    load_weights,
+    type_lookup,
+    weights_of,
+)
 from alsys.potentials.undirected import inputs_of
 
 SPEC = {
@@ -87,6 +96,30 @@ def test_it_says_what_nequip_says(change: dict[str, object]) -> None:
         for k in np.flatnonzero(batch.pbc.any(axis=1)):
             volume = abs(np.linalg.det(batch.cell[k]))
             np.testing.assert_allclose(virial[k] / volume, expected.stress[k], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"zbl": True, "cutoffs": {"H-C": 2.5}}, ALLEGRO], ids=["plain", "zbl", "allegro"]
+)
+def test_gradients_by_weights_are_those_of_the_model(change: dict[str, object]) -> None:
+    """Of a loss of energies, forces and virials, where the graph is trained with."""
+    spec = change if "elements" in change else {**SPEC, **change}
+    if "architecture" in spec:
+        pytest.importorskip("allegro", reason="needs nequip-allegro")
+    batch, lookup = FrameBatch.of(frames()), type_lookup(["H", "C", "O"])
+    gradients = []
+    for is_graph in (True, False):
+        model = build_model(spec, seed=3).train()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if is_graph:
+            energy, forces, _, virial = graph_of(model, is_trained=True)(*inputs_of(batch, lookup, 4.0))
+        else:
+            out = model(input_of(batch, lookup, 4.0))
+            energy, forces, virial = out["total_energy"], out["forces"], -out["virial"]
+        loss = energy.square().sum() + forces.square().sum() + virial[1::2].square().sum()
+        gradients.append(torch.autograd.grad(loss, parameters))
+    for mine, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-8, atol=1e-9 * float(other.abs().max()))
 
 
 def test_a_ghost_follows_where_a_size_would_be_one() -> None:
