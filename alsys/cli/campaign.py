@@ -25,7 +25,9 @@ from alsys.errors import InputError
 from alsys.store.base import StoreReader
 
 LIVE_S = 15.0
-VERSIONED = ("torch", "nequip", "pyscf", "tblite", "ray", "zarr", "mlflow", "ase", "rdkit", "packmol", "numpy")
+VERSIONED = (
+    "torch", "nequip", "nequip-allegro", "pyscf", "tblite", "ray", "zarr", "mlflow", "ase", "rdkit", "packmol", "numpy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

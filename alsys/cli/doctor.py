@@ -22,7 +22,7 @@ import psutil
 from alsys.config.schema import CampaignConfig
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
-OPTIONAL = ("pyscf-dispersion", "packmol", "xarray", "skala", "torchani")
+OPTIONAL = ("pyscf-dispersion", "packmol", "xarray", "skala", "torchani", "nequip-allegro")
 MIN_FREE_GB = 2.0
 
 

@@ -88,6 +88,7 @@ def check(config: CampaignConfig, source: str) -> Plan:
 
     Raises:
         InputError: One line with file, field, value and remedy.
+        EnvironmentProblem: A package that the campaign needs is missing.
     """
     from alsys.exploration.builders import build_starts
     from alsys.exploration.crew import check_methods
@@ -126,6 +127,10 @@ def check(config: CampaignConfig, source: str) -> Plan:
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
+    if config.model.kind == "allegro":
+        from alsys.potentials.architectures import check_installed
+
+        check_installed("allegro")
     for name, frame in systems.items():
         if config.model.kind == "pair" and frame.pbc.any():
             raise InputError(

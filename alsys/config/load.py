@@ -124,7 +124,11 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
 
 
-_TAGS = frozenset({"gfn2-xtb", "gfn1-xtb", "nequip", "pair", "calibrated", "fixed"}) | LABELING_KINDS | METHOD_KINDS
+_TAGS = (
+    frozenset({"gfn2-xtb", "gfn1-xtb", "nequip", "allegro", "pair", "calibrated", "fixed"})
+    | LABELING_KINDS
+    | METHOD_KINDS
+)
 
 
 def _dotted(location: list[Any]) -> str:

@@ -16,35 +16,13 @@ from alsys.config.carving import CarveConfig
 from alsys.config.engines import LabelingConfig
 from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
 from alsys.config.loss import LossSettings
+from alsys.config.models import ModelConfig as ModelConfig
+from alsys.config.models import NequIPModel as NequIPModel
+from alsys.config.models import NetworkModel as NetworkModel
+from alsys.config.models import PairModel as PairModel
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
 from alsys.frames import Arm
-
-
-class NequIPModel(Section):
-    """Committee of NequIP models (Batzner et al., Nat. Commun. 13, 2453 (2022))."""
-
-    kind: Literal["nequip"]
-    members: int = Field(4, ge=2, le=32, description="Models in the committee.")
-    r_max: float = Field(5.0, gt=0.5, le=20, description="Cutoff.")
-    num_layers: int = Field(2, ge=1, le=8)
-    l_max: int = Field(1, ge=0, le=6)
-    num_features: int = Field(32, ge=1, le=512)
-    parity: bool = False
-    dtype: Literal["float32", "float64"] = "float32"
-
-
-class PairModel(Section):
-    """Committee of linear pair potentials: fitted in milliseconds, for tests and trying alsys out."""
-
-    kind: Literal["pair"]
-    members: int = Field(4, ge=2, le=32)
-    r_max: float = Field(6.0, gt=0.5, le=20)
-    n_basis: int = Field(16, ge=4, le=128, description="Radial functions for each pair of elements.")
-    ridge: float = Field(1e-6, gt=0)
-
-
-ModelConfig = Annotated[NequIPModel | PairModel, Field(discriminator="kind")]
 
 
 class TrainingConfig(LossSettings):
@@ -69,6 +47,11 @@ class TrainingConfig(LossSettings):
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
     validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")
     threads: int = operational(1, ge=1, le=256)
+    atomic_energies: Literal["isolated", "fitted"] = Field(
+        "isolated",
+        description="Energies of elements that a fresh model starts from: of free atoms at the same level of theory, "
+        "or changed as little as makes sums over them fit the training set by least squares.",
+    )
     delta: Literal["gfn2-xtb", "gfn1-xtb"] | None = Field(
         None,
         description="Learn label minus baseline, and add the baseline back wherever the model is used: the kind of "
@@ -312,6 +295,8 @@ class CampaignConfig(Section):
         training = self.training
         if isinstance(self.model, PairModel) and training.needs_network is not None:
             raise ValueError(f"training.{training.needs_network} needs model.kind nequip: pairs are fitted at once")
+        if training.delta is not None and isinstance(self.model, NetworkModel) and self.model.zbl:
+            raise ValueError("model.zbl needs labels without training.delta, whose baseline repels nuclei already")
         if training.delta is not None and training.stress_weight > 0:
             raise ValueError("training.stress_weight needs labels without training.delta, whose baseline has no stress")
         arms = [arm.value for arm in Arm if arm not in (Arm.ATOM, Arm.RANDOM)]
@@ -324,10 +309,12 @@ class CampaignConfig(Section):
 
     @model_validator(mode="after")
     def _known_pressure(self) -> CampaignConfig:
-        if self.exploration.pressure is not None and not isinstance(self.model, NequIPModel):
-            raise ValueError("exploration.pressure needs model.kind nequip, the only one with a stress")
-        if self.exploration.uncertainty != "committee" and not isinstance(self.model, NequIPModel):
-            raise ValueError(f"exploration.uncertainty {self.exploration.uncertainty} needs model.kind nequip")
+        if self.exploration.pressure is not None and not isinstance(self.model, NetworkModel):
+            raise ValueError("exploration.pressure needs model.kind nequip or allegro, which have a stress")
+        if self.exploration.uncertainty != "committee" and not isinstance(self.model, NetworkModel):
+            raise ValueError(
+                f"exploration.uncertainty {self.exploration.uncertainty} needs a network: nequip or allegro"
+            )
         if self.exploration.pressure is not None and self.exploration.thermostat == "none":
             raise ValueError("exploration.pressure needs a thermostat")
         return self

@@ -21,11 +21,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from alsys.errors import InputError
+from alsys.potentials.architectures import is_extended
 from alsys.potentials.base import CommitteeState
 
 FORMAT = 1
 FORMAT_DELTA = 2
 """Of bundles whose members learned a difference: readers from before there were any would forget the baseline."""
+FORMAT_EXTENDED = 3
+"""Of bundles whose networks differ in what readers from before `alsys.potentials.architectures` do not look at."""
 SUMS = "SHA256SUMS"
 
 
@@ -47,6 +50,8 @@ def write_bundle(
              "spec": dict(state.spec)}  # fmt: skip
     if state.baseline is not None:
         model |= {"format": FORMAT_DELTA, "baseline": dict(state.baseline)}
+    if state.kind in ("nequip", "allegro") and is_extended(state.spec):
+        model["format"] = FORMAT_EXTENDED
     files = {
         "model.json": _json(model),
         "card.json": _json(card),
@@ -88,9 +93,10 @@ def read_bundle(path: Path) -> CommitteeState:
     try:
         contents = _checked_files(path)
         model = json.loads(contents["model.json"])
-        if model["format"] not in (FORMAT, FORMAT_DELTA):
-            raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT_DELTA}", source=str(path))
-        baseline = dict(model["baseline"]) if model["format"] == FORMAT_DELTA else None
+        if model["format"] not in (FORMAT, FORMAT_DELTA, FORMAT_EXTENDED):
+            raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT_EXTENDED}", source=str(path))
+        has_baseline = model["format"] == FORMAT_DELTA or (model["format"] == FORMAT_EXTENDED and "baseline" in model)
+        baseline = dict(model["baseline"]) if has_baseline else None
         members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
         score = json.loads(contents["score.json"])["score"] if "score.json" in contents else "committee"
         score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}

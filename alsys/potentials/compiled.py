@@ -1,11 +1,11 @@
 """NequIP compiled ahead of time (torch's AOTInductor): once for an architecture, with new weights as new constants.
 
-What is compiled is `alsys.potentials.undirected`, one graph for molecules and periodic frames of any number. The traced
-graph keeps parameters and buffers as constants that share storage with the model's, which tells the name in the state
-dict of each; the map is stored beside the package. A swap of weights copies constants, so nothing is compiled again. A
-wrong map or graph would give wrong forces silently: after every swap each member is compared with NequIP itself on a
-probe, and where one differs the committee stays eager, with a warning. So it does where nothing can be compiled (no C++
-compiler).
+What is compiled is `alsys.potentials.undirected` (`alsys.potentials.directed` for Allegro), one graph for molecules and
+periodic frames of any number. The traced graph keeps parameters and buffers as constants that share storage with the
+model's, which tells the name in the state dict of each; the map is stored beside the package. A swap of weights copies
+constants, so nothing is compiled again. A wrong map or graph would give wrong forces silently: after every swap each
+member is compared with the model itself on a probe, and where one differs the committee stays eager, with a warning. So
+it does where nothing can be compiled (no C++ compiler).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ase.data import atomic_numbers
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from alsys.frames import FloatArray, Frame
+from alsys.potentials.architectures import architecture_of, kind_of, version_of
 from alsys.potentials.base import (
     CommitteePrediction,
     CommitteeState,
@@ -30,9 +31,9 @@ from alsys.potentials.base import (
     committee_prediction,
     has_volume,
 )
+from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
-    SPEC_KEYS,
     MemberValues,
     NequIPCommittee,
     blank_model,
@@ -271,6 +272,17 @@ def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1) 
     )
 
 
+def graph_of(model: torch.nn.Module, *, is_trained: bool = False) -> torch.nn.Module:
+    """The graph that is compiled for a model; its parameters and buffers are the model's.
+
+    Args:
+        model: Used up.
+        is_trained: Energies, forces and virials keep their graph, so that a loss of them has a gradient.
+    """
+    is_nequip = hasattr(model.get_submodule("model.func"), "layer0_convnet")
+    return (UndirectedNequIP if is_nequip else DirectedNetwork)(model, is_trained=is_trained)
+
+
 def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, str]:
     """Writes a package; returns the state dict's name of each of its constants."""
     from nequip.utils.compile import prepare_model_for_compile
@@ -284,7 +296,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
         inputs = inputs_of(probe_of(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
         with fx_duck_shape(False):
             traced = make_fx(
-                prepare_model_for_compile(UndirectedNequIP(model), "cpu"),
+                prepare_model_for_compile(graph_of(model), "cpu"),
                 decomposition_table=nequip_decomp_table(),
                 tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,
@@ -309,7 +321,9 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
 
 def _key(spec: Mapping[str, object], threads: int) -> str:
     """Identity of what is compiled: architecture, threads, versions and processor."""
-    return key_of({"format": FORMAT, "spec": {key: spec.get(key) for key in SPEC_KEYS}, "threads": threads})
+    package = version_of(kind_of(spec))
+    content = {"format": FORMAT, "spec": architecture_of(spec), "threads": threads}
+    return key_of({**content, "package": package} if package else content)
 
 
 def probe_of(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:

@@ -12,11 +12,11 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
     Args:
         state: Specification and weights.
         threads: Threads of torch in this process.
-        is_compiled: NequIP models are compiled ahead of time; pays where a committee is evaluated many times.
+        is_compiled: Networks are compiled ahead of time; pays where a committee is evaluated many times.
 
     Raises:
         InputError: Unknown kind, or a baseline that cannot be evaluated.
-        EnvironmentProblem: The package of its baseline is missing.
+        EnvironmentProblem: The package of its architecture or of its baseline is missing.
     """
     committee = _build(state, threads, is_compiled)
     if state.baseline is None:
@@ -27,11 +27,11 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
 
 
 def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
-    if state.kind == "nequip" and is_compiled:
+    if state.kind in ("nequip", "allegro") and is_compiled:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 
         return CompiledNequIPCommittee(state, threads=threads)
-    if state.kind == "nequip":
+    if state.kind in ("nequip", "allegro"):
         from alsys.potentials.nequip import NequIPCommittee
 
         return NequIPCommittee(state, threads=threads)
@@ -39,4 +39,4 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
         from alsys.potentials.pair import PairCommittee
 
         return PairCommittee(state)
-    raise InputError("unknown kind of committee", field="kind", value=state.kind, remedy="one of nequip, pair")
+    raise InputError("unknown kind of committee", field="kind", value=state.kind, remedy="one of nequip, allegro, pair")

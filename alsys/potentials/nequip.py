@@ -10,13 +10,8 @@ build, copy and evaluate at the same time (`alsys.potentials.tracing`).
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +21,14 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray
+from alsys.potentials.architectures import (
+    SPEC_KEYS,
+    architecture_of,
+    blank_model,
+    build_model,
+    elements_of,
+    prepare,
+)
 from alsys.potentials.base import (
     CommitteePrediction,
     CommitteeState,
@@ -35,95 +38,24 @@ from alsys.potentials.base import (
     has_volume,
 )
 from alsys.potentials.neighbours import neighbours_of
-from alsys.potentials.tracing import evaluating, tracing
+from alsys.potentials.tracing import evaluating
 
-SPEC_KEYS = ("elements", "r_max", "num_layers", "l_max", "num_features", "parity", "dtype", "avg_num_neighbors")
-_is_ready = False
-
-
-def prepare() -> None:
-    """Imports NequIP (seconds) and sets its process-wide state, once."""
-    global _is_ready
-    if _is_ready:
-        return
-    with tracing():
-        from nequip.utils.global_state import set_global_state
-
-        if not _is_ready:
-            with _without_deprecations():
-                set_global_state()
-            _is_ready = True
-
-
-@contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """NequIP sets TorchScript's fusion strategy, which torch 2.13 deprecates, even in eager mode."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
-        yield
-
-
-def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
-    """One NequIP model with zero shifts and unit scales.
-
-    Args:
-        spec: ``elements`` (symbols), ``r_max`` (Angstrom), ``num_layers``, ``l_max``, ``num_features``, ``parity``,
-            ``dtype`` and ``avg_num_neighbors``.
-        seed: Seed of the initial weights.
-
-    Raises:
-        InputError: The specification lacks an entry.
-    """
-    if missing := [key for key in SPEC_KEYS if key not in spec]:
-        raise InputError("lacks entries", field="spec", value=missing)
-    prepare()
-    elements = elements_of(spec)
-    with tracing(), _without_deprecations():
-        from nequip.model import NequIPGNNModel
-
-        model: torch.nn.Module = NequIPGNNModel(
-            seed=seed,
-            model_dtype=spec["dtype"],
-            type_names=elements,
-            r_max=float(spec["r_max"]),
-            num_layers=int(spec["num_layers"]),
-            l_max=int(spec["l_max"]),
-            num_features=int(spec["num_features"]),
-            parity=bool(spec["parity"]),
-            avg_num_neighbors=float(spec["avg_num_neighbors"]),
-            per_type_energy_shifts=dict.fromkeys(elements, 0.0),
-            per_type_energy_scales=dict.fromkeys(elements, 1.0),
-            compile_mode="eager",
-        )
-    return model
-
-
-def blank_model(spec: Mapping[str, Any]) -> torch.nn.Module:
-    """A model in evaluation mode whose weights are to be loaded: a copy of one built before, where there is one.
-
-    Raises:
-        InputError: The specification cannot be built.
-    """
-    elements_of(spec)
-    with tracing():
-        return copy.deepcopy(_template(json.dumps({key: spec.get(key) for key in SPEC_KEYS}, sort_keys=True)))
-
-
-@lru_cache(maxsize=4)
-def _template(spec: str) -> torch.nn.Module:
-    return build_model({key: value for key, value in json.loads(spec).items() if value is not None}).eval()
-
-
-def elements_of(spec: Mapping[str, object]) -> list[str]:
-    """Element symbols of a specification, in the order of their types.
-
-    Raises:
-        InputError: They are not a list of symbols.
-    """
-    elements = spec.get("elements")
-    if not isinstance(elements, list | tuple) or not all(symbol in atomic_numbers for symbol in elements):
-        raise InputError("must be a list of element symbols", field="elements", value=elements)
-    return list(elements)
+__all__ = [
+    "SPEC_KEYS",
+    "MemberValues",
+    "NequIPCommittee",
+    "blank_model",
+    "build_model",
+    "elements_of",
+    "input_of",
+    "is_weight",
+    "load_weights",
+    "prepare",
+    "readout_features",
+    "type_lookup",
+    "types_of",
+    "weights_of",
+]  # fmt: skip
 
 
 def type_lookup(elements: Sequence[str]) -> NDArray[np.int64]:
@@ -159,7 +91,7 @@ def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict
     data = {
         "pos": torch.from_numpy(np.ascontiguousarray(batch.positions)),
         "atom_types": torch.from_numpy(types),
-        "edge_index": torch.from_numpy(edges.edge_index),
+        "edge_index": torch.from_numpy(np.ascontiguousarray(edges.edge_index)),
         "batch": torch.from_numpy(batch.frame_of_atom),
         "num_atoms": torch.from_numpy(np.asarray(batch.n_atoms, dtype=np.int64)),
     }
@@ -245,9 +177,7 @@ class NequIPCommittee:
         Raises:
             InputError: The weights do not fit the specification.
         """
-        if state.n_members != len(self._models) or any(
-            state.spec.get(key) != self._state.spec.get(key) for key in SPEC_KEYS
-        ):
+        if state.n_members != len(self._models) or architecture_of(state.spec) != architecture_of(self._state.spec):
             self._models = [blank_model(state.spec) for _ in state.members]
             self._lookup = type_lookup(elements_of(state.spec))
         for model, weights in zip(self._models, state.members, strict=True):
@@ -283,15 +213,33 @@ class NequIPCommittee:
         for k in chosen:
             with evaluating():
                 out = self._models[k](dict(data))
+                if k == 0:
+                    features = _array(readout_features(self._models[k].get_submodule("model.func"), out))
             energies.append(_array(out["total_energy"]).reshape(-1))
             forces.append(_array(out["forces"]))
-            if k == 0:
-                features = _array(out["node_features"])
             if has_stress.any():
                 stress = _array(out["stress"]).reshape(-1, 3, 3)
                 stress[~has_stress] = np.nan
                 stresses.append(stress)
         return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
+
+
+def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """``(n_total, n_features)`` what the linear end of a model's readout makes atomic energies of, without a gradient.
+
+    NequIP has it in its output. Allegro's readout is a network on pairs: what enters its last layer is summed over the
+    pairs of an atom, as Allegro sums energies.
+
+    Args:
+        network: The part ``model.func`` of a model.
+        output: Its output fields.
+    """
+    if not hasattr(network, "edge_readout"):
+        return output["node_features"].detach()
+    hidden = network.edge_readout.mlp_module.mlp[:-1](output["edge_features"].detach())
+    fields = {name: output[name] for name in ("pos", "edge_index", "atom_types")}
+    features: torch.Tensor = network.edge_eng_sum({**fields, "edge_energy": hidden})["atomic_energy"]
+    return features.detach()
 
 
 def _array(value: torch.Tensor) -> FloatArray:

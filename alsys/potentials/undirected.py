@@ -25,6 +25,8 @@ from alsys.potentials.nequip import types_of
 INPUTS = ("pair_vectors", "pairs", "atom_types", "batch", "num_atoms")
 OUTPUTS = ("energy", "forces", "features", "virial")
 _GEOMETRY = ("spharm", "edge_norm", "bessel_encode", "factor")
+_OF_POTENTIALS = ("edge_lengths", "normed_edge_lengths")
+"""What a term such as ZBL reads of every edge."""
 _EMBEDDING = "type_embed"
 _READOUT = "per_atom_energy_readout"
 BLOCKS_FROM = 2
@@ -88,7 +90,7 @@ class UndirectedNequIP(torch.nn.Module):
         vectors = pair_vectors.detach().requires_grad_(True)
         data = {
             "edge_vectors": vectors,
-            "edge_index": torch.cat([pairs, pairs.flip(0)], dim=1),
+            "edge_index": pairs,
             "atom_types": atom_types,
             "batch": batch,
             "num_atoms": num_atoms,
@@ -96,6 +98,9 @@ class UndirectedNequIP(torch.nn.Module):
         }
         for name in _GEOMETRY:
             data = self.network.get_submodule(name)(data)
+        data["edge_index"] = torch.cat([pairs, pairs.flip(0)], dim=1)
+        for name in _OF_POTENTIALS:
+            data[name] = torch.cat([data[name], data[name]])
         harmonics = data["edge_attrs"]
         data["edge_attrs"] = torch.cat([harmonics, harmonics * self._parities])
         features = harmonics
@@ -110,10 +115,35 @@ class UndirectedNequIP(torch.nn.Module):
                 data["node_attrs"] = (atom_types.unsqueeze(1) == types).to(harmonics.dtype)
         energy = data["total_energy"]
         (slope,) = torch.autograd.grad([energy.sum()], [vectors], create_graph=self._is_trained)
-        forces = slope.new_zeros((atom_types.shape[0], 3)).index_add(0, pairs[0], slope).index_add(0, pairs[1], -slope)
-        products = (pair_vectors.unsqueeze(2) * slope.unsqueeze(1)).reshape(-1, 9)
-        virial = slope.new_zeros((num_atoms.shape[0], 9)).index_add(0, batch.index_select(0, pairs[0]), products)
-        return energy if self._is_trained else energy.detach(), forces, features, virial.reshape(-1, 3, 3)
+        forces, virial = forces_and_virial(pair_vectors, slope, pairs, batch, atom_types.shape[0], num_atoms.shape[0])
+        return energy if self._is_trained else energy.detach(), forces, features, virial
+
+
+def forces_and_virial(
+    pair_vectors: torch.Tensor,
+    slope: torch.Tensor,
+    pairs: torch.Tensor,
+    batch: torch.Tensor,
+    n_total: int,
+    n_frames: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forces on atoms and virials of frames.
+
+    Args:
+        pair_vectors: ``(n_pairs, 3)``, Angstrom.
+        slope: ``(n_pairs, 3)`` derivative of the energy by them, eV/Angstrom.
+        pairs: ``(2, n_pairs)`` atoms.
+        batch: ``(n_total,)`` frame of each atom.
+        n_total: Atoms.
+        n_frames: Frames.
+
+    Returns:
+        ``(n_total, 3)``, eV/Angstrom; ``(n_frames, 3, 3)`` dE/d(strain), eV.
+    """
+    forces = slope.new_zeros((n_total, 3)).index_add(0, pairs[0], slope).index_add(0, pairs[1], -slope)
+    products = (pair_vectors.unsqueeze(2) * slope.unsqueeze(1)).reshape(-1, 9)
+    virial = slope.new_zeros((n_frames, 9)).index_add(0, batch.index_select(0, pairs[0]), products)
+    return forces, virial.reshape(-1, 3, 3)
 
 
 class _BothDirections(torch.nn.Module):

@@ -266,7 +266,7 @@ class _Delivery:
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"bundle": str(bundle)},
                 signature=_signature(),
-                pip_requirements=_requirements(),
+                pip_requirements=_requirements(bundle),
                 tags=dict(tags),
                 step=int(tags[TAG_N_LABELS]),
             )
@@ -314,9 +314,11 @@ def _signature() -> Any:
     )
 
 
-def _requirements() -> list[str]:
+def _requirements(bundle: Path) -> list[str]:
     """What a committee needs where it is served; given, because inferring it takes MLflow half a minute."""
-    pinned = [f"{name}=={metadata.version(name)}" for name in ("mlflow", "torch", "nequip", "numpy", "safetensors")]
+    kind = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["kind"]
+    names = ["mlflow", "torch", "nequip", *(["nequip-allegro"] if kind == "allegro" else []), "numpy", "safetensors"]
+    pinned = [f"{name}=={metadata.version(name)}" for name in names]
     return [f"alsys=={__version__}", *pinned]
 
 

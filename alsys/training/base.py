@@ -48,7 +48,8 @@ class TrainedCommittee:
             ``force_mae_validation``, ``energy_mae_validation`` (per atom); ``force_mae_random_arm``,
             ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 % bootstrap over frames),
             ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
-            ``force_deviation_random_arm`` (mean over atoms); with a champion, on the same frames,
+            ``force_deviation_random_arm`` (mean over atoms), ``stress_mae_random_arm`` (of labels that have a stress,
+            eV/Angstrom^3); with a champion, on the same frames,
             ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap of new
             minus champion). Units eV, eV/Angstrom.
         calibration: ``(deviation, error)`` of each random-arm frame: largest force deviation and force MAE.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -83,25 +84,33 @@ def less_baseline(snapshot: Snapshot) -> Snapshot:
     return known.select(np.isfinite(snapshot.baseline_energy))
 
 
-def atomic_energies(atoms: Snapshot, train: Snapshot) -> dict[int, float]:
+def atomic_energies(
+    atoms: Snapshot, train: Snapshot, source: Literal["isolated", "fitted"] = "isolated"
+) -> dict[int, float]:
     """Energy of each element, eV: of its free atom, or where there is none, by least squares over the training set.
 
     Elements are all those of both snapshots, so that a model knows an element before the first molecule with it is
     labelled. Energies of frames with masked atoms do not enter: an element that only they hold, and no free atom, gets
     0.
+
+    Args:
+        atoms: Free atoms at the level of theory of the labels.
+        train: The training set.
+        source: ``fitted``: all energies are those whose sums fit the training set's by least squares. Where many do,
+            as in a set of one composition, those closest to the free atoms'.
     """
     known = {int(atoms.numbers[i]): float(atoms.energy[i]) for i in range(atoms.n_frames)}
     elements = sorted({int(z) for z in train.numbers} | set(known))
     missing = [z for z in elements if z not in known]
-    if missing:
-        whole = train.select(train.is_whole)
-        frame_of_atom = np.repeat(np.arange(whole.n_frames), whole.n_atoms)
-        counts = np.zeros((whole.n_frames, len(elements)))
-        np.add.at(counts, (frame_of_atom, np.searchsorted(elements, whole.numbers)), 1.0)
-        residual = whole.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
-        columns = [elements.index(z) for z in missing]
-        solution, *_ = np.linalg.lstsq(counts[:, columns], residual, rcond=None)
-        known |= {z: float(e) for z, e in zip(missing, solution, strict=True)}
+    whole = train.select(train.is_whole)
+    counts = np.zeros((whole.n_frames, len(elements)))
+    frame_of_atom = np.repeat(np.arange(whole.n_frames), whole.n_atoms)
+    np.add.at(counts, (frame_of_atom, np.searchsorted(elements, whole.numbers)), 1.0)
+    for changed in [missing, elements] if source == "fitted" else [missing]:
+        if changed:
+            residual = whole.energy - counts @ np.array([known.get(z, 0.0) for z in elements])
+            solution, *_ = np.linalg.lstsq(counts[:, [elements.index(z) for z in changed]], residual, rcond=None)
+            known |= {z: known.get(z, 0.0) + float(e) for z, e in zip(changed, solution, strict=True)}
     return {z: known[z] for z in elements}
 
 

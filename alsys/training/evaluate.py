@@ -30,6 +30,8 @@ class FrameErrors:
         energy: ``(n_frames,)`` absolute error of the energy per atom; NaN for a frame with masked atoms.
         deviation: ``(n_frames,)`` largest force deviation of an atom.
         mean_deviation: ``(n_frames,)`` mean force deviation over atoms.
+        stress: ``(n_frames,)`` mean absolute error of stress components, eV/Angstrom^3; NaN where either has none, and
+            for a frame with masked atoms.
     """
 
     force_mae: FloatArray
@@ -37,6 +39,7 @@ class FrameErrors:
     energy: FloatArray
     deviation: FloatArray
     mean_deviation: FloatArray
+    stress: FloatArray
 
 
 def predictions_of(
@@ -87,6 +90,9 @@ def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:
         error = np.where(is_trusted[:, None], prediction.forces - part.forces, 0.0)
         deviation = np.where(is_trusted, prediction.force_deviation, 0.0)
         energy = np.abs(prediction.energy - part.energy) / part.n_atoms
+        stress = np.full(part.n_frames, np.nan)
+        if prediction.stress is not None:
+            stress = np.where(part.is_whole, np.abs(prediction.stress - part.stress).mean(axis=(1, 2)), np.nan)
         parts.append(
             (
                 np.add.reduceat(np.abs(error).sum(axis=1), starts) / (3.0 * n_trusted),
@@ -94,10 +100,11 @@ def evaluate(committee: Committee, snapshot: Snapshot) -> FrameErrors:
                 np.where(part.is_whole, energy, np.nan),
                 np.maximum.reduceat(deviation, starts),
                 np.add.reduceat(deviation, starts) / n_trusted,
+                stress,
             )
         )
     if not parts:
-        return FrameErrors(*(np.zeros(0) for _ in range(5)))
+        return FrameErrors(*(np.zeros(0) for _ in range(6)))
     return FrameErrors(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -147,7 +154,7 @@ def fit_metrics(
         errors = evaluate(committee, validation)
         metrics |= {
             "force_mae_validation": float(errors.force_mae.mean()),
-            **_energy_mae("energy_mae_validation", errors),
+            **_mean_of_known("energy_mae_validation", errors.energy),
         }
     if not random.n_frames:
         return metrics, ()
@@ -155,8 +162,9 @@ def fit_metrics(
     metrics |= {
         "force_mae_random_arm": float(errors.force_mae.mean()),
         "force_rmse_random_arm": float(np.sqrt(errors.force_mse.mean())),
-        **_energy_mae("energy_mae_random_arm", errors),
+        **_mean_of_known("energy_mae_random_arm", errors.energy),
         "force_deviation_random_arm": float(errors.mean_deviation.mean()),
+        **_mean_of_known("stress_mae_random_arm", errors.stress),
     }
     if random.n_frames >= 2:
         low, high = bootstrap_interval(errors.force_mae, seed)
@@ -171,7 +179,7 @@ def fit_metrics(
     return metrics, calibration
 
 
-def _energy_mae(name: str, errors: FrameErrors) -> dict[str, float]:
-    """Mean over frames whose energies count; no entry where there is none."""
-    known = errors.energy[~np.isnan(errors.energy)]
+def _mean_of_known(name: str, values: FloatArray) -> dict[str, float]:
+    """Mean over frames whose energies or stresses count; no entry where there is none."""
+    known = values[~np.isnan(values)]
     return {name: float(known.mean())} if known.size else {}

@@ -46,7 +46,7 @@ class PairTrainer:
         train = parts.train
         if train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
-        energies = atomic_energies(parts.atoms, train)
+        energies = atomic_energies(parts.atoms, train, self._config.atomic_energies)
         shifts = list(energies.values())
         spec: dict[str, object] = {
             "elements": [chemical_symbols[z] for z in energies],

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from alsys.potentials.architectures import architecture_of, kind_of, version_of
 from alsys.potentials.base import has_volume
-from alsys.potentials.compiled import probe_of
-from alsys.potentials.nequip import SPEC_KEYS, blank_model, elements_of, input_of, type_lookup
+from alsys.potentials.compiled import graph_of, probe_of
+from alsys.potentials.nequip import blank_model, elements_of, input_of, type_lookup
 from alsys.potentials.packages import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.tracing import evaluating, tracing
-from alsys.potentials.undirected import INPUTS, UndirectedNequIP, inputs_of
+from alsys.potentials.undirected import INPUTS, inputs_of
 from alsys.training.loss import LossWeights, Objective, coefficients_of, loss_of, penalty_of
 from alsys.training.tensors import TrainingBatch
 
@@ -235,7 +236,8 @@ def step_key(spec: Mapping[str, object], objective: Objective, threads: int) -> 
         {
             "graph": "training",
             "format": FORMAT,
-            "spec": {key: spec.get(key) for key in SPEC_KEYS},
+            "spec": architecture_of(spec),
+            "package": version_of(kind_of(spec)),
             "loss": objective.kind,
             "huber_delta": objective.huber_delta if objective.kind == "huber" else None,
             "threads": threads,
@@ -264,7 +266,7 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
         buffers = dict(model.named_buffers())
         places = {p.data_ptr(): i for i, p in enumerate(dict(model.named_parameters())[n] for n in layout.names)}
         constants = {buffers[name].data_ptr(): k for k, name in enumerate((SHIFTS, SCALES))}
-        graph = UndirectedNequIP(model, is_trained=True)
+        graph = graph_of(model, is_trained=True)
         # what shares storage has several names, of which each must be replaced
         weight_names = {n: places[p.data_ptr()] for n, p in graph.named_parameters(remove_duplicate=False) if p.requires_grad}
         buffer_names = {n: constants[b.data_ptr()] for n, b in graph.named_buffers() if b.data_ptr() in constants}

@@ -156,7 +156,7 @@ class TrainingFrames:
         }
         if self._shifts is not None:
             data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
-        return {name: torch.from_numpy(value) for name, value in data.items()}
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in data.items()}
 
 
 def _ranges(starts: IntArray, counts: IntArray) -> IntArray:

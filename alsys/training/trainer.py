@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +23,9 @@ import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from alsys.config.schema import CampaignConfig, NequIPModel, TrainingConfig
+from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.errors import FailureKind
+from alsys.potentials.architectures import architecture_of, kind_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
@@ -78,15 +79,15 @@ class NequIPTrainer:
     """Fits committees of the architecture in the config.
 
     Args:
-        config: ``model`` (kind nequip) and ``training`` are read.
+        config: ``model`` (kind nequip or allegro) and ``training`` are read.
     """
 
     def __init__(self, config: CampaignConfig) -> None:
-        if not isinstance(config.model, NequIPModel):
-            raise TypeError("NequIPTrainer needs model.kind nequip")
+        if not isinstance(config.model, NetworkModel):
+            raise TypeError("NequIPTrainer needs model.kind nequip or allegro")
         torch.set_num_threads(config.training.threads)
         prepare()
-        self._model_config: NequIPModel = config.model
+        self._model_config: NetworkModel = config.model
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
         self._score = config.exploration.uncertainty
@@ -107,8 +108,7 @@ class NequIPTrainer:
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
             parent = None
-        energies = atomic_energies(parts.atoms, parts.train)
-        shifts, scale = shifts_and_scale(parts.train, elements_of(spec), energies)
+        shifts, scale = self._shifts_and_scale(spec, parts, frames)
         working = None if parent is None else blank_model(spec)
         fits = []
         for i in range(self._model_config.members):
@@ -125,7 +125,7 @@ class NequIPTrainer:
             except DivergedError as error:
                 return TrainingFailure(order.version, FailureKind.INTERNAL, f"member {i}: {error}")
         weights = tuple(fit.weights for fit in fits)
-        state = CommitteeState(order.version, "nequip", spec, weights, baseline=self._baseline)
+        state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
             (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
@@ -150,21 +150,23 @@ class NequIPTrainer:
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
-        model = self._model_config
-        spec: dict[str, object] = {
-            "elements": [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})],
-            "r_max": model.r_max,
-            "num_layers": model.num_layers,
-            "l_max": model.l_max,
-            "num_features": model.num_features,
-            "parity": model.parity,
-            "dtype": model.dtype,
-        }
+        elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
+        spec = self._model_config.spec(elements)
         frames = TrainingFrames(parts.train, spec, self._config.weights)
         parent = order.parent
-        if parent is not None and all(parent.spec.get(key) == value for key, value in spec.items()):
-            return dict(parent.spec), frames
+        if parent is not None:
+            neighbours = {"avg_num_neighbors": parent.spec.get("avg_num_neighbors")}
+            if architecture_of({**spec, **neighbours}) == architecture_of(parent.spec):
+                return dict(parent.spec), frames
         return {**spec, "avg_num_neighbors": round(max(frames.mean_neighbours, 1e-3), 6)}, frames
+
+    def _shifts_and_scale(
+        self, spec: Mapping[str, object], parts: Split, frames: TrainingFrames
+    ) -> tuple[list[float], float]:
+        """See `shifts_and_scale`; of what is left for the network to learn where a repulsion of nuclei is added."""
+        train = parts.train if not spec.get("zbl") else less_repulsion(parts.train, frames, spec)
+        energies = atomic_energies(parts.atoms, train, self._config.atomic_energies)
+        return shifts_and_scale(train, elements_of(spec), energies)
 
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
         """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""
@@ -257,6 +259,20 @@ def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, f
     scale = max(float(np.sqrt(np.square(forces).mean())), 1e-3) if forces.size else 1e-3
     by_symbol = {chemical_symbols[z]: energy + constant for z, energy in energies.items()}
     return [by_symbol.get(symbol, 0.0) for symbol in elements], scale
+
+
+def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, object]) -> Snapshot:
+    """The labels of `train`, whose tensors are `frames`, less a model's ZBL term, by a model of scale zero."""
+    model = build_model(spec)
+    _set_buffers(model, [0.0] * len(elements_of(spec)), 0.0)
+    model.eval()
+    energies, forces = [], []
+    for rows in chunks_of(train):
+        with evaluating():
+            out = model(dict(frames.batch(rows).data))
+        energies.append(out["total_energy"].detach().double().numpy().reshape(-1))
+        forces.append(out["forces"].detach().double().numpy())
+    return replace(train, energy=train.energy - np.concatenate(energies), forces=train.forces - np.concatenate(forces))
 
 
 def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArray[np.bool_]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,19 @@ def test_config_values(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: list[str]
 ) -> None:
     refused(tmp_path, {**BASE, **change}, capsys, *words)
+    assert not (tmp_path / "campaign").exists()
+
+
+def test_a_missing_package_ends_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "allegro", None)
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "directory": str(tmp_path / "campaign"), "model": {"kind": "allegro"}}))
+    assert main(["run", str(path)]) == 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "alsys[allegro]" in error
     assert not (tmp_path / "campaign").exists()
 
 

@@ -32,7 +32,7 @@ LABELING: tuple[dict[str, Any], ...] = (
     {"kind": "skala", "functional": "pbe", "basis": "def2-svp"},
     {"kind": "plugin", "name": "my-engine", "settings": {"cutoff": 400}},
 )
-MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"})
+MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"}, {"kind": "allegro"})
 
 OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.")
 OPERATIONAL_NAMES = {
@@ -119,7 +119,7 @@ def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "kinds"), [("labeling", ("pyscf", "xtb", "analytic")), ("model", ("nequip", "pair"))]
+    ("section", "kinds"), [("labeling", ("pyscf", "xtb", "analytic")), ("model", ("nequip", "allegro", "pair"))]
 )
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path, section: str, kinds: tuple[str, ...]) -> None:
     text = refusal(tmp_path, changed(**{section: {"kind": "psi4"}}))

@@ -1,0 +1,246 @@
+"""From a specification to a network: NequIP itself, or Allegro (package nequip-allegro), with or without ZBL.
+
+A specification is JSON: builder arguments by name, never a name of code. Entries that NequIP's specifications may lack
+have the values of `OPTIONAL`, so a specification written before there was such an entry means what it meant. An entry
+that is not known is refused: it would change the energies of a model that loads well. Imports torch where it builds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final
+
+from ase.data import atomic_numbers
+
+from alsys.errors import EnvironmentProblem, InputError
+from alsys.potentials.tracing import tracing
+
+if TYPE_CHECKING:
+    import torch
+
+SPEC_KEYS: Final = ("elements", "r_max", "num_layers", "l_max", "num_features", "parity", "dtype", "avg_num_neighbors")
+"""What every specification of a NequIP model has."""
+_COMMON_OPTIONAL: Final[Mapping[str, object]] = {
+    "num_bessels": 8, "bessel_trainable": False, "polynomial_cutoff_p": 6, "cutoffs": None, "zbl": False,
+}  # fmt: skip
+OPTIONAL: Final[Mapping[str, object]] = {
+    **_COMMON_OPTIONAL, "type_embed_num_features": None, "radial_mlp_depth": 1, "radial_mlp_width": 128,
+}  # fmt: skip
+"""What a specification of a NequIP model may have, and what its absence means."""
+ALLEGRO_KEYS: Final = (
+    "architecture", "elements", "r_max", "num_layers", "l_max", "num_scalar_features", "num_tensor_features", "parity",
+    "embedding_mlp_depth", "embedding_mlp_width", "layer_mlp_depth", "layer_mlp_width", "readout_mlp_depth",
+    "readout_mlp_width", "tp_path_channel_coupling", "dtype", "avg_num_neighbors",
+)  # fmt: skip
+"""What every specification of an Allegro model has."""
+_is_ready = False
+
+
+def prepare() -> None:
+    """Imports NequIP (seconds) and sets its process-wide state, once."""
+    global _is_ready
+    if _is_ready:
+        return
+    with tracing():
+        from nequip.utils.global_state import set_global_state
+
+        if not _is_ready:
+            with _without_deprecations():
+                set_global_state()
+            _is_ready = True
+
+
+def kind_of(spec: Mapping[str, object]) -> str:
+    """Kind of the state of such a specification: ``nequip`` or ``allegro``.
+
+    Raises:
+        InputError: An architecture that is not known.
+    """
+    kind = spec.get("architecture", "nequip")
+    if kind not in ("nequip", "allegro"):
+        raise InputError("unknown architecture", field="spec.architecture", value=kind, remedy="a newer alsys wrote it")
+    return str(kind)
+
+
+def architecture_of(spec: Mapping[str, object]) -> dict[str, object]:
+    """All that decides how a model is built, without entries that say what their absence says: an identity.
+
+    Raises:
+        InputError: An architecture or an entry that is not known.
+    """
+    is_allegro = kind_of(spec) == "allegro"
+    required = ALLEGRO_KEYS if is_allegro else SPEC_KEYS
+    optional = _COMMON_OPTIONAL if is_allegro else OPTIONAL
+    if strange := sorted(set(spec) - set(required) - set(optional)):
+        raise InputError("has unknown entries", field="spec", value=strange, remedy="a newer alsys wrote it")
+    entries = {key: spec.get(key) for key in required}
+    for key, default in optional.items():
+        value = spec.get(key, default)
+        if value != default and value not in (None, {}):
+            entries[key] = value
+    return entries
+
+
+def is_extended(spec: Mapping[str, object]) -> bool:
+    """Whether a network's specification holds what readers from before `OPTIONAL` would not see."""
+    return bool(set(spec) - set(SPEC_KEYS))
+
+
+def version_of(kind: str) -> str:
+    """Version of the package beside NequIP that builds this kind; empty where there is none."""
+    return metadata.version("nequip-allegro") if kind == "allegro" else ""
+
+
+def check_installed(kind: str) -> None:
+    """Imports nothing.
+
+    Raises:
+        EnvironmentProblem: The package for this kind of model is missing.
+    """
+    if kind == "allegro" and importlib.util.find_spec("allegro") is None:
+        raise EnvironmentProblem(
+            "models of kind allegro need the package nequip-allegro, which is not installed; "
+            "pip install 'alsys[allegro]'"
+        )
+
+
+def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
+    """One model with zero shifts and unit scales.
+
+    Args:
+        spec: `SPEC_KEYS` and any of `OPTIONAL`; or for Allegro ``architecture: allegro``, `ALLEGRO_KEYS` and any of the
+            common ones. ``elements`` are symbols, ``cutoffs`` gives radii (Angstrom) by pair of elements, as ``H-C``.
+        seed: Seed of the initial weights.
+
+    Raises:
+        InputError: The specification lacks an entry, or has one that is not known.
+        EnvironmentProblem: The package of the architecture is missing.
+    """
+    kind = kind_of(spec)
+    required = ALLEGRO_KEYS if kind == "allegro" else SPEC_KEYS
+    if missing := [key for key in required if key not in spec]:
+        raise InputError("lacks entries", field="spec", value=missing)
+    architecture_of(spec)
+    check_installed(kind)
+    prepare()
+    elements = elements_of(spec)
+    full = {**OPTIONAL, **spec}
+    arguments: dict[str, Any] = {
+        "seed": seed,
+        "model_dtype": spec["dtype"],
+        "type_names": elements,
+        "r_max": float(spec["r_max"]),
+        "num_layers": int(spec["num_layers"]),
+        "l_max": int(spec["l_max"]),
+        "parity": bool(spec["parity"]),
+        "avg_num_neighbors": float(spec["avg_num_neighbors"]),
+        "per_edge_type_cutoff": _both_ways(full["cutoffs"], elements),
+        "per_type_energy_shifts": dict.fromkeys(elements, 0.0),
+        "per_type_energy_scales": dict.fromkeys(elements, 1.0),
+        "compile_mode": "eager",
+    }
+    if full["zbl"]:
+        arguments["pair_potential"] = {
+            "_target_": "nequip.nn.pair_potential.ZBL",
+            "units": "metal",
+            "chemical_species": elements,
+        }
+    radial = {
+        "num_bessels": int(full["num_bessels"]),
+        "bessel_trainable": bool(full["bessel_trainable"]),
+        "polynomial_cutoff_p": int(full["polynomial_cutoff_p"]),
+    }
+    with tracing(), _without_deprecations():
+        if kind == "allegro":
+            return _allegro(arguments, radial, spec)
+        from nequip.model import NequIPGNNModel
+
+        features, embedding = spec["num_features"], full["type_embed_num_features"]
+        model: torch.nn.Module = NequIPGNNModel(
+            **arguments,
+            **radial,
+            num_features=[int(n) for n in features] if isinstance(features, list | tuple) else int(features),
+            type_embed_num_features=None if embedding is None else int(embedding),
+            radial_mlp_depth=int(full["radial_mlp_depth"]),
+            radial_mlp_width=int(full["radial_mlp_width"]),
+        )
+        return model
+
+
+def _allegro(arguments: Mapping[str, Any], radial: Mapping[str, Any], spec: Mapping[str, Any]) -> torch.nn.Module:
+    from allegro.model import AllegroModel
+
+    model: torch.nn.Module = AllegroModel(
+        **arguments,
+        radial_chemical_embed={"_target_": "allegro.nn.TwoBodyBesselScalarEmbed", **radial},
+        num_scalar_features=int(spec["num_scalar_features"]),
+        num_tensor_features=int(spec["num_tensor_features"]),
+        scalar_embed_mlp_hidden_layers_depth=int(spec["embedding_mlp_depth"]),
+        scalar_embed_mlp_hidden_layers_width=int(spec["embedding_mlp_width"]),
+        allegro_mlp_hidden_layers_depth=int(spec["layer_mlp_depth"]),
+        allegro_mlp_hidden_layers_width=int(spec["layer_mlp_width"]),
+        readout_mlp_hidden_layers_depth=int(spec["readout_mlp_depth"]),
+        readout_mlp_hidden_layers_width=int(spec["readout_mlp_width"]),
+        tp_path_channel_coupling=bool(spec["tp_path_channel_coupling"]),
+    )
+    return model
+
+
+def blank_model(spec: Mapping[str, Any]) -> torch.nn.Module:
+    """A model in evaluation mode whose weights are to be loaded: a copy of one built before, where there is one.
+
+    Raises:
+        InputError: The specification cannot be built.
+        EnvironmentProblem: The package of the architecture is missing.
+    """
+    elements_of(spec)
+    with tracing():
+        return copy.deepcopy(_template(json.dumps(architecture_of(spec), sort_keys=True)))
+
+
+@lru_cache(maxsize=4)
+def _template(spec: str) -> torch.nn.Module:
+    return build_model({key: value for key, value in json.loads(spec).items() if value is not None}).eval()
+
+
+def elements_of(spec: Mapping[str, object]) -> list[str]:
+    """Element symbols of a specification, in the order of their types.
+
+    Raises:
+        InputError: They are not a list of symbols.
+    """
+    elements = spec.get("elements")
+    if not isinstance(elements, list | tuple) or not all(symbol in atomic_numbers for symbol in elements):
+        raise InputError("must be a list of element symbols", field="elements", value=elements)
+    return list(elements)
+
+
+def _both_ways(cutoffs: object, elements: list[str]) -> dict[str, dict[str, float]] | None:
+    """NequIP's cutoffs by the elements of both ends."""
+    if not cutoffs:
+        return None
+    if not isinstance(cutoffs, Mapping):
+        raise InputError("must be radii by pair of elements", field="spec.cutoffs", value=cutoffs)
+    nested: dict[str, dict[str, float]] = {}
+    for name, radius in cutoffs.items():
+        first, _, second = str(name).partition("-")
+        if first not in elements or second not in elements:
+            raise InputError("names a pair of other elements", field="spec.cutoffs", value=name)
+        for one, other in ((first, second), (second, first)):
+            nested.setdefault(one, {})[other] = float(radius)
+    return nested
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """NequIP sets TorchScript's fusion strategy, which torch 2.13 deprecates, even in eager mode."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+        yield
