@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alsys.config.section import Section, operational
 
-EXAM_SHARE = 0.2
+EXAM_SHARE = 0.1
 """Most of the time for a fit that goes into its examination."""
 
 
@@ -21,7 +21,7 @@ class PromotionConfig(Section):
     budget_s: float = operational(
         10.0,
         gt=0,
-        description="Seconds for the dynamics, part of training.budget_s and at most a fifth of it.",
+        description="Seconds for the dynamics, part of training.budget_s and at most a tenth of it.",
     )
     walkers: int = operational(
         8, ge=1, le=1000, description="Walkers at constant energy, and as many hot ones; at least one of each system."
@@ -38,7 +38,7 @@ class PromotionConfig(Section):
         description="Share of walkers that must reach the end with their bonds, in bounds and finite.",
     )
     drift: float = operational(
-        0.05, gt=0, description="Largest drift of the total energy at constant energy, eV per atom and ps."
+        0.02, gt=0, description="Largest drift of the total energy at constant energy, eV per atom and ps."
     )
     coverage_tolerance: float = operational(
         0.1,

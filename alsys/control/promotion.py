@@ -59,8 +59,7 @@ def judge(
         probability: Share of atoms that the calibrated band is to cover.
         now: Unix time.
     """
-    against = _worse(metrics, champion) if champion else []
-    against += _worse_systems(metrics)
+    against = [*_worse(metrics, champion), *_worse_systems(metrics)] if champion else []
     against += _unskilled(metrics, settings)
     own = _shortcomings(metrics, settings, probability)
     excused = [s for s in own if not champion or _is_no_worse(s, metrics, champion_metrics, settings)]

@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -180,12 +180,16 @@ class Examiner:
         return metrics
 
     def _walkers(self, order: TrainingOrder, hot: float) -> list[TrialWalker]:
-        """Pairs of a walker at constant energy and a hot one, systems in turn, from labelled frames drawn at random."""
+        """Pairs of a walker at constant energy and a hot one, systems in turn, from labelled frames drawn at random.
+
+        Of frames of the same atoms the half of higher energy is left out: what they would set free heats walkers.
+        """
         snapshot, exploration = order.snapshot, self._config.exploration
         is_start = ~snapshot.is_arm(Arm.ATOM) & snapshot.is_whole & (snapshot.n_atoms > 1)
-        rows_of = {int(s): np.flatnonzero(is_start & (snapshot.system == s)) for s in np.unique(snapshot.system)}
-        rows_of = {system: rows for system, rows in rows_of.items() if rows.size}
         references = _references(snapshot, np.flatnonzero(is_start))
+        rows_of: dict[int, list[int]] = {}
+        for row in references:
+            rows_of.setdefault(int(snapshot.system[row]), []).append(row)
         rng = np.random.default_rng([order.seed, 1])
         systems = rng.permutation(sorted(rows_of)).tolist()
         temperatures = ((highest_temperature(self._config), False), (hot, True))
@@ -196,10 +200,12 @@ class Examiner:
             pair = []
             for temperature, is_hot in temperatures:
                 for row in rng.choice(rows_of[system], N_TRIES):
-                    start, reference = snapshot.frame(int(row)), snapshot.frame(references[int(row)])
+                    lowest = references[int(row)]
+                    start, reference = snapshot.frame(int(row)), snapshot.frame(lowest)
                     if is_sound(reference, start, exploration.min_distance, exploration.reactive):
                         name = snapshot.systems[system]
-                        pair.append(TrialWalker(name, start, reference, temperature, is_hot))
+                        excess = float(snapshot.energy[row] - snapshot.energy[lowest])
+                        pair.append(TrialWalker(name, start, reference, temperature, is_hot, excess))
                         break
             if len(pair) < len(temperatures):
                 continue
@@ -380,14 +386,19 @@ def _known_frames(snapshot: Snapshot, state: CommitteeState | None) -> NDArray[n
     return np.logical_and.reduceat(is_known, snapshot.offsets[:-1])
 
 
-def _references(snapshot: Snapshot, rows: NDArray[np.int64]) -> Mapping[int, int]:
-    """For each of `rows` the one of lowest energy that has the same atoms in the same order, in its system."""
-    lowest: dict[tuple[int, bytes], int] = {}
-    keys: dict[int, tuple[int, bytes]] = {}
+def _references(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, int]:
+    """Rows that may start dynamics, each with the one that says what is bonded.
+
+    Of frames of one system that have the same atoms in the same order these are the half of lower energy, and the
+    lowest.
+    """
+    groups: dict[tuple[int, bytes], list[int]] = {}
     offsets = snapshot.offsets
     for row in rows.tolist():
         key = (int(snapshot.system[row]), snapshot.numbers[offsets[row] : offsets[row + 1]].tobytes())
-        keys[row] = key
-        if key not in lowest or snapshot.energy[row] < snapshot.energy[lowest[key]]:
-            lowest[key] = row
-    return {row: lowest[key] for row, key in keys.items()}
+        groups.setdefault(key, []).append(row)
+    references: dict[int, int] = {}
+    for group in groups.values():
+        ordered = sorted(group, key=lambda row: float(snapshot.energy[row]))
+        references |= dict.fromkeys(ordered[: (len(ordered) + 1) // 2], ordered[0])
+    return references

@@ -40,6 +40,7 @@ class TrialWalker:
         reference: A frame of the same atoms that says what is bonded.
         temperature: Of its first velocities, and of its thermostat where it is hot, K.
         is_hot: Thermostatted; else at constant energy.
+        excess: Energy of the start above that of the reference, which may turn into heat, eV.
     """
 
     system: str
@@ -47,6 +48,7 @@ class TrialWalker:
     reference: Frame
     temperature: float
     is_hot: bool
+    excess: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def run_trial(
         n_steps: Steps wanted.
         budget_s: Seconds after which no further step is begun.
         min_distance: Closest contact allowed, as a share of the covalent sum.
-        max_temperature_ratio: Kinetic temperature over `TrialWalker.temperature` beyond which a walker is lost.
+        max_temperature_ratio: Kinetic temperature over `TrialWalker.temperature` beyond which a walker is lost, but
+            for its excess.
         is_reactive: Bonds may break and form.
         seed: Of velocities and noise.
         clock: Seconds.
@@ -137,7 +140,9 @@ class _Run:
         if n < len(self._walkers):
             part = slice(self._split, masses.size)
             self._parts.append((part, Langevin(masses[part], temperatures[n:], timestep, FRICTION, n_atoms[n:])))
-        self._hottest = max_temperature_ratio * temperatures
+        degrees = np.concatenate([dynamics.n_degrees for _, dynamics in self._parts])
+        excess = np.array([w.excess for w in self._walkers])
+        self._most_kinetic = 0.5 * degrees * BOLTZMANN * max_temperature_ratio * temperatures + excess
         self._timestep = timestep
         self._starts = np.concatenate([[0], np.cumsum(n_atoms)[:-1]])
         self._positions = self._start.positions.copy()
@@ -202,14 +207,13 @@ class _Run:
 
     def _wrong(self, prediction: CommitteePrediction) -> dict[int, str]:
         """Walkers whose prediction or motion is out of bounds; the crudest reason wins."""
-        degrees = np.concatenate([dynamics.n_degrees for _, dynamics in self._parts])
         with np.errstate(over="ignore", invalid="ignore"):
-            twice = 2.0 * self._kinetic()
+            kinetic = self._kinetic()
             squared = np.square(prediction.forces).sum(axis=1)
         is_broken = self._any_atom(~np.isfinite(squared)) | ~np.isfinite(prediction.energy)
         problems: dict[int, str] = {}
         for reason, mask in (
-            ("too-hot", twice > degrees * BOLTZMANN * self._hottest),
+            ("too-hot", kinetic > self._most_kinetic),
             ("force-too-large", self._any_atom(squared > MAX_FORCE**2)),
             ("not-finite", is_broken),
         ):
