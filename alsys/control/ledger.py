@@ -129,6 +129,7 @@ class ModelRecord:
     Attributes:
         reasons: What spoke against it, one by one.
         is_probation: Promoted in spite of that.
+        parent: Champion when its fit began, which it started from and was compared with; 0 for none.
         n_train: Labels it was trained on.
         n_seen: Training labels accepted up to its dataset version, retracted ones included.
         n_changes: `Ledger.n_changes` of its dataset version.
@@ -145,6 +146,7 @@ class ModelRecord:
     reason: str = ""
     reasons: tuple[str, ...] = ()
     is_probation: bool = False
+    parent: int = 0
 
 
 @dataclass(slots=True)
@@ -662,6 +664,7 @@ class Ledger:
         self.models[event.version] = ModelRecord(
             event.version, event.n_labels, n_train, n_seen, n_changes, dict(event.metrics), event.t
         )
+        self.models[event.version].parent = event.parent
         if n_changes > self._n_changes_at_fit:
             self._n_train_at_fit, self._n_changes_at_fit = n_train, n_changes
         self._undecided[event.version] = None

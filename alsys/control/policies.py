@@ -54,7 +54,13 @@ def evict(ledger: Ledger) -> list[str]:
 
 
 def judge(ledger: Ledger, model: ModelRecord, now: float) -> ModelPromoted | ModelRejected:
-    """Whether a version becomes champion; see `alsys.control.promotion`."""
+    """Whether a version becomes champion; see `alsys.control.promotion`.
+
+    One that was fitted from a champion which the user has taken back since does not bring it back.
+    """
+    if ledger.champion and model.parent != ledger.champion:
+        reason = f"was fitted from v{model.parent:04d} and compared with it; v{ledger.champion:04d} is champion now"
+        return ModelRejected(t=now, version=model.version, reason=reason, reasons=(reason,))
     champion = ledger.models[ledger.champion].metrics if ledger.champion else {}
     return promotion.judge(
         model.version,
