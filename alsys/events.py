@@ -305,20 +305,36 @@ class ModelPublished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPromoted(Event):
-    """A version became champion."""
+    """A version became champion; again, where the user rolls back.
+
+    Attributes:
+        reason: One line.
+        reasons: Shortcomings that it was promoted in spite of.
+        is_probation: Whether there are any.
+        request: Identity of the request that asked for it; empty for none.
+    """
 
     kind: ClassVar[str] = "model-promoted"
     version: int
     reason: str
+    reasons: tuple[str, ...] = ()
+    is_probation: bool = False
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRejected(Event):
-    """A version stays challenger, and why."""
+    """A version stays challenger, and why.
+
+    Attributes:
+        reason: One line.
+        reasons: All that speaks against it, one by one; empty in older logs.
+    """
 
     kind: ClassVar[str] = "model-rejected"
     version: int
     reason: str
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

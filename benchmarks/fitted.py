@@ -34,6 +34,7 @@ def config_of(smiles: str, *, model: dict[str, Any], budget_s: float, **sections
             "labeling": {"kind": "xtb"},
             "model": {"kind": "nequip", **model},
             "training": {"budget_s": budget_s, "learning_rate": 0.01, "validation_share": 0.0, "max_epochs": 100_000},
+            "promotion": {"examine": False},
             **sections,
         }
     )

@@ -19,10 +19,10 @@ from pydantic import TypeAdapter
 
 from alsys.config.exploration_methods import ExplorationMethod
 from alsys.config.schema import SystemConfig
+from alsys.dynamics.geometry import GeometryCheck
+from alsys.dynamics.integrators import Langevin
 from alsys.exploration.builders import build_frame
-from alsys.exploration.geometry import GeometryCheck
 from alsys.exploration.initial import xtb_potential
-from alsys.exploration.integrators import Langevin
 from alsys.exploration.methods.base import Group, Method
 from alsys.exploration.methods.factory import build_method
 from alsys.exploration.methods.torsions import find_rotors, torsion, wrapped

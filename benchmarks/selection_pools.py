@@ -15,8 +15,8 @@ from ase.build import molecule
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
+from alsys.dynamics.integrators import Langevin
 from alsys.exploration.initial import relax, xtb_potential
-from alsys.exploration.integrators import Langevin
 from alsys.frames import FloatArray, Frame, IntArray
 
 TIMESTEP = 0.5

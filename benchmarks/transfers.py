@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from alsys.exploration.geometry import pair_ratios
+from alsys.dynamics.geometry import pair_ratios
 from alsys.frames import FloatArray, Frame, IntArray
 
 COMMITTED = 0.3

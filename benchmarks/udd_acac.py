@@ -29,11 +29,11 @@ from transfers import Watch, proton_and_oxygens, rate
 
 from alsys.config.exploration_methods import UDDMethod
 from alsys.config.schema import SystemConfig
+from alsys.dynamics.integrators import degrees_of_freedom, kinetic_temperature
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.builders import build_starts
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.exploration.initial import relax
-from alsys.exploration.integrators import degrees_of_freedom, kinetic_temperature
 from alsys.exploration.methods.udd import UncertaintyDriven
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.ani import AniCommittee, ani1x_state

@@ -1,4 +1,4 @@
-"""The command line: `alsys run`, `status`, `stop`, `report`, `data`, `models`, `certify`, `doctor`, `config`.
+"""Command line: `alsys run`, `status`, `stop`, `rollback`, `report`, `data`, `models`, `certify`, `doctor`, `config`.
 
 Exit codes: 0 done, 2 bad input, 3 environment, 4 campaign failed, 130 interrupted. An error is one line on stderr; a
 traceback only with `--debug`. Heavy packages are imported by the command that needs them.
@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("directory", help="campaign directory")
     stop.add_argument("--drain", action="store_true", help="finish the work in flight first")
     stop.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for it (default 600)")
+
+    rollback = add("rollback", "curation.rollback", "make an earlier model version champion again, and go on from it")
+    rollback.add_argument("directory", help="campaign directory")
+    rollback.add_argument("version", nargs="?", type=int, default=0, help="default: the champion before this one")
+    rollback.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a driver (default 60)")
 
     report = add("report", "inspect.report", "write report.html")
     report.add_argument("directory", help="campaign directory")

@@ -1,4 +1,4 @@
-"""`alsys data quarantine` and `alsys data retract`: what a person decides about frames and labels."""
+"""`alsys data quarantine`, `alsys data retract` and `alsys rollback`: what a person decides about frames and models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 from alsys.cli.campaign import CampaignDirectory
 from alsys.cli.requests import ask
+from alsys.control.coordinator import queue_models
 from alsys.control.ledger import FrameRecord, Ledger, Status
-from alsys.control.requests import RetractLabels, RetryFrames
+from alsys.control.requests import RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
 from alsys.errors import InputError
 from alsys.events import Event
@@ -80,6 +81,25 @@ def retract(args: argparse.Namespace) -> int:
     directory = CampaignDirectory.existing(args.directory)
     request = RetractLabels(args.reason, tuple(args.frame), tuple(args.label))
     sys.stdout.write(ask(directory, request, args.timeout) + "\n")
+    return 0
+
+
+def rollback(args: argparse.Namespace) -> int:
+    """Makes an earlier version champion again, in the campaign and in the registry."""
+    directory = CampaignDirectory.existing(args.directory)
+    is_running = directory.is_running()
+    sys.stdout.write(ask(directory, RollBack(args.version), args.timeout) + "\n")
+    config = directory.config()
+    if is_running or not config.tracking.enabled:  # a driver tells the registry itself
+        return 0
+    from alsys.store.zarr import open_reader
+    from alsys.tracking.registry import OutboxRegistry
+
+    registry = OutboxRegistry(directory.path)
+    queue_models(Ledger.fold(PolicySettings.of(config), open_reader(directory.store).events()), registry)
+    if not registry.flush(config.tracking.flush_s):
+        sys.stdout.write("MLflow has not taken it yet; the next `alsys run` delivers it\n")
+    registry.close()
     return 0
 
 

@@ -45,12 +45,15 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
     facts.add_row("busy", ", ".join(f"{role} {share:.0%}" for role, share in utilisation.items()))
     facts.add_row("exploration", f"{status['exploration']['walker_steps']:,} walker-steps")
     facts.add_row("uncertainty", uncertainty_text(status["uncertainty"]))
+    if "convergence" in status:  # a driver of an older version may have written it
+        facts.add_row("target", Text(status["convergence"]["text"]))
     models = Table(box=None, pad_edge=False)
     for column in ("version", "labels", "random-arm force MAE, meV/Angstrom", "state"):
         models.add_column(column)
     for model in status["models"][-N_MODELS:]:
         is_champion = model["version"] == status["champion"]
         state = "champion" if is_champion else {True: "was champion", False: "rejected", None: "new"}[model["promoted"]]
+        state += " on probation" if is_champion and model.get("is_probation") else ""
         error = error_text(model).removesuffix(" random-arm frames").replace(" meV/Angstrom force MAE on", " on")
         models.add_row(
             f"v{model['version']:04d}", str(model["n_labels"]), error, state, style="bold" if is_champion else ""

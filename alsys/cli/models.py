@@ -22,7 +22,8 @@ def list_(args: argparse.Namespace) -> int:
         aliases = f" [{', '.join(model.aliases)}]" if model.aliases else ""
         error = model.metrics.get("force_mae_random_arm")
         text = f", random-arm force MAE {error * 1e3:.1f} meV/Angstrom" if error is not None else ""
-        sys.stdout.write(f"{model.name}/{model.version}{aliases}: {model.n_labels} labels{text}\n")
+        verdict = f", {model.verdict}: {model.reason}" if model.verdict == "rejected" else ""
+        sys.stdout.write(f"{model.name}/{model.version}{aliases}: {model.n_labels} labels{text}{verdict}\n")
     if not models:
         sys.stdout.write("no models\n")
     return 0

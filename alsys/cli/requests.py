@@ -18,6 +18,7 @@ from alsys.cli.campaign import CampaignDirectory, write_json
 from alsys.control.ledger import Ledger
 from alsys.control.requests import Answer, Request, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings
+from alsys.control.shelf import BundleShelf
 from alsys.errors import AlsysError, InputError, StoreBusy
 
 POLL_S = 0.1
@@ -134,7 +135,7 @@ def answer_waiting(directory: CampaignDirectory) -> None:
     from alsys.store.zarr import open_writer
 
     folder = RequestFolder(directory.requests)
-    settings = PolicySettings.of(directory.config())
+    settings, shelf = PolicySettings.of(directory.config()), BundleShelf(directory.models, lambda _: True)
     try:
         store = open_writer(directory.store)
         try:
@@ -143,7 +144,9 @@ def answer_waiting(directory: CampaignDirectory) -> None:
                 try:
                     if isinstance(request, InputError):
                         raise request
-                    events, answer = carry_out(ledger, request, name, time.time(), is_running=False)
+                    events, answer = carry_out(
+                        ledger, request, name, time.time(), is_running=False, has_model=shelf.has
+                    )
                 except InputError as error:
                     events, answer = [], Answer(False, str(error))
                 for event in events:

@@ -20,6 +20,7 @@ from alsys.config.models import ModelConfig as ModelConfig
 from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
+from alsys.config.promotion import EXAM_SHARE, PromotionConfig
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
 from alsys.frames import Arm
@@ -231,7 +232,17 @@ class StopConfig(Section):
     target_force_mae: float | None = operational(
         None, gt=0, description="Upper end of the champion's 95 % interval on the random arm, eV/Angstrom."
     )
-    min_random: int = operational(20, ge=2, description="Random-arm frames before the target may be believed.")
+    target_blind_spots: float | None = operational(
+        None,
+        gt=0,
+        lt=1,
+        description="Upper end (95 %) of the share of random-arm frames that are trusted although an atom's error is "
+        "beyond exploration.trust.tolerated_error.",
+    )
+    versions_in_a_row: int = operational(
+        2, ge=1, le=100, description="Versions that must reach the targets one after another, the champion among them."
+    )
+    min_random: int = operational(20, ge=2, description="Random-arm frames before a target may be believed.")
     quiet_steps: int | None = operational(
         None, gt=0, description="Walker-steps without a frame above the trust band's lower edge, in one version."
     )
@@ -272,6 +283,7 @@ class CampaignConfig(Section):
     exploration: ExplorationConfig = ExplorationConfig()
     initial: InitialConfig = InitialConfig()
     selection: SelectionConfig = SelectionConfig()
+    promotion: PromotionConfig = PromotionConfig()
     stop: StopConfig = StopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -305,6 +317,10 @@ class CampaignConfig(Section):
             raise ValueError(
                 f"training.weights names neither an arm that is learned from ({known}) nor a system: {name}"
             )
+    def _known_blind_spots(self) -> CampaignConfig:
+        is_known = self.promotion.examine and isinstance(self.exploration.trust, CalibratedTrust)
+        if self.stop.target_blind_spots is not None and not is_known:
+            raise ValueError("stop.target_blind_spots needs promotion.examine and exploration.trust.kind calibrated")
         return self
 
     @model_validator(mode="after")
@@ -332,3 +348,9 @@ class CampaignConfig(Section):
     def model_name(self) -> str:
         """Name under which models are registered."""
         return self.tracking.model or self.name
+
+    @property
+    def exam_s(self) -> float:
+        """Seconds of `training.budget_s` that the dynamics of the examination may take."""
+        promotion = self.promotion
+        return min(promotion.budget_s, EXAM_SHARE * self.training.budget_s) if promotion.examine else 0.0

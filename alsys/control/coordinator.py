@@ -38,7 +38,7 @@ from alsys.control.ports import (
     WorkerUp,
 )
 from alsys.control.requests import Answer, Request, carry_out
-from alsys.errors import CampaignFailed, InputError
+from alsys.errors import AlsysError, CampaignFailed, InputError
 from alsys.events import (
     AuditStarted,
     CampaignOpened,
@@ -60,6 +60,7 @@ from alsys.events import (
     LabelStarted,
     ModelPromoted,
     ModelPublished,
+    ModelRejected,
     StopRequested,
     TrainingFailed,
     TrainingStarted,
@@ -179,7 +180,7 @@ class Coordinator:
         try:
             await self._pool.start()
             self._reload_frames()
-            self._requeue_models()
+            queue_models(self.ledger, self._registry)
             if initial is not None:
                 self._propose(await initial)
             if self._has_requests():  # before a campaign that has all its labels finds that it is done
@@ -224,8 +225,7 @@ class Coordinator:
         match command:
             case Emit(event):
                 self._record(event)
-                if isinstance(event, ModelPromoted):
-                    self.journal.after(lambda: _call(self._registry.promote, event.version))
+                self._tell_registry(event)
             case LabelFrames(worker, frame_ids, is_verification):
                 self._record(LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
                 frames = tuple(self._memory.frame(frame_id) for frame_id in frame_ids)
@@ -449,6 +449,7 @@ class Coordinator:
                 champion=self._state(command.champion) if command.champion else None,
                 seed=(self._opened.epoch * 10_007 + command.version * 101 + self.ledger.settings.seed) % 2**31,
                 n_review=N_REVIEW if self._inspector is not None else 0,
+                band=self.ledger.calibration.band if self._is_calibrated else None,
             )
         except Exception as error:
             self._problem = error
@@ -506,6 +507,26 @@ class Coordinator:
 
         self.journal.after(publish)
 
+    def _has_model(self, version: int) -> bool:
+        try:
+            self._state(version)
+        except (AlsysError, OSError, KeyError) as error:
+            logger.warning("the bundle of v%04d cannot be read: %s", version, error)
+            return False
+        return True
+
+    @property
+    def _is_calibrated(self) -> bool:
+        return self.ledger.settings.is_calibrated and self.ledger.calibration.is_fitted
+
+    def _tell_registry(self, event: Event) -> None:
+        """Once it is on disk."""
+        if isinstance(event, ModelPromoted):
+            times = self.ledger.champions.count(event.version)
+            self.journal.after(lambda: _call(self._registry.promote, event.version, event.reason, times))
+        elif isinstance(event, ModelRejected):
+            self.journal.after(lambda: _call(self._registry.reject, event.version, event.reason))
+
     def _state(self, version: int) -> CommitteeState:
         if version not in self._states:
             self._states[version] = self._shelf.read(version)
@@ -522,13 +543,6 @@ class Coordinator:
         self._memory.reload(waiting, labelled, self._level.level_id)
         if self._inspector is not None:
             self._inspector.learn(labelled_frames(self._store.snapshot(self._level.level_id), self._level.level_id))
-
-    def _requeue_models(self) -> None:
-        """What was published before a restart may not have reached the registry's queue; repeating is harmless."""
-        for model in self.ledger.models.values():
-            self._registry.publish(model.version, {"version": model.version})
-            if model.promoted:
-                self._registry.promote(model.version)
 
     # --- the log
 
@@ -576,7 +590,9 @@ class Coordinator:
             if isinstance(request, InputError):
                 raise request
             is_running = self.ledger.stopped is None
-            events, answer = carry_out(self.ledger, request, name, self._clock(), is_running=is_running)
+            events, answer = carry_out(
+                self.ledger, request, name, self._clock(), is_running=is_running, has_model=self._has_model
+            )
         except InputError as error:
             events, answer = [], Answer(False, str(error))
         logger.info("request %s: %s", name, answer.message)
@@ -587,6 +603,8 @@ class Coordinator:
             self._follow(event)
         if events:
             self.journal.stage(events=events)  # in one commit: a request is carried out as a whole
+        for event in events:
+            self._tell_registry(event)
         self.journal.after(lambda: _call(self._reply, name, answer))
 
     def _reply(self, name: str, answer: Answer) -> None:
@@ -629,6 +647,17 @@ class Coordinator:
             )
         )
         self._last_beat = now
+
+
+def queue_models(ledger: Ledger, registry: Registry) -> None:
+    """Tells a registry all about a campaign's models: something may have been lost, and repeating is harmless."""
+    for model in ledger.models.values():
+        registry.publish(model.version, {"version": model.version})
+        if model.promoted is False:
+            registry.reject(model.version, model.reason)
+    champions = ledger.champions
+    for i, version in enumerate(champions):
+        registry.promote(version, ledger.models[version].reason, champions[: i + 1].count(version))
 
 
 def _errors_observed(report: ExplorationReport, now: float) -> ErrorsObserved:

@@ -127,6 +127,9 @@ class ModelRecord:
     """What the ledger knows of a model version. `promoted` is None until it is decided.
 
     Attributes:
+        reasons: What spoke against it, one by one.
+        is_probation: Promoted in spite of that.
+        parent: Champion when its fit began, which it started from and was compared with; 0 for none.
         n_train: Labels it was trained on.
         n_seen: Training labels accepted up to its dataset version, retracted ones included.
         n_changes: `Ledger.n_changes` of its dataset version.
@@ -141,6 +144,9 @@ class ModelRecord:
     published: float
     promoted: bool | None = None
     reason: str = ""
+    reasons: tuple[str, ...] = ()
+    is_probation: bool = False
+    parent: int = 0
 
 
 @dataclass(slots=True)
@@ -198,6 +204,7 @@ class Ledger:
         self.training: TrainingStarted | None = None
         self.models: dict[int, ModelRecord] = {}
         self.champion = 0
+        self.champions: list[int] = []
         self.exploration = Exploration()
         self.label_times = LabelTimes()
         self.totals = Totals()
@@ -413,7 +420,7 @@ class Ledger:
             return
         deviation = 0.0 if self.settings.is_random else record.deviation
         self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
-        if record.arm is Arm.UNCERTAIN and record.seen_by < self.champion:
+        if record.arm is Arm.UNCERTAIN and record.seen_by != self.champion:
             self.stale[frame_id] = None
 
     def _cost(self, record: FrameRecord) -> float:
@@ -642,14 +649,14 @@ class Ledger:
             self._forget_fit()
 
     def _forget_fit(self) -> None:
-        """Without the fit that was running, the newest model is the last fit."""
-        latest = max(self.models.values(), key=lambda model: model.n_changes, default=None)
+        """Without the fit that was running, the newest model is the last fit; without a champion there was none."""
+        fitted = self.models.values() if self.champion else ()
+        latest = max(fitted, key=lambda model: model.n_changes, default=None)
         self._n_train_at_fit = latest.n_train if latest else 0
         self._n_changes_at_fit = latest.n_changes if latest else 0
 
     def _on_published(self, event: ModelPublished) -> None:
         self.training = None
-        self.training_failures = 0
         n_train = int(event.metrics.get("n_labels_train", event.n_labels))
         gone = self.retracted[: event.n_retracted]
         n_seen = n_train + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
@@ -657,6 +664,7 @@ class Ledger:
         self.models[event.version] = ModelRecord(
             event.version, event.n_labels, n_train, n_seen, n_changes, dict(event.metrics), event.t
         )
+        self.models[event.version].parent = event.parent
         if n_changes > self._n_changes_at_fit:
             self._n_train_at_fit, self._n_changes_at_fit = n_train, n_changes
         self._undecided[event.version] = None
@@ -665,7 +673,11 @@ class Ledger:
         self._undecided.pop(event.version, None)
         model = self.models[event.version]
         model.promoted, model.reason = True, event.reason
+        model.reasons, model.is_probation = event.reasons, event.is_probation
+        self.requests.add(event.request)
+        self.training_failures = 0
         self.champion = event.version
+        self.champions.append(event.version)
         self.stale = dict.fromkeys(self.pending.ranked())
         self.exploration = Exploration()
         later = (f for f in self._trainable[model.n_seen :] if self.frames[f].status is Status.LABELLED)
@@ -676,7 +688,13 @@ class Ledger:
     def _on_rejected(self, event: ModelRejected) -> None:
         self._undecided.pop(event.version, None)
         model = self.models[event.version]
-        model.promoted, model.reason = False, event.reason
+        model.promoted, model.reason, model.reasons = False, event.reason, event.reasons
+        if self.champion:
+            self.training_failures = 0
+            return
+        self.training_failures += 1  # no model at all: as if the fit had failed
+        if self.training_failures < self.settings.max_training_failures:
+            self._forget_fit()
 
     def _on_exploration_started(self, event: ExplorationStarted) -> None:
         self.exploring[event.worker] = event

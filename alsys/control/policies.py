@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from alsys.control import promotion
 from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.convergence import Convergence, convergence
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import AlarmCleared, AlarmRaised, LabelFailed, ModelPromoted, ModelRejected
@@ -52,28 +54,34 @@ def evict(ledger: Ledger) -> list[str]:
 
 
 def judge(ledger: Ledger, model: ModelRecord, now: float) -> ModelPromoted | ModelRejected:
-    """Promotes a version unless it is worse than the champion on the random arm beyond the 95 % paired interval."""
-    low = model.metrics.get("difference_low", math.nan)
-    high = model.metrics.get("difference_high", math.nan)
-    if not ledger.champion:
-        return ModelPromoted(t=now, version=model.version, reason="first version")
-    if math.isnan(low):
-        return ModelPromoted(t=now, version=model.version, reason="no random-arm frame to compare on yet")
-    interval = f"[{low * 1e3:+.1f}, {high * 1e3:+.1f}] meV/Angstrom against v{ledger.champion:04d} on the random arm"
-    if low > 0:
-        return ModelRejected(t=now, version=model.version, reason=f"worse: {interval}")
-    word = "better" if high < 0 else "not worse"
-    return ModelPromoted(t=now, version=model.version, reason=f"{word}: {interval}")
+    """Whether a version becomes champion; see `alsys.control.promotion`.
+
+    One that was fitted from a champion which the user has taken back since does not bring it back.
+    """
+    if ledger.champion and model.parent != ledger.champion:
+        reason = f"was fitted from v{model.parent:04d} and compared with it; v{ledger.champion:04d} is champion now"
+        return ModelRejected(t=now, version=model.version, reason=reason, reasons=(reason,))
+    champion = ledger.models[ledger.champion].metrics if ledger.champion else {}
+    return promotion.judge(
+        model.version,
+        model.metrics,
+        ledger.champion,
+        champion,
+        ledger.settings.promotion,
+        ledger.settings.probability,
+        now,
+    )
+
+
+def converged(ledger: Ledger) -> Convergence:
+    """How far the campaign is from its targets."""
+    versions = [(model.version, model.metrics) for model in ledger.models.values()]
+    return convergence(versions, ledger.champion, ledger.settings.targets)
 
 
 def target_reached(ledger: Ledger) -> bool:
-    """The upper end of the champion's interval on enough random-arm frames is below the user's target."""
-    settings = ledger.settings
-    if settings.target_force_mae is None or not ledger.champion:
-        return False
-    metrics = ledger.models[ledger.champion].metrics
-    high = metrics.get("force_mae_random_arm_high", math.inf)
-    return metrics.get("n_random", 0.0) >= settings.min_random and high <= settings.target_force_mae
+    """The champion and the latest versions in a row keep the user's targets, with confidence."""
+    return ledger.settings.targets.are_set and converged(ledger).is_reached
 
 
 def wants_labels(ledger: Ledger) -> bool:
@@ -101,10 +109,10 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
     if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.to_audit):
         return None
     if not ledger.champion:
-        return Finish("failed", "there are labels but no model: every fit failed", is_final=False)
+        message = f"there are labels but no model: every fit failed{_last_rejection(ledger)}"
+        return Finish("failed", message, is_final=False)
     if target_reached(ledger):
-        high = ledger.best_interval[2]
-        return Finish("target-reached", f"force MAE on the random arm is at most {high * 1e3:.1f} meV/Angstrom (95 %)")
+        return Finish("target-reached", converged(ledger).text.removeprefix("reached: "))
     if _is_quiet(ledger):
         return Finish("nothing-uncertain", f"{settings.quiet_steps} walker-steps without an uncertain frame")
     return Finish("labels", f"{ledger.n_labels} labels")
@@ -267,9 +275,15 @@ def stuck_message(ledger: Ledger) -> str:
         quarantined = sum(record.status == "quarantined" for record in ledger.frames.values())
         return (
             f"only {ledger.n_train} frames could be labelled, {quarantined} are quarantined and no model "
-            "could be fitted; see the quarantine table of the report"
+            f"could be fitted{_last_rejection(ledger)}; see the quarantine table of the report"
         )
     return "nothing is left to label, explore or train; see the report"
+
+
+def _last_rejection(ledger: Ledger) -> str:
+    """Why the latest version was no model; empty where there is none."""
+    latest = ledger.models.get(max(ledger.models, default=0))
+    return "" if latest is None else f", v{latest.version:04d} because it {latest.reason}"
 
 
 def _is_quiet(ledger: Ledger) -> bool:
@@ -290,7 +304,7 @@ def _fit_is_due(ledger: Ledger) -> bool:
         return False
     if _wants_last_fit(ledger):
         return True
-    if not ledger.models:
+    if not ledger.champion:
         starved = not len(ledger.pending) and not ledger.in_flight
         return ledger.n_train >= settings.first_at or (starved and ledger.n_train >= 2)
     needed = max(settings.refit_every, math.ceil(settings.refit_growth * ledger.n_train_at_fit))

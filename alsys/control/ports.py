@@ -116,8 +116,18 @@ class Registry(Protocol):
         """Queues a version whose bundle is on the shelf; a repeated call has no effect."""
         ...
 
-    def promote(self, version: int) -> None:
-        """Queues an alias change; a repeated call has no effect."""
+    def promote(self, version: int, reason: str = "", times: int = 1) -> None:
+        """Queues an alias change; a repeated call has no effect.
+
+        Args:
+            version: The new champion.
+            reason: Why.
+            times: How often it became champion, this time included: a roll-back is not a repeated call.
+        """
+        ...
+
+    def reject(self, version: int, reason: str) -> None:
+        """Queues why a version stays challenger; a repeated call has no effect."""
         ...
 
     def poke(self) -> None:
@@ -143,7 +153,10 @@ class NoRegistry:
     def publish(self, version: int, card: Mapping[str, object]) -> None:
         """Keeps nothing."""
 
-    def promote(self, version: int) -> None:
+    def promote(self, version: int, reason: str = "", times: int = 1) -> None:
+        """Keeps nothing."""
+
+    def reject(self, version: int, reason: str) -> None:
         """Keeps nothing."""
 
     def poke(self) -> None:

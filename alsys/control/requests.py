@@ -1,4 +1,4 @@
-"""Requests: what a user asks of a campaign's data, checked against the ledger and turned into events.
+"""Requests: what a user asks of a campaign's data and models, checked against the ledger and turned into events.
 
 The same code answers a request in a running driver and in a command that opens the store itself. A request names frames
 and labels by their identities or by unique beginnings of them; it is carried out as a whole or refused as a whole. The
@@ -8,14 +8,14 @@ events carry the request's name, so that one that is found again after a crash i
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from alsys.control import policies
 from alsys.control.ledger import Ledger, Status
 from alsys.errors import FailureKind, InputError
-from alsys.events import Event, FrameRetried, LabelRetracted
+from alsys.events import Event, FrameRetried, LabelRetracted, ModelPromoted
 
 MIN_PREFIX = 6
 """Characters of an identity that must be given at least."""
@@ -51,8 +51,19 @@ class RetractLabels:
     labels: tuple[str, ...] = ()
 
 
-Request = RetryFrames | RetractLabels
-_KINDS: Mapping[str, type[RetryFrames | RetractLabels]] = {"retry": RetryFrames, "retract": RetractLabels}
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Make an earlier version champion again.
+
+    Attributes:
+        version: Which; 0 for the champion before this one.
+    """
+
+    version: int = 0
+
+
+Request = RetryFrames | RetractLabels | RollBack
+_KINDS: Mapping[str, type[Request]] = {"retry": RetryFrames, "retract": RetractLabels, "rollback": RollBack}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +91,21 @@ def from_record(record: object) -> Request:
         cls = _KINDS[fields.pop("kind")]
         for name in fields.keys() & {"frames", "labels"}:
             fields[name] = tuple(str(item) for item in fields[name])
+        if "version" in fields:
+            fields["version"] = int(fields["version"])
         return cls(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"is not a request: {error}") from error
 
 
 def carry_out(
-    ledger: Ledger, request: Request, name: str, now: float, *, is_running: bool
+    ledger: Ledger,
+    request: Request,
+    name: str,
+    now: float,
+    *,
+    is_running: bool,
+    has_model: Callable[[int], bool] = lambda _: True,
 ) -> tuple[list[Event], Answer]:
     """The events that a request leads to, and the answer to it; no events where it was carried out before.
 
@@ -96,6 +115,7 @@ def carry_out(
         name: Identity of the request.
         now: Unix time.
         is_running: Whether a driver goes on with the campaign.
+        has_model: Whether the bundle of a version can be read.
 
     Raises:
         InputError: The request cannot be carried out; nothing of it is.
@@ -107,6 +127,13 @@ def carry_out(
         retried: list[Event] = [FrameRetried(t=now, frame_id=frame_id, request=name) for frame_id in frame_ids]
         then = _what_retries_need(ledger, is_running=is_running)
         return retried, Answer(True, f"{_count(frame_ids, 'frame')} pending again; {then}")
+    if isinstance(request, RollBack):
+        promoted = _to_promote(ledger, request, name, now)
+        if not has_model(promoted.version):
+            raise InputError("its bundle cannot be read", field="version", value=promoted.version)
+        who = "explorers go back to it and the next fit starts from it"
+        then = who if is_running else f"with the next `alsys run`, {who}"
+        return [promoted], Answer(True, f"v{promoted.version:04d} is champion, v{ledger.champion:04d} was; {then}")
     reason = " ".join(request.reason.split())
     frame_ids = _to_retract(ledger, request)
     label_ids = [ledger.frames[frame_id].label_id for frame_id in frame_ids]
@@ -161,6 +188,22 @@ def _to_retract(ledger: Ledger, request: RetractLabels) -> list[str]:
         if status is not Status.LABELLED:
             raise InputError(f"has no label; it is {_words(status)}", field="frame", value=frame_id)
     return frame_ids
+
+
+def _to_promote(ledger: Ledger, request: RollBack, name: str, now: float) -> ModelPromoted:
+    version = request.version
+    if not version:
+        earlier = [champion for champion in ledger.champions if champion != ledger.champion]
+        if not earlier:
+            raise InputError("there was no champion before this one", field="version", value=ledger.champion or None)
+        version = earlier[-1]
+    if version not in ledger.models:
+        known = ", ".join(str(number) for number in sorted(ledger.models)[-10:]) or "none"
+        raise InputError("no such version", field="version", value=version, remedy=f"there are: {known}")
+    if version == ledger.champion:
+        raise InputError("is champion already", field="version", value=version)
+    reason = f"rolled back by the user from v{ledger.champion:04d}" if ledger.champion else "chosen by the user"
+    return ModelPromoted(t=now, version=version, reason=reason, request=name)
 
 
 def _what_retries_need(ledger: Ledger, *, is_running: bool) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from alsys.config.promotion import PromotionConfig
 from alsys.config.schema import CalibratedTrust, CampaignConfig
+from alsys.control.convergence import Targets
 
 COVERED = 0.9
 """Share of atoms that the reported band covers where the config states none."""
@@ -30,6 +32,7 @@ class PolicySettings:
         audit_share: Share of labels that are computed once more at tighter settings.
         canary_every: Labels of a labeler between two canaries; 0 for none.
         max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
+        promotion: What a new committee must not fall short of.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
 
@@ -38,7 +41,10 @@ class PolicySettings:
     n_labels: int = 100
     wall_s: float | None = None
     target_force_mae: float | None = None
+    target_blind_spots: float | None = None
+    versions_in_a_row: int = 2
     min_random: int = 20
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
     quiet_steps: int | None = None
     random_share: float = 0.2
     max_pending: int = 64
@@ -67,6 +73,11 @@ class PolicySettings:
     prefetch_below_s: float = 0.2
     seed: int = 0
 
+    @property
+    def targets(self) -> Targets:
+        """What ends the campaign early."""
+        return Targets(self.target_force_mae, self.target_blind_spots, self.min_random, self.versions_in_a_row)
+
     @classmethod
     def of(cls, config: CampaignConfig) -> PolicySettings:
         """The settings of a campaign."""
@@ -78,7 +89,10 @@ class PolicySettings:
             n_labels=config.stop.labels,
             wall_s=config.stop.wall_s,
             target_force_mae=config.stop.target_force_mae,
+            target_blind_spots=config.stop.target_blind_spots,
+            versions_in_a_row=config.stop.versions_in_a_row,
             min_random=config.stop.min_random,
+            promotion=config.promotion,
             quiet_steps=config.stop.quiet_steps,
             random_share=config.selection.random_share,
             max_pending=config.selection.max_pending,

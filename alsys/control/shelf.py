@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from alsys.errors import AlsysError
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.training.base import TrainedCommittee
@@ -42,6 +43,14 @@ class BundleShelf:
             shutil.rmtree(path)
         calibration = json.dumps([[float(d), float(e)] for d, e in trained.calibration])
         write_bundle(path, trained.state, card, {"calibration.json": calibration.encode()})
+
+    def has(self, version: int) -> bool:
+        """Whether a version's bundle is there and sound."""
+        try:
+            self.read(version)
+        except (AlsysError, OSError):
+            return False
+        return True
 
     def read(self, version: int) -> CommitteeState:
         """Reads a bundle, checking its digests."""

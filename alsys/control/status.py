@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from alsys.control.ledger import Ledger, Status
-from alsys.control.policies import random_share, trust_band
+from alsys.control.policies import converged, random_share, trust_band
 from alsys.control.ports import Role
 from alsys.frames import Arm
 
@@ -21,7 +21,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         state: ``running``, ``finished``, ``stopped``, ``failed`` or ``interrupted``.
         head_seq: Dataset version on disk.
     """
-    counts = ledger.counts
+    counts, convergence = ledger.counts, converged(ledger)
     return {
         "state": state,
         "reason": ledger.stopped.reason if ledger.stopped else None,
@@ -61,10 +61,17 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
                 "n_random": int(model.metrics.get("n_random", 0)),
                 "promoted": model.promoted,
                 "reason": model.reason,
+                "reasons": list(model.reasons),
+                "is_probation": model.is_probation,
             }
             for model in ledger.models.values()
         ],
         "champion": ledger.champion or None,
+        "convergence": {
+            "is_reached": convergence.is_reached,
+            "versions_in_a_row": convergence.n_in_a_row,
+            "text": convergence.text,
+        },
         "exploration": {
             "walker_steps": ledger.totals.walker_steps,
             "stops": dict(ledger.totals.stops),

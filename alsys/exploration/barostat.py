@@ -23,8 +23,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alsys.dynamics.integrators import Integrator
 from alsys.errors import InputError
-from alsys.exploration.integrators import Integrator
 from alsys.frames import FloatArray
 from alsys.units import BOLTZMANN
 

@@ -2,7 +2,7 @@
 
 Across periodic boundaries a molecule is followed from image to image, so that it comes out in one piece, and a chain or
 crystal that meets its own image is told from a molecule. Bonds are judged by covalent radii, as in
-`alsys.exploration.geometry`.
+`alsys.dynamics.geometry`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
-from alsys.exploration.geometry import BONDED, pair_ratios
+from alsys.dynamics.geometry import BONDED, pair_ratios
 from alsys.frames import FloatArray, Frame
 
 MAX_RING = 12

@@ -16,8 +16,8 @@ from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from alsys.config.systems import BoxConfig, ClusterConfig, SystemConfig
+from alsys.dynamics.geometry import nearest_pair
 from alsys.errors import InputError
-from alsys.exploration.geometry import nearest_pair
 from alsys.exploration.packing import pack, recipe
 from alsys.exploration.structures import SEED, load
 from alsys.frames import FloatArray, Frame

@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
+from alsys.dynamics.geometry import is_sound
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, counting, predict
 from alsys.exploration.crew import Crew
-from alsys.exploration.geometry import is_sound
 from alsys.exploration.neighbourhoods import Neighbourhoods
 from alsys.exploration.selection import ChunkSelection, pick_at_random
 from alsys.exploration.strata import stratum

@@ -19,9 +19,9 @@ from ase.data import atomic_masses
 from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
+from alsys.dynamics.geometry import GeometryCheck, is_sound, molecules_of, nearest_pair
+from alsys.dynamics.integrators import Langevin
 from alsys.errors import InputError
-from alsys.exploration.geometry import GeometryCheck, is_sound, molecules_of, nearest_pair
-from alsys.exploration.integrators import Langevin
 from alsys.exploration.neighbourhoods import Neighbourhoods
 from alsys.exploration.reference import EnergyForces, xtb_potential
 from alsys.exploration.shares import shares_of, spread

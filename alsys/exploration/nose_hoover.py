@@ -22,8 +22,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from alsys.dynamics.integrators import IntegratorState, VelocityVerlet
 from alsys.errors import InputError
-from alsys.exploration.integrators import IntegratorState, VelocityVerlet
 from alsys.frames import FloatArray
 from alsys.units import BOLTZMANN
 

@@ -20,8 +20,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from alsys.config.systems import BoxConfig, ClusterConfig
+from alsys.dynamics.geometry import closest_molecules
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.exploration.geometry import closest_molecules
 from alsys.frames import FloatArray, Frame
 from alsys.units import AMU_PER_CUBIC_ANGSTROM, PER_CUBIC_ANGSTROM
 

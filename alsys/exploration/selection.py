@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from alsys.config.schema import SelectionConfig
+from alsys.dynamics.geometry import pair_ratios
 from alsys.exploration.batch_selection import mixed, standardised
 from alsys.exploration.frame_features import frame_features
-from alsys.exploration.geometry import pair_ratios
 from alsys.frames import Candidate, FloatArray, Frame
 from alsys.potentials.base import Committee, FrameBatch
 

@@ -2,7 +2,7 @@
 
 A molecule's topology is a hash of its bond graph that does not depend on the order of like atoms: colours of the atoms
 are refined by those of their neighbours (B. Weisfeiler, A. Leman, 1968), one digest for each connected fragment. Bonds
-are judged as in `alsys.exploration.geometry`, by covalent radii. Bonds of the start structure may stretch further
+are judged as in `alsys.dynamics.geometry`, by covalent radii. Bonds of the start structure may stretch further
 before they count as broken than a new pair must come together before it counts as bonded, so that vibrations do not
 make strata of their own. Periodic frames have no topology here: they are told apart by composition and temperature.
 """
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from alsys.dynamics.geometry import BONDED, pair_ratios
 from alsys.errors import InputError
-from alsys.exploration.geometry import BONDED, pair_ratios
 from alsys.frames import Frame, IntArray
 
 HOLDS = 1.6

@@ -201,11 +201,18 @@ class FakeTrainer:
     Args:
         duration_s: Seconds of a fit.
         failure: Kind of failure of a version, or None.
+        examination: Metrics of a version that are added, or replace others.
     """
 
-    def __init__(self, duration_s: float = 0.0, failure: Callable[[int], FailureKind | None] | None = None) -> None:
+    def __init__(
+        self,
+        duration_s: float = 0.0,
+        failure: Callable[[int], FailureKind | None] | None = None,
+        examination: Callable[[int], Mapping[str, float]] | None = None,
+    ) -> None:
         self._duration_s = duration_s
         self._failure = failure
+        self._examination = examination
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Waits and returns weights that only say how many labels there were."""
@@ -231,6 +238,8 @@ class FakeTrainer:
                 "force_mae_random_arm_low": 0.9 * error,
                 "force_mae_random_arm_high": 1.1 * error,
             }
+        if self._examination is not None:
+            metrics |= self._examination(order.version)
         molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM))
         frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
         predictions = {
@@ -271,16 +280,21 @@ class MemoryRegistry:
     def __init__(self) -> None:
         self.published: list[int] = []
         self.promoted: list[int] = []
+        self.rejected: dict[int, str] = {}
 
     def publish(self, version: int, card: Mapping[str, object]) -> None:
         """Notes a version once."""
         if version not in self.published:
             self.published.append(version)
 
-    def promote(self, version: int) -> None:
+    def promote(self, version: int, reason: str = "", times: int = 1) -> None:
         """Notes an alias change once."""
-        if version not in self.promoted:
+        if self.promoted.count(version) < times:
             self.promoted.append(version)
+
+    def reject(self, version: int, reason: str) -> None:
+        """Notes why a version stays challenger."""
+        self.rejected[version] = reason
 
     def poke(self) -> None:
         """Has nothing to try."""

@@ -49,6 +49,9 @@ logger = logging.getLogger("alsys.tracking.deliver")  # also when it runs as __m
 
 LINGER_S: Final = 30.0
 MODEL_NAME: Final = "committee"
+VERDICTS: Final = {ItemKind.PROMOTE: "promoted", ItemKind.REJECT: "rejected"}
+_MAX_REASON: Final = 2000
+"""Longest reason; some servers take no more than 5,000 characters."""
 _MAX_VALUE: Final = 500
 """Longest parameter value; some servers take no more."""
 _BATCH: Final = 100
@@ -144,13 +147,18 @@ class _Delivery:
         if item.kind is ItemKind.PUBLISH:
             self._publish(item)
         else:
-            self._promote(item)
+            self._decide(item)
 
-    def _promote(self, item: OutboxItem) -> None:
+    def _decide(self, item: OutboxItem) -> None:
+        """A promoted version becomes champion; one that is not stays what it is, with the reason."""
         version = self._registered(item.version)
         if version is None:
             raise Undeliverable(f"version {item.version} was never registered")
-        self._server.make_champion(self._name, version)
+        if item.kind is ItemKind.PROMOTE:
+            self._server.make_champion(self._name, version)
+        reason = str(item.card.get("reason") or "")[:_MAX_REASON]
+        if reason:
+            self._server.decide(self._name, version, VERDICTS[item.kind], reason)
 
     def _publish(self, item: OutboxItem) -> None:
         version = self._registered(item.version)

@@ -24,6 +24,8 @@ from alsys.tracking.server import (
     TAG_METRICS,
     TAG_N_LABELS,
     TAG_PARENT,
+    TAG_REASON,
+    TAG_VERDICT,
     TAG_VERSION,
     Server,
     connect,
@@ -46,6 +48,8 @@ class RegisteredVersion:
         dataset_digest: Digest of that dataset.
         level_of_theory: JSON.
         metrics: As in the campaign's log; eV, eV/Angstrom.
+        verdict: ``promoted``, ``rejected`` or empty.
+        reason: Why.
         created: Unix time of registration, s.
         run_id: MLflow run.
         source: Where the registry finds the model.
@@ -62,6 +66,8 @@ class RegisteredVersion:
     dataset_digest: str
     level_of_theory: str
     metrics: Mapping[str, float] = field(default_factory=dict)
+    verdict: str = ""
+    reason: str = ""
     created: float = 0.0
     run_id: str = ""
     source: str = ""
@@ -187,6 +193,8 @@ def _version(entity: Any, aliases: list[str]) -> RegisteredVersion:
         dataset_digest=tags.get(TAG_DIGEST, ""),
         level_of_theory=tags.get(TAG_LEVEL, ""),
         metrics=json.loads(tags.get(TAG_METRICS, "{}")),
+        verdict=tags.get(TAG_VERDICT, ""),
+        reason=tags.get(TAG_REASON, ""),
         created=float(entity.creation_timestamp or 0) / 1e3,
         run_id=entity.run_id or "",
         source=entity.source or "",

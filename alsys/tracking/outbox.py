@@ -22,7 +22,7 @@ from typing import Final
 
 from alsys.errors import StoreCorrupt
 
-_FILE = re.compile(r"(\d{6})-(publish|promote)-v(\d{4,})\.json")
+_FILE = re.compile(r"(\d{6})-(publish|promote|reject)-v(\d{4,})(?:-(\d+))?\.json")
 _IDENTITY: Final = "campaign-id"
 
 
@@ -33,6 +33,8 @@ class ItemKind(StrEnum):
     """Register it, and call it `challenger`."""
     PROMOTE = "promote"
     """Call it `champion`, and the champion before it `previous`."""
+    REJECT = "reject"
+    """Say why it stays `challenger`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,15 @@ class OutboxItem:
         number: Position in the order of delivery.
         version: Model version in the campaign.
         card: JSON-compatible facts about the version (`metrics`, `n_labels`, `head_seq`, `parent`, ...). May be empty:
-            the bundle on disk has them too.
+            the bundle on disk has them too. Of a decision: its `reason`.
+        times: How often the version was promoted, this time included; 1 for everything else.
     """
 
     number: int
     kind: ItemKind
     version: int
     card: Mapping[str, object] = field(default_factory=dict)
+    times: int = 1
 
     @property
     def bundle(self) -> str:
@@ -59,7 +63,8 @@ class OutboxItem:
     @property
     def file_name(self) -> str:
         """Name of the item's file."""
-        return f"{self.number:06d}-{self.kind}-v{self.version:04d}.json"
+        again = f"-{self.times}" if self.times > 1 else ""
+        return f"{self.number:06d}-{self.kind}-v{self.version:04d}{again}.json"
 
 
 class Outbox:
@@ -90,9 +95,13 @@ class Outbox:
         """Queues a version whose bundle is on disk. Durable on return; False where it was put before."""
         return self._put(ItemKind.PUBLISH, version, card or {})
 
-    def put_promote(self, version: int) -> bool:
-        """Queues a change of champion. Durable on return; False where it was put before."""
-        return self._put(ItemKind.PROMOTE, version, {})
+    def put_promote(self, version: int, reason: str = "", times: int = 1) -> bool:
+        """Queues a change of champion, for the `times`-th time. Durable on return; False where it was put before."""
+        return self._put(ItemKind.PROMOTE, version, {"reason": reason}, times)
+
+    def put_reject(self, version: int, reason: str) -> bool:
+        """Queues why a version stays challenger. Durable on return; False where it was put before."""
+        return self._put(ItemKind.REJECT, version, {"reason": reason})
 
     def pending(self) -> list[OutboxItem]:
         """Items to deliver, in order.
@@ -101,12 +110,12 @@ class Outbox:
             StoreCorrupt: A file is not what was written.
         """
         items: list[OutboxItem] = []
-        for number, kind, version in _files(self.directory):
-            item = OutboxItem(number, kind, version)
+        for number, kind, version, times in _files(self.directory):
+            item = OutboxItem(number, kind, version, times=times)
             path = self.directory / item.file_name
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-                items.append(OutboxItem(number, kind, version, content["card"]))
+                items.append(OutboxItem(number, kind, version, content["card"], times))
             except FileNotFoundError:
                 continue  # delivered since the folder was listed
             except (KeyError, TypeError, ValueError) as error:
@@ -129,8 +138,8 @@ class Outbox:
         """Reasons of refused items, by file name."""
         folder = self.directory / "refused"
         reasons = {}
-        for number, kind, version in _files(folder):
-            name = OutboxItem(number, kind, version).file_name
+        for number, kind, version, times in _files(folder):
+            name = OutboxItem(number, kind, version, times=times).file_name
             reasons[name] = str(json.loads((folder / name).read_text(encoding="utf-8")).get("reason", ""))
         return reasons
 
@@ -153,12 +162,12 @@ class Outbox:
         for folder in (self.directory, self.directory / "done", self.directory / "refused"):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def _put(self, kind: ItemKind, version: int, card: Mapping[str, object]) -> bool:
+    def _put(self, kind: ItemKind, version: int, card: Mapping[str, object], times: int = 1) -> bool:
         known = [entry for folder in ("", "done", "refused") for entry in _files(self.directory / folder)]
-        if any(entry[1:] == (kind, version) for entry in known):
+        if any(entry[1:] == (kind, version, times) for entry in known):
             return False
         self._make_folders()
-        item = OutboxItem(max((entry[0] for entry in known), default=0) + 1, kind, version, dict(card))
+        item = OutboxItem(max((entry[0] for entry in known), default=0) + 1, kind, version, dict(card), times)
         content = {"number": item.number, "kind": kind, "version": version, "bundle": item.bundle, "card": item.card}
         _write(self.directory / item.file_name, json.dumps(content, indent=1).encode())
         return True
@@ -176,13 +185,13 @@ class Outbox:
         _sync_folder(self.directory)
 
 
-def _files(folder: Path) -> list[tuple[int, ItemKind, int]]:
+def _files(folder: Path) -> list[tuple[int, ItemKind, int, int]]:
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
     matches = [match for name in names if (match := _FILE.fullmatch(name))]
-    return sorted((int(m[1]), ItemKind(m[2]), int(m[3])) for m in matches)
+    return sorted((int(m[1]), ItemKind(m[2]), int(m[3]), int(m[4] or 1)) for m in matches)
 
 
 def _write(path: Path, content: bytes) -> None:

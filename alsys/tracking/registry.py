@@ -35,13 +35,22 @@ class OutboxRegistry:
             logger.warning("model v%04d was not queued for MLflow: %s", version, error)
         self._courier.poke()
 
-    def promote(self, version: int) -> None:
-        """Queues an alias change; a repeated call has no effect."""
+    def promote(self, version: int, reason: str = "", times: int = 1) -> None:
+        """Queues an alias change, for the `times`-th time; a repeated call has no effect."""
         try:
             self._outbox.put_publish(version)  # a full disk may have kept it out; the bundle has the card
-            self._outbox.put_promote(version)
+            self._outbox.put_promote(version, reason, times)
         except OSError as error:
             logger.warning("the promotion of v%04d was not queued for MLflow: %s", version, error)
+        self._courier.poke()
+
+    def reject(self, version: int, reason: str) -> None:
+        """Queues why a version stays challenger; a repeated call has no effect."""
+        try:
+            self._outbox.put_publish(version)
+            self._outbox.put_reject(version, reason)
+        except OSError as error:
+            logger.warning("the rejection of v%04d was not queued for MLflow: %s", version, error)
         self._courier.poke()
 
     def poke(self) -> None:

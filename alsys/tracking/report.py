@@ -25,7 +25,8 @@ from markupsafe import Markup
 from alsys import __version__
 from alsys.config import CampaignConfig
 from alsys.config.schema import CalibratedTrust
-from alsys.control.settings import COVERED
+from alsys.control.convergence import convergence
+from alsys.control.settings import COVERED, PolicySettings
 from alsys.errors import InputError
 from alsys.frames import Arm
 from alsys.labels import LevelOfTheory
@@ -229,6 +230,10 @@ def _facts(
         facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
     if summary.assurance or summary.audits:
         facts.append(("Labels checked", _assurance(summary)))
+    targets = PolicySettings.of(config).targets
+    if targets.are_set:
+        versions = [(model.version, model.metrics) for model in summary.models]
+        facts.append(("Target", convergence(versions, summary.champion, targets).text))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
 

@@ -32,6 +32,8 @@ TAG_HEAD_SEQ: Final = "alsys.head_seq"
 TAG_DIGEST: Final = "alsys.dataset_digest"
 TAG_LEVEL: Final = "alsys.level_of_theory"
 TAG_METRICS: Final = "alsys.metrics"
+TAG_VERDICT: Final = "alsys.verdict"
+TAG_REASON: Final = "alsys.reason"
 
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 _RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -125,6 +127,12 @@ class Server:
         """Version behind each alias of a registered model that exists."""
         aliases = self.client.get_registered_model(name).aliases
         return {alias: int(version) for alias, version in aliases.items()}
+
+    def decide(self, name: str, version: int, verdict: str, reason: str) -> None:
+        """Writes what became of a version, and why, into its tags and description. Safe to repeat."""
+        self.client.set_model_version_tag(name, str(version), TAG_VERDICT, verdict)
+        self.client.set_model_version_tag(name, str(version), TAG_REASON, reason)
+        self.client.update_model_version(name, str(version), description=f"{verdict}: {reason}")
 
     def make_champion(self, name: str, version: int) -> None:
         """Moves `champion` to a version and `previous` to the champion before it. Safe to repeat."""

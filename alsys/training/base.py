@@ -13,6 +13,7 @@ from typing import Protocol
 from alsys.errors import FailureKind
 from alsys.labels import Prediction
 from alsys.potentials.base import CommitteeState
+from alsys.potentials.calibration import Band
 from alsys.store.base import Snapshot
 
 
@@ -27,6 +28,7 @@ class TrainingOrder:
         champion: Committee to measure beside the new one; None where there is none.
         seed: Seed of this fit.
         n_review: So many of the newest labels are predicted by the new committee, to find wrong ones among them.
+        band: Calibrated band in force, which the new committee is examined against; None where there is none.
     """
 
     version: int
@@ -35,6 +37,7 @@ class TrainingOrder:
     champion: CommitteeState | None
     seed: int
     n_review: int = 0
+    band: Band | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class TrainedCommittee:
             ``force_deviation_random_arm`` (mean over atoms), ``stress_mae_random_arm`` (of labels that have a stress,
             eV/Angstrom^3); with a champion, on the same frames,
             ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap of new
-            minus champion). Units eV, eV/Angstrom.
+            minus champion). Those of the examination are listed in `alsys.training.examination`. Units eV, eV/Angstrom.
         calibration: ``(deviation, error)`` of each random-arm frame: largest force deviation and force MAE.
         predictions: What it predicts for the labels that were to be reviewed, by frame.
     """

@@ -14,6 +14,7 @@ from alsys.potentials.pair import PairCommittee, fit_pair
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, fit_metrics, predictions_of
+from alsys.training.examination import Examiner
 
 
 class PairTrainer:
@@ -33,6 +34,7 @@ class PairTrainer:
         self._model = config.model
         self._config = config.training
         self._baseline = baseline_of(config)
+        self._examiner = Examiner(config)
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Solves one ridge regression for each member; a linear fit needs no parent.
@@ -90,4 +92,4 @@ class PairTrainer:
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
-        return TrainedCommittee(state, metrics, calibration, predictions)
+        return self._examiner.examine(TrainedCommittee(state, metrics, calibration, predictions), order, committee)

@@ -43,6 +43,7 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, fit_metrics, predictions_of
+from alsys.training.examination import Examiner
 from alsys.training.loss import Objective
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 
@@ -92,6 +93,7 @@ class NequIPTrainer:
         self._objective = Objective.of(config.training)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
+        self._examiner = Examiner(config)
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits all members, one after another, then measures the committee.
@@ -119,7 +121,7 @@ class NequIPTrainer:
             else:
                 model = build_model(spec, seed=seed)
                 _set_buffers(model, shifts, scale)
-            left = self._config.budget_s - (time.perf_counter() - started)
+            left = self._config.budget_s - self._examiner.budget_s - (time.perf_counter() - started)
             try:
                 fits.append(self._fit_member(model, frames, seed, left / (self._model_config.members - i)))
             except DivergedError as error:
@@ -146,7 +148,7 @@ class NequIPTrainer:
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
-        return TrainedCommittee(state, metrics, calibration, predictions)
+        return self._examiner.examine(TrainedCommittee(state, metrics, calibration, predictions), order, committee)
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""

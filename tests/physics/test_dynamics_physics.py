@@ -14,8 +14,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 from ase.vibrations import Vibrations
 
+from alsys.dynamics.integrators import Langevin, degrees_of_freedom, kinetic_temperature
 from alsys.exploration.initial import hessian, relax, sample_modes, xtb_potential
-from alsys.exploration.integrators import Langevin, degrees_of_freedom, kinetic_temperature
 from alsys.frames import FloatArray, Frame
 from alsys.units import ACCELERATION, BOLTZMANN
 

@@ -13,9 +13,9 @@ from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet as AseVerlet
 from ase.units import fs
 
+from alsys.dynamics.integrators import Integrator, Langevin, VelocityVerlet
 from alsys.exploration.barostat import StochasticCellRescaling
 from alsys.exploration.ensembles import build_integrator
-from alsys.exploration.integrators import Integrator, Langevin, VelocityVerlet
 from alsys.exploration.nose_hoover import NoseHooverChains
 from alsys.exploration.ramps import Ramp
 from alsys.frames import FloatArray, Frame

@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.ledger import Ledger, Status
+from alsys.control.requests import RollBack, carry_out
 from alsys.control.settings import PolicySettings
-from alsys.errors import FailureKind
+from alsys.errors import FailureKind, InputError
 from alsys.events import (
     AuditStarted,
     CampaignOpened,
@@ -242,9 +243,16 @@ class LedgerMachine(RuleBasedStateMachine):
         for _ in range(order.n_random):
             self.propose(Arm.RANDOM, 0.0)
 
-    @rule(difference=st.sampled_from([None, -0.01, 0.01]), is_good=st.booleans())
+    @rule(
+        difference=st.sampled_from([None, -0.01, 0.01]),
+        is_good=st.booleans(),
+        survival=st.sampled_from([None, 0.0, 1.0]),
+        skill=st.sampled_from([None, 0.0, 1.0]),
+    )
     @precondition(lambda self: self.training is not None)
-    def fit_returns(self, difference: float | None, is_good: bool) -> None:
+    def fit_returns(
+        self, difference: float | None, is_good: bool, survival: float | None = None, skill: float | None = None
+    ) -> None:
         command, self.training = self.training, None
         trained_on, n_retracted = self.snapshot
         if not is_good:
@@ -253,6 +261,10 @@ class LedgerMachine(RuleBasedStateMachine):
         metrics = {"n_labels_train": float(len(trained_on))}
         if difference is not None:
             metrics |= {"difference_low": difference, "difference_high": difference + 0.001}
+        if survival is not None:
+            metrics |= {"exam_hot_survival": survival, "exam_walkers": 8.0}
+        if skill is not None:
+            metrics |= {"exam_skill": skill, "exam_skill_high": skill}
         self.trained_on[command.version] = trained_on
         self.record(
             ModelPublished(
@@ -260,6 +272,28 @@ class LedgerMachine(RuleBasedStateMachine):
                 wall_s=1.0, metrics=metrics, n_retracted=n_retracted,
             )
         )  # fmt: skip
+
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.ledger.models) > 1)
+    def roll_back(self, data: st.DataObject) -> None:
+        """While it runs, or after it has ended."""
+        if self.ledger.champion and data.draw(st.booleans()):
+            version = 0
+        else:
+            version = data.draw(st.sampled_from(sorted(self.ledger.models)))
+        n_champions = len(self.ledger.champions)
+        try:
+            events, _ = carry_out(
+                self.ledger, RollBack(version), f"r{len(self.log)}", self.clock, is_running=self.finished is None
+            )
+        except InputError:
+            assert version in (0, self.ledger.champion)
+            return
+        for event in events:
+            self.record(event)
+        assert len(self.ledger.champions) == n_champions + 1
+        assert self.ledger.champion == self.ledger.champions[-1]
+        assert version in (0, self.ledger.champion)
 
     def frames_of(self, status: Status) -> list[str]:
         return sorted(f for f, record in self.ledger.frames.items() if record.status is status)
@@ -294,6 +328,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def crash_and_restart(self) -> None:
         before = {f: r.status for f, r in self.ledger.frames.items()}
         accepted, models = dict(self.ledger.accepted), sorted(self.ledger.models)
+        champions = self.ledger.champions
         labelled, retracted, n_changes = self.ledger.labelled, self.ledger.retracted, self.ledger.n_changes
         self.ledger = Ledger.fold(self.settings, self.log)
         self.forget_flights()
@@ -301,6 +336,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.record(self.opened())
         assert dict(self.ledger.accepted) == accepted
         assert sorted(self.ledger.models) == models
+        assert self.ledger.champions == champions
         assert (self.ledger.labelled, self.ledger.retracted, self.ledger.n_changes) == (labelled, retracted, n_changes)
         for frame_id, status in before.items():
             expected = Status.PENDING if status is Status.IN_FLIGHT else status

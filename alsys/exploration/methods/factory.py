@@ -18,8 +18,8 @@ from alsys.config.exploration_methods import (
     TorsionScanMethod,
     UDDMethod,
 )
+from alsys.dynamics.geometry import is_sound
 from alsys.errors import InputError
-from alsys.exploration.geometry import is_sound
 from alsys.exploration.initial import MIN_CONTACT, hessian, relax
 from alsys.exploration.methods.base import Method
 from alsys.exploration.methods.metadynamics import Hills, Metadynamics

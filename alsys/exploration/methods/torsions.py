@@ -20,7 +20,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import ArrayLike
 
-from alsys.exploration.geometry import is_sound
+from alsys.dynamics.geometry import is_sound
 from alsys.exploration.methods.base import Group
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray, Frame, IntArray

@@ -149,7 +149,7 @@ def test_stop_and_resume_go_on_where_it_was() -> None:
 
 
 def test_target_error_stops_early_and_only_with_enough_random_frames() -> None:
-    campaign = Campaign(n_labels=2000, refit_every=20, target_force_mae=0.12, min_random=10)
+    campaign = Campaign(n_labels=2000, refit_every=20, target_force_mae=0.12, min_random=10, versions_in_a_row=1)
     assert campaign.run().reason == "target-reached"
     assert campaign.ledger.best_interval[2] <= 0.12
     assert campaign.ledger.accepted[Arm.RANDOM] >= 10

@@ -12,10 +12,19 @@ from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.ledger import Ledger, Status
 from alsys.control.ports import Role
-from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames
+from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind, InputError
-from alsys.events import CampaignOpened, CampaignStopped, FrameRetried, LabelRetracted, ModelPublished
+from alsys.events import (
+    CampaignOpened,
+    CampaignStopped,
+    ExplorationReported,
+    FrameRetried,
+    LabelRetracted,
+    ModelPromoted,
+    ModelPublished,
+    ModelRejected,
+)
 from alsys.frames import Frame
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.testing.fakes import (
@@ -29,6 +38,8 @@ from alsys.testing.fakes import (
 )
 
 SETTINGS = PolicySettings(n_labels=30, refit_every=8, random_share=0.2)
+STEADY = PolicySettings(n_labels=300, refit_every=8, random_share=0.2, max_ahead=9)
+"""Labels wait for models, so that there are many."""
 
 
 HARD = [candidate.frame.frame_id for candidate in fake_candidates(12)[2:5]]
@@ -56,20 +67,21 @@ class Box:
         if self.dies is not None:
             raise self.dies("killed between the commit and the answer")
         if answer.is_accepted and answer.message != "was carried out before":
-            names = {
-                e.request for e in open_reader(self._disk).events() if isinstance(e, FrameRetried | LabelRetracted)
-            }
+            kinds = (FrameRetried, LabelRetracted, ModelPromoted)
+            names = {e.request for e in open_reader(self._disk).events() if isinstance(e, kinds)}
             assert name in names, "answered before it was durable"
         del self.requests[name]
         self.answers[name] = answer
 
 
 class Campaign:
-    def __init__(self) -> None:
+    def __init__(self, settings: PolicySettings = SETTINGS) -> None:
+        self.settings = settings
         self.disk = MemoryDisk()
         self.box = Box(self.disk)
         self.shelf = MemoryShelf()
-        self.ledger = Ledger(SETTINGS)
+        self.registry = MemoryRegistry()
+        self.ledger = Ledger(settings)
         self.healthy = False
 
     def failure(self, frame: Frame) -> FailureKind | None:
@@ -78,7 +90,7 @@ class Campaign:
 
     def run(self) -> CampaignStopped:
         store = open_writer(self.disk)
-        self.ledger = Ledger.fold(SETTINGS, store.events())
+        self.ledger = Ledger.fold(self.settings, store.events())
         workers: dict[str, tuple[Role, Callable[[], Any]]] = {
             "explorer-0": (Role.EXPLORER, FakeExplorer),
             "labeler-0": (Role.LABELER, lambda: FakeLabeler(failure=self.failure)),
@@ -90,7 +102,7 @@ class Campaign:
             store=store,
             pool=InProcessPool(workers),
             shelf=self.shelf,
-            registry=MemoryRegistry(),
+            registry=self.registry,
             level=FAKE_LEVEL,
             initial=lambda: fake_candidates(12),
             opened=CampaignOpened(t=0.0, epoch=store.epoch, config_hash="", version="test"),
@@ -105,7 +117,7 @@ class Campaign:
     def check(self) -> None:
         reader = open_reader(self.disk)
         assert reader.verify().problems == []
-        folded = Ledger.fold(SETTINGS, reader.events())
+        folded = Ledger.fold(self.settings, reader.events())
         assert folded.counts == self.ledger.counts
         gone = {e.frame_id for e in reader.tombstones()}
         assert not gone & set(reader.snapshot(FAKE_LEVEL.level_id).frame_ids)
@@ -113,6 +125,49 @@ class Campaign:
         snapshot = reader.snapshot(FAKE_LEVEL.level_id, last.seq)
         assert last.n_labels == snapshot.n_frames
         assert last.n_retracted == len(reader.tombstones(last.seq))
+
+
+def test_a_running_campaign_goes_back_to_an_earlier_version_and_on_from_there() -> None:
+    campaign = Campaign(STEADY)
+
+    def make() -> None:
+        if campaign.ledger.champion == 2 and not campaign.box.answers:
+            campaign.box.requests["r1"] = RollBack()
+
+    campaign.box.make = make
+    assert campaign.run().reason == "labels"
+    assert campaign.box.answers["r1"].message.startswith("v0001 is champion, v0002 was; explorers go back to it")
+    events = open_reader(campaign.disk).events()
+    at = next(k for k, e in enumerate(events) if isinstance(e, ModelPromoted) and e.request == "r1")
+    assert events[at].reason == "rolled back by the user from v0002"
+    later = [e for e in events[at:] if isinstance(e, ExplorationReported | ModelPublished | ModelPromoted)]
+    end = next((k for k, e in enumerate(later[1:], 1) if isinstance(e, ModelPromoted)), len(later))
+    versions = [e.model_version for e in later[:end] if isinstance(e, ExplorationReported)]
+    assert versions[-1] == 1, versions
+    parents = {e.version: e.parent for e in events if isinstance(e, ModelPublished)}
+    verdicts = {e.version: e for e in events[at + 1 :] if isinstance(e, ModelPromoted | ModelRejected)}
+    in_flight = [version for version in verdicts if parents[version] == 2]
+    for version in in_flight:
+        assert verdicts[version].reason == "was fitted from v0002 and compared with it; v0001 is champion now"
+    first = min(set(verdicts) - set(in_flight))
+    assert parents[first] == 1, "the next fit starts from it"
+    assert campaign.ledger.champion == max(parents)
+    assert campaign.registry.promoted[:3] == [1, 2, 1]
+    folded = Ledger.fold(STEADY, open_reader(campaign.disk).events())
+    assert folded.champions == campaign.ledger.champions
+
+
+def test_a_bundle_that_is_gone_is_no_way_back_and_does_no_harm() -> None:
+    campaign = Campaign(STEADY)
+
+    def make() -> None:
+        if campaign.ledger.champion >= 4 and not campaign.box.answers:
+            campaign.shelf.states.pop(1, None)
+            campaign.box.requests["r1"] = RollBack(1)
+
+    campaign.box.make = make
+    assert campaign.run().reason == "labels"
+    assert campaign.box.answers["r1"] == Answer(False, "version: its bundle cannot be read (got 1)")
 
 
 def test_a_running_campaign_takes_a_label_out_and_labels_another() -> None:

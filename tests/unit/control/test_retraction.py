@@ -101,7 +101,9 @@ def test_a_retraction_counts_like_a_new_label_towards_the_next_fit() -> None:
 
 
 def test_without_any_label_left_nothing_is_fitted() -> None:
-    ledger = campaign([*labelled("f0"), *labelled("f1"), *published(1, 2)], n_labels=2, target_force_mae=0.1)
+    ledger = campaign(
+        [*labelled("f0"), *labelled("f1"), *published(1, 2)], n_labels=2, target_force_mae=0.1, versions_in_a_row=1
+    )
     ledger.models[1].metrics.update(n_random=50.0, force_mae_random_arm_high=0.05)
     for frame_id in ("f0", "f1"):
         ledger.apply(retracted(frame_id))

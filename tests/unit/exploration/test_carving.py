@@ -11,10 +11,10 @@ from ase.build import bulk, molecule
 from ase.data import covalent_radii
 
 from alsys.config.systems import SystemConfig
+from alsys.dynamics.geometry import closest_contact, molecules_of
 from alsys.errors import InputError
 from alsys.exploration.bond_network import BondNetwork
 from alsys.exploration.carving import CAP_SCALE, Carved, carve, converged_radius
-from alsys.exploration.geometry import closest_contact, molecules_of
 from alsys.exploration.strata import formula
 from alsys.exploration.structures import load
 from alsys.frames import FloatArray, Frame

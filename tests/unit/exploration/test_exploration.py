@@ -13,11 +13,11 @@ from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 
 from alsys.config import parse_config
+from alsys.dynamics.geometry import closest_contact
+from alsys.dynamics.integrators import Langevin, kinetic_temperature
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.explorer import WalkerExplorer
-from alsys.exploration.geometry import closest_contact
 from alsys.exploration.initial import initial_frames
-from alsys.exploration.integrators import Langevin, kinetic_temperature
 from alsys.exploration.selection import by_deviation
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import CommitteeState, FrameBatch

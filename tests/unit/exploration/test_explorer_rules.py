@@ -12,11 +12,11 @@ from ase.build import molecule
 from ase.data import atomic_masses
 
 from alsys.config import parse_config
+from alsys.dynamics.geometry import GeometryCheck
 from alsys.errors import InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.exploration.factory import build_explorer
-from alsys.exploration.geometry import GeometryCheck
 from alsys.frames import Arm, Candidate, FloatArray, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.baseline import DeltaCommittee

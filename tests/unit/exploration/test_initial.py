@@ -11,8 +11,8 @@ from ase.build import molecule
 
 from alsys.config import parse_config
 from alsys.config.schema import CampaignConfig
+from alsys.dynamics.geometry import closest_contact, is_sound
 from alsys.errors import InputError
-from alsys.exploration.geometry import closest_contact, is_sound
 from alsys.exploration.initial import EnergyForces, check_initial, evaluations, initial_frames, rattle, xtb_potential
 from alsys.frames import Arm, FloatArray, Frame
 

@@ -19,9 +19,11 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
+from alsys.tracking.courier import Courier
 from alsys.tracking.deliver import deliver
 from alsys.tracking.mlflow import list_models, promote, rollback, show_model
 from alsys.tracking.outbox import Outbox
+from alsys.tracking.registry import OutboxRegistry
 from alsys.tracking.server import connect, prepare_environment, resolve_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
@@ -233,6 +235,28 @@ def test_resuming_a_campaign_does_not_undo_a_rollback(uri: str, tmp_path: Path) 
     assert deliver(campaign.directory).delivered == []
     assert aliases_of("rolled", uri) == {"champion": 1, "previous": 2}
     assert rollback("rolled", uri=uri) == 2
+
+
+def test_verdicts_and_reasons_are_in_the_registry_and_a_campaign_rolls_back(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "judged", uri)
+    registry = OutboxRegistry(campaign.directory, Courier(campaign.directory, command=["true"]))
+    for version in (1, 2, 3):
+        campaign.make_bundle(version)
+    registry.promote(1, "first version")
+    registry.promote(2, "better: [-20.0, -10.0] meV/Angstrom")
+    registry.reject(3, "worse; lost 6 of 8 walkers at 625 K")
+    assert deliver(campaign.directory).problem is None
+    assert aliases_of("judged", uri) == {"previous": 1, "champion": 2, "challenger": 3}
+    rejected = show_model("judged", "challenger", uri=uri)
+    assert (rejected.verdict, rejected.reason) == ("rejected", "worse; lost 6 of 8 walkers at 625 K")
+    entity = connect(uri).client.get_model_version("judged", "3")
+    assert entity.description == "rejected: worse; lost 6 of 8 walkers at 625 K"
+    assert show_model("judged", uri=uri).verdict == "promoted"
+    registry.promote(1, "rolled back by the user from v0002", times=2)
+    assert deliver(campaign.directory).problem is None
+    assert aliases_of("judged", uri) == {"previous": 2, "champion": 1, "challenger": 3}
+    assert show_model("judged", uri=uri).reason == "rolled back by the user from v0002"
+    registry.close()
 
 
 def test_a_user_promotes_a_challenger(uri: str, tmp_path: Path) -> None:

@@ -40,6 +40,29 @@ def test_a_repeated_item_has_no_effect_whether_it_waits_is_done_or_refused(tmp_p
     assert list(outbox.refused().values()) == ["no bundle"]
 
 
+def test_a_version_that_becomes_champion_again_is_another_item(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    assert outbox.put_promote(1, "first version")
+    outbox.done(outbox.pending()[0])
+    assert outbox.put_promote(2, "better")
+    assert outbox.put_promote(1, "rolled back by the user", times=2)
+    assert not outbox.put_promote(1, "rolled back by the user", times=2)
+    assert not outbox.put_promote(1)
+    assert outbox.put_reject(3, "worse")
+    items = outbox.pending()
+    assert [(item.kind, item.version, item.times) for item in items] == [
+        (ItemKind.PROMOTE, 2, 1),
+        (ItemKind.PROMOTE, 1, 2),
+        (ItemKind.REJECT, 3, 1),
+    ]
+    assert items[1].card == {"reason": "rolled back by the user"}
+    assert items[1].file_name == "000003-promote-v0001-2.json"
+    outbox.done(items[1])
+    outbox.refuse(items[2], "never registered")
+    assert [item.version for item in outbox.pending()] == [2]
+    assert list(outbox.refused()) == ["000004-reject-v0003.json"]
+
+
 def test_numbers_go_on_after_everything_was_delivered(tmp_path: Path) -> None:
     outbox = Outbox.of(tmp_path)
     outbox.put_publish(1)

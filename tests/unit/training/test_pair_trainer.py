@@ -79,6 +79,7 @@ def trainer(labeling: Any = None, **training: Any) -> PairTrainer:
                 "labeling": labeling or {"kind": "analytic"},
                 "model": {"kind": "pair", "members": 4, "n_basis": 24},
                 "training": {"validation_share": 0.0, **training},
+                "promotion": {"examine": False},
             }
         )
     )

@@ -41,6 +41,7 @@ def config(model: dict[str, Any] = NEQUIP, **training: Any) -> Any:
             "labeling": {"kind": "analytic", "baseline": {"kind": "gfn1-xtb"}},
             "model": model,
             "training": settings,
+            "promotion": {"examine": False},
         }
     )
 

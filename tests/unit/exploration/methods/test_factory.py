@@ -10,8 +10,8 @@ from ase.build import molecule
 from pydantic import TypeAdapter, ValidationError
 
 from alsys.config.exploration_methods import ExplorationMethod
+from alsys.dynamics.geometry import is_sound
 from alsys.errors import InputError
-from alsys.exploration.geometry import is_sound
 from alsys.exploration.initial import EnergyForces
 from alsys.exploration.methods.base import Group, Method
 from alsys.exploration.methods.factory import build_method

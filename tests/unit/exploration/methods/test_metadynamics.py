@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from alsys.exploration.integrators import Langevin
+from alsys.dynamics.integrators import Langevin
 from alsys.exploration.methods.metadynamics import Hills, HillTable, Metadynamics
 from alsys.exploration.methods.torsions import torsion
 from alsys.frames import Frame

@@ -10,9 +10,9 @@ from ase import Atoms
 from ase.build import molecule
 
 from alsys.config.schema import SystemConfig
+from alsys.dynamics.geometry import pair_ratios
+from alsys.dynamics.integrators import Langevin
 from alsys.exploration.builders import build_frame
-from alsys.exploration.geometry import pair_ratios
-from alsys.exploration.integrators import Langevin
 from alsys.exploration.methods.torsions import FLATTEST, TorsionScan, find_rotors, torsion, torsion_gradient, wrapped
 from alsys.frames import Frame
 

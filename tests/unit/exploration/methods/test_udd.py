@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from alsys.exploration.integrators import Langevin
+from alsys.dynamics.integrators import Langevin
 from alsys.exploration.methods.udd import (
     LARGEST_SHARE,
     REACH,

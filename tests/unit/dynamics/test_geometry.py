@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from alsys.exploration.geometry import GeometryCheck, closest_molecules, is_sound, molecules_of, nearest_pair
+from alsys.dynamics.geometry import GeometryCheck, closest_molecules, is_sound, molecules_of, nearest_pair
 from alsys.frames import Frame
 
 ATOMS = molecule("CH3OH")

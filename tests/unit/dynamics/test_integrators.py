@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from alsys.dynamics.integrators import Integrator, Langevin, VelocityVerlet, kinetic_temperature
 from alsys.errors import InputError
 from alsys.exploration.ensembles import build_integrator
-from alsys.exploration.integrators import Integrator, Langevin, VelocityVerlet, kinetic_temperature
 from alsys.exploration.nose_hoover import NoseHooverChains
 from alsys.frames import FloatArray
 from alsys.units import ACCELERATION, BOLTZMANN

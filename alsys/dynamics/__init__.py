@@ -1,0 +1,1 @@
+"""Dynamics of batches of walkers, and whether their geometries make sense: what exploration and training share."""

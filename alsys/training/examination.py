@@ -1,0 +1,404 @@
+"""The examination of a new committee, on frames it has not seen and in dynamics. What follows is decided elsewhere.
+
+Weights or metrics that are not finite make a fit a failure. Otherwise these metrics are added, each where it can be
+measured (`alsys.control.promotion` reads them; units eV, Angstrom, ps):
+
+- ``exam_skill``, ``exam_skill_high``: share of the variance of forces that is explained (1 - MSE / mean square force)
+  and its upper 95 % bootstrap limit; of the random arm, below `MIN_PAIRS` frames of validation or, for want of that, of
+  the training set.
+- ``force_mae_random_arm/SYSTEM``, ``n_random/SYSTEM`` where there are several systems; with a champion
+  ``difference_low/SYSTEM``, ``difference_high/SYSTEM`` (95 % paired bootstrap of new minus champion), and from
+  `MIN_PAIRS` frames on ``p_worse/SYSTEM``: one-sided paired t-test (Student, Biometrika 6, 1 (1908)) of "the error is
+  at most 1 + tolerated_loss times the champion's".
+- ``exam_coverage``, ``exam_coverage_high``: share of atoms of the random arm within the band in force, mean over
+  frames, and two standard errors above it; ``exam_champion_coverage`` likewise.
+- ``blind_spots``, ``blind_spots_high``, ``trusted``: share of random-arm frames that are trusted although an atom's
+  error is beyond the tolerated one, its upper 95 % limit (C. J. Clopper, E. S. Pearson, Biometrika 26, 404 (1934),
+  one-sided), and the share that is trusted. The band is cross-fitted: calibrated on four fifths, applied to the rest.
+- ``exam_steps``, ``exam_ps``, ``exam_walkers`` (of each kind), ``exam_survival`` and ``exam_hot_survival`` (shares),
+  ``exam_hot_temperature``, ``exam_lost/REASON`` (walkers), ``exam_drift`` (largest of all systems) and
+  ``exam_drift/SYSTEM``: see `alsys.training.trial_runs`. Frames with masked atoms are parts of larger ones, and start
+  no dynamics.
+- ``exam_wall_s``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+from scipy import special
+
+from alsys.config.exploration_methods import RampMethod, ReplicaExchangeMethod
+from alsys.config.schema import CalibratedTrust, CampaignConfig
+from alsys.dynamics.geometry import is_sound
+from alsys.errors import FailureKind
+from alsys.frames import Arm, FloatArray
+from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.calibration import Band, ForceCalibration
+from alsys.potentials.factory import build_committee
+from alsys.potentials.scored import scored
+from alsys.store.base import Snapshot
+from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.dataset import baseline_of, less_baseline, split
+from alsys.training.evaluate import N_BOOTSTRAP, batch_of, bootstrap_interval, chunks_of
+from alsys.training.trial_runs import TrialWalker, run_trial
+
+MIN_FRAMES = 8
+"""Frames from which coverage is measured on them; blind spots need twice as many."""
+MIN_PAIRS = 3
+"""Frames from which skill is measured on them, and those of a system from which a paired test says anything."""
+N_FOLDS = 5
+N_TRIES = 4
+"""Draws of a start frame before a system goes without this walker."""
+
+
+class Examiner:
+    """Examines committees as a campaign wants it.
+
+    Args:
+        config: ``promotion``, ``exploration`` and ``training`` are read.
+        clock: Seconds.
+    """
+
+    def __init__(self, config: CampaignConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._config = config
+        self._promotion = config.promotion
+        self._baseline = baseline_of(config)
+        trust = config.exploration.trust
+        self._trust = trust if isinstance(trust, CalibratedTrust) else None
+        self._clock = clock
+
+    @property
+    def budget_s(self) -> float:
+        """Seconds of a fit's budget that the dynamics may take."""
+        return self._config.exam_s
+
+    def examine(
+        self, trained: TrainedCommittee, order: TrainingOrder, committee: Committee | None = None
+    ) -> TrainedCommittee | TrainingFailure:
+        """The committee with the metrics of its examination, or why it is none.
+
+        Args:
+            trained: Newly fitted.
+            order: What it was fitted to.
+            committee: The same, ready to be evaluated, without baseline and score; default builds it.
+        """
+        started = self._clock()
+        problem = broken(trained)
+        if problem is not None:
+            return TrainingFailure(order.version, FailureKind.INTERNAL, problem)
+        if not self._promotion.examine:
+            return trained
+        bare = committee or self._build(trained.state)
+        snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
+        metrics = self._errors(scored(bare, trained.state), order, snapshot)
+        metrics |= self._dynamics(bare, trained.state, order, started)
+        metrics["exam_wall_s"] = self._clock() - started
+        if not all(math.isfinite(value) for value in metrics.values()):
+            return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
+        return replace(trained, metrics={**trained.metrics, **metrics})
+
+    def _build(self, state: CommitteeState) -> Committee:
+        return build_committee(replace(state, baseline=None), threads=self._config.training.threads)
+
+    def _errors(self, committee: Committee, order: TrainingOrder, snapshot: Snapshot) -> dict[str, float]:
+        parts = split(snapshot, self._config.training.validation_share)
+        unseen = next((part for part in (parts.random, parts.validation) if part.n_frames >= MIN_PAIRS), parts.train)
+        metrics = skill(atom_errors(committee, unseen), order.seed)
+        if not parts.random.n_frames:
+            return metrics
+        new = atom_errors(committee, parts.random)
+        champion = self._champion(order)
+        known = parts.random.select(_known_frames(parts.random, order.champion if champion else None))
+        old = None if champion is None or not known.n_frames else atom_errors(champion, known)
+        metrics |= by_system(
+            parts.random, new, known, old, tolerated_loss=self._promotion.tolerated_loss, seed=order.seed
+        )
+        if parts.random.n_frames < MIN_FRAMES:
+            return metrics
+        if order.band is not None:
+            share, error = coverage(new, order.band)
+            metrics |= {"exam_coverage": share, "exam_coverage_high": min(1.0, share + 2.0 * error)}
+            if old is not None and known.n_frames >= MIN_FRAMES:
+                metrics["exam_champion_coverage"] = coverage(old, order.band)[0]
+        if self._trust is not None and parts.random.n_frames >= 2 * MIN_FRAMES:
+            metrics |= blind_spots(new, self._trust.tolerated_error, self._trust.probability)
+        return metrics
+
+    def _champion(self, order: TrainingOrder) -> Committee | None:
+        """The champion, where it has learned the same thing."""
+        if order.champion is None or order.champion.baseline != self._baseline:
+            return None
+        return scored(self._build(order.champion), order.champion)
+
+    def _dynamics(
+        self, bare: Committee, state: CommitteeState, order: TrainingOrder, started: float
+    ) -> dict[str, float]:
+        exploration, promotion = self._config.exploration, self._promotion
+        hot = promotion.hot_factor * highest_temperature(self._config)
+        walkers = self._walkers(order, hot)
+        if not walkers:
+            return {}
+        committee = bare
+        if state.baseline is not None:
+            from alsys.potentials.baseline import DeltaCommittee
+
+            committee = DeltaCommittee(bare, state)
+        outcome = run_trial(
+            committee,
+            walkers,
+            timestep=exploration.timestep,
+            n_steps=max(2, round(promotion.length / exploration.timestep)),
+            budget_s=self.budget_s - (self._clock() - started),
+            min_distance=exploration.min_distance,
+            max_temperature_ratio=exploration.max_temperature_ratio,
+            is_reactive=exploration.reactive,
+            seed=order.seed,
+            clock=self._clock,
+        )
+        metrics = {
+            "exam_steps": float(outcome.n_steps),
+            "exam_ps": outcome.n_steps * exploration.timestep * 1e-3,
+            "exam_walkers": float(outcome.n_constant),
+            "exam_survival": 1.0 - len(outcome.lost_constant) / outcome.n_constant,
+            "exam_hot_survival": 1.0 - len(outcome.lost_hot) / outcome.n_hot,
+            "exam_hot_temperature": hot,
+        }
+        lost = Counter([*outcome.lost_constant.values(), *outcome.lost_hot.values()])
+        metrics |= {f"exam_lost/{reason}": float(count) for reason, count in sorted(lost.items())}
+        if outcome.drift:
+            metrics["exam_drift"] = max(outcome.drift.values())
+        if len(outcome.drift) > 1:
+            metrics |= {f"exam_drift/{system}": drift for system, drift in sorted(outcome.drift.items())}
+        return metrics
+
+    def _walkers(self, order: TrainingOrder, hot: float) -> list[TrialWalker]:
+        """Pairs of a walker at constant energy and a hot one, systems in turn, from labelled frames drawn at random.
+
+        Of frames of the same atoms the half of higher energy is left out: what they would set free heats walkers.
+        """
+        snapshot, exploration = order.snapshot, self._config.exploration
+        is_start = ~snapshot.is_arm(Arm.ATOM) & snapshot.is_whole & (snapshot.n_atoms > 1)
+        references = _references(snapshot, np.flatnonzero(is_start))
+        rows_of: dict[int, list[int]] = {}
+        for row in references:
+            rows_of.setdefault(int(snapshot.system[row]), []).append(row)
+        rng = np.random.default_rng([order.seed, 1])
+        systems = rng.permutation(sorted(rows_of)).tolist()
+        temperatures = ((highest_temperature(self._config), False), (hot, True))
+        walkers: list[TrialWalker] = []
+        n_atoms = 0
+        for k in range(max(self._promotion.walkers, len(systems)) if systems else 0):
+            system = systems[k % len(systems)]
+            pair = []
+            for temperature, is_hot in temperatures:
+                for row in rng.choice(rows_of[system], N_TRIES):
+                    lowest = references[int(row)]
+                    start, reference = snapshot.frame(int(row)), snapshot.frame(lowest)
+                    if is_sound(reference, start, exploration.min_distance, exploration.reactive):
+                        name = snapshot.systems[system]
+                        excess = float(snapshot.energy[row] - snapshot.energy[lowest])
+                        pair.append(TrialWalker(name, start, reference, temperature, is_hot, excess))
+                        break
+            if len(pair) < len(temperatures):
+                continue
+            n_atoms += sum(walker.start.n_atoms for walker in pair)
+            if walkers and n_atoms > self._promotion.max_atoms:
+                break
+            walkers += pair
+        return walkers
+
+
+@dataclass(frozen=True, slots=True)
+class AtomErrors:
+    """Force errors of a committee on frames, atom by atom, over atoms that are not masked.
+
+    Attributes:
+        deviation: One ``(n_trusted,)`` of each frame: what is compared with the trust band, eV/Angstrom.
+        error: Likewise: lengths of the force errors, eV/Angstrom.
+        mae, mse, square: ``(n_frames,)`` mean absolute and mean squared error, and mean square, of force components.
+    """
+
+    deviation: tuple[FloatArray, ...]
+    error: tuple[FloatArray, ...]
+    mae: FloatArray
+    mse: FloatArray
+    square: FloatArray
+
+
+def broken(trained: TrainedCommittee) -> str | None:
+    """Why a committee is none: weights or metrics that are not finite; None where there is nothing."""
+    for k, member in enumerate(trained.state.members):
+        for name, array in member.items():
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                return f"weights of member {k} are not finite ({name})"
+    wrong = [name for name, value in trained.metrics.items() if not math.isfinite(value)]
+    return f"the committee predicts NaN ({', '.join(wrong[:3])})" if wrong else None
+
+
+def highest_temperature(config: CampaignConfig) -> float:
+    """Of all thermostats of the explorers, K."""
+    temperatures = [*config.exploration.temperatures]
+    for method in config.exploration.methods:
+        if isinstance(method, RampMethod):
+            temperatures += [temperature for _, temperature in method.points]
+        elif isinstance(method, ReplicaExchangeMethod):
+            temperatures.append(method.highest)
+        else:
+            temperatures += method.temperatures or ()
+    return max(temperatures)
+
+
+def atom_errors(committee: Committee, snapshot: Snapshot) -> AtomErrors:
+    """Evaluates a committee on labelled frames; each must have an atom that is not masked."""
+    deviations: list[FloatArray] = []
+    differences: list[FloatArray] = []
+    truths: list[FloatArray] = []
+    for rows in chunks_of(snapshot):
+        part = snapshot.select(rows)
+        prediction = committee.evaluate(batch_of(part))
+        for i in range(part.n_frames):
+            atoms = np.arange(part.offsets[i], part.offsets[i + 1])
+            atoms = atoms[part.mask[atoms]]
+            deviations.append(prediction.force_deviation[atoms])
+            differences.append(prediction.forces[atoms] - part.forces[atoms])
+            truths.append(part.forces[atoms])
+    return AtomErrors(
+        deviation=tuple(deviations),
+        error=tuple(np.linalg.norm(difference, axis=1) for difference in differences),
+        mae=np.array([np.abs(difference).mean() for difference in differences]),
+        mse=np.array([np.square(difference).mean() for difference in differences]),
+        square=np.array([np.square(truth).mean() for truth in truths]),
+    )
+
+
+def skill(errors: AtomErrors, seed: int) -> dict[str, float]:
+    """Share of the variance of forces that is explained, and its upper 95 % bootstrap limit over frames."""
+    total = float(errors.square.sum())
+    if total <= 0.0:
+        return {}
+    chosen = np.random.default_rng(seed).integers(0, errors.mse.size, (N_BOOTSTRAP, errors.mse.size))
+    squares = errors.square[chosen].sum(axis=1)
+    explained = 1.0 - errors.mse[chosen].sum(axis=1) / np.maximum(squares, np.finfo(np.float64).tiny)
+    return {
+        "exam_skill": 1.0 - float(errors.mse.sum()) / total,
+        "exam_skill_high": float(np.quantile(explained, 0.975)),
+    }
+
+
+def by_system(
+    random: Snapshot,
+    new: AtomErrors,
+    known: Snapshot,
+    old: AtomErrors | None,
+    *,
+    tolerated_loss: float,
+    seed: int,
+) -> dict[str, float]:
+    """Errors of each system of the random arm beside the champion's; empty where there is one system only.
+
+    Args:
+        random: The random arm.
+        new: Errors of the new committee on it.
+        known: The part of it whose elements the champion knows.
+        old: Errors of the champion on that; None where there is none.
+        tolerated_loss: Relative growth of an error that counts as none.
+        seed: Of the bootstrap.
+    """
+    codes = np.unique(random.system)
+    if codes.size < 2:
+        return {}
+    row_of = {frame_id: row for row, frame_id in enumerate(random.frame_ids)}
+    metrics: dict[str, float] = {}
+    for code in codes:
+        name, mine = random.systems[int(code)], random.system == code
+        metrics[f"force_mae_random_arm/{name}"] = float(new.mae[mine].mean())
+        metrics[f"n_random/{name}"] = float(mine.sum())
+        rows = np.flatnonzero(known.system == code)
+        if old is None or rows.size < 2:
+            continue
+        mae = np.array([new.mae[row_of[known.frame_ids[row]]] for row in rows])
+        low, high = bootstrap_interval(mae - old.mae[rows], seed)
+        metrics |= {f"difference_low/{name}": low, f"difference_high/{name}": high}
+        if rows.size >= MIN_PAIRS:
+            metrics[f"p_worse/{name}"] = p_positive(mae - (1.0 + tolerated_loss) * old.mae[rows])
+    return metrics
+
+
+def p_positive(values: FloatArray) -> float:
+    """p-value of the one-sided t-test of "the mean is at most zero"; at least two values."""
+    mean, spread = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size)
+    if spread <= 0.0:
+        return 0.0 if mean > 0 else 1.0
+    return float(special.stdtr(values.size - 1, -mean / spread))
+
+
+def coverage(errors: AtomErrors, band: Band) -> tuple[float, float]:
+    """Share of atoms whose error is within the band, mean over frames, and its standard error."""
+    shares = [float((e <= band.error(d)).mean()) for d, e in zip(errors.deviation, errors.error, strict=True)]
+    spread = float(np.std([*shares, 0.5, 1.0]))  # a run of perfect frames must not claim certainty
+    return float(np.mean(shares)), spread / math.sqrt(len(shares))
+
+
+def blind_spots(errors: AtomErrors, tolerated_error: float, probability: float) -> dict[str, float]:
+    """How often a frame is trusted that is wrong, with a band calibrated on other frames.
+
+    Args:
+        errors: Of at least `N_FOLDS` times two frames.
+        tolerated_error: Force error of an atom beyond which a frame should not have been trusted, eV/Angstrom.
+        probability: Share of atoms that the band is to cover.
+    """
+    n = len(errors.error)
+    fold = np.arange(n) % N_FOLDS
+    is_trusted, is_blind = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    for k in range(N_FOLDS):
+        calibration = ForceCalibration(probability, window=n, half_life=math.inf)
+        calibration.observe([(errors.deviation[i], errors.error[i]) for i in np.flatnonzero(fold != k)])
+        edge = calibration.band.deviation(tolerated_error)
+        for i in np.flatnonzero(fold == k):
+            is_trusted[i] = errors.deviation[i].max() < edge
+            is_blind[i] = is_trusted[i] and errors.error[i].max() > tolerated_error
+    return {
+        "blind_spots": float(is_blind.mean()),
+        "blind_spots_high": upper_limit(int(is_blind.sum()), n),
+        "trusted": float(is_trusted.mean()),
+    }
+
+
+def upper_limit(k: int, n: int, confidence: float = 0.95) -> float:
+    """One-sided Clopper-Pearson limit of a share of which `k` out of `n` were seen."""
+    return 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, confidence))
+
+
+def _known_frames(snapshot: Snapshot, state: CommitteeState | None) -> NDArray[np.bool_]:
+    """``(n_frames,)`` frames all of whose elements a committee knows; none for None."""
+    symbols = None if state is None else state.spec.get("elements")
+    if not isinstance(symbols, list | tuple):
+        return np.zeros(snapshot.n_frames, dtype=np.bool_)
+    is_known = np.isin(snapshot.numbers, [atomic_numbers[str(symbol)] for symbol in symbols])
+    return np.logical_and.reduceat(is_known, snapshot.offsets[:-1])
+
+
+def _references(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, int]:
+    """Rows that may start dynamics, each with the one that says what is bonded.
+
+    Of frames of one system that have the same atoms in the same order these are the half of lower energy, and the
+    lowest.
+    """
+    groups: dict[tuple[int, bytes], list[int]] = {}
+    offsets = snapshot.offsets
+    for row in rows.tolist():
+        key = (int(snapshot.system[row]), snapshot.numbers[offsets[row] : offsets[row + 1]].tobytes())
+        groups.setdefault(key, []).append(row)
+    references: dict[int, int] = {}
+    for group in groups.values():
+        ordered = sorted(group, key=lambda row: float(snapshot.energy[row]))
+        references |= dict.fromkeys(ordered[: (len(ordered) + 1) // 2], ordered[0])
+    return references
