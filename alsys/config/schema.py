@@ -19,6 +19,7 @@ from alsys.config.loss import LossSettings
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
 from alsys.frames import Arm
+from alsys.config.validation import ValidationConfig
 
 
 class NequIPModel(Section):
@@ -292,6 +293,7 @@ class CampaignConfig(Section):
     stop: StopConfig = StopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
+    validation: ValidationConfig = ValidationConfig()
 
     @model_validator(mode="after")
     def _unique_names(self) -> CampaignConfig:

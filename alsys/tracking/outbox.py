@@ -3,7 +3,9 @@
 `<campaign>/outbox/` holds one JSON file per item, written atomically and fsynced, numbered in the order in which it
 was put. An item that was delivered moves to `outbox/done/`, one that can never be delivered to `outbox/refused/`; both
 stay there, so putting the same item again (as every restart of a campaign does) has no effect and never undoes what a
-user did in the registry since. One process puts, one process at a time delivers (`Outbox.lock`). No mlflow in here.
+user did in the registry since. Validations are the exception: each replaces the one of its version that still waits,
+or follows the one that was delivered. The driver puts models, `alsys validate` puts validations, one process at a time
+delivers (`Outbox.lock`). No mlflow in here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Final
 
 from alsys.errors import StoreCorrupt
 
-_FILE = re.compile(r"(\d{6})-(publish|promote)-v(\d{4,})\.json")
+_FILE = re.compile(r"(\d{6})-(publish|promote|validate)-v(\d{4,})\.json")
 _IDENTITY: Final = "campaign-id"
 
 
@@ -33,6 +35,8 @@ class ItemKind(StrEnum):
     """Register it, and call it `challenger`."""
     PROMOTE = "promote"
     """Call it `champion`, and the champion before it `previous`."""
+    VALIDATE = "validate"
+    """Log what its validation measured; a version may be validated again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,20 @@ class Outbox:
         """Queues a change of champion. Durable on return; False where it was put before."""
         return self._put(ItemKind.PROMOTE, version, {})
 
+    def put_validation(self, version: int, metrics: Mapping[str, float], unix_time: float) -> None:
+        """Queues what a validation measured; durable on return. One of the same version that waits is replaced.
+
+        Args:
+            version: Model version, published before.
+            metrics: Finite numbers by name.
+            unix_time: When it was measured, s; a delivery that is repeated logs the same points again.
+        """
+        waiting = [entry for entry in _files(self.directory) if entry[1:] == (ItemKind.VALIDATE, version)]
+        card: dict[str, object] = {"metrics": dict(metrics), "unix_time": unix_time}
+        self._write_item(ItemKind.VALIDATE, version, card)
+        for number, kind, _ in waiting:
+            (self.directory / OutboxItem(number, kind, version).file_name).unlink(missing_ok=True)
+
     def pending(self) -> list[OutboxItem]:
         """Items to deliver, in order.
 
@@ -154,14 +172,20 @@ class Outbox:
             folder.mkdir(parents=True, exist_ok=True)
 
     def _put(self, kind: ItemKind, version: int, card: Mapping[str, object]) -> bool:
-        known = [entry for folder in ("", "done", "refused") for entry in _files(self.directory / folder)]
-        if any(entry[1:] == (kind, version) for entry in known):
+        if any(entry[1:] == (kind, version) for entry in self._all()):
             return False
+        self._write_item(kind, version, card)
+        return True
+
+    def _all(self) -> list[tuple[int, ItemKind, int]]:
+        return [entry for folder in ("", "done", "refused") for entry in _files(self.directory / folder)]
+
+    def _write_item(self, kind: ItemKind, version: int, card: Mapping[str, object]) -> None:
+        known = self._all()
         self._make_folders()
         item = OutboxItem(max((entry[0] for entry in known), default=0) + 1, kind, version, dict(card))
         content = {"number": item.number, "kind": kind, "version": version, "bundle": item.bundle, "card": item.card}
         _write(self.directory / item.file_name, json.dumps(content, indent=1).encode())
-        return True
 
     def _settle(self, item: OutboxItem, folder: str, reason: str | None) -> None:
         path = self.directory / item.file_name
