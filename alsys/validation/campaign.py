@@ -122,7 +122,9 @@ class CampaignValidation:
             self._snapshot = self._reader.snapshot(level.level_id)
             self._starts = StartStructures(self._folder / "starts.json", self._config, self._snapshot)
             units = {unit.place: unit for unit in old.units} if old is not None else {}
-            record = ValidationRecord(self._version, self._snapshot.seq, dict(level.spec), tuple(units.values()))
+            when = old.unix_time if old is not None else 0.0
+            seq, spec = self._snapshot.seq, dict(level.spec)
+            record = ValidationRecord(self._version, seq, spec, tuple(units.values()), len(cache), when)
             for unit in self._measured(only or self._settings.checks, units):
                 units[unit.place] = unit
                 ordered = sorted(units.values(), key=lambda u: _ORDER[u.check])

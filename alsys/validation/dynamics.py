@@ -21,6 +21,7 @@ import numpy as np
 from ase.data import atomic_masses, covalent_radii
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from alsys.exploration.geometry import BONDED, GeometryCheck, pair_ratios
 from alsys.exploration.integrators import Langevin
@@ -31,6 +32,8 @@ from alsys.validation.results import replace_file
 
 MAX_FORCE = 50.0
 """Force on an atom that ends a walk, eV/Angstrom."""
+IMPROBABLE = 1e-10
+"""Probability at equilibrium of a kinetic energy that counts as too hot, at most."""
 CHECKPOINT_S = 20.0
 """Seconds between two checkpoints."""
 
@@ -53,7 +56,7 @@ class DynamicsSettings:
         seed: Of velocities and noise.
         bond_tolerance: Angstrom; None where bonds may change.
         min_distance: Closest contact, as a share of the covalent sum.
-        max_temperature_ratio: Kinetic over thermostat temperature.
+        max_temperature_ratio: Kinetic over thermostat temperature; more where so much is not improbable.
         is_reactive: Bonds may break and form.
         sample_every: Steps between two observations.
         wall_s: Seconds after which walkers end alive.
@@ -105,6 +108,7 @@ def run_dynamics(
     settings: DynamicsSettings,
     observe: Observe | None = None,
     checkpoint: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
 ) -> DynamicsResult:
     """Moves one walker from each start to its end.
 
@@ -115,6 +119,7 @@ def run_dynamics(
         observe: Told of every `sample_every`-th step, the start not included.
         checkpoint: File from which a run of the same settings that was killed goes on; removed at the end. Only for
             runs that nobody observes, since what was observed is not in it.
+        checkpoint_s: Seconds between two checkpoints.
     """
     walk = _Walk(starts, forces_of, settings)
     if checkpoint is not None and observe is None:
@@ -129,7 +134,7 @@ def run_dynamics(
         walk.spent_s = spent + now - began
         if walk.spent_s > settings.wall_s:
             break
-        if checkpoint is not None and observe is None and now - saved > CHECKPOINT_S:
+        if checkpoint is not None and observe is None and now - saved > checkpoint_s:
             walk.save(checkpoint)
             saved = now
     if checkpoint is not None:
@@ -216,6 +221,10 @@ class _Walk:
         masses = np.concatenate([atomic_masses[start.numbers] for start in starts])
         temperatures = np.full(len(starts), settings.temperature)
         self._integrator = Langevin(masses, temperatures, settings.timestep, settings.friction, counts)
+        degrees = self._integrator.n_degrees
+        # a few degrees of freedom are much hotter than their thermostat now and then, and nothing is wrong
+        ratio = np.maximum(settings.max_temperature_ratio * degrees, chi2.isf(IMPROBABLE, degrees))
+        self._hottest: FloatArray = ratio * BOLTZMANN * settings.temperature
         self._geometry = GeometryCheck(starts, settings.min_distance, settings.is_reactive)
 
     def _evaluate(self) -> dict[int, str]:
@@ -246,8 +255,7 @@ class _Walk:
             problems |= {k: "bond" for k, change in enumerate(off) if change > settings.bond_tolerance}
         problems |= self._geometry.problems(self.positions.reshape(-1, 3))
         kinetic = self._integrator.kinetic_energy(self._velocities.reshape(-1, 3))
-        limit = settings.max_temperature_ratio * settings.temperature
-        is_hot = 2.0 * kinetic > self._integrator.n_degrees * BOLTZMANN * limit
+        is_hot = 2.0 * kinetic > self._hottest
         return problems | {int(k): "too-hot" for k in np.flatnonzero(is_hot)}
 
     def _end(self, problems: dict[int, str]) -> None:

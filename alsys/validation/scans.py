@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 
 from alsys.exploration.geometry import BONDED, is_sound, pair_ratios
-from alsys.exploration.methods.torsions import Rotors, torsion
+from alsys.exploration.methods.torsions import Rotors, torsion, wrapped
 from alsys.frames import FloatArray, Frame
 from alsys.labels import Label
 from alsys.potentials.base import Committee, FrameBatch
@@ -133,21 +133,25 @@ def bond_scans(frame: Frame, offsets: FloatArray) -> list[Scan]:
 
 
 def torsion_scans(frame: Frame, rotors: Rotors, n_points: int) -> list[Scan]:
-    """A full turn about each rotor, from the angle the frame has.
+    """A full turn about each rotor, with the angle that the frame has among its points.
 
     Args:
-        frame: Where the turns begin.
+        frame: What is turned.
         rotors: As from `alsys.exploration.methods.torsions.find_rotors`.
-        n_points: Points of a turn, the first one included and the last one not.
+        n_points: Points of a turn, evenly spaced.
     """
     scans: list[Scan] = []
     for k in range(len(rotors)):
         atoms = rotors.torsions[k]
         start = float(torsion(frame.positions[atoms]))
         points = [
-            (np.degrees(start + turn), frame.positions if m == 0 else rotors.turned(frame.positions, k, turn))
+            (
+                float(np.degrees(wrapped(start + turn))),
+                frame.positions if m == 0 else rotors.turned(frame.positions, k, turn),
+            )
             for m, turn in enumerate((2.0 * np.pi * np.arange(n_points) / n_points).tolist())
         ]
+        points.sort(key=lambda point: point[0])
         scans.append(_scan("-".join(_atom(frame, int(a)) for a in atoms), "torsion", frame, points))
     return scans
 
