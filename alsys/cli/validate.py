@@ -63,7 +63,7 @@ def validate_model(
     version: int | None = None,
     only: Sequence[str] = (),
     budget: int | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = logger.info,
 ) -> ValidationRecord:
     """Validates a version, and queues its numbers for MLflow, which gets a chance to take them.
 
@@ -113,11 +113,10 @@ def validate_model(
                 progress=progress,
             )
             record = validation.run(only)
-        if progress is not None:
-            progress(f"{validation.n_spent} new reference calculations, {record.n_labels} labels are kept")
+        progress(f"{validation.n_spent} new reference calculations, {record.n_labels} labels are kept")
     finally:
         reader.close()
-    _track(directory, config, record)
+    _track(directory, config, record, progress)
     return record
 
 
@@ -129,7 +128,9 @@ def validate_at_end(directory: CampaignDirectory, config: CampaignConfig, progre
         progress(f"no validation: {error}")
 
 
-def _track(directory: CampaignDirectory, config: CampaignConfig, record: ValidationRecord) -> None:
+def _track(
+    directory: CampaignDirectory, config: CampaignConfig, record: ValidationRecord, progress: Callable[[str], None]
+) -> None:
     metrics = flat_metrics(record.units)
     if not config.tracking.enabled or not metrics:
         return
@@ -140,7 +141,7 @@ def _track(directory: CampaignDirectory, config: CampaignConfig, record: Validat
     courier = Courier(directory.path)
     try:
         if not courier.flush(config.tracking.flush_s):
-            logger.warning("MLflow has not taken the validation yet; the next delivery will")
+            progress("MLflow has not taken the numbers yet; the next delivery will bring them")
     finally:
         courier.close()
 
