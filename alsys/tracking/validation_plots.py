@@ -59,7 +59,8 @@ def learning(rows: Sequence[Sequence[float | None]], version: int) -> str:
     chart.line([row[1] for row in known], [row[2] for row in known], "s1")
     for row in known:
         chart.interval(row[1], row[3], row[4], "s1")
-        title = f"v{row[0]:04d}: {row[2]:.1f} [{row[3]:.1f}, {row[4]:.1f}] meV/Å on {row[1]:.0f} labels"
+        interval = f" [{row[3]:.1f}, {row[4]:.1f}]" if math.isfinite(row[3] + row[4]) else ""
+        title = f"v{row[0]:04d}: {row[2]:.1f}{interval} meV/Å on {row[1]:.0f} labels"
         chart.points([row[1]], [row[2]], "s1", radius=4, titles=[title])
         if row[0] == version:
             chart.points([row[1]], [row[2]], "s3", radius=8, hollow=True)

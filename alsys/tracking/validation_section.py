@@ -5,7 +5,6 @@ Reads `validation/vNNNN.json`; a campaign that was never validated has no such s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -85,7 +84,7 @@ def _figures(record: ValidationRecord) -> list[Figure]:
         figures.append(Figure("Calibration diagram", Markup(plots.calibration(unit.curves)), note))
     figures += _scans([*by_check.get("torsions", []), *by_check.get("bonds", [])])
     for unit in by_check.get("frequencies", []):
-        note = f"Mean absolute error {unit.metrics.get('mae_per_cm', math.nan):.1f} 1/cm."
+        note = f"Mean absolute error {_text(unit, 'mae_per_cm', '.1f')} 1/cm."
         figures.append(
             Figure(f"Vibrations of {unit.system}", Markup(plots.frequencies(unit.curves, unit.system)), note)
         )
@@ -114,12 +113,17 @@ def _scans(units: Sequence[UnitResult]) -> list[Figure]:
 def _distances(units: Sequence[UnitResult]) -> list[Figure]:
     figures = []
     for unit in units:
-        floor = unit.metrics.get("floor", math.nan)
-        note = f"Integrated difference over all pairs {unit.metrics.get('mae', math.nan):.3f}; noise alone {floor:.3f}."
+        found, floor = _text(unit, "mae", ".3f"), _text(unit, "floor", ".3f")
+        note = f"Integrated difference over all pairs {found}; noise alone {floor}."
         for pair in unit.curves["model"]:
             title = f"Distances {pair} of {unit.system}, {unit.temperature:g} K"
             figures.append(Figure(title, Markup(plots.distances(unit.curves, pair, title)), note))
     return figures[:MAX_DISTANCES]
+
+
+def _text(unit: UnitResult, name: str, form: str) -> str:
+    """A number of a result; a dash where it has none."""
+    return format(unit.metrics[name], form) if name in unit.metrics else "–"
 
 
 _IN_MEV = (

@@ -169,6 +169,44 @@ def test_reference_labels_that_fail_end_nothing(campaign: Path) -> None:
     assert found["distances"].status == "skipped" or found["distances"].metrics["n_lost"] > 0
 
 
+def test_a_run_that_is_killed_goes_on_where_it_was(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = ("--only", "minima,torsions,frequencies,distances")
+    twin = Path(shutil.copytree(campaign, tmp_path / "twin"))
+    expected = validate(twin, capsys, *checks)
+    directory = CampaignDirectory.existing(str(campaign))
+    config = directory.config()
+
+    class Killed(BaseException):
+        pass
+
+    class Kills(Moody):
+        def label(self, frame: Frame) -> Label | LabelFailure:
+            self._n_calls += 1
+            if self._n_calls == 30:
+                raise Killed
+            return self._labeler.label(frame)
+
+    validation = CampaignValidation(
+        expected["version"],
+        config=config.model_copy(update={"validation": config.validation.model_copy(update={"torsion_points": 6})}),
+        reader=open_reader(directory.store),
+        models=directory.models,
+        folder=directory.validation,
+        n_labels={},
+        build_labeler=lambda: Kills(build_labeler(config.labeling)),
+    )
+    with pytest.raises(Killed):
+        validation.run(["minima", "torsions", "frequencies"])
+    kept = (campaign / "validation" / "labels.jsonl").read_bytes()
+    assert kept.count(b"\n") == 29
+    assert validate(campaign, capsys, *checks) == expected
+    labels = (campaign / "validation" / "labels.jsonl").read_bytes()
+    assert labels.startswith(kept), "nothing that was there is made again"
+    assert labels.count(b"\n") == expected["n_labels"]
+
+
 def test_reference_labels_can_be_exported_and_are_no_data(
     campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
