@@ -109,7 +109,8 @@ class CampaignValidation:
             only: Checks to make; default those of the config. Results of others that are there are kept.
 
         Raises:
-            InputError: No such bundle, it is damaged, or a file of the validation is.
+            InputError: No such bundle, it is damaged, or a file of the validation is; or the campaign has no labels of
+                the labeler's level of theory.
         """
         path = record_path(self._folder, self._version)
         old = read_validation(path)
@@ -119,6 +120,13 @@ class CampaignValidation:
         self._reference = Reference(self._build_labeler, cache, budget, self._settings.workers)
         try:
             level = self._reference.level
+            if level.level_id not in {known.level_id for known in self._reader.levels()}:
+                raise InputError(
+                    "the store holds no labels of the labeler's level of theory",
+                    field="labeling",
+                    value=level.canonical,
+                    remedy="validate with the alsys that made them",
+                )
             self._snapshot = self._reader.snapshot(level.level_id)
             self._starts = StartStructures(self._folder / "starts.json", self._config, self._snapshot)
             units = {unit.place: unit for unit in old.units} if old is not None else {}
@@ -222,9 +230,16 @@ class CampaignValidation:
     def _committee(self) -> Committee:
         return self._built(self._state)
 
-    def _built(self, state: CommitteeState) -> Committee:
+    @cached_property
+    def _mover(self) -> Committee:
+        """The same, compiled where the campaign compiles its explorers' models: dynamics evaluates it often."""
         exploration = self._config.exploration
-        return build_committee(state, exploration.threads, is_compiled=exploration.compile)
+        if not exploration.compile or self._state.kind != "nequip":
+            return self._committee
+        return build_committee(self._state, exploration.threads, is_compiled=True)
+
+    def _built(self, state: CommitteeState) -> Committee:
+        return build_committee(state, self._config.exploration.threads)
 
     @cached_property
     def _random(self) -> Snapshot:
@@ -339,7 +354,7 @@ class CampaignValidation:
 
     def _stability(self, begin: Frame, dynamics: DynamicsSettings, place: str) -> Finding:
         checkpoint = self._folder / f".v{self._version:04d}-{place.replace('/', '-')}.npz"
-        return checks.check_stability(self._committee, begin, self._settings.walkers, dynamics, checkpoint)
+        return checks.check_stability(self._mover, begin, self._settings.walkers, dynamics, checkpoint)
 
     def _distances(self, begin: Frame, dynamics: DynamicsSettings, place: str) -> Finding:
         settings = self._settings
@@ -352,7 +367,7 @@ class CampaignValidation:
         if self._budget is None:
             self._reference.budget = self._reference.n_spent + settings.reference_labels
         walkers = (settings.walkers, settings.reference_walkers)
-        return checks.check_distances(self._committee, self._reference, begin, walkers, dynamics)
+        return checks.check_distances(self._mover, self._reference, begin, walkers, dynamics)
 
 
 @contextmanager

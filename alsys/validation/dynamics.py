@@ -113,7 +113,7 @@ def run_dynamics(
     """Moves one walker from each start to its end.
 
     Args:
-        starts: At least one; the same atoms and periodic directions in all.
+        starts: At least one; the same atoms, cell and bonds in all, whose lengths are those of the first.
         forces_of: The potential; what it raises ends the run.
         settings: How.
         observe: Told of every `sample_every`-th step, the start not included.
@@ -150,7 +150,7 @@ class _Walk:
         self._starts, self._forces_of, self._settings = list(starts), forces_of, settings
         n = len(self._starts)
         self._rng = np.random.default_rng([settings.seed, 77])
-        self._bonds = [_Bonds(start) for start in self._starts]
+        self._bonds = _Bonds(self._starts[0])
         self.step, self.spent_s = 0, 0.0
         self.times, self.reasons = np.zeros(n), [""] * n
         self.alive: IntArray = np.arange(n)
@@ -251,8 +251,8 @@ class _Walk:
         settings = self._settings
         problems: dict[int, str] = {}
         if settings.bond_tolerance is not None and not settings.is_reactive:
-            off = [self._bonds[w].largest_change(self.positions[k]) for k, w in enumerate(self.alive)]
-            problems |= {k: "bond" for k, change in enumerate(off) if change > settings.bond_tolerance}
+            is_off = self._bonds.largest_changes(self.positions) > settings.bond_tolerance
+            problems |= {int(k): "bond" for k in np.flatnonzero(is_off)}
         problems |= self._geometry.problems(self.positions.reshape(-1, 3))
         kinetic = self._integrator.kinetic_energy(self._velocities.reshape(-1, 3))
         is_hot = 2.0 * kinetic > self._hottest
@@ -292,11 +292,12 @@ class _Bonds:
         self._i, self._j = i[is_bond], j[is_bond]
         self._lengths = self._lengths_of(start.positions)
 
-    def largest_change(self, positions: FloatArray) -> float:
-        """Angstrom; 0 without bonds."""
-        return float(np.abs(self._lengths_of(positions) - self._lengths).max(initial=0.0))
+    def largest_changes(self, positions: FloatArray) -> FloatArray:
+        """``(n_walkers,)`` of ``(n_walkers, n_atoms, 3)`` positions, Angstrom; 0 without bonds."""
+        changes: FloatArray = np.abs(self._lengths_of(positions) - self._lengths).max(axis=-1, initial=0.0)
+        return changes
 
     def _lengths_of(self, positions: FloatArray) -> FloatArray:
-        vector = positions[self._j] + self._shift - positions[self._i]
-        lengths: FloatArray = np.sqrt(np.einsum("px,px->p", vector, vector))
+        vector = positions[..., self._j, :] + self._shift - positions[..., self._i, :]
+        lengths: FloatArray = np.sqrt(np.einsum("...px,...px->...p", vector, vector))
         return lengths
