@@ -18,8 +18,8 @@ from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
 from alsys.config.loss import LossSettings
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
-from alsys.frames import Arm
 from alsys.config.validation import ValidationConfig
+from alsys.frames import Arm
 
 
 class NequIPModel(Section):
