@@ -129,6 +129,9 @@ class CampaignValidation:
                 )
             self._snapshot = self._reader.snapshot(level.level_id)
             self._starts = StartStructures(self._folder / "starts.json", self._config, self._snapshot)
+            left_out = [system.name for system in self._config.systems[self._settings.max_systems :]]
+            if left_out:
+                self._progress(f"not scanned and not run (validation.max_systems): {', '.join(left_out)}")
             units = {unit.place: unit for unit in old.units} if old is not None else {}
             when = old.unix_time if old is not None else 0.0
             seq, spec = self._snapshot.seq, dict(level.spec)
