@@ -24,3 +24,7 @@ AMU_PER_CUBIC_ANGSTROM: Final = 0.602214076
 """amu/Angstrom^3 in 1 g/cm3."""
 PER_CUBIC_ANGSTROM: Final = 6.02214076e-4
 """Molecules per Angstrom^3 in 1 mol/L."""
+SPEED_OF_LIGHT: Final = 2.99792458e-5
+"""cm/fs."""
+PLANCK_LIGHT: Final = 1.239841984332e-4
+"""eV per 1/cm: the energy of a photon of that wavenumber."""

@@ -1,4 +1,4 @@
-"""Command line: `alsys run`, `status`, `stop`, `rollback`, `report`, `data`, `models`, `certify`, `doctor`, `config`.
+"""The command line: `alsys run`, `status`, `stop`, `rollback`, `report`, `data`, `models`, `validate` and others.
 
 Exit codes: 0 done, 2 bad input, 3 environment, 4 campaign failed, 130 interrupted. An error is one line on stderr; a
 traceback only with `--debug`. Heavy packages are imported by the command that needs them.
@@ -132,6 +132,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
     for command in (listing, show):
         command.add_argument("--json", action="store_true", help="print JSON")
+
+    validate = add("validate", "validate.validate", "hold a model against physics: scans, vibrations, dynamics, errors")
+    validate.add_argument("directory", help="campaign directory")
+    validate.add_argument("--model", default="champion", metavar="VERSION", help="number, or champion (default)")
+    validate.add_argument("--only", metavar="CHECKS", help="comma-separated, e.g. parity,torsions (default: all)")
+    validate.add_argument("--labels", type=int, metavar="N", help="new reference calculations at most")
+    validate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
+    validate.add_argument("--export", metavar="FILE", help="also write all reference labels as extxyz")
+    validate.add_argument("--json", action="store_true", help="print JSON")
 
     certify = add("certify", "certify.certify", "relabel published frames with a campaign's labeler and compare")
     certify.add_argument("config", help="campaign file (YAML)")

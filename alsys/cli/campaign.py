@@ -47,6 +47,11 @@ class CampaignDirectory:
         return self.path / "models"
 
     @property
+    def validation(self) -> Path:
+        """Results of validations, and their reference labels."""
+        return self.path / "validation"
+
+    @property
     def logs(self) -> Path:
         """Logs and the live status."""
         return self.path / "logs"

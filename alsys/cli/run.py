@@ -375,6 +375,10 @@ def _conclude(plan: Plan, ledger: Ledger, stopped: CampaignStopped, head_seq: in
 
     config, directory = plan.config, plan.directory
     directory.live.unlink(missing_ok=True)
+    if config.validation.at_end and stopped.is_final and ledger.champion:
+        from alsys.cli.validate import validate_at_end
+
+        validate_at_end(directory, config, logger.info)
     status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=head_seq)
     lines = [f"{status['state']} ({stopped.reason}): {stopped.message}"]
     try:

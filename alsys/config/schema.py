@@ -23,6 +23,7 @@ from alsys.config.models import PairModel as PairModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
 from alsys.config.section import Name, Section, operational
 from alsys.config.systems import SystemConfig
+from alsys.config.validation import ValidationConfig
 from alsys.frames import Arm
 
 
@@ -287,6 +288,7 @@ class CampaignConfig(Section):
     stop: StopConfig = StopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
+    validation: ValidationConfig = ValidationConfig()
 
     @model_validator(mode="after")
     def _unique_names(self) -> CampaignConfig:
@@ -317,6 +319,9 @@ class CampaignConfig(Section):
             raise ValueError(
                 f"training.weights names neither an arm that is learned from ({known}) nor a system: {name}"
             )
+        return self
+
+    @model_validator(mode="after")
     def _known_blind_spots(self) -> CampaignConfig:
         is_known = self.promotion.examine and isinstance(self.exploration.trust, CalibratedTrust)
         if self.stop.target_blind_spots is not None and not is_known:

@@ -161,10 +161,10 @@ class _BothDirections(torch.nn.Module):
 class BlockTensorProduct(torch.nn.Module):
     """NequIP's tensor product of neighbours' features with spherical harmonics, summed over neighbours, as one product.
 
-    Every path ``(l1, l2 -> l3)`` multiplies channel u of the features by the same coefficients of its edge, ``M_ki = sum_j
-    C_ijk Y_j``, and by a radial weight. Coefficients of all paths are one matrix for an edge, so that all paths are one
-    batched matrix product, where e3nn's generated code has many small ones: faster from l_max 2 on, and quicker to
-    compile.
+    Every path ``(l1, l2 -> l3)`` multiplies channel u of the features by the same coefficients of its edge,
+    ``M_ki = sum_j C_ijk Y_j``, and by a radial weight. Coefficients of all paths are one matrix for an edge, so that
+    all paths are one batched matrix product, where e3nn's generated code has many small ones: faster from l_max 2 on,
+    and quicker to compile.
 
     Args:
         product: e3nn's tensor product with ``uvu`` paths.
@@ -176,7 +176,7 @@ class BlockTensorProduct(torch.nn.Module):
 
     def __init__(self, product: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        from e3nn.o3 import wigner_3j
+        from e3nn.o3 import wigner_3j  # type: ignore[import-untyped]
 
         self._mul = product.irreps_in1[0].mul
         self._dims = [ir.dim for _, ir in product.irreps_in1]
@@ -218,16 +218,16 @@ class BlockTensorProduct(torch.nn.Module):
         edge_dst: torch.Tensor,
         edge_src: torch.Tensor,
     ) -> torch.Tensor:
-        """``(n_total, dim_in)`` features, ``(n_edges, dim_sh)`` harmonics and radial weights to ``(n_total, dim_out)``."""
+        """``(n_total, dim_in)`` features, ``(n_edges, dim_sh)`` harmonics, radial weights: ``(n_total, dim_out)``."""
         n_edges, mul = edge_attr.shape[0], self._mul
-        parts = x.split([mul * dim for dim in self._dims], dim=1)
+        parts = torch.split(x, [mul * dim for dim in self._dims], dim=1)
         blocks = [part.reshape(-1, mul, dim).transpose(1, 2) for part, dim in zip(parts, self._dims, strict=True)]
         matrix = (edge_attr @ self._coefficients).reshape(n_edges, sum(self._dims_out), sum(self._dims))
         mixed = torch.bmm(matrix, torch.cat(blocks, dim=1).index_select(0, edge_src))
         radial = edge_weight.reshape(n_edges, self._n_paths, mul).index_select(1, self._path_of_row)
         messages = (mixed * radial).reshape(n_edges, -1)
         summed = x.new_zeros((x.shape[0], messages.shape[1])).index_add(0, edge_dst, messages)
-        parts = summed.reshape(-1, sum(self._dims_out), mul).split(self._dims_out, dim=1)
+        parts = torch.split(summed.reshape(-1, sum(self._dims_out), mul), self._dims_out, dim=1)
         return torch.cat([part.transpose(1, 2).reshape(x.shape[0], -1) for part in parts], dim=1)
 
 

@@ -40,6 +40,7 @@ from alsys.tracking.server import (
     TAG_METRICS,
     TAG_N_LABELS,
     TAG_PARENT,
+    TAG_VALIDATION,
     TAG_VERSION,
     Server,
     connect,
@@ -54,6 +55,8 @@ _MAX_REASON: Final = 2000
 """Longest reason; some servers take no more than 5,000 characters."""
 _MAX_VALUE: Final = 500
 """Longest parameter value; some servers take no more."""
+_MAX_TAG: Final = 5000
+"""Longest text of a tag that all servers take."""
 _BATCH: Final = 100
 """Parameters and metrics in one call; MLflow's limit for parameters."""
 
@@ -146,6 +149,8 @@ class _Delivery:
     def deliver(self, item: OutboxItem) -> None:
         if item.kind is ItemKind.PUBLISH:
             self._publish(item)
+        elif item.kind is ItemKind.VALIDATE:
+            self._validate(item)
         else:
             self._decide(item)
 
@@ -160,6 +165,22 @@ class _Delivery:
         if reason:
             self._server.decide(self._name, version, VERDICTS[item.kind], reason)
 
+    def _validate(self, item: OutboxItem) -> None:
+        """Logs what a validation measured to the version's run, and notes it on the version."""
+        from mlflow.entities import Metric
+
+        known = self._entity(item.version)
+        if known is None:
+            raise Undeliverable(f"version {item.version} was never registered")
+        metrics, when = _metrics(item.card), int(1e3 * float(str(item.card.get("unix_time", 0.0))))
+        step = int(known.tags.get(TAG_N_LABELS, 0))
+        points = [Metric(name, value, when, step) for name, value in metrics.items()]
+        for start in range(0, len(points), _BATCH):
+            self._client.log_batch(known.run_id, metrics=points[start : start + _BATCH])
+        text = json.dumps(metrics, separators=(",", ":"))
+        if len(text) <= _MAX_TAG:
+            self._client.set_model_version_tag(self._name, known.version, TAG_VALIDATION, text)
+
     def _publish(self, item: OutboxItem) -> None:
         version = self._registered(item.version)
         if version is None:
@@ -169,9 +190,13 @@ class _Delivery:
 
     def _registered(self, campaign_version: int) -> int | None:
         """The registry's number of a version of this campaign; None where it is not registered."""
+        entity = self._entity(campaign_version)
+        return None if entity is None else int(entity.version)
+
+    def _entity(self, campaign_version: int) -> Any | None:
         for version in self._server.versions(self._name):
             if self._is_ours(version.tags, campaign_version):
-                return int(version.version)
+                return version
         return None
 
     def _is_ours(self, tags: Mapping[str, str], campaign_version: int) -> bool:

@@ -3,7 +3,9 @@
 `<campaign>/outbox/` holds one JSON file per item, written atomically and fsynced, numbered in the order in which it
 was put. An item that was delivered moves to `outbox/done/`, one that can never be delivered to `outbox/refused/`; both
 stay there, so putting the same item again (as every restart of a campaign does) has no effect and never undoes what a
-user did in the registry since. One process puts, one process at a time delivers (`Outbox.lock`). No mlflow in here.
+user did in the registry since. Validations are the exception: each replaces the one of its version that still waits,
+or follows the one that was delivered. The driver puts models, `alsys validate` puts validations, one process at a time
+delivers (`Outbox.lock`). No mlflow in here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Final
 
 from alsys.errors import StoreCorrupt
 
-_FILE = re.compile(r"(\d{6})-(publish|promote|reject)-v(\d{4,})(?:-(\d+))?\.json")
+_FILE = re.compile(r"(\d{6})-(publish|promote|reject|validate)-v(\d{4,})(?:-(\d+))?\.json")
 _IDENTITY: Final = "campaign-id"
 
 
@@ -35,6 +37,8 @@ class ItemKind(StrEnum):
     """Call it `champion`, and the champion before it `previous`."""
     REJECT = "reject"
     """Say why it stays `challenger`."""
+    VALIDATE = "validate"
+    """Log what its validation measured; a version may be validated again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,20 @@ class Outbox:
         """Queues why a version stays challenger. Durable on return; False where it was put before."""
         return self._put(ItemKind.REJECT, version, {"reason": reason})
 
+    def put_validation(self, version: int, metrics: Mapping[str, float], unix_time: float) -> None:
+        """Queues what a validation measured; durable on return. One of the same version that waits is replaced.
+
+        Args:
+            version: Model version, published before.
+            metrics: Finite numbers by name.
+            unix_time: When it was measured, s; a delivery that is repeated logs the same points again.
+        """
+        waiting = [entry for entry in _files(self.directory) if entry[1:3] == (ItemKind.VALIDATE, version)]
+        card: dict[str, object] = {"metrics": dict(metrics), "unix_time": unix_time}
+        self._write_item(ItemKind.VALIDATE, version, card)
+        for number, kind, _, _ in waiting:
+            (self.directory / OutboxItem(number, kind, version).file_name).unlink(missing_ok=True)
+
     def pending(self) -> list[OutboxItem]:
         """Items to deliver, in order.
 
@@ -163,14 +181,21 @@ class Outbox:
             folder.mkdir(parents=True, exist_ok=True)
 
     def _put(self, kind: ItemKind, version: int, card: Mapping[str, object], times: int = 1) -> bool:
-        known = [entry for folder in ("", "done", "refused") for entry in _files(self.directory / folder)]
+        known = self._all()
         if any(entry[1:] == (kind, version, times) for entry in known):
             return False
+        self._write_item(kind, version, card, times)
+        return True
+
+    def _all(self) -> list[tuple[int, ItemKind, int, int]]:
+        return [entry for folder in ("", "done", "refused") for entry in _files(self.directory / folder)]
+
+    def _write_item(self, kind: ItemKind, version: int, card: Mapping[str, object], times: int = 1) -> None:
+        known = self._all()
         self._make_folders()
         item = OutboxItem(max((entry[0] for entry in known), default=0) + 1, kind, version, dict(card), times)
         content = {"number": item.number, "kind": kind, "version": version, "bundle": item.bundle, "card": item.card}
         _write(self.directory / item.file_name, json.dumps(content, indent=1).encode())
-        return True
 
     def _settle(self, item: OutboxItem, folder: str, reason: str | None) -> None:
         path = self.directory / item.file_name

@@ -35,6 +35,7 @@ from alsys.tracking import report_plots as plots
 from alsys.tracking.record import read_record
 from alsys.tracking.structures import draw, formula
 from alsys.tracking.summary import ModelSummary, Summary, summarise
+from alsys.tracking.validation_section import validation_section
 from alsys.units import MEV
 
 MAX_SYSTEMS = 12
@@ -83,7 +84,7 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
     """The page.
 
     Args:
-        campaign_dir: The campaign; only the champion's `calibration.json` is read there.
+        campaign_dir: The campaign; the champion's `calibration.json` and its validation are read there.
         config: Its config.
         record: The content of `campaign.json`.
         reader: Its store.
@@ -120,6 +121,7 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         facts=_facts(config, summary, level, reader.head.seq),
         drawings=_drawings(reader, level, summary),
         charts={name: Markup(svg) for name, svg in charts.items()},
+        validation=validation_section(campaign_dir, summary.champion),
         correlation=None if math.isnan(correlation) else f"{correlation:.2f}",
         models=[_model_row(model, summary.champion) for model in summary.models],
         retracted=summary.retracted[-MAX_QUARANTINED:],

@@ -34,6 +34,7 @@ TAG_LEVEL: Final = "alsys.level_of_theory"
 TAG_METRICS: Final = "alsys.metrics"
 TAG_VERDICT: Final = "alsys.verdict"
 TAG_REASON: Final = "alsys.reason"
+TAG_VALIDATION: Final = "alsys.validation"
 
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 _RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)

@@ -124,8 +124,8 @@ def coefficients_of(batch: TrainingBatch, weights: LossWeights) -> tuple[torch.T
     """What each error of a batch is multiplied by in its loss: 0 for what may not be learned from.
 
     Returns:
-        ``(n_total,)`` of the three errors of each atom's forces, ``(n_frames,)`` of the energy per atom, ``(n_frames,)``
-        of the nine errors of the virial per atom; float64. With penalties p they make the loss,
+        ``(n_total,)`` of the three errors of each atom's forces, ``(n_frames,)`` of the energy per atom and
+        ``(n_frames,)`` of the nine errors of the virial per atom; float64. With penalties p they make the loss,
         sum(c p(force)) + sum(c p(energy)) + sum(c p(virial)).
     """
     frame = torch.ones_like(batch.n_atoms) if batch.weight is None else batch.weight.double()

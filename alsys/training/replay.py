@@ -1,4 +1,4 @@
-"""Which frames each batch of a fit holds: new ones and old ones, so that nothing new waits and nothing old is forgotten.
+"""Which frames each batch of a fit holds: new ones, so that nothing waits, and old ones, so that nothing is forgotten.
 
 A fit from scratch goes through its frames in random order, pass after pass. A refit draws a part of each batch from the
 frames that the parent has not seen, and replays old ones for the rest: no new frame comes more than `MOST_REPEATED`

@@ -3,7 +3,7 @@
 All weights of a model are one flat vector in the order of its parameters, so that optimisers, averages and copies are
 single operations. `EagerStep` runs NequIP itself. `CompiledStep` runs one graph that torch's AOTInductor made of the
 whole step (energies, forces, loss, gradient by the weights) on undirected pairs (`alsys.potentials.undirected`): 5
-times faster on a CPU. It is compiled once for an architecture and takes weights, shifts and scales as inputs. Its
+times faster on a CPU. It is compiled once for an architecture and takes weights, shifts, scales and neighbour counts as inputs. Its
 first gradient is compared with the eager one; where they differ, training stays eager, with a warning.
 """
 
@@ -31,11 +31,12 @@ from alsys.training.tensors import TrainingBatch
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 """Largest difference of a compiled gradient to the eager one, relative to its norm."""
 SHIFTS = "model.func.per_type_energy_scale_shift.shifts"
 SCALES = "model.func.per_type_energy_scale_shift.scales"
+NEIGHBOURS = "avg_num_neighbors_norm.norm_const"
 
 
 class Step(Protocol):
@@ -99,7 +100,7 @@ class Layout:
 
     def parts(self, weights: torch.Tensor) -> list[torch.Tensor]:
         """Views of a flat vector in the shapes of the parameters."""
-        pairs = zip(weights.split(self.sizes), self.shapes, strict=True)
+        pairs = zip(torch.split(weights, self.sizes), self.shapes, strict=True)
         return [part.reshape(shape) for part, shape in pairs]
 
 
@@ -136,16 +137,16 @@ class CompiledStep:
     """Steps of a package that `compile_step` made.
 
     Args:
-        package: The package, loaded.
-        shifts: Of the model: ``(n_types, 1)`` or as its buffer is shaped, eV.
-        scales: Likewise.
+        package: The package, loaded; one step at a time may use it.
+        model: Whose shifts, scales and neighbour counts are used.
     """
 
     is_on_pairs = True
 
-    def __init__(self, package: Any, shifts: torch.Tensor, scales: torch.Tensor) -> None:
+    def __init__(self, package: Any, model: torch.nn.Module) -> None:
         self._package = package
-        self._constants = [shifts.detach().clone(), scales.detach().clone()]
+        buffers = dict(model.named_buffers())
+        self._constants = [buffers[name].detach().clone() for name in _inputs_among(buffers)]
 
     def gradient(
         self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights
@@ -170,17 +171,17 @@ class CompiledStep:
         return float(loss), gradient
 
 
-def compiled_step(
+def load_package(
     model: torch.nn.Module,
     spec: Mapping[str, object],
     objective: Objective,
     threads: int,
     folder: Path | None = None,
-) -> CompiledStep | None:
-    """The compiled step of a model whose package is there; None, with a warning, where it cannot be used.
+) -> Any | None:
+    """The package of a step, for `CompiledStep`; None, with a warning, where it cannot be used.
 
-    The first gradient, on a probe with all elements, is compared with that of the eager step: a wrong graph would train
-    wrong weights silently.
+    Its gradient on a probe with all elements is compared with that of the eager step: a wrong graph would train wrong
+    weights silently.
 
     Args:
         model: With its shifts and scales.
@@ -193,9 +194,7 @@ def compiled_step(
     try:
         with quiet():
             package = torch._inductor.aoti_load_package(str(path))
-        buffers = model.state_dict()
-        step = CompiledStep(package, buffers[SHIFTS], buffers[SCALES])
-        difference = _difference(step, model, spec, objective)
+        difference = _difference(CompiledStep(package, model), model, spec, objective)
     except Exception as error:  # torch raises many kinds for a damaged package
         path.with_suffix(".json").unlink(missing_ok=True)
         logger.warning("%s cannot be used, training eagerly; it will be compiled again: %s", path, _first_line(error))
@@ -203,7 +202,12 @@ def compiled_step(
     if not difference <= TOLERANCE[str(spec["dtype"])]:
         logger.warning("the compiled gradient differs from the eager one by %.1e, training eagerly", difference)
         return None
-    return step
+    return package
+
+
+def _inputs_among(buffers: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the buffers that are inputs of the graph: what differs between campaigns with one architecture."""
+    return [name for name in buffers if name in (SHIFTS, SCALES) or name.endswith(NEIGHBOURS)]
 
 
 def _difference(step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, object], objective: Objective) -> float:
@@ -236,7 +240,7 @@ def step_key(spec: Mapping[str, object], objective: Objective, threads: int) -> 
         {
             "graph": "training",
             "format": FORMAT,
-            "spec": architecture_of(spec),
+            "spec": architecture_of({**spec, "avg_num_neighbors": 1.0}),
             "package": version_of(kind_of(spec)),
             "loss": objective.kind,
             "huber_delta": objective.huber_delta if objective.kind == "huber" else None,
@@ -265,19 +269,24 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
         weights = layout.flat(model)
         buffers = dict(model.named_buffers())
         places = {p.data_ptr(): i for i, p in enumerate(dict(model.named_parameters())[n] for n in layout.names)}
-        constants = {buffers[name].data_ptr(): k for k, name in enumerate((SHIFTS, SCALES))}
+        inputs_among = _inputs_among(buffers)
+        constants = {buffers[name].data_ptr(): k for k, name in enumerate(inputs_among)}
+        values = [buffers[name].clone() for name in inputs_among]
+        n_values = len(values)
         graph = graph_of(model, is_trained=True)
         # what shares storage has several names, of which each must be replaced
-        weight_names = {n: places[p.data_ptr()] for n, p in graph.named_parameters(remove_duplicate=False) if p.requires_grad}
+        named = [(n, p) for n, p in graph.named_parameters(remove_duplicate=False) if p.requires_grad]
+        weight_names = {n: places[p.data_ptr()] for n, p in named}
         buffer_names = {n: constants[b.data_ptr()] for n, b in graph.named_buffers() if b.data_ptr() in constants}
         graph = prepare_model_for_compile(graph, "cpu")
 
-        def step(flat: torch.Tensor, shifts: torch.Tensor, scales: torch.Tensor, *rest: torch.Tensor) -> Sequence[torch.Tensor]:
+        def step(flat: torch.Tensor, *others: torch.Tensor) -> Sequence[torch.Tensor]:
+            given, inputs = others[:n_values], others[n_values : n_values + 5]
+            forces, energies, virials, of_atom, of_energy, of_virial = others[n_values + 5 :]
             flat = flat.detach().requires_grad_()
             parts = layout.parts(flat)
             replaced = {name: parts[i] for name, i in weight_names.items()}
-            replaced |= {name: (shifts, scales)[k] for name, k in buffer_names.items()}
-            inputs, (forces, energies, virials, of_atom, of_energy, of_virial) = rest[:5], rest[5:]
+            replaced |= {name: given[k] for name, k in buffer_names.items()}
             energy, force, _, virial = torch.func.functional_call(graph, replaced, tuple(inputs), tie_weights=False)
             n_atoms = inputs[4].double()
             loss = (
@@ -292,7 +301,7 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
         n_total, n_frames = inputs[2].shape[0], inputs[4].shape[0]
         zeros = [torch.zeros(shape, dtype=torch.float64) for shape in ((n_total, 3), (n_frames,), (n_frames, 3, 3))]
         ones = [torch.ones(size, dtype=torch.float64) for size in (n_total, n_frames, n_frames)]
-        arguments = [weights, buffers[SHIFTS].clone(), buffers[SCALES].clone(), *inputs, *zeros, *ones]
+        arguments = [weights, *values, *inputs, *zeros, *ones]
         with fx_duck_shape(False):
             traced = make_fx(
                 step,
@@ -303,7 +312,7 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
             )(*[value.clone() for value in arguments])
         frame, atom, pair = (torch.export.Dim(f"n_{name}", min=2) for name in ("frames", "atoms", "pairs"))
         of_inputs = [{0: pair}, {1: pair}, {0: atom}, {0: atom}, {0: frame}]
-        sizes = [None, None, None, *of_inputs, {0: atom}, {0: frame}, {0: frame}, {0: atom}, {0: frame}, {0: frame}]
+        sizes = [None, *[None] * n_values, *of_inputs, {0: atom}, {0: frame}, {0: frame}, {0: atom}, {0: frame}, {0: frame}]
         exported = torch.export.export(traced, tuple(arguments), dynamic_shapes=tuple(sizes))
         with torch._inductor.config.patch({"compile_threads": 1, "cpp.threads": threads}):
             torch._inductor.aoti_compile_and_package(exported, package_path=str(path))

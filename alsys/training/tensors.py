@@ -85,21 +85,21 @@ class TrainingFrames:
         self._n_atoms = np.asarray(train.n_atoms, dtype=np.int64)
         self._atom_starts = offsets[:-1]
         edges = np.stack([centre[order] - first, np.concatenate(neighbours)[order] - first])
-        shift = np.concatenate(shifts)[order]
+        images: FloatArray = np.concatenate(shifts)[order]
         frame = frame[order]
         self.mean_neighbours = edges.shape[1] / max(int(train.n_atoms.sum()), 1)
         self._r_max = r_max
         self._vectors: FloatArray | None = None
         if is_on_pairs:
-            is_kept = is_undirected(edges, shift)
-            edges, shift, frame = edges[:, is_kept], shift[is_kept], frame[is_kept]
+            is_kept = is_undirected(edges, images)
+            edges, images, frame = edges[:, is_kept], images[is_kept], frame[is_kept]
             starts = offsets[frame]
             self._vectors = train.positions[starts + edges[1]] - train.positions[starts + edges[0]]
-            self._vectors += np.einsum("px,pxy->py", shift, train.cell[frame])
+            self._vectors += np.einsum("px,pxy->py", images, train.cell[frame])
         self._n_edges = np.bincount(frame, minlength=train.n_frames)
         self._edge_starts = np.cumsum(self._n_edges) - self._n_edges
         self._edges = edges
-        self._shifts = shift if train.pbc.any() else None
+        self._shifts = images if train.pbc.any() else None
         self._types = lookup[train.numbers]
         self._positions = np.array(train.positions)
         self._cell = np.array(train.cell)

@@ -34,7 +34,7 @@ LABELING: tuple[dict[str, Any], ...] = (
 )
 MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"}, {"kind": "allegro"})
 
-OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.", "promotion.")
+OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.", "promotion.", "validation.")
 OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",

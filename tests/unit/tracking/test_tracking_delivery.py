@@ -139,6 +139,35 @@ def test_a_version_carries_what_it_was_made_from(three: Campaign) -> None:
     assert [metric.step for metric in history] == [20]
 
 
+def test_numbers_of_a_validation_are_logged_to_the_run_of_their_version(three: Campaign) -> None:
+    name = "validation.parity.force_mae"
+    for number in (1, 2):
+        metrics = {name: 0.1 / number, **{f"validation.torsions.m{k}.error_mean": float(k) for k in range(120)}}
+        three.outbox.put_validation(2, metrics, 1e9 + number)
+        report = deliver(three.directory)
+        assert report.problem is None
+        assert len(report.delivered) == 1
+    version = show_model("three", uri=three.uri)
+    client = connect(three.uri).client
+    assert version.campaign_version == 2
+    run = client.get_run(version.run_id)
+    assert run.data.metrics[name] == 0.05
+    assert run.data.metrics["validation.torsions.m119.error_mean"] == 119.0
+    assert run.data.metrics["force_mae_random_arm"] == 0.25
+    history = client.get_metric_history(version.run_id, name)
+    assert [(metric.value, metric.step) for metric in history] == [(0.1, 20), (0.05, 20)]
+    three.outbox.put_validation(1, {name: 0.3}, 1e9)
+    deliver(three.directory)
+    tags = client.get_model_version("three", "1").tags
+    assert json.loads(tags["alsys.validation"]) == {name: 0.3}
+
+
+def test_a_validation_of_a_version_that_was_never_registered_is_refused(three: Campaign) -> None:
+    three.outbox.put_validation(77, {"validation.parity.force_mae": 0.1}, 1e9)
+    report = deliver(three.directory)
+    assert "never registered" in next(iter(report.refused.values()))
+
+
 def test_artifacts_lie_beside_the_database_wherever_they_are_read_from(three: Campaign) -> None:
     database = Path(resolve_uri(three.uri).removeprefix("sqlite:///"))
     bundles = list((database.parent / "mlartifacts" / "tests").rglob("model.json"))

@@ -134,3 +134,24 @@ print([name for name in ("mlflow", "torch", "ray", "pyscf") if name in sys.modul
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_a_validation_replaces_the_one_that_waits_and_follows_the_one_that_was_delivered(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.put_publish(1)
+    outbox.put_validation(1, {"validation.parity.force_mae": 0.2}, 1.0)
+    outbox.put_validation(1, {"validation.parity.force_mae": 0.1}, 2.0)
+    outbox.put_validation(2, {"validation.parity.force_mae": 0.3}, 3.0)
+    items = outbox.pending()
+    assert [(item.kind, item.version) for item in items] == [
+        (ItemKind.PUBLISH, 1),
+        (ItemKind.VALIDATE, 1),
+        (ItemKind.VALIDATE, 2),
+    ]
+    assert items[1].card == {"metrics": {"validation.parity.force_mae": 0.1}, "unix_time": 2.0}
+    for item in items:
+        outbox.done(item)
+    assert not outbox.put_publish(1)
+    outbox.put_validation(1, {"validation.parity.force_mae": 0.05}, 4.0)
+    [item] = outbox.pending()
+    assert (item.kind, item.number) == (ItemKind.VALIDATE, 5)
