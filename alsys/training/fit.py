@@ -141,6 +141,7 @@ def fit_model(
     peak, rollbacks, steps, passes = how.learning_rate, 0, 0, 0
     optimizer = _optimizer(weights, peak, start.moments if isinstance(start, Momentum) else None)
     momentum: Momentum | None = None
+    is_clean = True  # this pass had no loss that was not finite
     factor = 1.0 / how.scale**2
     while True:
         progress = budget.used(clock() - started, draw.epochs, steps)
@@ -162,12 +163,13 @@ def fit_model(
             decay = how.ema if goes_on else min(how.ema, (1 + steps) / (10 + steps))
             average.lerp_(weights.detach(), 1.0 - decay)
             if draw.passes > passes:
-                passes = draw.passes
-                if bool(torch.isfinite(average).all()):
+                if is_clean and bool(torch.isfinite(average).all()):
                     good.copy_(average)
                     has_good = True
+                passes, is_clean = draw.passes, True
             continue
         rollbacks += 1
+        is_clean = draw.passes > passes
         passes = draw.passes
         if rollbacks > MAX_ROLLBACKS:
             break

@@ -1,9 +1,10 @@
-"""Fits committees of NequIP models within a budget of seconds.
+"""Fits committees of NequIP models within a budget, again and again, as labels come.
 
-Each member has its own seed, its own bootstrap of the training frames and its share of the budget. A fit starts from
-the parent's weights where there are any. The learning rate warms up and then falls along a cosine of the time used, so
-a fit always ends annealed, however slow the machine; what is published is the moving average of the weights. A loss
-that is not finite rolls the member back to its last good average at half the learning rate.
+Each member has its own seed, its own bootstrap, which a frame never leaves, and its share of the budget. A refit goes
+on from the parent: from where its fit was before the decay, with Adam's moments, where this process made the parent, or
+else from its weights; new frames and old ones share each batch (`alsys.training.fit`, `alsys.training.replay`). Every
+few refits one member in turn begins anew with a larger share, so that members do not grow alike; it is taken where it
+is not much worse than the old one on frames that neither has seen. What ran out of budget is published, annealed.
 
 A fresh member's energy shifts are free-atom energies from the same labeler plus one constant per atom, the mean
 atomisation energy of the training set, so that the network learns differences of a few eV and not thousands; its
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,40 +42,60 @@ from alsys.potentials.nequip import (
 from alsys.potentials.scored import COMMITTEE, fit_score
 from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
+from alsys.training.bags import is_in_bag
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
-from alsys.training.evaluate import batch_of, chunks_of, fit_metrics, predictions_of
+from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of
 from alsys.training.examination import Examiner
+from alsys.training.fit import Budget, DivergedError, FittedModel, Momentum, Optimisation, fit_model
 from alsys.training.loss import Objective
-from alsys.training.tensors import TrainingBatch, TrainingFrames
+from alsys.training.packages import StepSource
+from alsys.training.replay import Draw, Replay, Shuffle
+from alsys.training.step import SCALES, SHIFTS, Layout
+from alsys.training.tensors import TrainingFrames
 
-WARM_UP = 0.03
-"""Share of the budget in which the learning rate rises."""
-FINAL_RATE = 0.01
-"""Last learning rate as a share of the peak."""
-MAX_ROLLBACKS = 3
-CLIP_NORM = 10.0
-SHIFTS = "model.func.per_type_energy_scale_shift.shifts"
-SCALES = "model.func.per_type_energy_scale_shift.scales"
-
-
-class DivergedError(Exception):
-    """A member never got through its frames without a loss that is not finite."""
+FRESH_SHARES = 4.0
+"""Shares of the budget of a member that begins anew beside others that go on."""
+MOST_WORSE = 1.25
+"""Error of a renewed member over that of the one it replaces, at most."""
+MIN_UNSEEN = 3
+"""Frames that neither has seen from which they are compared on those, not on the training set."""
+N_REMEMBERED = 3
+"""Versions whose momentum is kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class MemberFit:
-    """A fitted member.
+class _Member:
+    """What one member is to do.
 
     Attributes:
-        weights: Its state dict, with the average weights.
-        steps: Gradient steps taken.
-        epochs: Passes through its bootstrap.
+        model: With its shifts, scales and weights.
+        start: Weights or momentum.
+        is_fresh: It begins anew.
+        share: Shares of the budget.
+        seed: Of its batches.
+        bag: Rows that it may see.
     """
 
-    weights: dict[str, NDArray[np.generic]]
-    steps: int
-    epochs: float
+    model: torch.nn.Module
+    start: torch.Tensor | Momentum
+    is_fresh: bool
+    share: float
+    seed: int
+    bag: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What this process knows of a version that it made.
+
+    Attributes:
+        frames: Identities of the frames that it was trained on.
+        momenta: Of its members.
+    """
+
+    frames: frozenset[str]
+    momenta: tuple[Momentum | None, ...]
 
 
 class NequIPTrainer:
@@ -91,12 +113,14 @@ class NequIPTrainer:
         self._model_config: NetworkModel = config.model
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
+        self._steps = StepSource(config.training, self._objective)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
         self._examiner = Examiner(config)
+        self._memory: dict[int, _Memory] = {}
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
-        """Fits all members, one after another, then measures the committee.
+        """Fits all members, as many at a time as the config allows, then measures and examines the committee.
 
         Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors
         are those of the sum.
@@ -106,28 +130,35 @@ class NequIPTrainer:
         parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
-        spec, frames = self._prepare(order, parts)
+        spec, edges = self._prepare(order, parts)
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
             parent = None
-        shifts, scale = self._shifts_and_scale(spec, parts, frames)
-        working = None if parent is None else blank_model(spec)
-        fits = []
-        for i in range(self._model_config.members):
-            seed = order.seed * 97 + i
-            if working is not None and parent is not None and i < parent.n_members:
-                model = working
-                load_weights(model, parent.members[i])
+        constants = self._shifts_and_scale(spec, parts, edges)
+        is_on_pairs = self._steps.prepare(spec)
+        frames = edges
+        if is_on_pairs:
+            frames = TrainingFrames(parts.train, spec, self._config.weights, is_on_pairs=True)
+        members = self._plan(order, spec, parent, parts.train, constants)
+        try:
+            fits = self._fit_members(members, spec, frames, order, parts.train, started)
+        except DivergedError as error:
+            return TrainingFailure(order.version, FailureKind.INTERNAL, str(error))
+        weights = []
+        for member, fit in zip(members, fits, strict=True):
+            Layout.of(member.model).write(fit.weights, member.model)
+            weights.append(weights_of(member.model))
+        momenta = [fit.momentum for fit in fits]
+        n_renewed = 0
+        for i, member in enumerate(members):
+            if parent is None or not member.is_fresh:
+                continue
+            old = parent.members[i]
+            if self._is_worse(spec, weights[i], old, parts, i):
+                weights[i], momenta[i] = {name: np.array(value) for name, value in old.items()}, None
             else:
-                model = build_model(spec, seed=seed)
-                _set_buffers(model, shifts, scale)
-            left = self._config.budget_s - self._examiner.budget_s - (time.perf_counter() - started)
-            try:
-                fits.append(self._fit_member(model, frames, seed, left / (self._model_config.members - i)))
-            except DivergedError as error:
-                return TrainingFailure(order.version, FailureKind.INTERNAL, f"member {i}: {error}")
-        weights = tuple(fit.weights for fit in fits)
-        state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
+                n_renewed += 1
+        state = CommitteeState(order.version, kind_of(spec), spec, tuple(weights), baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
             (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
@@ -143,12 +174,120 @@ class NequIPTrainer:
             epochs=float(np.mean([fit.epochs for fit in fits])),
             seed=order.seed,
         )
+        metrics |= {
+            "steps": float(np.mean([fit.steps for fit in fits])),
+            "step_ms": 1e3 * sum(fit.seconds for fit in fits) / max(sum(fit.steps for fit in fits), 1),
+            "is_compiled": float(is_on_pairs),
+            "rollbacks": float(sum(fit.rollbacks for fit in fits)),
+            "members_renewed": float(n_renewed),
+        }
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
+        self._remember(order.version, _Memory(frozenset(parts.train.frame_ids), tuple(momenta)))
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
         return self._examiner.examine(TrainedCommittee(state, metrics, calibration, predictions), order, committee)
+
+    def _plan(
+        self,
+        order: TrainingOrder,
+        spec: Mapping[str, object],
+        parent: CommitteeState | None,
+        train: Snapshot,
+        constants: tuple[list[float], float],
+    ) -> list[_Member]:
+        """What each member starts from, and its share of the budget."""
+        config, n_members = self._config, self._model_config.members
+        memory = None if parent is None else self._memory.get(parent.version)
+        every, renewed = config.renew_every, None
+        if parent is not None and every and n_members > 1 and order.version % every == 0:
+            renewed = order.version // every % n_members
+        members = []
+        for i in range(n_members):
+            seed = order.seed * 97 + i
+            is_warm = parent is not None and i < parent.n_members and i != renewed
+            if is_warm and parent is not None:
+                model = blank_model(spec)
+                load_weights(model, parent.members[i])
+            else:
+                model = build_model(spec, seed=seed)
+                _set_buffers(model, *constants)
+            momentum = None if memory is None or not is_warm else memory.momenta[i]
+            start = Layout.of(model).flat(model) if momentum is None else momentum
+            bag = np.flatnonzero(is_in_bag(train.frame_ids, i, config.bootstrap))
+            share = FRESH_SHARES if parent is not None and not is_warm else 1.0
+            members.append(_Member(model, start, not is_warm, share, seed, bag))
+        return members
+
+    def _fit_members(
+        self,
+        members: list[_Member],
+        spec: Mapping[str, object],
+        frames: TrainingFrames,
+        order: TrainingOrder,
+        train: Snapshot,
+        started: float,
+    ) -> list[FittedModel]:
+        """Fits the members, `parallel` at a time.
+
+        Raises:
+            DivergedError: A member has no weights to publish.
+        """
+        config = self._config
+        n_workers = min(config.parallel, len(members))
+        left = max(config.budget_s - self._examiner.budget_s - (time.perf_counter() - started), 1e-3)
+        unit = left * n_workers / sum(member.share for member in members)
+        known = self._memory.get(order.parent.version) if order.parent is not None else None
+        seen = np.array([known is not None and frame_id in known.frames for frame_id in train.frame_ids])
+        how = Optimisation(
+            self._objective, config.learning_rate, config.ema, config.decay_share, _force_scale(members[0].model)
+        )
+
+        def fit(i: int) -> FittedModel:
+            member = members[i]
+            rng = np.random.default_rng(member.seed)
+            draw: Draw = Shuffle(member.bag, config.batch_size, rng)
+            new, old = member.bag[~seen[member.bag]], member.bag[seen[member.bag]]
+            if not member.is_fresh and new.size and old.size:
+                draw = Replay(new, old, train.system, config.new_share, config.batch_size, rng)
+            with self._steps.step(member.model, spec) as step:
+                try:
+                    budget = Budget(unit * member.share, config.max_epochs, config.max_steps)
+                    return fit_model(step, member.start, frames, draw, how, budget)
+                except DivergedError as error:
+                    raise DivergedError(f"member {i}: {error}") from error
+
+        if n_workers == 1:
+            return [fit(i) for i in range(len(members))]
+        with ThreadPoolExecutor(n_workers) as pool:
+            return list(pool.map(fit, range(len(members))))
+
+    def _is_worse(
+        self,
+        spec: Mapping[str, object],
+        new: Mapping[str, NDArray[np.generic]],
+        old: Mapping[str, NDArray[np.generic]],
+        parts: Split,
+        member: int,
+    ) -> bool:
+        """Whether a renewed member errs much more than the one it would replace, on frames neither has seen."""
+        is_unseen = ~is_in_bag(parts.train.frame_ids, member, self._config.bootstrap)
+        unseen = parts.train.select(is_unseen)
+        if parts.validation.n_frames >= max(unseen.n_frames, MIN_UNSEEN):
+            unseen = parts.validation
+        if unseen.n_frames < MIN_UNSEEN:
+            unseen = parts.train
+        errors = []
+        for weights in (new, old):
+            alone = NequIPCommittee(CommitteeState(0, kind_of(spec), spec, (weights,)), threads=self._config.threads)
+            errors.append(float(evaluate(alone, unseen).force_mae.mean()))
+        return not errors[0] <= MOST_WORSE * errors[1]
+
+    def _remember(self, version: int, memory: _Memory) -> None:
+        self._memory[version] = memory
+        while len(self._memory) > N_REMEMBERED:
+            del self._memory[min(self._memory)]
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
@@ -179,72 +318,6 @@ class NequIPTrainer:
         if not isinstance(known, list | tuple) or not symbols <= set(known):
             return None
         return build_committee(replace(order.champion, baseline=None), threads=self._config.threads)
-
-    def _fit_member(self, model: torch.nn.Module, frames: TrainingFrames, seed: int, budget_s: float) -> MemberFit:
-        """Trains `model` from its weights; they are lost."""
-        config = self._config
-        started = time.perf_counter()
-        rng = np.random.default_rng(seed)
-        n_chosen = max(1, round(config.bootstrap * frames.n_frames))
-        chosen = rng.choice(frames.n_frames, n_chosen, replace=False)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        average = [p.detach().clone() for p in parameters]
-        good = [p.clone() for p in average]
-        peak, rollbacks, steps, epoch, progress, has_good = config.learning_rate, 0, 0, 0, 0.0, False
-        optimizer = _optimizer(parameters, peak)
-        model.train()
-        while progress < 1.0 and epoch < config.max_epochs:
-            shuffled, rollbacks_before = rng.permutation(chosen), rollbacks
-            for start in range(0, n_chosen, config.batch_size):
-                share_of_epochs = (epoch + start / n_chosen) / config.max_epochs
-                progress = max((time.perf_counter() - started) / max(budget_s, 1e-3), share_of_epochs)
-                if progress >= 1.0 and (steps or rollbacks):
-                    break
-                for group in optimizer.param_groups:
-                    group["lr"] = peak * schedule(min(progress, 1.0))
-                loss = self._loss(model, frames.batch(shuffled[start : start + config.batch_size]), progress)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-                if torch.isfinite(loss) and torch.isfinite(norm):
-                    optimizer.step()
-                    steps += 1
-                    # early on the average follows the weights more closely, so that it forgets where they started
-                    decay = min(config.ema, (1 + steps) / (10 + steps))
-                    torch._foreach_lerp_(average, [p.detach() for p in parameters], 1.0 - decay)
-                    continue
-                rollbacks += 1
-                if rollbacks > MAX_ROLLBACKS:
-                    progress = 1.0
-                    break
-                _copy(good, parameters)
-                _copy(good, average)
-                peak *= 0.5
-                optimizer = _optimizer(parameters, peak)
-            else:
-                if rollbacks == rollbacks_before and _is_finite(average):
-                    _copy(average, good)
-                    has_good = True
-            epoch += 1
-        is_sound = rollbacks <= MAX_ROLLBACKS and _is_finite(average)
-        if not steps or not (is_sound or has_good):
-            raise DivergedError(f"the loss was not finite {rollbacks} times")
-        _copy(average if is_sound else good, parameters)
-        return MemberFit(weights_of(model), steps, steps * config.batch_size / n_chosen)
-
-    def _loss(self, model: torch.nn.Module, batch: TrainingBatch, progress: float = 0.0) -> torch.Tensor:
-        """The loss of a batch (`alsys.training.loss`) at `progress`, the share of the fit that is done."""
-        with evaluating():
-            out = model(dict(batch.data))
-        return self._objective(out, batch, progress)
-
-
-def schedule(progress: float) -> float:
-    """Learning rate as a share of its peak, against the share of the budget used."""
-    if progress < WARM_UP:
-        return max(progress / WARM_UP, 0.05)
-    x = (progress - WARM_UP) / (1.0 - WARM_UP)
-    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * x))
 
 
 def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, float]) -> tuple[list[float], float]:
@@ -290,15 +363,6 @@ def _set_buffers(model: torch.nn.Module, shifts: list[float], scale: float) -> N
         state[name].copy_(torch.tensor(values, dtype=state[name].dtype).reshape(state[name].shape))
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=rate, amsgrad=True, fused=True)
-
-
-@torch.no_grad()
-def _copy(source: Sequence[torch.Tensor], target: Sequence[torch.Tensor]) -> None:
-    for value, place in zip(source, target, strict=True):
-        place.copy_(value)
-
-
-def _is_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+def _force_scale(model: torch.nn.Module) -> float:
+    """The model's energy scale, eV: the root mean square force times 1 Angstrom where it began."""
+    return max(float(model.state_dict()[SCALES].abs().mean()), 1e-3)

@@ -1,0 +1,145 @@
+"""Where a trainer's steps come from: compiled where that pays, eager otherwise.
+
+Compiling takes a minute or more of one core, once for an architecture on a machine. With ``training.compile`` true a
+fit waits for it; with ``auto`` a process of its own compiles while fits run eagerly, from a budget of `AUTO_FROM_S` on,
+and later fits use what it made. What cannot be compiled (no C++ compiler) or gives another gradient is trained eagerly,
+with a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from alsys.config.schema import TrainingConfig
+from alsys.potentials.nequip import build_model
+from alsys.potentials.packages import default_folder
+from alsys.training.loss import LossWeights, Objective
+from alsys.training.step import CompiledStep, EagerStep, Step, compile_step, is_compiled, load_package, step_key
+
+logger = logging.getLogger(__name__)
+
+AUTO_FROM_S = 60.0
+"""Budget of a fit, seconds, from which ``auto`` compiles."""
+_PR_SET_PDEATHSIG = 1
+
+
+class StepSource:
+    """Gives steps for models of one specification after another.
+
+    Args:
+        config: ``compile``, ``budget_s``, ``parallel`` and ``threads`` are read.
+        objective: The loss.
+    """
+
+    def __init__(self, config: TrainingConfig, objective: Objective) -> None:
+        self._config = config
+        self._objective = objective
+        self._key = ""
+        self._loaded: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._compiler: subprocess.Popen[bytes] | None = None
+        self._refused: set[str] = set()
+        self._is_compiled = False
+
+    def prepare(self, spec: Mapping[str, object]) -> bool:
+        """Makes ready for fits of a specification; True where they run compiled, on batches of pairs."""
+        key = step_key(spec, self._objective, self._config.threads)
+        if key != self._key:
+            self._key, self._loaded, self._is_compiled = key, queue.SimpleQueue(), False
+        if self._is_compiled or key in self._refused:
+            return self._is_compiled
+        if not self._is_there(spec):
+            return False
+        model = build_model(spec)
+        for _ in range(self._config.parallel):
+            package = load_package(model, spec, self._objective, self._config.threads)
+            if package is None:
+                self._refused.add(key)
+                return False
+            self._loaded.put(package)
+        self._is_compiled = True
+        return True
+
+    @contextlib.contextmanager
+    def step(self, model: torch.nn.Module, spec: Mapping[str, object]) -> Iterator[Step]:
+        """A step of a model; of compiled ones as many at a time as ``training.parallel`` says.
+
+        Args:
+            model: Of the specification that was prepared.
+            spec: It.
+        """
+        if not self._is_compiled or step_key(spec, self._objective, self._config.threads) != self._key:
+            yield EagerStep(model, self._objective)
+            return
+        package = self._loaded.get()
+        try:
+            yield CompiledStep(package, model)
+        finally:
+            self._loaded.put(package)
+
+    def _is_there(self, spec: Mapping[str, object]) -> bool:
+        """Whether the package is there, or was made now; may start to make it."""
+        config = self._config
+        if config.compile is False:
+            return False
+        if is_compiled(spec, self._objective, config.threads):
+            return True
+        if config.compile is True:
+            try:
+                compile_step(spec, self._objective, config.threads)
+            except Exception as error:  # whatever a compiler, its absence or a full disk leads to
+                logger.warning("cannot compile the training step, training eagerly: %s", str(error).splitlines()[:1])
+                self._refused.add(self._key)
+                return False
+            return True
+        if config.budget_s < AUTO_FROM_S:
+            return False
+        if self._compiler is None:
+            self._compiler = _start_compiler(spec, self._objective, config.threads)
+        elif self._compiler.poll() is not None:
+            logger.warning("compiling the training step ended with %s, training eagerly", self._compiler.returncode)
+            self._refused.add(self._key)
+            self._compiler = None
+        return False
+
+
+def _start_compiler(spec: Mapping[str, object], objective: Objective, threads: int) -> subprocess.Popen[bytes]:
+    """A process that compiles and ends; it ends with this one."""
+    order = {"spec": dict(spec), "objective": asdict(objective), "threads": threads, "folder": str(default_folder())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alsys.training.packages"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(order).encode())
+    process.stdin.close()
+    return process
+
+
+def main() -> None:
+    """Compiles what standard input asks for."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(5)
+    order = json.loads(sys.stdin.read())
+    given = order["objective"]
+    first, last = (LossWeights(**given.pop(name)) for name in ("first", "last"))
+    compile_step(order["spec"], Objective(first, last, **given), order["threads"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Fits end annealed within their budget, roll back what is not finite, and go on from where they were."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from alsys.frames import Arm
+from alsys.potentials.nequip import build_model
+from alsys.store.base import Snapshot
+from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, fit_model, rate_at
+from alsys.training.loss import LossWeights, Objective
+from alsys.training.replay import Shuffle
+from alsys.training.step import EagerStep, Layout
+from alsys.training.tensors import TrainingBatch, TrainingFrames
+
+MakeSnapshot = Callable[..., Snapshot]
+SPEC = {
+    "elements": ["H", "C", "O"], "r_max": 4.0, "num_layers": 1, "l_max": 1, "num_features": 4, "parity": False,
+    "dtype": "float32", "avg_num_neighbors": 4.0,
+}  # fmt: skip
+OBJECTIVE = Objective(LossWeights(1.0, 1.0), LossWeights(1.0, 1.0))
+HOW = Optimisation(OBJECTIVE, learning_rate=0.02, ema=0.9, decay_share=0.5)
+
+
+class FlakyFrames(TrainingFrames):
+    """Gives NaN forces in some of its batches."""
+
+    def __init__(self, train: Snapshot, bad: Callable[[int], bool]) -> None:
+        super().__init__(train, SPEC)
+        self._bad = bad
+        self.n_batches = 0
+
+    def batch(self, rows: NDArray[np.integer]) -> TrainingBatch:
+        batch = super().batch(rows)
+        self.n_batches += 1
+        return dataclasses.replace(batch, forces=batch.forces * np.nan) if self._bad(self.n_batches) else batch
+
+
+@pytest.fixture(scope="module")
+def train(make_snapshot: MakeSnapshot) -> Snapshot:
+    data = make_snapshot()
+    return data.select(data.is_arm(Arm.INITIAL))
+
+
+def fit(
+    train: Snapshot, bad: Callable[[int], bool] = lambda n: False, budget: Budget | None = None, start: object = None
+) -> tuple[FittedModel, int]:
+    """Ten epochs of four batches."""
+    model = build_model(SPEC, seed=0)
+    frames = FlakyFrames(train, bad)
+    draw = Shuffle(np.arange(train.n_frames), 5, np.random.default_rng(0))
+    begin = Layout.of(model).flat(model) if start is None else start
+    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget or Budget(1e6, 10))  # type: ignore[arg-type]
+    return fitted, frames.n_batches
+
+
+def test_a_loss_that_is_not_finite_is_rolled_back(train: Snapshot) -> None:
+    fitted, n_batches = fit(train, lambda n: n in (6, 17))
+    assert (fitted.steps, fitted.rollbacks, n_batches) == (38, 2, 40)
+    assert bool(torch.isfinite(fitted.weights).all())
+
+
+def test_a_member_that_keeps_diverging_falls_back_on_its_last_good_weights(train: Snapshot) -> None:
+    fitted, n_batches = fit(train, lambda n: n > 20)
+    whole, _ = fit(train, budget=Budget(1e6, 1000, 20))
+    assert (fitted.steps, n_batches) == (20, 24)
+    assert fitted.momentum is None
+    assert bool(torch.isfinite(fitted.weights).all())
+    assert whole.weights.shape == fitted.weights.shape
+
+
+def test_a_member_that_never_gets_through_its_frames_is_given_up(train: Snapshot) -> None:
+    with pytest.raises(DivergedError, match="4 times"):
+        fit(train, lambda n: n % 4 == 3)
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [(Budget(1e6, 3), 12), (Budget(1e6, 1000, 7), 7), (Budget(1e-9, 1000), 1)]
+)
+def test_the_first_limit_ends_a_fit(train: Snapshot, budget: Budget, steps: int) -> None:
+    assert fit(train, budget=budget)[0].steps == steps
+
+
+def test_a_fit_goes_on_from_before_the_decay(train: Snapshot) -> None:
+    """Adam counts on, weights are those of half-way, and what was handed over is not written to."""
+    first, _ = fit(train, budget=Budget(1e6, 1000, 20))
+    momentum = first.momentum
+    assert momentum is not None
+    assert float(momentum.moments["step"]) == 10
+    kept = momentum.weights.clone()
+    assert not torch.equal(kept, first.weights)
+    second, _ = fit(train, budget=Budget(1e6, 1000, 20), start=momentum)
+    assert torch.equal(momentum.weights, kept)
+    assert float(momentum.moments["step"]) == 10
+    assert second.momentum is not None
+    assert float(second.momentum.moments["step"]) == 20
+
+
+def test_the_same_seed_gives_the_same_weights(train: Snapshot) -> None:
+    assert torch.equal(fit(train)[0].weights, fit(train)[0].weights)
+
+
+def test_rates_warm_up_stay_and_decay() -> None:
+    rates = [rate_at(x, 0.4) for x in np.linspace(0.0, 1.0, 201)]
+    assert 0.0 < rates[0] < 0.1
+    assert rates[10:120] == [1.0] * 110
+    assert (np.diff(rates[120:]) < 0).all()
+    assert rates[-1] == pytest.approx(0.01)
+    assert rate_at(0.0, 0.4, has_warm_up=False) == 1.0
+    assert rate_at(1.7, 0.4) == pytest.approx(0.01), "a step that ends late"
