@@ -129,7 +129,7 @@ def error_correlation(committee: Committee, snapshot: Snapshot) -> float | None:
     together = np.concatenate(errors, axis=1)
     if not (together.std(axis=1) > 0.0).all():
         return None
-    correlation = np.corrcoef(together)
+    correlation = np.atleast_2d(np.corrcoef(together))
     return float(correlation[np.triu_indices(len(correlation), k=1)].mean())
 
 
