@@ -47,9 +47,7 @@ class Step(Protocol):
         """Whether batches must hold pairs instead of NequIP's edges."""
         ...
 
-    def gradient(
-        self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights
-    ) -> tuple[float, torch.Tensor]:
+    def gradient(self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights) -> tuple[float, torch.Tensor]:
         """Loss of a batch and its gradient.
 
         Args:
@@ -121,9 +119,7 @@ class EagerStep:
         by_name = dict(model.named_parameters())
         self._parameters = [by_name[name] for name in self._layout.names]
 
-    def gradient(
-        self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights
-    ) -> tuple[float, torch.Tensor]:
+    def gradient(self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights) -> tuple[float, torch.Tensor]:
         """Loss and gradient of a batch of edges."""
         self._layout.write(weights, self._model)
         with evaluating():
