@@ -110,6 +110,8 @@ class Outbox:
     def put_validation(self, version: int, metrics: Mapping[str, float], unix_time: float) -> None:
         """Queues what a validation measured; durable on return. One of the same version that waits is replaced.
 
+        While another process delivers, both stay and are delivered one after the other.
+
         Args:
             version: Model version, published before.
             metrics: Finite numbers by name.
@@ -118,8 +120,9 @@ class Outbox:
         waiting = [entry for entry in _files(self.directory) if entry[1:3] == (ItemKind.VALIDATE, version)]
         card: dict[str, object] = {"metrics": dict(metrics), "unix_time": unix_time}
         self._write_item(ItemKind.VALIDATE, version, card)
-        for number, kind, _, _ in waiting:
-            (self.directory / OutboxItem(number, kind, version).file_name).unlink(missing_ok=True)
+        with self.lock() as is_mine:  # what somebody is delivering must stay until it is settled
+            for number, kind, _, _ in waiting if is_mine else ():
+                (self.directory / OutboxItem(number, kind, version).file_name).unlink(missing_ok=True)
 
     def pending(self) -> list[OutboxItem]:
         """Items to deliver, in order.

@@ -54,7 +54,7 @@ from alsys.validation.results import (
     write_validation,
 )
 from alsys.validation.scans import bond_scans, torsion_scans
-from alsys.validation.systems import StartStructures
+from alsys.validation.systems import KnownMinima, StartStructures
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,7 @@ class CampaignValidation:
                     remedy="validate with the alsys that made them",
                 )
             self._snapshot = self._reader.snapshot(level.level_id)
+            self._known_minima = KnownMinima(self._folder / "minima.json")
             self._starts = StartStructures(self._folder / "starts.json", self._config, self._snapshot)
             left_out = [system.name for system in self._config.systems[self._settings.max_systems :]]
             if left_out:
@@ -309,11 +310,16 @@ class CampaignValidation:
         )
 
     def _minimum(self, name: str, start: Frame) -> Minimum | Finding:
-        """The reference's minimum, found once a run; from cached labels where an earlier run has found it."""
+        """The reference's minimum: found by an earlier run, or now and kept."""
         if name not in self._minima:
             s = self._settings
+            content = [self._reference.level.level_id, start.frame_id, s.relax_force, s.relax_steps]
+            key = hashlib.blake2b(json.dumps(content).encode(), digest_size=16, person=b"alsys-minimum-1").hexdigest()
             try:
-                found = relaxed(start, self._reference.potential(start), s.relax_force, s.relax_steps)
+                known = self._known_minima.get(key)
+                found = known or relaxed(start, self._reference.potential(start), s.relax_force, s.relax_steps)
+                if known is None:
+                    self._known_minima.put(key, found)
                 is_same = is_same_molecule(start, found.frame)
                 self._minima[name] = found if is_same else skipped("the reference relaxes into another structure")
             except NoLabel as error:

@@ -32,6 +32,8 @@ MIN_POINTS = 3
 BAND = 2.0
 """Standard deviations of the members within which the reference counts as covered."""
 BATCH_ATOMS = 2000
+DECIMALS = 9
+"""Of positions, Angstrom: what another machine rounds otherwise must not cost new labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,8 @@ def topological_classes(frame: Frame, graph: FloatArray) -> list[int]:
 def _scan(name: str, kind: str, frame: Frame, points: Sequence[tuple[float, FloatArray]]) -> Scan:
     sound = [(value, positions) for value, positions in points if is_sound(frame, positions, MIN_CONTACT)]
     coordinates = np.array([value for value, _ in sound])
-    return Scan(name, kind, coordinates, tuple(frame.with_positions(positions) for _, positions in sound))
+    places = [p if np.array_equal(p, frame.positions) else np.round(p, DECIMALS) for _, p in sound]
+    return Scan(name, kind, coordinates, tuple(frame.with_positions(positions) for positions in places))
 
 
 def _energies(committee: Committee, frames: Sequence[Frame]) -> tuple[FloatArray, FloatArray | None]:

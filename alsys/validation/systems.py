@@ -1,8 +1,9 @@
-"""Where the checks of a system begin: one structure for each, chosen once and kept.
+"""Where the checks of a system begin: one structure for each, chosen once and kept, and the reference's minimum.
 
 It is the first frame of lowest energy that the campaign has labelled, so it needs no file but the store; where labels
 are of clusters carved out of a system, the structure is built again from the config. Since it is kept in
-`validation/starts.json`, all model versions are measured on the same geometries.
+`validation/starts.json`, all model versions are measured on the same geometries. Minima are kept in
+`validation/minima.json`, since a relaxation that is repeated on another machine ends a rounding error away.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from alsys.errors import InputError
 from alsys.exploration.builders import build_frame
 from alsys.frames import Arm, Frame
 from alsys.store.base import Snapshot
+from alsys.validation.minima import Minimum
 from alsys.validation.results import replace_file
 
 
@@ -61,6 +63,46 @@ class StartStructures:
         first = mine & snapshot.is_arm(Arm.INITIAL)
         rows = np.flatnonzero(first if first.any() else mine)
         return snapshot.frame(int(rows[np.argmin(snapshot.energy[rows])])) if rows.size else None
+
+
+class KnownMinima:
+    """Minima of the reference that were found before.
+
+    Args:
+        path: The file they are kept in.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._entries: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+            self._known = {key: _minimum(entry) for key, entry in self._entries.items()}
+        except FileNotFoundError:
+            self._entries, self._known = {}, {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise InputError(f"is damaged: {error}", source=str(path), remedy="remove it") from error
+
+    def get(self, key: str) -> Minimum | None:
+        """The minimum that was found from what the key is a digest of; None where there is none."""
+        return self._known.get(key)
+
+    def put(self, key: str, found: Minimum) -> None:
+        """Keeps a minimum; durable on return."""
+        self._known[key] = found
+        self._entries[key] = {
+            **_entry(found.frame),
+            "energy": found.energy,
+            "largest_force": found.largest_force,
+            "is_converged": found.is_converged,
+        }
+        replace_file(self._path, json.dumps(self._entries, indent=1).encode())
+
+
+def _minimum(entry: Mapping[str, Any]) -> Minimum:
+    return Minimum(_frame(entry), float(entry["energy"]), float(entry["largest_force"]), bool(entry["is_converged"]))
 
 
 def _read(path: Path) -> dict[str, Frame]:

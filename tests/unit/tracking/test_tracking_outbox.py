@@ -155,3 +155,6 @@ def test_a_validation_replaces_the_one_that_waits_and_follows_the_one_that_was_d
     outbox.put_validation(1, {"validation.parity.force_mae": 0.05}, 4.0)
     [item] = outbox.pending()
     assert (item.kind, item.number) == (ItemKind.VALIDATE, 5)
+    with Outbox.of(tmp_path).lock():  # the item may be under way
+        outbox.put_validation(1, {"validation.parity.force_mae": 0.01}, 5.0)
+    assert [item.number for item in outbox.pending()] == [5, 6]

@@ -13,7 +13,8 @@ from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import Label
 from alsys.store.base import Snapshot
 from alsys.store.memory import open_writer
-from alsys.validation.systems import StartStructures
+from alsys.validation.minima import Minimum
+from alsys.validation.systems import KnownMinima, StartStructures
 
 ATOMS = molecule("H2O")
 
@@ -62,6 +63,18 @@ def test_without_a_label_and_where_clusters_are_labelled_it_is_built_again(tmp_p
     lost = config_of(systems=[{"name": "water", "file": "no-such-file.xyz"}])
     with pytest.raises(InputError, match="no-such-file"):
         StartStructures(tmp_path / "c.json", lost, empty).of(lost.systems[0])
+
+
+def test_a_minimum_is_kept_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "minima.json"
+    found = Minimum(frame(1.0 / 3.0), -1.1, 0.004, True)
+    KnownMinima(path).put("key", found)
+    again = KnownMinima(path)
+    assert again.get("key") == found
+    assert again.get("other") is None
+    path.write_text('{"key": {}}')
+    with pytest.raises(InputError, match=r"minima\.json"):
+        KnownMinima(path)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, morse_labeler: Any) -> None:
