@@ -121,14 +121,14 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
 def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
 
-    A retracted label counts like a new one.
+    A retracted label counts like a new one. While no version was any good, a fit goes on from the latest.
     """
     if not trainers or ledger.training is not None or not _fit_is_due(ledger):
         return None
     return Train(
         worker=trainers[0],
         version=ledger.next_version,
-        parent=ledger.champion,
+        parent=ledger.champion or max(ledger.models, default=0),
         champion=ledger.champion,
         n_labels=ledger.n_labels,
     )
@@ -283,7 +283,10 @@ def stuck_message(ledger: Ledger) -> str:
 def _last_rejection(ledger: Ledger) -> str:
     """Why the latest version was no model; empty where there is none."""
     latest = ledger.models.get(max(ledger.models, default=0))
-    return "" if latest is None else f", v{latest.version:04d} because it {latest.reason}"
+    if latest is None:
+        return ""
+    remedy = "check the labels, or give fits more time (training.budget_s)"
+    return f" or was rejected, v{latest.version:04d} because it {latest.reason}; {remedy}"
 
 
 def _is_quiet(ledger: Ledger) -> bool:

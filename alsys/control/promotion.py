@@ -123,7 +123,7 @@ def _shortcomings(metrics: Mapping[str, float], settings: PromotionConfig, proba
         text = f"lost {_count(share, n)} of {n} walkers at {temperature:.0f} K within {length:.0f} fs ({lost})"
         found.append(Shortcoming("hot-survival", text))
     drift = metrics.get("exam_drift", 0.0)
-    if drift > settings.drift:
+    if metrics.get("exam_drift_low", 0.0) > settings.drift:
         text = f"total energy drifts by {drift * 1e3:.0f} meV per atom and ps (limit {settings.drift * 1e3:.0f})"
         found.append(Shortcoming("drift", text))
     least = probability - settings.coverage_tolerance
@@ -143,10 +143,10 @@ def _is_no_worse(
             before = champion.get(name)
             return before is None or (before < settings.survival and own[name] >= before - SURVIVAL_SLACK)
         case "drift":
-            drift = champion.get("exam_drift")
+            drift = champion.get("exam_drift_low")
             if drift is None:  # every walker was lost, or there was no examination
                 return champion.get("exam_survival", 0.0) < settings.survival
-            return drift > settings.drift and own["exam_drift"] <= DRIFT_SLACK * drift
+            return drift > settings.drift and own["exam_drift_low"] <= DRIFT_SLACK * drift
         case _:
             coverage = own.get("exam_champion_coverage")  # of the champion on the same frames
             return coverage is None or coverage <= own["exam_coverage"]

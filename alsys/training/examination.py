@@ -16,9 +16,9 @@ measured (`alsys.control.promotion` reads them; units eV, Angstrom, ps):
   error is beyond the tolerated one, its upper 95 % limit (C. J. Clopper, E. S. Pearson, Biometrika 26, 404 (1934),
   one-sided), and the share that is trusted. The band is cross-fitted: calibrated on four fifths, applied to the rest.
 - ``exam_steps``, ``exam_ps``, ``exam_walkers`` (of each kind), ``exam_survival`` and ``exam_hot_survival`` (shares),
-  ``exam_hot_temperature``, ``exam_lost/REASON`` (walkers), ``exam_drift`` (largest of all systems) and
-  ``exam_drift/SYSTEM``: see `alsys.training.trial_runs`. Frames with masked atoms are parts of larger ones, and start
-  no dynamics.
+  ``exam_hot_temperature``, ``exam_lost/REASON`` (walkers), ``exam_drift``, ``exam_drift_low`` (the largest of all
+  systems) and ``exam_drift/SYSTEM``: see `alsys.training.trial_runs`. Frames with masked atoms are parts of larger
+  ones, and start no dynamics.
 - ``exam_wall_s``.
 """
 
@@ -175,6 +175,7 @@ class Examiner:
         metrics |= {f"exam_lost/{reason}": float(count) for reason, count in sorted(lost.items())}
         if outcome.drift:
             metrics["exam_drift"] = max(outcome.drift.values())
+            metrics["exam_drift_low"] = max(outcome.drift_low.values())
         if len(outcome.drift) > 1:
             metrics |= {f"exam_drift/{system}": drift for system, drift in sorted(outcome.drift.items())}
         return metrics

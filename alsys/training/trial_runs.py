@@ -28,6 +28,10 @@ MAX_FORCE = 50.0
 """Mean force beyond which a walker is lost, eV/Angstrom; as for explorers."""
 PICOSECOND = 1e3
 """fs."""
+PERIOD = 10.0
+"""Time over which the total energy forgets how it oscillated, fs: the period of the stiffest bonds."""
+MIN_PERIODS = 3.0
+"""Such periods before a slope is a drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class TrialOutcome:
         lost_constant, lost_hot: Reasons of those that were lost, by their place in the list that was given.
         drift: Of systems with a walker at constant energy that survived: drift of the total energy, eV per atom and ps;
             the mean over walkers of least-squares slopes.
+        drift_low: What of that is certain: two standard errors less, at least 0. In a short run the total energy of
+            velocity Verlet oscillates more than it drifts.
     """
 
     n_steps: int
@@ -69,6 +75,7 @@ class TrialOutcome:
     lost_constant: Mapping[int, str] = field(default_factory=dict)
     lost_hot: Mapping[int, str] = field(default_factory=dict)
     drift: Mapping[str, float] = field(default_factory=dict)
+    drift_low: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_trial(
@@ -177,26 +184,40 @@ class _Run:
 
     def outcome(self) -> TrialOutcome:
         """What became of them."""
-        n = self._n_constant
+        n, drifts = self._n_constant, self._drift()
         return TrialOutcome(
             n_steps=self.n_steps,
             n_constant=n,
             n_hot=len(self._walkers) - n,
             lost_constant={self._places[k]: reason for k, reason in sorted(self._lost.items()) if k < n},
             lost_hot={self._places[k]: reason for k, reason in sorted(self._lost.items()) if k >= n},
-            drift=self._drift(),
+            drift={system: drift for system, (drift, _) in drifts.items()},
+            drift_low={system: max(0.0, drift - 2.0 * error) for system, (drift, error) in drifts.items()},
         )
 
-    def _drift(self) -> dict[str, float]:
-        if self.n_steps < 2:
+    def _drift(self) -> dict[str, tuple[float, float]]:
+        """Drift of each system and its standard error, from the scatter in time and between walkers.
+
+        None of a run that is too short to tell it from an oscillation.
+        """
+        if self.n_steps * self._timestep < MIN_PERIODS * PERIOD:
             return {}
         time_ps = self._timestep * np.arange(len(self._energies)) / PICOSECOND
-        away = time_ps - time_ps.mean()
-        slopes = away @ np.stack(self._energies) / np.square(away).sum()
-        by_system: dict[str, list[float]] = {}
-        for k in np.flatnonzero(self.is_alive[: self._n_constant]):
-            by_system.setdefault(self._walkers[k].system, []).append(float(slopes[k]))
-        return {system: abs(float(np.mean(values))) for system, values in by_system.items()}
+        away, energies = time_ps - time_ps.mean(), np.stack(self._energies)
+        spread = np.square(away).sum()
+        slopes = away @ energies / spread
+        rest = energies - energies.mean(axis=0) - away[:, None] * slopes
+        n_independent = time_ps[-1] * PICOSECOND / PERIOD
+        variances = np.square(rest).mean(axis=0) / (spread / away.size) / n_independent
+        rows_of: dict[str, list[int]] = {}
+        for k in np.flatnonzero(self.is_alive[: self._n_constant]).tolist():
+            rows_of.setdefault(self._walkers[k].system, []).append(k)
+        drifts = {}
+        for system, rows in rows_of.items():
+            between = float(slopes[rows].var(ddof=1)) if len(rows) > 1 else 0.0
+            error = float(np.sqrt((variances[rows].mean() + between) / len(rows)))
+            drifts[system] = abs(float(slopes[rows].mean())), error
+        return drifts
 
     def _evaluate(self) -> CommitteePrediction:
         start = self._start

@@ -21,8 +21,8 @@ from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeTrainer
 
 SOUND = {
-    "exam_skill": 0.97, "exam_skill_high": 0.98, "exam_survival": 1.0, "exam_hot_survival": 1.0, "exam_drift": 0.003,
-    "exam_walkers": 8.0, "exam_ps": 0.25, "exam_hot_temperature": 625.0,
+    "exam_skill": 0.97, "exam_skill_high": 0.98, "exam_survival": 1.0, "exam_hot_survival": 1.0, "exam_drift": 0.004,
+    "exam_drift_low": 0.003, "exam_walkers": 8.0, "exam_ps": 0.25, "exam_hot_temperature": 625.0,
 }  # fmt: skip
 BETTER = {"difference_low": -0.02, "difference_high": -0.01}
 EXPLODES = {"exam_hot_survival": 0.25, "exam_lost/too-close": 4.0, "exam_lost/not-finite": 2.0}
@@ -49,7 +49,7 @@ def test_a_good_challenger_is_promoted_and_the_reason_says_by_how_much() -> None
         ({"exam_skill": -0.3, "exam_skill_high": 0.05}, "next to nothing: it explains 0% of the variance"),
         (EXPLODES, "lost 6 of 8 walkers at 625 K within 250 fs (4 too-close, 2 not-finite)"),
         ({"exam_survival": 0.5, "exam_lost/too-hot": 4.0}, "lost 4 of 8 walkers at constant energy within 250 fs"),
-        ({"exam_drift": 0.4}, "total energy drifts by 400 meV per atom and ps (limit 50)"),
+        ({"exam_drift": 0.4, "exam_drift_low": 0.3}, "total energy drifts by 400 meV per atom and ps (limit 20)"),
         (
             {"exam_coverage": 0.5, "exam_coverage_high": 0.6, "exam_champion_coverage": 0.91},
             "overconfident: the 90% band covers 50% of atoms",
@@ -64,7 +64,7 @@ def test_each_shortcoming_keeps_a_challenger_out_with_its_reason(metrics: dict[s
 
 
 def test_all_reasons_are_given_together() -> None:
-    event = verdict({**SOUND, **EXPLODES, "difference_low": 0.01, "difference_high": 0.02, "exam_drift": 1.0})
+    event = verdict({**SOUND, **EXPLODES, "difference_low": 0.01, "difference_high": 0.02, "exam_drift_low": 1.0})
     assert isinstance(event, ModelRejected)
     assert [reason.split()[0] for reason in event.reasons] == ["worse:", "lost", "total"]
     assert event.reason == "; ".join(event.reasons)
@@ -116,8 +116,8 @@ def test_a_champion_on_probation_is_replaced_by_what_is_no_worse() -> None:
     assert isinstance(event, ModelPromoted)
     assert event.is_probation
     assert isinstance(verdict({**SOUND, **EXPLODES}, {**SOUND, "exam_hot_survival": 0.6}), ModelRejected)
-    assert isinstance(verdict({**SOUND, "exam_drift": 0.3}, {**SOUND, "exam_drift": 0.2}), ModelPromoted)
-    assert isinstance(verdict({**SOUND, "exam_drift": 0.5}, {**SOUND, "exam_drift": 0.2}), ModelRejected)
+    assert isinstance(verdict({**SOUND, "exam_drift_low": 0.3}, {**SOUND, "exam_drift_low": 0.2}), ModelPromoted)
+    assert isinstance(verdict({**SOUND, "exam_drift_low": 0.5}, {**SOUND, "exam_drift_low": 0.2}), ModelRejected)
     overconfident = {"exam_coverage": 0.5, "exam_coverage_high": 0.6}
     assert isinstance(verdict({**SOUND, **overconfident, "exam_champion_coverage": 0.4}), ModelPromoted)
 
@@ -169,6 +169,8 @@ def test_a_first_version_that_learned_nothing_is_fitted_again() -> None:
     assert campaign.run(trainer=examined(1, 2, exam_skill=0.0, exam_skill_high=0.01)).reason == "labels"
     assert [type(event) for event in decisions(campaign)[:3]] == [ModelRejected, ModelRejected, ModelPromoted]
     assert campaign.ledger.champion >= 3
+    published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
+    assert [e.parent for e in published[:3]] == [0, 1, 2], "each goes on from the one before"
 
 
 def test_where_every_version_learned_nothing_the_campaign_fails_and_says_why() -> None:

@@ -94,6 +94,16 @@ def test_drift_is_the_slope_of_the_total_energy() -> None:
     """An energy that rises by 1 meV a step of 0.5 fs is 2 eV a picosecond, over three atoms."""
     outcome = run(Springs(WATER, heating=1e-3), walkers(8))
     assert outcome.drift["water"] == pytest.approx(2.0 / 3.0, rel=1e-3)
+    assert outcome.drift_low["water"] == pytest.approx(2.0 / 3.0, rel=0.01)
+
+
+def test_what_a_short_run_shows_is_no_certain_drift() -> None:
+    """The total energy of velocity Verlet oscillates: 25 fs say nothing, and a little longer says little."""
+    assert run(Springs(WATER), walkers(8, temperature=1500.0), 50).drift == {}
+    for seed in range(5):
+        outcome = run(Springs(WATER), walkers(8, temperature=1500.0), 32, timestep=1.0, seed=seed)
+        assert outcome.drift["water"] > 0.0
+        assert outcome.drift_low["water"] <= 0.5 * outcome.drift["water"]
 
 
 def test_periodic_frames_of_any_cell_keep_their_energy() -> None:
