@@ -271,3 +271,13 @@ class StoreWriter(StoreReader, Protocol):
             OSError: The file system refused.
         """
         ...
+
+    def append(self) -> None:
+        """Writes everything staged beyond HEAD: memory is free again, and the next commit makes it visible as a whole.
+
+        What was appended and is not committed goes with the writer. On an `OSError` nothing staged is lost.
+
+        Raises:
+            OSError: The file system refused.
+        """
+        ...

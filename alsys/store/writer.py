@@ -2,7 +2,8 @@
 
 `stage` runs in one thread, `commit` in another; what they share is swapped under a lock. A group is written columns
 first, HEAD last. If that fails, the same group is written again, to the same rows and under the same sequence number,
-before anything newer: whether the failed attempt reached the disk or not, a dataset version never changes.
+before anything newer: whether the failed attempt reached the disk or not, a dataset version never changes. `append`
+writes a group beyond HEAD, so that a version may be larger than memory and is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class ColumnWriter(ColumnReader):
         self._levels = list(super().levels())
         self._names = {text.decode(): i for i, text in enumerate(self.texts("names"))}
         self._is_closed = False
+        self._written = dict(head.lengths)  # beyond HEAD where something was appended and is not committed
 
     @property
     def epoch(self) -> int:
@@ -131,6 +133,8 @@ class ColumnWriter(ColumnReader):
         with self._lock:
             groups = [self._failed, self._staged]
             self._failed, self._staged = _Group(), _Group()
+        if not any(map(len, groups)) and self._written != self._head.lengths:
+            self._head = self._write(_Group())
         while groups:
             if len(groups[0]):
                 try:
@@ -141,6 +145,22 @@ class ColumnWriter(ColumnReader):
             del groups[0]
         return self._head
 
+    def append(self) -> None:
+        """Writes everything staged beyond HEAD, where no reader looks before the next commit."""
+        with self._lock:
+            groups = [self._failed, self._staged]
+            self._failed, self._staged = _Group(), _Group()
+        while groups:
+            if len(groups[0]):
+                try:
+                    lengths = self._append(groups[0])
+                    self._backend.sync()  # closes the files of full chunks
+                    self._written = lengths
+                except BaseException:
+                    self._put_back(groups)
+                    raise
+            del groups[0]
+
     def _put_back(self, groups: list[_Group]) -> None:
         """The group that failed stays by itself; what came after it goes before what was staged meanwhile."""
         with self._lock:
@@ -149,12 +169,17 @@ class ColumnWriter(ColumnReader):
                 later.extend(self._staged)
                 self._staged = later
 
-    def _write(self, group: _Group) -> Head:
-        lengths = dict(self._head.lengths)
+    def _append(self, group: _Group) -> dict[str, int]:
+        """Writes the columns of a group behind all that was written; returns the lengths that this leads to."""
+        lengths = dict(self._written)
         for path, rows in self._encode(group).items():
             axis = AXIS_OF[path]
-            self._backend.write(path, self._head.lengths[axis], rows)
-            lengths[axis] = self._head.lengths[axis] + len(rows)
+            self._backend.write(path, self._written[axis], rows)
+            lengths[axis] = self._written[axis] + len(rows)
+        return lengths
+
+    def _write(self, group: _Group) -> Head:
+        lengths = self._append(group)
         history = np.array([[lengths[axis] for axis in AXES]], dtype=COMMITS.dtype)
         self._backend.write(COMMITS.path, self._head.seq, history)
         self._backend.sync()
@@ -163,6 +188,7 @@ class ColumnWriter(ColumnReader):
             raise Fenced(f"another writer (epoch {current.epoch}) took over from epoch {self._head.epoch}")
         head = Head(self._head.seq + 1, self._head.epoch, lengths)
         self._backend.write_head(head)
+        self._written = dict(lengths)
         return head
 
     def _check_labels(
@@ -190,7 +216,7 @@ class ColumnWriter(ColumnReader):
         return self._rows
 
     def _encode(self, group: _Group) -> dict[str, Array]:
-        lengths = self._head.lengths
+        lengths = self._written
         columns: dict[str, Array] = {}
         if group.events:
             columns |= encode_texts("events", group.events, lengths["event_bytes"])
