@@ -74,7 +74,7 @@ ARRAYS: Final = (
     _array("frames/cell", "frames", "<f8", (3, 3), "Angstrom", "cell, row vectors; zeros where there is none"),
     _array("frames/pbc", "frames", "|u1", (3,), "", "periodic directions"),
     _array("frames/frame_id", "frames", "|u1", (16,), "", "blake2b digest of the canonical bytes"),
-    _array("frames/arm", "frames", "|u1", (), "", "why it was proposed: 0 atom, 1 initial, 2 uncertain, 3 random"),
+    _array("frames/arm", "frames", "|u1", (), "", "why it was proposed: 0 atom, 1 initial, 2 uncertain, 3 random, 4 imported"),
     _array("frames/system", "frames", "<i4", (), "", "system; index into `names`"),
     _array("frames/method", "frames", "<i4", (), "", "sampling method; index into `names`"),
     _array("frames/trajectory", "frames", "<i8", (), "", "identity of the trajectory it lies on"),

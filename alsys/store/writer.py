@@ -18,8 +18,8 @@ import numpy as np
 
 from alsys.errors import Fenced
 from alsys.events import Event, encode
-from alsys.frames import ARMS, Candidate
-from alsys.labels import Label, LevelOfTheory
+from alsys.frames import ARMS, Arm, Candidate
+from alsys.labels import Label, LevelOfTheory, label_id_of
 from alsys.store.base import Head
 from alsys.store.columns import Backend, ColumnReader
 from alsys.store.encoding import AXIS_OF, DTYPE_OF, Array, encode_texts, from_hex, to_hex
@@ -57,6 +57,7 @@ class ColumnWriter(ColumnReader):
         self._failed = _Group()
         self._rows = dict(super()._row_of_frame())
         self._atoms_of_row: list[int] = self.column("frames/n_atoms").tolist()
+        self._arm_of_row: list[int] = self.column("frames/arm").tolist()
         self._label_ids = set(to_hex(self.column("labels/label_id")))
         self._level_rows = {i: row for row, i in enumerate(to_hex(self.column("levels/level_id")))}
         self._levels = list(super().levels())
@@ -115,6 +116,7 @@ class ColumnWriter(ColumnReader):
                 continue
             self._rows[frame.frame_id] = len(self._rows)
             self._atoms_of_row.append(frame.n_atoms)
+            self._arm_of_row.append(ARMS.index(candidate.source.arm))
             for name in (candidate.source.system, candidate.source.method):
                 if name not in self._names:
                     self._names[name] = len(self._names)
@@ -145,8 +147,17 @@ class ColumnWriter(ColumnReader):
             del groups[0]
         return self._head
 
-    def append(self) -> None:
-        """Writes everything staged beyond HEAD, where no reader looks before the next commit."""
+    def arm_of(self, frame_id: str) -> Arm | None:
+        """Arm of a frame that is stored or staged; None for others."""
+        row = self._rows.get(frame_id)
+        return None if row is None else ARMS[self._arm_of_row[row]]
+
+    def is_labelled(self, frame_id: str, level_id: str) -> bool:
+        """Whether a label is stored or staged, retracted ones included."""
+        return label_id_of(frame_id, level_id) in self._label_ids
+
+    def append(self) -> Mapping[str, int]:
+        """Writes everything staged beyond HEAD, where no reader looks before the next commit; the lengths it leads to."""
         with self._lock:
             groups = [self._failed, self._staged]
             self._failed, self._staged = _Group(), _Group()
@@ -160,6 +171,7 @@ class ColumnWriter(ColumnReader):
                     self._put_back(groups)
                     raise
             del groups[0]
+        return dict(self._written)
 
     def _put_back(self, groups: list[_Group]) -> None:
         """The group that failed stays by itself; what came after it goes before what was staged meanwhile."""
