@@ -36,7 +36,7 @@ class Arm(StrEnum):
     RANDOM = "random"
     """Taken at random from what the explorers visit. Never trained on: the unbiased test set."""
     IMPORTED = "imported"
-    """Came with its label from elsewhere. Trained on where that is of the campaign's level; outside the label budget."""
+    """Came with its label from elsewhere; trained on where that is of the campaign's level. Outside the budget."""
 
 
 ARMS: Final = tuple(Arm)

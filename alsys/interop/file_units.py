@@ -24,6 +24,10 @@ FORCES: Final[Mapping[str, float]] = {
     f"{energy}/{length}": e / x for energy, e in ENERGIES.items() for length, x in LENGTHS.items()
 }
 """eV/Angstrom per unit."""
+COMMON_FORCES: Final = (
+    "ev/angstrom", "hartree/bohr", "hartree/angstrom", "kcal/mol/angstrom", "kj/mol/nm", "ev/bohr",
+)  # fmt: skip
+"""Some units of force differ by a few percent; these are the ones that files come in."""
 _ALIASES: Final[Mapping[str, str]] = {
     "ha": "hartree", "eh": "hartree", "au": "hartree", "a.u.": "hartree", "ry": "rydberg", "kcal": "kcal/mol",
     "kj": "kj/mol", "electronvolt": "ev", "a": "angstrom", "ang": "angstrom", "å": "angstrom", "a0": "bohr",
@@ -92,10 +96,10 @@ def force_unit(name: str) -> str:
 
 
 def fitting(factor: float, units: Mapping[str, float], tolerance: float) -> list[str]:
-    """Units within a ratio of `tolerance` of `factor`, the nearest first."""
+    """Units within a ratio of `tolerance` of `factor`: those in common use first, the nearest of them first."""
     distance = {name: abs(math.log(value / abs(factor))) for name, value in units.items()}
-    near = sorted((name for name in units if distance[name] <= math.log(tolerance)), key=distance.__getitem__)
-    return near
+    near = [name for name in units if distance[name] <= math.log(tolerance)]
+    return sorted(near, key=lambda name: (units is FORCES and name not in COMMON_FORCES, distance[name]))
 
 
 def _plain(name: str) -> str:

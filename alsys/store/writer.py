@@ -157,7 +157,7 @@ class ColumnWriter(ColumnReader):
         return label_id_of(frame_id, level_id) in self._label_ids
 
     def append(self) -> Mapping[str, int]:
-        """Writes everything staged beyond HEAD, where no reader looks before the next commit; the lengths it leads to."""
+        """Writes everything staged beyond HEAD, where no reader looks before the next commit; returns the lengths."""
         with self._lock:
             groups = [self._failed, self._staged]
             self._failed, self._staged = _Group(), _Group()

@@ -277,7 +277,9 @@ class StoreContract:
         snapshot = reader.snapshot(FAKE_LEVEL.level_id)
         assert [label_id_of(f, FAKE_LEVEL.level_id) for f in snapshot.frame_ids][:9] == label_ids
         known = records(3, 3, 3)[1]
-        np.testing.assert_array_equal(snapshot.select(np.arange(5, 8)).forces, np.concatenate([x.forces for x in known]))
+        np.testing.assert_array_equal(
+            snapshot.select(np.arange(5, 8)).forces, np.concatenate([x.forces for x in known])
+        )
 
     def test_crash_leaves_nothing_of_what_was_only_appended(self) -> None:
         """Nor does closing."""
