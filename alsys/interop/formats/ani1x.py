@@ -47,7 +47,7 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
     """A group for each sequence of atoms; a formula's second one gets a number."""
     h5py = require("h5py")
     refuse_beyond(snapshot, "ani1x")
-    with appearing(path) as temporary, h5py.File(temporary, "w") as file:
+    with appearing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         file.attrs["level_of_theory"] = level.canonical
         for i, part in enumerate(alike(snapshot)):
             group = file.create_group(part.name if part.name not in file else f"{part.name}-{i}")

@@ -51,7 +51,8 @@ def _rows(path: Path, is_sqlite: bool) -> Iterator[Any]:
     if not path.is_file():
         raise InputError("no such file", source=str(path))
     try:
-        yield from connect(str(path), type="db" if is_sqlite else "json", use_lock_file=False).select()
+        with connect(str(path), type="db" if is_sqlite else "json", use_lock_file=False) as database:
+            yield from database.select()  # one connection for all rows
     except InputError:
         raise
     except Exception as error:  # sqlite3, json and ASE raise what they like for a damaged file

@@ -89,7 +89,7 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
     """A group for each sequence of atoms and charge."""
     h5py = require("h5py")
     refuse_beyond(snapshot, "spice", electrons=True)
-    with appearing(path) as temporary, h5py.File(temporary, "w") as file:
+    with appearing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         file.attrs["level_of_theory"] = level.canonical
         for i, part in enumerate(alike(snapshot)):
             group = file.create_group(f"{part.name}-{i}")
