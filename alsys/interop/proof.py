@@ -170,10 +170,10 @@ def judge(findings: Findings, units: UnitSet) -> None:
         remedies["energy"] = fitting(units.energy_factor * energy.factor, ENERGIES, TOLERANCE)
     if force is not None:
         raise _refusal("force unit", units.force, force, remedies)
+    if findings.mixed:  # before energies: two levels may look like another unit
+        raise InputError(findings.mixed, field="level", remedy="import each level by itself, with its own --level")
     if energy is not None:
         raise _refusal("energy unit", units.energy, energy, remedies)
-    if findings.mixed:
-        raise InputError(findings.mixed, field="level", remedy="import each level by itself, with its own --level")
     missing = [name for name in ("lengths", "energies", "forces") if name not in findings.proven]
     if missing:
         unclear = [check.text for check in findings.checks if check.fits is None and check.text]

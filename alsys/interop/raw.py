@@ -99,7 +99,7 @@ def checked(
     """
     where = f"{place} {first}"
     z = np.asarray(numbers)
-    if z.ndim != 1 or z.size == 0 or not np.issubdtype(z.dtype, np.integer):
+    if z.ndim != 1 or z.size == 0 or z.dtype.kind not in "iu":
         raise InputError("must be atomic numbers, one for each atom", field=f"{where}: atomic numbers", value=z.shape)
     if z.min() < 1 or z.max() > MAX_ATOMIC_NUMBER:
         raise InputError("atomic numbers run from 1 to 118", field=f"{where}: atomic numbers", value=int(z.min()))
@@ -158,4 +158,4 @@ def _numbers(value: Any, field: str) -> FloatArray:
         raise InputError("must be an array of numbers", field=field) from error
     if array.dtype.kind not in "fiu":
         raise InputError("must be an array of numbers", field=field, value=str(array.dtype))
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)

@@ -144,7 +144,7 @@ def _floats(columns: list[list[str]]) -> Any:
 
 def _text(value: str) -> str:
     if value[0] == '"':
-        return _ESCAPED.sub(r"\1", value[1:-1])
+        return _ESCAPED.sub(r"\1", value[1:-1]) if "\\" in value else value[1:-1]
     return value[1:-1] if value[0] in "'{[" else value
 
 
