@@ -23,7 +23,8 @@ from alsys.errors import AlsysError, InputError
 from alsys.frames import Frame
 from alsys.interop.file_units import energy_unit, force_unit, length_unit
 from alsys.interop.formats import find, guess
-from alsys.interop.importing import ImportOrder, ImportReport, import_frames, named_level
+from alsys.interop.importing import ImportReport, import_frames
+from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
 
 

@@ -40,6 +40,8 @@ TOLERANCE: Final = 1.4
 """Ratio up to which a unit fits; the nearest other one is 1.89 away (Bohr for Angstrom)."""
 CLEAR: Final = 1.65
 """Ratio from which it does not; in between a check says nothing."""
+SPREAD_CLEAR: Final = 3.0
+"""The same for spreads of energies, in which methods differ more."""
 MIN_COSINE: Final = 0.5
 """Of forces and GFN2-xTB forces."""
 MIN_PAIR_COSINE: Final = 0.8
@@ -224,7 +226,7 @@ def _refusal(what: str, said: str, check: Check, remedies: Mapping[str, list[str
     return InputError(f"does not fit: {check.text}", field=what, value=said, remedy=remedy)
 
 
-def _rated(ratio: float, is_clear: bool, text: str, sign: float = 1.0) -> Check:
+def _rated(ratio: float, is_clear: bool, text: str, sign: float = 1.0, clear: float = CLEAR) -> Check:
     """A check from the factor that the values lack.
 
     Args:
@@ -232,13 +234,14 @@ def _rated(ratio: float, is_clear: bool, text: str, sign: float = 1.0) -> Check:
         is_clear: Whether both belong together so well that the ratio means something.
         text: What was compared.
         sign: -1 where they are of opposite sign.
+        clear: Ratio from which it does not fit.
     """
     if not is_clear or not math.isfinite(ratio) or ratio <= 0:
         return Check(text=text)
     off = abs(math.log(ratio))
     if sign > 0 and off <= math.log(TOLERANCE):
         return Check(True, ratio, text)
-    return Check(False, sign * ratio, text) if sign < 0 or off >= math.log(CLEAR) else Check(text=text)
+    return Check(False, sign * ratio, text) if sign < 0 or off >= math.log(clear) else Check(text=text)
 
 
 def _lengths(samples: Sequence[Sample]) -> Check:
@@ -407,7 +410,7 @@ def _spreads(samples: Sequence[Sample], reference: _Reference) -> Check:
         return Check()
     cosine = float(x @ y) / (norm * other)
     text = f"energies of the same atoms spread {other / norm:.3g} times as far with GFN2-xTB (cosine {cosine:+.2f})"
-    return _rated(other / norm, cosine >= 0.7, text)
+    return _rated(other / norm, cosine >= 0.7, text, clear=SPREAD_CLEAR)
 
 
 def _mixed(samples: Sequence[Sample]) -> str:

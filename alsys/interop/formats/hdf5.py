@@ -28,7 +28,10 @@ def opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise InputError(f"cannot be read: {error}", source=str(path)) from error
     with file:
-        yield file
+        try:
+            yield file
+        except OSError as error:  # a damaged chunk is found when it is read
+            raise InputError(f"cannot be read: {error}", source=str(path)) from error
 
 
 def groups(file: Any, marker: str, depth: int = 6) -> Iterator[tuple[str, Any]]:

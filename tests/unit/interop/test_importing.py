@@ -12,7 +12,8 @@ from alsys.errors import InputError
 from alsys.events import DataImported, FrameProposed
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.formats import find
-from alsys.interop.importing import BLOCK, ImportOrder, ImportReport, digest_of, import_frames, named_level
+from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
+from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
