@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[dev,dispersion,allegro]'
+	$(PIP_INSTALL) --editable '.[data,dev,dispersion,allegro]'
 	touch $@
 
 quickstart: install

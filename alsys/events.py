@@ -277,6 +277,40 @@ class LabelRetracted(Event):
     request: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataImported(Event):
+    """Labelled frames came from a file, in one commit with this event; they have no events of their own.
+
+    Attributes:
+        source: Name of the file or folder, without its path.
+        digest: blake2b of its content, 32 hexadecimal characters.
+        format: What it was read as, for example ``spice``.
+        level_id: Level of theory of its labels.
+        is_training: Whether that is the campaign's own level, so that they are trained on.
+        first_row: Row of the first new label in the store; the others follow it.
+        n_rows: New labels, those of a baseline beside them included.
+        n_labels: New labels at `level_id`, free atoms included.
+        n_train: Those of them that are trained on; 0 where `is_training` is False.
+        n_known: Labels of the file that the store had already.
+        units: Units that were read: energy, force, length.
+        proof: How the units were proven, in one line; empty where the user vouched for them.
+    """
+
+    kind: ClassVar[str] = "data-imported"
+    source: str
+    digest: str
+    format: str
+    level_id: str
+    is_training: bool
+    first_row: int
+    n_rows: int
+    n_labels: int
+    n_train: int
+    n_known: int = 0
+    units: str = ""
+    proof: str = ""
+
+
 # --- models
 
 
@@ -542,6 +576,7 @@ EVENTS: Mapping[str, type[Event]] = {
         CanaryChecked,
         LabelRepeated,
         LabelRetracted,
+        DataImported,
         ModelPublished,
         ModelPromoted,
         ModelRejected,

@@ -35,10 +35,16 @@ class Arm(StrEnum):
     """The committee disagrees on it."""
     RANDOM = "random"
     """Taken at random from what the explorers visit. Never trained on: the unbiased test set."""
+    IMPORTED = "imported"
+    """Came with its label from elsewhere; trained on where that is of the campaign's level. Outside the budget."""
 
 
 ARMS: Final = tuple(Arm)
 """Arms in the order of their code in the store; append only."""
+
+
+TRAINING_ARMS: Final = (Arm.INITIAL, Arm.UNCERTAIN, Arm.IMPORTED)
+"""Arms whose labels are trained on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ ACCELERATION: Final = 9.648533212e-3
 """Angstrom/fs^2 per (eV/Angstrom/amu): force over mass to acceleration."""
 HARTREE_PER_BOHR: Final = HARTREE / BOHR
 """eV/Angstrom per Hartree/Bohr."""
+KILOCALORIE_PER_MOLE: Final = 4184.0 / (1.602176634e-19 * 6.02214076e23)
+"""eV per kcal/mol."""
+KILOJOULE_PER_MOLE: Final = 1000.0 / (1.602176634e-19 * 6.02214076e23)
+"""eV per kJ/mol."""
 MEV: Final = 1e-3
 """eV per meV."""
 BAR: Final = 1e5 / 1.602176634e11

@@ -84,16 +84,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     info = add("info", "inspect.data_info", "what the store holds", data)
     verify = add("verify", "inspect.data_verify", "check every array against HEAD and the log", data)
-    export = add("export", "inspect.data_export", "write labelled frames as extxyz", data)
+    export = add("export", "inspect.data_export", "write labelled frames", data)
     for command in (info, verify, export):
         command.add_argument("directory", help="campaign directory")
     for command in (info, verify):
         command.add_argument("--json", action="store_true", help="print JSON")
-    export.add_argument("output", help="file to write (.extxyz or .xyz)")
+    export.add_argument("output", help="file to write, e.g. .extxyz, .db, .aselmdb")
+    formats = "extxyz, ase-db, spice, ani1x, omol25, deepmd, rmd17"
+    export.add_argument("--format", help=f"one of {formats} (default: by the suffix)")
+    export.add_argument("--level", metavar="ID", help="level of theory, or the beginning of its identity")
     export.add_argument("--seq", type=int, help="dataset version (default: the newest)")
     export.add_argument(
-        "--arm", action="append", choices=["atom", "initial", "uncertain", "random"], help="only these (repeatable)"
+        "--arm",
+        action="append",
+        choices=["atom", "initial", "uncertain", "random", "imported"],
+        help="only these (repeatable)",
     )
+
+    imported = add("import", "importing.import_", "take labelled frames of a file into a campaign", data)
+    imported.add_argument("campaign", help="campaign directory, or campaign file (YAML)")
+    imported.add_argument("file", help="file or folder with labelled frames")
+    imported.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
+    imported.add_argument("--format", help=f"one of {formats} (default: what the file looks like)")
+    imported.add_argument("--level", help="`campaign`, a name such as pbe/def2-svp, JSON, or a JSON or YAML file")
+    imported.add_argument("--take", default="", metavar="LEVEL", help="only frames that state this level")
+    for unit in ("energy", "force", "length"):
+        imported.add_argument(f"--{unit}-unit", metavar="UNIT", help="where it is not the format's")
+    imported.add_argument("--charge", type=int, help="total charge of frames that state none")
+    imported.add_argument("--multiplicity", type=int, help="2S + 1 of frames that state none")
+    imported.add_argument("--system", metavar="NAME", help="what the frames are called (default: the file's name)")
+    imported.add_argument("--trust-units", action="store_true", help="take units on your word")
+    imported.add_argument("--json", action="store_true", help="print JSON")
 
     quarantine = data.add_parser("quarantine", help="frames that could not be labelled").add_subparsers(
         required=True, metavar="COMMAND"

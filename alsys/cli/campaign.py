@@ -172,11 +172,11 @@ def read_status(directory: CampaignDirectory, reader: StoreReader | None = None)
 
 
 def state_of(ledger: Ledger, *, is_running: bool) -> str:
-    """``running``, ``finished``, ``stopped``, ``failed`` or ``interrupted``."""
+    """``running``, ``finished``, ``stopped``, ``failed``, ``interrupted``, or ``created`` where it never ran."""
     if is_running:
         return "running"
     if ledger.stopped is None:
-        return "interrupted"
+        return "interrupted" if ledger.totals.openings else "created"
     if ledger.stopped.reason == "failed":
         return "failed"
     return "finished" if ledger.stopped.is_final else "stopped"

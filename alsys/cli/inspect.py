@@ -14,7 +14,15 @@ from alsys.cli.campaign import CampaignDirectory, read_status, write_json
 from alsys.cli.display import status_panel
 from alsys.control.status import headline
 from alsys.errors import AlsysError, InputError
+from alsys.events import DataImported
 from alsys.frames import Arm
+from alsys.labels import LevelOfTheory
+from alsys.store.base import StoreReader, own_level
+
+SUFFIXES = {
+    ".xyz": "extxyz", ".extxyz": "extxyz", ".db": "ase-db", ".json": "ase-db", ".npz": "rmd17", ".aselmdb": "omol25",
+}  # fmt: skip
+"""Format of an exported file where none is named; HDF5 may be either of two."""
 
 
 def status(args: argparse.Namespace) -> int:
@@ -68,12 +76,27 @@ def data_info(args: argparse.Namespace) -> int:
     directory = CampaignDirectory.existing(args.directory)
     reader = open_reader(directory.store)
     head = reader.head
+    imports = [
+        {
+            "source": event.source,
+            "format": event.format,
+            "digest": event.digest,
+            "level_id": event.level_id,
+            "labels": event.n_labels,
+            "trained_on": event.n_train,
+            "units": event.units,
+            "proof": event.proof,
+        }
+        for event in reader.events()
+        if isinstance(event, DataImported)
+    ]
     content: dict[str, object] = {
         "store": str(directory.store),
         "head_seq": head.seq,
         "epoch": head.epoch,
         "lengths": dict(head.lengths),
         "retracted": len(reader.tombstones()),
+        "imports": imports,
         "levels": [],
     }
     levels = []
@@ -99,6 +122,11 @@ def data_info(args: argparse.Namespace) -> int:
     lines = [f"{content['store']}: dataset version {head.seq}, written {head.epoch} times"]
     if content["retracted"]:
         lines.append(f"{content['retracted']} labels are retracted: no data, and kept in the arrays")
+    lines += [
+        f"imported {event['source']} ({event['format']}): {event['labels']} labels at level "
+        f"{str(event['level_id'])[:8]}, {event['trained_on']} to train on; {event['proof']}"
+        for event in imports
+    ]
     for level_info in levels:
         lines.append(f"level {str(level_info['level_id'])[:8]}: {json.dumps(level_info['spec'])}")
         lines.append(
@@ -134,19 +162,37 @@ def data_verify(args: argparse.Namespace) -> int:
 
 
 def data_export(args: argparse.Namespace) -> int:
-    """Writes labelled frames as extxyz."""
-    from alsys.interop.extxyz import export_extxyz
+    """Writes labelled frames of one level."""
+    from alsys.interop.formats import find
     from alsys.store.zarr import open_reader
 
     directory = CampaignDirectory.existing(args.directory)
     output = Path(args.output)
-    if output.suffix not in (".xyz", ".extxyz"):
-        raise InputError("write .extxyz or .xyz", field="output", value=args.output)
+    name = args.format or SUFFIXES.get(output.suffix)
+    if name is None:
+        raise InputError(
+            f"the suffix is none of {', '.join(SUFFIXES)}", field="output", value=args.output, remedy="give --format"
+        )
+    known = find(name)
     reader = open_reader(directory.store)
-    levels = reader.levels()
-    if not levels:
+    level = _level(reader, args.level)
+    if level is None:
         raise InputError("holds no labels yet", source=str(directory.path))
-    arms = None if args.arm is None else [Arm(arm) for arm in args.arm]
-    count = export_extxyz(reader.snapshot(levels[-1].level_id, args.seq), output, arms=arms)
+    snapshot = reader.snapshot(level.level_id, args.seq)
+    if args.arm is not None:
+        snapshot = snapshot.select(snapshot.is_arm(*(Arm(arm) for arm in args.arm)))
+    count = known.write(snapshot, output, level)
     sys.stdout.write(f"{output}: {count} frames\n")
     return 0
+
+
+def _level(reader: StoreReader, wanted: str | None) -> LevelOfTheory | None:
+    """The level with this identity, or beginning of one; the campaign's own where none is wanted."""
+    levels = reader.levels()
+    if wanted is None:
+        return own_level(levels, [event for event in reader.events() if isinstance(event, DataImported)])
+    found = [level for level in levels if level.level_id.startswith(wanted.lower())]
+    if len(found) != 1:
+        remedy = "see `alsys data info` for identities of levels"
+        raise InputError(f"{len(found)} levels have this identity", field="level", value=wanted, remedy=remedy)
+    return found[0]

@@ -67,7 +67,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Arm, Candidate, Frame
+from alsys.frames import TRAINING_ARMS, Arm, Candidate, Frame
 from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LevelOfTheory
 from alsys.potentials.base import CommitteeState
@@ -475,7 +475,7 @@ class Coordinator:
         version = trained.state.version
         n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
         metrics = {k: float(v) for k, v in trained.metrics.items() if np.isfinite(v)}
-        metrics["n_labels_train"] = float(snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN).sum())
+        metrics["n_labels_train"] = float(snapshot.is_arm(*TRAINING_ARMS).sum())
         card = {
             "version": version,
             "parent": parent,
@@ -542,7 +542,9 @@ class Coordinator:
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
         self._memory.reload(waiting, labelled, self._level.level_id)
         if self._inspector is not None:
-            self._inspector.learn(labelled_frames(self._store.snapshot(self._level.level_id), self._level.level_id))
+            snapshot = self._store.snapshot(self._level.level_id)
+            own = snapshot.select(~snapshot.is_arm(Arm.IMPORTED))  # what never passed the gate sets no expectation
+            self._inspector.learn(labelled_frames(own, self._level.level_id))
 
     # --- the log
 

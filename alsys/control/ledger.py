@@ -5,6 +5,7 @@ I/O, no Ray and no torch in here. After every event
 ``proposed == pending + in_flight + labelled + dropped + quarantined + retracted``. Folding the durable events of a log
 gives the state of the campaign that wrote it, except that work in flight is pending again. A retracted label is as if
 it had never been, except that it counts as one more reason to fit again and that its frame is never labelled again.
+Imported labels are counts: their frames were never proposed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from alsys.events import (
     CampaignStopped,
     CanaryChecked,
     CanaryStarted,
+    DataImported,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -61,7 +63,7 @@ from alsys.events import (
 from alsys.exploration import bandit
 from alsys.exploration.bandit import Tally
 from alsys.exploration.label_cost import LabelCostModel
-from alsys.frames import Arm
+from alsys.frames import TRAINING_ARMS, Arm
 from alsys.potentials.calibration import ForceCalibration
 
 MAX_COMPARED = 200
@@ -131,7 +133,7 @@ class ModelRecord:
         is_probation: Promoted in spite of that.
         parent: Champion when its fit began, which it started from and was compared with; 0 for none.
         n_train: Labels it was trained on.
-        n_seen: Training labels accepted up to its dataset version, retracted ones included.
+        n_seen: Training labels accepted up to its dataset version, retracted ones included, imported ones not.
         n_changes: `Ledger.n_changes` of its dataset version.
     """
 
@@ -205,6 +207,7 @@ class Ledger:
         self.models: dict[int, ModelRecord] = {}
         self.champion = 0
         self.champions: list[int] = []
+        self.imports: list[DataImported] = []
         self.exploration = Exploration()
         self.label_times = LabelTimes()
         self.totals = Totals()
@@ -247,6 +250,7 @@ class Ledger:
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
             LabelRetracted: self._on_label_retracted,
+            DataImported: self._on_imported,
             LabelSuspected: self._on_suspected,
             LabelDisputed: self._on_disputed,
             LabelDoubted: self._on_doubted,
@@ -286,13 +290,13 @@ class Ledger:
 
     @property
     def n_labels(self) -> int:
-        """Accepted labels that count against the budget: all but free atoms."""
-        return sum(self.accepted.values()) - self.accepted[Arm.ATOM]
+        """Accepted labels that count against the budget: all but free atoms and imported ones."""
+        return sum(self.accepted.values()) - self.accepted[Arm.ATOM] - self.accepted[Arm.IMPORTED]
 
     @property
     def n_train(self) -> int:
         """Accepted labels that may be trained on."""
-        return self.accepted[Arm.INITIAL] + self.accepted[Arm.UNCERTAIN]
+        return sum(self.accepted[arm] for arm in TRAINING_ARMS)
 
     @property
     def n_in_flight(self) -> int:
@@ -307,7 +311,7 @@ class Ledger:
     @property
     def n_changes(self) -> int:
         """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
-        return len(self._trainable) + len(self.retracted)
+        return len(self._trainable) + len(self.retracted) + self.accepted[Arm.IMPORTED]
 
     @property
     def n_new(self) -> int:
@@ -623,6 +627,10 @@ class Ledger:
         self.calibration.forget(event.frame_id)
         self.assurance.withdraw(event.frame_id)
 
+    def _on_imported(self, event: DataImported) -> None:
+        self.imports.append(event)
+        self.accepted[Arm.IMPORTED] += event.n_train
+
     def _on_label_failed(self, event: LabelFailed) -> None:
         self.totals.failed += 1
         record = self.frames[event.frame_id]
@@ -659,8 +667,9 @@ class Ledger:
         self.training = None
         n_train = int(event.metrics.get("n_labels_train", event.n_labels))
         gone = self.retracted[: event.n_retracted]
-        n_seen = n_train + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
-        n_changes = n_seen + event.n_retracted
+        n_imported = self.accepted[Arm.IMPORTED]  # no driver runs while data are imported, so the fit saw all of them
+        n_seen = n_train - n_imported + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
+        n_changes = n_seen + n_imported + event.n_retracted
         self.models[event.version] = ModelRecord(
             event.version, event.n_labels, n_train, n_seen, n_changes, dict(event.metrics), event.t
         )

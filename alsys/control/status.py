@@ -33,6 +33,8 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "training": ledger.n_train,
             "random_arm": ledger.accepted[Arm.RANDOM],
             "free_atoms": ledger.accepted[Arm.ATOM],
+            "imported": ledger.accepted[Arm.IMPORTED],
+            "imported_at_other_levels": sum(e.n_labels for e in ledger.imports if not e.is_training),
             "failed": ledger.totals.failed,
             "quarantined": counts[Status.QUARANTINED],
             "retracted": counts[Status.RETRACTED],
@@ -111,6 +113,8 @@ def headline(status: Mapping[str, object]) -> str:
     text = f"{status['state']}: {labels['accepted']}/{labels['target']} labels"
     if labels["failed"] or labels["quarantined"]:
         text += f", {labels['failed']} failed attempts, {labels['quarantined']} quarantined"
+    if labels.get("imported"):
+        text += f", {labels['imported']} imported"
     if labels.get("retracted"):
         text += f", {labels['retracted']} retracted"
     champion = next((m for m in models if m["version"] == status["champion"]), None)

@@ -18,6 +18,7 @@ from ase.data import chemical_symbols
 
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, FloatArray, Frame
+from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 ENERGY_KEYS = ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy", "TotEnergy")
@@ -31,7 +32,13 @@ UNITS = {
 """Keys of the comment line that name a unit, and the one that is read."""
 
 
-def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] | None = None) -> int:
+def export_extxyz(
+    snapshot: Snapshot,
+    path: str | Path,
+    *,
+    arms: Sequence[Arm] | None = None,
+    level: LevelOfTheory | None = None,
+) -> int:
     """Writes labelled frames, one after another, and returns how many.
 
     Energies (eV) and forces (eV/Angstrom) are where ASE looks for them; charge, multiplicity (2S + 1), arm, system,
@@ -44,13 +51,14 @@ def export_extxyz(snapshot: Snapshot, path: str | Path, *, arms: Sequence[Arm] |
         snapshot: The labelled frames.
         path: The file; replaced where it exists.
         arms: Only frames of these arms; None for all.
+        level: Level of theory of the labels, for the comment line; None leaves it out.
 
     Raises:
         InputError: The file cannot be written.
     """
     keep = np.ones(snapshot.n_frames, dtype=np.bool_) if arms is None else snapshot.is_arm(*arms)
     rows = np.flatnonzero(keep).tolist()
-    _write(_blocks(snapshot, rows), Path(path))
+    _write(_blocks(snapshot, rows, "" if level is None else f" level={_quoted(level.canonical)}"), Path(path))
     return len(rows)
 
 
@@ -167,7 +175,7 @@ def _check_units(info: Mapping[str, Any], source: str, i: int) -> None:
             )
 
 
-def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:
+def _blocks(snapshot: Snapshot, rows: Sequence[int], level: str) -> Iterator[list[str]]:
     offsets = snapshot.offsets.tolist()
     for i in rows:
         part = slice(offsets[i], offsets[i + 1])
@@ -176,7 +184,8 @@ def _blocks(snapshot: Snapshot, rows: Sequence[int]) -> Iterator[list[str]]:
         atoms = [f"{symbol:<2} {' '.join(map(repr, row))}\n" for symbol, row in zip(symbols, coordinates, strict=True)]
         if not snapshot.mask[part].all():
             atoms = [f"{line[:-1]} {'FT'[int(m)]}\n" for line, m in zip(atoms, snapshot.mask[part], strict=True)]
-        yield [f"{len(symbols)}\n", _comment(snapshot, i, bool(snapshot.mask[part].all())) + "\n", *atoms]
+        comment = _comment(snapshot, i, bool(snapshot.mask[part].all()))
+        yield [f"{len(symbols)}\n", f"{comment}{level}\n", *atoms]
 
 
 def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
@@ -211,6 +220,8 @@ def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
         "frame_id": f"id-{snapshot.frame_ids[i]}",
         "pbc": _quoted(" ".join("FT"[int(is_periodic)] for is_periodic in snapshot.pbc[i])),
     }
+    if np.isfinite(snapshot.stress[i]).all():
+        fields["stress"] = _quoted(" ".join(map(repr, snapshot.stress[i].reshape(9).tolist())))
     if np.isfinite(snapshot.deviation[i]):
         fields["deviation"] = repr(float(snapshot.deviation[i]))
     if snapshot.cell[i].any():

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.events import Event, LabelRetracted
+from alsys.events import DataImported, Event, LabelRetracted
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray
 from alsys.labels import Label, LevelOfTheory
 
@@ -176,6 +176,19 @@ class VerifyReport:
         return not self.problems
 
 
+def own_level(levels: Sequence[LevelOfTheory], imports: Sequence[DataImported]) -> LevelOfTheory | None:
+    """The campaign's own level of theory; None where it has none yet.
+
+    A campaign names its baseline first and its own level last; levels that only imported data have are neither.
+
+    Args:
+        levels: In the order they came.
+        imports: Of the log.
+    """
+    foreign = {event.level_id for event in imports if not event.is_training}
+    return next((level for level in reversed(levels) if level.level_id not in foreign), None)
+
+
 class StoreReader(Protocol):
     """Reads what was committed."""
 
@@ -268,6 +281,27 @@ class StoreWriter(StoreReader, Protocol):
 
         Raises:
             Fenced: Another writer has taken over.
+            OSError: The file system refused.
+        """
+        ...
+
+    def arm_of(self, frame_id: str) -> Arm | None:
+        """Arm of a frame that is stored or staged; None for others."""
+        ...
+
+    def is_labelled(self, frame_id: str, level_id: str) -> bool:
+        """Whether a label is stored or staged, retracted ones included."""
+        ...
+
+    def append(self) -> Mapping[str, int]:
+        """Writes everything staged beyond HEAD: memory is free again, and the next commit makes it visible as a whole.
+
+        What was appended and is not committed goes with the writer. On an `OSError` nothing staged is lost.
+
+        Returns:
+            Length of every axis that a commit would make HEAD's.
+
+        Raises:
             OSError: The file system refused.
         """
         ...

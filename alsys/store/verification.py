@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alsys.errors import AlsysError
-from alsys.events import LabelAccepted, LabelRetracted
+from alsys.events import DataImported, LabelAccepted, LabelRetracted
 from alsys.frames import ARMS
 from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import VerifyReport
@@ -121,10 +121,14 @@ def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
     accepted: list[str] = []
     label_of: dict[str, str] = {}
     retracted: set[str] = set()
+    imports: list[DataImported] = []
+    levels = {level_id: row for row, level_id in enumerate(to_hex(reader.column("levels/level_id")))}
     for event in reader.events():
         if isinstance(event, LabelAccepted):
             accepted += [label_id for label_id in (event.label_id, event.baseline_id) if label_id]
             label_of[event.frame_id] = event.label_id
+        elif isinstance(event, DataImported):
+            imports.append(event)
         elif isinstance(event, LabelRetracted):
             if label_of.get(event.frame_id) != event.label_id:
                 report.problems.append(f"events: label {event.label_id} is retracted and was never accepted")
@@ -136,6 +140,15 @@ def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
         report.problems.append("events: tombstones are not found where the log has them")
     if len(set(accepted)) != len(accepted):
         report.problems.append("events: a label is accepted twice")
-    odd = set(accepted) ^ set(to_hex(reader.column("labels/label_id")))
+    label_ids, level_of = to_hex(reader.column("labels/label_id")), reader.column("labels/level").tolist()
+    imported: set[str] = set()
+    for event in imports:
+        rows = slice(event.first_row, event.first_row + event.n_rows)
+        if event.first_row < 0 or len(label_ids[rows]) != event.n_rows or not imported.isdisjoint(label_ids[rows]):
+            report.problems.append(f"events: the import of {event.source!r} names rows that are not its own")
+        if level_of[rows].count(levels.get(event.level_id, -1)) != event.n_labels:
+            report.problems.append(f"events: the import of {event.source!r} and its labels differ in level")
+        imported.update(label_ids[rows])
+    odd = (set(accepted) - set(label_ids)) | (set(label_ids) - imported - set(accepted))
     if odd:
         report.problems.append(f"events: {len(odd)} labels differ between log and arrays")

@@ -2,7 +2,8 @@
 
 `stage` runs in one thread, `commit` in another; what they share is swapped under a lock. A group is written columns
 first, HEAD last. If that fails, the same group is written again, to the same rows and under the same sequence number,
-before anything newer: whether the failed attempt reached the disk or not, a dataset version never changes.
+before anything newer: whether the failed attempt reached the disk or not, a dataset version never changes. `append`
+writes a group beyond HEAD, so that a version may be larger than memory and is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 
 from alsys.errors import Fenced
 from alsys.events import Event, encode
-from alsys.frames import ARMS, Candidate
-from alsys.labels import Label, LevelOfTheory
+from alsys.frames import ARMS, Arm, Candidate
+from alsys.labels import Label, LevelOfTheory, label_id_of
 from alsys.store.base import Head
 from alsys.store.columns import Backend, ColumnReader
 from alsys.store.encoding import AXIS_OF, DTYPE_OF, Array, encode_texts, from_hex, to_hex
@@ -56,11 +57,13 @@ class ColumnWriter(ColumnReader):
         self._failed = _Group()
         self._rows = dict(super()._row_of_frame())
         self._atoms_of_row: list[int] = self.column("frames/n_atoms").tolist()
+        self._arm_of_row: list[int] = self.column("frames/arm").tolist()
         self._label_ids = set(to_hex(self.column("labels/label_id")))
         self._level_rows = {i: row for row, i in enumerate(to_hex(self.column("levels/level_id")))}
         self._levels = list(super().levels())
         self._names = {text.decode(): i for i, text in enumerate(self.texts("names"))}
         self._is_closed = False
+        self._written = dict(head.lengths)  # beyond HEAD where something was appended and is not committed
 
     @property
     def epoch(self) -> int:
@@ -113,6 +116,7 @@ class ColumnWriter(ColumnReader):
                 continue
             self._rows[frame.frame_id] = len(self._rows)
             self._atoms_of_row.append(frame.n_atoms)
+            self._arm_of_row.append(ARMS.index(candidate.source.arm))
             for name in (candidate.source.system, candidate.source.method):
                 if name not in self._names:
                     self._names[name] = len(self._names)
@@ -131,6 +135,8 @@ class ColumnWriter(ColumnReader):
         with self._lock:
             groups = [self._failed, self._staged]
             self._failed, self._staged = _Group(), _Group()
+        if not any(map(len, groups)) and self._written != self._head.lengths:
+            self._head = self._write(_Group())
         while groups:
             if len(groups[0]):
                 try:
@@ -141,6 +147,32 @@ class ColumnWriter(ColumnReader):
             del groups[0]
         return self._head
 
+    def arm_of(self, frame_id: str) -> Arm | None:
+        """Arm of a frame that is stored or staged; None for others."""
+        row = self._rows.get(frame_id)
+        return None if row is None else ARMS[self._arm_of_row[row]]
+
+    def is_labelled(self, frame_id: str, level_id: str) -> bool:
+        """Whether a label is stored or staged, retracted ones included."""
+        return label_id_of(frame_id, level_id) in self._label_ids
+
+    def append(self) -> Mapping[str, int]:
+        """Writes everything staged beyond HEAD, where no reader looks before the next commit; returns the lengths."""
+        with self._lock:
+            groups = [self._failed, self._staged]
+            self._failed, self._staged = _Group(), _Group()
+        while groups:
+            if len(groups[0]):
+                try:
+                    lengths = self._append(groups[0])
+                    self._backend.sync()  # closes the files of full chunks
+                    self._written = lengths
+                except BaseException:
+                    self._put_back(groups)
+                    raise
+            del groups[0]
+        return dict(self._written)
+
     def _put_back(self, groups: list[_Group]) -> None:
         """The group that failed stays by itself; what came after it goes before what was staged meanwhile."""
         with self._lock:
@@ -149,12 +181,17 @@ class ColumnWriter(ColumnReader):
                 later.extend(self._staged)
                 self._staged = later
 
-    def _write(self, group: _Group) -> Head:
-        lengths = dict(self._head.lengths)
+    def _append(self, group: _Group) -> dict[str, int]:
+        """Writes the columns of a group behind all that was written; returns the lengths that this leads to."""
+        lengths = dict(self._written)
         for path, rows in self._encode(group).items():
             axis = AXIS_OF[path]
-            self._backend.write(path, self._head.lengths[axis], rows)
-            lengths[axis] = self._head.lengths[axis] + len(rows)
+            self._backend.write(path, self._written[axis], rows)
+            lengths[axis] = self._written[axis] + len(rows)
+        return lengths
+
+    def _write(self, group: _Group) -> Head:
+        lengths = self._append(group)
         history = np.array([[lengths[axis] for axis in AXES]], dtype=COMMITS.dtype)
         self._backend.write(COMMITS.path, self._head.seq, history)
         self._backend.sync()
@@ -163,6 +200,7 @@ class ColumnWriter(ColumnReader):
             raise Fenced(f"another writer (epoch {current.epoch}) took over from epoch {self._head.epoch}")
         head = Head(self._head.seq + 1, self._head.epoch, lengths)
         self._backend.write_head(head)
+        self._written = dict(lengths)
         return head
 
     def _check_labels(
@@ -190,7 +228,7 @@ class ColumnWriter(ColumnReader):
         return self._rows
 
     def _encode(self, group: _Group) -> dict[str, Array]:
-        lengths = self._head.lengths
+        lengths = self._written
         columns: dict[str, Array] = {}
         if group.events:
             columns |= encode_texts("events", group.events, lengths["event_bytes"])

@@ -17,7 +17,7 @@ import numpy as np
 
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
+from alsys.frames import TRAINING_ARMS, Arm, Candidate, FloatArray, Frame, Source
 from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.base import CommitteeState
@@ -222,7 +222,7 @@ class FakeTrainer:
         if kind is not None:
             return TrainingFailure(order.version, kind, "failed on purpose")
         is_random = order.snapshot.is_arm(Arm.RANDOM)
-        n_train = int(order.snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN).sum())
+        n_train = int(order.snapshot.is_arm(*TRAINING_ARMS).sum())
         error = 1.0 / math.sqrt(max(n_train, 1))
         metrics: dict[str, float] = {
             "wall_s": self._duration_s,

@@ -255,6 +255,49 @@ class StoreContract:
         writer.close()
         assert self.open_reader().head.lengths["frames"] == 0
 
+    def test_appended_records_become_one_version_with_the_commit(self) -> None:
+        """In the order they came; before it no reader sees any of them, and nothing staged is left in memory."""
+        writer = self.open_writer()
+        label_ids = fill(writer, 2, seed=1)
+        for seed in (2, 3):
+            label_ids += stage(writer, 3, seed=seed, n_atoms=seed)
+            writer.append()
+            assert writer.n_staged == 0
+        assert self.open_reader().head.lengths["frames"] == 2
+        assert stage(writer, 3, seed=2, n_atoms=2) == label_ids[2:5], "known frames may be staged again"
+        label_ids += stage(writer, 1, seed=4)
+        assert writer.commit().seq == 2
+        stage(writer, 1, seed=5)
+        writer.append()
+        assert writer.commit().seq == 3, "a commit of nothing but what was appended"
+        writer.close()
+        reader = self.open_reader()
+        assert reader.head.lengths["labels"] == 10
+        assert reader.snapshot(FAKE_LEVEL.level_id, 2).n_frames == 9
+        snapshot = reader.snapshot(FAKE_LEVEL.level_id)
+        assert [label_id_of(f, FAKE_LEVEL.level_id) for f in snapshot.frame_ids][:9] == label_ids
+        known = records(3, 3, 3)[1]
+        np.testing.assert_array_equal(
+            snapshot.select(np.arange(5, 8)).forces, np.concatenate([x.forces for x in known])
+        )
+
+    def test_crash_leaves_nothing_of_what_was_only_appended(self) -> None:
+        """Nor does closing."""
+        writer = self.open_writer()
+        fill(writer, 2, seed=1)
+        stage(writer, 3, seed=2)
+        writer.append()
+        self.crash(writer)
+        again = self.open_writer()
+        assert again.head.lengths["frames"] == 2
+        stage(again, 3, seed=3)
+        again.append()
+        again.close()
+        last = self.open_writer()
+        fill(last, 3, seed=2)
+        assert last.verify().problems == []
+        assert last.head.lengths["labels"] == 5
+
     def test_crash_keeps_what_was_committed_and_only_that(self) -> None:
         """And the next writer can store again what was lost."""
         writer = self.open_writer()

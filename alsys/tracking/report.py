@@ -28,9 +28,10 @@ from alsys.config.schema import CalibratedTrust
 from alsys.control.convergence import convergence
 from alsys.control.settings import COVERED, PolicySettings
 from alsys.errors import InputError
+from alsys.events import DataImported
 from alsys.frames import Arm
 from alsys.labels import LevelOfTheory
-from alsys.store.base import StoreReader
+from alsys.store.base import StoreReader, own_level
 from alsys.tracking import report_plots as plots
 from alsys.tracking.record import read_record
 from alsys.tracking.structures import draw, formula
@@ -93,8 +94,7 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
     probability = trust.probability if isinstance(trust, CalibratedTrust) else COVERED
     summary = summarise(reader.events(), probability)
     band = summary.trust if len(summary.trust) == 2 else (math.nan, math.nan)
-    levels = reader.levels()
-    level = levels[-1] if levels else None
+    level = own_level(reader.levels(), summary.imports)
     calibration = _calibration(campaign_dir, summary)
     correlation = plots.rank_correlation(calibration)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -226,6 +226,8 @@ def _facts(
         ("Candidates", f"{sum(summary.proposed.values()):,} proposed, {sum(summary.dropped.values()):,} dropped"),
         ("Faults survived", lost),
     ]
+    if summary.imports:
+        facts.append(("Imported labels", "; ".join(_import(event) for event in summary.imports)))
     if summary.n_repeated:
         facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
     if summary.retracted:
@@ -238,6 +240,11 @@ def _facts(
         facts.append(("Target", convergence(versions, summary.champion, targets).text))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
+
+
+def _import(event: DataImported) -> str:
+    use = f"{event.n_train:,} trained on" if event.is_training else f"kept apart, level {event.level_id[:8]}"
+    return f"{event.n_labels:,} from {event.source} ({event.format}; {use}; units: {event.proof or 'vouched for'})"
 
 
 def _assurance(summary: Summary) -> str:

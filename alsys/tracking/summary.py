@@ -18,6 +18,7 @@ from alsys.events import (
     CampaignOpened,
     CampaignStopped,
     CanaryChecked,
+    DataImported,
     ErrorsObserved,
     Event,
     ExplorationFailed,
@@ -158,6 +159,7 @@ class Summary:
         stopped: How it ended; None where it did not, or was reopened.
         labels: In order; retracted ones are not among them.
         audits: Audits that gave a label, in order.
+        imports: Files whose labelled frames were imported, in order.
         assurance: Counts: labels ``suspected``, ``disputed`` and ``doubted``, ``canaries`` and ``canaries failed``.
         quarantined: Frames that are in quarantine now.
         first_frames: First frame proposed for each system, free atoms left out.
@@ -181,6 +183,7 @@ class Summary:
     retracted: list[Retracted] = field(default_factory=list)
     audits: list[LabelAudited] = field(default_factory=list)
     assurance: Counter[str] = field(default_factory=Counter)
+    imports: list[DataImported] = field(default_factory=list)
     beats: list[Beat] = field(default_factory=list)
     proposed: Counter[Arm] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -286,6 +289,8 @@ class _Fold:
                 summary.labels.append(point)
             case LabelRetracted():
                 self._retracted(event, time)
+            case DataImported():
+                self._imported(event, time)
             case LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
             case LabelSuspected():
@@ -366,6 +371,11 @@ class _Fold:
         system, arm = self._frames[event.frame_id]
         self.summary.retracted.append(Retracted(event.frame_id, event.label_id, system, arm, time, event.reason))
         self._tell(event, time, "bad", f"the label of {event.frame_id[:8]} was retracted: {event.reason}")
+
+    def _imported(self, event: DataImported, time: float) -> None:
+        self.summary.imports.append(event)
+        use = f"{event.n_train} of them to train on" if event.is_training else "of another level, not trained on"
+        self._tell(event, time, "good", f"{event.n_labels} labels imported from {event.source}: {use}")
 
     def _model(self, event: ModelPublished | ModelPromoted | ModelRejected | TrainingFailed, time: float) -> None:
         summary = self.summary

@@ -16,7 +16,7 @@ import numpy as np
 
 from alsys.config.labeling import PySCFBaseline
 from alsys.config.schema import CampaignConfig
-from alsys.frames import ARMS, Arm, FloatArray
+from alsys.frames import ARMS, TRAINING_ARMS, Arm, FloatArray
 from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 
@@ -38,7 +38,7 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
     training. A frame whose atoms are all masked has nothing to say and is in no part.
     """
     says_something = snapshot.n_trusted > 0
-    is_usable = snapshot.is_arm(Arm.INITIAL, Arm.UNCERTAIN) & says_something
+    is_usable = snapshot.is_arm(*TRAINING_ARMS) & says_something
     chosen = [t for t in np.unique(snapshot.trajectory[is_usable]) if _share_of(int(t)) < validation_share]
     is_held_out = is_usable & np.isin(snapshot.trajectory, chosen)
     if is_held_out.sum() == is_usable.sum():

@@ -18,6 +18,8 @@ from alsys.store.base import Snapshot
 
 N_BOOTSTRAP = 2000
 BATCH_ATOMS = 2000
+MAX_EVALUATED = 4000
+"""Frames of the training and of the validation set whose errors are measured after a fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ class FrameErrors:
 def predictions_of(
     committee: Committee, snapshot: Snapshot, n_newest: int, *, is_difference: bool = False
 ) -> dict[str, Prediction]:
-    """What a committee predicts for the newest labels of a snapshot, free atoms and masked frames left out, by frame.
+    """What a committee predicts for the newest labels of a snapshot, by frame.
+
+    Free atoms, imported frames and masked ones are left out.
 
     Args:
         committee: The committee.
@@ -56,7 +60,7 @@ def predictions_of(
     predictions: dict[str, Prediction] = {}
     if n_newest < 1:
         return predictions
-    molecules = snapshot.select(~snapshot.is_arm(Arm.ATOM) & snapshot.is_whole)
+    molecules = snapshot.select(~snapshot.is_arm(Arm.ATOM, Arm.IMPORTED) & snapshot.is_whole)
     if is_difference:
         if molecules.baseline_energy is None:
             return predictions
@@ -133,6 +137,13 @@ def error_correlation(committee: Committee, snapshot: Snapshot) -> float | None:
     return float(correlation[np.triu_indices(len(correlation), k=1)].mean())
 
 
+def thinned(snapshot: Snapshot) -> Snapshot:
+    """At most `MAX_EVALUATED` frames, evenly spaced: imported data may be far more than a mean error needs."""
+    if snapshot.n_frames <= MAX_EVALUATED:
+        return snapshot
+    return snapshot.select(np.linspace(0, snapshot.n_frames - 1, MAX_EVALUATED).astype(np.int64))
+
+
 def chunks_of(snapshot: Snapshot) -> list[IntArray]:
     """Rows of a snapshot in consecutive groups of about 2,000 atoms, at least one frame each."""
     group = (np.cumsum(snapshot.n_atoms) - 1) // BATCH_ATOMS
@@ -173,10 +184,10 @@ def fit_metrics(
         "n_train": float(train.n_frames),
         "n_validation": float(validation.n_frames),
         "n_random": float(random.n_frames),
-        "force_mae_train": float(evaluate(committee, train).force_mae.mean()),
+        "force_mae_train": float(evaluate(committee, thinned(train)).force_mae.mean()),
     }
     if validation.n_frames:
-        errors = evaluate(committee, validation)
+        errors = evaluate(committee, thinned(validation))
         metrics |= {
             "force_mae_validation": float(errors.force_mae.mean()),
             **_mean_of_known("energy_mae_validation", errors.energy),

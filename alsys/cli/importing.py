@@ -1,0 +1,173 @@
+"""`alsys data import`: labelled frames of a file into a campaign, which need not exist yet.
+
+The store's lock is taken first, so nobody runs the campaign meanwhile. Where the import is refused, a campaign that it
+would have created is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from alsys.cli.campaign import CampaignDirectory
+from alsys.cli.run import check, read_config
+from alsys.config import CampaignConfig
+from alsys.errors import AlsysError, InputError
+from alsys.frames import Frame
+from alsys.interop.file_units import energy_unit, force_unit, length_unit
+from alsys.interop.formats import find, guess
+from alsys.interop.importing import ImportReport, import_frames
+from alsys.interop.reading import ImportOrder, named_level
+from alsys.labels import Label, LevelOfTheory
+
+
+def import_(args: argparse.Namespace) -> int:
+    """Imports a file and says what became of it."""
+    config, directory, own, baseline = _campaign(args)
+    order = _order(args, own)
+    from alsys.store.zarr import open_writer
+
+    is_new = not directory.path.exists()
+    store = None
+    try:
+        directory.logs.mkdir(parents=True, exist_ok=True)
+        store = open_writer(directory.store)
+        directory.write_record(config)
+        known = {level.level_id for level in store.levels()}
+        # the campaign's own levels first, in its order, whatever the file is of
+        store.stage(levels=[level for level in (baseline, own) if level is not None and level.level_id not in known])
+        report = import_frames(store, order, own, time.time(), baseline=_baseline_labeler(config, baseline))
+        if report.event is None:
+            store.commit()
+    except BaseException as error:
+        if store is not None:
+            store.close()
+        if is_new:
+            shutil.rmtree(directory.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise AlsysError(f"{directory.store} cannot be written: {error}; nothing was imported") from error
+        raise
+    store.close()
+    _print(args, config, report)
+    return 0
+
+
+def _campaign(
+    args: argparse.Namespace,
+) -> tuple[CampaignConfig, CampaignDirectory, LevelOfTheory, LevelOfTheory | None]:
+    """Config, directory, level and baseline's level of a campaign that is there or to be."""
+    target = Path(args.campaign)
+    if target.is_dir():
+        from alsys.labeling.baseline import baseline_level
+        from alsys.labeling.factory import build_labeler
+
+        directory = CampaignDirectory.existing(args.campaign)
+        if args.set:
+            raise InputError("goes with a campaign file", field="--set", value=args.set[0])
+        config = directory.config()
+        labeler = build_labeler(config.labeling)
+        try:
+            return config, directory, labeler.level, baseline_level(labeler)
+        finally:
+            labeler.close()
+    args.config = args.campaign
+    config = read_config(args)
+    plan = check(config, args.campaign)
+    return config, plan.directory, plan.level, plan.baseline
+
+
+def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
+    path = Path(args.file)
+    if not path.exists():
+        raise InputError("no such file", source=args.file)
+    units = []
+    for what, read in (("energy", energy_unit), ("force", force_unit), ("length", length_unit)):
+        said = getattr(args, f"{what}_unit")
+        if said is not None:
+            units.append((what, read(said)))
+    return ImportOrder(
+        path=path,
+        format=find(args.format) if args.format else guess(path),
+        level=None if args.level is None else _level(args.level, own),
+        units=tuple(units),
+        charge=args.charge,
+        multiplicity=args.multiplicity,
+        take=args.take,
+        system=args.system or path.stem,
+        is_trusted=args.trust_units,
+    )
+
+
+def _level(text: str, own: LevelOfTheory) -> LevelOfTheory:
+    """The level that the user means: the campaign's, that of a file, or a named one."""
+    if text == "campaign":
+        return own
+    path = Path(text)
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        return named_level(text)
+    try:
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot be read: {error}", field="level", source=text) from error
+    if not isinstance(spec, dict) or not spec:
+        raise InputError("is no mapping", field="level", source=text)
+    return named_level(json.dumps(spec))
+
+
+def _baseline_labeler(
+    config: CampaignConfig, level: LevelOfTheory | None
+) -> tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None:
+    """Where models learn a difference, frames to train on need the baseline beside their label."""
+    from alsys.config.labeling import PySCFBaseline
+    from alsys.potentials.xtb import XTBFailure, XTBMethod, single_point
+
+    kind = config.labeling.baseline
+    if config.training.delta is None or kind is None or level is None or isinstance(kind, PySCFBaseline):
+        return None
+    method = XTBMethod.of(kind)
+
+    def label(frame: Frame) -> Label | None:
+        try:
+            values = single_point(frame, method)
+        except XTBFailure:
+            return None  # such a frame is stored, and left out of training
+        return Label(frame.frame_id, level.level_id, values.energy, values.forces)
+
+    return level, label
+
+
+def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportReport) -> None:
+    if args.json:
+        content = {
+            "frames": report.n_frames,
+            "new": report.n_new,
+            "trained_on": report.n_train,
+            "known": report.n_known,
+            "left_to_the_campaign": report.n_own,
+            "level_id": report.level.level_id,
+            "level": dict(report.level.spec),
+            "proof": report.note,
+        }
+        sys.stdout.write(json.dumps(content) + "\n")
+        return
+    known = f", {report.n_known} known already" if report.n_known else ""
+    own = f", {report.n_own} left to the campaign's own labelers (its frames, free atoms)" if report.n_own else ""
+    lines = [f"{report.n_new} new labels of {report.n_frames} frames{known}{own}; level {report.level.canonical}"]
+    if report.n_new:
+        lines.append(f"units: {report.note}")
+    if report.n_train:
+        fits = report.n_train >= config.training.first_at
+        lines.append(
+            f"{report.n_train} are of the campaign's level and are trained on"
+            + ("; the first fit starts at once" if fits else "")
+        )
+    elif report.n_new:
+        lines.append("they are of another level than the campaign's: stored, and not trained on with its labels")
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,69 @@
+"""ANI-1x HDF5 (J. S. Smith et al., Sci. Data 7, 134 (2020)): Hartree, Hartree/Angstrom, Angstrom; neutral singlets.
+
+One group for each formula: ``atomic_numbers``, ``coordinates``, ``wb97x_dz.energy`` and ``wb97x_dz.forces``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from alsys.errors import InputError
+from alsys.interop.file_units import UnitSet
+from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
+from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices
+from alsys.interop.raw import RawFrames, checked
+from alsys.labels import LevelOfTheory
+from alsys.store.base import Snapshot
+
+UNITS = UnitSet("hartree", "hartree/angstrom", "angstrom")
+ENERGY, FORCES = "wb97x_dz.energy", "wb97x_dz.forces"
+
+
+def read(path: Path) -> Iterator[RawFrames]:
+    """Conformations of one formula after another."""
+    with opened(path) as file:
+        found = False
+        for name, group in groups(file, "atomic_numbers"):
+            found = True
+            numbers = dataset(group, "atomic_numbers", name)[...].reshape(-1)
+            positions, energy, forces = (dataset(group, key, name) for key in ("coordinates", ENERGY, FORCES))
+            n = n_conformations(positions, {ENERGY: energy, FORCES: forces}, name)
+            for part in slices(n):
+                yield checked(
+                    numbers,
+                    positions[part],
+                    energy[part],
+                    forces[part],
+                    place=f"{name} conformation",
+                    first=part.start,
+                    group=name,
+                )
+        if not found:
+            raise InputError("holds no group with `atomic_numbers`", source=str(path))
+
+
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+    """A group for each sequence of atoms; a formula's second one gets a number."""
+    h5py = require("h5py")
+    refuse_beyond(snapshot, "ani1x")
+    with appearing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+        file.attrs["level_of_theory"] = level.canonical
+        for i, part in enumerate(alike(snapshot)):
+            group = file.create_group(part.name if part.name not in file else f"{part.name}-{i}")
+            group["atomic_numbers"] = part.numbers
+            group["coordinates"] = snapshot.positions[part.atoms]
+            group[ENERGY] = snapshot.energy[part.rows] / UNITS.energy_factor
+            group[FORCES] = snapshot.forces[part.atoms] / UNITS.force_factor
+    return snapshot.n_frames
+
+
+FORMAT = Format(
+    name="ani1x",
+    units=UNITS,
+    level=LevelOfTheory({"method": "wb97x", "basis": "6-31g*"}),
+    electrons="neutral",
+    recognises=lambda path: holds(path, "coordinates", ENERGY),
+    read=read,
+    write=write,
+)

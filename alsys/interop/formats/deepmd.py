@@ -1,0 +1,132 @@
+"""DeePMD-kit's npy systems: eV, eV/Angstrom, Angstrom; a folder of one system, or of many.
+
+A system has ``type.raw``, ``type_map.raw`` and sets of ``coord.npy``, ``energy.npy``, ``force.npy``, ``box.npy`` and
+``virial.npy`` (eV); with a file ``nopbc`` it is a molecule, else periodic in all directions. Arrays are mapped, not
+read as a whole. Systems of mixed types and files without sets are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from alsys.errors import InputError
+from alsys.interop.file_units import UnitSet
+from alsys.interop.formats.arrays import load
+from alsys.interop.formats.base import CHUNK, Format, alike, appearing, refuse_beyond
+from alsys.interop.raw import RawFrames, checked
+from alsys.labels import LevelOfTheory
+from alsys.store.base import Snapshot
+
+
+def read(path: Path) -> Iterator[RawFrames]:
+    """Set after set of system after system, in the order of their names."""
+    systems = sorted(file.parent for file in path.rglob("type.raw"))
+    if not systems:
+        raise InputError("holds no type.raw", source=str(path), remedy="name a folder of DeePMD systems")
+    for system in systems:
+        name = "" if system == path else f"{system.relative_to(path)}/"
+        numbers = _numbers(system)
+        is_periodic = not (system / "nopbc").exists()
+        sets = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
+        if not sets:
+            raise InputError("holds no set.*", source=str(system))
+        for folder in sets:
+            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic)
+
+
+def _numbers(system: Path) -> Any:
+    try:
+        types = [int(word) for word in (system / "type.raw").read_text(encoding="utf-8").split()]
+        names = (system / "type_map.raw").read_text(encoding="utf-8").split()
+        return np.array([atomic_numbers[names[t]] for t in types], dtype=np.int32)
+    except FileNotFoundError as error:
+        raise InputError(
+            "is missing: without it atoms have no elements", source=str(system), field="type_map.raw"
+        ) from error
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise InputError(f"cannot be understood: {error}", source=str(system), field="type.raw") from error
+
+
+def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool) -> Iterator[RawFrames]:
+    if (folder / "real_atom_types.npy").exists():
+        raise InputError("is of mixed types", source=str(folder), remedy="split it by composition with dpdata")
+    found = {}
+    for name in ("coord", "energy", "force", "box", "virial"):
+        file = folder / f"{name}.npy"
+        if file.exists():
+            found[name] = load(file, mapped=True)
+            if found[name].dtype.kind not in "fiu":
+                raise InputError("must be an array of numbers", source=str(file), value=str(found[name].dtype))
+        elif name in ("coord", "energy", "force") or (name == "box" and is_periodic):
+            raise InputError("is missing", source=str(file), remedy="give frames with labels")
+    n = int(found["coord"].shape[0]) if found["coord"].ndim else 0
+    for name, values in found.items():
+        if not values.ndim or values.shape[0] != n:
+            raise InputError(f"must hold {n} frames", source=str(folder / f"{name}.npy"), value=values.shape)
+    for start in range(0, n, CHUNK):
+        part = {name: np.array(values[start : start + CHUNK]) for name, values in found.items()}
+        cell = part["box"].reshape(-1, 3, 3) if is_periodic and part["box"][0].size == 9 else part.get("box")
+        stress = None
+        if is_periodic and "virial" in part and cell is not None:
+            stress = -part["virial"].reshape(-1, 3, 3) / np.abs(np.linalg.det(cell))[:, None, None]
+        yield checked(
+            numbers,
+            part["coord"],
+            part["energy"],
+            part["force"],
+            place=f"{place} frame",
+            first=start,
+            group=place.rpartition("/")[0],
+            cell=cell if is_periodic else None,
+            stress=stress,
+            pbc=(is_periodic,) * 3,
+        )
+
+
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+    """A folder with one system for each sequence of atoms, in double precision."""
+    refuse_beyond(snapshot, "deepmd", cells=True)
+    with appearing(path) as temporary:
+        temporary.mkdir(parents=True)
+        (temporary / "level_of_theory.json").write_text(level.canonical + "\n", encoding="utf-8")
+        for i, part in enumerate(alike(snapshot)):
+            if any(part.pbc) and not all(part.pbc):
+                raise InputError("holds no partly periodic frames", field="format deepmd", value=part.pbc)
+            folder = temporary / f"{i:04d}-{part.name}" / "set.000"
+            folder.mkdir(parents=True)
+            kinds = sorted({int(z) for z in part.numbers})
+            lines = {
+                "type.raw": [str(kinds.index(int(z))) for z in part.numbers],
+                "type_map.raw": [chemical_symbols[z] for z in kinds],
+            }
+            for name, words in lines.items():
+                (folder.parent / name).write_text("\n".join(words) + "\n", encoding="utf-8")
+            k = part.rows.size
+            np.save(folder / "coord.npy", snapshot.positions[part.atoms].reshape(k, -1))
+            np.save(folder / "force.npy", snapshot.forces[part.atoms].reshape(k, -1))
+            np.save(folder / "energy.npy", snapshot.energy[part.rows])
+            if all(part.pbc):
+                cell, stress = snapshot.cell[part.rows], snapshot.stress[part.rows]
+                np.save(folder / "box.npy", cell.reshape(k, 9))
+                if np.isfinite(stress).all():
+                    volume = np.abs(np.linalg.det(cell))[:, None, None]
+                    np.save(folder / "virial.npy", (-stress * volume).reshape(k, 9))
+            else:
+                (folder.parent / "nopbc").touch()
+    return snapshot.n_frames
+
+
+FORMAT = Format(
+    name="deepmd",
+    units=UnitSet(),
+    level=None,
+    electrons="assumed",
+    recognises=lambda path: path.is_dir() and next(path.rglob("type.raw"), None) is not None,
+    read=read,
+    write=write,
+)

@@ -1,0 +1,78 @@
+"""rMD17 npz (A. S. Christensen, O. A. von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020)).
+
+``nuclear_charges``, ``coords``, ``energies``, ``forces``: kcal/mol, kcal/mol/Angstrom, Angstrom; neutral singlets.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from alsys.errors import InputError
+from alsys.interop.file_units import UnitSet
+from alsys.interop.formats.arrays import load, member
+from alsys.interop.formats.base import CHUNK, Format, alike, appearing, refuse_beyond
+from alsys.interop.raw import RawFrames, checked
+from alsys.labels import LevelOfTheory
+from alsys.store.base import Snapshot
+
+UNITS = UnitSet("kcal/mol", "kcal/mol/angstrom", "angstrom")
+
+
+def read(path: Path) -> Iterator[RawFrames]:
+    """Frames in order, in chunks."""
+    archive = load(path)
+    if not hasattr(archive, "files"):
+        raise InputError("is no npz archive", source=str(path))
+    with archive:
+        numbers = member(archive, "nuclear_charges")
+        positions, energy, forces = (member(archive, name) for name in ("coords", "energies", "forces"))
+    n = int(positions.shape[0]) if positions.ndim else 0
+    for name, values in (("energies", energy), ("forces", forces)):
+        if not values.ndim or values.shape[0] != n:
+            raise InputError(f"must hold {n} frames", field=name, value=values.shape)
+    if not n:
+        raise InputError("holds no frames", source=str(path))
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        yield checked(numbers, positions[part], energy[part], forces[part], place="frame", first=start)
+
+
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+    """One archive; all frames must have the same atoms in the same order."""
+    refuse_beyond(snapshot, "rmd17")
+    parts = alike(snapshot)
+    if len(parts) != 1:
+        raise InputError("holds frames of one molecule only", field="format rmd17", value=len(parts))
+    (part,) = parts
+    with appearing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            nuclear_charges=part.numbers.astype(np.uint8),
+            coords=snapshot.positions[part.atoms],
+            energies=snapshot.energy[part.rows] / UNITS.energy_factor,
+            forces=snapshot.forces[part.atoms] / UNITS.force_factor,
+            level_of_theory=np.array(level.canonical),
+        )
+    return snapshot.n_frames
+
+
+def _recognises(path: Path) -> bool:
+    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {"nuclear_charges.npy", "coords.npy"} <= set(archive.namelist())
+
+
+FORMAT = Format(
+    name="rmd17",
+    units=UNITS,
+    level=LevelOfTheory({"method": "pbe", "basis": "def2-svp"}),
+    electrons="neutral",
+    recognises=_recognises,
+    read=read,
+    write=write,
+)

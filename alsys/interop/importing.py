@@ -1,0 +1,271 @@
+"""Import: labelled frames of a file into a campaign's store, as a stream and as a whole.
+
+Frames are converted, checked and appended beyond HEAD in batches; the last commit, with one `DataImported` event, makes
+all of them data. Whatever is refused before that leaves nothing, and a killed import is cut away when the store is
+opened next. Units are proven on the first frames, before anything is written, and again on frames drawn from the rest.
+Frames of the campaign's own level are trained on; those of other levels are kept under their own level of theory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from alsys.errors import InputError
+from alsys.events import DataImported
+from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.interop.file_units import UnitSet
+from alsys.interop.proof import examine, judge
+from alsys.interop.reading import ImportOrder, LabelledSample, Reading
+from alsys.labels import Label, LevelOfTheory
+from alsys.store.base import StoreWriter
+
+HEAD_FRAMES: Final = 2048
+"""Frames that are looked at before anything is written."""
+BATCH: Final = 4096
+"""Frames staged between two writes."""
+LATER: Final = 128
+"""Frames drawn at random from those after the first ones, for a second proof."""
+BLOCK: Final = 20
+"""Consecutive frames of a group that stand on the same side of the split into training and validation."""
+MAX_COMPARED: Final = 64
+"""Known labels that are compared with those of the file."""
+SAME_ENERGY: Final = 1e-3
+"""eV; two labels of one frame at one level that differ by more contradict each other."""
+METHOD: Final = "import"
+"""Sampling method of imported frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        event: What went into the log; None where nothing was new.
+        level: Level of theory of the labels.
+        n_frames: Frames that the file holds.
+        n_new: Labels that were new.
+        n_train: Those of them that are trained on.
+        n_known: Labels that the store had already.
+        n_own: Frames that the campaign itself has proposed, left to its own labelers.
+        note: What the proof of the units says.
+    """
+
+    event: DataImported | None
+    level: LevelOfTheory
+    n_frames: int
+    n_new: int
+    n_train: int
+    n_known: int
+    n_own: int
+    note: str
+
+
+def import_frames(
+    store: StoreWriter,
+    order: ImportOrder,
+    own: LevelOfTheory,
+    now: float,
+    *,
+    baseline: tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None = None,
+) -> ImportReport:
+    """Imports a file into a store that nobody else writes.
+
+    Args:
+        store: The one writer, with nothing staged; where this raises it must be closed, which drops what was appended.
+        order: What to import.
+        own: The campaign's level of theory.
+        now: Unix time.
+        baseline: Level and labeler of a baseline that frames to be trained on need beside their labels.
+
+    Raises:
+        InputError: One line; nothing was committed.
+        OSError: The file system refused.
+    """
+    source = order.path.name
+    try:
+        reading = Reading(order)
+        first = list(islice(reading.stream, HEAD_FRAMES))
+        if reading.level is None:
+            raise InputError(
+                "no frame states that level" if order.take else "holds no frames", value=order.take or None
+            )
+        level = reading.level
+        note = _prove(first, reading.units, order.is_trusted)
+        intake = _Intake(store, order, level, own, digest_of(order.path), baseline)
+        drawn: list[LabelledSample] = []
+        rng = random.Random(0)
+        intake.take(first)
+        n_later = 0
+        while batch := list(islice(reading.stream, BATCH)):
+            for sample in batch:  # reservoir: each of the later frames with the same probability
+                n_later += 1
+                if len(drawn) < LATER:
+                    drawn.append(sample)
+                elif (slot := rng.randrange(n_later)) < LATER:
+                    drawn[slot] = sample
+            intake.take(batch)
+        if drawn and not order.is_trusted:
+            _prove(drawn, reading.units, is_trusted=False, is_first=False)
+        event = intake.finish(now, source, reading.units, note)
+        return ImportReport(
+            event, level, intake.n_frames, intake.n_new, intake.n_train, intake.n_known, intake.n_own, note
+        )
+    except InputError as error:
+        raise error.located(source=str(order.path)) from None
+
+
+def digest_of(path: Path) -> str:
+    """blake2b of a file's content, or of the names and contents of a folder's files: 32 hexadecimal characters."""
+    digest = hashlib.blake2b(digest_size=16, person=b"alsys-import-1")
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(f"{file.relative_to(path) if path.is_dir() else ''}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+class _Intake:
+    """Stages frames and labels, and counts."""
+
+    def __init__(
+        self,
+        store: StoreWriter,
+        order: ImportOrder,
+        level: LevelOfTheory,
+        own: LevelOfTheory,
+        digest: str,
+        baseline: tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None,
+    ) -> None:
+        self._store = store
+        self._order = order
+        self._level = level
+        self._digest = digest
+        self.is_training = level.level_id == own.level_id
+        self._baseline = baseline if self.is_training else None
+        self._first_row = store.head.lengths["labels"]
+        self._energies: dict[str, float] = {}
+        self._members: dict[str, int] = {}
+        self._trajectories: dict[tuple[str, int], int] = {}
+        self._n_compared = 0
+        self._levels = [level] if self._baseline is None else [self._baseline[0], level]
+        self.n_frames = self.n_new = self.n_train = self.n_known = self.n_own = 0
+
+    def take(self, batch: list[LabelledSample]) -> None:
+        """Appends a batch beyond HEAD.
+
+        Raises:
+            InputError: A frame has another energy here than elsewhere in the file or in the store.
+        """
+        candidates: list[Candidate] = []
+        labels: list[Label] = []
+        known: list[LabelledSample] = []
+        level_id = self._level.level_id
+        for sample in batch:
+            self.n_frames += 1
+            frame = sample.frame
+            frame_id = frame.frame_id
+            number = self._members.get(sample.group, 0)
+            self._members[sample.group] = number + 1
+            if frame_id in self._energies:
+                self._refuse_other(sample, self._energies[frame_id], "another frame of the file")
+                self.n_known += 1
+                continue
+            self._energies[frame_id] = sample.energy
+            arm = self._store.arm_of(frame_id)
+            if self._store.is_labelled(frame_id, level_id):
+                known.append(sample)
+                self.n_known += 1
+                continue
+            if self.is_training and (frame.n_atoms == 1 or arm not in (None, Arm.IMPORTED)):
+                self.n_own += 1  # free atoms, and frames that the campaign proposed, are its labelers' business
+                continue
+            if arm is None:
+                candidates.append(self._candidate(sample, number))
+            label = Label(frame_id, level_id, sample.energy, sample.forces, stress=sample.stress)
+            labels.append(label)
+            self.n_new += 1
+            self.n_train += self.is_training
+            if self._baseline is not None and (beside := self._baseline[1](frame)) is not None:
+                labels.append(beside)
+        self._compare(known[: MAX_COMPARED - self._n_compared])
+        if labels:
+            self._store.stage((), candidates, labels, self._levels)
+            self._store.append()
+
+    def finish(self, now: float, source: str, units: UnitSet, proof: str) -> DataImported | None:
+        """Commits everything; None where nothing is new."""
+        if not self.n_new:
+            return None
+        event = DataImported(
+            t=now,
+            source=source,
+            digest=self._digest,
+            format=self._order.format.name,
+            level_id=self._level.level_id,
+            is_training=self.is_training,
+            first_row=self._first_row,
+            n_rows=self._store.append()["labels"] - self._first_row,
+            n_labels=self.n_new,
+            n_train=self.n_train,
+            n_known=self.n_known,
+            units=str(units),
+            proof=proof,
+        )
+        self._store.stage([event])
+        self._store.commit()
+        return event
+
+    def _candidate(self, sample: LabelledSample, number: int) -> Candidate:
+        key = (sample.group, number // BLOCK)
+        if key not in self._trajectories:
+            text = f"{self._digest}/{sample.group}/{key[1]}".encode()
+            digest = hashlib.blake2b(text, digest_size=8, person=b"alsys-import-t").digest()
+            self._trajectories[key] = int.from_bytes(digest, "big") >> 1
+        source = Source(
+            system=self._order.system,
+            arm=Arm.ATOM if sample.frame.n_atoms == 1 else Arm.IMPORTED,
+            method=METHOD,
+            trajectory=self._trajectories[key],
+            step=number,
+        )
+        return Candidate(sample.frame, source, sample.mask)
+
+    def _compare(self, known: list[LabelledSample]) -> None:
+        if not known:
+            return
+        self._n_compared += len(known)
+        stored = self._store.labels([s.frame.frame_id for s in known], self._level.level_id)
+        for sample, label in zip(known, stored, strict=True):
+            if label is not None:
+                self._refuse_other(sample, label.energy, "the store, at the same level")
+
+    def _refuse_other(self, sample: LabelledSample, energy: float, where: str) -> None:
+        if abs(sample.energy - energy) > SAME_ENERGY:
+            raise InputError(
+                f"the same frame has an energy of {energy:.6f} eV in {where}: levels of theory are mixed",
+                field=sample.place,
+                value=round(sample.energy, 6),
+                remedy="give the level that is right for this file, and only frames of it",
+            )
+
+
+def _prove(samples: list[LabelledSample], units: UnitSet, is_trusted: bool, is_first: bool = True) -> str:
+    """What speaks for the units; later frames may say nothing, where the first ones have said it."""
+    whole = [sample for sample in samples if sample.mask is None]
+    findings = examine(whole)
+    if is_trusted:
+        found = findings.text or "nothing could be checked"
+        return f"vouched for by the user; {found}"
+    says_nothing = not findings.mixed and all(check.fits is not False for check in findings.checks)
+    if not is_first and says_nothing:
+        return ""
+    judge(findings, units)
+    return findings.text

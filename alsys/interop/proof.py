@@ -1,0 +1,448 @@
+"""Proof of the units of labelled frames: nothing is believed that can be checked.
+
+`examine` looks at a sample of frames, already in eV and Angstrom as their file's units have it, in five ways:
+
+- *lengths*: distances of nearest neighbours against sums of covalent radii;
+- *forces*: against GFN2-xTB forces of the same frames (C. Bannwarth et al., J. Chem. Theory Comput. 15, 1652 (2019)):
+  the ratio of their root mean squares tells 1 from 1.89, 27.2 or 51.4, their cosine the sign and the order of atoms;
+- *differences*: of energies of near frames of the same atoms, superposed, against the trapezoid of ``-F dx``, which
+  needs no other method and no reference (exact to third order in dx);
+- *totals*: against all-electron energies of free atoms after Schwinger, E = -0.768745 Z^(7/3) + Z^2/2 - 0.2699 Z^(5/3)
+  Hartree (B.-G. Englert, J. Schwinger, Phys. Rev. A 32, 47 (1985)), good to 1 % for molecules of light elements;
+- *spreads*: of energies of the same atoms against those of GFN2-xTB.
+
+A check says that a unit fits, that another one would, or nothing. `judge` puts them together: a contradiction is
+refused with the unit that would fit, and what no check speaks for is refused as unproven. Tolerances and their
+measurement: docs/design/020-import.md.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from ase.data import covalent_radii
+from ase.geometry import find_mic
+from numpy.typing import NDArray
+
+from alsys.errors import InputError
+from alsys.frames import FloatArray, Frame
+from alsys.interop.file_units import ENERGIES, FORCES, LENGTHS, UnitSet, fitting
+from alsys.interop.raw import formula
+from alsys.potentials.xtb import MAX_NUMBER, XTBFailure, XTBMethod, XTBValues, single_point
+from alsys.units import HARTREE
+
+TOLERANCE: Final = 1.4
+"""Ratio up to which a unit fits; the nearest other one is 1.89 away (Bohr for Angstrom)."""
+CLEAR: Final = 1.65
+"""Ratio from which it does not; in between a check says nothing."""
+SPREAD_CLEAR: Final = 3.0
+"""The same for spreads of energies, in which methods differ more."""
+MIN_COSINE: Final = 0.5
+"""Of forces and GFN2-xTB forces."""
+MIN_PAIR_COSINE: Final = 0.8
+"""Of energy differences and trapezoids."""
+PAIR_RMSD: Final = 0.25
+"""Angstrom; superposed frames that are nearer than this are compared."""
+N_PAIRS: Final = 30
+MIN_PAIRS: Final = 4
+N_XTB: Final = 12
+XTB_SECONDS: Final = 20.0
+XTB_ATOMS: Final = 150
+XTB_PERIODIC_ATOMS: Final = 24
+MAX_GROUP: Final = 150
+"""Frames of one composition whose pairs are looked at."""
+ALL_ELECTRON: Final = 36
+"""Beyond krypton effective core potentials are usual."""
+JUMP: Final = 1.0
+"""eV; gap between energies of one composition from which they may be of two levels."""
+TOTALS: Final = (0.9, 1.12)
+"""Ratio of totals to those of free atoms; 1.00 to 1.02 for most molecules, 1.09 for hydrogen."""
+ACCUSING: Final = (0.975, 1.035)
+"""The same in another unit, where that is to speak against the one that was stated: GFN1-xTB's valence energies
+happen to be 1.06 in Rydberg."""
+NOBLE: Final = (2, 10, 18, 36, 54, 86)
+BOND_WINDOW: Final = (0.75, 1.35)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A labelled frame: eV, ``(n_atoms, 3)`` eV/Angstrom, and what it is called in its file."""
+
+    frame: Frame
+    energy: float
+    forces: FloatArray
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check says.
+
+    Attributes:
+        fits: True where the units fit, False where others would, None where it says nothing.
+        factor: What the values must be multiplied with to fit, signed.
+        text: For the log and for people.
+    """
+
+    fits: bool | None = None
+    factor: float = 1.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All checks of a sample."""
+
+    lengths: Check = Check()
+    forces: Check = Check()
+    differences: Check = Check()
+    totals: Check = Check()
+    spreads: Check = Check()
+    mixed: str = ""
+
+    @property
+    def proven(self) -> frozenset[str]:
+        """Which of ``lengths``, ``forces`` and ``energies`` are proven."""
+        totals, spreads, differences = (bool(c.fits) for c in (self.totals, self.spreads, self.differences))
+        found = {"lengths"} if self.lengths.fits else set()
+        if self.forces.fits or (differences and (totals or spreads)):
+            found.add("forces")
+        if totals or spreads or (differences and "forces" in found):
+            found.add("energies")
+        return frozenset(found)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All of them."""
+        return self.lengths, self.forces, self.differences, self.totals, self.spreads
+
+    @property
+    def text(self) -> str:
+        """What speaks for the units, in one line."""
+        return "; ".join(check.text for check in self.checks if check.fits)
+
+
+@dataclass(slots=True)
+class _Reference:
+    """GFN2-xTB of some samples."""
+
+    rows: list[int] = field(default_factory=list)
+    values: list[XTBValues] = field(default_factory=list)
+
+
+def examine(samples: Sequence[Sample]) -> Findings:
+    """All checks on a sample of frames, of which those of one atom say nothing but a total."""
+    several = [s for s in samples if s.frame.n_atoms > 1]
+    lengths = _lengths(several)
+    totals = _totals(samples)
+    if lengths.fits is False:
+        return Findings(lengths=lengths, totals=totals)
+    reference = _reference(several)
+    return Findings(
+        lengths=lengths,
+        forces=_forces(several, reference),
+        differences=_differences(several),
+        totals=totals,
+        spreads=_spreads(several, reference),
+        mixed=_mixed(several),
+    )
+
+
+def judge(findings: Findings, units: UnitSet) -> None:
+    """Refuses units that do not fit, and units that nothing speaks for.
+
+    Raises:
+        InputError: Names the units that would fit, or what is not proven.
+    """
+    if findings.lengths.fits is False:
+        wanted = units.length_factor * findings.lengths.factor
+        raise _refusal("length unit", units.length, findings.lengths, {"length": fitting(wanted, LENGTHS, 1.4)})
+    energy, force = _corrections(findings)
+    remedies: dict[str, list[str]] = {}
+    if force is not None:
+        named = fitting(units.force_factor * force.factor, FORCES, TOLERANCE)
+        sign = "-" if units.force_factor * force.factor < 0 else ""
+        remedies["force"] = [sign + name for name in named]
+    if energy is not None:
+        remedies["energy"] = fitting(units.energy_factor * energy.factor, ENERGIES, TOLERANCE)
+    if force is not None:
+        raise _refusal("force unit", units.force, force, remedies)
+    if findings.mixed:  # before energies: two levels may look like another unit
+        raise InputError(findings.mixed, field="level", remedy="import each level by itself, with its own --level")
+    if energy is not None:
+        raise _refusal("energy unit", units.energy, energy, remedies)
+    missing = [name for name in ("lengths", "energies", "forces") if name not in findings.proven]
+    if missing:
+        unclear = [check.text for check in findings.checks if check.fits is None and check.text]
+        why = "; ".join(unclear) or (
+            "no near frames of one molecule, no totals with all electrons, and nothing that GFN2-xTB can treat"
+        )
+        raise InputError(
+            f"nothing proves the unit of the {' and the '.join(missing)}: {why}",
+            field="units",
+            value=str(units),
+            remedy="make sure of them and of the order of atoms, then give --trust-units",
+        )
+
+
+def _corrections(findings: Findings) -> tuple[Check | None, Check | None]:
+    """What is wrong with energies and with forces; None for nothing."""
+    forces, pairs, totals, spreads = findings.forces, findings.differences, findings.totals, findings.spreads
+    wrong_forces = forces if forces.fits is False else None
+    wrong_energies: Check | None = None
+    if totals.fits is False and not spreads.fits and not (pairs.fits and not wrong_forces):
+        wrong_energies = totals
+    elif pairs.fits is False and forces.fits:
+        wrong_energies = Check(False, 1.0 / pairs.factor, pairs.text)
+    elif pairs.fits is False and (totals.fits or spreads.fits) and wrong_forces is None:
+        wrong_forces = pairs
+    elif pairs.fits is False and wrong_forces is not None and not totals.fits:
+        if _is_off(forces.factor / pairs.factor):
+            wrong_energies = Check(False, abs(forces.factor / pairs.factor), pairs.text)
+    elif pairs.fits is None and spreads.fits is False and not totals.fits:
+        wrong_energies = spreads
+    elif pairs.fits and wrong_forces is not None:  # both off by the same factor
+        wrong_energies = Check(False, forces.factor, forces.text)
+    if wrong_energies is None and wrong_forces is None and pairs.fits is False:
+        wrong_energies = Check(False, 1.0 / pairs.factor, pairs.text)
+    return wrong_energies, wrong_forces
+
+
+def _is_off(factor: float) -> bool:
+    return abs(math.log(abs(factor))) > math.log(TOLERANCE)
+
+
+def _refusal(what: str, said: str, check: Check, remedies: Mapping[str, list[str]]) -> InputError:
+    options = [f"--{name}-unit={names[0]}" for name, names in remedies.items() if names]
+    others = [name for names in remedies.values() for name in names[1:2]]
+    remedy = f"it would fit as {' '.join(options)}" if options else "no unit that is known would fit"
+    if others and options:
+        remedy += f" (or {', '.join(others)})"
+    return InputError(f"does not fit: {check.text}", field=what, value=said, remedy=remedy)
+
+
+def _rated(ratio: float, is_clear: bool, text: str, sign: float = 1.0, clear: float = CLEAR) -> Check:
+    """A check from the factor that the values lack.
+
+    Args:
+        ratio: Reference over value, positive.
+        is_clear: Whether both belong together so well that the ratio means something.
+        text: What was compared.
+        sign: -1 where they are of opposite sign.
+        clear: Ratio from which it does not fit.
+    """
+    if not is_clear or not math.isfinite(ratio) or ratio <= 0:
+        return Check(text=text)
+    off = abs(math.log(ratio))
+    if sign > 0 and off <= math.log(TOLERANCE):
+        return Check(True, ratio, text)
+    return Check(False, sign * ratio, text) if sign < 0 or off >= math.log(clear) else Check(text=text)
+
+
+def _lengths(samples: Sequence[Sample]) -> Check:
+    ratios = [_bond_ratios(samples[i].frame) for i in _spaced(len(samples), 200)]
+    known = np.concatenate(ratios) if ratios else np.zeros(0)
+    if not known.size:
+        return Check()
+    median = float(np.median(known))
+    text = f"nearest neighbours stand at {median:.2f} of the sum of their covalent radii"
+    if BOND_WINDOW[0] <= median <= BOND_WINDOW[1]:
+        return Check(True, 1.0, text)
+    return Check(False, 1.0 / median, text)
+
+
+def _bond_ratios(frame: Frame) -> FloatArray:
+    """Distance of each atom's nearest neighbour over the sum of both covalent radii, noble gases left out."""
+    radii = covalent_radii[frame.numbers]
+    difference = frame.positions[:, None] - frame.positions[None]
+    if frame.pbc.any():
+        difference = find_mic(difference.reshape(-1, 3), frame.cell, frame.pbc)[0].reshape(difference.shape)
+    ratio: FloatArray = np.sqrt(np.square(difference).sum(axis=2)) / (radii[:, None] + radii[None])
+    images = [float(np.linalg.norm(frame.cell[k])) for k in range(3) if frame.pbc[k]]
+    ratio[np.diag_indices_from(ratio)] = min(images, default=np.inf) / (2.0 * radii)
+    nearest = ratio.min(axis=1)
+    kept: FloatArray = nearest[~np.isin(frame.numbers, NOBLE) & (nearest > 0)]
+    return kept
+
+
+def _reference(samples: Sequence[Sample]) -> _Reference:
+    """GFN2-xTB of pairs of neighbouring frames, spread over the sample, as far as the time reaches."""
+    usable = [i for i, s in enumerate(samples) if _is_for_xtb(s.frame)]
+    rows = sorted({min(k + j, len(usable) - 1) for k in _spaced(len(usable), N_XTB // 2) for j in (0, 1)})
+    found, started = _Reference(), time.perf_counter()
+    for row in rows:
+        if time.perf_counter() - started > XTB_SECONDS:
+            break
+        try:
+            found.values.append(single_point(samples[usable[row]].frame, XTBMethod("GFN2-xTB", accuracy=1.0)))
+            found.rows.append(usable[row])
+        except XTBFailure:
+            continue
+    return found
+
+
+def _is_for_xtb(frame: Frame) -> bool:
+    if int(frame.numbers.max()) > MAX_NUMBER or (frame.pbc.any() and not frame.pbc.all()):
+        return False
+    return frame.n_atoms <= (XTB_PERIODIC_ATOMS if frame.pbc.any() else XTB_ATOMS)
+
+
+def _forces(samples: Sequence[Sample], reference: _Reference) -> Check:
+    if not reference.rows:
+        return Check()
+    mine = np.concatenate([samples[i].forces.ravel() for i in reference.rows])
+    theirs = np.concatenate([values.forces.ravel() for values in reference.values])
+    norm, other = float(np.linalg.norm(mine)), float(np.linalg.norm(theirs))
+    if norm == 0.0 or other == 0.0:
+        return Check()
+    cosine = float(mine @ theirs) / (norm * other)
+    n = len(reference.rows)
+    text = f"GFN2-xTB forces of {n} frame{'s' * (n > 1)} are {other / norm:.3g} times as large (cosine {cosine:+.2f})"
+    return _rated(other / norm, abs(cosine) >= MIN_COSINE, text, math.copysign(1.0, cosine))
+
+
+def _differences(samples: Sequence[Sample]) -> Check:
+    work, rise = _pairs(samples)
+    if work.size < MIN_PAIRS or not (norm := float(np.linalg.norm(rise))):
+        return Check()
+    cosine = float(work @ rise) / (float(np.linalg.norm(work)) * norm)
+    ratio = float(np.linalg.norm(rise)) / float(np.linalg.norm(work))
+    text = (
+        f"energies of {work.size} pairs of near frames differ by {ratio:.3g} times what their forces say "
+        f"(cosine {cosine:+.2f})"
+    )
+    return _rated(ratio, abs(cosine) >= MIN_PAIR_COSINE, text, math.copysign(1.0, cosine))
+
+
+def _pairs(samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
+    """``-F dx`` and energy difference of the nearest pairs of frames of the same atoms, eV."""
+    distances, works, rises = [], [], []
+    for rows in _groups(samples):
+        part = [samples[i] for i in rows[:: max(1, len(rows) // MAX_GROUP)][:MAX_GROUP]]
+        first, second = np.triu_indices(len(part), 1)
+        positions, forces = np.stack([s.frame.positions for s in part]), np.stack([s.forces for s in part])
+        energies = np.array([s.energy for s in part])
+        moved, turned = positions[second], forces[second]
+        start = positions[first]
+        if part[0].frame.pbc.any():
+            cell, pbc = part[0].frame.cell, part[0].frame.pbc
+            step = find_mic((moved - start).reshape(-1, 3), cell, pbc)[0].reshape(moved.shape)
+        else:
+            start = start - start.mean(axis=1, keepdims=True)
+            moved = moved - moved.mean(axis=1, keepdims=True)
+            rotation = _rotations(moved, start)
+            step = np.einsum("pai,pij->paj", moved, rotation) - start
+            turned = np.einsum("pai,pij->paj", turned, rotation)
+        distances.append(np.sqrt(np.square(step).sum(axis=(1, 2)) / positions.shape[1]))
+        works.append(-0.5 * ((forces[first] + turned) * step).sum(axis=(1, 2)))
+        rises.append(energies[second] - energies[first])
+    if not distances:
+        return np.zeros(0), np.zeros(0)
+    distance, work, rise = np.concatenate(distances), np.concatenate(works), np.concatenate(rises)
+    nearest = np.argsort(distance)[:N_PAIRS]
+    nearest = nearest[(distance[nearest] < PAIR_RMSD) & (distance[nearest] > 0)]
+    return work[nearest], rise[nearest]
+
+
+def _rotations(moved: FloatArray, fixed: FloatArray) -> FloatArray:
+    """Proper rotations ``(n, 3, 3)`` that superpose rows of `moved` on `fixed` (W. Kabsch, Acta Cryst. A 32, 922)."""
+    u, _, vt = np.linalg.svd(np.einsum("pai,paj->pij", moved, fixed))
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    rotation: FloatArray = u @ vt
+    return rotation
+
+
+def _groups(samples: Sequence[Sample]) -> list[list[int]]:
+    """Rows of frames of the same atoms in the same order and cell, where there are several."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, sample in enumerate(samples):
+        frame = sample.frame
+        cell = frame.cell.tobytes() if frame.pbc.any() else b""
+        groups.setdefault((frame.numbers.tobytes(), cell, frame.charge, frame.multiplicity), []).append(i)
+    return [rows for rows in groups.values() if len(rows) > 1]
+
+
+def _totals(samples: Sequence[Sample]) -> Check:
+    light = [s for s in samples if int(s.frame.numbers.max()) <= ALL_ELECTRON]
+    if not light:
+        return Check()
+    ratio = float(np.median([s.energy / float(free_atom_energy(s.frame.numbers).sum()) for s in light]))
+    text = f"total energies are {ratio:.3g} times those of free atoms with all electrons"
+    if TOTALS[0] <= ratio <= TOTALS[1]:
+        return Check(True, 1.0, text)
+    if ratio <= 0:
+        return Check()
+    # without all electrons, or as a difference to atoms, energies are of any size: only a unit that fits well says more
+    if any(ACCUSING[0] <= ratio * factor <= ACCUSING[1] for factor in _ratios_of_units()):
+        return Check(False, 1.0 / ratio, text)
+    return Check()
+
+
+def free_atom_energy(numbers: NDArray[np.int32]) -> FloatArray:
+    """All-electron energies of neutral atoms, eV, to about 1 % (2 % for carbon, 8 % for hydrogen)."""
+    z = np.asarray(numbers, dtype=np.float64)
+    energy: FloatArray = HARTREE * (-0.768745 * z ** (7 / 3) + 0.5 * z**2 - 0.2699 * z ** (5 / 3))
+    return energy
+
+
+def _ratios_of_units() -> list[float]:
+    """Ratios of two energy units that are not the same."""
+    return [a / b for a in ENERGIES.values() for b in ENERGIES.values() if a != b]
+
+
+def _spreads(samples: Sequence[Sample], reference: _Reference) -> Check:
+    mine, theirs = [], []
+    for rows in _groups([samples[i] for i in reference.rows]):
+        a = np.array([samples[reference.rows[k]].energy for k in rows])
+        b = np.array([reference.values[k].energy for k in rows])
+        mine.append(a - a.mean())
+        theirs.append(b - b.mean())
+    if sum(len(part) - 1 for part in mine) < 4:
+        return Check()
+    x, y = np.concatenate(mine), np.concatenate(theirs)
+    norm, other = float(np.linalg.norm(x)), float(np.linalg.norm(y))
+    if norm == 0.0 or other < 0.02:
+        return Check()
+    cosine = float(x @ y) / (norm * other)
+    text = f"energies of the same atoms spread {other / norm:.3g} times as far with GFN2-xTB (cosine {cosine:+.2f})"
+    return _rated(other / norm, cosine >= 0.7, text, clear=SPREAD_CLEAR)
+
+
+def _mixed(samples: Sequence[Sample]) -> str:
+    """Energies of one composition that fall into two groups which GFN2-xTB does not see; empty where there are none."""
+    for rows in _groups(samples):
+        if len(rows) < 6:
+            continue
+        order = sorted(rows, key=lambda i: samples[i].energy)
+        energies = np.array([samples[i].energy for i in order])
+        gaps = np.diff(energies)[1:-1]  # at least two frames on either side
+        cut = int(np.argmax(gaps)) + 2
+        gap, low, high = float(gaps.max()), order[:cut], order[cut:]
+        width = max(float(np.ptp(energies[:cut])), float(np.ptp(energies[cut:])))
+        if gap < JUMP or gap < 1.5 * width or not _is_for_xtb(samples[low[0]].frame):
+            continue
+        try:
+            means = [
+                np.mean([single_point(samples[i].frame, XTBMethod("GFN2-xTB", accuracy=1.0)).energy for i in side[:3]])
+                for side in (low, high)
+            ]
+        except XTBFailure:
+            continue
+        seen = float(means[1] - means[0])
+        if seen < 0.5 * gap:
+            name = formula(samples[low[0]].frame.numbers.astype("<i4").tobytes())
+            return (
+                f"levels of theory are mixed: energies of {name} fall into two groups {gap:.3g} eV apart, where "
+                f"GFN2-xTB sees {seen:.2g} eV ({samples[low[0]].place} and {samples[high[0]].place})"
+            )
+    return ""
+
+
+def _spaced(n: int, k: int) -> list[int]:
+    """At most `k` of ``range(n)``, evenly spaced."""
+    return sorted({int(i) for i in np.linspace(0, n - 1, min(n, k))}) if n else []

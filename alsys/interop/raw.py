@@ -1,0 +1,161 @@
+"""What a reader of files yields: labelled frames of one composition as arrays, in the units of the file.
+
+`checked` refuses wrong shapes, numbers that are not finite and payloads that are no plain numbers, naming the place;
+it is the one way by which arrays of a file become `RawFrames`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from alsys.errors import InputError
+from alsys.frames import MAX_ATOMIC_NUMBER, FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrames:
+    """Some frames that share atoms, charge, spin and level.
+
+    Attributes:
+        numbers: ``(n_atoms,)``.
+        positions: ``(n_frames, n_atoms, 3)``, length unit of the file.
+        energy: ``(n_frames,)``, energy unit of the file.
+        forces: ``(n_frames, n_atoms, 3)``, force unit of the file.
+        place: What the frames are called there, for example ``frame`` or ``C2H6O conformation``.
+        first: Number of the first one there.
+        group: Frames of one group are related: of one molecule or trajectory.
+        cell: ``(n_frames, 3, 3)``, length unit of the file; None where there is none.
+        pbc: ``(3,)``.
+        charge: Total charge; None where the file does not say.
+        multiplicity: 2S + 1; None where the file does not say.
+        stress: ``(n_frames, 3, 3)``, energy unit over length unit cubed, tension positive; None where there is none.
+        mask: ``(n_atoms,)`` atoms whose forces may be learned from; None for all.
+        level: Level of theory as the file states it; empty where it does not.
+        units: Units that the file states: ``energy``, ``force``, ``length``.
+    """
+
+    numbers: NDArray[np.int32]
+    positions: FloatArray
+    energy: FloatArray
+    forces: FloatArray
+    place: str
+    first: int
+    group: str
+    cell: FloatArray | None = None
+    pbc: tuple[bool, bool, bool] = (False, False, False)
+    charge: int | None = None
+    multiplicity: int | None = None
+    stress: FloatArray | None = None
+    mask: NDArray[np.bool_] | None = None
+    level: str = ""
+    units: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return int(self.energy.size)
+
+    def place_of(self, i: int) -> str:
+        """What one frame is called."""
+        return f"{self.place} {self.first + i}"
+
+
+def checked(
+    numbers: Any,
+    positions: Any,
+    energy: Any,
+    forces: Any,
+    *,
+    place: str,
+    first: int = 0,
+    group: str = "",
+    cell: Any = None,
+    stress: Any = None,
+    **rest: Any,
+) -> RawFrames:
+    """Arrays of a file as `RawFrames`.
+
+    Args:
+        numbers: ``(n_atoms,)``.
+        positions: ``(n_frames, n_atoms, 3)``, or flat for each frame.
+        energy: ``(n_frames,)`` or ``(n_frames, 1)``.
+        forces: As `positions`.
+        place: See `RawFrames`.
+        first: See `RawFrames`.
+        group: Default is the formula.
+        cell: ``(n_frames, 3, 3)`` or ``(n_frames, 9)``.
+        stress: As `cell`.
+        **rest: Further fields of `RawFrames`.
+
+    Raises:
+        InputError: Names frame and field.
+    """
+    where = f"{place} {first}"
+    z = np.asarray(numbers)
+    if z.ndim != 1 or z.size == 0 or z.dtype.kind not in "iu":
+        raise InputError("must be atomic numbers, one for each atom", field=f"{where}: atomic numbers", value=z.shape)
+    if z.min() < 1 or z.max() > MAX_ATOMIC_NUMBER:
+        raise InputError("atomic numbers run from 1 to 118", field=f"{where}: atomic numbers", value=int(z.min()))
+    e = _numbers(energy, f"{where}: energy").reshape(-1)
+    k, n = e.size, int(z.size)
+
+    def shaped(value: Any, shape: tuple[int, ...], name: str) -> FloatArray:
+        array = _numbers(value, f"{where}: {name}")
+        if array.shape != shape and array.shape != (shape[0], int(np.prod(shape[1:]))):
+            raise InputError(f"must be of shape {shape}", field=f"{where}: {name}", value=array.shape)
+        return array.reshape(shape)
+
+    x, f = shaped(positions, (k, n, 3), "positions"), shaped(forces, (k, n, 3), "forces")
+    h = None if cell is None else shaped(cell, (k, 3, 3), "cell")
+    s = None if stress is None else shaped(stress, (k, 3, 3), "stress")
+    for name, array in (("energy", e), ("positions", x), ("forces", f), ("cell", h), ("stress", s)):
+        if array is not None and not np.isfinite(array).all():
+            row = int(np.argmax(~np.isfinite(array.reshape(k, -1)).all(axis=1)))
+            raise InputError(
+                "holds NaN or infinity", field=f"{place} {first + row}: {name}", remedy="leave such frames out"
+            )
+    symbols = formula(z.astype("<i4").tobytes())
+    return RawFrames(z.astype(np.int32), x, e, f, place, first, group or symbols, cell=h, stress=s, **rest)
+
+
+@lru_cache(maxsize=4096)
+def formula(numbers: bytes) -> str:
+    """Formula of ``<i4`` atomic numbers in the order of Hill."""
+    counts = Counter(chemical_symbols[z] for z in np.frombuffer(numbers, dtype="<i4").tolist())
+    leading = [s for s in ("C", "H") if s in counts] if "C" in counts else []
+    order = leading + sorted(s for s in counts if s not in leading)
+    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
+
+
+def integer(value: Any, field: str) -> int:
+    """A whole number.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        number = float(np.asarray(value).reshape(()).item())
+        if number == int(number):
+            return int(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError("must be a whole number", field=field, value=value)
+
+
+def _numbers(value: Any, field: str) -> FloatArray:
+    if value is None:
+        raise InputError("is missing", field=field, remedy="give frames with energies and forces")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError("must be an array of numbers", field=field) from error
+    if array.dtype.kind not in "fiu":
+        raise InputError("must be an array of numbers", field=field, value=str(array.dtype))
+    return array.astype(np.float64, copy=False)

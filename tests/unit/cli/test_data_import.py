@@ -1,0 +1,211 @@
+"""`alsys data import` and `data export --format`: whole or nothing, killed and repeated, old and new campaigns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alsys.cli import main
+from alsys.cli.campaign import CampaignDirectory
+from alsys.config import parse_config
+from alsys.interop.formats import find
+from alsys.labels import LevelOfTheory
+from alsys.store.zarr import open_reader, open_writer
+from alsys.testing.labelled import GFN1, Labelled, shaken_methanol, snapshot_of
+from alsys.units import HARTREE
+
+CONFIG: dict[str, Any] = {
+    "name": "c",
+    "systems": [{"name": "m", "molecule": "CH3OH"}],
+    "labeling": {"kind": "xtb", "method": "GFN1-xTB", "accuracy": 1.0},
+    "model": {"kind": "pair"},
+    "training": {"first_at": 20},
+    "stop": {"labels": 4},
+    "tracking": {"enabled": False},
+    "runtime": {"kind": "in-process"},
+}
+SUFFIXES = {"extxyz": ".xyz", "ase-db": ".db", "spice": ".h5", "ani1x": ".h5", "omol25": ".aselmdb", "deepmd": "",
+            "rmd17": ".npz"}  # fmt: skip
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def labelled() -> list[Labelled]:
+    return shaken_methanol(40)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "campaign.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "directory": str(tmp_path / "campaign")}))
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; its output, or its one line of error."""
+
+    def run(*words: object, code: int = 0) -> str:
+        assert main([str(word) for word in words]) == code
+        captured = capsys.readouterr()
+        if code:
+            assert captured.err.count("\n") == 1, captured.err
+        return captured.err if code else captured.out
+
+    return run
+
+
+def write(path: Path, labelled: list[Labelled], name: str = "extxyz", level: LevelOfTheory = GFN1) -> Path:
+    find(name).write(snapshot_of(labelled, level), path, level)
+    return path
+
+
+def test_a_campaign_starts_from_a_file(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    """The file states the campaign's own level, so its frames are trained on before anything is labelled."""
+    file = write(tmp_path / "a.xyz", labelled)
+    output = run("data", "import", config, file)
+    assert "40 new labels of 40 frames" in output
+    assert "first fit starts at once" in output
+    campaign = tmp_path / "campaign"
+    assert json.loads(run("status", campaign, "--json"))["state"] == "created"
+    assert "0 new labels of 40 frames, 40 known already" in run("data", "import", campaign, file)
+    run("run", config, "--quiet")
+    status = json.loads(run("status", campaign, "--json"))
+    assert status["labels"]["imported"] == 40
+    assert status["labels"]["accepted"] == 4
+    assert status["models"][0]["n_labels"] >= 40
+    assert json.loads(run("data", "verify", campaign, "--json"))["problems"] == []
+    info = json.loads(run("data", "info", campaign, "--json"))
+    assert [level["by_arm"]["imported"] for level in info["levels"]] == [40]
+    assert (info["imports"][0]["source"], info["imports"][0]["trained_on"]) == ("a.xyz", 40)
+    assert "imported a.xyz (extxyz): 40 labels" in run("data", "info", campaign)
+    run("report", campaign)
+    page = (campaign / "report.html").read_text()
+    assert "a.xyz" in page
+    assert "GFN1-xTB with tblite" in page
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_what_was_exported_is_known(
+    name: str, config: Path, run: Run, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    """Where a format keeps our units: SPICE's lengths are in Bohr, so that its frames differ in the last bit."""
+    run("data", "import", config, write(tmp_path / "a.xyz", labelled))
+    campaign, file = tmp_path / "campaign", tmp_path / f"out{SUFFIXES[name]}"
+    assert "40 frames" in run("data", "export", campaign, file, "--format", name, "--arm", "imported")
+    report = json.loads(run("data", "import", campaign, file, "--level", "campaign", "--json"))
+    assert report["frames"] == 40
+    assert report["known"] == 40 or name == "spice"
+    assert report["level_id"] == GFN1.level_id
+
+
+def test_levels_apart_and_exported_by_name(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    run("data", "import", config, write(tmp_path / "a.xyz", labelled[:20]))
+    campaign = tmp_path / "campaign"
+    spec = tmp_path / "level.yaml"
+    spec.write_text("method: other\n")
+    output = run("data", "import", campaign, write(tmp_path / "b.xyz", labelled), "--level", spec)
+    assert "of another level than the campaign's" in output
+    other = LevelOfTheory({"method": "other"})
+    assert "20 frames" in run("data", "export", campaign, tmp_path / "own.xyz")
+    assert "40 frames" in run("data", "export", campaign, tmp_path / "x.xyz", "--level", other.level_id[:8])
+    assert "0 levels" in run("data", "export", campaign, tmp_path / "y.xyz", "--level", "zz", code=2)
+    assert "--format" in run("data", "export", campaign, tmp_path / "y.h5", code=2)
+    status = json.loads(run("status", campaign, "--json"))
+    assert (status["labels"]["imported"], status["labels"]["imported_at_other_levels"]) == (20, 40)
+
+
+def test_refused_imports_leave_nothing(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    """Neither a campaign that was not there, nor anything in one that was."""
+    wrong = write(tmp_path / "wrong.xyz", [(f, e / HARTREE, x / HARTREE) for f, e, x in labelled])
+    error = run("data", "import", config, wrong, code=2)
+    assert "wrong.xyz" in error
+    assert "--force-unit=hartree/angstrom" in error
+    assert not (tmp_path / "campaign").exists()
+    run("data", "import", config, write(tmp_path / "a.xyz", labelled[:25]))
+    campaign = tmp_path / "campaign"
+    before = open_reader(CampaignDirectory(campaign).store).head.lengths
+    run("data", "import", campaign, wrong, code=2)
+    assert open_reader(CampaignDirectory(campaign).store).head.lengths == before
+    assert json.loads(run("data", "verify", campaign, "--json"))["ok"]
+    options = ("--energy-unit", "hartree", "--force-unit=hartree/angstrom", "--json")
+    assert json.loads(run("data", "import", campaign, wrong, *options))["frames"] == 40
+
+
+def test_bad_arguments(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    file = write(tmp_path / "a.xyz", labelled)
+    for words, expected in (
+        ((config, tmp_path / "none.xyz"), "no such file"),
+        ((config, config), "looks like no format"),
+        ((config, file, "--format", "xml"), "one of extxyz"),
+        ((config, file, "--energy-unit", "calorie"), "calorie"),
+        ((config, file, "--level", tmp_path / "none.json"), "cannot be read"),
+        ((tmp_path, file), "is not a campaign directory"),
+        ((tmp_path / "none.yaml", file), "none.yaml"),
+        ((config, file, "--set", "model.kind=no"), "model.kind"),
+    ):
+        assert expected in run("data", "import", *words, code=2)
+    assert not (tmp_path / "campaign").exists()
+
+
+def test_nobody_else_may_write(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    directory = CampaignDirectory(tmp_path / "campaign")
+    directory.write_record(parse_config(yaml.safe_load(config.read_text())))
+    store = open_writer(directory.store)
+    try:
+        error = run("data", "import", config, write(tmp_path / "a.xyz", labelled), code=2)
+    finally:
+        store.close()
+    assert "another process is writing this store" in error
+    assert directory.path.exists()
+
+
+def test_delta_campaigns_get_baselines_beside(run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    config = tmp_path / "delta.yaml"
+    labeling = {**CONFIG["labeling"], "baseline": {"kind": "gfn2-xtb"}}
+    training = {"first_at": 20, "delta": "gfn2-xtb"}
+    content = {**CONFIG, "labeling": labeling, "training": training, "directory": str(tmp_path / "campaign")}
+    config.write_text(yaml.safe_dump(content))
+    run("data", "import", config, write(tmp_path / "a.xyz", labelled))
+    reader = open_reader(tmp_path / "campaign" / "store.zarr")
+    baseline, own = reader.levels()
+    assert own == GFN1
+    assert baseline.spec["method"] == "GFN2-xTB"
+    assert reader.snapshot(baseline.level_id).n_frames == 40
+    assert reader.verify().problems == []
+    run("run", config, "--quiet")
+    assert json.loads(run("status", tmp_path / "campaign", "--json"))["champion"] is not None
+
+
+def test_a_killed_import_leaves_the_store_as_it_was(
+    config: Path, run: Run, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    """And can be run again: what was appended and not committed is cut away."""
+    run("data", "import", config, write(tmp_path / "a.xyz", labelled[:25]))
+    store = tmp_path / "campaign" / "store.zarr"
+    moved = [(f.with_positions(f.positions + i), e, x) for i in range(1, 401) for f, e, x in labelled[25:]]
+    big = write(tmp_path / "big.xyz", moved)
+    command = [sys.executable, "-m", "alsys.cli", "data", "import", str(config), str(big), "--trust-units"]
+    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+    committed = open_reader(store).head.lengths["labels"]
+    numbers = store / "labels" / "energy" / "zarr.json"
+    deadline = time.monotonic() + 120
+    while json.loads(numbers.read_text())["shape"][0] <= 25 and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "it was killed while it wrote"
+    assert open_reader(store).head.lengths["labels"] == committed == 25
+    assert json.loads(run("data", "verify", tmp_path / "campaign", "--json"))["ok"]
+    report = json.loads(run("data", "import", config, write(tmp_path / "c.xyz", labelled), "--json"))
+    assert (report["new"], report["known"]) == (15, 25)
+    assert json.loads(run("data", "verify", tmp_path / "campaign", "--json"))["labels"] == 40

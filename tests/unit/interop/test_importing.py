@@ -1,0 +1,282 @@
+"""An import is whole or nothing, once, under its own level; what contradicts itself is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alsys.errors import InputError
+from alsys.events import DataImported, FrameProposed
+from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.interop.formats import find
+from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
+from alsys.interop.reading import ImportOrder, named_level
+from alsys.labels import Label, LevelOfTheory
+from alsys.store.memory import MemoryDisk, open_reader, open_writer
+from alsys.store.writer import ColumnWriter
+from alsys.testing.labelled import GFN1, Labelled, shaken_methanol, snapshot_of
+from alsys.units import HARTREE
+
+OWN = LevelOfTheory({"engine": "pyscf", "xc": "pbe"})
+
+
+@pytest.fixture(scope="module")
+def labelled() -> list[Labelled]:
+    return shaken_methanol(50)
+
+
+def write(path: Path, labelled: Sequence[Labelled], level: LevelOfTheory = GFN1) -> Path:
+    find("extxyz").write(snapshot_of(labelled, level), path, level)
+    return path
+
+
+def take(
+    store: ColumnWriter, path: Path, own: LevelOfTheory = OWN, name: str = "extxyz", **said: object
+) -> ImportReport:
+    return import_frames(store, ImportOrder(path, find(name), **said), own, 7.0)  # type: ignore[arg-type]
+
+
+def refused(path: Path, *words: str, name: str = "extxyz", **said: object) -> str:
+    """The one line; nothing may have been committed."""
+    disk = MemoryDisk()
+    store = open_writer(disk)
+    with pytest.raises(InputError) as caught:
+        take(store, path, name=name, **said)
+    store.close()
+    assert disk.read_head().seq == 0
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(path) in text
+    for word in words:
+        assert word in text, f"{word!r} is not in {text!r}"
+    return text
+
+
+def test_frames_of_another_level_are_kept_apart(labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled)
+    store = open_writer()
+    report = take(store, path)
+    assert (report.n_new, report.n_train, report.n_known, report.level) == (50, 0, 0, GFN1)
+    snapshot = store.snapshot(GFN1.level_id)
+    assert snapshot.frame_ids == tuple(frame.frame_id for frame, _, _ in labelled)
+    assert snapshot.energy.tolist() == [energy for _, energy, _ in labelled]
+    np.testing.assert_array_equal(snapshot.forces, np.concatenate([forces for _, _, forces in labelled]))
+    assert snapshot.is_arm(Arm.IMPORTED).all()
+    assert store.snapshot(OWN.level_id).n_frames == 0
+    assert store.verify().problems == []
+    (event,) = store.events()
+    assert isinstance(event, DataImported)
+    assert event == report.event
+    assert (event.source, event.digest, event.format, event.is_training) == ("a.xyz", digest_of(path), "extxyz", False)
+    assert (event.first_row, event.n_rows, event.n_labels, event.n_train, event.t) == (0, 50, 50, 0, 7.0)
+    assert event.units == "ev, ev/angstrom, angstrom"
+    assert "GFN2-xTB" in event.proof
+
+
+def test_frames_of_the_campaigns_level_are_trained_on(labelled: list[Labelled], tmp_path: Path) -> None:
+    report = take(open_writer(), write(tmp_path / "a.xyz", labelled), GFN1)
+    assert report.n_train == 50
+    assert report.event is not None
+    assert report.event.is_training
+
+
+def test_the_same_file_again_adds_nothing(labelled: list[Labelled], tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    store = open_writer(disk)
+    take(store, write(tmp_path / "a.xyz", labelled[:30]))
+    head = store.head
+    again = take(store, tmp_path / "a.xyz")
+    assert (again.event, again.n_new, again.n_known) == (None, 0, 30)
+    assert store.head == head
+    more = take(store, write(tmp_path / "b.xyz", labelled))
+    assert (more.n_new, more.n_known) == (20, 30)
+    assert more.event is not None
+    assert (more.event.first_row, more.event.n_rows) == (30, 20)
+    assert open_reader(disk).verify().problems == []
+    other = take(store, tmp_path / "b.xyz", level=OWN)
+    assert other.n_new == 50, "the same frames at another level are other labels"
+    assert store.head.lengths["frames"] == 50
+    assert store.verify().problems == []
+
+
+def test_groups_stay_together_and_a_file_has_several(labelled: list[Labelled], tmp_path: Path) -> None:
+    """Neighbours of a trajectory do not stand on both sides of a split, and a file is not on one side as a whole."""
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled))
+    trajectory = store.snapshot(GFN1.level_id).trajectory
+    blocks = [set(trajectory[i : i + BLOCK].tolist()) for i in range(0, 50, BLOCK)]
+    assert [len(block) for block in blocks] == [1, 1, 1]
+    assert len(set.union(*blocks)) == 3
+    assert (trajectory >= 0).all()
+    again = open_writer()
+    take(again, write(tmp_path / "b.xyz", labelled))
+    np.testing.assert_array_equal(again.snapshot(GFN1.level_id).trajectory, trajectory)
+
+
+def test_level_of_a_name() -> None:
+    assert named_level("PBE/def2-SVP") == find("rmd17").level
+    assert named_level("wB97M-D3(BJ)/def2-TZVPPD") == find("spice").level
+    assert named_level("wB97X/6-31G*") == find("ani1x").level
+    assert named_level("wB97M-V / def2-TZVPD") == find("omol25").level
+    assert named_level('{"engine": "x", "a": 1}') == LevelOfTheory({"a": 1, "engine": "x"})
+    assert named_level("GFN2-xTB").spec == {"method": "gfn2-xtb"}
+    for text in ("{", "", '["a"]'[:0]):
+        with pytest.raises(InputError, match="level"):
+            named_level(text)
+
+
+def rewritten(path: Path, change: Callable[[str], str]) -> Path:
+    path.write_text(change(path.read_text()))
+    return path
+
+
+def test_a_level_that_nobody_states(labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:5])
+    lines = [line.partition(" level=")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    refused(path, "level of theory is not stated", "--level")
+    assert take(open_writer(), path, level=OWN).n_new == 5
+
+
+def test_levels_that_are_mixed(labelled: list[Labelled], tmp_path: Path) -> None:
+    """As the frames state them, one of them at a time is taken; where only their energies do, none."""
+    first, second = write(tmp_path / "a.xyz", labelled[:25]), write(tmp_path / "b.xyz", labelled[25:], OWN)
+    mixed = tmp_path / "mixed.xyz"
+    mixed.write_text(first.read_text() + second.read_text())
+    text = refused(mixed, "levels of theory are mixed", "frame 0", "frame 25", "--take")
+    refused(mixed, "levels of theory are mixed", level=OWN)
+    assert OWN.canonical in text
+    report = take(open_writer(), mixed, take=OWN.canonical)
+    assert (report.n_new, report.level) == (25, OWN)
+    refused(mixed, "no frame states that level", "HF", take="HF")
+    shifted = [(f, e + 30.0 * (i % 2), x) for i, (f, e, x) in enumerate(labelled)]
+    refused(write(tmp_path / "c.xyz", shifted), "levels of theory are mixed", "two groups")
+
+
+def test_one_frame_with_two_energies(labelled: list[Labelled], tmp_path: Path) -> None:
+    """In one file, and in the store: one of both is not of the level that is stated."""
+    path = write(tmp_path / "a.xyz", labelled[:20])
+    block = path.read_text().split("\n6\n")[-1]
+    energy = repr(labelled[19][1])
+    twice = tmp_path / "twice.xyz"
+    twice.write_text(path.read_text() + "6\n" + block.replace(f"energy={energy}", f"energy={labelled[19][1] + 0.1!r}"))
+    refused(twice, "frame 20", "levels of theory are mixed")
+    store = open_writer()
+    take(store, path)
+    shifted = write(tmp_path / "b.xyz", [(f, e + 0.1, x) for f, e, x in labelled[:20]])
+    with pytest.raises(InputError, match="in the store, at the same level"):
+        take(store, shifted)
+
+
+def test_electrons_must_be_known(labelled: list[Labelled], tmp_path: Path) -> None:
+    frame, energy, forces = labelled[0]
+    radical = Frame.molecule([6, 1, 1, 1], frame.positions[:4], multiplicity=2)
+    path = write(tmp_path / "a.xyz", [(radical, energy, forces[:4])])
+    assert take(open_writer(), path, is_trusted=True).n_new == 1
+    rewritten(path, lambda text: text.replace("multiplicity=2 ", ""))
+    refused(path, "9 electrons cannot have multiplicity 1", "--charge", is_trusted=True)
+    assert take(open_writer(), path, is_trusted=True, multiplicity=2).n_new == 1
+    two = write(tmp_path / "b.xyz", labelled[:2])
+    head, _, tail = two.read_text().partition(" charge=0")
+    two.write_text(head + tail)
+    refused(two, "frame 0 states no charge, frame 1 does")
+    find("spice").write(snapshot_of(labelled[:3]), tmp_path / "c.h5", GFN1)
+    import h5py
+
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        del next(iter(file.values()))["total_charge"]
+    refused(tmp_path / "c.h5", "charge", "missing", "--charge", name="spice")
+    report = take(open_writer(), tmp_path / "c.h5", name="spice", charge=0, is_trusted=True)
+    assert (report.n_new, report.level) == (3, find("spice").level)
+
+
+def test_units_are_proven_before_anything_is_written(labelled: list[Labelled], tmp_path: Path) -> None:
+    in_hartree = write(tmp_path / "a.xyz", [(f, e / HARTREE, x / HARTREE) for f, e, x in labelled])
+    refused(in_hartree, "does not fit", "--force-unit=hartree/angstrom")
+    units = (("energy", "hartree"), ("force", "hartree/angstrom"))
+    store = open_writer()
+    take(store, in_hartree, units=units)
+    np.testing.assert_allclose(store.snapshot(GFN1.level_id).energy, [e for _, e, _ in labelled], rtol=1e-14)
+    vouched = take(open_writer(), in_hartree, is_trusted=True)
+    assert vouched.note.startswith("vouched for by the user")
+
+
+def test_units_that_the_file_states_count(labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:10])
+    rewritten(path, lambda text: text.replace(" charge=0", " energy_unit=kcal/mol charge=0"))
+    refused(path, "says that it is in kcal/mol", "--energy-unit=kcal/mol")
+
+
+def test_units_that_change_within_a_file_are_found(labelled: list[Labelled], tmp_path: Path) -> None:
+    """After the frames that are looked at first; what was appended by then is gone."""
+    rng = np.random.default_rng(0)
+    early = [  # moved as a whole
+        (frame.with_positions(frame.positions + rng.normal(size=3)), energy, forces)
+        for frame, energy, forces in labelled * 41
+    ]
+    late = [(f, e, x / 50.0) for f, e, x in labelled]
+    refused(write(tmp_path / "a.xyz", [*early[:2048], *late]), "force unit", "does not fit")
+    assert take(open_writer(), write(tmp_path / "b.xyz", [*early[:2048], *labelled])).n_new == 2098
+
+
+def test_a_bad_frame_at_the_end_leaves_nothing(labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled)
+    rewritten(path, lambda text: text.replace(f"energy={labelled[49][1]!r}", "energy=nan"))
+    refused(path, "frame 49: energy", "NaN")
+
+
+def test_frames_of_the_campaign_are_left_to_it(labelled: list[Labelled], tmp_path: Path) -> None:
+    """Those of the random arm would be trained on else; so are free atoms, which its labelers make."""
+    store = open_writer()
+    own = [Candidate(labelled[i][0], Source("m", arm, "x")) for i, arm in enumerate((Arm.RANDOM, Arm.INITIAL))]
+    ids = [(c.frame.frame_id, c.source.arm) for c in own]
+    proposed = [FrameProposed(t=0.0, frame_id=i, arm=arm, system="m", deviation=0.0) for i, arm in ids]
+    store.stage(proposed, own)
+    store.commit()
+    atom = (Frame.molecule([8], [[0, 0, 0]], multiplicity=3), -100.0, np.zeros((1, 3)))
+    path = write(tmp_path / "a.xyz", [*labelled[:10], atom])
+    report = take(store, path, GFN1)
+    assert (report.n_new, report.n_train, report.n_own) == (8, 8, 3)
+    third = LevelOfTheory({"method": "hf"})
+    other = take(store, path, GFN1, level=third)
+    assert (other.n_new, other.n_own) == (11, 0), "at another level they are no business of the campaign's labelers"
+    snapshot = store.snapshot(third.level_id)
+    assert [int(snapshot.is_arm(arm).sum()) for arm in Arm] == [1, 1, 0, 1, 8]
+    assert store.verify().problems == []
+
+
+def test_a_baseline_beside_what_is_trained_on(labelled: list[Labelled], tmp_path: Path) -> None:
+    baseline = LevelOfTheory({"engine": "baseline"})
+
+    def beside(frame: Frame) -> Label | None:
+        if frame == labelled[3][0]:
+            return None
+        return Label(frame.frame_id, baseline.level_id, 1.0, np.zeros((6, 3)))
+
+    store = open_writer()
+    path = write(tmp_path / "a.xyz", labelled)
+    report = import_frames(store, ImportOrder(path, find("extxyz")), GFN1, 0.0, baseline=(baseline, beside))
+    assert report.event is not None
+    assert (report.event.n_labels, report.event.n_rows) == (50, 99)
+    snapshot = store.snapshot(GFN1.level_id, None, baseline.level_id)
+    assert snapshot.baseline_energy is not None
+    assert np.isfinite(snapshot.baseline_energy).sum() == 49
+    assert store.verify().problems == []
+
+
+def test_verify_knows_an_import_from_labels_that_nobody_accepted(labelled: list[Labelled], tmp_path: Path) -> None:
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled[:5]))
+    store.stage((), (), [Label(labelled[0][0].frame_id, OWN.level_id, 0.0, np.zeros((6, 3)))], [OWN])
+    store.commit()
+    assert any("1 labels differ" in problem for problem in store.verify().problems)
+    (event,) = store.events()
+    assert isinstance(event, DataImported)
+    other = open_writer()
+    take(other, tmp_path / "a.xyz")
+    other.stage([DataImported(**{name: getattr(event, name) for name in event.__slots__} | {"t": 0.0, "first_row": 3})])
+    other.commit()
+    assert any("not its own" in problem for problem in other.verify().problems)

@@ -1,0 +1,169 @@
+"""Wrong units are found, with the unit that would fit, on frames that are related and on frames that are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyscf import gto, scf
+
+from alsys.errors import InputError
+from alsys.frames import Frame
+from alsys.interop.extxyz import read_labelled
+from alsys.interop.file_units import ENERGIES, FORCES, UnitSet, energy_unit, fitting, force_unit, length_unit
+from alsys.interop.proof import Sample, examine, free_atom_energy, judge
+from alsys.testing.labelled import METHANOL, POSITIONS, shaken_methanol
+from alsys.units import BOHR, HARTREE
+
+DATA = Path(os.environ.get("ALSYS_BENCHMARK_DATA", Path(__file__).parents[4] / "shared" / "data"))
+ALL = {"lengths", "forces", "energies"}
+
+
+@pytest.fixture(scope="module")
+def related() -> list[Sample]:
+    """Methanol, 60 times, shaken; GFN1-xTB, whose totals are of valence electrons only."""
+    return [Sample(f, e, x, f"frame {i}") for i, (f, e, x) in enumerate(shaken_methanol(60))]
+
+
+def said_in(samples: Sequence[Sample], truth: UnitSet) -> list[Sample]:
+    """What eV and eV/Angstrom come to be when a file in other units is read as if it were in those."""
+    return [replace(s, energy=s.energy / truth.energy_factor, forces=s.forces / truth.force_factor) for s in samples]
+
+
+def refusal(samples: Sequence[Sample], units: UnitSet | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        judge(examine(samples), units or UnitSet())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_right_units_are_proven(related: list[Sample]) -> None:
+    findings = examine(related)
+    assert findings.proven == ALL
+    judge(findings, UnitSet())
+    assert findings.differences.factor == pytest.approx(1.0, abs=0.1), "energies and forces of one method"
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+@pytest.mark.parametrize("force", ["ev/angstrom", "hartree/bohr", "hartree/angstrom", "kcal/mol/angstrom", "kj/mol/nm"])
+def test_the_unit_that_fits_is_named(related: list[Sample], energy: str, force: str) -> None:
+    truth = UnitSet(energy, force)
+    samples = said_in(related, truth)
+    if truth == UnitSet():
+        judge(examine(samples), UnitSet())
+        return
+    text = refusal(samples)
+    if force != "ev/angstrom":
+        assert f"--force-unit={force}" in text
+    elif energy != "rydberg":
+        assert f"--energy-unit={energy}" in text
+
+
+def test_gradients_are_told_from_forces(related: list[Sample]) -> None:
+    text = refusal(said_in(related, UnitSet("ev", "-ev/angstrom")))
+    assert "--force-unit=-ev/angstrom" in text
+    judge(examine(related), UnitSet("hartree", "-hartree/bohr"))
+
+
+def test_units_that_the_user_states_are_judged_as_those(related: list[Sample]) -> None:
+    """A file in eV that is read as Hartree: the remedy is what the file's numbers mean."""
+    samples = [replace(s, energy=s.energy * HARTREE) for s in related]
+    assert "--energy-unit=ev" in refusal(samples, UnitSet("hartree"))
+
+
+def test_lengths(related: list[Sample]) -> None:
+    for factor, name in ((1 / BOHR, "bohr"), (0.1, "nm")):
+        far = [replace(s, frame=s.frame.with_positions(s.frame.positions * factor)) for s in related[:5]]
+        text = refusal(far)
+        assert "length unit" in text
+        assert f"--length-unit={name}" in text
+
+
+def test_atoms_in_another_order_prove_nothing(related: list[Sample]) -> None:
+    order = np.array([3, 0, 4, 1, 5, 2])
+    samples = [replace(s, forces=s.forces[order]) for s in related]
+    assert "nothing proves the unit of the" in refusal(samples)
+    assert "--trust-units" in refusal(samples)
+
+
+def test_two_levels_in_one_file_are_found(related: list[Sample]) -> None:
+    samples = [replace(s, energy=s.energy + 12.0 * (i % 3 == 0)) for i, s in enumerate(related)]
+    text = refusal(samples)
+    assert "levels of theory are mixed" in text
+    assert "CH4O" in text
+
+
+def test_frames_that_nothing_can_be_said_of(related: list[Sample]) -> None:
+    """Argon has no bonds, one atom no force."""
+    argon = Frame.molecule([18, 18], [[0, 0, 0], [0, 0, 3.8]])
+    assert examine([Sample(argon, -28700.0, np.zeros((2, 3)), "frame 0")]).lengths.fits is None
+    assert "--trust-units" in refusal([Sample(argon, 1.0, np.zeros((2, 3)), "frame 0")])
+    assert examine([]).proven == set()
+
+
+def test_free_atoms_against_published_energies() -> None:
+    """E. Clementi, C. Roetti, At. Data Nucl. Data Tables 14, 177 (1974), Hartree."""
+    published = {6: -37.6886, 7: -54.4009, 8: -74.8094, 9: -99.4093, 16: -397.505, 17: -459.482, 35: -2572.441}
+    found = free_atom_energy(np.array(list(published))) / HARTREE
+    np.testing.assert_allclose(found, list(published.values()), rtol=0.012)
+
+
+@pytest.mark.dft
+def test_single_unrelated_configurations_prove_themselves() -> None:
+    """One frame of each molecule, as in a data set of many: all-electron totals and GFN2-xTB forces decide."""
+    rng = np.random.default_rng(3)
+    ammonia = [[0, 0, 0.11], [0, 0.94, -0.27], [0.81, -0.47, -0.27], [-0.81, -0.47, -0.27]]
+    shapes = [
+        (METHANOL, POSITIONS),
+        (np.array([8, 1, 1]), np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])),
+        (np.array([7, 1, 1, 1]), np.array(ammonia)),
+    ]
+    samples = []
+    for i, (z, x) in enumerate(shapes):
+        frame = Frame.molecule(z, x + rng.normal(0, 0.05, x.shape))
+        molecule = gto.M(atom=list(zip(z.tolist(), frame.positions.tolist(), strict=True)), basis="3-21g", verbose=0)
+        method = scf.RHF(molecule).run()
+        forces = -method.nuc_grad_method().kernel() * HARTREE / BOHR
+        samples.append(Sample(frame, method.e_tot * HARTREE, forces, f"frame {i}"))
+    assert examine(samples).proven == ALL
+    for sample in samples:  # a molecule as small as water is too little for forces
+        alone = examine([sample])
+        assert alone.proven >= {"lengths", "energies"}
+        assert alone.forces.fits is not False
+    for energy in ENERGIES:
+        for force in ("ev/angstrom", "hartree/bohr", "kcal/mol/angstrom", "-hartree/bohr"):
+            truth = UnitSet(energy, force)
+            if truth != UnitSet():
+                text = refusal(said_in(samples, truth))
+                assert force == "ev/angstrom" or f"--force-unit={force}" in text
+                assert energy == "ev" or f"--energy-unit={energy}" in text
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the published data")
+@pytest.mark.parametrize("name", ["rmd17_ethanol_train.xyz", "acac_train_300K.xyz"])
+def test_published_data_prove_their_units(name: str) -> None:
+    samples = [Sample(f, e, x, f"frame {i}") for i, (f, e, x) in enumerate(read_labelled(DATA / name))]
+    assert examine(samples).proven == ALL
+    for sample in samples[::50]:
+        assert examine([sample]).forces.fits is not False
+    assert "--force-unit=kcal/mol/angstrom" in refusal(said_in(samples, UnitSet("kcal/mol", "kcal/mol/angstrom")))
+
+
+def test_units_by_name() -> None:
+    assert [energy_unit(x) for x in ("eV", " Ha", "kcal/mol", "kJ/mol", "Ry")] == [
+        "ev", "hartree", "kcal/mol", "kj/mol", "rydberg",
+    ]  # fmt: skip
+    assert [force_unit(x) for x in ("eV/Ang", "-Hartree/Bohr", "kcal/mol/A", "Eh/a0")] == [
+        "ev/angstrom", "-hartree/bohr", "kcal/mol/angstrom", "hartree/bohr",
+    ]  # fmt: skip
+    assert length_unit("Bohr") == "bohr"
+    for read, name in ((energy_unit, "calorie"), (force_unit, "ev"), (length_unit, "inch")):
+        with pytest.raises(InputError, match=name):
+            read(name)
+    assert UnitSet("kcal/mol").energy_factor == pytest.approx(0.0433641153), "CODATA 2018"
+    assert FORCES["hartree/bohr"] == pytest.approx(51.4220675), "CODATA 2018"
+    assert fitting(27.0, FORCES, 1.4)[0] == "hartree/angstrom"
