@@ -178,7 +178,9 @@ def carvers(frame: Frame, reach: float) -> dict[str, Carver]:
     }
 
 
-def gfn1(frame: Frame, centres: Sequence[int], radii: Sequence[float], reach: float) -> dict[str, object]:
+def gfn1(
+    frame: Frame, centres: Sequence[int], radii: Sequence[float], reach: float, wanted: Sequence[str]
+) -> dict[str, object]:
     """GFN1-xTB against the periodic box."""
     method = "GFN1-xTB"
     periodic = xtb_forces(method)
@@ -190,6 +192,7 @@ def gfn1(frame: Frame, centres: Sequence[int], radii: Sequence[float], reach: fl
     made = carvers(frame, reach)
     variants = {name: Variant(carver, evaluate) for name, carver in made.items()}
     variants["alpb"] = Variant(made["vacuum"], in_continuum(method))
+    variants = {name: variants[name] for name in wanted}
     oxygen = {centre: made["vacuum"].carve(centre, 0.0) for centre in centres}
     result = compare(variants, lambda centre: truth[oxygen[centre].atoms[oxygen[centre].mask]], centres, radii)
     return {"box_against_2x1x1": {"largest": float(away.max()), "rms": float(np.sqrt((away**2).mean()))}, **result}
@@ -253,7 +256,9 @@ def main() -> None:
     parser.add_argument("--box", type=Path, help="extxyz file with the box; made and written where it does not exist")
     parser.add_argument("--centres", type=int, default=6)
     parser.add_argument("--radii", type=float, nargs="+", default=[2.5, 3.5, 4.5, 5.5, 6.5, 7.5])
-    parser.add_argument("--reach", type=float, default=13.0, help="of point charges, Angstrom")
+    known = ("vacuum", "tip3p", "weak", "alpb")
+    parser.add_argument("--variants", nargs="+", choices=known, default=list(known), help="of gfn1")
+    parser.add_argument("--reach", type=float, default=16.0, help="of point charges, Angstrom")
     parser.add_argument("--largest", type=float, default=8.0, help="radius of the reference of gfn2 and dft")
     parser.add_argument("--xc", default="pbe")
     parser.add_argument("--basis", default="6-31g")
@@ -277,7 +282,7 @@ def main() -> None:
         "reach": args.reach,
     }
     if "gfn1" in args.parts:
-        result["gfn1"] = gfn1(frame, centres, args.radii, args.reach)
+        result["gfn1"] = gfn1(frame, centres, args.radii, args.reach, args.variants)
     if "gfn2" in args.parts:
         result["gfn2"] = gfn2(frame, centres, args.radii, args.reach, args.largest)
     if "dft" in args.parts:

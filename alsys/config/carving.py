@@ -42,7 +42,7 @@ class EmbeddingConfig(Section):
         "{H2O: {O: -0.834, H: 0.417}} (TIP3P); of every kind of molecule.",
     )
     reach: float = Field(
-        12.0, gt=0, le=50, description="Whole molecules that come this close to the central molecule are charges."
+        16.0, gt=0, le=50, description="Whole molecules that come this close to the central molecule are charges."
     )
 
 
