@@ -116,6 +116,8 @@ class PySCFEngine:
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Converges an SCF, makes sure of it, and takes energy and gradient, on the device of this labeler."""
+        if frame.pbc.any():
+            return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "PySCF labels are for molecules, not cells")
         if frame.environment is not None:  # charges do not come back from a GPU with certainty
             return self._label(frame)
         return self._device.run(frame, self._label)
