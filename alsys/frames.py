@@ -8,7 +8,7 @@ a frame; they are a `Label` (see `alsys.labels`).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -47,6 +47,39 @@ TRAINING_ARMS: Final = (Arm.INITIAL, Arm.UNCERTAIN, Arm.IMPORTED)
 """Arms whose labels are trained on."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PointCharges:
+    """Charges around a frame that are no atoms of it: what a cluster was carved out of, seen from afar.
+
+    Attributes:
+        positions: ``(n, 3)``, Angstrom.
+        values: ``(n,)``, e.
+    """
+
+    positions: FloatArray
+    values: FloatArray
+
+    def __post_init__(self) -> None:
+        positions = np.array(self.positions, dtype=np.float64) + 0.0
+        values = np.array(self.values, dtype=np.float64) + 0.0
+        if values.ndim != 1 or values.size == 0 or positions.shape != (values.size, 3):
+            shapes = (positions.shape, values.shape)
+            raise InputError("needs positions (n, 3) and values (n,), n > 0", field="environment", value=shapes)
+        if not (np.isfinite(positions).all() and np.isfinite(values).all()):
+            raise InputError("positions and values must be finite", field="environment", value="NaN or infinity")
+        for name, array in (("positions", positions), ("values", values)):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @property
+    def n_charges(self) -> int:
+        """Number of charges."""
+        return int(self.values.size)
+
+    def __reduce__(self) -> tuple[type[PointCharges], tuple[FloatArray, FloatArray]]:
+        return (PointCharges, (self.positions, self.values))
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One configuration of atoms.
@@ -58,6 +91,7 @@ class Frame:
         pbc: ``(3,)`` periodic directions.
         charge: Total charge, e.
         multiplicity: 2S + 1.
+        environment: Point charges that it is embedded in; None for none. Its atoms feel them; it is not periodic then.
         frame_id: Hexadecimal digest of all the above, 32 characters.
     """
 
@@ -67,6 +101,7 @@ class Frame:
     pbc: NDArray[np.bool_]
     charge: int = 0
     multiplicity: int = 1
+    environment: PointCharges | None = None
     frame_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,10 +121,13 @@ class Frame:
             raise InputError("atomic numbers run from 1 to 118", field="numbers", value=numbers.tolist())
         if self.multiplicity < 1:
             raise InputError("multiplicity is 2S + 1, at least 1", field="multiplicity", value=self.multiplicity)
+        if self.environment is not None and pbc.any():
+            raise InputError("a periodic frame has no point charges around it", field="environment")
         for name, value in (("numbers", numbers), ("positions", positions), ("cell", cell), ("pbc", pbc)):
             value.flags.writeable = False
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "frame_id", _digest(numbers, positions, cell, pbc, self.charge, self.multiplicity))
+        digest = _digest(numbers, positions, cell, pbc, self.charge, self.multiplicity, self.environment)
+        object.__setattr__(self, "frame_id", digest)
 
     @property
     def n_atoms(self) -> int:
@@ -110,9 +148,7 @@ class Frame:
 
     def with_positions(self, positions: ArrayLike) -> Frame:
         """The same atoms at other ``(n_atoms, 3)`` positions."""
-        return Frame(
-            self.numbers, np.asarray(positions, dtype=np.float64), self.cell, self.pbc, self.charge, self.multiplicity
-        )
+        return replace(self, positions=np.asarray(positions, dtype=np.float64))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Frame) and other.frame_id == self.frame_id
@@ -121,7 +157,8 @@ class Frame:
         return hash(self.frame_id)
 
     def __reduce__(self) -> tuple[type[Frame], tuple[object, ...]]:
-        return (Frame, (self.numbers, self.positions, self.cell, self.pbc, self.charge, self.multiplicity))
+        arrays = (self.numbers, self.positions, self.cell, self.pbc)
+        return (Frame, (*arrays, self.charge, self.multiplicity, self.environment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +217,7 @@ def _digest(
     pbc: NDArray[np.bool_],
     charge: int,
     multiplicity: int,
+    environment: PointCharges | None,
 ) -> str:
     digest = hashlib.blake2b(digest_size=FRAME_ID_BYTES, person=b"alsys-frame-1")
     digest.update(np.asarray([numbers.size, charge, multiplicity], dtype="<i8").tobytes())
@@ -187,4 +225,7 @@ def _digest(
     digest.update(positions.astype("<f8").tobytes())
     digest.update(cell.astype("<f8").tobytes())
     digest.update(pbc.astype("u1").tobytes())
+    if environment is not None:  # frames without one keep the identity that they had before there were any
+        digest.update(environment.positions.astype("<f8").tobytes())
+        digest.update(environment.values.astype("<f8").tobytes())
     return digest.hexdigest()

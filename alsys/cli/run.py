@@ -225,8 +225,27 @@ def _inspector(plan: Plan) -> Inspector | None:
     quality = plan.config.labeling.quality
     if not quality.enabled:
         return None
-    canary = canaries_for([frame for frames in plan.starts.values() for frame in frames])[0]
-    return Inspector(quality, canary, plan.level)
+    return Inspector(quality, canaries_for(_takable(plan))[0], plan.level)
+
+
+def _takable(plan: Plan) -> list[Frame]:
+    """Start structures that the labeler takes; of a system of which it takes none, the cluster that it gets to see."""
+    from alsys.labeling.factory import build_labeler
+
+    labeler = build_labeler(plan.config.labeling)
+
+    def is_taken(frame: Frame) -> bool:
+        try:
+            labeler.check(frame)
+        except InputError:
+            return False
+        return True
+
+    frames = []
+    for name, start in plan.starts.items():
+        frames += [frame for frame in start if is_taken(frame)] or [plan.labelled[name]]
+    labeler.close()
+    return frames
 
 
 def _pool(plan: Plan) -> WorkerPool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,20 @@ class GrowConfig(Section):
         return tuple(self.start + k * self.step for k in range(count))
 
 
+class EmbeddingConfig(Section):
+    """What a cluster stands in: point charges in place of the molecules around it."""
+
+    kind: Literal["charges"]
+    charges: dict[str, dict[str, Annotated[float, Field(ge=-10, le=10)]]] = Field(
+        min_length=1,
+        description="Charge of each element of a molecule by formula in Hill order, e, as "
+        "{H2O: {O: -0.834, H: 0.417}} (TIP3P); of every kind of molecule.",
+    )
+    reach: float = Field(
+        16.0, gt=0, le=50, description="Whole molecules that come this close to the central molecule are charges."
+    )
+
+
 class CarveConfig(Section):
     """Labels the neighbourhood of one atom instead of a whole frame, where that is periodic or large."""
 
@@ -57,6 +71,10 @@ class CarveConfig(Section):
         "element on its own is an ion everywhere.",
     )
 
+    embedding: EmbeddingConfig | None = Field(
+        None, description="Charges around the cluster, for labels with PySCF (dft or hf); None leaves it in vacuum."
+    )
+
     @model_validator(mode="after")
     def _one_radius(self) -> CarveConfig:
         if (self.radius is None) == (self.grow is None):
@@ -64,4 +82,8 @@ class CarveConfig(Section):
         least = self.radius if self.radius is not None else self.grow.start if self.grow is not None else 0.0
         if self.trusted > least:
             raise ValueError("trusted must not be larger than the radius, or grow.start")
+        if self.embedding is not None:
+            most = self.radius if self.radius is not None else self.grow.max_radius if self.grow is not None else 0.0
+            if self.embedding.reach <= most:
+                raise ValueError("embedding.reach must be larger than the radius, or grow.max_radius")
         return self

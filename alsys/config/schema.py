@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from alsys.config.carving import CarveConfig
 from alsys.config.engines import LabelingConfig
 from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
+from alsys.config.labeling import PySCFBaseline, PySCFLabeling
 from alsys.config.loss import LossSettings
 from alsys.config.models import ModelConfig as ModelConfig
 from alsys.config.models import NequIPModel as NequIPModel
@@ -365,6 +366,14 @@ class CampaignConfig(Section):
         is_charged = any(component.charge for p in packed for component in p.components)
         if carve is not None and is_charged and not carve.charges:
             raise ValueError("exploration.carve.charges must give the charges of ions by formula, as {Na: 1, Cl: -1}")
+        if carve is not None and carve.embedding is not None:
+            labeling = self.labeling
+            if not isinstance(labeling, PySCFLabeling) or labeling.method not in ("dft", "hf"):
+                raise ValueError("exploration.carve.embedding needs labeling.kind pyscf with method dft or hf")
+            if labeling.solvent_model is not None or labeling.device == "gpu":
+                raise ValueError("exploration.carve.embedding allows neither labeling.solvent_model nor device gpu")
+            if labeling.baseline is not None and not isinstance(labeling.baseline, PySCFBaseline):
+                raise ValueError("exploration.carve.embedding: xTB knows no point charges; drop it, or the baseline")
         return self
 
     @property

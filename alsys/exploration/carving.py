@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from alsys.errors import InputError
 from alsys.exploration.bond_network import BondNetwork, Node
 from alsys.exploration.strata import formula
-from alsys.frames import FloatArray, Frame, IntArray
+from alsys.frames import FloatArray, Frame, IntArray, PointCharges
 
 CAP_SCALE = 1.09 / 1.53
 """Length of the bond to a cap over that of the bond it replaces: C-H over C-C."""
@@ -34,11 +34,26 @@ MAX_ATOMS = 600
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """Point charges in place of the molecules around a cluster.
+
+    Attributes:
+        charges: Charge of each element of a molecule by formula in Hill order, e, as ``{"H2O": {"O": -0.834, "H":
+            0.417}}``; of every kind of molecule in the frame.
+        reach: Whole molecules that come within this distance of the core are there, Angstrom.
+    """
+
+    charges: Mapping[str, Mapping[str, float]]
+    reach: float
+
+
+@dataclass(frozen=True, slots=True)
 class Carved:
     """A cluster cut out of a frame.
 
     Attributes:
-        frame: The cluster, without a cell; the central molecule first, where the frame has it.
+        frame: The cluster, without a cell; the central molecule first, where the frame has it. With an embedding, in
+            the point charges of what is around it.
         mask: ``(n_atoms,)`` True where the surrounding is as large as asked for; never a cap or its neighbour.
         atoms: ``(n_atoms,)`` atom of the original frame, -1 for caps. Two images of one atom may both be there.
     """
@@ -87,6 +102,7 @@ def carve(
     whole: int = WHOLE,
     max_atoms: int = MAX_ATOMS,
     charges: Mapping[str, int] | None = None,
+    embedding: Embedding | None = None,
 ) -> Carved:
     """The neighbourhood of one atom.
 
@@ -103,12 +119,14 @@ def carve(
         max_atoms: Of the cluster, caps included.
         charges: Charge of molecules by formula in Hill order (``{"Na": 1, "HO": -1}``); others are neutral. An element
             that is here on its own is an ion everywhere and forms no bonds.
+        embedding: Point charges around the cluster; None leaves it in vacuum.
 
     Raises:
-        InputError: In one line: charges that do not add up, an unpaired electron, no bond that may be cut, or more
-            atoms than allowed.
+        InputError: In one line: charges that do not add up, an unpaired electron, no bond that may be cut, a molecule
+            without point charges, or more atoms than allowed.
     """
-    return Carver(frame, whole=whole, max_atoms=max_atoms, charges=charges).carve(centre, radius, trusted)
+    carver = Carver(frame, whole=whole, max_atoms=max_atoms, charges=charges, embedding=embedding)
+    return carver.carve(centre, radius, trusted)
 
 
 class Carver:
@@ -125,6 +143,7 @@ class Carver:
         whole: int = WHOLE,
         max_atoms: int = MAX_ATOMS,
         charges: Mapping[str, int] | None = None,
+        embedding: Embedding | None = None,
     ) -> None:
         if frame.multiplicity != 1:
             raise InputError(
@@ -159,6 +178,8 @@ class Carver:
                 value=frame.charge,
                 remedy=f"give the charges of molecules by formula; there are {', '.join(sorted(set(species)))}",
             )
+        self._embedding = embedding
+        self._values = None if embedding is None else self._point_charges(embedding, species)
 
     def carve(self, centre: int, radius: float, trusted: float = 0.0) -> Carved:
         """The neighbourhood of one atom.
@@ -184,6 +205,43 @@ class Carver:
             chosen.update(dict.fromkeys(sorted(grown, key=lambda node: (node not in partial, node))))
         self._check_size(len(chosen) + len(cuts), centre)
         return self._cluster(list(chosen), cuts, core, origin, trusted)
+
+    def _point_charges(self, embedding: Embedding, species: Sequence[str]) -> FloatArray:
+        """``(n_atoms,)`` the charge that stands for each atom outside of a cluster."""
+        values = np.zeros(self._frame.n_atoms)
+        symbols = [chemical_symbols[number] for number in self._frame.numbers.tolist()]
+        for k, atoms in enumerate(self._network.members):
+            name, known = species[k], embedding.charges.get(species[k])
+            if known is None or any(symbols[atom] not in known for atom in atoms) or not self._is_whole[k]:
+                raise InputError(
+                    "has no point charges" if self._is_whole[k] else "is no molecule that stays whole",
+                    field="embedding.charges",
+                    value=name,
+                    remedy="give a charge for each of its elements" if self._is_whole[k] else "leave embedding out",
+                )
+            values[atoms] = [known[symbols[atom]] for atom in atoms]
+            if abs(float(values[atoms].sum()) - self._charge[k]) > 1e-6:
+                raise InputError(
+                    f"has point charges that add up to {values[atoms].sum():+.4f}, not {self._charge[k]:+d}",
+                    field="embedding.charges",
+                    value=name,
+                    remedy="make them add up to the charge of the molecule",
+                )
+        return values
+
+    def _environment(self, inside: Iterable[Node], core: Sequence[Node]) -> PointCharges | None:
+        """Charges of the molecules, images included, that come within reach of the core and are not inside."""
+        if self._embedding is None or self._values is None:
+            return None
+        taken = set(inside)
+        outside: dict[Node, None] = {}
+        for node in self._network.within(core, self._embedding.reach):
+            if node not in taken and node not in outside:
+                outside.update(dict.fromkeys(self._network.molecule_around(node)))
+        values = self._values[[atom for atom, _ in outside]]
+        keep = np.flatnonzero(values).tolist()
+        nodes = list(outside)
+        return PointCharges(self._network.positions([nodes[k] for k in keep]), values[keep]) if keep else None
 
     def _stays_whole(self, atom: int) -> bool:
         return self._is_whole[self._network.molecule[atom]]
@@ -236,7 +294,9 @@ class Carver:
                 remedy="give the charges of ions by formula; parts of charged large molecules cannot be carved",
             )
         atoms = np.array([atom for atom, _ in nodes] + [-1] * len(cuts), dtype=np.int64)
-        return Carved(Frame.molecule(numbers, positions, charge=charge), mask, atoms)
+        cluster = Frame.molecule(numbers, positions, charge=charge)
+        environment = self._environment(nodes, core)
+        return Carved(cluster if environment is None else replace(cluster, environment=environment), mask, atoms)
 
     def _formula(self, molecule: int) -> str:
         return formula(self._frame.numbers[self._network.members[molecule]])

@@ -15,7 +15,7 @@ import numpy as np
 
 from alsys.config.carving import CarveConfig
 from alsys.errors import InputError
-from alsys.exploration.carving import Carver, converged_radius
+from alsys.exploration.carving import Carver, Embedding, converged_radius
 from alsys.exploration.reference import xtb_potential
 from alsys.frames import Candidate, FloatArray, Frame
 from alsys.potentials.base import Committee, FrameBatch
@@ -52,8 +52,7 @@ class Neighbourhoods:
             return candidate
         if settings.grow is None:
             assert settings.radius is not None
-            carver = Carver(frame, whole=settings.whole, max_atoms=settings.max_atoms, charges=settings.charges)
-            carved = carver.carve(centre, settings.radius, settings.trusted)
+            carved = _carver(settings, frame).carve(centre, settings.radius, settings.trusted)
         else:
             found = converged_radius(
                 frame,
@@ -75,6 +74,8 @@ class Neighbourhoods:
                     remedy="allow a larger radius, more atoms, or a larger tolerance",
                 )
             carved = found.carved
+            if settings.embedding is not None:  # sizes are found in vacuum, where the cheap method can go
+                carved = _carver(settings, frame).carve(centre, found.radius, settings.trusted)
         if not carved.mask.any():
             raise InputError(
                 f"leaves no atom to learn from around atom {centre}: all trusted ones are next to a cut",
@@ -127,13 +128,23 @@ def labelled_systems(settings: CarveConfig | None, systems: Mapping[str, Frame])
         radius = settings.radius if settings.grow is None else settings.grow.max_radius
         assert radius is not None
         try:
-            carver = Carver(frame, whole=settings.whole, max_atoms=settings.max_atoms, charges=settings.charges)
-            labelled[name] = carver.carve(0, radius, settings.trusted).frame
+            labelled[name] = _carver(settings, frame).carve(0, radius, settings.trusted).frame
         except InputError as error:
             raise InputError(
                 f"{name}: {error.message}", field=f"{FIELD}.{error.field}", value=error.value, remedy=error.remedy
             ) from None
     return labelled
+
+
+def _carver(settings: CarveConfig, frame: Frame) -> Carver:
+    around = settings.embedding
+    return Carver(
+        frame,
+        whole=settings.whole,
+        max_atoms=settings.max_atoms,
+        charges=settings.charges,
+        embedding=None if around is None else Embedding(around.charges, around.reach),
+    )
 
 
 def _xtb_forces(frame: Frame) -> FloatArray:

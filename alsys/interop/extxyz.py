@@ -45,7 +45,7 @@ def export_extxyz(
     trajectory, model_version, deviation (eV/Angstrom, where known) and frame_id are in the comment line. The identity
     is written as ``id-<hexadecimal>``: readers take bare digits for a number. A frame without a cell has no lattice.
     A frame that was carved out of a larger one has a column ``mask``: F where the force is not to be learned from; nor
-    is its energy.
+    is its energy. One that was labelled in point charges says how many with ``n_charges``; they are in the store.
 
     Args:
         snapshot: The labelled frames.
@@ -126,6 +126,14 @@ def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
                 raise InputError("is missing", source=source, field=place, remedy="give frames with labels")
             if not _is_finite(value):
                 raise InputError("must be finite numbers", source=source, field=place)
+        if atoms.info.get("n_charges"):
+            raise InputError(
+                "was labelled in point charges, which the file does not hold",
+                source=source,
+                field=f"frame {i}: n_charges",
+                value=atoms.info["n_charges"],
+                remedy="leave such frames out",
+            )
         pbc = np.asarray(atoms.pbc)
         try:
             frame = Frame(
@@ -194,6 +202,7 @@ def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
         "Properties": "species:S:1:pos:R:3",
         "charge": frame.charge,
         "multiplicity": frame.multiplicity,
+        **({} if frame.environment is None else {"n_charges": frame.environment.n_charges}),
         **{name: _quoted(value) if isinstance(value, str) else value for name, value in facts.items()},
         "frame_id": f"id-{frame.frame_id}",
         "pbc": _quoted(" ".join("FT"[int(is_periodic)] for is_periodic in frame.pbc)),
@@ -222,6 +231,8 @@ def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
     }
     if np.isfinite(snapshot.stress[i]).all():
         fields["stress"] = _quoted(" ".join(map(repr, snapshot.stress[i].reshape(9).tolist())))
+    if snapshot.n_charges is not None and snapshot.n_charges[i]:
+        fields["n_charges"] = int(snapshot.n_charges[i])
     if np.isfinite(snapshot.deviation[i]):
         fields["deviation"] = repr(float(snapshot.deviation[i]))
     if snapshot.cell[i].any():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alsys.config.labeling import AnalyticLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame
-from alsys.labeling.checks import fused_atoms
+from alsys.labeling.checks import check_alone, fused_atoms
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 
 HYDROGEN_SHARE = {0: 1.0, 1: 0.8, 2: 0.05}
@@ -66,6 +66,7 @@ class AnalyticLabeler:
 
     def check(self, frame: Frame) -> None:
         """Refuses periodic frames."""
+        check_alone(frame)
         if frame.pbc.any():
             raise InputError("the analytic labeler takes molecules only", field="pbc", value=frame.pbc.tolist())
 
@@ -75,6 +76,8 @@ class AnalyticLabeler:
         config = self._config
         if config.delay_s > 0:
             time.sleep(config.delay_s)
+        if frame.environment is not None:
+            return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "knows no point charges")
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)

@@ -33,6 +33,21 @@ def check_electrons(frame: Frame) -> None:
         )
 
 
+def check_alone(frame: Frame) -> None:
+    """Refuses a frame in point charges, for a level that knows none and would leave them out.
+
+    Raises:
+        InputError: There are point charges around it.
+    """
+    if frame.environment is not None:
+        raise InputError(
+            "is in point charges, which this level of theory cannot treat",
+            field="environment",
+            value=f"{frame.environment.n_charges} charges",
+            remedy="label with kind: pyscf and method: dft or hf, or leave exploration.carve.embedding out",
+        )
+
+
 def fused_atoms(frame: Frame) -> str | None:
     """Describes two atoms, or nearest images, that stand on top of each other; None where there are none."""
     if frame.n_atoms < 2:

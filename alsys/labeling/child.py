@@ -25,8 +25,9 @@ from typing import IO, Any, Protocol
 
 import psutil
 
-from alsys.errors import FailureKind
+from alsys.errors import FailureKind, InputError
 from alsys.frames import Frame
+from alsys.labeling.checks import check_alone
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 
 START_TIMEOUT_S = 180.0
@@ -170,6 +171,8 @@ class ChildProcess:
 class ChildLabeler:
     """A labeler whose engine runs in a child process; what it can treat is said by who derives from it.
 
+    A frame in point charges is a failure, unless `sees_charges` says that the engine knows them.
+
     Args:
         level: The level of theory.
         child: Runs the engine.
@@ -189,8 +192,18 @@ class ChildLabeler:
         """Process id of the child; None where there is none."""
         return self._child.pid
 
+    @property
+    def sees_charges(self) -> bool:
+        """Whether point charges around a frame are part of the calculation."""
+        return False
+
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Energy, forces and whatever else the engine gives."""
+        try:
+            if not self.sees_charges:
+                check_alone(frame)
+        except InputError as error:
+            return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, str(error))
         return self._child.label(frame)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from alsys.config.labeling import LabelingBase
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray, Frame
-from alsys.labeling.checks import fused_atoms
+from alsys.labeling.checks import check_alone, fused_atoms
 from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure, LevelOfTheory
 
@@ -112,6 +112,7 @@ class EngineLabeler(ChildLabeler):
 
     def check(self, frame: Frame) -> None:
         """Refuses what the engine cannot treat."""
+        check_alone(frame)
         self._engine.check(self._settings, frame)
 
 

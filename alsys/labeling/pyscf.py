@@ -15,8 +15,8 @@ from ase.data import chemical_symbols
 
 from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind, InputError
-from alsys.frames import FloatArray, Frame
-from alsys.labeling.checks import check_electrons, fused_atoms
+from alsys.frames import FloatArray, Frame, PointCharges
+from alsys.labeling.checks import check_alone, check_electrons, fused_atoms
 from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
 from alsys.labeling.densities import DensityMemory, Method
@@ -81,9 +81,17 @@ class PySCFLabeler(ChildLabeler):
         check_level(config, sorted({int(z) for z in frame.numbers}))
         check_electrons(frame)
         check_reference(config, frame)
+        if not self.sees_charges:
+            check_alone(frame)
         if config.method in CORRELATED:
             molecule = _molecule(frame, config)
             check_memory(config, molecule, is_open=_starts_unrestricted(molecule, config))
+
+    @property
+    def sees_charges(self) -> bool:
+        """Not with a correlated method or a continuum, and not where only a GPU may be used."""
+        config = self._config
+        return config.method not in CORRELATED and config.solvent_model is None and config.device != "gpu"
 
 
 class PySCFEngine:
@@ -108,6 +116,10 @@ class PySCFEngine:
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Converges an SCF, makes sure of it, and takes energy and gradient, on the device of this labeler."""
+        if frame.pbc.any():
+            return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "PySCF labels are for molecules, not cells")
+        if frame.environment is not None:  # charges do not come back from a GPU with certainty
+            return self._label(frame)
         return self._device.run(frame, self._label)
 
     def _label(self, frame: Frame) -> Label | LabelFailure:
@@ -117,7 +129,7 @@ class PySCFEngine:
         config, densities = self._config, self._densities
         molecule = _molecule(frame, config)
         field, rung, cycles = converge(
-            lambda: self._device.move(_mean_field(molecule, config)),
+            lambda: self._device.move(_mean_field(molecule, config, frame.environment)),
             config.max_cycles,
             None if densities is None else lambda fresh: densities.guess(frame, self._device.fetch(fresh)),
         )
@@ -196,8 +208,8 @@ def _starts_unrestricted(molecule: Any, config: PySCFLabeling) -> bool:
     return config.reference == "unrestricted" or (config.reference == "auto" and molecule.spin != 0)
 
 
-def _mean_field(molecule: Any, config: PySCFLabeling) -> Any:
-    from pyscf import dft, scf
+def _mean_field(molecule: Any, config: PySCFLabeling, environment: PointCharges | None = None) -> Any:
+    from pyscf import dft, qmmm, scf
 
     is_open = _starts_unrestricted(molecule, config)
     if config.method == "dft":
@@ -216,6 +228,8 @@ def _mean_field(molecule: Any, config: PySCFLabeling) -> Any:
     if config.method in CORRELATED:  # gradients of these need orbitals that are more than good enough for an energy
         field.conv_tol = min(config.conv_tol, 1e-10)
         field.conv_tol_grad = 1e-6
+    if environment is not None:
+        field = qmmm.mm_charge(field, environment.positions, environment.values, unit="Angstrom")
     return field if config.solvent_model is None else _in_solvent(field, config)
 
 

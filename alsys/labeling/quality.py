@@ -216,7 +216,7 @@ class QualityGate:
         """What a label says of itself: limits of the config, and net forces and torques unlike those of its kind."""
         config, n = self._config, frame.n_atoms
         found = []
-        net, torque = net_force(label), net_torque(frame, label)
+        net, torque = _net_force(frame, label), net_torque(frame, label)
         largest = float(np.sqrt(np.square(label.forces).sum(axis=1)).max())
         for check, value, limit, unit in (
             ("net-force", net, config.net_force, "eV/Angstrom"),
@@ -371,24 +371,24 @@ def net_force(label: Label) -> float:
 
 
 def net_torque(frame: Frame, label: Label) -> float:
-    """Length of the net torque about the centroid, eV; NaN for a periodic frame, where there is none.
+    """Length of the net torque about the centroid, eV; NaN for a periodic or embedded frame, where it tells nothing.
 
     The gradient of a converged molecule has none. That of an unconverged one has, though its net force vanishes: basis
     functions move with the atoms, but only a stationary density turns with them.
     """
-    if frame.pbc.any():
+    if frame.pbc.any() or frame.environment is not None:
         return math.nan
     arms = frame.positions - frame.positions.mean(axis=0)
     return float(np.linalg.norm(np.cross(arms, label.forces).sum(axis=0)))
 
 
 def turning_force(frame: Frame, label: Label) -> float:
-    """Length of the part of the forces that turns the molecule rigidly, eV/Angstrom; NaN for a periodic frame.
+    """Length of the part of the forces that turns the molecule rigidly, eV/Angstrom; NaN where `net_torque` is.
 
     ``sqrt(T I^-1 T)`` with the torque T and ``I = sum_i (r_i^2 - r_i r_i)``. White noise of the forces gives three
     degrees of freedom whatever the size of the molecule, as does ``|net force| / sqrt(n)`` for shifts.
     """
-    if frame.pbc.any():
+    if frame.pbc.any() or frame.environment is not None:
         return math.nan
     arms = frame.positions - frame.positions.mean(axis=0)
     inertia = float(np.square(arms).sum()) * np.eye(3) - arms.T @ arms
@@ -398,11 +398,11 @@ def turning_force(frame: Frame, label: Label) -> float:
 
 def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Record:
     n = frame.n_atoms
-    turning = turning_force(frame, label)
+    net, turning = _net_force(frame, label), turning_force(frame, label)
     shared = (
         composition_of(frame),
         label.energy,
-        net_force(label) / math.sqrt(n) if n > 1 else -1.0,
+        net / math.sqrt(n) if n > 1 and not math.isnan(net) else -1.0,
         turning if n > 1 and not math.isnan(turning) else -1.0,
     )
     if prediction is None or not _fits(frame, prediction):
@@ -411,6 +411,11 @@ def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Recor
     deviation = max(float(prediction.deviations.mean()), FORCE_FLOOR)
     error = float(np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1)).max())
     return _Record(*shared, prediction.model_version, residual, abs(residual) / deviation, error)
+
+
+def _net_force(frame: Frame, label: Label) -> float:
+    """As `net_force`; NaN for a frame in point charges, which pull at it: their own forces are no part of a label."""
+    return math.nan if frame.environment is not None else net_force(label)
 
 
 def _patterns(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:

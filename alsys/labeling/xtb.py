@@ -9,7 +9,7 @@ from __future__ import annotations
 from alsys.config.labeling import XTBLabeling
 from alsys.errors import FailureKind
 from alsys.frames import Frame
-from alsys.labeling.checks import check_electrons, fused_atoms
+from alsys.labeling.checks import check_alone, check_electrons, fused_atoms
 from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, single_point
@@ -32,6 +32,7 @@ class XTBLabeler(ChildLabeler):
     def check(self, frame: Frame) -> None:
         """Refuses impossible spins, elements beyond radon and partly periodic cells."""
         check_electrons(frame)
+        check_alone(frame)
         check_frame(frame)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.events import DataImported, Event, LabelRetracted
-from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray
+from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray, PointCharges
 from alsys.labels import Label, LevelOfTheory
 
 
@@ -63,6 +63,9 @@ class Snapshot:
         baseline_energy: ``(n_frames,)`` of the same frames at the baseline's level, eV; NaN where there is no such
             label; None where no baseline was asked for.
         baseline_forces: ``(n_total, 3)`` likewise, eV/Angstrom.
+        n_charges: ``(n_frames,)`` point charges around each frame; None where no frame has any.
+        charge_positions: ``(n_charges in all, 3)``, Angstrom; None likewise.
+        charge_values: ``(n_charges in all,)``, e; None likewise.
     """
 
     seq: int
@@ -86,6 +89,9 @@ class Snapshot:
     deviation: NDArray[np.float32]
     baseline_energy: FloatArray | None = None
     baseline_forces: FloatArray | None = None
+    n_charges: IntArray | None = None
+    charge_positions: FloatArray | None = None
+    charge_values: FloatArray | None = None
 
     @property
     def n_frames(self) -> int:
@@ -120,6 +126,7 @@ class Snapshot:
             if index.size
             else np.zeros(0, dtype=np.int64)
         )
+        charges = _ragged(self.n_charges, index)
         return Snapshot(
             seq=self.seq,
             systems=self.systems,
@@ -142,6 +149,9 @@ class Snapshot:
             deviation=self.deviation[index],
             baseline_energy=None if self.baseline_energy is None else self.baseline_energy[index],
             baseline_forces=None if self.baseline_forces is None else self.baseline_forces[atoms],
+            n_charges=None if self.n_charges is None else self.n_charges[index],
+            charge_positions=None if self.charge_positions is None else self.charge_positions[charges],
+            charge_values=None if self.charge_values is None else self.charge_values[charges],
         )
 
     def frame(self, row: int) -> Frame:
@@ -155,7 +165,22 @@ class Snapshot:
             pbc=self.pbc[row],
             charge=int(self.charge[row]),
             multiplicity=int(self.multiplicity[row]),
+            environment=self._environment(row),
         )
+
+    def _environment(self, row: int) -> PointCharges | None:
+        if self.n_charges is None or self.charge_positions is None or self.charge_values is None:
+            return None
+        part = _ragged(self.n_charges, np.array([row]))
+        return PointCharges(self.charge_positions[part], self.charge_values[part]) if part.size else None
+
+
+def _ragged(counts: IntArray | None, rows: IntArray) -> IntArray:
+    """Where the elements of ragged rows stand."""
+    if counts is None or not rows.size:
+        return np.zeros(0, dtype=np.int64)
+    ends = np.cumsum(counts)
+    return np.concatenate([np.arange(ends[i] - counts[i], ends[i]) for i in rows]).astype(np.int64)
 
 
 @dataclass(slots=True)

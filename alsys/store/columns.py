@@ -14,11 +14,11 @@ import numpy as np
 
 from alsys.errors import InputError, StoreCorrupt
 from alsys.events import Event, LabelRetracted, decode
-from alsys.frames import ARMS, Candidate, Frame, Source
+from alsys.frames import ARMS, Candidate, Frame, PointCharges, Source
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
 from alsys.store.encoding import AXIS_OF, Array, decode_texts, ragged_indices, to_hex
-from alsys.store.schema import AXES, COMMITS
+from alsys.store.schema import ALL_AXES, AXES, CHARGES, COMMITS
 from alsys.store.verification import shorten, verify_columns
 
 _CANDIDATE_COLUMNS = (
@@ -116,6 +116,7 @@ class ColumnReader:
         numbers = self.read("atoms/numbers", first, last)
         positions = self.read("atoms/positions", first, last)
         masks = self.read("atoms/mask", first, last).astype(np.bool_)
+        environments = self._environments(rows)
         result = []
         for i, (start, stop) in enumerate(zip((starts - first).tolist(), (stops - first).tolist(), strict=True)):
             frame = Frame(
@@ -125,6 +126,7 @@ class ColumnReader:
                 pbc=columns["pbc"][i],
                 charge=columns["charge"][i],
                 multiplicity=columns["multiplicity"][i],
+                environment=environments[i],
             )
             source = Source(
                 system=names[columns["system"][i]],
@@ -192,9 +194,10 @@ class ColumnReader:
                 "no such dataset version", field="seq", value=seq, remedy=f"versions run from 0 to {head.seq}"
             )
         if seq == 0:
-            return dict.fromkeys(AXES, 0)
+            return dict.fromkeys(ALL_AXES, 0)
         row = self.read(COMMITS.path, seq - 1, seq)[0]
-        return {axis: int(n) for axis, n in zip(AXES, row, strict=True)}
+        lengths = {axis: int(n) for axis, n in zip(AXES, row, strict=True)}
+        return lengths | {CHARGES: int(self.read("frames/n_charges", 0, lengths["frames"]).sum(dtype=np.int64))}
 
     def tombstones(self, seq: int | None = None) -> tuple[LabelRetracted, ...]:
         """What had been retracted in a dataset version, in order. Reads each part of the log once."""
@@ -262,6 +265,8 @@ class ColumnReader:
             baseline_forces[np.repeat(is_there, n_atoms[rows])] = forces[
                 ragged_indices(label_starts, label_atoms_of, partners)
             ]
+        n_charges = column("frames/n_charges").astype(np.int64)
+        charges = ragged_indices(np.cumsum(n_charges) - n_charges, n_charges, rows)
         return Snapshot(
             seq=seq,
             systems=tuple(text.decode() for text in self._texts("names", lengths)),
@@ -284,6 +289,9 @@ class ColumnReader:
             deviation=column("frames/deviation")[rows],
             baseline_energy=baseline_energy,
             baseline_forces=baseline_forces,
+            n_charges=n_charges[rows] if charges.size else None,
+            charge_positions=column("charges/positions")[charges] if charges.size else None,
+            charge_values=column("charges/values")[charges] if charges.size else None,
         )
 
     def verify(self) -> VerifyReport:
@@ -304,6 +312,16 @@ class ColumnReader:
 
     def _row_of_frame(self) -> Mapping[str, int]:
         return {frame_id: i for i, frame_id in enumerate(to_hex(self.column("frames/frame_id")))}
+
+    def _environments(self, rows: Array) -> list[PointCharges | None]:
+        """Point charges around the frames at `rows`."""
+        n_charges = self.column("frames/n_charges").astype(np.int64)
+        ends = np.cumsum(n_charges)
+        found: list[PointCharges | None] = []
+        for count, end in zip(n_charges[rows].tolist(), ends[rows].tolist(), strict=True):
+            part = (self.read(f"charges/{name}", end - count, end) for name in ("positions", "values"))
+            found.append(PointCharges(*part) if count else None)
+        return found
 
     def _texts(self, group: str, lengths: Mapping[str, int], start: int = 0) -> list[bytes]:
         n = lengths[group]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
-from alsys.store.schema import ALL_ARRAYS, AXES, BY_PATH
+from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH
 from alsys.store.writer import ColumnWriter
 
 
@@ -22,7 +22,7 @@ class MemoryDisk:
 
     def __init__(self) -> None:
         self._columns = {spec.path: np.zeros((0, *spec.row_shape), dtype=spec.dtype) for spec in ALL_ARRAYS}
-        self._head = Head(0, 0, dict.fromkeys(AXES, 0))
+        self._head = Head(0, 0, dict.fromkeys(ALL_AXES, 0))
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of a column."""

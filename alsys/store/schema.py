@@ -2,7 +2,8 @@
 
 Arrays that share an axis have the same committed length, which HEAD holds. Frames are ragged: the atoms of frame ``i``
 are ``n_atoms[i]`` consecutive rows of the ``atoms`` axis (CF contiguous ragged arrays). A label refers to a frame by
-its row; its forces are as many consecutive rows of ``label_atoms`` as that frame has atoms. Text (events, levels of
+its row; its forces are as many consecutive rows of ``label_atoms`` as that frame has atoms; ``charges`` are ragged like
+``atoms``. Text (events, levels of
 theory, names) is UTF-8 bytes with the end offset of each entry. Append only: new arrays may be added, none is removed;
 an older store reads an array that it lacks as `ArraySpec.fill`, and its next writer adds it.
 """
@@ -89,9 +90,12 @@ ARRAYS: Final = (
     _array("frames/step", "frames", "<i8", (), "", "step on that trajectory"),
     _array("frames/deviation", "frames", "<f4", (), "eV/Angstrom", "largest force deviation when proposed"),
     _array("frames/temperature", "frames", "<f4", (), "K", "thermostat"),
+    _array("frames/n_charges", "frames", "<i4", (), "", "point charges around the frame; counts along `charges`", 0),
     _array("atoms/numbers", "atoms", "<i4", (), "", "atomic numbers"),
     _array("atoms/positions", "atoms", "<f8", (3,), "Angstrom", "positions"),
     _array("atoms/mask", "atoms", "|u1", (), "", "1 where the force may be learned from", 1),
+    _array("charges/positions", "charges", "<f8", (3,), "Angstrom", "positions of point charges", 0),
+    _array("charges/values", "charges", "<f8", (), "e", "point charges", 0),
     _array("labels/frame", "labels", "<i8", (), "", "row of the frame"),
     _array("labels/label_id", "labels", "|u1", (16,), "", "digest of frame_id and level_id"),
     _array("labels/level", "labels", "<i4", (), "", "row of the level of theory"),
@@ -115,8 +119,14 @@ ARRAYS: Final = (
 )
 """All arrays but the history of commits."""
 
-AXES: Final = tuple(dict.fromkeys(spec.axis for spec in ARRAYS))
+CHARGES: Final = "charges"
+"""An axis that came later: of older stores it has length 0, and of older versions `frames/n_charges` tells it."""
+
+AXES: Final = tuple(dict.fromkeys(spec.axis for spec in ARRAYS if spec.axis != CHARGES))
 """Axes in the order of the columns of `COMMITS`."""
+
+ALL_AXES: Final = (*AXES, CHARGES)
+"""Axes whose lengths HEAD holds."""
 
 COMMITS: Final = ArraySpec(
     "commits/lengths", "commits", "<i8", (len(AXES),), "", f"committed length of every axis: {', '.join(AXES)}"
@@ -126,7 +136,7 @@ COMMITS: Final = ArraySpec(
 ALL_ARRAYS: Final = (*ARRAYS, COMMITS)
 BY_PATH: Final = {spec.path: spec for spec in ALL_ARRAYS}
 
-AXIS_ROWS: Final = {axis: max(s.chunk_rows for s in ALL_ARRAYS if s.axis == axis) for axis in (*AXES, COMMITS.axis)}
+AXIS_ROWS: Final = {axis: max(s.chunk_rows for s in ALL_ARRAYS if s.axis == axis) for axis in (*ALL_AXES, COMMITS.axis)}
 """Rows by which all arrays of an axis grow together: whole chunks of each, since chunk rows are powers of two."""
 
 _DIMENSIONS[len(AXES)] = "axis"

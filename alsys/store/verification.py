@@ -82,6 +82,10 @@ def _check_frames(reader: ColumnReader, report: VerifyReport) -> None:
         if ((codes < 0) | (codes >= size)).any():
             report.problems.append(f"frames: {name} is out of range")
             return
+    n_charges = reader.column("frames/n_charges").astype(np.int64)
+    if (n_charges < 0).any() or int(n_charges.sum()) != lengths["charges"]:
+        report.problems.append(f"charges: {lengths['charges']} rows, frames say {int(n_charges.sum())}")
+        return
     frame_ids = to_hex(reader.column("frames/frame_id"))
     if len(set(frame_ids)) != len(frame_ids):
         report.problems.append("frames: an identity stands twice")

@@ -26,6 +26,7 @@ from alsys.store.encoding import AXIS_OF, DTYPE_OF, Array, encode_texts, from_he
 from alsys.store.schema import AXES, COMMITS, HOST_BYTES
 
 NO_STRESS = np.full((3, 3), np.nan)
+NO_CHARGES = np.zeros((0, 3))
 
 
 @dataclass(slots=True)
@@ -247,6 +248,7 @@ class ColumnWriter(ColumnReader):
     def _encode_frames(self, candidates: Sequence[Candidate]) -> dict[str, Array]:
         frames = [c.frame for c in candidates]
         sources = [c.source for c in candidates]
+        environments = [f.environment for f in frames if f.environment is not None]
         return _as_columns(
             {
                 "frames/n_atoms": [f.n_atoms for f in frames],
@@ -266,6 +268,9 @@ class ColumnWriter(ColumnReader):
                 "atoms/numbers": np.concatenate([f.numbers for f in frames]),
                 "atoms/positions": np.concatenate([f.positions for f in frames]),
                 "atoms/mask": np.concatenate([_mask_of(c) for c in candidates]),
+                "frames/n_charges": [0 if f.environment is None else f.environment.n_charges for f in frames],
+                "charges/positions": np.concatenate([NO_CHARGES, *(e.positions for e in environments)]),
+                "charges/values": np.concatenate([NO_CHARGES[:, 0], *(e.values for e in environments)]),
             }
         )
 

@@ -26,7 +26,7 @@ from alsys.errors import InputError, StoreBusy, StoreCorrupt
 from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
-from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, COMMITS, FORMAT, ArraySpec
+from alsys.store.schema import ALL_ARRAYS, ALL_AXES, AXES, AXIS_ROWS, BY_PATH, CHARGES, COMMITS, FORMAT, ArraySpec
 from alsys.store.verification import shorten, verify_columns
 from alsys.store.writer import ColumnWriter
 
@@ -168,6 +168,7 @@ class ZarrFolder:
             if record["format"] != FORMAT:
                 raise ValueError(f"format {record['format']}, this alsys reads {FORMAT}")
             lengths = {axis: int(record["lengths"][axis]) for axis in AXES}
+            lengths[CHARGES] = int(record["lengths"].get(CHARGES, 0))
             return Head(int(record["seq"]), int(record["epoch"]), lengths)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreCorrupt(f"{self.path / 'HEAD'}: {error}") from error
@@ -320,7 +321,7 @@ def _create(path: Path, files: Files) -> None:
     for spec in ALL_ARRAYS:
         _create_array(root, spec.path, spec)
     files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
-    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(AXES, 0)))
+    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0)))
 
 
 def _create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
@@ -358,7 +359,10 @@ def _add_arrays(path: Path, files: Files) -> None:
     root = zarr.open_group(beside, mode="a", zarr_format=3)
     for spec in missing:
         assert spec.fill is not None
-        name = spec.path.partition("/")[2]
+        group, _, name = spec.path.partition("/")
+        if not (path / group / "zarr.json").exists():
+            zarr.open_group(path, mode="a").create_group(group, overwrite=True)
+            files.sync_tree(path / group)
         array = _create_array(root, name, spec)
         length = head.lengths[spec.axis]
         array.resize((-(-length // AXIS_ROWS[spec.axis]) * AXIS_ROWS[spec.axis], *spec.row_shape))

@@ -25,7 +25,7 @@ import numpy as np
 
 from alsys.errors import FailureKind, Fenced, InputError, StoreBusy
 from alsys.events import Event, FrameProposed, FrameQuarantined, LabelAccepted, LabelRetracted
-from alsys.frames import Arm, Candidate
+from alsys.frames import Arm, Candidate, PointCharges
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.files import Files
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_candidates
@@ -515,6 +515,41 @@ class StoreContract:
             problems = writer.verify().problems
             assert len(problems) == len(expected), problems
             assert all(word in problem for word, problem in zip(expected, problems, strict=True))
+
+    def test_point_charges_come_back(self) -> None:
+        """With their frames, in candidates and snapshots, also of older versions, where others have none."""
+        plain, _ = records(5)
+        counts = (0, 3, 1, 0, 2)
+        rng = np.random.default_rng(1)
+        candidates = [
+            replace(c, frame=replace(c.frame, environment=PointCharges(rng.normal(size=(n, 3)), rng.normal(size=n))))
+            if n
+            else c
+            for c, n in zip(plain, counts, strict=True)
+        ]
+        labels = [Label(c.frame.frame_id, FAKE_LEVEL.level_id, 0.0, np.zeros((c.frame.n_atoms, 3))) for c in candidates]
+        writer = self.open_writer()
+        for some in (slice(0, 3), slice(3, 5)):
+            staged = candidates[some], labels[some]
+            writer.stage(events_of(*staged), *staged, [FAKE_LEVEL])
+            writer.commit()
+        for reader, n in ((self.open_reader(), 5), (self.open_reader(1), 3)):
+            assert reader.verify().problems == []
+            assert reader.head.lengths["charges"] == sum(counts[:n])
+            ids = [c.frame.frame_id for c in candidates[:n]][::-1]
+            assert [c.frame.frame_id for c in reader.candidates(ids)] == ids
+            snapshot = reader.snapshot(FAKE_LEVEL.level_id)
+            assert [snapshot.frame(i).frame_id for i in range(n)] == ids[::-1] == list(snapshot.frame_ids)
+            some_rows = snapshot.select(np.array([2, 0, 1]))
+            assert [some_rows.frame(i).frame_id for i in range(3)] == list(some_rows.frame_ids)
+            bare = snapshot.select(np.array([0]))
+            assert bare.frame(0).environment is None
+            found = reader.candidates([candidates[1].frame.frame_id])[0].frame.environment
+            wanted = candidates[1].frame.environment
+            assert found is not None
+            assert wanted is not None
+            np.testing.assert_array_equal(found.positions, wanted.positions)
+            np.testing.assert_array_equal(found.values, wanted.values)
 
     def test_masks_stress_and_diagnostics_come_back(self) -> None:
         """And are unset where nobody set them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alsys.errors import InputError
-from alsys.frames import ARMS, Arm, Candidate, Frame, Source
+from alsys.frames import ARMS, Arm, Candidate, Frame, PointCharges, Source
 
 WATER = Frame.molecule([8, 1, 1], [[0, 0, 0], [0, 0, 0.96], [0, 0.93, -0.24]])
 COORDINATES = st.floats(min_value=-1e3, max_value=1e3, allow_nan=False)
@@ -135,3 +136,30 @@ def test_arms_keep_their_codes() -> None:
 def test_a_candidate_travels() -> None:
     candidate = Candidate(WATER, Source("water", Arm.UNCERTAIN, "langevin", 7, 3, 120, 0.25, 300.0))
     assert pickle.loads(pickle.dumps(candidate)) == candidate
+
+
+def test_point_charges_are_part_of_the_identity() -> None:
+    around = PointCharges([[0.0, 0.0, 3.0], [0.0, 1.0, 4.0]], [0.4, -0.4])
+    embedded = replace(WATER, environment=around)
+    assert embedded != WATER
+    assert replace(embedded, environment=None) == WATER
+    assert replace(WATER, environment=PointCharges(around.positions, -around.values)) != embedded
+    for same in (pickle.loads(pickle.dumps(embedded)), copy.deepcopy(embedded)):
+        assert same == embedded
+        np.testing.assert_array_equal(same.environment.values, around.values)
+    moved = embedded.with_positions(WATER.positions + 0.1)
+    assert moved.environment is around
+    assert moved != WATER.with_positions(WATER.positions + 0.1)
+
+
+def test_point_charges_that_cannot_be_are_refused() -> None:
+    for positions, values in (
+        ([[0.0, 0.0, 1.0]], [math.nan]),
+        ([[0.0, 0.0]], [1.0]),
+        (np.zeros((0, 3)), []),
+        ([[0.0, 0.0, 1.0]], [1.0, 2.0]),
+    ):
+        with pytest.raises(InputError, match="environment"):
+            PointCharges(positions, values)
+    with pytest.raises(InputError, match="periodic"):
+        Frame([1], np.zeros((1, 3)), np.eye(3), [True] * 3, environment=PointCharges([[0.0, 0.0, 1.0]], [1.0]))

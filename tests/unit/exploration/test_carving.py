@@ -14,7 +14,7 @@ from alsys.config.systems import SystemConfig
 from alsys.dynamics.geometry import closest_contact, molecules_of
 from alsys.errors import InputError
 from alsys.exploration.bond_network import BondNetwork
-from alsys.exploration.carving import CAP_SCALE, Carved, carve, converged_radius
+from alsys.exploration.carving import CAP_SCALE, Carved, Embedding, carve, converged_radius
 from alsys.exploration.strata import formula
 from alsys.exploration.structures import load
 from alsys.frames import FloatArray, Frame
@@ -274,3 +274,64 @@ def test_growth_says_where_it_did_not_settle() -> None:
     assert full.radius == 4.0
     with pytest.raises(InputError, match="rising"):
         converged_radius(box(), 0, pairwise(3.0), 1e-6, [3.0, 2.0])  # type: ignore[arg-type]
+
+
+TIP3P = {"H2O": {"O": -0.834, "H": 0.417}}
+
+
+def test_point_charges_stand_for_all_molecules_that_are_left_out() -> None:
+    """With a reach that takes in the whole box, each atom of it is there, as an atom or as a charge."""
+    frame = box()
+    alone, inside = carve(frame, 4, 3.0), carve(frame, 4, 3.0, embedding=Embedding(TIP3P, 9.0))
+    around = inside.frame.environment
+    assert around is not None
+    assert alone.frame.environment is None
+    np.testing.assert_array_equal(inside.frame.positions, alone.frame.positions)
+    np.testing.assert_array_equal(inside.mask, alone.mask)
+    assert set(around.values.tolist()) == {-0.834, 0.417}
+    assert abs(around.values.sum()) < 1e-9, "whole molecules"
+    places = np.concatenate([inside.frame.positions, around.positions])
+    every = carve(frame, 4, 9.0).frame
+    order = [np.lexsort(np.round(p, 6).T) for p in (places, every.positions)]
+    np.testing.assert_allclose(places[order[0]], every.positions[order[1]], atol=1e-9)
+
+
+def test_the_field_of_the_charges_is_that_of_the_molecules() -> None:
+    """Against a lattice sum done by hand over the images of the molecules within reach."""
+    frame, centre, reach = box(wrap=False), 4, 7.0
+    around = carve(frame, centre, 2.0, embedding=Embedding(TIP3P, reach)).frame.environment
+    assert around is not None
+    core = frame.positions[3 * (centre // 3) : 3 * (centre // 3) + 3]
+    cluster = {tuple(np.round(p, 6)) for p in carve(frame, centre, 2.0).frame.positions}
+    potential = 0.0
+    for cell in np.ndindex(5, 5, 5):
+        for k in range(0, frame.n_atoms, 3):
+            molecule_at = frame.positions[k : k + 3] + (np.array(cell) - 2) * EDGE
+            if tuple(np.round(molecule_at[0], 6)) in cluster:
+                continue
+            if np.linalg.norm(molecule_at[:, None] - core[None], axis=2).min() <= reach:
+                potential += float(
+                    (np.array([-0.834, 0.417, 0.417]) / np.linalg.norm(molecule_at - core[0], axis=1)).sum()
+                )
+    found = float((around.values / np.linalg.norm(around.positions - core[0], axis=1)).sum())
+    assert found == pytest.approx(potential, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("charges", "expected"),
+    [
+        ({"H2O": {"O": -0.8, "H": 0.417}}, "add up to"),
+        ({"H2O": {"O": -0.8}}, "has no point charges"),
+        ({"CH4": {"C": -0.4, "H": 0.1}}, "has no point charges"),
+    ],
+)
+def test_point_charges_that_do_not_fit_are_refused(charges: dict[str, dict[str, float]], expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as error:
+        carve(box(), 4, 3.0, embedding=Embedding(charges, 9.0))
+    assert error.value.field == "embedding.charges"
+    assert error.value.value == "H2O"
+
+
+def test_a_molecule_that_is_cut_has_no_point_charges() -> None:
+    with pytest.raises(InputError, match="stays whole"):
+        carve(zigzag(40), 0, 3.0, whole=20, embedding=Embedding({"C40H82": {"C": -0.2, "H": 0.1}}, 9.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,3 +145,60 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     for settings in ({}, {"radius": 3.0, "grow": {}}, {"radius": 3.0, "trusted": 4.0}):
         with pytest.raises(ValueError, match=r"exactly one|trusted"):
             CarveConfig.model_validate(settings)
+
+
+EMBEDDING = {"kind": "charges", "charges": {"H2O": {"O": -0.834, "H": 0.417}}, "reach": 8.0}
+
+
+@pytest.mark.parametrize("carve", [{"radius": 3.0}, {"grow": {"start": 2.0, "max_radius": 5.0, "tolerance": 1.0}}])
+def test_what_is_labelled_stands_in_charges_where_asked_for(carve: dict[str, Any]) -> None:
+    source = Source("w", Arm.RANDOM, "langevin")
+    plain, embedded = (
+        Neighbourhoods(CarveConfig.model_validate({**carve, **extra}), lambda frame: np.zeros((frame.n_atoms, 3))).of(
+            Candidate(box(), source), 4
+        )
+        for extra in ({}, {"embedding": EMBEDDING})
+    )
+    assert plain.frame.environment is None
+    assert embedded.frame.environment is not None
+    assert embedded.frame == replace(plain.frame, environment=embedded.frame.environment)
+    assert embedded.mask is not None
+    assert embedded.mask.sum() == 3 < embedded.frame.n_atoms, "so neither its energy nor its rim is learned"
+    whole = Candidate(Frame.molecule(WATER.numbers, WATER.positions), source)
+    assert Neighbourhoods(CarveConfig.model_validate({**carve, "embedding": EMBEDDING})).of(whole, 0) is whole
+
+
+def test_the_labeler_is_checked_with_charges_before_anything_starts() -> None:
+    settings = CarveConfig.model_validate({"radius": 3.0, "embedding": EMBEDDING})
+    assert labelled_systems(settings, {"w": box()})["w"].environment is not None
+    with pytest.raises(InputError, match="has no point charges") as error:
+        labelled_systems(
+            CarveConfig.model_validate({"radius": 3.0, "embedding": {**EMBEDDING, "charges": {"CH4": {"C": 0.0}}}}),
+            {"w": box()},
+        )
+    assert error.value.field == "exploration.carve.embedding.charges"
+
+
+PYSCF = {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"}
+
+
+@pytest.mark.parametrize(
+    ("labeling", "expected"),
+    [
+        ({"kind": "xtb"}, "needs labeling.kind pyscf"),
+        ({"kind": "pyscf", "method": "mp2", "basis": "def2-svp", "xc": None}, "method dft or hf"),
+        ({**PYSCF, "solvent_model": "cpcm", "solvent": "water"}, "solvent_model"),
+        ({**PYSCF, "device": "gpu"}, "device gpu"),
+        ({**PYSCF, "baseline": {"kind": "gfn2-xtb"}}, "xTB knows no point charges"),
+    ],
+)
+def test_levels_that_know_no_charges_are_refused(labeling: dict[str, Any], expected: str) -> None:
+    carve = {"radius": 3.0, "embedding": EMBEDDING}
+    with pytest.raises(InputError, match=expected):
+        config(carve, labeling=labeling)
+    assert config(carve, labeling=PYSCF).exploration.carve.embedding.reach == 8.0
+
+
+def test_charges_must_reach_beyond_the_cluster() -> None:
+    with pytest.raises(ValueError, match=r"embedding\.reach must be larger"):
+        CarveConfig.model_validate({"radius": 8.0, "embedding": EMBEDDING})

@@ -158,6 +158,21 @@ def test_masked_atoms_are_marked(tmp_path: Path) -> None:
     assert "mask" not in crystal.arrays
 
 
+def test_frames_in_point_charges_are_marked_and_not_taken_for_frames_in_vacuum(tmp_path: Path) -> None:
+    snapshot = make_snapshot()
+    counts = np.zeros(snapshot.n_frames, dtype=np.int64)
+    counts[1] = 2
+    embedded = dataclasses.replace(
+        snapshot, n_charges=counts, charge_positions=np.full((2, 3), 5.0), charge_values=np.array([0.4, -0.4])
+    )
+    export_extxyz(embedded, tmp_path / "all.xyz")
+    ion, radical, _ = ase.io.read(tmp_path / "all.xyz", index=":")
+    assert radical.info["n_charges"] == 2
+    assert "n_charges" not in ion.info
+    with pytest.raises(InputError, match=r"frame 1: n_charges: .*point charges"):
+        read_labelled(tmp_path / "all.xyz")
+
+
 @pytest.mark.parametrize(("energy", "forces"), [("REF_energy", "REF_forces"), ("dft_energy", "dft_forces")])
 def test_labels_under_other_names_are_found(tmp_path: Path, energy: str, forces: str) -> None:
     renamed = PUBLISHED.replace("energy=", f"{energy}=").replace(":forces:", f":{forces}:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ase.build import molecule
 
 from alsys.config.labeling import AnalyticLabeling, PySCFLabeling, XTBLabeling
 from alsys.errors import FailureKind, InputError
-from alsys.frames import Frame
+from alsys.frames import Frame, PointCharges
 from alsys.labeling.analytic import AnalyticLabeler
 from alsys.labeling.atoms import free_atom_frames, ground_multiplicity
 from alsys.labeling.certify import certify, evenly_spaced
@@ -20,6 +21,7 @@ from alsys.labeling.rescue import Rung
 from alsys.labeling.xtb import XTBLabeler
 from alsys.labels import Label, LabelFailure
 from alsys.testing.labelers import LabelerContract
+from alsys.units import BOHR, HARTREE
 
 
 def distorted(name: str) -> Frame:
@@ -100,6 +102,75 @@ def test_charge_and_spin_reach_the_calculation() -> None:
     assert isinstance(neutral, Label)
     assert isinstance(ion, Label)
     assert 5.0 < ion.energy - neutral.energy < 20.0  # water's ionisation energy is 12.6 eV
+
+
+AROUND = PointCharges([[0.3, 0.2, 2.6], [1.9, -2.1, 0.4], [0.0, 6.0, -3.0]], [0.417, -0.834, 0.417])
+
+
+@pytest.mark.dft
+@pytest.mark.parametrize("method", ["dft", "hf"])
+def test_forces_in_point_charges_are_the_gradient_of_the_energy(method: str) -> None:
+    xc = {"xc": "pbe", "grid_level": 5} if method == "dft" else {"xc": None}
+    labeler = PySCFLabeler(PySCFLabeling(kind="pyscf", method=method, basis="6-31g", conv_tol=1e-11, **xc))
+    frame = replace(distorted("H2O"), environment=AROUND)
+    labeler.check(frame)
+    label, alone = labeler.label(frame), labeler.label(distorted("H2O"))
+    assert isinstance(label, Label)
+    assert isinstance(alone, Label)
+    assert label.frame_id == frame.frame_id
+    assert np.abs(label.forces - alone.forces).max() > 0.1
+    step = 2e-3
+    for k in range(3):
+        energies = []
+        for sign in (1, -1):
+            positions = np.array(frame.positions)
+            positions[k, 2] += sign * step
+            moved = labeler.label(frame.with_positions(positions))
+            assert isinstance(moved, Label)
+            energies.append(moved.energy)
+        assert label.forces[k, 2] == pytest.approx((energies[1] - energies[0]) / (2 * step), abs=2e-3)
+    labeler.close()
+
+
+@pytest.mark.dft
+def test_a_distant_charge_sees_the_dipole_of_water() -> None:
+    """Energy ``k q mu cos(a) / r^2`` with the dipole of Hartree-Fock/6-31G water that PySCF gives itself."""
+    from pyscf import gto, scf
+
+    water = distorted("H2O")
+    atoms = list(zip(water.numbers.tolist(), water.positions.tolist(), strict=True))
+    dipole = scf.RHF(gto.M(atom=atoms, basis="6-31g", verbose=0)).run().dip_moment(unit="AU", verbose=0) * BOHR
+    labeler = PySCFLabeler(PySCFLabeling(kind="pyscf", method="hf", xc=None, basis="6-31g", density_fit=False))
+    far = np.array([[0.0, 0.0, 60.0]])
+    energies = []
+    for value in (1.0, -1.0):
+        label = labeler.label(replace(water, environment=PointCharges(far, np.array([value]))))
+        assert isinstance(label, Label)
+        energies.append(label.energy)
+    labeler.close()
+    expected = HARTREE * BOHR * dipole[2] / (60.0 - water.positions[:, 2].mean()) ** 2
+    assert 0.5 * (energies[0] - energies[1]) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        XTBLabeling(kind="xtb"),
+        AnalyticLabeling(kind="analytic"),
+        PySCFLabeling(kind="pyscf", method="mp2", xc=None, basis="sto-3g", density_fit=False),
+        PySCFLabeling(kind="pyscf", xc="pbe", basis="sto-3g", solvent_model="cpcm", solvent="water"),
+    ],
+    ids=["xtb", "analytic", "mp2", "solvent"],
+)
+def test_point_charges_are_refused_where_they_would_be_left_out(config: Any) -> None:
+    frame = replace(distorted("H2O"), environment=AROUND)
+    labeler = build_labeler(config)
+    with pytest.raises(InputError, match="point charges"):
+        labeler.check(frame)
+    outcome = labeler.label(frame)
+    labeler.close()
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.kind is FailureKind.UNSUPPORTED
 
 
 @pytest.mark.parametrize(

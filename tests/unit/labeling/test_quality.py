@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alsys.config.labeling import QualityConfig
-from alsys.frames import Frame
+from alsys.frames import Frame, PointCharges
 from alsys.labeling.analytic import morse
 from alsys.labeling.quality import QualityGate, Verdict, agree, net_torque, settle
 from alsys.labels import Diagnostics, Label, LevelOfTheory, Prediction
@@ -118,6 +118,19 @@ def test_a_periodic_frame_has_no_torque() -> None:
     assert math.isnan(net_torque(box, label))
     turned = replace(label, frame_id=box.frame_id, forces=label.forces + np.cross(box.positions, [0.0, 0.0, 0.1]))
     assert "torque" not in checks(QualityGate(QualityConfig()), box, turned)
+
+
+def test_what_stands_in_point_charges_has_no_net_force_of_its_own() -> None:
+    """The charges pull at it, and their forces are no part of the label; other checks go on."""
+    frame, label, _ = FRESH
+    inside = replace(frame, environment=PointCharges(np.full((1, 3), 4.0), np.ones(1)))
+    pulled = replace(label, frame_id=inside.frame_id, forces=label.forces + 0.2)
+    gate = QualityGate(QualityConfig())
+    assert checks(gate, frame, replace(label, forces=label.forces + 0.2)) == {"net-force"}
+    assert checks(gate, inside, pulled) == set()
+    for _ in range(3):
+        gate.observe(inside, pulled, None)
+    assert checks(gate, inside, replace(pulled, forces=100.0 * pulled.forces)) == {"largest-force"}
 
 
 def test_a_torque_within_the_limit_is_odd_where_others_have_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import xarray
 import zarr
 
 from alsys.errors import InputError
-from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH
-from alsys.store.zarr import open_reader, open_writer
+from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES
+from alsys.store.zarr import _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.stores import UnreliableFiles, fill, stage
 
@@ -65,7 +66,8 @@ def test_chunks_are_whole_plain_arrays(closed: Path) -> None:
     """A chunk file has the size that its metadata say, from the first row on."""
     for spec in ALL_ARRAYS:
         chunks = [file for file in (closed / spec.path / "c").rglob("*") if file.is_file()]
-        assert [file.stat().st_size for file in chunks] == [spec.chunk_rows * spec.row_bytes]
+        wanted = [] if spec.axis == CHARGES else [spec.chunk_rows * spec.row_bytes]  # no frame has any charges
+        assert [file.stat().st_size for file in chunks] == wanted
         assert AXIS_ROWS[spec.axis] % spec.chunk_rows == 0
 
 
@@ -187,12 +189,18 @@ def test_store_from_before_some_arrays_is_read_and_completed(tmp_path: Path) -> 
     added = [spec for spec in ALL_ARRAYS if spec.fill is not None]
     for spec in added:
         shutil.rmtree(path / spec.path)
+    shutil.rmtree(path / CHARGES)
+    head = json.loads((path / "HEAD").read_bytes())
+    del head["lengths"][CHARGES], head["checksum"]
+    (path / "HEAD").write_text(json.dumps({**head, "checksum": _checksum(head)}))
     (path / "adding" / "gap").mkdir(parents=True)
     old = open_reader(path)
     assert old.verify().problems == []
     snapshot = old.snapshot(FAKE_LEVEL.level_id)
     assert snapshot.mask.all()
     assert np.isnan(snapshot.stress).all()
+    assert snapshot.n_charges is None
+    assert old.lengths_at(1)[CHARGES] == 0
     writer = open_writer(path)
     fill(writer, 3, seed=9)
     writer.close()
