@@ -62,7 +62,7 @@ class TrainingConfig(LossSettings):
     compile: bool | Literal["auto"] = operational(
         "auto",
         description="Compile the training step, once for an architecture on a machine: 4 to 5 times faster steps for "
-        "minutes of one core. `auto`: beside fits that run eagerly, where `budget_s` is at least 60.",
+        "minutes of one core. `auto`: beside fits that run eagerly, once one has taken a minute.",
     )
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 turns it off.")
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")

@@ -1,8 +1,8 @@
 """Where a trainer's steps come from: compiled where that pays, eager otherwise.
 
 Compiling takes a minute or more of one core, once for an architecture on a machine. With ``training.compile`` true a
-fit waits for it; with ``auto`` a process of its own compiles while fits run eagerly, from a budget of `AUTO_FROM_S` on,
-and later fits use what it made. What cannot be compiled (no C++ compiler) or gives another gradient is trained eagerly,
+fit waits for it; with ``auto`` a process of its own compiles after an eager fit that took `AUTO_FROM_S` or more, while
+fits go on eagerly, and later ones use what it made. What cannot be compiled (no C++ compiler) or gives another gradient is trained eagerly,
 with a warning.
 """
 
@@ -17,6 +17,7 @@ import queue
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -32,7 +33,7 @@ from alsys.training.step import CompiledStep, EagerStep, Step, compile_step, is_
 logger = logging.getLogger(__name__)
 
 AUTO_FROM_S = 60.0
-"""Budget of a fit, seconds, from which ``auto`` compiles."""
+"""Seconds of an eager fit from which ``auto`` compiles."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -89,6 +90,19 @@ class StepSource:
         finally:
             self._loaded.put(package)
 
+    def after_fit(self, spec: Mapping[str, object], seconds: float) -> None:
+        """Starts to compile where that pays.
+
+        Args:
+            spec: Specification that was fitted.
+            seconds: What the fit took.
+        """
+        is_wanted = self._config.compile == "auto" and seconds >= AUTO_FROM_S
+        if not is_wanted or self._is_compiled or self._key in self._refused or self._compiler is not None:
+            return
+        self._compiler = _start_compiler(spec, self._objective, self._config.threads)
+        weakref.finalize(self, _end, self._compiler)
+
     def _is_there(self, spec: Mapping[str, object]) -> bool:
         """Whether the package is there, or was made now; may start to make it."""
         config = self._config
@@ -104,11 +118,7 @@ class StepSource:
                 self._refused.add(self._key)
                 return False
             return True
-        if config.budget_s < AUTO_FROM_S:
-            return False
-        if self._compiler is None:
-            self._compiler = _start_compiler(spec, self._objective, config.threads)
-        elif self._compiler.poll() is not None:
+        if self._compiler is not None and self._compiler.poll() is not None:
             logger.warning("compiling the training step ended with %s, training eagerly", self._compiler.returncode)
             self._refused.add(self._key)
             self._compiler = None
@@ -129,6 +139,13 @@ def _start_compiler(spec: Mapping[str, object], objective: Objective, threads: i
     process.stdin.write(json.dumps(order).encode())
     process.stdin.close()
     return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a compiler that nobody waits for any more."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
 
 
 def main() -> None:

@@ -144,6 +144,7 @@ class NequIPTrainer:
             fits = self._fit_members(members, spec, frames, order, parts.train, started)
         except DivergedError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, str(error))
+        self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
         weights = []
         for member, fit in zip(members, fits, strict=True):
             Layout.of(member.model).write(fit.weights, member.model)
