@@ -30,6 +30,8 @@ RESCORE_CHUNK = 256
 COMPARE_CHUNK = 32
 ALARM_SHARE = 0.5
 """Most that the random arm grows to while uncertainties cannot be believed."""
+ALIKE = 0.9
+"""Correlation of members' errors above which there is an alarm."""
 
 
 def verdict(attempts: int, kills: int, event: LabelFailed, settings: PolicySettings) -> tuple[FailureKind, str] | None:
@@ -246,6 +248,12 @@ def alarms(ledger: Ledger, now: float) -> list[AlarmRaised | AlarmCleared]:
         current["copies"] = f"of {seen.n_members} members of the committee only {seen.n_distinct} differ"
     elif not seen.n_members and "copies" in ledger.alarms:
         current["copies"] = ledger.alarms["copies"]  # the new champion has not been seen yet
+    correlation = ledger.models[ledger.champion].metrics.get("error_correlation", 0.0) if ledger.champion else 0.0
+    if correlation > ALIKE:
+        current["alike"] = (
+            f"errors of two members of v{ledger.champion:04d} have a correlation of {correlation:.2f}: "
+            f"above {ALIKE} their spread says little about them"
+        )
     new = [name for name in current if name not in ledger.alarms]
     raised = [AlarmRaised(t=now, name=name, message=current[name]) for name in new]
     return [*raised, *(AlarmCleared(t=now, name=name) for name in ledger.alarms if name not in current)]

@@ -162,6 +162,21 @@ def test_four_copies_of_one_model_raise_the_alarm_with_the_first_report() -> Non
     assert [type(event) for event in bookkeeping(ledger)] == [AlarmCleared]
 
 
+def test_members_that_err_alike_raise_the_alarm_until_a_champion_whose_members_differ() -> None:
+    ledger, _ = campaign()
+    for version, correlation in ((2, 0.95), (3, 0.6)):
+        metrics = {"error_correlation": correlation}
+        ledger.apply(ModelPublished(t=4.0, version=version, parent=1, seq=2, n_labels=10, wall_s=1.0, metrics=metrics))
+        ledger.apply(ModelPromoted(t=4.0, version=version, reason="better"))
+        (event,) = bookkeeping(ledger)
+        if version == 2:
+            assert isinstance(event, AlarmRaised)
+            assert event.name == "alike"
+            assert "0.95" in event.message
+        else:
+            assert isinstance(event, AlarmCleared)
+
+
 def test_the_random_arm_never_takes_more_than_half() -> None:
     ledger, _ = campaign(random_share=0.4)
     ledger.apply(explored(n_distinct=1))
