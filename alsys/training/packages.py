@@ -2,8 +2,8 @@
 
 Compiling takes a minute or more of one core, once for an architecture on a machine. With ``training.compile`` true a
 fit waits for it; with ``auto`` a process of its own compiles after an eager fit that took `AUTO_FROM_S` or more, while
-fits go on eagerly, and later ones use what it made. What cannot be compiled (no C++ compiler) or gives another gradient is trained eagerly,
-with a warning.
+fits go on eagerly, and later ones use what it made. What cannot be compiled (no C++ compiler) or gives another gradient
+is trained eagerly, with a warning.
 """
 
 from __future__ import annotations
