@@ -1,6 +1,6 @@
 """Error of a committee trained on the first N frames of one file within a budget, on all frames of another.
 
-What trains is the product's trainer. The budget is wall time on one thread and holds everything: neighbour lists,
+What trains is the product's trainer. The budget is CPU time and holds everything: neighbour lists,
 compiling the step where it was not compiled before, fitting, measuring. Free atoms set the zero
 of energies where ``--atoms`` gives them or a file ``*isolated_atoms.xyz`` of the same level lies beside the training
 file; else energies are fitted. With ``--delta`` the difference to GFN2-xTB is learned. ``--curve`` fits with fractions
@@ -37,7 +37,7 @@ from alsys.potentials.factory import build_committee
 from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
-from alsys.training.factory import build_trainer
+from alsys.training.trainer import NequIPTrainer
 
 
 def _row(energy: float, force: float) -> dict[str, float]:
@@ -159,7 +159,7 @@ def run(
 ) -> dict[str, Any]:
     """One fit and its test."""
     started, cpu = time.perf_counter(), cpu_seconds()
-    trainer = build_trainer(config_for(args, budget_s))
+    trainer = NequIPTrainer(config_for(args, budget_s), clock=cpu_seconds)
     trained = trainer.fit(TrainingOrder(1, snapshot_for(train, atoms, args.delta), None, None, seed))
     if not isinstance(trained, TrainedCommittee):
         raise SystemExit(f"the fit failed: {trained.message}")
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--test", required=True, help="labelled frames, extxyz")
     parser.add_argument("--n-train", type=int, required=True, help="the first so many frames of the training file")
     parser.add_argument("--n-test", type=int, help="the last so many frames of the test file (default: all)")
-    parser.add_argument("--budget-s", type=float, required=True, help="seconds for a fit, on one thread")
+    parser.add_argument("--budget-s", type=float, required=True, help="CPU seconds for a fit")
     parser.add_argument("--atoms", help="free atoms at the same level, extxyz")
     parser.add_argument("--delta", choices=["gfn2-xtb"], help="learn the difference to it")
     parser.add_argument("--seeds", type=int, default=1)

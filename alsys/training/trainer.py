@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -103,9 +103,10 @@ class NequIPTrainer:
 
     Args:
         config: ``model`` (kind nequip or allegro) and ``training`` are read.
+        clock: Seconds that the budget counts: wall time, or CPU time where that is what is to be measured.
     """
 
-    def __init__(self, config: CampaignConfig) -> None:
+    def __init__(self, config: CampaignConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         if not isinstance(config.model, NetworkModel):
             raise TypeError("NequIPTrainer needs model.kind nequip or allegro")
         torch.set_num_threads(config.training.threads)
@@ -118,6 +119,7 @@ class NequIPTrainer:
         self._baseline = baseline_of(config)
         self._examiner = Examiner(config)
         self._memory: dict[int, _Memory] = {}
+        self._clock = clock
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits all members, as many at a time as the config allows, then measures and examines the committee.
@@ -125,7 +127,7 @@ class NequIPTrainer:
         Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors
         are those of the sum.
         """
-        started = time.perf_counter()
+        started = self._clock()
         snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
         parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
@@ -171,7 +173,7 @@ class NequIPTrainer:
             parts.train,
             parts.validation,
             parts.random,
-            wall_s=time.perf_counter() - started,
+            wall_s=self._clock() - started,
             epochs=float(np.mean([fit.epochs for fit in fits])),
             seed=order.seed,
         )
@@ -237,7 +239,7 @@ class NequIPTrainer:
         """
         config = self._config
         n_workers = min(config.parallel, len(members))
-        left = max(config.budget_s - self._examiner.budget_s - (time.perf_counter() - started), 1e-3)
+        left = max(config.budget_s - self._examiner.budget_s - (self._clock() - started), 1e-3)
         unit = left * n_workers / sum(member.share for member in members)
         known = self._memory.get(order.parent.version) if order.parent is not None else None
         seen = np.array([known is not None and frame_id in known.frames for frame_id in train.frame_ids])
@@ -255,7 +257,7 @@ class NequIPTrainer:
             with self._steps.step(member.model, spec) as step:
                 try:
                     budget = Budget(unit * member.share, config.max_epochs, config.max_steps)
-                    return fit_model(step, member.start, frames, draw, how, budget)
+                    return fit_model(step, member.start, frames, draw, how, budget, self._clock)
                 except DivergedError as error:
                     raise DivergedError(f"member {i}: {error}") from error
 
