@@ -41,7 +41,7 @@ ALLEGRO = {
 def fit(
     data: Snapshot, model: dict[str, Any], parent: CommitteeState | None = None, **training: Any
 ) -> TrainedCommittee:
-    settings = {"budget_s": 1e6, "max_epochs": 12, "learning_rate": 0.02, "validation_share": 0.0, **training}
+    settings = {"budget_s": 1e6, "max_epochs": 40, "learning_rate": 0.02, "validation_share": 0.0, **training}
     config = parse_config(
         {
             "name": "t",
