@@ -103,10 +103,16 @@ def config(model: dict[str, Any] = PAIR, temperature: float = 300.0, **sections:
             "systems": [{"name": name, "molecule": formula} for name, formula in MOLECULES.items()],
             "labeling": {"kind": "analytic"},
             "model": model,
-            "training": {"budget_s": 1e6, "max_epochs": 10, "learning_rate": 0.02, "validation_share": 0.0},
+            "training": {
+                "budget_s": 1e6,
+                "max_epochs": 10,
+                "learning_rate": 0.02,
+                "validation_share": 0.0,
+                "compile": False,
+            },
             "exploration": {"temperatures": [temperature]},
             **sections,
-        }
+        }  # fmt: skip
     )
 
 
