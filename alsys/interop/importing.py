@@ -27,7 +27,7 @@ from alsys.store.base import StoreWriter
 
 HEAD_FRAMES: Final = 2048
 """Frames that are looked at before anything is written."""
-BATCH: Final = 4096
+BATCH: Final = 8192
 """Frames staged between two writes."""
 LATER: Final = 128
 """Frames drawn at random from those after the first ones, for a second proof."""

@@ -95,15 +95,22 @@ def test_a_campaign_starts_from_a_file(config: Path, run: Run, labelled: list[La
     assert "GFN1-xTB with tblite" in page
 
 
+@pytest.fixture(scope="module")
+def filled(labelled: list[Labelled], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign of nothing but imported frames."""
+    folder = tmp_path_factory.mktemp("filled")
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "directory": str(folder / "campaign")}))
+    assert main(["data", "import", str(path), str(write(folder / "a.xyz", labelled))]) == 0
+    return folder / "campaign"
+
+
 @pytest.mark.parametrize("name", SUFFIXES)
-def test_what_was_exported_is_known(
-    name: str, config: Path, run: Run, labelled: list[Labelled], tmp_path: Path
-) -> None:
-    """Where a format keeps our units: SPICE's lengths are in Bohr, so that its frames differ in the last bit."""
-    run("data", "import", config, write(tmp_path / "a.xyz", labelled))
-    campaign, file = tmp_path / "campaign", tmp_path / f"out{SUFFIXES[name]}"
-    assert "40 frames" in run("data", "export", campaign, file, "--format", name, "--arm", "imported")
-    report = json.loads(run("data", "import", campaign, file, "--level", "campaign", "--json"))
+def test_what_was_exported_is_known(name: str, filled: Path, run: Run, tmp_path: Path) -> None:
+    """Where a format keeps our lengths: SPICE's are in Bohr, so that its frames differ in the last bit."""
+    file = tmp_path / f"out{SUFFIXES[name]}"
+    assert "frames" in run("data", "export", filled, file, "--format", name, "--arm", "imported", "--seq", 1)
+    report = json.loads(run("data", "import", filled, file, "--level", "campaign", "--json"))
     assert report["frames"] == 40
     assert report["known"] == 40 or name == "spice"
     assert report["level_id"] == GFN1.level_id
