@@ -83,6 +83,13 @@ class Neighbourhoods:
                 value=settings.trusted,
                 remedy="trust a larger radius",
             )
+        if carved.frame.environment is not None and carved.mask.all():
+            raise InputError(
+                f"leaves no atom out around atom {centre}: the energy of a molecule in charges would be learned",
+                field="radius",
+                value=settings.radius,
+                remedy="carve a larger cluster, or trust a smaller radius",
+            )
         return Candidate(carved.frame, candidate.source, carved.mask)
 
     def of_all(

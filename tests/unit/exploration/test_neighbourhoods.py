@@ -168,6 +168,16 @@ def test_what_is_labelled_stands_in_charges_where_asked_for(carve: dict[str, Any
     assert Neighbourhoods(CarveConfig.model_validate({**carve, "embedding": EMBEDDING})).of(whole, 0) is whole
 
 
+def test_energies_in_charges_are_never_learned() -> None:
+    """A cluster of one molecule would be whole, with all atoms trusted: it is left out."""
+    source = Source("w", Arm.RANDOM, "langevin")
+    settings = CarveConfig.model_validate({"radius": 0.5, "embedding": EMBEDDING})
+    with pytest.raises(InputError, match="would be learned"):
+        Neighbourhoods(settings).of(Candidate(box(), source), 4)
+    alone = Neighbourhoods(CarveConfig.model_validate({"radius": 0.5})).of(Candidate(box(), source), 4)
+    assert alone.frame.n_atoms == 3
+
+
 def test_the_labeler_is_checked_with_charges_before_anything_starts() -> None:
     settings = CarveConfig.model_validate({"radius": 3.0, "embedding": EMBEDDING})
     assert labelled_systems(settings, {"w": box()})["w"].environment is not None
