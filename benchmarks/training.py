@@ -149,7 +149,7 @@ def config_for(args: argparse.Namespace, max_steps: int, **training: Any) -> Cam
             "training": {
                 "budget_s": 1e6,
                 "max_epochs": 10_000_000,
-                "max_steps": max_steps,
+                "max_gradient_steps": max_steps,
                 "learning_rate": 0.01,
                 "batch_size": args.batch_size,
                 "validation_share": 0.0,

@@ -44,7 +44,9 @@ class TrainingConfig(LossSettings):
     )
     budget_s: float = operational(60.0, gt=0, description="Seconds for one fit of the whole committee.")
     max_epochs: int = Field(1000, ge=1)
-    max_steps: int | None = operational(None, ge=1, description="Gradient steps of one member in one fit, at most.")
+    max_gradient_steps: int | None = operational(
+        None, ge=1, description="Gradient steps of one member in one fit, at most."
+    )
     batch_size: int = Field(5, ge=1)
     learning_rate: float = Field(0.005, gt=0, description="Of Adam, at the peak of the schedule.")
     decay_share: float = Field(

@@ -256,7 +256,7 @@ class NequIPTrainer:
                 draw = Replay(new, old, train.system, config.new_share, config.batch_size, rng)
             with self._steps.step(member.model, spec) as step:
                 try:
-                    budget = Budget(unit * member.share, config.max_epochs, config.max_steps)
+                    budget = Budget(unit * member.share, config.max_epochs, config.max_gradient_steps)
                     return fit_model(step, member.start, frames, draw, how, budget, self._clock)
                 except DivergedError as error:
                     raise DivergedError(f"member {i}: {error}") from error

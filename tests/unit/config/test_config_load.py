@@ -37,7 +37,7 @@ MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"}, {"ki
 OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.", "promotion.", "validation.")
 OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
-    "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates",
+    "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates", "max_gradient_steps", "parallel",
     "method_floor", "max_ahead", "pool", "uncertainty_every", "max_rewinds",
     "initial_guess",
     "device", "gpu_memory_mb", "model_file",
