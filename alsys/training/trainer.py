@@ -117,7 +117,7 @@ class NequIPTrainer:
         self._steps = StepSource(config.training, self._objective)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
-        self._examiner = Examiner(config)
+        self._examiner = Examiner(config, clock)
         self._memory: dict[int, _Memory] = {}
         self._clock = clock
 

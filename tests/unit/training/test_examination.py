@@ -112,7 +112,7 @@ def config(model: dict[str, Any] = PAIR, temperature: float = 300.0, **sections:
             },
             "exploration": {"temperatures": [temperature]},
             **sections,
-        }  # fmt: skip
+        }
     )
 
 
