@@ -33,7 +33,9 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
     facts = Table.grid(padding=(0, 2))
     facts.add_row(
         "labels",
-        f"{labels['training']} for training, {labels['random_arm']} in the random arm, "
+        f"{labels['training']} for training"
+        + (f" ({labels['imported']} imported)" if labels.get("imported") else "")
+        + f", {labels['random_arm']} in the random arm, "
         f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined"
         + (f", {labels['retracted']} retracted" if labels.get("retracted") else ""),
     )

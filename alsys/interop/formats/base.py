@@ -123,6 +123,8 @@ def refuse_beyond(snapshot: Snapshot, name: str, *, electrons: bool = False, cel
     remedy = "choose extxyz, ase-db or omol25, which do"
     if not snapshot.mask.all():
         raise InputError("holds no masked atoms", field=f"format {name}", remedy="choose extxyz, which does")
+    if snapshot.n_charges is not None and snapshot.n_charges.any():
+        raise InputError("holds no point charges around frames", field=f"format {name}", remedy="leave such frames out")
     if not electrons and ((snapshot.charge != 0).any() or (snapshot.multiplicity != 1).any()):
         raise InputError("holds neutral singlets only", field=f"format {name}", remedy=remedy)
     if not cells and snapshot.pbc.any():

@@ -85,6 +85,14 @@ def _frame(comment: str, lines: list[str], i: int) -> RawFrames:
     if len(tokens) != n * width:
         raise InputError(f"has not {width} columns", field=f"frame {i}", value=info.get("Properties"))
 
+    if info.get("n_charges", "0") != "0":
+        raise InputError(
+            "was labelled in point charges, which the file does not hold",
+            field=f"frame {i}: n_charges",
+            value=info["n_charges"],
+            remedy="leave such frames out",
+        )
+
     def block(name: str) -> list[list[str]]:
         start, count = columns[name]
         return [tokens[start + k :: width] for k in range(count)]

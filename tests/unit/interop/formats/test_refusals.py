@@ -62,6 +62,7 @@ def xyz(path: Path, energy: str = "-1.0", force: str = "0.3", symbol: str = "H",
         ({"more": "charge=0.5"}, ["charge", "whole number", "0.5"]),
         ({"more": "REF_energy=-2.0"}, ["energy and REF_energy differ"]),
         ({"more": 'pbc="T T T"'}, ["without a Lattice"]),
+        ({"more": "n_charges=12"}, ["frame 0: n_charges", "point charges"]),
     ],
 )
 def test_extxyz(text: dict[str, str], words: list[str], tmp_path: Path) -> None:
