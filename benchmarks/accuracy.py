@@ -57,7 +57,7 @@ PUBLISHED = {
     },
 }
 FORMULAS = {"C2H6O": "ethanol", "C5H8O2": "acetylacetone"}
-SMALL_BELOW_S = 240.0
+SMALL_BELOW_S = 400.0
 """Budget, seconds, below which a model of l_max 1 is ahead: one of l_max 2 has not been through its frames enough."""
 
 
