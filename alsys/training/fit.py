@@ -160,7 +160,7 @@ def fit_model(
             optimizer.step()
             steps += 1
             # early on the average follows the weights more closely, so that it forgets where they started
-            decay = how.ema if goes_on else min(how.ema, (1 + steps) / (10 + steps))
+            decay = min(how.ema, (1 + steps) / (10 + steps))
             average.lerp_(weights.detach(), 1.0 - decay)
             if draw.passes > passes:
                 if is_clean and bool(torch.isfinite(average).all()):

@@ -147,21 +147,8 @@ class NequIPTrainer:
         except DivergedError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, str(error))
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
-        weights = []
-        for member, fit in zip(members, fits, strict=True):
-            Layout.of(member.model).write(fit.weights, member.model)
-            weights.append(weights_of(member.model))
-        momenta = [fit.momentum for fit in fits]
-        n_renewed = 0
-        for i, member in enumerate(members):
-            if parent is None or not member.is_fresh:
-                continue
-            old = parent.members[i]
-            if self._is_worse(spec, weights[i], old, parts, i):
-                weights[i], momenta[i] = {name: np.array(value) for name, value in old.items()}, None
-            else:
-                n_renewed += 1
-        state = CommitteeState(order.version, kind_of(spec), spec, tuple(weights), baseline=self._baseline)
+        weights, momenta, n_renewed = self._settle(members, fits, spec, parent, parts)
+        state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
             (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
@@ -186,7 +173,7 @@ class NequIPTrainer:
         }
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
-        self._remember(order.version, _Memory(frozenset(parts.train.frame_ids), tuple(momenta)))
+        self._remember(order.version, _Memory(frozenset(parts.train.frame_ids), momenta))
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
@@ -265,6 +252,31 @@ class NequIPTrainer:
             return [fit(i) for i in range(len(members))]
         with ThreadPoolExecutor(n_workers) as pool:
             return list(pool.map(fit, range(len(members))))
+
+    def _settle(
+        self,
+        members: list[_Member],
+        fits: list[FittedModel],
+        spec: Mapping[str, object],
+        parent: CommitteeState | None,
+        parts: Split,
+    ) -> tuple[tuple[Mapping[str, NDArray[np.generic]], ...], tuple[Momentum | None, ...], int]:
+        """Weights to publish, what their next fits go on from, and how many renewed members were taken."""
+        weights: list[Mapping[str, NDArray[np.generic]]] = []
+        momenta: list[Momentum | None] = []
+        n_renewed = 0
+        for i, (member, fit) in enumerate(zip(members, fits, strict=True)):
+            Layout.of(member.model).write(fit.weights, member.model)
+            fitted = weights_of(member.model)
+            old = parent.members[i] if parent is not None and member.is_fresh and i < parent.n_members else None
+            if old is not None and self._is_worse(spec, fitted, old, parts, i):
+                weights.append({name: np.array(value) for name, value in old.items()})
+                momenta.append(None)
+                continue
+            n_renewed += old is not None
+            weights.append(fitted)
+            momenta.append(fit.momentum)
+        return tuple(weights), tuple(momenta), n_renewed
 
     def _is_worse(
         self,

@@ -265,3 +265,43 @@ def test_a_difference_to_a_baseline_is_learned_and_its_weights_are_no_start_for_
     assert cold.metrics["force_mae_random_arm"] == fresh.metrics["force_mae_random_arm"], "labels are no start either"
     assert "champion_force_mae_random_arm" not in cold.metrics
     assert warm.metrics["force_mae_random_arm"] != fresh.metrics["force_mae_random_arm"]
+
+
+def test_a_member_begins_anew_in_turn_and_is_taken_where_it_is_not_worse(
+    data: Snapshot, first: TrainedCommittee
+) -> None:
+    """Version 4 of `renew_every: 2` renews member 0; against a trained parent one step is far too little."""
+    renewed = fit(data, parent=first.state, version=4, renew_every=2, max_epochs=40)
+    assert renewed.metrics["members_renewed"] == 1
+    refused = fit(data, parent=first.state, version=4, renew_every=2, max_gradient_steps=1)
+    assert refused.metrics["members_renewed"] == 0
+    old, kept = first.state.members[0], refused.state.members[0]
+    assert all(np.array_equal(old[name], kept[name]) for name in old)
+    assert any(not np.array_equal(first.state.members[1][n], refused.state.members[1][n]) for n in old)
+
+
+def test_a_parent_of_fewer_members_is_added_to(data: Snapshot, first: TrainedCommittee) -> None:
+    grown = fit(data, parent=first.state, version=2, model={**NEQUIP, "members": 3}, max_epochs=1)
+    assert grown.state.n_members == 3
+    assert grown.metrics["members_renewed"] == 0
+
+
+def test_members_fitted_at_the_same_time_are_those_fitted_one_after_another(data: Snapshot) -> None:
+    one, two = (fit(data, max_epochs=2, parallel=n) for n in (1, 2))
+    for mine, theirs in zip(one.state.members, two.state.members, strict=True):
+        assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_trainer_that_made_the_parent_goes_on_from_before_its_decay(data: Snapshot) -> None:
+    settings = config(max_epochs=6)
+    trainer, stranger = NequIPTrainer(settings), NequIPTrainer(settings)
+    parent = trainer.fit(TrainingOrder(1, data, None, None, 1))
+    assert isinstance(parent, TrainedCommittee)
+    order = TrainingOrder(2, data, parent.state, None, 2)
+    remembering, forgetful = trainer.fit(order), stranger.fit(order)
+    assert isinstance(remembering, TrainedCommittee)
+    assert isinstance(forgetful, TrainedCommittee)
+    mine, other = remembering.state.members[0], forgetful.state.members[0]
+    assert any(not np.array_equal(mine[name], other[name]) for name in mine)
+    for result in (remembering, forgetful):
+        assert result.metrics["force_mae_train"] < parent.metrics["force_mae_train"]
