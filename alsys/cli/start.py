@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from alsys.cli.campaign import CampaignDirectory
 from alsys.config import CampaignConfig
 from alsys.config.start import ModelStart, ReplayConfig, TeacherStart
 from alsys.errors import InputError
-from alsys.frames import TRAINING_ARMS, Frame
+from alsys.frames import ARMS, TRAINING_ARMS, Arm, Frame
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -116,7 +116,7 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
     if not is_learned.any():
         raise InputError("holds no frames to replay", field=field, value=replay.campaign)
     kept = snapshot.select(is_learned)
-    return kept
+    return replace(kept, arm=np.full(kept.n_frames, ARMS.index(Arm.IMPORTED), dtype=np.uint8))
 
 
 def keep(directory: CampaignDirectory, config: CampaignConfig, point: StartingPoint | None) -> None:

@@ -154,9 +154,12 @@ class StartingTrainer:
 
 
 def lesson_config(config: CampaignConfig, budget_s: float) -> CampaignConfig:
-    """A campaign's config for a fit to labels that are not its own: no weights of arms, no score of its own."""
-    lesson = _with_training(config, budget_s=budget_s, weights={}, start=None)
-    return lesson.model_copy(update={"exploration": config.exploration.model_copy(update={"uncertainty": "committee"})})
+    """A campaign's config for a fit to labels that are not its own: no weights of arms, no score, no examination."""
+    sections = {
+        "exploration": config.exploration.model_copy(update={"uncertainty": "committee"}),
+        "promotion": config.promotion.model_copy(update={"examine": False}),
+    }
+    return _with_training(config, budget_s=budget_s, weights={}, start=None).model_copy(update=sections)
 
 
 def _with_training(config: CampaignConfig, **changes: Any) -> CampaignConfig:
@@ -286,6 +289,12 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
             f"{name} {given.get(name, 'default')} and not {wanted.get(name, 'default')}" for name in different
         )
         raise InputError(f"is of another architecture: {is_}", remedy="set `model` to it", **place)
+    if state.n_members < config.model.members:
+        raise InputError(
+            f"has {state.n_members} members, the campaign wants {config.model.members}",
+            remedy="set `model.members`",
+            **place,
+        )
     known = elements_of(state.spec)
     if missing := sorted(set(elements) - set(known)):
         raise InputError(f"does not know {' '.join(missing)}, only {' '.join(known)}", **place)

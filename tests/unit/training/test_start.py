@@ -12,7 +12,7 @@ import pytest
 
 from alsys.config import parse_config
 from alsys.errors import InputError
-from alsys.frames import Arm, Frame
+from alsys.frames import ARMS, Arm, Frame
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import build_model, weights_of
@@ -37,7 +37,14 @@ TEACHER = {"kind": "teacher", "teacher": "gfn2-xtb", "frames": 24, "budget_s": 1
 
 
 def config(start: dict[str, Any] | None, model: dict[str, Any] = MODEL, **training: Any) -> Any:
-    settings = {"budget_s": 1e6, "max_epochs": 10, "learning_rate": 0.02, "validation_share": 0.0, **training}
+    settings = {
+        "budget_s": 1e6,
+        "max_epochs": 10,
+        "learning_rate": 0.02,
+        "validation_share": 0.0,
+        "compile": False,
+        **training,
+    }
     return parse_config(
         {
             "name": "t",
@@ -220,6 +227,7 @@ def test_a_fit_goes_on_from_a_model_and_replays_in_its_share(
 def test_labels_under_review_are_the_campaigns_own(data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path) -> None:
     other = make_snapshot(20, 0, spread=0.09)
     replay = other.select(other.is_arm(Arm.INITIAL))
+    replay = dataclasses.replace(replay, arm=np.full(replay.n_frames, ARMS.index(Arm.IMPORTED), dtype=np.uint8))
     start = {"kind": "model", "model": "x", "replay": {"campaign": "y"}}
     write_starting_point(tmp_path, StartingPoint(state_of(["H", "C", "O"]), False, replay), "x")
     trainer = build_trainer(config(start, max_epochs=1), tmp_path)
@@ -244,6 +252,11 @@ def test_another_kind_of_parent_is_refused_in_one_line(
     with pytest.raises(InputError, match=reason) as caught:
         check_parent(config(None, **settings), state_of(["H", "C", "O"], **spec), ["H", "C", "O"], "models:/a/1")
     assert "\n" not in str(caught.value)
+
+
+def test_a_parent_with_fewer_members_is_refused() -> None:
+    with pytest.raises(InputError, match="has 2 members, the campaign wants 4"):
+        check_parent(config(None, {**MODEL, "members": 4}), state_of(["H", "C", "O"]), ["H", "C", "O"], "a")
 
 
 def test_a_parent_may_know_more_elements_but_not_fewer() -> None:
