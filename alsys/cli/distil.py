@@ -44,7 +44,7 @@ def distil(args: argparse.Namespace) -> int:
         members=args.members,
         budget_s=args.budget_s,
     )
-    facts = {
+    facts: dict[str, object] = {
         **{name: card[name] for name in ("level_of_theory", "n_labels", "head_seq") if name in card},
         "metrics": result.metrics,
         "distilled": {

@@ -34,8 +34,9 @@ from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, Trai
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of
 from alsys.training.snapshots import joined
+from alsys.training.step import SHIFTS
 from alsys.training.teacher import build_teacher, taught
-from alsys.training.trainer import SHIFTS, NequIPTrainer
+from alsys.training.trainer import NequIPTrainer
 
 logger = logging.getLogger(__name__)
 
