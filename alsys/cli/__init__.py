@@ -177,6 +177,16 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
     distil.add_argument("--json", action="store_true", help="print JSON")
 
+    import_ = add("import", "distil.import_", "make a bundle out of a NequIP package", models)
+    import_.add_argument("package", help="file that ends in .nequip.zip")
+    import_.add_argument("output", help="folder of the new bundle")
+    import_.add_argument(
+        "--trust-code", action="store_true", help="such files execute their author's code: say that you trust it"
+    )
+    import_.add_argument(
+        "--members", type=int, default=1, help="equal members, for campaigns that are to go on from it (default 1)"
+    )
+
     certify = add("certify", "certify.certify", "relabel published frames with a campaign's labeler and compare")
     certify.add_argument("config", help="campaign file (YAML)")
     certify.add_argument("--frames", required=True, help="extxyz with energies and forces")

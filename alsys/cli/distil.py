@@ -1,4 +1,4 @@
-"""`alsys models distil`: one plain, fast model out of a committee or a difference to a baseline."""
+"""`alsys models distil` and `import`: bundles out of other models, a campaign's or a NequIP package."""
 
 from __future__ import annotations
 
@@ -70,6 +70,35 @@ def distil(args: argparse.Namespace) -> int:
         f"{found['speed_up']:.1f} times as fast"
     )
     sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def import_(args: argparse.Namespace) -> int:
+    """Turns a NequIP package into a bundle."""
+    output = Path(args.output)
+    if output.exists():
+        raise InputError("exists already", field="OUTPUT", value=args.output, remedy="name another folder")
+    if not 1 <= args.members <= 32:
+        raise InputError("must be 1 to 32", field="--members", value=args.members)
+    from alsys.interop.nequip_package import read_package, repeated
+    from alsys.potentials.architectures import elements_of
+    from alsys.potentials.bundle import write_bundle
+
+    package = read_package(Path(args.package), is_trusted=args.trust_code)
+    facts = {
+        "imported": {
+            "from": Path(args.package).name,
+            "energy_difference": package.energy_difference,
+            "force_difference": package.force_difference,
+        }
+    }
+    write_bundle(output, repeated(package.state, args.members), facts)
+    network = "could reach the network" if package.had_network else "had no network"
+    elements = " ".join(elements_of(package.state.spec))
+    sys.stdout.write(
+        f"{output}: {elements}; equal to the package to {package.energy_difference:.1g} eV per atom and "
+        f"{package.force_difference:.1g} eV/Angstrom; its code {network}\n"
+    )
     return 0
 
 

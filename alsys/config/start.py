@@ -29,7 +29,7 @@ class TeacherStart(Section):
     )
     budget_s: float = operational(300.0, gt=0, description="Seconds of training on the teacher's labels, once.")
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak of the first fit to the campaign's labels; default: `training.learning_rate`."
+        0.002, gt=0, description="Peak of the first fit to the campaign's labels; null: `training.learning_rate`."
     )
 
 

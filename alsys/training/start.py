@@ -237,24 +237,23 @@ def restricted(state: CommitteeState, elements: Sequence[str]) -> CommitteeState
         return state
     spec = {**state.spec, "elements": list(elements)}
     if isinstance(cutoffs := state.spec.get("cutoffs"), Mapping):
-        spec["cutoffs"] = {pair: r for pair, r in cutoffs.items() if set(pair.split("-")) <= set(elements)}
+        spec["cutoffs"] = dict(sorted(_among(cutoffs, elements).items()))
         if not spec["cutoffs"]:
             del spec["cutoffs"]
     shapes = {name: array.shape for name, array in weights_of(blank_model(spec)).items()}
+    another = next(symbol for symbol in chemical_symbols[1:] if symbol not in elements)
+    larger = weights_of(blank_model({**spec, "elements": [*elements, another]}))
+    is_by_element = {name for name, shape in shapes.items() if larger[name].shape != shape}
     rows = np.array([old.index(symbol) for symbol in elements])
     pairs = (rows[:, None] * len(old) + rows[None]).ravel()
 
     def part(name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        shape = shapes[name]
-        if array.shape == shape:
+        if name not in is_by_element:
             return array
-        if len(array) == len(old) and array.shape[1:] == shape[1:] and shape[0] == len(rows):
-            result: NDArray[np.generic] = array[rows]
-            return result
-        if array.shape == (len(old) ** 2,) and shape == (len(rows) ** 2,):
-            of_pairs: NDArray[np.generic] = array[pairs]
-            return of_pairs
-        raise InputError("cannot be restricted to fewer elements", field=name, value=array.shape)
+        chosen: NDArray[np.generic] = array[pairs if len(array) == len(old) ** 2 and len(old) > 1 else rows]
+        if chosen.shape != shapes[name]:
+            raise InputError("cannot be restricted to fewer elements", field=name, value=array.shape)
+        return chosen
 
     members = []
     for member in state.members:
@@ -300,11 +299,8 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
     if missing := sorted(set(elements) - set(known)):
         raise InputError(f"does not know {' '.join(missing)}, only {' '.join(known)}", **place)
     cutoffs = given.get("cutoffs")
-    inherited = {
-        pair: radius for pair, radius in (cutoffs.items() if isinstance(cutoffs, Mapping) else ())
-        if set(pair.split("-")) <= set(elements)
-    }  # fmt: skip
-    if inherited != config.model.cutoffs_among([symbol for symbol in known if symbol in elements]):
+    inherited = _among(cutoffs if isinstance(cutoffs, Mapping) else {}, elements)
+    if inherited != config.model.cutoffs_among(list(elements)):
         raise InputError("is of another architecture: cutoffs differ", remedy="set `model` to it", **place)
     if state.baseline != baseline_of(config):
         names_ = [None if spec is None else spec.get("method") for spec in (state.baseline, baseline_of(config))]
@@ -312,6 +308,12 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
             f"has learned {_lesson(names_[0])}, the campaign learns {_lesson(names_[1])}",
             remedy="set `training.delta` to match", **place,
         )  # fmt: skip
+
+
+def _among(cutoffs: Mapping[str, float], elements: Sequence[str]) -> dict[str, float]:
+    """Cutoffs of pairs of `elements`, each under its elements in their order there."""
+    kept = {pair: radius for pair, radius in cutoffs.items() if set(pair.split("-")) <= set(elements)}
+    return {"-".join(sorted(pair.split("-"), key=list(elements).index)): radius for pair, radius in kept.items()}
 
 
 def _lesson(baseline: object) -> str:

@@ -122,6 +122,19 @@ def test_a_committee_restricted_to_fewer_elements_says_the_same(data: Snapshot, 
     np.testing.assert_allclose(after.forces, before.forces, atol=1e-5)
 
 
+def test_elements_in_another_order_are_put_in_that_of_the_campaign(data: Snapshot) -> None:
+    parent = state_of(["O", "H", "C"], cutoffs={"O-H": 3.0})
+    settings = config(None, {**MODEL, "cutoffs": {"O-H": 3.0}})
+    check_parent(settings, parent, ["H", "C", "O"], "a")
+    state = restricted(parent, ["H", "C", "O"])
+    spec = settings.model.spec(["H", "C", "O"])
+    assert {name: state.spec[name] for name in spec} == spec
+    batch = FrameBatch.of([data.frame(k) for k in range(3, 9)])
+    before, after = (build_committee(s).evaluate(batch) for s in (parent, state))
+    np.testing.assert_allclose(after.energy, before.energy, rtol=1e-6)
+    np.testing.assert_allclose(after.forces, before.forces, atol=1e-5)
+
+
 def test_an_element_that_a_parent_does_not_know_is_refused() -> None:
     with pytest.raises(InputError, match="knows H C only"):
         restricted(state_of(["H", "C"]), ["H", "C", "O"])
