@@ -173,4 +173,4 @@ def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]
 def _build_trainer(config: CampaignConfig) -> Trainer:
     from alsys.training.factory import build_trainer
 
-    return build_trainer(config)
+    return build_trainer(config, Path(config.directory or Path("campaigns") / config.name) / "start")

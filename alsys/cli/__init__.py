@@ -163,6 +163,30 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--export", metavar="FILE", help="also write all reference labels as extxyz")
     validate.add_argument("--json", action="store_true", help="print JSON")
 
+    distil = add("distil", "distil.distil", "make one plain, fast model out of a committee or a difference", models)
+    distil.add_argument("bundle", help="bundle folder, or models:/NAME@champion")
+    distil.add_argument("output", help="folder of the new bundle")
+    distil.add_argument("--config", required=True, help="campaign file: systems, and `model` of the new one")
+    distil.add_argument("--frames", type=int, default=1000, help="frames of its own dynamics (default 1000)")
+    distil.add_argument("--budget-s", type=float, default=600.0, help="seconds of training (default 600)")
+    distil.add_argument("--members", type=int, choices=[1, 2], default=1, help="members of the new one (default 1)")
+    distil.add_argument(
+        "--temperature", type=float, action="append", help="K (repeatable; default: exploration.temperatures)"
+    )
+    distil.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
+    distil.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
+    distil.add_argument("--json", action="store_true", help="print JSON")
+
+    import_ = add("import", "distil.import_", "make a bundle out of a NequIP package", models)
+    import_.add_argument("package", help="file that ends in .nequip.zip")
+    import_.add_argument("output", help="folder of the new bundle")
+    import_.add_argument(
+        "--trust-code", action="store_true", help="such files execute their author's code: say that you trust it"
+    )
+    import_.add_argument(
+        "--members", type=int, default=1, help="equal members, for campaigns that are to go on from it (default 1)"
+    )
+
     certify = add("certify", "certify.certify", "relabel published frames with a campaign's labeler and compare")
     certify.add_argument("config", help="campaign file (YAML)")
     certify.add_argument("--frames", required=True, help="extxyz with energies and forces")

@@ -52,6 +52,11 @@ class CampaignDirectory:
         return self.path / "validation"
 
     @property
+    def start(self) -> Path:
+        """What the first fit starts from."""
+        return self.path / "start"
+
+    @property
     def logs(self) -> Path:
         """Logs and the live status."""
         return self.path / "logs"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -26,6 +26,7 @@ from alsys import __version__
 from alsys.cli.campaign import CampaignDirectory, apply_overrides, state_of, write_json
 from alsys.cli.display import Display
 from alsys.cli.requests import RequestFolder
+from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash
 from alsys.control.coordinator import Coordinator
@@ -40,6 +41,9 @@ from alsys.events import CampaignOpened, CampaignStopped, StopRequested
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
+
+if TYPE_CHECKING:
+    from alsys.training.start import StartingPoint
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Plan:
         labelled: What a labeler gets to see of each system: its reference structure, or a cluster carved out of that.
         level: Level of theory of the labels.
         baseline: That of the baseline beside them; None where there is none.
+        start: What the first fit goes on from, where it is not in the directory yet.
     """
 
     config: CampaignConfig
@@ -76,6 +81,7 @@ class Plan:
     level: LevelOfTheory
     labelled: Mapping[str, Frame]
     baseline: LevelOfTheory | None = None
+    start: StartingPoint | None = None
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -117,13 +123,15 @@ def check(config: CampaignConfig, source: str) -> Plan:
         labeler = build_labeler(config.labeling)
         level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()
+        levels = Levels(level, baseline if config.training.delta is not None else None)
+        start = starting_point(config, directory, labelled, levels, base)
         if config.tracking.enabled:
             from alsys.tracking.server import resolve_uri
 
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level, labelled, baseline)
+    return Plan(config, source, directory, starts, level, labelled, baseline, start)
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
@@ -152,6 +160,7 @@ def run(args: argparse.Namespace) -> int:
     directory.logs.mkdir(parents=True, exist_ok=True)
     store = open_writer(directory.store)  # the lock comes before anything else is written
     try:
+        keep(directory, config, plan.start)
         directory.write_record(config)
         directory.stop_request.unlink(missing_ok=True)
         with Display(config.name, is_quiet=args.quiet) as display:

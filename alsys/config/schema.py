@@ -23,6 +23,7 @@ from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
 from alsys.config.section import Name, Section, operational
+from alsys.config.start import StartConfig, TeacherStart
 from alsys.config.systems import SystemConfig
 from alsys.config.validation import ValidationConfig
 from alsys.frames import Arm
@@ -79,6 +80,9 @@ class TrainingConfig(LossSettings):
         None,
         description="Learn label minus baseline, and add the baseline back wherever the model is used: the kind of "
         "`labeling.baseline`. Default: learn labels.",
+    )
+    start: StartConfig | None = Field(
+        None, description="What the first fit starts from: a teacher's labels, or a model. Default: random weights."
     )
 
 
@@ -347,6 +351,15 @@ class CampaignConfig(Section):
         is_known = self.promotion.examine and isinstance(self.exploration.trust, CalibratedTrust)
         if self.stop.target_blind_spots is not None and not is_known:
             raise ValueError("stop.target_blind_spots needs promotion.examine and exploration.trust.kind calibrated")
+        return self
+
+    @model_validator(mode="after")
+    def _known_start(self) -> CampaignConfig:
+        start = self.training.start
+        if start is not None and not isinstance(self.model, NetworkModel):
+            raise ValueError("training.start needs model.kind nequip or allegro: pairs are fitted at once")
+        if isinstance(start, TeacherStart) and start.teacher == self.training.delta:
+            raise ValueError(f"training.start.teacher {start.teacher} is training.delta: their difference is zero")
         return self
 
     @model_validator(mode="after")

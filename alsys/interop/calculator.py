@@ -7,6 +7,7 @@ checked against their digests. Nothing is unpickled and no code of the model is 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, all_change
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.interop.mlflow_settings import DEFAULT_URI, prepare_environment
-from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 
@@ -118,11 +119,26 @@ def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads
         InputError: Nothing is there, or it is damaged.
         EnvironmentProblem: The MLflow server does not answer, or the package of the model's baseline is missing.
     """
-    if not str(uri).startswith("models:/"):
-        return AlsysCalculator(build_committee(read_bundle(Path(uri)), threads=threads))
-    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
-        state = read_bundle(_download(str(uri), tracking_uri, folder))
+    state, _ = read_model(uri, tracking_uri=tracking_uri)
     return AlsysCalculator(build_committee(state, threads=threads))
+
+
+def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[CommitteeState, dict[str, object]]:
+    """A committee and its card, from a bundle folder or a registered model.
+
+    Args:
+        uri: As of `load_calculator`.
+        tracking_uri: Likewise.
+
+    Raises:
+        InputError: Nothing is there, or it is damaged.
+        EnvironmentProblem: The MLflow server does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
+        path = _download(str(uri), tracking_uri, folder) if str(uri).startswith("models:/") else Path(uri)
+        state = read_bundle(path)  # checks the sum of the card too
+        card = json.loads((path / "card.json").read_text(encoding="utf-8"))
+    return state, card if isinstance(card, dict) else {}
 
 
 def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:

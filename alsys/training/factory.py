@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from alsys.config.schema import CampaignConfig
 from alsys.training.base import Trainer
 
 
-def build_trainer(config: CampaignConfig) -> Trainer:
-    """The trainer of a config; imports only what it needs."""
+def build_trainer(config: CampaignConfig, start: Path | None = None) -> Trainer:
+    """The trainer of a config; imports only what it needs.
+
+    Args:
+        config: The campaign.
+        start: Folder for what the first fit starts from (`alsys.training.start`); None where nothing is kept.
+    """
     if config.model.kind == "pair":
         from alsys.training.pair import PairTrainer
 
         return PairTrainer(config)
+    if config.training.start is not None:
+        from alsys.training.start import StartingTrainer
+
+        return StartingTrainer(config, start)
     from alsys.training.trainer import NequIPTrainer
 
     return NequIPTrainer(config)

@@ -1,0 +1,364 @@
+"""What a campaign's first fit starts from: a committee that a teacher has taught, or one of another campaign.
+
+`StartingTrainer` wraps a trainer and gives its first fit a parent. That parent's energy shifts are moved to the level
+of theory of the campaign's labels (`rebased`): free atoms there, plus the mean energy per atom that is left; weights
+and scales stay. A taught committee is kept in a folder under the digest of all that it depends on, so a restart does
+not teach it again, and teaching that was cut off begins anew. Where frames of another campaign are replayed, they are
+in every fit, before the campaign's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
+from alsys.config.start import ModelStart, TeacherStart
+from alsys.errors import AlsysError, FailureKind, InputError
+from alsys.potentials.architectures import architecture_of, blank_model
+from alsys.potentials.base import CommitteeState
+from alsys.potentials.baseline import Baseline
+from alsys.potentials.bundle import read_bundle, write_bundle
+from alsys.potentials.nequip import NequIPCommittee, elements_of, weights_of
+from alsys.store.base import Snapshot
+from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
+from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
+from alsys.training.evaluate import batch_of, chunks_of
+from alsys.training.snapshots import joined
+from alsys.training.step import SHIFTS
+from alsys.training.teacher import build_teacher, taught
+from alsys.training.trainer import NequIPTrainer
+
+logger = logging.getLogger(__name__)
+
+PARENT = "parent"
+"""Folder of the bundle that the first fit goes on from."""
+NOTE = "start.json"
+"""What is known of it: ``is_same_level``."""
+FREE_FIELDS = ("elements", "avg_num_neighbors", "cutoffs")
+"""Entries of a specification that a parent may have otherwise: more elements, and what follows from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """What is given to a trainer that goes on from another campaign's model.
+
+    Attributes:
+        state: The committee.
+        is_same_level: Whether its labels are of the campaign's level of theory; its shifts are kept then.
+        replay: Labelled frames of that level; None for none.
+    """
+
+    state: CommitteeState
+    is_same_level: bool
+    replay: Snapshot | None = None
+
+
+class StartingTrainer:
+    """A trainer whose first fit has a parent.
+
+    Args:
+        config: ``training.start`` says which.
+        folder: Where taught committees are kept, and a starting point has been put (`write_starting_point`).
+
+    Raises:
+        InputError: There is no starting point in `folder`, or it is damaged.
+    """
+
+    def __init__(self, config: CampaignConfig, folder: Path | None) -> None:
+        start = config.training.start
+        if start is None:
+            raise TypeError("StartingTrainer needs training.start")
+        self._config, self._start, self._folder = config, start, folder
+        self._trainer: Trainer = NequIPTrainer(config)
+        self._first = self._trainer
+        if start.learning_rate is not None:
+            self._first = NequIPTrainer(_with_training(config, learning_rate=start.learning_rate))
+        self._point: StartingPoint | None = None
+        if isinstance(start, ModelStart):
+            if folder is None:
+                raise InputError("goes on from a model that a run has put into a folder", field="training.start")
+            self._point = read_starting_point(folder)
+
+    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+        """Fits; an order without a parent is given one first."""
+        order = self._replayed(order)
+        if order.parent is not None:
+            return self._trainer.fit(order)
+        try:
+            parent = self._taught(order) if self._point is None else self._point.state
+            if isinstance(parent, TrainingFailure):
+                return replace(parent, version=order.version)
+            elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
+            parent = restricted(parent, elements)
+        except AlsysError as error:
+            return TrainingFailure(order.version, FailureKind.INTERNAL, f"training.start: {error}")
+        if self._point is None or not self._point.is_same_level:
+            snapshot = order.snapshot if baseline_of(self._config) is None else less_baseline(order.snapshot)
+            parent = rebased(parent, snapshot, self._config.training)
+        return self._first.fit(replace(order, parent=parent))
+
+    def _replayed(self, order: TrainingOrder) -> TrainingOrder:
+        """The order with replayed frames before its own: a new draw for each version."""
+        replay = None if self._point is None else self._point.replay
+        if replay is None or not isinstance(self._start, ModelStart) or self._start.replay is None:
+            return order
+        share, own = self._start.replay.share, split(order.snapshot, 0.0).train.n_frames
+        count = min(replay.n_frames, round(share / (1.0 - share) * own))
+        rows = np.sort(np.random.default_rng([order.seed, 3]).permutation(replay.n_frames)[:count])
+        return replace(order, snapshot=joined(replay.select(rows), order.snapshot))
+
+    def _taught(self, order: TrainingOrder) -> CommitteeState | TrainingFailure:
+        """The committee that the teacher has taught, from the folder where it is there."""
+        start, config = self._start, self._config
+        assert isinstance(start, TeacherStart)
+        place = None if self._folder is None else self._folder / f"teacher-{_digest(config, order.snapshot)}"
+        if place is not None and place.exists():
+            try:
+                return read_bundle(place)
+            except InputError as error:
+                logger.warning("%s; it is taught again", error)
+        rng = np.random.default_rng([config.seed, 2])
+        baseline = baseline_of(config)
+        lessons = taught(
+            build_teacher(start.teacher),
+            order.snapshot,
+            start.frames,
+            start.temperatures,
+            rng,
+            None if baseline is None else Baseline(baseline),
+        )
+        trainer = NequIPTrainer(lesson_config(config, start.budget_s))
+        result = trainer.fit(TrainingOrder(0, lessons, None, None, seed=config.seed))
+        if isinstance(result, TrainingFailure):
+            return replace(result, message=f"teaching: {result.message}")
+        logger.info(
+            "taught by %s on %d frames: force MAE %.4f eV/Angstrom to its labels",
+            start.teacher, lessons.n_frames, result.metrics["force_mae_train"],
+        )  # fmt: skip
+        if place is not None:
+            card = {"teacher": start.teacher, "n_labels": lessons.n_frames, "metrics": dict(result.metrics)}
+            try:
+                write_bundle(place, result.state, card)
+            except OSError as error:
+                logger.warning("%s cannot be kept, so a restart teaches it again: %s", place, error)
+        return result.state
+
+
+def lesson_config(config: CampaignConfig, budget_s: float) -> CampaignConfig:
+    """A campaign's config for a fit to labels that are not its own: no weights of arms, no score, no examination."""
+    sections = {
+        "exploration": config.exploration.model_copy(update={"uncertainty": "committee"}),
+        "promotion": config.promotion.model_copy(update={"examine": False}),
+    }
+    return _with_training(config, budget_s=budget_s, weights={}, start=None).model_copy(update=sections)
+
+
+def _with_training(config: CampaignConfig, **changes: Any) -> CampaignConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def _digest(config: CampaignConfig, snapshot: Snapshot) -> str:
+    """Of what a taught committee depends on but the frames its teacher began from, which change between tries."""
+    start, model = config.training.start, config.model
+    assert start is not None
+    depends = {
+        "start": start.model_dump(mode="json", exclude={"budget_s", "learning_rate"}),
+        "model": model.model_dump(mode="json"),
+        "baseline": baseline_of(config),
+        "elements": sorted({int(z) for z in snapshot.numbers}),
+        "systems": list(snapshot.systems),
+        "seed": config.seed,
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# --- a parent's energies and elements
+
+
+def rebased(state: CommitteeState, snapshot: Snapshot, training: TrainingConfig) -> CommitteeState:
+    """A committee whose energy shifts are those of the level of theory of a snapshot.
+
+    A member's shifts become the energies of free atoms there plus one constant per atom: what the snapshot's training
+    frames have on average beyond those and beyond what the member's network says. Scales and weights stay.
+
+    Args:
+        state: The committee; its elements are those of the snapshot.
+        snapshot: Labels, less the baseline where the committee learned a difference.
+        training: How it is split, and where energies of free atoms come from.
+    """
+    parts = split(snapshot, training.validation_share)
+    energies = atomic_energies(parts.atoms, parts.train, training.atomic_energies)
+    elements = elements_of(state.spec)
+    free = np.array([energies.get(atomic_numbers[symbol], 0.0) for symbol in elements])
+    whole = parts.train.select(parts.train.is_whole)
+    constants = np.zeros(state.n_members)
+    if whole.n_frames:
+        committee = NequIPCommittee(replace(state, baseline=None, score="committee", score_state={}))
+        chunks = [committee.evaluate_members(batch_of(whole.select(rows))).energies for rows in chunks_of(whole)]
+        predicted = np.concatenate(chunks, axis=1).sum(axis=1)
+        counts = np.array([(whole.numbers == atomic_numbers[symbol]).sum() for symbol in elements])
+        for k, member in enumerate(state.members):
+            network = predicted[k] - float(counts @ np.asarray(member[SHIFTS], dtype=np.float64).ravel())
+            constants[k] = (float(whole.energy.sum()) - network - float(counts @ free)) / float(counts.sum())
+    members = []
+    for constant, member in zip(constants, state.members, strict=True):
+        old = member[SHIFTS]
+        members.append({**member, SHIFTS: (free + constant).astype(old.dtype).reshape(old.shape)})
+    return replace(state, members=tuple(members))
+
+
+def restricted(state: CommitteeState, elements: Sequence[str]) -> CommitteeState:
+    """The same committee for some of its elements only: it says the same of their molecules.
+
+    Args:
+        state: A committee of networks.
+        elements: In the order that the smaller one has.
+
+    Raises:
+        InputError: It does not know one of them.
+    """
+    old = elements_of(state.spec)
+    if missing := [symbol for symbol in elements if symbol not in old]:
+        raise InputError(
+            f"knows {' '.join(old)} only", field="training.start", value=" ".join(missing),
+            remedy="start from a model that knows all elements of the campaign",
+        )  # fmt: skip
+    if list(elements) == old:
+        return state
+    spec = {**state.spec, "elements": list(elements)}
+    if isinstance(cutoffs := state.spec.get("cutoffs"), Mapping):
+        spec["cutoffs"] = dict(sorted(_among(cutoffs, elements).items()))
+        if not spec["cutoffs"]:
+            del spec["cutoffs"]
+    shapes = {name: array.shape for name, array in weights_of(blank_model(spec)).items()}
+    another = next(symbol for symbol in chemical_symbols[1:] if symbol not in elements)
+    larger = weights_of(blank_model({**spec, "elements": [*elements, another]}))
+    is_by_element = {name for name, shape in shapes.items() if larger[name].shape != shape}
+    rows = np.array([old.index(symbol) for symbol in elements])
+    pairs = (rows[:, None] * len(old) + rows[None]).ravel()
+
+    def part(name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        if name not in is_by_element:
+            return array
+        chosen: NDArray[np.generic] = array[pairs if len(array) == len(old) ** 2 and len(old) > 1 else rows]
+        if chosen.shape != shapes[name]:
+            raise InputError("cannot be restricted to fewer elements", field=name, value=array.shape)
+        return chosen
+
+    members = []
+    for member in state.members:
+        kept = {name: array for name, array in member.items() if name in shapes}
+        members.append({name: part(name, np.asarray(array)) for name, array in kept.items()})
+    return replace(state, spec=spec, members=tuple(members), score="committee", score_state={})
+
+
+# --- a starting point on disk
+
+
+def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequence[str], source: str) -> None:
+    """Refuses a committee that a campaign cannot go on from.
+
+    Args:
+        config: The campaign.
+        state: The committee.
+        elements: Of the campaign's systems.
+        source: Where it is from.
+
+    Raises:
+        InputError: One line that names what differs.
+    """
+    place: dict[str, Any] = {"source": source, "field": "training.start.model"}
+    assert isinstance(config.model, NetworkModel)
+    if state.kind not in ("nequip", "allegro"):
+        raise InputError("is no committee of networks", value=state.kind, **place)
+    wanted = architecture_of({**config.model.spec(list(elements)), "avg_num_neighbors": None})
+    given = architecture_of(state.spec)
+    names = sorted((wanted.keys() | given.keys()) - set(FREE_FIELDS))
+    if different := [name for name in names if wanted.get(name) != given.get(name)]:
+        is_ = ", ".join(
+            f"{name} {given.get(name, 'default')} and not {wanted.get(name, 'default')}" for name in different
+        )
+        raise InputError(f"is of another architecture: {is_}", remedy="set `model` to it", **place)
+    if state.n_members < config.model.members:
+        raise InputError(
+            f"has {state.n_members} members, the campaign wants {config.model.members}",
+            remedy="set `model.members`",
+            **place,
+        )
+    known = elements_of(state.spec)
+    if missing := sorted(set(elements) - set(known)):
+        raise InputError(f"does not know {' '.join(missing)}, only {' '.join(known)}", **place)
+    cutoffs = given.get("cutoffs")
+    inherited = _among(cutoffs if isinstance(cutoffs, Mapping) else {}, elements)
+    if inherited != config.model.cutoffs_among(list(elements)):
+        raise InputError("is of another architecture: cutoffs differ", remedy="set `model` to it", **place)
+    if state.baseline != baseline_of(config):
+        names_ = [None if spec is None else spec.get("method") for spec in (state.baseline, baseline_of(config))]
+        raise InputError(
+            f"has learned {_lesson(names_[0])}, the campaign learns {_lesson(names_[1])}",
+            remedy="set `training.delta` to match", **place,
+        )  # fmt: skip
+
+
+def _among(cutoffs: Mapping[str, float], elements: Sequence[str]) -> dict[str, float]:
+    """Cutoffs of pairs of `elements`, each under its elements in their order there."""
+    kept = {pair: radius for pair, radius in cutoffs.items() if set(pair.split("-")) <= set(elements)}
+    return {"-".join(sorted(pair.split("-"), key=list(elements).index)): radius for pair, radius in kept.items()}
+
+
+def _lesson(baseline: object) -> str:
+    return "labels" if baseline is None else f"differences to {baseline}"
+
+
+def write_starting_point(folder: Path, point: StartingPoint, source: str) -> None:
+    """Puts a starting point where `StartingTrainer` finds it; one that is there already stays."""
+    if (folder / NOTE).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bundle(folder / PARENT, point.state, {"source": source})
+    if point.replay is not None:
+        with (folder / "replay.npz.tmp").open("wb") as file:
+            np.savez(file, **_columns(point.replay))  # type: ignore[arg-type]
+        (folder / "replay.npz.tmp").replace(folder / "replay.npz")
+    note = {"source": source, "is_same_level": point.is_same_level, "has_replay": point.replay is not None}
+    (folder / f"{NOTE}.tmp").write_text(json.dumps(note), encoding="utf-8")
+    (folder / f"{NOTE}.tmp").replace(folder / NOTE)
+
+
+def read_starting_point(folder: Path) -> StartingPoint:
+    """What `write_starting_point` wrote.
+
+    Raises:
+        InputError: It is not there, or damaged.
+    """
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        replay = None
+        if note["has_replay"]:
+            with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
+                replay = _snapshot(arrays)
+        return StartingPoint(read_bundle(folder / PARENT), bool(note["is_same_level"]), replay)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"is no starting point: {error}", source=str(folder), field="training.start") from error
+
+
+def _columns(snapshot: Snapshot) -> dict[str, NDArray[Any]]:
+    columns = {name: getattr(snapshot, name) for name in Snapshot.__slots__}
+    columns |= {"systems": np.array(snapshot.systems), "frame_ids": np.array(snapshot.frame_ids)}
+    return {name: np.asarray(value) for name, value in columns.items() if value is not None}
+
+
+def _snapshot(arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
+    columns: dict[str, Any] = {name: arrays[name] for name in arrays}
+    columns |= {name: tuple(str(x) for x in columns[name]) for name in ("systems", "frame_ids")}
+    return Snapshot(**{**columns, "seq": int(columns["seq"])})

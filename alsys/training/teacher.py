@@ -1,0 +1,293 @@
+"""Teachers: potentials whose labels cost little beside DFT, and frames from their own dynamics.
+
+A teacher moves walkers from given frames by Langevin dynamics (BAOAB: B. Leimkuhler, C. Matthews, Appl. Math. Res.
+Express 2013, 34 (2013)) at several temperatures and labels what they pass: where it is smooth and wrong by a little,
+a model that has learned it needs few labels of the better level (J. S. Smith et al., Nat. Commun. 10, 2903 (2019)).
+Its energies are of another zero than the campaign's, so they are never mixed with them: see `alsys.training.start`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from ase.data import atomic_masses, chemical_symbols
+
+from alsys.config.start import ANI_ELEMENTS, TeacherStart
+from alsys.errors import InputError
+from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame, IntArray
+from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.baseline import Baseline
+from alsys.potentials.xtb import XTBMethod
+from alsys.store.base import Snapshot
+from alsys.training.evaluate import batch_of, chunks_of
+from alsys.training.snapshots import joined, snapshot_of
+from alsys.units import ACCELERATION, BOLTZMANN
+
+MAX_WALKERS = 32
+TIMESTEP = 0.5
+FRICTION = 0.02
+"""1/fs."""
+SPACING = 25
+"""Steps between two frames of a walker."""
+LARGEST_FORCE = 40.0
+"""Force that ends a walk, eV/Angstrom; it begins anew."""
+MAX_RESETS = 20
+"""For each walker, on average."""
+
+
+class Teacher(Protocol):
+    """Labels frames."""
+
+    def forces(self, batch: FrameBatch) -> FloatArray:
+        """``(n_total, 3)`` forces to move with, eV/Angstrom; NaN where it fails. May be cheaper than labels."""
+        ...
+
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+        """``(n_frames,)`` energies, eV, and ``(n_total, 3)`` forces, eV/Angstrom; NaN where it fails."""
+        ...
+
+    def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
+        """Energies of free atoms at its level, eV; None where it has none."""
+        ...
+
+
+class CommitteeTeacher:
+    """A committee as a teacher: one member moves walkers, all of them label.
+
+    Args:
+        committee: It.
+        free: Energies of free atoms by atomic number, eV; None where it knows none.
+    """
+
+    def __init__(self, committee: Committee, free: dict[int, float] | None = None) -> None:
+        self._committee, self._free = committee, free
+
+    def forces(self, batch: FrameBatch) -> FloatArray:
+        """Those of the first member."""
+        return self._committee.evaluate(batch, [0]).forces
+
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+        """Means over the members."""
+        prediction = self._committee.evaluate(batch)
+        return prediction.energy, prediction.forces
+
+    def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
+        """As given."""
+        if self._free is None:
+            return None
+        return np.array([self._free[int(atom.numbers[0])] for atom in atoms])
+
+
+class XTBTeacher:
+    """GFN2-xTB as a teacher."""
+
+    def __init__(self) -> None:
+        self._method = Baseline(XTBMethod("GFN2-xTB").spec)
+
+    def forces(self, batch: FrameBatch) -> FloatArray:
+        """GFN2-xTB's."""
+        return self._method.evaluate(batch).forces
+
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+        """GFN2-xTB's."""
+        values = self._method.evaluate(batch)
+        return values.energy, values.forces
+
+    def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
+        """GFN2-xTB's."""
+        return self._method.evaluate(FrameBatch.of(atoms)).energy if atoms else None
+
+
+def build_teacher(name: str) -> Teacher:
+    """The teacher of a config.
+
+    Args:
+        name: ``ani-1x`` or ``gfn2-xtb``.
+
+    Raises:
+        InputError: The package torchani, which carries ANI-1x, is missing.
+        EnvironmentProblem: tblite is missing.
+    """
+    if name == "gfn2-xtb":
+        return XTBTeacher()
+    from alsys.potentials.ani import AniCommittee, ani1x_state
+
+    state = ani1x_state()
+    energies = state.spec["free_atoms"]
+    assert isinstance(energies, list)
+    free = {chemical_symbols.index(symbol): energy for symbol, energy in zip(ANI_ELEMENTS, energies, strict=True)}
+    return CommitteeTeacher(AniCommittee(state), free)
+
+
+def check_teacher(start: TeacherStart, frames: dict[str, Frame]) -> None:
+    """Refuses what a teacher cannot treat, and a teacher that is not installed.
+
+    Args:
+        start: The section.
+        frames: What a labeler gets to see of each system.
+
+    Raises:
+        InputError: Names the system.
+        EnvironmentProblem: tblite is missing.
+    """
+    field = "training.start.teacher"
+    for name, frame in frames.items():
+        if frame.pbc.any():
+            raise InputError(f"treats molecules only, {name} is periodic", field=field, value=start.teacher)
+        if start.teacher != "ani-1x":
+            continue
+        unknown = sorted({chemical_symbols[z] for z in frame.numbers} - set(ANI_ELEMENTS))
+        if unknown or frame.charge or frame.multiplicity != 1:
+            what = f"holds {' '.join(unknown)}" if unknown else "is charged or open-shell"
+            raise InputError(
+                f"knows neutral molecules of {' '.join(ANI_ELEMENTS)}, {name} {what}",
+                field=field,
+                value=start.teacher,
+                remedy="use gfn2-xtb",
+            )
+    build_teacher(start.teacher)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Frames from dynamics.
+
+    Attributes:
+        frames: They.
+        walkers: Walker of each.
+        starts: Index of the start frame that each walker began from.
+    """
+
+    frames: list[Frame]
+    walkers: list[int]
+    starts: IntArray
+
+
+def sample(
+    teacher: Teacher, starts: Sequence[Frame], count: int, temperatures: Sequence[float], rng: np.random.Generator
+) -> Sample:
+    """Frames from the teacher's own dynamics, every 12.5 fs of up to 32 walkers.
+
+    Args:
+        teacher: Gives forces.
+        starts: Where walkers begin, and begin anew when the teacher throws them out; molecules.
+        count: Frames wanted.
+        temperatures: Of the thermostats, K; walkers are spread over them.
+        rng: Source of randomness.
+
+    Raises:
+        InputError: The teacher holds none of the frames together.
+    """
+    n_walkers = min(MAX_WALKERS, count)
+    origin = np.concatenate([rng.permutation(len(starts)) for _ in range(1 + n_walkers // len(starts))])[:n_walkers]
+    batch = FrameBatch.of([starts[k] for k in origin])
+    n_atoms, walker = batch.n_atoms, batch.frame_of_atom
+    first = np.concatenate([[0], np.cumsum(n_atoms)])
+    mass = atomic_masses[batch.numbers][:, None]
+    kt = BOLTZMANN * np.array([temperatures[k % len(temperatures)] for k in range(n_walkers)])[walker][:, None]
+    spread = np.sqrt(kt * ACCELERATION / mass)
+    keep = np.exp(-FRICTION * TIMESTEP)
+    positions = batch.positions.copy()
+    velocities = spread * rng.normal(size=positions.shape)
+    forces = teacher.forces(batch)
+    frames: list[Frame] = []
+    walkers: list[int] = []
+    age, resets = np.zeros(n_walkers, dtype=np.int64), 0
+    while len(frames) < count:
+        velocities += 0.5 * TIMESTEP * ACCELERATION * forces / mass
+        positions += 0.5 * TIMESTEP * velocities
+        velocities = keep * velocities + np.sqrt(1.0 - keep**2) * spread * rng.normal(size=positions.shape)
+        positions += 0.5 * TIMESTEP * velocities
+        forces = teacher.forces(replace(batch, positions=positions))
+        velocities += 0.5 * TIMESTEP * ACCELERATION * forces / mass
+        age += 1
+        is_wild = ~np.isfinite(forces).all(axis=1) | (np.abs(forces).max(axis=1) > LARGEST_FORCE)
+        for k in np.unique(walker[is_wild]):
+            atoms = slice(first[k], first[k + 1])
+            positions[atoms] = batch.positions[atoms]
+            velocities[atoms] = spread[atoms] * rng.normal(size=(int(n_atoms[k]), 3))
+            forces[atoms], age[k] = 0.0, 0  # the next step has its forces
+            resets += 1
+        if resets > MAX_RESETS * n_walkers:
+            raise InputError(
+                "the teacher does not hold the frames together",
+                field="temperatures",
+                value=list(temperatures),
+                remedy="lower them, or use another teacher",
+            )
+        for k in np.flatnonzero((age > 0) & (age % SPACING == 0))[: count - len(frames)]:
+            atoms = slice(first[k], first[k + 1])
+            frames.append(starts[origin[k]].with_positions(positions[atoms]))
+            walkers.append(int(k))
+    return Sample(frames, walkers, origin)
+
+
+def taught(
+    teacher: Teacher,
+    known: Snapshot,
+    count: int,
+    temperatures: Sequence[float],
+    rng: np.random.Generator,
+    baseline: Baseline | None = None,
+) -> Snapshot:
+    """Frames from the teacher's dynamics with its labels.
+
+    Walkers begin from frames of `known` that are learned from, each system's share of them the same.
+
+    Args:
+        teacher: Labels.
+        known: Frames of the campaign, free atoms included; those are labelled too, where the teacher can.
+        count: Frames wanted; those that the teacher does not label are left out.
+        temperatures: K.
+        rng: Source of randomness.
+        baseline: Its values are put beside the labels.
+
+    Raises:
+        InputError: There is no frame to begin from, or the teacher labels none.
+    """
+    is_start = known.is_arm(*TRAINING_ARMS) & ~known.pbc.any(axis=1)
+    rows = _evenly(np.flatnonzero(is_start), known.system, rng)
+    if not rows.size:
+        raise InputError("there is no molecule for the teacher to begin from", field="training.start")
+    drawn = sample(teacher, [known.frame(int(row)) for row in rows], count, temperatures, rng)
+    labelled = snapshot_of(
+        drawn.frames, np.zeros(len(drawn.frames)), np.zeros((sum(f.n_atoms for f in drawn.frames), 3)),
+        trajectories=[2_000_000 + k for k in drawn.walkers],
+    )  # fmt: skip
+    labelled = replace(
+        labelled, systems=known.systems, system=known.system[rows][drawn.starts][drawn.walkers].astype(np.int32)
+    )
+    parts = [teacher.labels(batch_of(labelled.select(chunk))) for chunk in chunks_of(labelled)]
+    labelled = replace(
+        labelled,
+        energy=np.concatenate([energy for energy, _ in parts]),
+        forces=np.concatenate([forces for _, forces in parts]),
+    )
+    labelled = labelled.select(np.isfinite(labelled.energy))
+    if not labelled.n_frames:
+        raise InputError("the teacher labels none of the frames", field="training.start")
+    atoms = known.select(known.is_arm(Arm.ATOM))
+    free = teacher.free_atoms([atoms.frame(k) for k in range(atoms.n_frames)])
+    if free is not None and atoms.n_frames:
+        atoms = replace(
+            atoms, energy=free, forces=np.zeros_like(atoms.forces), baseline_energy=None, baseline_forces=None
+        )
+        labelled = joined(atoms.select(np.isfinite(free)), labelled)
+    if baseline is None:
+        return labelled
+    values = baseline.evaluate(batch_of(labelled))
+    return replace(labelled, baseline_energy=values.energy, baseline_forces=values.forces)
+
+
+def _evenly(rows: IntArray, system: np.ndarray[tuple[int], np.dtype[np.int32]], rng: np.random.Generator) -> IntArray:
+    """As many rows of each system, at most `MAX_WALKERS` in all, but one of each at least."""
+    names = np.unique(system[rows])
+    each = max(1, MAX_WALKERS // max(1, names.size))
+    chosen = [rng.permutation(rows[system[rows] == name])[:each] for name in names]
+    fewest = min((part.size for part in chosen), default=0)
+    full = [np.resize(part, each) if fewest < each and names.size > 1 else part for part in chosen]
+    result: IntArray = np.concatenate(full).astype(np.int64) if full else rows
+    return result
