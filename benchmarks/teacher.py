@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import ase.io
@@ -37,6 +38,7 @@ from alsys.training.start import rebased
 from alsys.training.teacher import build_teacher, taught
 from alsys.training.trainer import NequIPTrainer
 
+BATCH_SIZE = 5
 GROUND = {1: 2, 6: 3, 7: 4, 8: 3}
 """Multiplicities of free atoms."""
 
@@ -58,7 +60,7 @@ def free_atoms(path: str, numbers: NDArray[np.int32]) -> Snapshot:
     return snapshot_of(frames, energies, np.zeros((len(atoms), 3)), system="molecule", arms=[Arm.ATOM] * len(atoms))
 
 
-def config_of(args: argparse.Namespace, steps: int, rate: float) -> CampaignConfig:
+def config_of(args: argparse.Namespace, steps: int, rate: float, n_frames: int) -> CampaignConfig:
     return parse_config(
         {
             "name": "teacher",
@@ -73,8 +75,8 @@ def config_of(args: argparse.Namespace, steps: int, rate: float) -> CampaignConf
             },
             "training": {
                 "budget_s": 1e6,
-                "max_epochs": 10**6,
-                "max_steps": steps,
+                "max_epochs": max(1, round(steps / ceil(n_frames / BATCH_SIZE))),
+                "batch_size": BATCH_SIZE,
                 "learning_rate": rate,
                 "validation_share": 0.0,
                 "bootstrap": 1.0,
@@ -137,17 +139,18 @@ def main() -> None:
         started = time.perf_counter()
         lessons = taught(teacher, train, args.frames, args.temperatures, np.random.default_rng([2, seed]))
         labelling_s = time.perf_counter() - started
-        lesson = fitted(config_of(args, args.teach_steps, args.teach_rate), lessons, seed)
-        fine = config_of(args, args.fit_steps, args.fit_rate)
+        lesson = fitted(config_of(args, args.teach_steps, args.teach_rate, args.frames), lessons, seed)
+        fine = config_of(args, args.fit_steps, args.fit_rate, args.n)
         parent = rebased(lesson.state, train, fine.training)
         results = {
-            "alone": fitted(config_of(args, args.teach_steps + args.fit_steps, args.rate), train, seed),
+            "alone": fitted(config_of(args, args.teach_steps + args.fit_steps, args.rate, args.n), train, seed),
             "taught": fitted(fine, train, seed, parent),
         }
         draw: dict[str, Any] = {name: errors(result, test) for name, result in results.items()}
         draw |= {
             "before_dft": errors(replace(lesson, state=parent), test),
             "labelling_s": labelling_s,
+            "steps": {name: result.metrics["steps"] for name, result in [*results.items(), ("lesson", lesson)]},
             "step_ms": {name: result.metrics["step_ms"] for name, result in results.items()},
             "lesson_force_mae_mev_per_ang": 1e3 * lesson.metrics["force_mae_train"],
         }
