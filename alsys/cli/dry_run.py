@@ -11,6 +11,7 @@ from alsys.labels import LabelFailure
 
 if TYPE_CHECKING:
     from alsys.cli.run import Plan
+    from alsys.config import CampaignConfig
 
 
 def dry_run(plan: Plan) -> int:
@@ -48,6 +49,7 @@ def dry_run(plan: Plan) -> int:
     finally:
         labeler.close()
     lines += _first_frames(plan)
+    lines += _start(config)
     mean = sum(seconds) / len(seconds)
     n_fits = 1 + max(0, config.stop.labels - config.training.first_at) // config.training.refit_every
     labeling_s = mean * config.stop.labels / config.labeling.workers
@@ -63,6 +65,16 @@ def dry_run(plan: Plan) -> int:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _start(config: CampaignConfig) -> list[str]:
+    """What the first fit starts from."""
+    start = config.training.start
+    if start is None:
+        return []
+    if start.kind == "model":
+        return [f"first fit: goes on from {start.model}" + (", with replayed frames" if start.replay else "")]
+    return [f"first fit: taught by {start.teacher}: {start.frames} frames, then {start.budget_s:.0f} s, once"]
 
 
 def _first_frames(plan: Plan) -> list[str]:

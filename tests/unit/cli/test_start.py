@@ -18,7 +18,7 @@ FIT = "{budget_s: 1.0, first_at: 4, refit_every: 4, compile: false, max_epochs: 
 MODEL = "{kind: nequip, num_layers: 1, num_features: 4, r_max: 3.5, members: 2}"
 
 
-def run(directory: Path, n_labels: int, start: str = "", model: str = MODEL, *more: str) -> int:
+def run(directory: Path, n_labels: int, start: str = "", model: str = MODEL, *more: str, is_dry: bool = False) -> int:
     overrides = (
         f"directory={directory}",
         "runtime.kind=in-process",
@@ -38,7 +38,7 @@ def run(directory: Path, n_labels: int, start: str = "", model: str = MODEL, *mo
     command = ["run", str(TOY), "--quiet"]
     for override in overrides:
         command += ["--set", override]
-    return main(command)
+    return main([*command, "--dry-run"] if is_dry else command)
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,16 @@ def test_frames_of_another_level_are_not_replayed(
     start = f", start: {{kind: model, model: '{newest(first)}', replay: {{campaign: '{first}'}}}}"
     assert run(tmp_path / "second", 6, start, MODEL, "labeling={kind: xtb}") == 2
     assert "holds no labels at this campaign's level of theory" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_the_first_fit_starts_from(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    teacher = ", start: {kind: teacher, teacher: gfn2-xtb, frames: 50, budget_s: 20}"
+    assert run(tmp_path / "a", 6, teacher, is_dry=True) == 0
+    assert "first fit: taught by gfn2-xtb: 50 frames, then 20 s, once" in capsys.readouterr().out
+    start = f", start: {{kind: model, model: '{newest(first)}', replay: {{campaign: '{first}'}}}}"
+    assert run(tmp_path / "b", 6, start, is_dry=True) == 0
+    assert f"first fit: goes on from {newest(first)}, with replayed frames" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
