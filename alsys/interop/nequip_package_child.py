@@ -24,7 +24,10 @@ def main() -> None:
     """Does it."""
     order = json.loads(sys.stdin.readline())
     for name, value in order["limits"].items():
-        resource.setrlimit(getattr(resource, name), (int(value), int(value)))
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        limit = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+        resource.setrlimit(kind, (limit, limit))
     folder = Path(order["folder"])
     result: dict[str, object]
     try:
