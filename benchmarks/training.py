@@ -196,7 +196,7 @@ def stream(args: argparse.Namespace, data: Labelled, atoms: Labelled, seed: int)
         anew = fitted(scratch, version, snapshot, None, seed + version)
         if parent is None:
             going = fitted(first, version, snapshot, None, seed + version)
-            warm._memory.update(first._memory)
+            warm._seen.update(first._seen)
         else:
             going = fitted(warm, version, snapshot, parent, seed + version)
         parent = going.state
@@ -211,7 +211,7 @@ def stream(args: argparse.Namespace, data: Labelled, atoms: Labelled, seed: int)
         rows.append(row)
         print(seed, row, file=sys.stderr, flush=True)
     total = sum(row["warm_steps"] for row in rows) / sum(row["scratch_steps"] for row in rows)
-    return {"rows": rows, "steps_share": total, "worst_ratio": max(row["ratio"] for row in rows[1:])}
+    return {"rows": rows, "steps_share_first_fit_included": total, "worst_ratio": max(row["ratio"] for row in rows[1:])}
 
 
 def forgetting(args: argparse.Namespace, paths: Sequence[str], seed: int) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--n-test", type=int, default=200)
     parser.add_argument("--steps", type=int, default=4000, help="gradient steps of a member, from scratch")
-    parser.add_argument("--warm-share", type=float, default=0.16, help="share of them that a refit gets")
+    parser.add_argument("--warm-share", type=float, default=0.25, help="share of them that a refit gets")
     parser.add_argument("--speed-steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--members", type=int, default=2)

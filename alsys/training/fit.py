@@ -1,11 +1,10 @@
 """Fits one model: steps of Adam along a schedule made for a stream of refits, with averages and roll-backs.
 
-A fit warms up, stays at its peak and decays, against the share used of a budget of seconds, steps or epochs, so that it
-ends annealed wherever it stops. What is published is the moving average of the weights. What the next fit goes on from
-is kept from before the decay (`Momentum`): the weights and Adam's moments of the stable phase, so that a stream of
-refits is one long run with short decays to look at it (warm-up, stable, decay: S. Hu et al., arXiv:2404.06395; a
-branch for each decay: A. Haegele et al., arXiv:2405.18392). A loss that is not finite rolls back to the last good
-average at half the learning rate.
+A fit warms up, stays at its peak and decays, against the share used of a budget of seconds, steps or epochs, so that
+it ends annealed wherever it stops (warm-up, stable, decay: S. Hu et al., arXiv:2404.06395). What is published is the
+moving average of the weights, and a refit goes on from there with a warm-up of its own: going on from before the decay,
+with Adam's moments, was worse (docs/design/025-stream-training.md). A loss that is not finite rolls back to the last
+good average at half the learning rate.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from alsys.training.step import Step
 from alsys.training.tensors import TrainingFrames
 
 WARM_UP = 0.03
-"""Share of the budget in which the learning rate rises; of a fit that goes on with Adam's moments, none."""
+"""Share of the budget in which the learning rate rises."""
 FINAL_RATE = 0.01
 """Last learning rate as a share of the peak."""
 MAX_ROLLBACKS = 3
@@ -33,21 +32,6 @@ CLIP_NORM = 10.0
 
 class DivergedError(Exception):
     """A member never got through its frames without a loss that is not finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Momentum:
-    """Where a fit was before its decay.
-
-    Attributes:
-        weights: ``(n_weights,)``.
-        average: ``(n_weights,)`` moving average.
-        moments: State of Adam.
-    """
-
-    weights: torch.Tensor
-    average: torch.Tensor
-    moments: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +79,6 @@ class FittedModel:
 
     Attributes:
         weights: ``(n_weights,)`` moving average after the decay.
-        momentum: What the next fit goes on from; None where this one was rolled back at its end.
         steps: Gradient steps taken.
         epochs: Frames seen over frames there are.
         seconds: Wall time.
@@ -103,7 +86,6 @@ class FittedModel:
     """
 
     weights: torch.Tensor
-    momentum: Momentum | None
     steps: int
     epochs: float
     seconds: float
@@ -112,7 +94,7 @@ class FittedModel:
 
 def fit_model(
     step: Step,
-    start: torch.Tensor | Momentum,
+    start: torch.Tensor,
     frames: TrainingFrames,
     draw: Draw,
     how: Optimisation,
@@ -123,7 +105,7 @@ def fit_model(
 
     Args:
         step: Gives gradients.
-        start: ``(n_weights,)``, or what an earlier fit left.
+        start: ``(n_weights,)``.
         frames: Training frames.
         draw: Which frames each batch holds.
         how: Loss and rates.
@@ -134,22 +116,18 @@ def fit_model(
         DivergedError: There are no finite weights that were trained.
     """
     started = clock()
-    goes_on = isinstance(start, Momentum)
-    weights = torch.nn.Parameter(start.weights.clone() if isinstance(start, Momentum) else start.clone())
-    average = start.average.clone() if isinstance(start, Momentum) else start.clone()
+    weights = torch.nn.Parameter(start.clone())
+    average = start.clone()
     good, has_good = average.clone(), False
     peak, rollbacks, steps, passes = how.learning_rate, 0, 0, 0
-    optimizer = _optimizer(weights, peak, start.moments if isinstance(start, Momentum) else None)
-    momentum: Momentum | None = None
+    optimizer = _optimizer(weights, peak)
     is_clean = True  # this pass had no loss that was not finite
     factor = 1.0 / how.scale**2
     while True:
         progress = budget.used(clock() - started, draw.epochs, steps)
         if progress >= 1.0 and (steps or rollbacks):
             break
-        if momentum is None and progress >= 1.0 - how.decay_share:
-            momentum = _momentum(weights, average, optimizer)
-        optimizer.param_groups[0]["lr"] = peak * rate_at(progress, how.decay_share, has_warm_up=not goes_on)
+        optimizer.param_groups[0]["lr"] = peak * rate_at(progress, how.decay_share)
         loss, gradient = step.gradient(weights.detach(), frames.batch(draw.next()), how.objective.weights(progress))
         gradient *= factor
         norm = float(gradient.norm())
@@ -176,16 +154,13 @@ def fit_model(
         with torch.no_grad():
             weights.copy_(good)
         average.copy_(good)
-        momentum, goes_on, peak = None, False, 0.5 * peak
+        peak *= 0.5
         optimizer = _optimizer(weights, peak)
     is_sound = rollbacks <= MAX_ROLLBACKS and bool(torch.isfinite(average).all())
     if not steps or not (is_sound or has_good):
         raise DivergedError(f"the loss was not finite {rollbacks} times")
-    if momentum is not None and not bool(torch.isfinite(momentum.weights).all()):
-        momentum = None
     return FittedModel(
         weights=average if is_sound else good,
-        momentum=momentum if is_sound else None,
         steps=steps,
         epochs=draw.epochs,
         seconds=clock() - started,
@@ -193,29 +168,18 @@ def fit_model(
     )
 
 
-def rate_at(progress: float, decay_share: float, *, has_warm_up: bool = True) -> float:
+def rate_at(progress: float, decay_share: float) -> float:
     """Learning rate as a share of its peak.
 
     Args:
         progress: Share of the budget that is used.
-        decay_share: Share of the budget in which it falls along a cosine; before, it is constant.
-        has_warm_up: Whether it rises first.
+        decay_share: Share of the budget in which it falls along a cosine; before, it rises and is constant.
     """
-    if has_warm_up and progress < WARM_UP:
+    if progress < WARM_UP:
         return max(progress / WARM_UP, 0.05)
     x = (min(progress, 1.0) - (1.0 - decay_share)) / max(decay_share, 1e-9)
     return 1.0 if x <= 0.0 else FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * x))
 
 
-def _optimizer(
-    weights: torch.nn.Parameter, rate: float, moments: dict[str, torch.Tensor] | None = None
-) -> torch.optim.Optimizer:
-    optimizer = torch.optim.Adam([weights], lr=rate, amsgrad=True, fused=True)
-    if moments is not None:
-        optimizer.state[weights] = {name: value.clone() for name, value in moments.items()}
-    return optimizer
-
-
-def _momentum(weights: torch.nn.Parameter, average: torch.Tensor, optimizer: torch.optim.Optimizer) -> Momentum:
-    moments = {name: value.detach().clone() for name, value in optimizer.state[weights].items()}
-    return Momentum(weights.detach().clone(), average.clone(), moments)
+def _optimizer(weights: torch.nn.Parameter, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam([weights], lr=rate, amsgrad=True, fused=True)

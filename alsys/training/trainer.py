@@ -1,10 +1,10 @@
 """Fits committees of NequIP models within a budget, again and again, as labels come.
 
 Each member has its own seed, its own bootstrap, which a frame never leaves, and its share of the budget. A refit goes
-on from the parent: from where its fit was before the decay, with Adam's moments, where this process made the parent, or
-else from its weights; new frames and old ones share each batch (`alsys.training.fit`, `alsys.training.replay`). Every
-few refits one member in turn begins anew with a larger share, so that members do not grow alike; it is taken where it
-is not much worse than the old one on frames that neither has seen. What ran out of budget is published, annealed.
+on from the parent's weights; frames that the parent has not seen, as far as this process knows, and old ones share each
+batch (`alsys.training.fit`, `alsys.training.replay`). Every few refits one member in turn begins anew with a larger
+share, so that members do not grow alike; it is taken where it is not much worse than the old one on frames that neither
+has seen. What ran out of budget is published, annealed.
 
 A fresh member's energy shifts are free-atom energies from the same labeler plus one constant per atom, the mean
 atomisation energy of the training set, so that the network learns differences of a few eV and not thousands; its
@@ -47,7 +47,7 @@ from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of
 from alsys.training.examination import Examiner
-from alsys.training.fit import Budget, DivergedError, FittedModel, Momentum, Optimisation, fit_model
+from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, fit_model
 from alsys.training.loss import Objective
 from alsys.training.packages import StepSource
 from alsys.training.replay import Draw, Replay, Shuffle
@@ -61,7 +61,7 @@ MOST_WORSE = 1.25
 MIN_UNSEEN = 3
 """Frames that neither has seen from which they are compared on those, not on the training set."""
 N_REMEMBERED = 3
-"""Versions whose momentum is kept."""
+"""Versions whose frames are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class _Member:
 
     Attributes:
         model: With its shifts, scales and weights.
-        start: Weights or momentum.
+        start: ``(n_weights,)``.
         is_fresh: It begins anew.
         share: Shares of the budget.
         seed: Of its batches.
@@ -78,24 +78,11 @@ class _Member:
     """
 
     model: torch.nn.Module
-    start: torch.Tensor | Momentum
+    start: torch.Tensor
     is_fresh: bool
     share: float
     seed: int
     bag: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Memory:
-    """What this process knows of a version that it made.
-
-    Attributes:
-        frames: Identities of the frames that it was trained on.
-        momenta: Of its members.
-    """
-
-    frames: frozenset[str]
-    momenta: tuple[Momentum | None, ...]
 
 
 class NequIPTrainer:
@@ -118,7 +105,7 @@ class NequIPTrainer:
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
         self._examiner = Examiner(config, clock)
-        self._memory: dict[int, _Memory] = {}
+        self._seen: dict[int, frozenset[str]] = {}
         self._clock = clock
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
@@ -147,7 +134,7 @@ class NequIPTrainer:
         except DivergedError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, str(error))
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
-        weights, momenta, n_renewed = self._settle(members, fits, spec, parent, parts)
+        weights, n_renewed = self._settle(members, fits, spec, parent, parts)
         state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
         committee = NequIPCommittee(state, threads=self._config.threads)
         if self._score != COMMITTEE:
@@ -173,7 +160,7 @@ class NequIPTrainer:
         }
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
-        self._remember(order.version, _Memory(frozenset(parts.train.frame_ids), momenta))
+        self._remember(order.version, frozenset(parts.train.frame_ids))
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
@@ -189,7 +176,6 @@ class NequIPTrainer:
     ) -> list[_Member]:
         """What each member starts from, and its share of the budget."""
         config, n_members = self._config, self._model_config.members
-        memory = None if parent is None else self._memory.get(parent.version)
         every, renewed = config.renew_every, None
         if parent is not None and every and n_members > 1 and order.version % every == 0:
             renewed = order.version // every % n_members
@@ -203,8 +189,7 @@ class NequIPTrainer:
             else:
                 model = build_model(spec, seed=seed)
                 _set_buffers(model, *constants)
-            momentum = None if memory is None or not is_warm else memory.momenta[i]
-            start = Layout.of(model).flat(model) if momentum is None else momentum
+            start = Layout.of(model).flat(model)
             bag = np.flatnonzero(is_in_bag(train.frame_ids, i, config.bootstrap))
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
             members.append(_Member(model, start, not is_warm, share, seed, bag))
@@ -228,8 +213,8 @@ class NequIPTrainer:
         n_workers = min(config.parallel, len(members))
         left = max(config.budget_s - self._examiner.budget_s - (self._clock() - started), 1e-3)
         unit = left * n_workers / sum(member.share for member in members)
-        known = self._memory.get(order.parent.version) if order.parent is not None else None
-        seen = np.array([known is not None and frame_id in known.frames for frame_id in train.frame_ids])
+        known = self._seen.get(order.parent.version, frozenset()) if order.parent is not None else frozenset()
+        seen = np.array([frame_id in known for frame_id in train.frame_ids])
         how = Optimisation(
             self._objective, config.learning_rate, config.ema, config.decay_share, _force_scale(members[0].model)
         )
@@ -260,10 +245,9 @@ class NequIPTrainer:
         spec: Mapping[str, object],
         parent: CommitteeState | None,
         parts: Split,
-    ) -> tuple[tuple[Mapping[str, NDArray[np.generic]], ...], tuple[Momentum | None, ...], int]:
-        """Weights to publish, what their next fits go on from, and how many renewed members were taken."""
+    ) -> tuple[tuple[Mapping[str, NDArray[np.generic]], ...], int]:
+        """Weights to publish, and how many renewed members were taken."""
         weights: list[Mapping[str, NDArray[np.generic]]] = []
-        momenta: list[Momentum | None] = []
         n_renewed = 0
         for i, (member, fit) in enumerate(zip(members, fits, strict=True)):
             Layout.of(member.model).write(fit.weights, member.model)
@@ -271,12 +255,10 @@ class NequIPTrainer:
             old = parent.members[i] if parent is not None and member.is_fresh and i < parent.n_members else None
             if old is not None and self._is_worse(spec, fitted, old, parts, i):
                 weights.append({name: np.array(value) for name, value in old.items()})
-                momenta.append(None)
                 continue
             n_renewed += old is not None
             weights.append(fitted)
-            momenta.append(fit.momentum)
-        return tuple(weights), tuple(momenta), n_renewed
+        return tuple(weights), n_renewed
 
     def _is_worse(
         self,
@@ -299,10 +281,10 @@ class NequIPTrainer:
             errors.append(float(evaluate(alone, unseen).force_mae.mean()))
         return not errors[0] <= MOST_WORSE * errors[1]
 
-    def _remember(self, version: int, memory: _Memory) -> None:
-        self._memory[version] = memory
-        while len(self._memory) > N_REMEMBERED:
-            del self._memory[min(self._memory)]
+    def _remember(self, version: int, frames: frozenset[str]) -> None:
+        self._seen[version] = frames
+        while len(self._seen) > N_REMEMBERED:
+            del self._seen[min(self._seen)]
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""

@@ -49,14 +49,17 @@ def train(make_snapshot: MakeSnapshot) -> Snapshot:
 
 
 def fit(
-    train: Snapshot, bad: Callable[[int], bool] = lambda n: False, budget: Budget | None = None, start: object = None
+    train: Snapshot,
+    bad: Callable[[int], bool] = lambda n: False,
+    budget: Budget | None = None,
+    start: torch.Tensor | None = None,
 ) -> tuple[FittedModel, int]:
     """Ten epochs of four batches."""
     model = build_model(SPEC, seed=0)
     frames = FlakyFrames(train, bad)
     draw = Shuffle(np.arange(train.n_frames), 5, np.random.default_rng(0))
     begin = Layout.of(model).flat(model) if start is None else start
-    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget or Budget(1e6, 10))  # type: ignore[arg-type]
+    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget or Budget(1e6, 10))
     return fitted, frames.n_batches
 
 
@@ -70,7 +73,6 @@ def test_a_member_that_keeps_diverging_falls_back_on_its_last_good_weights(train
     fitted, n_batches = fit(train, lambda n: n > 20)
     whole, _ = fit(train, budget=Budget(1e6, 1000, 20))
     assert (fitted.steps, n_batches) == (20, 24)
-    assert fitted.momentum is None
     assert bool(torch.isfinite(fitted.weights).all())
     assert whole.weights.shape == fitted.weights.shape
 
@@ -87,19 +89,12 @@ def test_the_first_limit_ends_a_fit(train: Snapshot, budget: Budget, steps: int)
     assert fit(train, budget=budget)[0].steps == steps
 
 
-def test_a_fit_goes_on_from_before_the_decay(train: Snapshot) -> None:
-    """Adam counts on, weights are those of half-way, and what was handed over is not written to."""
+def test_a_refit_goes_on_from_weights(train: Snapshot) -> None:
     first, _ = fit(train, budget=Budget(1e6, 1000, 20))
-    momentum = first.momentum
-    assert momentum is not None
-    assert float(momentum.moments["step"]) == 10
-    kept = momentum.weights.clone()
-    assert not torch.equal(kept, first.weights)
-    second, _ = fit(train, budget=Budget(1e6, 1000, 20), start=momentum)
-    assert torch.equal(momentum.weights, kept)
-    assert float(momentum.moments["step"]) == 10
-    assert second.momentum is not None
-    assert float(second.momentum.moments["step"]) == 20
+    kept = first.weights.clone()
+    second, _ = fit(train, budget=Budget(1e6, 1000, 1), start=first.weights)
+    assert torch.equal(first.weights, kept), "what was handed over is not written to"
+    assert float((second.weights - kept).norm()) < 0.1 * float(kept.norm())
 
 
 def test_the_same_seed_gives_the_same_weights(train: Snapshot) -> None:
@@ -112,5 +107,4 @@ def test_rates_warm_up_stay_and_decay() -> None:
     assert rates[10:120] == [1.0] * 110
     assert (np.diff(rates[120:]) < 0).all()
     assert rates[-1] == pytest.approx(0.01)
-    assert rate_at(0.0, 0.4, has_warm_up=False) == 1.0
     assert rate_at(1.7, 0.4) == pytest.approx(0.01), "a step that ends late"
