@@ -125,7 +125,7 @@ def water() -> AlsysCalculator:
             "model": {"kind": "nequip", "members": 2, "num_layers": 2, "num_features": 8, "r_max": 4.0},
             "training": {
                 "budget_s": 1e6,
-                "max_epochs": 30,
+                "max_epochs": 40,
                 "batch_size": 10,
                 "learning_rate": 0.04,
                 "validation_share": 0.0,

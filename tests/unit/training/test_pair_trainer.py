@@ -24,7 +24,7 @@ METHANOL = molecule("CH3OH")
 ALWAYS = {"wall_s", "n_train", "n_validation", "n_random", "epochs", "force_mae_train"}
 RANDOM_ARM = {
     "force_mae_random_arm", "force_mae_random_arm_low", "force_mae_random_arm_high", "force_rmse_random_arm",
-    "energy_mae_random_arm", "force_deviation_random_arm",
+    "energy_mae_random_arm", "force_deviation_random_arm", "error_correlation",
 }  # fmt: skip
 DELTA = {"kind": "analytic", "baseline": {"kind": "gfn2-xtb"}}
 CHAMPION = {"champion_force_mae_random_arm", "difference_low", "difference_high"}
