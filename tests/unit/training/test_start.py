@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from alsys.training.start import (
     restricted,
     write_starting_point,
 )
+
+needs_torchani = pytest.mark.skipif(importlib.util.find_spec("torchani") is None, reason="torchani is not installed")
 
 MakeSnapshot = Callable[..., Snapshot]
 MODEL = {"kind": "nequip", "num_layers": 1, "num_features": 8, "r_max": 4.0, "members": 2}
@@ -190,6 +193,7 @@ def test_a_later_fit_goes_on_from_its_own_parent(taught: TrainedCommittee, data:
     assert not list(tmp_path.iterdir())
 
 
+@needs_torchani
 def test_lessons_of_a_delta_campaign_are_differences(data: Snapshot, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     beside = dataclasses.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from alsys.store.base import Snapshot
 from alsys.training.dataset import less_baseline
 from alsys.training.teacher import CommitteeTeacher, XTBTeacher, build_teacher, check_teacher, sample, taught
 from alsys.units import BOLTZMANN
+
+needs_torchani = pytest.mark.skipif(importlib.util.find_spec("torchani") is None, reason="torchani is not installed")
 
 MakeSnapshot = Callable[..., Snapshot]
 STIFFNESS = 20.0
@@ -107,6 +110,7 @@ def test_xtb_labels_are_those_of_xtb_and_their_difference_to_themselves_is_zero(
     assert np.abs(left.energy).max() < 1e-5
 
 
+@needs_torchani
 def test_ani_1x_knows_its_free_atoms() -> None:
     teacher = build_teacher("ani-1x")
     assert isinstance(teacher, CommitteeTeacher)
