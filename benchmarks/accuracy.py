@@ -16,7 +16,6 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,9 @@ from fitted import Labelled, snapshot_of
 from orchestration import machine
 
 from alsys.config import CampaignConfig, parse_config
-from alsys.frames import FloatArray
 from alsys.interop.extxyz import read_labelled
 from alsys.labeling.atoms import free_atom_frames
-from alsys.potentials.base import FrameBatch
+from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.factory import build_committee
 from alsys.potentials.xtb import XTBMethod
@@ -141,9 +139,13 @@ def cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def errors(predicted: Sequence[FloatArray], test: Labelled) -> dict[str, float]:
-    """Errors of energies and forces, meV and meV/Angstrom."""
-    energies, forces = predicted
+def errors(state: CommitteeState, test: Labelled) -> dict[str, float]:
+    """Errors of energies and forces of a committee's mean, meV and meV/Angstrom."""
+    committee = build_committee(state)
+    parts = [test[first : first + 50] for first in range(0, len(test), 50)]
+    predictions = [committee.evaluate(FrameBatch.of([frame for frame, _, _ in part])) for part in parts]
+    energies = np.concatenate([prediction.energy for prediction in predictions])
+    forces = np.concatenate([prediction.forces for prediction in predictions])
     de = 1e3 * (energies - np.array([energy for _, energy, _ in test]))
     df = 1e3 * (forces - np.concatenate([values for _, _, values in test]))
     return {
@@ -164,16 +166,10 @@ def run(
     if not isinstance(trained, TrainedCommittee):
         raise SystemExit(f"the fit failed: {trained.message}")
     train_s, train_cpu_s = time.perf_counter() - started, cpu_seconds() - cpu
-    committee = build_committee(trained.state)
-    energies, forces = [], []
-    for first in range(0, len(test), 50):
-        prediction = committee.evaluate(FrameBatch.of([frame for frame, _, _ in test[first : first + 50]]))
-        energies.append(prediction.energy)
-        forces.append(prediction.forces)
     return {
         "budget_s": budget_s,
         "seed": seed,
-        **errors([np.concatenate(energies), np.concatenate(forces)], test),
+        **errors(trained.state, test),
         "train_wall_s": train_s,
         "train_cpu_s": train_cpu_s,
         "steps_per_member": trained.metrics["steps"],

@@ -219,6 +219,17 @@ def grown(frame: Frame, centres: Sequence[int], truth: FloatArray) -> list[dict[
     return rows
 
 
+def box_of(path: Path | None) -> Frame:
+    """The box in a file, or a new one, which is written there; None for one that is not kept."""
+    if path is not None and path.is_file():
+        atoms = ase.io.read(path)
+        return Frame(atoms.numbers, atoms.positions, np.asarray(atoms.cell), np.asarray(atoms.pbc))
+    frame = liquid()
+    if path is not None:
+        ase.io.write(path, Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=True))
+    return frame
+
+
 def main() -> None:
     """Runs the parts asked for and prints JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -230,13 +241,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of PySCF")
     parser.add_argument("--json", action="store_true", help="always the case; kept for uniformity")
     args = parser.parse_args()
-    if args.box is not None and args.box.is_file():
-        atoms = ase.io.read(args.box)
-        frame = Frame(atoms.numbers, atoms.positions, np.asarray(atoms.cell), np.asarray(atoms.pbc))
-    else:
-        frame = liquid()
-        if args.box is not None:
-            ase.io.write(args.box, Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=True))
+    frame = box_of(args.box)
     oxygens = np.flatnonzero(frame.numbers == 8)
     centres = np.random.default_rng(SEED).permutation(oxygens)[: max(args.centres, args.dft_centres)].tolist()
     result: dict[str, object] = {

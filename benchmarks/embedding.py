@@ -22,10 +22,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
-from carving import SEED, liquid, xtb_forces
+from carving import SEED, box_of, xtb_forces
 from orchestration import machine
 
 from alsys.config.labeling import PySCFLabeling
@@ -267,13 +266,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of PySCF")
     parser.add_argument("--json", action="store_true", help="always the case; kept for uniformity")
     args = parser.parse_args()
-    if args.box is not None and args.box.is_file():
-        atoms = ase.io.read(args.box)
-        frame = Frame(atoms.numbers, atoms.positions, np.asarray(atoms.cell), np.asarray(atoms.pbc))
-    else:
-        frame = liquid()
-        if args.box is not None:
-            ase.io.write(args.box, Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=True))
+    frame = box_of(args.box)
     oxygens = np.flatnonzero(frame.numbers == 8)
     centres = np.random.default_rng(SEED).permutation(oxygens)[: args.centres].tolist()
     result: dict[str, object] = {

@@ -27,8 +27,7 @@ from orchestration import machine
 
 from alsys.config import CampaignConfig, parse_config
 from alsys.interop.extxyz import read_labelled
-from alsys.potentials.base import CommitteeState, FrameBatch
-from alsys.potentials.factory import build_committee
+from alsys.potentials.base import CommitteeState
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
@@ -164,13 +163,7 @@ def config_for(args: argparse.Namespace, max_steps: int, **training: Any) -> Cam
 
 def tested(state: CommitteeState, test: Labelled) -> float:
     """Force MAE on frames, meV/Angstrom."""
-    committee = build_committee(state)
-    forces, energies = [], []
-    for first in range(0, len(test), 50):
-        prediction = committee.evaluate(FrameBatch.of([frame for frame, _, _ in test[first : first + 50]]))
-        forces.append(prediction.forces)
-        energies.append(prediction.energy)
-    return errors([np.concatenate(energies), np.concatenate(forces)], test)["force_mae_mev_per_ang"]
+    return errors(state, test)["force_mae_mev_per_ang"]
 
 
 def fitted(

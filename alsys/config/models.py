@@ -8,6 +8,7 @@ packages from before there was a field for it stay what they are. Importable wit
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -73,13 +74,13 @@ class NetworkModel(Section):
                 chosen["-".join(sorted(pair, key=place.__getitem__))] = cutoff
         return dict(sorted(chosen.items()))
 
+    @abstractmethod
     def spec(self, elements: Sequence[str]) -> dict[str, object]:
         """JSON-compatible builder arguments but ``avg_num_neighbors``, which data decide.
 
         Args:
             elements: Symbols, in the order of their types.
         """
-        raise NotImplementedError
 
 
 class NequIPModel(NetworkModel):

@@ -100,7 +100,12 @@ class StepSource:
         is_wanted = self._config.compile == "auto" and seconds >= AUTO_FROM_S
         if not is_wanted or self._is_compiled or self._key in self._refused or self._compiler is not None:
             return
-        self._compiler = _start_compiler(spec, self._objective, self._config.threads)
+        try:
+            self._compiler = _start_compiler(spec, self._objective, self._config.threads)
+        except OSError as error:  # no process or no memory to be had, or one that ended before it was told its task
+            logger.warning("cannot start to compile the training step, training eagerly: %s", error)
+            self._refused.add(self._key)
+            return
         weakref.finalize(self, _end, self._compiler)
 
     def _is_there(self, spec: Mapping[str, object]) -> bool:
@@ -114,7 +119,8 @@ class StepSource:
             try:
                 compile_step(spec, self._objective, config.threads)
             except Exception as error:  # whatever a compiler, its absence or a full disk leads to
-                logger.warning("cannot compile the training step, training eagerly: %s", str(error).splitlines()[:1])
+                first_line = (str(error).splitlines() or [""])[0]
+                logger.warning("cannot compile the training step, training eagerly: %s", first_line)
                 self._refused.add(self._key)
                 return False
             return True
@@ -136,8 +142,12 @@ def _start_compiler(spec: Mapping[str, object], objective: Objective, threads: i
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(order).encode())
-    process.stdin.close()
+    try:
+        process.stdin.write(json.dumps(order).encode())
+        process.stdin.close()
+    except OSError:
+        _end(process)
+        raise
     return process
 
 
