@@ -225,26 +225,34 @@ def gfn2(
 
 
 def dft(
-    frame: Frame, centres: Sequence[int], radii: Sequence[float], reach: float, largest: float, evaluate: Forces
+    frame: Frame,
+    centres: Sequence[int],
+    radii: Sequence[float],
+    reach: float,
+    largest: float,
+    wanted: Sequence[str],
+    evaluate: Forces,
 ) -> dict[str, object]:
-    """A functional, against a larger embedded cluster; also with GFN1-xTB of the same cluster taken off."""
+    """A functional, against a larger embedded cluster; in vacuum also with GFN1-xTB of the same cluster taken off."""
     made = carvers(frame, reach)
     low = xtb_forces("GFN1-xTB")
     reference = Variant(made["tip3p"], evaluate)
     cheap = low(frame)
-    rows: dict[str, list[tuple[float, int, FloatArray]]] = {"vacuum": [], "tip3p": [], "difference": []}
+    rows: dict[str, list[tuple[float, int, FloatArray]]] = {}
     for centre in centres:
         carved, truth = reference.forces(centre, largest)
         box = cheap[carved.atoms[carved.mask]]
         sys.stderr.write(f"{centre} reference {carved.frame.n_atoms // 3}\n")
         for radius in radii:
-            found, embedded = reference.forces(centre, radius)
-            plain, alone = Variant(made["vacuum"], evaluate).forces(centre, radius)
-            rest = alone - low(plain.frame)[plain.mask] + box
-            for name, forces in (("vacuum", alone), ("tip3p", embedded), ("difference", rest)):
-                rows[name].append((radius, found.frame.n_atoms // 3, forces - truth))
+            found: dict[str, FloatArray] = {}
+            for name in wanted:
+                cluster, found[name] = Variant(made[name], evaluate).forces(centre, radius)
+                if name == "vacuum":
+                    found["difference"] = found[name] - low(cluster.frame)[cluster.mask] + box
+            for name, forces in found.items():
+                rows.setdefault(name, []).append((radius, cluster.frame.n_atoms // 3, forces - truth))
                 error = float(np.linalg.norm(forces - truth, axis=1).max())
-                sys.stderr.write(f"{centre} {radius} {name} {found.frame.n_atoms // 3} {error:.3f} eV/A\n")
+                sys.stderr.write(f"{centre} {radius} {name} {cluster.frame.n_atoms // 3} {error:.3f} eV/A\n")
     return {"reference_radius": largest, **{name: figures(found) for name, found in rows.items()}}
 
 
@@ -256,7 +264,9 @@ def main() -> None:
     parser.add_argument("--centres", type=int, default=6)
     parser.add_argument("--radii", type=float, nargs="+", default=[2.5, 3.5, 4.5, 5.5, 6.5, 7.5])
     known = ("vacuum", "tip3p", "weak", "alpb")
-    parser.add_argument("--variants", nargs="+", choices=known, default=list(known), help="of gfn1")
+    parser.add_argument(
+        "--variants", nargs="+", choices=known, default=list(known), help="of gfn1 and dft; dft knows no alpb"
+    )
     parser.add_argument("--reach", type=float, default=16.0, help="of point charges, Angstrom")
     parser.add_argument("--largest", type=float, default=8.0, help="radius of the reference of gfn2 and dft")
     parser.add_argument("--xc", default="pbe")
@@ -281,7 +291,8 @@ def main() -> None:
     if "dft" in args.parts:
         level = {name: getattr(args, name) for name in ("xc", "basis", "grid_level", "conv_tol")}
         evaluate = labelled(**level, threads=args.threads)
-        result["dft"] = {**level, **dft(frame, centres, args.radii, args.reach, args.largest, evaluate)}
+        wanted = [name for name in args.variants if name != "alpb"]
+        result["dft"] = {**level, **dft(frame, centres, args.radii, args.reach, args.largest, wanted, evaluate)}
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 

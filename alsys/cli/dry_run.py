@@ -56,7 +56,8 @@ def dry_run(plan: Plan) -> int:
     fits_s = n_fits * config.training.budget_s
     lines += [
         f"labels: {config.stop.labels} on {config.labeling.workers} labelers: about {labeling_s:.0f} s",
-        f"fits: about {n_fits} of {config.training.budget_s:.0f} s, beside the labels: {fits_s:.0f} s",
+        f"fits: about {n_fits} of {config.training.budget_s:.0f} s, beside the labels: {fits_s:.0f} s"
+        + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
         f"wall time: about {max(labeling_s, fits_s):.0f} to {labeling_s + fits_s:.0f} s"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "

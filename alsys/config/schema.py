@@ -67,6 +67,13 @@ class TrainingConfig(LossSettings):
         description="Compile the training step, once for an architecture on a machine: 4 to 5 times faster steps for "
         "minutes of one core. `auto`: beside fits that run eagerly, once one has taken a minute.",
     )
+    train_on: int = operational(
+        0,
+        ge=0,
+        le=1000,
+        description="Fits in a row on unchanged data, while the trainer has nothing new to learn and at the end: each "
+        "goes on from the last, until one gains less than a hundredth of the random arm's error or is rejected.",
+    )
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights; 0 turns it off.")
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
     validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")

@@ -30,6 +30,8 @@ RESCORE_CHUNK = 256
 COMPARE_CHUNK = 32
 ALARM_SHARE = 0.5
 """Most that the random arm grows to while uncertainties cannot be believed."""
+LEAST_GAIN = 0.01
+"""Share of the error that a fit on unchanged data must take away for another to be worth its time."""
 ALIKE = 0.9
 """Correlation of members' errors above which there is an alarm."""
 
@@ -106,7 +108,7 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
     settings = ledger.settings
     if settings.wall_s is not None and ledger.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
-    if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger):
+    if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger) or _trains_on(ledger):
         return None
     if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.to_audit):
         return None
@@ -123,9 +125,10 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
 def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
 
+    In between, and after the end, a trainer that has nothing to do goes on with the data it has (`train_on`).
     A retracted label counts like a new one. While no version was any good, a fit goes on from the latest.
     """
-    if not trainers or ledger.training is not None or not _fit_is_due(ledger):
+    if not trainers or ledger.training is not None or not (_fit_is_due(ledger) or _trains_on(ledger)):
         return None
     return Train(
         worker=trainers[0],
@@ -330,6 +333,28 @@ def _wants_last_fit(ledger: Ledger) -> bool:
         and ledger.n_train > 0
         and ledger.training_failures < ledger.settings.max_training_failures
     )
+
+
+def _trains_on(ledger: Ledger) -> bool:
+    """Whether another fit on unchanged data is worth its time: the last one was, or it would be the first."""
+    settings = ledger.settings
+    if not settings.train_on or settings.is_rounds or ledger.n_new or ledger.training_failures:
+        return False
+    same = [model for model in ledger.models.values() if model.n_changes == ledger.n_changes]
+    if not same or same[-1].version != ledger.champion or target_reached(ledger):
+        return False
+    n_done = len(same) - 1
+    return n_done < settings.train_on and (not n_done or _gain(ledger, same[-1]) >= LEAST_GAIN)
+
+
+def _gain(ledger: Ledger, model: ModelRecord) -> float:
+    """Share of its parent's error that a version takes away: on the random arm, or on what both were trained on."""
+    new, old = (model.metrics.get(name) for name in ("force_mae_random_arm", "champion_force_mae_random_arm"))
+    if new is None or old is None:
+        parent = ledger.models.get(model.parent)
+        new = model.metrics.get("force_mae_train")
+        old = parent.metrics.get("force_mae_train") if parent is not None else None
+    return 1.0 - new / old if new is not None and old else 0.0
 
 
 def _round_is_gathering(ledger: Ledger) -> bool:

@@ -33,6 +33,7 @@ class PolicySettings:
         canary_every: Labels of a labeler between two canaries; 0 for none.
         max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
         promotion: What a new committee must not fall short of.
+        train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
 
@@ -61,6 +62,7 @@ class PolicySettings:
     refit_every: int = 10
     refit_growth: float = 0.0
     max_ahead: int | None = None
+    train_on: int = 0
     chunk_steps: int = 50
     max_attempts: int = 3
     max_worker_kills: int = 2
@@ -113,6 +115,7 @@ class PolicySettings:
             refit_every=config.training.refit_every,
             max_ahead=config.training.max_ahead,
             refit_growth=config.training.refit_growth,
+            train_on=config.training.train_on,
             chunk_steps=config.exploration.chunk_steps,
             max_attempts=config.labeling.max_attempts,
             batch_s=config.labeling.batch_s,

@@ -407,7 +407,14 @@ class AssuredMachine(LedgerMachine):
     """Where labels are audited and labelers are checked."""
 
     settings = PolicySettings(
-        n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, audit_share=0.3, canary_every=5
+        n_labels=30,
+        first_at=4,
+        refit_every=5,
+        max_pending=6,
+        random_share=0.25,
+        audit_share=0.3,
+        canary_every=5,
+        train_on=2,
     )
 
 

@@ -1,0 +1,116 @@
+"""A trainer with nothing new to learn trains on while that helps, stops when it does not, and holds nothing up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from alsys.control.ledger import Ledger
+from alsys.errors import FailureKind
+from alsys.store.memory import open_reader
+from alsys.testing.campaigns import FakeCampaign
+from alsys.testing.fakes import FakeLabeler, FakeTrainer
+
+GOOD = {"difference_low": -0.02, "difference_high": -0.01}
+
+
+def halves(version: int) -> Mapping[str, float]:
+    """Each version takes away half of its parent's error."""
+    error = 0.5**version
+    return {**GOOD, "force_mae_random_arm": error, "champion_force_mae_random_arm": 2 * error, "force_mae_train": error}
+
+
+def last_fits(ledger: Ledger) -> list[int]:
+    """Versions that saw the same data as the last one."""
+    latest = ledger.models[max(ledger.models)].n_changes
+    return [model.version for model in ledger.models.values() if model.n_changes == latest]
+
+
+def run(train_on: int, metrics: Callable[[int], Mapping[str, float]] = halves, **settings: object) -> FakeCampaign:
+    campaign = FakeCampaign(train_on=train_on, **settings)
+    assert campaign.run(trainer=lambda: FakeTrainer(examination=metrics)).reason in ("labels", "target-reached")
+    return campaign
+
+
+def test_no_more_fits_than_asked_for() -> None:
+    assert len(last_fits(run(0).ledger)) == 1
+    ledger = run(3).ledger
+    assert len(last_fits(ledger)) == 4
+    assert ledger.champion == max(ledger.models)
+    assert ledger.n_labels == 60
+
+
+def test_it_ends_where_a_fit_gains_too_little() -> None:
+    def flattens(version: int) -> Mapping[str, float]:
+        return {**GOOD, "force_mae_random_arm": 0.1, "champion_force_mae_random_arm": 0.1005}
+
+    assert len(last_fits(run(9, flattens).ledger)) == 2
+
+
+def test_without_a_random_arm_the_training_error_decides() -> None:
+    def falls(version: int) -> Mapping[str, float]:
+        return {"force_mae_train": {1: 1.0, 2: 0.9}.get(version, 0.899)}
+
+    ledger = run(9, falls, random_share=0.0, n_labels=12, first_at=12).ledger
+    assert last_fits(ledger)[-1] == max(ledger.models) == 3
+
+
+def test_a_rejected_fit_is_the_last_on_its_data_and_the_champion_stays() -> None:
+    first = run(0).ledger.champion
+
+    def spoils(version: int) -> Mapping[str, float]:
+        worse = {"difference_low": 0.01, "difference_high": 0.02}
+        return {**halves(version), **(worse if version > first else {})}
+
+    ledger = run(9, spoils).ledger
+    assert ledger.champion == first
+    assert last_fits(ledger) == [first, first + 1]
+
+
+def test_a_fit_that_fails_ends_it_and_not_the_campaign() -> None:
+    campaign = FakeCampaign(train_on=9, n_labels=20, first_at=15, refit_every=50)
+    usual = max(run(0, n_labels=20, first_at=15, refit_every=50).ledger.models)
+
+    def failure(version: int) -> FailureKind | None:
+        return FailureKind.INTERNAL if version > usual else None
+
+    stopped = campaign.run(trainer=lambda: FakeTrainer(examination=halves, failure=failure))
+    assert stopped.reason == "labels"
+    assert max(campaign.ledger.models) == usual
+
+
+def test_a_reached_target_needs_no_further_fit() -> None:
+    def reached(version: int) -> Mapping[str, float]:
+        return {**halves(version), "force_mae_random_arm_high": 1e-9, "n_random": 50.0}
+
+    campaign = run(50, reached, target_force_mae=0.5, min_random=1, versions_in_a_row=1)
+    assert campaign.ledger.models[campaign.ledger.champion].version == max(campaign.ledger.models)
+    assert len(last_fits(campaign.ledger)) == 1
+
+
+def test_rounds_are_left_alone() -> None:
+    assert len(last_fits(run(5, is_rounds=True).ledger)) == 1
+
+
+def test_a_restart_neither_repeats_nor_forgets_them() -> None:
+    campaign = run(2)
+    versions = dict(campaign.ledger.models)
+    folded = Ledger.fold(campaign.settings, open_reader(campaign.disk).events())
+    assert last_fits(folded) == last_fits(campaign.ledger)
+    assert campaign.run(trainer=lambda: FakeTrainer(examination=halves)).reason == "labels"
+    assert sorted(campaign.ledger.models) == sorted(versions)
+
+
+def test_an_idle_trainer_goes_on_while_labels_are_slow() -> None:
+    campaign = FakeCampaign(train_on=4, n_labels=12, first_at=4, refit_every=50)
+    campaign.run(trainer=lambda: FakeTrainer(examination=halves), labeler=lambda: FakeLabeler(duration_s=0.05))
+    first = campaign.ledger.models[1].n_changes
+    assert sum(model.n_changes == first for model in campaign.ledger.models.values()) > 1
+    assert campaign.ledger.n_labels == 12
+
+
+@pytest.mark.parametrize("train_on", [0, 4])
+def test_all_labels_are_learned_from(train_on: int) -> None:
+    ledger = run(train_on).ledger
+    assert ledger.models[max(ledger.models)].n_labels == ledger.n_labels == 60
