@@ -230,11 +230,12 @@ def _initial(plan: Plan) -> Sequence[Candidate]:
 def _inspector(plan: Plan) -> Inspector | None:
     """Who examines labels; None where the campaign takes them as they come."""
     from alsys.labeling.canaries import canaries_for
+    from alsys.labeling.witness import witness_for
 
     quality = plan.config.labeling.quality
     if not quality.enabled:
         return None
-    return Inspector(quality, canaries_for(_takable(plan))[0], plan.level)
+    return Inspector(quality, canaries_for(_takable(plan))[0], plan.level, witness_for(plan.config.labeling))
 
 
 def _takable(plan: Plan) -> list[Frame]:

@@ -17,6 +17,7 @@ from alsys.control.assurance import Canary
 from alsys.frames import Frame
 from alsys.labeling.canaries import judge_canary
 from alsys.labeling.quality import Finding, QualityGate, Verdict, agree, settle
+from alsys.labeling.witness import Witness
 from alsys.labels import Label, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
 
@@ -30,12 +31,15 @@ class Inspector:
         config: Limits of the quality gate.
         canary: What labelers are checked with; None where they are not.
         level: The campaign's level of theory.
+        witness: Forces by another method, for the first labels.
     """
 
-    def __init__(self, config: QualityConfig, canary: Frame | None, level: LevelOfTheory) -> None:
+    def __init__(
+        self, config: QualityConfig, canary: Frame | None, level: LevelOfTheory, witness: Witness | None = None
+    ) -> None:
         self.canary = canary
         self._config = config
-        self._gate = QualityGate(config)
+        self._gate = QualityGate(config, witness)
         self._level = level
         self._predictions: OrderedDict[str, Prediction] = OrderedDict()
         self._suspects: dict[str, tuple[Label, tuple[Finding, ...]]] = {}

@@ -23,6 +23,7 @@ from alsys.frames import FloatArray, Frame
 from alsys.labeling.expectations import BINDING, Composition, expected_energy, free_atom_sum, upper_limit
 from alsys.labeling.patterns import best_scale, swapped_atoms
 from alsys.labeling.rough import RoughForces
+from alsys.labeling.witness import Witness
 from alsys.labels import Label, Prediction
 
 MAX_RECORDS = 2000
@@ -96,11 +97,15 @@ class QualityGate:
 
     Args:
         config: Limits.
+        witness: Forces of a frame by another method, while labels are too few to tell gross errors by themselves.
         max_records: Labels whose figures are remembered.
     """
 
-    def __init__(self, config: QualityConfig, *, max_records: int = MAX_RECORDS) -> None:
+    def __init__(
+        self, config: QualityConfig, witness: Witness | None = None, *, max_records: int = MAX_RECORDS
+    ) -> None:
         self._config = config
+        self._witness = witness
         self._max_records = max_records
         self._records: dict[str, _Record] = {}
         self._ids: list[str] = []
@@ -260,10 +265,11 @@ class QualityGate:
         return []
 
     def _against_rough(self, frame: Frame, label: Label) -> list[Finding]:
-        """Forces against a pair potential fitted to the labels so far: enough for gross errors."""
+        """Forces against a pair potential fitted to the labels so far, or a witness: enough for gross errors."""
         rough = self._rough.predict(frame, label.label_id)
         if rough is None:
-            return []
+            seen = None if self._witness is None or frame.environment is not None else self._witness(frame)
+            return [] if seen is None else _patterns(frame, label, seen)
         found = _patterns(frame, label, rough.forces)
         error = _root_mean_square(label.forces - rough.forces)
         limit = upper_limit(rough.past_errors, self._config.force_residual)

@@ -1,0 +1,71 @@
+"""Gross errors of the first label of a campaign: what the quality gate tells with GFN2-xTB as a witness, and without.
+
+Each labelled frame meets a gate that has seen nothing: as it is, with the wrong sign, with ten times the force, and with
+the forces of two atoms exchanged (drawn for each frame; an exchange that changes a tenth of the squared force or more).
+
+    python benchmarks/witness.py --data rmd17_ethanol_train.xyz acac_train_300K.xyz --frames 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+from orchestration import machine
+
+from alsys.config.labeling import QualityConfig
+from alsys.frames import FloatArray
+from alsys.interop.extxyz import read_labelled
+from alsys.labeling.quality import QualityGate
+from alsys.labeling.witness import Witness, gfn2_forces
+from alsys.labels import Label
+
+LEVEL = "00" * 16
+MUCH = 0.1
+"""Share of the squared force that an exchange must change to count as gross."""
+
+
+def spoiled(forces: FloatArray, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """The label as it is, and what may have become of it."""
+    while True:
+        i, j = rng.choice(len(forces), 2, replace=False)
+        exchanged = forces.copy()
+        exchanged[[i, j]] = forces[[j, i]]
+        if np.square(exchanged - forces).sum() > MUCH * np.square(forces).sum():
+            return {"honest": forces, "sign": -forces, "tenfold": 10.0 * forces, "exchanged": exchanged}
+
+
+def main() -> None:
+    """Prints the shares that are suspected."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="labelled frames, extxyz")
+    parser.add_argument("--frames", type=int, default=300, help="of each file")
+    args = parser.parse_args()
+    result: dict[str, object] = {}
+    for path in args.data:
+        rng = np.random.default_rng(5)
+        rows = read_labelled(path)[: args.frames]
+        suspected: dict[str, dict[str, int]] = {"witness": {}, "alone": {}}
+        seconds = []
+        for frame, energy, forces in rows:
+            started = time.perf_counter()
+            seen = gfn2_forces(frame)
+            seconds.append(time.perf_counter() - started)
+            for kind, wrong in spoiled(forces, rng).items():
+                label = Label(frame.frame_id, LEVEL, energy, wrong)
+                witnesses: dict[str, Witness | None] = {"witness": lambda _, seen=seen: seen, "alone": None}
+                for name, witness in witnesses.items():
+                    found = bool(QualityGate(QualityConfig(), witness).examine(frame, label, None, None))
+                    suspected[name][kind] = suspected[name].get(kind, 0) + found
+        result[path.rpartition("/")[2]] = {
+            "frames": len(rows),
+            **suspected,
+            "witness_ms": 1e3 * float(np.median(seconds)),
+        }
+    print(json.dumps({"suspected": result, "machine": machine()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
