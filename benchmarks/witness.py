@@ -1,7 +1,7 @@
 """Gross errors of the first label of a campaign: what the quality gate tells with GFN2-xTB as a witness, and without.
 
-Each labelled frame meets a gate that has seen nothing: as it is, with the wrong sign, with ten times the force, and with
-the forces of two atoms exchanged (drawn for each frame; an exchange that changes a tenth of the squared force or more).
+Each labelled frame meets a gate that has seen nothing: as it is, with the wrong sign, with ten times the force, and
+with the forces of two atoms exchanged (drawn for each frame; one that changes at least a tenth of the squared force).
 
     python benchmarks/witness.py --data rmd17_ethanol_train.xyz acac_train_300K.xyz --frames 300
 """
