@@ -323,8 +323,12 @@ class ModelPublished(Event):
         parent: Version it started from; 0 for none.
         seq: Dataset version it was trained on.
         n_labels: Accepted labels in that dataset version, free atoms not counted.
+        wall_s: From `started` to `finished`.
         metrics: Finite numbers only; see `alsys.training.base.FitMetrics`.
         n_retracted: Labels of every arm that had been retracted in that dataset version.
+        sent: Unix time when the fit was sent to the trainer; 0 in older logs, as are the next two.
+        started: When the trainer began.
+        finished: When it had measured and examined what it fitted.
     """
 
     kind: ClassVar[str] = "model-published"
@@ -335,6 +339,9 @@ class ModelPublished(Event):
     wall_s: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     n_retracted: int = 0
+    sent: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

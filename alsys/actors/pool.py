@@ -105,6 +105,10 @@ class RayPool:
                 events.append(self._settle(name, is_start, future))
         return events
 
+    def wake(self) -> None:
+        """Ends a `wait`."""
+        self._wake.set()
+
     async def close(self) -> None:
         """Ends the actors, and Ray where this pool started it."""
         for entry in self._workers.values():

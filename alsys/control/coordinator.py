@@ -297,7 +297,7 @@ class Coordinator:
                     case ExplorationReport():
                         self._explored(event.worker, event.result)
                     case TrainedCommittee():
-                        self._publish(event.result, event.finished - event.started)
+                        self._publish(event.result, event)
                     case TrainingFailure(version, kind, message):
                         logger.warning("fit of v%04d failed: %s: %s", version, kind, message)
                         self._record(TrainingFailed(t=self._clock(), version=version, failure=kind, message=message))
@@ -467,7 +467,7 @@ class Coordinator:
         snapshot = self._store.snapshot(self._level.level_id, None, baseline_id)
         return snapshot, len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
 
-    def _publish(self, trained: TrainedCommittee, wall_s: float) -> None:
+    def _publish(self, trained: TrainedCommittee, fit: Completion) -> None:
         """Bundle first, then the event, then the registry."""
         if self._snapshot_of_fit is None:
             raise AssertionError("a committee arrived that nobody asked for")
@@ -497,13 +497,17 @@ class Coordinator:
                 parent=parent,
                 seq=snapshot.seq,
                 n_labels=n_labels,
-                wall_s=wall_s,
+                wall_s=fit.finished - fit.started,
                 metrics=metrics,
                 n_retracted=n_retracted,
+                sent=fit.sent,
+                started=fit.started,
+                finished=fit.finished,
             )
             self._record(event)
             self._desk.review(dict(trained.predictions), snapshot)
             self.journal.after(lambda: _call(self._registry.publish, version, card))
+            self._pool.wake()  # to be judged now, not when the next worker or the clock says something
 
         self.journal.after(publish)
 
@@ -586,6 +590,7 @@ class Coordinator:
             if name not in self._taken:
                 self._taken.add(name)
                 self._answer(name, request)
+                self._pool.wake()
 
     def _answer(self, name: str, request: Request | InputError) -> None:
         try:

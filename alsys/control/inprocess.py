@@ -80,16 +80,21 @@ class InProcessPool:
             worker, work, sent = self._queue.popleft()
             self._finish(worker, lambda: self._run(worker, work, sent))
         if not self._ready and self._threads:
-            self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout_s)
             except TimeoutError:
                 return []
+            finally:
+                self._wake.clear()
         elif not self._ready:
             await asyncio.sleep(min(timeout_s, 0.01))
         events = list(self._ready)
         self._ready.clear()
         return events
+
+    def wake(self) -> None:
+        """Ends a `wait`; inline, where it never waits for long, without effect."""
+        self._wake.set()
 
     async def close(self) -> None:
         """Ends threads and labelers; a call that is running is waited for."""

@@ -92,6 +92,10 @@ class WorkerPool(Protocol):
         """What happened since the last call; waits at most `timeout_s` for the first event."""
         ...
 
+    def wake(self) -> None:
+        """Has a `wait` that is under way return at once, perhaps with nothing; called in the loop's own thread."""
+        ...
+
     async def close(self) -> None:
         """Ends all workers."""
         ...

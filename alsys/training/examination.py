@@ -81,7 +81,11 @@ class Examiner:
         return self._config.exam_s
 
     def examine(
-        self, trained: TrainedCommittee, order: TrainingOrder, committee: Committee | None = None
+        self,
+        trained: TrainedCommittee,
+        order: TrainingOrder,
+        committee: Committee | None = None,
+        champion: Committee | None = None,
     ) -> TrainedCommittee | TrainingFailure:
         """The committee with the metrics of its examination, or why it is none.
 
@@ -89,6 +93,7 @@ class Examiner:
             trained: Newly fitted.
             order: What it was fitted to.
             committee: The same, ready to be evaluated, without baseline and score; default builds it.
+            champion: The order's champion, likewise.
         """
         started = self._clock()
         problem = broken(trained)
@@ -98,7 +103,7 @@ class Examiner:
             return trained
         bare = committee or self._build(trained.state)
         snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
-        metrics = self._errors(scored(bare, trained.state), order, snapshot)
+        metrics = self._errors(scored(bare, trained.state), order, snapshot, champion)
         metrics |= self._dynamics(bare, trained.state, order, started)
         metrics["exam_wall_s"] = self._clock() - started
         if not all(math.isfinite(value) for value in metrics.values()):
@@ -108,14 +113,16 @@ class Examiner:
     def _build(self, state: CommitteeState) -> Committee:
         return build_committee(replace(state, baseline=None), threads=self._config.training.threads)
 
-    def _errors(self, committee: Committee, order: TrainingOrder, snapshot: Snapshot) -> dict[str, float]:
+    def _errors(
+        self, committee: Committee, order: TrainingOrder, snapshot: Snapshot, built: Committee | None
+    ) -> dict[str, float]:
         parts = split(snapshot, self._config.training.validation_share)
         unseen = next((part for part in (parts.random, parts.validation) if part.n_frames >= MIN_PAIRS), parts.train)
         metrics = skill(atom_errors(committee, unseen), order.seed)
         if not parts.random.n_frames:
             return metrics
         new = atom_errors(committee, parts.random)
-        champion = self._champion(order)
+        champion = self._champion(order, built)
         known = parts.random.select(_known_frames(parts.random, order.champion if champion else None))
         old = None if champion is None or not known.n_frames else atom_errors(champion, known)
         metrics |= by_system(
@@ -132,11 +139,11 @@ class Examiner:
             metrics |= blind_spots(new, self._trust.tolerated_error, self._trust.probability)
         return metrics
 
-    def _champion(self, order: TrainingOrder) -> Committee | None:
+    def _champion(self, order: TrainingOrder, built: Committee | None) -> Committee | None:
         """The champion, where it has learned the same thing."""
         if order.champion is None or order.champion.baseline != self._baseline:
             return None
-        return scored(self._build(order.champion), order.champion)
+        return scored(built or self._build(order.champion), order.champion)
 
     def _dynamics(
         self, bare: Committee, state: CommitteeState, order: TrainingOrder, started: float

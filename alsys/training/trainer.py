@@ -107,6 +107,7 @@ class NequIPTrainer:
         self._examiner = Examiner(config, clock)
         self._seen: dict[int, frozenset[str]] = {}
         self._clock = clock
+        self._committee: NequIPCommittee | None = None
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits all members, as many at a time as the config allows, then measures and examines the committee.
@@ -136,14 +137,15 @@ class NequIPTrainer:
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
         weights, n_renewed = self._settle(members, fits, spec, parent, parts)
         state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
-        committee = NequIPCommittee(state, threads=self._config.threads)
+        committee = self._committee_of(state)
+        champion = self._champion(order, parts.random)
         if self._score != COMMITTEE:
             (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
             learned = fit_score(self._score, committee, first, second, (first_masks, second_masks))
             state = replace(state, score=self._score, score_state=learned)
         metrics, calibration = fit_metrics(
             committee,
-            self._champion(order, parts.random),
+            champion,
             parts.train,
             parts.validation,
             parts.random,
@@ -164,7 +166,8 @@ class NequIPTrainer:
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
-        return self._examiner.examine(TrainedCommittee(state, metrics, calibration, predictions), order, committee)
+        trained = TrainedCommittee(state, metrics, calibration, predictions)
+        return self._examiner.examine(trained, order, committee, champion)
 
     def _plan(
         self,
@@ -305,6 +308,14 @@ class NequIPTrainer:
         train = parts.train if not spec.get("zbl") else less_repulsion(parts.train, frames, spec)
         energies = atomic_energies(parts.atoms, train, self._config.atomic_energies)
         return shifts_and_scale(train, elements_of(spec), energies)
+
+    def _committee_of(self, state: CommitteeState) -> NequIPCommittee:
+        """The committee of the last fit with new weights: copies of models take longer than a short fit's metrics."""
+        if self._committee is None:
+            self._committee = NequIPCommittee(state, threads=self._config.threads)
+        else:
+            self._committee.load(state)
+        return self._committee
 
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
         """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""

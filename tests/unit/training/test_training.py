@@ -19,6 +19,7 @@ from alsys.store.base import Snapshot
 from alsys.testing.potentials import CommitteeContract
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import split
+from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
 from alsys.training.step import SCALES, SHIFTS
 from alsys.training.trainer import NequIPTrainer
@@ -307,3 +308,19 @@ def test_a_trainer_that_made_the_parent_knows_what_is_new(make_snapshot: MakeSna
     assert any(not np.array_equal(mine[name], other[name]) for name in mine)
     for result in (knowing, strange):
         assert result.metrics["force_mae_random_arm"] < parent.metrics["force_mae_random_arm"]
+
+
+def test_metrics_of_later_fits_of_a_trainer_are_those_of_their_own_weights(data: Snapshot) -> None:
+    trainer = build_trainer(config())
+    parent = None
+    for version in (1, 2, 3):
+        result = trainer.fit(TrainingOrder(version, data, parent, parent, seed=version, n_review=100))
+        assert isinstance(result, TrainedCommittee), result
+        alone = build_committee(result.state)
+        errors = evaluate(alone, split(data, 0.0).random)
+        assert result.metrics["force_mae_random_arm"] == pytest.approx(errors.force_mae.mean(), rel=1e-5)
+        if parent is not None:
+            old = evaluate(build_committee(parent), split(data, 0.0).random)
+            assert result.metrics["champion_force_mae_random_arm"] == pytest.approx(old.force_mae.mean(), rel=1e-5)
+        assert {prediction.model_version for prediction in result.predictions.values()} == {version}
+        parent = result.state
