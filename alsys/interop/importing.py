@@ -180,7 +180,7 @@ class _Intake:
                 continue
             self._energies[frame_id] = sample.energy
             arm = self._store.arm_of(frame_id)
-            if self._store.is_labelled(frame_id, level_id):
+            if arm is not None and self._store.is_labelled(frame_id, level_id):
                 known.append(sample)
                 self.n_known += 1
                 continue

@@ -1,12 +1,14 @@
 """What a reader of files yields: labelled frames of one composition as arrays, in the units of the file.
 
 `checked` refuses wrong shapes, numbers that are not finite and payloads that are no plain numbers, naming the place;
-it is the one way by which arrays of a file become `RawFrames`.
+it is the one way by which arrays of a file become `RawFrames`. `gathered` takes the rows of a file of single frames
+through it, many alike ones at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -125,6 +127,111 @@ def checked(
     return RawFrames(z.astype(np.int32), x, e, f, place, first, group or symbols, cell=h, stress=s, **rest)
 
 
+MAX_GATHERED = 256
+"""Rows that are checked at a time."""
+MAX_GATHERED_ATOMS = 16_384
+"""And their atoms; a larger row is alone."""
+
+
+@dataclass(slots=True)
+class RawRow:
+    """One frame as a reader found it, not checked; fields as in `RawFrames`, without the first axis.
+
+    Attributes:
+        number: In its file.
+        numbers: ``(n_atoms,)``.
+    """
+
+    number: int
+    numbers: Any
+    positions: Any
+    energy: Any
+    forces: Any
+    cell: Any = None
+    pbc: tuple[bool, ...] = (False, False, False)
+    charge: int | None = None
+    multiplicity: int | None = None
+    stress: Any = None
+    mask: Any = None
+    level: str = ""
+    units: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def kind(self) -> tuple[object, ...] | None:
+        """What rows share that are checked together; None for one that is checked, and perhaps refused, by itself."""
+        z = self.numbers
+        if not isinstance(z, np.ndarray) or z.ndim != 1 or self.mask is not None or not isinstance(self.energy, float):
+            return None
+        n = len(z)
+        if not (_is_plain(self.positions, (n, 3)) and _is_plain(self.forces, (n, 3))):
+            return None
+        if not all(array is None or _is_plain(array, (3, 3)) for array in (self.cell, self.stress)):
+            return None
+        return (
+            z.dtype, z.tobytes(), self.pbc, self.charge, self.multiplicity, self.level, self.units,
+            self.cell is None, self.stress is None,
+        )  # fmt: skip
+
+
+def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(array, np.ndarray) and array.shape == shape and array.dtype.kind in "fiu"
+
+
+def gathered(rows: Iterable[RawRow], place: str) -> Iterator[RawFrames]:
+    """Checked frames in the order of their rows; neighbours that are alike, with numbers in sequence, come together.
+
+    Args:
+        rows: As a file has them.
+        place: See `RawFrames`.
+
+    Raises:
+        InputError: See `checked`.
+    """
+    held: list[RawRow] = []
+    shared: tuple[object, ...] | None = None
+    for row in rows:
+        kind = row.kind
+        if held and (
+            kind is None
+            or kind != shared
+            or row.number != held[-1].number + 1
+            or len(held) == MAX_GATHERED
+            or (len(held) + 1) * len(row.numbers) > MAX_GATHERED_ATOMS
+        ):
+            yield _checked_rows(held, place)
+            held = []
+        held.append(row)
+        shared = kind
+    if held:
+        yield _checked_rows(held, place)
+
+
+def _checked_rows(rows: list[RawRow], place: str) -> RawFrames:
+    first = rows[0]
+
+    def together(values: list[Any]) -> Any:
+        if values[0] is None:
+            return None
+        return np.stack(values) if len(values) > 1 else np.asarray(values[0])[None]
+
+    return checked(
+        first.numbers,
+        together([row.positions for row in rows]),
+        None if first.energy is None else np.array([row.energy for row in rows]).reshape(-1),
+        together([row.forces for row in rows]),
+        place=place,
+        first=first.number,
+        cell=together([row.cell for row in rows]),
+        stress=together([row.stress for row in rows]),
+        pbc=first.pbc,
+        charge=first.charge,
+        multiplicity=first.multiplicity,
+        mask=first.mask,
+        level=first.level,
+        units=first.units,
+    )
+
+
 @lru_cache(maxsize=4096)
 def formula(numbers: bytes) -> str:
     """Formula of ``<i4`` atomic numbers in the order of Hill."""
@@ -140,6 +247,8 @@ def integer(value: Any, field: str) -> int:
     Raises:
         InputError: It is none.
     """
+    if type(value) is int:
+        return value
     try:
         number = float(np.asarray(value).reshape(()).item())
         if number == int(number):

@@ -1,7 +1,8 @@
 """The file operations of the store, in one place, so that tests can make any of them fail.
 
-An operation that has returned is durable, except `write`, which is durable after `sync`. An operation that raises may
-have happened or not: the store repeats it, and every operation may be repeated.
+An operation that has returned is durable, except `write`, which is durable after `sync`, and `open`, whose new files
+are found after a crash once `sync_folder` has returned for their folders. An operation that raises may have happened or
+not: the store repeats it, and every operation may be repeated.
 """
 
 from __future__ import annotations
@@ -28,21 +29,16 @@ class Files:
             raise
         return descriptor
 
-    def open(self, path: Path, size: int, root: Path) -> int:
+    def open(self, path: Path, size: int) -> int:
         """Opens a file for writing; it is sparse and at least `size` bytes long.
 
-        All folders from the file's own up to `root` are synced, whoever made them: a crash may have come in between.
+        Its entry, and folders that were made for it, are durable after `sync_folder` of each.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if os.fstat(descriptor).st_size < size:
                 os.ftruncate(descriptor, size)
-            folder = path.parent
-            self.sync_folder(folder)
-            while folder != root:
-                folder = folder.parent
-                self.sync_folder(folder)
         except OSError:
             os.close(descriptor)
             raise

@@ -102,6 +102,7 @@ class ZarrFolder:
         self._files = files
         self._open: dict[tuple[str, int], int] = {}
         self._unsynced: set[tuple[str, int]] = set()
+        self._folders: dict[Path, None] = {}  # with entries that may not be durable, each once
         self._capacity = {spec.path: self._shape(spec)[0] for spec in ALL_ARRAYS} if is_writer else {}
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
@@ -174,7 +175,10 @@ class ZarrFolder:
             raise StoreCorrupt(f"{self.path / 'HEAD'}: {error}") from error
 
     def write_head(self, head: Head) -> None:
-        """Replaces HEAD."""
+        """Replaces HEAD, once the folders of all chunks that it may count on are durable."""
+        for folder in list(self._folders):
+            self._files.sync_folder(folder)
+            del self._folders[folder]
         record = {"format": FORMAT, "seq": head.seq, "epoch": head.epoch, "lengths": dict(head.lengths)}
         content = json.dumps({**record, "checksum": _checksum(record)}, indent=1)
         self._files.replace(self.path / "HEAD", content.encode())
@@ -225,8 +229,12 @@ class ZarrFolder:
     def _descriptor(self, spec: ArraySpec, chunk: int) -> int:
         key = (spec.path, chunk)
         if key not in self._open:
-            size = spec.chunk_rows * spec.row_bytes
-            self._open[key] = self._files.open(self._chunk(spec, chunk), size, self.path / spec.path)
+            file, root = self._chunk(spec, chunk), self.path / spec.path
+            for folder in file.parents:  # all of them, whoever made them: a crash may have come in between
+                self._folders[folder] = None
+                if folder == root:
+                    break
+            self._open[key] = self._files.open(file, spec.chunk_rows * spec.row_bytes)
         return self._open[key]
 
     def _chunk(self, spec: ArraySpec, chunk: int) -> Path:

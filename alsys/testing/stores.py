@@ -121,10 +121,10 @@ class UnreliableFiles(Files):
         """As `Files.lock`; never fails by itself."""
         return self._keep(super().lock(path))
 
-    def open(self, path: Path, size: int, root: Path) -> int:
+    def open(self, path: Path, size: int) -> int:
         """As `Files.open`."""
         fails = self._count()
-        descriptor = self._keep(super().open(path, size, root))
+        descriptor = self._keep(super().open(path, size))
         if fails:
             self.close(descriptor)
             raise _no_space()
@@ -177,7 +177,9 @@ class UnreliableFiles(Files):
             raise _no_space()
 
     def sync_folder(self, path: Path) -> None:
-        """Takes no time, and is counted with the operation that it belongs to."""
+        """Fails or does nothing."""
+        if self._count():
+            raise _no_space()
 
     def _keep(self, descriptor: int) -> int:
         self._descriptors.add(descriptor)

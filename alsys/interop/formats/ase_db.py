@@ -1,13 +1,13 @@
 """ASE databases, SQLite (``.db``) and JSON (``.json``): eV and Angstrom.
 
-Charge, multiplicity and level of theory come from a row's key-value pairs or data. SQLite is read row by row; ASE
-reads a JSON database as a whole, so large ones are refused.
+Charge, multiplicity and level of theory come from a row's key-value pairs or data. SQLite is read as a stream
+(`ase_sqlite`); ASE reads a JSON database as a whole, so large ones are refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from alsys.errors import InputError
 from alsys.interop.file_units import UnitSet
+from alsys.interop.formats import ase_sqlite
+from alsys.interop.formats.ase_sqlite import DatabaseRow
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, starts_with
 from alsys.interop.formats.extxyz import CHARGE_KEYS, MULTIPLICITY_KEYS, stated_level
-from alsys.interop.raw import RawFrames, checked, integer
+from alsys.interop.raw import RawFrames, RawRow, gathered, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -37,6 +39,10 @@ def read(path: Path) -> Iterator[RawFrames]:
             value=f"{path.stat().st_size / 2**20:.0f} MB",
             remedy="convert it: `ase db FILE.json --insert-into FILE.db`",
         )
+    yield from gathered(_frames(path, is_sqlite), "row")
+
+
+def _frames(path: Path, is_sqlite: bool) -> Iterator[RawRow]:
     found = False
     for row in _rows(path, is_sqlite):
         found = True
@@ -45,48 +51,56 @@ def read(path: Path) -> Iterator[RawFrames]:
         raise InputError("holds no rows", source=str(path))
 
 
-def _rows(path: Path, is_sqlite: bool) -> Iterator[Any]:
-    from ase.db import connect
-
+def _rows(path: Path, is_sqlite: bool) -> Iterator[DatabaseRow]:
     if not path.is_file():
         raise InputError("no such file", source=str(path))
     try:
-        with connect(str(path), type="db" if is_sqlite else "json", use_lock_file=False) as database:
-            yield from database.select()  # one connection for all rows
+        yield from ase_sqlite.rows(path) if is_sqlite else _json_rows(path)
     except InputError:
         raise
     except Exception as error:  # sqlite3, json and ASE raise what they like for a damaged file
         raise InputError(f"cannot be read as an ASE database: {error}", source=str(path)) from error
 
 
-def _frame(row: Any) -> RawFrames:
-    facts = {**_mapping(row.data), **row.key_value_pairs}
-    place = f"row {row.id}"
-    pbc = tuple(bool(p) for p in row.pbc)
-    stress = row.get("stress")
-    if stress is not None and all(pbc):
-        from ase.stress import voigt_6_to_full_3x3_stress
+def _json_rows(path: Path) -> Iterator[DatabaseRow]:
+    from ase.db import connect
 
-        tensor = np.asarray(stress)
-        stress = (voigt_6_to_full_3x3_stress(tensor) if tensor.shape == (6,) else tensor)[None]
-    energy = row.get("energy")
-    if energy is None:
-        energy = facts.get("energy")
-    forces = row.get("forces")
-    if forces is None:
-        forces = facts.get("forces")
-    return checked(
-        np.asarray(row.numbers),
-        np.asarray(row.positions)[None],
-        None if energy is None else np.reshape(energy, -1),
-        None if forces is None else np.asarray(forces)[None],
-        place="row",
-        first=int(row.id),
-        cell=np.asarray(row.cell)[None] if any(pbc) else None,
-        stress=stress if all(pbc) else None,
-        pbc=pbc,
-        charge=_whole(facts, CHARGE_KEYS, place, row.get("charge")),
+    for row in connect(str(path), type="json", use_lock_file=False).select():
+        yield DatabaseRow(
+            int(row.id),
+            np.asarray(row.numbers),
+            np.asarray(row.positions),
+            np.asarray(row.cell),
+            (bool(row.pbc[0]), bool(row.pbc[1]), bool(row.pbc[2])),
+            row.get("energy"),
+            row.get("forces"),
+            row.get("stress"),
+            row.get("charge"),
+            {**_mapping(row.data), **row.key_value_pairs},
+        )
+
+
+def _frame(row: DatabaseRow) -> RawRow:
+    facts, place, stress = row.facts, f"row {row.id}", None
+    if row.stress is not None and all(row.pbc):
+        stress = np.asarray(row.stress)
+        if stress.shape == (6,):
+            a, b, c, d, e, f = stress.tolist()
+            stress = np.array([[a, f, e], [f, b, d], [e, d, c]])
+        elif stress.shape == (9,):
+            stress = stress.reshape(3, 3)
+    forces = row.forces if row.forces is not None else facts.get("forces")
+    return RawRow(
+        row.id,
+        row.numbers,
+        row.positions,
+        row.energy if row.energy is not None else facts.get("energy"),
+        None if forces is None else np.asarray(forces),
+        cell=row.cell if any(row.pbc) else None,
+        pbc=row.pbc,
+        charge=_whole(facts, CHARGE_KEYS, place, row.charge),
         multiplicity=_whole(facts, MULTIPLICITY_KEYS, place, None),
+        stress=stress,
         level=stated_level(facts),
     )
 
@@ -95,19 +109,28 @@ def _mapping(data: Any) -> dict[str, Any]:
     return dict(data) if isinstance(data, dict) else {}
 
 
-def _whole(facts: dict[str, Any], keys: tuple[str, ...], place: str, default: Any) -> int | None:
+def _whole(facts: Mapping[str, Any], keys: tuple[str, ...], place: str, default: Any) -> int | None:
     value = next((facts[key] for key in keys if facts.get(key) is not None), default)
     return None if value is None else integer(value, f"{place}: {keys[0]}")
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
     """A new database; charge, multiplicity and level are in each row's data."""
+    refuse_beyond(snapshot, "ase-db", electrons=True, cells=True)
+    text = json.dumps(dict(level.spec), sort_keys=True)
+    with appearing(path) as temporary:
+        if path.suffix == ".json":
+            _write_json(snapshot, temporary, text)
+        else:
+            ase_sqlite.write(snapshot, temporary, text)
+    return snapshot.n_frames
+
+
+def _write_json(snapshot: Snapshot, path: Path, level: str) -> None:
     from ase.db import connect
 
-    refuse_beyond(snapshot, "ase-db", electrons=True, cells=True)
-    kind = "json" if path.suffix == ".json" else "db"
     offsets = snapshot.offsets
-    with appearing(path) as temporary, connect(str(temporary), type=kind, use_lock_file=False) as database:
+    with connect(str(path), type="json", use_lock_file=False) as database:
         for i in range(snapshot.n_frames):
             part = slice(offsets[i], offsets[i + 1])
             atoms = Atoms(
@@ -124,10 +147,9 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
             data = {
                 "charge": int(snapshot.charge[i]),
                 "multiplicity": int(snapshot.multiplicity[i]),
-                "level": json.dumps(dict(level.spec), sort_keys=True),
+                "level": level,
             }
             database.write(atoms, data=data)
-    return snapshot.n_frames
 
 
 def _recognises(path: Path) -> bool:

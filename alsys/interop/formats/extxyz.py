@@ -20,7 +20,7 @@ from alsys.errors import InputError
 from alsys.interop.extxyz import ENERGY_KEYS, FORCES_KEYS, export_extxyz
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format
-from alsys.interop.raw import RawFrames, checked, integer
+from alsys.interop.raw import RawFrames, RawRow, gathered, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -43,12 +43,7 @@ def read(path: Path) -> Iterator[RawFrames]:
     source = str(path)
     try:
         with path.open(encoding="utf-8") as file:
-            i = 0
-            while (block := _block(file, i)) is not None:
-                yield _frame(*block, i)
-                i += 1
-            if not i:
-                raise InputError("holds no frames")
+            yield from gathered(_rows(file), "frame")
     except UnicodeDecodeError as error:
         raise InputError("is no text", source=source) from error
     except OSError as error:
@@ -58,6 +53,15 @@ def read(path: Path) -> Iterator[RawFrames]:
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
     """All frames, with their level."""
     return export_extxyz(snapshot, path, level=level)
+
+
+def _rows(file: TextIO) -> Iterator[RawRow]:
+    i = 0
+    while (block := _block(file, i)) is not None:
+        yield _frame(*block, i)
+        i += 1
+    if not i:
+        raise InputError("holds no frames")
 
 
 def _block(file: TextIO, i: int) -> tuple[str, list[str]] | None:
@@ -77,9 +81,12 @@ def _block(file: TextIO, i: int) -> tuple[str, list[str]] | None:
     return comment, lines
 
 
-def _frame(comment: str, lines: list[str], i: int) -> RawFrames:
+def _frame(comment: str, lines: list[str], i: int) -> RawRow:
     info = {key: _text(value) for key, value in _PAIR.findall(comment)}
-    columns, width = _columns(info.get("Properties", "species:S:1:pos:R:3"), i)
+    try:
+        columns, width = _columns(info.get("Properties", "species:S:1:pos:R:3"))
+    except ValueError:
+        raise InputError("cannot be understood", field=f"frame {i}: Properties", value=info.get("Properties")) from None
     tokens = "".join(lines).split()
     n = len(lines)
     if len(tokens) != n * width:
@@ -110,18 +117,17 @@ def _frame(comment: str, lines: list[str], i: int) -> RawFrames:
         mask = None
         if "mask" in columns:
             mask = np.array([token in ("T", "True", "1") for token in block("mask")[0]])
-        return checked(
+        return RawRow(
+            i,
             np.array(numbers),
-            _floats(block("pos"))[None],
-            None if energy is None else [float(energy)],
-            None if forces_name is None else _floats(block(forces_name))[None],
-            place="frame",
-            first=i,
-            cell=None if cell is None else cell[None],
-            stress=None if stress is None else stress[None],
+            _floats(block("pos")),
+            None if energy is None else float(energy),
+            None if forces_name is None else _floats(block(forces_name)),
+            cell=cell,
             pbc=pbc,
             charge=_whole(info, CHARGE_KEYS, i),
             multiplicity=_whole(info, MULTIPLICITY_KEYS, i),
+            stress=stress,
             mask=None if mask is None or mask.all() else mask,
             level=stated_level(info),
             units=tuple((what, info[key]) for key, what in STATED_UNITS.items() if key in info),
@@ -133,27 +139,34 @@ def _frame(comment: str, lines: list[str], i: int) -> RawFrames:
 
 
 @lru_cache(maxsize=64)
-def _columns(properties: str, i: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """First column and number of columns of each property, and the number of all."""
+def _columns(properties: str) -> tuple[dict[str, tuple[int, int]], int]:
+    """First column and number of columns of each property, and the number of all.
+
+    Raises:
+        ValueError: These are no properties.
+    """
     fields = properties.split(":")
     columns, start = {}, 0
-    try:
-        for name, count in zip(fields[::3], fields[2::3], strict=True):
-            columns[name] = (start, int(count))
-            start += int(count)
-    except ValueError:
-        raise InputError("cannot be understood", field=f"frame {i}: Properties", value=properties) from None
+    for name, count in zip(fields[::3], fields[2::3], strict=True):
+        columns[name] = (start, int(count))
+        start += int(count)
     return columns, start
 
 
 def _floats(columns: list[list[str]]) -> Any:
-    return np.array([[float(token) for token in column] for column in columns]).T
+    return np.array([list(map(float, column)) for column in columns]).T
 
 
 def _text(value: str) -> str:
     if value[0] == '"':
-        return _ESCAPED.sub(r"\1", value[1:-1]) if "\\" in value else value[1:-1]
+        return _unescaped(value[1:-1]) if "\\" in value else value[1:-1]
     return value[1:-1] if value[0] in "'{[" else value
+
+
+@lru_cache(maxsize=64)
+def _unescaped(text: str) -> str:
+    """A text that frames of a file share, such as their level."""
+    return _ESCAPED.sub(r"\1", text)
 
 
 def _cell(info: Mapping[str, str]) -> tuple[Any, tuple[bool, bool, bool]]:
@@ -200,7 +213,9 @@ def _one(info: Mapping[str, str], keys: tuple[str, ...], i: int) -> str | None:
 
 def _whole(info: Mapping[str, str], keys: tuple[str, ...], i: int) -> int | None:
     value = _one(info, keys, i)
-    return None if value is None else integer(float(value), f"frame {i}: {keys[0]}")
+    if value is None:
+        return None
+    return int(value) if value.isdecimal() else integer(float(value), f"frame {i}: {keys[0]}")
 
 
 def stated_level(info: Mapping[str, Any]) -> str:

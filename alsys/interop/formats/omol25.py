@@ -19,7 +19,7 @@ from alsys.errors import InputError
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, require
 from alsys.interop.formats.extxyz import stated_level
-from alsys.interop.raw import RawFrames, checked, integer
+from alsys.interop.raw import RawFrames, RawRow, gathered, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -35,10 +35,11 @@ def read(path: Path) -> Iterator[RawFrames]:
     if not files:
         raise InputError(f"holds no {SUFFIX} file", source=str(path))
     for file in files:
-        yield from _read_file(file, f"{file.name} row" if len(files) > 1 else "row")
+        place = f"{file.name} row" if len(files) > 1 else "row"
+        yield from gathered(_read_file(file, place), place)
 
 
-def _read_file(path: Path, place: str) -> Iterator[RawFrames]:
+def _read_file(path: Path, place: str) -> Iterator[RawRow]:
     lmdb = require("lmdb")
     if not path.is_file():
         raise InputError("no such file", source=str(path))
@@ -58,7 +59,7 @@ def _read_file(path: Path, place: str) -> Iterator[RawFrames]:
             yield _frame(transaction.get(b"%d" % number), place, number)
 
 
-def _frame(value: bytes, place: str, number: int) -> RawFrames:
+def _frame(value: bytes, place: str, number: int) -> RawRow:
     where = f"{place} {number}"
     row = _decoded(value, where)
     data = row.get("data")
@@ -70,20 +71,18 @@ def _frame(value: bytes, place: str, number: int) -> RawFrames:
         stress = np.array([[a, f, e], [f, b, d], [e, d, c]])
     energy = row["energy"] if row.get("energy") is not None else facts.get("energy")
     forces = _array(row["forces"] if row.get("forces") is not None else facts.get("forces"))
-    positions = _array(row.get("positions"))
     charge, spin = facts.get("charge"), facts.get("spin", facts.get("multiplicity"))
-    return checked(
+    return RawRow(
+        number,
         _array(row.get("numbers")),
-        None if positions is None else positions[None],
-        None if energy is None else np.asarray(energy).reshape(-1),
-        None if forces is None else forces[None],
-        place=place,
-        first=number,
-        cell=cell[None] if cell is not None and any(pbc) else None,
-        stress=stress[None] if stress is not None and all(pbc) else None,
+        _array(row.get("positions")),
+        energy,
+        forces,
+        cell=cell if any(pbc) else None,
         pbc=pbc,
         charge=None if charge is None else integer(charge, f"{where}: charge"),
         multiplicity=None if spin is None else integer(spin, f"{where}: spin"),
+        stress=stress if all(pbc) else None,
         level=stated_level(facts),
     )
 

@@ -12,10 +12,44 @@ import xarray
 import zarr
 
 from alsys.errors import InputError
+from alsys.store.files import Files
 from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES
 from alsys.store.zarr import _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.stores import UnreliableFiles, fill, stage
+
+
+class WatchedFiles(Files):
+    """Real files that know what is not durable yet."""
+
+    def __init__(self) -> None:
+        self.loose: set[Path | int] = set()
+        self.n_folders = 0
+        self.at_head: list[set[Path | int]] = []
+
+    def open(self, path: Path, size: int) -> int:
+        array = next(folder.parent for folder in path.parents if folder.name == "c")
+        self.loose |= {folder for folder in path.parents if folder.is_relative_to(array)}
+        return super().open(path, size)
+
+    def write(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
+        self.loose.add(descriptor)
+        super().write(descriptor, content, offset)
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        self.loose.discard(descriptor)
+
+    def sync_folder(self, path: Path) -> None:
+        super().sync_folder(path)
+        self.n_folders += 1
+        self.loose.discard(path)
+
+    def replace(self, path: Path, content: bytes) -> None:
+        if path.name == "HEAD":
+            self.at_head.append(set(self.loose))
+        super().replace(path, content)
+
 
 GROUPS = sorted({spec.path.partition("/")[0] for spec in ALL_ARRAYS})
 
@@ -96,6 +130,26 @@ def test_chunk_that_was_cut_short_is_made_whole(tmp_path: Path) -> None:
     spec = BY_PATH["labels/energy"]
     assert chunk.stat().st_size == spec.chunk_rows * spec.row_bytes
     assert zarr.open_group(tmp_path / "s", mode="r")["labels/energy"].shape == (1,)
+
+
+def test_nothing_is_loose_when_head_names_it(tmp_path: Path) -> None:
+    """Rows, the chunks' entries and the folders made for them are durable before HEAD; each folder is synced once."""
+    files = WatchedFiles()
+    writer = open_writer(tmp_path / "s", files=files)
+    for seed in range(6):
+        stage(writer, 400, seed=seed)  # several chunks of cells and forces
+        writer.append()
+    assert any(isinstance(entry, Path) for entry in files.loose), "appended chunks wait for the commit"
+    n_loose = sum(isinstance(entry, Path) for entry in files.loose)
+    n_before = files.n_folders
+    writer.commit()
+    n_synced = files.n_folders - n_before
+    assert n_loose <= n_synced <= n_loose + 5, "and those of the history's chunk, its metadata and HEAD"
+    fill(writer, 3, seed=99)
+    assert len(files.at_head) >= 3
+    assert all(not loose for loose in files.at_head)
+    writer.close()
+    assert open_reader(tmp_path / "s").verify().problems == []
 
 
 def test_reopening_changes_nothing_but_the_epoch(closed: Path, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_ase_reads_what_we_write_and_we_read_what_ase_writes(tmp_path: Path) -> 
             database.write(row.toatoms(), total_charge=0)
     for name in ("b.xyz", "b.json"):
         known = guess(tmp_path / name)
-        energies = [float(raw.energy[0]) for raw in known.read(tmp_path / name)]
+        energies = np.concatenate([raw.energy for raw in known.read(tmp_path / name)])
         np.testing.assert_allclose(energies, snapshot.energy, rtol=1e-7)
 
 

@@ -1,0 +1,203 @@
+"""The SQLite layout of ASE databases (versions 5 to 9 of `ase.db.sqlite`), read as a stream and written in batches.
+
+ASE itself fetches all rows before it yields the first, asks for external tables at every row, opens files for writing,
+and compares calculators when it writes. Here a file is opened read-only, one row is in memory at a time, no larger than
+`MAX_ROW_BYTES`, and only columns that an import needs are looked at. ``data`` is decoded by ASE: JSON and arrays.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from ase.data import atomic_masses
+from numpy.typing import NDArray
+
+from alsys.errors import InputError
+from alsys.store.base import Snapshot
+
+VERSIONS: Final = range(5, 10)
+MAX_ROW_BYTES: Final = 64 * 2**20
+WRITTEN_AT_ONCE: Final = 1024
+READ: Final = (
+    "id", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "initial_charges", "key_value_pairs",
+    "data",
+)  # fmt: skip
+WRITTEN: Final = (
+    "id", "unique_id", "ctime", "mtime", "username", "numbers", "positions", "cell", "pbc", "calculator",
+    "calculator_parameters", "energy", "forces", "stress", "key_value_pairs", "data", "natoms", "fmax", "smax",
+    "volume", "mass", "charge",
+)  # fmt: skip
+
+
+class DatabaseRow(NamedTuple):
+    """One row, in eV and Angstrom.
+
+    Attributes:
+        id: Of the row.
+        numbers: ``(n_atoms,)``.
+        positions: ``(n_atoms, 3)``.
+        cell: ``(3, 3)``; None where there is none.
+        pbc: ``(3,)``.
+        energy: None where there is none.
+        forces: ``(n_atoms, 3)``; None where there are none.
+        stress: ``(6,)`` or ``(9,)``; None where there is none.
+        charge: Sum of the initial charges of atoms, 0 without them.
+        facts: Data and key-value pairs; shared by rows in which they are alike, so not to be changed.
+    """
+
+    id: int
+    numbers: Any
+    positions: Any
+    cell: Any
+    pbc: tuple[bool, bool, bool]
+    energy: Any
+    forces: Any
+    stress: Any
+    charge: float
+    facts: Mapping[str, Any]
+
+
+def rows(path: Path) -> Iterator[DatabaseRow]:
+    """Rows in the order of their identities.
+
+    Raises:
+        InputError: A version that is not known.
+        sqlite3.Error: The file is damaged, or holds no such tables; so do `ValueError`, `TypeError` and `KeyError`.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        _check_version(connection, path)
+        last: tuple[Any, Any] = (None, None)
+        facts: Mapping[str, Any] = {}
+        for row in connection.execute(f"SELECT {', '.join(READ)} FROM systems ORDER BY id"):
+            number, numbers, positions, cell, pbc, energy, forces, stress, charges, *texts = row
+            if (texts[0], texts[1]) != last:
+                last = (texts[0], texts[1])
+                facts = {**_decoded(texts[1]), **_decoded(texts[0])}
+            pbc = 0 if pbc is None else int(pbc)
+            yield DatabaseRow(
+                number,
+                np.frombuffer(numbers, "<i4"),
+                np.frombuffer(positions, "<f8").reshape(-1, 3),
+                None if cell is None else np.frombuffer(cell, "<f8").reshape(3, 3),
+                (bool(pbc & 1), bool(pbc & 2), bool(pbc & 4)),
+                energy,
+                None if forces is None else np.frombuffer(forces, "<f8").reshape(-1, 3),
+                None if stress is None else np.frombuffer(stress, "<f8"),
+                0.0 if charges is None else float(np.frombuffer(charges, "<f8").sum()),
+                facts,
+            )
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        found = connection.execute("SELECT value FROM information WHERE name = 'version'").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        found = None
+    version = 0 if found is None else int(found[0])
+    if version not in VERSIONS:
+        raise InputError(
+            "is not of a version of ASE databases that can be read",
+            source=str(path),
+            value=version or "none",
+            remedy="convert it with ASE: `ase db OLD.db --insert-into NEW.db`, or `python -m ase.db.convert OLD.db`",
+        )
+
+
+def _decoded(value: Any) -> Mapping[str, Any]:
+    """Key-value pairs or data: JSON as text, or ASE's bytes, which are JSON with arrays before it."""
+    if value is None or value in ("{}", "null"):
+        return {}
+    if isinstance(value, bytes):
+        from ase.db.core import bytes_to_object
+
+        found = bytes_to_object(value)
+    else:
+        from ase.io.jsonio import decode
+
+        found = decode(value)
+    return found if isinstance(found, dict) else {}
+
+
+def write(snapshot: Snapshot, path: Path, level: str) -> None:
+    """Writes a new database in one transaction; charge, multiplicity and level are in each row's data.
+
+    Args:
+        snapshot: To be written.
+        path: Of a file that is not there.
+        level: Level of theory, as JSON.
+    """
+    from ase.db import connect
+    from ase.db.core import now
+
+    _ = connect(str(path), type="db", use_lock_file=False).metadata  # asking for it makes ASE's tables and indices
+    insert = f"INSERT INTO systems ({', '.join(WRITTEN)}) VALUES ({', '.join('?' * len(WRITTEN))})"
+    written_at, offsets = now(), snapshot.offsets.tolist()
+    parts = [slice(start, stop) for start, stop in pairwise(offsets)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for start in range(0, snapshot.n_frames, WRITTEN_AT_ONCE):
+            rows = range(start, min(start + WRITTEN_AT_ONCE, snapshot.n_frames))
+            connection.executemany(insert, [_values(snapshot, i, parts[i], level, written_at) for i in rows])
+            counts = [(z, n, i + 1) for i in rows for z, n in _composition(_bytes(snapshot.numbers[parts[i]]))]
+            connection.executemany("INSERT INTO species (Z, n, id) VALUES (?, ?, ?)", counts)
+
+
+def _values(snapshot: Snapshot, i: int, atoms: slice, level: str, written_at: float) -> tuple[Any, ...]:
+    """What stands in the columns `WRITTEN`, as ASE would compute it."""
+    numbers, forces, s = snapshot.numbers[atoms], snapshot.forces[atoms], snapshot.stress[i]
+    stress = None
+    if np.isfinite(s).all():
+        stress = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+    cell, pbc = snapshot.cell[i], snapshot.pbc[i].tolist()
+    return (
+        i + 1,
+        snapshot.frame_ids[i],
+        written_at,
+        written_at,
+        "",
+        _bytes(numbers),
+        _bytes(snapshot.positions[atoms]),
+        _bytes(cell),
+        pbc[0] + 2 * pbc[1] + 4 * pbc[2],
+        "unknown",
+        "{}",
+        float(snapshot.energy[i]),
+        _bytes(forces),
+        None if stress is None else _bytes(stress),
+        "{}",
+        _data(int(snapshot.charge[i]), int(snapshot.multiplicity[i]), level),
+        len(numbers),
+        float(np.sqrt(np.square(forces).sum(axis=1).max())),
+        None if stress is None else float(np.abs(stress).max()),
+        abs(float(np.linalg.det(cell))) or None if cell.any() else None,
+        float(atomic_masses[numbers].sum()),
+        0.0,
+    )
+
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    return array.astype("<i4" if array.dtype.kind == "i" else "<f8", copy=False).tobytes()
+
+
+@lru_cache(maxsize=64)
+def _data(charge: int, multiplicity: int, level: str) -> bytes:
+    from ase.db.core import object_to_bytes
+
+    found: bytes = object_to_bytes({"charge": charge, "multiplicity": multiplicity, "level": level})
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _composition(numbers: bytes) -> tuple[tuple[int, int], ...]:
+    return tuple(Counter(np.frombuffer(numbers, "<i4").tolist()).items())
