@@ -17,7 +17,7 @@ from alsys.store.base import own_level
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import OTHER_LEVEL, records
+from alsys.testing.store_records import OTHER_LEVEL, records
 from alsys.training.dataset import split
 
 WORKERS = Idle(explorers=("e",), labelers=("l",), trainers=("t",))

@@ -15,7 +15,8 @@ from alsys.errors import InputError
 from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES
 from alsys.store.zarr import _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import UnreliableFiles, fill, stage
+from alsys.testing.store_records import fill, stage
+from alsys.testing.unreliable_files import UnreliableFiles
 
 GROUPS = sorted({spec.path.partition("/")[0] for spec in ALL_ARRAYS})
 
