@@ -20,11 +20,13 @@ import numpy as np
 
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.decisions import decide
+from alsys.control.feedback import MAX_COMPARED
 from alsys.control.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
 from alsys.control.journal import Journal
 from alsys.control.label_desk import LabelDesk, labelled_frames
-from alsys.control.ledger import MAX_COMPARED, Ledger, Status
+from alsys.control.ledger import Ledger
 from alsys.control.ports import (
     Completion,
     ModelShelf,
@@ -37,6 +39,7 @@ from alsys.control.ports import (
     WorkerPool,
     WorkerUp,
 )
+from alsys.control.records import Status
 from alsys.control.requests import Answer, Request, carry_out
 from alsys.errors import AlsysError, CampaignFailed, InputError
 from alsys.events import (
@@ -205,7 +208,7 @@ class Coordinator:
             raise problem
         while True:
             now = self._clock()
-            commands = self.ledger.decide(now, Idle() if self.journal.is_behind else self._idle())
+            commands = decide(self.ledger, now, Idle() if self.journal.is_behind else self._idle())
             for command in commands:
                 if isinstance(command, Finish):
                     return self._stop(command, now)

@@ -15,8 +15,9 @@ import numpy as np
 
 from alsys.control.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
 from alsys.control.ports import Completion
+from alsys.control.records import Status
 from alsys.errors import FailureKind
 from alsys.events import (
     CanaryChecked,
