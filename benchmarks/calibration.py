@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 
 from alsys.config import CampaignConfig
 from alsys.control.commands import Emit, Idle
+from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.events import AlarmRaised, CampaignOpened, ExplorationReported, ModelPromoted, ModelPublished
@@ -92,7 +93,7 @@ def reports_until_alarm(config: CampaignConfig, start: Frame, state: CommitteeSt
                 n_distinct=report.n_distinct,
             )
         )  # fmt: skip
-        emitted = [command.event for command in ledger.decide(3.0, Idle()) if isinstance(command, Emit)]
+        emitted = [command.event for command in decide(ledger, 3.0, Idle()) if isinstance(command, Emit)]
         if any(isinstance(event, AlarmRaised) and event.name == "copies" for event in emitted):
             return count
     return None

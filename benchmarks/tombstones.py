@@ -19,7 +19,7 @@ from orchestration import machine
 from alsys.events import ExplorationReported
 from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import events_of, records, tombstone
+from alsys.testing.store_records import events_of, records, tombstone
 
 CHUNK = 500
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from alsys.cli.campaign import CampaignDirectory
 from alsys.cli.requests import ask
-from alsys.control.coordinator import queue_models
-from alsys.control.ledger import FrameRecord, Ledger, Status
+from alsys.control.ledger import Ledger
+from alsys.control.model_desk import queue_models
+from alsys.control.records import FrameRecord, Status
 from alsys.control.requests import RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
 from alsys.errors import InputError

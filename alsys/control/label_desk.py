@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Container, Iterator
-from typing import Protocol
 
 import numpy as np
 
 from alsys.control.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
 from alsys.control.ports import Completion
+from alsys.control.recorder import Recorder
+from alsys.control.records import Status
 from alsys.errors import FailureKind
 from alsys.events import (
     CanaryChecked,
-    Event,
     LabelAccepted,
     LabelAudited,
     LabelDisputed,
@@ -42,14 +42,6 @@ CONFLICT_ENERGY = 1e-3
 """eV; a repeated label that differs by more is a conflict."""
 CONFLICT_FORCE = 1e-2
 """eV/Angstrom."""
-
-
-class Recorder(Protocol):
-    """Applies an event to the ledger and stages it for the store, with its label where it makes one data."""
-
-    def __call__(self, event: Event, label: Label | None = None) -> None:
-        """Takes one event."""
-        ...
 
 
 class LabelDesk:

@@ -23,7 +23,8 @@ from alsys.exploration import bandit
 from alsys.frames import Arm
 
 if TYPE_CHECKING:
-    from alsys.control.ledger import Ledger, ModelRecord
+    from alsys.control.ledger import Ledger
+    from alsys.control.records import ModelRecord
 
 N_SEEDS = 16
 RESCORE_CHUNK = 256

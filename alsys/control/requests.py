@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alsys.control import policies
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
+from alsys.control.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import Event, FrameRetried, LabelRetracted, ModelPromoted
 

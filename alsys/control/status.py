@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
 from alsys.control.policies import converged, random_share, trust_band
 from alsys.control.ports import Role
+from alsys.control.records import Status
 from alsys.frames import Arm
 
 ROLES = tuple(str(role) for role in Role)
@@ -101,7 +102,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         },
         "openings": ledger.totals.openings,
         "wall_s": round(ledger.totals.wall_s, 3),
-        "utilisation": {role: round(ledger.utilisation.get(role, 0.0), 4) for role in ROLES},
+        "utilisation": {role: round(ledger.totals.utilisation.get(role, 0.0), 4) for role in ROLES},
     }
 
 

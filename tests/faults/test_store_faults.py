@@ -20,7 +20,8 @@ from alsys.store.base import Head
 from alsys.store.verification import verify_columns
 from alsys.store.zarr import ZarrFolder, ZarrWriter, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, fake_candidates
-from alsys.testing.stores import UnreliableFiles, fill, stage
+from alsys.testing.store_records import fill, stage
+from alsys.testing.unreliable_files import UnreliableFiles
 
 
 class HeadlessFiles(UnreliableFiles):
@@ -268,7 +269,7 @@ def test_newer_head_on_disk_fences(template: Path, tmp_path: Path) -> None:
 LIMITED = """
 import resource, signal, sys
 from alsys.store.zarr import open_writer
-from alsys.testing.stores import stage
+from alsys.testing.store_records import stage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 writer = open_writer(sys.argv[1])
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -301,7 +302,7 @@ def test_real_limit_on_file_size_loses_nothing(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from alsys.store.zarr import open_writer
-from alsys.testing.stores import fill
+from alsys.testing.store_records import fill
 writer = open_writer(sys.argv[1])
 for seed in range(int(sys.argv[2]), 10**6):
     for label_id in fill(writer, 7, seed=seed):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Emit, Explore, Finish, Idle, LabelFrames, Train
-from alsys.control.ledger import Ledger, Status
+from alsys.control.decisions import decide
+from alsys.control.ledger import Ledger
+from alsys.control.records import Status
 from alsys.control.requests import RollBack, carry_out
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind, InputError
@@ -114,7 +116,7 @@ class LedgerMachine(RuleBasedStateMachine):
             trainers=() if self.training else (TRAINER,),
         )
         before = (self.ledger.proposed, dict(self.ledger.counts))
-        commands = self.ledger.decide(self.clock, idle)
+        commands = decide(self.ledger, self.clock, idle)
         assert (self.ledger.proposed, dict(self.ledger.counts)) == before, "decide must change nothing"
         for command in commands:
             match command:

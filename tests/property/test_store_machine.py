@@ -25,7 +25,8 @@ from alsys.store.base import Head
 from alsys.store.verification import verify_columns
 from alsys.store.zarr import ZarrWriter, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import UnreliableFiles, records, stage
+from alsys.testing.store_records import records, stage
+from alsys.testing.unreliable_files import UnreliableFiles
 
 
 @cache

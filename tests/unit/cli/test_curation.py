@@ -28,7 +28,7 @@ from alsys.events import (
 from alsys.frames import Arm
 from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import records
+from alsys.testing.store_records import records
 
 CONFIG = {
     "name": "c",

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Idle, LabelFrames
-from alsys.control.ledger import Ledger, Status
+from alsys.control.decisions import decide
+from alsys.control.ledger import Ledger
+from alsys.control.records import Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
@@ -73,16 +75,16 @@ def test_a_suspect_is_verified_by_another_labeler() -> None:
     ledger = ledger_of([OPENED, *proposed("a", "b"), started("a"), suspected("a")])
     assert ledger.is_balanced
     assert ledger.counts[Status.LABELLED] == 0
-    commands = ledger.decide(0.0, Idle(labelers=("w0", "w1")))
+    commands = decide(ledger, 0.0, Idle(labelers=("w0", "w1")))
     assert LabelFrames("w1", ("a",), is_verification=True) in commands
     assert LabelFrames("w0", ("b",)) in commands
 
 
 def test_a_suspect_waits_for_another_labeler_unless_there_is_none() -> None:
     base = [OPENED, *proposed("a", "b"), started("b", "w1"), started("a"), suspected("a")]
-    assert ledger_of(base).decide(0.0, Idle(labelers=("w0",))) == []
+    assert decide(ledger_of(base), 0.0, Idle(labelers=("w0",))) == []
     alone = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a")])
-    assert alone.decide(0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",), is_verification=True)]
+    assert decide(alone, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",), is_verification=True)]
 
 
 def test_a_confirmed_suspect_is_data() -> None:
@@ -97,11 +99,11 @@ def test_a_wrong_label_is_made_again_and_given_up_after_two() -> None:
     wrong.append(LabelDisputed(t=0.0, frame_id="a", worker="w1", force_difference=1.0))
     ledger = ledger_of([OPENED, *proposed("a"), *wrong])
     assert ledger.is_balanced
-    assert ledger.decide(0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",))]
+    assert decide(ledger, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",))]
     for event in wrong:
         ledger.apply(event)
     assert ledger.is_balanced
-    (command,) = ledger.decide(0.0, Idle(labelers=("w0",)))
+    (command,) = decide(ledger, 0.0, Idle(labelers=("w0",)))
     assert command.event.failure is FailureKind.LABEL_DISPUTED  # type: ignore[union-attr]
 
 
@@ -109,7 +111,7 @@ def test_a_rejected_frame_is_quarantined_at_once() -> None:
     failed = LabelFailed(t=0.0, frame_id="a", failure=FailureKind.LABEL_REJECTED, message="large", worker="w1")
     ledger = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a"), started("a", "w1"), failed])
     assert ledger.is_balanced
-    (command,) = ledger.decide(0.0, Idle(labelers=("w0",)))
+    (command,) = decide(ledger, 0.0, Idle(labelers=("w0",)))
     assert command.event.failure is FailureKind.LABEL_REJECTED  # type: ignore[union-attr]
 
 
@@ -117,27 +119,27 @@ def test_a_lost_verification_is_done_again() -> None:
     lost = LabelFailed(t=0.0, frame_id="a", failure=FailureKind.TIMEOUT, message="slow", worker="w1")
     ledger = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a"), started("a", "w1"), lost])
     assert ledger.is_balanced
-    assert LabelFrames("w1", ("a",), is_verification=True) in ledger.decide(0.0, Idle(labelers=("w0", "w1")))
+    assert LabelFrames("w1", ("a",), is_verification=True) in decide(ledger, 0.0, Idle(labelers=("w0", "w1")))
 
 
 def test_after_a_restart_a_suspect_is_labelled_afresh() -> None:
     """Its first label was in the old driver's memory; the log does not say what was in flight."""
     ledger = ledger_of([OPENED, *proposed("a"), suspected("a"), OPENED])
     assert ledger.is_balanced
-    assert ledger.decide(0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",))]
+    assert decide(ledger, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",))]
 
 
 def test_verifying_stays_within_the_budget() -> None:
     events = [OPENED, *proposed("a", "b", "c"), started("a"), suspected("a"), started("b"), accepted("b")]
     ledger = ledger_of(events, n_labels=2)
-    commands = ledger.decide(0.0, Idle(labelers=("w0", "w1")))
+    commands = decide(ledger, 0.0, Idle(labelers=("w0", "w1")))
     assert commands == [LabelFrames("w1", ("a",), is_verification=True)]
 
 
 @pytest.mark.parametrize(("share", "label_id", "is_audited"), [(0.0, "0" * 32, False), (0.01, "0" * 32, True)])
 def test_a_share_of_labels_is_audited_by_another_labeler(share: float, label_id: str, is_audited: bool) -> None:
     events = [OPENED, *proposed("a"), started("a"), accepted("a", label_id=label_id)]
-    commands = ledger_of(events, audit_share=share).decide(0.0, Idle(labelers=("w0", "w1")))
+    commands = decide(ledger_of(events, audit_share=share), 0.0, Idle(labelers=("w0", "w1")))
     assert (AuditLabel("w1", "a") in commands) is is_audited
 
 
@@ -146,16 +148,16 @@ def test_one_audit_at_a_time_and_again_if_it_is_lost() -> None:
     ledger = ledger_of([*events, started("b"), accepted("b", label_id="0" * 31 + "1")], audit_share=0.01)
     ledger.apply(AuditStarted(t=0.0, worker="w1", frame_id="a"))
     idle = Idle(labelers=("w0", "w2"))
-    assert not any(isinstance(c, AuditLabel) for c in ledger.decide(0.0, idle))
+    assert not any(isinstance(c, AuditLabel) for c in decide(ledger, 0.0, idle))
     lost = WorkerLost(t=0.0, worker="w1", role="labelers", failure=FailureKind.WORKER_LOST)
     ledger.apply(lost)
-    assert AuditLabel("w2", "b") in ledger.decide(0.0, idle)
+    assert AuditLabel("w2", "b") in decide(ledger, 0.0, idle)
     ledger.apply(AuditStarted(t=0.0, worker="w2", frame_id="b"))
     ledger.apply(audited("b", "w2"))
-    assert AuditLabel("w2", "a") in ledger.decide(0.0, idle)
+    assert AuditLabel("w2", "a") in decide(ledger, 0.0, idle)
     ledger.apply(AuditStarted(t=0.0, worker="w2", frame_id="a"))
     ledger.apply(audited("a", "w2", error="timeout"))
-    assert not any(isinstance(c, AuditLabel) for c in ledger.decide(0.0, idle)), "two attempts are enough"
+    assert not any(isinstance(c, AuditLabel) for c in decide(ledger, 0.0, idle)), "two attempts are enough"
     assert ledger.assurance.n_audited == 1
 
 
@@ -163,7 +165,7 @@ def test_a_doubted_label_is_audited_and_one_under_audit_not_twice() -> None:
     ledger = ledger_of([OPENED, *proposed("a"), started("a"), accepted("a")])
     doubted = LabelDoubted(t=0.0, frame_id="a", findings=("odd",))
     ledger.apply(doubted)
-    assert AuditLabel("w0", "a") in ledger.decide(0.0, Idle(labelers=("w0",)))
+    assert AuditLabel("w0", "a") in decide(ledger, 0.0, Idle(labelers=("w0",)))
     ledger.apply(AuditStarted(t=0.0, worker="w0", frame_id="a"))
     ledger.apply(doubted)
     assert not ledger.assurance.to_audit
@@ -174,18 +176,18 @@ def test_a_doubted_label_is_audited_and_one_under_audit_not_twice() -> None:
 def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
     ledger = ledger_of([OPENED, *proposed("a", "b", "c")], canary_every=2)
     idle = Idle(labelers=("w0",))
-    assert ledger.decide(0.0, idle) == [CheckLabeler("w0")]
+    assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")]
     ledger.apply(CanaryStarted(t=0.0, worker="w0"))
     ledger.apply(canary("w0"))
     assert ledger.assurance.reference is not None
     assert ledger.assurance.reference.forces == (0.5,)
     for frame_id in ("a", "b"):
-        assert ledger.decide(0.0, idle) == [LabelFrames("w0", (frame_id,))]
+        assert decide(ledger, 0.0, idle) == [LabelFrames("w0", (frame_id,))]
         ledger.apply(started(frame_id))
         ledger.apply(accepted(frame_id))
-    assert ledger.decide(0.0, idle) == [CheckLabeler("w0")]
+    assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")]
     ledger.apply(WorkerLost(t=0.0, worker="w0", role="labelers", failure=FailureKind.WORKER_LOST))
-    assert ledger.decide(0.0, idle) == [CheckLabeler("w0")], "a new incarnation is checked"
+    assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")], "a new incarnation is checked"
 
 
 def test_labels_since_the_last_sound_canary_are_audited_when_one_fails() -> None:
@@ -193,4 +195,4 @@ def test_labels_since_the_last_sound_canary_are_audited_when_one_fails() -> None
     ledger = ledger_of([*events, canary("w0", is_sound=False)], canary_every=5)
     ledger.apply(canary("w1"))
     assert [audit.reason for audit in ledger.assurance.to_audit.values()] == ["canary"]
-    assert AuditLabel("w1", "a") in ledger.decide(0.0, Idle(labelers=("w1",)))
+    assert AuditLabel("w1", "a") in decide(ledger, 0.0, Idle(labelers=("w1",)))

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from alsys.control.commands import Emit, Explore, Idle, LabelFrames
-from alsys.control.ledger import MAX_WAITING, Ledger
+from alsys.control.decisions import decide
+from alsys.control.feedback import MAX_WAITING
+from alsys.control.ledger import Ledger
 from alsys.control.policies import random_share, trust_band
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
@@ -71,7 +73,7 @@ def explored(n_distinct: int, version: int = 1) -> ExplorationReported:
 
 def bookkeeping(ledger: Ledger) -> list[Event]:
     """Applies what the ledger wants recorded."""
-    events = [c.event for c in ledger.decide(5.0, Idle()) if isinstance(c, Emit)]
+    events = [c.event for c in decide(ledger, 5.0, Idle()) if isinstance(c, Emit)]
     for event in events:
         ledger.apply(event)
     return events
@@ -80,7 +82,7 @@ def bookkeeping(ledger: Ledger) -> list[Event]:
 def test_a_new_champion_is_compared_with_all_it_was_not_trained_on() -> None:
     ledger, _ = campaign(n_random=30)
     assert set(ledger.to_compare) == {f"f{i}" for i in range(10, 40)}
-    order = next(c for c in ledger.decide(2.0, IDLE) if isinstance(c, Explore))
+    order = next(c for c in decide(ledger, 2.0, IDLE) if isinstance(c, Explore))
     assert order.compare == tuple(f"f{i}" for i in range(10, 40))
     ledger.apply(observed([f"f{i}" for i in range(10, 40)], 0.1))
     assert not ledger.to_compare
@@ -96,7 +98,7 @@ def test_the_trust_band_follows_the_errors() -> None:
     low, high = trust_band(ledger)
     assert low == pytest.approx(0.15 / 4, rel=0.3)
     assert high == pytest.approx(1.0 / 4, rel=0.3)
-    order = next(c for c in ledger.decide(2.0, IDLE) if isinstance(c, Explore))
+    order = next(c for c in decide(ledger, 2.0, IDLE) if isinstance(c, Explore))
     assert order.trust == (low, high)
 
 
@@ -227,7 +229,7 @@ def test_methods_earn_walkers_with_labels_that_taught_something() -> None:
     ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
     assert ledger.shares["udd"] > 0.8
     assert ledger.shares["plain"] >= 0.1
-    order = next(c for c in ledger.decide(5.0, IDLE) if isinstance(c, Explore))
+    order = next(c for c in decide(ledger, 5.0, IDLE) if isinstance(c, Explore))
     assert order.shares == ledger.shares
 
 
@@ -237,7 +239,7 @@ def test_labels_wait_for_the_model_that_is_being_fitted_where_that_is_asked_for(
         ledger.apply(FrameProposed(t=2.0, frame_id=f"u{i}", arm=Arm.UNCERTAIN, system="s", deviation=1.0))
 
     def n_sent() -> int:
-        return sum(len(c.frame_ids) for c in ledger.decide(3.0, IDLE) if isinstance(c, LabelFrames))
+        return sum(len(c.frame_ids) for c in decide(ledger, 3.0, IDLE) if isinstance(c, LabelFrames))
 
     ledger.apply(TrainingStarted(t=2.0, worker="trainer-0", version=2, n_labels=10))
     assert n_sent() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alsys.control.candidates import CandidateSet
 from alsys.control.commands import Emit, Explore, Idle, LabelFrames
+from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.events import (
@@ -60,7 +61,7 @@ def propose(ledger: Ledger, name: str, deviation: float, stratum: str = "", n_el
 
 
 def next_label(ledger: Ledger, wall_s: float = 1.0) -> str:
-    command = next(c for c in ledger.decide(3.0, Idle(labelers=("labeler-0",))) if isinstance(c, LabelFrames))
+    command = next(c for c in decide(ledger, 3.0, Idle(labelers=("labeler-0",))) if isinstance(c, LabelFrames))
     (name,) = command.frame_ids
     ledger.apply(LabelAccepted(t=4.0, frame_id=name, label_id=name, worker="labeler-0", wall_s=wall_s))
     return name
@@ -85,7 +86,7 @@ def test_explorers_go_on_until_the_pool_is_searched_and_the_best_frames_stay() -
         ledger = campaign(max_pending=4, pool=pool)
         n_asked = 0
         while True:
-            commands = ledger.decide(3.0, Idle(explorers=("explorer-0",)))
+            commands = decide(ledger, 3.0, Idle(explorers=("explorer-0",)))
             for command in commands:
                 if isinstance(command, Emit):
                     ledger.apply(command.event)

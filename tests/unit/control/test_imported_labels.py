@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alsys.control.commands import Idle, Train
+from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import headline, status_of
@@ -17,7 +18,7 @@ from alsys.store.base import own_level
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import OTHER_LEVEL, records
+from alsys.testing.store_records import OTHER_LEVEL, records
 from alsys.training.dataset import split
 
 WORKERS = Idle(explorers=("e",), labelers=("l",), trainers=("t",))
@@ -46,7 +47,7 @@ def import_into(campaign: FakeCampaign, n: int, seed: int) -> None:
 
 
 def trains(ledger: Ledger) -> bool:
-    return any(isinstance(command, Train) for command in ledger.decide(0.0, WORKERS))
+    return any(isinstance(command, Train) for command in decide(ledger, 0.0, WORKERS))
 
 
 def test_enough_imported_labels_are_fitted_at_once() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from alsys.config.labeling import QualityConfig
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
+from alsys.control.records import Status
 from alsys.events import (
     CanaryChecked,
     Event,

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
+from alsys.control.records import Status
 from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind, InputError

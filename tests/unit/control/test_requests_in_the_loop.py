@@ -10,8 +10,9 @@ import pytest
 
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ledger import Ledger, Status
+from alsys.control.ledger import Ledger
 from alsys.control.ports import Role
+from alsys.control.records import Status
 from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind, InputError

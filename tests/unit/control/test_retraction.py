@@ -6,7 +6,9 @@ from typing import Any
 
 from alsys.control import policies
 from alsys.control.commands import Emit, Finish, Idle, LabelFrames, Train
-from alsys.control.ledger import Ledger, Status
+from alsys.control.decisions import decide
+from alsys.control.ledger import Ledger
+from alsys.control.records import Status
 from alsys.control.settings import PolicySettings
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind
@@ -64,7 +66,7 @@ def ten_labels() -> list[Event]:
 
 def test_a_finished_campaign_labels_another_frame_and_fits_again() -> None:
     ledger = campaign([*ten_labels(), *published(1, 8)])
-    (finish,) = ledger.decide(2.0, Idle())
+    (finish,) = decide(ledger, 2.0, Idle())
     assert isinstance(finish, Finish)
     assert finish.reason == "labels"
     for event in (
@@ -76,10 +78,10 @@ def test_a_finished_campaign_labels_another_frame_and_fits_again() -> None:
         ledger.apply(event)
     assert (ledger.n_labels, ledger.n_train, ledger.counts[Status.RETRACTED]) == (9, 7, 1)
     assert ledger.strata == {"x": 9}
-    assert ledger.decide(4.0, Idle(labelers=("w",), trainers=("t",))) == [LabelFrames("w", ("new",))]
+    assert decide(ledger, 4.0, Idle(labelers=("w",), trainers=("t",))) == [LabelFrames("w", ("new",))]
     ledger.apply(LabelStarted(t=4.0, worker="w", frame_ids=("new",)))
     ledger.apply(LabelAccepted(t=5.0, frame_id="new", label_id="lnew", worker="w", wall_s=1.0))
-    (train,) = ledger.decide(6.0, Idle(labelers=("w",), trainers=("t",)))
+    (train,) = decide(ledger, 6.0, Idle(labelers=("w",), trainers=("t",)))
     assert isinstance(train, Train)
     assert train.n_labels == 10
 
@@ -160,7 +162,7 @@ def test_retracting_a_free_atom_leaves_the_budget_alone_and_asks_for_a_fit() -> 
     ledger = campaign([*labelled("h", Arm.ATOM), *ten_labels(), *published(1, 8)])
     ledger.apply(retracted("h"))
     assert ledger.n_labels == 10
-    assert isinstance(ledger.decide(2.0, Idle(trainers=("t",)))[0], Train)
+    assert isinstance(decide(ledger, 2.0, Idle(trainers=("t",)))[0], Train)
 
 
 def test_a_retried_frame_is_pending_as_if_it_had_never_been_tried() -> None:
@@ -174,17 +176,17 @@ def test_a_retried_frame_is_pending_as_if_it_had_never_been_tried() -> None:
             failed,
         ]
     )
-    (emit,) = ledger.decide(1.0, Idle(labelers=("w",)))
+    (emit,) = decide(ledger, 1.0, Idle(labelers=("w",)))
     assert isinstance(emit, Emit)
     assert isinstance(emit.event, FrameQuarantined)
     ledger.apply(emit.event)
-    assert ledger.decide(1.0, Idle(labelers=("w",))) == []
+    assert decide(ledger, 1.0, Idle(labelers=("w",))) == []
     ledger.apply(FrameRetried(t=2.0, frame_id="q", request="r2"))
     assert ledger.requests >= {"r2"}
-    assert ledger.decide(2.0, Idle(labelers=("w",))) == [LabelFrames("w", ("q",))]
+    assert decide(ledger, 2.0, Idle(labelers=("w",))) == [LabelFrames("w", ("q",))]
     ledger.apply(LabelStarted(t=2.0, worker="w", frame_ids=("q",)))
     ledger.apply(failed)
-    assert ledger.decide(3.0, Idle(labelers=("w",))) == [LabelFrames("w", ("q",))], "it may kill two workers again"
+    assert decide(ledger, 3.0, Idle(labelers=("w",))) == [LabelFrames("w", ("q",))], "it may kill two workers again"
 
 
 def test_status_counts_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alsys.control.commands import Idle, LabelFrames
+from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
@@ -26,7 +27,7 @@ def campaign(n: int = 1, failure: FailureKind = FailureKind.TIMEOUT) -> Ledger:
 
 
 def handed_out(ledger: Ledger, *labelers: str, busy: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    commands = ledger.decide(2.0, Idle(labelers=labelers, busy_labelers=busy))
+    commands = decide(ledger, 2.0, Idle(labelers=labelers, busy_labelers=busy))
     return {command.worker: command.frame_ids for command in commands if isinstance(command, LabelFrames)}
 
 

@@ -16,7 +16,8 @@ from alsys.store.files import Files
 from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES
 from alsys.store.zarr import _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.stores import UnreliableFiles, fill, stage
+from alsys.testing.store_records import fill, stage
+from alsys.testing.unreliable_files import UnreliableFiles
 
 
 class WatchedFiles(Files):

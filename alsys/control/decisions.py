@@ -1,0 +1,59 @@
+"""Decisions: everything that follows from the state of a campaign, in the order in which it must happen.
+
+`decide` asks the policies and returns commands; it changes nothing, and the same ledger gives the same commands. The
+bookkeeping comes first, alone: what it emits must be in the ledger before work is handed out. Then comes the end of the
+campaign, then work for trainers, labelers (verifying what is suspect before anything new) and explorers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from alsys.control import policies
+from alsys.control.assurance import assure
+from alsys.control.commands import Command, Emit, Finish, Idle, LabelFrames
+from alsys.control.ledger import Ledger
+from alsys.errors import FailureKind
+from alsys.events import FrameDropped, FrameQuarantined
+
+
+def decide(ledger: Ledger, now: float, idle: Idle) -> list[Command]:
+    """What to do next. Bookkeeping first: its effect must be applied before work is handed out."""
+    if ledger.stopped is not None:
+        return []
+    emits = _bookkeeping(ledger, now)
+    if emits:
+        return emits
+    finish = policies.finish(ledger, now)
+    if finish is not None:
+        return [finish]
+    if ledger.stop_requested is not None:
+        return []
+    commands: list[Command] = []
+    train = policies.train(ledger, idle.trainers)
+    if train is not None:
+        commands.append(train)
+    urgent, free = assure(ledger, idle.labelers)
+    commands += urgent
+    reserved = sum(isinstance(command, LabelFrames) for command in urgent)
+    commands += policies.label(ledger, replace(idle, labelers=free), reserved)
+    commands += policies.explore(ledger, idle.explorers)
+    if not commands and policies.is_stuck(ledger, idle):
+        return [Finish("failed", policies.stuck_message(ledger), is_final=False)]
+    return commands
+
+
+def _bookkeeping(ledger: Ledger, now: float) -> list[Command]:
+    emits: list[Command] = []
+    for frame_id in ledger.doomed:
+        kind, message = ledger.frames[frame_id].verdict or (FailureKind.INTERNAL, "")
+        emits.append(Emit(FrameQuarantined(t=now, frame_id=frame_id, failure=kind, message=message)))
+    emits += [
+        Emit(FrameDropped(t=now, frame_id=frame_id, reason="easy"))
+        for frame_id in ledger.easy
+        if frame_id in ledger.pending
+    ]
+    emits += [Emit(FrameDropped(t=now, frame_id=f, reason="evicted")) for f in policies.evict(ledger)]
+    emits += [Emit(policies.judge(ledger, ledger.models[version], now)) for version in ledger.undecided]
+    emits += [Emit(event) for event in policies.alarms(ledger, now)]
+    return emits

@@ -1,0 +1,244 @@
+"""The frame book: where every proposed frame is, and how it gets from there to the next place.
+
+A frame is pending, in flight or settled. Pending ones wait in exactly one of three places: the candidate set, the
+suspects (their label is to be verified) or the doomed (they are to be quarantined). After every call
+``len(records) == sum(counts.values())``. What is stale or easy is a mark on frames of the candidate set. Part of the
+ledger: events change it, nothing else does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from alsys.control import policies
+from alsys.control.candidates import CandidateSet
+from alsys.control.model_book import ModelBook
+from alsys.control.records import FINAL, FrameRecord, Status
+from alsys.control.settings import PolicySettings
+from alsys.errors import FailureKind
+from alsys.events import FrameProposed, FramesRescored, LabelFailed, LabelStarted
+from alsys.exploration.label_cost import LabelCostModel
+from alsys.frames import Arm
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBook:
+    """Frames of one campaign. Its containers are never replaced, so the ledger can hold them too.
+
+    Attributes:
+        settings: Of the campaign.
+        models: For reading: frames that were seen by another version than the champion are stale.
+        suspects: Frames whose label waits to be verified, with the labeler that gave it.
+        records: All frames.
+        pending: Frames that a labeler can have.
+        counts: Frames by status.
+        flying: Frames in flight by arm.
+        in_flight: Calls of each labeler, each with its frames.
+        stale: Uncertain frames whose deviation is not the champion's.
+        doomed: Frames to be quarantined.
+        easy: Uncertain frames that the champion knows well enough.
+    """
+
+    settings: PolicySettings
+    models: ModelBook
+    suspects: dict[str, str]
+    records: dict[str, FrameRecord] = field(default_factory=dict)
+    pending: CandidateSet = field(default_factory=CandidateSet)
+    counts: dict[Status, int] = field(default_factory=lambda: dict.fromkeys(Status, 0))
+    flying: dict[Arm, int] = field(default_factory=lambda: dict.fromkeys(Arm, 0))
+    in_flight: dict[str, list[dict[str, None]]] = field(default_factory=dict)
+    stale: dict[str, None] = field(default_factory=dict)
+    doomed: dict[str, None] = field(default_factory=dict)
+    easy: dict[str, None] = field(default_factory=dict)
+    _worker_of: dict[str, str] = field(default_factory=dict)
+    _costs: LabelCostModel = field(default_factory=LabelCostModel)  # knows a frame by its electrons only
+    _sizes: set[int] = field(default_factory=set)
+
+    @property
+    def is_balanced(self) -> bool:
+        """The invariant of the module docstring."""
+        return (
+            len(self.records) == sum(self.counts.values())
+            and self.counts[Status.PENDING] == len(self.pending) + len(self.doomed) + len(self.suspects)
+            and self.counts[Status.IN_FLIGHT] == sum(len(call) for calls in self.in_flight.values() for call in calls)
+        )
+
+    # --- from one status to another
+
+    def propose(self, event: FrameProposed) -> None:
+        """A frame that nobody has proposed before is pending."""
+        if event.frame_id in self.records:
+            return
+        record = FrameRecord(
+            event.arm,
+            event.system,
+            event.deviation,
+            event.model_version,
+            event.method,
+            event.stratum,
+            event.n_electrons,
+        )
+        self.records[event.frame_id] = record
+        self.counts[Status.PENDING] += 1
+        self._enqueue(event.frame_id, record)
+
+    def start(self, event: LabelStarted) -> None:
+        """One call to a labeler: its frames are in flight."""
+        for frame_id in event.frame_ids:
+            record = self.records[frame_id]
+            self._unqueue(frame_id)
+            self.move(record, Status.IN_FLIGHT)
+            self.flying[record.arm] += 1
+            self._worker_of[frame_id] = event.worker
+        self.in_flight.setdefault(event.worker, []).append(dict.fromkeys(event.frame_ids))
+
+    def again(self, frame_id: str) -> None:
+        """Makes a frame in flight pending again."""
+        record = self.records[frame_id]
+        if record.status is Status.IN_FLIGHT:
+            self._land(frame_id)
+            self.move(record, Status.PENDING)
+            self._enqueue(frame_id, record)
+
+    def settle(self, frame_id: str, status: Status) -> FrameRecord:
+        """Takes a frame out of wherever it waits, into a final status."""
+        record = self.records[frame_id]
+        if record.status is Status.IN_FLIGHT:
+            self._land(frame_id)
+        self._unqueue(frame_id)
+        self.doomed.pop(frame_id, None)
+        self.move(record, status)
+        return record
+
+    def retry(self, frame_id: str) -> None:
+        """A user asks for a quarantined frame again: it starts afresh."""
+        record = self.records[frame_id]
+        if record.status is not Status.QUARANTINED:
+            return
+        record.attempts = record.kills = record.disputes = 0
+        record.verdict, record.last_worker = None, ""
+        self.move(record, Status.PENDING)
+        self._enqueue(frame_id, record)
+
+    def reopen(self) -> None:
+        """A new driver: nothing is in flight, and labels under suspicion went with the old one."""
+        for frame_id in list(self._worker_of):
+            self.again(frame_id)
+        for frame_id in list(self.suspects):
+            self._clear(frame_id)
+
+    def move(self, record: FrameRecord, status: Status) -> None:
+        """Gives a frame that waits nowhere another status."""
+        self.counts[record.status] -= 1
+        self.counts[status] += 1
+        record.status = status
+
+    # --- what goes wrong with a label
+
+    def fail(self, event: LabelFailed) -> None:
+        """An attempt gave no label: the frame is pending again, or doomed."""
+        record = self.records[event.frame_id]
+        if record.status in FINAL:
+            return
+        self.again(event.frame_id)
+        record.attempts += event.failure is not FailureKind.WORKER_PREEMPTED
+        record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
+        record.last_worker = event.worker if event.failure.is_lost_computing else ""
+        verdict = policies.verdict(record.attempts, record.kills, event, self.settings)
+        if verdict is not None:
+            self._doom(event.frame_id, verdict)
+
+    def suspect(self, frame_id: str, worker: str) -> None:
+        """The label that `worker` gave waits to be verified."""
+        record = self.records[frame_id]
+        record.suspected = worker
+        if record.status is Status.IN_FLIGHT:
+            self.again(frame_id)
+        else:  # folded from a log, which does not say what was in flight
+            self._unqueue(frame_id)
+            self._enqueue(frame_id, record)
+
+    def dispute(self, frame_id: str) -> None:
+        """A suspect's label was wrong: the frame is labelled afresh, or doomed."""
+        record = self.records[frame_id]
+        record.disputes += 1
+        self.again(frame_id)
+        if record.disputes < self.settings.max_disputes:
+            self._clear(frame_id)
+            return
+        message = f"{record.disputes} labels of it were not confirmed at tighter settings"
+        self._doom(frame_id, (FailureKind.LABEL_DISPUTED, message))
+
+    # --- what a label would teach
+
+    def rescore(self, event: FramesRescored, easy_below: float) -> None:
+        """A committee has looked at frames again; those that it knows well are easy."""
+        for frame_id, deviation in event.deviations.items():
+            record = self.records[frame_id]
+            record.deviation = deviation
+            record.seen_by = event.model_version
+            if frame_id in self.pending and record.arm is Arm.UNCERTAIN:
+                self.stale.pop(frame_id, None)
+                self._enqueue(frame_id, record)
+                if deviation < easy_below and not self.settings.is_random:
+                    self.easy[frame_id] = None
+
+    def outdate(self) -> None:
+        """There is a new champion, which has seen none of the candidates."""
+        self.stale.clear()
+        self.stale.update(dict.fromkeys(self.pending.ranked()))
+
+    def observe_cost(self, record: FrameRecord, wall_s: float) -> None:
+        """Learns what labels cost from one that took `wall_s`, where that matters."""
+        if self.settings.is_cost_aware and record.n_electrons and record.arm is not Arm.ATOM:
+            self._sizes.add(record.n_electrons)
+            self._costs.observe([record.n_electrons], wall_s)
+
+    def _cost(self, record: FrameRecord) -> float:
+        """Expected seconds of a label; 1 where frames are all of one size, or the costs do not matter."""
+        if not self.settings.is_cost_aware or len(self._sizes) < 2 or record.arm is not Arm.UNCERTAIN:
+            return 1.0
+        if record.n_electrons < 1:  # a bare proton, or a log from before sizes were written
+            return 1.0
+        return self._costs.predict([record.n_electrons])
+
+    # --- places
+
+    def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
+        if record.suspected:
+            self.suspects[frame_id] = record.suspected
+            return
+        deviation = 0.0 if self.settings.is_random else record.deviation
+        self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
+        if record.arm is Arm.UNCERTAIN and record.seen_by != self.models.champion:
+            self.stale[frame_id] = None
+
+    def _unqueue(self, frame_id: str) -> None:
+        self.pending.discard(frame_id)
+        self.stale.pop(frame_id, None)
+        self.easy.pop(frame_id, None)
+        self.suspects.pop(frame_id, None)
+
+    def _clear(self, frame_id: str) -> None:
+        """A suspect frame is to be labelled afresh."""
+        record = self.records[frame_id]
+        self.suspects.pop(frame_id, None)
+        record.suspected = ""
+        self._enqueue(frame_id, record)
+
+    def _doom(self, frame_id: str, verdict: tuple[FailureKind, str]) -> None:
+        record = self.records[frame_id]
+        record.verdict, record.suspected = verdict, ""
+        self._unqueue(frame_id)
+        self.doomed[frame_id] = None
+
+    def _land(self, frame_id: str) -> None:
+        worker = self._worker_of.pop(frame_id)
+        calls = self.in_flight[worker]
+        call = next(call for call in calls if frame_id in call)
+        del call[frame_id]
+        if not call:
+            calls.remove(call)
+        if not calls:
+            del self.in_flight[worker]
+        self.flying[self.records[frame_id].arm] -= 1

@@ -1,0 +1,104 @@
+"""The model book: every version and what became of it, who is champion, and what the last fit knew.
+
+A version is undecided from its publication to its promotion or rejection. The champion is the latest promoted one. A
+fit counts as done with the data it began with; one that fails is forgotten, so that the same data are a reason to fit
+again, until too many in a row have failed. Part of the ledger: events change it, nothing else does.
+"""
+
+from __future__ import annotations
+
+from alsys.control.records import ModelRecord
+from alsys.events import ModelPromoted, ModelPublished, ModelRejected, TrainingStarted
+
+
+class ModelBook:
+    """Models of one campaign. Its containers are never replaced, so the ledger can hold them too.
+
+    Args:
+        max_failures: Failed fits in a row after which the same data are no reason for another.
+
+    Attributes:
+        records: All versions.
+        champions: Versions in the order of their promotion.
+        undecided: Versions that are neither promoted nor rejected.
+        training: The fit that is running.
+        failures: Failed fits in a row.
+        n_train_at_fit: Training labels when the last fit was started.
+        n_changes_at_fit: Changes of the data by then.
+    """
+
+    def __init__(self, max_failures: int) -> None:
+        self.records: dict[int, ModelRecord] = {}
+        self.champions: list[int] = []
+        self.champion = 0
+        self.undecided: dict[int, None] = {}
+        self.training: TrainingStarted | None = None
+        self.failures = 0
+        self.n_train_at_fit = 0
+        self.n_changes_at_fit = 0
+        self._max_failures = max_failures
+
+    def start(self, event: TrainingStarted, n_train: int, n_changes: int) -> None:
+        """A fit began, with this many training labels and changes of the data."""
+        self.training = event
+        self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes
+
+    def fail(self) -> None:
+        """The fit that was running gave no model."""
+        self.training = None
+        self._count_failure()
+
+    def reopen(self) -> None:
+        """A new driver: no fit is running."""
+        self.training = None
+        self._forget_fit()
+
+    def publish(self, event: ModelPublished, *, n_train: int, n_seen: int, n_changes: int) -> None:
+        """A fit gave a version; the numbers are those of `ModelRecord`."""
+        self.training = None
+        self.records[event.version] = ModelRecord(
+            event.version,
+            event.n_labels,
+            n_train,
+            n_seen,
+            n_changes,
+            dict(event.metrics),
+            event.t,
+            parent=event.parent,
+        )
+        if n_changes > self.n_changes_at_fit:
+            self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes
+        self.undecided[event.version] = None
+
+    def promote(self, event: ModelPromoted) -> ModelRecord:
+        """A version is champion."""
+        self.undecided.pop(event.version, None)
+        model = self.records[event.version]
+        model.promoted, model.reason = True, event.reason
+        model.reasons, model.is_probation = event.reasons, event.is_probation
+        self.failures = 0
+        self.champion = event.version
+        self.champions.append(event.version)
+        return model
+
+    def reject(self, event: ModelRejected) -> None:
+        """A version is not; where there is no champion either, it is as if the fit had failed."""
+        self.undecided.pop(event.version, None)
+        model = self.records[event.version]
+        model.promoted, model.reason, model.reasons = False, event.reason, event.reasons
+        if self.champion:
+            self.failures = 0
+        else:
+            self._count_failure()
+
+    def _count_failure(self) -> None:
+        self.failures += 1
+        if self.failures < self._max_failures:
+            self._forget_fit()
+
+    def _forget_fit(self) -> None:
+        """Without the fit that was running, the newest model is the last fit; without a champion there was none."""
+        fitted = self.records.values() if self.champion else ()
+        latest = max(fitted, key=lambda model: model.n_changes, default=None)
+        self.n_train_at_fit = latest.n_train if latest else 0
+        self.n_changes_at_fit = latest.n_changes if latest else 0

@@ -1,0 +1,219 @@
+"""What trainers are sent, and what becomes of the committees that they return.
+
+A fit gets a snapshot of what is on disk. A committee that comes back is written to the shelf first, then recorded as
+published, then told to the registry, each only once the disk holds what was before it. Committees that are in use stay
+in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from alsys.control.commands import Train
+from alsys.control.journal import Journal
+from alsys.control.ledger import Ledger
+from alsys.control.ports import Completion, ModelShelf, Registry
+from alsys.control.recorder import Recorder
+from alsys.errors import AlsysError
+from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected
+from alsys.frames import TRAINING_ARMS, Arm
+from alsys.labels import LevelOfTheory, Prediction
+from alsys.potentials.base import CommitteeState
+from alsys.store.base import Snapshot, StoreReader
+from alsys.training.base import TrainedCommittee, TrainingOrder
+
+logger = logging.getLogger(__name__)
+
+N_REVIEW = 1000
+"""Newest labels that each new committee is asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fit that can begin.
+
+    Attributes:
+        order: For the trainer.
+        parent: Version that it goes on from; 0 for none.
+        n_retracted: Labels that had been retracted by the version of its dataset.
+    """
+
+    order: TrainingOrder
+    parent: int
+    n_retracted: int
+
+
+class ModelDesk:
+    """Fits, committees and the registry of one campaign.
+
+    Args:
+        ledger: For reading.
+        store: Where snapshots come from.
+        journal: Says when the disk holds what was staged.
+        shelf: Where bundles go.
+        registry: Where others get models.
+        level: The campaign's level of theory.
+        baseline: The level of the baseline beside each label; None where there is none.
+        epoch: Of the driver; seeds fits.
+        record: Takes events.
+        review: Compares labels with what a new committee says of them; None where labels are not examined.
+        wake: Ends the wait for workers: there is something to decide.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        store: StoreReader,
+        journal: Journal,
+        shelf: ModelShelf,
+        registry: Registry,
+        level: LevelOfTheory,
+        baseline: LevelOfTheory | None,
+        epoch: int,
+        record: Recorder,
+        review: Callable[[dict[str, Prediction], Snapshot], None] | None,
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._journal = journal
+        self._shelf = shelf
+        self._registry = registry
+        self._level = level
+        self._baseline = baseline
+        self._epoch = epoch
+        self._record = record
+        self._review = review
+        self._wake = wake
+        self._clock = clock
+        self._states: dict[int, CommitteeState] = {}
+        self._fit: Fit | None = None
+
+    def state(self, version: int) -> CommitteeState:
+        """The committee of a version, from memory or the shelf."""
+        if version not in self._states:
+            self._states[version] = self._shelf.read(version)
+        keep = {version, self._ledger.champion, max(self._ledger.models, default=0)}
+        self._states = {v: s for v, s in self._states.items() if v in keep}
+        return self._states[version]
+
+    def has(self, version: int) -> bool:
+        """Whether the committee of a version can be read."""
+        try:
+            self.state(version)
+        except (AlsysError, OSError, KeyError) as error:
+            logger.warning("the bundle of v%04d cannot be read: %s", version, error)
+            return False
+        return True
+
+    async def prepare(self, command: Train) -> Fit:
+        """What the next fit is to be sent, once everything that is staged is on disk."""
+        await self._journal.flush()
+        snapshot, n_retracted = await asyncio.to_thread(self._read_snapshot)
+        calibration = self._ledger.calibration
+        is_calibrated = self._ledger.settings.is_calibrated and calibration.is_fitted
+        order = TrainingOrder(
+            version=command.version,
+            snapshot=snapshot,
+            parent=self.state(command.parent) if command.parent else None,
+            champion=self.state(command.champion) if command.champion else None,
+            seed=(self._epoch * 10_007 + command.version * 101 + self._ledger.settings.seed) % 2**31,
+            n_review=N_REVIEW if self._review is not None else 0,
+            band=calibration.band if is_calibrated else None,
+        )
+        return Fit(order, command.parent, n_retracted)
+
+    def begin(self, fit: Fit) -> TrainingOrder:
+        """The fit is sent to a trainer: the next committee that comes back is its."""
+        self._fit = fit
+        return fit.order
+
+    def publish(self, trained: TrainedCommittee, call: Completion) -> None:
+        """A committee came back from a call. Bundle first, then the event, then the registry."""
+        if self._fit is None:
+            raise AssertionError("a committee arrived that nobody asked for")
+        snapshot, parent, n_retracted = self._fit.order.snapshot, self._fit.parent, self._fit.n_retracted
+        version = trained.state.version
+        n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
+        metrics = {k: float(v) for k, v in trained.metrics.items() if np.isfinite(v)}
+        metrics["n_labels_train"] = float(snapshot.is_arm(*TRAINING_ARMS).sum())
+        card = {
+            "version": version,
+            "parent": parent,
+            "head_seq": snapshot.seq,
+            "n_labels": n_labels,
+            "dataset_digest": _digest(snapshot),
+            "level_of_theory": dict(self._level.spec),
+            "metrics": metrics,
+        }
+        if trained.state.baseline is not None:
+            card["baseline"] = dict(trained.state.baseline)
+
+        async def record() -> None:
+            await asyncio.to_thread(self._shelf.write, trained, card)
+            self._states[version] = trained.state
+            event = ModelPublished(
+                t=self._clock(),
+                version=version,
+                parent=parent,
+                seq=snapshot.seq,
+                n_labels=n_labels,
+                wall_s=call.finished - call.started,
+                metrics=metrics,
+                n_retracted=n_retracted,
+                sent=call.sent,
+                started=call.started,
+                finished=call.finished,
+            )
+            self._record(event)
+            if self._review is not None:
+                self._review(dict(trained.predictions), snapshot)
+            self._journal.after(lambda: _call(self._registry.publish, version, card))
+            self._wake()  # to be judged now, not when the next worker or the clock says something
+
+        self._journal.after(record)
+
+    def tell_registry(self, event: Event) -> None:
+        """Once it is on disk."""
+        if isinstance(event, ModelPromoted):
+            times = self._ledger.champions.count(event.version)
+            self._journal.after(lambda: _call(self._registry.promote, event.version, event.reason, times))
+        elif isinstance(event, ModelRejected):
+            self._journal.after(lambda: _call(self._registry.reject, event.version, event.reason))
+
+    def _read_snapshot(self) -> tuple[Snapshot, int]:
+        """What to train on, and how many labels had been retracted by then."""
+        baseline_id = None if self._baseline is None else self._baseline.level_id
+        snapshot = self._store.snapshot(self._level.level_id, None, baseline_id)
+        return snapshot, len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
+
+
+def queue_models(ledger: Ledger, registry: Registry) -> None:
+    """Tells a registry all about a campaign's models: something may have been lost, and repeating is harmless."""
+    for model in ledger.models.values():
+        registry.publish(model.version, {"version": model.version})
+        if model.promoted is False:
+            registry.reject(model.version, model.reason)
+    champions = ledger.champions
+    for i, version in enumerate(champions):
+        registry.promote(version, ledger.models[version].reason, champions[: i + 1].count(version))
+
+
+async def _call(action: Callable[..., None], *args: object) -> None:
+    action(*args)
+
+
+def _digest(snapshot: Snapshot) -> str:
+    """Identity of the labels in a snapshot, 32 hexadecimal characters."""
+    digest = hashlib.blake2b("".join(snapshot.frame_ids).encode(), digest_size=16)
+    digest.update(snapshot.energy.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""What is known of each frame and each model of a campaign, and the counts beside them.
+
+Plain values that the ledger and its parts fill in; whoever else holds one reads it. Nothing here decides anything, and
+nothing here knows of the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from alsys.errors import FailureKind
+from alsys.events import ExplorationReported, Heartbeat
+from alsys.frames import Arm
+
+
+class Status(StrEnum):
+    """Where a proposed frame is."""
+
+    PENDING = "pending"
+    IN_FLIGHT = "in_flight"
+    LABELLED = "labelled"
+    DROPPED = "dropped"
+    QUARANTINED = "quarantined"
+    RETRACTED = "retracted"
+
+
+FINAL = (Status.LABELLED, Status.DROPPED, Status.QUARANTINED, Status.RETRACTED)
+"""Where a frame stays, unless a user asks for it again or retracts its label."""
+
+
+@dataclass(slots=True)
+class FrameRecord:
+    """What the ledger knows of a frame.
+
+    Attributes:
+        seen_by: Version of the committee that gave `deviation`.
+        attempts: Failed attempts so far.
+        kills: Workers lost while they worked on it.
+        verdict: Why it must be quarantined next, or was; None where it need not.
+        last_worker: Worker that lost the computing of its last attempt.
+        label_id: Its label, retracted or not; empty for none.
+        suspected: Labeler whose label of it waits to be verified; empty where none does.
+        disputes: Labels of it that turned out wrong.
+    """
+
+    arm: Arm
+    system: str
+    deviation: float
+    seen_by: int
+    method: str = ""
+    stratum: str = ""
+    n_electrons: int = 0
+    status: Status = Status.PENDING
+    attempts: int = 0
+    kills: int = 0
+    verdict: tuple[FailureKind, str] | None = None
+    last_worker: str = ""
+    label_id: str = ""
+    suspected: str = ""
+    disputes: int = 0
+
+
+@dataclass(slots=True)
+class ModelRecord:
+    """What the ledger knows of a model version. `promoted` is None until it is decided.
+
+    Attributes:
+        reasons: What spoke against it, one by one.
+        is_probation: Promoted in spite of that.
+        parent: Champion when its fit began, which it started from and was compared with; 0 for none.
+        n_train: Labels it was trained on.
+        n_seen: Training labels accepted up to its dataset version, retracted ones included, imported ones not.
+        n_changes: `alsys.control.ledger.Ledger.n_changes` of its dataset version.
+    """
+
+    version: int
+    n_labels: int
+    n_train: int
+    n_seen: int
+    n_changes: int
+    metrics: dict[str, float]
+    published: float
+    promoted: bool | None = None
+    reason: str = ""
+    reasons: tuple[str, ...] = ()
+    is_probation: bool = False
+    parent: int = 0
+
+
+@dataclass(slots=True)
+class Exploration:
+    """Exploration since the champion last changed."""
+
+    walker_steps: int = 0
+    steps_since_above: int = 0
+    n_candidates: int = 0
+    n_members: int = 0
+    n_distinct: int = 0
+
+    def add(self, event: ExplorationReported) -> None:
+        """Takes a chunk of the champion's into account."""
+        self.walker_steps += event.walker_steps
+        self.n_candidates += event.n_candidates
+        self.steps_since_above = 0 if event.n_above else self.steps_since_above + event.walker_steps
+        self.n_members, self.n_distinct = event.n_members, event.n_distinct
+
+
+@dataclass(slots=True)
+class LabelTimes:
+    """Running mean of the seconds that a label takes; None before the first."""
+
+    mean: float | None = None
+
+    def add(self, wall_s: float) -> None:
+        """Takes one label into account."""
+        self.mean = wall_s if self.mean is None else self.mean + 0.05 * (wall_s - self.mean)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over the whole campaign."""
+
+    failed: int = 0
+    repeated: int = 0
+    conflicts: int = 0
+    workers_lost: int = 0
+    openings: int = 0
+    walker_steps: int = 0
+    candidates: int = 0
+    stops: dict[str, int] = field(default_factory=dict)
+    busy_s: dict[str, float] = field(default_factory=dict)
+    capacity_s: dict[str, float] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+    def add(self, event: ExplorationReported) -> None:
+        """Takes a chunk into account."""
+        self.walker_steps += event.walker_steps
+        self.candidates += event.n_candidates
+        for reason, count in event.stops.items():
+            self.stops[reason] = self.stops.get(reason, 0) + count
+
+    def beat(self, event: Heartbeat) -> None:
+        """Takes the busy seconds since the last heartbeat into account."""
+        self.wall_s += event.wall_s
+        for role, busy in event.busy_s.items():
+            self.busy_s[role] = self.busy_s.get(role, 0.0) + busy
+            capacity = event.wall_s * event.workers.get(role, 0)
+            self.capacity_s[role] = self.capacity_s.get(role, 0.0) + capacity
+
+    @property
+    def utilisation(self) -> dict[str, float]:
+        """Busy share of each kind of worker over the campaign's running time."""
+        return {
+            role: (self.busy_s.get(role, 0.0) / capacity if capacity > 0 else 0.0)
+            for role, capacity in sorted(self.capacity_s.items())
+        }

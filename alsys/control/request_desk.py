@@ -1,0 +1,114 @@
+"""What users ask of the data while a campaign runs: each request is carried out once, as a whole, and answered.
+
+Requests wait in a box. They are carried out when everything that was staged is on disk, where their frames are read;
+the events of one request are one commit, and the answer follows it. A full disk leaves a request in the box, and it is
+answered again later: what was done is known by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from alsys.control.frame_memory import FrameMemory
+from alsys.control.journal import Journal
+from alsys.control.ledger import Ledger
+from alsys.control.model_desk import ModelDesk
+from alsys.control.ports import RequestBox
+from alsys.control.recorder import Recorder
+from alsys.control.requests import Answer, Request, carry_out
+from alsys.errors import InputError
+from alsys.events import FrameRetried
+from alsys.store.base import StoreReader
+
+logger = logging.getLogger(__name__)
+
+
+class RequestDesk:
+    """Takes requests.
+
+    Args:
+        ledger: For reading.
+        box: Where requests wait.
+        store: Where frames are read that wait again.
+        journal: Says when the disk holds what was staged.
+        memory: Frames.
+        models: Knows which versions there are, and tells the registry.
+        record: Takes events.
+        wake: Ends the wait for workers: there is something to decide.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        box: RequestBox,
+        store: StoreReader,
+        journal: Journal,
+        memory: FrameMemory,
+        models: ModelDesk,
+        record: Recorder,
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._box = box
+        self._store = store
+        self._journal = journal
+        self._memory = memory
+        self._models = models
+        self._record = record
+        self._wake = wake
+        self._clock = clock
+        self._is_answering = False
+        self._taken: set[str] = set()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether there is a request that was not carried out yet."""
+        return any(name not in self._taken for name, _ in self._box.waiting())
+
+    def poll(self) -> None:
+        """Sees to it that requests are carried out."""
+        if not self._is_answering and self.is_waited_for:
+            self._is_answering = True
+            self._journal.after(self.answer)
+
+    async def answer(self) -> None:
+        """Carries out what users ask for; everything that was staged must be on disk."""
+        self._is_answering = False
+        for name, request in self._box.waiting():
+            if name not in self._taken:
+                self._taken.add(name)
+                self._carry_out(name, request)
+                self._wake()
+
+    def _carry_out(self, name: str, request: Request | InputError) -> None:
+        try:
+            if isinstance(request, InputError):
+                raise request
+            is_running = self._ledger.stopped is None
+            events, answer = carry_out(
+                self._ledger, request, name, self._clock(), is_running=is_running, has_model=self._models.has
+            )
+        except InputError as error:
+            events, answer = [], Answer(False, str(error))
+        logger.info("request %s: %s", name, answer.message)
+        retried = [event.frame_id for event in events if isinstance(event, FrameRetried)]
+        self._memory.add(dict(zip(retried, self._store.candidates(retried), strict=True)))
+        self._record.together(events)
+        for event in events:
+            self._models.tell_registry(event)
+
+        async def reply() -> None:
+            self._reply(name, answer)
+
+        self._journal.after(reply)
+
+    def _reply(self, name: str, answer: Answer) -> None:
+        try:
+            self._box.answer(name, answer)
+        except OSError as error:  # a full disk; what was done is known by the name of the request
+            logger.warning("cannot answer request %s: %s", name, error)
+            self._taken.discard(name)
