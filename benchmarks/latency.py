@@ -44,6 +44,7 @@ from orchestration import machine
 
 from alsys.cli.campaign import CampaignDirectory
 from alsys.control.commands import Idle, Train
+from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.events import (
@@ -86,7 +87,7 @@ def fits_due(events: Sequence[Event], settings: PolicySettings) -> dict[int, Due
         ledger.apply(event)
         if isinstance(event, LabelAccepted) and ledger.frames[event.frame_id].arm in TRAINING_ARMS:
             label = event.t
-        for command in ledger.decide(event.t, Idle(trainers=("trainer",))):
+        for command in decide(ledger, event.t, Idle(trainers=("trainer",))):
             if isinstance(command, Train):
                 found[command.version] = Due(label, event.t)
                 n_labels = command.n_labels

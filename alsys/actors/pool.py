@@ -22,7 +22,7 @@ import ray.exceptions as exceptions
 
 from alsys.actors.placement import WorkerSpec, connect, start_actor
 from alsys.config.schema import RuntimeConfig
-from alsys.control.ports import Completion, PoolEvent, Work, WorkerDown, WorkerUp
+from alsys.control.ports import Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
@@ -61,6 +61,11 @@ class RayPool:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._weights: tuple[int, Any] | None = None
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """As `WorkerPool.roles`."""
+        return {name: spec.role for name, spec in self._specs.items()}
 
     async def start(self) -> None:
         """Brings Ray up and starts all actors at the same time.

@@ -53,6 +53,11 @@ class InProcessPool:
         )
         self._generation = dict.fromkeys(workers, 0)
 
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """As `WorkerPool.roles`."""
+        return {name: role for name, (role, _) in self._factories.items()}
+
     async def start(self) -> None:
         """Builds all workers."""
         for name in self._factories:

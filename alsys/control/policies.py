@@ -109,7 +109,7 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
     settings = ledger.settings
     if settings.wall_s is not None and ledger.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
-    if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger) or _trains_on(ledger):
+    if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger) or trains_on(ledger):
         return None
     if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.to_audit):
         return None
@@ -129,7 +129,7 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     In between, and after the end, a trainer that has nothing to do goes on with the data it has (`train_on`).
     A retracted label counts like a new one. While no version was any good, a fit goes on from the latest.
     """
-    if not trainers or ledger.training is not None or not (_fit_is_due(ledger) or _trains_on(ledger)):
+    if not trainers or ledger.training is not None or not (_fit_is_due(ledger) or trains_on(ledger)):
         return None
     return Train(
         worker=trainers[0],
@@ -138,6 +138,23 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
         champion=ledger.champion,
         n_labels=ledger.n_labels,
     )
+
+
+def trains_on(ledger: Ledger) -> bool:
+    """Whether another fit on unchanged data is worth its time: the last one was, or it would be the first."""
+    settings = ledger.settings
+    if not settings.train_on or settings.is_rounds or ledger.n_new or ledger.training_failures:
+        return False
+    same = _on_same_data(ledger)
+    if not same or same[-1].version != ledger.champion or target_reached(ledger):
+        return False
+    n_done = len(same) - 1
+    return n_done < settings.train_on and (not n_done or _gain(ledger, same[-1]) >= LEAST_GAIN)
+
+
+def extra_fits(ledger: Ledger) -> int:
+    """Versions after the first on the data there are now."""
+    return max(len(_on_same_data(ledger)) - 1, 0)
 
 
 def label(ledger: Ledger, idle: Idle, reserved: int = 0) -> list[Command]:
@@ -336,16 +353,8 @@ def _wants_last_fit(ledger: Ledger) -> bool:
     )
 
 
-def _trains_on(ledger: Ledger) -> bool:
-    """Whether another fit on unchanged data is worth its time: the last one was, or it would be the first."""
-    settings = ledger.settings
-    if not settings.train_on or settings.is_rounds or ledger.n_new or ledger.training_failures:
-        return False
-    same = [model for model in ledger.models.values() if model.n_changes == ledger.n_changes]
-    if not same or same[-1].version != ledger.champion or target_reached(ledger):
-        return False
-    n_done = len(same) - 1
-    return n_done < settings.train_on and (not n_done or _gain(ledger, same[-1]) >= LEAST_GAIN)
+def _on_same_data(ledger: Ledger) -> list[ModelRecord]:
+    return [model for model in ledger.models.values() if model.n_changes == ledger.n_changes]
 
 
 def _gain(ledger: Ledger, model: ModelRecord) -> float:

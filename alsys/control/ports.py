@@ -76,6 +76,11 @@ PoolEvent = WorkerUp | Completion | WorkerDown
 class WorkerPool(Protocol):
     """Workers by name."""
 
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """What each worker is for, whether it is up or not."""
+        ...
+
     async def start(self) -> None:
         """Begins to start all workers; each says `WorkerUp` when it is ready."""
         ...

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from alsys.control.ledger import Ledger
-from alsys.control.policies import converged, random_share, trust_band
+from alsys.control.policies import converged, extra_fits, random_share, trains_on, trust_band, wants_labels
 from alsys.control.ports import Role
 from alsys.control.records import Status
 from alsys.frames import Arm
@@ -70,6 +70,12 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             for model in ledger.models.values()
         ],
         "champion": ledger.champion or None,
+        "training_on": {
+            "is_due": trains_on(ledger),
+            "fits_done": extra_fits(ledger),
+            "fits_at_most": ledger.settings.train_on,
+            "is_last": not wants_labels(ledger),
+        },
         "convergence": {
             "is_reached": convergence.is_reached,
             "versions_in_a_row": convergence.n_in_a_row,
@@ -118,6 +124,11 @@ def headline(status: Mapping[str, object]) -> str:
         text += f", {labels['imported']} imported"
     if labels.get("retracted"):
         text += f", {labels['retracted']} retracted"
+    training_on = status["training_on"]
+    assert isinstance(training_on, dict)
+    if status["state"] == "running" and training_on["is_due"] and training_on["is_last"]:
+        k, most = training_on["fits_done"] + 1, training_on["fits_at_most"]
+        text += f", training on (fit {k} of at most {most} on the same data)"
     champion = next((m for m in models if m["version"] == status["champion"]), None)
     if champion is None:
         return text + ", no model yet"

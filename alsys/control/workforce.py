@@ -31,6 +31,7 @@ class Workforce:
         self._calls: dict[str, deque[Work]] = {}
         self._roles: dict[str, Role] = {}
         self._leaving: set[str] = set()
+        self._given_up: set[str] = set()
 
     def submit(self, worker: str, work: Work) -> None:
         """Sends work to a worker."""
@@ -76,9 +77,10 @@ class Workforce:
         return calls
 
     def give_up(self, event: WorkerDown) -> bool:
-        """A worker will not be back: whether it was the last of its kind."""
-        del self._roles[event.worker]
-        return event.role not in self._roles.values()
+        """A worker will not be back, it may never have been there: whether it was the last of its kind."""
+        self._roles.pop(event.worker, None)
+        self._given_up.add(event.worker)
+        return all(name in self._given_up for name, role in self._pool.roles.items() if role is event.role)
 
     def headcount(self) -> dict[Role, int]:
         """Workers of each kind, those that are being restarted included."""

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from alsys.control.ledger import Ledger
+from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind
+from alsys.events import ModelPromoted
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeLabeler, FakeTrainer
@@ -108,6 +110,19 @@ def test_an_idle_trainer_goes_on_while_labels_are_slow() -> None:
     first = campaign.ledger.models[1].n_changes
     assert sum(model.n_changes == first for model in campaign.ledger.models.values()) > 1
     assert campaign.ledger.n_labels == 12
+
+
+def test_the_status_says_that_it_trains_on() -> None:
+    campaign = run(2)
+    reader = open_reader(campaign.disk)
+    published = [i for i, event in enumerate(reader.events()) if isinstance(event, ModelPromoted)]
+    before = Ledger.fold(campaign.settings, reader.events()[: published[-2] + 1])
+    status = status_of(before, state="running", head_seq=1)
+    assert status["training_on"] == {"is_due": True, "fits_done": 1, "fits_at_most": 2, "is_last": True}
+    assert "training on (fit 2 of at most 2 on the same data)" in headline(status)
+    done = status_of(campaign.ledger, state="finished", head_seq=1)
+    assert done["training_on"] == {"is_due": False, "fits_done": 2, "fits_at_most": 2, "is_last": True}
+    assert "training on" not in headline(done)
 
 
 @pytest.mark.parametrize("train_on", [0, 4])

@@ -1,0 +1,47 @@
+"""A worker that is given up ends a campaign only where it was the last of its kind, whether it was ever up or not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alsys.control.ports import Role, WorkerDown, WorkerUp
+from alsys.control.workforce import Workforce
+from alsys.errors import FailureKind
+
+ROLES = {"labeler-0": Role.LABELER, "labeler-1": Role.LABELER, "trainer-0": Role.TRAINER}
+
+
+def workforce() -> Workforce:
+    pool: Any = SimpleNamespace(roles=ROLES)
+    return Workforce(pool, lambda: 0.0)
+
+
+def down(worker: str) -> WorkerDown:
+    return WorkerDown(worker, ROLES[worker], FailureKind.WORKER_LOST, "cannot start", is_final=True)
+
+
+def lose(crew: Workforce, worker: str) -> bool:
+    crew.lose(down(worker), 1.0)
+    return crew.give_up(down(worker))
+
+
+def test_one_that_never_came_up_leaves_the_others_at_work() -> None:
+    crew = workforce()
+    assert not lose(crew, "labeler-0")  # labeler-1 is still starting
+    crew.arrive(WorkerUp("labeler-1", Role.LABELER))
+    assert crew.idle().labelers == ("labeler-1",)
+    assert crew.headcount()[Role.LABELER] == 1
+
+
+@pytest.mark.parametrize("were_up", [False, True])
+def test_the_last_of_its_kind_is_told(were_up: bool) -> None:
+    crew = workforce()
+    if were_up:
+        for name, role in ROLES.items():
+            crew.arrive(WorkerUp(name, role))
+    assert lose(crew, "trainer-0")
+    assert not lose(crew, "labeler-1")
+    assert lose(crew, "labeler-0")
