@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from alsys.config.engines import LabelingConfig
-from alsys.errors import InputError
+from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, single_point
 
@@ -35,5 +35,5 @@ def gfn2_forces(frame: Frame) -> FloatArray | None:
     try:
         check_frame(frame)
         return single_point(frame, METHOD).forces
-    except (InputError, XTBFailure):
+    except (EnvironmentProblem, InputError, XTBFailure):  # a campaign does not end for want of a witness
         return None
