@@ -16,6 +16,8 @@ which alsys itself does not use; its GFN1-xTB agrees with tblite's to 1e-6 eV/An
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
 import sys
 import time
@@ -79,7 +81,7 @@ def in_continuum(method: str) -> Forces:
     return evaluate
 
 
-def labelled(xc: str, basis: str, grid_level: int, conv_tol: float, threads: int) -> Forces:
+def labelled(xc: str, basis: str, grid_level: int, conv_tol: float, threads: int, memory_mb: int) -> Forces:
     """Forces with the labeler of campaigns, eV/Angstrom."""
     from alsys.labeling.pyscf import PySCFEngine
 
@@ -90,7 +92,7 @@ def labelled(xc: str, basis: str, grid_level: int, conv_tol: float, threads: int
         grid_level=grid_level,
         conv_tol=conv_tol,
         threads=threads,
-        memory_mb=12_000,
+        memory_mb=memory_mb,
         stability="never",
         initial_guess="default",
     )
@@ -104,6 +106,29 @@ def labelled(xc: str, basis: str, grid_level: int, conv_tol: float, threads: int
         return label.forces
 
     return evaluate
+
+
+def remembered(evaluate: Forces, level: dict[str, object], folder: Path | None) -> Forces:
+    """The same forces, kept in a folder by cluster and level, so that a benchmark of hours can be taken up again."""
+    if folder is None:
+        return evaluate
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def recall(frame: Frame) -> FloatArray:
+        around = frame.environment
+        parts = [frame.numbers, frame.positions, *(() if around is None else (around.values, around.positions))]
+        digest = hashlib.sha256(json.dumps(level, sort_keys=True).encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        path = folder / f"{digest.hexdigest()[:16]}.npy"
+        if not path.is_file():
+            forces = evaluate(frame)
+            partial = path.with_suffix(".part.npy")
+            np.save(partial, forces)
+            partial.replace(path)
+        return np.load(path)
+
+    return recall
 
 
 class Variant:
@@ -240,6 +265,11 @@ def dft(
     cheap = low(frame)
     rows: dict[str, list[tuple[float, int, FloatArray]]] = {}
     for centre in centres:
+        for radius, name in itertools.product(radii, wanted):  # the small ones first, so that there is something to see
+            before = time.perf_counter()
+            cluster, _ = Variant(made[name], evaluate).forces(centre, radius)
+            seconds = time.perf_counter() - before
+            sys.stderr.write(f"{centre} {radius} {name} {cluster.frame.n_atoms // 3} {seconds:.0f} s\n")
         carved, truth = reference.forces(centre, largest)
         box = cheap[carved.atoms[carved.mask]]
         sys.stderr.write(f"{centre} reference {carved.frame.n_atoms // 3}\n")
@@ -274,6 +304,10 @@ def main() -> None:
     parser.add_argument("--grid-level", type=int, default=1)
     parser.add_argument("--conv-tol", type=float, default=1e-6)
     parser.add_argument("--threads", type=int, default=1, help="of PySCF")
+    parser.add_argument("--memory-mb", type=int, default=12_000, help="of PySCF")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the forces of dft; a run that was stopped goes on from it"
+    )
     parser.add_argument("--json", action="store_true", help="always the case; kept for uniformity")
     args = parser.parse_args()
     frame = box_of(args.box)
@@ -290,7 +324,7 @@ def main() -> None:
         result["gfn2"] = gfn2(frame, centres, args.radii, args.reach, args.largest)
     if "dft" in args.parts:
         level = {name: getattr(args, name) for name in ("xc", "basis", "grid_level", "conv_tol")}
-        evaluate = labelled(**level, threads=args.threads)
+        evaluate = remembered(labelled(**level, threads=args.threads, memory_mb=args.memory_mb), level, args.keep)
         wanted = [name for name in args.variants if name != "alpb"]
         result["dft"] = {**level, **dft(frame, centres, args.radii, args.reach, args.largest, wanted, evaluate)}
     sys.stdout.write(json.dumps(result, indent=1) + "\n")

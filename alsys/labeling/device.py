@@ -153,6 +153,11 @@ class Device:
         logger.warning("frame %s of %d atoms goes to the CPU: %s", frame.frame_id, frame.n_atoms, reason)
         return _made_on(label(frame), "cpu")
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether the label at hand is computed on a GPU."""
+        return self._is_active
+
     def move(self, field: Any) -> Any:
         """A mean-field object where this label is computed."""
         return self._accelerator.move(field) if self._is_active and self._accelerator is not None else field

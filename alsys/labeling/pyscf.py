@@ -21,6 +21,7 @@ from alsys.labeling.child import ChildLabeler, ChildProcess
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
 from alsys.labeling.densities import DensityMemory, Method
 from alsys.labeling.device import Device
+from alsys.labeling.integrals import hold_integrals
 from alsys.labeling.levels import CORRELATED, check_level, check_reference, core_potentials, level_of
 from alsys.labeling.rescue import RUNGS, Rung, converge
 from alsys.labeling.stability import (
@@ -128,8 +129,16 @@ class PySCFEngine:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
         config, densities = self._config, self._densities
         molecule = _molecule(frame, config)
+
+        def build() -> Any:
+            field = _mean_field(molecule, config, frame.environment)
+            if self._device.is_gpu:
+                return self._device.move(field)
+            hold_integrals(field)
+            return field
+
         field, rung, cycles = converge(
-            lambda: self._device.move(_mean_field(molecule, config, frame.environment)),
+            build,
             config.max_cycles,
             None if densities is None else lambda fresh: densities.guess(frame, self._device.fetch(fresh)),
         )
