@@ -131,11 +131,11 @@ class SystemConfig(Section):
     cluster: ClusterConfig | None = Field(None, description="A sphere of packed molecules.")
     index: int = Field(0, ge=-1, description="For `file`: which of its frames; -1 is the last.")
     conformers: int = Field(
-        1,
+        10,
         ge=1,
         le=200,
         description="For `smiles`: start structures at most (RDKit's ETKDG and MMFF, lowest energy first, different by "
-        "RMSD); fewer where the molecule has fewer.",
+        "RMSD, of one stereoisomer); fewer where the molecule has fewer.",
     )
     charge: int = Field(
         0, ge=-20, le=20, description="Total charge, e; of a box or cluster the sum over its molecules."

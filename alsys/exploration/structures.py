@@ -126,7 +126,20 @@ def _embed_several(full: Mol, count: int) -> list[int]:
         results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(full, numThreads=1, maxIters=2000)
         energies = {k: energy for k, (_, energy) in zip(found, results, strict=True)}
         found.sort(key=lambda k: energies[k])
-    return _distinct(full, found, count)
+    isomers = {k: _isomer(full, k) for k in found}
+    return _distinct(full, [k for k in found if isomers[k] == isomers[found[0]]], count)
+
+
+def _isomer(full: Mol, conformer: int) -> str:
+    """SMILES with the stereochemistry that a conformer has.
+
+    Where a SMILES leaves it open, RDKit embeds all; no dynamics lead from one to another, so they are no conformers.
+    """
+    from rdkit import Chem
+
+    copy = Chem.Mol(full, confId=conformer)
+    Chem.AssignStereochemistryFrom3D(copy, conformer, replaceExistingTags=True)
+    return str(Chem.MolToSmiles(copy))
 
 
 def _distinct(full: Mol, ordered: list[int], count: int) -> list[int]:

@@ -132,8 +132,31 @@ def test_conformers_are_never_more_than_asked_for_nor_than_there_are(tmp_path: P
     )  # the hydroxyl turns, methyl does not count
     for rigid in ("C", "c1ccccc1", "O", "[He]"):
         assert len(build_starts(system(smiles=rigid, conformers=5), tmp_path)) == 1
-    one = build_starts(system(smiles="CCO"), tmp_path)
-    assert one == (build_frame(system(smiles="CCO"), tmp_path),)
+    one = build_starts(system(smiles="CCO", conformers=1), tmp_path)
+    assert one == (build_frame(system(smiles="CCO", conformers=1), tmp_path),)
+
+
+def test_a_smiles_starts_from_all_its_conformers_unless_told_otherwise(tmp_path: Path) -> None:
+    starts = build_starts(system(smiles="CCO"), tmp_path)
+    angles = sorted(torsion(frame, 0, 1, 2, 8) for frame in starts)
+    assert angles == pytest.approx([60, 180, 300], abs=8)  # gauche, anti, gauche
+
+
+@pytest.mark.parametrize(
+    ("smiles", "isomers"), [("CC=CC", ("C/C=C/C", "C/C=C\\C")), ("CC(O)F", ("C[C@H](O)F", "C[C@@H](O)F"))]
+)
+def test_conformers_are_of_one_stereoisomer(tmp_path: Path, smiles: str, isomers: tuple[str, str]) -> None:
+    from rdkit import Chem
+
+    open_ended = build_starts(system(smiles=smiles), tmp_path)
+    found = [len(build_starts(system(smiles=isomer), tmp_path)) for isomer in isomers]
+    assert len(open_ended) <= max(found)
+    heavy = [atom.GetIdx() for atom in Chem.MolFromSmiles(smiles).GetAtoms()]
+    if smiles == "CC=CC":
+        assert {round(abs(torsion(frame, *heavy)) / 180) % 2 for frame in open_ended} in ({0}, {1})
+    else:  # the sign of the volume spanned at the centre
+        signs = {np.sign(np.linalg.det(frame.positions[[0, 2, 3]] - frame.positions[1])) for frame in open_ended}
+        assert len(signs) == 1
 
 
 # --- crystals
