@@ -198,7 +198,7 @@ def summary(centres: Sequence[dict[str, object]], is_last_reference: bool) -> di
     return {"by_radius": rows, "all_below_tolerance_from": converged}
 
 
-def grown(frame: Frame, centres: Sequence[int], truth: FloatArray) -> list[dict[str, object]]:
+def grown(frame: Frame, centres: Sequence[int], truth: FloatArray) -> list[dict[str, float]]:
     """What `converged_radius` decides with GFN1-xTB, beside the error against the box that it cannot see."""
     evaluate = xtb_forces("GFN1-xTB")
     rows = []

@@ -68,7 +68,7 @@ def rate(committee: Committee, batch: FrameBatch, seconds: float, members: Seque
 
 def added_cost(committee: Committee, uncertainty: AtomUncertainty, batch: FrameBatch, seconds: float) -> list[float]:
     """Quartiles of the time of scoring all atoms over that of evaluating all members."""
-    shares = []
+    shares: list[float] = []
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or len(shares) < 20:
         started = time.process_time()

@@ -20,13 +20,14 @@ from pyscf import dft, gto, lib
 
 from alsys.config.load import parse_config
 from alsys.exploration.builders import build_starts
-from alsys.exploration.initial import initial_frames, xtb_potential
+from alsys.exploration.initial import initial_frames
+from alsys.exploration.reference import xtb_potential
 from alsys.frames import Frame
 from alsys.labeling.densities import DensityMemory
 from alsys.units import ACCELERATION, BOLTZMANN, HARTREE_PER_BOHR
 
 ARMS = ("default", "nearest", "learned")
-SYSTEMS = {
+SYSTEMS: dict[str, dict[str, Any]] = {
     "ethanol": {"smiles": "CCO"},
     "methanol": {"smiles": "CO"},
     "hydroxymethyl": {"smiles": "[CH2]O", "multiplicity": 2},

@@ -126,7 +126,7 @@ def remembered(evaluate: Forces, level: dict[str, object], folder: Path | None) 
             partial = path.with_suffix(".part.npy")
             np.save(partial, forces)
             partial.replace(path)
-        return np.load(path)
+        return np.asarray(np.load(path), dtype=np.float64)
 
     return recall
 

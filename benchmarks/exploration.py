@@ -22,6 +22,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -154,7 +155,7 @@ def main() -> None:
     contestants: dict[str, Callable[[float], float]] = {
         "ase_eager": lambda s: ase_rate(eager, N_MEMBERS, atoms, s),
         "ase_compiled": lambda s: ase_rate(compiled, N_MEMBERS, atoms, s),
-        **{f"explorer_{n}": (lambda s, n=n: rate_of(walkers[n], CHUNK_STEPS, s)) for n in walkers},
+        **{f"explorer_{n}": partial(rate_of, walkers[n], CHUNK_STEPS) for n in walkers},
         "explorer_32_every_5": lambda s: rate_of(every, CHUNK_STEPS, s),
     }
     if importlib.util.find_spec("torch_sim") is not None:

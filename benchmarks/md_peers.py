@@ -23,8 +23,8 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from alsys.frames import Frame
 from alsys.potentials.base import FrameBatch
-from alsys.potentials.compiled import default_folder
 from alsys.potentials.nequip import build_model, input_of, type_lookup
+from alsys.potentials.packages import default_folder
 
 TIMESTEP_FS = 0.5
 TEMPERATURE_K = 300.0
@@ -53,7 +53,7 @@ def compile_for(target: str, spec: dict[str, Any], atoms: Atoms) -> Path:
         "node": torch.export.Dim("num_nodes", min=2),
         "edge": torch.export.Dim("num_edges", min=2),
     }
-    model = build_model(spec).eval()
+    model: Any = build_model(spec).eval()
     metadata = {**model.metadata, **get_latest_global_state(only_metadata_related=True), "AOTI_DEVICE_KEY": "cpu"}
     text_of = {key: str(int(value)) if isinstance(value, bool) else str(value) for key, value in metadata.items()}
     with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def torchsim_rate(path: Path, n_members: int, atoms: Atoms, n_walkers: int, seco
     return count / (time.perf_counter() - started)
 
 
-class MeanCalculator(Calculator):
+class MeanCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
     """Mean force of a committee, whose members are asked one after another."""
 
     implemented_properties = ("energy", "forces")

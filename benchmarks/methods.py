@@ -18,14 +18,14 @@ from orchestration import machine
 from pydantic import TypeAdapter
 
 from alsys.config.exploration_methods import ExplorationMethod
-from alsys.config.schema import SystemConfig
+from alsys.config.systems import SystemConfig
 from alsys.dynamics.geometry import GeometryCheck
 from alsys.dynamics.integrators import Langevin
 from alsys.exploration.builders import build_frame
-from alsys.exploration.initial import xtb_potential
 from alsys.exploration.methods.base import Group, Method
 from alsys.exploration.methods.factory import build_method
 from alsys.exploration.methods.torsions import find_rotors, torsion, wrapped
+from alsys.exploration.reference import xtb_potential
 from alsys.frames import Frame
 
 SMILES = "CCO"
@@ -74,7 +74,8 @@ def scan(frame: Frame, period: float) -> dict[str, Any]:
     check = GeometryCheck([frame] * n_walkers, 0.6)
     positions = np.concatenate([method.start(k, [frame], rng).positions for k in range(n_walkers)])
     velocities, forces = dynamics.maxwell(rng), np.zeros_like(positions)
-    angle, turned, lag, n_problems = torsion(positions.reshape(n_walkers, -1, 3)[rows, rotors]), 0.0, 0.0, 0
+    angle = torsion(positions.reshape(n_walkers, -1, 3)[rows, rotors])
+    turned, lag, n_problems = np.zeros_like(angle), 0.0, 0
     for n in range(1, round(period / TIMESTEP) + 1):
         positions, velocities = dynamics.first_half(positions, velocities, forces, rng)
         x, step = positions.reshape(n_walkers, -1, 3), np.full(n_walkers, n)

@@ -65,6 +65,7 @@ def run_campaign(
         path = Path(folder) / "store.zarr"
         store = open_writer(path)
         acknowledged = AcknowledgedLabels()
+        pool: ReadyPool | InProcessPool
         if on_ray:
             pool = ReadyPool(specs, RuntimeConfig())
         else:

@@ -57,8 +57,8 @@ def _single_point(frame: Frame, xc: str, cycles: tuple[int, ...]) -> tuple[dict[
     def keep(envs: dict[str, Any]) -> None:
         cycle = int(envs["cycle"]) + 1
         if cycle in cycles:
-            orbitals = [np.array(envs[name]) for name in ("mo_energy", "mo_coeff", "mo_occ")]
-            kept[cycle] = (float(envs["e_tot"]), *orbitals)
+            energies, coefficients, occupations = (np.array(envs[k]) for k in ("mo_energy", "mo_coeff", "mo_occ"))
+            kept[cycle] = (float(envs["e_tot"]), energies, coefficients, occupations)
 
     field.callback = keep
     field.kernel()

@@ -24,8 +24,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import selection_model
@@ -56,7 +57,7 @@ SHARE, NEQUIP_SHARE = 0.8, 0.5
 """Of the pool that a seed sees."""
 ALIKE = 0.1
 """Near-duplicates: root mean square difference of standardised features."""
-Record = dict[str, object]
+Record = dict[str, Any]
 
 
 class Model(Protocol):
@@ -112,7 +113,7 @@ class Study:
         select_s, started = 0.0, time.perf_counter()
         while True:
             for key, value in self._scores(model.errors(self._test), chosen).items():
-                curve[key].append(value)  # type: ignore[attr-defined]
+                curve[key].append(value)
             if len(chosen) >= n_labels:
                 break
             before = time.perf_counter()
@@ -239,7 +240,7 @@ def timings() -> dict[str, float]:
     rng = np.random.default_rng(0)
     features, labelled = rng.normal(size=(10_000, 64)), rng.normal(size=(500, 64))
     deviation, strata = rng.gamma(2.0, size=10_000), [f"s{k}" for k in rng.integers(0, 40, 10_000)]
-    jobs = {
+    jobs: dict[str, Callable[[], object]] = {
         "farthest-point": lambda: farthest_point(features, 50, labelled=labelled),
         "lcmd": lambda: lcmd(features, 50, labelled=labelled),
         "max-det": lambda: max_det(features, 50, labelled=labelled),
@@ -250,8 +251,9 @@ def timings() -> dict[str, float]:
         options = {"labelled": labelled, "strata": strata, "threshold": 1.0}
         mixed(features, deviation, 50, diversity=diversity, **options)  # type: ignore[arg-type]
 
+    jobs |= {f"mixed-{diversity}": partial(job, diversity) for diversity in DIVERSITIES}
     result = {}
-    for name, task in [*jobs.items(), *((f"mixed-{d}", lambda d=d: job(d)) for d in DIVERSITIES)]:
+    for name, task in jobs.items():
         times = []
         for _ in range(3):
             started = time.perf_counter()
@@ -317,13 +319,9 @@ def main() -> None:
     result: Record = {name: summary(records, name) for name in POOLS}
     rare, balanced = (result[name] for name in POOLS)
     result["labels_to_same_tail_error_over_random"] = {
-        s: {**e["labels_to_same_tail_error_over_random"], "not_reached": e["not_reached"]}  # type: ignore[index]
-        for s, e in rare.items()  # type: ignore[attr-defined]
+        s: {**e["labels_to_same_tail_error_over_random"], "not_reached": e["not_reached"]} for s, e in rare.items()
     }
-    result["balanced_error_over_random"] = {
-        s: e["error_over_random"]
-        for s, e in balanced.items()  # type: ignore[attr-defined]
-    }
+    result["balanced_error_over_random"] = {s: e["error_over_random"] for s, e in balanced.items()}
     if is_nequip:
         result["model"] = "committees of small NequIP models, warm starts between rounds"
     else:

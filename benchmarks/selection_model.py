@@ -171,7 +171,9 @@ class _Descriptors:
         pairs = {
             pair: p for p, pair in enumerate((a, b) for a in range(len(elements)) for b in range(a, len(elements)))
         }
-        of_pair = [pairs[tuple(sorted((int(kind[a]), int(kind[b]))))] for a, b in zip(j, k, strict=True)]
+        of_pair = [
+            pairs[min(int(kind[a]), int(kind[b])), max(int(kind[a]), int(kind[b]))] for a, b in zip(j, k, strict=True)
+        ]
         self._centre, self._j, self._k = (torch.from_numpy(a) for a in (centre, j, k))
         slot = torch.from_numpy(centre) * len(pairs) + torch.tensor(of_pair)
         self._to_slot = torch.nn.functional.one_hot(slot, n * len(pairs)).float()

@@ -16,7 +16,8 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from alsys.dynamics.integrators import Langevin
-from alsys.exploration.initial import relax, xtb_potential
+from alsys.exploration.initial import relax
+from alsys.exploration.reference import xtb_potential
 from alsys.frames import FloatArray, Frame, IntArray
 
 TIMESTEP = 0.5
@@ -93,7 +94,7 @@ def load_pool(name: str, n_pool: int, folder: Path) -> Pool:
         arrays = {key: np.concatenate([m[key] for m in made]) for key in made[0]}
         arrays["part"] = np.repeat(np.arange(len(parts)), [p.n_pool + p.n_test for p in parts])
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, numbers=start_of(parts[0].molecule).numbers, **arrays)
+        np.savez(partial, allow_pickle=False, numbers=start_of(parts[0].molecule).numbers, **arrays)
         partial.replace(path)
     with np.load(path) as file:
         return Pool(**{key: file[key] for key in file.files}, parts=parts)
@@ -108,7 +109,10 @@ def start_of(name: str) -> Frame:
 
 def _make(part: Part, seed: int) -> dict[str, NDArray[np.generic]]:
     """Pool and test frames of one part, each trajectory wholly on one side."""
-    positions, energies, forces, is_test = [], [], [], []
+    positions: list[NDArray[np.float64]] = []
+    energies: list[NDArray[np.float64]] = []
+    forces: list[NDArray[np.float64]] = []
+    is_test: list[NDArray[np.bool_]] = []
     rng = np.random.default_rng([seed, int(part.temperature)])
     start = start_of(part.molecule)
     relaxed = relax(start, xtb_potential(start))
@@ -117,8 +121,8 @@ def _make(part: Part, seed: int) -> dict[str, NDArray[np.generic]]:
         for k in range(n_trajectories):
             n = count // n_trajectories + (k < count % n_trajectories)
             frames = _trajectory(_conformer(relaxed, k), part.temperature, n, rng)
-            for lists, value in zip((positions, energies, forces), frames, strict=True):
-                lists.append(value)
+            for values, value in zip((positions, energies, forces), frames, strict=True):
+                values.append(value)
             is_test.append(np.full(n, test))
     return {
         "positions": np.concatenate(positions),

@@ -37,6 +37,7 @@ from alsys.training.loss import LossWeights, Objective
 from alsys.training.replay import Shuffle
 from alsys.training.step import CompiledStep, EagerStep, Layout, Step, compile_step, load_package
 from alsys.training.tensors import TrainingFrames
+from alsys.training.trainer import NequIPTrainer
 
 OBJECTIVE = Objective(LossWeights(1.0, 1.0), LossWeights(1.0, 1.0))
 SIZES = (10, 14, 20, 28, 38, 52, 74, 102, 144, 200)
@@ -68,7 +69,7 @@ def bare_eager(
         loss = torch.nn.functional.mse_loss(out["forces"].double(), forces)
         loss = loss + torch.nn.functional.mse_loss(out["total_energy"].reshape(-1).double(), energy)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
@@ -133,6 +134,17 @@ def speed(args: argparse.Namespace, snapshot: Snapshot) -> dict[str, Any]:
 
 def config_for(args: argparse.Namespace, max_steps: int, **training: Any) -> CampaignConfig:
     """Steps are the only limit."""
+    settings: dict[str, Any] = {
+        "budget_s": 1e6,
+        "max_epochs": 10_000_000,
+        "max_gradient_steps": max_steps,
+        "learning_rate": 0.01,
+        "batch_size": args.batch_size,
+        "validation_share": 0.0,
+        "compile": True,
+        "renew_every": 0,
+        **training,
+    }
     return parse_config(
         {
             "name": "training",
@@ -145,17 +157,7 @@ def config_for(args: argparse.Namespace, max_steps: int, **training: Any) -> Cam
                 "l_max": args.l_max,
                 "num_features": args.features,
             },
-            "training": {
-                "budget_s": 1e6,
-                "max_epochs": 10_000_000,
-                "max_gradient_steps": max_steps,
-                "learning_rate": 0.01,
-                "batch_size": args.batch_size,
-                "validation_share": 0.0,
-                "compile": True,
-                "renew_every": 0,
-                **training,
-            },
+            "training": settings,
             "promotion": {"examine": False},
         }
     )
@@ -189,6 +191,8 @@ def stream(args: argparse.Namespace, data: Labelled, atoms: Labelled, seed: int)
         anew = fitted(scratch, version, snapshot, None, seed + version)
         if parent is None:
             going = fitted(first, version, snapshot, None, seed + version)
+            assert isinstance(warm, NequIPTrainer)
+            assert isinstance(first, NequIPTrainer)
             warm._seen.update(first._seen)
         else:
             going = fitted(warm, version, snapshot, parent, seed + version)

@@ -28,7 +28,7 @@ from orchestration import machine
 from transfers import Watch, proton_and_oxygens, rate
 
 from alsys.config.exploration_methods import UDDMethod
-from alsys.config.schema import SystemConfig
+from alsys.config.systems import SystemConfig
 from alsys.dynamics.integrators import degrees_of_freedom, kinetic_temperature
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.builders import build_starts
