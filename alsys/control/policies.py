@@ -61,11 +61,18 @@ def evict(ledger: Ledger) -> list[str]:
 def judge(ledger: Ledger, model: ModelRecord, now: float) -> ModelPromoted | ModelRejected:
     """Whether a version becomes champion; see `alsys.control.promotion`.
 
-    One that was fitted from a champion which the user has taken back since does not bring it back.
+    One that was fitted from a champion which the user has taken back since does not bring it back. One that saw nothing
+    that the champion has not must be better, not only no worse: a row of such fits would wander otherwise.
     """
     if ledger.champion and model.parent != ledger.champion:
         reason = f"was fitted from v{model.parent:04d} and compared with it; v{ledger.champion:04d} is champion now"
         return ModelRejected(t=now, version=model.version, reason=reason, reasons=(reason,))
+    if ledger.champion:
+        parent = ledger.models[ledger.champion]
+        gain = _gain(ledger, model)
+        if model.n_changes == parent.n_changes and not parent.is_probation and gain < 0:
+            reason = f"was fitted to the same data as v{parent.version:04d}, and its error is {-gain:.1%} larger"
+            return ModelRejected(t=now, version=model.version, reason=reason, reasons=(reason,))
     champion = ledger.models[ledger.champion].metrics if ledger.champion else {}
     return promotion.judge(
         model.version,

@@ -70,6 +70,35 @@ def test_a_rejected_fit_is_the_last_on_its_data_and_the_champion_stays() -> None
     assert last_fits(ledger) == [first, first + 1]
 
 
+def test_a_fit_on_the_same_data_that_is_a_little_worse_is_not_promoted() -> None:
+    first = run(0).ledger.champion
+
+    def wanders(version: int) -> Mapping[str, float]:
+        undecided = {"difference_low": -0.01, "difference_high": 0.01}
+        error = 0.1 if version <= first else 0.1004
+        return {**undecided, "force_mae_random_arm": error, "champion_force_mae_random_arm": 0.1}
+
+    ledger = run(9, wanders).ledger
+    assert ledger.champion == first
+    assert ledger.models[first + 1].reasons == (
+        f"was fitted to the same data as v{first:04d}, and its error is 0.4% larger",
+    )
+
+
+def test_a_champion_on_probation_may_be_followed_by_a_larger_error() -> None:
+    first = run(0).ledger.champion
+
+    def recovers(version: int) -> Mapping[str, float]:
+        undecided = {"difference_low": -0.01, "difference_high": 0.01}
+        survival = 0.5 if version <= first else 1.0
+        error = 0.1 if version <= first else 0.1004
+        compared = {"force_mae_random_arm": error, "champion_force_mae_random_arm": 0.1}
+        return {**undecided, **compared, "exam_survival": survival}
+
+    ledger = run(9, recovers).ledger
+    assert ledger.champion == first + 1
+
+
 def test_a_fit_that_fails_ends_it_and_not_the_campaign() -> None:
     campaign = FakeCampaign(train_on=9, n_labels=20, first_at=15, refit_every=50)
     usual = max(run(0, n_labels=20, first_at=15, refit_every=50).ledger.models)
