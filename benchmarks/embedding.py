@@ -6,7 +6,8 @@ The box of `benchmarks/carving.py` (64 waters, 300 K), the forces on the atoms o
 * ``gfn2``: GFN2-xTB clusters against the largest one in point charges, since GFN2-xTB has no trusted periodic limit;
   ``difference`` is the error of GFN2-xTB minus GFN1-xTB of the same cluster in vacuum, which is what a campaign with
   ``training.delta: gfn1-xtb`` learns from clusters;
-* ``dft``: a functional with PySCF, by the labeler that campaigns use, against the largest cluster in point charges.
+* ``dft``: a functional with PySCF, by the labeler that campaigns use, against the largest cluster in point charges, and
+  its ``difference`` to GFN1-xTB of the same cluster.
 
 Errors are lengths of force errors on an atom, eV/Angstrom. xTB in point charges needs the package ``xtb`` (22.1),
 which alsys itself does not use; its GFN1-xTB agrees with tblite's to 1e-6 eV/Angstrom. Run:
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import itertools
 import json
 import sys
@@ -258,9 +260,14 @@ def dft(
     wanted: Sequence[str],
     evaluate: Forces,
 ) -> dict[str, object]:
-    """A functional, against a larger embedded cluster; in vacuum also with GFN1-xTB of the same cluster taken off."""
+    """A functional, and what remains of it after GFN1-xTB of the same cluster, against a larger embedded cluster.
+
+    Without the package xtb there is no GFN1-xTB in charges: the remainder is then given for clusters in vacuum, and
+    its reference takes GFN1-xTB from the periodic box.
+    """
     made = carvers(frame, reach)
     low = xtb_forces("GFN1-xTB")
+    apart = embedded_xtb("GFN1-xTB") if importlib.util.find_spec("xtb") is not None else None
     reference = Variant(made["tip3p"], evaluate)
     cheap = low(frame)
     rows: dict[str, list[tuple[float, int, FloatArray]]] = {}
@@ -271,18 +278,19 @@ def dft(
             seconds = time.perf_counter() - before
             sys.stderr.write(f"{centre} {radius} {name} {cluster.frame.n_atoms // 3} {seconds:.0f} s\n")
         carved, truth = reference.forces(centre, largest)
-        box = cheap[carved.atoms[carved.mask]]
+        beneath = cheap[carved.atoms[carved.mask]] if apart is None else apart(carved.frame)[carved.mask]
         sys.stderr.write(f"{centre} reference {carved.frame.n_atoms // 3}\n")
-        for radius in radii:
-            found: dict[str, FloatArray] = {}
-            for name in wanted:
-                cluster, found[name] = Variant(made[name], evaluate).forces(centre, radius)
-                if name == "vacuum":
-                    found["difference"] = found[name] - low(cluster.frame)[cluster.mask] + box
-            for name, forces in found.items():
-                rows.setdefault(name, []).append((radius, cluster.frame.n_atoms // 3, forces - truth))
-                error = float(np.linalg.norm(forces - truth, axis=1).max())
-                sys.stderr.write(f"{centre} {radius} {name} {cluster.frame.n_atoms // 3} {error:.3f} eV/A\n")
+        for radius, name in itertools.product(radii, wanted):
+            cluster, forces = Variant(made[name], evaluate).forces(centre, radius)
+            found = {name: forces - truth}
+            if name == "vacuum":
+                found["difference"] = forces - low(cluster.frame)[cluster.mask] - (truth - beneath)
+            elif apart is not None:
+                found[f"difference-{name}"] = forces - apart(cluster.frame)[cluster.mask] - (truth - beneath)
+            for what, error in found.items():
+                rows.setdefault(what, []).append((radius, cluster.frame.n_atoms // 3, error))
+                largest_error = float(np.linalg.norm(error, axis=1).max())
+                sys.stderr.write(f"{centre} {radius} {what} {cluster.frame.n_atoms // 3} {largest_error:.3f} eV/A\n")
     return {"reference_radius": largest, **{name: figures(found) for name, found in rows.items()}}
 
 

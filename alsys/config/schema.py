@@ -65,7 +65,8 @@ class TrainingConfig(LossSettings):
     compile: bool | Literal["auto"] = operational(
         "auto",
         description="Compile the training step, once for an architecture on a machine: 4 to 5 times faster steps for "
-        "minutes of one core. `auto`: beside fits that run eagerly, once one has taken a minute.",
+        "minutes of one core. True: a fit waits for it, beyond its budget. `auto`: beside fits that run eagerly, once "
+        "one has taken a minute.",
     )
     train_on: int = operational(
         0,

@@ -17,8 +17,9 @@ import queue
 import signal
 import subprocess
 import sys
+import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -43,11 +44,19 @@ class StepSource:
     Args:
         config: ``compile``, ``budget_s``, ``parallel`` and ``threads`` are read.
         objective: The loss.
+        clock: As the trainer's.
+
+    Attributes:
+        compiling_s: Seconds that the last `prepare` waited for a compiler; no part of a fit's budget.
     """
 
-    def __init__(self, config: TrainingConfig, objective: Objective) -> None:
+    def __init__(
+        self, config: TrainingConfig, objective: Objective, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._config = config
         self._objective = objective
+        self._clock = clock
+        self.compiling_s = 0.0
         self._key = ""
         self._loaded: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._compiler: subprocess.Popen[bytes] | None = None
@@ -56,6 +65,7 @@ class StepSource:
 
     def prepare(self, spec: Mapping[str, object]) -> bool:
         """Makes ready for fits of a specification; True where they run compiled, on batches of pairs."""
+        self.compiling_s = 0.0
         key = step_key(spec, self._objective, self._config.threads)
         if key != self._key:
             self._key, self._loaded, self._is_compiled = key, queue.SimpleQueue(), False
@@ -116,6 +126,7 @@ class StepSource:
         if is_compiled(spec, self._objective, config.threads):
             return True
         if config.compile is True:
+            started = self._clock()
             try:
                 compile_step(spec, self._objective, config.threads)
             except Exception as error:  # whatever a compiler, its absence or a full disk leads to
@@ -123,6 +134,8 @@ class StepSource:
                 logger.warning("cannot compile the training step, training eagerly: %s", first_line)
                 self._refused.add(self._key)
                 return False
+            finally:
+                self.compiling_s = self._clock() - started
             return True
         if self._compiler is not None and self._compiler.poll() is not None:
             logger.warning("compiling the training step ended with %s, training eagerly", self._compiler.returncode)

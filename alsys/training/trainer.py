@@ -101,7 +101,7 @@ class NequIPTrainer:
         self._model_config: NetworkModel = config.model
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
-        self._steps = StepSource(config.training, self._objective)
+        self._steps = StepSource(config.training, self._objective, clock)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
         self._examiner = Examiner(config, clock)
@@ -126,12 +126,13 @@ class NequIPTrainer:
             parent = None
         constants = self._shifts_and_scale(spec, parts, edges)
         is_on_pairs = self._steps.prepare(spec)
+        compiling_s = self._steps.compiling_s
         frames = edges
         if is_on_pairs:
             frames = TrainingFrames(parts.train, spec, self._config.weights, is_on_pairs=True)
         members = self._plan(order, spec, parent, parts.train, constants)
         try:
-            fits = self._fit_members(members, spec, frames, order, parts.train, started)
+            fits = self._fit_members(members, spec, frames, order, parts.train, started + compiling_s)
         except DivergedError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, str(error))
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
@@ -157,6 +158,7 @@ class NequIPTrainer:
             "steps": float(np.mean([fit.steps for fit in fits])),
             "step_ms": 1e3 * sum(fit.seconds for fit in fits) / max(sum(fit.steps for fit in fits), 1),
             "is_compiled": float(is_on_pairs),
+            "compiling_s": compiling_s,
             "rollbacks": float(sum(fit.rollbacks for fit in fits)),
             "members_renewed": float(n_renewed),
         }

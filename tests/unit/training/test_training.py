@@ -112,8 +112,8 @@ def test_metrics_are_those_that_are_promised(first: TrainedCommittee, second: Tr
     promised = {
         "wall_s", "n_train", "n_validation", "n_random", "epochs", "force_mae_train", "force_mae_random_arm",
         "force_mae_random_arm_low", "force_mae_random_arm_high", "force_rmse_random_arm", "energy_mae_random_arm",
-        "force_deviation_random_arm", "steps", "step_ms", "is_compiled", "rollbacks", "members_renewed",
-        "error_correlation",
+        "force_deviation_random_arm", "steps", "step_ms", "is_compiled", "compiling_s", "rollbacks",
+        "members_renewed", "error_correlation",
     }  # fmt: skip
     champion = {"champion_force_mae_random_arm", "difference_low", "difference_high"}
     assert set(first.metrics) == promised
@@ -324,3 +324,23 @@ def test_metrics_of_later_fits_of_a_trainer_are_those_of_their_own_weights(data:
             assert result.metrics["champion_force_mae_random_arm"] == pytest.approx(old.force_mae.mean(), rel=1e-5)
         assert {prediction.model_version for prediction in result.predictions.values()} == {version}
         parent = result.state
+
+
+def test_the_wait_for_a_compiler_is_no_part_of_the_budget(data: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = 0.0
+
+    def never_compiles(*_: object) -> None:
+        nonlocal late
+        late += 1000.0
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("alsys.training.packages.is_compiled", lambda *_: False)
+    monkeypatch.setattr("alsys.training.packages.compile_step", never_compiles)
+    trainer = NequIPTrainer(config(compile=True, budget_s=100.0, max_epochs=3), lambda: time.perf_counter() + late)
+    fitted = trainer.fit(TrainingOrder(1, data, None, None, seed=1))
+    assert isinstance(fitted, TrainedCommittee)
+    assert fitted.metrics["compiling_s"] == pytest.approx(1000.0, abs=1.0)
+    assert fitted.metrics["epochs"] == 3
+    again = trainer.fit(TrainingOrder(2, data, fitted.state, None, seed=2))
+    assert isinstance(again, TrainedCommittee)
+    assert again.metrics["compiling_s"] == 0.0
