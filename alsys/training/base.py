@@ -55,8 +55,9 @@ class TrainedCommittee:
             eV/Angstrom^3), ``error_correlation`` (mean over pairs of members, from two frames on); of networks
             ``steps`` (gradient steps, mean over members), ``step_ms``, ``is_compiled``,
             ``compiling_s`` (beyond the budget), ``rollbacks`` and ``members_renewed``; with a champion, on the same
-            frames, ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap of
-            new minus champion). Those of the examination are listed in `alsys.training.examination`. Units eV, eV/Angstrom.
+            frames, ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap
+            of new minus champion). Those of the examination are listed in `alsys.training.examination`. Units eV,
+            eV/Angstrom.
         calibration: ``(deviation, error)`` of each random-arm frame: largest force deviation and force MAE.
         predictions: What it predicts for the labels that were to be reviewed, by frame.
     """
