@@ -22,7 +22,6 @@ from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.checks import check_electrons
 from alsys.labeling.engine import Computed, Failed
-from alsys.labeling.integrals import hold_integrals
 from alsys.labeling.rescue import RUNGS, converge
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
@@ -125,7 +124,6 @@ class SkalaEngine:
                 )
             field.grids.level = settings.grid_level
             field.conv_tol = settings.conv_tol
-            hold_integrals(field)
             return field
 
         field, rung, cycles = converge(build, settings.max_cycles)
