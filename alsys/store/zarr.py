@@ -305,11 +305,16 @@ def _refuse_strangers(path: Path) -> None:
     if (path / "HEAD").exists():
         return
     known = {"writer.lock", "zarr.json", "HEAD.tmp", *(spec.path.partition("/")[0] for spec in ALL_ARRAYS)}
-    strange = sorted({entry.name for entry in path.iterdir() if not entry.name.startswith("zarr.json")} - known)
+    strange = sorted(entry.name for entry in path.iterdir() if entry.name not in known and not _is_unfinished(entry))
     if strange:
         raise InputError(
             f"is not an alsys store and holds {strange[0]!r}", source=str(path), remedy="name an empty or new folder"
         )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether it is what zarr leaves beside its metadata when it dies while writing them: `zarr.<hex>.partial`."""
+    return path.name.startswith("zarr.") and path.name.endswith(".partial")
 
 
 def _create(path: Path, files: Files) -> None:
@@ -321,7 +326,8 @@ def _create(path: Path, files: Files) -> None:
     for spec in ALL_ARRAYS:
         if (path / spec.path / "c").exists():
             raise StoreCorrupt(f"{path} has data but no HEAD; restore HEAD from a backup")
-    (path / "zarr.json").unlink(missing_ok=True)
+    for leftover in (path / "zarr.json", *filter(_is_unfinished, path.iterdir())):
+        leftover.unlink(missing_ok=True)
     attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
     root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
     for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):

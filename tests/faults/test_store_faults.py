@@ -197,6 +197,17 @@ def test_creation_cut_off_between_arrays_starts_again(tmp_path: Path) -> None:
     assert open_reader(path).verify().problems == []
 
 
+def test_creation_killed_while_zarr_wrote_its_metadata_starts_again(tmp_path: Path) -> None:
+    """A SIGKILL between zarr's temporary file and its renaming once made the folder refused for ever."""
+    path = tmp_path / "s"
+    path.mkdir()
+    leftover = path / "zarr.27e3dd28ad86448b859a135c6e2dbf1f.partial"
+    leftover.write_bytes(b"{")
+    open_writer(path, files=UnreliableFiles()).close()
+    assert not leftover.exists()
+    assert open_reader(path).verify().problems == []
+
+
 def test_lost_head_is_no_new_store(template: Path, tmp_path: Path) -> None:
     """Data without HEAD are not thrown away."""
     copied(template, tmp_path / "s")
