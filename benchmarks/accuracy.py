@@ -64,7 +64,8 @@ DEEP_FROM_S = 120.0
 """Budget, seconds, from which on the model has four layers instead of three, though a step takes nearly twice as long.
 
 Measured with 50 frames of ethanol, batches of 2: four are at 40.7 meV/Angstrom after 120 s and 37.9 after 240 s, three
-at 41.8 and 39.3 (one seed; two seeds of four layers differ by 2); with 600 frames, batches of 5, 16.7 and 16.9 after 240 s.
+at 41.8 and 39.3 (one seed; two seeds of four layers differ by 2); with 600 frames, batches of 5, 16.7 and 16.9 after
+240 s.
 """
 
 
