@@ -173,4 +173,5 @@ def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]
 def _build_trainer(config: CampaignConfig) -> Trainer:
     from alsys.training.factory import build_trainer
 
-    return build_trainer(config, Path(config.directory or Path("campaigns") / config.name) / "start")
+    folder = Path(config.directory or Path("campaigns") / config.name)
+    return build_trainer(config, folder / "start", folder / "fit")

@@ -54,7 +54,8 @@ class TrainedCommittee:
             ``force_deviation_random_arm`` (mean over atoms), ``stress_mae_random_arm`` (of labels that have a stress,
             eV/Angstrom^3), ``error_correlation`` (mean over pairs of members, from two frames on); of networks
             ``steps`` (gradient steps, mean over members), ``step_ms``, ``is_compiled``,
-            ``compiling_s`` (beyond the budget), ``rollbacks`` and ``members_renewed``; with a champion, on the same
+            ``compiling_s`` (beyond the budget), ``rollbacks``, ``members_renewed`` and ``resumed_s`` (of fitting that
+            an earlier process had done); with a champion, on the same
             frames, ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap
             of new minus champion). Those of the examination are listed in `alsys.training.examination`. Units eV,
             eV/Angstrom.

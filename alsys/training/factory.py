@@ -8,12 +8,13 @@ from alsys.config.schema import CampaignConfig
 from alsys.training.base import Trainer
 
 
-def build_trainer(config: CampaignConfig, start: Path | None = None) -> Trainer:
+def build_trainer(config: CampaignConfig, start: Path | None = None, fit: Path | None = None) -> Trainer:
     """The trainer of a config; imports only what it needs.
 
     Args:
         config: The campaign.
         start: Folder for what the first fit starts from (`alsys.training.start`); None where nothing is kept.
+        fit: Folder for the fit that is running (`alsys.training.unfinished`); likewise.
     """
     if config.model.kind == "pair":
         from alsys.training.pair import PairTrainer
@@ -22,7 +23,7 @@ def build_trainer(config: CampaignConfig, start: Path | None = None) -> Trainer:
     if config.training.start is not None:
         from alsys.training.start import StartingTrainer
 
-        return StartingTrainer(config, start)
+        return StartingTrainer(config, start, fit)
     from alsys.training.trainer import NequIPTrainer
 
-    return NequIPTrainer(config)
+    return NequIPTrainer(config, folder=fit)

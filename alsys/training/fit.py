@@ -4,15 +4,16 @@ A fit warms up, stays at its peak and decays, against the share used of a budget
 it ends annealed wherever it stops (warm-up, stable, decay: S. Hu et al., arXiv:2404.06395). What is published is the
 moving average of the weights, and a refit goes on from there with a warm-up of its own: going on from before the decay,
 with Adam's moments, was worse (docs/design/025-stream-training.md). A loss that is not finite rolls back to the last
-good average at half the learning rate.
+good average at half the learning rate. Where a fit is can be kept (`Reached`), and a fit that was cut off goes on from
+there: along the same schedule, with Adam's moments.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -26,6 +27,8 @@ WARM_UP = 0.03
 FINAL_RATE = 0.01
 """Last learning rate as a share of the peak."""
 MAX_ROLLBACKS = 3
+KEEP_EVERY_S = 30.0
+"""Seconds after which it is kept again where a fit is."""
 CLIP_NORM = 10.0
 """Largest norm of a gradient, where forces are in units of their root mean square."""
 
@@ -74,6 +77,42 @@ class Optimisation:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """Where a fit is: all that another process needs to go on.
+
+    Attributes:
+        weights: ``(n_weights,)``.
+        average: ``(n_weights,)`` their moving average.
+        good: ``(n_weights,)`` the average after the last pass without a loss that was not finite.
+        moments: Of Adam, by name.
+        has_good: There was such a pass.
+        peak: Learning rate at the peak: half of the configured one after each roll-back.
+        steps: Gradient steps taken.
+        rollbacks: How often a loss was not finite.
+        epochs: Frames seen over frames there are.
+        seconds: Used.
+        is_done: The fit ended; `average` is what it gave.
+    """
+
+    weights: torch.Tensor
+    average: torch.Tensor
+    good: torch.Tensor
+    moments: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    has_good: bool = False
+    peak: float = 0.0
+    steps: int = 0
+    rollbacks: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    is_done: bool = False
+
+    @property
+    def fitted(self) -> FittedModel:
+        """What the fit gave, where it is done."""
+        return FittedModel(self.average, self.steps, self.epochs, self.seconds, self.rollbacks)
+
+
+@dataclass(frozen=True, slots=True)
 class FittedModel:
     """A fitted model.
 
@@ -100,6 +139,9 @@ def fit_model(
     how: Optimisation,
     budget: Budget,
     clock: Callable[[], float] = time.perf_counter,
+    *,
+    reached: Reached | None = None,
+    keep: Callable[[Reached], None] | None = None,
 ) -> FittedModel:
     """Trains a model.
 
@@ -109,24 +151,42 @@ def fit_model(
         frames: Training frames.
         draw: Which frames each batch holds.
         how: Loss and rates.
-        budget: What may be used; at least one step is taken.
+        budget: What may be used, by the part before `reached` too; at least one step is taken.
         clock: Seconds.
+        reached: Where an earlier fit of the same model was; `start` is not read then.
+        keep: Is given every `KEEP_EVERY_S` where the fit is, and at its end.
 
     Raises:
         DivergedError: There are no finite weights that were trained.
     """
-    started = clock()
-    weights = torch.nn.Parameter(start.clone())
-    average = start.clone()
-    good, has_good = average.clone(), False
-    peak, rollbacks, steps, passes = how.learning_rate, 0, 0, 0
+    if reached is None:
+        reached = Reached(start, start, start, peak=how.learning_rate)
+    started, epochs_before = clock() - reached.seconds, reached.epochs
+    weights = torch.nn.Parameter(reached.weights.clone())
+    average, good, has_good = reached.average.clone(), reached.good.clone(), reached.has_good
+    peak, rollbacks, steps, passes = reached.peak, reached.rollbacks, reached.steps, 0
     optimizer = _optimizer(weights, peak)
+    if reached.moments:
+        optimizer.state[weights] = {name: value.clone() for name, value in reached.moments.items()}
     is_clean = True  # this pass had no loss that was not finite
     factor = 1.0 / how.scale**2
+    kept = reached.seconds
+
+    def here() -> Reached:
+        moments = optimizer.state[weights] if steps else {}
+        return Reached(
+            weights.detach(), average, good, moments, has_good, peak, steps, rollbacks,
+            epochs_before + draw.epochs, clock() - started,
+        )  # fmt: skip
+
     while True:
-        progress = budget.used(clock() - started, draw.epochs, steps)
+        seconds = clock() - started
+        progress = budget.used(seconds, epochs_before + draw.epochs, steps)
         if progress >= 1.0 and (steps or rollbacks):
             break
+        if keep is not None and seconds - kept >= KEEP_EVERY_S:
+            keep(here())
+            kept = seconds
         optimizer.param_groups[0]["lr"] = peak * rate_at(progress, how.decay_share)
         loss, gradient = step.gradient(weights.detach(), frames.batch(draw.next()), how.objective.weights(progress))
         gradient *= factor
@@ -159,13 +219,10 @@ def fit_model(
     is_sound = rollbacks <= MAX_ROLLBACKS and bool(torch.isfinite(average).all())
     if not steps or not (is_sound or has_good):
         raise DivergedError(f"the loss was not finite {rollbacks} times")
-    return FittedModel(
-        weights=average if is_sound else good,
-        steps=steps,
-        epochs=draw.epochs,
-        seconds=clock() - started,
-        rollbacks=rollbacks,
-    )
+    end = replace(here(), average=average if is_sound else good, is_done=True)
+    if keep is not None:
+        keep(end)
+    return end.fitted
 
 
 def rate_at(progress: float, decay_share: float) -> float:

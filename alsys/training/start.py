@@ -69,20 +69,21 @@ class StartingTrainer:
     Args:
         config: ``training.start`` says which.
         folder: Where taught committees are kept, and a starting point has been put (`write_starting_point`).
+        fit: Where the fit that is running is kept; None for nowhere.
 
     Raises:
         InputError: There is no starting point in `folder`, or it is damaged.
     """
 
-    def __init__(self, config: CampaignConfig, folder: Path | None) -> None:
+    def __init__(self, config: CampaignConfig, folder: Path | None, fit: Path | None = None) -> None:
         start = config.training.start
         if start is None:
             raise TypeError("StartingTrainer needs training.start")
         self._config, self._start, self._folder = config, start, folder
-        self._trainer: Trainer = NequIPTrainer(config)
+        self._trainer: Trainer = NequIPTrainer(config, folder=fit)
         self._first = self._trainer
         if start.learning_rate is not None:
-            self._first = NequIPTrainer(_with_training(config, learning_rate=start.learning_rate))
+            self._first = NequIPTrainer(_with_training(config, learning_rate=start.learning_rate), folder=fit)
         self._point: StartingPoint | None = None
         if isinstance(start, ModelStart):
             if folder is None:
@@ -108,13 +109,14 @@ class StartingTrainer:
         return self._first.fit(replace(order, parent=parent))
 
     def _replayed(self, order: TrainingOrder) -> TrainingOrder:
-        """The order with replayed frames before its own: a new draw for each version."""
+        """The order with replayed frames before its own: a new draw for each version, the same after a restart."""
         replay = None if self._point is None else self._point.replay
         if replay is None or not isinstance(self._start, ModelStart) or self._start.replay is None:
             return order
         share, own = self._start.replay.share, split(order.snapshot, 0.0).train.n_frames
         count = min(replay.n_frames, round(share / (1.0 - share) * own))
-        rows = np.sort(np.random.default_rng([order.seed, 3]).permutation(replay.n_frames)[:count])
+        rng = np.random.default_rng([self._config.seed, order.version, 3])
+        rows = np.sort(rng.permutation(replay.n_frames)[:count])
         return replace(order, snapshot=joined(replay.select(rows), order.snapshot))
 
     def _taught(self, order: TrainingOrder) -> CommitteeState | TrainingFailure:

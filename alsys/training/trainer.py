@@ -4,7 +4,8 @@ Each member has its own seed, its own bootstrap, which a frame never leaves, and
 on from the parent's weights; frames that the parent has not seen, as far as this process knows, and old ones share each
 batch (`alsys.training.fit`, `alsys.training.replay`). Every few refits one member in turn begins anew with a larger
 share, so that members do not grow alike; it is taken where it is not much worse than the old one on frames that neither
-has seen. What ran out of budget is published, annealed.
+has seen. What ran out of budget is published, annealed. A fit that is cut off goes on where it was
+(`alsys.training.unfinished`).
 
 A fresh member's energy shifts are free-atom energies from the same labeler plus one constant per atom, the mean
 atomisation energy of the training set, so that the network learns differences of a few eV and not thousands; its
@@ -19,12 +20,15 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from alsys.config.load import config_hash
 from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.errors import FailureKind
 from alsys.potentials.architectures import architecture_of, kind_of
@@ -47,12 +51,13 @@ from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of
 from alsys.training.examination import Examiner
-from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, fit_model
+from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
 from alsys.training.loss import Objective
 from alsys.training.packages import StepSource
 from alsys.training.replay import Draw, Replay, Shuffle
 from alsys.training.step import SCALES, SHIFTS, Layout
 from alsys.training.tensors import TrainingFrames
+from alsys.training.unfinished import UnfinishedFit
 
 FRESH_SHARES = 4.0
 """Shares of the budget of a member that begins anew beside others that go on."""
@@ -75,6 +80,7 @@ class _Member:
         share: Shares of the budget.
         seed: Of its batches.
         bag: Rows that it may see.
+        reached: Where a fit that was cut off had left it; None where it begins.
     """
 
     model: torch.nn.Module
@@ -83,6 +89,7 @@ class _Member:
     share: float
     seed: int
     bag: NDArray[np.int64]
+    reached: Reached | None = None
 
 
 class NequIPTrainer:
@@ -91,9 +98,12 @@ class NequIPTrainer:
     Args:
         config: ``model`` (kind nequip or allegro) and ``training`` are read.
         clock: Seconds that the budget counts: wall time, or CPU time where that is what is to be measured.
+        folder: Where the fit that is running is kept, so that one that is cut off goes on; None for nowhere.
     """
 
-    def __init__(self, config: CampaignConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, config: CampaignConfig, clock: Callable[[], float] = time.perf_counter, folder: Path | None = None
+    ) -> None:
         if not isinstance(config.model, NetworkModel):
             raise TypeError("NequIPTrainer needs model.kind nequip or allegro")
         torch.set_num_threads(config.training.threads)
@@ -107,6 +117,8 @@ class NequIPTrainer:
         self._examiner = Examiner(config, clock)
         self._seen: dict[int, frozenset[str]] = {}
         self._clock = clock
+        self._folder = folder
+        self._identity = config_hash(config)
         self._committee: NequIPCommittee | None = None
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
@@ -121,6 +133,13 @@ class NequIPTrainer:
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
         spec, edges = self._prepare(order, parts)
+        known = self._seen.get(order.parent.version, frozenset()) if order.parent is not None else frozenset()
+        unfinished = None
+        if self._folder is not None:
+            parent_version = None if order.parent is None else order.parent.version
+            identity = {"version": order.version, "parent": parent_version, "config": self._identity}
+            unfinished = UnfinishedFit(self._folder, identity, spec, parts.train.frame_ids, known)
+            spec, known = unfinished.spec, unfinished.known
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
             parent = None
@@ -131,10 +150,13 @@ class NequIPTrainer:
         if is_on_pairs:
             frames = TrainingFrames(parts.train, spec, self._config.weights, is_on_pairs=True)
         members = self._plan(order, spec, parent, parts.train, constants)
+        if unfinished is not None:
+            members = [replace(m, reached=unfinished.reached(i, m.model)) for i, m in enumerate(members)]
+        resumed_s = sum(member.reached.seconds for member in members if member.reached is not None)
         try:
-            fits = self._fit_members(members, spec, frames, order, parts.train, started + compiling_s)
+            fits = self._fit_members(members, spec, frames, parts.train, known, started + compiling_s, unfinished)
         except DivergedError as error:
-            return TrainingFailure(order.version, FailureKind.INTERNAL, str(error))
+            return _failed(order.version, str(error), unfinished)
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
         weights, n_renewed = self._settle(members, fits, spec, parent, parts)
         state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
@@ -161,9 +183,10 @@ class NequIPTrainer:
             "compiling_s": compiling_s,
             "rollbacks": float(sum(fit.rollbacks for fit in fits)),
             "members_renewed": float(n_renewed),
+            "resumed_s": resumed_s,
         }
         if not all(math.isfinite(value) for value in metrics.values()):
-            return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
+            return _failed(order.version, "the committee predicts NaN", unfinished)
         self._remember(order.version, frozenset(parts.train.frame_ids))
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
@@ -205,11 +228,12 @@ class NequIPTrainer:
         members: list[_Member],
         spec: Mapping[str, object],
         frames: TrainingFrames,
-        order: TrainingOrder,
         train: Snapshot,
+        known: frozenset[str],
         started: float,
+        unfinished: UnfinishedFit | None,
     ) -> list[FittedModel]:
-        """Fits the members, `parallel` at a time.
+        """Fits the members, `parallel` at a time; those that are done already are as they were.
 
         Raises:
             DivergedError: A member has no weights to publish.
@@ -218,15 +242,19 @@ class NequIPTrainer:
         n_workers = min(config.parallel, len(members))
         left = max(config.budget_s - self._examiner.budget_s - (self._clock() - started), 1e-3)
         unit = left * n_workers / sum(member.share for member in members)
-        known = self._seen.get(order.parent.version, frozenset()) if order.parent is not None else frozenset()
         seen = np.array([frame_id in known for frame_id in train.frame_ids])
         how = Optimisation(
             self._objective, config.learning_rate, config.ema, config.decay_share, _force_scale(members[0].model)
         )
 
         def fit(i: int) -> FittedModel:
-            member = members[i]
-            rng = np.random.default_rng(member.seed)
+            member, keep = members[i], None
+            if member.reached is not None and member.reached.is_done:
+                return member.reached.fitted
+            if unfinished is not None:
+                keep = partial(unfinished.keep, i, member.model)
+            seed = member.seed if member.reached is None else [member.seed, member.reached.steps]
+            rng = np.random.default_rng(seed)
             draw: Draw = Shuffle(member.bag, config.batch_size, rng)
             new, old = member.bag[~seen[member.bag]], member.bag[seen[member.bag]]
             if not member.is_fresh and new.size and old.size:
@@ -234,7 +262,9 @@ class NequIPTrainer:
             with self._steps.step(member.model, spec) as step:
                 try:
                     budget = Budget(unit * member.share, config.max_epochs, config.max_gradient_steps)
-                    return fit_model(step, member.start, frames, draw, how, budget, self._clock)
+                    return fit_model(
+                        step, member.start, frames, draw, how, budget, self._clock, reached=member.reached, keep=keep
+                    )
                 except DivergedError as error:
                     raise DivergedError(f"member {i}: {error}") from error
 
@@ -358,6 +388,13 @@ def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, o
         energies.append(out["total_energy"].detach().double().numpy().reshape(-1))
         forces.append(out["forces"].detach().double().numpy())
     return replace(train, energy=train.energy - np.concatenate(energies), forces=train.forces - np.concatenate(forces))
+
+
+def _failed(version: int, message: str, unfinished: UnfinishedFit | None) -> TrainingFailure:
+    """A fit that gave nothing, which the next one is not to go on from."""
+    if unfinished is not None:
+        unfinished.clear()
+    return TrainingFailure(version, FailureKind.INTERNAL, message)
 
 
 def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArray[np.bool_]]]:

@@ -109,6 +109,26 @@ def test_driver_killed_ten_times(tmp_path: Path, config: str, n_labels: int, lon
     assert kills == 10, "the campaign ended before it was killed ten times"
 
 
+@pytest.mark.slow
+def test_a_fit_survives_its_driver(tmp_path: Path) -> None:
+    """Killed when two of three members are done: the version that comes out has not fitted them again."""
+    driver = Driver(tmp_path, "xtb.yaml", "runtime.kind=in-process", "stop.labels=30", "training.budget_s=20")
+    driver.start()
+    assert driver.process is not None
+    deadline = time.monotonic() + 200
+    while not (driver.campaign / "fit" / "member_01.safetensors").exists():
+        assert driver.process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert driver.kill_after(0.0)
+    driver.start()
+    driver.finish(300)
+    driver.check(30)
+    cards = {path.name: json.loads((path / "card.json").read_text()) for path in driver.campaign.glob("models/v*")}
+    assert cards["v0001"]["metrics"]["resumed_s"] > 10.0
+    assert all(card["metrics"]["resumed_s"] == 0.0 for name, card in cards.items() if name != "v0001")
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_actors_killed(tmp_path: Path) -> None:
