@@ -56,7 +56,7 @@ def measure(budget_s: float, data: Snapshot) -> dict[str, Any]:
     if not isinstance(trained, TrainedCommittee):
         return {"budget_s": budget_s, "failure": trained.message}
     trust = config.exploration.trust
-    verdict = judge(1, trained.metrics, 0, {}, config.promotion, getattr(trust, "probability", 0.9), 0.0)
+    verdict = judge(1, trained.metrics, 0, [], config.promotion, getattr(trust, "probability", 0.9), 0.0)
     exam = {name: value for name, value in trained.metrics.items() if name.startswith(("exam_", "blind", "trusted"))}
     return {
         "budget_s": budget_s,

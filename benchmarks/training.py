@@ -37,7 +37,6 @@ from alsys.training.loss import LossWeights, Objective
 from alsys.training.replay import Shuffle
 from alsys.training.step import CompiledStep, EagerStep, Layout, Step, compile_step, load_package
 from alsys.training.tensors import TrainingFrames
-from alsys.training.trainer import NequIPTrainer
 
 OBJECTIVE = Objective(LossWeights(1.0, 1.0), LossWeights(1.0, 1.0))
 SIZES = (10, 14, 20, 28, 38, 52, 74, 102, 144, 200)
@@ -169,9 +168,14 @@ def tested(state: CommitteeState, test: Labelled) -> float:
 
 
 def fitted(
-    trainer: Any, version: int, snapshot: Snapshot, parent: CommitteeState | None, seed: int
+    trainer: Any,
+    version: int,
+    snapshot: Snapshot,
+    parent: CommitteeState | None,
+    seed: int,
+    known: Sequence[str] = (),
 ) -> TrainedCommittee:
-    result = trainer.fit(TrainingOrder(version, snapshot, parent, None, seed))
+    result = trainer.fit(TrainingOrder(version, snapshot, parent, None, seed, known=frozenset(known)))
     if not isinstance(result, TrainedCommittee):
         raise SystemExit(f"the fit failed: {result.message}")
     return result
@@ -186,17 +190,15 @@ def stream(args: argparse.Namespace, data: Labelled, atoms: Labelled, seed: int)
     first = build_trainer(config_for(args, args.steps))
     rows: list[dict[str, float]] = []
     parent: CommitteeState | None = None
+    known: tuple[str, ...] = ()
     for version, size in enumerate(SIZES, start=1):
         snapshot = snapshot_of([data[i] for i in order[:size]], atoms)
         anew = fitted(scratch, version, snapshot, None, seed + version)
         if parent is None:
             going = fitted(first, version, snapshot, None, seed + version)
-            assert isinstance(warm, NequIPTrainer)
-            assert isinstance(first, NequIPTrainer)
-            warm._seen.update(first._seen)
         else:
-            going = fitted(warm, version, snapshot, parent, seed + version)
-        parent = going.state
+            going = fitted(warm, version, snapshot, parent, seed + version, known)
+        parent, known = going.state, snapshot.frame_ids
         row = {
             "n_train": size,
             "scratch": tested(anew.state, test),
@@ -219,12 +221,14 @@ def forgetting(args: argparse.Namespace, paths: Sequence[str], seed: int) -> dic
     one, two = ([data[i] for i in rng.permutation(len(data))] for data in (first, second))
     test, train = one[-args.n_test :], one[:50]
     trainer = build_trainer(config_for(args, args.steps))
-    parent = fitted(trainer, 1, two_domains(train, [], list(atoms.values())), None, seed)
+    learned = two_domains(train, [], list(atoms.values()))
+    parent = fitted(trainer, 1, learned, None, seed)
     before = tested(parent.state, test)
     state, trail = parent.state, []
     for version, size in enumerate((50, 100, 150, 200), start=2):
         snapshot = two_domains(train, two[:size], list(atoms.values()))
-        state = fitted(trainer, version, snapshot, state, seed + version).state
+        state = fitted(trainer, version, snapshot, state, seed + version, learned.frame_ids).state
+        learned = snapshot
         trail.append(tested(state, test))
         print(seed, "forgetting", size, before, trail[-1], file=sys.stderr, flush=True)
     return {"before": before, "after": trail, "worst_growth": max(trail) / before - 1.0}

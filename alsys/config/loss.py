@@ -34,7 +34,9 @@ class LossSettings(Section):
         0.01, gt=0, description="For `huber`: where squared turns linear, eV per atom and eV/Angstrom."
     )
     weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field(
-        {}, description="Weight of a frame's errors by its arm or its system, as `{initial: 0.2}`; 1 where not named."
+        {},
+        description="Weight of a frame's errors by its arm, its system or what it was imported as, as "
+        "`{initial: 0.2, imported/spice: 0.1}`; they multiply, and are 1 where not named.",
     )
 
     @model_validator(mode="after")

@@ -28,6 +28,9 @@ from alsys.config.systems import SystemConfig
 from alsys.config.validation import ValidationConfig
 from alsys.frames import Arm
 
+IMPORTED_AS = f"{Arm.IMPORTED.value}/"
+"""Before the name that frames were imported under, in `training.weights`."""
+
 
 class TrainingConfig(LossSettings):
     """How the committee is refitted."""
@@ -344,13 +347,19 @@ class CampaignConfig(Section):
             raise ValueError(f"training.{training.needs_network} needs model.kind nequip: pairs are fitted at once")
         if training.delta is not None and isinstance(self.model, NetworkModel) and self.model.zbl:
             raise ValueError("model.zbl needs labels without training.delta, whose baseline repels nuclei already")
+        if training.parallel * training.threads > max(training.cpus, 1.0):
+            cores = training.parallel * training.threads
+            raise ValueError(f"training.parallel times training.threads takes {cores} cores: set training.cpus to that")
         if training.delta is not None and training.stress_weight > 0:
             raise ValueError("training.stress_weight needs labels without training.delta, whose baseline has no stress")
         arms = [arm.value for arm in Arm if arm not in (Arm.ATOM, Arm.RANDOM)]
         for name in training.weights.keys() - {*arms, *(system.name for system in self.systems)}:
+            if name.startswith(IMPORTED_AS) and name != IMPORTED_AS:
+                continue
             known = ", ".join(arms)
             raise ValueError(
-                f"training.weights names neither an arm that is learned from ({known}) nor a system: {name}"
+                f"training.weights names neither an arm that is learned from ({known}), nor a system, nor what was "
+                f"imported ({IMPORTED_AS}NAME): {name}"
             )
         return self
 

@@ -65,6 +65,7 @@ class ModelBook:
             dict(event.metrics),
             event.t,
             parent=event.parent,
+            seq=event.seq,
         )
         if n_changes > self.n_changes_at_fit:
             self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes

@@ -118,7 +118,7 @@ class ModelDesk:
     async def prepare(self, command: Train) -> Fit:
         """What the next fit is to be sent, once everything that is staged is on disk."""
         await self._journal.flush()
-        snapshot, n_retracted = await asyncio.to_thread(self._read_snapshot)
+        snapshot, n_retracted, known = await asyncio.to_thread(self._read_snapshot, command.parent)
         calibration = self._ledger.calibration
         is_calibrated = self._ledger.settings.is_calibrated and calibration.is_fitted
         order = TrainingOrder(
@@ -126,9 +126,17 @@ class ModelDesk:
             snapshot=snapshot,
             parent=self.state(command.parent) if command.parent else None,
             champion=self.state(command.champion) if command.champion else None,
-            seed=(self._epoch * 10_007 + command.version * 101 + self._ledger.settings.seed) % 2**31,
+            # a fit that failed is not tried again in the very same way
+            seed=(
+                self._epoch * 10_007
+                + command.version * 101
+                + self._ledger.training_failures * 31
+                + self._ledger.settings.seed
+            )
+            % 2**31,
             n_review=N_REVIEW if self._review is not None else 0,
             band=calibration.band if is_calibrated else None,
+            known=known,
         )
         return Fit(order, command.parent, n_retracted)
 
@@ -190,11 +198,16 @@ class ModelDesk:
         elif isinstance(event, ModelRejected):
             self._journal.after(lambda: _call(self._registry.reject, event.version, event.reason))
 
-    def _read_snapshot(self) -> tuple[Snapshot, int]:
-        """What to train on, and how many labels had been retracted by then."""
+    def _read_snapshot(self, parent: int) -> tuple[Snapshot, int, frozenset[str]]:
+        """What to train on, how many labels had been retracted by then, and which frames a version has learned."""
         baseline_id = None if self._baseline is None else self._baseline.level_id
         snapshot = self._store.snapshot(self._level.level_id, None, baseline_id)
-        return snapshot, len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
+        n_retracted = len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
+        known: frozenset[str] = frozenset()
+        if parent in self._ledger.models:
+            before = self._store.snapshot(self._level.level_id, self._ledger.models[parent].seq, baseline_id)
+            known = frozenset(before.frame_ids)
+        return snapshot, n_retracted, known
 
 
 def queue_models(ledger: Ledger, registry: Registry) -> None:

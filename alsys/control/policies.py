@@ -31,6 +31,8 @@ RESCORE_CHUNK = 256
 COMPARE_CHUNK = 32
 ALARM_SHARE = 0.5
 """Most that the random arm grows to while uncertainties cannot be believed."""
+DEAD_SKILL = 0.02
+"""Share of the variance of forces below which a rejected first version is no start for the next fit."""
 LEAST_GAIN = 0.01
 """Share of the error that a fit on unchanged data must take away for another to be worth its time."""
 ALIKE = 0.9
@@ -73,12 +75,11 @@ def judge(ledger: Ledger, model: ModelRecord, now: float) -> ModelPromoted | Mod
         if model.n_changes == parent.n_changes and not parent.is_probation and gain < 0:
             reason = f"was fitted to the same data as v{parent.version:04d}, and its error is {-gain:.1%} larger"
             return ModelRejected(t=now, version=model.version, reason=reason, reasons=(reason,))
-    champion = ledger.models[ledger.champion].metrics if ledger.champion else {}
     return promotion.judge(
         model.version,
         model.metrics,
         ledger.champion,
-        champion,
+        [ledger.models[version].metrics for version in ledger.champions],
         ledger.settings.promotion,
         ledger.settings.probability,
         now,
@@ -134,17 +135,24 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
 
     In between, and after the end, a trainer that has nothing to do goes on with the data it has (`train_on`).
-    A retracted label counts like a new one. While no version was any good, a fit goes on from the latest.
+    A retracted label counts like a new one. While no version was any good, a fit goes on from the latest if that had
+    learned anything at all, and else begins anew.
     """
     if not trainers or ledger.training is not None or not (_fit_is_due(ledger) or trains_on(ledger)):
         return None
     return Train(
         worker=trainers[0],
         version=ledger.next_version,
-        parent=ledger.champion or max(ledger.models, default=0),
+        parent=ledger.champion or _latest_that_learns(ledger),
         champion=ledger.champion,
         n_labels=ledger.n_labels,
     )
+
+
+def _latest_that_learns(ledger: Ledger) -> int:
+    """The newest version, where it explains some of the variance of forces; else 0."""
+    version = max(ledger.models, default=0)
+    return version if version and ledger.models[version].metrics.get("exam_skill", 1.0) > DEAD_SKILL else 0
 
 
 def trains_on(ledger: Ledger) -> bool:

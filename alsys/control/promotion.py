@@ -2,17 +2,18 @@
 
 A challenger becomes champion unless something speaks against it: it is worse than the champion on the random arm beyond
 the 95 % paired interval; it is worse on one system, tested for all systems at once (S. Holm, Scand. J. Stat. 6, 65
-(1979)); it explains next to nothing of unseen forces; or it falls short of a limit of `promotion` in its examination
-(`alsys.training.examination`). A shortcoming in dynamics or coverage that the champion has too, and no less, is no
-reason to keep that champion: the challenger is then promoted on probation. So is a first version with such
-shortcomings, since without a champion nothing is explored, and explorers have guards of their own; one that has learned
-next to nothing is no first version either.
+(1979)); its energies or stresses are off by more than twice as much as the champion's; it explains next to nothing of
+unseen forces; or it falls short of a limit of `promotion` in its examination (`alsys.training.examination`). A
+shortcoming in dynamics or coverage that the champion has too, and no less, is no reason to keep that champion: the
+challenger is then promoted on probation, as long as it is not far behind the best of all champions so far. So is a
+first version with such shortcomings, since without a champion nothing is explored, and explorers have guards of their
+own; one that has learned next to nothing is no first version either.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alsys.config.promotion import PromotionConfig
@@ -21,9 +22,11 @@ from alsys.events import ModelPromoted, ModelRejected
 SIGNIFICANCE = 0.05
 """Chance that a version which is worse on no system is rejected for one of them."""
 SURVIVAL_SLACK = 0.25
-"""Survival below the champion's that still counts as no worse: two walkers of eight."""
+"""Survival below the best champion's that still counts as no worse: two walkers of eight."""
 DRIFT_SLACK = 2.0
-"""Drift over the champion's that still counts as no worse."""
+"""Drift over the best champion's that still counts as no worse."""
+FLOORS = {"energy": (5e-3, 1e3, "meV per atom"), "stress": (1e-3, 1e3, "meV/Angstrom^3")}
+"""Error below which a growing error of energies per atom (eV) or stresses (eV/Angstrom^3) is none; how it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Shortcoming:
     """A limit that a version does not keep.
 
     Attributes:
-        criterion: ``survival``, ``hot-survival``, ``drift`` or ``coverage``.
+        criterion: ``dynamics``, ``survival``, ``hot-survival``, ``drift`` or ``coverage``.
         text: For people.
     """
 
@@ -43,7 +46,7 @@ def judge(
     version: int,
     metrics: Mapping[str, float],
     champion: int,
-    champion_metrics: Mapping[str, float],
+    champions: Sequence[Mapping[str, float]],
     settings: PromotionConfig,
     probability: float,
     now: float,
@@ -54,15 +57,15 @@ def judge(
         version: The version.
         metrics: Of its fit.
         champion: The champion; 0 for none.
-        champion_metrics: Of the champion's fit, or nothing.
+        champions: Metrics of all champions so far, the current one last.
         settings: The limits.
         probability: Share of atoms that the calibrated band is to cover.
         now: Unix time.
     """
-    against = [*_worse(metrics, champion), *_worse_systems(metrics)] if champion else []
+    against = [*_worse(metrics, champion), *_worse_systems(metrics), *_lost(metrics, champion)] if champion else []
     against += _unskilled(metrics, settings)
     own = _shortcomings(metrics, settings, probability)
-    excused = [s for s in own if not champion or _is_no_worse(s, metrics, champion_metrics, settings)]
+    excused = [s for s in own if not champion or _is_no_worse(s, metrics, champions, settings)]
     against += [shortcoming.text for shortcoming in own if shortcoming not in excused]
     if against:
         return ModelRejected(t=now, version=version, reason="; ".join(against), reasons=tuple(against))
@@ -98,6 +101,23 @@ def _worse_systems(metrics: Mapping[str, float]) -> list[str]:
     return reasons
 
 
+def _lost(metrics: Mapping[str, float], champion: int) -> list[str]:
+    """Energies and stresses that are off by more than twice the champion's error, over all and by system."""
+    reasons = []
+    for name, low in sorted(metrics.items()):
+        head, _, system = name.partition("/")
+        quantity = head.removeprefix("exam_").removesuffix("_loss_low")
+        if head != f"exam_{quantity}_loss_low" or not low > 0.0:
+            continue
+        least, factor, unit = FLOORS[quantity]
+        new, old = (metrics.get(name.replace(head, f"exam_{of}{quantity}_mae"), math.nan) for of in ("", "champion_"))
+        if new > least:
+            where = f" on {system}" if system else ""
+            text = f"{factor * new:.1f} {unit} against {factor * old:.1f} of v{champion:04d} on the random arm"
+            reasons.append(f"{quantity} error more than doubled{where}: {text}")
+    return reasons
+
+
 def _unskilled(metrics: Mapping[str, float], settings: PromotionConfig) -> list[str]:
     high = metrics.get("exam_skill_high", math.nan)
     if not high < settings.least_skill:
@@ -113,6 +133,8 @@ def _shortcomings(metrics: Mapping[str, float], settings: PromotionConfig, proba
     lost = ", ".join(
         f"{int(count)} {name.partition('/')[2]}" for name, count in metrics.items() if name.startswith("exam_lost/")
     )
+    if "exam_steps" in metrics and "exam_survival" not in metrics:
+        found.append(Shortcoming("dynamics", f"dynamics not examined: time for {length:.0f} fs only"))
     share = metrics.get("exam_survival", 1.0)
     if share < settings.survival:
         text = f"lost {_count(share, n)} of {n} walkers at constant energy within {length:.0f} fs ({lost})"
@@ -134,22 +156,35 @@ def _shortcomings(metrics: Mapping[str, float], settings: PromotionConfig, proba
 
 
 def _is_no_worse(
-    shortcoming: Shortcoming, own: Mapping[str, float], champion: Mapping[str, float], settings: PromotionConfig
+    shortcoming: Shortcoming,
+    own: Mapping[str, float],
+    champions: Sequence[Mapping[str, float]],
+    settings: PromotionConfig,
 ) -> bool:
-    """Whether the champion has the same shortcoming, or was never examined in this respect."""
+    """Whether the champion has the same shortcoming, or was never examined in this respect.
+
+    What the best of all champions had limits how far a row of versions, each a little worse, can go down. Champions
+    that were examined at another temperature do not count.
+    """
+    champion = champions[-1]
+    alike = [m for m in champions if m.get("exam_hot_temperature") == own.get("exam_hot_temperature")]
     match shortcoming.criterion:
         case "survival" | "hot-survival":
             name = f"exam_{shortcoming.criterion.replace('-', '_')}"
             before = champion.get(name)
-            return before is None or (before < settings.survival and own[name] >= before - SURVIVAL_SLACK)
+            best = max((m[name] for m in alike if name in m), default=0.0)
+            return before is None or (before < settings.survival and own[name] >= best - SURVIVAL_SLACK)
         case "drift":
             drift = champion.get("exam_drift_low")
             if drift is None:  # every walker was lost, or there was no examination
                 return champion.get("exam_survival", 0.0) < settings.survival
-            return drift > settings.drift and own["exam_drift_low"] <= DRIFT_SLACK * drift
-        case _:
+            least = min((m["exam_drift_low"] for m in alike if "exam_drift_low" in m), default=drift)
+            return drift > settings.drift and own["exam_drift_low"] <= DRIFT_SLACK * max(least, settings.drift)
+        case "coverage":
             coverage = own.get("exam_champion_coverage")  # of the champion on the same frames
             return coverage is None or coverage <= own["exam_coverage"]
+        case _:  # nothing was seen that speaks against it
+            return True
 
 
 def _comparison(metrics: Mapping[str, float], champion: int) -> str:

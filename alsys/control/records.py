@@ -72,6 +72,7 @@ class ModelRecord:
         n_train: Labels it was trained on.
         n_seen: Training labels accepted up to its dataset version, retracted ones included, imported ones not.
         n_changes: `alsys.control.ledger.Ledger.n_changes` of its dataset version.
+        seq: Its dataset version.
     """
 
     version: int
@@ -86,6 +87,7 @@ class ModelRecord:
     reasons: tuple[str, ...] = ()
     is_probation: bool = False
     parent: int = 0
+    seq: int = 0
 
 
 @dataclass(slots=True)

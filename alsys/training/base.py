@@ -29,6 +29,7 @@ class TrainingOrder:
         seed: Seed of this fit.
         n_review: So many of the newest labels are predicted by the new committee, to find wrong ones among them.
         band: Calibrated band in force, which the new committee is examined against; None where there is none.
+        known: Frames of the snapshot that the parent has been fitted to.
     """
 
     version: int
@@ -38,6 +39,7 @@ class TrainingOrder:
     seed: int
     n_review: int = 0
     band: Band | None = None
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

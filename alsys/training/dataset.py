@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from alsys.config.labeling import PySCFBaseline
-from alsys.config.schema import CampaignConfig
+from alsys.config.schema import IMPORTED_AS, CampaignConfig
 from alsys.frames import ARMS, TRAINING_ARMS, Arm, FloatArray
 from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
@@ -115,18 +115,20 @@ def atomic_energies(
 
 
 def frame_weights(frames: Snapshot, weights: Mapping[str, float]) -> FloatArray | None:
-    """``(n_frames,)`` weight of each frame: that of its arm times that of its system, 1 where one is not named.
+    """``(n_frames,)`` weight of each frame: that of its arm times that of its system or import, 1 where not named.
 
     Args:
         frames: Training frames.
-        weights: By value of `alsys.frames.Arm` or by name of a system.
+        weights: By value of `alsys.frames.Arm`, by name of a system, or by ``imported/`` and a name.
 
     Returns:
         The weights; None where all are 1.
     """
     by_arm = np.array([weights.get(arm.value, 1.0) for arm in ARMS])
     by_system = np.array([weights.get(name, 1.0) for name in frames.systems] or [1.0])
+    by_import = np.array([weights.get(f"{IMPORTED_AS}{name}", 1.0) for name in frames.systems] or [1.0])
     result: FloatArray = by_arm[frames.arm] * by_system[frames.system]
+    result = np.where(frames.is_arm(Arm.IMPORTED), result * by_import[frames.system], result)
     return None if (result == 1.0).all() else result
 
 

@@ -10,6 +10,10 @@ measured (`alsys.control.promotion` reads them; units eV, Angstrom, ps):
   ``difference_low/SYSTEM``, ``difference_high/SYSTEM`` (95 % paired bootstrap of new minus champion), and from
   `MIN_PAIRS` frames on ``p_worse/SYSTEM``: one-sided paired t-test (Student, Biometrika 6, 1 (1908)) of "the error is
   at most 1 + tolerated_loss times the champion's".
+- ``exam_energy_mae`` (per atom), ``exam_champion_energy_mae`` and ``exam_energy_loss_low``, the lower 95 % bootstrap
+  limit over frames of the new error minus `TOLERATED_GROWTH` times the champion's; likewise ``stress``. Each for all of
+  the random arm that both know and, of several systems, as ``.../SYSTEM``; where the loss has such a term, from
+  `MIN_PAIRS` frames on.
 - ``exam_coverage``, ``exam_coverage_high``: share of atoms of the random arm within the band in force, mean over
   frames, and two standard errors above it; ``exam_champion_coverage`` likewise.
 - ``blind_spots``, ``blind_spots_high``, ``trusted``: share of random-arm frames that are trusted although an atom's
@@ -17,8 +21,8 @@ measured (`alsys.control.promotion` reads them; units eV, Angstrom, ps):
   one-sided), and the share that is trusted. The band is cross-fitted: calibrated on four fifths, applied to the rest.
 - ``exam_steps``, ``exam_ps``, ``exam_walkers`` (of each kind), ``exam_survival`` and ``exam_hot_survival`` (shares),
   ``exam_hot_temperature``, ``exam_lost/REASON`` (walkers), ``exam_drift``, ``exam_drift_low`` (the largest of all
-  systems) and ``exam_drift/SYSTEM``: see `alsys.training.trial_runs`. Frames with masked atoms are parts of larger
-  ones, and start no dynamics.
+  systems) and ``exam_drift/SYSTEM``: see `alsys.training.trial_runs`. A run that lost no walker and was too short to
+  say anything has the first three only. Frames with masked atoms are parts of larger ones, and start no dynamics.
 - ``exam_wall_s``.
 """
 
@@ -27,7 +31,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,13 +51,15 @@ from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import baseline_of, less_baseline, split
-from alsys.training.evaluate import N_BOOTSTRAP, batch_of, bootstrap_interval, chunks_of
-from alsys.training.trial_runs import TrialWalker, run_trial
+from alsys.training.evaluate import N_BOOTSTRAP, batch_of, bootstrap_interval, chunks_of, thinned
+from alsys.training.trial_runs import TrialWalker, run_trial, shortest_run
 
 MIN_FRAMES = 8
 """Frames from which coverage is measured on them; blind spots need twice as many."""
 MIN_PAIRS = 3
 """Frames from which skill is measured on them, and those of a system from which a paired test says anything."""
+TOLERATED_GROWTH = 2.0
+"""Error of energies or stresses over the champion's that is tolerated: offsets wander from fit to fit."""
 N_FOLDS = 5
 N_TRIES = 4
 """Draws of a start frame before a system goes without this walker."""
@@ -104,7 +110,7 @@ class Examiner:
         bare = committee or self._build(trained.state)
         snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
         metrics = self._errors(scored(bare, trained.state), order, snapshot, champion)
-        metrics |= self._dynamics(bare, trained.state, order, started)
+        metrics |= self._dynamics(bare, trained.state, order)
         metrics["exam_wall_s"] = self._clock() - started
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
@@ -117,17 +123,28 @@ class Examiner:
         self, committee: Committee, order: TrainingOrder, snapshot: Snapshot, built: Committee | None
     ) -> dict[str, float]:
         parts = split(snapshot, self._config.training.validation_share)
-        unseen = next((part for part in (parts.random, parts.validation) if part.n_frames >= MIN_PAIRS), parts.train)
-        metrics = skill(atom_errors(committee, unseen), order.seed)
+        new = atom_errors(committee, parts.random)
+        unseen = new
+        if parts.random.n_frames < MIN_PAIRS:
+            rest = parts.validation if parts.validation.n_frames >= MIN_PAIRS else parts.train
+            unseen = atom_errors(committee, thinned(rest))
+        metrics = skill(unseen, order.seed)
         if not parts.random.n_frames:
             return metrics
-        new = atom_errors(committee, parts.random)
         champion = self._champion(order, built)
         known = parts.random.select(_known_frames(parts.random, order.champion if champion else None))
         old = None if champion is None or not known.n_frames else atom_errors(champion, known)
         metrics |= by_system(
             parts.random, new, known, old, tolerated_loss=self._promotion.tolerated_loss, seed=order.seed
         )
+        if old is not None:
+            training = self._config.training
+            weights = {
+                "energy": max(training.energy_weight, training.energy_weight_final or 0.0),
+                "stress": max(training.stress_weight, training.stress_weight_final or 0.0),
+            }
+            learned = [quantity for quantity, weight in weights.items() if weight > 0.0]
+            metrics |= losses(parts.random, new, known, old, learned, order.seed)
         if parts.random.n_frames < MIN_FRAMES:
             return metrics
         if order.band is not None:
@@ -145,9 +162,7 @@ class Examiner:
             return None
         return scored(built or self._build(order.champion), order.champion)
 
-    def _dynamics(
-        self, bare: Committee, state: CommitteeState, order: TrainingOrder, started: float
-    ) -> dict[str, float]:
+    def _dynamics(self, bare: Committee, state: CommitteeState, order: TrainingOrder) -> dict[str, float]:
         exploration, promotion = self._config.exploration, self._promotion
         hot = promotion.hot_factor * highest_temperature(self._config)
         walkers = self._walkers(order, hot)
@@ -158,12 +173,13 @@ class Examiner:
             from alsys.potentials.baseline import DeltaCommittee
 
             committee = DeltaCommittee(bare, state)
+        n_steps = max(2, round(promotion.length / exploration.timestep))
         outcome = run_trial(
             committee,
             walkers,
             timestep=exploration.timestep,
-            n_steps=max(2, round(promotion.length / exploration.timestep)),
-            budget_s=self.budget_s - (self._clock() - started),
+            n_steps=n_steps,
+            budget_s=self.budget_s,
             min_distance=exploration.min_distance,
             max_temperature_ratio=exploration.max_temperature_ratio,
             is_reactive=exploration.reactive,
@@ -174,11 +190,15 @@ class Examiner:
             "exam_steps": float(outcome.n_steps),
             "exam_ps": outcome.n_steps * exploration.timestep * 1e-3,
             "exam_walkers": float(outcome.n_constant),
+        }
+        lost = Counter([*outcome.lost_constant.values(), *outcome.lost_hot.values()])
+        if not lost and outcome.n_steps < min(shortest_run(exploration.timestep), n_steps):
+            return metrics
+        metrics |= {
             "exam_survival": 1.0 - len(outcome.lost_constant) / outcome.n_constant,
             "exam_hot_survival": 1.0 - len(outcome.lost_hot) / outcome.n_hot,
             "exam_hot_temperature": hot,
         }
-        lost = Counter([*outcome.lost_constant.values(), *outcome.lost_hot.values()])
         metrics |= {f"exam_lost/{reason}": float(count) for reason, count in sorted(lost.items())}
         if outcome.drift:
             metrics["exam_drift"] = max(outcome.drift.values())
@@ -232,6 +252,8 @@ class AtomErrors:
         deviation: One ``(n_trusted,)`` of each frame: what is compared with the trust band, eV/Angstrom.
         error: Likewise: lengths of the force errors, eV/Angstrom.
         mae, mse, square: ``(n_frames,)`` mean absolute and mean squared error, and mean square, of force components.
+        energy: ``(n_frames,)`` absolute error of the energy per atom, eV; NaN for a frame with masked atoms.
+        stress: ``(n_frames,)`` mean absolute error of stress components, eV/Angstrom^3; NaN where either has none.
     """
 
     deviation: tuple[FloatArray, ...]
@@ -239,6 +261,8 @@ class AtomErrors:
     mae: FloatArray
     mse: FloatArray
     square: FloatArray
+    energy: FloatArray
+    stress: FloatArray
 
 
 def broken(trained: TrainedCommittee) -> str | None:
@@ -269,6 +293,8 @@ def atom_errors(committee: Committee, snapshot: Snapshot) -> AtomErrors:
     deviations: list[FloatArray] = []
     differences: list[FloatArray] = []
     truths: list[FloatArray] = []
+    energies: list[float] = []
+    stresses: list[float] = []
     for rows in chunks_of(snapshot):
         part = snapshot.select(rows)
         prediction = committee.evaluate(batch_of(part))
@@ -278,12 +304,18 @@ def atom_errors(committee: Committee, snapshot: Snapshot) -> AtomErrors:
             deviations.append(prediction.force_deviation[atoms])
             differences.append(prediction.forces[atoms] - part.forces[atoms])
             truths.append(part.forces[atoms])
+        is_whole = part.is_whole
+        energies += np.where(is_whole, np.abs(prediction.energy - part.energy) / part.n_atoms, np.nan).tolist()
+        stress = np.full_like(part.stress, np.nan) if prediction.stress is None else prediction.stress
+        stresses += np.where(is_whole, np.abs(stress - part.stress).mean(axis=(1, 2)), np.nan).tolist()
     return AtomErrors(
         deviation=tuple(deviations),
         error=tuple(np.linalg.norm(difference, axis=1) for difference in differences),
         mae=np.array([np.abs(difference).mean() for difference in differences]),
         mse=np.array([np.square(difference).mean() for difference in differences]),
         square=np.array([np.square(truth).mean() for truth in truths]),
+        energy=np.array(energies),
+        stress=np.array(stresses),
     )
 
 
@@ -337,6 +369,41 @@ def by_system(
         metrics |= {f"difference_low/{name}": low, f"difference_high/{name}": high}
         if rows.size >= MIN_PAIRS:
             metrics[f"p_worse/{name}"] = p_positive(mae - (1.0 + tolerated_loss) * old.mae[rows])
+    return metrics
+
+
+def losses(
+    random: Snapshot, new: AtomErrors, known: Snapshot, old: AtomErrors, quantities: Sequence[str], seed: int
+) -> dict[str, float]:
+    """How energies and stresses fare beside the champion's; see the module for names.
+
+    Args:
+        random: The random arm.
+        new: Errors of the new committee on it.
+        known: The part of it whose elements the champion knows.
+        old: Errors of the champion on that.
+        quantities: ``energy``, ``stress``.
+        seed: Of the bootstrap.
+    """
+    row_of = {frame_id: row for row, frame_id in enumerate(random.frame_ids)}
+    rows = np.array([row_of[frame_id] for frame_id in known.frame_ids])
+    codes = np.unique(known.system)
+    parts = {"": np.ones(known.n_frames, dtype=np.bool_)}
+    if codes.size > 1:
+        parts |= {f"/{known.systems[int(code)]}": known.system == code for code in codes}
+    metrics: dict[str, float] = {}
+    for quantity in quantities:
+        mine, theirs = getattr(new, quantity)[rows], getattr(old, quantity)
+        for suffix, is_part in parts.items():
+            is_counted = is_part & np.isfinite(mine) & np.isfinite(theirs)
+            if is_counted.sum() < MIN_PAIRS:
+                continue
+            after, before = mine[is_counted], theirs[is_counted]
+            metrics |= {
+                f"exam_{quantity}_mae{suffix}": float(after.mean()),
+                f"exam_champion_{quantity}_mae{suffix}": float(before.mean()),
+                f"exam_{quantity}_loss_low{suffix}": bootstrap_interval(after - TOLERATED_GROWTH * before, seed)[0],
+            }
     return metrics
 
 

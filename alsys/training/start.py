@@ -32,7 +32,7 @@ from alsys.potentials.nequip import NequIPCommittee, elements_of, weights_of
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
-from alsys.training.evaluate import batch_of, chunks_of
+from alsys.training.evaluate import batch_of, chunks_of, thinned
 from alsys.training.snapshots import joined
 from alsys.training.step import SHIFTS
 from alsys.training.teacher import build_teacher, taught
@@ -117,7 +117,9 @@ class StartingTrainer:
         count = min(replay.n_frames, round(share / (1.0 - share) * own))
         rng = np.random.default_rng([self._config.seed, order.version, 3])
         rows = np.sort(rng.permutation(replay.n_frames)[:count])
-        return replace(order, snapshot=joined(replay.select(rows), order.snapshot))
+        chosen = replay.select(rows)
+        known = order.known.union(chosen.frame_ids)
+        return replace(order, snapshot=joined(chosen, order.snapshot), known=known)
 
     def _taught(self, order: TrainingOrder) -> CommitteeState | TrainingFailure:
         """The committee that the teacher has taught, from the folder where it is there."""
@@ -202,7 +204,7 @@ def rebased(state: CommitteeState, snapshot: Snapshot, training: TrainingConfig)
     energies = atomic_energies(parts.atoms, parts.train, training.atomic_energies)
     elements = elements_of(state.spec)
     free = np.array([energies.get(atomic_numbers[symbol], 0.0) for symbol in elements])
-    whole = parts.train.select(parts.train.is_whole)
+    whole = thinned(parts.train.select(parts.train.is_whole))
     constants = np.zeros(state.n_members)
     if whole.n_frames:
         committee = NequIPCommittee(replace(state, baseline=None, score="committee", score_state={}))

@@ -1,8 +1,8 @@
 """Fits committees of NequIP models within a budget, again and again, as labels come.
 
 Each member has its own seed, its own bootstrap, which a frame never leaves, and its share of the budget. A refit goes
-on from the parent's weights; frames that the parent has not seen, as far as this process knows, and old ones share each
-batch (`alsys.training.fit`, `alsys.training.replay`). Every few refits one member in turn begins anew with a larger
+on from the parent's weights; frames that the parent has not seen and old ones share each batch (`alsys.training.fit`,
+`alsys.training.replay`). Every few refits one member in turn begins anew with a larger
 share, so that members do not grow alike; it is taken where it is not much worse than the old one on frames that neither
 has seen. What ran out of budget is published, annealed. A fit that is cut off goes on where it was
 (`alsys.training.unfinished`).
@@ -49,7 +49,7 @@ from alsys.store.base import Snapshot
 from alsys.training.bags import is_in_bag
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
-from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of
+from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
 from alsys.training.examination import Examiner
 from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
 from alsys.training.loss import Objective
@@ -65,8 +65,6 @@ MOST_WORSE = 1.25
 """Error of a renewed member over that of the one it replaces, at most."""
 MIN_UNSEEN = 3
 """Frames that neither has seen from which they are compared on those, not on the training set."""
-N_REMEMBERED = 3
-"""Versions whose frames are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,6 @@ class NequIPTrainer:
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
         self._examiner = Examiner(config, clock)
-        self._seen: dict[int, frozenset[str]] = {}
         self._clock = clock
         self._folder = folder
         self._identity = config_hash(config)
@@ -133,13 +130,12 @@ class NequIPTrainer:
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
         spec, edges = self._prepare(order, parts)
-        known = self._seen.get(order.parent.version, frozenset()) if order.parent is not None else frozenset()
         unfinished = None
         if self._folder is not None:
             parent_version = None if order.parent is None else order.parent.version
             identity = {"version": order.version, "parent": parent_version, "config": self._identity}
-            unfinished = UnfinishedFit(self._folder, identity, spec, parts.train.frame_ids, known)
-            spec, known = unfinished.spec, unfinished.known
+            unfinished = UnfinishedFit(self._folder, identity, spec, parts.train.frame_ids)
+            spec = unfinished.spec
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
             parent = None
@@ -154,7 +150,7 @@ class NequIPTrainer:
             members = [replace(m, reached=unfinished.reached(i, m.model)) for i, m in enumerate(members)]
         resumed_s = sum(member.reached.seconds for member in members if member.reached is not None)
         try:
-            fits = self._fit_members(members, spec, frames, parts.train, known, started + compiling_s, unfinished)
+            fits = self._fit_members(members, spec, frames, parts.train, order.known, started + compiling_s, unfinished)
         except DivergedError as error:
             return _failed(order.version, str(error), unfinished)
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
@@ -163,7 +159,7 @@ class NequIPTrainer:
         committee = self._committee_of(state)
         champion = self._champion(order, parts.random)
         if self._score != COMMITTEE:
-            (first, first_masks), (second, second_masks) = (_batches(parts.train, k) for k in (0, 1))
+            (first, first_masks), (second, second_masks) = (_batches(thinned(parts.train), k) for k in (0, 1))
             learned = fit_score(self._score, committee, first, second, (first_masks, second_masks))
             state = replace(state, score=self._score, score_state=learned)
         metrics, calibration = fit_metrics(
@@ -187,12 +183,14 @@ class NequIPTrainer:
         }
         if not all(math.isfinite(value) for value in metrics.values()):
             return _failed(order.version, "the committee predicts NaN", unfinished)
-        self._remember(order.version, frozenset(parts.train.frame_ids))
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
         trained = TrainedCommittee(state, metrics, calibration, predictions)
-        return self._examiner.examine(trained, order, committee, champion)
+        examined = self._examiner.examine(trained, order, committee, champion)
+        if isinstance(examined, TrainingFailure) and unfinished is not None:
+            unfinished.clear()
+        return examined
 
     def _plan(
         self,
@@ -241,7 +239,8 @@ class NequIPTrainer:
         config = self._config
         n_workers = min(config.parallel, len(members))
         left = max(config.budget_s - self._examiner.budget_s - (self._clock() - started), 1e-3)
-        unit = left * n_workers / sum(member.share for member in members)
+        shares = [member.share for member in members]
+        unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
         seen = np.array([frame_id in known for frame_id in train.frame_ids])
         how = Optimisation(
             self._objective, config.learning_rate, config.ema, config.decay_share, _force_scale(members[0].model)
@@ -308,18 +307,12 @@ class NequIPTrainer:
         unseen = parts.train.select(is_unseen)
         if parts.validation.n_frames >= max(unseen.n_frames, MIN_UNSEEN):
             unseen = parts.validation
-        if unseen.n_frames < MIN_UNSEEN:
-            unseen = parts.train
+        unseen = thinned(parts.train if unseen.n_frames < MIN_UNSEEN else unseen)
         errors = []
         for weights in (new, old):
             alone = NequIPCommittee(CommitteeState(0, kind_of(spec), spec, (weights,)), threads=self._config.threads)
             errors.append(float(evaluate(alone, unseen).force_mae.mean()))
         return not errors[0] <= MOST_WORSE * errors[1]
-
-    def _remember(self, version: int, frames: frozenset[str]) -> None:
-        self._seen[version] = frames
-        while len(self._seen) > N_REMEMBERED:
-            del self._seen[min(self._seen)]
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""

@@ -1,13 +1,14 @@
 """Short molecular dynamics with a new committee, before anybody else gets it: does it keep energy, and does it survive?
 
 Walkers at constant energy and hot ones move together, in one batch, under the mean force of the committee, for so many
-steps as the deadline allows. A walker that is lost (not finite, too hot, forces beyond bounds, atoms that fused or came
-apart, a baseline that failed) is counted with its reason, put back to its start and not moved any more; the limits are
-those of the explorers.
+steps as the deadline allows, and long enough to say anything if that is not far off. A walker that is lost (not finite,
+too hot, forces beyond bounds, atoms that fused or came apart, a baseline that failed) is counted with its reason, put
+back to its start and not moved any more; the limits are those of the explorers.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,9 @@ PICOSECOND = 1e3
 PERIOD = 10.0
 """Time over which the total energy forgets how it oscillated, fs: the period of the stiffest bonds."""
 MIN_PERIODS = 3.0
-"""Such periods before a slope is a drift."""
+"""Such periods before a slope is a drift, and before walkers that were not lost mean anything."""
+MOST_LATE = 5.0
+"""Budgets that a run may take to get that far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def run_trial(
         walkers: At least one.
         timestep: fs.
         n_steps: Steps wanted.
-        budget_s: Seconds after which no further step is begun.
+        budget_s: Seconds after which no further step is begun; of a run shorter than `shortest_run` five times as many.
         min_distance: Closest contact allowed, as a share of the covalent sum.
         max_temperature_ratio: Kinetic temperature over `TrialWalker.temperature` beyond which a walker is lost, but
             for its excess.
@@ -110,10 +113,17 @@ def run_trial(
         InputError: The committee does not know an element.
     """
     run = _Run(committee, walkers, timestep, min_distance, max_temperature_ratio, is_reactive, seed)
-    deadline = clock() + budget_s
-    while run.n_steps < n_steps and clock() < deadline and run.is_alive.any():
+    started, n_least = clock(), min(shortest_run(timestep), n_steps)
+    while run.n_steps < n_steps and run.is_alive.any():
+        if clock() - started >= budget_s * (MOST_LATE if run.n_steps < n_least else 1.0):
+            break
         run.step()
     return run.outcome()
+
+
+def shortest_run(timestep: float) -> int:
+    """Steps of `timestep` fs from which a run says something of drift and of walkers that were not lost."""
+    return math.ceil(MIN_PERIODS * PERIOD / timestep)
 
 
 class _Run:
@@ -200,7 +210,7 @@ class _Run:
 
         None of a run that is too short to tell it from an oscillation.
         """
-        if self.n_steps * self._timestep < MIN_PERIODS * PERIOD:
+        if self.n_steps < shortest_run(self._timestep):
             return {}
         time_ps = self._timestep * np.arange(len(self._energies)) / PICOSECOND
         away, energies = time_ps - time_ps.mean(), np.stack(self._energies)

@@ -45,11 +45,9 @@ class UnfinishedFit:
         identity: JSON-compatible; what a fit must share with the one that was cut off to go on.
         spec: Specification of the network.
         frame_ids: Frames that are trained on.
-        known: Frames that the parent has seen.
 
     Attributes:
         spec: That of the fit that goes on, else as given.
-        known: Likewise.
     """
 
     def __init__(
@@ -58,12 +56,11 @@ class UnfinishedFit:
         identity: Mapping[str, object],
         spec: Mapping[str, object],
         frame_ids: Sequence[str],
-        known: frozenset[str],
     ) -> None:
         self._folder = folder
         self._can_write = True
         self._found: dict[int, tuple[Reached, dict[str, torch.Tensor]]] = {}
-        self.spec, self.known = dict(spec), known
+        self.spec = dict(spec)
         asked = {"format": FORMAT, **identity, "spec": {**spec, FREE: None}}
         note = self._read(asked, set(frame_ids))
         stalls, steps = 0, sum(reached.steps for reached, _ in self._found.values())
@@ -73,13 +70,12 @@ class UnfinishedFit:
                 logger.warning("%s was cut off %d times at step %d; it begins anew", folder, stalls, steps)
                 self._found, stalls, steps = {}, 0, 0
             else:
-                self.spec, self.known = note["began_with"], frozenset(note["known"])
+                self.spec = note["began_with"]
                 logger.info("the fit in %s goes on after %d steps", folder, steps)
         if not self._found:
             self.clear()
         begun = {
-            "asked": asked, "began_with": self.spec, "frames": list(frame_ids), "known": sorted(self.known),
-            "steps": steps, "stalls": stalls,
+            "asked": asked, "began_with": self.spec, "frames": list(frame_ids), "steps": steps, "stalls": stalls,
         }  # fmt: skip
         self._write(NOTE, json.dumps(begun).encode())
 

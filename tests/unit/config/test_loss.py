@@ -28,7 +28,7 @@ def parsed(model: str = "nequip", **training: Any) -> Any:
         ({"stress_weight_final": 1.0}, "stress_weight must be positive"),
         ({"weights": {"initial": -1.0}}, "training.weights.initial"),
         ({"weights": {"random": 0.5}}, "neither an arm that is learned from"),
-        ({"weights": {"ethanol": 0.5}}, "nor a system: ethanol"),
+        ({"weights": {"ethanol": 0.5}}, "nor what was imported (imported/NAME): ethanol"),
         ({"loss": "rmse"}, "training.loss"),
         ({"delta": "gfn2-xtb", "stress_weight": 1.0}, "stress_weight needs labels without training.delta"),
     ],
@@ -55,5 +55,5 @@ def test_pairs_refuse_what_least_squares_cannot_do(setting: dict[str, Any]) -> N
 
 
 def test_arms_and_systems_may_have_weights() -> None:
-    weights = {"initial": 0.2, "methanol": 3.0}
+    weights = {"initial": 0.2, "methanol": 3.0, "imported/spice": 0.1}
     assert parsed(weights=weights).training.weights == weights

@@ -238,6 +238,41 @@ def test_baselines_are_stored_beside_labels_and_reach_the_trainer_also_after_a_r
     assert campaign.ledger.totals.failed > 0, "a label whose baseline has a wrong shape is tried again"
 
 
+def test_a_fit_is_told_what_its_parent_has_learned_also_after_a_restart() -> None:
+    campaign = Campaign(n_labels=40)
+    orders: list[TrainingOrder] = []
+
+    class Watching(FakeTrainer):
+        def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+            orders.append(order)
+            return super().fit(order)
+
+    assert campaign.run(trainer=Watching).reason == "labels"
+    campaign.settings = dataclasses.replace(campaign.settings, n_labels=70)
+    assert campaign.run(trainer=Watching).reason == "labels"
+    snapshots = {order.version: set(order.snapshot.frame_ids) for order in orders}
+    assert len(orders) >= 3
+    assert orders[0].known == frozenset()
+    for order in orders[1:]:
+        assert order.parent is not None
+        assert order.known == snapshots[order.parent.version] < snapshots[order.version]
+
+
+def test_a_fit_that_failed_is_not_tried_again_in_the_very_same_way() -> None:
+    campaign = Campaign()
+    seeds: list[tuple[int, int]] = []
+
+    class Watching(FakeTrainer):
+        def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+            seeds.append((order.version, order.seed))
+            return super().fit(order)
+
+    failures = iter([FailureKind.INTERNAL, FailureKind.INTERNAL])
+    campaign.run(trainer=lambda: Watching(failure=lambda version: next(failures, None)))
+    assert [version for version, _ in seeds[:3]] == [1, 1, 1]
+    assert len({seed for _, seed in seeds}) == len(seeds)
+
+
 def test_a_baseline_that_nobody_asked_for_is_not_data() -> None:
     campaign = Campaign(n_labels=30, max_attempts=1)
     campaign.run(labeler=WithBaseline)

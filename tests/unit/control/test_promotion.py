@@ -32,7 +32,7 @@ def verdict(
     metrics: Mapping[str, float], champion: Mapping[str, float] | None = SOUND, **limits: Any
 ) -> ModelPromoted | ModelRejected:
     version = 0 if champion is None else 3
-    return judge(4, metrics, version, champion or {}, PromotionConfig(**limits), 0.9, 5.0)
+    return judge(4, metrics, version, [champion] if champion is not None else [], PromotionConfig(**limits), 0.9, 5.0)
 
 
 def test_a_good_challenger_is_promoted_and_the_reason_says_by_how_much() -> None:
@@ -122,9 +122,60 @@ def test_a_champion_on_probation_is_replaced_by_what_is_no_worse() -> None:
     assert isinstance(verdict({**SOUND, **overconfident, "exam_champion_coverage": 0.4}), ModelPromoted)
 
 
+def test_a_row_of_versions_each_a_little_worse_does_not_go_down_for_ever() -> None:
+    for name, values in (
+        ("exam_hot_survival", [0.875, 0.625, 0.375, 0.125]),
+        ("exam_survival", [0.8, 0.6, 0.4, 0.2]),
+        ("exam_drift_low", [0.021, 0.042, 0.084, 0.168]),
+    ):
+        line: list[Mapping[str, float]] = [{**SOUND, name: values[0]}]
+        verdicts = []
+        for value in values[1:]:
+            event = judge(4, {**SOUND, **BETTER, name: value}, 3, line, PromotionConfig(), 0.9, 5.0)
+            verdicts.append(isinstance(event, ModelPromoted))
+            line.append({**SOUND, name: value})
+        assert verdicts == [True, False, False], name
+    elsewhere = {**SOUND, "exam_hot_survival": 0.875, "exam_hot_temperature": 300.0}
+    line = [elsewhere, {**SOUND, "exam_hot_survival": 0.5}]
+    event = judge(4, {**SOUND, **BETTER, "exam_hot_survival": 0.4}, 3, line, PromotionConfig(), 0.9, 5.0)
+    assert isinstance(event, ModelPromoted), "examined at another temperature, the first says nothing"
+
+
+@pytest.mark.parametrize("champion", [None, SOUND])
+def test_dynamics_that_were_too_short_leave_a_version_on_probation(champion: Mapping[str, float] | None) -> None:
+    short = {name: value for name, value in SOUND.items() if not name.startswith(("exam_s", "exam_hot", "exam_d"))}
+    event = verdict({**short, **BETTER, "exam_steps": 6.0, "exam_ps": 0.003}, champion)
+    assert isinstance(event, ModelPromoted)
+    assert event.is_probation
+    assert event.reasons == ("dynamics not examined: time for 3 fs only",)
+
+
+def test_energies_that_are_far_worse_keep_a_challenger_out() -> None:
+    def energies(new: float, old: float, low: float, suffix: str = "") -> dict[str, float]:
+        return {
+            f"exam_energy_mae{suffix}": new, f"exam_champion_energy_mae{suffix}": old,
+            f"exam_energy_loss_low{suffix}": low,
+        }  # fmt: skip
+
+    event = verdict({**SOUND, **BETTER, **energies(0.02, 0.004, 0.01)})
+    assert isinstance(event, ModelRejected)
+    assert event.reason == "energy error more than doubled: 20.0 meV per atom against 4.0 of v0003 on the random arm"
+    event = verdict({**SOUND, **BETTER, **energies(0.004, 0.004, -0.01), **energies(5.0, 0.001, 4.0, "/so2")})
+    assert isinstance(event, ModelRejected)
+    assert event.reason.startswith("energy error more than doubled on so2: 5000.0 meV per atom against 1.0 of v0003")
+    assert isinstance(verdict({**SOUND, **BETTER, **energies(0.004, 0.001, 0.001)}), ModelPromoted), "small enough"
+    assert isinstance(verdict({**SOUND, **BETTER, **energies(0.02, 0.009, -0.001)}), ModelPromoted), "not certain"
+    stresses = {"exam_stress_mae": 0.01, "exam_champion_stress_mae": 0.002, "exam_stress_loss_low": 0.004}
+    event = verdict({**SOUND, **BETTER, **stresses})
+    assert isinstance(event, ModelRejected)
+    assert event.reason == (
+        "stress error more than doubled: 10.0 meV/Angstrom^3 against 2.0 of v0003 on the random arm"
+    )
+
+
 def test_campaigns_from_before_examinations_go_on_as_they_did() -> None:
     old = {"difference_low": -0.02, "difference_high": 0.01}
-    event = judge(4, old, 3, {}, PromotionConfig(), 0.9, 5.0)
+    event = judge(4, old, 3, [{}], PromotionConfig(), 0.9, 5.0)
     assert event == ModelPromoted(
         t=5.0, version=4, reason="not worse: [-20.0, +10.0] meV/Angstrom against v0003 on the random arm"
     )
@@ -170,7 +221,11 @@ def test_a_first_version_that_learned_nothing_is_fitted_again() -> None:
     assert [type(event) for event in decisions(campaign)[:3]] == [ModelRejected, ModelRejected, ModelPromoted]
     assert campaign.ledger.champion >= 3
     published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
-    assert [e.parent for e in published[:3]] == [0, 1, 2], "each goes on from the one before"
+    assert [e.parent for e in published[:3]] == [0, 0, 0], "there is nothing to go on from"
+    campaign = FakeCampaign()
+    assert campaign.run(trainer=examined(1, 2, exam_skill=0.05, exam_skill_high=0.06)).reason == "labels"
+    published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
+    assert [e.parent for e in published[:3]] == [0, 1, 2], "a little learned is a start"
 
 
 def test_where_every_version_learned_nothing_the_campaign_fails_and_says_why() -> None:

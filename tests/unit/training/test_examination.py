@@ -17,7 +17,7 @@ from alsys.control.promotion import judge
 from alsys.events import ModelPromoted, ModelRejected
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.labels import Label
-from alsys.potentials.base import CommitteeState
+from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.calibration import Band
 from alsys.potentials.pair import PairCommittee
 from alsys.potentials.xtb import XTBMethod
@@ -131,9 +131,9 @@ def parts_of(data: Snapshot) -> tuple[Snapshot, Snapshot, Snapshot]:
 
 
 def decide(new: TrainedCommittee, old: TrainedCommittee | None) -> ModelPromoted | ModelRejected:
-    metrics = {} if old is None else old.metrics
+    champions = [] if old is None else [old.metrics]
     version = 0 if old is None else old.state.version
-    return judge(new.state.version, new.metrics, version, metrics, config().promotion, 0.9, 0.0)
+    return judge(new.state.version, new.metrics, version, champions, config().promotion, 0.9, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +239,74 @@ def test_a_committee_that_explodes_is_rejected_though_its_errors_are_smaller(dat
     assert first.is_probation, "as a first version it is what there is"
 
 
+class Slow:
+    """A committee whose evaluations take a while, on a clock of its own."""
+
+    def __init__(self, committee: Any, seconds: float) -> None:
+        self._committee, self._seconds = committee, seconds
+        self.now = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._committee, name)
+
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> Any:
+        self.now += self._seconds
+        return self._committee.evaluate(batch, members)
+
+
+def slowly(data: Snapshot, state: CommitteeState, seconds: float) -> TrainedCommittee:
+    """Examined where each evaluation takes so many seconds of the six that there are."""
+    settings = config(temperature=800.0, training={"budget_s": 60.0, "validation_share": 0.0})
+    slow = Slow(PairCommittee(state), seconds)
+    errors, _ = fit_metrics(PairCommittee(state), None, *parts_of(data), wall_s=1.0, epochs=1.0, seed=1)
+    order = TrainingOrder(2, data, None, None, seed=2)
+    examined = Examiner(settings, lambda: slow.now).examine(TrainedCommittee(state, errors), order, slow)
+    assert isinstance(examined, TrainedCommittee)
+    return examined
+
+
+def test_dynamics_have_a_time_of_their_own_and_go_on_until_they_say_something(
+    data: Snapshot, good: TrainedCommittee
+) -> None:
+    enough = slowly(data, good.state, 0.0625)
+    assert enough.metrics["exam_steps"] == 96
+    late = slowly(data, good.state, 0.4)
+    assert late.metrics["exam_steps"] == 60, "the least that says anything, though six seconds are over after fifteen"
+    assert late.metrics["exam_survival"] == 1.0
+    spoiled = slowly(data, with_hole(good.state), 0.4)
+    assert spoiled.metrics["exam_hot_survival"] < 1.0
+
+
+def test_dynamics_for_which_there_was_no_time_speak_for_nobody(data: Snapshot, good: TrainedCommittee) -> None:
+    examined = slowly(data, good.state, 4.0)
+    assert examined.metrics["exam_steps"] < 10
+    assert not {"exam_survival", "exam_hot_survival", "exam_drift"} & examined.metrics.keys()
+    event = decide(examined, None)
+    assert isinstance(event, ModelPromoted)
+    assert event.is_probation
+
+
+def test_a_committee_that_forgot_the_energies_of_one_system_is_rejected(data: Snapshot, good: TrainedCommittee) -> None:
+    """Its forces are the champion's own."""
+    elements = good.state.spec["elements"]
+    assert elements == ["H", "O", "S"]
+    members = tuple({**member, "shifts": member["shifts"] + np.array([0.0, 0.0, 1.0])} for member in good.state.members)
+    shifted = replace(good.state, version=2, members=members)
+    order = TrainingOrder(2, data, None, good.state, seed=2)
+    examined = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(TrainedCommittee(shifted, {}), order)
+    assert isinstance(examined, TrainedCommittee)
+    event = decide(examined, good)
+    assert isinstance(event, ModelRejected)
+    assert [reason.split(":")[0] for reason in event.reasons] == [
+        "energy error more than doubled", "energy error more than doubled on so2",
+    ]  # fmt: skip
+    assert examined.metrics["exam_energy_mae/so2"] == pytest.approx(1.0 / 3.0, abs=0.02)
+    same = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(good, order)
+    assert isinstance(same, TrainedCommittee)
+    assert same.metrics["exam_energy_mae"] == same.metrics["exam_champion_energy_mae"]
+    assert isinstance(decide(same, good), ModelPromoted)
+
+
 def test_better_on_average_but_worse_on_one_system_is_rejected_with_its_name(data: Snapshot) -> None:
     """The challenger has thirty frames of SO2, where the champion has two, and labels of water that are too large."""
     rows = [*range(3), *range(3, 33), *range(33, 35), *range(63, data.n_frames)]
@@ -316,7 +384,7 @@ def test_walkers_are_bounded_and_every_system_has_one(data: Snapshot) -> None:
 def errors_of(deviation: FloatArray, error: FloatArray) -> AtomErrors:
     """Of frames of equally many atoms: ``(n_frames, n_atoms)`` each."""
     zeros = np.zeros(len(deviation))
-    return AtomErrors(tuple(deviation), tuple(error), zeros, zeros, zeros)
+    return AtomErrors(tuple(deviation), tuple(error), zeros, zeros, zeros, zeros, zeros)
 
 
 def test_the_upper_limit_is_that_of_clopper_and_pearson() -> None:
@@ -352,9 +420,11 @@ def test_blind_spots_are_frames_that_are_trusted_and_wrong() -> None:
 
 def test_skill_is_the_variance_explained() -> None:
     frames = np.full(10, 4.0)
-    errors = AtomErrors((), (), frames, frames / 4.0, frames)
+    errors = AtomErrors((), (), frames, frames / 4.0, frames, frames, frames)
     assert skill(errors, seed=0) == pytest.approx({"exam_skill": 0.75, "exam_skill_high": 0.75})
-    assert skill(AtomErrors((), (), frames, frames, 0.0 * frames), seed=0) == {}, "no force, no variance"
+    assert skill(AtomErrors((), (), frames, frames, 0.0 * frames, frames, frames), seed=0) == {}, (
+        "no force, no variance"
+    )
 
 
 def test_coverage_is_the_mean_over_frames() -> None:

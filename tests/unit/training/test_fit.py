@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from alsys.frames import Arm
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
-from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, fit_model, rate_at
+from alsys.training import fit as fit_module
+from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model, rate_at
 from alsys.training.loss import LossWeights, Objective
 from alsys.training.replay import Shuffle
 from alsys.training.step import EagerStep, Layout
@@ -42,6 +43,11 @@ class FlakyFrames(TrainingFrames):
         return dataclasses.replace(batch, forces=batch.forces * np.nan) if self._bad(self.n_batches) else batch
 
 
+@pytest.fixture(autouse=True)
+def keep_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module, "KEEP_EVERY_S", 0.0)
+
+
 @pytest.fixture(scope="module")
 def train(make_snapshot: MakeSnapshot) -> Snapshot:
     data = make_snapshot()
@@ -53,13 +59,14 @@ def fit(
     bad: Callable[[int], bool] = lambda n: False,
     budget: Budget | None = None,
     start: torch.Tensor | None = None,
+    keep: Callable[[Reached], None] | None = None,
 ) -> tuple[FittedModel, int]:
     """Ten epochs of four batches."""
     model = build_model(SPEC, seed=0)
     frames = FlakyFrames(train, bad)
     draw = Shuffle(np.arange(train.n_frames), 5, np.random.default_rng(0))
     begin = Layout.of(model).flat(model) if start is None else start
-    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget or Budget(1e6, 10))
+    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget or Budget(1e6, 10), keep=keep)
     return fitted, frames.n_batches
 
 
@@ -70,11 +77,24 @@ def test_a_loss_that_is_not_finite_is_rolled_back(train: Snapshot) -> None:
 
 
 def test_a_member_that_keeps_diverging_falls_back_on_its_last_good_weights(train: Snapshot) -> None:
-    fitted, n_batches = fit(train, lambda n: n > 20)
-    whole, _ = fit(train, budget=Budget(1e6, 1000, 20))
-    assert (fitted.steps, n_batches) == (20, 24)
-    assert bool(torch.isfinite(fitted.weights).all())
-    assert whole.weights.shape == fitted.weights.shape
+    """Those after the last whole pass: 20 of the 22 batches before it went wrong."""
+    fitted, n_batches = fit(train, lambda n: n > 22)
+    assert (fitted.steps, fitted.rollbacks, n_batches) == (22, 4, 26)
+
+    class StopError(Exception):
+        pass
+
+    averages: list[torch.Tensor] = []
+
+    def stop(reached: Reached) -> None:
+        averages.append(reached.average.clone())
+        if reached.steps == 20:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(train, keep=stop)
+    assert torch.equal(fitted.weights, averages[-1])
+    assert not torch.equal(averages[-1], averages[-2])
 
 
 def test_a_member_that_never_gets_through_its_frames_is_given_up(train: Snapshot) -> None:

@@ -225,6 +225,10 @@ def test_weights_of_arm_and_system_multiply() -> None:
     assert weights is not None
     np.testing.assert_allclose(weights, [0.5, 0.2, 2.0, 0.2])
     assert frame_weights(data, {}) is None
+    imported = replace(data, arm=np.where(data.system == 0, ARMS.index(Arm.IMPORTED), data.arm))
+    weights = frame_weights(imported, {f"imported/{name}": 0.3 for name in data.systems} | {"imported": 0.5})
+    assert weights is not None
+    np.testing.assert_allclose(weights, np.where(data.system == 0, 0.15, 1.0))
     assert frame_weights(data, {"random": 0.2, "a": 1.0}) is None
 
 

@@ -17,10 +17,14 @@ from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.testing.potentials import CommitteeContract
+from alsys.training import trainer as trainer_module
+from alsys.training.bags import is_in_bag
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import split
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
+from alsys.training.fit import Budget, FittedModel
+from alsys.training.replay import Replay
 from alsys.training.step import SCALES, SHIFTS
 from alsys.training.trainer import NequIPTrainer
 
@@ -113,7 +117,7 @@ def test_metrics_are_those_that_are_promised(first: TrainedCommittee, second: Tr
         "wall_s", "n_train", "n_validation", "n_random", "epochs", "force_mae_train", "force_mae_random_arm",
         "force_mae_random_arm_low", "force_mae_random_arm_high", "force_rmse_random_arm", "energy_mae_random_arm",
         "force_deviation_random_arm", "steps", "step_ms", "is_compiled", "compiling_s", "rollbacks",
-        "members_renewed", "error_correlation",
+        "members_renewed", "error_correlation", "resumed_s",
     }  # fmt: skip
     champion = {"champion_force_mae_random_arm", "difference_low", "difference_high"}
     assert set(first.metrics) == promised
@@ -288,26 +292,68 @@ def test_a_parent_of_fewer_members_is_added_to(data: Snapshot, first: TrainedCom
 
 
 def test_members_fitted_at_the_same_time_are_those_fitted_one_after_another(data: Snapshot) -> None:
-    one, two = (fit(data, max_epochs=2, parallel=n) for n in (1, 2))
+    one, two = (fit(data, max_epochs=2, parallel=n, cpus=n) for n in (1, 2))
     for mine, theirs in zip(one.state.members, two.state.members, strict=True):
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_a_trainer_that_made_the_parent_knows_what_is_new(make_snapshot: MakeSnapshot) -> None:
-    """It draws other batches than one that takes all frames for new; both learn on."""
+def test_what_the_parent_has_not_learned_is_drawn_more_often(
+    make_snapshot: MakeSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer of any age is told what the parent knows; a fresh member, and one without news, take all alike."""
     data = make_snapshot(24, 6)
     early = data.select(np.r_[:15, 27 : data.n_frames])
-    trainer, stranger = NequIPTrainer(config(max_epochs=6)), NequIPTrainer(config(max_epochs=6))
-    parent = trainer.fit(TrainingOrder(1, early, None, None, 1))
-    assert isinstance(parent, TrainedCommittee)
-    order = TrainingOrder(2, data, parent.state, parent.state, 2)
-    knowing, strange = trainer.fit(order), stranger.fit(order)
-    assert isinstance(knowing, TrainedCommittee)
-    assert isinstance(strange, TrainedCommittee)
-    mine, other = knowing.state.members[0], strange.state.members[0]
-    assert any(not np.array_equal(mine[name], other[name]) for name in mine)
-    for result in (knowing, strange):
-        assert result.metrics["force_mae_random_arm"] < parent.metrics["force_mae_random_arm"]
+    parent = fit(early)
+    drawn: list[Any] = []
+
+    class Recorded(Replay):
+        def __init__(self, new: Any, old: Any, *others: Any) -> None:
+            drawn.append((new, old))
+            super().__init__(new, old, *others)
+
+    monkeypatch.setattr(trainer_module, "Replay", Recorded)
+    known = frozenset(early.frame_ids)
+    train = split(data, 0.0).train
+    result = NequIPTrainer(config(max_epochs=6)).fit(TrainingOrder(2, data, parent.state, None, 2, known=known))
+    assert isinstance(result, TrainedCommittee)
+    assert len(drawn) == 2, "one of each member"
+    for member, (new, old) in enumerate(drawn):
+        bag = set(np.flatnonzero(is_in_bag(train.frame_ids, member, 0.9)))
+        is_known = {row for row in bag if train.frame_ids[row] in known}
+        assert set(old) == is_known
+        assert set(new) == bag - is_known
+        assert new.size
+    assert result.metrics["force_mae_random_arm"] < parent.metrics["force_mae_random_arm"]
+    drawn.clear()
+    everything = frozenset(data.frame_ids)
+    for order in (
+        TrainingOrder(2, data, None, None, 2, known=known),
+        TrainingOrder(2, data, parent.state, None, 2),
+        TrainingOrder(2, data, parent.state, None, 2, known=everything),
+    ):
+        assert isinstance(NequIPTrainer(config(max_epochs=1)).fit(order), TrainedCommittee)
+    assert drawn == []
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 4])
+def test_no_member_takes_longer_than_the_budget(data: Snapshot, monkeypatch: pytest.MonkeyPatch, parallel: int) -> None:
+    """In version 5 member 1 begins anew, with four shares."""
+    budgets: list[float] = []
+
+    def fit_model(step: Any, start: Any, frames: Any, draw: Any, how: Any, budget: Budget, *_: Any, **__: Any) -> Any:
+        budgets.append(budget.seconds)
+        return FittedModel(start, 1, 1.0, 0.0, 0)
+
+    monkeypatch.setattr(trainer_module, "fit_model", fit_model)
+    model = {**NEQUIP, "members": 4}
+    settings = config(model, budget_s=700.0, parallel=parallel, cpus=parallel)
+    parent = fit(data, version=4, model=model, max_epochs=1)
+    budgets.clear()
+    result = NequIPTrainer(settings).fit(TrainingOrder(5, data, parent.state, None, 5))
+    assert isinstance(result, TrainedCommittee)
+    small, large = sorted(budgets)[0], sorted(budgets)[-1]
+    assert sorted(budgets) == pytest.approx([small] * 3 + [4 * small])
+    assert large == pytest.approx({1: 400.0, 2: 700.0, 4: 700.0}[parallel], abs=5.0)
 
 
 def test_metrics_of_later_fits_of_a_trainer_are_those_of_their_own_weights(data: Snapshot) -> None:

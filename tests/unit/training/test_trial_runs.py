@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,11 @@ def test_atoms_that_come_apart_or_fuse_are_seen_before_the_committee_sees_them()
 
 
 def test_the_budget_ends_the_run_between_two_steps() -> None:
-    ticks: Iterator[float] = iter(np.arange(0.0, 1e6))
-    outcome = run(Springs(WATER), walkers(4), budget_s=21.0, clock=lambda: next(ticks))
-    assert outcome.n_steps == 20
-    never: Iterator[float] = iter(np.arange(0.0, 1e6))
-    assert run(Springs(WATER), walkers(4), budget_s=0.0, clock=lambda: next(never)).n_steps == 0
+    """A second a step. What is too short to say anything goes on, for five budgets at most."""
+    for budget_s, n_steps in ((81.0, 80), (21.0, 60), (9.0, 44), (0.0, 0)):
+        ticks: Iterator[float] = iter(np.arange(0.0, 1e6))
+        clock = partial(next, ticks)
+        assert run(Springs(WATER), walkers(4), budget_s=budget_s, clock=clock).n_steps == n_steps
+    ticks = iter(np.arange(0.0, 1e6))
+    short = run(Springs(WATER), walkers(4), n_steps=12, budget_s=6.0, clock=partial(next, ticks))
+    assert short.n_steps == 12, "all that was asked for"
