@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.config.start import ModelStart, TeacherStart
 from alsys.errors import AlsysError, FailureKind, InputError
-from alsys.potentials.architectures import architecture_of, blank_model
+from alsys.potentials.architectures import architecture_of
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.bundle import read_bundle, write_bundle
-from alsys.potentials.nequip import NequIPCommittee, elements_of, weights_of
+from alsys.potentials.elements import cutoffs_among, for_elements
+from alsys.potentials.nequip import NequIPCommittee, elements_of
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
@@ -100,7 +101,8 @@ class StartingTrainer:
             if isinstance(parent, TrainingFailure):
                 return replace(parent, version=order.version)
             elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
-            parent = restricted(parent, elements)
+            # the campaign's own elements are known, those of imported frames may be new
+            parent = for_elements(parent, elements, order.seed)
         except AlsysError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"training.start: {error}")
         if self._point is None or not self._point.is_same_level:
@@ -186,7 +188,7 @@ def _digest(config: CampaignConfig, snapshot: Snapshot) -> str:
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# --- a parent's energies and elements
+# --- a parent's energies
 
 
 def rebased(state: CommitteeState, snapshot: Snapshot, training: TrainingConfig) -> CommitteeState:
@@ -219,51 +221,6 @@ def rebased(state: CommitteeState, snapshot: Snapshot, training: TrainingConfig)
         old = member[SHIFTS]
         members.append({**member, SHIFTS: (free + constant).astype(old.dtype).reshape(old.shape)})
     return replace(state, members=tuple(members))
-
-
-def restricted(state: CommitteeState, elements: Sequence[str]) -> CommitteeState:
-    """The same committee for some of its elements only: it says the same of their molecules.
-
-    Args:
-        state: A committee of networks.
-        elements: In the order that the smaller one has.
-
-    Raises:
-        InputError: It does not know one of them.
-    """
-    old = elements_of(state.spec)
-    if missing := [symbol for symbol in elements if symbol not in old]:
-        raise InputError(
-            f"knows {' '.join(old)} only", field="training.start", value=" ".join(missing),
-            remedy="start from a model that knows all elements of the campaign",
-        )  # fmt: skip
-    if list(elements) == old:
-        return state
-    spec = {**state.spec, "elements": list(elements)}
-    if isinstance(cutoffs := state.spec.get("cutoffs"), Mapping):
-        spec["cutoffs"] = dict(sorted(_among(cutoffs, elements).items()))
-        if not spec["cutoffs"]:
-            del spec["cutoffs"]
-    shapes = {name: array.shape for name, array in weights_of(blank_model(spec)).items()}
-    another = next(symbol for symbol in chemical_symbols[1:] if symbol not in elements)
-    larger = weights_of(blank_model({**spec, "elements": [*elements, another]}))
-    is_by_element = {name for name, shape in shapes.items() if larger[name].shape != shape}
-    rows = np.array([old.index(symbol) for symbol in elements])
-    pairs = (rows[:, None] * len(old) + rows[None]).ravel()
-
-    def part(name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        if name not in is_by_element:
-            return array
-        chosen: NDArray[np.generic] = array[pairs if len(array) == len(old) ** 2 and len(old) > 1 else rows]
-        if chosen.shape != shapes[name]:
-            raise InputError("cannot be restricted to fewer elements", field=name, value=array.shape)
-        return chosen
-
-    members = []
-    for member in state.members:
-        kept = {name: array for name, array in member.items() if name in shapes}
-        members.append({name: part(name, np.asarray(array)) for name, array in kept.items()})
-    return replace(state, spec=spec, members=tuple(members), score="committee", score_state={})
 
 
 # --- a starting point on disk
@@ -303,7 +260,7 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
     if missing := sorted(set(elements) - set(known)):
         raise InputError(f"does not know {' '.join(missing)}, only {' '.join(known)}", **place)
     cutoffs = given.get("cutoffs")
-    inherited = _among(cutoffs if isinstance(cutoffs, Mapping) else {}, elements)
+    inherited = cutoffs_among(cutoffs if isinstance(cutoffs, Mapping) else {}, elements)
     if inherited != config.model.cutoffs_among(list(elements)):
         raise InputError("is of another architecture: cutoffs differ", remedy="set `model` to it", **place)
     if state.baseline != baseline_of(config):
@@ -312,12 +269,6 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
             f"has learned {_lesson(names_[0])}, the campaign learns {_lesson(names_[1])}",
             remedy="set `training.delta` to match", **place,
         )  # fmt: skip
-
-
-def _among(cutoffs: Mapping[str, float], elements: Sequence[str]) -> dict[str, float]:
-    """Cutoffs of pairs of `elements`, each under its elements in their order there."""
-    kept = {pair: radius for pair, radius in cutoffs.items() if set(pair.split("-")) <= set(elements)}
-    return {"-".join(sorted(pair.split("-"), key=list(elements).index)): radius for pair, radius in kept.items()}
 
 
 def _lesson(baseline: object) -> str:

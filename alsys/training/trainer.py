@@ -15,6 +15,7 @@ scales: the weights were learnt with them.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.config.load import config_hash
@@ -33,6 +34,7 @@ from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.errors import FailureKind
 from alsys.potentials.architectures import architecture_of, kind_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.elements import for_elements
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
     NequIPCommittee,
@@ -58,6 +60,8 @@ from alsys.training.replay import Draw, Replay, Shuffle
 from alsys.training.step import SCALES, SHIFTS, Layout
 from alsys.training.tensors import TrainingFrames
 from alsys.training.unfinished import UnfinishedFit
+
+logger = logging.getLogger(__name__)
 
 FRESH_SHARES = 4.0
 """Shares of the budget of a member that begins anew beside others that go on."""
@@ -129,6 +133,7 @@ class NequIPTrainer:
         parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
+        order = self._with_all_elements(order, parts)
         spec, edges = self._prepare(order, parts)
         unfinished = None
         if self._folder is not None:
@@ -313,6 +318,35 @@ class NequIPTrainer:
             alone = NequIPCommittee(CommitteeState(0, kind_of(spec), spec, (weights,)), threads=self._config.threads)
             errors.append(float(evaluate(alone, unseen).force_mae.mean()))
         return not errors[0] <= MOST_WORSE * errors[1]
+
+    def _with_all_elements(self, order: TrainingOrder, parts: Split) -> TrainingOrder:
+        """The order with a parent that knows the snapshot's elements, where it lacks some and is else of this kind.
+
+        Energies of new elements are free atoms plus what the parent's other elements have beyond theirs on average.
+        """
+        parent = order.parent
+        elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
+        if parent is None or set(elements) <= set(elements_of(parent.spec)):
+            return order
+        known = elements_of(parent.spec)
+        wanted = self._model_config.spec(known)
+        if architecture_of({**wanted, "avg_num_neighbors": None}) != architecture_of(
+            {**parent.spec, "avg_num_neighbors": None}
+        ):
+            return order
+        energies = atomic_energies(parts.atoms, parts.train, self._config.atomic_energies)
+        free = np.array([energies.get(atomic_numbers[symbol], 0.0) for symbol in elements])
+        is_new = np.array([symbol not in known for symbol in elements])
+        grown = for_elements(parent, elements, order.seed)
+        members = []
+        for member in grown.members:
+            shifts, scales = (np.array(member[name]) for name in (SHIFTS, SCALES))
+            flat, flat_scales = shifts.reshape(-1), scales.reshape(-1)
+            flat[is_new] = free[is_new] + (flat[~is_new] - free[~is_new]).mean()
+            flat_scales[is_new] = flat_scales[~is_new].mean()
+            members.append({**member, SHIFTS: shifts, SCALES: scales})
+        logger.info("the parent learns new elements: %s", " ".join(np.array(elements)[is_new]))
+        return replace(order, parent=replace(grown, members=tuple(members)))
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""

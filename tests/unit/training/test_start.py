@@ -15,6 +15,7 @@ from alsys.config import parse_config
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, Frame
 from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.potentials.elements import for_elements
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import build_model, weights_of
 from alsys.store.base import Snapshot
@@ -28,7 +29,6 @@ from alsys.training.start import (
     check_parent,
     read_starting_point,
     rebased,
-    restricted,
     write_starting_point,
 )
 
@@ -112,24 +112,11 @@ def test_rebased_energies_are_right_on_average_and_forces_unchanged(data: Snapsh
     )
 
 
-@pytest.mark.parametrize(
-    "spec", [{}, {"zbl": True, "cutoffs": {"H-C": 3.0, "C-O": 3.5}}, {"type_embed_num_features": 4}], ids=str
-)
-def test_a_committee_restricted_to_fewer_elements_says_the_same(data: Snapshot, spec: dict[str, Any]) -> None:
-    parent = state_of(["H", "C", "N", "O"], **spec)
-    state = restricted(parent, ["H", "C", "O"])
-    assert state.spec["elements"] == ["H", "C", "O"]
-    batch = FrameBatch.of([data.frame(k) for k in range(3, 9)])
-    before, after = (build_committee(s).evaluate(batch) for s in (parent, state))
-    np.testing.assert_allclose(after.energy, before.energy, rtol=1e-6)
-    np.testing.assert_allclose(after.forces, before.forces, atol=1e-5)
-
-
 def test_elements_in_another_order_are_put_in_that_of_the_campaign(data: Snapshot) -> None:
     parent = state_of(["O", "H", "C"], cutoffs={"O-H": 3.0})
     settings = config(None, {**MODEL, "cutoffs": {"O-H": 3.0}})
     check_parent(settings, parent, ["H", "C", "O"], "a")
-    state = restricted(parent, ["H", "C", "O"])
+    state = for_elements(parent, ["H", "C", "O"])
     spec = settings.model.spec(["H", "C", "O"])
     assert {name: state.spec[name] for name in spec} == spec
     batch = FrameBatch.of([data.frame(k) for k in range(3, 9)])
@@ -138,9 +125,14 @@ def test_elements_in_another_order_are_put_in_that_of_the_campaign(data: Snapsho
     np.testing.assert_allclose(after.forces, before.forces, atol=1e-5)
 
 
-def test_an_element_that_a_parent_does_not_know_is_refused() -> None:
-    with pytest.raises(InputError, match="knows H C only"):
-        restricted(state_of(["H", "C"]), ["H", "C", "O"])
+def test_imported_frames_may_bring_elements_that_the_model_did_not_know(data: Snapshot, tmp_path: Path) -> None:
+    """Of half of the training frames the oxygen is sulphur."""
+    rows = np.flatnonzero(data.is_arm(Arm.INITIAL))[::2]
+    is_changed = np.isin(np.repeat(np.arange(data.n_frames), data.n_atoms), rows) & (data.numbers == 8)
+    changed = dataclasses.replace(data, numbers=np.where(is_changed, 16, data.numbers).astype(np.int32))
+    write_starting_point(tmp_path, StartingPoint(state_of(["H", "C", "O"]), is_same_level=False), "x")
+    trainer = StartingTrainer(config({"kind": "model", "model": "x"}), tmp_path)
+    assert fit(trainer, changed).state.spec["elements"] == ["H", "C", "O", "S"]
 
 
 # --- a teacher

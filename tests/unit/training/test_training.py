@@ -335,6 +335,28 @@ def test_what_the_parent_has_not_learned_is_drawn_more_often(
     assert drawn == []
 
 
+def test_a_parent_learns_new_elements_and_forgets_nothing(data: Snapshot) -> None:
+    """Of every other training frame the oxygen is sulphur; a rate of next to nothing shows where the fit begins."""
+    parent = fit(data)
+    rows = np.flatnonzero(data.is_arm(Arm.INITIAL))[::2]
+    is_new = np.isin(np.repeat(np.arange(data.n_frames), data.n_atoms), rows) & (data.numbers == 8)
+    changed = dataclasses.replace(data, numbers=np.where(is_new, 16, data.numbers).astype(np.int32))
+    begun = fit(changed, parent.state, 2, max_gradient_steps=1, learning_rate=1e-12)
+    assert begun.state.spec["elements"] == ["H", "C", "O", "S"]
+    assert begun.state.spec["avg_num_neighbors"] == parent.state.spec["avg_num_neighbors"]
+    random = split(data, 0.0).random
+    before, after = (evaluate(build_committee(state), random) for state in (parent.state, begun.state))
+    np.testing.assert_allclose(after.force_mae, before.force_mae, rtol=1e-4)
+    np.testing.assert_allclose(after.energy, before.energy, atol=1e-5)
+    for old, new in zip(parent.state.members, begun.state.members, strict=True):
+        np.testing.assert_array_equal(new[SHIFTS].ravel()[:3], old[SHIFTS].ravel())
+        assert new[SCALES].ravel()[3] == pytest.approx(old[SCALES].mean(), rel=1e-6)
+        assert np.isfinite(new[SHIFTS]).all()
+    grown = fit(changed, parent.state, 2)
+    scratch = fit(changed, None, 2)
+    assert grown.metrics["force_mae_train"] < 0.8 * scratch.metrics["force_mae_train"]
+
+
 @pytest.mark.parametrize("parallel", [1, 2, 4])
 def test_no_member_takes_longer_than_the_budget(data: Snapshot, monkeypatch: pytest.MonkeyPatch, parallel: int) -> None:
     """In version 5 member 1 begins anew, with four shares."""
