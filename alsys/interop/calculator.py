@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
+from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.interop.mlflow_settings import DEFAULT_URI, prepare_environment
-from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 
@@ -28,18 +30,21 @@ _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 class AlsysCalculator(Calculator):  # type: ignore[misc]
-    """Mean energy and forces of a committee, and their spread.
+    """Mean energy, forces and stress of a committee, and the spread of energies and forces.
 
     Results (eV, eV/Angstrom): ``energy``, ``free_energy``, ``forces`` ``(n_atoms, 3)``, ``energy_std``,
-    ``forces_std`` ``(n_atoms,)`` (force deviation of each atom) and ``max_force_deviation``. A model that learned the
-    difference to a baseline adds it; ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]`` (2S + 1) say what the
-    baseline is to be evaluated for, neutral singlets where they are not given.
+    ``forces_std`` ``(n_atoms,)`` (force deviation of each atom) and ``max_force_deviation``; and ``stress`` ``(6,)``,
+    eV/Angstrom^3, in ASE's order (xx, yy, zz, yz, xz, xy), tension positive, where the atoms are periodic in three
+    directions and the model has a stress. Elsewhere asking for it raises ASE's ``PropertyNotImplementedError``. A model
+    that learned the difference to a baseline adds it; ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]``
+    (2S + 1) say what the baseline is to be evaluated for, neutral singlets where they are not given.
     """
 
     implemented_properties: ClassVar[list[str]] = [
         "energy",
         "free_energy",
         "forces",
+        "stress",
         "energy_std",
         "forces_std",
         "max_force_deviation",
@@ -68,6 +73,8 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             InputError: An element that the model does not know, positions that are not finite, or a structure that the
                 model's baseline cannot treat.
             ase.calculators.calculator.CalculationFailed: The model's baseline did not converge.
+            ase.calculators.calculator.PropertyNotImplementedError: The stress is asked for, and there is none; energy
+                and forces are among the results all the same.
         """
         super().calculate(atoms, properties, system_changes)
         charge, multiplicity = _electrons(self.atoms)
@@ -79,7 +86,8 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             charge=charge,
             multiplicity=multiplicity,
         )
-        prediction = self.committee.evaluate(FrameBatch.of([frame]))
+        batch = FrameBatch.of([frame])
+        prediction = self.committee.evaluate(batch)
         if prediction.is_failed is not None:
             raise CalculationFailed("the baseline of the model failed on this structure: no energy, no forces")
         self.results = {
@@ -90,6 +98,25 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             "forces_std": prediction.force_deviation,
             "max_force_deviation": float(prediction.frame_deviation[0]),
         }
+        reason = _why_no_stress(batch, prediction)
+        if not reason:
+            assert prediction.stress is not None
+            self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0])
+        elif "stress" in (properties or []):
+            raise PropertyNotImplementedError(f"no stress: {reason}")
+
+
+def _why_no_stress(batch: FrameBatch, prediction: CommitteePrediction) -> str:
+    """What a frame lacks to have a stress; empty where it has one."""
+    if not batch.pbc.all():
+        return "the atoms are not periodic in three directions"
+    if not has_volume(batch).all():
+        return "the cell has no volume"
+    if prediction.stress is None:
+        return "this kind of model predicts none"
+    if not np.isfinite(prediction.stress).all():
+        return "the model, or the baseline that it is a difference to, gives none for these atoms"
+    return ""
 
 
 def _electrons(atoms: Atoms) -> tuple[int, int]:

@@ -141,8 +141,8 @@ class DeltaCommittee:
         prediction = self._committee.evaluate(batch, members)
         base = self._baseline.evaluate(batch)
         stress, energies, forces = prediction.stress, prediction.member_energies, prediction.member_forces
-        if stress is not None and base.stress is not None:
-            stress = stress + base.stress
+        if stress is not None:  # without the baseline's it is nothing, as energies are
+            stress = stress + base.stress if base.stress is not None else np.full_like(stress, np.nan)
         return replace(
             prediction,
             energy=prediction.energy + base.energy,

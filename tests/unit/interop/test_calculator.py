@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from ase.optimize import BFGS
 import alsys
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
-from alsys.interop.calculator import load_calculator
-from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.interop.calculator import AlsysCalculator, load_calculator
+from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.bundle import write_bundle
 from alsys.potentials.factory import build_committee
+from alsys.testing.committees import HarmonicCommittee
 
 N_BASIS = 8
 
@@ -77,12 +80,63 @@ def test_what_it_cannot_do_is_said(bundle: Path) -> None:
     with pytest.raises(InputError, match="does not know") as caught:
         Atoms("Au", calculator=calculator).get_potential_energy()
     assert "\n" not in str(caught.value)
-    with pytest.raises(PropertyNotImplementedError):
+    with pytest.raises(PropertyNotImplementedError, match="not periodic in three directions"):
         molecule("H2O", calculator=calculator).get_stress()
     broken = molecule("H2O", calculator=calculator)
     broken.positions[0, 0] = np.nan
     with pytest.raises(InputError, match="finite"):
         broken.get_forces()
+
+
+class Stressed(HarmonicCommittee):
+    """Claims one stress for all frames."""
+
+    def __init__(self, stress: np.ndarray | None) -> None:
+        super().__init__()
+        self.stress = stress
+
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        prediction = super().evaluate(batch, members)
+        return replace(prediction, stress=None if self.stress is None else np.array([self.stress] * batch.n_frames))
+
+
+STRESS = np.array([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])
+
+
+def test_a_stress_has_the_order_of_ase_and_the_spread_stays() -> None:
+    atoms = Atoms("H", cell=[3.0, 3.0, 3.0], pbc=True, calculator=AlsysCalculator(Stressed(STRESS)))
+    atoms.get_forces()
+    names = {"energy", "free_energy", "forces", "stress", "energy_std", "forces_std", "max_force_deviation"}
+    assert set(atoms.calc.results) == set(AlsysCalculator.implemented_properties) == names
+    np.testing.assert_array_equal(atoms.get_stress(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    ("stress", "cell", "pbc", "reason"),
+    [
+        (STRESS, [0, 0, 0], False, "not periodic in three directions"),
+        (STRESS, [3, 3, 9], [True, True, False], "not periodic in three directions"),
+        (None, [3, 3, 3], True, "predicts none"),
+        (np.full((3, 3), np.nan), [3, 3, 3], True, "baseline"),
+    ],
+)
+def test_where_there_is_no_stress_ase_is_told_so_and_has_the_rest(
+    stress: np.ndarray | None, cell: list[float], pbc: Any, reason: str
+) -> None:
+    atoms = Atoms("H", positions=[[0.1, 0, 0]], cell=cell, pbc=pbc, calculator=AlsysCalculator(Stressed(stress)))
+    with pytest.raises(PropertyNotImplementedError, match=reason):
+        atoms.get_stress()
+    assert atoms.get_potential_energy() == pytest.approx(0.005)
+    assert "stress" not in atoms.calc.results
+    assert np.isfinite(atoms.calc.results["max_force_deviation"])
+
+
+def test_a_stress_is_not_remembered_for_atoms_that_have_none() -> None:
+    atoms = Atoms("H", cell=[3.0, 3.0, 3.0], pbc=True, calculator=AlsysCalculator(Stressed(STRESS)))
+    assert atoms.get_stress()[0] == 1.0
+    atoms.pbc = False
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
 
 
 def test_no_bundle_is_one_line(tmp_path: Path) -> None:

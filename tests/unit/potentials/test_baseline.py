@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tblite.ase import TBLite
 from alsys.config.labeling import GFN1Baseline, GFN2Baseline
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
-from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.baseline import Baseline, DeltaCommittee
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
@@ -113,6 +114,19 @@ def test_periodic_frames_get_the_stress_of_the_baseline() -> None:
     assert values.stress is not None
     np.testing.assert_allclose(values.stress[0], stress, atol=1e-7)
     assert np.isnan(values.stress[1]).all()
+
+
+class Stressed(HarmonicCommittee):
+    """Claims a stress, of molecules too."""
+
+    def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
+        return replace(super().evaluate(batch, members), stress=np.ones((batch.n_frames, 3, 3)))
+
+
+def test_a_stress_without_that_of_the_baseline_is_none() -> None:
+    prediction = DeltaCommittee(Stressed(), state()).evaluate(FrameBatch.of([distorted("H2O")]))
+    assert prediction.stress is not None
+    assert np.isnan(prediction.stress).all()
 
 
 def test_a_frame_on_which_it_fails_is_flagged_and_costs_no_other_frame() -> None:
