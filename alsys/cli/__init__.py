@@ -187,6 +187,14 @@ def _parser() -> argparse.ArgumentParser:
         "--members", type=int, default=1, help="equal members, for campaigns that are to go on from it (default 1)"
     )
 
+    export = add("export", "export.export", "write a model for use elsewhere: its bundle, or a NequIP package", models)
+    export.add_argument("source", help="bundle folder, campaign directory (its champion), or models:/NAME@champion")
+    export.add_argument("output", help="folder of a bundle, or file of a package (.nequip.zip); nothing is overwritten")
+    export.add_argument("--format", choices=["bundle", "nequip-package"], help="default: by the suffix of the output")
+    export.add_argument("--member", type=int, metavar="K", help="member of a package, from 0 on (default 0)")
+    export.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
+    export.add_argument("--json", action="store_true", help="print JSON")
+
     certify = add("certify", "certify.certify", "relabel published frames with a campaign's labeler and compare")
     certify.add_argument("config", help="campaign file (YAML)")
     certify.add_argument("--frames", required=True, help="extxyz with energies and forces")

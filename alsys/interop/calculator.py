@@ -161,11 +161,29 @@ def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[Com
         InputError: Nothing is there, or it is damaged.
         EnvironmentProblem: The MLflow server does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
-        path = _download(str(uri), tracking_uri, folder) if str(uri).startswith("models:/") else Path(uri)
+    with bundle_of(uri, tracking_uri=tracking_uri) as path:
         state = read_bundle(path)  # checks the sum of the card too
         card = json.loads((path / "card.json").read_text(encoding="utf-8"))
     return state, card if isinstance(card, dict) else {}
+
+
+@contextlib.contextmanager
+def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[Path]:
+    """Folder of a bundle: the one given, or that of a registered model, which is there as long as this is open.
+
+    Args:
+        uri: As of `load_calculator`.
+        tracking_uri: Likewise.
+
+    Raises:
+        InputError: No such registered model. What is in a folder is not looked at.
+        EnvironmentProblem: The MLflow server does not answer.
+    """
+    if not str(uri).startswith("models:/"):
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
+        yield _download(str(uri), tracking_uri, folder)
 
 
 def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:

@@ -78,7 +78,7 @@ def read_package(path: Path, *, is_trusted: bool) -> ImportedPackage:
         )
     prepare()
     names = _element_names(path)
-    frames = _frames(names)
+    frames = probe_frames(names)
     with tempfile.TemporaryDirectory(prefix="alsys-package-") as folder:
         result, had_network = _opened(path, frames, Path(folder))
         try:
@@ -182,8 +182,12 @@ def _element_names(path: Path) -> list[str]:
     return types
 
 
-def _frames(names: list[str]) -> list[Frame]:
-    """Small clusters of all elements, no two atoms closer than bonds are."""
+def probe_frames(names: list[str]) -> list[Frame]:
+    """Small clusters of all elements, no two atoms closer than bonds are, to compare two models on.
+
+    Args:
+        names: Element symbols.
+    """
     rng = np.random.default_rng(0)
     numbers = np.resize([atomic_numbers[name] for name in names], max(4, min(2 * len(names), 40)))
     frames = []

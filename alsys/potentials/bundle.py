@@ -70,6 +70,32 @@ def write_bundle(
         if _holds(path, files):
             return path
         _remove_remains(path, files)
+    _write_files(path, files)
+    return path
+
+
+def copy_bundle(source: Path, path: Path) -> Path:
+    """Copies a bundle file by file, byte by byte; what its SHA256SUMS does not list is left behind.
+
+    Args:
+        source: A bundle.
+        path: Folder to make.
+
+    Raises:
+        InputError: The source is not a bundle, or damaged.
+        FileExistsError: Something is at `path`.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists")
+    read_bundle(source)
+    files = _checked_files(source)
+    files[SUMS] = (source / SUMS).read_bytes()
+    _write_files(path, files)
+    return path
+
+
+def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder beside its place, syncs it and moves it there."""
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -81,7 +107,6 @@ def write_bundle(
     _sync_folder(temporary)
     temporary.rename(path)
     _sync_folder(path.parent)
-    return path
 
 
 def read_bundle(path: Path) -> CommitteeState:

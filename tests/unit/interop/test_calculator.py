@@ -21,11 +21,12 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.optimize import BFGS
 
 import alsys
+from alsys.cli import main
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.interop.calculator import AlsysCalculator, load_calculator
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
-from alsys.potentials.bundle import write_bundle
+from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
 from alsys.testing.committees import HarmonicCommittee
 
@@ -197,6 +198,17 @@ def test_a_registered_model_loads_by_alias_and_version(registry: str, name: str,
     batch = FrameBatch.of([Frame.molecule(atoms.numbers, atoms.positions)])
     np.testing.assert_array_equal(atoms.get_forces(), build_committee(pair_state(version)).evaluate(batch).forces)
     assert not (Path(registry.removeprefix("sqlite:///")).parent / "bomb").exists(), "a pickle was loaded"
+
+
+def test_a_registered_model_is_exported_as_its_bundle(
+    registry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["models", "export", "models:/water@champion", str(tmp_path / "out"), "--uri", registry]
+    assert main(command) == 0
+    assert read_bundle(tmp_path / "out").version == 1
+    assert main([*command[:2], "models:/nobody@champion", str(tmp_path / "other"), "--uri", registry]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_server_is_found_in_the_environment_or_the_working_folder(

@@ -1,0 +1,104 @@
+"""`alsys models export`: a model leaves the campaign or the registry, as its bundle or as a NequIP package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from alsys.cli.campaign import CampaignDirectory
+from alsys.control.ledger import Ledger
+from alsys.control.settings import PolicySettings
+from alsys.control.shelf import bundle_name
+from alsys.errors import InputError
+
+BUNDLE, PACKAGE = "bundle", "nequip-package"
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes one model, and nothing where it is refused."""
+    output = Path(args.output)
+    if output.exists() or output.is_symlink():
+        raise InputError("exists already", field="OUTPUT", value=args.output, remedy="name another place")
+    from alsys.interop.nequip_package import SUFFIX
+
+    kind = args.format or (PACKAGE if output.name.endswith(SUFFIX) else BUNDLE)
+    if kind == PACKAGE and not output.name.endswith(SUFFIX):
+        raise InputError(f"must end in {SUFFIX}", field="OUTPUT", value=args.output, remedy="NequIP looks at the name")
+    if kind == BUNDLE and output.name.endswith(SUFFIX):
+        raise InputError("is the name of a package", field="OUTPUT", value=args.output, remedy="name a folder")
+    if kind == BUNDLE and args.member is not None:
+        raise InputError(
+            "goes with packages, bundles hold all members", field="--member", value=args.member, remedy="leave it out"
+        )
+    try:
+        with _bundle(args.source, args.uri) as bundle:
+            facts = _write(bundle, output, kind, args.member or 0)
+    except InputError as error:
+        raise error.located(source=args.source) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot be written: {reason}", field="OUTPUT", value=args.output) from error
+    if args.json:
+        sys.stdout.write(json.dumps({"output": str(output), "format": kind, **facts}) + "\n")
+        return 0
+    if kind == BUNDLE:
+        sys.stdout.write(f"{output}: version {facts['version']}, {facts['members']} members, digests checked\n")
+        return 0
+    sys.stdout.write(
+        f"{output}: member {facts['member']} of {facts['members']}, version {facts['version']}; in NequIP equal "
+        f"to {facts['energy_difference']:.1g} eV per atom, {facts['force_difference']:.1g} eV/Angstrom and "
+        f"{facts['stress_difference']:.1g} eV/Angstrom^3\n"
+    )
+    return 0
+
+
+def _write(bundle: Path, output: Path, kind: str, member: int) -> dict[str, object]:
+    from alsys.potentials.bundle import copy_bundle, read_bundle
+
+    state = read_bundle(bundle)
+    facts: dict[str, object] = {"version": state.version, "members": state.n_members}
+    if kind == BUNDLE:
+        copy_bundle(bundle, output)
+        read_bundle(output)
+        return facts
+    from dataclasses import asdict
+
+    from alsys.interop.nequip_export import write_package
+
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    exported = write_package(output, state, member, card)
+    return {**facts, "member": member, **asdict(exported)}
+
+
+def _bundle(source: str, uri: str | None) -> AbstractContextManager[Path]:
+    """Where the bundle of a source is.
+
+    Raises:
+        InputError: Nothing is there, or a campaign without a champion.
+    """
+    from alsys.interop.calculator import bundle_of
+
+    if source.startswith("models:/"):
+        return bundle_of(source, tracking_uri=uri)
+    path = Path(source)
+    if not path.is_dir():
+        raise InputError(
+            "no such folder", field="SOURCE", value=source,
+            remedy="give a bundle, a campaign directory or models:/NAME@champion",
+        )  # fmt: skip
+    if not CampaignDirectory(path).record.is_file():
+        return nullcontext(path)
+    from alsys.store.zarr import open_reader
+
+    directory = CampaignDirectory.existing(source)
+    reader = open_reader(directory.store)
+    try:
+        champion = Ledger.fold(PolicySettings.of(directory.config()), reader.events()).champion
+    finally:
+        reader.close()
+    if not champion:
+        raise InputError("has no champion yet", field="SOURCE", value=source, remedy="let the campaign train one")
+    return nullcontext(directory.models / bundle_name(champion))

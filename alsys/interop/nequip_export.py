@@ -1,0 +1,203 @@
+"""One member of a committee becomes a NequIP package (`.nequip.zip`), which NequIP runs, compiles and trains on.
+
+The file is what `nequip-package build` of NequIP 0.19 writes (package version 2): the model for evaluation and for
+training, a frame to compile on, the versions of the code in it, and where it is from. It is written beside its place
+and moved there only after NequIP's own loader and calculator have given alsys's energies, forces and stresses with it.
+Packages carry their code: whoever opens one executes it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from ase import Atoms
+
+from alsys import __version__
+from alsys.errors import EnvironmentProblem, InputError
+from alsys.frames import Frame
+from alsys.interop.nequip_package import SUFFIX, TOLERANCE, probe_frames
+from alsys.potentials.architectures import build_model, elements_of
+from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.potentials.nequip import NequIPCommittee, input_of, load_weights, type_lookup
+from alsys.potentials.tracing import tracing
+
+PACKAGE_VERSION = 2
+SOLE_MODEL = "sole_model"
+"""NequIP's name of a model that is alone in its file."""
+MODES = ("eager", "compile")
+MARGIN = 1.5
+"""Between a cluster and its images in the frame that is periodic, Angstrom."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPackage:
+    """How a package compares with the member it was made of.
+
+    Attributes:
+        energy_difference: Largest difference of energies, eV per atom.
+        force_difference: Of forces, eV/Angstrom.
+        stress_difference: Of stresses, eV/Angstrom^3.
+    """
+
+    energy_difference: float
+    force_difference: float
+    stress_difference: float
+
+
+def check_exportable(state: CommitteeState, member: int) -> None:
+    """Refuses what a NequIP package cannot hold.
+
+    Args:
+        state: A committee.
+        member: Which of its members, from 0 on.
+
+    Raises:
+        InputError: It is no network, needs a baseline, or has no such member.
+    """
+    if state.kind not in ("nequip", "allegro"):
+        raise InputError(
+            "packages hold networks of kind nequip or allegro", field="kind", value=state.kind,
+            remedy="use --format bundle",
+        )  # fmt: skip
+    if state.baseline is not None:
+        raise InputError(
+            "the model is nothing without its baseline, which a NequIP package cannot carry",
+            field="baseline",
+            value=dict(state.baseline).get("method"),
+            remedy="make a plain model of it with `alsys models distil`, or use --format bundle",
+        )
+    if not 0 <= member < state.n_members:
+        raise InputError(
+            f"the model has {state.n_members} members", field="--member", value=member,
+            remedy=f"give 0 to {state.n_members - 1}",
+        )  # fmt: skip
+
+
+def write_package(path: Path, state: CommitteeState, member: int, card: Mapping[str, object]) -> ExportedPackage:
+    """Writes a package and proves it.
+
+    Args:
+        path: File to make; ends in ``.nequip.zip``.
+        state: A committee.
+        member: Which of its members.
+        card: Facts that go into its ``config.yaml``.
+
+    Raises:
+        InputError: The state cannot be exported, or the name does not suit.
+        EnvironmentProblem: NequIP cannot package it here, or does not give the same values with it.
+        FileExistsError: Something is at `path`.
+    """
+    check_exportable(state, member)
+    if not path.name.endswith(SUFFIX):
+        raise InputError(f"must end in {SUFFIX}", field="OUTPUT", value=str(path))
+    if path.exists():
+        raise FileExistsError(f"{path} exists")
+    alone = replace(state, members=(state.members[member],), score="committee", score_state={})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".alsys-export-", dir=path.parent) as folder:
+        file = Path(folder) / path.name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's and NequIP's, about their own files
+            try:
+                _write(file, alone, _origin(state, member, card))
+                exported = _compared(file, alone)
+            except (RuntimeError, AssertionError, ImportError, AttributeError, torch.package.PackagingError) as error:  # type: ignore[attr-defined]
+                message = " ".join(str(error).split())[:200]
+                raise EnvironmentProblem(f"NequIP cannot package this model here: {message}") from error
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+        if path.exists():
+            raise FileExistsError(f"{path} exists")
+        file.rename(path)
+    return exported
+
+
+def _write(file: Path, state: CommitteeState, origin: Mapping[str, object]) -> None:
+    """As `nequip-package build` does."""
+    from nequip.model.utils import override_model_compile_mode
+    from nequip.scripts._package_utils import _EXTERNAL_MODULES, _INTERNAL_MODULES, _MOCK_MODULES
+    from nequip.utils.versions import get_current_code_versions
+    from nequip.utils.versions.version_utils import get_version_safe
+
+    elements = elements_of(state.spec)
+    models = {}
+    for mode in MODES:
+        with override_model_compile_mode(mode):
+            model = build_model(state.spec)
+        load_weights(model, state.members[0])
+        models[mode] = torch.nn.ModuleDict({SOLE_MODEL: model.eval()})
+    frame = _periodic(probe_frames(elements)[0])
+    example = input_of(FrameBatch.of([frame]), type_lookup(elements), float(str(state.spec["r_max"])))
+    metadata = {
+        "versions": get_current_code_versions(verbose=False),
+        "external_modules": {name: get_version_safe(name) for name in sorted(_EXTERNAL_MODULES)},
+        "package_version_id": PACKAGE_VERSION,
+        "available_models": list(MODES),
+        "atom_types": dict(enumerate(elements)),
+    }
+    exporter: Any = torch.package.PackageExporter(str(file), importer=(torch.package.importer.sys_importer,))  # type: ignore[attr-defined]
+    with tracing(), exporter as package:
+        package.mock([f"{name}.**" for name in _MOCK_MODULES])
+        package.extern([f"{name}.**" for name in _EXTERNAL_MODULES])
+        package.intern([f"{name}.**" for name in _INTERNAL_MODULES])
+        package.save_pickle("model", "example_data.pkl", example)
+        package.save_text("model", "config.yaml", yaml.safe_dump(dict(origin)))
+        package.save_text("model", "package_metadata.txt", yaml.safe_dump(metadata))
+        for mode, model in models.items():
+            package.save_pickle("model", f"{mode}_model.pkl", model)
+
+
+def _compared(file: Path, state: CommitteeState) -> ExportedPackage:
+    """A package in NequIP's own calculator beside the committee, on clusters and one periodic frame.
+
+    Raises:
+        EnvironmentProblem: They differ by more than rounding.
+    """
+    from nequip.integrations.ase import NequIPCalculator
+
+    clusters = probe_frames(elements_of(state.spec))
+    frames = [*clusters, _periodic(clusters[0])]
+    mine = NequIPCommittee(state, threads=torch.get_num_threads()).evaluate(FrameBatch.of(frames))
+    assert mine.stress is not None
+    with tracing():
+        calculator = NequIPCalculator._from_saved_model(str(file), chemical_species_to_atom_type_map=True)
+    energies, forces = [], []
+    for frame in frames:
+        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, calculator=calculator)
+        energies.append(float(atoms.get_potential_energy()))
+        forces.append(atoms.get_forces())
+    n_atoms = np.array([frame.n_atoms for frame in frames])
+    values = [
+        (np.array(energies) / n_atoms, mine.energy / n_atoms),
+        (np.concatenate(forces), mine.forces),
+        (atoms.get_stress(voigt=False), mine.stress[-1]),
+    ]
+    differences = [float(np.abs(theirs - ours).max()) for theirs, ours in values]
+    allowed = TOLERANCE[str(state.spec["dtype"])]
+    for name, difference, (_, ours) in zip(("energies", "forces", "stresses"), differences, values, strict=True):
+        scale = 1.0 if name == "energies" else max(1.0, float(np.abs(ours).max()))
+        if not difference <= allowed * scale:
+            raise EnvironmentProblem(f"NequIP gives other {name} with the package, by {difference:.2g}")
+    return ExportedPackage(*differences)
+
+
+def _periodic(frame: Frame) -> Frame:
+    """A cluster in a box, with images near enough to be neighbours."""
+    edges = np.ptp(frame.positions, axis=0) + MARGIN
+    return Frame(frame.numbers, frame.positions, np.diag(edges), np.ones(3, dtype=bool))
+
+
+def _origin(state: CommitteeState, member: int, card: Mapping[str, object]) -> dict[str, object]:
+    """Where a package is from, for its reader."""
+    facts = {name: card[name] for name in ("level_of_theory", "n_labels", "head_seq", "metrics") if name in card}
+    made = {"version": __version__, "model_version": state.version, "member": member, "n_members": state.n_members}
+    return {"units": "eV, Angstrom", "alsys": made, "model": dict(state.spec), **facts}
