@@ -131,7 +131,7 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(data.n_frames)
     test, pool = data.select(order[: args.n_test]), order[args.n_test :]
     teacher = build_teacher(args.teacher)
-    _, teacher_forces = teacher.labels(batch_of(test))
+    _, teacher_forces, _ = teacher.labels(batch_of(test))
     draws = []
     for seed in range(args.draws):
         rows = np.sort(np.random.default_rng([1, seed]).choice(pool, args.n, replace=False))

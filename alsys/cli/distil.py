@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,14 @@ from alsys.cli.campaign import CampaignDirectory
 from alsys.cli.run import read_config
 from alsys.config import CampaignConfig
 from alsys.config.models import NetworkModel
+from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
+from alsys.frames import TRAINING_ARMS
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
+
+STRUCTURES = 1_000_000
+"""First identity of the trajectories that structures of systems are on, each on its own."""
 
 
 def distil(args: argparse.Namespace) -> int:
@@ -34,7 +42,7 @@ def distil(args: argparse.Namespace) -> int:
 
     state, card = read_model(args.bundle, tracking_uri=args.uri)
     temperatures = args.temperature or list(config.exploration.temperatures)
-    known = _known(config, args.config, card)
+    known = frames_to_begin_from(config, args.config, card)
     result = train_small(
         state,
         known,
@@ -60,6 +68,8 @@ def distil(args: argparse.Namespace) -> int:
     lines = [f"{output}: {args.members} of {state.n_members} members, {found['n_frames']:.0f} frames"]
     if "force_mae_to_teacher" in found:
         lines.append(f"force MAE to {args.bundle}: {1e3 * found['force_mae_to_teacher']:.1f} meV/Angstrom")
+    if "stress_mae_to_teacher" in found:
+        lines.append(f"stress MAE to {args.bundle}: {1e3 * found['stress_mae_to_teacher']:.2f} meV/Angstrom^3")
     if "force_mae_random_arm" in found:
         lines.append(
             f"force MAE on the random arm: {1e3 * found['force_mae_random_arm']:.1f} meV/Angstrom "
@@ -102,10 +112,23 @@ def import_(args: argparse.Namespace) -> int:
     return 0
 
 
-def _known(config: CampaignConfig, source: str, card: dict[str, object]) -> Snapshot:
-    """Frames that walkers begin from: the campaign's labels, where it is there, or the structures of its systems."""
+def frames_to_begin_from(config: CampaignConfig, source: str, card: Mapping[str, object]) -> Snapshot:
+    """The campaign's labels, where it is there, or the structures of its systems, without labels (zeros).
+
+    Of a system that is labelled in carved clusters only, its structures come along: the model moves those.
+
+    Args:
+        config: The campaign.
+        source: Its file; paths in it are relative to that.
+        card: Of the model's bundle: labels are those of its ``level_of_theory``.
+
+    Raises:
+        InputError: A structure cannot be built.
+        EnvironmentProblem: packmol is missing.
+    """
     directory = CampaignDirectory.of(config)
     level = card.get("level_of_theory")
+    base = Path(source).resolve().parent
     if directory.record.is_file() and isinstance(level, dict):
         from alsys.store.zarr import open_reader
 
@@ -115,11 +138,30 @@ def _known(config: CampaignConfig, source: str, card: dict[str, object]) -> Snap
         finally:
             reader.close()
         if snapshot.n_frames:
-            return snapshot
-    from alsys.exploration.builders import build_starts
-    from alsys.training.snapshots import snapshot_of
+            # models do not see point charges around clusters
+            snapshot = replace(snapshot, n_charges=None, charge_positions=None, charge_values=None)
+            carved = [system for system in config.systems if _is_carved(snapshot, system.name)]
+            return _with_structures(snapshot, carved, base)
+    return _with_structures(None, config.systems, base)
 
-    base = Path(source).resolve().parent
-    starts = [frame for system in config.systems for frame in build_starts(system, base)]
-    unlabelled = np.zeros((sum(frame.n_atoms for frame in starts), 3))
-    return snapshot_of(starts, np.zeros(len(starts)), unlabelled, system=config.systems[0].name)
+
+def _is_carved(snapshot: Snapshot, system: str) -> bool:
+    """Whether a system has frames to learn from, and none that is whole."""
+    is_own = np.array(snapshot.systems)[snapshot.system] == system
+    is_learned = is_own & snapshot.is_arm(*TRAINING_ARMS)
+    return bool(is_learned.any() and not (is_learned & snapshot.is_whole).any())
+
+
+def _with_structures(snapshot: Snapshot | None, systems: Sequence[SystemConfig], base: Path) -> Snapshot:
+    """Structures of systems, and the frames of a snapshot after them."""
+    from alsys.exploration.builders import build_starts
+    from alsys.training.snapshots import joined, snapshot_of
+
+    parts, count = [] if snapshot is None else [snapshot], STRUCTURES
+    for system in systems:
+        starts = build_starts(system, base)
+        forces = np.zeros((sum(frame.n_atoms for frame in starts), 3))
+        names = range(count, count + len(starts))
+        parts.append(snapshot_of(starts, np.zeros(len(starts)), forces, system=system.name, trajectories=names))
+        count += len(starts)
+    return reduce(lambda second, first: joined(first, second), parts)

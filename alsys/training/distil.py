@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,10 +21,10 @@ from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainingFailure, TrainingOrder
-from alsys.training.evaluate import batch_of, chunks_of, evaluate
+from alsys.training.evaluate import batch_of, evaluate
 from alsys.training.snapshots import joined
 from alsys.training.start import lesson_config
-from alsys.training.teacher import CommitteeTeacher, taught
+from alsys.training.teacher import CommitteeTeacher, relabelled, taught
 from alsys.training.trainer import NequIPTrainer
 
 HELD_OUT = 8
@@ -39,9 +39,10 @@ class Distilled:
     Attributes:
         state: Without a baseline.
         metrics: ``n_frames`` learned from; ``force_mae_to_teacher`` and ``energy_mae_to_teacher`` (per atom) on
-            walkers it has not seen; on the random arm against labels, where there is one, ``force_mae_random_arm`` and
-            ``teacher_force_mae_random_arm``; ``frame_ms`` and ``teacher_frame_ms`` of a frame in a batch of 8, eager,
-            and ``speed_up``. Units eV, eV/Angstrom, milliseconds.
+            walkers it has not seen, and ``stress_mae_to_teacher`` where they are periodic; on the random arm against
+            labels, where there is one, ``force_mae_random_arm`` and ``teacher_force_mae_random_arm``; ``frame_ms`` and
+            ``teacher_frame_ms`` of a frame in a batch of 8, eager, and ``speed_up``. Units eV, eV/Angstrom,
+            eV/Angstrom^3, milliseconds.
     """
 
     state: CommitteeState
@@ -63,7 +64,7 @@ def distil(
     Args:
         state: The large model.
         known: Frames of the campaign with labels of its level, free atoms included. Walkers begin from those that are
-            learned from; of the others only the random arm is used.
+            learned from, molecules and periodic frames; of the others only the random arm is used.
         config: ``model`` is the architecture of the small one, ``training`` how it is fitted.
         frames: From dynamics.
         temperatures: Of the dynamics, K.
@@ -77,12 +78,15 @@ def distil(
     large = build_committee(state, threads=config.training.threads)
     atoms = known.select(known.is_arm(Arm.ATOM))
     free = {int(z): float(energy) for z, energy in zip(atoms.numbers, atoms.energy, strict=True)}
-    teacher = CommitteeTeacher(large, free or None)
-    lessons = taught(teacher, known, frames, temperatures, np.random.default_rng([config.seed, 4]))
+    teacher = CommitteeTeacher(large, free or None, is_molecular=state.kind == "pair")
+    if teacher.is_molecular:
+        known = known.select(np.flatnonzero(~known.pbc.any(axis=1)))
+    rng = np.random.default_rng([config.seed, 4])
+    lessons = taught(teacher, known, frames, temperatures, rng, field="systems")
     is_atom, walkers = lessons.is_arm(Arm.ATOM), np.unique(lessons.trajectory[~lessons.is_arm(Arm.ATOM)])
     is_test = ~is_atom & np.isin(lessons.trajectory, walkers[HELD_OUT - 1 :: HELD_OUT])
     test, lessons = lessons.select(is_test), lessons.select(~is_test)
-    own = _relabelled(teacher, known.select(known.is_arm(*TRAINING_ARMS)))
+    own = relabelled(teacher, known.select(known.is_arm(*TRAINING_ARMS)))
     lessons = joined(own, lessons)
     small = lesson_config(config, budget_s)
     small = small.model_copy(
@@ -102,6 +106,8 @@ def distil(
             "force_mae_to_teacher": float(errors.force_mae.mean()),
             "energy_mae_to_teacher": float(errors.energy.mean()),
         }
+        if np.isfinite(errors.stress).any():
+            metrics["stress_mae_to_teacher"] = float(np.nanmean(errors.stress))
     random = known.select(known.is_arm(Arm.RANDOM) & (known.n_trusted > 0))
     if random.n_frames:
         metrics |= {
@@ -112,21 +118,6 @@ def distil(
     metrics |= {"frame_ms": _frame_ms(student, timed), "teacher_frame_ms": _frame_ms(large, timed)}
     metrics["speed_up"] = metrics["teacher_frame_ms"] / metrics["frame_ms"]
     return Distilled(result.state, metrics)
-
-
-def _relabelled(teacher: CommitteeTeacher, frames: Snapshot) -> Snapshot:
-    """The same frames with the teacher's labels, all atoms trusted; without those that it does not label."""
-    parts = [teacher.labels(batch_of(frames.select(rows))) for rows in chunks_of(frames)]
-    labelled = replace(
-        frames,
-        energy=np.concatenate([energy for energy, _ in parts]),
-        forces=np.concatenate([forces for _, forces in parts]),
-        stress=np.full_like(frames.stress, np.nan),
-        mask=np.ones_like(frames.mask),
-        baseline_energy=None,
-        baseline_forces=None,
-    )
-    return labelled.select(np.isfinite(labelled.energy))
 
 
 def _frame_ms(committee: Committee, frames: Snapshot) -> float:

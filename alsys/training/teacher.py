@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
+from numpy.typing import NDArray
 
 from alsys.config.start import ANI_ELEMENTS, TeacherStart
 from alsys.errors import InputError
@@ -39,14 +40,25 @@ MAX_RESETS = 20
 
 
 class Teacher(Protocol):
-    """Labels frames."""
+    """Labels frames.
+
+    Attributes:
+        is_molecular: Whether it treats molecules only, and no periodic frames.
+    """
+
+    is_molecular: bool
 
     def forces(self, batch: FrameBatch) -> FloatArray:
         """``(n_total, 3)`` forces to move with, eV/Angstrom; NaN where it fails. May be cheaper than labels."""
         ...
 
-    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
-        """``(n_frames,)`` energies, eV, and ``(n_total, 3)`` forces, eV/Angstrom; NaN where it fails."""
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """Energies, forces and stresses; NaN where it fails.
+
+        Returns:
+            ``(n_frames,)``, eV; ``(n_total, 3)``, eV/Angstrom; ``(n_frames, 3, 3)``, eV/Angstrom^3, NaN for molecules,
+            None where it has a stress of no frame.
+        """
         ...
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
@@ -60,19 +72,22 @@ class CommitteeTeacher:
     Args:
         committee: It.
         free: Energies of free atoms by atomic number, eV; None where it knows none.
+        is_molecular: Whether it treats molecules only.
     """
 
-    def __init__(self, committee: Committee, free: dict[int, float] | None = None) -> None:
-        self._committee, self._free = committee, free
+    def __init__(
+        self, committee: Committee, free: dict[int, float] | None = None, *, is_molecular: bool = False
+    ) -> None:
+        self._committee, self._free, self.is_molecular = committee, free, is_molecular
 
     def forces(self, batch: FrameBatch) -> FloatArray:
         """Those of the first member."""
         return self._committee.evaluate(batch, [0]).forces
 
-    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """Means over the members."""
         prediction = self._committee.evaluate(batch)
-        return prediction.energy, prediction.forces
+        return prediction.energy, prediction.forces, prediction.stress
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
         """As given."""
@@ -82,7 +97,9 @@ class CommitteeTeacher:
 
 
 class XTBTeacher:
-    """GFN2-xTB as a teacher."""
+    """GFN2-xTB as a teacher, of molecules only."""
+
+    is_molecular = True
 
     def __init__(self) -> None:
         self._method = Baseline(XTBMethod("GFN2-xTB").spec)
@@ -91,10 +108,10 @@ class XTBTeacher:
         """GFN2-xTB's."""
         return self._method.evaluate(batch).forces
 
-    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """GFN2-xTB's."""
         values = self._method.evaluate(batch)
-        return values.energy, values.forces
+        return values.energy, values.forces, values.stress
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
         """GFN2-xTB's."""
@@ -119,7 +136,7 @@ def build_teacher(name: str) -> Teacher:
     energies = state.spec["free_atoms"]
     assert isinstance(energies, list)
     free = {chemical_symbols.index(symbol): energy for symbol, energy in zip(ANI_ELEMENTS, energies, strict=True)}
-    return CommitteeTeacher(AniCommittee(state), free)
+    return CommitteeTeacher(AniCommittee(state), free, is_molecular=True)
 
 
 def check_teacher(start: TeacherStart, frames: dict[str, Frame]) -> None:
@@ -136,7 +153,12 @@ def check_teacher(start: TeacherStart, frames: dict[str, Frame]) -> None:
     field = "training.start.teacher"
     for name, frame in frames.items():
         if frame.pbc.any():
-            raise InputError(f"treats molecules only, {name} is periodic", field=field, value=start.teacher)
+            raise InputError(
+                f"treats molecules only, {name} is periodic",
+                field=field,
+                value=start.teacher,
+                remedy="leave `training.start` out, or start from a model (`kind: model`)",
+            )
         if start.teacher != "ani-1x":
             continue
         unknown = sorted({chemical_symbols[z] for z in frame.numbers} - set(ANI_ELEMENTS))
@@ -169,11 +191,12 @@ class Sample:
 def sample(
     teacher: Teacher, starts: Sequence[Frame], count: int, temperatures: Sequence[float], rng: np.random.Generator
 ) -> Sample:
-    """Frames from the teacher's own dynamics, every 12.5 fs of up to 32 walkers.
+    """Frames from the teacher's own dynamics, every 12.5 fs of up to 32 walkers; cells stay as they are.
 
     Args:
         teacher: Gives forces.
-        starts: Where walkers begin, and begin anew when the teacher throws them out; molecules.
+        starts: Where walkers begin, and begin anew when the teacher throws them out; molecules, or periodic frames for
+            a teacher that treats them.
         count: Frames wanted.
         temperatures: Of the thermostats, K; walkers are spread over them.
         rng: Source of randomness.
@@ -232,10 +255,15 @@ def taught(
     temperatures: Sequence[float],
     rng: np.random.Generator,
     baseline: Baseline | None = None,
+    *,
+    field: str = "training.start.teacher",
 ) -> Snapshot:
     """Frames from the teacher's dynamics with its labels.
 
-    Walkers begin from frames of `known` that are learned from, each system's share of them the same.
+    Walkers begin from frames of `known` that are learned from, molecules and, where the teacher treats them, periodic
+    frames at constant volume, each system's share of them the same. In a system that has whole frames, a teacher that
+    treats periodic frames begins from none with masked atoms: those were carved out of such, and their outer atoms are
+    at a surface that nobody has labelled.
 
     Args:
         teacher: Labels.
@@ -244,14 +272,15 @@ def taught(
         temperatures: K.
         rng: Source of randomness.
         baseline: Its values are put beside the labels.
+        field: What an error names.
 
     Raises:
         InputError: There is no frame to begin from, or the teacher labels none.
     """
-    is_start = known.is_arm(*TRAINING_ARMS) & ~known.pbc.any(axis=1)
-    rows = _evenly(np.flatnonzero(is_start), known.system, rng)
+    rows = _evenly(np.flatnonzero(_is_start(teacher, known)), known.system, rng)
     if not rows.size:
-        raise InputError("there is no molecule for the teacher to begin from", field="training.start")
+        what = "treats molecules only, and there is none" if teacher.is_molecular else "finds no frame"
+        raise InputError(f"the teacher {what} to begin from", field=field)
     drawn = sample(teacher, [known.frame(int(row)) for row in rows], count, temperatures, rng)
     labelled = snapshot_of(
         drawn.frames, np.zeros(len(drawn.frames)), np.zeros((sum(f.n_atoms for f in drawn.frames), 3)),
@@ -260,15 +289,9 @@ def taught(
     labelled = replace(
         labelled, systems=known.systems, system=known.system[rows][drawn.starts][drawn.walkers].astype(np.int32)
     )
-    parts = [teacher.labels(batch_of(labelled.select(chunk))) for chunk in chunks_of(labelled)]
-    labelled = replace(
-        labelled,
-        energy=np.concatenate([energy for energy, _ in parts]),
-        forces=np.concatenate([forces for _, forces in parts]),
-    )
-    labelled = labelled.select(np.isfinite(labelled.energy))
+    labelled = relabelled(teacher, labelled)
     if not labelled.n_frames:
-        raise InputError("the teacher labels none of the frames", field="training.start")
+        raise InputError("the teacher labels none of the frames", field=field)
     atoms = known.select(known.is_arm(Arm.ATOM))
     free = teacher.free_atoms([atoms.frame(k) for k in range(atoms.n_frames)])
     if free is not None and atoms.n_frames:
@@ -280,6 +303,41 @@ def taught(
         return labelled
     values = baseline.evaluate(batch_of(labelled))
     return replace(labelled, baseline_energy=values.energy, baseline_forces=values.forces)
+
+
+def relabelled(teacher: Teacher, frames: Snapshot) -> Snapshot:
+    """The same frames with the teacher's labels, all atoms trusted; without those that it does not label.
+
+    Args:
+        teacher: Labels.
+        frames: It treats all of them.
+    """
+    energies, forces, stresses = [], [], []
+    for rows in chunks_of(frames):
+        part = frames.select(rows)
+        energy, force, stress = teacher.labels(batch_of(part))
+        energies.append(energy)
+        forces.append(force)
+        stresses.append(np.full_like(part.stress, np.nan) if stress is None else stress)
+    labelled = replace(
+        frames,
+        energy=np.concatenate([np.zeros(0), *energies]),
+        forces=np.concatenate([np.zeros((0, 3)), *forces]),
+        stress=np.concatenate([np.zeros((0, 3, 3)), *stresses]),
+        mask=np.ones_like(frames.mask),
+        baseline_energy=None,
+        baseline_forces=None,
+    )
+    return labelled.select(np.isfinite(labelled.energy))
+
+
+def _is_start(teacher: Teacher, known: Snapshot) -> NDArray[np.bool_]:
+    """``(n_frames,)`` frames that walkers may begin from."""
+    is_learned = known.is_arm(*TRAINING_ARMS)
+    if teacher.is_molecular:
+        return is_learned & ~known.pbc.any(axis=1)
+    has_whole = np.isin(known.system, known.system[is_learned & known.is_whole])
+    return is_learned & (known.is_whole | ~has_whole)
 
 
 def _evenly(rows: IntArray, system: np.ndarray[tuple[int], np.dtype[np.int32]], rng: np.random.Generator) -> IntArray:

@@ -11,18 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ase.build import bulk
 
 from alsys.cli import main
 from alsys.config import parse_config
-from alsys.frames import Arm
-from alsys.potentials.base import CommitteeState
+from alsys.frames import Arm, Frame
+from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
+from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.distil import Distilled, distil
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
+from alsys.training.snapshots import snapshot_of
+from alsys.training.teacher import CommitteeTeacher, taught
 
 MakeSnapshot = Callable[..., Snapshot]
 RAW: dict[str, Any] = {
@@ -114,3 +118,84 @@ def test_the_command_writes_a_bundle_that_loads_and_refuses_what_it_cannot_do(
     assert "exists already" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "other"), *command[4:], "--frames", "3"]) == 2
     assert "--frames: must be at least 16 (got 3)" in capsys.readouterr().err
+
+
+CRYSTAL: dict[str, Any] = {
+    "name": "c",
+    "systems": [
+        {"name": "crystal", "bulk": {"formula": "Ar", "structure": "fcc", "a": 5.3, "cubic": True}},
+        {"name": "atom", "smiles": "[Ar]"},
+    ],
+    "labeling": {"kind": "xtb"},
+    "model": {"kind": "nequip", "num_layers": 1, "l_max": 1, "num_features": 8, "r_max": 5.0, "members": 2},
+    "training": {
+        "budget_s": 1e6, "max_epochs": 15, "learning_rate": 0.02, "validation_share": 0.0, "compile": False,
+        "stress_weight": 1.0,
+    },
+    "promotion": {"examine": False},
+}  # fmt: skip
+
+
+def crystal(seed: int) -> Frame:
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    return Frame(atoms.numbers, atoms.positions, atoms.cell.array, np.ones(3, dtype=bool))
+
+
+@pytest.fixture(scope="module")
+def solid() -> CommitteeState:
+    """A committee that has learned a Lennard-Jones crystal."""
+    potential = CommitteeTeacher(LennardJonesCommittee(epsilon=0.104, sigma=3.40, cutoff=5.0))
+    start = snapshot_of([crystal(0)], np.zeros(1), np.zeros((4, 3)))
+    lessons = taught(potential, start, 64, [300.0], np.random.default_rng(0))
+    result = build_trainer(parse_config(CRYSTAL)).fit(TrainingOrder(1, lessons, None, None, seed=1))
+    assert isinstance(result, TrainedCommittee)
+    return result.state
+
+
+def test_periodic_systems_are_distilled_from_their_structures_with_the_stress_of_the_teacher(
+    solid: CommitteeState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "large", solid, {})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**CRYSTAL, "directory": str(tmp_path / "nothing")}))
+    command = [
+        "models",
+        "distil",
+        str(tmp_path / "large"),
+        str(tmp_path / "small"),
+        "--config",
+        str(tmp_path / "c.yaml"),
+    ]
+    assert main([*command, "--frames", "64", "--temperature", "300", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    student, teacher = build_committee(read_bundle(tmp_path / "small")), build_committee(solid)
+    batch = FrameBatch.of([crystal(seed) for seed in range(10, 18)])
+    small, large = student.evaluate(batch), teacher.evaluate(batch)
+    assert small.stress is not None
+    assert large.stress is not None
+    assert np.abs(small.forces - large.forces).mean() < 0.3 * np.abs(large.forces).mean()
+    away, typical = np.abs(small.stress - large.stress).mean(), np.abs(large.stress).mean()
+    assert away < 0.3 * typical
+    assert 0.0 < metrics["stress_mae_to_teacher"] < 0.3 * typical
+
+
+def test_a_model_of_molecules_leaves_the_crystal_out_and_names_the_systems_where_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = {"coefficients": np.zeros((1, 8)), "shifts": np.zeros(1)}
+    spec = {"elements": ["Ar"], "r_max": 4.0, "n_basis": 8}
+    write_bundle(tmp_path / "pair", CommitteeState(1, "pair", spec, (member, member)), {})
+    raw = {**CRYSTAL, "systems": CRYSTAL["systems"][:1], "directory": str(tmp_path / "nothing")}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    command = [
+        "models",
+        "distil",
+        str(tmp_path / "pair"),
+        str(tmp_path / "small"),
+        "--config",
+        str(tmp_path / "c.yaml"),
+    ]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error == "alsys: systems: the teacher treats molecules only, and there is none to begin from\n"
+    assert not (tmp_path / "small").exists()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 from alsys.config.start import TeacherStart
 from alsys.errors import InputError
@@ -16,7 +17,9 @@ from alsys.potentials.base import FrameBatch
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.store.base import Snapshot
+from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.training.dataset import less_baseline
+from alsys.training.snapshots import snapshot_of
 from alsys.training.teacher import CommitteeTeacher, XTBTeacher, build_teacher, check_teacher, sample, taught
 from alsys.units import BOLTZMANN
 
@@ -29,6 +32,8 @@ STIFFNESS = 20.0
 class Springs:
     """Every atom on a spring to the origin; may fail on frames that are stretched."""
 
+    is_molecular = True
+
     def __init__(self, breaks_beyond: float = np.inf) -> None:
         self.breaks_beyond = breaks_beyond
 
@@ -37,11 +42,11 @@ class Springs:
         forces[np.abs(batch.positions).max(axis=1) > self.breaks_beyond] = np.nan
         return forces
 
-    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray]:
+    def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
         energy = 0.5 * STIFFNESS * np.add.reduceat(np.square(batch.positions).sum(axis=1), starts)
         energy[batch.n_atoms == 3] = np.nan
-        return energy, self.forces(batch)
+        return energy, self.forces(batch), None
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
         return np.array([-float(atom.numbers[0]) for atom in atoms])
@@ -90,7 +95,7 @@ def test_lessons_are_of_every_system_with_free_atoms_and_without_what_is_not_lab
     assert 0 < molecules.n_frames < 60
     assert set(molecules.n_atoms.tolist()) == {6}  # the teacher does not label water
     assert not set(molecules.frame_ids) & set(known.frame_ids)
-    energy, forces = Springs().labels(FrameBatch.of([molecules.frame(k) for k in range(molecules.n_frames)]))
+    energy, forces, _ = Springs().labels(FrameBatch.of([molecules.frame(k) for k in range(molecules.n_frames)]))
     np.testing.assert_allclose(molecules.energy, energy)
     np.testing.assert_allclose(molecules.forces, forces)
     atoms = lessons.select(lessons.is_arm(Arm.ATOM))
@@ -108,6 +113,99 @@ def test_xtb_labels_are_those_of_xtb_and_their_difference_to_themselves_is_zero(
     left = less_baseline(lessons)
     assert left.n_frames == lessons.n_frames
     assert np.abs(left.energy).max() < 1e-5
+
+
+STIFF = LennardJonesCommittee(epsilon=0.104, sigma=3.40, cutoff=7.0)
+"""Argon, bound ten times as strongly: its vibrations come to their temperature ten times as often."""
+
+
+def argon(seed: int) -> Frame:
+    """Sixteen atoms of a crystal in a skewed cell."""
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True).repeat((2, 2, 1))
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.03 * np.triu(np.ones((3, 3)), 1)), scale_atoms=True)
+    atoms.rattle(0.05, seed=seed)
+    return Frame(atoms.numbers, atoms.positions, atoms.cell.array, np.ones(3, dtype=bool))
+
+
+def dimer(seed: int) -> Frame:
+    return Frame.molecule([18, 18], [[0, 0, 0], [0, 0, 3.75 + 0.01 * seed]])
+
+
+def known_frames(frames: Sequence[Frame], systems: Sequence[int]) -> Snapshot:
+    """Frames of two systems, without labels."""
+    n_atoms = sum(frame.n_atoms for frame in frames)
+    snapshot = snapshot_of(frames, np.zeros(len(frames)), np.zeros((n_atoms, 3)))
+    return replace(snapshot, systems=("box", "dimer"), system=np.array(systems, dtype=np.int32))
+
+
+def test_a_committee_teaches_periodic_frames_at_their_volume_and_molecules_beside_them() -> None:
+    boxes = [argon(seed) for seed in range(3)]
+    known = known_frames([*boxes, *(dimer(k) for k in range(3))], [0, 0, 0, 1, 1, 1])
+    lessons = taught(CommitteeTeacher(STIFF), known, 64, [400.0], np.random.default_rng(0))
+    is_box = lessons.pbc.all(axis=1)
+    assert (int(is_box.sum()), lessons.n_frames) == (32, 64)
+    assert [lessons.systems[k] for k in lessons.system] == ["box" if b else "dimer" for b in is_box]
+    for row in np.flatnonzero(is_box):
+        np.testing.assert_array_equal(lessons.cell[row], boxes[0].cell)
+    frames = [lessons.frame(k) for k in range(lessons.n_frames)]
+    for k, frame in enumerate(frames):
+        alone = STIFF.evaluate(FrameBatch.of([frame]))
+        assert lessons.energy[k] == pytest.approx(float(alone.energy[0]), abs=1e-9)
+        atoms = slice(lessons.offsets[k], lessons.offsets[k + 1])
+        np.testing.assert_allclose(lessons.forces[atoms], alone.forces, atol=1e-9)
+        if is_box[k]:
+            assert alone.stress is not None
+            np.testing.assert_allclose(lessons.stress[k], alone.stress[0], atol=1e-9)
+    moved = [np.abs(frame.positions - boxes[0].positions).max() for frame in np.array(frames, dtype=object)[is_box]]
+    assert min(moved) > 0.05
+    assert max(moved) < 3.0
+
+
+def test_periodic_walkers_are_as_warm_as_the_thermostat() -> None:
+    """The mean square force of a crystal is kT times the mean curvature (a hypervirial theorem), measured by steps."""
+    start, temperature = argon(0), 400.0
+    drawn = sample(CommitteeTeacher(STIFF), [start], 32 * 60, [temperature], np.random.default_rng(3))
+    step_of = np.arange(len(drawn.frames)) // 32
+    late = [drawn.frames[k] for k in np.flatnonzero(np.isin(step_of, [44, 59]))]
+    squared = np.mean([np.square(STIFF.evaluate(FrameBatch.of([frame])).forces).mean() for frame in late])
+    step, curvature = 1e-4, []
+    for frame in late:
+        sides = []
+        for sign in (1.0, -1.0):
+            moved = [frame.positions.copy() for _ in range(3 * frame.n_atoms)]
+            for k, positions in enumerate(moved):
+                positions[k // 3, k % 3] += sign * step
+            found = STIFF.evaluate(FrameBatch.of([frame.with_positions(positions) for positions in moved])).forces
+            by_frame = found.reshape(len(moved), frame.n_atoms * 3)
+            sides.append(by_frame[np.arange(len(moved)), np.arange(len(moved))])
+        curvature.append(((sides[1] - sides[0]) / (2.0 * step)).mean())
+    assert squared / np.mean(curvature) == pytest.approx(BOLTZMANN * temperature, rel=0.08)
+
+
+def test_a_teacher_of_molecules_leaves_periodic_frames_out_and_says_what_it_lacks() -> None:
+    pair = Frame.molecule([8, 1], 0.1 * np.eye(3)[:2])
+    known = known_frames([argon(0), pair], [0, 1])
+    lessons = taught(Springs(), known, 10, [300.0], np.random.default_rng(0))
+    assert set(lessons.n_atoms.tolist()) == {2}
+    with pytest.raises(
+        InputError, match=r"^training.start.teacher: the teacher treats molecules only, and there is none"
+    ):
+        taught(Springs(), known.select(known.pbc.all(axis=1)), 10, [300.0], np.random.default_rng(0))
+    nothing = known.select(np.zeros(2, dtype=bool))
+    with pytest.raises(InputError, match=r"^systems: the teacher finds no frame to begin from"):
+        taught(CommitteeTeacher(STIFF), nothing, 10, [300.0], np.random.default_rng(0), field="systems")
+
+
+def test_walkers_begin_from_carved_clusters_only_where_their_system_has_nothing_whole() -> None:
+    cluster = Frame.molecule(np.full(5, 18), 3.8 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]]))
+    known = known_frames([argon(0), cluster, cluster.with_positions(1.01 * cluster.positions)], [0, 0, 1])
+    mask = known.mask.copy()
+    mask[-1] = mask[-6] = False  # an atom of each cluster is not learned from
+    known = replace(known, mask=mask)
+    lessons = taught(CommitteeTeacher(STIFF), known, 48, [200.0], np.random.default_rng(0))
+    sizes = {(lessons.systems[s], int(n)) for s, n in zip(lessons.system, lessons.n_atoms, strict=True)}
+    assert sizes == {("box", 16), ("dimer", 5)}
+    assert lessons.mask.all()  # all of a teacher's labels are learned from
 
 
 @needs_torchani
@@ -132,5 +230,6 @@ def test_what_a_teacher_cannot_treat_is_refused_in_one_line(frame: Frame, reason
     with pytest.raises(InputError, match=reason) as caught:
         check_teacher(TeacherStart(kind="teacher"), {"sulfide": frame})
     assert "\n" not in str(caught.value)
+    assert caught.value.field == "training.start.teacher"
     if not frame.pbc.any():
         check_teacher(TeacherStart(kind="teacher", teacher="gfn2-xtb"), {"sulfide": frame})
