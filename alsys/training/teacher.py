@@ -44,9 +44,11 @@ class Teacher(Protocol):
 
     Attributes:
         is_molecular: Whether it treats molecules only, and no periodic frames.
+        elements: Atomic numbers of the neutral molecules that are all it treats; None where there is no such limit.
     """
 
     is_molecular: bool
+    elements: frozenset[int] | None
 
     def forces(self, batch: FrameBatch) -> FloatArray:
         """``(n_total, 3)`` forces to move with, eV/Angstrom; NaN where it fails. May be cheaper than labels."""
@@ -73,12 +75,19 @@ class CommitteeTeacher:
         committee: It.
         free: Energies of free atoms by atomic number, eV; None where it knows none.
         is_molecular: Whether it treats molecules only.
+        elements: As `Teacher.elements`.
     """
 
     def __init__(
-        self, committee: Committee, free: dict[int, float] | None = None, *, is_molecular: bool = False
+        self,
+        committee: Committee,
+        free: dict[int, float] | None = None,
+        *,
+        is_molecular: bool = False,
+        elements: frozenset[int] | None = None,
     ) -> None:
-        self._committee, self._free, self.is_molecular = committee, free, is_molecular
+        self._committee, self._free = committee, free
+        self.is_molecular, self.elements = is_molecular, elements
 
     def forces(self, batch: FrameBatch) -> FloatArray:
         """Those of the first member."""
@@ -100,6 +109,7 @@ class XTBTeacher:
     """GFN2-xTB as a teacher, of molecules only."""
 
     is_molecular = True
+    elements: frozenset[int] | None = None
 
     def __init__(self) -> None:
         self._method = Baseline(XTBMethod("GFN2-xTB").spec)
@@ -136,7 +146,7 @@ def build_teacher(name: str) -> Teacher:
     energies = state.spec["free_atoms"]
     assert isinstance(energies, list)
     free = {chemical_symbols.index(symbol): energy for symbol, energy in zip(ANI_ELEMENTS, energies, strict=True)}
-    return CommitteeTeacher(AniCommittee(state), free, is_molecular=True)
+    return CommitteeTeacher(AniCommittee(state), free, is_molecular=True, elements=frozenset(free))
 
 
 def check_teacher(start: TeacherStart, frames: dict[str, Frame]) -> None:
@@ -261,7 +271,8 @@ def taught(
     """Frames from the teacher's dynamics with its labels.
 
     Walkers begin from frames of `known` that are learned from, molecules and, where the teacher treats them, periodic
-    frames at constant volume, each system's share of them the same. In a system that has whole frames, a teacher that
+    frames at constant volume, each system's share of them the same. Frames of elements that the teacher does not know
+    are left out: imported ones may be such. In a system that has whole frames, a teacher that
     treats periodic frames begins from none with masked atoms: those were carved out of such, and their outer atoms are
     at a surface that nobody has labelled.
 
@@ -293,6 +304,8 @@ def taught(
     if not labelled.n_frames:
         raise InputError("the teacher labels none of the frames", field=field)
     atoms = known.select(known.is_arm(Arm.ATOM))
+    if teacher.elements is not None:
+        atoms = atoms.select(np.isin(atoms.numbers, list(teacher.elements)))
     free = teacher.free_atoms([atoms.frame(k) for k in range(atoms.n_frames)])
     if free is not None and atoms.n_frames:
         atoms = replace(
@@ -332,8 +345,11 @@ def relabelled(teacher: Teacher, frames: Snapshot) -> Snapshot:
 
 
 def _is_start(teacher: Teacher, known: Snapshot) -> NDArray[np.bool_]:
-    """``(n_frames,)`` frames that walkers may begin from."""
+    """``(n_frames,)`` frames that walkers may begin from; imported ones may be beyond the teacher."""
     is_learned = known.is_arm(*TRAINING_ARMS)
+    if teacher.elements is not None and known.n_frames:
+        is_known = np.logical_and.reduceat(np.isin(known.numbers, list(teacher.elements)), known.offsets[:-1])
+        is_learned &= is_known & (known.charge == 0) & (known.multiplicity == 1)
     if teacher.is_molecular:
         return is_learned & ~known.pbc.any(axis=1)
     has_whole = np.isin(known.system, known.system[is_learned & known.is_whole])

@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 
 from alsys.config.start import TeacherStart
 from alsys.errors import InputError
-from alsys.frames import Arm, FloatArray, Frame
+from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame
 from alsys.potentials.base import FrameBatch
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.xtb import XTBMethod, single_point
@@ -34,8 +34,9 @@ class Springs:
 
     is_molecular = True
 
-    def __init__(self, breaks_beyond: float = np.inf) -> None:
+    def __init__(self, breaks_beyond: float = np.inf, elements: frozenset[int] | None = None) -> None:
         self.breaks_beyond = breaks_beyond
+        self.elements = elements
 
     def forces(self, batch: FrameBatch) -> FloatArray:
         forces = -STIFFNESS * batch.positions
@@ -101,6 +102,23 @@ def test_lessons_are_of_every_system_with_free_atoms_and_without_what_is_not_lab
     atoms = lessons.select(lessons.is_arm(Arm.ATOM))
     assert dict(zip(atoms.numbers.tolist(), atoms.energy.tolist(), strict=True)) == {1: -1.0, 6: -6.0, 8: -8.0}
     assert len(np.unique(molecules.trajectory)) > 10
+
+
+def test_imported_frames_that_a_teacher_does_not_know_are_left_out(make_snapshot: MakeSnapshot) -> None:
+    """Of every other training frame the oxygen is sulphur; one more is charged."""
+    known = make_snapshot(12, 4)
+    rows = np.flatnonzero(known.is_arm(*TRAINING_ARMS) & (known.n_atoms == 6))
+    is_new = np.isin(np.repeat(np.arange(known.n_frames), known.n_atoms), rows[::2]) & (known.numbers == 8)
+    charge = known.charge.copy()
+    charge[rows[1]] = 1
+    mixed = replace(known, numbers=np.where(is_new, 16, known.numbers).astype(np.int32), charge=charge)
+    lessons = taught(Springs(elements=frozenset((1, 6, 8))), mixed, 60, [300.0], np.random.default_rng(0))
+    assert set(lessons.numbers.tolist()) == {1, 6, 8}
+    assert not lessons.charge.any()
+    all_of_it = taught(Springs(), mixed, 200, [300.0], np.random.default_rng(0))
+    assert 16 in all_of_it.numbers
+    with pytest.raises(InputError, match="to begin from"):
+        taught(Springs(elements=frozenset((2,))), mixed, 60, [300.0], np.random.default_rng(0))
 
 
 def test_xtb_labels_are_those_of_xtb_and_their_difference_to_themselves_is_zero(make_snapshot: MakeSnapshot) -> None:
