@@ -113,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("--charge", type=int, help="total charge of frames that state none")
     imported.add_argument("--multiplicity", type=int, help="2S + 1 of frames that state none")
     imported.add_argument("--system", metavar="NAME", help="what the frames are called (default: the file's name)")
+    imported.add_argument(
+        "--sampled-at",
+        type=float,
+        metavar="KELVIN",
+        help="the frames are dynamics of this very level at equilibrium: `alsys validate` compares distances with them",
+    )
     imported.add_argument("--trust-units", action="store_true", help="take units on your word")
     imported.add_argument("--json", action="store_true", help="print JSON")
 

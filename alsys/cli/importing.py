@@ -87,6 +87,9 @@ def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
     path = Path(args.file)
     if not path.exists():
         raise InputError("no such file", source=args.file)
+    temperature = 0.0 if args.sampled_at is None else float(args.sampled_at)
+    if args.sampled_at is not None and not 0.0 < temperature <= 20_000.0:
+        raise InputError("must be a temperature up to 20000 K", source="--sampled-at", value=args.sampled_at)
     units = []
     for what, read in (("energy", energy_unit), ("force", force_unit), ("length", length_unit)):
         said = getattr(args, f"{what}_unit")
@@ -102,6 +105,7 @@ def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
         take=args.take,
         system=args.system or path.stem,
         is_trusted=args.trust_units,
+        temperature=temperature,
     )
 
 
@@ -162,6 +166,8 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
     lines = [f"{report.n_new} new labels of {report.n_frames} frames{known}{own}; level {report.level.canonical}"]
     if report.n_new:
         lines.append(f"units: {report.note}")
+    if args.sampled_at is not None and report.n_known + report.n_own:
+        lines.append("--sampled-at says nothing of frames that were there before: they stay as they came")
     if report.n_train:
         fits = report.n_train >= config.training.first_at
         lines.append(

@@ -51,7 +51,10 @@ class ValidationConfig(Section):
         0.5, gt=0, description="Deviation of a bond from the start structure that ends a walk, Angstrom."
     )
     cheap_s: float = operational(
-        0.05, ge=0, description="Labels faster than this are cheap enough for reference dynamics; 0 runs none."
+        0.05,
+        ge=0,
+        description="Labels faster than this are cheap enough for reference dynamics; 0 runs none. The model's own "
+        "distances are measured in any case.",
     )
     reference_labels: int = operational(
         4000, ge=0, description="Calculations of one run of reference dynamics, where labels are cheap."

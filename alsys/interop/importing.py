@@ -96,6 +96,13 @@ def import_frames(
                 "no frame states that level" if order.take else "holds no frames", value=order.take or None
             )
         level = reading.level
+        if order.temperature and level.level_id != own.level_id:
+            raise InputError(
+                "frames of another level than the campaign's are no comparison for its models",
+                field="sampled-at",
+                value=order.temperature,
+                remedy="leave --sampled-at out",
+            )
         note = _prove(first, reading.units, order.is_trusted)
         intake = _Intake(store, order, level, own, digest_of(order.path), baseline)
         drawn: list[LabelledSample] = []
@@ -235,6 +242,7 @@ class _Intake:
             method=METHOD,
             trajectory=self._trajectories[key],
             step=number,
+            temperature=self._order.temperature,
         )
         return Candidate(sample.frame, source, sample.mask)
 

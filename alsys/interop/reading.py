@@ -42,6 +42,8 @@ class ImportOrder:
         take: Only frames that state this level; empty for all.
         system: What the frames are called.
         is_trusted: Units are not proven.
+        temperature: Of the equilibrium that the frames sample by dynamics at the campaign's own level, K; 0 where they
+            do not, or nobody says so.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class ImportOrder:
     take: str = ""
     system: str = "imported"
     is_trusted: bool = False
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

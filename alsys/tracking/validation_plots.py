@@ -160,18 +160,23 @@ def survival(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def distances(curves: Mapping[str, Any], pair: str, title: str) -> str:
-    """One distribution of distances in the model's dynamics over that in the reference's."""
+    """One distribution of distances in the model's dynamics over the true one, or over the halves of its own run."""
     r = [_number(v) for v in curves["r"]]
-    model, reference = ([_number(v) for v in curves[name][pair]] for name in ("model", "reference"))
-    used = [k for k in range(len(r)) if model[k] > 0 or reference[k] > 0]
+    others = [name for name in ("reference", "first", "second") if pair in curves.get(name, {})]
+    model, *beside = ([_number(v) for v in curves[name][pair]] for name in ("model", *others))
+    used = [k for k in range(len(r)) if model[k] > 0 or any(values[k] > 0 for values in beside)]
     if len(used) < 2:
         return ""
     part = slice(max(0, used[0] - 2), used[-1] + 3)
     label = "g(r)" if curves.get("is_periodic") else "density, 1/Å"
-    chart = Chart(Axis.fit(r[part], "distance, Å"), Axis.fit([*model[part], *reference[part]], label, zero=True), title)
-    chart.line(r[part], reference[part], "s2")
+    shown = [v for values in (model, *beside) for v in values[part]]
+    chart = Chart(Axis.fit(r[part], "distance, Å"), Axis.fit(shown, label, zero=True), title)
+    names = {"reference": str(curves.get("against", "reference")), "first": "first half", "second": "second half"}
+    colors = {"reference": "s2", "first": "s5", "second": "s4"}
+    for name, values in zip(others, beside, strict=True):
+        chart.line(r[part], values[part], colors[name])
+        chart.legend(colors[name], names[name])
     chart.line(r[part], model[part], "s1", dashed=True)
-    chart.legend("s2", "reference")
     chart.legend("s1", "model", "dash")
     return chart.render()
 

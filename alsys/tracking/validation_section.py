@@ -19,8 +19,8 @@ from alsys.validation.results import UnitResult, ValidationRecord, read_validati
 
 MAX_SCANS = 12
 """Profiles that are drawn; those of the largest errors first."""
-MAX_DISTANCES = 8
-"""Distributions that are drawn."""
+MAX_DISTANCES = 16
+"""Distributions that are drawn: that of all pairs of every run first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,25 @@ def _scans(units: Sequence[UnitResult]) -> list[Figure]:
 
 
 def _distances(units: Sequence[UnitResult]) -> list[Figure]:
+    places = [(k, rank, pair) for k, unit in enumerate(units) for rank, pair in enumerate(unit.curves["model"])]
+    chosen = sorted(places, key=lambda place: place[1])[:MAX_DISTANCES]
     figures = []
-    for unit in units:
-        found, floor = _text(unit, "mae", ".3f"), _text(unit, "floor", ".3f")
-        note = f"Integrated difference over all pairs {found}; noise alone {floor}."
-        for pair in unit.curves["model"]:
-            title = f"Distances {pair} of {unit.system}, {unit.temperature:g} K"
-            figures.append(Figure(title, Markup(plots.distances(unit.curves, pair, title)), note))
-    return figures[:MAX_DISTANCES]
+    for k, _, pair in sorted(chosen):
+        unit = units[k]
+        title = f"Distances {pair} of {unit.system}, {unit.temperature:g} K"
+        svg = plots.distances(unit.curves, pair, title)
+        figures.append(Figure(title, Markup(svg), _about_distances(unit)))
+    return figures
+
+
+def _about_distances(unit: UnitResult) -> str:
+    """What is known of a distribution beside its picture."""
+    drift, spread = _text(unit, "drift", ".3f"), _text(unit, "spread", ".3f")
+    own = f"between the halves of the model's run {drift}, of its walkers {spread}"
+    if "reference" not in unit.curves:
+        return f"Nothing to compare with. Integrated difference over all pairs {own}."
+    found, floor = _text(unit, "mae", ".3f"), _text(unit, "floor", ".3f")
+    return f"Integrated difference over all pairs {found}; noise alone {floor}; {own}."
 
 
 def _text(unit: UnitResult, name: str, form: str) -> str:

@@ -41,6 +41,14 @@ from alsys.training.evaluate import bootstrap_interval, evaluate
 from alsys.validation import checks
 from alsys.validation.accuracy import Comparison, compare_labels
 from alsys.validation.checks import Finding, skipped
+from alsys.validation.distance_check import (
+    MIN_FRAMES,
+    DistanceComparison,
+    KnownFrames,
+    ReferenceDynamics,
+    check_distances,
+    known_frames,
+)
 from alsys.validation.dynamics import DynamicsSettings
 from alsys.validation.minima import Minimum, NoForces, is_same_molecule, relaxed
 from alsys.validation.reference import LabelCache, NoLabel, Reference
@@ -205,9 +213,15 @@ class CampaignValidation:
                 begin = self._begin(system, start)
                 dynamics = self._dynamics(check, temperature)
                 basis = [repr(dynamics), begin.frame_id, self._settings.walkers, self._settings.reference_walkers]
+                if check == "stability":
+                    place = self._place(check, basis, system.name, temperature)
+                    yield place, partial(self._stability, begin, dynamics, place.place)
+                    continue
+                comparison, why_none = self._comparison(begin, temperature)
+                frames = comparison.frame_ids if isinstance(comparison, KnownFrames) else ()
+                basis += [getattr(comparison, "name", ""), *frames]
                 place = self._place(check, basis, system.name, temperature)
-                work = self._stability if check == "stability" else self._distances
-                yield place, partial(work, begin, dynamics, place.place)
+                yield place, partial(self._distances, begin, dynamics, comparison, why_none)
 
     def _place(
         self, check: str, basis: Sequence[object], system: str = "", temperature: float = math.nan
@@ -338,7 +352,7 @@ class CampaignValidation:
     def _dynamics(self, check: str, temperature: float) -> DynamicsSettings:
         exploration, settings = self._config.exploration, self._settings
         n_steps = max(1, round(settings.time / exploration.timestep))
-        if check == "distances":
+        if check == "distances" and not self._why_no_dynamics:
             n_steps = max(1, min(n_steps, settings.reference_labels // settings.reference_walkers - 1))
         return DynamicsSettings(
             temperature=temperature,
@@ -365,18 +379,39 @@ class CampaignValidation:
         checkpoint = self._folder / f".v{self._version:04d}-{place.replace('/', '-')}.npz"
         return checks.check_stability(self._mover, begin, self._settings.walkers, dynamics, checkpoint)
 
-    def _distances(self, begin: Frame, dynamics: DynamicsSettings, place: str) -> Finding:
+    @property
+    def _why_no_dynamics(self) -> str:
+        """Why the reference can have no dynamics; empty where it can."""
+        settings = self._settings
+        if not self._label_s <= settings.cheap_s:
+            return f"labels take {self._label_s:.2g} s, too dear for reference dynamics (validation.cheap_s)"
+        if settings.reference_labels < 10 * settings.reference_walkers:
+            return "validation.reference_labels allows no reference dynamics"
+        return ""
+
+    def _comparison(self, begin: Frame, temperature: float) -> tuple[DistanceComparison | None, str]:
+        """What the distances of the model's dynamics are compared with, or why with nothing."""
+        why_none = self._why_no_dynamics
+        if not why_none:
+            return ReferenceDynamics(self._reference, self._settings.reference_walkers), ""
+        is_reactive = self._config.exploration.reactive
+        known = known_frames(self._reader, self._snapshot, begin, temperature, is_reactive=is_reactive)
+        if known is not None:
+            return known, ""
+        return None, (
+            f"model only: {why_none}, and there are not {MIN_FRAMES} imported frames that were said to be sampled at "
+            f"{temperature:g} K (`alsys data import --sampled-at`)"
+        )
+
+    def _distances(
+        self, begin: Frame, dynamics: DynamicsSettings, comparison: DistanceComparison | None, why_none: str
+    ) -> Finding:
         settings = self._settings
         if begin.n_atoms == 1:
             return skipped("is a single atom")
-        if not self._label_s <= settings.cheap_s:
-            return skipped(f"labels take {self._label_s:.2g} s: too dear for reference dynamics (validation.cheap_s)")
-        if settings.reference_labels < 10 * settings.reference_walkers:
-            return skipped("validation.reference_labels allows no reference dynamics")
-        if self._budget is None:
+        if self._budget is None and isinstance(comparison, ReferenceDynamics):
             self._reference.budget = self._reference.n_spent + settings.reference_labels
-        walkers = (settings.walkers, settings.reference_walkers)
-        return checks.check_distances(self._mover, self._reference, begin, walkers, dynamics)
+        return check_distances(self._mover, begin, settings.walkers, dynamics, comparison, why_none)
 
 
 @contextmanager

@@ -6,26 +6,23 @@ what it has; one that has no meaning for a system is ``skipped`` and says why.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alsys.config.validation import ValidationConfig
-from alsys.frames import FloatArray, Frame
+from alsys.frames import Frame
 from alsys.labels import Label
-from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.base import Committee
 from alsys.validation.accuracy import Comparison, learning_exponent, parity_metrics, parity_points
 from alsys.validation.calibration import MIN_FRAMES, calibration_diagram
-from alsys.validation.distances import ALL, DistanceHistogram, differences
-from alsys.validation.dynamics import DynamicsSettings, ForcesOf, committee_forces, run_dynamics
+from alsys.validation.dynamics import DynamicsSettings, committee_forces, run_dynamics
 from alsys.validation.minima import Minimum, committee_potential, compare_minima, is_same_molecule, relaxed
-from alsys.validation.reference import NoLabel, Reference
+from alsys.validation.reference import Reference
 from alsys.validation.results import DONE, PARTIAL, SKIPPED, finite, rounded
 from alsys.validation.scans import Profile, Scan, profile_of
 from alsys.validation.survival import kaplan_meier
@@ -36,11 +33,6 @@ from alsys.validation.vibrations import (
     hessian_from,
     vibrations,
 )
-
-SETTLING = 0.2
-"""Share of a run of dynamics, at its beginning, that distributions of distances leave out."""
-MAX_PAIRS = 6
-"""Pairs of elements whose distributions are kept to be drawn; those of most different distributions first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,92 +225,6 @@ def check_stability(
     is_cut = bool((result.times[~result.is_failure] < wanted - 1e-6).any())
     notes = (f"cut off after {settings.wall_s:.0f} s, at {curve.end:.0f} of {wanted:.0f} fs",) if is_cut else ()
     return Finding(DONE, finite(metrics), curves, notes)
-
-
-def check_distances(
-    committee: Committee, reference: Reference, start: Frame, walkers: tuple[int, int], settings: DynamicsSettings
-) -> Finding:
-    """Distributions of distances in the model's dynamics beside those in the reference's, run alike.
-
-    Metrics: ``mae`` (integrated difference over pairs of all elements), ``mae_max`` (largest of a pair of elements),
-    ``floor`` (what noise alone would make, from two halves of the reference's walkers), ``n_lost``. Curves: ``r``
-    (Angstrom), ``model`` and ``reference`` by pair of elements, ``is_periodic``.
-
-    Args:
-        committee: The model.
-        reference: Whose forces the other run takes.
-        start: Where all walkers begin.
-        walkers: How many, of the model and of the reference.
-        settings: Of both runs.
-    """
-    halves = [DistanceHistogram(start), DistanceHistogram(start)]
-    settling = SETTLING * settings.n_steps
-
-    def observe_reference(step: int, alive: NDArray[np.int64], positions: FloatArray) -> None:
-        if step > settling:
-            for half, histogram in enumerate(halves):
-                histogram.add(positions[alive % 2 == half])
-
-    true, own = DistanceHistogram(start), DistanceHistogram(start)
-
-    def observe_both(step: int, alive: NDArray[np.int64], positions: FloatArray) -> None:
-        observe_reference(step, alive, positions)
-        if step > settling:
-            true.add(positions)
-
-    def observe_model(step: int, alive: NDArray[np.int64], positions: FloatArray) -> None:
-        if step > settling:
-            own.add(positions)
-
-    endless = replace(settings, wall_s=float("inf"))
-    try:
-        made = run_dynamics([start] * walkers[1], reference_forces(reference), endless, observe_both)
-    except NoLabel as error:
-        return Finding(PARTIAL, notes=(f"reference dynamics: {error}",))
-    run_dynamics([start] * walkers[0], committee_forces(committee), settings, observe_model)
-    if not (true.n_frames and own.n_frames):
-        return skipped("no walker of the model or of the reference lived long enough")
-    modelled, expected = own.distributions(), true.distributions()
-    apart = differences(modelled, expected, true.edges)
-    pairs = sorted((name for name in apart if name != ALL), key=lambda name: -apart[name])
-    first, second = (half.distributions() for half in halves)
-    # halves of n walkers differ by twice the noise of all n; the model's walkers add theirs
-    noise = 0.5 * math.sqrt(1.0 + walkers[1] / walkers[0])
-    metrics = {
-        "mae": apart[ALL],
-        "mae_max": max((apart[name] for name in pairs), default=apart[ALL]),
-        "floor": noise * differences(first, second, true.edges).get(ALL, math.nan),
-        "n_lost": float(sum(reason != "" for reason in made.reasons)),
-    }
-    kept = [ALL, *pairs[:MAX_PAIRS]]
-    curves = {
-        "r": rounded(0.5 * (true.edges[:-1] + true.edges[1:])),
-        "model": {name: rounded(modelled[name], 4) for name in kept},
-        "reference": {name: rounded(expected[name], 4) for name in kept},
-        "is_periodic": bool(start.pbc.any()),
-    }
-    return Finding(DONE, finite(metrics), curves)
-
-
-def reference_forces(reference: Reference) -> ForcesOf:
-    """Forces of the reference for dynamics; a frame whose label fails loses its walker.
-
-    The function raises `NoLabel` where the budget is spent.
-    """
-
-    def forces_of(batch: FrameBatch) -> tuple[FloatArray, NDArray[np.bool_]]:
-        frames = list(batch.frames())
-        outcomes = reference.label(frames)
-        if any(outcome is None for outcome in outcomes):
-            raise NoLabel("the budget of reference calculations is spent", is_spent=True)
-        is_lost = np.array([not isinstance(outcome, Label) for outcome in outcomes], dtype=np.bool_)
-        forces = [
-            outcome.forces if isinstance(outcome, Label) else np.zeros((frame.n_atoms, 3))
-            for frame, outcome in zip(frames, outcomes, strict=True)
-        ]
-        return np.concatenate(forces), is_lost
-
-    return forces_of
 
 
 def _about(minimum: Minimum) -> tuple[str, ...]:

@@ -216,3 +216,19 @@ def test_a_killed_import_leaves_the_store_as_it_was(
     report = json.loads(run("data", "import", config, write(tmp_path / "c.xyz", labelled), "--json"))
     assert (report["new"], report["known"]) == (15, 25)
     assert json.loads(run("data", "verify", tmp_path / "campaign", "--json"))["labels"] == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--sampled-at", "0"], "must be a temperature"),
+        (["--sampled-at", "nan"], "must be a temperature"),
+        (["--sampled-at", "300", "--level", "pbe/def2-svp"], "no comparison for its models"),
+    ],
+)
+def test_a_temperature_that_says_nothing_is_refused(
+    config: Path, run: Run, labelled: list[Labelled], tmp_path: Path, words: list[str], reason: str
+) -> None:
+    file = write(tmp_path / "a.xyz", labelled)
+    assert reason in run("data", "import", config, file, *words, code=2)
+    assert not (tmp_path / "campaign").exists()

@@ -18,13 +18,17 @@ from alsys.config.validation import CHECKS
 from alsys.control.shelf import bundle_name
 from alsys.errors import FailureKind
 from alsys.frames import Frame
+from alsys.interop.formats import find
 from alsys.labeling.base import Labeler
 from alsys.labeling.factory import build_labeler
 from alsys.labels import Label, LabelFailure
 from alsys.potentials.bundle import read_bundle
+from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.store.zarr import open_reader
+from alsys.testing.labelled import METHANOL, POSITIONS, snapshot_of
 from alsys.tracking.outbox import ItemKind, Outbox
 from alsys.validation.campaign import CampaignValidation
+from alsys.validation.distance_check import MIN_FRAMES
 
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
 SMALL = (
@@ -128,6 +132,45 @@ def test_a_budget_that_is_spent_leaves_the_rest_for_the_next_run(
     assert states["frequencies"] == "partial", "a Hessian is not begun that cannot be finished"
     content = validate(campaign, capsys, "--only", "frequencies")
     assert {unit["check"]: unit["status"] for unit in content["units"]}["frequencies"] == "done"
+
+
+def sampled(n: int, seed: int = 0) -> list[tuple[Frame, float, Any]]:
+    """Frames of methanol with GFN2-xTB labels, atoms in another order than the campaign's."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        frame = Frame.molecule(METHANOL[::-1], POSITIONS[::-1] + rng.normal(0.0, 0.03, POSITIONS.shape))
+        values = single_point(frame, XTBMethod("GFN2-xTB"))
+        found.append((frame, values.energy, values.forces))
+    return found
+
+
+def test_where_labels_are_dear_the_model_is_measured_alone_or_beside_a_trajectory(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dear = ("--only", "distances", "--set", "validation.cheap_s=0")
+    [alone] = validate(campaign, capsys, *dear)["units"]
+    assert alone["status"] == "done"
+    assert alone["metrics"].keys() == {"drift", "spread", "n_failed"}
+    assert "too dear for reference dynamics" in alone["notes"][0]
+    assert "alsys data import --sampled-at" in alone["notes"][0]
+    content = validate(campaign, capsys, *dear)
+    assert content["n_labels"] <= 60, "the minimum, and no dynamics"
+    assert "Nothing to compare with" in (campaign / "report.html").read_text()
+
+    level = build_labeler(CampaignDirectory.existing(str(campaign)).config().labeling).level
+    find("extxyz").write(snapshot_of(sampled(MIN_FRAMES), level), tmp_path / "md.xyz", level)
+    words = ["data", "import", str(campaign), str(tmp_path / "md.xyz"), "--level", "campaign"]
+    assert main([*words, "--sampled-at", "300"]) == 0
+    [beside] = validate(campaign, capsys, *dear)["units"]
+    assert beside["metrics"]["n_frames"] == MIN_FRAMES
+    assert beside["metrics"]["mae"] > 0.0
+    assert any("compared with 200 imported frames (md)" in note for note in beside["notes"])
+    again = validate(campaign, capsys, *dear, "--set", "validation.temperatures=[301]")["units"]
+    assert ["mae" in unit["metrics"] for unit in again if unit["temperature"] == 301] == [False]
+    capsys.readouterr()
+    assert main([*words, "--sampled-at", "300"]) == 0
+    assert "--sampled-at says nothing of frames that were there before" in capsys.readouterr().out
 
 
 class Moody:

@@ -83,6 +83,13 @@ def test_frames_of_the_campaigns_level_are_trained_on(labelled: list[Labelled], 
     assert report.event.is_training
 
 
+def test_frames_keep_the_temperature_that_they_sample(labelled: list[Labelled], tmp_path: Path) -> None:
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled[:9]), GFN1, temperature=350.0)
+    found = store.candidates([frame.frame_id for frame, _, _ in labelled[:9]])
+    assert {candidate.source.temperature for candidate in found} == {350.0}
+
+
 def test_the_same_file_again_adds_nothing(labelled: list[Labelled], tmp_path: Path) -> None:
     disk = MemoryDisk()
     store = open_writer(disk)

@@ -75,6 +75,32 @@ def test_every_check_has_its_picture_and_its_numbers(tmp_path: Path) -> None:
     assert "not the champion" not in html
 
 
+def test_distances_without_a_comparison_are_drawn_with_the_halves_of_the_run(tmp_path: Path) -> None:
+    own = {"all": [0.0, 1.0, 0.5, 0.0], "H-O": [0.0, 2.0, 1.0, 0.0]}
+    curves = {"r": [0.5, 1.0, 1.5, 2.0], "is_periodic": True, "model": own, "first": own, "second": own}
+    numbers = {"drift": 0.123, "spread": 0.045, "n_failed": 0.0}
+    units = [
+        UnitResult("distances", "k", DONE, f"s{k}", temperature, numbers, curves, ("model only: labels are dear",))
+        for k in range(5)
+        for temperature in (300.0, 500.0)
+    ]
+    write(tmp_path, 2, units)
+    html = validation_section(tmp_path, 2)
+    titles = re.findall(r"<h3>([^<]*)</h3>", html)
+    assert len(titles) == 16
+    assert sum(title.startswith("Distances all of") for title in titles) == 10, "every run has one picture at least"
+    assert titles[:2] == ["Distances all of s0, 300 K", "Distances H-O of s0, 300 K"]
+    assert "Nothing to compare with" in html
+    assert "between the halves of the model&#39;s run 0.123, of its walkers 0.045" in html
+    assert "model only: labels are dear" in html
+    svg = plots.distances(curves, "H-O", "t")
+    assert "first half" in svg
+    assert "second half" in svg
+    assert "g(r)" in svg
+    against = {**curves, "reference": own, "against": "imported trajectory"}
+    assert "imported trajectory" in plots.distances(against, "all", "t")
+
+
 def test_there_is_no_section_without_a_record_and_another_version_is_named(tmp_path: Path) -> None:
     assert validation_section(tmp_path, 3) == ""
     write(tmp_path, 2, full())

@@ -13,10 +13,8 @@ from alsys.config.validation import ValidationConfig
 from alsys.errors import FailureKind
 from alsys.exploration.methods.torsions import find_rotors
 from alsys.frames import Frame
-from alsys.labels import Label, LabelFailure, LevelOfTheory
-from alsys.potentials.base import FrameBatch
 from alsys.testing.lennard_jones import LennardJonesCommittee
-from alsys.validation.checks import check_distances, check_frequencies, check_minimum, check_scans, check_stability
+from alsys.validation.checks import check_frequencies, check_minimum, check_scans, check_stability
 from alsys.validation.dynamics import DynamicsSettings
 from alsys.validation.minima import Minimum
 from alsys.validation.reference import LabelCache, Reference
@@ -24,26 +22,6 @@ from alsys.validation.scans import bond_scans, torsion_scans
 
 SETTINGS = ValidationConfig()
 EPSILON, SIGMA = 0.0103, 3.4  # argon
-LEVEL = LevelOfTheory({"engine": "lennard-jones"})
-
-
-class LennardJonesLabeler:
-    """Labels with the potential of argon."""
-
-    level = LEVEL
-
-    def __init__(self) -> None:
-        self._committee = LennardJonesCommittee(EPSILON, SIGMA, 5.0)
-
-    def check(self, frame: Frame) -> None:
-        """Takes all."""
-
-    def label(self, frame: Frame) -> Label | LabelFailure:
-        made = self._committee.evaluate(FrameBatch.of([frame]))
-        return Label(frame.frame_id, LEVEL.level_id, float(made.energy[0]), made.forces)
-
-    def close(self) -> None:
-        """Has nothing to end."""
 
 
 @pytest.fixture
@@ -66,22 +44,6 @@ def argon() -> Frame:
 
 def at(frame: Frame) -> Minimum:
     return Minimum(frame, 0.0, 0.0, True)
-
-
-def test_the_same_potential_gives_the_same_distances_and_another_does_not(make_reference: Any) -> None:
-    settings = DynamicsSettings(90.0, 4.0, 0.01, 150, seed=2, sample_every=5)
-    same, other = LennardJonesCommittee(EPSILON, SIGMA, 5.0), LennardJonesCommittee(EPSILON, 0.9 * SIGMA, 5.0)
-    reference = make_reference(LennardJonesLabeler())
-    equal = check_distances(same, reference, argon(), (3, 3), settings)
-    assert equal.metrics["mae"] == 0.0, "equal forces, walkers and seeds are equal walks"
-    assert equal.metrics["floor"] > 0.0
-    assert equal.curves["is_periodic"] is True
-    apart = check_distances(other, reference, argon(), (6, 3), settings)
-    assert apart.metrics["mae"] > 2.0 * apart.metrics["floor"]
-    assert reference.n_spent == 3 * 151 - 2, "three walkers begin at one frame; the second run needs none at all"
-    cut = check_distances(same, make_reference(LennardJonesLabeler(), 50), argon(), (3, 3), settings)
-    assert cut.status == "partial"
-    assert "budget" in cut.notes[0]
 
 
 def test_a_crystal_that_stays_and_one_that_explodes() -> None:
