@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from alsys import __version__
 from alsys.config import CampaignConfig, science_fields
-from alsys.errors import AlsysError
+from alsys.errors import AlsysError, InputError
 from alsys.labels import LevelOfTheory
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
 from alsys.tracking.record import read_record
@@ -45,11 +45,14 @@ from alsys.tracking.server import (
     Server,
     connect,
 )
+from alsys.tracking.validation_section import validation_page
 
 logger = logging.getLogger("alsys.tracking.deliver")  # also when it runs as __main__
 
 LINGER_S: Final = 30.0
 MODEL_NAME: Final = "committee"
+VALIDATION_PAGE: Final = "validation.html"
+"""Artifact of a version's run with the pictures of its last validation."""
 VERDICTS: Final = {ItemKind.PROMOTE: "promoted", ItemKind.REJECT: "rejected"}
 _MAX_REASON: Final = 2000
 """Longest reason; some servers take no more than 5,000 characters."""
@@ -166,7 +169,7 @@ class _Delivery:
             self._server.decide(self._name, version, VERDICTS[item.kind], reason)
 
     def _validate(self, item: OutboxItem) -> None:
-        """Logs what a validation measured to the version's run, and notes it on the version."""
+        """Logs what a validation measured to the version's run, with its pictures, and notes it on the version."""
         from mlflow.entities import Metric
 
         known = self._entity(item.version)
@@ -180,6 +183,13 @@ class _Delivery:
         text = json.dumps(metrics, separators=(",", ":"))
         if len(text) <= _MAX_TAG:
             self._client.set_model_version_tag(self._name, known.version, TAG_VALIDATION, text)
+        try:
+            page = validation_page(self._directory, item.version)
+        except InputError as error:
+            logger.warning("no pictures of the validation: %s", error)
+            return
+        if page:
+            self._client.log_text(known.run_id, page, VALIDATION_PAGE)
 
     def _publish(self, item: OutboxItem) -> None:
         version = self._registered(item.version)

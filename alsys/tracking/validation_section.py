@@ -54,6 +54,23 @@ def validation_section(campaign_dir: Path, champion: int) -> Markup:
     )
 
 
+def validation_page(campaign_dir: Path, version: int) -> str:
+    """The section of one version as a page by itself, in the report's style; empty where it was never validated.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    if not record_path(campaign_dir / "validation", version).is_file():
+        return ""
+    section = validation_section(campaign_dir, version)
+    if not section:
+        return ""
+    report = resources.files("alsys.tracking").joinpath("report.html.j2").read_text(encoding="utf-8")
+    style = report[report.index("<style>") : report.index("</style>")] + "</style>"
+    head = f'<meta charset="utf-8"><title>v{version:04d} · alsys validation</title>{style}'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{section}</main></body></html>'
+
+
 def _record_of(folder: Path, champion: int) -> ValidationRecord | None:
     record = read_validation(record_path(folder, champion)) if champion else None
     if record is not None:

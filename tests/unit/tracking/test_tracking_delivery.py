@@ -25,6 +25,7 @@ from alsys.tracking.mlflow import list_models, promote, rollback, show_model
 from alsys.tracking.outbox import Outbox
 from alsys.tracking.registry import OutboxRegistry
 from alsys.tracking.server import connect, prepare_environment, resolve_uri
+from alsys.validation.results import UnitResult, ValidationRecord, record_path, write_validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
 
@@ -157,7 +158,19 @@ def test_numbers_of_a_validation_are_logged_to_the_run_of_their_version(three: C
     history = client.get_metric_history(version.run_id, name)
     assert [(metric.value, metric.step) for metric in history] == [(0.1, 20), (0.05, 20)]
     three.outbox.put_validation(1, {name: 0.3}, 1e9)
+    unit = UnitResult(
+        "frequencies", "k", "done", "water", curves={"reference": [300.0, 900.0], "model": [310.0, 890.0]}
+    )
+    record = ValidationRecord(1, 3, {"engine": "x"}, (unit,))
+    write_validation(record_path(three.directory / "validation", 1), record)
     deliver(three.directory)
+    run_id = show_model("three", "1", uri=three.uri).run_id
+    page = Path(client.download_artifacts(run_id, "validation.html")).read_text(encoding="utf-8")
+    assert "Vibrations of water" in page
+    assert "<svg" in page
+    assert not [f.path for f in client.list_artifacts(version.run_id) if f.path == "validation.html"], (
+        "v2 has no record"
+    )
     tags = client.get_model_version("three", "1").tags
     assert json.loads(tags["alsys.validation"]) == {name: 0.3}
 

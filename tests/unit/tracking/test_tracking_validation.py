@@ -9,7 +9,7 @@ import pytest
 
 from alsys.errors import InputError
 from alsys.tracking import validation_plots as plots
-from alsys.tracking.validation_section import validation_section
+from alsys.tracking.validation_section import validation_page, validation_section
 from alsys.validation.results import DONE, PARTIAL, UnitResult, ValidationRecord, record_path, write_validation
 
 EVIL = '<script>alert(1)</script><img src="http://example.org/x.png">'
@@ -99,6 +99,17 @@ def test_distances_without_a_comparison_are_drawn_with_the_halves_of_the_run(tmp
     assert "g(r)" in svg
     against = {**curves, "reference": own, "against": "imported trajectory"}
     assert "imported trajectory" in plots.distances(against, "all", "t")
+
+
+def test_a_page_of_one_version_stands_by_itself(tmp_path: Path) -> None:
+    assert validation_page(tmp_path, 2) == ""
+    write(tmp_path, 2, full())
+    page = validation_page(tmp_path, 2)
+    assert page.startswith("<!doctype html>")
+    assert page.count("<style>") == page.count("</style>") == 1
+    assert page.count("<svg") == 9
+    assert "{{" not in page
+    assert validation_page(tmp_path, 3) == "", "never another version's"
 
 
 def test_there_is_no_section_without_a_record_and_another_version_is_named(tmp_path: Path) -> None:
