@@ -11,7 +11,6 @@ from alsys.labels import LabelFailure
 
 if TYPE_CHECKING:
     from alsys.cli.run import Plan
-    from alsys.config import CampaignConfig
 
 
 def dry_run(plan: Plan) -> int:
@@ -49,7 +48,7 @@ def dry_run(plan: Plan) -> int:
     finally:
         labeler.close()
     lines += _first_frames(plan)
-    lines += _start(config)
+    lines += _start(plan)
     mean = sum(seconds) / len(seconds)
     n_fits = 1 + max(0, config.stop.labels - config.training.first_at) // config.training.refit_every
     labeling_s = mean * config.stop.labels / config.labeling.workers
@@ -68,14 +67,22 @@ def dry_run(plan: Plan) -> int:
     return 0
 
 
-def _start(config: CampaignConfig) -> list[str]:
+def _start(plan: Plan) -> list[str]:
     """What the first fit starts from."""
-    start = config.training.start
+    from alsys.training.lessons import Lesson
+
+    start = plan.config.training.start
     if start is None:
         return []
     if start.kind == "model":
         return [f"first fit: goes on from {start.model}" + (", with replayed frames" if start.replay else "")]
-    return [f"first fit: taught by {start.teacher}: {start.frames} frames, then {start.budget_s:.0f} s, once"]
+    if start.kind == "teacher":
+        return [f"first fit: taught by {start.teacher}: {start.frames} frames, then {start.budget_s:.0f} s, once"]
+    if not isinstance(plan.start, Lesson):
+        return [f"first fit: imported labels of {start.level} have been learned"]
+    lesson = plan.start
+    what = f"{lesson.n_frames} imported labels of {lesson.level.canonical}"
+    return [f"first fit: taught by {what}, {start.budget_s:.0f} s, once"]
 
 
 def _first_frames(plan: Plan) -> list[str]:

@@ -18,7 +18,9 @@ import yaml
 
 from alsys.cli.campaign import CampaignDirectory
 from alsys.cli.run import check, read_config
+from alsys.cli.start import is_meant
 from alsys.config import CampaignConfig
+from alsys.config.start import ImportedStart
 from alsys.errors import AlsysError, InputError
 from alsys.frames import Frame
 from alsys.interop.file_units import energy_unit, force_unit, length_unit
@@ -79,7 +81,7 @@ def _campaign(
             labeler.close()
     args.config = args.campaign
     config = read_config(args)
-    plan = check(config, args.campaign)
+    plan = check(config, args.campaign, is_import=True)
     return config, plan.directory, plan.level, plan.baseline
 
 
@@ -175,5 +177,10 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
             + ("; the first fit starts at once" if fits else "")
         )
     elif report.n_new:
-        lines.append("they are of another level than the campaign's: stored, and not trained on with its labels")
+        start = config.training.start
+        is_lesson = isinstance(start, ImportedStart) and is_meant(start.level, report.level)
+        lines.append(
+            f"they are of another level than the campaign's, {report.level.level_id[:8]}: stored, "
+            + ("and learned before its own labels" if is_lesson else "and not trained on with its labels")
+        )
     sys.stdout.write("\n".join(lines) + "\n")

@@ -29,6 +29,7 @@ from alsys.cli.requests import RequestFolder
 from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash
+from alsys.config.start import ImportedStart
 from alsys.control.coordinator import Coordinator
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
@@ -43,6 +44,7 @@ from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
 
 if TYPE_CHECKING:
+    from alsys.training.lessons import Lesson
     from alsys.training.start import StartingPoint
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ class Plan:
     level: LevelOfTheory
     labelled: Mapping[str, Frame]
     baseline: LevelOfTheory | None = None
-    start: StartingPoint | None = None
+    start: StartingPoint | Lesson | None = None
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -89,8 +91,13 @@ class Plan:
         return {name: frames[0] for name, frames in self.starts.items()}
 
 
-def check(config: CampaignConfig, source: str) -> Plan:
+def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Plan:
     """Everything that can be refused before anything starts.
+
+    Args:
+        config: The campaign.
+        source: Its file.
+        is_import: Labels are about to be imported, so those that it starts from may be missing.
 
     Raises:
         InputError: One line with file, field, value and remedy.
@@ -124,7 +131,8 @@ def check(config: CampaignConfig, source: str) -> Plan:
         level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()
         levels = Levels(level, baseline if config.training.delta is not None else None)
-        start = starting_point(config, directory, labelled, levels, base)
+        is_lesson_needed = not (is_import and isinstance(config.training.start, ImportedStart))
+        start = starting_point(config, directory, labelled, levels, base) if is_lesson_needed else None
         if config.tracking.enabled:
             from alsys.tracking.server import resolve_uri
 

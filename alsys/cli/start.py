@@ -1,29 +1,31 @@
 """What a campaign starts from: looked up and checked before it starts, and put into its directory when it does.
 
 A registered name is resolved once: the bundle is copied into the campaign, so that neither an alias that moves nor a
-server that is away changes what a restart does.
+server that is away changes what a restart does. Imported labels are chosen anew by each run until the campaign has a
+model, since more of them may have come.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from alsys.cli.campaign import CampaignDirectory
 from alsys.config import CampaignConfig
-from alsys.config.start import ModelStart, ReplayConfig, TeacherStart
+from alsys.config.start import ImportedStart, ModelStart, ReplayConfig, TeacherStart
 from alsys.errors import InputError
 from alsys.frames import ARMS, TRAINING_ARMS, Arm, Frame
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 if TYPE_CHECKING:
+    from alsys.training.lessons import Lesson
     from alsys.training.start import StartingPoint
 
 
@@ -37,8 +39,8 @@ class Levels:
 
 def starting_point(
     config: CampaignConfig, directory: CampaignDirectory, frames: Mapping[str, Frame], levels: Levels, base: Path
-) -> StartingPoint | None:
-    """What the trainer is given; None where the config names no model, or it is in the campaign's directory already.
+) -> StartingPoint | Lesson | None:
+    """What the trainer is given; None where the config names nothing, or it is in the campaign's directory already.
 
     Args:
         config: The campaign.
@@ -48,7 +50,7 @@ def starting_point(
         base: Folder that relative paths are relative to: that of the campaign file.
 
     Raises:
-        InputError: The model, the teacher or the frames to replay do not suit the campaign.
+        InputError: The model, the teacher, the imported labels or the frames to replay do not suit the campaign.
         EnvironmentProblem: A package or the tracking server is missing.
     """
     start = config.training.start
@@ -56,6 +58,8 @@ def starting_point(
         from alsys.training.teacher import check_teacher
 
         check_teacher(start, dict(frames))
+    if isinstance(start, ImportedStart):
+        return _lesson(config, start, directory, frames, levels)
     if not isinstance(start, ModelStart):
         return None
     from alsys.training.start import NOTE, StartingPoint, check_parent
@@ -79,6 +83,111 @@ def starting_point(
     given = card.get("level_of_theory")
     is_same = isinstance(given, dict) and LevelOfTheory(given).level_id == levels.labels.level_id
     return StartingPoint(state, is_same, replay)
+
+
+def _lesson(
+    config: CampaignConfig,
+    start: ImportedStart,
+    directory: CampaignDirectory,
+    frames: Mapping[str, Frame],
+    levels: Levels,
+) -> Lesson | None:
+    """Imported labels to learn first; None where the campaign has a model that has learned them.
+
+    Raises:
+        InputError: There are none, they are of the campaign's own level or its baseline's, or lack an element.
+    """
+    from alsys.store.zarr import open_reader
+    from alsys.training.lessons import LESSON, chosen_lesson
+
+    if (directory.start / LESSON).is_file() and any(directory.models.glob("v*/model.json")):
+        return None
+    place: dict[str, Any] = {"field": "training.start.level", "value": start.level}
+    remedy = "take them in first: `alsys data import CAMPAIGN FILE --level LEVEL`"
+    if not (directory.store / "HEAD").is_file():
+        raise InputError("the campaign holds no imported labels yet", remedy=remedy, **place)
+    reader = open_reader(directory.store)
+    try:
+        level = stored_level(start.level, reader.levels(), levels, remedy)
+        labels = reader.snapshot(level.level_id)
+    finally:
+        reader.close()
+    rng = np.random.default_rng([config.seed, 5])
+    lesson = chosen_lesson(level, labels, start.frames, rng, is_difference=levels.baseline is not None)
+    if not lesson.n_frames:
+        raise InputError("no frame of this level can be learned from", remedy=remedy, **place)
+    learned = lesson.snapshot.select(~lesson.snapshot.is_arm(Arm.ATOM))
+    wanted = {int(z) for frame in frames.values() for z in frame.numbers}
+    if missing := sorted(wanted - set(learned.numbers.tolist())):
+        raise InputError(
+            f"imported frames of this level hold no {' '.join(chemical_symbols[z] for z in missing)}",
+            remedy="import frames that hold all elements of its systems, or leave training.start out",
+            **place,
+        )
+    return lesson
+
+
+def stored_level(text: str, known: Sequence[LevelOfTheory], levels: Levels, remedy: str) -> LevelOfTheory:
+    """The level of imported labels that a user means.
+
+    Args:
+        text: See `is_meant`.
+        known: Levels in the store.
+        levels: Of the campaign.
+        remedy: Where there is no such level.
+
+    Raises:
+        InputError: There is none, there are several, or it is the campaign's own or its baseline's.
+    """
+    place: dict[str, Any] = {"field": "training.start.level", "value": text}
+    own = [level.level_id for level in (levels.labels, levels.baseline) if level is not None]
+    found = [level for level in known if is_meant(text, level)]
+    if not found:
+        others = [f"{level.level_id[:8]} {level.canonical}" for level in known if level.level_id not in own]
+        holds = f"; it holds {', '.join(others)}" if others else ""
+        raise InputError(f"the campaign holds no imported labels of this level{holds}", remedy=remedy, **place)
+    if len(found) > 1:
+        raise InputError("is the beginning of several levels", remedy="give more of the identity", **place)
+    [level] = found
+    if level.level_id == levels.labels.level_id:
+        raise InputError(
+            "is the campaign's own level",
+            remedy="leave training.start out: imported labels of it are trained on as they are",
+            **place,
+        )
+    if levels.baseline is not None and _is_method(level, levels.baseline):
+        raise InputError(
+            "is the baseline of training.delta: there is no difference to learn",
+            remedy="name another level, or leave training.start out",
+            **place,
+        )
+    return level
+
+
+def is_meant(text: str, level: LevelOfTheory) -> bool:
+    """Whether a user means a level.
+
+    Args:
+        text: Its identity or the first eight characters of it at least, or a name or JSON as in `alsys data import`.
+        level: A level.
+
+    Raises:
+        InputError: It begins like JSON and is none.
+    """
+    from alsys.interop.reading import named_level
+
+    if len(text) >= 8 and level.level_id.startswith(text.lower()):
+        return True
+    try:
+        return named_level(text).level_id == level.level_id
+    except InputError as error:
+        raise InputError(error.message, field="training.start.level", value=text) from None
+
+
+def _is_method(level: LevelOfTheory, baseline: LevelOfTheory) -> bool:
+    """Whether both are one method, however a file may call it."""
+    names = [str(one.spec.get("method", "")).lower() for one in (level, baseline)]
+    return level.level_id == baseline.level_id or (names[0] == names[1] != "")
 
 
 def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
@@ -119,11 +228,15 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
     return replace(kept, arm=np.full(kept.n_frames, ARMS.index(Arm.IMPORTED), dtype=np.uint8))
 
 
-def keep(directory: CampaignDirectory, config: CampaignConfig, point: StartingPoint | None) -> None:
-    """Puts a starting point where the trainer finds it."""
+def keep(directory: CampaignDirectory, config: CampaignConfig, point: StartingPoint | Lesson | None) -> None:
+    """Puts a starting point, or a lesson, where the trainer finds it."""
     start = config.training.start
-    if point is None or not isinstance(start, ModelStart):
+    if point is None or start is None:
         return
+    from alsys.training.lessons import Lesson, write_lesson
     from alsys.training.start import write_starting_point
 
-    write_starting_point(directory.start, point, start.model)
+    if isinstance(point, Lesson):
+        write_lesson(directory.start, point)
+    elif isinstance(start, ModelStart):
+        write_starting_point(directory.start, point, start.model)

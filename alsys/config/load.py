@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from alsys.config.engines import LABELING_KINDS
 from alsys.config.exploration_methods import METHOD_KINDS
 from alsys.config.schema import CampaignConfig
+from alsys.config.start import START_KINDS
 from alsys.errors import InputError
 
 
@@ -136,7 +137,8 @@ def _dotted(location: list[Any]) -> str:
     for i, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not (part in _TAGS and i > 0):  # pydantic adds the tag of a union to the path
+        elif not (i > 0 and (part in _TAGS or (location[:i] == ["training", "start"] and part in START_KINDS))):
+            # pydantic adds the tag of a union to the path
             text += f".{part}" if text else str(part)
     return text
 

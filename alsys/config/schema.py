@@ -93,7 +93,9 @@ class TrainingConfig(LossSettings):
         "`labeling.baseline`. Default: learn labels.",
     )
     start: StartConfig | None = Field(
-        None, description="What the first fit starts from: a teacher's labels, or a model. Default: random weights."
+        None,
+        description="What the first fit starts from: a teacher's labels, imported labels of another level, or a model. "
+        "Default: random weights.",
     )
 
 

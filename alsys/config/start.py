@@ -1,7 +1,8 @@
 """The section ``training.start``: what the first fit starts from instead of random weights.
 
 A teacher is a frozen model whose labels cost nothing beside DFT: the committee is trained on its labels first, and
-then learns the campaign's. A model is a committee that another campaign has made. Importable without torch.
+then learns the campaign's. Imported labels of another level of theory are such a lesson too. A model is a committee
+that another campaign has made. Importable without torch.
 """
 
 from __future__ import annotations
@@ -33,6 +34,27 @@ class TeacherStart(Section):
     )
 
 
+class ImportedStart(Section):
+    """Train on imported labels of another level of theory first; then on the campaign's."""
+
+    kind: Literal["imported"]
+    level: str = Field(
+        min_length=1,
+        description="Level of the imported labels: its identity as `alsys data info` prints it, or what was given to "
+        "`alsys data import --level`: a name such as pbe/def2-svp, or JSON.",
+    )
+    frames: int = Field(
+        10_000,
+        ge=10,
+        le=1_000_000,
+        description="Frames that are learned at most; drawn at random where there are more.",
+    )
+    budget_s: float = operational(300.0, gt=0, description="Seconds of training on the imported labels, once.")
+    learning_rate: float | None = Field(
+        0.002, gt=0, description="Peak of the first fit to the campaign's labels; null: `training.learning_rate`."
+    )
+
+
 class ReplayConfig(Section):
     """Frames of another campaign at the same level of theory in every fit, so that what they taught is kept."""
 
@@ -53,4 +75,6 @@ class ModelStart(Section):
     replay: ReplayConfig | None = Field(None, description="Frames against forgetting. Default: none.")
 
 
-StartConfig = Annotated[TeacherStart | ModelStart, Field(discriminator="kind")]
+StartConfig = Annotated[TeacherStart | ImportedStart | ModelStart, Field(discriminator="kind")]
+START_KINDS: Final = frozenset({"teacher", "imported", "model"})
+"""Kinds of `StartConfig`."""

@@ -1,11 +1,13 @@
-"""Snapshots that come from no store: frames with labels of a teacher or of a file, and two snapshots as one."""
+"""Snapshots that come from no store: of a teacher's labels or of a file, two snapshots as one, and as plain arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.store.base import Snapshot
@@ -79,6 +81,25 @@ def joined(first: Snapshot, second: Snapshot) -> Snapshot:
         if column.name not in columns and isinstance(other, np.ndarray):
             columns[column.name] = np.concatenate([mine, other])
     return replace(second, **columns)  # type: ignore[arg-type]
+
+
+def columns_of(snapshot: Snapshot) -> dict[str, NDArray[Any]]:
+    """A snapshot as arrays by name, for a file; `snapshot_from` reads them."""
+    columns = {name: getattr(snapshot, name) for name in Snapshot.__slots__}
+    columns |= {"systems": np.array(snapshot.systems), "frame_ids": np.array(snapshot.frame_ids)}
+    return {name: np.asarray(value) for name, value in columns.items() if value is not None}
+
+
+def snapshot_from(arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
+    """What `columns_of` was given.
+
+    Raises:
+        KeyError: An array is missing.
+        TypeError: There are others.
+    """
+    columns: dict[str, Any] = {name: arrays[name] for name in arrays}
+    columns |= {name: tuple(str(x) for x in columns[name]) for name in ("systems", "frame_ids")}
+    return Snapshot(**{**columns, "seq": int(columns["seq"])})
 
 
 def _renamed(part: Snapshot, systems: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -1,10 +1,11 @@
-"""What a campaign's first fit starts from: a committee that a teacher has taught, or one of another campaign.
+"""What a campaign's first fit starts from: a committee that was taught, or one of another campaign.
 
-`StartingTrainer` wraps a trainer and gives its first fit a parent. That parent's energy shifts are moved to the level
-of theory of the campaign's labels (`rebased`): free atoms there, plus the mean energy per atom that is left; weights
-and scales stay. A taught committee is kept in a folder under the digest of all that it depends on, so a restart does
-not teach it again, and teaching that was cut off begins anew. Where frames of another campaign are replayed, they are
-in every fit, before the campaign's own.
+`StartingTrainer` wraps a trainer and gives its first fit a parent. Lessons are a teacher's labels, or imported ones of
+another level of theory (`alsys.training.lessons`). The parent's energy shifts are moved to the level of theory of the
+campaign's labels (`rebased`): free atoms there, plus the mean energy per atom that is left; weights and scales stay. A
+taught committee is kept in a folder under the digest of all that it depends on, so a restart does not teach it again,
+and teaching that was cut off begins anew. Where frames of another campaign are replayed, they are in every fit, before
+the campaign's own.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
-from alsys.config.start import ModelStart, TeacherStart
+from alsys.config.start import ImportedStart, ModelStart, TeacherStart
 from alsys.errors import AlsysError, FailureKind, InputError
 from alsys.potentials.architectures import architecture_of
 from alsys.potentials.base import CommitteeState
@@ -34,7 +35,8 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, thinned
-from alsys.training.snapshots import joined
+from alsys.training.lessons import beside_baseline, read_lesson
+from alsys.training.snapshots import columns_of, joined, snapshot_from
 from alsys.training.step import SHIFTS
 from alsys.training.teacher import build_teacher, taught
 from alsys.training.trainer import NequIPTrainer
@@ -69,7 +71,8 @@ class StartingTrainer:
 
     Args:
         config: ``training.start`` says which.
-        folder: Where taught committees are kept, and a starting point has been put (`write_starting_point`).
+        folder: Where taught committees are kept, and a starting point (`write_starting_point`) or a lesson
+            (`write_lesson`) has been put.
         fit: Where the fit that is running is kept; None for nowhere.
 
     Raises:
@@ -86,9 +89,9 @@ class StartingTrainer:
         if start.learning_rate is not None:
             self._first = NequIPTrainer(_with_training(config, learning_rate=start.learning_rate), folder=fit)
         self._point: StartingPoint | None = None
-        if isinstance(start, ModelStart):
-            if folder is None:
-                raise InputError("goes on from a model that a run has put into a folder", field="training.start")
+        if folder is None and not isinstance(start, TeacherStart):
+            raise InputError("goes on from what a run has put into a folder", field="training.start")
+        if isinstance(start, ModelStart) and folder is not None:
             self._point = read_starting_point(folder)
 
     def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
@@ -124,40 +127,68 @@ class StartingTrainer:
         return replace(order, snapshot=joined(chosen, order.snapshot), known=known)
 
     def _taught(self, order: TrainingOrder) -> CommitteeState | TrainingFailure:
-        """The committee that the teacher has taught, from the folder where it is there."""
+        """The committee that has learned the lesson, from the folder where it is there."""
         start, config = self._start, self._config
-        assert isinstance(start, TeacherStart)
-        place = None if self._folder is None else self._folder / f"teacher-{_digest(config, order.snapshot)}"
+        assert not isinstance(start, ModelStart)
+        lesson = self._imported() if isinstance(start, ImportedStart) else self._teachers(start, order.snapshot)
+        place = None if self._folder is None else self._folder / lesson.name
         if place is not None and place.exists():
             try:
                 return read_bundle(place)
             except InputError as error:
                 logger.warning("%s; it is taught again", error)
-        rng = np.random.default_rng([config.seed, 2])
-        baseline = baseline_of(config)
-        lessons = taught(
-            build_teacher(start.teacher),
-            order.snapshot,
-            start.frames,
-            start.temperatures,
-            rng,
-            None if baseline is None else Baseline(baseline),
-        )
+        labels = lesson.labels()
         trainer = NequIPTrainer(lesson_config(config, start.budget_s))
-        result = trainer.fit(TrainingOrder(0, lessons, None, None, seed=config.seed))
+        result = trainer.fit(TrainingOrder(0, labels, None, None, seed=config.seed))
         if isinstance(result, TrainingFailure):
             return replace(result, message=f"teaching: {result.message}")
         logger.info(
             "taught by %s on %d frames: force MAE %.4f eV/Angstrom to its labels",
-            start.teacher, lessons.n_frames, result.metrics["force_mae_train"],
+            lesson.source, labels.n_frames, result.metrics["force_mae_train"],
         )  # fmt: skip
         if place is not None:
-            card = {"teacher": start.teacher, "n_labels": lessons.n_frames, "metrics": dict(result.metrics)}
+            card = {"teacher": lesson.source, "n_labels": labels.n_frames, "metrics": dict(result.metrics)}
             try:
                 write_bundle(place, result.state, card)
             except OSError as error:
                 logger.warning("%s cannot be kept, so a restart teaches it again: %s", place, error)
         return result.state
+
+    def _teachers(self, start: TeacherStart, known: Snapshot) -> _Taught:
+        """Labels of a teacher, of frames from its dynamics, begun from the campaign's."""
+        config = self._config
+
+        def labels() -> Snapshot:
+            baseline = baseline_of(config)
+            return taught(
+                build_teacher(start.teacher),
+                known,
+                start.frames,
+                start.temperatures,
+                np.random.default_rng([config.seed, 2]),
+                None if baseline is None else Baseline(baseline),
+            )
+
+        elements = sorted({int(z) for z in known.numbers})
+        digest = _digest(config, elements=elements, systems=list(known.systems))
+        return _Taught(f"teacher-{digest}", start.teacher, labels)
+
+    def _imported(self) -> _Taught:
+        """Imported labels of another level, less the baseline where the campaign learns a difference."""
+        assert self._folder is not None
+        lesson = read_lesson(self._folder)
+        name = f"imported-{_digest(self._config, lesson=lesson.digest)}"
+        baseline = baseline_of(self._config)
+        return _Taught(name, lesson.level.canonical, partial(beside_baseline, lesson.snapshot, baseline))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taught:
+    """A lesson: the folder of the committee that has learned it, whose labels they are, and how they are got."""
+
+    name: str
+    source: str
+    labels: Callable[[], Snapshot]
 
 
 def lesson_config(config: CampaignConfig, budget_s: float) -> CampaignConfig:
@@ -173,17 +204,19 @@ def _with_training(config: CampaignConfig, **changes: Any) -> CampaignConfig:
     return config.model_copy(update={"training": config.training.model_copy(update=changes)})
 
 
-def _digest(config: CampaignConfig, snapshot: Snapshot) -> str:
-    """Of what a taught committee depends on but the frames its teacher began from, which change between tries."""
+def _digest(config: CampaignConfig, **content: object) -> str:
+    """Of what a taught committee depends on.
+
+    Of a teacher's, `content` is elements and systems, not the frames that it began from, which change between tries.
+    """
     start, model = config.training.start, config.model
     assert start is not None
     depends = {
         "start": start.model_dump(mode="json", exclude={"budget_s", "learning_rate"}),
         "model": model.model_dump(mode="json"),
         "baseline": baseline_of(config),
-        "elements": sorted({int(z) for z in snapshot.numbers}),
-        "systems": list(snapshot.systems),
         "seed": config.seed,
+        **content,
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -283,7 +316,7 @@ def write_starting_point(folder: Path, point: StartingPoint, source: str) -> Non
     write_bundle(folder / PARENT, point.state, {"source": source})
     if point.replay is not None:
         with (folder / "replay.npz.tmp").open("wb") as file:
-            np.savez(file, **_columns(point.replay))  # type: ignore[arg-type]
+            np.savez(file, **columns_of(point.replay))  # type: ignore[arg-type]
         (folder / "replay.npz.tmp").replace(folder / "replay.npz")
     note = {"source": source, "is_same_level": point.is_same_level, "has_replay": point.replay is not None}
     (folder / f"{NOTE}.tmp").write_text(json.dumps(note), encoding="utf-8")
@@ -301,19 +334,7 @@ def read_starting_point(folder: Path) -> StartingPoint:
         replay = None
         if note["has_replay"]:
             with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
-                replay = _snapshot(arrays)
+                replay = snapshot_from(arrays)
         return StartingPoint(read_bundle(folder / PARENT), bool(note["is_same_level"]), replay)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"is no starting point: {error}", source=str(folder), field="training.start") from error
-
-
-def _columns(snapshot: Snapshot) -> dict[str, NDArray[Any]]:
-    columns = {name: getattr(snapshot, name) for name in Snapshot.__slots__}
-    columns |= {"systems": np.array(snapshot.systems), "frame_ids": np.array(snapshot.frame_ids)}
-    return {name: np.asarray(value) for name, value in columns.items() if value is not None}
-
-
-def _snapshot(arrays: Mapping[str, NDArray[Any]]) -> Snapshot:
-    columns: dict[str, Any] = {name: arrays[name] for name in arrays}
-    columns |= {name: tuple(str(x) for x in columns[name]) for name in ("systems", "frame_ids")}
-    return Snapshot(**{**columns, "seq": int(columns["seq"])})
