@@ -379,6 +379,15 @@ class ModelRejected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLost(Event):
+    """The bundle of a version cannot be read any more: it is neither champion nor the start of a fit."""
+
+    kind: ClassVar[str] = "model-lost"
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFailed(Event):
     """A fit gave no model."""
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ SHELLS: Mapping[Role, type] = {
     Role.TRAINER: TrainerActor,
 }
 LOCAL_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+REACH_S = 10.0
+"""Seconds in which the port of a cluster must answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ def connect(runtime: RuntimeConfig, specs: Mapping[str, WorkerSpec]) -> bool:
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         }
+    if address:
+        _check_reachable(address)
     try:
         ray.init(**options)
     except Exception as error:
@@ -135,6 +140,25 @@ def connect(runtime: RuntimeConfig, specs: Mapping[str, WorkerSpec]) -> bool:
             f"workers ask for {needed:g} CPUs, runtime.num_cpus is {runtime.num_cpus}; raise it or ask for fewer"
         )
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Refuses an address at which nobody answers: Ray would try for ever, deaf to signals.
+
+    Raises:
+        EnvironmentProblem: No such host, or nothing listens there.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:  # `auto` and `local`: Ray looks for itself
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentProblem(
+            f"runtime.address: nothing answers at {address!r}: {reason}; start Ray there"
+        ) from error
 
 
 def _prepare_token() -> None:

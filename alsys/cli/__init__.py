@@ -32,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a read-only folder, a full disk, a path that cannot be
+        if args.debug:
+            raise
+        what = " ".join(str(part) for part in (error.filename, error.filename2) if part is not None)
+        sys.stderr.write(f"alsys: {f'{what}: ' if what else ''}{error.strerror or error}; --debug shows where\n")
+        return 3
     return code
 
 

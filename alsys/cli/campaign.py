@@ -116,7 +116,14 @@ class CampaignDirectory:
             return
         old = science_fields(parse_config(self._record()["config"], source=str(self.record)))
         new = science_fields(config)
-        for field in sorted(old.keys() | new.keys()):
+        for name in ("systems", "exploration.methods"):
+            before, now = (_count(flat, name) for flat in (old, new))
+            if before != now:
+                raise InputError(
+                    f"{self.path} holds a campaign with {before} of them", source=source, field=name, value=now,
+                    remedy="restore the section, or give this campaign another name or directory",
+                )  # fmt: skip
+        for field in sorted(old.keys() | new.keys(), key=lambda name: (not name.endswith("kind"), name)):
             if old.get(field) != new.get(field):
                 raise InputError(
                     f"{self.path} holds a campaign with {old.get(field)!r}",
@@ -155,7 +162,10 @@ class CampaignDirectory:
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read: {error}", source=str(self.record)) from error
+            raise InputError(
+                f"cannot be read: {error}", source=str(self.record),
+                remedy="restore it, or remove it and run the file that the campaign was made with",
+            ) from error  # fmt: skip
         if not isinstance(record, dict) or "config" not in record:
             raise InputError("is not a campaign record", source=str(self.record))
         return record
@@ -211,7 +221,7 @@ def apply_overrides(data: object, overrides: list[str]) -> object:
             raise InputError("overrides look like key.path=value", source="--set", value=override)
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError("the value is not YAML", source="--set", field=key, value=text) from error
         node = data
         *parents, last = key.split(".")
@@ -221,6 +231,11 @@ def apply_overrides(data: object, overrides: list[str]) -> object:
                 raise InputError("is not a section", source="--set", field=key)
         node[last] = value
     return data
+
+
+def _count(fields: Mapping[str, object], name: str) -> int:
+    """Items of a list of sections."""
+    return len({key.partition("]")[0] for key in fields if key.startswith(f"{name}[")})
 
 
 def _live(path: Path) -> dict[str, object] | None:

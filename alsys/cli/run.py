@@ -20,15 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from alsys import __version__
 from alsys.cli.campaign import CampaignDirectory, apply_overrides, state_of, write_json
 from alsys.cli.display import Display
 from alsys.cli.requests import RequestFolder
 from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
-from alsys.config.load import config_hash
+from alsys.config.load import config_hash, read_yaml
 from alsys.config.start import ImportedStart
 from alsys.control.coordinator import Coordinator
 from alsys.control.inspection import Inspector
@@ -38,7 +36,7 @@ from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
 from alsys.control.status import error_text, status_of
 from alsys.errors import AlsysError, InputError
-from alsys.events import CampaignOpened, CampaignStopped, StopRequested
+from alsys.events import CampaignOpened, CampaignStopped, ModelLost, StopRequested
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
@@ -54,14 +52,7 @@ LIVE_EVERY_S = 1.0
 
 def read_config(args: argparse.Namespace) -> CampaignConfig:
     """The config named on the command line, with overrides."""
-    path = Path(args.config)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        from alsys.config import load_config
-
-        return load_config(path)  # raises the one-line error
-    return parse_config(apply_overrides(data, args.set), source=str(path))
+    return parse_config(apply_overrides(read_yaml(args.config), args.set), source=args.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +103,7 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
 
     directory = CampaignDirectory.of(config)
     directory.check_same(config, source)
+    _check_log(config, directory, source)
     base = Path(source).resolve().parent
     starts: dict[str, Sequence[Frame]] = {}
     try:
@@ -140,6 +132,27 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
     except InputError as error:
         raise error.located(source=source) from None
     return Plan(config, source, directory, starts, level, labelled, baseline, start)
+
+
+def _check_log(config: CampaignConfig, directory: CampaignDirectory, source: str) -> None:
+    """Where the record of a campaign's config is lost, its log still knows the digest of what may not change.
+
+    Raises:
+        InputError: It is another one.
+    """
+    if directory.record.is_file() or not (directory.store / "HEAD").is_file():
+        return
+    from alsys.store.zarr import open_reader
+
+    reader = open_reader(directory.store)
+    opened = [event for event in reader.events() if isinstance(event, CampaignOpened)]
+    reader.close()
+    if opened and opened[-1].config_hash not in ("", config_hash(config)):
+        raise InputError(
+            "holds a campaign of another configuration, or of another version of alsys, and its campaign.json is gone",
+            source=source, field="directory", value=str(directory.path),
+            remedy="restore campaign.json, use the file that it was made with, or name another directory",
+        )  # fmt: skip
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
@@ -173,21 +186,24 @@ def run(args: argparse.Namespace) -> int:
         directory.stop_request.unlink(missing_ok=True)
         with Display(config.name, is_quiet=args.quiet) as display:
             log_to(directory.logs / "campaign.log", display)
-            ledger, stopped = _run(plan, store, display, args.ack_log)
+            ledger, stopped, is_registered = _run(plan, store, display, args.ack_log)
             head_seq = store.head.seq
     finally:
         store.close()
-    return _conclude(plan, ledger, stopped, head_seq)
+    return _conclude(plan, ledger, stopped, head_seq, is_registered=is_registered)
 
 
-def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) -> tuple[Ledger, CampaignStopped]:
+def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) -> tuple[Ledger, CampaignStopped, bool]:
+    """The campaign at its end, why it ended, and whether the registry has all of it."""
     config, directory = plan.config, plan.directory
     events = store.events()
     ledger = Ledger.fold(PolicySettings.of(config), events)
+    shelf = BundleShelf(directory.models, lambda version: version in ledger.models)
     if events:
         display.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
     else:
         display.message(f"starting {directory.path}: {', '.join(plan.systems)}; stop.labels {config.stop.labels}")
+    _do_without_lost_models(ledger, store, shelf)
     registry, flush = _registry(plan)
     opened = CampaignOpened(
         t=time.time(),
@@ -204,7 +220,7 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             ledger=ledger,
             store=store,
             pool=_pool(plan),
-            shelf=BundleShelf(directory.models, lambda version: version in ledger.models),
+            shelf=shelf,
             registry=registry,
             level=plan.level,
             baseline=plan.baseline,
@@ -217,8 +233,31 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             observe=observe,
         )
         stopped = asyncio.run(coordinator.run())
-    flush()
-    return ledger, stopped
+    return ledger, stopped, flush()
+
+
+def _do_without_lost_models(ledger: Ledger, store: StoreWriter, shelf: BundleShelf) -> None:
+    """A champion whose bundle cannot be read makes way for the one before; without any, fits begin anew."""
+    lost: list[ModelLost] = []
+
+    def lose(version: int) -> None:
+        lost.append(ModelLost(t=time.time(), version=version, reason="its bundle cannot be read"))
+        ledger.apply(lost[-1])
+
+    while ledger.champion and not shelf.has(ledger.champion):
+        lose(ledger.champion)
+    for version in [] if ledger.champion else sorted(ledger.models, reverse=True):
+        if not ledger.models[version].is_lost:
+            if shelf.has(version):
+                break
+            lose(version)
+    if not lost:
+        return
+    after = f"v{ledger.champion:04d} leads again" if ledger.champion else "a new committee is fitted to all labels"
+    names = ", ".join(str(shelf.path(event.version)) for event in lost)
+    logger.warning("%s cannot be read: %s; restore it and use `alsys rollback` to have it back", names, after)
+    store.stage(events=lost)
+    store.commit()
 
 
 def _initial(plan: Plan) -> Sequence[Candidate]:
@@ -281,18 +320,21 @@ def _pool(plan: Plan) -> WorkerPool:
     return RayPool(specs, config.runtime)
 
 
-def _registry(plan: Plan) -> tuple[Registry, Callable[[], None]]:
+def _registry(plan: Plan) -> tuple[Registry, Callable[[], bool]]:
+    """The registry, and what delivers the rest at the end: whether all is there."""
     config = plan.config
     if not config.tracking.enabled:
-        return NoRegistry(), lambda: None
+        return NoRegistry(), lambda: False
     from alsys.tracking.registry import OutboxRegistry
 
     registry = OutboxRegistry(plan.directory.path)
 
-    def flush() -> None:
-        if not registry.flush(config.tracking.flush_s):
+    def flush() -> bool:
+        is_delivered = registry.flush(config.tracking.flush_s)
+        if not is_delivered:
             logger.warning("MLflow has not taken everything yet; the same `alsys run` delivers the rest")
         registry.close()
+        return is_delivered
 
     return registry, flush
 
@@ -337,16 +379,18 @@ class StopSignal:
 
 
 class AcknowledgementLog:
-    """Appends label identities to a file once they are on disk."""
+    """Appends label identities to a file once they are on disk; a full disk is waited for, with a warning."""
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self._file: Any = None
+        self._file: int | None = None
+        self._left = b""
+        self._is_refused = False
 
     def __enter__(self) -> AcknowledgementLog:
         if self._path is not None:
             try:
-                self._file = open(self._path, "a", encoding="utf-8")
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             except OSError as error:
                 raise InputError(
                     f"cannot be written: {error.strerror}", source=self._path, field="--ack-log"
@@ -355,13 +399,22 @@ class AcknowledgementLog:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            self([])
+            os.close(self._file)
 
     def __call__(self, label_ids: Sequence[str]) -> None:
-        """Takes one group."""
-        if self._file is not None:
-            self._file.write("".join(f"{label_id}\n" for label_id in label_ids))
-            self._file.flush()
+        """Takes one group, after what could not be written before."""
+        if self._file is None:
+            return
+        self._left += "".join(f"{label_id}\n" for label_id in label_ids).encode()
+        try:
+            while self._left:
+                self._left = self._left[os.write(self._file, self._left) :]
+            self._is_refused = False
+        except OSError as error:
+            if not self._is_refused:
+                logger.warning("%s cannot be written: %s; it is tried again with the next labels", self._path, error)
+            self._is_refused = True
 
 
 class LiveStatus:
@@ -398,6 +451,7 @@ class _DisplayHandler(logging.Handler):
 
 def log_to(path: Path, display: Display) -> None:
     """Everything to a file, warnings of alsys to the display."""
+    logging.raiseExceptions = False  # a full disk is told of once, not with a traceback for each line of the log
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -406,7 +460,15 @@ def log_to(path: Path, display: Display) -> None:
     logging.getLogger("alsys").addHandler(_DisplayHandler(display))
 
 
-def _conclude(plan: Plan, ledger: Ledger, stopped: CampaignStopped, head_seq: int) -> int:
+def _loading(config: CampaignConfig, bundle: Path, is_registered: bool) -> str:
+    """The call that loads the champion: from the registry, where it is there, else from its bundle."""
+    if not is_registered:
+        return f"alsys.load_calculator('{bundle}')"
+    uri = "" if config.tracking.uri is None else f", tracking_uri='{config.tracking.uri}'"
+    return f"alsys.load_calculator('models:/{config.model_name}@champion'{uri})"
+
+
+def _conclude(plan: Plan, ledger: Ledger, stopped: CampaignStopped, head_seq: int, *, is_registered: bool) -> int:
     """Report and last words: what was made, how good it is, how to use it."""
     from alsys.tracking.report import write_report
 
@@ -433,7 +495,6 @@ def _conclude(plan: Plan, ledger: Ledger, stopped: CampaignStopped, head_seq: in
             f"champion: v{ledger.champion:04d}, {error_text(model)}",
             f"bundle: {bundle}",
         ]
-        uri = f"models:/{config.model_name}@champion" if config.tracking.enabled else str(bundle)
-        lines.append(f"use it: python -c \"import alsys; calc = alsys.load_calculator('{uri}')\"")
+        lines.append(f'use it: python -c "import alsys; calc = {_loading(config, bundle, is_registered)}"')
     sys.stdout.write("\n".join(lines) + "\n")
     return 4 if stopped.reason == "failed" else 0

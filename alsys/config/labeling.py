@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from alsys.config import presets
-from alsys.config.section import Section, operational
+from alsys.config.section import Resources, Section, operational
 
 
 class QualityConfig(Section):
@@ -91,7 +91,7 @@ class LabelingBase(Section):
     )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
     gpus: float = operational(0.0, ge=0, le=16, description="Ray GPUs of one labeler; 0.5 lets two share one.")
-    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     quality: QualityConfig = Field(default=QualityConfig(), description="Checks of a label before it becomes data.")
 
 

@@ -25,6 +25,15 @@ def load_config(path: str | Path) -> CampaignConfig:
     Raises:
         InputError: One line with file, field, value and remedy.
     """
+    return parse_config(read_yaml(path), source=str(path))
+
+
+def read_yaml(path: str | Path) -> object:
+    """The content of a campaign file, in which no key is given twice.
+
+    Raises:
+        InputError: One line with file, line and what is wrong.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -32,13 +41,14 @@ def load_config(path: str | Path) -> CampaignConfig:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot read the file: {reason}", source=str(path)) from error
     try:
-        data = yaml.load(text, Loader=_UniqueKeys)
+        return yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else None
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise InputError(str(problem), source=str(path), field=where, remedy="see `alsys config schema`") from error
-    return parse_config(data, source=str(path))
+    except (ValueError, RecursionError) as error:  # dates that do not exist, numbers of thousands of digits, nesting
+        raise InputError(f"cannot be read: {error}", source=str(path), remedy="put quotes around text") from error
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -22,7 +22,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
-from alsys.config.section import Name, Section, operational
+from alsys.config.section import Name, Resources, Section, operational
 from alsys.config.start import StartConfig, TeacherStart
 from alsys.config.systems import SystemConfig
 from alsys.config.validation import ValidationConfig
@@ -36,7 +36,7 @@ class TrainingConfig(LossSettings):
     """How the committee is refitted."""
 
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of the trainer.")
-    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
     refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")
@@ -148,7 +148,7 @@ class ExplorationConfig(Section):
 
     workers: int = operational(1, ge=1, le=4096, description="Explorers.")
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
-    resources: dict[str, float] = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     threads: int = operational(1, ge=1, le=256)
     compile: bool = operational(
         False,

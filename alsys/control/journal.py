@@ -1,8 +1,8 @@
 """The journal: stages records for the store and commits them in a thread, everything staged at once.
 
 What leaves the process waits for the disk: acknowledgements are given out, and actions queued with `after` are run,
-only once everything staged before them is durable. A full disk is waited for; nothing staged is lost. Any other error
-of the store is kept in `problem` and ends the campaign.
+only once everything staged before them is durable. A full disk is waited for, by commits and by actions; nothing
+staged is lost. Any other error is kept in `problem` and ends the campaign.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ class Journal:
                 raise self.problem
 
     def after(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Runs `action` once everything staged so far is on disk; actions run one at a time, in order."""
+        """Runs `action` once everything staged so far is on disk; actions run one at a time, in order.
+
+        One that the disk refuses is run again until it does not.
+        """
         self._actions.put_nowait(action)
         if self._following is None:
             self._following = asyncio.create_task(self._follow())
@@ -110,12 +113,30 @@ class Journal:
         finally:
             self._committing = None
 
+    async def _act(self, action: Callable[[], Awaitable[None]]) -> None:
+        is_refused = False
+        while True:
+            try:
+                await action()
+            except FileExistsError:
+                raise  # no matter of space
+            except OSError as error:
+                if not is_refused:
+                    logger.error("cannot write: %s; waiting for space, nothing is lost", error)
+                is_refused, self.disk_problem = True, str(error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if is_refused:
+                logger.warning("files can be written again")
+                self.disk_problem = None
+            return
+
     async def _follow(self) -> None:
         try:
             while not self._actions.empty():
                 action = self._actions.get_nowait()
                 await self.flush()
-                await action()
+                await self._act(action)
         except Exception as error:
             self.problem = error
         finally:

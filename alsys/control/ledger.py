@@ -19,7 +19,7 @@ from alsys.control.assurance import Assurance, Audit
 from alsys.control.feedback import MAX_COMPARED, Feedback
 from alsys.control.frame_book import FrameBook
 from alsys.control.model_book import ModelBook
-from alsys.control.records import Exploration, LabelTimes, Status, Totals
+from alsys.control.records import Exploration, LabelTimes, ModelRecord, Status, Totals
 from alsys.control.settings import PolicySettings
 from alsys.events import (
     AlarmCleared,
@@ -51,6 +51,7 @@ from alsys.events import (
     LabelRetracted,
     LabelStarted,
     LabelSuspected,
+    ModelLost,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -122,6 +123,7 @@ class Ledger:
             ModelPublished: self._on_published,
             ModelPromoted: self._on_promoted,
             ModelRejected: self._models.reject,
+            ModelLost: self._on_lost,
             TrainingStarted: self._on_training_started,
             TrainingFailed: self._on_training_failed,
             ExplorationStarted: self._on_exploration_started,
@@ -369,6 +371,15 @@ class Ledger:
     def _on_promoted(self, event: ModelPromoted) -> None:
         model = self._models.promote(event)
         self.requests.add(event.request)
+        self._lead(model)
+
+    def _on_lost(self, event: ModelLost) -> None:
+        self._models.lose(event)
+        if self.champion:
+            self._lead(self.models[self.champion])
+
+    def _lead(self, model: ModelRecord) -> None:
+        """A version explores from now on."""
         self._frames.outdate()
         self.exploration = Exploration()
         later = (f for f in self._trainable[model.n_seen :] if self.frames[f].status is Status.LABELLED)

@@ -8,7 +8,7 @@ again, until too many in a row have failed. Part of the ledger: events change it
 from __future__ import annotations
 
 from alsys.control.records import ModelRecord
-from alsys.events import ModelPromoted, ModelPublished, ModelRejected, TrainingStarted
+from alsys.events import ModelLost, ModelPromoted, ModelPublished, ModelRejected, TrainingStarted
 
 
 class ModelBook:
@@ -91,6 +91,14 @@ class ModelBook:
             self.failures = 0
         else:
             self._count_failure()
+
+    def lose(self, event: ModelLost) -> None:
+        """A version is no more; the champion before it leads again, or none."""
+        self.undecided.pop(event.version, None)
+        self.records[event.version].is_lost = True
+        self.champions[:] = [version for version in self.champions if version != event.version]
+        self.champion = self.champions[-1] if self.champions else 0
+        self._forget_fit()
 
     def _count_failure(self) -> None:
         self.failures += 1

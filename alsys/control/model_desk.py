@@ -213,6 +213,8 @@ class ModelDesk:
 def queue_models(ledger: Ledger, registry: Registry) -> None:
     """Tells a registry all about a campaign's models: something may have been lost, and repeating is harmless."""
     for model in ledger.models.values():
+        if model.is_lost:
+            continue
         registry.publish(model.version, {"version": model.version})
         if model.promoted is False:
             registry.reject(model.version, model.reason)

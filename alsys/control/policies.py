@@ -31,8 +31,6 @@ RESCORE_CHUNK = 256
 COMPARE_CHUNK = 32
 ALARM_SHARE = 0.5
 """Most that the random arm grows to while uncertainties cannot be believed."""
-DEAD_SKILL = 0.02
-"""Share of the variance of forces below which a rejected first version is no start for the next fit."""
 LEAST_GAIN = 0.01
 """Share of the error that a fit on unchanged data must take away for another to be worth its time."""
 ALIKE = 0.9
@@ -135,8 +133,8 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
 
     In between, and after the end, a trainer that has nothing to do goes on with the data it has (`train_on`).
-    A retracted label counts like a new one. While no version was any good, a fit goes on from the latest if that had
-    learned anything at all, and else begins anew.
+    A retracted label counts like a new one. While no version was any good, a fit goes on from the latest, as long as
+    that makes them better, and else begins anew.
     """
     if not trainers or ledger.training is not None or not (_fit_is_due(ledger) or trains_on(ledger)):
         return None
@@ -150,9 +148,13 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
 
 
 def _latest_that_learns(ledger: Ledger) -> int:
-    """The newest version, where it explains some of the variance of forces; else 0."""
-    version = max(ledger.models, default=0)
-    return version if version and ledger.models[version].metrics.get("exam_skill", 1.0) > DEAD_SKILL else 0
+    """The newest version, unless it went on from another and explains no more of the forces than that did; else 0."""
+    version = max((v for v, model in ledger.models.items() if not model.is_lost), default=0)
+    if not version:
+        return 0
+    own = ledger.models[version]
+    before = ledger.models[own.parent].metrics.get("exam_skill") if own.parent in ledger.models else None
+    return 0 if before is not None and own.metrics.get("exam_skill", 1.0) <= before else version
 
 
 def trains_on(ledger: Ledger) -> bool:

@@ -73,6 +73,7 @@ class ModelRecord:
         n_seen: Training labels accepted up to its dataset version, retracted ones included, imported ones not.
         n_changes: `alsys.control.ledger.Ledger.n_changes` of its dataset version.
         seq: Its dataset version.
+        is_lost: Its bundle cannot be read.
     """
 
     version: int
@@ -88,6 +89,7 @@ class ModelRecord:
     is_probation: bool = False
     parent: int = 0
     seq: int = 0
+    is_lost: bool = False
 
 
 @dataclass(slots=True)

@@ -120,8 +120,9 @@ class StartingTrainer:
             return order
         share, own = self._start.replay.share, split(order.snapshot, 0.0).train.n_frames
         count = min(replay.n_frames, round(share / (1.0 - share) * own))
-        rng = np.random.default_rng([self._config.seed, order.version, 3])
-        rows = np.sort(rng.permutation(replay.n_frames)[:count])
+        own_frames = set(order.snapshot.frame_ids)
+        drawn = np.random.default_rng([self._config.seed, order.version, 3]).permutation(replay.n_frames)
+        rows = np.sort([row for row in drawn.tolist() if replay.frame_ids[row] not in own_frames][:count])
         chosen = replay.select(rows)
         known = order.known.union(chosen.frame_ids)
         return replace(order, snapshot=joined(chosen, order.snapshot), known=known)

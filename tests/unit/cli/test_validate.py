@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tracking.enabled=false",
         "labeling={kind: xtb}",
         "systems=[{name: methanol, smiles: CO}]",
-        "initial={method: normal-modes, frames: 16, temperature: 300}",
+        "initial={method: normal-modes, frames: 24, temperature: 300}",
         "selection.random_share=0.4",
         "stop.labels=40",
     )

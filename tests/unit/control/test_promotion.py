@@ -221,11 +221,18 @@ def test_a_first_version_that_learned_nothing_is_fitted_again() -> None:
     assert [type(event) for event in decisions(campaign)[:3]] == [ModelRejected, ModelRejected, ModelPromoted]
     assert campaign.ledger.champion >= 3
     published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
-    assert [e.parent for e in published[:3]] == [0, 0, 0], "there is nothing to go on from"
+    assert [e.parent for e in published[:3]] == [0, 1, 0], "to go on has not helped: the third begins anew"
+
+
+def test_fits_go_on_from_versions_that_were_not_good_enough_while_that_helps() -> None:
+    def examination(version: int) -> Mapping[str, float]:
+        skill = 0.03 * version - 0.05
+        return {"exam_skill": skill, "exam_skill_high": skill + 0.01} if version < 3 else {}
+
     campaign = FakeCampaign()
-    assert campaign.run(trainer=examined(1, 2, exam_skill=0.05, exam_skill_high=0.06)).reason == "labels"
+    assert campaign.run(trainer=lambda: FakeTrainer(examination=examination)).reason == "labels"
     published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
-    assert [e.parent for e in published[:3]] == [0, 1, 2], "a little learned is a start"
+    assert [e.parent for e in published[:3]] == [0, 1, 2]
 
 
 def test_where_every_version_learned_nothing_the_campaign_fails_and_says_why() -> None:
