@@ -595,6 +595,7 @@ EVENTS: Mapping[str, type[Event]] = {
         DataImported,
         ModelPublished,
         ModelPromoted,
+        ModelLost,
         ModelRejected,
         TrainingFailed,
         ErrorsObserved,

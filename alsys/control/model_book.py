@@ -107,7 +107,7 @@ class ModelBook:
 
     def _forget_fit(self) -> None:
         """Without the fit that was running, the newest model is the last fit; without a champion there was none."""
-        fitted = self.records.values() if self.champion else ()
+        fitted = [model for model in self.records.values() if not model.is_lost] if self.champion else []
         latest = max(fitted, key=lambda model: model.n_changes, default=None)
         self.n_train_at_fit = latest.n_train if latest else 0
         self.n_changes_at_fit = latest.n_changes if latest else 0

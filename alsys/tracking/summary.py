@@ -36,6 +36,7 @@ from alsys.events import (
     LabelRepeated,
     LabelRetracted,
     LabelSuspected,
+    ModelLost,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -251,6 +252,7 @@ class _Fold:
         self._calibration = ForceCalibration(probability)
         self._frames: dict[str, tuple[str, Arm]] = {}
         self._labels: dict[str, LabelPoint] = {}
+        self._champions: list[int] = []
         self._first: float | None = None
         self._last = 0.0
         self._gaps = 0.0
@@ -313,6 +315,8 @@ class _Fold:
                     self._tell(event, time, "bad", f"{event.worker} labels wrongly: {event.message}")
             case LabelRepeated():
                 self._repeated(event, time)
+            case ModelLost():
+                self._lost(event, time)
             case ModelPublished() | ModelPromoted() | ModelRejected() | TrainingFailed():
                 self._model(event, time)
             case ExplorationReported():
@@ -399,9 +403,15 @@ class _Fold:
             model.reason = event.reason
             if model.promoted:
                 summary.champion = event.version
+                self._champions.append(event.version)
                 self._tell(event, time, "good", f"{name} is champion: {event.reason}")
             else:
                 self._tell(event, time, "plain", f"{name} stays challenger: {event.reason}")
+
+    def _lost(self, event: ModelLost, time: float) -> None:
+        self._champions = [version for version in self._champions if version != event.version]
+        self.summary.champion = self._champions[-1] if self._champions else 0
+        self._tell(event, time, "bad", f"v{event.version:04d} is lost: {event.reason}")
 
     def _explored(self, event: ExplorationReported) -> None:
         version = event.model_version

@@ -10,8 +10,12 @@ import pytest
 import yaml
 
 from alsys.cli import main
+from alsys.cli import run as run_module
 from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
+from alsys.config.load import config_hash
+from alsys.errors import InputError
+from alsys.events import CampaignOpened
 from alsys.store.zarr import open_writer
 
 BASE: dict[str, Any] = {
@@ -125,6 +129,51 @@ def test_operational_fields_may_change(tmp_path: Path) -> None:
     directory.check_same(parse_config({**BASE, "stop": {"labels": 7}}), "x.yaml")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"systems": [*BASE["systems"], {"name": "n", "molecule": "H2O"}]},
+            ["systems: ", "holds a campaign with 1 of them", "got 2"],
+        ),
+        ({"labeling": {"kind": "xtb"}}, ["labeling.kind", "'pyscf'", "got 'xtb'"]),
+        (
+            {"labeling": {**BASE["labeling"], "baseline": {"kind": "gfn1-xtb"}}},
+            ["labeling.baseline.kind", "None", "got 'gfn1-xtb'"],
+        ),
+    ],
+)
+def test_what_changed_is_named_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: list[str]
+) -> None:
+    CampaignDirectory(tmp_path / "campaign").write_record(parse_config(BASE))
+    refused(tmp_path, {**BASE, **change}, capsys, *words)
+
+
+def test_without_its_record_a_campaign_still_knows_its_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = CampaignDirectory(tmp_path / "campaign")
+    mine = {**BASE, "labeling": {"kind": "xtb"}, "directory": str(directory.path)}
+    writer = open_writer(directory.store)
+    digest = config_hash(parse_config(mine))
+    writer.stage(events=[CampaignOpened(t=1.0, epoch=1, config_hash=digest, version="test")])
+    writer.commit()
+    writer.close()
+    other = {"kind": "xtb", "method": "GFN1-xTB"}
+    refused(
+        tmp_path, {**mine, "labeling": other}, capsys, "directory", "another configuration", "restore campaign.json"
+    )
+    assert not directory.record.exists()
+    run_module.check(parse_config(mine), str(write(tmp_path, mine)))
+    directory.record.write_text('{"config": ')
+    assert main(["run", str(write(tmp_path, mine))]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "campaign.json: cannot be read" in error
+    assert "restore it, or remove it and run the file that the campaign was made with" in error
+
+
 def test_store_that_another_process_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     writer = open_writer(tmp_path / "campaign" / "store.zarr")
     path = write(tmp_path, {**BASE, "labeling": {"kind": "xtb"}, "directory": str(tmp_path / "campaign")})
@@ -136,7 +185,17 @@ def test_store_that_another_process_writes(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("a: [1", "YAML"), ("- 1", "mapping"), ("", "mapping"), ("name: x", "is required")]
+    ("content", "words"),
+    [
+        ("a: [1", "expected ',' or ']'"),
+        ("- 1", "mapping"),
+        ("", "mapping"),
+        ("name: x", "is required"),
+        ("stop: {labels: 100}\nname: x\nstop: {wall_s: 5}", "`stop` is given twice"),
+        ("name: x\nseed: 2026-13-45", "month must be in 1..12"),
+        ("name: x\nseed: " + "9" * 5000, "cannot be read"),
+        ("name: " + "[" * 3000, "cannot be read"),
+    ],
 )
 def test_files_that_are_no_campaign(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, words: str
@@ -147,13 +206,18 @@ def test_files_that_are_no_campaign(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert str(path) in error
+    assert words in error
     assert main(["run", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
 
 
 def test_overrides_are_checked_like_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, BASE)
-    for override, word in (("stop.labels=-1", "stop.labels"), ("stop.label=5", "did you mean"), ("nonsense", "--set")):
+    for override, word in (
+        ("stop.labels=-1", "stop.labels"), ("stop.label=5", "did you mean"), ("nonsense", "--set"),
+        ("seed=2026-13-45", "seed: the value is not YAML"), ("stop.labels=true", "labels must not be true"),
+        ("training.resources={x: -1}", "training.resources.x"),
+    ):  # fmt: skip
         assert main(["run", str(path), "--set", override]) == 2
         error = capsys.readouterr().err
         assert word in error
@@ -164,3 +228,25 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path, capsys: pytest.Capt
 def test_folders_that_are_no_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert main([*command, str(tmp_path)]) == 2
     assert "is not a campaign directory" in capsys.readouterr().err
+
+
+def test_what_the_file_system_refuses_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "afile").write_text("")
+    path = write(tmp_path, {**BASE, "labeling": {"kind": "xtb"}, "directory": str(tmp_path / "afile" / "campaign")})
+    assert main(["run", str(path)]) == 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(tmp_path / "afile") in error
+    assert "Not a directory" in error
+    with pytest.raises(NotADirectoryError):
+        main(["run", str(path), "--debug"])
+
+
+def test_a_switch_is_no_number_and_a_number_no_switch() -> None:
+    assert parse_config({**BASE, "promotion": {"examine": False}}).promotion.examine is False
+    assert parse_config({**XTB, **{k: BASE[k] for k in ("name", "systems")}, "training": {"compile": True}})
+    for section, name in (("stop", "labels"), ("training", "learning_rate"), ("model", "members")):
+        with pytest.raises(InputError, match=f"{section}: {name} must not be true"):
+            parse_config({**BASE, section: {**BASE.get(section, {}), name: True}})

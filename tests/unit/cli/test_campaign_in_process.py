@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import ase.io
 import pytest
 
+import alsys
 from alsys.cli import main
+from alsys.cli.run import AcknowledgementLog
+from alsys.events import ModelLost, ModelPublished
+from alsys.store.zarr import open_reader
 
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
 STATUS_KEYS = {"state", "head_seq", "labels", "candidates", "models", "champion", "wall_s", "utilisation"}
@@ -88,6 +94,91 @@ def test_finished_campaign_ends_at_once_and_goes_on_when_extended(
     assert json.loads(capsys.readouterr().out)["labels"]["accepted"] == 50
     assert main(["stop", str(campaign)]) == 0
     assert "nothing to stop" in capsys.readouterr().out
+
+
+def damage(bundle: Path) -> None:
+    (bundle / "member_00.safetensors").write_bytes(b"garbage")
+
+
+def test_a_champion_whose_bundle_is_damaged_makes_way_for_the_one_before(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(campaign.parent, tmp_path / "copy"))
+    before = json.loads((copy / "campaign" / "models" / "v0002" / "card.json").read_text())
+    assert before["version"] == 2
+    assert main(["status", str(copy / "campaign"), "--json"]) == 0
+    champion = json.loads(capsys.readouterr().out)["champion"]
+    damage(copy / "campaign" / "models" / f"v{champion:04d}")
+    assert main(arguments(copy, 50)) == 0
+    output = capsys.readouterr().out
+    assert f"v{champion:04d} cannot be read: v{champion - 1:04d} leads again" in output
+    assert f"champion: v{champion + 1:04d}" in output
+    reader = open_reader(copy / "campaign" / "store.zarr")
+    lost = [event for event in reader.events() if isinstance(event, ModelLost)]
+    published = [event for event in reader.events() if isinstance(event, ModelPublished)]
+    reader.close()
+    assert [event.version for event in lost] == [champion]
+    assert published[-1].parent == champion - 1
+    assert main(["data", "verify", str(copy / "campaign")]) == 0
+
+
+def test_without_any_bundle_a_campaign_learns_from_its_labels_again(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(campaign.parent, tmp_path / "copy"))
+    shutil.rmtree(copy / "campaign" / "models")
+    assert main(arguments(copy, 41)) == 0
+    output = capsys.readouterr().out
+    assert "a new committee is fitted to all labels" in output
+    assert "finished (labels)" in output
+    reader = open_reader(copy / "campaign" / "store.zarr")
+    published = [event for event in reader.events() if isinstance(event, ModelPublished)]
+    reader.close()
+    lost = {
+        event.version for event in published if not (copy / "campaign" / "models" / f"v{event.version:04d}").exists()
+    }
+    anew = next(event for event in published if event.version not in lost)
+    assert anew.parent == 0
+    assert anew.n_labels >= 40
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
+def test_the_last_line_loads_the_champion(campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its bundle where there is no registry, with its address where the campaign names one."""
+    copy = Path(shutil.copytree(campaign.parent, tmp_path / "copy"))
+    assert main(arguments(copy, 40)) == 0
+    assert f"alsys.load_calculator('{copy / 'campaign' / 'models'}" in capsys.readouterr().out
+    uri = f"sqlite:///{tmp_path / 'ml.db'}"
+    overrides = [part for change in ("tracking.enabled=true", f"tracking.uri={uri}") for part in ("--set", change)]
+    assert main([*arguments(copy, 40), *overrides]) == 0
+    call = f"alsys.load_calculator('models:/toy@champion', tracking_uri='{uri}')"
+    assert call in capsys.readouterr().out
+    assert alsys.load_calculator("models:/toy@champion", tracking_uri=uri).results == {}
+
+
+def test_acknowledgements_that_cannot_be_written_stop_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    command = arguments(tmp_path, 12)
+    command[command.index("--ack-log") + 1] = "/dev/full"
+    assert main(command) == 0
+    warnings = [
+        record.getMessage() for record in caplog.records if "/dev/full cannot be written" in record.getMessage()
+    ]
+    assert len(warnings) == 1
+
+
+def test_acknowledgements_that_were_refused_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write, refused = tmp_path / "acks.txt", os.write, [True, True, False, False]
+
+    def sometimes(descriptor: int, content: bytes) -> int:
+        if refused and refused.pop(0):
+            raise OSError(28, "No space left on device")
+        return write(descriptor, content[:5])
+
+    monkeypatch.setattr(os, "write", sometimes)
+    with AcknowledgementLog(str(path)) as acknowledge:
+        for name in ("first", "second", "third"):
+            acknowledge([name])
+    assert path.read_text().split() == ["first", "second", "third"]
 
 
 def test_dry_run_prints_a_plan_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

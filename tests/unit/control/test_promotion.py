@@ -15,10 +15,11 @@ from alsys.control.requests import RollBack, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.errors import InputError
-from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected, decode, encode
+from alsys.events import Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected, decode, encode
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeTrainer
+from alsys.tracking.summary import summarise
 
 SOUND = {
     "exam_skill": 0.97, "exam_skill_high": 0.98, "exam_survival": 1.0, "exam_hot_survival": 1.0, "exam_drift": 0.004,
@@ -243,6 +244,27 @@ def test_where_every_version_learned_nothing_the_campaign_fails_and_says_why() -
     assert len(decisions(campaign)) == 3
     again = campaign.run(trainer=examined())
     assert again.reason == "labels", "a later run tries again"
+
+
+# --- lost bundles
+
+
+def test_a_lost_champion_makes_way_and_what_it_had_learned_counts_as_new() -> None:
+    ledger = Ledger(PolicySettings())
+    log = published(ledger, 3)
+    lost = ModelLost(t=2.0, version=3, reason="its bundle cannot be read")
+    assert decode(encode(lost)) == lost
+    ledger.apply(lost)
+    assert (ledger.champion, ledger.champions) == (2, [1, 2])
+    assert ledger.models[3].is_lost
+    assert ledger.next_version == 4
+    for version in (2, 1):
+        log.append(ModelLost(t=3.0, version=version, reason="gone"))
+        ledger.apply(log[-1])
+    assert (ledger.champion, ledger.n_train_at_fit) == (0, 0)
+    summary = summarise([*log[:6], lost])
+    assert summary.champion == 2
+    assert summary.timeline[-1].text == "v0003 is lost: its bundle cannot be read"
 
 
 # --- roll-back
