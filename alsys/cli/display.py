@@ -56,6 +56,7 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         is_champion = model["version"] == status["champion"]
         state = "champion" if is_champion else {True: "was champion", False: "rejected", None: "new"}[model["promoted"]]
         state += " on probation" if is_champion and model.get("is_probation") else ""
+        state += ", lost" if model.get("is_lost") else ""
         error = error_text(model).removesuffix(" random-arm frames").replace(" meV/Angstrom force MAE on", " on")
         models.add_row(
             f"v{model['version']:04d}", str(model["n_labels"]), error, state, style="bold" if is_champion else ""
@@ -113,6 +114,11 @@ class Display:
         self._messages.append(text)
         if self._live is None:
             self._line(text)
+
+    def resume(self, status: Mapping[str, Any]) -> None:
+        """Takes the status that a campaign had before: what it holds is no news."""
+        self._seen_models = {model["version"] for model in status["models"] if model["promoted"] is not None}
+        self._seen_alarms = set(status["uncertainty"]["alarms"])
 
     def update(self, status: Mapping[str, Any]) -> None:
         """Takes a new status."""

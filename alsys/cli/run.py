@@ -201,6 +201,7 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
     shelf = BundleShelf(directory.models, lambda version: version in ledger.models)
     if events:
         display.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
+        display.resume(status_of(ledger, state="running", head_seq=store.head.seq))
     else:
         display.message(f"starting {directory.path}: {', '.join(plan.systems)}; stop.labels {config.stop.labels}")
     _do_without_lost_models(ledger, store, shelf)

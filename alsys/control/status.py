@@ -66,6 +66,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
                 "reason": model.reason,
                 "reasons": list(model.reasons),
                 "is_probation": model.is_probation,
+                "is_lost": model.is_lost,
             }
             for model in ledger.models.values()
         ],

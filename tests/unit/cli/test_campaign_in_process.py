@@ -129,6 +129,7 @@ def test_without_any_bundle_a_campaign_learns_from_its_labels_again(
     shutil.rmtree(copy / "campaign" / "models")
     assert main(arguments(copy, 41)) == 0
     output = capsys.readouterr().out
+    assert "model v0001" not in output, "what happened before is no news"
     assert "a new committee is fitted to all labels" in output
     assert "finished (labels)" in output
     reader = open_reader(copy / "campaign" / "store.zarr")
