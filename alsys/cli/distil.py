@@ -13,34 +13,44 @@ from pathlib import Path
 import numpy as np
 
 from alsys.cli.campaign import CampaignDirectory
+from alsys.cli.outputs import check_folder, keep_bundle, unwritable
 from alsys.cli.run import read_config
 from alsys.config import CampaignConfig
 from alsys.config.models import NetworkModel
 from alsys.config.systems import SystemConfig
-from alsys.errors import InputError
+from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import TRAINING_ARMS
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 STRUCTURES = 1_000_000
 """First identity of the trajectories that structures of systems are on, each on its own."""
+MAX_TEMPERATURE = 20_000.0
+"""K, as in the config."""
 
 
 def distil(args: argparse.Namespace) -> int:
-    """Trains the small model and writes its bundle."""
+    """Trains the small model and writes its bundle; exit code 3 where that had to go elsewhere."""
     config, output = read_config(args), Path(args.output)
     if not isinstance(config.model, NetworkModel):
         raise InputError("takes nequip or allegro", source=args.config, field="model.kind", value=config.model.kind)
-    if output.exists():
-        raise InputError("exists already", field="OUTPUT", value=args.output, remedy="name another folder")
     for name, value, least in (("--frames", args.frames, 16), ("--budget-s", args.budget_s, 0.1)):
         if not value >= least:
             raise InputError(f"must be at least {least:g}", field=name, value=value)
+    for kelvin in args.temperature or ():
+        if not 0.0 < kelvin <= MAX_TEMPERATURE:
+            raise InputError(
+                f"must be above 0 and at most {MAX_TEMPERATURE:,.0f} K", field="--temperature", value=kelvin,
+                remedy="leave it out for exploration.temperatures",
+            )  # fmt: skip
+    check_folder(output, "OUTPUT")
     from alsys.interop.calculator import read_model
-    from alsys.potentials.bundle import write_bundle
     from alsys.training.distil import distil as train_small
 
-    state, card = read_model(args.bundle, tracking_uri=args.uri)
+    try:
+        state, card = read_model(args.bundle, tracking_uri=args.uri)
+    except InputError as error:
+        raise error.located(source=args.bundle, field="BUNDLE") from error
     temperatures = args.temperature or list(config.exploration.temperatures)
     known = frames_to_begin_from(config, args.config, card)
     result = train_small(
@@ -60,12 +70,21 @@ def distil(args: argparse.Namespace) -> int:
             "baseline": None if state.baseline is None else dict(state.baseline), "temperatures": temperatures,
         },
     }  # fmt: skip
-    write_bundle(output, result.state, facts)
+    kept = keep_bundle(output, result.state, facts)
     if args.json:
-        sys.stdout.write(json.dumps({"bundle": str(output), **facts}) + "\n")
-        return 0
-    found = result.metrics
-    lines = [f"{output}: {args.members} of {state.n_members} members, {found['n_frames']:.0f} frames"]
+        sys.stdout.write(json.dumps({"bundle": str(kept.place), **facts}) + "\n")
+    else:
+        sys.stdout.write("\n".join(_lines(args, kept.place, state.n_members, result.metrics)) + "\n")
+    if kept.problem:
+        raise EnvironmentProblem(
+            f"{output}: OUTPUT: cannot be written: {kept.problem}; the model is in {kept.place}, move it from there"
+        )
+    return 0
+
+
+def _lines(args: argparse.Namespace, place: Path, n_members: int, found: Mapping[str, float]) -> list[str]:
+    """What the user is told of a distilled model."""
+    lines = [f"{place}: {args.members} of {n_members} members, {found['n_frames']:.0f} frames"]
     if "force_mae_to_teacher" in found:
         lines.append(f"force MAE to {args.bundle}: {1e3 * found['force_mae_to_teacher']:.1f} meV/Angstrom")
     if "stress_mae_to_teacher" in found:
@@ -79,17 +98,15 @@ def distil(args: argparse.Namespace) -> int:
         f"a frame takes {found['frame_ms']:.2f} ms instead of {found['teacher_frame_ms']:.2f} ms: "
         f"{found['speed_up']:.1f} times as fast"
     )
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
+    return lines
 
 
 def import_(args: argparse.Namespace) -> int:
     """Turns a NequIP package into a bundle."""
     output = Path(args.output)
-    if output.exists():
-        raise InputError("exists already", field="OUTPUT", value=args.output, remedy="name another folder")
     if not 1 <= args.members <= 32:
         raise InputError("must be 1 to 32", field="--members", value=args.members)
+    check_folder(output, "OUTPUT")
     from alsys.interop.nequip_package import read_package, repeated
     from alsys.potentials.architectures import elements_of
     from alsys.potentials.bundle import write_bundle
@@ -102,7 +119,10 @@ def import_(args: argparse.Namespace) -> int:
             "force_difference": package.force_difference,
         }
     }
-    write_bundle(output, repeated(package.state, args.members), facts)
+    try:
+        write_bundle(output, repeated(package.state, args.members), facts)
+    except OSError as error:
+        raise unwritable(output, "OUTPUT", error, "name a folder with space") from error
     network = "could reach the network" if package.had_network else "had no network"
     elements = " ".join(elements_of(package.state.spec))
     sys.stdout.write(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from alsys.cli.campaign import CampaignDirectory, read_status, write_json
 from alsys.cli.display import status_panel
+from alsys.cli.outputs import check_file, unwritable
 from alsys.control.status import headline
 from alsys.errors import AlsysError, InputError
 from alsys.events import DataImported
@@ -64,7 +65,12 @@ def report(args: argparse.Namespace) -> int:
     from alsys.tracking.report import write_report
 
     directory = CampaignDirectory.existing(args.directory)
-    path = write_report(directory.path, Path(args.output) if args.output else None)
+    path = Path(args.output) if args.output else directory.path / "report.html"
+    check_file(path, "--output")
+    try:
+        write_report(directory.path, path)
+    except OSError as error:
+        raise unwritable(path, "--output", error, "name a file in a folder with space") from error
     sys.stdout.write(f"{path}\n")
     return 0
 
@@ -162,7 +168,10 @@ def data_verify(args: argparse.Namespace) -> int:
 
 
 def data_export(args: argparse.Namespace) -> int:
-    """Writes labelled frames of one level."""
+    """Writes labelled frames of one level.
+
+    Free atoms are no neutral singlets: formats that hold nothing else get the others, unless arms are named.
+    """
     from alsys.interop.formats import find
     from alsys.store.zarr import open_reader
 
@@ -179,10 +188,21 @@ def data_export(args: argparse.Namespace) -> int:
     if level is None:
         raise InputError("holds no labels yet", source=str(directory.path))
     snapshot = reader.snapshot(level.level_id, args.seq)
+    n_left_out = 0
     if args.arm is not None:
         snapshot = snapshot.select(snapshot.is_arm(*(Arm(arm) for arm in args.arm)))
+    elif not known.holds_electrons:
+        is_atom = snapshot.is_arm(Arm.ATOM)
+        n_left_out = int(is_atom.sum())
+        snapshot = snapshot.select(~is_atom)
+        if n_left_out and not snapshot.n_frames:
+            raise InputError(
+                "holds neutral singlets only, and the campaign has labelled nothing but free atoms",
+                field=f"format {known.name}", value=f"{n_left_out} frames", remedy="choose extxyz, ase-db or omol25",
+            )  # fmt: skip
     count = known.write(snapshot, output, level)
-    sys.stdout.write(f"{output}: {count} frames\n")
+    left_out = f"; {n_left_out} free atoms are left out: {known.name} holds neutral singlets only" if n_left_out else ""
+    sys.stdout.write(f"{output}: {count} frames{left_out}\n")
     return 0
 
 

@@ -47,7 +47,7 @@ def promote(args: argparse.Namespace) -> int:
     """Makes a version champion."""
     from alsys.tracking.mlflow import promote as promote_version
 
-    if not args.version.isdigit():
+    if not args.version.isdecimal():
         raise InputError("is a number in the registry", field="version", value=args.version, remedy="see `models list`")
     promote_version(args.name, int(args.version), uri=args.uri)
     sys.stdout.write(f"{args.name}@champion is version {args.version}\n")

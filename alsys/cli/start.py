@@ -8,6 +8,7 @@ model, since more of them may have come.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,18 @@ def starting_point(
 
     is_registered = start.model.startswith("models:/")
     where = start.model if is_registered else str(base / start.model)
-    state, card = read_model(where, tracking_uri=config.tracking.uri)
+    try:
+        if not is_registered and not os.path.isdir(where):
+            raise InputError("no such folder")
+        state, card = read_model(where, tracking_uri=config.tracking.uri)
+    except InputError as error:
+        if error.field == "tracking_uri":
+            raise InputError(error.message, field="tracking.uri", value=error.value, remedy=error.remedy) from error
+        remedy = "give the folder of a bundle (paths are relative to the campaign file), or models:/NAME@champion"
+        file = f"{error.field} " if error.field and not is_registered else ""
+        raise InputError(
+            f"{file}{error.message}", field="training.start.model", value=start.model, remedy=error.remedy or remedy
+        ) from error
     elements = [chemical_symbols[z] for z in sorted({int(z) for frame in frames.values() for z in frame.numbers})]
     replay = None if start.replay is None else _replay(start.replay, levels, base)
     if replay is not None:

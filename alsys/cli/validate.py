@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alsys.cli.campaign import CampaignDirectory, apply_overrides
+from alsys.cli.outputs import check_file
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.validation import CHECKS
 from alsys.control.ledger import Ledger
@@ -38,8 +39,10 @@ def validate(args: argparse.Namespace) -> int:
     only = _checks(args.only)
     if args.labels is not None and args.labels < 0:
         raise InputError("must not be negative", source="--labels", value=args.labels)
-    if args.export and Path(args.export).suffix not in (".xyz", ".extxyz"):
-        raise InputError("write .extxyz or .xyz", source="--export", value=args.export)
+    if args.export:
+        if Path(args.export).suffix not in (".xyz", ".extxyz"):
+            raise InputError("write .extxyz or .xyz", source="--export", value=args.export)
+        check_file(Path(args.export), "--export")
 
     def tell(message: str) -> None:
         sys.stderr.write(f"{message}\n")
@@ -47,13 +50,13 @@ def validate(args: argparse.Namespace) -> int:
     version = None if args.model == "champion" else _version(args.model)
     record = validate_model(directory, config, version, only, args.labels, tell)
     report = _write_report(directory)
+    _print(record, is_json=args.json)
+    if report is not None:
+        tell(f"report: {report}")
     if args.export:
         from alsys.validation.export import export_reference
 
         tell(f"{args.export}: {export_reference(directory.validation / 'labels.jsonl', Path(args.export))} frames")
-    _print(record, is_json=args.json)
-    if report is not None:
-        tell(f"report: {report}")
     return 0
 
 
@@ -197,7 +200,7 @@ def _checks(text: str | None) -> tuple[str, ...]:
 
 def _version(text: str) -> int:
     digits = text.removeprefix("v")
-    if not digits.isdigit():
+    if not digits.isdecimal():
         raise InputError("is a number, or champion", source="--model", value=text, remedy="see `alsys status`")
     return int(digits)
 

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.collections import g2
 
+from alsys.atom_counts import check_counts
 from alsys.config.systems import BulkConfig, Component, SystemConfig
 from alsys.errors import InputError
 
@@ -174,9 +175,14 @@ def _from_file(path: Path, index: int) -> Atoms:
         known = ", ".join(FORMATS)
         raise InputError("is of a format that is not read", field="file", value=str(path), remedy=f"use {known}")
     try:
+        if form == "extxyz":
+            check_counts(path)  # of all frames: ASE looks at them whatever the index is
         atoms = ase.io.read(path, index=index, format=form)
     except FileNotFoundError:
         raise InputError("does not exist", field="file", value=str(path)) from None
+    except InputError as error:
+        message = f"{error.field} of {error.value} {error.message}"
+        raise InputError(message, field="file", value=str(path), remedy=error.remedy) from None
     except Exception as error:  # ASE's readers raise whatever a broken file leads them to
         if index > 0 and isinstance(error, StopIteration | IndexError | AssertionError):
             raise InputError(

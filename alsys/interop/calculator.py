@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
-from alsys.interop.mlflow_settings import DEFAULT_URI, prepare_environment
+from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 
+_REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/[^/@]+.*)?")
+"""What MLflow takes for a registered model, or for one by its identity."""
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
@@ -188,10 +191,16 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
 
 def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
     """The bundle among the artifacts of a registered model, copied to `folder`."""
+    if not _REGISTERED.fullmatch(uri):
+        raise InputError(
+            "names no registered model", value=uri, remedy="write models:/NAME@champion or models:/NAME/VERSION"
+        )
     tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri and not Path(database).is_file():
-        raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
+    if database != tracking_uri:
+        if not Path(database).is_file():
+            raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
+        check_database(Path(database), "tracking_uri", tracking_uri)
     prepare_environment()
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -16,6 +16,7 @@ import ase.io
 import numpy as np
 from ase.data import chemical_symbols
 
+from alsys.atom_counts import check_counts
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.labels import LevelOfTheory
@@ -107,9 +108,12 @@ def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
     """
     source = str(path)
     try:
+        check_counts(Path(path))
         images = ase.io.read(source, index=":", format="extxyz", do_not_split_by_at_sign=True)
     except FileNotFoundError as error:
         raise InputError("no such file", source=source) from error
+    except InputError as error:
+        raise error.located(source=source) from None
     except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
         raise InputError(f"cannot be read as extxyz: {error}", source=source) from error
     if not images:

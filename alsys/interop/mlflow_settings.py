@@ -1,9 +1,17 @@
-"""How alsys sets MLflow up, wherever it is used: few and short retries, nothing sent, nothing unpickled."""
+"""How alsys sets MLflow up, wherever it is used: few and short retries, nothing sent, nothing unpickled.
+
+MLflow is not imported here; what it would answer with a traceback is refused before it is asked.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
+from pathlib import Path
 from typing import Final
+
+from alsys.errors import InputError
 
 DEFAULT_URI: Final = "sqlite:///mlflow.db"
 """Tracking server where neither the user nor ``MLFLOW_TRACKING_URI`` names one."""
@@ -25,3 +33,26 @@ def prepare_environment() -> None:
     """Sets MLflow's variables where the user has not; must come before mlflow is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def check_database(database: Path, field: str, uri: str) -> None:
+    """Refuses a file that is no SQLite database; an empty one is, and one that is locked is left to MLflow.
+
+    Args:
+        database: A file that is there.
+        field: What the user calls the URI.
+        uri: That names it.
+
+    Raises:
+        InputError: It is something else, or damaged.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.OperationalError:
+        return
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"is no SQLite database: {error}", field=field, value=uri,
+            remedy="name the database of MLflow, for example sqlite:///mlflow.db",
+        ) from error  # fmt: skip

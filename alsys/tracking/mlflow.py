@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alsys.errors import EnvironmentProblem, InputError
+from alsys.interop.mlflow_settings import prepare_environment
 from alsys.tracking.server import (
     CHAMPION,
     PREVIOUS,
@@ -28,6 +29,7 @@ from alsys.tracking.server import (
     TAG_VERDICT,
     TAG_VERSION,
     Server,
+    checked_uri,
     connect,
 )
 
@@ -133,14 +135,15 @@ def rollback(name: str, *, uri: str | None = None) -> int:
 
 @contextlib.contextmanager
 def _answering(uri: str | None) -> Iterator[Server]:
-    server = connect(uri)
+    resolved = checked_uri(uri)
+    prepare_environment()
     from mlflow.exceptions import MlflowException
 
     try:
-        yield server
+        yield connect(resolved)
     except MlflowException as error:
         text = " ".join(str(error).split())[:300]
-        raise EnvironmentProblem(f"MLflow at {server.uri} gave no answer: {text}") from error
+        raise EnvironmentProblem(f"MLflow at {resolved} gave no answer: {text}") from error
 
 
 def _names(server: Server) -> list[str]:

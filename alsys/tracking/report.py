@@ -76,8 +76,11 @@ def write_report(campaign_dir: str | Path, path: str | Path | None = None) -> Pa
         reader.close()
     target = Path(path) if path is not None else directory / "report.html"
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(target)
+    try:
+        temporary.write_text(html, encoding="utf-8")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.interop.mlflow_settings import DEFAULT_URI, prepare_environment
+from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -147,6 +147,27 @@ class Server:
             self.client.delete_registered_model_alias(name, CHALLENGER)
 
 
+def checked_uri(uri: str | None = None, *, create: bool = False) -> str:
+    """The tracking server, where it is one that can be asked; without mlflow.
+
+    Args:
+        uri: As for `resolve_uri`.
+        create: A SQLite database need not be there.
+
+    Raises:
+        InputError: No such kind of server, no such database, or a file that is none.
+    """
+    resolved = resolve_uri(uri)
+    database = database_of(resolved)
+    if database is not None and database.is_file():
+        check_database(database, "tracking.uri", resolved)
+    elif database is not None and not create:
+        raise InputError(
+            "no such database", field="tracking.uri", value=resolved, remedy="run in its folder, or give --uri"
+        )
+    return resolved
+
+
 def connect(uri: str | None = None, *, create: bool = False) -> Server:
     """A client of the tracking server; imports mlflow, which takes seconds.
 
@@ -155,15 +176,10 @@ def connect(uri: str | None = None, *, create: bool = False) -> Server:
         create: Make a SQLite database that is not there.
 
     Raises:
-        InputError: No such kind of server, or no such database.
+        InputError: No such kind of server, or no such database, or a file that is none.
         EnvironmentProblem: The folder of the database cannot be written.
     """
-    resolved = resolve_uri(uri)
-    database = database_of(resolved)
-    if database is not None and not database.is_file() and not create:
-        raise InputError(
-            "no such database", field="tracking.uri", value=resolved, remedy="run in its folder, or give --uri"
-        )
+    resolved = checked_uri(uri, create=create)
     prepare_environment()
     import mlflow
 

@@ -66,4 +66,5 @@ FORMAT = Format(
     recognises=lambda path: holds(path, "coordinates", ENERGY),
     read=read,
     write=write,
+    holds_electrons=False,
 )

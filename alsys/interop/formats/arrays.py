@@ -10,6 +10,9 @@ import numpy as np
 
 from alsys.errors import InputError
 
+NPY, ZIP, PICKLE = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06"), b"\x80"
+"""What files begin with: npy, npz, and pickles from protocol 2 on, which NumPy recognises and refuses."""
+
 
 def load(path: Path, *, mapped: bool = False) -> Any:
     """The content of a ``.npy`` or ``.npz`` file.
@@ -19,9 +22,18 @@ def load(path: Path, *, mapped: bool = False) -> Any:
         mapped: Map it into memory instead of reading it.
 
     Raises:
-        InputError: It cannot be read, or holds a pickle.
+        InputError: It is no such file, cannot be read, or holds a pickle.
     """
     try:
+        with path.open("rb") as file:
+            first = file.read(len(NPY))
+        if not first.startswith((NPY, *ZIP, PICKLE)):
+            raise InputError(
+                "is neither an npy nor an npz file",
+                source=str(path),
+                value=first.decode("latin-1"),
+                remedy="name the format that it has, or save it with NumPy",
+            )
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot be read: {error}", source=str(path)) from error
@@ -38,11 +50,14 @@ def member(archive: Any, name: str) -> Any:
     if name not in archive:
         raise InputError("is missing", field=name, value=list(archive)[:8])
     try:
-        return archive[name]
+        values = archive[name]
     except ValueError as error:
         raise _refusal(error).located(field=name) from None
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot be read: {error}", field=name) from error
+    if not isinstance(values, np.ndarray):  # a member of a zip archive that is no npy file: its bytes
+        raise InputError("is no array", field=name)
+    return values
 
 
 def _refusal(error: ValueError) -> InputError:

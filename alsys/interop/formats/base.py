@@ -39,6 +39,7 @@ class Format:
         read: Yields frames; raises `InputError` for what it refuses.
         write: Writes a snapshot at a level to a path and returns the number of frames; raises `InputError` for frames
             that the format cannot hold.
+        holds_electrons: Whether it has charges and multiplicities; one that has not holds neutral singlets only.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Format:
     recognises: Callable[[Path], bool]
     read: Callable[[Path], Iterator[RawFrames]]
     write: Callable[[Snapshot, Path, LevelOfTheory], int]
+    holds_electrons: bool = True
 
 
 def require(package: str) -> Any:

@@ -129,4 +129,5 @@ FORMAT = Format(
     recognises=lambda path: path.is_dir() and next(path.rglob("type.raw"), None) is not None,
     read=read,
     write=write,
+    holds_electrons=False,
 )

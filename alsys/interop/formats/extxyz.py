@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from ase.data import atomic_numbers
 
+from alsys.atom_counts import cut_off
 from alsys.errors import InputError
 from alsys.interop.extxyz import ENERGY_KEYS, FORCES_KEYS, export_extxyz
 from alsys.interop.file_units import UnitSet
@@ -75,9 +78,11 @@ def _block(file: TextIO, i: int) -> tuple[str, list[str]] | None:
     except ValueError:
         raise InputError("must begin with a number of atoms", field=f"frame {i}", value=line.strip()[:40]) from None
     comment = file.readline()
-    lines = [file.readline() for _ in range(n)]
-    if n < 1 or not lines[-1]:
-        raise InputError("is cut off", field=f"frame {i}", value=f"{n} atoms")
+    if n < 1:
+        raise InputError("must hold an atom at least", field=f"frame {i}", value=f"{n} atoms")
+    lines = list(islice(file, min(n, sys.maxsize)))  # ends with the file, whatever the count is
+    if len(lines) < n:
+        raise cut_off(i, n, len(lines))
     return comment, lines
 
 

@@ -26,7 +26,7 @@ def read(path: Path) -> Iterator[RawFrames]:
     """Frames in order, in chunks."""
     archive = load(path)
     if not hasattr(archive, "files"):
-        raise InputError("is no npz archive", source=str(path))
+        raise InputError("is an array and no npz archive of several", source=str(path))
     with archive:
         numbers = member(archive, "nuclear_charges")
         positions, energy, forces = (member(archive, name) for name in ("coords", "energies", "forces"))
@@ -75,4 +75,5 @@ FORMAT = Format(
     recognises=_recognises,
     read=read,
     write=write,
+    holds_electrons=False,
 )

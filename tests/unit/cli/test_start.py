@@ -83,7 +83,10 @@ def test_a_second_campaign_goes_on_from_the_first_and_keeps_what_it_was_given(fi
     [
         ("{kind: model, model: BUNDLE}", MODEL.replace("features: 4", "features: 8"), "num_features 4 and not 8"),
         ("{kind: model, model: BUNDLE}", "{kind: pair}", "training.start needs model.kind nequip"),
-        ("{kind: model, model: /nowhere}", MODEL, "is not a readable bundle"),
+        ("{kind: model, model: /nowhere}", MODEL, "training.start.model: no such folder (got '/nowhere')"),
+        ("{kind: model, model: nope}", MODEL, "paths are relative to the campaign file"),
+        ("{kind: model, model: .}", MODEL, "training.start.model: is not a readable bundle"),
+        ("{kind: model, model: 'models:/'}", MODEL, "training.start.model: names no registered model"),
         ("{kind: model, model: BUNDLE, replay: {campaign: /nowhere}}", MODEL, "training.start.replay.campaign"),
         ("{kind: teacher, teacher: ani}", MODEL, "training.start.teacher"),
         ("{kind: model, model: SMALL}", MODEL, "has 1 members, the campaign wants 2"),

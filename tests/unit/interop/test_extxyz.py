@@ -121,7 +121,7 @@ def test_published_frame_loses_its_dummy_lattice(tmp_path: Path) -> None:
         ("energy", "charge=0.5 energy", "frame 1: charge: must be an integer"),
         ("energy", "multiplicity=0 energy", "frame 1: multiplicity: multiplicity is 2S"),
         ("O 0.0", "Qq 0.0", "cannot be read as extxyz"),
-        ("H 0.0 -0.7 -0.4 0.0 -0.1 0.0\n", "", "cannot be read as extxyz"),
+        ("H 0.0 -0.7 -0.4 0.0 -0.1 0.0\n", "", "frame 1: is cut off"),
     ],
 )
 def test_bad_frame_is_named_in_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:

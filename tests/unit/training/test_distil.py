@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,32 @@ def test_the_command_writes_a_bundle_that_loads_and_refuses_what_it_cannot_do(
     assert "exists already" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "other"), *command[4:], "--frames", "3"]) == 2
     assert "--frames: must be at least 16 (got 3)" in capsys.readouterr().err
+
+
+def test_a_model_whose_place_cannot_be_written_in_the_end_is_kept(
+    large: CommitteeState, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "aside"))
+    write_bundle(tmp_path / "large", dataclasses.replace(large, baseline=None), {})
+    (tmp_path / ".small.tmp").touch()  # in the way of the folder that a bundle is first written to
+    raw = {**RAW, "directory": str(tmp_path / "nothing"), "training": {**RAW["training"], "max_epochs": 1}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    command = [
+        "models",
+        "distil",
+        str(tmp_path / "large"),
+        str(tmp_path / "small"),
+        "--config",
+        str(tmp_path / "c.yaml"),
+    ]
+    assert main([*command, "--frames", "20", "--temperature", "100", "--json"]) == 3
+    captured = capsys.readouterr()
+    place = json.loads(captured.out)["bundle"]
+    assert read_bundle(Path(place)).version == 3
+    assert Path(place).is_relative_to(tmp_path / "aside")
+    assert f"small: OUTPUT: cannot be written: File exists; the model is in {place}" in captured.err
+    assert not (tmp_path / "small").exists()
 
 
 CRYSTAL: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,17 @@ def test_rmd17(changes: dict[str, Any], words: list[str], tmp_path: Path) -> Non
     refused(tmp_path / "a.npz", "rmd17", *words)
 
 
+def test_rmd17_that_is_something_else(tmp_path: Path) -> None:
+    error = refused(xyz(tmp_path / "a.xyz"), "rmd17", "a.xyz", "neither an npy nor an npz file", "'2\\nProp'")
+    assert "pickle" not in str(error)
+    np.save(tmp_path / "a.npy", np.ones(3))
+    refused(tmp_path / "a.npy", "rmd17", "no npz archive")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("nuclear_charges", "coords", "energies", "forces"):
+            archive.writestr(name, "text")
+    refused(tmp_path / "a.npz", "rmd17", "nuclear_charges", "is no array")
+
+
 def test_pickles_are_refused_and_not_read(tmp_path: Path) -> None:
     """In npz and npy files, in LMDB values plain and compressed: the object's code never runs."""
     Bomb.path = str(tmp_path / "fired")
@@ -123,6 +135,8 @@ def test_pickles_are_refused_and_not_read(tmp_path: Path) -> None:
     refused(tmp_path / "a.npz", "rmd17", "energies", "pickle", "array of objects")
     (tmp_path / "b.npz").write_bytes(pickle.dumps(Bomb()))
     refused(tmp_path / "b.npz", "rmd17", "pickle")
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(Bomb(), protocol=0))
+    refused(tmp_path / "b.npz", "rmd17", "neither an npy nor an npz file")
     find("deepmd").write(snapshot_of(shaken_methanol(2)), tmp_path / "d", GFN1)
     energy = next((tmp_path / "d").rglob("energy.npy"))
     np.save(energy, bomb, allow_pickle=True)
