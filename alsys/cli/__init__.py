@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     export = add("export", "inspect.data_export", "write labelled frames", data)
     for command in (info, verify, export):
         command.add_argument("directory", help="campaign directory")
-    for command in (info, verify):
+    for command in (info, verify, export):
         command.add_argument("--json", action="store_true", help="print JSON")
     export.add_argument("output", help="file to write, e.g. .extxyz, .db, .aselmdb")
     formats = "extxyz, ase-db, spice, ani1x, omol25, deepmd, rmd17"

@@ -201,6 +201,10 @@ def data_export(args: argparse.Namespace) -> int:
                 field=f"format {known.name}", value=f"{n_left_out} frames", remedy="choose extxyz, ase-db or omol25",
             )  # fmt: skip
     count = known.write(snapshot, output, level)
+    if args.json:
+        content = {"output": str(output), "format": known.name, "frames": count, "left_out": n_left_out}
+        sys.stdout.write(json.dumps(content) + "\n")
+        return 0
     left_out = f"; {n_left_out} free atoms are left out: {known.name} holds neutral singlets only" if n_left_out else ""
     sys.stdout.write(f"{output}: {count} frames{left_out}\n")
     return 0

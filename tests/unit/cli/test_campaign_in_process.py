@@ -65,13 +65,17 @@ def test_store_verifies_and_holds_what_was_acknowledged(campaign: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["levels"][0]["by_arm"]["random"] > 0
 
 
-def test_export_holds_every_label(campaign: Path, tmp_path: Path) -> None:
+def test_export_holds_every_label(campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arms = ["--arm", "uncertain", "--arm", "initial", "--arm", "random"]
     assert main(["data", "export", str(campaign), str(tmp_path / "all.extxyz"), *arms]) == 0
     images = ase.io.read(tmp_path / "all.extxyz", ":")
     assert len(images) == 40
     assert images[0].get_forces().shape == (9, 3)
     assert main(["data", "export", str(campaign), str(tmp_path / "all.h5")]) == 2
+    capsys.readouterr()
+    assert main(["data", "export", str(campaign), str(tmp_path / "all.npz"), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == {"output": str(tmp_path / "all.npz"), "format": "rmd17", "frames": 40, "left_out": 3}
 
 
 def test_report_is_self_contained(campaign: Path) -> None:
