@@ -119,7 +119,20 @@ class StoreError(AlsysError):
 
 
 class StoreCorrupt(StoreError):
-    """What is on disk contradicts HEAD."""
+    """What is on disk contradicts HEAD, or itself. Prints as one line: what is wrong, remedy.
+
+    Args:
+        message: What is wrong.
+        remedy: What to do about it; empty for nothing.
+    """
+
+    def __init__(self, message: str, remedy: str = "`alsys data verify` names all that is damaged") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(message, remedy)
+
+    def __str__(self) -> str:
+        return " ".join("; ".join(part for part in (self.message, self.remedy) if part).split())
 
 
 class Fenced(StoreError):

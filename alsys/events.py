@@ -138,6 +138,7 @@ class LabelAccepted(Event):
 
     Attributes:
         baseline_id: Label of the same frame at the baseline level, where the campaign has one.
+        digest: `alsys.store.digests.digest_of` the label; empty in older logs.
     """
 
     kind: ClassVar[str] = "label-accepted"
@@ -149,6 +150,7 @@ class LabelAccepted(Event):
     started: float = 0.0
     finished: float = 0.0
     baseline_id: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +296,9 @@ class DataImported(Event):
         n_known: Labels of the file that the store had already.
         units: Units that were read: energy, force, length.
         proof: How the units were proven, in one line; empty where the user vouched for them.
+        first_frame: Row of the first new frame in the store; the others follow it.
+        n_frames: New frames.
+        values_digest: `alsys.store.digests.ImportDigest` of the new rows; empty in older logs.
     """
 
     kind: ClassVar[str] = "data-imported"
@@ -309,6 +314,9 @@ class DataImported(Event):
     n_known: int = 0
     units: str = ""
     proof: str = ""
+    first_frame: int = 0
+    n_frames: int = 0
+    values_digest: str = ""
 
 
 # --- models

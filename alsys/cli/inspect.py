@@ -156,6 +156,7 @@ def data_verify(args: argparse.Namespace) -> int:
             "labels": result.n_labels,
             "events": result.n_events,
             "retracted": result.n_retracted,
+            "labels_without_digest": result.n_without_digest,
             "duplicate_labels": result.duplicate_labels,
             "problems": result.problems,
         }
@@ -163,6 +164,8 @@ def data_verify(args: argparse.Namespace) -> int:
     else:
         counts = f"{result.n_frames} frames, {result.n_labels} labels, {result.n_events} events"
         counts += f", {result.n_retracted} retracted" if result.n_retracted else ""
+        n_older = result.n_without_digest
+        counts += f"; the values of {n_older} labels have no digest in the log" if n_older else ""
         sys.stdout.write("\n".join([f"{'sound' if result.is_ok else 'DAMAGED'}: {counts}", *result.problems]) + "\n")
     return 0 if result.is_ok else 4
 

@@ -35,6 +35,7 @@ from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
 from alsys.store.base import Snapshot
+from alsys.store.digests import digest_of
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class LabelDesk:
         )
 
     def _accept(self, label: Label, event: Completion) -> None:
+        (candidate,) = self._memory.candidates([label.frame_id])
         accepted = LabelAccepted(
             t=self._clock(),
             frame_id=label.frame_id,
@@ -162,9 +164,10 @@ class LabelDesk:
             started=event.started,
             finished=event.finished,
             baseline_id="" if label.baseline is None else label.baseline.label_id,
+            digest=digest_of(label, candidate.mask),
         )
         if self._inspector is not None:
-            self._inspector.accept(self._memory.frame(label.frame_id), label)
+            self._inspector.accept(candidate.frame, label)
         self._record(accepted, label)
         self._memory.keep(label)
 

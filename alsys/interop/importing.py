@@ -24,6 +24,7 @@ from alsys.interop.proof import examine, judge
 from alsys.interop.reading import ImportOrder, LabelledSample, Reading
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.base import StoreWriter
+from alsys.store.digests import ImportDigest, content_of, mask_content_of
 
 HEAD_FRAMES: Final = 2048
 """Frames that are looked at before anything is written."""
@@ -158,6 +159,8 @@ class _Intake:
         self.is_training = level.level_id == own.level_id
         self._baseline = baseline if self.is_training else None
         self._first_row = store.head.lengths["labels"]
+        self._first_frame = store.head.lengths["frames"]
+        self._values = ImportDigest()
         self._energies: dict[str, float] = {}
         self._members: dict[str, int] = {}
         self._trajectories: dict[tuple[str, int], int] = {}
@@ -196,14 +199,18 @@ class _Intake:
                 continue
             if arm is None:
                 candidates.append(self._candidate(sample, number))
+                self._values.add_mask(mask_content_of(sample.mask, frame.n_atoms))
             label = Label(frame_id, level_id, sample.energy, sample.forces, stress=sample.stress)
             labels.append(label)
             self.n_new += 1
             self.n_train += self.is_training
-            if self._baseline is not None and (beside := self._baseline[1](frame)) is not None:
-                labels.append(beside)
+            if self._baseline is not None and not self._store.is_labelled(frame_id, self._baseline[0].level_id):
+                beside = self._baseline[1](frame)
+                labels += [] if beside is None else [beside]
         self._compare(known[: MAX_COMPARED - self._n_compared])
         if labels:
+            for label in labels:
+                self._values.add_label(content_of(label))
             self._store.stage((), candidates, labels, self._levels)
             self._store.append()
 
@@ -211,6 +218,7 @@ class _Intake:
         """Commits everything; None where nothing is new."""
         if not self.n_new:
             return None
+        lengths = self._store.append()
         event = DataImported(
             t=now,
             source=source,
@@ -219,12 +227,15 @@ class _Intake:
             level_id=self._level.level_id,
             is_training=self.is_training,
             first_row=self._first_row,
-            n_rows=self._store.append()["labels"] - self._first_row,
+            n_rows=lengths["labels"] - self._first_row,
             n_labels=self.n_new,
             n_train=self.n_train,
             n_known=self.n_known,
             units=str(units),
             proof=proof,
+            first_frame=self._first_frame,
+            n_frames=lengths["frames"] - self._first_frame,
+            values_digest=self._values.hexdigest(),
         )
         self._store.stage([event])
         self._store.commit()

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from alsys.errors import InputError, StoreCorrupt
 from alsys.events import DataImported, Event, LabelRetracted
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray, PointCharges
 from alsys.labels import Label, LevelOfTheory
@@ -155,18 +156,25 @@ class Snapshot:
         )
 
     def frame(self, row: int) -> Frame:
-        """The frame at `row`."""
+        """The frame at `row`.
+
+        Raises:
+            StoreCorrupt: What is stored is no frame.
+        """
         offsets = self.offsets
         atoms = slice(int(offsets[row]), int(offsets[row + 1]))
-        return Frame(
-            numbers=self.numbers[atoms],
-            positions=self.positions[atoms],
-            cell=self.cell[row],
-            pbc=self.pbc[row],
-            charge=int(self.charge[row]),
-            multiplicity=int(self.multiplicity[row]),
-            environment=self._environment(row),
-        )
+        try:
+            return Frame(
+                numbers=self.numbers[atoms],
+                positions=self.positions[atoms],
+                cell=self.cell[row],
+                pbc=self.pbc[row],
+                charge=int(self.charge[row]),
+                multiplicity=int(self.multiplicity[row]),
+                environment=self._environment(row),
+            )
+        except InputError as error:
+            raise StoreCorrupt(f"frame {self.frame_ids[row]}: {error}") from error
 
     def _environment(self, row: int) -> PointCharges | None:
         if self.n_charges is None or self.charge_positions is None or self.charge_values is None:
@@ -185,13 +193,17 @@ def _ragged(counts: IntArray | None, rows: IntArray) -> IntArray:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What `Store.verify` found. Empty `problems` means that the store is sound."""
+    """What `Store.verify` found. Empty `problems` means that the store is sound.
+
+    Labels `n_without_digest` are from before digests were kept: their values have nothing to be compared with.
+    """
 
     head_seq: int = 0
     n_frames: int = 0
     n_labels: int = 0
     n_events: int = 0
     n_retracted: int = 0
+    n_without_digest: int = 0
     duplicate_labels: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -264,7 +276,7 @@ class StoreReader(Protocol):
         ...
 
     def verify(self) -> VerifyReport:
-        """Checks every array against HEAD, identities against contents, and the log against the arrays."""
+        """Checks every array against HEAD, identities against contents, the log and its digests against the arrays."""
         ...
 
     def close(self) -> None:

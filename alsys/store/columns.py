@@ -14,10 +14,11 @@ import numpy as np
 
 from alsys.errors import InputError, StoreCorrupt
 from alsys.events import Event, LabelRetracted, decode
-from alsys.frames import ARMS, Candidate, Frame, PointCharges, Source
+from alsys.frames import ARMS, MAX_ATOMIC_NUMBER, Candidate, Frame, IntArray, PointCharges, Source
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
 from alsys.store.encoding import AXIS_OF, Array, decode_texts, ragged_indices, to_hex
+from alsys.store.guards import check_codes, check_counts, check_ends
 from alsys.store.schema import ALL_AXES, AXES, CHARGES, COMMITS
 from alsys.store.verification import shorten, verify_columns
 
@@ -95,9 +96,12 @@ class ColumnReader:
     def levels(self) -> tuple[LevelOfTheory, ...]:
         """Levels of theory, in the order they came."""
         try:
-            return tuple(LevelOfTheory(json.loads(text)) for text in self.texts("levels"))
+            levels = tuple(LevelOfTheory(json.loads(text)) for text in self.texts("levels"))
         except (TypeError, ValueError) as error:
             raise StoreCorrupt(f"levels of theory: {error}") from error
+        if [level.level_id for level in levels] != to_hex(self.column("levels/level_id")):
+            raise StoreCorrupt("levels of theory: a specification does not fit its identity")
+        return levels
 
     def candidates(self, frame_ids: Sequence[str]) -> list[Candidate]:
         """Frames and their sources, in the order asked for."""
@@ -107,9 +111,12 @@ class ColumnReader:
         rows = np.array([row_of[frame_id] for frame_id in frame_ids], dtype=np.int64)
         if rows.max() >= self._head.lengths["frames"]:
             raise KeyError("a frame is staged but not committed")
+        lengths = self._head.lengths
         columns = {name: self.column(f"frames/{name}")[rows].tolist() for name in _CANDIDATE_COLUMNS}
-        names = [text.decode() for text in self.texts("names")]
-        n_atoms = self.column("frames/n_atoms").astype(np.int64)
+        names = self._names_at(lengths)
+        for name, size in (("arm", len(ARMS)), ("system", len(names)), ("method", len(names))):
+            check_codes(f"frames/{name}", columns[name], size)
+        n_atoms = self.atoms_of_frames(lengths)
         ends = np.cumsum(n_atoms)
         stops, starts = ends[rows], (ends - n_atoms)[rows]
         first, last = int(starts.min()), int(stops.max())
@@ -119,15 +126,18 @@ class ColumnReader:
         environments = self._environments(rows)
         result = []
         for i, (start, stop) in enumerate(zip((starts - first).tolist(), (stops - first).tolist(), strict=True)):
-            frame = Frame(
-                numbers=numbers[start:stop],
-                positions=positions[start:stop],
-                cell=columns["cell"][i],
-                pbc=columns["pbc"][i],
-                charge=columns["charge"][i],
-                multiplicity=columns["multiplicity"][i],
-                environment=environments[i],
-            )
+            try:
+                frame = Frame(
+                    numbers=numbers[start:stop],
+                    positions=positions[start:stop],
+                    cell=columns["cell"][i],
+                    pbc=columns["pbc"][i],
+                    charge=columns["charge"][i],
+                    multiplicity=columns["multiplicity"][i],
+                    environment=environments[i],
+                )
+            except InputError as error:
+                raise StoreCorrupt(f"frame {frame_ids[i]}: {error}") from error
             source = Source(
                 system=names[columns["system"][i]],
                 arm=ARMS[columns["arm"][i]],
@@ -147,7 +157,7 @@ class ColumnReader:
         if not frame_ids or not self._head.lengths["labels"]:
             return [None] * len(frame_ids)
         row_of = {label_id: i for i, label_id in enumerate(to_hex(self.column("labels/label_id")))}
-        n_atoms = self.column("frames/n_atoms").astype(np.int64)[self.column("labels/frame")]
+        n_atoms = self.atoms_of_labels(self._head.lengths)
         ends = np.cumsum(n_atoms)
         retracted = {tombstone.frame_id for tombstone in self.tombstones()}
         labels: list[Label | None] = []
@@ -197,7 +207,10 @@ class ColumnReader:
             return dict.fromkeys(ALL_AXES, 0)
         row = self.read(COMMITS.path, seq - 1, seq)[0]
         lengths = {axis: int(n) for axis, n in zip(AXES, row, strict=True)}
-        return lengths | {CHARGES: int(self.read("frames/n_charges", 0, lengths["frames"]).sum(dtype=np.int64))}
+        if any(not 0 <= n <= head.lengths[axis] for axis, n in lengths.items()):
+            raise StoreCorrupt(f"{COMMITS.path}: lengths of version {seq} do not fit HEAD")
+        n_charges = self.read("frames/n_charges", 0, lengths["frames"]).astype(np.int64)
+        return lengths | {CHARGES: int(check_counts("frames/n_charges", n_charges, 0, head.lengths[CHARGES]).sum())}
 
     def tombstones(self, seq: int | None = None) -> tuple[LabelRetracted, ...]:
         """What had been retracted in a dataset version, in order. Reads each part of the log once."""
@@ -208,7 +221,7 @@ class ColumnReader:
             content = self.read("events/bytes", scanned, stop).tobytes()
             place = content.find(_TOMBSTONE)
             if place >= 0:
-                ends = self.read("events/end", 0, lengths["events"])
+                ends = check_ends("events/end", self.read("events/end", 0, lengths["events"]), stop)
                 new = []
                 while place >= 0:
                     end = int(ends[np.searchsorted(ends, scanned + place, side="right")])
@@ -230,9 +243,13 @@ class ColumnReader:
             return self.read(path, 0, lengths[AXIS_OF[path]])
 
         level_ids = to_hex(column("levels/level_id"))
-        level_of = column("labels/level")
-        frame_of = column("labels/frame")
-        n_atoms = column("frames/n_atoms").astype(np.int64)
+        level_of = self._codes("labels/level", lengths, len(level_ids))
+        frame_of = self._codes("labels/frame", lengths, lengths["frames"])
+        n_atoms = self.atoms_of_frames(lengths)
+        numbers = column("atoms/numbers")
+        if numbers.size and not 1 <= numbers.min() <= numbers.max() <= MAX_ATOMIC_NUMBER:
+            raise StoreCorrupt("atoms/numbers: an atomic number is out of range")
+        systems = self._names_at(lengths)
         frame_ids = column("frames/frame_id")
         is_kept = np.ones(frame_of.size, dtype=np.bool_)
         tombstones = self.tombstones(seq)
@@ -248,7 +265,7 @@ class ColumnReader:
         keep = labels_at(level_id)
         rows = frame_of[keep]
         atoms = ragged_indices(np.cumsum(n_atoms) - n_atoms, n_atoms, rows)
-        label_atoms_of = n_atoms[frame_of]
+        label_atoms_of = self.atoms_of_labels(lengths)
         label_starts = np.cumsum(label_atoms_of) - label_atoms_of
         label_atoms = ragged_indices(label_starts, label_atoms_of, keep)
         energy, forces = column("labels/energy"), column("labels/forces")
@@ -265,14 +282,14 @@ class ColumnReader:
             baseline_forces[np.repeat(is_there, n_atoms[rows])] = forces[
                 ragged_indices(label_starts, label_atoms_of, partners)
             ]
-        n_charges = column("frames/n_charges").astype(np.int64)
+        n_charges = self._charges_of_frames(lengths)
         charges = ragged_indices(np.cumsum(n_charges) - n_charges, n_charges, rows)
         return Snapshot(
             seq=seq,
-            systems=tuple(text.decode() for text in self._texts("names", lengths)),
+            systems=systems,
             frame_ids=tuple(to_hex(frame_ids[rows])),
             n_atoms=n_atoms[rows],
-            numbers=column("atoms/numbers")[atoms],
+            numbers=numbers[atoms],
             positions=column("atoms/positions")[atoms],
             cell=column("frames/cell")[rows],
             pbc=column("frames/pbc")[rows].astype(np.bool_),
@@ -282,8 +299,8 @@ class ColumnReader:
             forces=forces[label_atoms],
             stress=column("labels/stress")[keep],
             mask=column("atoms/mask")[atoms].astype(np.bool_),
-            arm=column("frames/arm")[rows],
-            system=column("frames/system")[rows],
+            arm=self._codes("frames/arm", lengths, len(ARMS))[rows],
+            system=self._codes("frames/system", lengths, len(systems))[rows],
             trajectory=column("frames/trajectory")[rows],
             model_version=column("frames/model_version")[rows],
             deviation=column("frames/deviation")[rows],
@@ -315,7 +332,7 @@ class ColumnReader:
 
     def _environments(self, rows: Array) -> list[PointCharges | None]:
         """Point charges around the frames at `rows`."""
-        n_charges = self.column("frames/n_charges").astype(np.int64)
+        n_charges = self._charges_of_frames(self._head.lengths)
         ends = np.cumsum(n_charges)
         found: list[PointCharges | None] = []
         for count, end in zip(n_charges[rows].tolist(), ends[rows].tolist(), strict=True):
@@ -323,11 +340,37 @@ class ColumnReader:
             found.append(PointCharges(*part) if count else None)
         return found
 
+    def _names_at(self, lengths: Mapping[str, int]) -> tuple[str, ...]:
+        """Names of systems and sampling methods."""
+        try:
+            return tuple(text.decode() for text in self._texts("names", lengths))
+        except UnicodeDecodeError as error:
+            raise StoreCorrupt(f"names/bytes: {error}") from error
+
+    def _codes(self, path: str, lengths: Mapping[str, int], size: int) -> Array:
+        """A column of indices into something of that size."""
+        return check_codes(path, self.read(path, 0, lengths[AXIS_OF[path]]), size)
+
+    def atoms_of_frames(self, lengths: Mapping[str, int]) -> IntArray:
+        """Checked counts along `atoms` of all frames of a version."""
+        counts = self.read("frames/n_atoms", 0, lengths["frames"]).astype(np.int64)
+        return check_counts("frames/n_atoms", counts, 1, lengths["atoms"], is_whole=True)
+
+    def atoms_of_labels(self, lengths: Mapping[str, int]) -> IntArray:
+        """Checked counts along `label_atoms` of all labels of a version."""
+        counts = self.atoms_of_frames(lengths)[self._codes("labels/frame", lengths, lengths["frames"])]
+        return check_counts("labels/frame", counts, 1, lengths["label_atoms"], is_whole=True)
+
+    def _charges_of_frames(self, lengths: Mapping[str, int]) -> IntArray:
+        counts = self.read("frames/n_charges", 0, lengths["frames"]).astype(np.int64)
+        return check_counts("frames/n_charges", counts, 0, lengths[CHARGES], is_whole=True)
+
     def _texts(self, group: str, lengths: Mapping[str, int], start: int = 0) -> list[bytes]:
         n = lengths[group]
         if start >= n:
             return []
-        ends = self.read(f"{group}/end", max(0, start - 1), n)
+        size = lengths[AXIS_OF[f"{group}/bytes"]]
+        ends = check_ends(f"{group}/end", self.read(f"{group}/end", max(0, start - 1), n), size)
         first = int(ends[0]) if start else 0
         ends = ends[1:] if start else ends
         return decode_texts(ends, first, self.read(f"{group}/bytes", first, int(ends[-1])))

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.store.schema import ALL_ARRAYS
+from alsys.store.schema import ALL_ARRAYS, HOST_BYTES
 
 Array = NDArray[Any]
 
 AXIS_OF = {spec.path: spec.axis for spec in ALL_ARRAYS}
 DTYPE_OF = {spec.path: spec.dtype for spec in ALL_ARRAYS}
+
+NO_STRESS = np.full((3, 3), np.nan)
+"""What is stored where a label has no stress."""
 
 
 def to_hex(ids: Array) -> list[str]:
@@ -26,6 +29,11 @@ def to_hex(ids: Array) -> list[str]:
 def from_hex(ids: Iterable[str]) -> Array:
     """Identities of 32 hexadecimal characters as ``(n, 16)`` bytes."""
     return np.frombuffer(bytes.fromhex("".join(ids)), dtype=np.uint8).reshape(-1, 16)
+
+
+def host_bytes(host: str) -> bytes:
+    """A host's name as it is stored: `HOST_BYTES` bytes, cut off or padded with zeros."""
+    return host.encode()[:HOST_BYTES].ljust(HOST_BYTES, b"\0")
 
 
 def ragged_indices(starts: Array, counts: Array, rows: Array) -> Array:

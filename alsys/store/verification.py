@@ -1,4 +1,4 @@
-"""What `verify` checks: columns against HEAD, identities against contents, the log against the columns.
+"""What `verify` checks: columns against HEAD, identities against contents, the log and its digests against the columns.
 
 Every check states what is wrong in one line and lets the next one run where it can. Reads everything.
 """
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alsys.errors import AlsysError
+from alsys.errors import AlsysError, StoreCorrupt
 from alsys.events import DataImported, LabelAccepted, LabelRetracted
 from alsys.frames import ARMS
 from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import VerifyReport
+from alsys.store.digests import ImportDigest, StoredContents, digest_of_contents
 from alsys.store.encoding import to_hex
-from alsys.store.schema import AXES, COMMITS
+from alsys.store.schema import ALL_ARRAYS, AXES, COMMITS
 
 if TYPE_CHECKING:
     from alsys.store.columns import ColumnReader
 
 MAX_PROBLEMS = 20
+READ_CHUNKS = 256
+"""Chunks of a column that are read at once."""
 
 
 def verify_columns(reader: ColumnReader) -> VerifyReport:
@@ -33,9 +36,20 @@ def verify_columns(reader: ColumnReader) -> VerifyReport:
         n_labels=lengths["labels"],
         n_events=lengths["events"],
     )
-    for check in (_check_commits, _check_texts, _check_frames, _check_labels, _check_log):
+    for check in (
+        _check_columns,
+        _check_commits,
+        _check_texts,
+        _check_frames,
+        _check_labels,
+        _check_log,
+        _check_values,
+    ):
         try:
             check(reader, report)
+        except StoreCorrupt as error:
+            if error.message not in report.problems:
+                report.problems.append(error.message)
         except (AlsysError, OSError, ValueError, KeyError, IndexError) as error:
             report.problems.append(f"{check.__name__.removeprefix('_check_')}: {type(error).__name__}: {error}")
     return report
@@ -47,6 +61,18 @@ def shorten(report: VerifyReport) -> VerifyReport:
     if n_more > 0:
         report.problems[MAX_PROBLEMS:] = [f"and {n_more} more"]
     return report
+
+
+def _check_columns(reader: ColumnReader, report: VerifyReport) -> None:
+    """Every row that HEAD counts is there, whether anything else here looks at it or not."""
+    for spec in ALL_ARRAYS:
+        length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
+        rows = READ_CHUNKS * spec.chunk_rows
+        try:
+            for start in range(0, length, rows):
+                reader.read(spec.path, start, min(length, start + rows))
+        except StoreCorrupt as error:
+            report.problems.append(error.message)
 
 
 def _check_commits(reader: ColumnReader, report: VerifyReport) -> None:
@@ -148,7 +174,9 @@ def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
     imported: set[str] = set()
     for event in imports:
         rows = slice(event.first_row, event.first_row + event.n_rows)
-        if event.first_row < 0 or len(label_ids[rows]) != event.n_rows or not imported.isdisjoint(label_ids[rows]):
+        has_frames = 0 <= event.first_frame <= event.first_frame + event.n_frames <= reader.head.lengths["frames"]
+        has_rows = event.first_row >= 0 and len(label_ids[rows]) == event.n_rows
+        if not (has_frames and has_rows and imported.isdisjoint(label_ids[rows])):
             report.problems.append(f"events: the import of {event.source!r} names rows that are not its own")
         if level_of[rows].count(levels.get(event.level_id, -1)) != event.n_labels:
             report.problems.append(f"events: the import of {event.source!r} and its labels differ in level")
@@ -156,3 +184,53 @@ def _check_log(reader: ColumnReader, report: VerifyReport) -> None:
     odd = (set(accepted) - set(label_ids)) | (set(label_ids) - imported - set(accepted))
     if odd:
         report.problems.append(f"events: {len(odd)} labels differ between log and arrays")
+
+
+def _check_values(reader: ColumnReader, report: VerifyReport) -> None:
+    """The values of labels are those that the log has a digest of."""
+    events = reader.events()
+    stored = StoredContents(reader)
+    row_of = {label_id: row for row, label_id in enumerate(to_hex(reader.column("labels/label_id")))}
+    frame_of = reader.column("labels/frame").tolist()
+    is_covered = np.zeros(len(frame_of), dtype=np.bool_)
+    import_of: dict[int, int] = {}
+    for event in [event for event in events if isinstance(event, DataImported)]:
+        rows = range(event.first_row, event.first_row + event.n_rows)
+        frames = range(event.first_frame, event.first_frame + event.n_frames)
+        if (
+            min(rows.start, frames.start) < 0
+            or rows.stop > len(frame_of)
+            or frames.stop > reader.head.lengths["frames"]
+        ):
+            continue  # `_check_log` says so
+        for row in rows:
+            import_of.setdefault(frame_of[row], row)
+        if event.values_digest:
+            is_covered[rows.start : rows.stop] = True
+            if _import_digest(stored, event) != event.values_digest:
+                report.problems.append(f"import of {event.source!r}: a label or a mask is not what was imported")
+    for accepted in [event for event in events if isinstance(event, LabelAccepted)]:
+        row, beside = row_of.get(accepted.label_id, -1), row_of.get(accepted.baseline_id, -1)
+        if not accepted.digest or row < 0 or (accepted.baseline_id and beside < 0):
+            continue  # `_check_log` says so
+        frame = frame_of[row]
+        if import_of.get(frame, row) < row:
+            continue  # the store has kept what the import brought first: the mask, or the label of the baseline
+        is_covered[[row, beside] if accepted.baseline_id else row] = True
+        baseline = stored.label(beside) if accepted.baseline_id else b""
+        if digest_of_contents(stored.label(row), stored.masks(frame, frame + 1), baseline) != accepted.digest:
+            what = "it, its baseline or the frame's mask" if accepted.baseline_id else "it or the frame's mask"
+            report.problems.append(f"label {accepted.label_id}: {what} is not what was accepted")
+    report.n_without_digest = int((~is_covered).sum())
+
+
+def _import_digest(stored: StoredContents, event: DataImported) -> str:
+    digest = ImportDigest()
+    for row in range(event.first_row, event.first_row + event.n_rows):
+        digest.add_label(stored.label(row))
+    digest.add_mask(stored.masks(event.first_frame, event.first_frame + event.n_frames))
+    return digest.hexdigest()
+
+
+CHECKS = (_check_columns, _check_commits, _check_texts, _check_frames, _check_labels, _check_log, _check_values)
+"""In the order in which they run."""

@@ -22,10 +22,9 @@ from alsys.frames import ARMS, Arm, Candidate
 from alsys.labels import Label, LevelOfTheory, label_id_of
 from alsys.store.base import Head
 from alsys.store.columns import Backend, ColumnReader
-from alsys.store.encoding import AXIS_OF, DTYPE_OF, Array, encode_texts, from_hex, to_hex
+from alsys.store.encoding import AXIS_OF, DTYPE_OF, NO_STRESS, Array, encode_texts, from_hex, host_bytes, to_hex
 from alsys.store.schema import AXES, COMMITS, HOST_BYTES
 
-NO_STRESS = np.full((3, 3), np.nan)
 NO_CHARGES = np.zeros((0, 3))
 
 
@@ -57,12 +56,12 @@ class ColumnWriter(ColumnReader):
         self._staged = _Group()
         self._failed = _Group()
         self._rows = dict(super()._row_of_frame())
-        self._atoms_of_row: list[int] = self.column("frames/n_atoms").tolist()
-        self._arm_of_row: list[int] = self.column("frames/arm").tolist()
+        self._atoms_of_row: list[int] = self.atoms_of_frames(head.lengths).tolist()
+        self._arm_of_row: list[int] = self._codes("frames/arm", head.lengths, len(ARMS)).tolist()
         self._label_ids = set(to_hex(self.column("labels/label_id")))
         self._level_rows = {i: row for row, i in enumerate(to_hex(self.column("levels/level_id")))}
         self._levels = list(super().levels())
-        self._names = {text.decode(): i for i, text in enumerate(self.texts("names"))}
+        self._names = {name: i for i, name in enumerate(self._names_at(head.lengths))}
         self._is_closed = False
         self._written = dict(head.lengths)  # beyond HEAD where something was appended and is not committed
 
@@ -277,7 +276,7 @@ class ColumnWriter(ColumnReader):
 
 def _encode_labels(labels: Sequence[tuple[int, int, Label]]) -> dict[str, Array]:
     costs = [label.cost for _, _, label in labels]
-    hosts = b"".join(cost.host.encode()[:HOST_BYTES].ljust(HOST_BYTES, b"\0") for cost in costs)
+    hosts = b"".join(host_bytes(cost.host) for cost in costs)
     return _as_columns(
         {
             "labels/frame": [row for row, _, _ in labels],

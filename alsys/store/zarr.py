@@ -30,6 +30,14 @@ from alsys.store.schema import ALL_ARRAYS, ALL_AXES, AXES, AXIS_ROWS, BY_PATH, C
 from alsys.store.verification import shorten, verify_columns
 from alsys.store.writer import ColumnWriter
 
+NO_HEAD = (
+    "no earlier HEAD is kept: restore it from a backup; with an older HEAD the store is that older version, and its "
+    "next writer removes what was committed since"
+)
+"""What can be done about a HEAD that cannot be read."""
+LOST_METADATA = "restore it from a backup of any age: only its shape changes, and the next writer sets that"
+"""What can be done about metadata that cannot be read."""
+
 
 def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
     """Opens or creates a store for writing.
@@ -41,7 +49,7 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
     Raises:
         StoreBusy: Another process writes it.
         InputError: The path cannot hold a store, or holds something else.
-        StoreCorrupt: HEAD is missing though there are data, or cannot be read.
+        StoreCorrupt: HEAD or an array is missing though there are data, or cannot be read. Nothing was written.
         OSError: The file system refused; what is there stays sound.
     """
     path, files = Path(path), files or Files()
@@ -73,10 +81,11 @@ def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
 
     Raises:
         InputError: Not a store, or no such version.
-        StoreCorrupt: HEAD cannot be read.
+        StoreCorrupt: HEAD cannot be read, or is missing though there are data.
     """
     path = Path(path)
     if not (path / "HEAD").is_file():
+        _refuse_headless(path)
         raise InputError("is not an alsys store", source=str(path))
     folder = ZarrFolder(path, Files())
     reader = ZarrReader(folder, folder.read_head())
@@ -103,7 +112,7 @@ class ZarrFolder:
         self._open: dict[tuple[str, int], int] = {}
         self._unsynced: set[tuple[str, int]] = set()
         self._folders: dict[Path, None] = {}  # with entries that may not be durable, each once
-        self._capacity = {spec.path: self._shape(spec)[0] for spec in ALL_ARRAYS} if is_writer else {}
+        self._capacity = {spec.path: self.shape(spec)[0] for spec in ALL_ARRAYS} if is_writer else {}
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of an array.
@@ -161,18 +170,24 @@ class ZarrFolder:
 
     def read_head(self) -> Head:
         """The committed HEAD."""
+        file = self.path / "HEAD"
+        content = file.read_bytes()
+        if not content.strip(b"\0 \n"):
+            raise StoreCorrupt(f"{file} is empty", NO_HEAD)
         try:
-            record = json.loads((self.path / "HEAD").read_bytes())
-            checksum = record.pop("checksum")
-            if checksum != _checksum(record):
-                raise ValueError("checksum does not fit")
+            record = json.loads(content)
+            if not isinstance(record, dict) or record.pop("checksum", None) != _checksum(record):
+                raise StoreCorrupt(f"{file} is damaged: its checksum does not fit", NO_HEAD)
             if record["format"] != FORMAT:
-                raise ValueError(f"format {record['format']}, this alsys reads {FORMAT}")
+                raise StoreCorrupt(
+                    f"{file} has format {record['format']}, this alsys reads {FORMAT}",
+                    "use the alsys that wrote the store",
+                )
             lengths = {axis: int(record["lengths"][axis]) for axis in AXES}
             lengths[CHARGES] = int(record["lengths"].get(CHARGES, 0))
             return Head(int(record["seq"]), int(record["epoch"]), lengths)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreCorrupt(f"{self.path / 'HEAD'}: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreCorrupt(f"{file} is damaged: {error}", NO_HEAD) from error
 
     def write_head(self, head: Head) -> None:
         """Replaces HEAD, once the folders of all chunks that it may count on are durable."""
@@ -240,17 +255,27 @@ class ZarrFolder:
     def _chunk(self, spec: ArraySpec, chunk: int) -> Path:
         return self.path.joinpath(spec.path, "c", str(chunk), *("0" for _ in spec.row_shape))
 
-    def _shape(self, spec: ArraySpec) -> list[int]:
+    def shape(self, spec: ArraySpec) -> list[int]:
+        """What the metadata of an array say.
+
+        Raises:
+            StoreCorrupt: They are missing or damaged.
+        """
         shape: list[int] = self._metadata(spec)["shape"]
         return shape
 
     def _metadata(self, spec: ArraySpec) -> dict[str, Any]:
-        file = self.path / spec.path / "zarr.json"
         try:
-            metadata: dict[str, Any] = json.loads(file.read_bytes())
-        except (FileNotFoundError, ValueError) as error:
-            raise StoreCorrupt(f"{file}: {error}") from error
-        return metadata
+            metadata = json.loads((self.path / spec.path / "zarr.json").read_bytes())
+        except FileNotFoundError:
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is missing", LOST_METADATA) from None
+        except ValueError as error:
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {error}", LOST_METADATA) from error
+        shape = metadata.get("shape") if isinstance(metadata, dict) else None
+        if not isinstance(shape, list) or [type(n) for n in shape[:1]] != [int] or shape[1:] != list(spec.row_shape):
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: shape {shape}", LOST_METADATA)
+        found: dict[str, Any] = metadata
+        return found
 
     def _resize(self, spec: ArraySpec, length: int) -> None:
         metadata = self._metadata(spec)
@@ -269,7 +294,7 @@ class ZarrReader(ColumnReader):
 
     def verify(self) -> VerifyReport:
         """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        return _verify(self, self._folder.path)
+        return _verify(self, self._folder)
 
 
 class ZarrWriter(ColumnWriter):
@@ -281,22 +306,24 @@ class ZarrWriter(ColumnWriter):
 
     def verify(self) -> VerifyReport:
         """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        return _verify(self, self._folder.path)
+        return _verify(self, self._folder)
 
 
-def _verify(reader: ColumnReader, path: Path) -> VerifyReport:
+def _verify(reader: ColumnReader, folder: ZarrFolder) -> VerifyReport:
     report = verify_columns(reader)
-    try:
-        group = zarr.open_group(path, mode="r")
-        for spec in ALL_ARRAYS:
-            if _is_missing(path, spec):
-                continue
-            length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
-            array = group[spec.path]
-            if not isinstance(array, zarr.Array) or array.shape[0] < length or array.shape[1:] != spec.row_shape:
-                report.problems.append(f"{spec.path}: shape {getattr(array, 'shape', None)}, HEAD says {length}")
-    except (KeyError, OSError, ValueError) as error:
-        report.problems.append(f"zarr cannot open the store: {type(error).__name__}: {error}")
+    for spec in ALL_ARRAYS:
+        if _is_missing(folder.path, spec):
+            continue
+        length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
+        try:
+            n_rows = folder.shape(spec)[0]
+            array = zarr.open_array(folder.path, path=spec.path, mode="r")
+            if n_rows < length:
+                report.problems.append(f"{spec.path}: shape {array.shape}, HEAD says {length}")
+        except StoreCorrupt as error:
+            report.problems.append(error.message)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            report.problems.append(f"{spec.path}: zarr cannot open it: {type(error).__name__}: {error}")
     return shorten(report)
 
 
@@ -317,15 +344,23 @@ def _is_unfinished(path: Path) -> bool:
     return path.name.startswith("zarr.") and path.name.endswith(".partial")
 
 
+def _refuse_headless(path: Path) -> None:
+    """Rows without HEAD are what is left of a store, not a new one.
+
+    Raises:
+        StoreCorrupt: There are some.
+    """
+    if any((path / spec.path / "c").exists() for spec in ALL_ARRAYS):
+        raise StoreCorrupt(f"{path} has data but no HEAD", NO_HEAD)
+
+
 def _create(path: Path, files: Files) -> None:
     """Creates all arrays, then HEAD. Without HEAD nothing was ever committed, so an interrupted creation starts again.
 
     Raises:
         StoreCorrupt: There are data, so HEAD was lost.
     """
-    for spec in ALL_ARRAYS:
-        if (path / spec.path / "c").exists():
-            raise StoreCorrupt(f"{path} has data but no HEAD; restore HEAD from a backup")
+    _refuse_headless(path)
     for leftover in (path / "zarr.json", *filter(_is_unfinished, path.iterdir())):
         leftover.unlink(missing_ok=True)
     attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
@@ -358,8 +393,8 @@ def _create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[An
 
 
 def _is_missing(path: Path, spec: ArraySpec) -> bool:
-    """True for an array that the store is too old to have."""
-    return spec.fill is not None and not (path / spec.path / "zarr.json").exists()
+    """True for an array that the store is too old to have. One whose folder is there has lost its metadata."""
+    return spec.fill is not None and not (path / spec.path).exists()
 
 
 def _add_arrays(path: Path, files: Files) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from alsys.events import Event, FrameProposed, LabelAccepted, LabelRetracted
 from alsys.frames import Arm, Candidate
 from alsys.labels import Label, LevelOfTheory
+from alsys.store.digests import digest_of
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_candidates
 
 OTHER_LEVEL = LevelOfTheory({"engine": "fake", "potential": "other"})
@@ -30,8 +31,17 @@ def events_of(candidates: Sequence[Candidate], labels: Sequence[Label]) -> list[
         FrameProposed(t=0.0, frame_id=c.frame.frame_id, arm=Arm.INITIAL, system="fake", deviation=float("nan"))
         for c in candidates
     ]
+    masks = {c.frame.frame_id: c.mask for c in candidates}
     accepted = [
-        LabelAccepted(t=1.0, frame_id=label.frame_id, label_id=label.label_id, worker="w", wall_s=0.1)
+        LabelAccepted(
+            t=1.0,
+            frame_id=label.frame_id,
+            label_id=label.label_id,
+            worker="w",
+            wall_s=0.1,
+            baseline_id="" if label.baseline is None else label.baseline.label_id,
+            digest=digest_of(label, masks[label.frame_id]) if label.frame_id in masks else "",
+        )
         for label in labels
     ]
     return [*proposed, *accepted]

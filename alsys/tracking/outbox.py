@@ -140,7 +140,7 @@ class Outbox:
             except FileNotFoundError:
                 continue  # delivered since the folder was listed
             except (KeyError, TypeError, ValueError) as error:
-                raise StoreCorrupt(f"{path}: not an outbox item: {error}") from error
+                raise StoreCorrupt(f"{path}: not an outbox item: {error}", remedy="") from error
         return items
 
     def has_pending(self) -> bool:

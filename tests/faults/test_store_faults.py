@@ -18,7 +18,7 @@ import pytest
 from alsys.errors import Fenced, StoreBusy, StoreCorrupt
 from alsys.store.base import Head
 from alsys.store.verification import verify_columns
-from alsys.store.zarr import ZarrFolder, ZarrWriter, open_reader, open_writer
+from alsys.store.zarr import ZarrFolder, ZarrWriter, _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, fake_candidates
 from alsys.testing.store_records import fill, stage
 from alsys.testing.unreliable_files import UnreliableFiles
@@ -212,19 +212,49 @@ def test_lost_head_is_no_new_store(template: Path, tmp_path: Path) -> None:
     """Data without HEAD are not thrown away."""
     copied(template, tmp_path / "s")
     (tmp_path / "s" / "HEAD").unlink()
-    with pytest.raises(StoreCorrupt, match="data but no HEAD"):
-        open_writer(tmp_path / "s")
+    for opened in (open_writer, open_reader):
+        with pytest.raises(StoreCorrupt, match="data but no HEAD; no earlier HEAD is kept"):
+            opened(tmp_path / "s")
     assert (tmp_path / "s" / "labels" / "energy" / "c" / "0").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"seq": 1', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 90, b"{}", b'{"seq": 1', b"\xff", b"5", b"null", b"[1]"])
 def test_damaged_head_is_said_in_one_line(template: Path, tmp_path: Path, content: bytes) -> None:
     copied(template, tmp_path / "s")
     (tmp_path / "s" / "HEAD").write_bytes(content)
     for opened in (open_writer, open_reader):
-        with pytest.raises(StoreCorrupt, match="HEAD") as caught:
+        with pytest.raises(StoreCorrupt, match=r"HEAD is (empty|damaged).*no earlier HEAD is kept: restore") as caught:
             opened(tmp_path / "s")
         assert "\n" not in str(caught.value)
+        assert ("is empty" in str(caught.value)) == (not content.strip(b"\0"))
+
+
+def test_head_of_another_format_is_no_damage(template: Path, tmp_path: Path) -> None:
+    head = copied(template, tmp_path / "s") / "HEAD"
+    record = {**json.loads(head.read_bytes()), "format": 2}
+    del record["checksum"]
+    head.write_text(json.dumps({**record, "checksum": _checksum(record)}))
+    with pytest.raises(StoreCorrupt, match="has format 2, this alsys reads 1; use the alsys that wrote"):
+        open_reader(tmp_path / "s")
+
+
+def test_an_older_head_makes_the_older_version(template: Path, tmp_path: Path) -> None:
+    """What the remedy of a damaged HEAD says: a backup of HEAD alone, from before the last commits, is enough."""
+    path = copied(template, tmp_path / "s")
+    older = (path / "HEAD").read_bytes()
+    before = open_reader(path).snapshot(FAKE_LEVEL.level_id)
+    writer, _ = reopened(path)
+    fill(writer, 3, seed=8)
+    writer.close()
+    (path / "HEAD").write_bytes(older)
+    reader = open_reader(path)
+    assert reader.verify().problems == []
+    assert reader.snapshot(FAKE_LEVEL.level_id).frame_ids == before.frame_ids
+    writer, _ = reopened(path)
+    assert writer.head.lengths["labels"] == 2
+    fill(writer, 1, seed=9)
+    writer.close()
+    assert open_reader(path).verify().problems == []
 
 
 def test_altered_head_fails_its_checksum(template: Path, tmp_path: Path) -> None:

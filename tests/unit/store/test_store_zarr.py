@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 import xarray
 import zarr
 
-from alsys.errors import InputError
+from alsys.errors import InputError, StoreCorrupt
+from alsys.store.encoding import to_hex
 from alsys.store.files import Files
-from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES
-from alsys.store.zarr import _checksum, open_reader, open_writer
+from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES, ArraySpec
+from alsys.store.writer import ColumnWriter
+from alsys.store.zarr import ZarrFolder, _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.store_records import fill, stage
 from alsys.testing.unreliable_files import UnreliableFiles
@@ -185,6 +188,11 @@ def damage(path: Path, array: str, at: int, content: bytes) -> None:
         ("labels/label_id", 0, None, "1 duplicates"),
         ("labels/energy", 0, np.array(np.nan).tobytes(), "an energy is not finite"),
         ("labels/forces", 8, np.array(np.inf).tobytes(), "a force is not finite"),
+        ("labels/energy", 16, np.array(-1.0).tobytes(), "is not what was accepted"),
+        ("labels/forces", 200, np.array(0.5).tobytes(), "is not what was accepted"),
+        ("labels/stress", 0, np.array(0.5).tobytes(), "is not what was accepted"),
+        ("labels/gap", 4, b"\0\0\0\0", "is not what was accepted"),
+        ("atoms/mask", 14, b"\0", "it or the frame's mask is not what was accepted"),
         ("levels/bytes", 2, b"E", "the specification has identity"),
         ("events/bytes", 0, b"x", "event log: cannot read"),
         ("events/end", 0, b"\xff\xff", "ends do not fit"),
@@ -213,6 +221,138 @@ def test_missing_array_and_missing_chunk_are_found(tmp_path: Path) -> None:
     problems = open_reader(tmp_path / "s").verify().problems
     assert any("frames/step: chunk 0 is missing" in line for line in problems)
     assert any("labels/wall_s" in line for line in problems)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in ALL_ARRAYS if spec.axis != CHARGES], ids=lambda spec: spec.path)
+def test_a_lost_chunk_of_any_array_is_found(closed: Path, tmp_path: Path, spec: ArraySpec) -> None:
+    path = copied(closed, tmp_path)
+    path.joinpath(spec.path, "c", "0", *("0" for _ in spec.row_shape)).unlink()
+    problems = open_reader(path).verify().problems
+    assert problems.count(f"{spec.path}: chunk 0 is missing") == 1, problems
+
+
+@pytest.mark.parametrize("spec", ALL_ARRAYS, ids=lambda spec: spec.path)
+def test_an_array_that_lost_its_metadata_is_named_and_kept(closed: Path, tmp_path: Path, spec: ArraySpec) -> None:
+    """An array that older stores lack was once added again, over the rows that were there."""
+    path = copied(closed, tmp_path)
+    (path / spec.path / "zarr.json").unlink()
+    before = contents(path)
+    with pytest.raises(StoreCorrupt, match=f"{spec.path}: its zarr.json is missing; restore it") as caught:
+        open_writer(path)
+    assert "\n" not in str(caught.value)
+    assert contents(path) == before, "nothing was written"
+    assert open_reader(path).verify().problems == [f"{spec.path}: its zarr.json is missing"]
+    snapshot = open_reader(path).snapshot(FAKE_LEVEL.level_id)
+    assert snapshot.energy.tolist() == open_reader(closed).snapshot(FAKE_LEVEL.level_id).energy.tolist()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"shape": 3}', b'{"shape": []}', b'{"shape": [1, 2]}'])
+@pytest.mark.parametrize("array", ["labels/gap", "labels/energy"])
+def test_damaged_metadata_are_named(closed: Path, tmp_path: Path, array: str, content: bytes) -> None:
+    path = copied(closed, tmp_path)
+    (path / array / "zarr.json").write_bytes(content)
+    before = contents(path)
+    with pytest.raises(StoreCorrupt, match=f"{array}: its zarr.json is damaged"):
+        open_writer(path)
+    assert contents(path) == before
+    assert any(array in line for line in open_reader(path).verify().problems)
+
+
+def test_metadata_from_an_older_backup_mend_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    writer = open_writer(path)
+    fill(writer, 2)
+    writer.close()
+    older = (path / "labels/gap/zarr.json").read_bytes()
+    writer = open_writer(path)
+    fill(writer, 3, seed=1)
+    writer.close()
+    (path / "labels/gap/zarr.json").write_bytes(older)
+    open_writer(path).close()
+    assert open_reader(path).verify().problems == []
+    assert zarr.open_group(path, mode="r")["labels/gap"].shape == (5,)
+
+
+DAMAGE = [b"\xff" * 8, b"\x7f" * 8, b"\0" * 8, b"\x05", b"\xff\xff\xff\x7f"]
+FOLLOWED = {
+    "frames/n_atoms", "frames/n_charges", "frames/arm", "frames/system", "frames/method", "labels/frame",
+    "labels/level", "levels/level_id", "levels/end", "levels/bytes", "names/end", "names/bytes", "events/end",
+    "events/bytes", "atoms/numbers", "commits/lengths",
+}  # fmt: skip
+"""Arrays in which one wrong row leads to others, or to nothing."""
+
+
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two") / "store.zarr"
+    writer = open_writer(path, files=UnreliableFiles())
+    fill(writer, 3)
+    fill(writer, 3, seed=1)
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("spec", [spec for spec in ALL_ARRAYS if spec.axis != CHARGES], ids=lambda spec: spec.path)
+def test_damage_is_one_line_for_whoever_reads(two_versions: Path, tmp_path: Path, spec: ArraySpec) -> None:
+    """First and last row of any array: what is read is there, or the store says that it is damaged."""
+    path = copied(two_versions, tmp_path)
+    chunk = path.joinpath(spec.path, "c", "0", *("0" for _ in spec.row_shape))
+    sound = chunk.read_bytes()
+    head = open_reader(path).head
+    length = head.seq if spec.axis == "commits" else head.lengths[spec.axis]
+    frame_ids = open_reader(path).snapshot(FAKE_LEVEL.level_id).frame_ids
+    n_damaged = 0
+    for at in (0, (length - 1) * spec.row_bytes):
+        for content in DAMAGE:
+            end = min(at + len(content), length * spec.row_bytes)
+            chunk.write_bytes(sound[:at] + content[: end - at] + sound[end:])
+            n_damaged += says_damaged(path, frame_ids)
+            open_reader(path).verify()
+    assert n_damaged or spec.path not in FOLLOWED
+    chunk.write_bytes(sound)
+    assert not says_damaged(path, frame_ids)
+
+
+def says_damaged(path: Path, frame_ids: Sequence[str]) -> bool:
+    """Whether any of all that readers do, and what a writer reads when it opens, says that the store is damaged."""
+    reader = open_reader(path)
+
+    def frames() -> None:
+        snapshot = reader.snapshot(FAKE_LEVEL.level_id)
+        for row in range(snapshot.n_frames):
+            snapshot.frame(row)
+
+    def candidates() -> None:
+        known = set(to_hex(reader.column("frames/frame_id")))
+        reader.candidates([frame_id for frame_id in frame_ids if frame_id in known])
+
+    reads: list[Callable[[], object]] = [
+        frames, candidates, reader.events, reader.levels, reader.tombstones,
+        lambda: reader.labels(frame_ids, FAKE_LEVEL.level_id),
+        lambda: open_reader(path, 1).snapshot(FAKE_LEVEL.level_id),
+        lambda: [*map(ColumnWriter(ZarrFolder(path, Files()), reader.head).arm_of, frame_ids)],
+    ]  # fmt: skip
+    lines = [line for read in reads if (line := complaint(read))]
+    assert all("\n" not in line and "alsys data verify" in line for line in lines)
+    return bool(lines)
+
+
+def complaint(read: Callable[[], object]) -> str:
+    try:
+        read()
+    except StoreCorrupt as error:
+        return str(error)
+    return ""
+
+
+def copied(path: Path, folder: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(path, folder / "s"))
+
+
+def contents(path: Path) -> dict[Path, bytes]:
+    """Of all files but the lock."""
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != "writer.lock"}
 
 
 def test_what_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
