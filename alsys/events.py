@@ -138,7 +138,7 @@ class LabelAccepted(Event):
 
     Attributes:
         baseline_id: Label of the same frame at the baseline level, where the campaign has one.
-        digest: `alsys.store.digests.digest_of` the label; empty in older logs.
+        digest: `alsys.store.digests.label_digest` the label; empty in older logs.
     """
 
     kind: ClassVar[str] = "label-accepted"

@@ -35,7 +35,7 @@ from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
 from alsys.store.base import Snapshot
-from alsys.store.digests import digest_of
+from alsys.store.digests import label_digest
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class LabelDesk:
             started=event.started,
             finished=event.finished,
             baseline_id="" if label.baseline is None else label.baseline.label_id,
-            digest=digest_of(label, candidate.mask),
+            digest=label_digest(label, candidate.mask),
         )
         if self._inspector is not None:
             self._inspector.accept(candidate.frame, label)

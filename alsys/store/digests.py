@@ -26,7 +26,7 @@ COLUMNS: Final = ("energy", "wall_s", "cpu_s", "gap", "spin_excess", "scf_cycles
 _NO_STRESS: Final = NO_STRESS.astype("<f8").tobytes()
 
 
-def digest_of(label: Label, mask: NDArray[np.bool_] | None) -> str:
+def label_digest(label: Label, mask: NDArray[np.bool_] | None) -> str:
     """Digest of a label, its baseline and the mask of its frame: 32 hexadecimal characters. A few microseconds.
 
     Args:
@@ -34,11 +34,11 @@ def digest_of(label: Label, mask: NDArray[np.bool_] | None) -> str:
         mask: ``(n_atoms,)`` of its frame; None where all forces may be learned from.
     """
     baseline = b"" if label.baseline is None else content_of(label.baseline)
-    return digest_of_contents(content_of(label), mask_content_of(mask, len(label.forces)), baseline)
+    return contents_digest(content_of(label), mask_content_of(mask, len(label.forces)), baseline)
 
 
-def digest_of_contents(label: bytes, mask: bytes, baseline: bytes = b"") -> str:
-    """`digest_of` from the bytes of its parts."""
+def contents_digest(label: bytes, mask: bytes, baseline: bytes = b"") -> str:
+    """`label_digest` from the bytes of its parts."""
     content = label + mask + baseline
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES, person=b"alsys-values-1").hexdigest()
 

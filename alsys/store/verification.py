@@ -15,7 +15,7 @@ from alsys.events import DataImported, LabelAccepted, LabelRetracted
 from alsys.frames import ARMS
 from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import VerifyReport
-from alsys.store.digests import ImportDigest, StoredContents, digest_of_contents
+from alsys.store.digests import ImportDigest, StoredContents, contents_digest
 from alsys.store.encoding import to_hex
 from alsys.store.schema import ALL_ARRAYS, AXES, COMMITS
 
@@ -218,7 +218,7 @@ def _check_values(reader: ColumnReader, report: VerifyReport) -> None:
             continue  # the store has kept what the import brought first: the mask, or the label of the baseline
         is_covered[[row, beside] if accepted.baseline_id else row] = True
         baseline = stored.label(beside) if accepted.baseline_id else b""
-        if digest_of_contents(stored.label(row), stored.masks(frame, frame + 1), baseline) != accepted.digest:
+        if contents_digest(stored.label(row), stored.masks(frame, frame + 1), baseline) != accepted.digest:
             what = "it, its baseline or the frame's mask" if accepted.baseline_id else "it or the frame's mask"
             report.problems.append(f"label {accepted.label_id}: {what} is not what was accepted")
     report.n_without_digest = int((~is_covered).sum())

@@ -12,7 +12,7 @@ from typing import Any
 from alsys.events import Event, FrameProposed, LabelAccepted, LabelRetracted
 from alsys.frames import Arm, Candidate
 from alsys.labels import Label, LevelOfTheory
-from alsys.store.digests import digest_of
+from alsys.store.digests import label_digest
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_candidates
 
 OTHER_LEVEL = LevelOfTheory({"engine": "fake", "potential": "other"})
@@ -40,7 +40,7 @@ def events_of(candidates: Sequence[Candidate], labels: Sequence[Label]) -> list[
             worker="w",
             wall_s=0.1,
             baseline_id="" if label.baseline is None else label.baseline.label_id,
-            digest=digest_of(label, masks[label.frame_id]) if label.frame_id in masks else "",
+            digest=label_digest(label, masks[label.frame_id]) if label.frame_id in masks else "",
         )
         for label in labels
     ]

@@ -15,9 +15,11 @@ from alsys.control.records import Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import CampaignFailed, FailureKind
 from alsys.events import ErrorsObserved, LabelAccepted, StopRequested
+from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.frames import Arm, Frame
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.store.base import Snapshot
+from alsys.store.encoding import to_hex
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign as Campaign
 from alsys.testing.fakes import FAKE_LEVEL, FakeExplorer, FakeLabeler, FakeTrainer
@@ -236,6 +238,42 @@ def test_baselines_are_stored_beside_labels_and_reach_the_trainer_also_after_a_r
         assert np.isnan(snapshot.baseline_forces[~rows]).all()
     assert known.sum() == len(with_baseline)
     assert campaign.ledger.totals.failed > 0, "a label whose baseline has a wrong shape is tried again"
+
+
+class Masking(FakeExplorer):
+    """Every other candidate has an atom whose force may not be learned from."""
+
+    def advance(self, order: ExplorationOrder) -> ExplorationReport:
+        report = super().advance(order)
+        masks = (None, np.array([True, False]))
+        candidates = tuple(replace(c, mask=masks[i % 2]) for i, c in enumerate(report.candidates))
+        return replace(report, candidates=candidates)
+
+
+def test_the_log_holds_a_digest_of_every_label_with_its_baseline_and_mask() -> None:
+    """Also of frames that were loaded again after a restart; what changes in the arrays is found."""
+    campaign = Campaign()
+    campaign.baseline = BASELINE
+    for n_labels in (40, 60):
+        campaign.settings = dataclasses.replace(campaign.settings, n_labels=n_labels)
+        campaign.run(labeler=WithBaseline, explorer=Masking)
+    reader = open_reader(campaign.disk)
+    assert not reader.column("atoms/mask").all()
+    report = reader.verify()
+    assert (report.problems, report.n_without_digest) == ([], 0)
+    events = [event for event in reader.events() if isinstance(event, LabelAccepted)]
+    assert len({event.digest for event in events}) == 60
+    row_of = {label_id: row for row, label_id in enumerate(to_hex(reader.column("labels/label_id")))}
+    row = row_of[next(event.baseline_id for event in events if event.baseline_id)]
+    energy = campaign.disk.read("labels/energy", row, row + 1)
+    campaign.disk.write("labels/energy", row, energy + 1e-9)
+    (problem,) = reader.verify().problems
+    assert "its baseline" in problem
+    campaign.disk.write("labels/energy", row, energy)
+    frame = int(reader.column("labels/frame")[row_of[events[-1].label_id]])
+    campaign.disk.write("atoms/mask", 2 * frame, 1 - campaign.disk.read("atoms/mask", 2 * frame, 2 * frame + 1))
+    (problem,) = reader.verify().problems
+    assert events[-1].label_id in problem
 
 
 def test_a_fit_is_told_what_its_parent_has_learned_also_after_a_restart() -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from alsys.errors import InputError
-from alsys.events import DataImported, FrameProposed
+from alsys.events import DataImported, FrameProposed, LabelAccepted
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.formats import find
 from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
 from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
+from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
 from alsys.testing.labelled import GFN1, Labelled, shaken_methanol, snapshot_of
@@ -287,3 +288,84 @@ def test_verify_knows_an_import_from_labels_that_nobody_accepted(labelled: list[
     other.stage([DataImported(**{name: getattr(event, name) for name in event.__slots__} | {"t": 0.0, "first_row": 3})])
     other.commit()
     assert any("not its own" in problem for problem in other.verify().problems)
+
+
+@pytest.mark.parametrize(
+    ("column", "at"),
+    [("labels/energy", 3), ("labels/forces", 77), ("labels/stress", 0), ("labels/wall_s", 11), ("atoms/mask", 61)],
+)
+def test_what_was_imported_has_a_digest_in_the_log(
+    labelled: list[Labelled], tmp_path: Path, column: str, at: int
+) -> None:
+    """Of two imports one after the other; the second brings some frames of the first at another level."""
+    disk = MemoryDisk()
+    store = open_writer(disk)
+    take(store, write(tmp_path / "a.xyz", labelled[:8]))
+    take(store, write(tmp_path / "b.xyz", labelled[4:12]), level=OWN)
+    first, second = store.events()
+    assert isinstance(first, DataImported)
+    assert isinstance(second, DataImported)
+    assert (first.first_frame, first.n_frames, second.first_frame, second.n_frames) == (0, 8, 8, 4)
+    report = store.verify()
+    assert (report.problems, report.n_without_digest) == ([], 0)
+    value = disk.read(column, at, at + 1)
+    disk.write(column, at, np.zeros_like(value) if value.all() else value + 1)
+    (problem,) = store.verify().problems
+    assert ("'b.xyz'" if at in (11, 61, 77) else "'a.xyz'") in problem
+
+
+def test_masks_of_imported_frames_are_in_the_digest(labelled: list[Labelled], tmp_path: Path) -> None:
+    """A frame whose labels are partly masked comes back as it was."""
+    frames = [frame for frame, _, _ in labelled[:6]]
+    source = Source("m", Arm.INITIAL, "test")
+    masks = [None, np.array([True] * 5 + [False])] * 3
+    theirs = open_writer()
+    labels = [Label(frame.frame_id, GFN1.level_id, energy, forces) for frame, energy, forces in labelled[:6]]
+    candidates = [Candidate(frame, source, mask) for frame, mask in zip(frames, masks, strict=True)]
+    theirs.stage((), candidates, labels, [GFN1])
+    theirs.commit()
+    find("extxyz").write(theirs.snapshot(GFN1.level_id), tmp_path / "a.xyz", GFN1)
+    store = open_writer()
+    take(store, tmp_path / "a.xyz", is_trusted=True)
+    report = store.verify()
+    assert (report.problems, report.n_without_digest) == ([], 0)
+
+
+def test_labels_of_frames_that_an_import_brought_first_are_not_accused(
+    labelled: list[Labelled], tmp_path: Path
+) -> None:
+    """The store keeps the mask, and the label at the baseline's level, that came first."""
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled[:5]))
+    frame = labelled[2][0]
+    mask = np.array([False] + [True] * 5)
+    baseline = Label(frame.frame_id, GFN1.level_id, -1.0, np.zeros((6, 3)))
+    label = Label(frame.frame_id, OWN.level_id, -2.0, np.ones((6, 3)), baseline=baseline)
+    accepted = LabelAccepted(
+        t=1.0,
+        frame_id=frame.frame_id,
+        label_id=label.label_id,
+        worker="w",
+        wall_s=1.0,
+        digest=label_digest(label, mask),
+    )
+    candidate = Candidate(frame, Source("m", Arm.UNCERTAIN, "test"), mask)
+    store.stage([accepted], [candidate], [label, baseline], [OWN])
+    store.commit()
+    report = store.verify()
+    assert (report.problems, report.n_without_digest) == ([], 1)
+
+
+def test_a_baseline_that_the_store_has_is_not_imported_again(labelled: list[Labelled], tmp_path: Path) -> None:
+    """Its frames came with it from another file."""
+    baseline = LevelOfTheory({"engine": "baseline"})
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled[:3], baseline), is_trusted=True)
+    order = ImportOrder(write(tmp_path / "b.xyz", labelled[:6]), find("extxyz"), is_trusted=True)
+    beside = [Label(frame.frame_id, baseline.level_id, 1.0, np.zeros((6, 3))) for frame, _, _ in labelled]
+    known = {label.frame_id: label for label in beside}
+    report = import_frames(store, order, GFN1, 0.0, baseline=(baseline, lambda frame: known[frame.frame_id]))
+    assert report.event is not None
+    assert (report.event.n_labels, report.event.n_rows, report.event.n_frames) == (6, 9, 3)
+    found = store.verify()
+    assert (found.problems, found.n_without_digest) == ([], 0)

@@ -11,7 +11,7 @@ import pytest
 from alsys.events import LabelAccepted
 from alsys.frames import Candidate
 from alsys.labels import Diagnostics, Label, LabelCost
-from alsys.store.digests import StoredContents, content_of, digest_of, mask_content_of
+from alsys.store.digests import StoredContents, content_of, label_digest, mask_content_of
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.schema import BY_PATH
 from alsys.testing.fakes import FAKE_LEVEL, fake_candidates
@@ -59,9 +59,11 @@ def test_what_is_read_back_has_the_digest_of_what_was_accepted(label: Label, mas
 
 def test_a_digest_is_for_ever() -> None:
     """It is in logs: a column that comes later must not be in it."""
-    assert digest_of(PLAIN, None) == digest_of(PLAIN, np.ones(3, dtype=np.bool_))
-    assert digest_of(PLAIN, None) == "cf6a68a38eb0cbb23c552a62d6a1c3c5"
-    assert digest_of(replace(FULL, baseline=PLAIN), np.array([True, False, True])) == "a86c4965983e274c11bd0b8f1c08a346"
+    assert label_digest(PLAIN, None) == label_digest(PLAIN, np.ones(3, dtype=np.bool_))
+    assert label_digest(PLAIN, None) == "cf6a68a38eb0cbb23c552a62d6a1c3c5"
+    assert (
+        label_digest(replace(FULL, baseline=PLAIN), np.array([True, False, True])) == "a86c4965983e274c11bd0b8f1c08a346"
+    )
 
 
 def test_every_bit_of_a_label_counts() -> None:
@@ -77,7 +79,10 @@ def test_every_bit_of_a_label_counts() -> None:
         replace(FULL, baseline=PLAIN),
         *(replace(FULL, cost=replace(cost, **{name: value})) for name, value in COSTS.items()),
     ]
-    digests = {digest_of(label, mask) for label in [FULL, *others]} | {digest_of(FULL, None), digest_of(FULL, ~mask)}
+    digests = {label_digest(label, mask) for label in [FULL, *others]} | {
+        label_digest(FULL, None),
+        label_digest(FULL, ~mask),
+    }
     assert len(digests) == len(others) + 3
 
 
