@@ -75,7 +75,7 @@ class ModelBook:
         """A version is champion."""
         self.undecided.pop(event.version, None)
         model = self.records[event.version]
-        model.promoted, model.reason = True, event.reason
+        model.promoted, model.reason, model.is_lost = True, event.reason, False
         model.reasons, model.is_probation = event.reasons, event.is_probation
         self.failures = 0
         self.champion = event.version

@@ -258,6 +258,12 @@ def test_a_lost_champion_makes_way_and_what_it_had_learned_counts_as_new() -> No
     assert (ledger.champion, ledger.champions) == (2, [1, 2])
     assert ledger.models[3].is_lost
     assert ledger.next_version == 4
+    restored = Ledger.fold(PolicySettings(), [*log, lost])
+    events, answer = carry_out(restored, RollBack(3), "r1", 2.5, is_running=False)
+    assert answer.is_accepted
+    for event in events:
+        restored.apply(event)
+    assert (restored.champion, restored.models[3].is_lost) == (3, False), "its bundle was restored"
     for version in (2, 1):
         log.append(ModelLost(t=3.0, version=version, reason="gone"))
         ledger.apply(log[-1])
