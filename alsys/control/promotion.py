@@ -25,8 +25,8 @@ SURVIVAL_SLACK = 0.25
 """Survival below the best champion's that still counts as no worse: two walkers of eight."""
 DRIFT_SLACK = 2.0
 """Drift over the best champion's that still counts as no worse."""
-FLOORS = {"energy": (5e-3, 1e3, "meV per atom"), "stress": (1e-3, 1e3, "meV/Angstrom^3")}
-"""Error below which a growing error of energies per atom (eV) or stresses (eV/Angstrom^3) is none; how it is told."""
+FLOORS = {"energy": (5e-3, "meV per atom"), "stress": (1e-3, "meV/Angstrom^3")}
+"""Error below which a growing error of energies per atom (eV) or stresses (eV/Angstrom^3) is none, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,10 @@ def judge(
         probability: Share of atoms that the calibrated band is to cover.
         now: Unix time.
     """
-    against = [*_worse(metrics, champion), *_worse_systems(metrics), *_lost(metrics, champion)] if champion else []
-    against += _unskilled(metrics, settings)
+    against = _unskilled(metrics, settings)
+    if champion:
+        compared = [*_worse(metrics, champion), *_worse_systems(metrics), *_worse_energies(metrics, champion)]
+        against = [*compared, *against]
     own = _shortcomings(metrics, settings, probability)
     excused = [s for s in own if not champion or _is_no_worse(s, metrics, champions, settings)]
     against += [shortcoming.text for shortcoming in own if shortcoming not in excused]
@@ -101,7 +103,7 @@ def _worse_systems(metrics: Mapping[str, float]) -> list[str]:
     return reasons
 
 
-def _lost(metrics: Mapping[str, float], champion: int) -> list[str]:
+def _worse_energies(metrics: Mapping[str, float], champion: int) -> list[str]:
     """Energies and stresses that are off by more than twice the champion's error, over all and by system."""
     reasons = []
     for name, low in sorted(metrics.items()):
@@ -109,11 +111,11 @@ def _lost(metrics: Mapping[str, float], champion: int) -> list[str]:
         quantity = head.removeprefix("exam_").removesuffix("_loss_low")
         if head != f"exam_{quantity}_loss_low" or not low > 0.0:
             continue
-        least, factor, unit = FLOORS[quantity]
+        least, unit = FLOORS[quantity]
         new, old = (metrics.get(name.replace(head, f"exam_{of}{quantity}_mae"), math.nan) for of in ("", "champion_"))
         if new > least:
             where = f" on {system}" if system else ""
-            text = f"{factor * new:.1f} {unit} against {factor * old:.1f} of v{champion:04d} on the random arm"
+            text = f"{1e3 * new:.1f} {unit} against {1e3 * old:.1f} of v{champion:04d} on the random arm"
             reasons.append(f"{quantity} error more than doubled{where}: {text}")
     return reasons
 

@@ -156,7 +156,7 @@ class UnfinishedFit:
 
 def _read_member(path: Path) -> tuple[Reached, dict[str, torch.Tensor]]:
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - cannot be iterated
         numbers = json.loads(file.metadata()["numbers"])
     average = tensors["average"]
     reached = Reached(
