@@ -136,4 +136,6 @@ class StoreCorrupt(StoreError):
 
 
 class Fenced(StoreError):
-    """Another writer has taken the store over; this one must stop at once."""
+    """The store is no longer this writer's: taken over, removed, moved or replaced. It must stop at once."""
+
+    exit_code = 3

@@ -431,7 +431,7 @@ class LiveStatus:
         """Shows and writes the state of now."""
         status = status_of(coordinator.ledger, state="running", head_seq=self._store.head.seq)
         if coordinator.journal.disk_problem is not None:
-            status["message"] = f"waiting for the disk: {coordinator.journal.disk_problem}"
+            status["message"] = f"waiting: {coordinator.journal.disk_problem}"
         self._display.update(status)
         if time.monotonic() - self._written >= LIVE_EVERY_S:
             self._written = time.monotonic()

@@ -40,7 +40,7 @@ from alsys.control.recorder import Recorder
 from alsys.control.records import Status
 from alsys.control.request_desk import RequestDesk
 from alsys.control.workforce import Workforce
-from alsys.errors import CampaignFailed
+from alsys.errors import CampaignFailed, Fenced
 from alsys.events import (
     AuditStarted,
     CampaignOpened,
@@ -201,7 +201,7 @@ class Coordinator:
                 for event in await self._pool.wait(TICK_S):
                     self._take(event)
                 self._tick()
-            await self.journal.drain()
+            await self._drain()
             return stopped
         finally:
             if self._fit_task is not None:
@@ -209,6 +209,15 @@ class Coordinator:
             await self._pool.close()
             if self.journal.problem is None and self.journal.disk_problem is None:
                 await self.journal.flush()
+
+    async def _drain(self) -> None:
+        """Everything on disk; a stop that is asked for ends the wait for one that refuses."""
+        draining = asyncio.ensure_future(self.journal.drain())
+        while not draining.done():
+            if self.ledger.stop_requested is not None or (self._stop_request is not None and self._stop_request()):
+                self.journal.leave()
+            await asyncio.wait([draining], timeout=TICK_S)
+        await draining
 
     def _act(self) -> CampaignStopped | None:
         problem = self._problem or self.journal.problem
@@ -352,6 +361,7 @@ class Coordinator:
         if now - self._last_tick < TICK_S:
             return
         self._last_tick = now
+        self._check_store()
         if self._stop_request is not None and self.ledger.stop_requested is None:
             request = self._stop_request()
             if request is not None:
@@ -363,6 +373,16 @@ class Coordinator:
             self._registry.poke()
         if self._observe is not None:
             self._observe(self)
+
+    def _check_store(self) -> None:
+        """A driver whose folder is gone must not make files in the one that takes its place."""
+        try:
+            self._store.check_owner()
+        except OSError:
+            return  # the next commit says what is wrong with the disk
+        except Fenced as error:
+            self._problem = error
+            raise
 
     def _beat(self, now: float) -> None:
         busy = self._workforce.busy.take(now)

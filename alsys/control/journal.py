@@ -1,22 +1,20 @@
 """The journal: stages records for the store and commits them in a thread, everything staged at once.
 
 What leaves the process waits for the disk: acknowledgements are given out, and actions queued with `after` are run,
-only once everything staged before them is durable. A full disk is waited for, by commits and by actions; nothing
-staged is lost. Any other error is kept in `problem` and ends the campaign.
+only once everything staged before them is durable. What `alsys.control.disk_waits` waits for is waited for, by commits
+and by actions; nothing staged is lost. Any other error is kept in `problem` and ends the campaign.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from alsys.control.disk_waits import DiskWait
 from alsys.events import Event
 from alsys.frames import Candidate
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.base import StoreWriter
-
-logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 
@@ -31,7 +29,7 @@ class Journal:
 
     def __init__(self, store: StoreWriter, on_acknowledged: Callable[[Sequence[str]], None] | None = None) -> None:
         self.problem: Exception | None = None
-        self.disk_problem: str | None = None
+        self._commits, self._writes = DiskWait(), DiskWait()
         self._store = store
         self._on_acknowledged = on_acknowledged
         self._unacknowledged: list[str] = []
@@ -52,6 +50,16 @@ class Journal:
         self._kick()
 
     @property
+    def disk_problem(self) -> str | None:
+        """What the disk refuses, in one line; None where it does not."""
+        return self._commits.problem or self._writes.problem
+
+    def leave(self) -> None:
+        """The driver is to end: no refusal of the disk is waited for from now on."""
+        self._commits.leave()
+        self._writes.leave()
+
+    @property
     def is_behind(self) -> bool:
         """True where the disk cannot keep up or refuses: hand out no new work."""
         return self.disk_problem is not None or self._store.n_staged > MAX_STAGED
@@ -60,7 +68,7 @@ class Journal:
         """Waits until everything staged so far is on disk.
 
         Raises:
-            Exception: The store's problem, where it is not a full disk.
+            Exception: The store's problem, where it is not waited for.
         """
         while self._store.n_staged or self._committing is not None:
             self._kick()
@@ -98,14 +106,9 @@ class Journal:
                     await asyncio.to_thread(self._store.commit)
                 except OSError as error:
                     self._unacknowledged = acknowledged + self._unacknowledged
-                    if self.disk_problem is None:
-                        logger.error("cannot write the store: %s; waiting for space, nothing is lost", error)
-                    self.disk_problem = str(error)
-                    await asyncio.sleep(RETRY_S)
+                    await self._commits.refused(error, RETRY_S)
                     continue
-                if self.disk_problem is not None:
-                    logger.warning("the store can be written again")
-                    self.disk_problem = None
+                self._commits.recovered("the store")
                 if acknowledged and self._on_acknowledged is not None:
                     self._on_acknowledged(acknowledged)
         except Exception as error:
@@ -114,21 +117,15 @@ class Journal:
             self._committing = None
 
     async def _act(self, action: Callable[[], Awaitable[None]]) -> None:
-        is_refused = False
         while True:
             try:
                 await action()
             except FileExistsError:
                 raise  # no matter of space
             except OSError as error:
-                if not is_refused:
-                    logger.error("cannot write: %s; waiting for space, nothing is lost", error)
-                is_refused, self.disk_problem = True, str(error)
-                await asyncio.sleep(RETRY_S)
+                await self._writes.refused(error, RETRY_S)
                 continue
-            if is_refused:
-                logger.warning("files can be written again")
-                self.disk_problem = None
+            self._writes.recovered("files")
             return
 
     async def _follow(self) -> None:

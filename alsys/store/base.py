@@ -30,11 +30,13 @@ class Head:
         seq: Number of commits so far; the dataset version.
         epoch: Epoch of the writer that made the last commit; a later writer has a larger one.
         lengths: Committed length of every axis (`alsys.store.schema.AXES`).
+        identity: Of the store, random, from its creation on; empty for stores of older versions, and in memory.
     """
 
     seq: int
     epoch: int
     lengths: Mapping[str, int]
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,15 @@ class StoreWriter(StoreReader, Protocol):
         """Records staged and not yet taken by a commit."""
         ...
 
+    def check_owner(self) -> None:
+        """Returns where the store is still this writer's.
+
+        Raises:
+            Fenced: Another writer has taken over, or the store was removed, moved or replaced.
+            OSError: The file system refused.
+        """
+        ...
+
     def stage(
         self,
         events: Sequence[Event] = (),
@@ -317,7 +328,7 @@ class StoreWriter(StoreReader, Protocol):
         On an `OSError` (a full disk) nothing staged is lost: it is written by the next commit that succeeds.
 
         Raises:
-            Fenced: Another writer has taken over.
+            Fenced: Another writer has taken over, or the store was removed, moved or replaced.
             OSError: The file system refused.
         """
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +60,10 @@ class Backend(Protocol):
         """Replaces HEAD, atomically and durably."""
         ...
 
+    def check_owner(self, head: Head) -> None:
+        """Raises `Fenced` where the store is no longer that of the writer whose HEAD this is."""
+        ...
+
     def close(self, head: Head | None) -> None:
         """Releases everything; with `head`, first cuts every array to its committed length."""
         ...
@@ -83,7 +88,7 @@ class ColumnReader:
         Raises:
             InputError: No such version.
         """
-        return ColumnReader(self._backend, Head(seq, self._head.epoch, self.lengths_at(seq)))
+        return ColumnReader(self._backend, replace(self._head, seq=seq, lengths=self.lengths_at(seq)))
 
     def close(self) -> None:
         """Releases files."""

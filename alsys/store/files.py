@@ -2,18 +2,70 @@
 
 An operation that has returned is durable, except `write`, which is durable after `sync`, and `open`, whose new files
 are found after a crash once `sync_folder` has returned for their folders. An operation that raises may have happened or
-not: the store repeats it, and every operation may be repeated.
+not: the store repeats it, and every operation may be repeated. Once a folder is held, all below it is reached through
+a descriptor of it: if another folder takes its place, not one write lands in that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
 class Files:
-    """Operations on the local file system. All raise `OSError`."""
+    """Operations on the local file system. All raise `OSError`, which names the file."""
+
+    _held: tuple[Path, int] | None = None
+
+    def hold(self, folder: Path) -> None:
+        """From now on everything below `folder` is reached through its present inode, wherever that is moved."""
+        self.release()
+        self._held = (folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+
+    def release(self) -> None:
+        """Gives up what `hold` took."""
+        if self._held is not None:
+            os.close(self._held[1])
+            self._held = None
+
+    def is_at(self, path: Path, descriptor: int) -> bool:
+        """Whether an open file is the one that has this path today, whoever is held."""
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
+
+    def read(self, path: Path, offset: int = 0, size: int = -1) -> bytes:
+        """Content of a file from `offset` on, `size` bytes of it or all."""
+        name, folder = self._at(path)
+        with _named(path), open(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is a file or folder of this name."""
+        name, folder = self._at(path)
+        try:
+            os.stat(name, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def names(self, path: Path) -> list[str]:
+        """Names in a folder; none where there is no such folder."""
+        name, folder = self._at(path)
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+        except FileNotFoundError:
+            return []
+        try:
+            return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
 
     def lock(self, path: Path) -> int:
         """Locks a file, which the kernel unlocks when this process ends; returns its descriptor.
@@ -21,7 +73,8 @@ class Files:
         Raises:
             BlockingIOError: Another process holds it.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        name, folder = self._at(path)
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -34,8 +87,13 @@ class Files:
 
         Its entry, and folders that were made for it, are durable after `sync_folder` of each.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        name, folder = self._at(path)
+        with _named(path):
+            try:
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
+            except FileNotFoundError:
+                self._make(path.parent)
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
         try:
             if os.fstat(descriptor).st_size < size:
                 os.ftruncate(descriptor, size)
@@ -61,21 +119,25 @@ class Files:
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replaces a small file atomically."""
-        temporary = path.with_name(path.name + ".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            view = memoryview(content)
-            while len(view):
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
+        name, folder = self._at(path)
+        temporary = f"{name}.tmp"
+        with _named(path):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=folder)
+            try:
+                view = memoryview(content)
+                while len(view):
+                    view = view[os.write(descriptor, view) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         self.sync_folder(path.parent)
 
     def remove(self, path: Path) -> None:
         """Removes a file, where it exists."""
-        path.unlink(missing_ok=True)
+        name, folder = self._at(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
         self.sync_folder(path.parent)
 
     def sync_tree(self, path: Path) -> None:
@@ -92,8 +154,44 @@ class Files:
 
     def sync_folder(self, path: Path) -> None:
         """Makes new, renamed and removed entries of a folder durable."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        name, folder = self._at(path)
+        with _named(path):
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _at(self, path: Path) -> tuple[str, int | None]:
+        """A path as system calls take it: relative to the held folder, where it is below that."""
+        if self._held is None:
+            return os.fspath(path), None
+        base, descriptor = self._held
+        text, prefix = os.fspath(path), os.fspath(base)
+        if text == prefix:
+            return ".", descriptor
+        return (text[len(prefix) + 1 :], descriptor) if text.startswith(prefix + os.sep) else (text, None)
+
+    def _make(self, path: Path) -> None:
+        """Makes a folder and those that it lies in; the held one is there or gone for good."""
+        name, folder = self._at(path)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            os.mkdir(name, dir_fd=folder)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            if path == path.parent or name == ".":
+                raise
+            self._make(path.parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error names the whole path, not one that is relative to a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise

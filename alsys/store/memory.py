@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alsys.errors import Fenced
 from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
 from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH
@@ -49,6 +50,11 @@ class MemoryDisk:
     def write_head(self, head: Head) -> None:
         """Replaces HEAD."""
         self._head = head
+
+    def check_owner(self, head: Head) -> None:
+        """Raises `Fenced` where a later writer has opened it."""
+        if self._head.epoch > head.epoch:
+            raise Fenced(f"another writer (epoch {self._head.epoch}) took over from epoch {head.epoch}")
 
     def close(self, head: Head | None) -> None:
         """Keeps everything for the next writer."""

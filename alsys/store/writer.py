@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from alsys.errors import Fenced
 from alsys.events import Event, encode
 from alsys.frames import ARMS, Arm, Candidate
 from alsys.labels import Label, LevelOfTheory, label_id_of
@@ -147,6 +146,10 @@ class ColumnWriter(ColumnReader):
             del groups[0]
         return self._head
 
+    def check_owner(self) -> None:
+        """Raises `Fenced` where the store is no longer this writer's."""
+        self._backend.check_owner(self._head)
+
     def arm_of(self, frame_id: str) -> Arm | None:
         """Arm of a frame that is stored or staged; None for others."""
         row = self._rows.get(frame_id)
@@ -183,6 +186,7 @@ class ColumnWriter(ColumnReader):
 
     def _append(self, group: _Group) -> dict[str, int]:
         """Writes the columns of a group behind all that was written; returns the lengths that this leads to."""
+        self._backend.check_owner(self._head)  # before the first row: in a store of another's they would hit its own
         lengths = dict(self._written)
         for path, rows in self._encode(group).items():
             axis = AXIS_OF[path]
@@ -195,10 +199,8 @@ class ColumnWriter(ColumnReader):
         history = np.array([[lengths[axis] for axis in AXES]], dtype=COMMITS.dtype)
         self._backend.write(COMMITS.path, self._head.seq, history)
         self._backend.sync()
-        current = self._backend.read_head()
-        if current.epoch > self._head.epoch:
-            raise Fenced(f"another writer (epoch {current.epoch}) took over from epoch {self._head.epoch}")
-        head = Head(self._head.seq + 1, self._head.epoch, lengths)
+        self._backend.check_owner(self._head)
+        head = replace(self._head, seq=self._head.seq + 1, lengths=lengths)
         self._backend.write_head(head)
         self._written = dict(lengths)
         return head

@@ -4,7 +4,9 @@ Chunks are uncompressed, so a chunk file is the plain array, and appending is wr
 read back, packed or rewritten. `shape` in an array's metadata grows by whole chunks, alike for all arrays of an axis,
 and is cut to the committed length when the store is opened or closed; in between, HEAD says which rows are valid. HEAD
 is replaced last, after all rows are synced. One writer at a time: a file lock here, and an epoch in HEAD that fences a
-writer whose lock was lost.
+writer whose lock was lost. A writer reaches everything through a descriptor of the folder that it opened, and looks
+before it writes rows and before it writes HEAD whether its lock is still the file at the path, and HEAD that of its
+store: one whose folder was removed, moved or replaced stops, and nothing of it is in the folder that took the place.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from alsys.errors import InputError, StoreBusy, StoreCorrupt
+from alsys.errors import Fenced, InputError, StoreBusy, StoreCorrupt
 from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
@@ -30,11 +34,12 @@ from alsys.store.schema import ALL_ARRAYS, ALL_AXES, AXES, AXIS_ROWS, BY_PATH, C
 from alsys.store.verification import shorten, verify_columns
 from alsys.store.writer import ColumnWriter
 
-NO_HEAD = (
-    "no earlier HEAD is kept: restore it from a backup; with an older HEAD the store is that older version, and its "
-    "next writer removes what was committed since"
-)
+REBUILD = "`alsys data repair` rebuilds it from the commits"
 """What can be done about a HEAD that cannot be read."""
+GONE = (
+    "was removed, moved or replaced while this process was writing it: nothing more is written; put the folder back "
+    "and run the same command to go on, or run it to begin anew"
+)
 LOST_METADATA = "restore it from a backup of any age: only its shape changes, and the next writer sets that"
 """What can be done about metadata that cannot be read."""
 
@@ -53,26 +58,28 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
         OSError: The file system refused; what is there stays sound.
     """
     path, files = Path(path), files or Files()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        _refuse_strangers(path)
-        lock = _lock(path, files)
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise InputError(f"cannot hold a store: {error.strerror}", source=str(path)) from error
     with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_strangers(path)
+            files.hold(path)
+            stack.callback(files.release)
+            lock = _lock(path, files)
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            raise InputError(f"cannot hold a store: {error.strerror}", source=str(path)) from error
         stack.callback(files.close, lock)
         if not (path / "HEAD").exists():
             _create(path, files)
         _add_arrays(path, files)
-        folder = ZarrFolder(path, files, is_writer=True)
-        stack.callback(folder.close, None)
+        folder = ZarrFolder(path, files, lock=lock)
+        stack.callback(folder.close_files)
         head = folder.read_head()
-        head = Head(head.seq, head.epoch + 1, head.lengths)
+        folder.check_owner(head)
+        head = Head(head.seq, head.epoch + 1, head.lengths, head.identity or _new_identity())
         folder.write_head(head)  # fences first: nobody may commit what is cut next
         folder.cut(head)
         writer = ZarrWriter(folder, head)
         stack.pop_all()
-        folder.lock = lock
     return writer
 
 
@@ -92,7 +99,7 @@ def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
     if seq is None:
         return reader
     try:
-        return ZarrReader(folder, Head(seq, reader.head.epoch, reader.lengths_at(seq)))
+        return ZarrReader(folder, replace(reader.head, seq=seq, lengths=reader.lengths_at(seq)))
     except InputError as error:
         raise error.located(source=str(path)) from None
 
@@ -105,14 +112,14 @@ class ZarrFolder:
         lock: Descriptor of the writer's lock, which `close` gives up; None for readers.
     """
 
-    def __init__(self, path: Path, files: Files, *, is_writer: bool = False) -> None:
+    def __init__(self, path: Path, files: Files, *, lock: int | None = None) -> None:
         self.path = path
-        self.lock: int | None = None
+        self.lock = lock
         self._files = files
         self._open: dict[tuple[str, int], int] = {}
         self._unsynced: set[tuple[str, int]] = set()
         self._folders: dict[Path, None] = {}  # with entries that may not be durable, each once
-        self._capacity = {spec.path: self.shape(spec)[0] for spec in ALL_ARRAYS} if is_writer else {}
+        self._capacity = {spec.path: self.shape(spec)[0] for spec in ALL_ARRAYS} if lock is not None else {}
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of an array.
@@ -121,7 +128,7 @@ class ZarrFolder:
             StoreCorrupt: A chunk is missing or too short.
         """
         spec = BY_PATH[path]
-        if _is_missing(self.path, spec):
+        if _is_missing(self.path, spec, self._files):
             return np.full((stop - start, *spec.row_shape), spec.fill, dtype=spec.dtype)
         rows = np.zeros((stop - start, *spec.row_shape), dtype=spec.dtype)
         flat = rows.reshape(-1).view(np.uint8)
@@ -130,9 +137,8 @@ class ZarrFolder:
             chunk, inside = divmod(position, spec.chunk_rows)
             count = min(stop - position, spec.chunk_rows - inside)
             try:
-                with self._chunk(spec, chunk).open("rb") as file:
-                    file.seek(inside * spec.row_bytes)
-                    content = file.read(count * spec.row_bytes)
+                file = self._chunk(spec, chunk)
+                content = self._files.read(file, inside * spec.row_bytes, count * spec.row_bytes)
             except FileNotFoundError as error:
                 raise StoreCorrupt(f"{path}: chunk {chunk} is missing") from error
             if len(content) != count * spec.row_bytes:
@@ -171,13 +177,13 @@ class ZarrFolder:
     def read_head(self) -> Head:
         """The committed HEAD."""
         file = self.path / "HEAD"
-        content = file.read_bytes()
+        content = self._files.read(file)
         if not content.strip(b"\0 \n"):
-            raise StoreCorrupt(f"{file} is empty", NO_HEAD)
+            raise StoreCorrupt(f"{file} is empty", REBUILD)
         try:
             record = json.loads(content)
             if not isinstance(record, dict) or record.pop("checksum", None) != _checksum(record):
-                raise StoreCorrupt(f"{file} is damaged: its checksum does not fit", NO_HEAD)
+                raise StoreCorrupt(f"{file} is damaged: its checksum does not fit", REBUILD)
             if record["format"] != FORMAT:
                 raise StoreCorrupt(
                     f"{file} has format {record['format']}, this alsys reads {FORMAT}",
@@ -185,18 +191,43 @@ class ZarrFolder:
                 )
             lengths = {axis: int(record["lengths"][axis]) for axis in AXES}
             lengths[CHARGES] = int(record["lengths"].get(CHARGES, 0))
-            return Head(int(record["seq"]), int(record["epoch"]), lengths)
+            return Head(int(record["seq"]), int(record["epoch"]), lengths, str(record.get("store", "")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreCorrupt(f"{file} is damaged: {error}", NO_HEAD) from error
+            raise StoreCorrupt(f"{file} is damaged: {error}", REBUILD) from error
 
     def write_head(self, head: Head) -> None:
         """Replaces HEAD, once the folders of all chunks that it may count on are durable."""
         for folder in list(self._folders):
             self._files.sync_folder(folder)
             del self._folders[folder]
-        record = {"format": FORMAT, "seq": head.seq, "epoch": head.epoch, "lengths": dict(head.lengths)}
+        record = {
+            "format": FORMAT,
+            "store": head.identity,
+            "seq": head.seq,
+            "epoch": head.epoch,
+            "lengths": dict(head.lengths),
+        }
         content = json.dumps({**record, "checksum": _checksum(record)}, indent=1)
         self._files.replace(self.path / "HEAD", content.encode())
+
+    def check_owner(self, head: Head) -> None:
+        """Returns where this store is still that of the writer whose HEAD this is.
+
+        Raises:
+            Fenced: Another writer has taken over, or the folder was removed, moved or replaced.
+        """
+        try:
+            current: Head | None = self.read_head()
+        except FileNotFoundError:
+            current = None
+        if current is not None and current.epoch > head.epoch:
+            raise Fenced(f"{self.path}: another writer (epoch {current.epoch}) took over from epoch {head.epoch}")
+        if self.lock is None or not self._files.is_at(self.path / "writer.lock", self.lock):
+            raise Fenced(f"{self.path} {GONE}")
+        if current is None:
+            raise Fenced(f"{self.path}: HEAD was removed while this process was writing the store; {REBUILD}")
+        if current.identity != head.identity:
+            raise Fenced(f"{self.path}: HEAD is that of another store now; nothing was written to it")
 
     def cut(self, head: Head) -> None:
         """Cuts every array to its committed length and clears what lies beyond. May be cut off itself, and repeated."""
@@ -209,33 +240,35 @@ class ZarrFolder:
     def close(self, head: Head | None) -> None:
         """Closes files; a writer cuts the arrays first, and gives up its lock."""
         try:
-            if head is not None and self.read_head().epoch == head.epoch:
-                with contextlib.suppress(OSError):  # a full disk; the next writer cuts
+            if head is not None:
+                with contextlib.suppress(OSError, Fenced):  # a full disk, or no longer ours; the next writer cuts
+                    self.check_owner(head)
                     self.cut(self.read_head())
         finally:
-            for descriptor in self._open.values():
-                self._files.close(descriptor)
-            self._open.clear()
+            self.close_files()
             if self.lock is not None:
                 self._files.close(self.lock)
                 self.lock = None
+            self._files.release()
+
+    def close_files(self) -> None:
+        """Closes the files of chunks."""
+        for descriptor in self._open.values():
+            self._files.close(descriptor)
+        self._open.clear()
 
     def _clear(self, spec: ArraySpec, length: int) -> None:
         """Zeroes rows beyond `length` in the last chunk and removes later chunks: a commit that failed left them."""
         last, inside = divmod(length, spec.chunk_rows)
         chunks = self.path / spec.path / "c"
-        if not chunks.is_dir():
-            return
-        for chunk in [int(name) for name in os.listdir(chunks) if name.isdigit()]:
+        for chunk in [int(name) for name in self._files.names(chunks) if name.isdigit()]:
             file = self._chunk(spec, chunk)
-            if not file.exists():
+            if not self._files.exists(file):
                 continue
             if chunk > last or (chunk == last and not inside):
                 self._files.remove(file)
             elif chunk == last:
-                with file.open("rb") as content:
-                    content.seek(inside * spec.row_bytes)
-                    rest = content.read()
+                rest = self._files.read(file, inside * spec.row_bytes)
                 if rest.count(0) != len(rest):
                     descriptor = self._descriptor(spec, chunk)
                     self._files.write(descriptor, bytes(len(rest)), inside * spec.row_bytes)
@@ -255,6 +288,10 @@ class ZarrFolder:
     def _chunk(self, spec: ArraySpec, chunk: int) -> Path:
         return self.path.joinpath(spec.path, "c", str(chunk), *("0" for _ in spec.row_shape))
 
+    def is_missing(self, spec: ArraySpec) -> bool:
+        """True for an array that the store is too old to have."""
+        return _is_missing(self.path, spec, self._files)
+
     def shape(self, spec: ArraySpec) -> list[int]:
         """What the metadata of an array say.
 
@@ -266,7 +303,7 @@ class ZarrFolder:
 
     def _metadata(self, spec: ArraySpec) -> dict[str, Any]:
         try:
-            metadata = json.loads((self.path / spec.path / "zarr.json").read_bytes())
+            metadata = json.loads(self._files.read(self.path / spec.path / "zarr.json"))
         except FileNotFoundError:
             raise StoreCorrupt(f"{spec.path}: its zarr.json is missing", LOST_METADATA) from None
         except ValueError as error:
@@ -312,7 +349,7 @@ class ZarrWriter(ColumnWriter):
 def _verify(reader: ColumnReader, folder: ZarrFolder) -> VerifyReport:
     report = verify_columns(reader)
     for spec in ALL_ARRAYS:
-        if _is_missing(folder.path, spec):
+        if folder.is_missing(spec):
             continue
         length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
         try:
@@ -351,7 +388,7 @@ def _refuse_headless(path: Path) -> None:
         StoreCorrupt: There are some.
     """
     if any((path / spec.path / "c").exists() for spec in ALL_ARRAYS):
-        raise StoreCorrupt(f"{path} has data but no HEAD", NO_HEAD)
+        raise StoreCorrupt(f"{path} has data but no HEAD", REBUILD)
 
 
 def _create(path: Path, files: Files) -> None:
@@ -370,7 +407,7 @@ def _create(path: Path, files: Files) -> None:
     for spec in ALL_ARRAYS:
         _create_array(root, spec.path, spec)
     files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
-    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0)))
+    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), _new_identity()))
 
 
 def _create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
@@ -392,14 +429,14 @@ def _create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[An
     )
 
 
-def _is_missing(path: Path, spec: ArraySpec) -> bool:
+def _is_missing(path: Path, spec: ArraySpec, files: Files) -> bool:
     """True for an array that the store is too old to have. One whose folder is there has lost its metadata."""
-    return spec.fill is not None and not (path / spec.path).exists()
+    return spec.fill is not None and not files.exists(path / spec.path)
 
 
 def _add_arrays(path: Path, files: Files) -> None:
     """Adds arrays that an older store lacks: filled beside the store's own, then moved into place at once."""
-    missing = [spec for spec in ALL_ARRAYS if _is_missing(path, spec)]
+    missing = [spec for spec in ALL_ARRAYS if _is_missing(path, spec, files)]
     if not missing:
         return
     head = ZarrFolder(path, files).read_head()
@@ -441,6 +478,11 @@ def _lock(path: Path, files: Files) -> int:
         files.close(lock)
         raise
     return lock
+
+
+def _new_identity() -> str:
+    """Identity of a store: random, so that no two have the same."""
+    return secrets.token_hex(16)
 
 
 def _checksum(record: dict[str, Any]) -> str:

@@ -60,6 +60,31 @@ class UnreliableFiles(Files):
         self._descriptors.clear()
         self._is_dead = True
 
+    def hold(self, folder: Path) -> None:
+        """As `Files.hold`; never fails by itself."""
+        super().hold(folder)
+        if self._held is not None:
+            self._keep(self._held[1])
+
+    def release(self) -> None:
+        """As `Files.release`; the dead have nothing to release."""
+        if self._held is not None and self._held[1] in self._descriptors:
+            self._descriptors.discard(self._held[1])
+            super().release()
+        self._held = None
+
+    def is_at(self, path: Path, descriptor: int) -> bool:
+        """As `Files.is_at`; never fails by itself."""
+        if self._is_dead:
+            raise OSError(errno.EIO, "the process is dead")
+        return super().is_at(path, descriptor)
+
+    def read(self, path: Path, offset: int = 0, size: int = -1) -> bytes:
+        """As `Files.read`; never fails by itself."""
+        if self._is_dead:
+            raise OSError(errno.EIO, "the process is dead")
+        return super().read(path, offset, size)
+
     def lock(self, path: Path) -> int:
         """As `Files.lock`; never fails by itself."""
         return self._keep(super().lock(path))

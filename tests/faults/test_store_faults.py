@@ -213,7 +213,7 @@ def test_lost_head_is_no_new_store(template: Path, tmp_path: Path) -> None:
     copied(template, tmp_path / "s")
     (tmp_path / "s" / "HEAD").unlink()
     for opened in (open_writer, open_reader):
-        with pytest.raises(StoreCorrupt, match="data but no HEAD; no earlier HEAD is kept"):
+        with pytest.raises(StoreCorrupt, match="data but no HEAD; `alsys data repair` rebuilds it"):
             opened(tmp_path / "s")
     assert (tmp_path / "s" / "labels" / "energy" / "c" / "0").exists()
 
@@ -223,7 +223,7 @@ def test_damaged_head_is_said_in_one_line(template: Path, tmp_path: Path, conten
     copied(template, tmp_path / "s")
     (tmp_path / "s" / "HEAD").write_bytes(content)
     for opened in (open_writer, open_reader):
-        with pytest.raises(StoreCorrupt, match=r"HEAD is (empty|damaged).*no earlier HEAD is kept: restore") as caught:
+        with pytest.raises(StoreCorrupt, match=r"HEAD is (empty|damaged).*; `alsys data repair` rebuilds it") as caught:
             opened(tmp_path / "s")
         assert "\n" not in str(caught.value)
         assert ("is empty" in str(caught.value)) == (not content.strip(b"\0"))

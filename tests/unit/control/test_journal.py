@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from alsys.control import disk_waits
 from alsys.control import journal as journal_module
 from alsys.control.journal import Journal
-from alsys.events import AlarmCleared
+from alsys.errors import EnvironmentProblem
+from alsys.events import AlarmCleared, StopRequested
+from alsys.store.base import Head
 from alsys.store.memory import MemoryDisk, open_writer
+from alsys.store.writer import ColumnWriter
+from alsys.testing import campaigns
+from alsys.testing.campaigns import FakeCampaign
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +105,95 @@ def test_a_bundle_that_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
     bundle.write_bundle(tmp_path / "v0001", state, {})
     assert bundle.read_bundle(tmp_path / "v0001").version == 1
+
+
+class Disk:
+    """A store's writer whose commits the disk refuses with one error, the first `times` times."""
+
+    def __init__(self, error: OSError, times: int = 10**9) -> None:
+        self._writer = open_writer(MemoryDisk())
+        self._error, self.times = error, times
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._writer, name)
+
+    def commit(self) -> object:
+        if self.times:
+            self.times -= 1
+            raise self._error
+        return self._writer.commit()
+
+
+def committed(journal: Journal) -> None:
+    async def run() -> None:
+        journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
+        await journal.flush()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ESTALE, errno.EBADF, errno.EFBIG])
+def test_what_waiting_does_not_mend_ends_the_driver_with_one_line(number: int) -> None:
+    error = OSError(number, "never shown")
+    error.filename = "camp/store.zarr/labels/energy/c/0"
+    with pytest.raises(EnvironmentProblem, match=r"cannot write camp/store\.zarr/labels/energy/c/0: ") as caught:
+        committed(Journal(Disk(error)))  # type: ignore[arg-type]
+    assert caught.value.exit_code == 3
+    assert os.strerror(number) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_what_may_pass_is_waited_for(number: int) -> None:
+    committed(Journal(Disk(OSError(number, "no"), times=4)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
+def test_a_broken_disk_is_not_waited_for_for_ever(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_waits, "PATIENCE_S", 0.05)
+    disk = Disk(OSError(number, "no"))
+    with pytest.raises(EnvironmentProblem, match=r"cannot write .*, for 0 minutes"):
+        committed(Journal(disk))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_who_is_asked_to_stop_waits_no_longer(number: int) -> None:
+    async def run() -> None:
+        journal = Journal(Disk(OSError(number, "no")))  # type: ignore[arg-type]
+        journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
+        flushing = asyncio.ensure_future(journal.flush())
+        while journal.disk_problem is None:
+            await asyncio.sleep(0.001)
+        journal.leave()
+        with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
+            await asyncio.wait_for(flushing, 2.0)
+
+    asyncio.run(run())
+
+
+def test_a_campaign_with_all_its_labels_and_a_full_disk_obeys_a_stop() -> None:
+    """Once its end was decided, nothing polled for signals: the driver waited for space for ever."""
+    campaign = FakeCampaign(n_labels=20)
+    commit = ColumnWriter.commit
+    seen: list[float] = []
+
+    def stop() -> StopRequested | None:
+        return StopRequested(t=time.time(), drain=False) if seen and time.monotonic() - seen[0] > 0.1 else None
+
+    class Full(ColumnWriter):
+        def commit(self) -> Head:
+            if any(b"campaign-stopped" in event for event in self._staged.events + self._failed.events):
+                seen.append(time.monotonic())
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return commit(self)
+
+    def opened(disk: MemoryDisk) -> ColumnWriter:
+        writer = open_writer(disk)
+        writer.__class__ = Full
+        return writer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(campaigns, "open_writer", opened)
+        with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
+            campaign.run(stop_request=stop)
+    assert campaign.run().reason == "labels"
