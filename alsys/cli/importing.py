@@ -17,22 +17,24 @@ from pathlib import Path
 import yaml
 
 from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.run import check, read_config
+from alsys.cli.run import check, check_states, read_config
 from alsys.cli.start import is_meant
 from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart
 from alsys.errors import AlsysError, InputError
-from alsys.frames import Frame
+from alsys.frames import Arm, Frame
 from alsys.interop.file_units import energy_unit, force_unit, length_unit
 from alsys.interop.formats import find, guess
 from alsys.interop.importing import ImportReport, import_frames
 from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
+from alsys.states import CompositionStates
+from alsys.store.base import StoreWriter
 
 
 def import_(args: argparse.Namespace) -> int:
     """Imports a file and says what became of it."""
-    config, directory, own, baseline = _campaign(args)
+    config, directory, own, baseline, states = _campaign(args)
     order = _order(args, own)
     from alsys.store.zarr import open_writer
 
@@ -45,7 +47,10 @@ def import_(args: argparse.Namespace) -> int:
         known = {level.level_id for level in store.levels()}
         # the campaign's own levels first, in its order, whatever the file is of
         store.stage(levels=[level for level in (baseline, own) if level is not None and level.level_id not in known])
-        report = import_frames(store, order, own, time.time(), baseline=_baseline_labeler(config, baseline))
+        _add_labelled(states, store, own)
+        report = import_frames(
+            store, order, own, time.time(), baseline=_baseline_labeler(config, baseline), known=states
+        )
         if report.event is None:
             store.commit()
     except BaseException as error:
@@ -63,8 +68,8 @@ def import_(args: argparse.Namespace) -> int:
 
 def _campaign(
     args: argparse.Namespace,
-) -> tuple[CampaignConfig, CampaignDirectory, LevelOfTheory, LevelOfTheory | None]:
-    """Config, directory, level and baseline's level of a campaign that is there or to be."""
+) -> tuple[CampaignConfig, CampaignDirectory, LevelOfTheory, LevelOfTheory | None, CompositionStates]:
+    """Config, directory, level, baseline's level and states of compositions of a campaign that is there or to be."""
     target = Path(args.campaign)
     if target.is_dir():
         from alsys.labeling.baseline import baseline_level
@@ -76,13 +81,20 @@ def _campaign(
         config = directory.config()
         labeler = build_labeler(config.labeling)
         try:
-            return config, directory, labeler.level, baseline_level(labeler)
+            return config, directory, labeler.level, baseline_level(labeler), CompositionStates()
         finally:
             labeler.close()
     args.config = args.campaign
     config = read_config(args)
     plan = check(config, args.campaign, is_import=True)
-    return config, plan.directory, plan.level, plan.baseline
+    return config, plan.directory, plan.level, plan.baseline, check_states(config, plan.starts)
+
+
+def _add_labelled(known: CompositionStates, store: StoreWriter, own: LevelOfTheory) -> None:
+    """The states of compositions that the campaign has labelled."""
+    labelled = store.snapshot(own.level_id)
+    labelled = labelled.select(~labelled.is_arm(Arm.ATOM))
+    known.add_all(labelled.n_atoms, labelled.numbers, labelled.charge, labelled.multiplicity, "the campaign")
 
 
 def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:

@@ -39,6 +39,7 @@ from alsys.errors import AlsysError, InputError
 from alsys.events import CampaignOpened, CampaignStopped, ModelLost, StopRequested
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import LevelOfTheory
+from alsys.states import CompositionStates
 from alsys.store.base import StoreWriter
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
         labelled = labelled_systems(config.exploration.carve, systems)
         check_labeling(config.labeling, labelled)
         _check_model(config, systems)
+        check_states(config, starts)
         check_initial(config.initial, systems)
         check_methods(config, systems)
         labeler = build_labeler(config.labeling)
@@ -165,6 +167,28 @@ def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
             raise InputError(
                 f"takes molecules only, {name} is periodic", field="model.kind", value="pair", remedy="use kind: nequip"
             )
+
+
+def check_states(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> CompositionStates:
+    """Refuses one composition at two charges or multiplicities where the model cannot tell them apart.
+
+    Args:
+        config: The campaign.
+        starts: Structures of each system.
+
+    Returns:
+        The state of each composition, to which imports are compared.
+
+    Raises:
+        InputError: Names two systems.
+    """
+    known = CompositionStates()
+    for i, (name, frames) in enumerate(starts.items()):
+        for frame in frames:
+            conflict = known.add(frame.numbers, frame.charge, frame.multiplicity, f"system {name}")
+            if conflict is not None:
+                raise InputError(str(conflict), field=f"systems[{i}]", remedy="make a campaign of each")
+    return known
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from alsys.config.start import ImportedStart, ModelStart, ReplayConfig, TeacherS
 from alsys.errors import InputError
 from alsys.frames import ARMS, TRAINING_ARMS, Arm, Frame
 from alsys.labels import LevelOfTheory
+from alsys.states import CompositionStates, ElectronicState, SeenStates, StateConflict, formula_of
 from alsys.store.base import Snapshot
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def starting_point(
             if symbol in elements or z in set(replay.numbers.tolist())
         ]
     check_parent(config, state, elements, start.model)
+    _check_states(frames, "training.start.model", start.model, state.seen, replay)
     given = card.get("level_of_theory")
     is_same = isinstance(given, dict) and LevelOfTheory(given).level_id == levels.labels.level_id
     return StartingPoint(state, is_same, replay)
@@ -129,6 +131,7 @@ def _lesson(
     if not lesson.n_frames:
         raise InputError("no frame of this level can be learned from", remedy=remedy, **place)
     learned = lesson.snapshot.select(~lesson.snapshot.is_arm(Arm.ATOM))
+    _check_states(frames, "training.start.level", start.level, None, learned)
     wanted = {int(z) for frame in frames.values() for z in frame.numbers}
     if missing := sorted(wanted - set(learned.numbers.tolist())):
         raise InputError(
@@ -137,6 +140,35 @@ def _lesson(
             **place,
         )
     return lesson
+
+
+def _check_states(
+    frames: Mapping[str, Frame], field: str, value: str, seen: SeenStates | None, labels: Snapshot | None
+) -> None:
+    """Refuses a composition that a start has learned, or brings, in another state than the campaign's.
+
+    Args:
+        frames: What a labeler gets to see of each system.
+        field: What says where the first fit starts from.
+        value: What it says.
+        seen: States that the model has learned.
+        labels: Labels that come with it.
+
+    Raises:
+        InputError: Names the system.
+    """
+    known, remedy = CompositionStates(), "start from labels of the campaign's own states"
+    for name, frame in frames.items():
+        known.add(frame.numbers, frame.charge, frame.multiplicity, f"system {name}")
+        state = ElectronicState(frame.charge, frame.multiplicity)
+        learned = () if seen is None else seen.by_formula.get(formula_of(frame.numbers), ())
+        if learned and learned != (state,):
+            conflict = StateConflict(formula_of(frame.numbers), learned[0], "the model", state, f"system {name}")
+            raise InputError(str(conflict), field=field, value=value, remedy=remedy)
+    if labels is not None:
+        conflict_ = known.add_all(labels.n_atoms, labels.numbers, labels.charge, labels.multiplicity, "what is learned")
+        if conflict_ is not None:
+            raise InputError(str(conflict_), field=field, value=value, remedy=remedy)
 
 
 def stored_level(text: str, known: Sequence[LevelOfTheory], levels: Levels, remedy: str) -> LevelOfTheory:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,11 +22,12 @@ from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNo
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.frames import Frame
+from alsys.frames import FloatArray, Frame
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
+from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
 
 _REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/[^/@]+.*)?")
 """What MLflow takes for a registered model, or for one by its identity."""
@@ -38,9 +40,18 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
     Results (eV, eV/Angstrom): ``energy``, ``free_energy``, ``forces`` ``(n_atoms, 3)``, ``energy_std``,
     ``forces_std`` ``(n_atoms,)`` (force deviation of each atom) and ``max_force_deviation``; and ``stress`` ``(6,)``,
     eV/Angstrom^3, in ASE's order (xx, yy, zz, yz, xz, xy), tension positive, where the atoms are periodic in three
-    directions and the model has a stress. Elsewhere asking for it raises ASE's ``PropertyNotImplementedError``. A model
-    that learned the difference to a baseline adds it; ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]``
-    (2S + 1) say what the baseline is to be evaluated for, neutral singlets where they are not given.
+    directions and the model has a stress. Elsewhere asking for it raises ASE's ``PropertyNotImplementedError``.
+
+    ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]`` (2S + 1) say how many electrons there are and how many
+    are unpaired; so do ``atoms.info["spin"]`` (2S + 1, 2S or S), the sum of initial charges and, of molecules, that of
+    initial magnetic moments. What is not said is that of the only state which the model has learned of this composition
+    or at all, or else that of neutral singlets. A state that the model has not learned is refused; where nobody has
+    recorded what it has learned, as in bundles from before there was a record, all but neutral singlets give a warning.
+
+    Args:
+        committee: The model.
+        seen: The states that it has learned; None where that is not known.
+        kwargs: ASE's.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -53,14 +64,15 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         "max_force_deviation",
     ]
 
-    def __init__(self, committee: Committee, **kwargs: Any) -> None:
+    def __init__(self, committee: Committee, seen: SeenStates | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.committee = committee
+        self.seen = seen
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation: as of ASE, and charge and multiplicity in ``atoms.info``."""
         changes: list[str] = super().check_state(atoms, tol)
-        if self.atoms is not None and _electrons(atoms) != _electrons(self.atoms):
+        if self.atoms is not None and _said(atoms) != _said(self.atoms):
             changes.append("info")
         return changes
 
@@ -73,21 +85,22 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         """Evaluates all members once.
 
         Raises:
-            InputError: An element that the model does not know, positions that are not finite, or a structure that the
-                model's baseline cannot treat.
+            InputError: An element that the model does not know, positions that are not finite, a charge or multiplicity
+                that the model has not learned or that contradicts itself, or a structure that the model's baseline
+                cannot treat.
             ase.calculators.calculator.CalculationFailed: The model's baseline did not converge.
             ase.calculators.calculator.PropertyNotImplementedError: The stress is asked for, and there is none; energy
                 and forces are among the results all the same.
         """
         super().calculate(atoms, properties, system_changes)
-        charge, multiplicity = _electrons(self.atoms)
+        state = self._state(self.atoms)
         frame = Frame(
             numbers=self.atoms.numbers,
             positions=self.atoms.positions,
             cell=self.atoms.cell.array,
             pbc=self.atoms.pbc,
-            charge=charge,
-            multiplicity=multiplicity,
+            charge=state.charge,
+            multiplicity=state.multiplicity,
         )
         batch = FrameBatch.of([frame])
         prediction = self.committee.evaluate(batch)
@@ -108,6 +121,26 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         elif "stress" in (properties or []):
             raise PropertyNotImplementedError(f"no stress: {reason}")
 
+    def _state(self, atoms: Atoms) -> ElectronicState:
+        """What to evaluate the model for.
+
+        Raises:
+            InputError: It contradicts itself, or the model has not learned it.
+        """
+        charge, multiplicity = _said(atoms)
+        if self.seen is not None:
+            state = self.seen.complete(atoms.numbers, charge, multiplicity)
+            self.seen.check(atoms.numbers, state)
+            return state
+        state = ElectronicState(charge or 0, multiplicity or 1)
+        if state != NEUTRAL_SINGLET:
+            warnings.warn(
+                f"{state}: nobody has recorded which charges and multiplicities this model has learned; it may not see "
+                "them at all",
+                stacklevel=2,
+            )
+        return state
+
 
 def _why_no_stress(batch: FrameBatch, prediction: CommitteePrediction) -> str:
     """What a frame lacks to have a stress; empty where it has one."""
@@ -122,13 +155,60 @@ def _why_no_stress(batch: FrameBatch, prediction: CommitteePrediction) -> str:
     return ""
 
 
-def _electrons(atoms: Atoms) -> tuple[int, int]:
-    """Charge and multiplicity."""
-    return _integer(atoms, "charge", 0), _integer(atoms, "multiplicity", 1)
+def _said(atoms: Atoms) -> tuple[int | None, int | None]:
+    """Charge and multiplicity as far as the atoms say them."""
+    charge = _charge(atoms)
+    return charge, _multiplicity(atoms, 0 if charge is None else charge)
 
 
-def _integer(atoms: Atoms, name: str, default: int) -> int:
-    value = atoms.info.get(name, default)
+def _charge(atoms: Atoms) -> int | None:
+    given = _integer(atoms, "charge")
+    summed = _sum(atoms.get_initial_charges())
+    if summed and given not in (None, summed):
+        raise InputError(
+            f"is not the sum of the initial charges, {summed:+d}", field="atoms.info['charge']", value=given,
+            remedy="correct one of them",
+        )  # fmt: skip
+    return summed or None if given is None else given
+
+
+def _multiplicity(atoms: Atoms, charge: int) -> int | None:
+    given = _integer(atoms, "multiplicity")
+    if given is not None and given < 1:
+        raise InputError("is 2S + 1, at least 1", field="atoms.info['multiplicity']", value=given)
+    said = [] if given is None else [given]
+    if (spin := atoms.info.get("spin")) is not None:
+        n_electrons = int(atoms.numbers.sum()) - charge
+        try:
+            meant = multiplicity_of_spin(float(spin), n_electrons)
+        except (TypeError, ValueError):
+            meant = None
+        if meant is None:
+            raise InputError(
+                f"is no spin of {n_electrons} electrons", field="atoms.info['spin']", value=spin,
+                remedy="give atoms.info['multiplicity'], 2S + 1",
+            )  # fmt: skip
+        said.append(meant)
+    if not atoms.pbc.any() and (unpaired := _sum(atoms.get_initial_magnetic_moments())):
+        said.append(abs(unpaired) + 1)
+    if len(set(said)) > 1:
+        raise InputError(
+            "contradicts spin or initial magnetic moments", field="atoms.info['multiplicity']", value=said,
+            remedy="correct one of them",
+        )  # fmt: skip
+    return said[0] if said else None
+
+
+def _sum(values: FloatArray) -> int:
+    """Of numbers of atoms that add up to an integer; 0 where they do not, as those of a crude guess."""
+    total = float(values.sum()) if values.ndim == 1 else 0.0
+    return round(total) if abs(total - round(total)) < 1e-3 else 0
+
+
+def _integer(atoms: Atoms, name: str) -> int | None:
+    value = atoms.info.get(name)
+    if value is None:
+        return None
     try:
         if int(value) == float(value):
             return int(value)
@@ -150,7 +230,7 @@ def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads
         EnvironmentProblem: The MLflow server does not answer, or the package of the model's baseline is missing.
     """
     state, _ = read_model(uri, tracking_uri=tracking_uri)
-    return AlsysCalculator(build_committee(state, threads=threads))
+    return AlsysCalculator(build_committee(state, threads=threads), state.seen)
 
 
 def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[CommitteeState, dict[str, object]]:

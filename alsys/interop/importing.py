@@ -23,6 +23,7 @@ from alsys.interop.file_units import UnitSet
 from alsys.interop.proof import examine, judge
 from alsys.interop.reading import ImportOrder, LabelledSample, Reading
 from alsys.labels import Label, LevelOfTheory
+from alsys.states import CompositionStates
 from alsys.store.base import StoreWriter
 from alsys.store.digests import ImportDigest, content_of, mask_content_of
 
@@ -74,6 +75,7 @@ def import_frames(
     now: float,
     *,
     baseline: tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None = None,
+    known: CompositionStates | None = None,
 ) -> ImportReport:
     """Imports a file into a store that nobody else writes.
 
@@ -83,6 +85,8 @@ def import_frames(
         own: The campaign's level of theory.
         now: Unix time.
         baseline: Level and labeler of a baseline that frames to be trained on need beside their labels.
+        known: The state of each composition of the campaign, where its model cannot tell charges and multiplicities
+            apart; frames to be trained on must not contradict it. None where it can.
 
     Raises:
         InputError: One line; nothing was committed.
@@ -105,7 +109,7 @@ def import_frames(
                 remedy="leave --sampled-at out",
             )
         note = _prove(first, reading.units, order.is_trusted)
-        intake = _Intake(store, order, level, own, digest_of(order.path), baseline)
+        intake = _Intake(store, order, level, own, digest_of(order.path), baseline, known)
         drawn: list[LabelledSample] = []
         rng = random.Random(0)
         intake.take(first)
@@ -151,6 +155,7 @@ class _Intake:
         own: LevelOfTheory,
         digest: str,
         baseline: tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None,
+        known: CompositionStates | None,
     ) -> None:
         self._store = store
         self._order = order
@@ -158,6 +163,7 @@ class _Intake:
         self._digest = digest
         self.is_training = level.level_id == own.level_id
         self._baseline = baseline if self.is_training else None
+        self._known = known if self.is_training else None
         self._first_row = store.head.lengths["labels"]
         self._first_frame = store.head.lengths["frames"]
         self._values = ImportDigest()
@@ -189,6 +195,7 @@ class _Intake:
                 self.n_known += 1
                 continue
             self._energies[frame_id] = sample.energy
+            self._refuse_other_state(sample)
             arm = self._store.arm_of(frame_id)
             if arm is not None and self._store.is_labelled(frame_id, level_id):
                 known.append(sample)
@@ -240,6 +247,17 @@ class _Intake:
         self._store.stage([event])
         self._store.commit()
         return event
+
+    def _refuse_other_state(self, sample: LabelledSample) -> None:
+        frame = sample.frame
+        if self._known is None or frame.n_atoms == 1:
+            return
+        conflict = self._known.add(frame.numbers, frame.charge, frame.multiplicity, sample.place)
+        if conflict is not None:
+            raise InputError(
+                str(conflict), field="charge, multiplicity", value=(frame.charge, frame.multiplicity),
+                remedy="import the frames of each state into a campaign of its own",
+            )  # fmt: skip
 
     def _candidate(self, sample: LabelledSample, number: int) -> Candidate:
         key = (sample.group, number // BLOCK)

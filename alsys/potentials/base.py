@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.states import SeenStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ class CommitteeState:
         score_state: What that score learned.
         baseline: Level of theory (`alsys.labels.LevelOfTheory.spec`) whose energies and forces must be added, for
             members that learned a difference; None for members that learned labels.
+        seen: States of charge and multiplicity that it has learned from; None where nobody has recorded them.
     """
 
     version: int
@@ -202,6 +204,7 @@ class CommitteeState:
     score: str = "committee"
     score_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     baseline: Mapping[str, object] | None = None
+    seen: SeenStates | None = None
 
     @property
     def n_members(self) -> int:

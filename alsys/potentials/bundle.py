@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 from alsys.errors import InputError
 from alsys.potentials.architectures import is_extended
 from alsys.potentials.base import CommitteeState
+from alsys.states import SeenStates
 
 FORMAT = 1
 FORMAT_DELTA = 2
@@ -52,6 +53,8 @@ def write_bundle(
         model |= {"format": FORMAT_DELTA, "baseline": dict(state.baseline)}
     if state.kind in ("nequip", "allegro") and is_extended(state.spec):
         model["format"] = FORMAT_EXTENDED
+    if state.seen is not None:
+        model["seen"] = state.seen.to_json()
     files = {
         "model.json": _json(model),
         "card.json": _json(card),
@@ -129,8 +132,16 @@ def read_bundle(path: Path) -> CommitteeState:
         members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
         score = json.loads(contents["score.json"])["score"] if "score.json" in contents else "committee"
         score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}
+        seen = SeenStates.from_json(model["seen"]) if "seen" in model else None
         return CommitteeState(
-            int(model["version"]), str(model["kind"]), dict(model["spec"]), members, str(score), score_state, baseline
+            int(model["version"]),
+            str(model["kind"]),
+            dict(model["spec"]),
+            members,
+            str(score),
+            score_state,
+            baseline,
+            seen,
         )
     except KeyError as error:
         raise InputError(f"is not a readable bundle: it lacks {error}", source=str(path)) from error
@@ -201,6 +212,7 @@ def _readme(state: CommitteeState, card: Mapping[str, object]) -> str:
         f"- Level of theory: `{json.dumps(level)}`",
         f"- Labels: {card.get('n_labels')} (dataset version {card.get('head_seq')})",
         f"- Elements: {state.spec.get('elements')}",
+        *([] if state.seen is None else [f"- States: {'; '.join(map(str, state.seen.states))}"]),
         *([] if state.baseline is None else [f"- Baseline, added wherever it is used: `{json.dumps(state.baseline)}`"]),
         "- Units: eV, Angstrom",
         "",

@@ -2,14 +2,16 @@
 
 MLflow runs this file where the model is loaded, so it imports nothing heavy before `load_context`. Input: a column
 `structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row
-vectors, Angstrom) and `pbc`, and `charge` and `multiplicity`, which only models with a baseline look at. Output, a row
-each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each atom and its maximum `deviation`
-(eV/Angstrom); energy and forces are NaN where the model's baseline failed.
+vectors, Angstrom), `pbc`, `charge` and `multiplicity`. Where these two are not given, they are those of the only state
+which the model has learned of this composition or at all, or else of neutral singlets; a state that it has not learned
+is refused. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each atom
+and its maximum `deviation` (eV/Angstrom); energy and forces are NaN where the model's baseline failed.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from alsys.frames import Frame
+    from alsys.states import SeenStates
 
 
 class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -29,13 +32,15 @@ class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         from alsys.potentials.bundle import read_bundle
         from alsys.potentials.factory import build_committee
 
-        self._committee = build_committee(read_bundle(Path(context.artifacts["bundle"])))
+        state = read_bundle(Path(context.artifacts["bundle"]))
+        self._committee, self._seen = build_committee(state), state.seen
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow checks data by hints
         """One row for each structure of the column `structure`.
 
         Raises:
-            InputError: A structure that cannot be read, or an element that the model does not know.
+            InputError: A structure that cannot be read, or an element, charge or multiplicity that the model does not
+                know.
         """
         import pandas as pd  # type: ignore[import-untyped]
 
@@ -44,7 +49,7 @@ class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         structures: list[Any] = []
         for cell in model_input["structure"]:  # a dictionary of lists arrives as one row that holds the list
             structures += cell if isinstance(cell, list | tuple | np.ndarray) else [cell]
-        frames = [_frame(structure, row) for row, structure in enumerate(structures)]
+        frames = [_frame(structure, row, self._seen) for row, structure in enumerate(structures)]
         if not frames:
             return pd.DataFrame(columns=["energy", "energy_std", "forces", "force_deviation", "deviation"])
         batch = FrameBatch.of(frames)
@@ -61,19 +66,28 @@ class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         )
 
 
-def _frame(structure: Any, row: int) -> Frame:
+def _frame(structure: Any, row: int, seen: SeenStates | None) -> Frame:
     from alsys.errors import InputError
     from alsys.frames import Frame
+    from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
     try:
         content = json.loads(structure) if isinstance(structure, str | bytes) else structure
+        numbers = np.asarray(content["numbers"], dtype=np.int32)
+        charge, multiplicity = (None if content.get(n) is None else int(content[n]) for n in ("charge", "multiplicity"))
+        state = ElectronicState(charge or 0, 1 if multiplicity is None else multiplicity)
+        if seen is not None:
+            state = seen.complete(numbers, charge, multiplicity)
+            seen.check(numbers, state)
+        elif state != NEUTRAL_SINGLET:
+            warnings.warn(f"structure[{row}]: {state}: nobody has recorded what this model has learned", stacklevel=2)
         return Frame(
-            numbers=np.asarray(content["numbers"], dtype=np.int32),
+            numbers=numbers,
             positions=np.asarray(content["positions"], dtype=np.float64),
             cell=np.asarray(content.get("cell") or np.zeros((3, 3)), dtype=np.float64),
             pbc=np.asarray(content.get("pbc") or [False] * 3, dtype=np.bool_),
-            charge=int(content.get("charge") or 0),
-            multiplicity=int(content.get("multiplicity") or 1),
+            charge=state.charge,
+            multiplicity=state.multiplicity,
         )
     except InputError as error:
         raise error.located(source=f"structure[{row}]") from None

@@ -8,6 +8,7 @@ arm is in neither. Atomic energies, virials and weights of frames are read off a
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,7 +19,10 @@ from alsys.config.labeling import PySCFBaseline
 from alsys.config.schema import IMPORTED_AS, CampaignConfig
 from alsys.frames import ARMS, TRAINING_ARMS, Arm, FloatArray
 from alsys.potentials.xtb import XTBMethod
+from alsys.states import SeenStates
 from alsys.store.base import Snapshot
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,28 @@ def split(snapshot: Snapshot, validation_share: float) -> Split:
         validation=snapshot.select(is_held_out),
         random=snapshot.select(snapshot.is_arm(Arm.RANDOM) & says_something),
     )
+
+
+def seen_states(parts: Split, *, is_told_apart: bool = False) -> SeenStates:
+    """States of charge and multiplicity that a fit sees: those of its training and validation frames.
+
+    Args:
+        parts: Of the snapshot.
+        is_told_apart: The model is given them.
+    """
+    columns = [
+        np.concatenate([getattr(part, name) for part in (parts.train, parts.validation)])
+        for name in ("n_atoms", "numbers", "charge", "multiplicity")
+    ]
+    seen = SeenStates.of(*columns, is_told_apart=is_told_apart)
+    if not is_told_apart:
+        for formula, states in seen.by_formula.items():
+            if len(states) > 1:
+                logger.warning(
+                    "labels of %s with %s contradict each other: the model sees elements and positions only",
+                    formula, " and ".join(map(str, states)),
+                )  # fmt: skip
+    return seen
 
 
 def _share_of(trajectory: int) -> float:

@@ -50,7 +50,7 @@ from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.bags import is_in_bag
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
-from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, split
+from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
 from alsys.training.examination import Examiner
 from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
@@ -160,7 +160,9 @@ class NequIPTrainer:
             return _failed(order.version, str(error), unfinished)
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
         weights, n_renewed = self._settle(members, fits, spec, parent, parts)
-        state = CommitteeState(order.version, kind_of(spec), spec, weights, baseline=self._baseline)
+        state = CommitteeState(
+            order.version, kind_of(spec), spec, weights, baseline=self._baseline, seen=seen_states(parts)
+        )
         committee = self._committee_of(state)
         champion = self._champion(order, parts.random)
         if self._score != COMMITTEE:

@@ -28,6 +28,7 @@ from alsys.interop.calculator import AlsysCalculator, load_calculator
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
+from alsys.states import SeenStates
 from alsys.testing.committees import HarmonicCommittee
 
 N_BASIS = 8
@@ -255,3 +256,71 @@ def test_a_dead_server_is_answered_in_seconds() -> None:
     with pytest.raises(EnvironmentProblem, match=r"127\.0\.0\.1"):
         load_calculator("models:/water@champion", tracking_uri="http://127.0.0.1:9")
     assert time.monotonic() - started < 20
+
+
+def learned(*states: tuple[int, int]) -> SeenStates:
+    n = len(states)
+    return SeenStates.of([3] * n, [8, 1, 1] * n, [c for c, _ in states], [m for _, m in states])
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{"charge": 1, "multiplicity": 2}, {"charge": -1}, {"multiplicity": 3}, {"charge": 1, "spin": 2}, {"spin": 2}],
+)
+def test_a_state_that_was_not_learned_is_refused(info: dict[str, int], tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=learned((0, 1))), {})
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(path)
+    energy = atoms.get_potential_energy()
+    atoms.info.update(info)
+    with pytest.raises(InputError, match="the model has learned H2O with charge 0, multiplicity 1 only"):
+        atoms.get_potential_energy()
+    atoms.info.clear()
+    atoms.info["spin"] = 1  # 2S + 1, as some write it
+    assert atoms.get_potential_energy() == energy
+
+
+@pytest.mark.parametrize("kind", ["charges", "moments"])
+def test_charges_and_moments_of_atoms_say_their_sum(kind: str, tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=learned((0, 1))), {}))
+    atoms.set_initial_charges([-0.8, 0.4, 0.4])
+    atoms.get_potential_energy()
+    if kind == "charges":
+        atoms.set_initial_charges([0.2, 0.4, 0.4])
+    else:
+        atoms.set_initial_magnetic_moments([2.0, 0.0, 0.0])
+    with pytest.raises(InputError, match="has learned H2O with charge 0, multiplicity 1 only"):
+        atoms.get_potential_energy()
+    atoms.info.update(charge=-1, multiplicity=1)
+    with pytest.raises(InputError, match="not the sum of the initial charges" if kind == "charges" else "contradicts"):
+        atoms.get_potential_energy()
+
+
+def test_a_model_of_one_state_needs_not_be_told(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=learned((1, 2))), {}))
+    energy = atoms.get_potential_energy()
+    atoms.info["charge"] = 1
+    assert atoms.get_potential_energy() == energy
+    atoms.info["charge"] = 0
+    with pytest.raises(InputError, match=r"charge \+1, multiplicity 2 only"):
+        atoms.get_potential_energy()
+
+
+def test_old_bundles_warn_of_what_nobody_recorded(bundle: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(bundle)
+    atoms.get_potential_energy()
+    atoms.info.update(charge=1, multiplicity=2)
+    with pytest.warns(UserWarning, match=r"charge \+1, multiplicity 2: nobody has recorded"):
+        atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize(("spin", "says"), [(0.3, "is no spin of 10 electrons"), ("up", "is no spin of 10 electrons")])
+def test_a_spin_that_is_none_is_refused(spin: object, says: str, bundle: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(bundle)
+    atoms.info["spin"] = spin
+    with pytest.raises(InputError, match=says):
+        atoms.get_potential_energy()
