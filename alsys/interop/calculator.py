@@ -23,6 +23,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import FloatArray, Frame
+from alsys.interop.mlflow_database import check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import read_bundle
@@ -281,6 +282,8 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
         if not Path(database).is_file():
             raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
         check_database(Path(database), "tracking_uri", tracking_uri)
+        prepare_environment()
+        check_tables(Path(database), "tracking_uri", tracking_uri)
     prepare_environment()
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -47,7 +47,9 @@ def check_database(database: Path, field: str, uri: str) -> None:
         InputError: It is something else, or damaged.
     """
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=0)
+        ) as connection:
             connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError:
         return

@@ -8,7 +8,6 @@ they say whether a version is there already, so registering is safe to repeat.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from alsys.errors import EnvironmentProblem, InputError
+from alsys.errors import InputError
+from alsys.interop.mlflow_database import check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.tracking.database import locked, prepare
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -89,12 +90,13 @@ class Server:
     def artifact_root(self) -> str | None:
         """Where artifacts go, as a URI that does not depend on the working folder; None lets a server decide."""
         database = database_of(self.uri)
-        return None if database is None else (database.parent / "mlartifacts").as_uri()
+        return None if database is None else _artifacts_of(database)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """On SQLite, one alsys process at a time; elsewhere nothing. The lock dies with the process."""
-        with _database_lock(self.uri):
+        database = database_of(self.uri)
+        with contextlib.nullcontext() if database is None else locked(database):
             yield
 
     def patiently(self, action: Callable[[], _T]) -> _T:
@@ -176,32 +178,25 @@ def connect(uri: str | None = None, *, create: bool = False) -> Server:
         create: Make a SQLite database that is not there.
 
     Raises:
-        InputError: No such kind of server, or no such database, or a file that is none.
-        EnvironmentProblem: The folder of the database cannot be written.
+        InputError: No such kind of server, or no such database, or a file that is none, or one of another MLflow.
+        EnvironmentProblem: The database or its folder cannot be written, or is locked.
     """
     resolved = checked_uri(uri, create=create)
     prepare_environment()
     import mlflow
 
-    with _database_lock(resolved) if create else contextlib.nullcontext():  # two processes must not both make tables
-        mlflow.set_tracking_uri(resolved)
-        mlflow.set_registry_uri(resolved)
-        client = mlflow.MlflowClient(tracking_uri=resolved, registry_uri=resolved)
+    if (database := database_of(resolved)) is not None:
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")  # else a removed file is written to
+        if create:
+            with locked(database):
+                prepare(database, _artifacts_of(database))
+        else:
+            check_tables(database, "tracking.uri", resolved)
+    mlflow.set_tracking_uri(resolved)
+    mlflow.set_registry_uri(resolved)
+    client = mlflow.MlflowClient(tracking_uri=resolved, registry_uri=resolved)
     return Server(resolved, client)
 
 
-@contextlib.contextmanager
-def _database_lock(uri: str) -> Iterator[None]:
-    database = database_of(uri)
-    if database is None:
-        yield
-        return
-    try:
-        handle = os.open(database.with_name(f"{database.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise EnvironmentProblem(f"{database}: MLflow's database cannot be written here: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _artifacts_of(database: Path) -> str:
+    return (database.parent / "mlartifacts").as_uri()
