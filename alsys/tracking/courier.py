@@ -139,6 +139,7 @@ class Courier:
         self._forget(child)
         if code == 0:
             self._failures, self._not_before = 0, 0.0
+            self._note(None)
         else:
             self._failed(self._last_words() or f"exit code {code}")
 
@@ -146,10 +147,15 @@ class Courier:
         pause = min(LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures)
         self._failures += 1
         self._not_before = self._clock() + pause
+        self._note(reason)
         if self._failures == 1:
             logger.warning("MLflow did not take the models (the campaign goes on): %s", reason)
         else:
             logger.info("MLflow did not take the models, try %d: %s", self._failures, reason)
+
+    def _note(self, problem: str | None) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the warning is in the log
+            self._outbox.note_problem(problem)
 
     def _forget(self, child: subprocess.Popen[bytes]) -> None:
         child.wait()

@@ -1,16 +1,20 @@
 """Delivers a campaign's outbox to MLflow: ``python -m alsys.tracking.deliver CAMPAIGN_DIR``.
 
 Safe to kill at any moment and to repeat: each item looks first for what is already there (the run, the logged model,
-the registered version, the alias), and is done only when all of it is. Items are delivered in order; the first that a
-server refuses or does not answer stops the delivery, and stays. With ``--stdin`` (how the driver starts it) the process
-keeps MLflow imported for a while, takes each line on stdin as a wake-up call, and ends with the driver.
+the registered version, the alias), and is done only when all of it is. Items are delivered in order. A server that does
+not answer stops the delivery. An item that fails stays, and so do later ones of its version; the others go on. What a
+user has deleted in the registry (experiment, run, registered model, version) is restored or made anew. With ``--stdin``
+(how the driver starts it) the process keeps MLflow imported for a while, takes each line on stdin as a wake-up call,
+and ends with the driver.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
+import math
 import os
 import select
 import sys
@@ -18,20 +22,23 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from alsys import __version__
 from alsys.config import CampaignConfig, science_fields
-from alsys.errors import AlsysError, InputError
+from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.labels import LevelOfTheory
+from alsys.potentials.bundle import SUMS, read_bundle
+from alsys.tracking.identity import new_identity
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
 from alsys.tracking.record import read_record
 from alsys.tracking.server import (
     CHALLENGER,
     CHAMPION,
+    TAG_BUNDLE,
     TAG_CAMPAIGN,
     TAG_CAMPAIGN_ID,
     TAG_DIGEST,
@@ -60,6 +67,10 @@ _MAX_VALUE: Final = 500
 """Longest parameter value; some servers take no more."""
 _MAX_TAG: Final = 5000
 """Longest text of a tag that all servers take."""
+_REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+"""What MLflow calls errors that are about what it was asked for."""
+_ALL_RUNS: Final = 3
+"""MLflow's `ViewType.ALL`: those in the trash too."""
 _BATCH: Final = 100
 """Parameters and metrics in one call; MLflow's limit for parameters."""
 
@@ -100,26 +111,31 @@ def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> D
     config = config or read_record(directory)[0]
     outbox = Outbox.of(directory)
     report = DeliveryReport()
-    if not outbox.has_pending():
-        return report
-    with outbox.lock() as is_mine:
-        if not is_mine:
-            report.left, report.problem = len(outbox.pending()), "another process is delivering"
+    try:
+        if not outbox.has_pending():
             return report
-        _drain(outbox, directory, config, report)
+        with outbox.lock() as is_mine:
+            if not is_mine:
+                report.left, report.problem = len(outbox.pending()), "another process is delivering"
+                return report
+            outbox.mend()
+            _drain(outbox, directory, config, report)
+    except OSError as error:
+        raise EnvironmentProblem(f"{outbox.directory} cannot be used: {error.strerror or error}") from error
     return report
 
 
 def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, report: DeliveryReport) -> None:
     started = time.monotonic()
     server: Server | None = None
-    while items := outbox.pending():
+    stuck: dict[int, str] = {}
+    while items := [item for item in outbox.pending() if item.version not in stuck]:
         item = items[0]
         try:
             if server is None:
                 server = connect(config.tracking.uri, create=True)
                 logger.info("connected to %s in %.1f s", server.uri, time.monotonic() - started)
-            delivery = _Delivery(server, directory, config, outbox.campaign_id)
+            delivery = _Delivery(server, directory, config, outbox)
             with server.exclusive():
                 server.patiently(lambda: delivery.deliver(item))  # noqa: B023  called before the loop goes on
         except AlsysError:
@@ -130,24 +146,33 @@ def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, report: Deli
             report.refused[item.file_name] = str(error)
         except Exception as error:  # MLflow's stores raise what they like: nothing of it may lose an item
             logger.exception("%s stays in the outbox", item.file_name)
-            report.left, report.problem = len(outbox.pending()), _one_line(error)
-            return
+            stuck[item.version] = f"v{item.version:04d}: {_one_line(error)}"
+            if server is None or not is_of_the_item(error):
+                break
         else:
             outbox.done(item)
             report.delivered.append(item.file_name)
             logger.info("delivered %s", item.file_name)
+    if stuck:
+        report.left, report.problem = len(outbox.pending()), "; ".join(stuck.values())[:_MAX_REASON]
+
+
+def is_of_the_item(error: Exception) -> bool:
+    """Whether another item may fare better: MLflow has answered, and refused; or a fact is not what it should be."""
+    return getattr(error, "error_code", "") in _REFUSALS or isinstance(error, ValueError | TypeError | LookupError)
 
 
 class _Delivery:
     """Delivers the items of one campaign to one server."""
 
-    def __init__(self, server: Server, directory: Path, config: CampaignConfig, campaign_id: str) -> None:
+    def __init__(self, server: Server, directory: Path, config: CampaignConfig, outbox: Outbox) -> None:
         self._server = server
         self._client = server.client
         self._directory = directory
         self._config = config
         self._name = config.model_name
-        self._campaign_id = campaign_id
+        self._outbox = outbox
+        self._campaign_id = outbox.campaign_id
 
     def deliver(self, item: OutboxItem) -> None:
         if item.kind is ItemKind.PUBLISH:
@@ -159,30 +184,41 @@ class _Delivery:
 
     def _decide(self, item: OutboxItem) -> None:
         """A promoted version becomes champion; one that is not stays what it is, with the reason."""
-        version = self._registered(item.version)
-        if version is None:
-            raise Undeliverable(f"version {item.version} was never registered")
-        if item.kind is ItemKind.PROMOTE:
+        version = int(self._there(item).version)
+        if item.kind is ItemKind.PROMOTE and not self._outbox.is_overtaken(item):
             self._server.make_champion(self._name, version)
         reason = str(item.card.get("reason") or "")[:_MAX_REASON]
         if reason:
             self._server.decide(self._name, version, VERDICTS[item.kind], reason)
 
+    def _there(self, item: OutboxItem) -> Any:
+        """A version that an earlier item has registered; again, where it was deleted or is an original's."""
+        entity = self._entity(item.version)
+        if entity is not None:
+            return entity
+        if not (self._directory / item.bundle).is_dir():
+            raise Undeliverable(f"version {item.version} was never registered")
+        logger.warning("v%04d is not in the registry (any more) and is registered again", item.version)
+        self._register(replace(item, card={}))
+        return self._entity(item.version)
+
     def _validate(self, item: OutboxItem) -> None:
         """Logs what a validation measured to the version's run, with its pictures, and notes it on the version."""
         from mlflow.entities import Metric
 
-        known = self._entity(item.version)
-        if known is None:
-            raise Undeliverable(f"version {item.version} was never registered")
+        known = self._there(item)
         metrics, when = _metrics(item.card), int(1e3 * float(str(item.card.get("unix_time", 0.0))))
         step = int(known.tags.get(TAG_N_LABELS, 0))
-        points = [Metric(name, value, when, step) for name, value in metrics.items()]
+        run = self._restored(known.run_id)
+        points = [] if run is None else [Metric(name, value, when, step) for name, value in metrics.items()]
         for start in range(0, len(points), _BATCH):
             self._client.log_batch(known.run_id, metrics=points[start : start + _BATCH])
         text = json.dumps(metrics, separators=(",", ":"))
         if len(text) <= _MAX_TAG:
             self._client.set_model_version_tag(self._name, known.version, TAG_VALIDATION, text)
+        if run is None:
+            logger.warning("the run of v%04d was deleted for good: its validation is on the version only", item.version)
+            return
         try:
             page = validation_page(self._directory, item.version)
         except InputError as error:
@@ -192,25 +228,34 @@ class _Delivery:
             self._client.log_text(known.run_id, page, VALIDATION_PAGE)
 
     def _publish(self, item: OutboxItem) -> None:
-        version = self._registered(item.version)
-        if version is None:
-            version = self._register(item)
+        entity = self._entity(item.version)
+        version = self._register(item) if entity is None else int(entity.version)
+        if entity is not None:
+            self._finish(entity.run_id)
         if self._server.aliases(self._name).get(CHAMPION) != version:
             self._client.set_registered_model_alias(self._name, CHALLENGER, str(version))
 
-    def _registered(self, campaign_version: int) -> int | None:
-        """The registry's number of a version of this campaign; None where it is not registered."""
-        entity = self._entity(campaign_version)
-        return None if entity is None else int(entity.version)
-
     def _entity(self, campaign_version: int) -> Any | None:
-        for version in self._server.versions(self._name):
-            if self._is_ours(version.tags, campaign_version):
-                return version
-        return None
+        """The registry's record of a version of this campaign; None where it is not registered.
 
-    def _is_ours(self, tags: Mapping[str, str], campaign_version: int) -> bool:
-        return tags.get(TAG_CAMPAIGN_ID) == self._campaign_id and tags.get(TAG_VERSION) == str(campaign_version)
+        One that was registered under our identity with another bundle is that of a campaign that this one was copied
+        from, or of a copy: we get another identity.
+        """
+        for entity in self._server.versions(self._name):
+            tags = entity.tags
+            if tags.get(TAG_CAMPAIGN_ID) != self._campaign_id or tags.get(TAG_VERSION) != str(campaign_version):
+                continue
+            digest = _digest(self._directory / f"models/v{campaign_version:04d}")
+            if digest and tags.get(TAG_BUNDLE, digest) != digest:
+                self._campaign_id = new_identity(self._outbox.directory)
+                logger.warning(
+                    "another campaign has registered another v%04d under the identity of this one, which is a copy: it "
+                    "gets an identity of its own",
+                    campaign_version,
+                )
+                return None
+            return entity
+        return None
 
     def _register(self, item: OutboxItem) -> int:
         from mlflow.exceptions import MlflowException
@@ -228,8 +273,32 @@ class _Delivery:
         version = self._client.create_model_version(
             self._name, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
         )
-        self._client.set_terminated(run_id, "FINISHED")
+        self._finish(run_id)
         return int(version.version)
+
+    def _finish(self, run_id: str) -> None:
+        """Ends a version's run; a kill may have left it running."""
+        run = self._restored(run_id)
+        if run is not None and run.info.status != "FINISHED":
+            self._client.set_terminated(run_id, "FINISHED")
+
+    def _restored(self, run_id: str) -> Any | None:
+        """A run that can be written to, taken out of the trash if need be; None where it is gone for good."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        if run.info.lifecycle_stage == "deleted":
+            self._restore_experiment(self._client.get_experiment(run.info.experiment_id))
+            run = self._client.get_run(run_id)
+        if run.info.lifecycle_stage == "deleted":
+            logger.warning("run %s had been deleted and is restored", run_id)
+            self._client.restore_run(run_id)
+        return run
 
     def _tags(self, item: OutboxItem, card: Mapping[str, Any]) -> dict[str, str]:
         level = LevelOfTheory(card.get("level_of_theory") or {})
@@ -243,6 +312,8 @@ class _Delivery:
             TAG_LEVEL: level.canonical,
             TAG_METRICS: json.dumps(_metrics(card)),
         }
+        if digest := _digest(self._directory / item.bundle):
+            tags[TAG_BUNDLE] = digest
         if card.get("dataset_digest"):
             tags[TAG_DIGEST] = str(card["dataset_digest"])
         return tags
@@ -281,28 +352,39 @@ class _Delivery:
         name = self._config.tracking.experiment
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
+            self._restore_experiment(experiment)
             return str(experiment.experiment_id)
         root = self._server.artifact_root
         return str(self._client.create_experiment(name, artifact_location=f"{root}/{name}" if root else None))
+
+    def _restore_experiment(self, experiment: Any) -> None:
+        if experiment.lifecycle_stage == "deleted":
+            logger.warning("experiment %s had been deleted and is restored", experiment.name)
+            self._client.restore_experiment(experiment.experiment_id)
 
     def _existing_run(self, experiment_id: str, version: int) -> Any | None:
         found = self._client.search_runs(
             [experiment_id],
             filter_string=f"tags.`{TAG_CAMPAIGN_ID}` = '{self._campaign_id}' and tags.`{TAG_VERSION}` = '{version}'",
+            run_view_type=_ALL_RUNS,
             max_results=1,
         )
-        return found[0] if found else None
+        return self._restored(found[0].info.run_id) if found else None
 
     def _logged_model(self, run_id: str, bundle: Path, tags: Mapping[str, str]) -> str:
-        """The model among the run's artifacts, logged unless an earlier delivery did it."""
+        """The model among the run's artifacts, logged unless an earlier delivery did it; half of one is removed."""
         import mlflow
         import mlflow.pyfunc
 
         run = self._client.get_run(run_id)
-        for output in run.outputs.model_outputs if run.outputs else ():
-            model = self._client.get_logged_model(output.model_id)
+        models = self._client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+        )
+        for model in models:
             if str(model.status) == "READY":
                 return str(model.model_id)
+        for model in models:
+            self._client.delete_logged_model(model.model_id)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=MODEL_NAME,
@@ -316,17 +398,27 @@ class _Delivery:
         return str(info.model_id)
 
 
-def _card(bundle: Path, card: Mapping[str, object]) -> dict[str, Any]:
-    """The card of a version: what was queued with it, on top of what is in the bundle."""
+def _digest(bundle: Path) -> str:
+    """Identity of a bundle's files; empty where there is none."""
     try:
+        return hashlib.blake2b((bundle / SUMS).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
+def _card(bundle: Path, card: Mapping[str, object]) -> dict[str, Any]:
+    """The card of a version: what was queued with it, on top of what is in the bundle, which must be sound."""
+    try:
+        read_bundle(bundle)
         stored = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AlsysError) as error:
         raise Undeliverable(f"the bundle {bundle.name} cannot be read: {error}") from error
     return {**stored, **card}
 
 
 def _metrics(card: Mapping[str, Any]) -> dict[str, float]:
-    return {str(key): float(value) for key, value in sorted((card.get("metrics") or {}).items())}
+    metrics = {str(key): float(value) for key, value in sorted((card.get("metrics") or {}).items())}
+    return {key: value for key, value in metrics.items() if math.isfinite(value)}
 
 
 def _params(config: CampaignConfig) -> dict[str, str]:

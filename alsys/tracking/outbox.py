@@ -4,28 +4,37 @@
 was put. An item that was delivered moves to `outbox/done/`, one that can never be delivered to `outbox/refused/`; both
 stay there, so putting the same item again (as every restart of a campaign does) has no effect and never undoes what a
 user did in the registry since. Validations are the exception: each replaces the one of its version that still waits,
-or follows the one that was delivered. The driver puts models, `alsys validate` puts validations, one process at a time
-delivers (`Outbox.lock`). No mlflow in here.
+or follows the one that was delivered. A file that is broken moves to `outbox/failed/` with its reason; what its name
+says is put again. The driver puts models, `alsys validate` puts validations, one process at a time delivers
+(`Outbox.lock`). No mlflow in here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import logging
+import math
 import os
 import re
-import uuid
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from alsys.errors import StoreCorrupt
+from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons, sync_folder, write_durably
+from alsys.tracking.identity import identity_of
 
-_FILE = re.compile(r"(\d{6})-(publish|promote|reject|validate)-v(\d{4,})(?:-(\d+))?\.json")
-_IDENTITY: Final = "campaign-id"
+logger = logging.getLogger("alsys.tracking.outbox")
+
+_FILE = re.compile(r"(\d{6,12})-(publish|promote|reject|validate)-v(\d{4,12})(?:-(\d{1,9}))?\.json")
+_PROBLEM: Final = "last-problem.json"
+_TEXTS: Final = ("reason", "dataset_digest")
+_NUMBERS: Final = ("unix_time", "version", "parent", "n_labels", "head_seq")
+_MAPPINGS: Final = ("metrics", "level_of_theory")
 
 
 class ItemKind(StrEnum):
@@ -71,6 +80,23 @@ class OutboxItem:
         return f"{self.number:06d}-{self.kind}-v{self.version:04d}{again}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryState:
+    """What has not come to the registry, and why.
+
+    Attributes:
+        n_waiting: Items that wait.
+        published: Versions that were delivered.
+        set_aside: Reasons of items that were set aside or refused, by file relative to the campaign.
+        problem: Why the last delivery stopped; None where it did not.
+    """
+
+    n_waiting: int
+    published: frozenset[int]
+    set_aside: Mapping[str, str]
+    problem: str | None
+
+
 class Outbox:
     """Items of one campaign.
 
@@ -80,6 +106,7 @@ class Outbox:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
+        self._known: set[tuple[ItemKind, int, int]] = set()
 
     @classmethod
     def of(cls, campaign_dir: str | Path) -> Outbox:
@@ -88,12 +115,16 @@ class Outbox:
 
     @property
     def campaign_id(self) -> str:
-        """Identity of this campaign directory, made once: another campaign of the same name has another one."""
-        path = self.directory / _IDENTITY
-        if not path.is_file():
-            self._make_folders()
-            _write(path, uuid.uuid4().hex.encode())
-        return path.read_text(encoding="ascii").strip()
+        """Identity of this campaign directory; another campaign of the same name, or a copy, has another one."""
+        self._make_folders()
+        return identity_of(self.directory).campaign_id
+
+    def settle_identity(self) -> Path | None:
+        """Gives a copied campaign an identity of its own; the campaign that it was copied from, where it just was."""
+        if not self.directory.is_dir():
+            return None
+        with self.lock() as is_mine:
+            return identity_of(self.directory).copied_from if is_mine else None
 
     def put_publish(self, version: int, card: Mapping[str, object] | None = None) -> bool:
         """Queues a version whose bundle is on disk. Durable on return; False where it was put before."""
@@ -125,27 +156,54 @@ class Outbox:
                 (self.directory / OutboxItem(number, kind, version).file_name).unlink(missing_ok=True)
 
     def pending(self) -> list[OutboxItem]:
-        """Items to deliver, in order.
-
-        Raises:
-            StoreCorrupt: A file is not what was written.
-        """
+        """Items to deliver, in order; a broken file is none (`mend` sets it aside)."""
         items: list[OutboxItem] = []
-        for number, kind, version, times in _files(self.directory):
-            item = OutboxItem(number, kind, version, times=times)
-            path = self.directory / item.file_name
+        for entry in _files(self.directory):
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                items.append(OutboxItem(number, kind, version, content["card"], times))
+                items.append(self._read(OutboxItem(entry[0], entry[1], entry[2], times=entry[3])))
             except FileNotFoundError:
                 continue  # delivered since the folder was listed
-            except (KeyError, TypeError, ValueError) as error:
-                raise StoreCorrupt(f"{path}: not an outbox item: {error}", remedy="") from error
+            except Unreadable:
+                continue
         return items
 
     def has_pending(self) -> bool:
-        """True where something waits; cheaper than `pending`."""
-        return bool(_files(self.directory))
+        """True where something waits, or is broken; cheaper than `pending`."""
+        return any(name.endswith(".json") and name not in _OTHERS for name in _names(self.directory))
+
+    def mend(self) -> dict[str, str]:
+        """Sets broken files aside, and puts again what their names say: all of a publication or promotion but its text.
+
+        Only for the process that holds the lock.
+
+        Returns:
+            Reasons by name.
+        """
+        broken: dict[str, str] = {}
+        for name in _names(self.directory):
+            if not name.endswith(".json") or name in _OTHERS:
+                continue
+            path, match = self.directory / name, _FILE.fullmatch(name)
+            item = None if match is None else OutboxItem(*_entry(match)[:3], times=_entry(match)[3])
+            try:
+                if item is None or item.file_name != name:
+                    raise Unreadable("is not the name of an outbox item")
+                self._read(item)
+            except FileNotFoundError:
+                continue
+            except Unreadable as error:
+                reason = str(error)
+            else:
+                continue
+            is_known_by_name = item is not None and item.kind in (ItemKind.PUBLISH, ItemKind.PROMOTE)
+            if item is not None and item.file_name == name and is_known_by_name:
+                reason += "; it was put again from its name"
+                set_aside(path, reason, replacement=_content(item))
+            else:
+                set_aside(path, reason)
+            logger.warning("outbox/%s is set aside in outbox/failed: %s", name, reason)
+            broken[name] = reason
+        return broken
 
     def done(self, item: OutboxItem) -> None:
         """Notes that an item was delivered."""
@@ -159,12 +217,44 @@ class Outbox:
         """Reasons of refused items, by file name."""
         folder = self.directory / "refused"
         reasons = {}
-        for number, kind, version, times in _files(folder):
-            name = OutboxItem(number, kind, version, times=times).file_name
-            reasons[name] = str(json.loads((folder / name).read_text(encoding="utf-8")).get("reason", ""))
+        for entry in _files(folder):
+            name = OutboxItem(*entry[:3], times=entry[3]).file_name
+            try:
+                reasons[name] = str(json.loads(read_small(folder / name))["reason"])
+            except (FileNotFoundError, Unreadable, ValueError, KeyError, TypeError, RecursionError):
+                reasons[name] = "no reason was kept"
         return reasons
 
-    @contextmanager
+    def failed(self) -> dict[str, str]:
+        """Reasons of broken files that were set aside, by file name."""
+        return set_aside_reasons(self.directory)
+
+    def is_overtaken(self, item: OutboxItem) -> bool:
+        """Whether a later promotion was delivered before this one."""
+        return any(kind is ItemKind.PROMOTE and n > item.number for n, kind, *_ in _files(self.directory / "done"))
+
+    def note_problem(self, problem: str | None) -> None:
+        """Keeps why a delivery stopped, for those who look at the campaign; None where it did not."""
+        path = self.directory / _PROBLEM
+        if problem is None:
+            path.unlink(missing_ok=True)
+        elif self.directory.is_dir():
+            temporary = path.with_name(f"{_PROBLEM}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps({"problem": problem, "unix_time": time.time()}), encoding="utf-8")
+            temporary.replace(path)
+
+    def state(self) -> DeliveryState:
+        """What has not come to the registry, and why."""
+        waiting = sum(name.endswith(".json") and name not in _OTHERS for name in _names(self.directory))
+        done = frozenset(v for _, kind, v, _ in _files(self.directory / "done") if kind is ItemKind.PUBLISH)
+        aside = {f"outbox/failed/{name}": reason for name, reason in self.failed().items()}
+        aside |= {f"outbox/refused/{name}": reason for name, reason in self.refused().items()}
+        problem = None
+        with contextlib.suppress(FileNotFoundError, Unreadable, ValueError, KeyError, TypeError, RecursionError):
+            problem = str(json.loads(read_small(self.directory / _PROBLEM))["problem"])
+        return DeliveryState(waiting, done, aside, problem)
+
+    @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
         """Holds the right to deliver; gives False where another process has it."""
         self._make_folders()
@@ -184,10 +274,12 @@ class Outbox:
             folder.mkdir(parents=True, exist_ok=True)
 
     def _put(self, kind: ItemKind, version: int, card: Mapping[str, object], times: int = 1) -> bool:
-        known = self._all()
-        if any(entry[1:] == (kind, version, times) for entry in known):
+        if (kind, version, times) not in self._known:  # what was seen once never goes away
+            self._known = {entry[1:] for entry in self._all()}
+        if (kind, version, times) in self._known:
             return False
         self._write_item(kind, version, card, times)
+        self._known.add((kind, version, times))
         return True
 
     def _all(self) -> list[tuple[int, ItemKind, int, int]]:
@@ -197,44 +289,86 @@ class Outbox:
         known = self._all()
         self._make_folders()
         item = OutboxItem(max((entry[0] for entry in known), default=0) + 1, kind, version, dict(card), times)
-        content = {"number": item.number, "kind": kind, "version": version, "bundle": item.bundle, "card": item.card}
-        _write(self.directory / item.file_name, json.dumps(content, indent=1).encode())
+        write_durably(self.directory / item.file_name, _content(item))
+
+    def _read(self, item: OutboxItem) -> OutboxItem:
+        """An item with what its file says.
+
+        Raises:
+            FileNotFoundError: It was settled meanwhile.
+            Unreadable: It is broken.
+        """
+        try:
+            content = json.loads(read_small(self.directory / item.file_name))
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"is not JSON: {error}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("card"), dict):
+            raise Unreadable("is not an outbox item: it has no card")
+        if (content.get("kind"), content.get("version")) != (item.kind, item.version):
+            raise Unreadable("says something else than its name")
+        check_card(content["card"])
+        return OutboxItem(item.number, item.kind, item.version, content["card"], item.times)
 
     def _settle(self, item: OutboxItem, folder: str, reason: str | None) -> None:
         path = self.directory / item.file_name
         target = self.directory / folder / item.file_name
         if reason is not None:
             content = json.loads(path.read_text(encoding="utf-8"))
-            _write(target, json.dumps({**content, "reason": reason}, indent=1).encode())
+            write_durably(target, json.dumps({**content, "reason": reason}, indent=1).encode())
             path.unlink()
         else:
             path.replace(target)
-        _sync_folder(target.parent)
-        _sync_folder(self.directory)
+        sync_folder(target.parent)
+        sync_folder(self.directory)
+
+
+_OTHERS: Final = ("place.json", _PROBLEM)
+"""Files in the folder that are no items."""
+
+
+def check_card(card: Mapping[str, object]) -> None:
+    """Refuses facts about a version that no campaign writes.
+
+    Raises:
+        Unreadable: A value is of the wrong kind.
+    """
+    for key in _TEXTS:
+        if not isinstance(card.get(key, ""), str | None):
+            raise Unreadable(f"is not an outbox item: card.{key} is no text")
+    for key in _MAPPINGS:
+        if not isinstance(card.get(key, {}), dict | None):
+            raise Unreadable(f"is not an outbox item: card.{key} is no mapping")
+    metrics = card.get("metrics") or {}
+    assert isinstance(metrics, dict)
+    numbers = {f"metrics.{key}": value for key, value in metrics.items()}
+    numbers |= {key: card[key] for key in _NUMBERS if key in card}
+    for key, value in numbers.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or abs(value) > 1e300 or not math.isfinite(value):
+            raise Unreadable(f"is not an outbox item: card.{key} is no finite number")
+
+
+def _content(item: OutboxItem) -> bytes:
+    content = {
+        "number": item.number,
+        "kind": item.kind,
+        "version": item.version,
+        "bundle": item.bundle,
+        "card": item.card,
+    }
+    return json.dumps(content, indent=1).encode()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
 
 
 def _files(folder: Path) -> list[tuple[int, ItemKind, int, int]]:
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    matches = [match for name in names if (match := _FILE.fullmatch(name))]
-    return sorted((int(m[1]), ItemKind(m[2]), int(m[3]), int(m[4] or 1)) for m in matches)
+    return sorted(_entry(match) for name in _names(folder) if (match := _FILE.fullmatch(name)))
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _entry(match: re.Match[str]) -> tuple[int, ItemKind, int, int]:
+    return int(match[1]), ItemKind(match[2]), int(match[3]), int(match[4] or 1)

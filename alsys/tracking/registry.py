@@ -26,6 +26,17 @@ class OutboxRegistry:
     def __init__(self, campaign_dir: str | Path, courier: Courier | None = None) -> None:
         self._outbox = Outbox.of(campaign_dir)
         self._courier = courier or Courier(campaign_dir)
+        try:
+            original = self._outbox.settle_identity()
+        except OSError as error:  # settled by the next delivery
+            logger.warning("the identity of the campaign for MLflow cannot be kept: %s", error)
+            original = None
+        if original is not None:
+            logger.warning(
+                "this campaign is a copy of %s: MLflow gets its new models as those of a campaign of its own; "
+                "`tracking.model` gives them a name of their own too",
+                original,
+            )
 
     def publish(self, version: int, card: Mapping[str, object]) -> None:
         """Queues a version whose bundle is on the shelf; a repeated call has no effect."""

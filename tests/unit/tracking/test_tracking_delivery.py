@@ -381,3 +381,108 @@ def test_two_campaigns_share_one_database_at_the_same_time(uri: str, tmp_path: P
     for campaign in campaigns:
         assert aliases_of(campaign.config.name, uri) == {"previous": 2, "champion": 3}
         assert len(list_models(campaign.config.name, uri=uri)) == 3
+
+
+def test_a_broken_item_holds_nobody_up_and_is_named(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "broken", uri)
+    for version in (1, 2, 3):
+        campaign.publish(version)
+        campaign.outbox.put_promote(version, "better")
+    names = [item.file_name for item in campaign.outbox.pending()]
+    (campaign.outbox.directory / names[0]).write_text('{"kind"')
+    (campaign.outbox.directory / names[3]).write_bytes(b"\0" * 100)
+    damage = campaign.directory / "models" / "v0003" / "member_00.safetensors"
+    damage.write_bytes(damage.read_bytes()[:-8] + b"\1" * 8)
+    report = deliver(campaign.directory)
+    assert report.problem is None
+    assert aliases_of("broken", uri) == {"previous": 1, "champion": 2}
+    assert show_model("broken", 2, uri=uri).n_labels == 20
+    state = campaign.outbox.state()
+    assert state.published == {1, 2}
+    expected = {f"outbox/failed/{name}" for name in (names[0], names[3])}
+    assert set(state.set_aside) == expected | {f"outbox/refused/{name}" for name in names[4:]}
+    assert "the bundle v0003 cannot be read" in state.set_aside[f"outbox/refused/{names[4]}"]
+
+
+def test_an_item_that_mlflow_refuses_waits_and_others_go_on(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "refusing", uri)
+    for version in (1, 2, 3):
+        campaign.make_bundle(version)
+        metrics = {"a metric ( of an odd name": 1.0} if version == 2 else {"ok": 1.0}
+        campaign.outbox.put_publish(version, {"metrics": metrics})
+        campaign.outbox.put_promote(version)
+    report = deliver(campaign.directory)
+    assert report.problem is not None
+    assert report.problem.startswith("v0002: ")
+    assert report.left == 2
+    assert aliases_of("refusing", uri) == {"previous": 1, "champion": 2}
+    waiting = campaign.outbox.pending()
+    path = campaign.outbox.directory / waiting[0].file_name
+    path.write_text(path.read_text().replace("a metric ( of an odd name", "even"))
+    assert deliver(campaign.directory).problem is None
+    champion = show_model("refusing", uri=uri)
+    assert champion.campaign_version == 3, "a promotion that comes late does not undo the next one"
+
+
+def test_what_a_user_deleted_is_restored_or_made_anew(uri: str, tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path / "campaign", "deleted", uri)
+    campaign.publish(1)
+    campaign.publish(2)
+    deliver(campaign.directory)
+    client = connect(uri).client
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    client.delete_experiment(experiment)
+    campaign.publish(3)
+    assert deliver(campaign.directory).problem is None
+    assert client.get_experiment_by_name("tests").lifecycle_stage == "active"
+    client.delete_run(show_model("deleted", 1, uri=uri).run_id)
+    campaign.outbox.put_validation(1, {"validation.parity.force_mae": 0.1}, 1e9)
+    assert deliver(campaign.directory).problem is None
+    run = client.get_run(show_model("deleted", 1, uri=uri).run_id)
+    assert (run.info.lifecycle_stage, run.data.metrics["validation.parity.force_mae"]) == ("active", 0.1)
+    client.delete_model_version("deleted", "2")
+    campaign.outbox.put_promote(2)
+    assert deliver(campaign.directory).problem is None
+    assert show_model("deleted", uri=uri).campaign_version == 2
+    client.delete_registered_model("deleted")
+    campaign.outbox.put_reject(3, "worse")
+    assert deliver(campaign.directory).problem is None
+    [only] = list_models("deleted", uri=uri)
+    assert (only.campaign_version, only.verdict) == (3, "rejected")
+    runs = client.search_runs([experiment], "tags.`alsys.campaign` = 'deleted'")
+    assert len(runs) == 3, "the runs that were there are used again"
+
+
+def test_a_copied_campaign_registers_as_one_of_its_own(uri: str, tmp_path: Path) -> None:
+    original = make_campaign(tmp_path / "original", "copied", uri)
+    original.publish(1)
+    original.outbox.put_promote(1)
+    deliver(original.directory)
+    shutil.copytree(original.directory, tmp_path / "copy")
+    copy = Campaign(tmp_path / "copy", original.config)
+    for campaign, label in ((original, 20), (copy, 30)):
+        campaign.make_bundle(2)
+        campaign.outbox.put_publish(2, {"n_labels": label})
+        assert deliver(campaign.directory).problem is None
+    assert [(v.campaign_version, v.n_labels) for v in list_models("copied", uri=uri)] == [(1, 10), (2, 20), (2, 30)]
+    identities = [v.tags["alsys.campaign_id"] for v in connect(uri).versions("copied")]
+    assert identities[0] == identities[1] == original.outbox.campaign_id
+    assert identities[2] == copy.outbox.campaign_id != identities[0]
+
+
+def test_a_copy_whose_original_cannot_be_seen_is_known_by_its_models(uri: str, tmp_path: Path) -> None:
+    """As on another machine that uses the same server."""
+    original = make_campaign(tmp_path / "here" / "original", "far", uri)
+    original.publish(1)
+    deliver(original.directory)
+    shutil.copytree(original.directory, tmp_path / "there" / "copy")
+    original.publish(2)
+    deliver(original.directory)
+    (tmp_path / "here").rename(tmp_path / "unseen")
+    copy = Campaign(tmp_path / "there" / "copy", original.config)
+    copy.make_bundle(3)
+    (copy.directory / "models" / "v0003").rename(copy.directory / "models" / "v0002")
+    copy.outbox.put_publish(2)
+    assert deliver(copy.directory).problem is None
+    assert [v.campaign_version for v in list_models("far", uri=uri)] == [1, 2, 2]
+    assert len({v.tags["alsys.campaign_id"] for v in connect(uri).versions("far")}) == 2

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from alsys.errors import StoreCorrupt
-from alsys.tracking.outbox import ItemKind, Outbox
+from alsys.tracking.outbox import DeliveryState, ItemKind, Outbox
 
 
 def test_items_come_back_in_the_order_they_were_put(tmp_path: Path) -> None:
@@ -103,12 +104,108 @@ for version in range(1, 200):
     assert all(len(str(item.card["text"])) == 5000 for item in items)
 
 
-def test_a_damaged_item_is_an_error_and_not_skipped(tmp_path: Path) -> None:
+BROKEN = {
+    "half": b'{"kind": "publish", "card": {',
+    "empty": b"",
+    "no-card": b'{"number": 2, "kind": "publish", "version": 2}',
+    "list": b"[1, 2]",
+    "other-version": b'{"number": 2, "kind": "publish", "version": 3, "card": {}}',
+    "nested": b"[" * 100_000,
+    "text-metrics": b'{"kind": "publish", "version": 2, "card": {"metrics": {"a": "good"}}}',
+    "huge-number": b'{"kind": "publish", "version": 2, "card": {"n_labels": 1' + b"0" * 400 + b"}}",
+    "not-utf-8": b"\xff\xfe{}",
+    "too-large": b" " * 9_000_000,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_publication_is_set_aside_and_put_again_in_its_place(tmp_path: Path, content: bytes) -> None:
     outbox = Outbox.of(tmp_path)
+    for version in (1, 2, 3):
+        outbox.put_publish(version, {"n_labels": version})
+    name = outbox.pending()[1].file_name
+    (outbox.directory / name).write_bytes(content)
+    assert [item.version for item in outbox.pending()] == [1, 3]
+    assert list(outbox.mend()) == [name]
+    assert [(item.number, item.version, dict(item.card)) for item in outbox.pending()] == [
+        (1, 1, {"n_labels": 1}),
+        (2, 2, {}),
+        (3, 3, {"n_labels": 3}),
+    ]
+    assert (outbox.directory / "failed" / name).read_bytes() == content
+    assert "put again" in outbox.failed()[name]
+    assert outbox.mend() == {}
+
+
+def test_what_a_name_does_not_say_is_set_aside_and_can_be_put_again(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.put_reject(1, "worse")
+    outbox.put_validation(1, {"validation.parity.force_mae": 0.1}, 1.0)
+    for item in outbox.pending():
+        (outbox.directory / item.file_name).write_text("{")
+    (outbox.directory / "000009-demote-v0001.json").write_text("{}")
+    (outbox.directory / "000010-publish-v00001.json").write_text("{}")
+    (outbox.directory / "000011-publish-v0002.json").mkdir()
+    os.mkfifo(outbox.directory / "000012-promote-v0002.json")
+    assert outbox.has_pending()
+    assert len(outbox.mend()) == 6
+    assert [(item.kind, item.version, item.number) for item in outbox.pending()] == [
+        (ItemKind.PUBLISH, 2, 11),
+        (ItemKind.PROMOTE, 2, 12),
+    ]
+    assert len(outbox.failed()) == 6
+    assert Outbox.of(tmp_path).put_reject(1, "worse")
+    state = outbox.state()
+    assert (state.n_waiting, len(state.set_aside), state.problem) == (3, 6, None)
+
+
+def test_the_last_problem_is_kept_until_there_is_none(tmp_path: Path) -> None:
+    outbox = Outbox.of(tmp_path)
+    outbox.note_problem("nobody has put anything: nothing to note it beside")
+    assert not outbox.directory.exists()
     outbox.put_publish(1)
-    (outbox.directory / outbox.pending()[0].file_name).write_text("{")
-    with pytest.raises(StoreCorrupt, match="outbox item"):
-        outbox.pending()
+    outbox.note_problem("no route to host")
+    assert outbox.state().problem == "no route to host"
+    assert [item.version for item in outbox.pending()] == [1]
+    assert outbox.mend() == {}
+    outbox.done(outbox.pending()[0])
+    outbox.note_problem(None)
+    assert not outbox.has_pending()
+    assert outbox.state() == DeliveryState(0, frozenset({1}), {}, None)
+
+
+def test_a_copied_campaign_gets_an_identity_of_its_own(tmp_path: Path) -> None:
+    identity = Outbox.of(tmp_path / "a").campaign_id
+    for name in ("beside", "elsewhere/far/away"):
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+        copy = Outbox.of(tmp_path / name)
+        assert copy.settle_identity() == tmp_path / "a"
+        assert copy.settle_identity() is None
+        assert copy.campaign_id not in (identity, "")
+    assert Outbox.of(tmp_path / "a").settle_identity() is None
+    assert Outbox.of(tmp_path / "a").campaign_id == identity
+    (tmp_path / "a").rename(tmp_path / "a.old")
+    shutil.copytree(tmp_path / "a.old", tmp_path / "a")
+    assert Outbox.of(tmp_path / "a").settle_identity() == tmp_path / "a.old", "though it lies where the original did"
+    assert Outbox.of(tmp_path / "a.old").campaign_id == identity
+
+
+def test_a_moved_campaign_keeps_its_identity(tmp_path: Path) -> None:
+    identity = Outbox.of(tmp_path / "a").campaign_id
+    (tmp_path / "disk2").mkdir()
+    (tmp_path / "a").rename(tmp_path / "disk2" / "a")
+    (tmp_path / "a").symlink_to(tmp_path / "disk2" / "a")
+    for path in ("a", "disk2/a"):
+        assert Outbox.of(tmp_path / path).settle_identity() is None
+        assert Outbox.of(tmp_path / path).campaign_id == identity
+    shutil.copytree(tmp_path / "disk2" / "a", tmp_path / "disk3")  # another file system: another inode
+    shutil.rmtree(tmp_path / "disk2")
+    assert Outbox.of(tmp_path / "disk3").settle_identity() is None
+    assert Outbox.of(tmp_path / "disk3").campaign_id == identity
+    (tmp_path / "disk3" / "outbox" / "campaign-id").write_text("damaged")
+    assert Outbox.of(tmp_path / "disk3").campaign_id == identity
+    (tmp_path / "disk3" / "outbox" / "place.json").write_text("{")  # as an older alsys leaves it
+    assert Outbox.of(tmp_path / "disk3").campaign_id == identity
 
 
 def test_only_one_process_delivers(tmp_path: Path) -> None:

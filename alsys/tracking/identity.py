@@ -1,0 +1,122 @@
+"""Which campaign a folder is, to the registry: the same after a move, another one where it is a copy.
+
+The identity is made once and kept in `<campaign>/outbox/campaign-id`; `place.json` beside it says where the folder was
+(path, inode) when it was last used. A folder whose path or inode is still the same is the same campaign. Otherwise the
+original is looked for at that path and beside this folder: where one is found that holds the identity, this folder is
+a copy of it (``cp -r``) and gets an identity of its own; where none is, the folder was moved, or restored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from alsys.tracking.files import write_durably
+
+ID_FILE: Final = "campaign-id"
+PLACE_FILE: Final = "place.json"
+_MOST_NEIGHBOURS: Final = 2000
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A campaign to the registry.
+
+    Attributes:
+        campaign_id: 32 hexadecimal characters.
+        copied_from: Campaign folder that this one was just found to be a copy of; None otherwise.
+    """
+
+    campaign_id: str
+    copied_from: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    campaign_id: str
+    path: str
+    inode: int
+
+
+def identity_of(outbox: Path) -> Identity:
+    """The identity of the campaign that an outbox folder belongs to; made where there is none, changed in a copy.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folder = outbox.resolve()
+    known, place = _read_id(folder), _read_place(folder)
+    if known is None and place is not None:
+        known = place.campaign_id  # the file was damaged
+    if known is None:
+        return Identity(_keep(folder, uuid.uuid4().hex))
+    if place is None or place.campaign_id != known:
+        return Identity(_keep(folder, known, place=None))
+    here = _here(folder, known)
+    original = None if place.inode == here.inode else _original(folder, place)
+    if original is not None:
+        return Identity(_keep(folder, uuid.uuid4().hex), copied_from=original.parent)
+    return Identity(_keep(folder, known, place=place))
+
+
+def new_identity(outbox: Path) -> str:
+    """Gives a campaign another identity: somebody else uses the one that it has."""
+    return _keep(outbox.resolve(), uuid.uuid4().hex)
+
+
+def _original(folder: Path, place: _Place) -> Path | None:
+    """The outbox folder that an identity belongs to, if it is not this one."""
+    candidates = [Path(place.path)]
+    try:
+        neighbours = sorted(os.listdir(folder.parent.parent))[:_MOST_NEIGHBOURS]
+    except OSError:
+        neighbours = []
+    candidates += [folder.parent.parent / name / folder.name for name in neighbours]
+    for candidate in candidates:
+        try:
+            if candidate.samefile(folder) or candidate.stat().st_ino != place.inode:
+                continue
+        except OSError:
+            continue
+        if _read_id(candidate) == place.campaign_id:
+            return candidate
+    return None
+
+
+def _here(folder: Path, campaign_id: str) -> _Place:
+    return _Place(campaign_id, str(folder), folder.stat().st_ino)
+
+
+def _keep(folder: Path, campaign_id: str, place: _Place | None = None) -> str:
+    """Writes what is not there yet: the identity, then where it is used."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if _read_id(folder) != campaign_id:
+        write_durably(folder / ID_FILE, campaign_id.encode())
+    here = _here(folder, campaign_id)
+    if place != here:
+        content = {"id": here.campaign_id, "path": here.path, "inode": here.inode}
+        write_durably(folder / PLACE_FILE, json.dumps(content).encode())
+    return campaign_id
+
+
+def _read_id(folder: Path) -> str | None:
+    try:
+        text = (folder / ID_FILE).read_bytes()[:64].decode("ascii", errors="replace").strip()
+    except OSError:
+        return None
+    return text if _ID.fullmatch(text) else None
+
+
+def _read_place(folder: Path) -> _Place | None:
+    try:
+        content = json.loads((folder / PLACE_FILE).read_bytes()[:100_000])
+        place = _Place(str(content["id"]), str(content["path"]), int(content["inode"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return place if _ID.fullmatch(place.campaign_id) else None
