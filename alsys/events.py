@@ -139,6 +139,7 @@ class LabelAccepted(Event):
     Attributes:
         baseline_id: Label of the same frame at the baseline level, where the campaign has one.
         digest: `alsys.store.digests.label_digest` the label; empty in older logs.
+        chosen_by: Version of the committee by whose deviation its frame was chosen; -1 in older logs.
     """
 
     kind: ClassVar[str] = "label-accepted"
@@ -151,6 +152,7 @@ class LabelAccepted(Event):
     finished: float = 0.0
     baseline_id: str = ""
     digest: str = ""
+    chosen_by: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ comes up and every so many labels. Part of the ledger: events change it, nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from alsys.control.commands import AuditLabel, CheckLabeler, Command, LabelFrames
+from alsys.control.commands import AuditLabel, CheckLabeler, Command, Idle, LabelFrames
 from alsys.control.policies import wants_labels
 from alsys.events import CanaryChecked, LabelAudited
 
@@ -84,6 +85,11 @@ class Assurance:
     def is_busy(self) -> bool:
         """Whether labelers are at work for it."""
         return bool(self.auditing or self.checking)
+
+    def in_order(self) -> Iterator[Audit]:
+        """Audits to be made: of labels that somebody doubts first, then of those that were drawn."""
+        yield from (audit for audit in self.to_audit.values() if audit.reason != "random")
+        yield from (audit for audit in self.to_audit.values() if audit.reason == "random")
 
     def restart(self) -> None:
         """A new driver: what was under way is to be done again; suspects are labelled afresh by the ledger."""
@@ -157,37 +163,53 @@ class Assurance:
             self._attempts.pop(audit.frame_id, None)
 
 
-def assure(ledger: Ledger, labelers: Sequence[str]) -> tuple[list[Command], tuple[str, ...]]:
-    """Work that comes before new labels, and the labelers that are still free after it.
+def assure(ledger: Ledger, idle: Idle) -> tuple[list[Command], Idle, int]:
+    """Work that comes before new labels, the workers that are left after it, and how many labelers there are.
 
     Canaries first; then suspects, which go to another labeler than the one that gave the label where there is one; then
-    at most one audit at a time.
+    audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of this waits
+    for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
     """
     state, settings = ledger.assurance, ledger.settings
-    free = list(labelers)
-    is_alone = len({*labelers, *ledger.in_flight, *state.auditing, *state.checking}) <= 1
+    free = list(idle.labelers)
+    labelers = {*free, *idle.busy_labelers, *ledger.in_flight, *state.auditing, *state.checking}
+    is_alone = len(labelers) <= 1
     commands: list[Command] = []
+    ahead = list(idle.busy_labelers)
     if settings.canary_every:
-        due = [w for w in free if len(state.since_canary.get(w, ())) >= settings.canary_every]
-        due += [w for w in free if w not in state.since_canary]
-        for worker in due:
+        for worker in [worker for worker in free if _needs_canary(state, worker, settings.canary_every)]:
             commands.append(CheckLabeler(worker))
             free.remove(worker)
-    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight if wants_labels(ledger) else 0
-    for frame_id, author in state.suspects.items():
+        ahead = [worker for worker in ahead if not _needs_canary(state, worker, settings.canary_every)]
+    wants = wants_labels(ledger)
+    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight if wants else 0
+    is_waiting = False
+    for frame_id, author in itertools.islice(state.suspects.items(), max(room, 0)):
         taker = _other(free, author, is_alone)
-        if taker is None or room <= 0:
+        if taker is None:
+            is_waiting = True
             continue
-        room -= 1
         commands.append(LabelFrames(taker, (frame_id,), is_verification=True))
         free.remove(taker)
-    if state.to_audit and not state.auditing:
-        audit = next(iter(state.to_audit.values()))
+    places = (max(1, len(labelers) // 2) if wants else len(labelers)) - len(state.auditing)
+    for audit in state.in_order() if places > 0 else ():
         taker = _other(free, audit.author, is_alone)
-        if taker is not None:
-            commands.append(AuditLabel(taker, audit.frame_id))
-            free.remove(taker)
-    return commands, tuple(free)
+        if taker is None:
+            is_waiting = True
+            if not free:
+                break
+            continue
+        commands.append(AuditLabel(taker, audit.frame_id))
+        free.remove(taker)
+        places -= 1
+        if places <= 0:
+            break
+    left = replace(idle, labelers=tuple(free), busy_labelers=() if is_waiting else tuple(ahead))
+    return commands, left, len(labelers)
+
+
+def _needs_canary(state: Assurance, worker: str, every: int) -> bool:
+    return worker not in state.since_canary or len(state.since_canary[worker]) >= every
 
 
 def _other(free: Sequence[str], author: str, is_alone: bool) -> str | None:

@@ -7,11 +7,9 @@ campaign, then work for trainers, labelers (verifying what is suspect before any
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from alsys.control import policies
 from alsys.control.assurance import assure
-from alsys.control.commands import Command, Emit, Finish, Idle, LabelFrames
+from alsys.control.commands import Command, Emit, Finish, Idle
 from alsys.control.ledger import Ledger
 from alsys.errors import FailureKind
 from alsys.events import FrameDropped, FrameQuarantined
@@ -33,10 +31,9 @@ def decide(ledger: Ledger, now: float, idle: Idle) -> list[Command]:
     train = policies.train(ledger, idle.trainers)
     if train is not None:
         commands.append(train)
-    urgent, free = assure(ledger, idle.labelers)
+    urgent, left, n_labelers = assure(ledger, idle)
     commands += urgent
-    reserved = sum(isinstance(command, LabelFrames) for command in urgent)
-    commands += policies.label(ledger, replace(idle, labelers=free), reserved)
+    commands += policies.label(ledger, left, n_labelers)
     commands += policies.explore(ledger, idle.explorers)
     if not commands and policies.is_stuck(ledger, idle):
         return [Finish("failed", policies.stuck_message(ledger), is_final=False)]

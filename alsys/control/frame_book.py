@@ -87,6 +87,8 @@ class FrameBook:
         for frame_id in event.frame_ids:
             record = self.records[frame_id]
             self._unqueue(frame_id)
+            if not record.suspected:
+                record.chosen_by = record.seen_by
             self.move(record, Status.IN_FLIGHT)
             self.flying[record.arm] += 1
             self._worker_of[frame_id] = event.worker

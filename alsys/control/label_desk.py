@@ -165,6 +165,7 @@ class LabelDesk:
             finished=event.finished,
             baseline_id="" if label.baseline is None else label.baseline.label_id,
             digest=label_digest(label, candidate.mask),
+            chosen_by=self._ledger.frames[label.frame_id].chosen_by,
         )
         if self._inspector is not None:
             self._inspector.accept(candidate.frame, label)

@@ -19,7 +19,7 @@ from alsys.control.assurance import Assurance, Audit
 from alsys.control.feedback import MAX_COMPARED, Feedback
 from alsys.control.frame_book import FrameBook
 from alsys.control.model_book import ModelBook
-from alsys.control.records import Exploration, LabelTimes, ModelRecord, Status, Totals
+from alsys.control.records import Exploration, FrameRecord, ModelRecord, RunningTimes, Status, Totals
 from alsys.control.settings import PolicySettings
 from alsys.events import (
     AlarmCleared,
@@ -89,7 +89,8 @@ class Ledger:
         self.retracted: list[str] = []
         self._trainable: list[str] = []
         self.imports: list[DataImported] = []
-        self.label_times = LabelTimes()
+        self.label_times, self.chunk_times, self.fit_times = RunningTimes(), RunningTimes(), RunningTimes()
+        self.chosen: dict[int, dict[Arm, int]] = {}
         self.exploring: dict[str, ExplorationStarted] = {}
         self.exploration = Exploration()
         self.totals = Totals()
@@ -180,6 +181,12 @@ class Ledger:
     def n_train_at_fit(self) -> int:
         """Training labels when the last fit was started."""
         return self._models.n_train_at_fit
+
+    @property
+    def fit_s(self) -> float:
+        """Seconds of a fit: as they were, at most those that it is given."""
+        measured = self.fit_times.mean
+        return self.settings.fit_s if measured is None else min(measured, self.settings.fit_s)
 
     @property
     def next_version(self) -> int:
@@ -275,6 +282,8 @@ class Ledger:
         self._frames.settle(event.frame_id, Status.LABELLED)
         record.label_id = event.label_id
         record.suspected = ""
+        record.chosen_by = event.chosen_by if event.chosen_by >= 0 else record.seen_by
+        self._count_chosen(record, 1)
         self.accepted[record.arm] += 1
         self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
         self.label_times.add(event.wall_s)
@@ -296,6 +305,7 @@ class Ledger:
             return
         self._frames.move(record, Status.RETRACTED)
         self.retracted.append(event.frame_id)
+        self._count_chosen(record, -1)
         self.accepted[record.arm] -= 1
         self.strata[record.stratum] -= 1
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):
@@ -304,6 +314,11 @@ class Ledger:
             self.random_labelled.remove(event.frame_id)
         self._feedback.forget(event.frame_id)
         self.assurance.withdraw(event.frame_id)
+
+    def _count_chosen(self, record: FrameRecord, step: int) -> None:
+        if record.arm is not Arm.ATOM:
+            counts = self.chosen.setdefault(0 if record.arm is Arm.INITIAL else record.chosen_by, {})
+            counts[record.arm] = counts.get(record.arm, 0) + step
 
     def _on_label_failed(self, event: LabelFailed) -> None:
         self.totals.failed += 1
@@ -366,6 +381,7 @@ class Ledger:
         n_imported = self.accepted[Arm.IMPORTED]  # no driver runs while data are imported, so the fit saw all of them
         n_seen = n_train - n_imported + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
         n_changes = n_seen + n_imported + event.n_retracted
+        self.fit_times.add(event.wall_s)
         self._models.publish(event, n_train=n_train, n_seen=n_seen, n_changes=n_changes)
 
     def _on_promoted(self, event: ModelPromoted) -> None:
@@ -395,6 +411,7 @@ class Ledger:
     def _on_explored(self, event: ExplorationReported) -> None:
         self.exploring.pop(event.worker, None)
         self.totals.add(event)
+        self.chunk_times.add(event.wall_s)
         self._feedback.spend(event)
         if event.model_version == self.champion:
             self.exploration.add(event)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from alsys.control import promotion
+from alsys.control import pace, promotion
 from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.convergence import Convergence, convergence
 from alsys.control.settings import PolicySettings
@@ -174,49 +174,39 @@ def extra_fits(ledger: Ledger) -> int:
     return max(len(_on_same_data(ledger)) - 1, 0)
 
 
-def label(ledger: Ledger, idle: Idle, reserved: int = 0) -> list[Command]:
+def label(ledger: Ledger, idle: Idle, n_labelers: int) -> list[Command]:
     """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays.
+
+    Labels that wait to be verified have their place in the budget.
 
     Args:
         ledger: The campaign.
-        idle: Workers that are free.
-        reserved: Labels of the budget that are being verified.
+        idle: Workers that are free; labelers that must not get a call ahead are left out.
+        n_labelers: Labelers that there are, busy or not.
     """
     settings = ledger.settings
     atoms_left = ledger.pending.count(Arm.ATOM) > 0
-    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight - reserved
+    room = settings.n_labels - ledger.n_labels - ledger.n_in_flight - len(ledger.assurance.suspects)
     if not (atoms_left or (wants_labels(ledger) and room > 0)) or not len(ledger.pending):
         return []
     if settings.is_rounds and _round_is_gathering(ledger):
         return []
-    if _is_ahead(ledger):
-        return []
     mean = ledger.label_times.mean
     workers = list(idle.labelers)
-    n_labelers = len(idle.labelers) + len(ledger.in_flight)
     if mean is not None and mean < settings.prefetch_below_s and room > 4 * n_labelers:
         workers += idle.busy_labelers
     commands: list[Command] = []
-    labelers = {*idle.labelers, *idle.busy_labelers, *ledger.in_flight}
-    chooser = _Chooser(ledger, has_choice=len(labelers) > 1)
-    available = len(ledger.pending)
+    training = pace.training_room(ledger, n_labelers)
+    chooser = _Chooser(ledger, idle, has_choice=n_labelers > 1, room=room, training=training)
+    others = ledger.pending.count(Arm.ATOM, Arm.RANDOM)
+    available = others + int(min(training, len(ledger.pending) - others))
     for k, worker in enumerate(workers):
-        frame_ids = chooser.take(worker, _batch_size(mean, available, len(workers) - k, settings), room)
+        frame_ids = chooser.take(worker, _batch_size(mean, available, len(workers) - k, settings))
         if not frame_ids:
             continue
         available -= len(frame_ids)
-        room -= sum(ledger.frames[f].arm is not Arm.ATOM for f in frame_ids)
         commands.append(LabelFrames(worker, frame_ids))
     return commands
-
-
-def _is_ahead(ledger: Ledger) -> bool:
-    """Labels wait for the model that is being fitted: more would be chosen by one that is out of date."""
-    limit = ledger.settings.max_ahead
-    if limit is None or ledger.training is None or not ledger.champion:
-        return False
-    flying = ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
-    return ledger.n_new + flying >= limit
 
 
 def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
@@ -304,7 +294,10 @@ def exploration_is_paused(ledger: Ledger) -> bool:
         return True
     if ledger.pending.count(Arm.UNCERTAIN) < settings.max_pending:
         return False
-    if settings.pool > 1.0 and ledger.exploration.n_candidates < settings.pool * settings.max_pending:
+    is_paced = settings.max_ahead == "auto"  # each model searches for itself, and a random arm that lags is served
+    if is_paced and _random_wanted(ledger) and not ledger.pending.count(Arm.RANDOM):
+        return False
+    if (is_paced or settings.pool > 1.0) and ledger.exploration.n_candidates < settings.pool * settings.max_pending:
         return False
     return not ledger.stale
 
@@ -355,9 +348,10 @@ def _fit_is_due(ledger: Ledger) -> bool:
         return True
     if not ledger.champion:
         starved = not len(ledger.pending) and not ledger.in_flight
-        return ledger.n_train >= settings.first_at or (starved and ledger.n_train >= 2)
-    needed = max(settings.refit_every, math.ceil(settings.refit_growth * ledger.n_train_at_fit))
-    return new >= needed
+        if starved and ledger.n_train >= 2:
+            return True
+        return ledger.n_train >= settings.first_at and not pace.first_fit_waits(ledger)
+    return new >= pace.next_batch(settings, ledger.n_train_at_fit)
 
 
 def _wants_last_fit(ledger: Ledger) -> bool:
@@ -411,8 +405,10 @@ def _random_wanted(ledger: Ledger) -> int:
         return 0
     stock = max(1, math.ceil(share * min(settings.max_pending, settings.refit_every)))
     have = ledger.pending.count(Arm.RANDOM)
-    total = math.ceil(share * settings.n_labels)
-    missing = total - ledger.accepted[Arm.RANDOM] - ledger.flying[Arm.RANDOM] - have
+    done = ledger.accepted[Arm.RANDOM] + ledger.flying[Arm.RANDOM]
+    if settings.max_ahead == "auto":
+        stock = max(stock, math.ceil(share * (ledger.n_labels + ledger.n_in_flight)) - done)
+    missing = pace.random_total(settings, share) - done - have
     return max(0, min(stock - have, missing))
 
 
@@ -436,13 +432,19 @@ class _Chooser:
 
     Args:
         ledger: The campaign.
+        idle: Workers that are free.
         has_choice: Whether there is more than one labeler, idle or not; a single one gets every frame.
+        room: Labels that the budget has left.
+        training: Training labels that may be sent out before the next model.
     """
 
-    def __init__(self, ledger: Ledger, *, has_choice: bool) -> None:
+    def __init__(self, ledger: Ledger, idle: Idle, *, has_choice: bool, room: int, training: float) -> None:
         self._ledger = ledger
         self._has_choice = has_choice
+        self._room, self._training = room, training
         self._share = random_share(ledger)
+        self._kept = pace.random_kept(ledger, self._share)
+        self._unseen = pace.unseen(ledger, idle)
         self._n_random = ledger.accepted[Arm.RANDOM] + ledger.flying[Arm.RANDOM]
         self._n_all = ledger.n_labels + ledger.n_in_flight
         self._atoms = ledger.pending.queued(Arm.ATOM)
@@ -452,12 +454,13 @@ class _Chooser:
 
     def _uncertain(self) -> Iterator[str]:
         """Uncertain frames, each once."""
-        pending, ranked = self._ledger.pending, self._ledger.pending.ranked()
+        pending = self._ledger.pending
+        ranked = (f for f in pending.ranked() if f not in self._unseen)
         if not self._ledger.settings.is_diverse or self._ledger.settings.is_random:
             yield from ranked
             return
         labelled, strata = dict(self._ledger.strata), pending.strata()
-        taken: set[str] = set()
+        taken: set[str] = set(self._unseen)
         turn = self._ledger.accepted[Arm.UNCERTAIN] + self._ledger.flying[Arm.UNCERTAIN]
         while len(taken) < pending.count(Arm.UNCERTAIN):
             frame_id: str | None = None
@@ -476,8 +479,8 @@ class _Chooser:
                 taken.add(frame_id)
                 yield frame_id
 
-    def take(self, worker: str, size: int, room: int) -> tuple[str, ...]:
-        """At most `size` frames for one call to `worker`, of which at most `room` count against the budget."""
+    def take(self, worker: str, size: int) -> tuple[str, ...]:
+        """At most `size` frames for one call to `worker`, within what the budget and the pace allow."""
         chosen: list[str] = []
         for_others: list[str] = []
         while len(chosen) < size:
@@ -485,32 +488,47 @@ class _Chooser:
             if frame_id is None:
                 break
             record = self._ledger.frames[frame_id]
-            if self._has_choice and record.last_worker == worker:
+            is_lost_here = self._has_choice and record.last_worker == worker
+            if is_lost_here or not self._has_room(record.arm):
                 for_others.append(frame_id)
                 continue
-            counts = record.arm is not Arm.ATOM
             # A frame that failed before travels alone, or it would take others down with it.
-            if (counts and room <= 0) or (record.attempts and chosen):
+            if record.attempts and chosen:
                 self._waiting.appendleft(frame_id)
                 break
-            room -= counts
+            self._use(record.arm)
             chosen.append(frame_id)
             if record.attempts:
                 break
         self._waiting.extendleft(reversed(for_others))
         return tuple(chosen)
 
+    def _has_room(self, arm: Arm) -> bool:
+        if arm is Arm.ATOM:
+            return True
+        if arm is Arm.RANDOM:
+            return self._room > 0
+        return self._room > self._kept and self._training > 0
+
+    def _use(self, arm: Arm) -> None:
+        self._room -= arm is not Arm.ATOM
+        if arm is Arm.RANDOM:
+            self._kept = max(self._kept - 1, 0)
+        elif arm is not Arm.ATOM:
+            self._training -= 1
+
     def _next(self) -> str | None:
+        """The next frame; None where there is none, or no room for what there is."""
         frame_id = next(self._atoms, None)
         if frame_id is not None:
             return frame_id
-        if self._n_random < self._share * (self._n_all + 1):
+        if self._room > 0 and self._n_random < self._share * (self._n_all + 1):
             frame_id = next(self._random, None)
         if frame_id is not None:
             self._n_random += 1
         else:
-            frame_id = next(self._rest, None)
-            if frame_id is None and not self._ledger.champion:
+            frame_id = next(self._rest, None) if self._has_room(Arm.UNCERTAIN) else None
+            if frame_id is None and self._room > 0 and not self._ledger.champion:
                 frame_id = next(self._random, None)
         self._n_all += frame_id is not None
         return frame_id

@@ -42,6 +42,7 @@ class FrameRecord:
         label_id: Its label, retracted or not; empty for none.
         suspected: Labeler whose label of it waits to be verified; empty where none does.
         disputes: Labels of it that turned out wrong.
+        chosen_by: Version of the committee by whose deviation it was sent to be labelled; -1 where unknown.
     """
 
     arm: Arm
@@ -59,6 +60,7 @@ class FrameRecord:
     label_id: str = ""
     suspected: str = ""
     disputes: int = 0
+    chosen_by: int = -1
 
 
 @dataclass(slots=True)
@@ -111,14 +113,19 @@ class Exploration:
 
 
 @dataclass(slots=True)
-class LabelTimes:
-    """Running mean of the seconds that a label takes; None before the first."""
+class RunningTimes:
+    """Running mean of the seconds that one kind of work takes; None before the first.
+
+    Of the first twenty the plain mean, so that a cold start does not count for long; then the newest weigh most.
+    """
 
     mean: float | None = None
+    n: int = 0
 
     def add(self, wall_s: float) -> None:
-        """Takes one label into account."""
-        self.mean = wall_s if self.mean is None else self.mean + 0.05 * (wall_s - self.mean)
+        """Takes one into account."""
+        self.n += 1
+        self.mean = wall_s if self.mean is None else self.mean + max(0.05, 1.0 / self.n) * (wall_s - self.mean)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from alsys.config.promotion import PromotionConfig
 from alsys.config.schema import CalibratedTrust, CampaignConfig
@@ -33,6 +34,8 @@ class PolicySettings:
         canary_every: Labels of a labeler between two canaries; 0 for none.
         max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
         promotion: What a new committee must not fall short of.
+        max_ahead: Training labels that may come while a fit runs: a number, `auto` (`alsys.control.pace`), None for any.
+        fit_s: Seconds that a fit is given.
         train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
@@ -61,7 +64,8 @@ class PolicySettings:
     first_at: int = 10
     refit_every: int = 10
     refit_growth: float = 0.0
-    max_ahead: int | None = None
+    max_ahead: int | Literal["auto"] | None = None
+    fit_s: float = 60.0
     train_on: int = 0
     chunk_steps: int = 50
     max_attempts: int = 3
@@ -114,6 +118,7 @@ class PolicySettings:
             first_at=config.training.first_at,
             refit_every=config.training.refit_every,
             max_ahead=config.training.max_ahead,
+            fit_s=config.training.budget_s,
             refit_growth=config.training.refit_growth,
             train_on=config.training.train_on,
             chunk_steps=config.exploration.chunk_steps,

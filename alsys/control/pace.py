@@ -1,0 +1,217 @@
+"""The pace of labels and models: how far labels may run ahead of the next model, and the plan that follows from it.
+
+While a fit runs, labels are chosen by the model before. With `training.max_ahead: auto` none are where labels are quick,
+so that waiting costs next to nothing; else at most half of the next batch of training labels may be, and one more for
+each labeler, so that none of them waits long for a fit (docs/design/031-pace.md). Pure functions of the ledger and of
+settings; the plan is arithmetic and knows no luck.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alsys.control.commands import Idle
+from alsys.control.settings import PolicySettings
+from alsys.frames import Arm
+
+if TYPE_CHECKING:
+    from alsys.control.ledger import Ledger
+
+AHEAD_SHARE = 0.5
+"""Share of the next batch of training labels that may be chosen while its model is still being fitted."""
+QUICK_SHARE = 0.1
+"""Share of a fit's time below which labels are quick enough to wait for it."""
+LEAST_RANDOM = 10
+"""Frames of the random arm below which errors measured on it say little."""
+MAX_SHOWN = 9
+"""Models of a plan that are named one by one."""
+
+
+def next_batch(settings: PolicySettings, n_train_at_fit: int) -> int:
+    """New training labels that make the next fit due."""
+    return max(settings.refit_every, math.ceil(settings.refit_growth * n_train_at_fit))
+
+
+def is_quick(n_labels: int, n_labelers: int, label_s: float | None, fit_s: float) -> bool:
+    """Whether so many labels take less than a tenth of a fit; False where no label has been timed yet."""
+    return label_s is not None and n_labels * label_s / max(n_labelers, 1) < QUICK_SHARE * fit_s
+
+
+def most_ahead(settings: PolicySettings, batch: int, n_labelers: int, label_s: float | None, fit_s: float) -> int | None:
+    """Training labels that may come, or be in flight, while a fit runs; None for any number.
+
+    Args:
+        settings: Of the campaign.
+        batch: New training labels that make the next fit due.
+        n_labelers: Labels computed at the same time.
+        label_s: Seconds of one label; None where unknown.
+        fit_s: Seconds of one fit.
+    """
+    if settings.max_ahead != "auto":
+        return settings.max_ahead
+    return 0 if is_quick(batch, n_labelers, label_s, fit_s) else math.ceil(AHEAD_SHARE * batch) + n_labelers
+
+
+def training_room(ledger: Ledger, n_labelers: int) -> float:
+    """Training labels that may be sent out now; infinite where nothing bounds them.
+
+    While no fit runs, the next batch may be filled, and what may be ahead of its model besides. Rounds have a pace of
+    their own, and sampled frames do not wait for the first model.
+    """
+    settings = ledger.settings
+    batch = next_batch(settings, ledger.n_train_at_fit)
+    ahead = most_ahead(settings, batch, n_labelers, ledger.label_times.mean, ledger.fit_s)
+    if ahead is None or settings.is_rounds or not ledger.champion:
+        return math.inf
+    coming = ledger.n_new + ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
+    return max(ahead + (batch if ledger.training is None else 0) - coming, 0)
+
+
+def first_fit_waits(ledger: Ledger) -> bool:
+    """Whether the first fit waits for sampled frames that are on their way: where their labels are quick."""
+    waiting = ledger.pending.count(Arm.INITIAL) + ledger.flying[Arm.INITIAL]
+    room = ledger.settings.n_labels - ledger.n_labels - random_kept(ledger, ledger.settings.random_share)
+    if ledger.settings.max_ahead != "auto" or ledger.settings.is_rounds or min(waiting, room) <= 0:
+        return False
+    return is_quick(waiting, 1, ledger.label_times.mean, ledger.fit_s)
+
+
+def unseen(ledger: Ledger, idle: Idle) -> Collection[str]:
+    """Uncertain frames that wait until the champion has looked at them.
+
+    Only where labels are faster than a chunk of exploration: of slower ones no labeler gets more than one in the
+    meantime, and it would stand idle.
+    """
+    label_s, chunk_s = ledger.label_times.mean, ledger.chunk_times.mean
+    is_fast = label_s is not None and chunk_s is not None and label_s < chunk_s
+    is_looked_at = bool(ledger.exploring or idle.explorers)
+    if ledger.settings.max_ahead != "auto" or ledger.settings.is_random or not (is_fast and is_looked_at):
+        return ()
+    return ledger.stale
+
+
+def random_total(settings: PolicySettings, share: float) -> int:
+    """Labels of the whole budget that the random arm gets."""
+    return math.ceil(share * settings.n_labels)
+
+
+def random_kept(ledger: Ledger, share: float) -> int:
+    """Labels of the budget that no other arm may take, so that the random arm is as large as planned at the end.
+
+    The first model comes first: without one there are no frames to take at random.
+    """
+    settings = ledger.settings
+    if settings.max_ahead != "auto" or settings.is_rounds:
+        return 0
+    n_train = ledger.n_train + ledger.flying[Arm.INITIAL] + ledger.flying[Arm.UNCERTAIN]
+    if not ledger.champion and n_train < settings.first_at:
+        return 0
+    return max(0, random_total(settings, share) - ledger.accepted[Arm.RANDOM] - ledger.flying[Arm.RANDOM])
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLabels:
+    """Labels that one model chooses; those of version 0 are sampled before there is any.
+
+    Attributes:
+        n_training: Labels for training.
+        n_random: Labels of the random arm, taken from where its walkers are.
+    """
+
+    version: int
+    n_training: int
+    n_random: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPlan:
+    """What a campaign will do if nothing fails and every model is promoted.
+
+    Attributes:
+        chosen: Labels a model, in order.
+        n_fits: All fits, the last one included, which learns from the last labels.
+        n_fits_before: Fits that have ended when the last label is chosen.
+    """
+
+    chosen: tuple[ChosenLabels, ...]
+    n_fits: int
+    n_fits_before: int
+
+    @property
+    def n_random(self) -> int:
+        """Labels of the random arm."""
+        return sum(part.n_random for part in self.chosen)
+
+    @property
+    def text(self) -> str:
+        """Which labels come from which model, in one line; random-arm labels in brackets."""
+        parts = [_part(part) for part in self.chosen[:MAX_SHOWN]]
+        if rest := self.chosen[MAX_SHOWN:]:
+            n, n_random = sum(part.n_training + part.n_random for part in rest), sum(part.n_random for part in rest)
+            parts.append(f"v{rest[0].version} to v{rest[-1].version} {n} ({n_random})")
+        return ", ".join(parts)
+
+
+def label_plan(settings: PolicySettings, *, n_initial: int, n_labelers: int, label_s: float) -> LabelPlan:
+    """Which labels come from which model.
+
+    Args:
+        settings: Of the campaign.
+        n_initial: Frames that are sampled before there is a model.
+        n_labelers: Labels computed at the same time.
+        label_s: Seconds of one label.
+    """
+    fit_s = settings.fit_s
+    is_auto, is_rounds = settings.max_ahead == "auto", settings.is_rounds
+    during = 0.0 if is_rounds else n_labelers * fit_s / max(label_s, 1e-9)  # labels that could come during a fit
+    n_random = random_total(settings, settings.random_share)
+    target = max(settings.n_labels - n_random, 0)
+    sampled = min(n_initial, target if is_auto else settings.n_labels)
+    target = max(target, sampled)
+    waits = is_rounds or (is_auto and is_quick(sampled - settings.first_at, 1, label_s, fit_s))
+    at_fit = sampled if waits else min(settings.first_at, sampled)
+    n_train = int(min(sampled, at_fit + during))
+    counts = [sampled]
+    n_done, n_more = 1, 0  # fits that have ended before the last label, and further ones
+    while n_train < target:
+        batch = next_batch(settings, at_fit)
+        due = max(n_train, at_fit + batch)
+        limit = most_ahead(settings, batch, n_labelers, label_s, fit_s)
+        ahead = during * (1.0 - settings.random_share)
+        end = int(min(target, due + (ahead if limit is None else min(ahead, limit))))
+        counts.append(max(end - max(n_train, sampled), 0))
+        n_train = end
+        if due >= target:
+            break
+        at_fit = due
+        if end < target:
+            n_done += 1
+        else:
+            n_more = 1
+    if len(counts) == 1:
+        counts.append(0)
+    n_random = min(n_random, settings.n_labels - target)
+    return LabelPlan(
+        _with_random(counts, n_random, settings.random_share), n_done + n_more + (n_train > at_fit), n_done
+    )
+
+
+def _with_random(counts: list[int], n_random: int, share: float) -> tuple[ChosenLabels, ...]:
+    """The random arm beside training labels: it catches up as soon as there is a model, and keeps its share."""
+    chosen = [ChosenLabels(0, counts[0])]
+    n_train, done = counts[0], 0
+    for version, count in enumerate(counts[1:], start=1):
+        n_train += count
+        is_last = version == len(counts) - 1
+        now = n_random if is_last else min(n_random, math.ceil(n_train * share / (1.0 - share)))
+        chosen.append(ChosenLabels(version, count, now - done))
+        done = now
+    return tuple(chosen)
+
+
+def _part(part: ChosenLabels) -> str:
+    text = "sampled" if part.version == 0 else f"v{part.version}"
+    return f"{text} {part.n_training + part.n_random}" + (f" ({part.n_random})" if part.n_random else "")
