@@ -139,7 +139,8 @@ class LabelAccepted(Event):
     Attributes:
         baseline_id: Label of the same frame at the baseline level, where the campaign has one.
         digest: `alsys.store.digests.label_digest` the label; empty in older logs.
-        chosen_by: Version of the committee by whose deviation its frame was chosen; -1 in older logs.
+        chosen_by: Version by whose deviation its frame was chosen, or that led when a frame of the random arm was sent;
+            -1 in older logs.
     """
 
     kind: ClassVar[str] = "label-accepted"

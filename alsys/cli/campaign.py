@@ -133,6 +133,18 @@ class CampaignDirectory:
                     remedy="restore the field, or give this campaign another name or directory",
                 )
 
+    def as_begun(self, config: CampaignConfig) -> CampaignConfig:
+        """A config with defaults of today that would change what the campaign in this folder has been doing.
+
+        A campaign from before `training.max_ahead: auto` goes on without a bound, unless its file asks for one.
+        """
+        if "max_ahead" in config.training.model_fields_set or not self.record.is_file():
+            return config
+        before = self.config().training.max_ahead
+        if before is not None:
+            return config
+        return config.model_copy(update={"training": config.training.model_copy(update={"max_ahead": None})})
+
     def write_record(self, config: CampaignConfig) -> None:
         """Writes campaign.json atomically."""
         record = {

@@ -18,6 +18,7 @@ from alsys.control.status import error_text, headline
 
 N_MODELS = 6
 N_MESSAGES = 5
+N_CHOSEN = 9
 
 
 def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...] = ()) -> RenderableType:
@@ -39,6 +40,10 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined"
         + (f", {labels['retracted']} retracted" if labels.get("retracted") else ""),
     )
+    if status["state"] != "running" and labels.get("random_arm_note"):
+        facts.add_row("", Text(labels["random_arm_note"]))
+    if labels.get("chosen_by"):
+        facts.add_row("chosen by", Text(chosen_text(labels["chosen_by"])))
     facts.add_row(
         "candidates",
         f"{candidates['pending']} pending, {candidates['in_flight']} in flight, "
@@ -66,6 +71,18 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         parts.append(models)
     parts += [Text(message, style="dim", overflow="ellipsis", no_wrap=True) for message in messages]
     return Panel(Group(*parts), title=f"{title}: {status['state']}", title_align="left")
+
+
+def chosen_text(chosen: Mapping[str, Mapping[str, int]]) -> str:
+    """Labels a model, in the words of the plan: newest last, random-arm labels in brackets."""
+    parts = [
+        ("sampled" if version == "0" else f"v{version}")
+        + f" {counts['training'] + counts['random_arm']}"
+        + (f" ({counts['random_arm']})" if counts["random_arm"] else "")
+        for version, counts in chosen.items()
+    ]
+    hidden = len(parts) - N_CHOSEN
+    return (f"{hidden} models before, " if hidden > 0 else "") + ", ".join(parts[-N_CHOSEN:])
 
 
 def uncertainty_text(uncertainty: Mapping[str, Any]) -> str:

@@ -6,6 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from alsys.control.pace import label_plan, most_ahead, next_batch
+from alsys.control.settings import PolicySettings
+from alsys.control.status import random_note
 from alsys.errors import CampaignFailed
 from alsys.labels import LabelFailure
 
@@ -19,6 +22,7 @@ def dry_run(plan: Plan) -> int:
     Raises:
         CampaignFailed: A structure cannot be labelled.
     """
+    from alsys.exploration.initial import n_in_random_arm
     from alsys.labeling.factory import build_labeler
 
     config = plan.config
@@ -50,13 +54,26 @@ def dry_run(plan: Plan) -> int:
     lines += _first_frames(plan)
     lines += _start(plan)
     mean = sum(seconds) / len(seconds)
-    n_fits = 1 + max(0, config.stop.labels - config.training.first_at) // config.training.refit_every
-    labeling_s = mean * config.stop.labels / config.labeling.workers
-    fits_s = n_fits * config.training.budget_s
+    settings = PolicySettings.of(config)
+    n_labelers, n_initial_random = config.labeling.workers, n_in_random_arm(config, config.initial.frames)
+    labels = label_plan(
+        settings,
+        n_initial=config.initial.frames - n_initial_random,
+        n_initial_random=n_initial_random,
+        n_labelers=n_labelers,
+        label_s=mean,
+    )
+    labeling_s = mean * config.stop.labels / n_labelers
+    fits_s = labels.n_fits * config.training.budget_s
     lines += [
-        f"labels: {config.stop.labels} on {config.labeling.workers} labelers: about {labeling_s:.0f} s",
-        f"fits: about {n_fits} of {config.training.budget_s:.0f} s, beside the labels: {fits_s:.0f} s"
+        f"labels: {config.stop.labels} on {n_labelers} labelers: about {labeling_s:.0f} s",
+        f"fits: {labels.n_fits} of {config.training.budget_s:.0f} s, {labels.n_fits_before} of them before the last "
+        f"label: {fits_s:.0f} s"
         + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
+        f"labels a model (of these in the random arm): {labels.text}",
+        f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
+        f"random arm: {labels.n_random} of {config.stop.labels} labels"
+        + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
         f"wall time: about {max(labeling_s, fits_s):.0f} to {labeling_s + fits_s:.0f} s"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
@@ -65,6 +82,18 @@ def dry_run(plan: Plan) -> int:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:
+    """How far labels run ahead of the next model."""
+    if settings.is_rounds:
+        return "nothing is labelled (mode: rounds)"
+    batch = next_batch(settings, settings.first_at)
+    most = most_ahead(settings, batch, n_labelers, label_s, settings.fit_s)
+    if most is None:
+        return "any number of labels (training.max_ahead: null)"
+    auto = " (training.max_ahead: auto)" if settings.max_ahead == "auto" else ""
+    return f"at most {most} further training labels of the next {batch}" + auto
 
 
 def _start(plan: Plan) -> list[str]:

@@ -104,6 +104,7 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
 
     directory = CampaignDirectory.of(config)
     directory.check_same(config, source)
+    config = directory.as_begun(config)
     _check_log(config, directory, source)
     base = Path(source).resolve().parent
     starts: dict[str, Sequence[Frame]] = {}
@@ -193,8 +194,8 @@ def check_states(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
 
 def run(args: argparse.Namespace) -> int:
     """Starts or resumes a campaign."""
-    config = read_config(args)
-    plan = check(config, args.config)
+    plan = check(read_config(args), args.config)
+    config = plan.config
     if args.dry_run:
         from alsys.cli.dry_run import dry_run
 

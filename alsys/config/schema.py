@@ -8,7 +8,7 @@ may change at a restart), marked below with `operational()`. No key names code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -40,11 +40,11 @@ class TrainingConfig(LossSettings):
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
     refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")
-    max_ahead: int | None = operational(
-        None,
-        ge=1,
-        description="Training labels that may come while a fit runs; further ones wait for the new model. Of use "
-        "where labels are much faster than fits.",
+    max_ahead: Annotated[int, Field(ge=1)] | Literal["auto"] | None = operational(
+        "auto",
+        description="Training labels that may come while a fit runs; further ones wait for the new model. `auto`: none "
+        "where a batch of labels takes less than a tenth of a fit, else half of the next batch and one a labeler. "
+        "`null`: any number, so that labels never wait.",
     )
     budget_s: float = operational(60.0, gt=0, description="Seconds for one fit of the whole committee.")
     max_epochs: int = Field(1000, ge=1)
@@ -327,6 +327,21 @@ class CampaignConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_systems(cls, data: Any) -> Any:
+        """A system without a name has the campaign's, numbered where there are several."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("systems"), list | tuple):
+            return data
+        systems, name = data["systems"], data.get("name")
+        if not isinstance(name, str) or all(not isinstance(s, Mapping) or "name" in s for s in systems):
+            return data
+        names = [name] if len(systems) == 1 else [f"{name}-{i + 1}" for i in range(len(systems))]
+        named = [
+            {"name": names[i], **system} if isinstance(system, Mapping) else system for i, system in enumerate(systems)
+        ]
+        return {**data, "systems": named}
 
     @model_validator(mode="after")
     def _unique_names(self) -> CampaignConfig:

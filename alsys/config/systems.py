@@ -120,7 +120,9 @@ ORIGINS = ("smiles", "file", "molecule", "bulk", "box", "cluster")
 class SystemConfig(Section):
     """One system to explore. Exactly one of `ORIGINS` says what it is."""
 
-    name: Name = Field(description="Name of the system in the store and in reports.")
+    name: Name = Field(
+        description="Name of the system in the store and in reports; default: the campaign's, numbered if several."
+    )
     smiles: str | None = Field(None, description="SMILES; 3D structure from RDKit.")
     file: str | None = Field(
         None, description="Structure file (xyz, extxyz, pdb, cif, traj, ...), relative to the config."

@@ -88,7 +88,7 @@ class FrameBook:
             record = self.records[frame_id]
             self._unqueue(frame_id)
             if not record.suspected:
-                record.chosen_by = record.seen_by
+                record.chosen_by = self.models.champion if record.arm is Arm.RANDOM else record.seen_by
             self.move(record, Status.IN_FLIGHT)
             self.flying[record.arm] += 1
             self._worker_of[frame_id] = event.worker

@@ -1,9 +1,9 @@
 """The pace of labels and models: how far labels may run ahead of the next model, and the plan that follows from it.
 
-While a fit runs, labels are chosen by the model before. With `training.max_ahead: auto` none are where labels are quick,
-so that waiting costs next to nothing; else at most half of the next batch of training labels may be, and one more for
-each labeler, so that none of them waits long for a fit (docs/design/031-pace.md). Pure functions of the ledger and of
-settings; the plan is arithmetic and knows no luck.
+While a fit runs, labels are chosen by the model before. With `training.max_ahead: auto` none are where labels are
+quick, so that waiting costs next to nothing; else at most half of the next batch of training labels may be, and one
+more for each labeler, so that none of them waits long for a fit (docs/design/031-pace.md). Pure functions of the ledger
+and of settings; the plan is arithmetic and knows no luck.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def is_quick(n_labels: int, n_labelers: int, label_s: float | None, fit_s: float
     return label_s is not None and n_labels * label_s / max(n_labelers, 1) < QUICK_SHARE * fit_s
 
 
-def most_ahead(settings: PolicySettings, batch: int, n_labelers: int, label_s: float | None, fit_s: float) -> int | None:
+def most_ahead(
+    settings: PolicySettings, batch: int, n_labelers: int, label_s: float | None, fit_s: float
+) -> int | None:
     """Training labels that may come, or be in flight, while a fit runs; None for any number.
 
     Args:
@@ -155,60 +157,64 @@ class LabelPlan:
         return ", ".join(parts)
 
 
-def label_plan(settings: PolicySettings, *, n_initial: int, n_labelers: int, label_s: float) -> LabelPlan:
+def label_plan(
+    settings: PolicySettings, *, n_initial: int, n_initial_random: int, n_labelers: int, label_s: float
+) -> LabelPlan:
     """Which labels come from which model.
 
     Args:
         settings: Of the campaign.
-        n_initial: Frames that are sampled before there is a model.
+        n_initial: Training frames that are sampled before there is a model.
+        n_initial_random: Random-arm frames among those that are sampled.
         n_labelers: Labels computed at the same time.
         label_s: Seconds of one label.
     """
-    fit_s = settings.fit_s
-    is_auto, is_rounds = settings.max_ahead == "auto", settings.is_rounds
+    fit_s, is_rounds = settings.fit_s, settings.is_rounds
+    is_auto = settings.max_ahead == "auto" and not is_rounds
     during = 0.0 if is_rounds else n_labelers * fit_s / max(label_s, 1e-9)  # labels that could come during a fit
-    n_random = random_total(settings, settings.random_share)
-    target = max(settings.n_labels - n_random, 0)
-    sampled = min(n_initial, target if is_auto else settings.n_labels)
+    n_random = max(random_total(settings, settings.random_share), min(n_initial_random, settings.n_labels))
+    target = settings.n_labels - n_random
+    sampled = min(n_initial, target) if is_auto else min(n_initial, settings.n_labels - n_initial_random)
     target = max(target, sampled)
-    waits = is_rounds or (is_auto and is_quick(sampled - settings.first_at, 1, label_s, fit_s))
+    n_random = settings.n_labels - target
+    waits = is_rounds or (is_auto and is_quick(sampled, 1, label_s, fit_s))
     at_fit = sampled if waits else min(settings.first_at, sampled)
     n_train = int(min(sampled, at_fit + during))
-    counts = [sampled]
-    n_done, n_more = 1, 0  # fits that have ended before the last label, and further ones
-    while n_train < target:
+    counts, sent = [sampled], sampled
+    n_fits, n_before = 1, 1  # fits that have ended: at all, and when the last label is chosen
+    while sent < target or max(n_train, at_fit + next_batch(settings, at_fit)) < target:
         batch = next_batch(settings, at_fit)
         due = max(n_train, at_fit + batch)
         limit = most_ahead(settings, batch, n_labelers, label_s, fit_s)
-        ahead = during * (1.0 - settings.random_share)
-        end = int(min(target, due + (ahead if limit is None else min(ahead, limit))))
-        counts.append(max(end - max(n_train, sampled), 0))
-        n_train = end
+        most = math.inf if limit is None or is_rounds else limit
+        in_flight = 0 if is_rounds or is_quick(batch, n_labelers, label_s, fit_s) else n_labelers
+        share = 1.0 - settings.random_share
+        if sent < target:
+            end = target if due >= target else min(target, int(due + min(share * (during + in_flight), most)))
+            counts.append(max(end - sent, 0))
+            sent, n_before = max(end, sent), n_fits
         if due >= target:
             break
-        at_fit = due
-        if end < target:
-            n_done += 1
-        else:
-            n_more = 1
-    if len(counts) == 1:
-        counts.append(0)
-    n_random = min(n_random, settings.n_labels - target)
-    return LabelPlan(
-        _with_random(counts, n_random, settings.random_share), n_done + n_more + (n_train > at_fit), n_done
-    )
+        n_train, at_fit, n_fits = min(target, int(due + min(share * during, most))), due, n_fits + 1
+    chosen = _with_random(counts if len(counts) > 1 else [*counts, 0], n_initial_random, n_random, settings)
+    return LabelPlan(chosen, n_fits + (target > at_fit), n_before)
 
 
-def _with_random(counts: list[int], n_random: int, share: float) -> tuple[ChosenLabels, ...]:
-    """The random arm beside training labels: it catches up as soon as there is a model, and keeps its share."""
-    chosen = [ChosenLabels(0, counts[0])]
-    n_train, done = counts[0], 0
+def _with_random(
+    counts: list[int], n_sampled: int, n_random: int, settings: PolicySettings
+) -> tuple[ChosenLabels, ...]:
+    """The random arm beside training labels: it catches up as soon as there is a model, and keeps its share.
+
+    It gets the next label while ``r < share (n + 1)``, with r of n labels so far.
+    """
+    share, n_train, done = settings.random_share, counts[0], min(n_sampled, n_random)
+    chosen = [ChosenLabels(0, n_train, done)]
     for version, count in enumerate(counts[1:], start=1):
         n_train += count
         is_last = version == len(counts) - 1
-        now = n_random if is_last else min(n_random, math.ceil(n_train * share / (1.0 - share)))
-        chosen.append(ChosenLabels(version, count, now - done))
-        done = now
+        now = n_random if is_last else min(n_random, math.ceil((share * n_train + 1.0) / (1.0 - share)) - 1)
+        chosen.append(ChosenLabels(version, count, max(now - done, 0)))
+        done = max(now, done)
     return tuple(chosen)
 
 

@@ -42,7 +42,7 @@ class FrameRecord:
         label_id: Its label, retracted or not; empty for none.
         suspected: Labeler whose label of it waits to be verified; empty where none does.
         disputes: Labels of it that turned out wrong.
-        chosen_by: Version of the committee by whose deviation it was sent to be labelled; -1 where unknown.
+        chosen_by: As in `alsys.events.LabelAccepted`.
     """
 
     arm: Arm

@@ -34,7 +34,7 @@ class PolicySettings:
         canary_every: Labels of a labeler between two canaries; 0 for none.
         max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
         promotion: What a new committee must not fall short of.
-        max_ahead: Training labels that may come while a fit runs: a number, `auto` (`alsys.control.pace`), None for any.
+        max_ahead: Training labels that may come while a fit runs: `auto` as in `alsys.control.pace`, None for any.
         fit_s: Seconds that a fit is given.
         train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.

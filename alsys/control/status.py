@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from alsys.control.ledger import Ledger
+from alsys.control.pace import LEAST_RANDOM
 from alsys.control.policies import converged, extra_fits, random_share, trains_on, trust_band, wants_labels
 from alsys.control.ports import Role
 from alsys.control.records import Status
@@ -33,6 +34,14 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "target": ledger.settings.n_labels,
             "training": ledger.n_train,
             "random_arm": ledger.accepted[Arm.RANDOM],
+            "random_arm_note": random_note(ledger.accepted[Arm.RANDOM]),
+            "chosen_by": {
+                str(version): {
+                    "training": sum(counts.values()) - counts.get(Arm.RANDOM, 0),
+                    "random_arm": counts.get(Arm.RANDOM, 0),
+                }
+                for version, counts in sorted(ledger.chosen.items())
+            },
             "free_atoms": ledger.accepted[Arm.ATOM],
             "imported": ledger.accepted[Arm.IMPORTED],
             "imported_at_other_levels": sum(e.n_labels for e in ledger.imports if not e.is_training),
@@ -135,6 +144,16 @@ def headline(status: Mapping[str, object]) -> str:
         return text + ", no model yet"
     text += f", champion v{champion['version']:04d}"
     return text + f" {error_text(champion)}"
+
+
+def random_note(n_random: int) -> str:
+    """What a small random arm means for errors measured on it; empty for one that is large enough."""
+    if n_random >= LEAST_RANDOM:
+        return ""
+    return (
+        f"the random arm has {n_random} frames, fewer than {LEAST_RANDOM}: errors measured on it say little; "
+        "raise stop.labels or selection.random_share"
+    )
 
 
 def error_text(model: Mapping[str, object]) -> str:

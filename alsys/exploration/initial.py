@@ -75,11 +75,12 @@ def initial_frames(
             for start, n in zip(starts[name], spread([1.0] * len(starts[name]), count), strict=True)
             for method, frame in _sample(settings, name, start, n, rng, potential_of)
         ]
-        is_random = rng.random(len(samples)) < config.selection.random_share
+        n_random = n_in_random_arm(config, len(candidates) + len(samples)) - n_in_random_arm(config, len(candidates))
+        drawn = set((1 + np.argsort(rng.random(len(samples))[1:], kind="stable")[:n_random]).tolist())
         for k, (method, frame) in enumerate(samples):
             source = Source(
                 system=name,
-                arm=Arm.RANDOM if is_random[k] and k > 0 else Arm.INITIAL,
+                arm=Arm.RANDOM if k in drawn else Arm.INITIAL,
                 method=method,
                 trajectory=1_000_000 + len(candidates),
                 temperature=settings.temperature,
@@ -94,6 +95,11 @@ def initial_frames(
             remedy="see the warnings before",
         )
     return carved
+
+
+def n_in_random_arm(config: CampaignConfig, n_frames: int) -> int:
+    """How many of so many first frames belong to the random arm: its share, so that a plan can tell."""
+    return round(config.selection.random_share * n_frames)
 
 
 def is_simple(frame: Frame) -> bool:

@@ -27,6 +27,7 @@ from alsys.config import CampaignConfig
 from alsys.config.schema import CalibratedTrust
 from alsys.control.convergence import convergence
 from alsys.control.settings import COVERED, PolicySettings
+from alsys.control.status import random_note
 from alsys.errors import InputError
 from alsys.events import DataImported
 from alsys.frames import Arm
@@ -219,13 +220,14 @@ def _facts(
         f"{summary.n_of(Arm.INITIAL)} initial, {summary.n_of(Arm.UNCERTAIN)} uncertain, "
         f"{summary.n_of(Arm.RANDOM)} random arm (never trained on), {summary.n_of(Arm.ATOM)} free atoms"
     )
+    note = random_note(summary.n_of(Arm.RANDOM))
     lost = f"{summary.n_workers_lost} workers lost, {len(summary.restarts)} restarts of the driver"
     facts = [
         ("Systems", ", ".join(_system_text(system) for system in config.systems)),
         ("Level of theory", level_text(level.spec) if level else "no label yet"),
         ("Model", f"committee of {model.members} {model.kind} models, cutoff {model.r_max:g} Å"),
         ("Exploration", f"{exploration.workers} × {exploration.walkers} walkers, Langevin at {temperatures} K"),
-        ("Labels", arms),
+        ("Labels", f"{arms}; {note}" if note else arms),
         ("Candidates", f"{sum(summary.proposed.values()):,} proposed, {sum(summary.dropped.values()):,} dropped"),
         ("Faults survived", lost),
     ]

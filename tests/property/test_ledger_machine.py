@@ -420,6 +420,44 @@ class AssuredMachine(LedgerMachine):
     )
 
 
+class PacedMachine(LedgerMachine):
+    """Where labels wait for models; quick ones (a hundredth of a second, against a minute) for each of them."""
+
+    settings = PolicySettings(
+        n_labels=30,
+        first_at=4,
+        refit_every=5,
+        max_pending=6,
+        random_share=0.25,
+        max_ahead="auto",
+        audit_share=0.2,
+        canary_every=7,
+    )
+
+    @invariant()
+    def labels_keep_pace(self) -> None:
+        """Never more than the next batch, half of the one after, and one a labeler; retracted labels count too."""
+        if hasattr(self, "ledger") and self.ledger.champion:
+            ledger = self.ledger
+            n_new = ledger.n_new - (len(ledger.retracted) - self.n_retracted_at_fit)
+            flying = ledger.flying[Arm.INITIAL] + ledger.flying[Arm.UNCERTAIN]
+            late = sum(record.arm is Arm.INITIAL for record in ledger.frames.values())
+            assert n_new + flying <= 5 + 3 + len(LABELERS) + late
+
+    @invariant()
+    def the_random_arm_has_its_place(self) -> None:
+        """Whatever fails, no other arm takes what the random arm needs to be as large as planned."""
+        if hasattr(self, "ledger") and self.ledger.champion and not self.ledger.retracted:
+            ledger = self.ledger
+            n_train = ledger.n_train + ledger.flying[Arm.INITIAL] + ledger.flying[Arm.UNCERTAIN]
+            assert n_train <= 30 - 8
+
+    @property
+    def n_retracted_at_fit(self) -> int:
+        latest = max(self.ledger.models.values(), key=lambda model: model.n_changes, default=None)
+        return 0 if latest is None else min(latest.n_changes - latest.n_seen, len(self.ledger.retracted))
+
+
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestCalibrated = CalibratedMachine.TestCase
@@ -428,3 +466,5 @@ TestRounds = RoundsMachine.TestCase
 TestRounds.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
 TestAssured = AssuredMachine.TestCase
 TestAssured.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestPaced = PacedMachine.TestCase
+TestPaced.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -12,7 +13,9 @@ import pytest
 
 import alsys
 from alsys.cli import main
-from alsys.cli.run import AcknowledgementLog
+from alsys.cli.campaign import CampaignDirectory
+from alsys.cli.run import AcknowledgementLog, read_config
+from alsys.config import parse_config
 from alsys.events import ModelLost, ModelPublished
 from alsys.store.zarr import open_reader
 
@@ -204,3 +207,34 @@ def test_config_schema_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert {"torch", "pyscf", "ray"} <= {check["name"] for check in checks}
+
+
+def test_a_plan_says_how_many_fits_there_are_and_which_labels_come_from_which_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--set", "initial.frames=10", "--set", "selection.random_share=0.2", "--set", "training.budget_s=60"]
+    assert main([*arguments(tmp_path, 40), *more, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "of them before the last label" in output
+    assert "labels a model (of these in the random arm): sampled 10 (2), v1 " in output
+    assert "while a fit runs: at most 0 further training labels of the next" in output
+    assert "random arm: 8 of 40 labels; the random arm has 8 frames, fewer than 10" in output
+    assert main([*arguments(tmp_path, 60), *more, "--set", "training.max_ahead=null", "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "any number of labels (training.max_ahead: null)" in output
+    assert "fewer than 10" not in output
+
+
+def test_campaigns_from_before_labels_waited_go_on_as_they_were(campaign: Path, tmp_path: Path) -> None:
+    directory = CampaignDirectory(tmp_path)
+    config = read_config(argparse.Namespace(config=str(TOY), set=[f"directory={tmp_path}"]))
+    assert directory.as_begun(config).training.max_ahead == "auto", "it has not begun"
+    shutil.copy(campaign / "campaign.json", tmp_path / "campaign.json")
+    assert directory.as_begun(config).training.max_ahead == "auto"
+    record = json.loads((tmp_path / "campaign.json").read_text())
+    record["config"]["training"]["max_ahead"] = None
+    (tmp_path / "campaign.json").write_text(json.dumps(record))
+    assert directory.as_begun(config).training.max_ahead is None
+    assert parse_config(config.model_dump(mode="json")).training.max_ahead == "auto"
+    asked = read_config(argparse.Namespace(config=str(TOY), set=[f"directory={tmp_path}", "training.max_ahead=auto"]))
+    assert directory.as_begun(asked).training.max_ahead == "auto", "its file asks for it"

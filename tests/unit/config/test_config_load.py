@@ -338,3 +338,16 @@ def test_a_system_says_in_words_what_it_is(fields: dict[str, Any], origin: str) 
 def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     text = refusal(tmp_path, "name: a\nexploration:\n  walkers: 4\n  friction: 0.1\n  walkers: 8\n")
     assert text.startswith("line 5: `walkers` is given twice")
+
+
+def test_systems_without_names_have_the_campaigns() -> None:
+    one = parse_config({**BASE, "name": "formamide", "systems": [{"smiles": "NC=O"}]})
+    assert [system.name for system in one.systems] == ["formamide"]
+    more = parse_config({**BASE, "name": "pair", "systems": [{"smiles": "NC=O"}, {"name": "b", "smiles": "O"}]})
+    assert [system.name for system in more.systems] == ["pair-1", "b"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("null", None), ("3", 3)])
+def test_labels_ahead_of_the_model(text: str, value: object) -> None:
+    assert parse_config({**BASE, "training": {"max_ahead": yaml.safe_load(text)}}).training.max_ahead == value
+    assert parse_config(BASE).training.max_ahead == "auto"
