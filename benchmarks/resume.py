@@ -129,7 +129,7 @@ def resume(directory: CampaignDirectory) -> None:
 
     config = directory.config()
     store = open_writer(directory.store)
-    ledger = Ledger.fold(PolicySettings.of(config), store.events())
+    ledger = Ledger.fold(PolicySettings.of(config), store.iter_events())
     coordinator = Coordinator(
         ledger=ledger,
         store=store,

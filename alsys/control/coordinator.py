@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from heapq import nsmallest
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.decisions import decide
@@ -22,7 +23,7 @@ from alsys.control.feedback import MAX_COMPARED
 from alsys.control.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
 from alsys.control.journal import Journal
-from alsys.control.label_desk import LabelDesk, labelled_frames
+from alsys.control.label_desk import LabelDesk
 from alsys.control.ledger import Ledger
 from alsys.control.model_desk import ModelDesk, queue_models
 from alsys.control.ports import (
@@ -56,7 +57,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.exploration.base import ExplorationReport
-from alsys.frames import Arm, Candidate
+from alsys.frames import Candidate
 from alsys.labeling.base import LabelingOrder
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
@@ -342,10 +343,12 @@ class Coordinator:
         waiting = [f for f, record in self.ledger.frames.items() if record.status is Status.PENDING]
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
         self._memory.reload(waiting, labelled, self._level.level_id)
-        if self._inspector is not None:
-            snapshot = self._store.snapshot(self._level.level_id)
-            own = snapshot.select(~snapshot.is_arm(Arm.IMPORTED))  # what never passed the gate sets no expectation
-            self._inspector.learn(labelled_frames(own, self._level.level_id))
+        if self._inspector is not None:  # imported labels never passed the gate: they set no expectation
+            own = ((r.label_id, f) for f, r in self.ledger.frames.items() if r.status is Status.LABELLED)
+            kept = [frame_id for _, frame_id in nsmallest(self._inspector.n_learned, own)]
+            labels = self._store.labels(kept, self._level.level_id)
+            pairs = zip(self._store.candidates(kept), labels, strict=True)
+            self._inspector.learn((c.frame, label) for c, label in pairs if label is not None)
 
     def _stage_levels(self) -> None:
         """The baseline's level first: readers that want one level, and no config, take the last."""

@@ -9,6 +9,7 @@ ledger: events change it, nothing else does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from sys import intern
 
 from alsys.control import policies
 from alsys.control.candidates import CandidateSet
@@ -71,11 +72,11 @@ class FrameBook:
             return
         record = FrameRecord(
             event.arm,
-            event.system,
+            intern(event.system),  # the same few words, a million times
             event.deviation,
             event.model_version,
-            event.method,
-            event.stratum,
+            intern(event.method),
+            intern(event.stratum),
             event.n_electrons,
         )
         self.records[event.frame_id] = record

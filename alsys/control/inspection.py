@@ -44,6 +44,11 @@ class Inspector:
         self._predictions: OrderedDict[str, Prediction] = OrderedDict()
         self._suspects: dict[str, tuple[Label, tuple[Finding, ...]]] = {}
 
+    @property
+    def n_learned(self) -> int:
+        """Labels that matter after a restart: the accepted ones with the smallest identities."""
+        return self._gate.max_records
+
     def learn(self, labelled: Iterable[tuple[Frame, Label]]) -> None:
         """Labels that were data before a restart."""
         for frame, label in labelled:

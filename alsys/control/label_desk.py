@@ -298,7 +298,7 @@ def labelled_frames(
 ) -> Iterator[tuple[Frame, Label]]:
     """Frames of a snapshot with their labels; only those of `frame_ids` where they are given."""
     offsets = snapshot.offsets.tolist()
-    for i, frame_id in enumerate(snapshot.frame_ids):
-        if frame_ids is None or frame_id in frame_ids:
-            forces = snapshot.forces[offsets[i] : offsets[i + 1]]
-            yield snapshot.frame(i), Label(frame_id, level_id, float(snapshot.energy[i]), forces)
+    rows = [i for i, frame_id in enumerate(snapshot.frame_ids) if frame_ids is None or frame_id in frame_ids]
+    for i, frame in zip(rows, snapshot.frames(rows), strict=True):
+        forces = snapshot.forces[offsets[i] : offsets[i + 1]]
+        yield frame, Label(snapshot.frame_ids[i], level_id, float(snapshot.energy[i]), forces)

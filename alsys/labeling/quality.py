@@ -114,6 +114,11 @@ class QualityGate:
         self._rough = RoughForces()
 
     @property
+    def max_records(self) -> int:
+        """Labels that it keeps: those with the smallest identities. Others need not be observed after a restart."""
+        return self._max_records
+
+    @property
     def n_observed(self) -> int:
         """Labels that expectations rest on."""
         return len(self._records)
@@ -133,7 +138,9 @@ class QualityGate:
             if len(self._ids) >= self._max_records:
                 if key >= self._ids[-1]:
                     return
-                del self._records[self._ids.pop()]
+                last = self._ids.pop()
+                del self._records[last]
+                self._rough.forget(last)
             bisect.insort(self._ids, key)
         self._records[key] = _record(frame, label, prediction)
         self._rough.observe(frame, label)

@@ -9,7 +9,7 @@ other labels of its frame are left out of later versions, and stay in earlier on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from alsys.errors import InputError, StoreCorrupt
 from alsys.events import DataImported, Event, LabelRetracted
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray, PointCharges
 from alsys.labels import Label, LevelOfTheory
+from alsys.store.encoding import ragged_indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +124,7 @@ class Snapshot:
     def select(self, rows: NDArray[np.generic]) -> Snapshot:
         """The frames at `rows` (a boolean mask or indices), in that order."""
         index = np.arange(self.n_frames)[rows]
-        offsets = self.offsets
-        atoms = (
-            np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in index])
-            if index.size
-            else np.zeros(0, dtype=np.int64)
-        )
+        atoms = _ragged(self.n_atoms, index)
         charges = _ragged(self.n_charges, index)
         return Snapshot(
             seq=self.seq,
@@ -158,13 +154,24 @@ class Snapshot:
         )
 
     def frame(self, row: int) -> Frame:
-        """The frame at `row`.
+        """The frame at `row`. For many of them use `frames`.
+
+        Raises:
+            StoreCorrupt: What is stored is no frame.
+        """
+        return next(self.frames([row]))
+
+    def frames(self, rows: Iterable[int] | None = None) -> Iterator[Frame]:
+        """The frames at `rows` (default: all), in that order.
 
         Raises:
             StoreCorrupt: What is stored is no frame.
         """
         offsets = self.offsets
-        atoms = slice(int(offsets[row]), int(offsets[row + 1]))
+        for row in range(self.n_frames) if rows is None else rows:
+            yield self._frame(row, slice(int(offsets[row]), int(offsets[row + 1])))
+
+    def _frame(self, row: int, atoms: slice) -> Frame:
         try:
             return Frame(
                 numbers=self.numbers[atoms],
@@ -189,8 +196,7 @@ def _ragged(counts: IntArray | None, rows: IntArray) -> IntArray:
     """Where the elements of ragged rows stand."""
     if counts is None or not rows.size:
         return np.zeros(0, dtype=np.int64)
-    ends = np.cumsum(counts)
-    return np.concatenate([np.arange(ends[i] - counts[i], ends[i]) for i in rows]).astype(np.int64)
+    return ragged_indices(np.cumsum(counts) - counts, counts, rows).astype(np.int64)
 
 
 @dataclass(slots=True)
@@ -238,6 +244,10 @@ class StoreReader(Protocol):
 
     def events(self, start: int = 0) -> list[Event]:
         """Committed events from index `start` on, in order."""
+        ...
+
+    def iter_events(self, start: int = 0) -> Iterator[Event]:
+        """As `events`, without all of them in memory at once."""
         ...
 
     def candidates(self, frame_ids: Sequence[str]) -> list[Candidate]:

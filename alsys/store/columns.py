@@ -7,14 +7,14 @@ the other half.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from alsys.errors import InputError, StoreCorrupt
-from alsys.events import Event, LabelRetracted, decode
+from alsys.events import Event, LabelRetracted, decode, decode_all
 from alsys.frames import ARMS, MAX_ATOMIC_NUMBER, Candidate, Frame, IntArray, PointCharges, Source
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
@@ -32,6 +32,12 @@ _LABEL_COLUMNS = (
     "energy", "wall_s", "cpu_s", "scf_cycles", "rescue_rung", "host", "stress", "gap", "spin_excess",
 )  # fmt: skip
 
+
+EVENTS_AT_ONCE = 8192
+"""Events that are read and decoded at once."""
+
+FRAMES_AT_ONCE = 8192
+"""Rows that are read at once where single ones are wanted."""
 
 _TOMBSTONE = f'{{"kind":"{LabelRetracted.kind}",'.encode()
 """How the line of a tombstone begins. Quotes inside a text are escaped, so it stands nowhere else."""
@@ -96,7 +102,16 @@ class ColumnReader:
 
     def events(self, start: int = 0) -> list[Event]:
         """Committed events from index `start` on."""
-        return [decode(line) for line in self.texts("events", start)]
+        return list(self.iter_events(start))
+
+    def iter_events(self, start: int = 0) -> Iterator[Event]:
+        """As `events`, without all of them in memory at once."""
+        lengths = self._head.lengths
+        ends = check_ends("events/end", self.read("events/end", 0, lengths["events"]), lengths["event_bytes"])
+        for first in range(start, lengths["events"], EVENTS_AT_ONCE):
+            part = ends[first : first + EVENTS_AT_ONCE]
+            begin = int(ends[first - 1]) if first else 0
+            yield from decode_all(decode_texts(part, begin, self.read("events/bytes", begin, int(part[-1]))))
 
     def levels(self) -> tuple[LevelOfTheory, ...]:
         """Levels of theory, in the order they came."""
@@ -116,83 +131,83 @@ class ColumnReader:
         rows = np.array([row_of[frame_id] for frame_id in frame_ids], dtype=np.int64)
         if rows.max() >= self._head.lengths["frames"]:
             raise KeyError("a frame is staged but not committed")
-        lengths = self._head.lengths
-        columns = {name: self.column(f"frames/{name}")[rows].tolist() for name in _CANDIDATE_COLUMNS}
-        names = self._names_at(lengths)
+        names = self._names_at(self._head.lengths)
+        ends = np.cumsum(self.atoms_of_frames(self._head.lengths))
+        environments = self._environments(rows)
+        found: dict[int, Candidate] = {}
+        order = np.argsort(rows, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(rows[order] // FRAMES_AT_ONCE)) + 1):
+            found.update(self._candidates_at(part, rows, ends, names, environments, frame_ids))
+        return [found[i] for i in range(len(rows))]
+
+    def _candidates_at(
+        self,
+        part: Array,
+        rows: Array,
+        ends: Array,
+        names: Sequence[str],
+        environments: Sequence[PointCharges | None],
+        frame_ids: Sequence[str],
+    ) -> Iterator[tuple[int, Candidate]]:
+        """Those of the wanted `rows` at the indices `part`, which lie close together."""
+        first, last = int(rows[part].min()), int(rows[part].max()) + 1
+        inside = rows[part] - first
+        columns = {name: self.read(f"frames/{name}", first, last)[inside].tolist() for name in _CANDIDATE_COLUMNS}
         for name, size in (("arm", len(ARMS)), ("system", len(names)), ("method", len(names))):
             check_codes(f"frames/{name}", columns[name], size)
-        n_atoms = self.atoms_of_frames(lengths)
-        ends = np.cumsum(n_atoms)
-        stops, starts = ends[rows], (ends - n_atoms)[rows]
-        first, last = int(starts.min()), int(stops.max())
-        numbers = self.read("atoms/numbers", first, last)
-        positions = self.read("atoms/positions", first, last)
-        masks = self.read("atoms/mask", first, last).astype(np.bool_)
-        environments = self._environments(rows)
-        result = []
-        for i, (start, stop) in enumerate(zip((starts - first).tolist(), (stops - first).tolist(), strict=True)):
+        begin = int(ends[first - 1]) if first else 0
+        numbers = self.read("atoms/numbers", begin, int(ends[last - 1]))
+        positions = self.read("atoms/positions", begin, int(ends[last - 1]))
+        masks = self.read("atoms/mask", begin, int(ends[last - 1])).astype(np.bool_)
+        for k, i in enumerate(part.tolist()):
+            row = int(rows[i])
+            atoms = slice((int(ends[row - 1]) if row else 0) - begin, int(ends[row]) - begin)
             try:
                 frame = Frame(
-                    numbers=numbers[start:stop],
-                    positions=positions[start:stop],
-                    cell=columns["cell"][i],
-                    pbc=columns["pbc"][i],
-                    charge=columns["charge"][i],
-                    multiplicity=columns["multiplicity"][i],
+                    numbers=numbers[atoms],
+                    positions=positions[atoms],
+                    cell=columns["cell"][k],
+                    pbc=columns["pbc"][k],
+                    charge=columns["charge"][k],
+                    multiplicity=columns["multiplicity"][k],
                     environment=environments[i],
                 )
             except InputError as error:
                 raise StoreCorrupt(f"frame {frame_ids[i]}: {error}") from error
             source = Source(
-                system=names[columns["system"][i]],
-                arm=ARMS[columns["arm"][i]],
-                method=names[columns["method"][i]],
-                trajectory=columns["trajectory"][i],
-                model_version=columns["model_version"][i],
-                step=columns["step"][i],
-                deviation=columns["deviation"][i],
-                temperature=columns["temperature"][i],
+                system=names[columns["system"][k]],
+                arm=ARMS[columns["arm"][k]],
+                method=names[columns["method"][k]],
+                trajectory=columns["trajectory"][k],
+                model_version=columns["model_version"][k],
+                step=columns["step"][k],
+                deviation=columns["deviation"][k],
+                temperature=columns["temperature"][k],
             )
-            mask = masks[start:stop]
-            result.append(Candidate(frame, source, None if mask.all() else mask))
-        return result
+            mask = masks[atoms]
+            yield i, Candidate(frame, source, None if mask.all() else mask.copy())
 
     def labels(self, frame_ids: Sequence[str], level_id: str) -> list[Label | None]:
         """Labels of frames at one level; None where there is none, or it was retracted."""
         if not frame_ids or not self._head.lengths["labels"]:
             return [None] * len(frame_ids)
-        row_of = {label_id: i for i, label_id in enumerate(to_hex(self.column("labels/label_id")))}
+        row_of = self._rows_of_labels([label_id_of(frame_id, level_id) for frame_id in frame_ids])
         n_atoms = self.atoms_of_labels(self._head.lengths)
         ends = np.cumsum(n_atoms)
         retracted = {tombstone.frame_id for tombstone in self.tombstones()}
-        labels: list[Label | None] = []
-        for frame_id in frame_ids:
-            row = row_of.get(label_id_of(frame_id, level_id))
-            if row is None or frame_id in retracted:
-                labels.append(None)
-                continue
-            energy, wall_s, cpu_s, scf_cycles, rescue_rung, host, stress, gap, spin_excess = (
-                self.read(f"labels/{name}", row, row + 1)[0] for name in _LABEL_COLUMNS
-            )
-            cost = LabelCost(
-                wall_s=float(wall_s),
-                cpu_s=float(cpu_s),
-                scf_cycles=int(scf_cycles),
-                rescue_rung=int(rescue_rung),
-                host=host.tobytes().rstrip(b"\0").decode(errors="ignore"),
-            )
-            forces = self.read("labels/forces", int(ends[row] - n_atoms[row]), int(ends[row]))
-            labels.append(
-                Label(
-                    frame_id=frame_id,
-                    level_id=level_id,
-                    energy=float(energy),
-                    forces=forces,
-                    cost=cost,
-                    stress=stress if np.isfinite(stress).all() else None,
-                    diagnostics=Diagnostics(gap=float(gap), spin_excess=float(spin_excess)),
-                )
-            )
+        found = [row_of.get(label_id_of(f, level_id), -1) if f not in retracted else -1 for f in frame_ids]
+        rows = np.array(found, dtype=np.int64)
+        order = np.argsort(rows, kind="stable")[np.count_nonzero(rows < 0) :]
+        labels: list[Label | None] = [None] * len(frame_ids)
+        for part in np.split(order, np.flatnonzero(np.diff(rows[order] // FRAMES_AT_ONCE)) + 1) if order.size else ():
+            first, last = int(rows[part[0]]), int(rows[part[-1]]) + 1
+            columns = [self.read(f"labels/{name}", first, last)[rows[part] - first] for name in _LABEL_COLUMNS]
+            begin = int(ends[first] - n_atoms[first])
+            forces = self.read("labels/forces", begin, int(ends[last - 1]))
+            for i, values in zip(part.tolist(), zip(*columns, strict=True), strict=True):
+                stop = int(ends[rows[i]]) - begin
+                atoms = slice(stop - int(n_atoms[rows[i]]), stop)
+                labels[i] = _label(frame_ids[i], level_id, values, forces[atoms].copy())
         return labels
 
     def lengths_at(self, seq: int | None) -> Mapping[str, int]:
@@ -335,6 +350,12 @@ class ColumnReader:
     def _row_of_frame(self) -> Mapping[str, int]:
         return {frame_id: i for i, frame_id in enumerate(to_hex(self.column("frames/frame_id")))}
 
+    def _rows_of_labels(self, label_ids: Sequence[str]) -> Mapping[str, int]:
+        """Rows of those of these labels that are there."""
+        wanted = {bytes.fromhex(label_id).rstrip(b"\0"): label_id for label_id in label_ids}
+        stored = self.column("labels/label_id").reshape(-1).view("S16").tolist()  # without zeros at their end
+        return {wanted[key]: row for row, key in enumerate(stored) if key in wanted}
+
     def _environments(self, rows: Array) -> list[PointCharges | None]:
         """Point charges around the frames at `rows`."""
         n_charges = self._charges_of_frames(self._head.lengths)
@@ -379,3 +400,24 @@ class ColumnReader:
         first = int(ends[0]) if start else 0
         ends = ends[1:] if start else ends
         return decode_texts(ends, first, self.read(f"{group}/bytes", first, int(ends[-1])))
+
+
+def _label(frame_id: str, level_id: str, values: Sequence[Any], forces: Array) -> Label:
+    """The label whose columns (`_LABEL_COLUMNS`) have these values."""
+    energy, wall_s, cpu_s, scf_cycles, rescue_rung, host, stress, gap, spin_excess = values
+    cost = LabelCost(
+        wall_s=float(wall_s),
+        cpu_s=float(cpu_s),
+        scf_cycles=int(scf_cycles),
+        rescue_rung=int(rescue_rung),
+        host=host.tobytes().rstrip(b"\0").decode(errors="ignore"),
+    )
+    return Label(
+        frame_id=frame_id,
+        level_id=level_id,
+        energy=float(energy),
+        forces=forces,
+        cost=cost,
+        stress=stress if np.isfinite(stress).all() else None,
+        diagnostics=Diagnostics(gap=float(gap), spin_excess=float(spin_excess)),
+    )

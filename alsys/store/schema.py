@@ -11,6 +11,8 @@ an older store reads an array that it lacks as `ArraySpec.fill`, and its next wr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -44,7 +46,7 @@ class ArraySpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.row_shape, dtype=int))
+        return _row_bytes(self.dtype, self.row_shape)
 
     @property
     def chunk_rows(self) -> int:
@@ -57,6 +59,11 @@ class ArraySpec:
         if self.row_shape == (3, 3):
             return (self.axis, "vector", "xyz")
         return (self.axis, *(_DIMENSIONS[n] for n in self.row_shape))
+
+
+@cache
+def _row_bytes(dtype: str, row_shape: tuple[int, ...]) -> int:
+    return np.dtype(dtype).itemsize * prod(row_shape)
 
 
 _DIMENSIONS: Final = {3: "xyz", 16: "id_byte", HOST_BYTES: "host_byte"}

@@ -13,13 +13,14 @@ import xarray
 import zarr
 
 from alsys.errors import InputError, StoreCorrupt
+from alsys.store import columns
 from alsys.store.encoding import to_hex
 from alsys.store.files import Files
 from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES, ArraySpec
 from alsys.store.writer import ColumnWriter
 from alsys.store.zarr import ZarrFolder, _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
-from alsys.testing.store_records import fill, stage
+from alsys.testing.store_records import events_of, fill, records, stage, tombstone
 from alsys.testing.unreliable_files import UnreliableFiles
 
 
@@ -406,3 +407,31 @@ def test_store_from_before_some_arrays_is_read_and_completed(tmp_path: Path) -> 
     assert not (path / "adding").exists()
     group = zarr.open_group(path, mode="r")
     assert all(group[spec.path].shape[0] == reader.head.lengths[spec.axis] for spec in added)
+
+
+def test_frames_and_labels_are_found_wherever_they_are(tmp_path: Path) -> None:
+    """In blocks of rows: one, many, out of order, and none that a retraction took out of the data."""
+    writer = open_writer(tmp_path / "s")
+    candidates, labels = records(60, seed=1, n_atoms=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "FRAMES_AT_ONCE", 7)
+        patch.setattr(columns, "EVENTS_AT_ONCE", 11)
+        writer.stage(events_of(candidates, labels), candidates, labels, [FAKE_LEVEL])
+        writer.stage([tombstone(labels[20])])
+        writer.commit()
+        kinds = ["frame-proposed"] * 60 + ["label-accepted"] * 60 + ["label-retracted"]
+        for start in (0, 5, 11, 119, 121, 130):
+            assert [event.kind for event in writer.iter_events(start)] == kinds[start:]
+        for wanted in ([3], [59, 0], [20, 1, 40, 7, 6, 41, 2], list(range(60))[::-1], []):
+            ids = [candidates[i].frame.frame_id for i in wanted]
+            assert [c.frame.frame_id for c in writer.candidates(ids)] == ids
+            found = writer.labels(ids, FAKE_LEVEL.level_id)
+            for i, label in zip(wanted, found, strict=True):
+                if i == 20:
+                    assert label is None
+                else:
+                    assert label is not None
+                    assert label.label_id == labels[i].label_id
+                    assert label.energy == labels[i].energy
+                    assert (label.forces == labels[i].forces).all()
+    writer.close()
