@@ -23,7 +23,7 @@ def check_counts(path: Path) -> None:
         InputError: Names the frame (the first is 0) and its count.
         OSError: The file cannot be read.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         i, line = 0, file.readline()
         while line.strip():
             try:

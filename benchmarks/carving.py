@@ -35,10 +35,10 @@ from alsys.config.labeling import PySCFLabeling
 from alsys.config.systems import BoxConfig
 from alsys.exploration.carving import Carver, Convergence, converged_radius
 from alsys.exploration.initial import relax, sample_md
-from alsys.exploration.packing import pack, recipe
 from alsys.exploration.reference import EnergyForces
 from alsys.frames import FloatArray, Frame
 from alsys.labels import LabelFailure
+from alsys.systems.packing import pack, recipe
 from alsys.units import BOHR, HARTREE_PER_BOHR
 
 DENSITY = 0.997

@@ -19,11 +19,11 @@ from orchestration import machine
 from pyscf import dft, gto, lib
 
 from alsys.config.load import parse_config
-from alsys.exploration.builders import build_starts
 from alsys.exploration.initial import initial_frames
 from alsys.exploration.reference import xtb_potential
 from alsys.frames import Frame
 from alsys.labeling.densities import DensityMemory
+from alsys.systems.builders import build_starts
 from alsys.units import ACCELERATION, BOLTZMANN, HARTREE_PER_BOHR
 
 ARMS = ("default", "nearest", "learned")

@@ -12,12 +12,12 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.labeling import XTBLabeling
-from alsys.exploration.builders import build_frame
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.labeling.factory import build_labeler
 from alsys.labels import Label
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.store.base import Snapshot
+from alsys.systems.builders import build_frame
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.factory import build_trainer
 

@@ -21,12 +21,12 @@ from alsys.config.exploration_methods import ExplorationMethod
 from alsys.config.systems import SystemConfig
 from alsys.dynamics.geometry import GeometryCheck
 from alsys.dynamics.integrators import Langevin
-from alsys.exploration.builders import build_frame
 from alsys.exploration.methods.base import Group, Method
 from alsys.exploration.methods.factory import build_method
 from alsys.exploration.methods.torsions import find_rotors, torsion, wrapped
 from alsys.exploration.reference import xtb_potential
 from alsys.frames import Frame
+from alsys.systems.builders import build_frame
 
 SMILES = "CCO"
 TIMESTEP = 0.5

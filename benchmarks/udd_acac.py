@@ -31,13 +31,13 @@ from alsys.config.exploration_methods import UDDMethod
 from alsys.config.systems import SystemConfig
 from alsys.dynamics.integrators import degrees_of_freedom, kinetic_temperature
 from alsys.exploration.base import ExplorationOrder
-from alsys.exploration.builders import build_starts
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.exploration.initial import relax
 from alsys.exploration.methods.udd import UncertaintyDriven
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.ani import AniCommittee, ani1x_state
 from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.systems.builders import build_starts
 
 SMILES = "CC(=O)/C=C(/C)O"
 PUBLISHED = {"udd_transfers": 90, "plain_transfers": 0, "walker_ps": 500.0}

@@ -174,7 +174,7 @@ def _is_carved(snapshot: Snapshot, system: str) -> bool:
 
 def _with_structures(snapshot: Snapshot | None, systems: Sequence[SystemConfig], base: Path) -> Snapshot:
     """Structures of systems, and the frames of a snapshot after them."""
-    from alsys.exploration.builders import build_starts
+    from alsys.systems.builders import build_starts
     from alsys.training.snapshots import joined, snapshot_of
 
     parts, count = [] if snapshot is None else [snapshot], STRUCTURES

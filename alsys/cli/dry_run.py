@@ -49,6 +49,7 @@ def dry_run(plan: Plan) -> int:
                 + f"{whole.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
                 + (f", {n_starts} start structures" if n_starts > 1 else "")
             )
+            lines += [f"system {name}: {note}" for note in plan.notes.get(name, ())]
     finally:
         labeler.close()
     lines += _first_frames(plan)

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class Plan:
         labelled: What a labeler gets to see of each system: its reference structure, or a cluster carved out of that.
         level: Level of theory of the labels.
         baseline: That of the baseline beside them; None where there is none.
+        notes: What was taken from the files of each system, or left out.
         start: What the first fit goes on from, where it is not in the directory yet.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     level: LevelOfTheory
     labelled: Mapping[str, Frame]
     baseline: LevelOfTheory | None = None
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     start: StartingPoint | Lesson | None = None
 
     @property
@@ -95,12 +97,12 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
         InputError: One line with file, field, value and remedy.
         EnvironmentProblem: A package that the campaign needs is missing.
     """
-    from alsys.exploration.builders import build_starts
     from alsys.exploration.crew import check_methods
     from alsys.exploration.initial import check_initial
     from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler, check_labeling
+    from alsys.systems.builders import build_system
 
     directory = CampaignDirectory.of(config)
     directory.check_same(config, source)
@@ -108,13 +110,15 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
     _check_log(config, directory, source)
     base = Path(source).resolve().parent
     starts: dict[str, Sequence[Frame]] = {}
+    notes: dict[str, Sequence[str]] = {}
     try:
         for i, system in enumerate(config.systems):
             try:
-                starts[system.name] = build_starts(system, base)
+                built = build_system(system, base)
+                starts[system.name], notes[system.name] = built.starts, built.notes
             except InputError as error:
-                field = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
-                raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
+                where = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
+                raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
         systems = {name: frames[0] for name, frames in starts.items()}
         labelled = labelled_systems(config.exploration.carve, systems)
         check_labeling(config.labeling, labelled)
@@ -134,7 +138,7 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
             resolve_uri(config.tracking.uri)
     except InputError as error:
         raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level, labelled, baseline, start)
+    return Plan(config, source, directory, starts, level, labelled, baseline, notes, start)
 
 
 def _check_log(config: CampaignConfig, directory: CampaignDirectory, source: str) -> None:
@@ -229,6 +233,9 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
         display.resume(status_of(ledger, state="running", head_seq=store.head.seq))
     else:
         display.message(f"starting {directory.path}: {', '.join(plan.systems)}; stop.labels {config.stop.labels}")
+    for name, said in plan.notes.items():
+        for note in said:
+            display.message(f"system {name}: {note}")
     _do_without_lost_models(ledger, store, shelf)
     registry, flush = _registry(plan)
     opened = CampaignOpened(

@@ -1,7 +1,7 @@
 """The systems of a campaign file: molecules, structure files, crystals, boxes and clusters.
 
 All fields are science: they decide what is explored. Units are Angstrom, degrees, e, g/cm3 and mol/L. Nothing is built
-here; see `alsys.exploration.builders`.
+here; see `alsys.systems.builders`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alsys.config.section import Name, Section
+from alsys.config.section import Name, Section, operational
+
+Ignorable = Literal["charge", "multiplicity", "fixed-atoms", "occupancy", "hydrogens", "symmetry", "units"]
+"""What a structure file may say in vain."""
+_IGNORE = (
+    "For `file`: what it says and is left out instead of refused: `charge` and `multiplicity` where they are wrong, "
+    "`fixed-atoms` (constraints, selective dynamics), `occupancy` (partly occupied sites), `hydrogens` (named and "
+    "without coordinates), `symmetry` (of a cell that is not filled), `units` (Bohr)."
+)
+
+
+def _ignored() -> tuple[Ignorable, ...]:
+    field: tuple[Ignorable, ...] = operational((), description=_IGNORE)
+    return field
 
 
 class Component(Section):
@@ -21,6 +34,7 @@ class Component(Section):
     molecule: str | None = Field(None, description="Name in ASE's g2 collection, for example `H2O`.")
     index: int = Field(0, ge=-1, description="For `file`: which of its frames; -1 is the last.")
     charge: int = Field(0, ge=-20, le=20, description="Of one molecule, e.")
+    ignore: tuple[Ignorable, ...] = _ignored()
     count: int | None = Field(None, ge=1, le=10_000, description="Molecules of this kind.")
     concentration: float | None = Field(None, gt=0, le=200, description="Instead of a count, mol/L.")
 
@@ -28,6 +42,7 @@ class Component(Section):
     def _one_origin(self) -> Component:
         _only(self, ("smiles", "file", "molecule"))
         _belongs(self, "index", "file")
+        _belongs(self, "ignore", "file")
         if self.count is not None and self.concentration is not None:
             raise ValueError("give one of count and concentration, not both")
         return self
@@ -143,6 +158,13 @@ class SystemConfig(Section):
         0, ge=-20, le=20, description="Total charge, e; of a box or cluster the sum over its molecules."
     )
     multiplicity: int = Field(1, ge=1, le=20, description="2S + 1.")
+    ignore: tuple[Ignorable, ...] = _ignored()
+    check: bool = operational(
+        True,
+        description="Whether its start structures are asked if they are some before anything starts: contacts, "
+        "neighbours of carbon, largest force and energy against free atoms with xTB. False for what looks like "
+        "a mistake and is meant.",
+    )
     share: float = Field(
         1.0, gt=0, le=1e6, description="Weight of the system when walkers and first frames are shared out."
     )
@@ -151,6 +173,7 @@ class SystemConfig(Section):
     def _one_origin(self) -> SystemConfig:
         _only(self, ORIGINS)
         _belongs(self, "index", "file")
+        _belongs(self, "ignore", "file")
         _belongs(self, "conformers", "smiles")
         return self
 

@@ -14,9 +14,9 @@ from ase.io import write
 from alsys.atom_counts import check_counts
 from alsys.config import parse_config
 from alsys.errors import InputError
-from alsys.exploration.builders import build_starts
 from alsys.interop.extxyz import read_labelled
 from alsys.interop.formats import find
+from alsys.systems.builders import build_starts
 
 FRAME = "1\nenergy=1 Properties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 0 0 0\n"
 

@@ -16,8 +16,8 @@ from alsys.errors import InputError
 from alsys.exploration.bond_network import BondNetwork
 from alsys.exploration.carving import CAP_SCALE, Carved, Embedding, carve, converged_radius
 from alsys.exploration.strata import formula
-from alsys.exploration.structures import load
 from alsys.frames import FloatArray, Frame
+from alsys.systems.structures import load
 
 WATER = molecule("H2O")
 EDGE = 9.3
@@ -42,7 +42,7 @@ def of(atoms: Atoms, charge: int = 0) -> Frame:
 
 
 def smiles(text: str) -> Frame:
-    return of(load(SystemConfig(name="m", smiles=text), None)[1][0])  # type: ignore[arg-type]
+    return of(load(SystemConfig(name="m", smiles=text), None).structures[0])  # type: ignore[arg-type]
 
 
 def zigzag(n: int, is_endless: bool = False) -> Frame:

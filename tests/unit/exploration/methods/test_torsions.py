@@ -12,9 +12,9 @@ from ase.build import molecule
 from alsys.config.schema import SystemConfig
 from alsys.dynamics.geometry import pair_ratios
 from alsys.dynamics.integrators import Langevin
-from alsys.exploration.builders import build_frame
 from alsys.exploration.methods.torsions import FLATTEST, TorsionScan, find_rotors, torsion, torsion_gradient, wrapped
 from alsys.frames import Frame
+from alsys.systems.builders import build_frame
 
 ROTORS = [
     ("CCO", [(0, 1), (1, 2)]),

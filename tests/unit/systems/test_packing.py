@@ -13,8 +13,8 @@ from ase.build import molecule
 
 from alsys.config.systems import BoxConfig, ClusterConfig
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.exploration.packing import APART, Recipe, pack, recipe
 from alsys.frames import Frame
+from alsys.systems.packing import APART, Recipe, pack, recipe
 
 WATER = molecule("H2O")
 MASS = 18.015

@@ -14,9 +14,9 @@ from ase.neighborlist import neighbor_list
 
 from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
-from alsys.exploration.builders import build_frame, build_starts
-from alsys.exploration.structures import FORMATS
 from alsys.frames import Frame
+from alsys.systems.builders import build_frame, build_starts
+from alsys.systems.structures import FORMATS
 
 PDB = (
     "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n"

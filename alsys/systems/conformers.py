@@ -1,0 +1,93 @@
+"""Conformers of a molecule from RDKit: the same ones each time, different from each other, of one stereoisomer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+SEED = 61453
+"""Of RDKit's conformers and packmol's boxes, so that a config always gives the same structures."""
+DISTINCT = 0.3
+"""RMSD of heavy atoms and polar hydrogens, Angstrom, below which two conformers are one."""
+TRIES, MAX_TRIES = 10, 300
+"""Conformers embedded for each one wanted, and in all unless more are wanted."""
+MAX_MATCHES = 1000
+"""Symmetry-equivalent orders of a molecule's atoms that are tried for an RMSD."""
+
+
+def quiet_rdkit() -> None:
+    """Keeps RDKit's log off the screen: what matters is said in one line."""
+    from rdkit import RDLogger
+
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
+
+
+def embed_one(full: Mol) -> list[int]:
+    """Identity of one conformer in an RDKit molecule, MMFF's nearest minimum; empty where there is none."""
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+    if (
+        rdDistGeom.EmbedMolecule(full, randomSeed=SEED) != 0
+        and rdDistGeom.EmbedMolecule(full, randomSeed=SEED, useRandomCoords=True) != 0
+    ):
+        return []
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
+        rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=2000)
+    return [full.GetConformer().GetId()]
+
+
+def embed_several(full: Mol, count: int) -> list[int]:
+    """Identities of different conformers, lowest MMFF energy first; empty where there are none.
+
+    ETKDG version 3 (S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)).
+    """
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+    parameters = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = SEED  # type: ignore[assignment]
+    found = list(rdDistGeom.EmbedMultipleConfs(full, max(count, min(TRIES * count, MAX_TRIES)), parameters))
+    if found and rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
+        results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(full, numThreads=1, maxIters=2000)
+        energies = {k: energy for k, (_, energy) in zip(found, results, strict=True)}
+        found.sort(key=lambda k: energies[k])
+    isomers = {k: _isomer(full, k) for k in found}
+    return _distinct(full, [k for k in found if isomers[k] == isomers[found[0]]], count)
+
+
+def _isomer(full: Mol, conformer: int) -> str:
+    """SMILES with the stereochemistry that a conformer has.
+
+    Where a SMILES leaves it open, RDKit embeds all; no dynamics lead from one to another, so they are no conformers.
+    """
+    from rdkit import Chem
+
+    copy = Chem.Mol(full, confId=conformer)
+    Chem.AssignStereochemistryFrom3D(copy, conformer, replaceExistingTags=True)
+    return str(Chem.MolToSmiles(copy))
+
+
+def _distinct(full: Mol, ordered: list[int], count: int) -> list[int]:
+    """The first `count` conformers that differ by `DISTINCT` from all before them.
+
+    Hydrogens on carbon are left out: a turned methyl group is no new conformer.
+    """
+    from rdkit import Chem
+    from rdkit.Chem import rdMolAlign
+
+    bare = Chem.RWMol(full)
+    bare.BeginBatchEdit()
+    for atom in full.GetAtoms():
+        if atom.GetAtomicNum() == 1 and all(other.GetAtomicNum() == 6 for other in atom.GetNeighbors()):
+            bare.RemoveAtom(atom.GetIdx())
+    bare.CommitBatchEdit()
+    if bare.GetNumAtoms() < 3:
+        return ordered[:1]
+    kept: list[int] = []
+    for k in ordered:
+        if len(kept) < count and all(
+            rdMolAlign.GetBestRMS(Chem.Mol(bare), bare, k, other, maxMatches=MAX_MATCHES) > DISTINCT for other in kept
+        ):
+            kept.append(k)
+    return kept

@@ -1,0 +1,221 @@
+"""CIF, GEN, POSCAR, XSF and ASE's own trajectories: read by ASE, which keeps more than it shows.
+
+What ASE drops is read from the file beside it: occupancies and sum formulas of CIF, comments of POSCAR. Warnings of ASE
+become notes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses
+
+from alsys.systems.files.content import (
+    Concern,
+    FileProblem,
+    Statement,
+    Structure,
+    beyond,
+    fixed_atoms,
+    isotope_note,
+    partly_occupied,
+)
+from alsys.systems.files.elements import element
+from alsys.systems.files.statements import statements_in, statements_of
+from alsys.systems.files.text import read_lines
+from alsys.systems.files.xyz import charge_of_atoms, spin_of_moments
+
+
+def read_gen(path: Path, index: int) -> Structure:
+    """DFTB+'s format; comments begin with ``#``."""
+    lines = [text for line in read_lines(path) if (text := line.split("#")[0].strip())]
+    if index > 0:
+        raise beyond(path.name)
+    if len(lines) > 1:
+        for name in lines[1].split():
+            element(name)
+    return _read("gen", io.StringIO("\n".join(lines) + "\n"), 0)
+
+
+def read_xsf(path: Path, index: int) -> Structure:
+    """XCrySDen's format."""
+    return _read("xsf", io.StringIO("\n".join(read_lines(path)) + "\n"), index, path.name)
+
+
+def read_poscar(path: Path, index: int) -> Structure:
+    """VASP's POSCAR and CONTCAR."""
+    lines = read_lines(path)
+    if index > 0:
+        raise beyond(path.name)
+    has_elements = len(lines) > 6 and not (lines[5].split() or ["0"])[0].isdigit()
+    if len(lines) > 6 and not has_elements and not _are_elements(lines[0], len(lines[5].split())):
+        raise FileProblem("names no elements (VASP 4)", "put a line of element symbols before the line of their counts")
+    structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
+    said = [s for s in statements_in(lines[0]) if "=" in s.text]
+    notes = [] if has_elements else ["elements from its first line"]
+    return structure.adding(statements=said, notes=notes)
+
+
+def _are_elements(text: str, count: int) -> bool:
+    words = text.split()
+    try:
+        for word in words[:count]:
+            element(word)
+    except FileProblem:
+        return False
+    return len(words) >= count
+
+
+def read_traj(path: Path, index: int) -> Structure:
+    """ASE's trajectory; arrays and JSON only, no code."""
+    structure = _read("traj", path, index, path.name)
+    return structure.adding(statements=statements_of(dict(structure.atoms.info)))
+
+
+def read_cif(path: Path, index: int) -> Structure:
+    """One data block of a CIF; the whole cell by its symmetry."""
+    from ase.io.cif import parse_cif
+
+    lines = read_lines(path)
+    if any(line.strip().lower().startswith("_atom_site.cartn_x") for line in lines):
+        raise FileProblem("is an mmCIF file", "convert it to PDB")
+    blocks = [block for block in parse_cif(io.StringIO("\n".join(lines))) if block.has_structure()]
+    if not blocks:
+        raise FileProblem("cannot be read: it has no atom sites")
+    if index >= len(blocks):
+        raise beyond(path.name)
+    block = blocks[index]
+    concerns = _sites(block)
+    for label in block.get_symbols():
+        element(label)
+    structure = _caught(lambda: block.get_atoms(fractional_occupancies=True))
+    if block.get("_atom_site_moment.label") or block.get("_atom_site_moment_label"):
+        structure = structure.adding(notes=["magnetic moments are not kept"])
+    missing = _missing(block, structure.atoms)
+    if missing:
+        concerns.append(
+            Concern("hydrogens", f"names {missing} in its sum formula and has no such site",
+                    "give a file with all atoms", "the structure is taken without")
+        )  # fmt: skip
+    notes = [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
+    return structure.adding(concerns=concerns, notes=notes)
+
+
+def _sites(block: Any) -> list[Concern]:
+    """What a CIF says of its sites that a frame has no place for."""
+    labels = [str(label) for label in _listed(block.get("_atom_site_label"))]
+    concerns = []
+
+    def named(k: int) -> str:
+        return labels[k] if k < len(labels) else f"site {k}"
+
+    partial = [
+        f"{named(k)}, {value:g}"
+        for k, value in enumerate(_listed(block.get("_atom_site_occupancy")))
+        if isinstance(value, int | float) and value < 0.999
+    ]
+    disordered = [
+        f"{named(k)} in group {group}"
+        for k, group in enumerate(_listed(block.get("_atom_site_disorder_group")))
+        if str(group).strip() not in (".", "?", "0", "")
+    ]
+    if partial or disordered:
+        concerns.append(partly_occupied(max(len(partial), len(disordered)), (partial or disordered)[0]))
+    attached = [
+        value for value in _listed(block.get("_atom_site_attached_hydrogens")) if isinstance(value, int) and value > 0
+    ]
+    if attached:
+        concerns.append(
+            Concern("hydrogens", f"has {sum(attached)} attached hydrogens without coordinates",
+                    "give a file with all atoms", "the structure is taken without")
+        )  # fmt: skip
+    dummies = [named(k) for k, flag in enumerate(_listed(block.get("_atom_site_calc_flag"))) if flag == "dum"]
+    if dummies:
+        raise FileProblem(f"holds a dummy atom ({dummies[0]})", "remove it")
+    return concerns
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _missing(block: Any, atoms: Atoms) -> str:
+    """Elements of the sum formula that no site has."""
+    formula = block.get("_chemical_formula_sum")
+    if not isinstance(formula, str):
+        return ""
+    named = set(re.findall(r"([A-Z][a-z]?)(?:\d*\.?\d*)(?=\s|$|[A-Z(),'])", formula))
+    there = set(atoms.symbols)
+    named = {"H" if symbol in ("D", "T") else symbol for symbol in named}
+    return " ".join(sorted(named - there))
+
+
+def _read(form: str, source: Any, index: int, name: str = "") -> Structure:
+    def take() -> Atoms:
+        return ase.io.read(source, index=index, format=form)
+
+    try:
+        return _caught(take)
+    except (StopIteration, IndexError, AssertionError):
+        if index > 0:
+            raise beyond(name) from None
+        raise
+
+
+def _caught(take: Callable[[], Any]) -> Structure:
+    """Atoms that ASE reads, and what it says or keeps about them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        atoms = take()
+    if not isinstance(atoms, Atoms) or len(atoms) == 0:
+        raise FileProblem("holds no atoms")
+    said = {str(w.message).strip().splitlines()[0][:160] for w in caught if issubclass(w.category, UserWarning)}
+    return _examined(atoms).adding(notes=[f"ASE: {text}" for text in sorted(said)])
+
+
+def _examined(atoms: Atoms) -> Structure:
+    """Constraints, isotopes, charges, moments and velocities of ASE's atoms."""
+    concerns, notes = [], []
+    statements: list[Statement] = []
+    held: set[int] = set()
+    others: list[str] = []
+    for constraint in atoms.constraints:
+        indices = getattr(constraint, "index", getattr(constraint, "a", None))
+        if indices is None:
+            others.append(type(constraint).__name__)
+        else:
+            held |= {int(k) for k in np.atleast_1d(indices)}
+    if held:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        concerns.append(fixed_atoms(len(held), kinds))
+    if others:
+        concerns.append(
+            Concern("fixed-atoms", f"holds constraints ({', '.join(sorted(set(others)))}) that no dynamics here keeps",
+                    "remove them", "they are left out")
+        )  # fmt: skip
+    numbers = np.asarray(atoms.numbers)
+    if atoms.has("masses"):
+        masses = atoms.get_masses()
+        is_other = np.abs(masses - atomic_masses[numbers]) > 0.4
+        notes += isotope_note(
+            (int(z), round(float(m))) for z, m in zip(numbers[is_other], masses[is_other], strict=True)
+        )
+    if atoms.has("initial_charges"):
+        statements += charge_of_atoms(float(atoms.get_initial_charges().sum()), "charges of its atoms")
+    if atoms.has("initial_magmoms"):
+        moments = np.asarray(atoms.get_initial_magnetic_moments())
+        if moments.ndim == 1 and not atoms.pbc.any():
+            statements += spin_of_moments(float(moments.sum()), "magnetic moments of its atoms")
+        if moments.any():
+            notes.append("magnetic moments are not kept")
+    if atoms.has("momenta") and atoms.get_momenta().any():
+        notes.append("velocities are not kept")
+    return Structure(atoms, tuple(statements), tuple(concerns), tuple(notes))

@@ -1,0 +1,48 @@
+"""Labels of atoms, as the programs of the field write them, to elements and isotopes."""
+
+from __future__ import annotations
+
+import re
+
+from ase.data import atomic_numbers
+
+from alsys.systems.files.content import FileProblem
+
+HEAVY_HYDROGEN = {"D": 2, "T": 3}
+AMBIGUOUS = frozenset({"CA", "CD", "CE", "HE", "HF", "HG", "HO", "NB", "ND", "NE", "SG"})
+"""Capitals that are an element in one file and the name of an atom in a residue (alpha carbon) in the next."""
+
+
+def element(label: str) -> tuple[int, int | None]:
+    """Atomic number and mass number (None for the ordinary isotope) of a label: ``C``, ``6``, ``D``, ``13C``, ``Fe2``.
+
+    Raises:
+        FileProblem: It is no element, or could be two.
+    """
+    if label.isascii() and label.isdigit():
+        number = int(label) if len(label) < 4 else 0
+        if 1 <= number <= 118:
+            return number, None
+        raise unknown(label)
+    match = re.fullmatch(r"(\d{1,3})?([A-Za-z]{1,2})(?:[_.-]?\d{1,6}[+-]?|[_+-]\w{0,8}|\d?[+-])?", label, re.ASCII)
+    if match is None:
+        raise unknown(label)
+    mass, letters = match.groups()
+    if letters in AMBIGUOUS:
+        raise FileProblem(
+            f"holds an atom {label!r}, which is {letters.capitalize()} or the name of an atom of {letters[0]}",
+            f"write {letters.capitalize()} or {letters[0]}",
+        )
+    symbol = letters.capitalize()
+    if symbol in HEAVY_HYDROGEN:
+        return 1, HEAVY_HYDROGEN[symbol]
+    if symbol not in atomic_numbers or symbol == "X":
+        raise unknown(label)
+    return atomic_numbers[symbol], None if mass is None else int(mass)
+
+
+def unknown(label: str) -> FileProblem:
+    """The problem of a label that is no element: a dummy or ghost atom, a name of a force field, a mistake."""
+    return FileProblem(
+        f"holds an unknown element {label[:20]!r}", "use element symbols; leave dummy and ghost atoms out"
+    )

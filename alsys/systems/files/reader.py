@@ -1,0 +1,78 @@
+"""A structure file by its ending: the formats of an allow list, none of which executes code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alsys.errors import InputError
+from alsys.systems.files import ase_formats
+from alsys.systems.files.content import FileProblem, Structure
+from alsys.systems.files.molfile import read_molfile
+from alsys.systems.files.pdb import read_pdb
+from alsys.systems.files.shelx import read_res
+from alsys.systems.files.turbomole import read_coord
+from alsys.systems.files.xyz import read_xyz
+
+READERS: dict[str, Callable[[Path, int], Structure]] = {
+    "extxyz": read_xyz,
+    "proteindatabank": read_pdb,
+    "cif": ase_formats.read_cif,
+    "sdf": read_molfile,
+    "gen": ase_formats.read_gen,
+    "vasp": ase_formats.read_poscar,
+    "traj": ase_formats.read_traj,
+    "xsf": ase_formats.read_xsf,
+    "res": read_res,
+    "turbomole": read_coord,
+}
+"""Readers by ASE's name of the format."""
+FORMATS = {
+    ".xyz": "extxyz",
+    ".extxyz": "extxyz",
+    ".pdb": "proteindatabank",
+    ".cif": "cif",
+    ".sdf": "sdf",
+    ".mol": "sdf",
+    ".gen": "gen",
+    ".vasp": "vasp",
+    ".poscar": "vasp",
+    ".contcar": "vasp",
+    ".traj": "traj",
+    ".xsf": "xsf",
+    ".res": "res",
+    ".coord": "turbomole",
+}
+"""Formats by file ending, or by name for a file without one."""
+
+
+def read_structure(path: Path, index: int) -> Structure:
+    """One structure of a file, with all that the file says about it.
+
+    Args:
+        path: The file.
+        index: Which of its frames; -1 is the last.
+
+    Raises:
+        InputError: It cannot be read, in one line.
+    """
+    ending = path.suffix.lower() or f".{path.name.lower()}"
+    form = FORMATS.get(ending)
+    if form is None:
+        known = ", ".join(FORMATS)
+        raise InputError("is of a format that is not read", field="file", value=str(path), remedy=f"use {known}")
+    if not path.exists():
+        raise InputError("does not exist", field="file", value=str(path))
+    if not path.is_file():
+        raise InputError("cannot be read: it is no regular file", field="file", value=str(path))
+    try:
+        return READERS[form](path, index)
+    except FileProblem as error:
+        value: object = index if error.field == "index" else str(path)
+        raise InputError(str(error), field=error.field, value=value, remedy=error.remedy) from error
+    except InputError as error:
+        message = f"{error.field} of {error.value} {error.message}"
+        raise InputError(message, field="file", value=str(path), remedy=error.remedy) from None
+    except Exception as error:  # readers of ASE and RDKit raise whatever a broken file leads them to
+        message = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+        raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error

@@ -1,0 +1,94 @@
+"""SHELX `.res` files, of structure searches (AIRSS) and of refinements that hold a whole cell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ase import Atoms
+from ase.geometry import cellpar_to_cell
+
+from alsys.systems.files.content import Concern, FileProblem, Structure, beyond, isotope_note, partly_occupied
+from alsys.systems.files.elements import element
+from alsys.systems.files.text import number, read_lines
+
+_WORD = re.compile(r"[A-Z]{4}(?:_\S+)?$")
+
+
+def read_res(path: Path, index: int) -> Structure:
+    """The structure of a `.res` file.
+
+    Args:
+        path: The file.
+        index: Which structure; there is one only.
+
+    Raises:
+        FileProblem: It cannot be read.
+    """
+    lines = _joined(read_lines(path))
+    cell: list[float] = []
+    names: list[str] = []
+    found, scaled, partial = [], [], []
+    symmetry, part, has_spins = "", 0, False
+    for line in lines:
+        words = line.split()
+        key = words[0].upper() if words else ""
+        if key in ("END", "HKLF"):
+            break
+        if key == "CELL":
+            cell = [number(word) for word in words[-6:]]
+        elif key == "SFAC":
+            names += [word for word in words[1:] if word.isalpha()]
+        elif (key == "LATT" and words[1:2] != ["-1"]) or key == "SYMM":
+            symmetry = symmetry or line.strip()
+        elif key == "PART":
+            part = int(words[1]) if len(words) > 1 else 0
+        elif names and len(words) >= 5 and not _WORD.match(words[0].upper()) and words[1].isdigit():
+            which = int(words[1])
+            if re.match(r"Q\d", words[0].upper()):
+                raise FileProblem(f"holds a peak of electron density that is no atom ({words[0]})", "remove it")
+            if not 1 <= which <= len(names):
+                raise FileProblem(f"has an atom {words[0]!r} of element {which}, of {len(names)} in SFAC")
+            found.append(element(names[which - 1]))
+            scaled.append([_free(number(word)) for word in words[2:5]])
+            occupancy = _free(number(words[5])) if len(words) > 5 else 1.0
+            if abs(occupancy - 1.0) > 1e-3 or part:
+                partial.append(f"{words[0]}, {occupancy:g}" + (f" in part {part}" if part else ""))
+            has_spins = has_spins or len(words) == 7
+    if index > 0:
+        raise beyond(path.name)
+    if len(cell) != 6 or not found:
+        raise FileProblem("cannot be read: it has no " + ("atoms" if len(cell) == 6 else "CELL"))
+    atoms = Atoms(numbers=[z for z, _ in found], scaled_positions=scaled, cell=cellpar_to_cell(cell), pbc=True)
+    concerns = [partly_occupied(len(partial), partial[0])] if partial else []
+    if symmetry:
+        concerns.append(
+            Concern(
+                "symmetry", f"has symmetry ({symmetry}) that is not applied",
+                "give a file with the atoms of the whole cell (LATT -1 and no SYMM)",
+                "only the atoms of the file are in the cell",
+            )
+        )  # fmt: skip
+    notes = isotope_note((z, mass) for z, mass in found if mass is not None)
+    if has_spins:
+        notes.append("spins of its atoms are not kept")
+    return Structure(atoms, concerns=tuple(concerns), notes=tuple(notes))
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """Lines with their continuations, without remarks."""
+    joined: list[str] = []
+    is_open = False
+    for line in lines:
+        text = line.rstrip()
+        if is_open and joined:
+            joined[-1] += " " + text.rstrip("=")
+        elif text.upper()[:4] not in ("REM ", "TITL", "REM"):
+            joined.append(text.rstrip("="))
+        is_open = text.endswith("=")
+    return joined
+
+
+def _free(value: float) -> float:
+    """A parameter without the 10 that says that a refinement does not change it."""
+    return value - 10.0 if 5.0 < value < 15.0 else value

@@ -1,0 +1,116 @@
+"""Charge and spin in free text and in key-value pairs: comments of xyz files, remarks, data fields.
+
+A number that follows the word is taken; words such as `charges=` or `mulliken_charge` are others. `spin` is read in all
+three ways that programs mean it (multiplicity, 2S, S).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from alsys.systems.files.content import FileProblem, Quantity, Statement
+
+_NUMBER = r"[\"'\[(]?\s*(?P<value>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?P<sign>[+-]?)(?![\w.])"
+_CHARGE = r"(?:(?:total|tot|net|molecular|mol|formal|pubchem[ _]total|system)[ _-]?)?(?:charge|chrg)"
+_MULTIPLICITY = r"(?:spin[ _-]?)?mult(?:iplicity)?\.?"
+_UNPAIRED = r"(?:uhf|nopen|n?[ _]?unpaired(?:[ _]electrons)?|(?:total[ _])?magmom)"
+_SPIN = r"(?:total[ _])?spin"
+_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (name, re.compile(rf"(?<![\w.\-])(?:{word}){separator}{_NUMBER}", re.IGNORECASE))
+    for name, word, separator in (
+        ("charge", _CHARGE, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
+        ("multiplicity", _MULTIPLICITY, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
+        ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
+        ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
+    )
+)
+_PAIR = re.compile(r"\s*([+-]?\d{1,2})\s+(\d{1,2})\s*")
+_UNITS = re.compile(
+    r"(?:units?|coord\w*|positions?)\W{0,3}(?:in\s+|are\s+)?\W?(?:bohr|a\.?u\b|atomic)"
+    r"|\b(?:in|\()\s*(?:bohr|atomic units)|^\W*bohr\W*$",
+    re.IGNORECASE,
+)
+
+
+def statements_in(text: str) -> list[Statement]:
+    """All that a line says about charge and spin.
+
+    Raises:
+        FileProblem: A charge or multiplicity that is none.
+    """
+    found: list[Statement] = []
+    for name, pattern in _WORDS:
+        for match in pattern.finditer(text):
+            value, what = _signed(match), " ".join(match.group(0).split())
+            if statement := _statement(name, value, what, is_explicit=any(c in match.group(0) for c in "=:")):
+                found.append(statement)
+    return found
+
+
+def pair_in(text: str, protons: int) -> list[Statement]:
+    """Charge and multiplicity from a comment that is two whole numbers, as quantum chemistry programs write them.
+
+    Args:
+        text: The comment.
+        protons: Sum of the atomic numbers; numbers that do not suit it mean something else.
+    """
+    pair = _PAIR.fullmatch(text)
+    if pair is None:
+        return []
+    charge, multiplicity = int(pair[1]), int(pair[2])
+    if not (abs(charge) < 10 and 1 <= multiplicity < 10) or (protons - charge - multiplicity + 1) % 2:
+        return []
+    how = f"`{text.strip()}` for charge and multiplicity"
+    return [
+        Statement("charge", frozenset({charge}), how),
+        Statement("multiplicity", frozenset({multiplicity}), how),
+    ]
+
+
+def statements_of(info: Mapping[str, object]) -> list[Statement]:
+    """All that key-value pairs say about charge and spin; values that are no numbers are no statements.
+
+    Raises:
+        FileProblem: A charge or multiplicity that is none.
+    """
+    found: list[Statement] = []
+    for key, value in info.items():
+        is_plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+        if is_plain or getattr(value, "shape", None) == ():
+            found += statements_in(f"{key}={value}")
+    return found
+
+
+def says_bohr(text: str) -> bool:
+    """Whether a comment says that lengths are in Bohr."""
+    return _UNITS.search(text) is not None
+
+
+def spin_values(value: float) -> frozenset[int]:
+    """Multiplicities that a number called spin can mean: itself, 2S + 1 of 2S, and 2S + 1 of S."""
+    values = {2 * value + 1, value + 1, value}
+    return frozenset(int(v) for v in values if v >= 1 and v == int(v))
+
+
+def _signed(match: re.Match[str]) -> float:
+    value, sign = float(match["value"]), match["sign"]
+    return -value if sign == "-" else value
+
+
+def _statement(name: str, value: float, text: str, *, is_explicit: bool) -> Statement | None:
+    is_whole = value == int(value)
+    if name == "spin":
+        values = spin_values(value)
+        return Statement("multiplicity", values, text) if values else None
+    if name == "unpaired":
+        nearest = round(abs(value))
+        return Statement("multiplicity", frozenset({nearest + 1}), text) if abs(abs(value) - nearest) < 0.1 else None
+    quantity: Quantity = "charge" if name == "charge" else "multiplicity"
+    is_possible = is_whole and (quantity == "charge" or value >= 1)
+    if is_possible:
+        return Statement(quantity, frozenset({int(value)}), text)
+    if is_explicit:
+        kind = "a whole number" if quantity == "charge" else "a whole number above 0"
+        raise FileProblem(f"says {text}, which is not {kind}", "correct it")
+    return None

@@ -1,0 +1,365 @@
+"""XYZ and extended XYZ, in the dialects that are met in the field.
+
+A comment is a header where it has `Properties=` or a cell of nine numbers, in any case of letters; everything else is
+free text, of which charge and spin are understood (`alsys.systems.files.statements`). Lines after the atoms (QM9) and
+columns after the coordinates are left out, and named. Cells come also from `VEC` lines and from i-PI's comment.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import cellpar_to_cell
+
+from alsys.atom_counts import check_counts, cut_off
+from alsys.frames import FloatArray
+from alsys.systems.files.content import (
+    Concern,
+    FileProblem,
+    Statement,
+    Structure,
+    beyond,
+    fixed_atoms,
+    isotope_note,
+    partly_occupied,
+)
+from alsys.systems.files.elements import element
+from alsys.systems.files.statements import pair_in, says_bohr, statements_in, statements_of
+from alsys.systems.files.text import number
+from alsys.units import BOHR
+
+SPECIES = frozenset({"species", "symbol", "symbols", "element", "elements", "type", "label", "atom", "name"})
+POSITIONS = frozenset({"pos", "position", "positions", "coord", "coords", "coordinates", "r", "xyz"})
+NUMBERS = frozenset({"z", "numbers", "atomic_numbers", "atomic_number"})
+MASSES = frozenset({"mass", "masses"})
+FREE = frozenset({"move_mask", "movable", "is_free"})
+FIXED = frozenset({"fixed", "fix", "frozen", "constraint", "constraints", "fix_mask", "is_fixed"})
+OCCUPANCIES = frozenset({"occupancy", "occupancies", "occ"})
+CHARGES = frozenset({"initial_charges", "initial_charge", "formal_charges", "formal_charge"})
+MOMENTS = frozenset({"initial_magmoms", "magmoms", "magmom", "initial_magmom", "spins"})
+LAYOUT = "give the number of atoms, a comment, and a line for each atom"
+
+_PAIRS = re.compile(
+    r"""(?P<key>[A-Za-z_][\w.\-/]*)\s*=\s*
+        (?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|\{[^{}]*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]|[^\s"',;]+)""",
+    re.VERBOSE,
+)
+_PROPERTIES = re.compile(r"(?:[^:\s]+:[RISLrisl]:\d+)(?::[^:\s]+:[RISLrisl]:\d+)*")
+_IPI = re.compile(
+    r"#?\s*CELL\s*[\[({]?\s*(?P<kind>abcABC|H|GENH)\s*[\])}]?\s*:?\s*(?P<numbers>(?:[-+.\deEdD]+\s+){5,8}[-+.\deEdD]+)",
+    re.IGNORECASE,
+)
+_UNIT = re.compile(r"(?P<what>positions|cell)\s*\{\s*(?P<unit>\w+)\s*\}", re.IGNORECASE)
+_TRUE = {"t": True, "true": True, "1": True, "yes": True, ".true.": True}
+_FALSE = {"f": False, "false": False, "0": False, "no": False, ".false.": False}
+
+
+@dataclass(slots=True)
+class _Block:
+    """Lines of one frame."""
+
+    comment: str
+    rows: list[str]
+    vectors: list[str] = field(default_factory=list)
+    trailing: int = 0
+
+
+def read_xyz(path: Path, index: int) -> Structure:
+    """One frame of an XYZ file.
+
+    Args:
+        path: The file.
+        index: Which frame; -1 is the last.
+
+    Raises:
+        FileProblem: It cannot be read, or its atoms are no elements.
+        InputError: It ends within a frame.
+    """
+    check_counts(path)
+    with path.open(encoding=_encoding(path), errors="replace") as file:
+        block = _block(file, path.name, index)
+    header = _header(block.comment)
+    atoms, structure = _table(block, header)
+    if header:
+        _set_cell(atoms, header)
+        structure = structure.adding(statements=statements_of(header))
+    else:
+        structure = structure.adding(statements=statements_in(block.comment), notes=_free_text_notes(block.comment))
+        structure = structure.adding(statements=pair_in(block.comment, int(atoms.numbers.sum())))
+    if _IPI.search(block.comment):
+        _convert_ipi(atoms, block.comment)
+    elif says_bohr(block.comment):
+        structure = structure.adding(
+            concerns=[Concern("units", f"says that it is in Bohr ({block.comment.strip()[:60]!r})",
+                              "convert it to Angstrom", "lengths are read as Angstrom")]
+        )  # fmt: skip
+    if block.vectors:
+        _set_vectors(atoms, block.vectors)
+    if block.trailing:
+        structure = structure.adding(notes=[f"{block.trailing} lines after its atoms are not read"])
+    return structure
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if b"\0" in start:
+        raise FileProblem("is no text file", "check its ending: it says how the file is read")
+    return "utf-8-sig"
+
+
+def _block(lines: Iterator[str], name: str, index: int) -> _Block:
+    """The lines of one frame; the last one where `index` is -1."""
+    last: _Block | None = None
+    for k, block in enumerate(_blocks(lines)):
+        last = block
+        if k == index:
+            return block
+    if last is None:
+        raise FileProblem(
+            "cannot be read: it is empty", "give the number of atoms, a comment, and a line for each atom"
+        )
+    if index >= 0:
+        raise beyond(name)
+    return last
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[_Block]:
+    waiting = _next(lines)
+    k = 0
+    while waiting is not None:
+        try:
+            count = int(waiting)
+        except ValueError:
+            raise FileProblem(
+                f"cannot be read: {waiting.strip()[:40]!r} stands where the number of atoms is expected",
+                LAYOUT,
+            ) from None
+        comment = next(lines, "").rstrip("\n")
+        rows = list(islice(lines, max(0, min(count, sys.maxsize))))
+        if len(rows) < count:
+            raise cut_off(k, count, len(rows))
+        block = _Block(comment, rows)
+        waiting = _next(lines)
+        while waiting is not None and waiting.lstrip().upper().startswith("VEC"):
+            block.vectors.append(waiting)
+            waiting = _next(lines)
+        while waiting is not None and re.fullmatch(r"\s*\d+\s*", waiting) is None:
+            block.trailing += waiting.strip() != ">"  # between the frames that ORCA writes
+            waiting = _next(lines)
+        yield block
+        k += 1
+
+
+def _next(lines: Iterator[str]) -> str | None:
+    """The next line that is not blank."""
+    return next((line for line in lines if line.strip()), None)
+
+
+def _header(comment: str) -> dict[str, str]:
+    """Keys (in lower case) and values of a comment that is a header; empty for free text."""
+    found = {m["key"].lower(): m["value"].strip().strip("\"'") for m in _PAIRS.finditer(comment)}
+    if _PROPERTIES.fullmatch(found.get("properties", "")):
+        return found
+    return found if any(_nine(found.get(key, "")) is not None for key in ("lattice", "cell")) else {}
+
+
+def _free_text_notes(comment: str) -> list[str]:
+    said = re.search(r"\b(?:lattice|cell|pbc)\b", comment, re.IGNORECASE)
+    if said is None or _IPI.search(comment):
+        return []
+    return [f"its comment ({comment.strip()[:60]!r}) is no header with a cell: taken as a molecule"]
+
+
+def _nine(text: str) -> FloatArray | None:
+    """``(3, 3)`` row vectors from nine numbers; None where the text is something else."""
+    try:
+        values = [number(word) for word in re.split(r"[\s,\[\](){}]+", text) if word]
+    except ValueError:
+        return None
+    return np.array(values).reshape(3, 3) if len(values) == 9 else None
+
+
+def _set_cell(atoms: Atoms, header: dict[str, str]) -> None:
+    for key in ("lattice", "cell"):
+        if key in header:
+            cell = _nine(header[key])
+            if cell is None:
+                raise FileProblem(f"has {key}={header[key]!r}, which is not nine numbers", "give all three vectors")
+            atoms.set_cell(cell)
+            atoms.pbc = True
+            break
+    if "pbc" in header:
+        words = [word.lower() for word in re.split(r"[\s,\[\](){}]+", header["pbc"]) if word]
+        flags = [{**_TRUE, **_FALSE}.get(word) for word in words]
+        if None in flags or len(flags) not in (1, 3):
+            raise FileProblem(f"has pbc={header['pbc']!r}, which is not three of T and F", "correct it")
+        atoms.pbc = [bool(flag) for flag in flags] if len(flags) == 3 else bool(flags[0])
+
+
+def _set_vectors(atoms: Atoms, lines: list[str]) -> None:
+    cell, pbc = np.zeros((3, 3)), [False] * 3
+    for k, line in enumerate(lines):
+        name, *words = line.split()
+        if name.upper() != f"VEC{k + 1}" or k > 2 or len(words) < 3:
+            raise FileProblem(f"cannot be read: {line.strip()[:40]!r} is not the vector VEC{k + 1}")
+        cell[k], pbc[k] = [number(word) for word in words[:3]], True
+    atoms.set_cell(cell)
+    atoms.pbc = pbc
+
+
+def _convert_ipi(atoms: Atoms, comment: str) -> None:
+    """Cell and units of i-PI: atomic units unless the comment says otherwise."""
+    match = _IPI.search(comment)
+    assert match is not None
+    units = {m["what"].lower(): m["unit"].lower() for m in _UNIT.finditer(comment)}
+    factors = {}
+    for what in ("positions", "cell"):
+        unit = units.get(what, "atomic_unit")
+        if unit not in ("angstrom", "atomic_unit", "bohr"):
+            raise FileProblem(f"gives its {what} in {unit}", "convert it to Angstrom")
+        factors[what] = 1.0 if unit == "angstrom" else BOHR
+    values = [number(word) for word in match["numbers"].split()]
+    if match["kind"].lower() == "abcabc":
+        cell = cellpar_to_cell(values[:6])
+    elif len(values) == 9:
+        cell = np.array(values).reshape(3, 3).T  # vectors are columns
+    else:
+        raise FileProblem("has a cell in its comment that is not nine numbers")
+    atoms.set_cell(cell * factors["cell"])
+    atoms.positions *= factors["positions"]
+    atoms.pbc = True
+
+
+def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
+    """Atoms from the rows, and what the other columns say."""
+    columns = _columns(header)
+    width = sum(count for _, _, count in columns)
+    rows = [row.split() for row in block.rows]
+    for k, row in enumerate(rows):
+        if len(row) < width:
+            raise FileProblem(f"cannot be read: atom {k} has {len(row)} columns of {width}: {' '.join(row)[:60]!r}")
+    if not rows:
+        raise FileProblem("holds no atoms")
+    numbers: list[int] = []
+    isotopes: list[tuple[int, int]] = []
+    positions: FloatArray | None = None
+    statements: list[Statement] = []
+    concerns: list[Concern] = []
+    unused: list[str] = []
+    at = 0
+    for name, kind, count in columns:
+        cells = [row[at : at + count] for row in rows]
+        at += count
+        key = name.lower()
+        if count == 1 and (key in NUMBERS or (key in SPECIES and kind == "S")):
+            if numbers and key in NUMBERS:
+                continue
+            found = [element(cell[0]) for cell in cells]
+            numbers = [z for z, _ in found]
+            isotopes = [(z, mass) for z, mass in found if mass is not None]
+        elif key in POSITIONS and positions is None:
+            if count != 3:
+                raise FileProblem(f"has {count} coordinates an atom")
+            positions = _numbers(cells, "coordinates")
+        elif key in FREE | FIXED:
+            flags = np.array([[_flag(word, name) for word in cell] for cell in cells])
+            held = int((~flags if key in FREE else flags).any(axis=1).sum())
+            concerns += [fixed_atoms(held, name)] if held else []
+        elif key in OCCUPANCIES:
+            values = _numbers(cells, name)[:, 0]
+            partial = np.flatnonzero(np.abs(values - 1.0) > 1e-3)
+            concerns += (
+                [partly_occupied(partial.size, f"atom {partial[0]}, {values[partial[0]]:g}")] if partial.size else []
+            )
+        elif key in CHARGES:
+            statements += charge_of_atoms(float(_numbers(cells, name).sum()), name)
+        elif key in MOMENTS and count == 1:
+            statements += spin_of_moments(float(_numbers(cells, name).sum()), name)
+        elif key not in MASSES:
+            unused.append(name)
+    if positions is None or not numbers:
+        raise FileProblem("has no column of elements or positions", "give Properties=species:S:1:pos:R:3")
+    if at_masses := _masses(columns, rows, numbers):
+        isotopes += at_masses
+    beyond_columns = max(len(row) for row in rows) > width
+    notes = isotope_note(isotopes)
+    if unused:
+        notes.append(f"columns not used: {', '.join(unused)}")
+    elif beyond_columns:
+        notes.append("columns after the coordinates are not read")
+    atoms = Atoms(numbers=numbers, positions=positions)
+    return atoms, Structure(atoms, tuple(statements), tuple(concerns), tuple(notes))
+
+
+def _columns(header: dict[str, str]) -> list[tuple[str, str, int]]:
+    if "properties" not in header:
+        return [("species", "S", 1), ("pos", "R", 3)]
+    words = header["properties"].split(":")
+    return [(name, kind.upper(), int(n)) for name, kind, n in zip(words[::3], words[1::3], words[2::3], strict=True)]
+
+
+def _numbers(cells: list[list[str]], name: str) -> FloatArray:
+    try:
+        return np.array([[number(word) for word in cell] for cell in cells])
+    except ValueError as error:
+        raise FileProblem(f"cannot be read: {name} of an atom: {error}") from None
+
+
+def _flag(word: str, name: str) -> bool:
+    value = {**_TRUE, **_FALSE}.get(word.lower())
+    if value is None:
+        raise FileProblem(f"cannot be read: {name} is {word!r} and not T or F")
+    return value
+
+
+def _masses(columns: list[tuple[str, str, int]], rows: list[list[str]], numbers: list[int]) -> list[tuple[int, int]]:
+    """Isotopes by masses that are not those of the ordinary atoms."""
+    from ase.data import atomic_masses
+
+    at = 0
+    for name, _, count in columns:
+        if name.lower() in MASSES and count == 1:
+            masses = _numbers([row[at : at + 1] for row in rows], name)[:, 0]
+            return [
+                (z, round(mass))
+                for z, mass in zip(numbers, masses, strict=True)
+                if mass > 0 and abs(mass - atomic_masses[z]) > 0.4
+            ]
+        at += count
+    return []
+
+
+def charge_of_atoms(total: float, name: str) -> list[Statement]:
+    """The total charge that charges of atoms add up to, where that is a whole number other than zero.
+
+    Args:
+        total: Their sum, e.
+        name: Of the column.
+    """
+    nearest = round(total)
+    if nearest == 0 or abs(total - nearest) > 0.02:
+        return []
+    return [Statement("charge", frozenset({nearest}), f"{name}, which add up to {nearest:+d}")]
+
+
+def spin_of_moments(total: float, name: str) -> list[Statement]:
+    """The multiplicity of magnetic moments of atoms, where they add up to a whole number other than zero.
+
+    Args:
+        total: Their sum, Bohr magnetons.
+        name: Of the column.
+    """
+    nearest = round(abs(total))
+    if nearest == 0 or abs(abs(total) - nearest) > 0.1:
+        return []
+    return [Statement("multiplicity", frozenset({nearest + 1}), f"{name}, which add up to {nearest}")]

@@ -1,0 +1,144 @@
+"""One molecule or crystal: from SMILES, a file, ASE's g2 collection or `ase.build.bulk` to atoms.
+
+Everything that a user can get wrong here is an `InputError` that names field, value and remedy. What a file or a SMILES
+says besides its atoms has been held against the config (`alsys.systems.agreement`) and is told in notes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.collections import g2
+
+from alsys.config.systems import BulkConfig, Component, SystemConfig
+from alsys.errors import InputError
+from alsys.systems.agreement import settle
+from alsys.systems.conformers import SEED, embed_one, embed_several, quiet_rdkit
+from alsys.systems.files.content import Structure, isotope_note
+from alsys.systems.files.reader import FORMATS, read_structure
+
+__all__ = ["FORMATS", "SEED", "Loaded", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Structures of what a system names.
+
+    Attributes:
+        field: The field that says what it is.
+        structures: At least one.
+        notes: What was taken from a file or left out.
+        has_bonds: Its valences are those of a bond table or a SMILES.
+    """
+
+    field: str
+    structures: list[Atoms]
+    notes: tuple[str, ...] = ()
+    has_bonds: bool = False
+
+
+def load(origin: SystemConfig | Component, base: Path, conformers: int = 1) -> Loaded:
+    """The structures of what `smiles`, `file`, `molecule` or `bulk` names.
+
+    Args:
+        origin: A system that is no box and no cluster, or a component of one.
+        base: Folder that relative file names refer to.
+        conformers: Structures at most, from SMILES.
+
+    Raises:
+        InputError: Names the field, the value and the remedy.
+    """
+    if origin.smiles is not None:
+        structures, notes = _from_smiles(origin.smiles, origin.charge, conformers)
+        return Loaded("smiles", structures, tuple(notes), has_bonds=True)
+    if origin.file is not None:
+        structure = read_structure(base / origin.file, origin.index)
+        return Loaded("file", [structure.atoms], tuple(_settled(structure, origin, base)), structure.has_bonds)
+    if origin.molecule is not None:
+        return Loaded("molecule", [_from_collection(origin.molecule)], has_bonds=True)
+    assert isinstance(origin, SystemConfig)
+    assert origin.bulk is not None
+    return Loaded("bulk", [_from_bulk(origin.bulk)])
+
+
+def _settled(structure: Structure, origin: SystemConfig | Component, base: Path) -> list[str]:
+    return settle(
+        structure,
+        field="file",
+        value=str(base / str(origin.file)),
+        charge=origin.charge,
+        multiplicity=origin.multiplicity if isinstance(origin, SystemConfig) else None,
+        ignore=origin.ignore,
+    )
+
+
+def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms], list[str]]:
+    from rdkit import Chem
+
+    quiet_rdkit()
+    parsed = Chem.MolFromSmiles(smiles)
+    if parsed is None or parsed.GetNumAtoms() == 0:
+        raise InputError("is not a valid SMILES", field="smiles", value=smiles, remedy="check elements and brackets")
+    formal = Chem.GetFormalCharge(parsed)
+    if formal != charge:
+        raise InputError(
+            f"has a formal charge of {formal:+d}, `charge` is {charge:+d}",
+            field="smiles",
+            value=smiles,
+            remedy=f"set charge: {formal}",
+        )
+    if any(atom.GetAtomicNum() == 0 for atom in parsed.GetAtoms()):
+        raise InputError(
+            "holds an unknown element (`*`)", field="smiles", value=smiles, remedy="replace dummy atoms by elements"
+        )
+    n_pieces = len(Chem.GetMolFrags(parsed))
+    if n_pieces > 1:
+        raise InputError(
+            f"is {n_pieces} molecules without places relative to each other", field="smiles", value=smiles,
+            remedy="give each as a component of `cluster` or `box`, or a `file`",
+        )  # fmt: skip
+    full = Chem.AddHs(parsed)
+    chosen = embed_several(full, conformers) if conformers > 1 else []
+    chosen = chosen or embed_one(full)
+    if not chosen:
+        raise InputError("has no 3D structure that RDKit can find", field="smiles", value=smiles, remedy="use `file`")
+    numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
+    notes = isotope_note((atom.GetAtomicNum(), atom.GetIsotope()) for atom in full.GetAtoms() if atom.GetIsotope())
+    return [Atoms(numbers=numbers, positions=full.GetConformer(k).GetPositions()) for k in chosen], notes
+
+
+def _from_collection(name: str) -> Atoms:
+    if name not in g2.names:
+        close = difflib.get_close_matches(name, g2.names, n=3)
+        remedy = f"did you mean {' or '.join(close)}?" if close else "see ase.collections.g2.names, or use `smiles`"
+        raise InputError("is not in ASE's g2 collection", field="molecule", value=name, remedy=remedy)
+    return molecule(name)
+
+
+def _from_bulk(config: BulkConfig) -> Atoms:
+    try:
+        atoms = bulk(
+            config.formula,
+            config.structure,
+            a=config.a,
+            b=config.b,
+            c=config.c,
+            covera=config.covera,
+            u=config.u,
+            alpha=config.alpha,
+            cubic=config.cubic,
+            orthorhombic=config.orthorhombic,
+        )
+    except Exception as error:  # ASE's builder raises many kinds for what does not fit together
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"cannot be built: {message}",
+            field="bulk",
+            value=config.formula,
+            remedy="give structure and lattice constants as for ase.build.bulk",
+        ) from error
+    return atoms.repeat(config.repeat)
