@@ -1,0 +1,220 @@
+"""Regular files, text, JSON and YAML of others, with limits of size, depth and number of nodes.
+
+Opening never waits (a FIFO without a writer would) and reading never goes beyond the limit, whatever a file says about
+its length. Everything that is refused is an `InputError` that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from alsys.errors import InputError
+
+MAX_JSON_BYTES: Final = 16 * 2**20
+MAX_JSON_DEPTH: Final = 200
+MAX_YAML_BYTES: Final = 2**20
+MAX_YAML_NODES: Final = 50_000
+"""With what aliases stand for: nine lines of nine aliases each are a thousand million nodes."""
+MAX_YAML_DEPTH: Final = 100
+_KINDS: Final = (
+    (stat.S_ISDIR, "is a folder"),
+    (stat.S_ISFIFO, "is a FIFO"),
+    (stat.S_ISSOCK, "is a socket"),
+    (stat.S_ISCHR, "is a device"),
+    (stat.S_ISBLK, "is a device"),
+)
+
+
+def check_regular(path: Path, *, field: str | None = None) -> int:
+    """Bytes of a regular file, or of one that a symbolic link leads to.
+
+    Raises:
+        InputError: Nothing is there, it is no regular file, or may not be read.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise _unreadable(path, error, field) from error
+    _refuse_special(path, found.st_mode, field)
+    if not os.access(path, os.R_OK):
+        raise InputError("cannot be read: Permission denied", source=str(path), field=field)
+    return found.st_size
+
+
+def read_bytes(path: Path, max_bytes: int, *, field: str | None = None) -> bytes:
+    """Content of a regular file.
+
+    Raises:
+        InputError: It cannot be read, is no regular file, or is larger than `max_bytes`.
+    """
+    check_regular(path, field=field)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            _refuse_special(path, found.st_mode, field)
+            content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
+    except OSError as error:
+        raise _unreadable(path, error, field) from error
+    if found.st_size > max_bytes or len(content) > max_bytes:
+        raise InputError(
+            f"is too large: such a file has {_size(max_bytes)} at most",
+            source=str(path),
+            field=field,
+            value=_size(max(found.st_size, len(content))),
+        )
+    return content
+
+
+def read_text(path: Path, max_bytes: int, *, field: str | None = None) -> str:
+    """Content of a regular file of UTF-8, with or without a byte order mark; line ends are one ``\\n``.
+
+    Raises:
+        InputError: As of `read_bytes`, or it is no text.
+    """
+    content = read_bytes(path, max_bytes, field=field)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"is no UTF-8 text in line {line}", source=str(path), field=field, remedy="save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"holds a null character in line {line}", source=str(path), field=field)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, *, field: str | None = None) -> Any:
+    """Content of a file of JSON.
+
+    Raises:
+        InputError: As of `read_text`, or it is no JSON.
+    """
+    try:
+        return parse_json(read_text(path, max_bytes, field=field))
+    except InputError as error:
+        raise error.located(source=str(path), field=field) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON stands for.
+
+    Raises:
+        InputError: It is none, or nested too deeply.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"is JSON nested more than {MAX_JSON_DEPTH} levels deep") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of too many digits
+        raise InputError(f"is no valid JSON: {error}") from error
+    level, depth = [content], 0
+    while level := [
+        inner
+        for outer in level
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+        if isinstance(inner, dict | list)
+    ] if depth else [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        if depth > MAX_JSON_DEPTH:
+            raise InputError(f"is JSON nested more than {MAX_JSON_DEPTH} levels deep")
+    return content
+
+
+class LimitedLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which counts what it makes; a key that is given twice is refused."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._n_nodes = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node of the document."""
+        self._n_nodes += 1
+        self._depth += 1
+        if self._n_nodes > MAX_YAML_NODES:
+            raise InputError(f"holds more than {MAX_YAML_NODES} values")
+        if self._depth > MAX_YAML_DEPTH:
+            raise InputError(f"is nested more than {MAX_YAML_DEPTH} levels deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document, whose aliases stand for no more than `MAX_YAML_NODES` nodes."""
+        node = super().get_single_node()
+        if node is not None:
+            _expanded(node, {}, set())
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping of different keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """What YAML stands for: plain values, lists and mappings.
+
+    Raises:
+        InputError: It is none, holds too much, or a key is given twice; `field` says the line where that is known.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise InputError(f"is too large: at most {_size(MAX_YAML_BYTES)} of YAML are read", value=_size(len(text)))
+    try:
+        return yaml.load(text, Loader=LimitedLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
+        raise InputError(str(problem), field=f"line {mark.line + 1}" if mark else None) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        # dates that do not exist, numbers of thousands of digits, keys that cannot be hashed, nesting
+        raise InputError(f"cannot be read: {error}", remedy="put quotes around text") from error
+
+
+def _expanded(node: yaml.Node, known: dict[int, int], open_: set[int]) -> int:
+    """Nodes below and with one, where every alias is replaced by what it stands for."""
+    key = id(node)
+    if key in known:
+        return known[key]
+    if key in open_:
+        raise InputError("holds an alias that stands for itself")
+    open_.add(key)
+    total = 1
+    if isinstance(node, yaml.SequenceNode):
+        total += sum(_expanded(item, known, open_) for item in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        total += sum(_expanded(part, known, open_) for pair in node.value for part in pair)
+    if total > MAX_YAML_NODES:
+        raise InputError(f"holds more than {MAX_YAML_NODES} values, with what its aliases stand for")
+    open_.remove(key)
+    known[key] = total
+    return total
+
+
+def _refuse_special(path: Path, mode: int, field: str | None) -> None:
+    if not stat.S_ISREG(mode):
+        what = next((name for test, name in _KINDS if test(mode)), "is no file")
+        raise InputError(f"{what}; only regular files are read", source=str(path), field=field)
+
+
+def _unreadable(path: Path, error: Exception, field: str | None) -> InputError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return InputError("no such file", source=str(path), field=field)
+    return InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=str(path), field=field)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:.0f} MB" if n_bytes >= 2**20 else f"{n_bytes} bytes"
