@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alsys import __version__
 from alsys.config import CampaignConfig, parse_config, science_fields
 from alsys.config.load import config_hash
@@ -22,6 +20,7 @@ from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.errors import InputError
+from alsys.outside.contents import parse_yaml, read_json
 from alsys.store.base import StoreReader
 
 LIVE_S = 15.0
@@ -172,12 +171,11 @@ class CampaignDirectory:
 
     def _record(self) -> Mapping[str, Any]:
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot be read: {error}", source=str(self.record),
-                remedy="restore it, or remove it and run the file that the campaign was made with",
-            ) from error  # fmt: skip
+            record = read_json(self.record)
+        except InputError as error:
+            located = error.located(source=str(self.record))
+            located.remedy = "restore it, or remove it and run the file that the campaign was made with"
+            raise located from error
         if not isinstance(record, dict) or "config" not in record:
             raise InputError("is not a campaign record", source=str(self.record))
         return record
@@ -232,8 +230,8 @@ def apply_overrides(data: object, overrides: list[str]) -> object:
         if not separator or not key or not isinstance(data, dict):
             raise InputError("overrides look like key.path=value", source="--set", value=override)
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            value = parse_yaml(text)
+        except InputError as error:
             raise InputError("the value is not YAML", source="--set", field=key, value=text) from error
         node = data
         *parents, last = key.split(".")

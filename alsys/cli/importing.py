@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from alsys.cli.campaign import CampaignDirectory
 from alsys.cli.run import check, check_states, read_config
 from alsys.cli.start import is_meant
@@ -28,6 +26,7 @@ from alsys.interop.formats import find, guess
 from alsys.interop.importing import ImportReport, import_frames
 from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
+from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, read_text
 from alsys.states import CompositionStates
 from alsys.store.base import StoreWriter
 
@@ -99,8 +98,8 @@ def _add_labelled(known: CompositionStates, store: StoreWriter, own: LevelOfTheo
 
 def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
     path = Path(args.file)
-    if not path.exists():
-        raise InputError("no such file", source=args.file)
+    if not path.is_dir():
+        check_regular(path)
     temperature = 0.0 if args.sampled_at is None else float(args.sampled_at)
     if args.sampled_at is not None and not 0.0 < temperature <= 20_000.0:
         raise InputError("must be a temperature up to 20000 K", source="--sampled-at", value=args.sampled_at)
@@ -131,9 +130,9 @@ def _level(text: str, own: LevelOfTheory) -> LevelOfTheory:
     if path.suffix not in (".json", ".yaml", ".yml"):
         return named_level(text)
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read: {error}", field="level", source=text) from error
+        spec = parse_yaml(read_text(path, MAX_YAML_BYTES))
+    except InputError as error:
+        raise error.located(source=text, field="level") from error
     if not isinstance(spec, dict) or not spec:
         raise InputError("is no mapping", field="level", source=text)
     return named_level(json.dumps(spec))

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from alsys.config.engines import LABELING_KINDS
@@ -17,6 +16,7 @@ from alsys.config.exploration_methods import METHOD_KINDS
 from alsys.config.schema import CampaignConfig
 from alsys.config.start import START_KINDS
 from alsys.errors import InputError
+from alsys.outside.contents import MAX_YAML_BYTES, parse_yaml, read_text
 
 
 def load_config(path: str | Path) -> CampaignConfig:
@@ -36,33 +36,19 @@ def read_yaml(path: str | Path) -> object:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read the file: {reason}", source=str(path)) from error
+        text = read_text(path, MAX_YAML_BYTES)
+    except InputError as error:
+        message = error.message.removeprefix("cannot be read: ")
+        raise InputError(
+            f"cannot read the file: {message}", source=str(path), value=error.value, remedy=error.remedy
+        ) from error
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else None
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise InputError(str(problem), source=str(path), field=where, remedy="see `alsys config schema`") from error
-    except (ValueError, RecursionError) as error:  # dates that do not exist, numbers of thousands of digits, nesting
-        raise InputError(f"cannot be read: {error}", source=str(path), remedy="put quotes around text") from error
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, which refuses a key that is given twice instead of taking the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping of different keys."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is given twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+        return parse_yaml(text)
+    except InputError as error:
+        remedy = error.remedy or "see `alsys config schema`"
+        raise InputError(
+            error.message, source=str(path), field=error.field, value=error.value, remedy=remedy
+        ) from error
 
 
 def parse_config(data: object, source: str | None = None) -> CampaignConfig:

@@ -14,12 +14,16 @@ from typing import Any
 
 import ase.io
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 
 from alsys.atom_counts import check_counts
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.labels import LevelOfTheory
+from alsys.outside.child import read_in_child
+from alsys.outside.contents import check_regular
+from alsys.outside.limits import DATA_SET
 from alsys.store.base import Snapshot
 
 ENERGY_KEYS = ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy", "TotEnergy")
@@ -95,6 +99,16 @@ def _write(blocks: Iterable[list[str]], path: Path) -> None:
         ) from error
 
 
+def _images(source: str) -> list[Atoms]:
+    """All frames, as ASE reads them; runs in a process of its own."""
+    try:
+        check_counts(Path(source))
+        found: list[Atoms] = ase.io.read(source, index=":", format="extxyz", do_not_split_by_at_sign=True)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
+        raise InputError(f"cannot be read as extxyz: {error}") from error
+    return found
+
+
 def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
     """Reads frames with energies (eV) and forces ``(n_atoms, 3)`` (eV/Angstrom).
 
@@ -108,14 +122,10 @@ def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
     """
     source = str(path)
     try:
-        check_counts(Path(path))
-        images = ase.io.read(source, index=":", format="extxyz", do_not_split_by_at_sign=True)
-    except FileNotFoundError as error:
-        raise InputError("no such file", source=source) from error
+        check_regular(Path(path))
+        images = read_in_child(_images, DATA_SET.for_(Path(path)), source)
     except InputError as error:
-        raise error.located(source=source) from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise InputError(f"cannot be read as extxyz: {error}", source=source) from error
+        raise error.located(source=source) from error
     if not images:
         raise InputError("holds no frames", source=source)
     labelled = []

@@ -24,6 +24,8 @@ from alsys.interop.formats.base import Format
 from alsys.interop.proof import Sample
 from alsys.interop.raw import RawFrames
 from alsys.labels import LevelOfTheory
+from alsys.outside.child import stream_from_child
+from alsys.outside.limits import DATA_SET
 
 _NO_CELL: Final = np.zeros((3, 3))
 
@@ -90,7 +92,7 @@ class Reading:
 
     def _convert(self) -> Iterator[LabelledSample]:
         order = self._order
-        for raw in order.format.read(order.path):
+        for raw in stream_from_child(order.format.read, DATA_SET.for_(order.path), order.path):
             if order.take and raw.level != order.take:
                 continue
             self._check_level(raw)

@@ -111,7 +111,8 @@ def _messages(
                 yield kind, payload
         except TimeoutError:
             raise InputError(
-                f"cannot be read: no answer for {limits.silence_s:g} s", remedy="copy it to a local disk if it is remote"
+                f"cannot be read: no answer for {limits.silence_s:g} s",
+                remedy="copy it to a local disk",
             ) from None
         except (EOFError, ConnectionError):
             raise _death(_code(status), limits) from None

@@ -72,7 +72,7 @@ def read_bytes(path: Path, max_bytes: int, *, field: str | None = None) -> bytes
 
 
 def read_text(path: Path, max_bytes: int, *, field: str | None = None) -> str:
-    """Content of a regular file of UTF-8, with or without a byte order mark; line ends are one ``\\n``.
+    """Content of a regular file of UTF-8, with or without a byte order mark, whatever its line ends are.
 
     Raises:
         InputError: As of `read_bytes`, or it is no text.
@@ -112,19 +112,23 @@ def parse_json(text: str | bytes) -> Any:
     try:
         content = json.loads(text)
     except RecursionError as error:
-        raise InputError(f"is JSON nested more than {MAX_JSON_DEPTH} levels deep") from error
+        raise InputError(f"cannot be read: it is nested more than {MAX_JSON_DEPTH} levels deep") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of too many digits
-        raise InputError(f"is no valid JSON: {error}") from error
+        raise InputError(f"cannot be read: it is no valid JSON: {error}") from error
     level, depth = [content], 0
-    while level := [
-        inner
-        for outer in level
-        for inner in (outer.values() if isinstance(outer, dict) else outer)
-        if isinstance(inner, dict | list)
-    ] if depth else [item for item in level if isinstance(item, dict | list)]:
+    while (
+        level := [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if depth
+        else [item for item in level if isinstance(item, dict | list)]
+    ):
         depth += 1
         if depth > MAX_JSON_DEPTH:
-            raise InputError(f"is JSON nested more than {MAX_JSON_DEPTH} levels deep")
+            raise InputError(f"cannot be read: it is nested more than {MAX_JSON_DEPTH} levels deep")
     return content
 
 
@@ -140,9 +144,9 @@ class LimitedLoader(yaml.SafeLoader):
         self._n_nodes += 1
         self._depth += 1
         if self._n_nodes > MAX_YAML_NODES:
-            raise InputError(f"holds more than {MAX_YAML_NODES} values")
+            raise InputError(f"cannot be read: it holds more than {MAX_YAML_NODES} values")
         if self._depth > MAX_YAML_DEPTH:
-            raise InputError(f"is nested more than {MAX_YAML_DEPTH} levels deep")
+            raise InputError(f"cannot be read: it is nested more than {MAX_YAML_DEPTH} levels deep")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -198,7 +202,7 @@ def _expanded(node: yaml.Node, known: dict[int, int], open_: set[int]) -> int:
     elif isinstance(node, yaml.MappingNode):
         total += sum(_expanded(part, known, open_) for pair in node.value for part in pair)
     if total > MAX_YAML_NODES:
-        raise InputError(f"holds more than {MAX_YAML_NODES} values, with what its aliases stand for")
+        raise InputError(f"cannot be read: it holds more than {MAX_YAML_NODES} values, with what its aliases stand for")
     open_.remove(key)
     known[key] = total
     return total
@@ -212,7 +216,7 @@ def _refuse_special(path: Path, mode: int, field: str | None) -> None:
 
 def _unreadable(path: Path, error: Exception, field: str | None) -> InputError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return InputError("no such file", source=str(path), field=field)
+        return InputError("cannot be read: no such file, it does not exist", source=str(path), field=field)
     return InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=str(path), field=field)
 
 

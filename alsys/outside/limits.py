@@ -45,9 +45,7 @@ class Budget:
     def for_(self, path: Path) -> ReadLimits:
         """Limits for a file, or for all files in a folder."""
         size = _size_mb(path)
-        return ReadLimits(
-            int(self.memory_mb + self.memory_times * size), int(self.cpu_s + self.cpu_s_per_mb * size)
-        )
+        return ReadLimits(int(self.memory_mb + self.memory_times * size), int(self.cpu_s + self.cpu_s_per_mb * size))
 
 
 STRUCTURE: Final = Budget(memory_mb=768, memory_times=50, cpu_s=4, cpu_s_per_mb=10)

@@ -38,8 +38,8 @@ _FORBIDDEN: Final = frozenset(
     {
         "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn",
         "socket.connect", "socket.bind", "socket.sendto", "pickle.find_class", "webbrowser.open",
-        "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
-        "os.kill", "os.killpg", "shutil.rmtree", "shutil.move", "shutil.copyfile", "urllib.Request",
+        "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
+        "os.chown", "os.kill", "os.killpg", "shutil.rmtree", "shutil.move", "shutil.copyfile", "urllib.Request",
     }
 )  # fmt: skip
 """Audit events (https://docs.python.org/3/library/audit_events.html) that end a reading process."""
@@ -183,4 +183,3 @@ def _send(channel: Any, message: tuple[str, object]) -> None:
     view = memoryview(HEADER.pack(len(content)) + content)
     while len(view):
         view = view[channel.write(view) :]
-

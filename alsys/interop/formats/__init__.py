@@ -11,6 +11,9 @@ from pathlib import Path
 from alsys.errors import InputError
 from alsys.interop.formats import ani1x, ase_db, deepmd, extxyz, omol25, rmd17, spice
 from alsys.interop.formats.base import Format
+from alsys.outside.child import read_in_child
+from alsys.outside.contents import check_regular
+from alsys.outside.limits import DATA_SET
 
 FORMATS: Mapping[str, Format] = {
     module.FORMAT.name: module.FORMAT for module in (extxyz, ase_db, spice, ani1x, omol25, deepmd, rmd17)
@@ -35,12 +38,20 @@ def guess(path: Path) -> Format:
     Raises:
         InputError: It looks like none.
     """
-    if not path.exists():
-        raise InputError("no such file", source=str(path))
-    for known in FORMATS.values():
-        if known.recognises(path):
-            return known
+    if not path.is_dir():
+        check_regular(path)
+    try:
+        name = read_in_child(_recognised, DATA_SET.for_(path), path)
+    except InputError as error:
+        raise error.located(source=str(path)) from error
+    if name:
+        return FORMATS[name]
     raise InputError("looks like no format that is known", source=str(path), remedy=f"give --format: {_names()}")
+
+
+def _recognised(path: Path) -> str:
+    """Name of the first format that a path looks like; empty for none."""
+    return next((known.name for known in FORMATS.values() if known.recognises(path)), "")
 
 
 def _names() -> str:
