@@ -210,8 +210,8 @@ def _expanded(node: yaml.Node, known: dict[int, int], open_: set[int]) -> int:
 
 def _refuse_special(path: Path, mode: int, field: str | None) -> None:
     if not stat.S_ISREG(mode):
-        what = next((name for test, name in _KINDS if test(mode)), "is no file")
-        raise InputError(f"{what}; only regular files are read", source=str(path), field=field)
+        what = next((name for test, name in _KINDS if test(mode)), "is something else")
+        raise InputError(f"cannot be read: it {what}, no regular file", source=str(path), field=field)
 
 
 def _unreadable(path: Path, error: Exception, field: str | None) -> InputError:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alsys.errors import InputError
+from alsys.outside.child import read_in_child
+from alsys.outside.contents import check_regular
+from alsys.outside.limits import STRUCTURE
 from alsys.systems.files import ase_formats
 from alsys.systems.files.content import FileProblem, Structure
 from alsys.systems.files.molfile import read_molfile
@@ -61,10 +64,17 @@ def read_structure(path: Path, index: int) -> Structure:
     if form is None:
         known = ", ".join(FORMATS)
         raise InputError("is of a format that is not read", field="file", value=str(path), remedy=f"use {known}")
-    if not path.exists():
-        raise InputError("does not exist", field="file", value=str(path))
-    if not path.is_file():
-        raise InputError("cannot be read: it is no regular file", field="file", value=str(path))
+    try:
+        check_regular(path)
+        return read_in_child(_parsed, STRUCTURE.for_(path), path, index, form)
+    except InputError as error:
+        if error.field is not None:
+            raise
+        raise InputError(error.message, field="file", value=str(path), remedy=error.remedy) from error
+
+
+def _parsed(path: Path, index: int, form: str) -> Structure:
+    """One structure of a file; runs in a process of its own."""
     try:
         return READERS[form](path, index)
     except FileProblem as error:
@@ -73,6 +83,8 @@ def read_structure(path: Path, index: int) -> Structure:
     except InputError as error:
         message = f"{error.field} of {error.value} {error.message}"
         raise InputError(message, field="file", value=str(path), remedy=error.remedy) from None
+    except MemoryError:
+        raise
     except Exception as error:  # readers of ASE and RDKit raise whatever a broken file leads them to
-        message = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error
