@@ -2,13 +2,15 @@
 
 A request is a JSON file, written atomically and named so that names sort by age. Whoever holds the store's lock
 answers: a running driver, or the command itself where none runs. The answer is written once the effect is on disk, then
-the request is removed; one that is left by a driver that died is answered by the next.
+the request is removed; one that is left by a driver that died is answered by the next. A file that is no request moves
+to `requests/failed/` with its reason.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -20,8 +22,13 @@ from alsys.control.requests import Answer, Request, carry_out, from_record, to_r
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
 from alsys.errors import AlsysError, InputError, StoreBusy
+from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
+MAX_NAME = 100
+"""Characters of a request's name; its answer has a longer one."""
 STALE_S = 3600.0
 """Answers that nobody fetched are removed after this."""
 
@@ -47,18 +54,44 @@ class RequestFolder:
         self._request(name).unlink(missing_ok=True)
 
     def waiting(self) -> list[tuple[str, Request | InputError]]:
-        """Names and contents of all requests, oldest first; an error for one that cannot be read."""
+        """Names and contents of all requests, oldest first; what is none is set aside, or an error where it cannot be.
+
+        Only for the process that holds the store's lock.
+        """
         found: list[tuple[str, Request | InputError]] = []
         for path in sorted(self._path.glob("*.request.json")):
+            name = _name(path)
             try:
-                found.append((_name(path), from_record(json.loads(path.read_text(encoding="utf-8")))))
+                if len(name) > MAX_NAME:
+                    raise InputError("its name is none of a request")
+                found.append((name, from_record(json.loads(read_small(path)))))
             except FileNotFoundError:
                 continue  # withdrawn since the folder was listed
             except InputError as error:
-                found.append((_name(path), error))
-            except (OSError, ValueError) as error:
-                found.append((_name(path), InputError(f"cannot be read: {error}", source=str(path))))
+                problem = error
+            except (Unreadable, ValueError, RecursionError) as error:
+                problem = InputError(f"is not a request: {error}")
+            else:
+                continue
+            if not self._set_aside(path, problem):
+                found.append((name, problem))
         return found
+
+    def failed(self) -> dict[str, str]:
+        """Reasons of files that were set aside, by file name."""
+        return set_aside_reasons(self._path)
+
+    def _set_aside(self, path: Path, problem: InputError) -> bool:
+        """Moves a file away that is no request, and answers; False where that cannot be done."""
+        try:
+            set_aside(path, str(problem))
+            logger.warning("%s is set aside in %s: %s", path.name, self._path / "failed", problem)
+            if len(_name(path)) <= MAX_NAME:
+                write_json(self._answer(_name(path)), {"is_accepted": False, "message": str(problem)})
+        except OSError as error:
+            logger.info("%s cannot be set aside: %s", path, error)
+            return not path.exists()
+        return True
 
     def answer(self, name: str, answer: Answer) -> None:
         """Writes the answer, then removes the request; old answers go too."""
@@ -76,8 +109,12 @@ class RequestFolder:
             record = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise AlsysError(f"{path}: the answer cannot be read: {error}") from error
         path.unlink(missing_ok=True)
-        return Answer(bool(record["is_accepted"]), str(record["message"]))
+        if not isinstance(record, dict):
+            raise AlsysError(f"{path}: is no answer")
+        return Answer(record.get("is_accepted") is True, str(record.get("message", "")))
 
     def _request(self, name: str) -> Path:
         return self._path / f"{name}.request.json"

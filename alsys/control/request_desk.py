@@ -63,6 +63,7 @@ class RequestDesk:
         self._clock = clock
         self._is_answering = False
         self._taken: set[str] = set()
+        self._unanswered: set[str] = set()
 
     @property
     def is_waited_for(self) -> bool:
@@ -110,5 +111,7 @@ class RequestDesk:
         try:
             self._box.answer(name, answer)
         except OSError as error:  # a full disk; what was done is known by the name of the request
-            logger.warning("cannot answer request %s: %s", name, error)
+            if name not in self._unanswered:
+                logger.warning("cannot answer request %s: %s; it is tried again", name, error)
+            self._unanswered.add(name)
             self._taken.discard(name)

@@ -87,16 +87,37 @@ def from_record(record: object) -> Request:
     Raises:
         InputError: It is none.
     """
+    if not isinstance(record, Mapping):
+        raise InputError("is not a request: it is no mapping")
+    fields: dict[str, Any] = dict(record)
+    kind = fields.pop("kind", None)
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise InputError(f"is not a request: its kind is none of {', '.join(_KINDS)}")
+    for name, value in fields.items():
+        if not _FITS.get(name, lambda _: True)(value):
+            raise InputError(f"is not a request: {name} is of the wrong type")
+        if isinstance(value, list):
+            fields[name] = tuple(value)
     try:
-        fields: dict[str, Any] = dict(record)  # type: ignore[call-overload]
-        cls = _KINDS[fields.pop("kind")]
-        for name in fields.keys() & {"frames", "labels"}:
-            fields[name] = tuple(str(item) for item in fields[name])
-        if "version" in fields:
-            fields["version"] = int(fields["version"])
         return cls(**fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except TypeError as error:
         raise InputError(f"is not a request: {error}") from error
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+_FITS: Mapping[str, Callable[[object], bool]] = {
+    "frames": _is_names,
+    "labels": _is_names,
+    "failure": lambda value: isinstance(value, str),
+    "reason": lambda value: isinstance(value, str),
+    "is_all": lambda value: isinstance(value, bool),
+    "version": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9,
+}
+"""What each field of a request may be."""
 
 
 def carry_out(

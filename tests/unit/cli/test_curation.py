@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -259,3 +260,24 @@ def test_a_file_that_is_no_request_is_refused_and_in_nobodys_way(campaign: Campa
     good = folder.take_answer(name)
     assert good is not None
     assert good.is_accepted
+
+
+def test_what_is_no_request_is_set_aside_with_its_reason(campaign: CampaignDirectory) -> None:
+    folder = RequestFolder(campaign.requests)
+    campaign.requests.mkdir()
+    deep = "[" * 200_000
+    for name, content in (("a", deep), ("b" * 150, '{"kind": "retry"}'), ("c", '{"kind": "retract", "reason": 5}')):
+        (campaign.requests / f"{name}.request.json").write_text(content)
+    (campaign.requests / "d.request.json").mkdir()
+    os.mkfifo(campaign.requests / "e.request.json")
+    name = folder.add(RetractLabels("why", (IDS[0],)))
+    assert [known for known, _ in folder.waiting()] == [name]
+    answer_waiting(campaign)
+    good = folder.take_answer(name)
+    assert good is not None
+    assert good.is_accepted
+    reasons = folder.failed()
+    assert len(reasons) == 5
+    assert "reason is of the wrong type" in reasons["c.request.json"]
+    assert (campaign.requests / "failed" / "a.request.json").read_text() == deep
+    assert list(campaign.requests.glob("*.request.json")) == []

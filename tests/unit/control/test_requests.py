@@ -147,7 +147,25 @@ def test_requests_come_back_from_json(request_: Request) -> None:
     assert from_record(json.loads(json.dumps(to_record(request_)))) == request_
 
 
-@pytest.mark.parametrize("record", [None, [], {}, {"kind": "delete"}, {"kind": "retry", "frame": []}, {"kind": []}])
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        [],
+        {},
+        {"kind": "delete"},
+        {"kind": "retry", "frame": []},
+        {"kind": []},
+        {"kind": "retract", "reason": 5, "frames": ["a"]},
+        {"kind": "retract", "frames": ["a"]},
+        {"kind": "retry", "frames": "abc"},
+        {"kind": "retry", "failure": ["timeout"]},
+        {"kind": "retry", "is_all": "no"},
+        {"kind": "rollback", "version": float("inf")},
+        {"kind": "rollback", "version": -1},
+        {"kind": "rollback", "version": True},
+    ],
+)
 def test_what_is_no_request_is_refused(record: object) -> None:
     with pytest.raises(InputError, match="not a request"):
         from_record(record)
