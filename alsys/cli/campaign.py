@@ -144,15 +144,28 @@ class CampaignDirectory:
             return config
         return config.model_copy(update={"training": config.training.model_copy(update={"max_ahead": None})})
 
-    def write_record(self, config: CampaignConfig) -> None:
-        """Writes campaign.json atomically."""
+    def write_record(self, config: CampaignConfig, source: str | None = None) -> None:
+        """Writes campaign.json atomically.
+
+        Args:
+            config: The campaign.
+            source: Its file; None keeps what the record says.
+        """
+        before = self._record() if self.record.is_file() else {}
         record = {
             "config": config.model_dump(mode="json"),
             "config_hash": config_hash(config),
             "alsys": __version__,
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in VERSIONED},
+            "source": before.get("source") if source is None else str(Path(source).resolve()),
         }
+        if config.tracking.enabled:
+            from alsys.tracking.record import resolved_tracking
+
+            record["tracking"] = resolved_tracking(config, before)
+        elif "tracking" in before:
+            record["tracking"] = before["tracking"]
         write_json(self.record, record)
 
     def is_running(self) -> bool:

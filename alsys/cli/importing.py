@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alsys.cli.campaign import CampaignDirectory
+from alsys.cli.places import check_place
 from alsys.cli.run import check, check_states, read_config
 from alsys.cli.start import is_meant
 from alsys.config import CampaignConfig
@@ -42,7 +43,7 @@ def import_(args: argparse.Namespace) -> int:
     try:
         directory.logs.mkdir(parents=True, exist_ok=True)
         store = open_writer(directory.store)
-        directory.write_record(config)
+        directory.write_record(config, None if Path(args.campaign).is_dir() else args.campaign)
         known = {level.level_id for level in store.levels()}
         # the campaign's own levels first, in its order, whatever the file is of
         store.stage(levels=[level for level in (baseline, own) if level is not None and level.level_id not in known])
@@ -85,6 +86,7 @@ def _campaign(
             labeler.close()
     args.config = args.campaign
     config = read_config(args)
+    check_place(config, args.campaign, args.set)
     plan = check(config, args.campaign, is_import=True)
     return config, plan.directory, plan.level, plan.baseline, check_states(config, plan.starts)
 

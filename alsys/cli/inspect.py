@@ -6,7 +6,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,6 +21,7 @@ from alsys.events import DataImported
 from alsys.frames import Arm
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreReader, own_level
+from alsys.tracking.undelivered import Undelivered, undelivered
 
 SUFFIXES = {
     ".xyz": "extxyz", ".extxyz": "extxyz", ".db": "ase-db", ".json": "ase-db", ".npz": "rmd17", ".aselmdb": "omol25",
@@ -32,16 +35,23 @@ def status(args: argparse.Namespace) -> int:
     console = Console()
     while True:
         content = read_status(directory)
+        content["delivery"] = _undelivered(directory, content).as_json()
         if args.json:
             sys.stdout.write(json.dumps(content) + "\n")
             sys.stdout.flush()
         else:
             if args.watch is not None and console.is_terminal:
                 console.clear()
-            console.print(status_panel(str(directory.path), content))
+            console.print(status_panel(str(directory.path), content, tuple(_undelivered(directory, content).lines)))
         if args.watch is None or content["state"] != "running":
             return 0
         time.sleep(max(0.1, args.watch))
+
+
+def _undelivered(directory: CampaignDirectory, content: Mapping[str, Any]) -> Undelivered:
+    """What the registry does not have of a campaign in this state."""
+    kept = [model["version"] for model in content["models"] if not model.get("is_lost")]
+    return undelivered(directory.path, kept, is_tracked=directory.config().tracking.enabled)
 
 
 def stop(args: argparse.Namespace) -> int:

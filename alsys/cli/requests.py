@@ -77,6 +77,10 @@ class RequestFolder:
                 found.append((name, problem))
         return found
 
+    def is_waited_for(self) -> bool:
+        """Whether there is a file that may be a request; nothing is read."""
+        return any(self._path.glob("*.request.json"))
+
     def failed(self) -> dict[str, str]:
         """Reasons of files that were set aside, by file name."""
         return set_aside_reasons(self._path)

@@ -13,16 +13,17 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alsys import __version__
-from alsys.cli.campaign import CampaignDirectory, apply_overrides, state_of, write_json
+from alsys.cli.campaign import CampaignDirectory, apply_overrides, write_json
+from alsys.cli.conclusion import conclude, finished, registry_of
 from alsys.cli.display import Display
+from alsys.cli.places import check_place, remember_place
 from alsys.cli.requests import RequestFolder
 from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
@@ -31,11 +32,11 @@ from alsys.config.start import ImportedStart
 from alsys.control.coordinator import Coordinator
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
-from alsys.control.ports import NoRegistry, Registry, WorkerPool
+from alsys.control.ports import WorkerPool
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
-from alsys.control.status import error_text, status_of
-from alsys.errors import AlsysError, InputError
+from alsys.control.status import status_of
+from alsys.errors import InputError
 from alsys.events import CampaignOpened, CampaignStopped, ModelLost, StopRequested
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import LevelOfTheory
@@ -198,7 +199,16 @@ def check_states(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
 
 def run(args: argparse.Namespace) -> int:
     """Starts or resumes a campaign."""
-    plan = check(read_config(args), args.config)
+    given = read_config(args)
+    check_place(given, args.config, args.set)
+    directory = CampaignDirectory.of(given)
+    if not args.dry_run:
+        directory.check_same(given, args.config)
+        config = directory.as_begun(given)
+        code = finished(config, directory, lambda display: log_to(directory.logs / "campaign.log", display))
+        if code is not None:
+            return code
+    plan = check(given, args.config)
     config = plan.config
     if args.dry_run:
         from alsys.cli.dry_run import dry_run
@@ -206,12 +216,12 @@ def run(args: argparse.Namespace) -> int:
         return dry_run(plan)
     from alsys.store.zarr import open_writer
 
-    directory = plan.directory
     directory.logs.mkdir(parents=True, exist_ok=True)
     store = open_writer(directory.store)  # the lock comes before anything else is written
     try:
         keep(directory, config, plan.start)
-        directory.write_record(config)
+        directory.write_record(config, args.config)
+        remember_place(directory, args.config)
         directory.stop_request.unlink(missing_ok=True)
         with Display(config.name, is_quiet=args.quiet) as display:
             log_to(directory.logs / "campaign.log", display)
@@ -219,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
             head_seq = store.head.seq
     finally:
         store.close()
-    return _conclude(plan, ledger, stopped, head_seq, is_registered=is_registered)
+    return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
 
 
 def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) -> tuple[Ledger, CampaignStopped, bool]:
@@ -237,7 +247,7 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
         for note in said:
             display.message(f"system {name}: {note}")
     _do_without_lost_models(ledger, store, shelf)
-    registry, flush = _registry(plan)
+    registry, flush = registry_of(config, directory)
     opened = CampaignOpened(
         t=time.time(),
         epoch=store.epoch,
@@ -351,25 +361,6 @@ def _pool(plan: Plan) -> WorkerPool:
     from alsys.actors.pool import RayPool
 
     return RayPool(specs, config.runtime)
-
-
-def _registry(plan: Plan) -> tuple[Registry, Callable[[], bool]]:
-    """The registry, and what delivers the rest at the end: whether all is there."""
-    config = plan.config
-    if not config.tracking.enabled:
-        return NoRegistry(), lambda: False
-    from alsys.tracking.registry import OutboxRegistry
-
-    registry = OutboxRegistry(plan.directory.path)
-
-    def flush() -> bool:
-        is_delivered = registry.flush(config.tracking.flush_s)
-        if not is_delivered:
-            logger.warning("MLflow has not taken everything yet; the same `alsys run` delivers the rest")
-        registry.close()
-        return is_delivered
-
-    return registry, flush
 
 
 class StopSignal:
@@ -491,43 +482,3 @@ def log_to(path: Path, display: Display) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.getLogger("alsys").addHandler(_DisplayHandler(display))
-
-
-def _loading(config: CampaignConfig, bundle: Path, is_registered: bool) -> str:
-    """The call that loads the champion: from the registry, where it is there, else from its bundle."""
-    if not is_registered:
-        return f"alsys.load_calculator('{bundle}')"
-    uri = "" if config.tracking.uri is None else f", tracking_uri='{config.tracking.uri}'"
-    return f"alsys.load_calculator('models:/{config.model_name}@champion'{uri})"
-
-
-def _conclude(plan: Plan, ledger: Ledger, stopped: CampaignStopped, head_seq: int, *, is_registered: bool) -> int:
-    """Report and last words: what was made, how good it is, how to use it."""
-    from alsys.tracking.report import write_report
-
-    config, directory = plan.config, plan.directory
-    directory.live.unlink(missing_ok=True)
-    if config.validation.at_end and stopped.is_final and ledger.champion:
-        from alsys.cli.validate import validate_at_end
-
-        validate_at_end(directory, config, logger.info)
-    status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=head_seq)
-    lines = [f"{status['state']} ({stopped.reason}): {stopped.message}"]
-    try:
-        lines.append(f"report: {write_report(directory.path)}")
-    except (AlsysError, OSError) as error:
-        lines.append(f"no report: {error}")
-    if ledger.champion:
-        models = status["models"]
-        assert isinstance(models, list)
-        model = next(m for m in models if m["version"] == ledger.champion)
-        bundle = directory.models / f"v{ledger.champion:04d}"
-        lines += [
-            f"made: a committee of {config.model.members} for {', '.join(plan.systems)}, {len(ledger.models)} versions "
-            f"from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts) in {ledger.totals.wall_s:.0f} s",
-            f"champion: v{ledger.champion:04d}, {error_text(model)}",
-            f"bundle: {bundle}",
-        ]
-        lines.append(f'use it: python -c "import alsys; calc = {_loading(config, bundle, is_registered)}"')
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 4 if stopped.reason == "failed" else 0

@@ -34,7 +34,7 @@ from alsys.labels import LevelOfTheory
 from alsys.potentials.bundle import SUMS, read_bundle
 from alsys.tracking.identity import new_identity
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
-from alsys.tracking.record import read_record
+from alsys.tracking.record import kept_uri, read_record
 from alsys.tracking.server import (
     CHALLENGER,
     CHAMPION,
@@ -108,7 +108,9 @@ def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> D
         EnvironmentProblem: MLflow's database cannot be written.
     """
     directory = Path(campaign_dir).resolve()
-    config = config or read_record(directory)[0]
+    recorded, record = read_record(directory)
+    config = config or recorded
+    uri = kept_uri(config, record)
     outbox = Outbox.of(directory)
     report = DeliveryReport()
     try:
@@ -119,13 +121,13 @@ def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> D
                 report.left, report.problem = len(outbox.pending()), "another process is delivering"
                 return report
             outbox.mend()
-            _drain(outbox, directory, config, report)
+            _drain(outbox, directory, config, uri, report)
     except OSError as error:
         raise EnvironmentProblem(f"{outbox.directory} cannot be used: {error.strerror or error}") from error
     return report
 
 
-def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, report: DeliveryReport) -> None:
+def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, uri: str | None, report: DeliveryReport) -> None:
     started = time.monotonic()
     server: Server | None = None
     stuck: dict[int, str] = {}
@@ -133,7 +135,7 @@ def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, report: Deli
         item = items[0]
         try:
             if server is None:
-                server = connect(config.tracking.uri, create=True)
+                server = connect(uri, create=True)
                 logger.info("connected to %s in %.1f s", server.uri, time.monotonic() - started)
             delivery = _Delivery(server, directory, config, outbox)
             with server.exclusive():

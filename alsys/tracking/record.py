@@ -1,13 +1,16 @@
-"""What a run wrote about itself: `campaign.json`, the resolved config with its hash and the versions in use."""
+"""What a run wrote about itself: `campaign.json`, the resolved config with its hash, versions and tracking server."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alsys.config import CampaignConfig, parse_config
 from alsys.errors import InputError
+from alsys.tracking.server import database_of, resolve_uri
 
 
 def read_record(campaign_dir: Path) -> tuple[CampaignConfig, dict[str, Any]]:
@@ -24,3 +27,41 @@ def read_record(campaign_dir: Path) -> tuple[CampaignConfig, dict[str, Any]]:
         raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"is not a campaign record: {error}", source=str(path)) from error
+
+
+def given_uri(config: CampaignConfig) -> str | None:
+    """The tracking server as a user names it: in the config, else in the environment; None for neither."""
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def kept_uri(config: CampaignConfig, record: Mapping[str, Any]) -> str | None:
+    """The tracking server of a campaign, as it was resolved when it last ran; as it is given, where that has changed.
+
+    A relative database is relative to the folder that the campaign was run in, wherever it is looked at from.
+    """
+    kept, given = record.get("tracking"), given_uri(config)
+    if isinstance(kept, dict) and kept.get("given") == given and isinstance(kept.get("uri"), str):
+        return str(kept["uri"])
+    return given
+
+
+def resolved_tracking(config: CampaignConfig, record: Mapping[str, Any]) -> dict[str, str | None]:
+    """What `campaign.json` keeps about the tracking server: as given, and resolved.
+
+    A database that the campaign has used stays its database, from whatever folder it is run next, while it is there.
+
+    Args:
+        config: The campaign.
+        record: The content of `campaign.json` so far; empty for a new campaign.
+
+    Raises:
+        InputError: Not a server or database that has a model registry.
+    """
+    given = given_uri(config)
+    uri = resolve_uri(given)
+    kept = record.get("tracking")
+    if isinstance(kept, dict) and kept.get("given") == given and isinstance(kept.get("uri"), str):
+        database = database_of(kept["uri"])
+        if database is not None and database.is_file():
+            uri = kept["uri"]
+    return {"given": given, "uri": uri}

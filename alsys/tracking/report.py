@@ -37,6 +37,7 @@ from alsys.tracking import report_plots as plots
 from alsys.tracking.record import read_record
 from alsys.tracking.structures import draw, formula
 from alsys.tracking.summary import ModelSummary, Summary, summarise
+from alsys.tracking.undelivered import undelivered
 from alsys.tracking.validation_section import validation_section
 from alsys.units import MEV
 
@@ -122,7 +123,7 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         state=_state(summary),
         lead=_lead(config, summary),
         tiles=_tiles(summary),
-        facts=_facts(config, summary, level, reader.head.seq),
+        facts=[*_facts(config, summary, level, reader.head.seq), *_undelivered(campaign_dir, config, summary)],
         drawings=_drawings(reader, level, summary),
         charts={name: Markup(svg) for name, svg in charts.items()},
         validation=validation_section(campaign_dir, summary.champion),
@@ -245,6 +246,13 @@ def _facts(
         facts.append(("Target", convergence(versions, summary.champion, targets).text))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
+
+
+def _undelivered(campaign_dir: Path, config: CampaignConfig, summary: Summary) -> list[tuple[str, str]]:
+    versions = [model.version for model in summary.models]
+    kept = [version for version in versions if (campaign_dir / "models" / f"v{version:04d}").is_dir()]
+    lines = undelivered(campaign_dir, kept, is_tracked=config.tracking.enabled).lines
+    return [("Registry", "; ".join(lines))] if lines else []
 
 
 def _import(event: DataImported) -> str:

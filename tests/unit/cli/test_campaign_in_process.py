@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import ase.io
@@ -93,10 +94,18 @@ def test_report_is_self_contained(campaign: Path) -> None:
 def test_finished_campaign_ends_at_once_and_goes_on_when_extended(
     campaign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    head, started = (campaign / "store.zarr" / "HEAD").read_bytes(), time.monotonic()
     assert main(arguments(campaign.parent, 40)) == 0
-    assert "resuming" in capsys.readouterr().out
-    assert main(arguments(campaign.parent, 50)) == 0
+    assert time.monotonic() - started < 5
+    output = capsys.readouterr().out
+    assert "is finished; raise a stop criterion" in output
+    assert "finished (labels): 40 labels" in output
+    assert "alsys.load_calculator(" in output
+    assert (campaign / "store.zarr" / "HEAD").read_bytes() == head, "nothing is opened, no time is added"
+    assert main([*arguments(campaign.parent, 40), "--dry-run"]) == 0
     capsys.readouterr()
+    assert main(arguments(campaign.parent, 50)) == 0
+    assert "resuming" in capsys.readouterr().out
     main(["status", str(campaign), "--json"])
     assert json.loads(capsys.readouterr().out)["labels"]["accepted"] == 50
     assert main(["stop", str(campaign)]) == 0

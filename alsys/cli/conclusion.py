@@ -1,0 +1,166 @@
+"""The last words of `alsys run`: what was made, how good it is, how to use it; also of a campaign that is finished.
+
+A finished campaign whose criteria were not extended is not run again: its result is printed, and what its registry does
+not have yet is delivered. Exit code 4 where no model was made, however the campaign ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from alsys import __version__
+from alsys.cli.campaign import CampaignDirectory, state_of
+from alsys.cli.display import Display
+from alsys.cli.requests import RequestFolder
+from alsys.config import CampaignConfig
+from alsys.control.commands import Finish, Idle
+from alsys.control.decisions import decide
+from alsys.control.ledger import Ledger
+from alsys.control.model_desk import queue_models
+from alsys.control.ports import NoRegistry, Registry
+from alsys.control.settings import PolicySettings
+from alsys.control.shelf import BundleShelf
+from alsys.control.status import error_text, status_of
+from alsys.errors import AlsysError
+from alsys.events import CampaignOpened, CampaignStopped
+
+logger = logging.getLogger(__name__)
+
+
+def registry_of(config: CampaignConfig, directory: CampaignDirectory) -> tuple[Registry, Callable[[], bool]]:
+    """The registry, and what delivers the rest at the end: whether all is there."""
+    if not config.tracking.enabled:
+        return NoRegistry(), lambda: False
+    from alsys.tracking.registry import OutboxRegistry
+
+    registry = OutboxRegistry(directory.path)
+
+    def flush() -> bool:
+        is_delivered = registry.flush(config.tracking.flush_s)
+        if not is_delivered:
+            logger.warning("MLflow has not taken everything yet; the same `alsys run` delivers the rest")
+        registry.close()
+        return is_delivered
+
+    return registry, flush
+
+
+def finished(config: CampaignConfig, directory: CampaignDirectory, log_to: Callable[[Display], None]) -> int | None:
+    """Prints the result of a campaign that has nothing left to do, and delivers it; None where it is to be run.
+
+    Args:
+        config: The campaign, with today's criteria.
+        directory: Its directory, which holds a campaign of the same science, or none.
+        log_to: Sends log and warnings where they belong.
+
+    Raises:
+        AlsysError: The store cannot be read.
+    """
+    if not directory.record.is_file() or not (directory.store / "HEAD").is_file() or directory.is_running():
+        return None
+    if RequestFolder(directory.requests).is_waited_for():
+        return None
+    from alsys.store.zarr import open_reader
+
+    reader = open_reader(directory.store)
+    try:
+        ledger, head_seq = Ledger.fold(PolicySettings.of(config), reader.events()), reader.head.seq
+    finally:
+        reader.close()
+    stopped = ledger.stopped
+    if stopped is None or not stopped.is_final or not _would_end_at_once(ledger):
+        return None
+    ledger.apply(stopped)
+    if not BundleShelf(directory.models, lambda _: True).has(ledger.champion):
+        return None
+    with Display(config.name, is_quiet=True) as display:
+        with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result
+            directory.write_record(config)
+            directory.stop_request.unlink(missing_ok=True)
+            log_to(display)
+        display.message(f"{directory.path} is finished; raise a stop criterion to go on")
+        registry, flush = registry_of(config, directory)
+        queue_models(ledger, registry)
+        is_registered = flush()
+    return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
+
+
+def _would_end_at_once(ledger: Ledger) -> bool:
+    """Whether a campaign that was opened now would do nothing; its ledger is left open."""
+    now = time.time()
+    ledger.apply(
+        CampaignOpened(t=now, epoch=0, config_hash="", version=__version__, host=socket.gethostname(), pid=os.getpid())
+    )
+    commands = decide(ledger, now, Idle())
+    return len(commands) == 1 and isinstance(commands[0], Finish) and commands[0].is_final
+
+
+def conclude(
+    config: CampaignConfig,
+    directory: CampaignDirectory,
+    ledger: Ledger,
+    stopped: CampaignStopped,
+    head_seq: int,
+    *,
+    is_registered: bool,
+) -> int:
+    """Prints report and last words; the exit code."""
+    from alsys.tracking.report import write_report
+    from alsys.tracking.undelivered import undelivered
+
+    with contextlib.suppress(OSError):
+        directory.live.unlink(missing_ok=True)
+    if config.validation.at_end and stopped.is_final and ledger.champion:
+        from alsys.cli.validate import validate_at_end
+        from alsys.validation.results import record_path
+
+        if not record_path(directory.validation, ledger.champion).is_file():
+            validate_at_end(directory, config, logger.info)
+    status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=head_seq)
+    kept = [version for version, model in ledger.models.items() if not model.is_lost]
+    missing = undelivered(directory.path, kept, is_tracked=config.tracking.enabled)
+    is_registered = is_registered and ledger.champion not in missing.versions
+    lines = [f"{status['state']} ({stopped.reason}): {stopped.message}"]
+    try:
+        lines.append(f"report: {write_report(directory.path)}")
+    except (AlsysError, OSError) as error:
+        lines.append(f"no report: {error}")
+    if ledger.champion:
+        models = status["models"]
+        assert isinstance(models, list)
+        model = next(m for m in models if m["version"] == ledger.champion)
+        bundle = directory.models / f"v{ledger.champion:04d}"
+        systems = ", ".join(system.name for system in config.systems)
+        lines += [
+            f"made: a committee of {config.model.members} for {systems}, {len(ledger.models)} versions "
+            f"from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts) in {ledger.totals.wall_s:.0f} s",
+            f"champion: v{ledger.champion:04d}, {error_text(model)}",
+            f"bundle: {bundle}",
+            f'use it: python -c "import alsys; calc = {_loading(config, directory, ledger.champion, is_registered)}"',
+        ]
+    else:
+        lines.append(
+            f"nothing was made: no model from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts)"
+        )
+    lines += missing.lines
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 4 if stopped.reason == "failed" or not ledger.champion else 0
+
+
+def _loading(config: CampaignConfig, directory: CampaignDirectory, version: int, is_registered: bool) -> str:
+    """The call that loads the champion: from the registry, where it is there, else from its bundle."""
+    if not is_registered:
+        return f"alsys.load_calculator('{directory.models / f'v{version:04d}'}')"
+    from alsys.tracking.record import kept_uri, read_record
+    from alsys.tracking.server import resolve_uri
+
+    uri = kept_uri(config, read_record(directory.path)[1])
+    is_default = config.tracking.uri is None and uri == resolve_uri(None)
+    where = "" if is_default else f", tracking_uri='{uri}'"
+    return f"alsys.load_calculator('models:/{config.model_name}@champion'{where})"

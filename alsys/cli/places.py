@@ -1,0 +1,118 @@
+"""Where the campaigns of a file are, so that the same command in another folder does not start a second one in silence.
+
+A campaign without an absolute `directory` lives below the folder that `alsys run` was called in. It notes the file that
+it was made from in its `campaign.json`; and per file there is a list of the campaigns made from it in the user's state
+folder (``$XDG_STATE_HOME/alsys/campaigns``, or ``~/.local/state/...``). That list is a convenience: where there is no
+such folder, or it cannot be written, campaigns are still found in the folders above the file and the working folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alsys.cli.campaign import CampaignDirectory, write_json
+from alsys.config import CampaignConfig
+from alsys.config.load import config_hash
+from alsys.errors import InputError
+from alsys.tracking.files import Unreadable, read_small
+
+logger = logging.getLogger(__name__)
+
+MOST_KEPT = 50
+"""Campaigns that are remembered of one file."""
+
+
+def check_place(config: CampaignConfig, source: str, overrides: Sequence[str] = ()) -> None:
+    """Refuses to start a second campaign of a file, where the user has not said that there shall be one.
+
+    Args:
+        config: The campaign.
+        source: Its file.
+        overrides: `--set` of the command line; one that names the directory is the user's word.
+
+    Raises:
+        InputError: There is none here, and one elsewhere.
+    """
+    relative = Path(config.directory or Path("campaigns") / config.name)
+    directory = CampaignDirectory.of(config)
+    is_said = any(override.partition("=")[0].strip() == "directory" for override in overrides)
+    if is_said or relative.is_absolute() or directory.record.is_file() or directory.store.exists():
+        return
+    file = Path(source).resolve()
+    for place in dict.fromkeys(_candidates(file, relative)):
+        if _is_made_from(place, file, config):
+            raise InputError(
+                f"this file's campaign {config.name!r} is in {place}, and there is none in {directory.path.absolute()}",
+                source=source,
+                field="directory",
+                remedy=f"go on with it by --set directory={place}, or start another by --set directory={relative}",
+            )
+
+
+def remember_place(directory: CampaignDirectory, source: str) -> None:
+    """Notes that a campaign was made from a file; what cannot be written is not remembered."""
+    file, index = Path(source).resolve(), _index(Path(source).resolve())
+    if index is None:
+        return
+    place = str(directory.path.resolve())
+    known = [path for path in _remembered(file) if str(path) != place and _record(path)]
+    try:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        content = {"file": str(file), "directories": [*map(str, known[-MOST_KEPT:]), place]}
+        write_json(index, content, is_durable=False)
+    except OSError as error:
+        logger.info("%s cannot be written: %s", index, error)
+
+
+def _candidates(file: Path, relative: Path) -> Iterator[Path]:
+    """Folders that may hold a campaign of a file: remembered ones, then those below folders above."""
+    yield from reversed(_remembered(file))
+    with contextlib.suppress(OSError):  # the working folder may have been removed
+        for folder in (*file.parents, *Path.cwd().parents):
+            yield (folder / relative).resolve()
+
+
+def _is_made_from(place: Path, file: Path, config: CampaignConfig) -> bool:
+    record = _record(place)
+    if record is None or not (place / "store.zarr" / "HEAD").is_file():
+        return False
+    made_from = record.get("source")
+    if isinstance(made_from, str):
+        names = record.get("config")
+        return made_from == str(file) and isinstance(names, dict) and names.get("name") == config.name
+    return record.get("config_hash") == config_hash(config)  # of an older alsys
+
+
+def _record(place: Path) -> dict[str, object] | None:
+    try:
+        record = json.loads(read_small(place / "campaign.json"))
+    except (FileNotFoundError, Unreadable, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _remembered(file: Path) -> list[Path]:
+    index = _index(file)
+    try:
+        content = {} if index is None else json.loads(read_small(index))
+        directories = content.get("directories", [])
+        return [Path(path) for path in directories if isinstance(path, str)]
+    except (FileNotFoundError, Unreadable, ValueError, RecursionError, AttributeError, TypeError):
+        return []
+
+
+def _index(file: Path) -> Path | None:
+    base = os.environ.get("XDG_STATE_HOME") or ""
+    if not os.path.isabs(base):
+        home = os.environ.get("HOME") or ""
+        if not os.path.isabs(home):
+            return None
+        base = os.path.join(home, ".local", "state")
+    digest = hashlib.blake2b(os.fsencode(file), digest_size=16).hexdigest()
+    return Path(base) / "alsys" / "campaigns" / f"{digest}.json"
