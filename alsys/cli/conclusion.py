@@ -77,7 +77,7 @@ def finished(config: CampaignConfig, directory: CampaignDirectory, log_to: Calla
     if stopped is None or not stopped.is_final or not _would_end_at_once(ledger):
         return None
     ledger.apply(stopped)
-    if not BundleShelf(directory.models, lambda _: True).has(ledger.champion):
+    if ledger.champion and not BundleShelf(directory.models, lambda _: True).has(ledger.champion):
         return None
     with Display(config.name, is_quiet=True) as display:
         with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result

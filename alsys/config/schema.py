@@ -301,7 +301,7 @@ class TrackingConfig(Section):
 
     enabled: bool = operational(True)
     uri: str | None = operational(
-        None, description="Tracking server; default `sqlite:///mlflow.db` in the working folder."
+        None, description="Tracking server; default `sqlite:///mlflow.db` in the folder where the campaign is started."
     )
     experiment: str = operational("alsys")
     model: Name | None = operational(None, description="Registered name; default is the campaign's name.")
@@ -312,7 +312,9 @@ class CampaignConfig(Section):
     """A campaign."""
 
     name: Name = Field(description="Name of the campaign.")
-    directory: str | None = operational(None, description="Default: `campaigns/NAME` in the working folder.")
+    directory: str | None = operational(
+        None, description="Default: `campaigns/NAME`; relative to the folder in which the campaign is started."
+    )
     seed: int = Field(0, ge=0, lt=2**31)
     mode: Literal["async", "rounds"] = Field("async", description="`rounds` is the lock-step baseline.")
     systems: tuple[SystemConfig, ...] = Field(min_length=1)

@@ -95,6 +95,8 @@ class Courier:
             else:
                 self._wake(self._child)
             if self._clock() >= deadline:
+                if not self._failures:
+                    self._note(f"the delivery was not finished in {timeout_s:g} s")
                 return False
             time.sleep(_POLL_S)
         return True

@@ -71,6 +71,8 @@ _REFUSALS: Final = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_N
 """What MLflow calls errors that are about what it was asked for."""
 _ALL_RUNS: Final = 3
 """MLflow's `ViewType.ALL`: those in the trash too."""
+_UNREACHABLE: Final = ("Max retries exceeded", "NewConnectionError", "Connection refused", "timed out")
+"""What clients of HTTP say of a server that is not there."""
 _BATCH: Final = 100
 """Parameters and metrics in one call; MLflow's limit for parameters."""
 
@@ -148,9 +150,10 @@ def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, uri: str | N
             report.refused[item.file_name] = str(error)
         except Exception as error:  # MLflow's stores raise what they like: nothing of it may lose an item
             logger.exception("%s stays in the outbox", item.file_name)
-            stuck[item.version] = f"v{item.version:04d}: {_one_line(error)}"
             if server is None or not is_of_the_item(error):
+                stuck = {item.version: _no_answer(uri, error)}
                 break
+            stuck[item.version] = f"v{item.version:04d}: {_one_line(error)}"
         else:
             outbox.done(item)
             report.delivered.append(item.file_name)
@@ -457,6 +460,14 @@ def _requirements(bundle: Path) -> list[str]:
     names = ["mlflow", "torch", "nequip", *(["nequip-allegro"] if kind == "allegro" else []), "numpy", "safetensors"]
     pinned = [f"{name}=={metadata.version(name)}" for name in names]
     return [f"alsys=={__version__}", *pinned]
+
+
+def _no_answer(uri: str | None, error: Exception) -> str:
+    """What a user should know of a server that could not be asked; the rest is in the log."""
+    text = _one_line(error)
+    if any(word in text for word in _UNREACHABLE):
+        return f"MLflow at {uri} does not answer"
+    return f"MLflow at {uri} failed: {text}" if uri else text
 
 
 def _one_line(error: BaseException) -> str:
