@@ -302,6 +302,8 @@ class DataImported(Event):
         first_frame: Row of the first new frame in the store; the others follow it.
         n_frames: New frames.
         values_digest: `alsys.store.digests.ImportDigest` of the new rows; empty in older logs.
+        n_skipped: Frames of the file that were refused and left out.
+        labels_from: Under which names energy, forces and stress were found; empty in older logs.
     """
 
     kind: ClassVar[str] = "data-imported"
@@ -320,6 +322,8 @@ class DataImported(Event):
     first_frame: int = 0
     n_frames: int = 0
     values_digest: str = ""
+    n_skipped: int = 0
+    labels_from: str = ""
 
 
 # --- models

@@ -114,8 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("--format", help=f"one of {formats} (default: what the file looks like)")
     imported.add_argument("--level", help="`campaign`, a name such as pbe/def2-svp, JSON, or a JSON or YAML file")
     imported.add_argument("--take", default="", metavar="LEVEL", help="only frames that state this level")
-    for unit in ("energy", "force", "length"):
+    for unit in ("energy", "force", "length", "stress"):
         imported.add_argument(f"--{unit}-unit", metavar="UNIT", help="where it is not the format's")
+    for label in ("energy", "forces", "stress"):
+        none = "; `none` leaves it out" if label == "stress" else ""
+        imported.add_argument(f"--{label}-key", metavar="NAME", default="", help=f"where several could be meant{none}")
+    imported.add_argument("--spin-is", metavar="WHAT", default="", help="what the key `spin` means: 2S+1, 2S or S")
+    imported.add_argument("--skip", action="store_true", help="leave out frames that are refused, and list them")
     imported.add_argument("--charge", type=int, help="total charge of frames that state none")
     imported.add_argument("--multiplicity", type=int, help="2S + 1 of frames that state none")
     imported.add_argument("--system", metavar="NAME", help="what the frames are called (default: the file's name)")
@@ -210,6 +215,8 @@ def _parser() -> argparse.ArgumentParser:
     certify = add("certify", "certify.certify", "relabel published frames with a campaign's labeler and compare")
     certify.add_argument("config", help="campaign file (YAML)")
     certify.add_argument("--frames", required=True, help="extxyz with energies and forces")
+    for label in ("energy", "forces"):
+        certify.add_argument(f"--{label}-key", metavar="NAME", default="", help="where several could be meant")
     certify.add_argument("--n", type=int, default=10, help="frames, evenly spaced over the file (default 10)")
     certify.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
     certify.add_argument("--json", action="store_true", help="print JSON")

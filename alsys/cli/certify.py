@@ -13,13 +13,14 @@ from alsys.errors import InputError
 def certify(args: argparse.Namespace) -> int:
     """Relabels published frames and prints how far the labels are off."""
     from alsys.interop.extxyz import read_labelled
+    from alsys.interop.keys import KeyChoice
     from alsys.labeling.certify import certify as run_certify
     from alsys.labeling.factory import build_labeler
 
     config = read_config(args)
     if args.n < 1:
         raise InputError("must be at least 1", source="--n", value=args.n)
-    frames = read_labelled(args.frames)
+    frames = read_labelled(args.frames, KeyChoice(energy=args.energy_key, forces=args.forces_key))
     labeler = build_labeler(config.labeling)
     try:
         report = run_certify(labeler, frames, args.n)

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from alsys.cli.campaign import CampaignDirectory
@@ -22,10 +23,13 @@ from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart
 from alsys.errors import AlsysError, InputError
 from alsys.frames import Arm, Frame
-from alsys.interop.file_units import energy_unit, force_unit, length_unit
+from alsys.interop.account import MAX_LISTED
+from alsys.interop.file_units import energy_unit, force_unit, length_unit, stress_unit
 from alsys.interop.formats import find, guess
-from alsys.interop.importing import ImportReport, import_frames
+from alsys.interop.importing import ImportReport, digest_of, import_frames
+from alsys.interop.keys import KeyChoice
 from alsys.interop.reading import ImportOrder, named_level
+from alsys.interop.stated_electrons import SPINS
 from alsys.labels import Label, LevelOfTheory
 from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, read_text
 from alsys.states import CompositionStates
@@ -48,6 +52,7 @@ def import_(args: argparse.Namespace) -> int:
         # the campaign's own levels first, in its order, whatever the file is of
         store.stage(levels=[level for level in (baseline, own) if level is not None and level.level_id not in known])
         _add_labelled(states, store, own)
+        order = replace(order, known_levels=(*order.known_levels, *store.levels()))
         report = import_frames(
             store, order, own, time.time(), baseline=_baseline_labeler(config, baseline), known=states
         )
@@ -62,8 +67,21 @@ def import_(args: argparse.Namespace) -> int:
             raise AlsysError(f"{directory.store} cannot be written: {error}; nothing was imported") from error
         raise
     store.close()
-    _print(args, config, report)
+    _print(args, config, report, _list_skipped(directory, order.path, report))
     return 0
+
+
+def _list_skipped(directory: CampaignDirectory, source: Path, report: ImportReport) -> Path | None:
+    """Writes which frames were left out and why, one a line; None where there are none."""
+    account = report.account
+    if not account.n_refused:
+        return None
+    path = directory.logs / f"skipped-{source.stem}-{digest_of(source)[:8]}.tsv"
+    lines = [f"{frame.place}\t{frame.reason}\n" for frame in account.refused]
+    if (more := account.n_refused - len(account.refused)) > 0 and len(lines) == MAX_LISTED:
+        lines.append(f"and {more} more\t\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
 
 
 def _campaign(
@@ -106,7 +124,8 @@ def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
     if args.sampled_at is not None and not 0.0 < temperature <= 20_000.0:
         raise InputError("must be a temperature up to 20000 K", source="--sampled-at", value=args.sampled_at)
     units = []
-    for what, read in (("energy", energy_unit), ("force", force_unit), ("length", length_unit)):
+    readers = (("energy", energy_unit), ("force", force_unit), ("length", length_unit), ("stress", stress_unit))
+    for what, read in readers:
         said = getattr(args, f"{what}_unit")
         if said is not None:
             units.append((what, read(said)))
@@ -121,12 +140,22 @@ def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
         system=args.system or path.stem,
         is_trusted=args.trust_units,
         temperature=temperature,
+        choice=KeyChoice(args.energy_key, args.forces_key, args.stress_key, _spin(args.spin_is)),
+        is_skipping=args.skip,
+        known_levels=(own,),
     )
+
+
+def _spin(text: str) -> str:
+    """What `spin` means, as the user says it."""
+    if text and text.upper() not in SPINS:
+        raise InputError("is not known", source="--spin-is", value=text, remedy=f"one of {', '.join(SPINS)}")
+    return text.upper()
 
 
 def _level(text: str, own: LevelOfTheory) -> LevelOfTheory:
     """The level that the user means: the campaign's, that of a file, or a named one."""
-    if text == "campaign":
+    if text.strip().lower() == "campaign":
         return own
     path = Path(text)
     if path.suffix not in (".json", ".yaml", ".yml"):
@@ -162,7 +191,8 @@ def _baseline_labeler(
     return level, label
 
 
-def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportReport) -> None:
+def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportReport, listed: Path | None) -> None:
+    account = report.account
     if args.json:
         content = {
             "frames": report.n_frames,
@@ -173,6 +203,10 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
             "level_id": report.level.level_id,
             "level": dict(report.level.spec),
             "proof": report.note,
+            "keys": account.to_json(),
+            "n_skipped": account.n_refused,
+            "skipped": [{"frame": frame.place, "reason": frame.reason} for frame in account.refused],
+            "skipped_file": None if listed is None else str(listed),
         }
         sys.stdout.write(json.dumps(content) + "\n")
         return
@@ -181,6 +215,10 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
     lines = [f"{report.n_new} new labels of {report.n_frames} frames{known}{own}; level {report.level.canonical}"]
     if report.n_new:
         lines.append(f"units: {report.note}")
+    lines.append(account.text)
+    if listed is not None:
+        first = account.refused[0]
+        lines.append(f"{account.n_refused} frames are left out: {first.place}: {first.reason}; all of them in {listed}")
     if args.sampled_at is not None and report.n_known + report.n_own:
         lines.append("--sampled-at says nothing of frames that were there before: they stay as they came")
     if report.n_train:

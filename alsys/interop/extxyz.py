@@ -10,31 +10,25 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import ase.io
 import numpy as np
-from ase import Atoms
 from ase.data import chemical_symbols
 
-from alsys.atom_counts import check_counts
 from alsys.errors import InputError
 from alsys.frames import ARMS, Arm, FloatArray, Frame
+from alsys.interop.account import FileAccount
+from alsys.interop.extxyz_rows import rows
+from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
+from alsys.interop.keys import KeyChoice
+from alsys.interop.raw import RawFrames, gathered
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import read_in_child
 from alsys.outside.contents import check_regular
 from alsys.outside.limits import DATA_SET
 from alsys.store.base import Snapshot
 
-ENERGY_KEYS = ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy", "TotEnergy")
-"""Names under which published files keep total energies."""
-FORCES_KEYS = ("forces", "REF_forces", "ref_forces", "dft_forces", "DFT_forces", "force")
-"""And forces."""
-UNITS = {
-    "energy_unit": "eV", "energy_units": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom",
-    "forces_units": "eV/Angstrom",
-}  # fmt: skip
-"""Keys of the comment line that name a unit, and the one that is read."""
+_READ: Final = UnitSet()
 
 
 def export_extxyz(
@@ -99,102 +93,64 @@ def _write(blocks: Iterable[list[str]], path: Path) -> None:
         ) from error
 
 
-def _images(source: str) -> list[Atoms]:
-    """All frames, as ASE reads them; runs in a process of its own."""
+def _frames_of(path: Path, choice: KeyChoice | None) -> list[RawFrames]:
+    """All frames; runs in a process of its own."""
+    account = FileAccount(choice)
     try:
-        check_counts(Path(source))
-        found: list[Atoms] = ase.io.read(source, index=":", format="extxyz", do_not_split_by_at_sign=True)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise InputError(f"cannot be read as extxyz: {error}") from error
-    return found
+        with path.open(encoding="utf-8-sig") as file:
+            return list(gathered(rows(file, account), "frame", account))
+    except UnicodeDecodeError as error:
+        raise InputError("is no text") from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}") from error
 
 
-def read_labelled(path: str | Path) -> list[tuple[Frame, float, FloatArray]]:
+def read_labelled(path: str | Path, choice: KeyChoice | None = None) -> list[tuple[Frame, float, FloatArray]]:
     """Reads frames with energies (eV) and forces ``(n_atoms, 3)`` (eV/Angstrom).
 
-    Energies and forces may also stand under the names in `ENERGY_KEYS` and `FORCES_KEYS`. A frame that is not
-    periodic loses its lattice, which is a mere box there. Charge and multiplicity are 0 and 1 where the comment line
-    has none.
+    Names are found as an import finds them (`alsys.interop.keys`). A frame that is not periodic loses its lattice,
+    which is a mere box there. Charge and multiplicity are 0 and 1 where the comment line has none.
+
+    Args:
+        path: The file.
+        choice: Which of several names is meant.
 
     Raises:
-        InputError: The file cannot be read, or a frame lacks energy or forces or holds something impossible; names
-            file, frame (the first is 0) and what is missing.
+        InputError: The file cannot be read, a frame lacks energy or forces or holds something impossible, or two of its
+            columns could be meant; names file, frame (the first is 0) and what is wrong.
     """
-    source = str(path)
     try:
         check_regular(Path(path))
-        images = read_in_child(_images, DATA_SET.for_(Path(path)), source)
+        frames = read_in_child(_frames_of, DATA_SET.for_(Path(path)), Path(path), choice)
+        return [one for raw in frames for one in _labelled(raw)]
     except InputError as error:
-        raise error.located(source=source) from error
-    if not images:
-        raise InputError("holds no frames", source=source)
-    labelled = []
-    for i, atoms in enumerate(images):
-        results = {} if atoms.calc is None else atoms.calc.results
-        _check_units(atoms.info, source, i)
-        energy = results.get("energy", _named(atoms.info, ENERGY_KEYS, source, i))
-        forces = results.get("forces", _named(atoms.arrays, FORCES_KEYS, source, i))
-        for name, value in (("energy", energy), ("forces", forces)):
-            place = f"frame {i}: {name}"
-            if value is None:
-                raise InputError("is missing", source=source, field=place, remedy="give frames with labels")
-            if not _is_finite(value):
-                raise InputError("must be finite numbers", source=source, field=place)
-        if atoms.info.get("n_charges"):
+        raise error.located(source=str(path)) from error
+
+
+def _labelled(raw: RawFrames) -> Iterator[tuple[Frame, float, FloatArray]]:
+    read = {"energy": energy_unit, "force": force_unit, "length": length_unit, "stress": stress_unit}
+    for what, said in raw.units:
+        if what != "stress" and read[what](said) != getattr(_READ, what):
             raise InputError(
-                "was labelled in point charges, which the file does not hold",
-                source=source,
-                field=f"frame {i}: n_charges",
-                value=atoms.info["n_charges"],
-                remedy="leave such frames out",
+                f"must be {getattr(_READ, what)}",
+                field=f"{raw.place_of(0)}: {what} unit",
+                value=said,
+                remedy="convert the file",
             )
-        pbc = np.asarray(atoms.pbc)
+    for i in range(raw.n_frames):
         try:
             frame = Frame(
-                numbers=atoms.numbers,
-                positions=atoms.positions,
-                cell=np.asarray(atoms.cell) if pbc.any() else np.zeros((3, 3)),
-                pbc=pbc,
-                charge=_integer(atoms.info, "charge", 0),
-                multiplicity=_integer(atoms.info, "multiplicity", 1),
+                numbers=raw.numbers,
+                positions=raw.positions[i],
+                cell=np.zeros((3, 3)) if raw.cell is None else raw.cell[i],
+                pbc=np.array(raw.pbc),
+                charge=0 if raw.charge is None else raw.charge,
+                multiplicity=1 if raw.multiplicity is None else raw.multiplicity,
             )
         except InputError as error:
-            place = ": ".join(part for part in (f"frame {i}", error.field) if part)
-            raise InputError(
-                error.message, source=source, field=place, value=error.value, remedy=error.remedy
-            ) from None
-        labelled.append((frame, float(energy), np.asarray(forces, dtype=np.float64)))
-    return labelled
-
-
-def _named(found: Mapping[str, Any], names: tuple[str, ...], source: str, i: int) -> Any:
-    """The one value that has one of these names; None where none has.
-
-    Raises:
-        InputError: Several have, with different values.
-    """
-    values = {name: found[name] for name in names if name in found}
-    if not values:
-        return None
-    first, *others = values.values()
-    if any(not np.array_equal(first, other) for other in others):
-        raise InputError(
-            f"{' and '.join(values)} differ",
-            source=source,
-            field=f"frame {i}: {names[0]}",
-            remedy=f"keep the one that counts and name it {names[0]}",
-        )
-    return first
-
-
-def _check_units(info: Mapping[str, Any], source: str, i: int) -> None:
-    """Refuses a frame that says that it is in other units; one that says nothing is in eV and Angstrom."""
-    for key, unit in UNITS.items():
-        said = info.get(key)
-        if said is not None and str(said).lower() not in (unit.lower(), unit.lower().replace("angstrom", "ang")):
-            raise InputError(
-                f"must be {unit}", source=source, field=f"frame {i}: {key}", value=said, remedy="convert the file"
-            )
+            place = ": ".join(part for part in (raw.place_of(i), error.field) if part)
+            raise InputError(error.message, field=place, value=error.value, remedy=error.remedy) from None
+        yield frame, float(raw.energy[i]), raw.forces[i]
 
 
 def _blocks(snapshot: Snapshot, rows: Sequence[int], level: str) -> Iterator[list[str]]:
@@ -257,17 +213,3 @@ def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
 def _quoted(text: str) -> str:
     escaped = " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _is_finite(value: object) -> bool:
-    try:
-        return bool(np.isfinite(np.asarray(value, dtype=np.float64)).all())
-    except (TypeError, ValueError):
-        return False
-
-
-def _integer(info: dict[str, object], name: str, default: int) -> int:
-    value = info.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or int(value) != value:
-        raise InputError("must be an integer", field=name, value=value)
-    return int(value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from alsys.errors import InputError
-from alsys.units import BOHR, HARTREE, KILOCALORIE_PER_MOLE, KILOJOULE_PER_MOLE, MEV
+from alsys.units import BAR, BOHR, GIGAPASCAL, HARTREE, KILOCALORIE_PER_MOLE, KILOJOULE_PER_MOLE, MEV
 
 ENERGIES: Final[Mapping[str, float]] = {
     "ev": 1.0, "hartree": HARTREE, "rydberg": 0.5 * HARTREE, "kcal/mol": KILOCALORIE_PER_MOLE,
@@ -24,6 +24,11 @@ FORCES: Final[Mapping[str, float]] = {
     f"{energy}/{length}": e / x for energy, e in ENERGIES.items() for length, x in LENGTHS.items()
 }
 """eV/Angstrom per unit."""
+STRESSES: Final[Mapping[str, float]] = {
+    "ev/angstrom^3": 1.0, "gpa": GIGAPASCAL, "kbar": 1e3 * BAR, "bar": BAR, "mpa": 10.0 * BAR, "pa": 1e-5 * BAR,
+    "atm": 1.01325 * BAR, "hartree/bohr^3": HARTREE / BOHR**3, "rydberg/bohr^3": 0.5 * HARTREE / BOHR**3,
+}  # fmt: skip
+"""eV/Angstrom^3 per unit."""
 COMMON_FORCES: Final = (
     "ev/angstrom", "hartree/bohr", "hartree/angstrom", "kcal/mol/angstrom", "kj/mol/nm", "ev/bohr",
 )  # fmt: skip
@@ -32,6 +37,12 @@ _ALIASES: Final[Mapping[str, str]] = {
     "ha": "hartree", "eh": "hartree", "au": "hartree", "a.u.": "hartree", "ry": "rydberg", "kcal": "kcal/mol",
     "kj": "kj/mol", "electronvolt": "ev", "a": "angstrom", "ang": "angstrom", "å": "angstrom", "a0": "bohr",
     "nanometer": "nm", "nanometre": "nm", "elementary_charge": "e",
+}  # fmt: skip
+
+_STRESS_ALIASES: Final[Mapping[str, str]] = {
+    "ev/angstrom3": "ev/angstrom^3", "ev/ang^3": "ev/angstrom^3", "ev/ang3": "ev/angstrom^3", "ev/a^3": "ev/angstrom^3",
+    "ev/a3": "ev/angstrom^3", "kb": "kbar", "hartree/bohr3": "hartree/bohr^3", "au": "hartree/bohr^3",
+    "ha/bohr^3": "hartree/bohr^3", "ry/bohr^3": "rydberg/bohr^3", "ry/bohr3": "rydberg/bohr^3",
 }  # fmt: skip
 
 
@@ -43,26 +54,36 @@ class UnitSet:
         energy: Key of `ENERGIES`.
         force: Key of `FORCES`, with ``-`` before it where the file holds gradients.
         length: Key of `LENGTHS`.
+        stress: Key of `STRESSES`, with ``-`` before it where compression is positive, as VASP has it; empty for energy
+            over length cubed, tension positive.
         energy_factor: eV per energy unit.
         force_factor: eV/Angstrom per force unit; negative for gradients.
         length_factor: Angstrom per length unit.
+        stress_factor: eV/Angstrom^3 per stress unit.
     """
 
     energy: str = "ev"
     force: str = "ev/angstrom"
     length: str = "angstrom"
+    stress: str = ""
     energy_factor: float = field(init=False)
     force_factor: float = field(init=False)
     length_factor: float = field(init=False)
+    stress_factor: float = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "energy_factor", ENERGIES[self.energy])
         sign = -1.0 if self.force.startswith("-") else 1.0
         object.__setattr__(self, "force_factor", sign * FORCES[self.force.removeprefix("-")])
         object.__setattr__(self, "length_factor", LENGTHS[self.length])
+        if self.stress:
+            sign = -1.0 if self.stress.startswith("-") else 1.0
+            object.__setattr__(self, "stress_factor", sign * STRESSES[self.stress.removeprefix("-")])
+        else:
+            object.__setattr__(self, "stress_factor", self.energy_factor / self.length_factor**3)
 
     def __str__(self) -> str:
-        return f"{self.energy}, {self.force}, {self.length}"
+        return ", ".join(part for part in (self.energy, self.force, self.length, self.stress) if part)
 
 
 def energy_unit(name: str) -> str:
@@ -93,6 +114,18 @@ def force_unit(name: str) -> str:
     sign = "-" if text.startswith("-") else ""
     energy, _, length = text.removeprefix("-").replace("*angstrom^-1", "/angstrom").rpartition("/")
     return sign + _known(f"{_plain(energy)}/{_plain(length)}", FORCES, "force unit", name)
+
+
+def stress_unit(name: str) -> str:
+    """The key of `STRESSES` that a user or a file means, with ``-`` before it where compression is positive.
+
+    Raises:
+        InputError: Unknown.
+    """
+    text = name.strip().lower().replace(" ", "").replace("**", "^")
+    sign = "-" if text.startswith("-") else ""
+    text = text.removeprefix("-")
+    return sign + _known(_STRESS_ALIASES.get(text, text), STRESSES, "stress unit", name)
 
 
 def fitting(factor: float, units: Mapping[str, float], tolerance: float) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Final
 from alsys.errors import InputError
 from alsys.events import DataImported
 from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.proof import examine, judge
 from alsys.interop.reading import ImportOrder, LabelledSample, Reading
@@ -56,6 +57,7 @@ class ImportReport:
         n_known: Labels that the store had already.
         n_own: Frames that the campaign itself has proposed, left to its own labelers.
         note: What the proof of the units says.
+        account: Of names and refused frames.
     """
 
     event: DataImported | None
@@ -66,6 +68,7 @@ class ImportReport:
     n_known: int
     n_own: int
     note: str
+    account: FileAccount
 
 
 def import_frames(
@@ -96,6 +99,8 @@ def import_frames(
     try:
         reading = Reading(order)
         first = list(islice(reading.stream, HEAD_FRAMES))
+        if not first and reading.account.n_refused:
+            raise _refusal(reading.account, 0, order.is_skipping)
         if reading.level is None:
             raise InputError(
                 "no frame states that level" if order.take else "holds no frames", value=order.take or None
@@ -108,8 +113,9 @@ def import_frames(
                 value=order.temperature,
                 remedy="leave --sampled-at out",
             )
-        note = _prove(first, reading.units, order.is_trusted)
-        intake = _Intake(store, order, level, own, digest_of(order.path), baseline, known)
+        account = reading.account
+        note, proven = _prove(first, reading.units, order.is_trusted)
+        intake = _Intake(store, order, level, own, digest_of(order.path), baseline, known, account)
         drawn: list[LabelledSample] = []
         rng = random.Random(0)
         intake.take(first)
@@ -122,11 +128,21 @@ def import_frames(
                 elif (slot := rng.randrange(n_later)) < LATER:
                     drawn[slot] = sample
             intake.take(batch)
+        if account.n_refused and not (order.is_skipping and intake.n_taken):
+            raise _refusal(account, intake.n_frames, order.is_skipping)
         if drawn and not order.is_trusted:
-            _prove(drawn, reading.units, is_trusted=False, is_first=False)
+            _prove(drawn, reading.units, is_trusted=False, before=proven)
         event = intake.finish(now, source, reading.units, note)
         return ImportReport(
-            event, level, intake.n_frames, intake.n_new, intake.n_train, intake.n_known, intake.n_own, note
+            event,
+            level,
+            intake.n_frames + reading.account.n_refused - intake.n_refused,
+            intake.n_new,
+            intake.n_train,
+            intake.n_known,
+            intake.n_own,
+            note,
+            account,
         )
     except InputError as error:
         raise error.located(source=str(order.path)) from None
@@ -156,8 +172,10 @@ class _Intake:
         digest: str,
         baseline: tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None,
         known: CompositionStates | None,
+        account: FileAccount,
     ) -> None:
         self._store = store
+        self._account = account
         self._order = order
         self._level = level
         self._digest = digest
@@ -172,7 +190,12 @@ class _Intake:
         self._trajectories: dict[tuple[str, int], int] = {}
         self._n_compared = 0
         self._levels = [level] if self._baseline is None else [self._baseline[0], level]
-        self.n_frames = self.n_new = self.n_train = self.n_known = self.n_own = 0
+        self.n_frames = self.n_new = self.n_train = self.n_known = self.n_own = self.n_refused = 0
+
+    @property
+    def n_taken(self) -> int:
+        """Frames that were not refused."""
+        return self.n_frames - self.n_refused
 
     def take(self, batch: list[LabelledSample]) -> None:
         """Appends a batch beyond HEAD.
@@ -191,7 +214,8 @@ class _Intake:
             number = self._members.get(sample.group, 0)
             self._members[sample.group] = number + 1
             if frame_id in self._energies:
-                self._refuse_other(sample, self._energies[frame_id], "another frame of the file")
+                if self._is_other(sample, self._energies[frame_id], "another frame of the file"):
+                    continue
                 self.n_known += 1
                 continue
             self._energies[frame_id] = sample.energy
@@ -242,6 +266,8 @@ class _Intake:
             proof=proof,
             first_frame=self._first_frame,
             n_frames=lengths["frames"] - self._first_frame,
+            n_skipped=self._account.n_refused,
+            labels_from=", ".join(f"{what}: {name}" for what, name in self._account.labels.items()),
             values_digest=self._values.hexdigest(),
         )
         self._store.stage([event])
@@ -281,28 +307,61 @@ class _Intake:
         self._n_compared += len(known)
         stored = self._store.labels([s.frame.frame_id for s in known], self._level.level_id)
         for sample, label in zip(known, stored, strict=True):
-            if label is not None:
-                self._refuse_other(sample, label.energy, "the store, at the same level")
+            if label is not None and self._is_other(sample, label.energy, "the store, at the same level"):
+                self.n_known -= 1
 
-    def _refuse_other(self, sample: LabelledSample, energy: float, where: str) -> None:
-        if abs(sample.energy - energy) > SAME_ENERGY:
-            raise InputError(
+    def _is_other(self, sample: LabelledSample, energy: float, where: str) -> bool:
+        """Whether a frame has another energy elsewhere; it is refused then."""
+        if abs(sample.energy - energy) <= SAME_ENERGY:
+            return False
+        self.n_refused += 1
+        self._account.refuse(
+            sample.place,
+            InputError(
                 f"the same frame has an energy of {energy:.6f} eV in {where}: levels of theory are mixed",
                 field=sample.place,
                 value=round(sample.energy, 6),
                 remedy="give the level that is right for this file, and only frames of it",
-            )
+            ),
+        )
+        return True
 
 
-def _prove(samples: list[LabelledSample], units: UnitSet, is_trusted: bool, is_first: bool = True) -> str:
-    """What speaks for the units; later frames may say nothing, where the first ones have said it."""
+def _refusal(account: FileAccount, n_taken: int, is_skipping: bool) -> InputError:
+    """The error of a file with frames that are refused: the first of them, how many there are, and the remedy."""
+    error = account.refused[0].error
+    n = n_taken + account.n_refused
+    if account.n_refused == n:
+        count = f"all {n} frames of the file are refused" if n > 1 else "it is the only frame"
+    elif is_skipping:
+        count = f"{account.n_refused} of {n} frames are refused, and none is left"
+    else:
+        count = f"{account.n_refused} of {n} frames are refused: --skip leaves them out and lists them"
+    remedy = "; ".join(part for part in (error.remedy, count) if part)
+    return InputError(error.message, source=error.source, field=error.field, value=error.value, remedy=remedy)
+
+
+def _prove(
+    samples: list[LabelledSample], units: UnitSet, is_trusted: bool, before: frozenset[str] | None = None
+) -> tuple[str, frozenset[str]]:
+    """What speaks for the units, and what is proven.
+
+    Args:
+        samples: The frames.
+        units: As they were read.
+        is_trusted: Whether the user vouches for them.
+        before: What earlier frames have proven: these may say nothing of it; None for the first ones.
+
+    Raises:
+        InputError: They do not fit, or are not proven.
+    """
     whole = [sample for sample in samples if sample.mask is None]
     findings = examine(whole)
     if is_trusted:
         found = findings.text or "nothing could be checked"
-        return f"vouched for by the user; {found}"
+        return f"vouched for by the user; {found}", findings.proven
     says_nothing = not findings.mixed and all(check.fits is not False for check in findings.checks)
-    if not is_first and says_nothing:
-        return ""
+    if before is not None and says_nothing and (not findings.has_stress or "stresses" in before):
+        return "", before
     judge(findings, units)
-    return findings.text
+    return findings.text, findings.proven

@@ -1,25 +1,28 @@
 """Proof of the units of labelled frames: nothing is believed that can be checked.
 
-`examine` looks at a sample of frames, already in eV and Angstrom as their file's units have it, in five ways:
+`examine` looks at a sample of frames, already in eV and Angstrom as their file's units have it, in seven ways:
 
 - *lengths*: distances of nearest neighbours against sums of covalent radii;
-- *forces*: against GFN2-xTB forces of the same frames (C. Bannwarth et al., J. Chem. Theory Comput. 15, 1652 (2019)):
-  the ratio of their root mean squares tells 1 from 1.89, 27.2 or 51.4, their cosine the sign and the order of atoms;
+- *forces*: against forces of the same frames by GFN2-xTB (C. Bannwarth et al., J. Chem. Theory Comput. 15, 1652
+  (2019)), in large boxes GFN1-xTB (S. Grimme et al., ibid. 13, 1989 (2017)): the ratio of their root mean squares tells
+  1 from 1.89, 27.2 or 51.4, their cosine the sign and the order of atoms;
 - *differences*: of energies of near frames of the same atoms, superposed, against the trapezoid of ``-F dx``, which
   needs no other method and no reference (exact to third order in dx);
+- *integrals*: of energies of any frames against a pair potential that was fitted to their forces (`pair_fit`);
 - *totals*: against all-electron energies of free atoms after Schwinger, E = -0.768745 Z^(7/3) + Z^2/2 - 0.2699 Z^(5/3)
   Hartree (B.-G. Englert, J. Schwinger, Phys. Rev. A 32, 47 (1985)), good to 1 % for molecules of light elements;
-- *spreads*: of energies of the same atoms against those of GFN2-xTB.
+- *spreads*: of energies of the same atoms against those of xTB;
+- *stresses*, where there are any (`stress_check`).
 
 A check says that a unit fits, that another one would, or nothing. `judge` puts them together: a contradiction is
-refused with the unit that would fit, and what no check speaks for is refused as unproven. Tolerances and their
-measurement: docs/design/020-import.md.
+refused with the unit that would fit, and what no check speaks for is refused as unproven. What is computed is counted
+in evaluations and atoms, never in seconds, so a file has one verdict on all machines. Tolerances and their measurement:
+docs/design/020-import.md.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,15 +34,14 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
-from alsys.interop.file_units import ENERGIES, FORCES, LENGTHS, UnitSet, fitting
+from alsys.interop.check import NOTHING, TOLERANCE, Check, Sample, compared, groups_of, rated, spaced
+from alsys.interop.file_units import ENERGIES, FORCES, LENGTHS, STRESSES, UnitSet, fitting
+from alsys.interop.pair_fit import STRESS_TOLERANCE, check_energies, check_stresses, fit_pairs
 from alsys.interop.raw import formula
+from alsys.interop.stress_check import check_strains, check_xtb, together
 from alsys.potentials.xtb import MAX_NUMBER, XTBFailure, XTBMethod, XTBValues, single_point
 from alsys.units import HARTREE
 
-TOLERANCE: Final = 1.4
-"""Ratio up to which a unit fits; the nearest other one is 1.89 away (Bohr for Angstrom)."""
-CLEAR: Final = 1.65
-"""Ratio from which it does not; in between a check says nothing."""
 SPREAD_CLEAR: Final = 3.0
 """The same for spreads of energies, in which methods differ more."""
 MIN_COSINE: Final = 0.5
@@ -50,14 +52,24 @@ PAIR_RMSD: Final = 0.25
 """Angstrom; superposed frames that are nearer than this are compared."""
 N_PAIRS: Final = 30
 MIN_PAIRS: Final = 4
+MAX_DISTANCES: Final = 1_000_000
+"""Pairs of frames times atoms, and pairs of atoms, that are looked at."""
 N_XTB: Final = 12
-XTB_SECONDS: Final = 20.0
+"""Evaluations by xTB, where frames are small."""
+XTB_WORK: Final = 80_000
+"""Squared atoms of all evaluations in boxes: two frames of 64 waters, or twelve of 27."""
 XTB_ATOMS: Final = 150
-XTB_PERIODIC_ATOMS: Final = 24
+GFN2_PERIODIC_ATOMS: Final = 24
+"""Boxes of more atoms are for GFN1-xTB, which is ten times as fast in them."""
+GFN1_PERIODIC_ATOMS: Final = 240
 MAX_GROUP: Final = 150
 """Frames of one composition whose pairs are looked at."""
 ALL_ELECTRON: Final = 36
 """Beyond krypton effective core potentials are usual."""
+VANISHING: Final = 1e-4
+"""eV/Angstrom; forces that are smaller have no unit."""
+LEAVE_OUT_STRESS: Final = "--stress-key=none leaves them out"
+NO_STRESSES: Final = "no strained cells, no forces that a pair potential can be fitted to, and nothing for GFN-xTB"
 JUMP: Final = 1.0
 """eV; gap between energies of one composition from which they may be of two levels."""
 TOTALS: Final = (0.9, 1.12)
@@ -70,56 +82,53 @@ BOND_WINDOW: Final = (0.75, 1.35)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A labelled frame: eV, ``(n_atoms, 3)`` eV/Angstrom, and what it is called in its file."""
-
-    frame: Frame
-    energy: float
-    forces: FloatArray
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one check says.
-
-    Attributes:
-        fits: True where the units fit, False where others would, None where it says nothing.
-        factor: What the values must be multiplied with to fit, signed.
-        text: For the log and for people.
-    """
-
-    fits: bool | None = None
-    factor: float = 1.0
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Findings:
     """All checks of a sample."""
 
-    lengths: Check = Check()
-    forces: Check = Check()
-    differences: Check = Check()
-    totals: Check = Check()
-    spreads: Check = Check()
+    lengths: Check = NOTHING
+    forces: Check = NOTHING
+    differences: Check = NOTHING
+    integrals: Check = NOTHING
+    totals: Check = NOTHING
+    spreads: Check = NOTHING
+    stresses: Check = NOTHING
+    strains: Check = NOTHING
+    xtb_stresses: Check = NOTHING
+    has_stress: bool = False
     mixed: str = ""
 
     @property
     def proven(self) -> frozenset[str]:
-        """Which of ``lengths``, ``forces`` and ``energies`` are proven."""
-        totals, spreads, differences = (bool(c.fits) for c in (self.totals, self.spreads, self.differences))
+        """Which of ``lengths``, ``forces``, ``energies`` and ``stresses`` are proven."""
+        totals, spreads = bool(self.totals.fits), bool(self.spreads.fits)
+        differences = bool(self.relation.fits)
         found = {"lengths"} if self.lengths.fits else set()
         if self.forces.fits or (differences and (totals or spreads)):
             found.add("forces")
-        if totals or spreads or (differences and "forces" in found):
+        by_stress = bool(self.strains.fits) and bool(self.xtb_stresses.fits)
+        if totals or spreads or by_stress or (differences and "forces" in found):
             found.add("energies")
+        if self.stresses.fits:
+            found.add("stresses")
         return frozenset(found)
+
+    @property
+    def relation(self) -> Check:
+        """Of energies to forces: that of near frames, else the fitted one."""
+        return self.differences if self.differences.fits is not None else self.integrals
 
     @property
     def checks(self) -> tuple[Check, ...]:
         """All of them."""
-        return self.lengths, self.forces, self.differences, self.totals, self.spreads
+        return (
+            self.lengths,
+            self.forces,
+            self.differences,
+            self.integrals,
+            self.totals,
+            self.spreads,
+            self.stresses,
+        )
 
     @property
     def text(self) -> str:
@@ -142,13 +151,21 @@ def examine(samples: Sequence[Sample]) -> Findings:
     totals = _totals(samples)
     if lengths.fits is False:
         return Findings(lengths=lengths, totals=totals)
-    reference = _reference(several)
+    reference, fit = _reference(several), fit_pairs(several)
+    compared_rows = [several[i] for i in reference.rows]
+    strains = check_strains(several)
+    xtb_stresses = check_xtb(compared_rows, [values.stress for values in reference.values])
     return Findings(
         lengths=lengths,
         forces=_forces(several, reference),
         differences=_differences(several),
+        integrals=check_energies(several, fit),
         totals=totals,
         spreads=_spreads(several, reference),
+        stresses=together(strains, [xtb_stresses, check_stresses(several, fit)]),
+        strains=strains,
+        xtb_stresses=xtb_stresses,
+        has_stress=any(s.stress is not None for s in samples),
         mixed=_mixed(several),
     )
 
@@ -176,6 +193,11 @@ def judge(findings: Findings, units: UnitSet) -> None:
         raise InputError(findings.mixed, field="level", remedy="import each level by itself, with its own --level")
     if energy is not None:
         raise _refusal("energy unit", units.energy, energy, remedies)
+    if findings.stresses.fits is False:
+        check = findings.stresses
+        wanted = units.stress_factor * check.factor
+        named = [("-" if wanted < 0 else "") + name for name in fitting(wanted, STRESSES, STRESS_TOLERANCE)]
+        raise _refusal("stress unit", units.stress or "ev/angstrom^3", check, {"stress": named}, LEAVE_OUT_STRESS)
     missing = [name for name in ("lengths", "energies", "forces") if name not in findings.proven]
     if missing:
         unclear = [check.text for check in findings.checks if check.fits is None and check.text]
@@ -188,11 +210,18 @@ def judge(findings: Findings, units: UnitSet) -> None:
             value=str(units),
             remedy="make sure of them and of the order of atoms, then give --trust-units",
         )
+    if findings.has_stress and "stresses" not in findings.proven:
+        raise InputError(
+            f"nothing proves unit, sign and volume of the stresses: {findings.stresses.text or NO_STRESSES}",
+            field="stress unit",
+            value=units.stress or "ev/angstrom^3",
+            remedy=f"{LEAVE_OUT_STRESS}, or make sure of all units and give --trust-units",
+        )
 
 
 def _corrections(findings: Findings) -> tuple[Check | None, Check | None]:
     """What is wrong with energies and with forces; None for nothing."""
-    forces, pairs, totals, spreads = findings.forces, findings.differences, findings.totals, findings.spreads
+    forces, pairs, totals, spreads = findings.forces, findings.relation, findings.totals, findings.spreads
     wrong_forces = forces if forces.fits is False else None
     wrong_energies: Check | None = None
     if totals.fits is False and not spreads.fits and not (pairs.fits and not wrong_forces):
@@ -217,35 +246,21 @@ def _is_off(factor: float) -> bool:
     return abs(math.log(abs(factor))) > math.log(TOLERANCE)
 
 
-def _refusal(what: str, said: str, check: Check, remedies: Mapping[str, list[str]]) -> InputError:
+def _refusal(what: str, said: str, check: Check, remedies: Mapping[str, list[str]], otherwise: str = "") -> InputError:
     options = [f"--{name}-unit={names[0]}" for name, names in remedies.items() if names]
     others = [name for names in remedies.values() for name in names[1:2]]
     remedy = f"it would fit as {' '.join(options)}" if options else "no unit that is known would fit"
     if others and options:
         remedy += f" (or {', '.join(others)})"
+    if otherwise:
+        remedy += f"; {otherwise}"
     return InputError(f"does not fit: {check.text}", field=what, value=said, remedy=remedy)
 
 
-def _rated(ratio: float, is_clear: bool, text: str, sign: float = 1.0, clear: float = CLEAR) -> Check:
-    """A check from the factor that the values lack.
-
-    Args:
-        ratio: Reference over value, positive.
-        is_clear: Whether both belong together so well that the ratio means something.
-        text: What was compared.
-        sign: -1 where they are of opposite sign.
-        clear: Ratio from which it does not fit.
-    """
-    if not is_clear or not math.isfinite(ratio) or ratio <= 0:
-        return Check(text=text)
-    off = abs(math.log(ratio))
-    if sign > 0 and off <= math.log(TOLERANCE):
-        return Check(True, ratio, text)
-    return Check(False, sign * ratio, text) if sign < 0 or off >= math.log(clear) else Check(text=text)
-
-
 def _lengths(samples: Sequence[Sample]) -> Check:
-    ratios = [_bond_ratios(samples[i].frame) for i in _spaced(len(samples), 200)]
+    size = max((s.frame.n_atoms for s in samples), default=1)
+    n_looked_at = max(2, min(200, MAX_DISTANCES // size**2))
+    ratios = [_bond_ratios(samples[i].frame) for i in spaced(len(samples), n_looked_at)]
     known = np.concatenate(ratios) if ratios else np.zeros(0)
     if not known.size:
         return Check()
@@ -271,25 +286,42 @@ def _bond_ratios(frame: Frame) -> FloatArray:
 
 
 def _reference(samples: Sequence[Sample]) -> _Reference:
-    """GFN2-xTB of pairs of neighbouring frames, spread over the sample, as far as the time reaches."""
+    """GFN-xTB of some frames: pairs of neighbours spread over the sample, as many as the work allows."""
     usable = [i for i, s in enumerate(samples) if _is_for_xtb(s.frame)]
-    rows = sorted({min(k + j, len(usable) - 1) for k in _spaced(len(usable), N_XTB // 2) for j in (0, 1)})
-    found, started = _Reference(), time.perf_counter()
-    for row in rows:
-        if time.perf_counter() - started > XTB_SECONDS:
+    rows: list[int] = []
+    for n in range(N_XTB, 1, -1):
+        if n > 4:
+            rows = sorted({min(k + j, len(usable) - 1) for k in spaced(len(usable), n // 2) for j in (0, 1)})
+        else:
+            rows = spaced(len(usable), n)
+        if sum(_work(samples[usable[row]].frame) for row in rows) <= XTB_WORK:
             break
-        try:
-            found.values.append(single_point(samples[usable[row]].frame, XTBMethod("GFN2-xTB", accuracy=1.0)))
+    found = _Reference()
+    for row in rows:
+        values = _xtb(samples[usable[row]].frame)
+        if values is not None:
+            found.values.append(values)
             found.rows.append(usable[row])
-        except XTBFailure:
-            continue
     return found
+
+
+def _xtb(frame: Frame) -> XTBValues | None:
+    """GFN2-xTB, or GFN1-xTB for boxes that are large for it; None where it fails."""
+    is_large = frame.pbc.any() and frame.n_atoms > GFN2_PERIODIC_ATOMS
+    try:
+        return single_point(frame, XTBMethod("GFN1-xTB" if is_large else "GFN2-xTB", accuracy=1.0))
+    except XTBFailure:
+        return None
+
+
+def _work(frame: Frame) -> int:
+    return frame.n_atoms**2 if frame.pbc.any() else 0
 
 
 def _is_for_xtb(frame: Frame) -> bool:
     if int(frame.numbers.max()) > MAX_NUMBER or (frame.pbc.any() and not frame.pbc.all()):
         return False
-    return frame.n_atoms <= (XTB_PERIODIC_ATOMS if frame.pbc.any() else XTB_ATOMS)
+    return frame.n_atoms <= (GFN1_PERIODIC_ATOMS if frame.pbc.any() else XTB_ATOMS)
 
 
 def _forces(samples: Sequence[Sample], reference: _Reference) -> Check:
@@ -297,13 +329,20 @@ def _forces(samples: Sequence[Sample], reference: _Reference) -> Check:
         return Check()
     mine = np.concatenate([samples[i].forces.ravel() for i in reference.rows])
     theirs = np.concatenate([values.forces.ravel() for values in reference.values])
-    norm, other = float(np.linalg.norm(mine)), float(np.linalg.norm(theirs))
-    if norm == 0.0 or other == 0.0:
-        return Check()
-    cosine = float(mine @ theirs) / (norm * other)
     n = len(reference.rows)
-    text = f"GFN2-xTB forces of {n} frame{'s' * (n > 1)} are {other / norm:.3g} times as large (cosine {cosine:+.2f})"
-    return _rated(other / norm, abs(cosine) >= MIN_COSINE, text, math.copysign(1.0, cosine))
+    if float(np.abs(mine).max()) < VANISHING:
+        is_so = float(np.abs(theirs).max()) < 100.0 * VANISHING
+        return Check(True if is_so else None, 1.0, f"forces of {n} frames vanish, as those of GFN-xTB" if is_so else "")
+    cosine, ratio = compared(mine, theirs)
+    if not math.isfinite(cosine):
+        return Check()
+    names = {_method_name(samples[i].frame) for i in reference.rows}
+    text = f"{'/'.join(sorted(names))} forces of {n} frame{'s' * (n > 1)} are {ratio:.3g} times as large "
+    return rated(ratio, abs(cosine) >= MIN_COSINE, f"{text}(cosine {cosine:+.2f})", math.copysign(1.0, cosine))
+
+
+def _method_name(frame: Frame) -> str:
+    return "GFN1-xTB" if frame.pbc.any() and frame.n_atoms > GFN2_PERIODIC_ATOMS else "GFN2-xTB"
 
 
 def _differences(samples: Sequence[Sample]) -> Check:
@@ -316,22 +355,22 @@ def _differences(samples: Sequence[Sample]) -> Check:
         f"energies of {work.size} pairs of near frames differ by {ratio:.3g} times what their forces say "
         f"(cosine {cosine:+.2f})"
     )
-    return _rated(ratio, abs(cosine) >= MIN_PAIR_COSINE, text, math.copysign(1.0, cosine))
+    return rated(ratio, abs(cosine) >= MIN_PAIR_COSINE, text, math.copysign(1.0, cosine))
 
 
 def _pairs(samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
     """``-F dx`` and energy difference of the nearest pairs of frames of the same atoms, eV."""
     distances, works, rises = [], [], []
-    for rows in _groups(samples):
-        part = [samples[i] for i in rows[:: max(1, len(rows) // MAX_GROUP)][:MAX_GROUP]]
+    for rows in groups_of(samples):
+        n = max(2, min(MAX_GROUP, math.isqrt(2 * MAX_DISTANCES // samples[rows[0]].frame.n_atoms)))
+        part = [samples[i] for i in rows[:: max(1, len(rows) // n)][:n]]
         first, second = np.triu_indices(len(part), 1)
         positions, forces = np.stack([s.frame.positions for s in part]), np.stack([s.forces for s in part])
         energies = np.array([s.energy for s in part])
         moved, turned = positions[second], forces[second]
         start = positions[first]
         if part[0].frame.pbc.any():
-            cell, pbc = part[0].frame.cell, part[0].frame.pbc
-            step = find_mic((moved - start).reshape(-1, 3), cell, pbc)[0].reshape(moved.shape)
+            step = _near_image(moved - start, part[0].frame)
         else:
             start = start - start.mean(axis=1, keepdims=True)
             moved = moved - moved.mean(axis=1, keepdims=True)
@@ -349,22 +388,22 @@ def _pairs(samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
     return work[nearest], rise[nearest]
 
 
+def _near_image(step: FloatArray, frame: Frame) -> FloatArray:
+    """Displacements by less than half a cell in each periodic direction, which is all that near frames have."""
+    cell = frame.cell + np.diag(np.where(frame.cell.any(axis=1), 0.0, 1.0))
+    if abs(float(np.linalg.det(cell))) < 1e-9:
+        return step
+    fractional = step @ np.linalg.inv(cell)
+    nearest: FloatArray = (fractional - np.where(frame.pbc, np.round(fractional), 0.0)) @ cell
+    return nearest
+
+
 def _rotations(moved: FloatArray, fixed: FloatArray) -> FloatArray:
     """Proper rotations ``(n, 3, 3)`` that superpose rows of `moved` on `fixed` (W. Kabsch, Acta Cryst. A 32, 922)."""
     u, _, vt = np.linalg.svd(np.einsum("pai,paj->pij", moved, fixed))
     u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
     rotation: FloatArray = u @ vt
     return rotation
-
-
-def _groups(samples: Sequence[Sample]) -> list[list[int]]:
-    """Rows of frames of the same atoms in the same order and cell, where there are several."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, sample in enumerate(samples):
-        frame = sample.frame
-        cell = frame.cell.tobytes() if frame.pbc.any() else b""
-        groups.setdefault((frame.numbers.tobytes(), cell, frame.charge, frame.multiplicity), []).append(i)
-    return [rows for rows in groups.values() if len(rows) > 1]
 
 
 def _totals(samples: Sequence[Sample]) -> Check:
@@ -397,7 +436,7 @@ def _ratios_of_units() -> list[float]:
 
 def _spreads(samples: Sequence[Sample], reference: _Reference) -> Check:
     mine, theirs = [], []
-    for rows in _groups([samples[i] for i in reference.rows]):
+    for rows in groups_of([samples[i] for i in reference.rows], by_cell=False):
         a = np.array([samples[reference.rows[k]].energy for k in rows])
         b = np.array([reference.values[k].energy for k in rows])
         mine.append(a - a.mean())
@@ -405,17 +444,16 @@ def _spreads(samples: Sequence[Sample], reference: _Reference) -> Check:
     if sum(len(part) - 1 for part in mine) < 4:
         return Check()
     x, y = np.concatenate(mine), np.concatenate(theirs)
-    norm, other = float(np.linalg.norm(x)), float(np.linalg.norm(y))
-    if norm == 0.0 or other < 0.02:
+    cosine, ratio = compared(x, y)
+    if not math.isfinite(cosine) or float(np.linalg.norm(y)) < 0.02:
         return Check()
-    cosine = float(x @ y) / (norm * other)
-    text = f"energies of the same atoms spread {other / norm:.3g} times as far with GFN2-xTB (cosine {cosine:+.2f})"
-    return _rated(other / norm, cosine >= 0.7, text, clear=SPREAD_CLEAR)
+    text = f"energies of the same atoms spread {ratio:.3g} times as far with GFN-xTB (cosine {cosine:+.2f})"
+    return rated(ratio, cosine >= 0.7, text, clear=SPREAD_CLEAR)
 
 
 def _mixed(samples: Sequence[Sample]) -> str:
     """Energies of one composition that fall into two groups which GFN2-xTB does not see; empty where there are none."""
-    for rows in _groups(samples):
+    for rows in groups_of(samples, by_cell=False):
         if len(rows) < 6:
             continue
         order = sorted(rows, key=lambda i: samples[i].energy)
@@ -426,23 +464,17 @@ def _mixed(samples: Sequence[Sample]) -> str:
         width = max(float(np.ptp(energies[:cut])), float(np.ptp(energies[cut:])))
         if gap < JUMP or gap < 1.5 * width or not _is_for_xtb(samples[low[0]].frame):
             continue
-        try:
-            means = [
-                np.mean([single_point(samples[i].frame, XTBMethod("GFN2-xTB", accuracy=1.0)).energy for i in side[:3]])
-                for side in (low, high)
-            ]
-        except XTBFailure:
+        n = 1 if _work(samples[low[0]].frame) * 6 > XTB_WORK else 3
+        sides = [[_xtb(samples[i].frame) for i in side[:n]] for side in (low, high)]
+        known = [[values.energy for values in side if values is not None] for side in sides]
+        if not all(known):
             continue
+        means = [float(np.mean(side)) for side in known]
         seen = float(means[1] - means[0])
         if seen < 0.5 * gap:
             name = formula(samples[low[0]].frame.numbers.astype("<i4").tobytes())
             return (
                 f"levels of theory are mixed: energies of {name} fall into two groups {gap:.3g} eV apart, where "
-                f"GFN2-xTB sees {seen:.2g} eV ({samples[low[0]].place} and {samples[high[0]].place})"
+                f"GFN-xTB sees {seen:.2g} eV ({samples[low[0]].place} and {samples[high[0]].place})"
             )
     return ""
-
-
-def _spaced(n: int, k: int) -> list[int]:
-    """At most `k` of ``range(n)``, evenly spaced."""
-    return sorted({int(i) for i in np.linspace(0, n - 1, min(n, k))}) if n else []

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import MAX_ATOMIC_NUMBER, FloatArray
+from alsys.interop.account import FileAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +178,74 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
     return isinstance(array, np.ndarray) and array.shape == shape and array.dtype.kind in "fiu"
 
 
-def gathered(rows: Iterable[RawRow], place: str) -> Iterator[RawFrames]:
+def checked_each(
+    account: FileAccount,
+    numbers: Any,
+    positions: Any,
+    energy: Any,
+    forces: Any,
+    *,
+    place: str,
+    first: int = 0,
+    cell: Any = None,
+    stress: Any = None,
+    **rest: Any,
+) -> Iterator[RawFrames]:
+    """Arrays of several frames as `checked` has them; where one is refused, each by itself.
+
+    Args:
+        account: That refused frames are told.
+        numbers: See `checked`, as all the others.
+        positions: ``(n_frames, ...)``.
+        energy: ``(n_frames, ...)``.
+        forces: ``(n_frames, ...)``.
+        place: See `RawFrames`.
+        first: See `RawFrames`.
+        cell: ``(n_frames, ...)``.
+        stress: ``(n_frames, ...)``.
+        **rest: Further fields of `RawFrames`.
+
+    Raises:
+        InputError: See `checked`; where the account does not collect them.
+    """
+    try:
+        raw = checked(numbers, positions, energy, forces, place=place, first=first, cell=cell, stress=stress, **rest)
+    except InputError as error:
+        n = len(energy)
+        if not account.is_tolerant or n == 1:
+            account.refuse(f"{place} {first}", error)
+            return
+    else:
+        yield raw
+        return
+    for i in range(n):
+        part = slice(i, i + 1)
+        try:
+            yield checked(
+                numbers,
+                positions[part],
+                energy[part],
+                forces[part],
+                place=place,
+                first=first + i,
+                cell=None if cell is None else cell[part],
+                stress=None if stress is None else stress[part],
+                **rest,
+            )
+        except InputError as error:
+            account.refuse(f"{place} {first + i}", error)
+
+
+def gathered(rows: Iterable[RawRow], place: str, account: FileAccount) -> Iterator[RawFrames]:
     """Checked frames in the order of their rows; neighbours that are alike, with numbers in sequence, come together.
 
     Args:
         rows: As a file has them.
         place: See `RawFrames`.
+        account: That refused frames are told.
 
     Raises:
-        InputError: See `checked`.
+        InputError: See `checked`; where the account does not collect them.
     """
     held: list[RawRow] = []
     shared: tuple[object, ...] | None = None
@@ -198,15 +258,15 @@ def gathered(rows: Iterable[RawRow], place: str) -> Iterator[RawFrames]:
             or len(held) == MAX_GATHERED
             or (len(held) + 1) * len(row.numbers) > MAX_GATHERED_ATOMS
         ):
-            yield _checked_rows(held, place)
+            yield from _checked_rows(held, place, account)
             held = []
         held.append(row)
         shared = kind
     if held:
-        yield _checked_rows(held, place)
+        yield from _checked_rows(held, place, account)
 
 
-def _checked_rows(rows: list[RawRow], place: str) -> RawFrames:
+def _checked_rows(rows: list[RawRow], place: str, account: FileAccount) -> Iterator[RawFrames]:
     first = rows[0]
 
     def together(values: list[Any]) -> Any:
@@ -214,22 +274,35 @@ def _checked_rows(rows: list[RawRow], place: str) -> RawFrames:
             return None
         return np.stack(values) if len(values) > 1 else np.asarray(values[0])[None]
 
-    return checked(
-        first.numbers,
-        together([row.positions for row in rows]),
-        None if first.energy is None else np.array([row.energy for row in rows]).reshape(-1),
-        together([row.forces for row in rows]),
-        place=place,
-        first=first.number,
-        cell=together([row.cell for row in rows]),
-        stress=together([row.stress for row in rows]),
-        pbc=first.pbc,
-        charge=first.charge,
-        multiplicity=first.multiplicity,
-        mask=first.mask,
-        level=first.level,
-        units=first.units,
-    )
+    try:
+        batch = (
+            first.numbers,
+            together([row.positions for row in rows]),
+            None if first.energy is None else np.array([row.energy for row in rows]).reshape(-1),
+            together([row.forces for row in rows]),
+        )
+        cell, stress = together([row.cell for row in rows]), together([row.stress for row in rows])
+        raw = checked(
+            *batch,
+            place=place,
+            first=first.number,
+            cell=cell,
+            stress=stress,
+            pbc=first.pbc,
+            charge=first.charge,
+            multiplicity=first.multiplicity,
+            mask=first.mask,
+            level=first.level,
+            units=first.units,
+        )
+    except InputError as error:
+        if len(rows) == 1 or not account.is_tolerant:
+            account.refuse(f"{place} {first.number}", error)
+        else:
+            for row in rows:
+                yield from _checked_rows([row], place, account)
+        return
+    yield raw
 
 
 @lru_cache(maxsize=4096)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +20,19 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
-from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit
-from alsys.interop.formats.base import Format
-from alsys.interop.proof import Sample
+from alsys.interop.account import FileAccount
+from alsys.interop.check import Sample
+from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
+from alsys.interop.formats.base import Format, Reader
+from alsys.interop.keys import NO_CHOICE, ChoiceNeeded, KeyChoice
 from alsys.interop.raw import RawFrames
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import stream_from_child
 from alsys.outside.limits import DATA_SET
 
 _NO_CELL: Final = np.zeros((3, 3))
+MAX_FORCE_ALONE: Final = 0.05
+"""eV/Angstrom; what programs leave of a force that is zero by symmetry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class ImportOrder:
         path: File or folder.
         format: How to read it.
         level: Level of theory; None takes what the frames state, else that of the format.
-        units: What the user says, by ``energy``, ``force`` and ``length``; others are the format's.
+        units: What the user says, by ``energy``, ``force``, ``length`` and ``stress``; others are the format's.
         charge: Total charge of frames that state none; None for unknown.
         multiplicity: 2S + 1 of frames that state none; None for unknown.
         take: Only frames that state this level; empty for all.
@@ -46,6 +51,9 @@ class ImportOrder:
         is_trusted: Units are not proven.
         temperature: Of the equilibrium that the frames sample by dynamics at the campaign's own level, K; 0 where they
             do not, or nobody says so.
+        choice: Which of several names is meant.
+        is_skipping: Frames that are refused are left out, instead of the whole file.
+        known_levels: Of the campaign and of its store: one that is written alike but for letter case is that one.
     """
 
     path: Path
@@ -58,15 +66,17 @@ class ImportOrder:
     system: str = "imported"
     is_trusted: bool = False
     temperature: float = 0.0
+    choice: KeyChoice = NO_CHOICE
+    is_skipping: bool = False
+    known_levels: tuple[LevelOfTheory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledSample(Sample):
     """A sample with what else is stored of it."""
 
-    group: str
-    stress: FloatArray | None
-    mask: NDArray[np.bool_] | None
+    group: str = ""
+    mask: NDArray[np.bool_] | None = None
 
 
 class Reading:
@@ -75,6 +85,7 @@ class Reading:
     Attributes:
         level: Known from the first frame on.
         units: That are read.
+        account: Of names and refused frames.
         stream: The samples.
     """
 
@@ -83,8 +94,12 @@ class Reading:
         self.level: LevelOfTheory | None = None
         units, said = order.format.units, dict(order.units)
         self.units = UnitSet(
-            said.get("energy", units.energy), said.get("force", units.force), said.get("length", units.length)
+            said.get("energy", units.energy),
+            said.get("force", units.force),
+            said.get("length", units.length),
+            said.get("stress", units.stress),
         )
+        self.account = FileAccount(order.choice, is_tolerant=True, charge=order.charge or 0)
         self.stream = self._convert()
         self._stated: tuple[str, str] | None = None
         self._says_charge: tuple[bool, str] | None = None
@@ -92,8 +107,12 @@ class Reading:
 
     def _convert(self) -> Iterator[LabelledSample]:
         order = self._order
-        for raw in stream_from_child(order.format.read, DATA_SET.for_(order.path), order.path):
-            if order.take and raw.level != order.take:
+        budget = DATA_SET.for_(order.path)
+        for raw in stream_from_child(_read_all, budget, order.format.read, order.path, order.choice, order.charge or 0):
+            if isinstance(raw, FileAccount):
+                self.account.absorb(raw)
+                continue
+            if order.take and not same_level_text(raw.level, order.take):
                 continue
             self._check_level(raw)
             self._check_units(raw)
@@ -101,18 +120,18 @@ class Reading:
 
     def _check_level(self, raw: RawFrames) -> None:
         """All frames are of one level, stated in the same words, or nothing is."""
-        place = raw.place_of(0)
+        order, place = self._order, raw.place_of(0)
         if self._stated is None:
             self._stated = (raw.level, place)
-            said = self._order.level or (named_level(raw.level) if raw.level else self._order.format.level)
+            said = order.level or (named_level(raw.level) if raw.level else order.format.level)
             if said is None:
                 raise InputError(
                     "the level of theory is not stated",
                     field="level",
                     remedy="give --level: `campaign` where it is exactly the campaign's, else e.g. pbe/def2-svp",
                 )
-            self.level = said
-        elif raw.level != self._stated[0]:
+            self.level = known_level(said, order.known_levels)
+        elif not same_level_text(raw.level, self._stated[0]):
             first, where = self._stated
             raise InputError(
                 f"levels of theory are mixed: {where} states {first or 'none'}, {place} states {raw.level or 'none'}",
@@ -123,9 +142,11 @@ class Reading:
     def _check_units(self, raw: RawFrames) -> None:
         if not raw.units or raw.units in self._checked_units:
             return
-        read = {"energy": energy_unit, "force": force_unit, "length": length_unit}
+        read = {"energy": energy_unit, "force": force_unit, "length": length_unit, "stress": stress_unit}
         for what, text in raw.units:
             said, used = read[what](text), getattr(self.units, what)
+            if what == "stress" and not used and said == f"{self.units.energy}/{self.units.length}^3":
+                continue
             if said != used:
                 raise InputError(
                     f"says that it is in {said}",
@@ -137,7 +158,13 @@ class Reading:
 
     def _labelled(self, raw: RawFrames) -> Iterator[LabelledSample]:
         units = self.units
-        charge, multiplicity = self._electrons(raw)
+        try:
+            charge, multiplicity = self._electrons(raw)
+        except ChoiceNeeded:
+            raise
+        except InputError as error:
+            self.account.refuse(raw.place_of(0), error, raw.n_frames)
+            return
         positions, forces = raw.positions, raw.forces
         if units.length_factor != 1.0:
             positions = positions * units.length_factor
@@ -145,22 +172,24 @@ class Reading:
             forces = forces * units.force_factor
         energy = (raw.energy * units.energy_factor).tolist()
         cells = None if raw.cell is None else raw.cell * units.length_factor
-        per_volume = units.energy_factor / units.length_factor**3
         pbc = np.array(raw.pbc)
         for i in range(raw.n_frames):
+            place = raw.place_of(i)
             try:
                 frame = Frame(
                     raw.numbers, positions[i], _NO_CELL if cells is None else cells[i], pbc, charge, multiplicity
                 )
+                check_forces(forces[i], raw.mask, place)
             except InputError as error:
-                raise error.located(field=raw.place_of(i)) from None
+                self.account.refuse(place, error.located(field=place))
+                continue
             yield LabelledSample(
                 frame,
                 energy[i],
                 forces[i],
-                raw.place_of(i),
+                place,
+                None if raw.stress is None else raw.stress[i] * units.stress_factor,
                 raw.group,
-                None if raw.stress is None else raw.stress[i] * per_volume,
                 raw.mask,
             )
 
@@ -172,20 +201,22 @@ class Reading:
             self._says_charge = says
         elif says[0] != self._says_charge[0]:
             with_charge, without = (self._says_charge[1], place)[:: 1 if self._says_charge[0] else -1]
-            raise InputError(
+            raise ChoiceNeeded(
                 f"{without} states no charge, {with_charge} does", field="charge", remedy="state it in every frame"
             )
         kind = order.format.electrons
         charge = raw.charge if raw.charge is not None else order.charge
         if charge is None:
             if kind == "required":
-                raise InputError("is missing", field=f"{place}: charge", remedy="give --charge, if all frames share it")
+                raise ChoiceNeeded(
+                    "is missing", field=f"{place}: charge", remedy="give --charge, if all frames share it"
+                )
             charge = 0
         multiplicity = raw.multiplicity if raw.multiplicity is not None else order.multiplicity
         if multiplicity is None and raw.numbers.size == 1 and charge == 0:
             multiplicity = round(float(ground_state_magnetic_moments[int(raw.numbers[0])])) + 1
         if multiplicity is None and kind == "required":
-            raise InputError(
+            raise ChoiceNeeded(
                 "is missing", field=f"{place}: multiplicity", remedy="give --multiplicity, if all frames share it"
             )
         multiplicity = 1 if multiplicity is None else multiplicity
@@ -198,6 +229,72 @@ class Reading:
                 remedy="state charge and multiplicity in the file, or give --charge and --multiplicity",
             )
         return charge, multiplicity
+
+
+def _read_all(read: Reader, path: Path, choice: KeyChoice, charge: int) -> Iterator[RawFrames | FileAccount]:
+    """All frames, and then the account of the file; runs in a process of its own."""
+    account = FileAccount(choice, is_tolerant=True, charge=charge)
+    yield from read(path, account)
+    yield account
+
+
+def check_forces(forces: FloatArray, mask: NDArray[np.bool_] | None, place: str) -> None:
+    """Refuses forces that are no forces of a method: of one atom alone, or set to zero by a constraint.
+
+    Args:
+        forces: ``(n_atoms, 3)``, eV/Angstrom.
+        mask: Atoms whose forces count; None for all.
+        place: What the frame is called.
+
+    Raises:
+        InputError: One atom has a force; or forces of some atoms are exactly zero along a direction in which the
+            others do not add up to zero.
+    """
+    largest = np.abs(forces).max(axis=0)
+    if len(forces) == 1:
+        if float(largest.max()) > MAX_FORCE_ALONE:
+            raise InputError(
+                "the force on a single atom is zero, in a cell too",
+                field=f"{place}: forces",
+                value=float(largest.max()),
+                remedy="it is another quantity, or a part of a larger frame",
+            )
+        return
+    if mask is not None:
+        return
+    is_held = (forces == 0.0).any(axis=0) & (np.abs(forces.sum(axis=0)) > 0.05 * largest + MAX_FORCE_ALONE)
+    if is_held.any():
+        k = int(np.argmax(is_held))
+        raise InputError(
+            f"forces of {int((forces[:, k] == 0.0).sum())} atoms are exactly zero along {'xyz'[k]} and the others do "
+            "not add up to zero: those of a constraint, not of the method",
+            field=f"{place}: forces",
+            value=round(float(forces[:, k].sum()), 3),
+            remedy="write them without constraints (ASE: `get_forces(apply_constraint=False)`)",
+        )
+
+
+def same_level_text(one: str, other: str) -> bool:
+    """Whether two statements of a level are one but for letter case and spaces."""
+    return one == other or _plain_level(one) == _plain_level(other)
+
+
+@lru_cache(maxsize=256)
+def _plain_level(text: str) -> str:
+    if not text.strip():
+        return ""
+    try:
+        return named_level(text).canonical.lower()
+    except InputError:
+        return text.strip().lower()
+
+
+def known_level(level: LevelOfTheory, known: tuple[LevelOfTheory, ...]) -> LevelOfTheory:
+    """The one of some levels that is written as this one but for letter case; itself where there is none."""
+    if level.level_id in {other.level_id for other in known}:
+        return level
+    alike = [other for other in known if other.canonical.lower() == level.canonical.lower()]
+    return alike[0] if alike else level
 
 
 def named_level(text: str) -> LevelOfTheory:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
-from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices
-from alsys.interop.raw import RawFrames, checked
+from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices, tell
+from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -20,17 +21,28 @@ UNITS = UnitSet("hartree", "hartree/angstrom", "angstrom")
 ENERGY, FORCES = "wb97x_dz.energy", "wb97x_dz.forces"
 
 
-def read(path: Path) -> Iterator[RawFrames]:
-    """Conformations of one formula after another."""
+def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
+    """Conformations of one formula after another.
+
+    The account's choice may name the energy and the forces of another method, such as ``wb97x_tz.energy``: its name is
+    the level then.
+    """
+    account = FileAccount() if account is None else account
+    energy_name, forces_name = account.choice.energy or ENERGY, account.choice.forces or FORCES
+    level = "" if (energy_name, forces_name) == (ENERGY, FORCES) else energy_name.rpartition(".")[0] or energy_name
+    for what, name in (("energy", energy_name), ("forces", forces_name)):
+        account.label_from(what, name)
     with opened(path) as file:
         found = False
         for name, group in groups(file, "atomic_numbers"):
             found = True
             numbers = dataset(group, "atomic_numbers", name)[...].reshape(-1)
-            positions, energy, forces = (dataset(group, key, name) for key in ("coordinates", ENERGY, FORCES))
-            n = n_conformations(positions, {ENERGY: energy, FORCES: forces}, name)
+            positions, energy, forces = (dataset(group, key, name) for key in ("coordinates", energy_name, forces_name))
+            n = n_conformations(positions, {energy_name: energy, forces_name: forces}, name)
+            tell(group, account, ("atomic_numbers", "coordinates", energy_name, forces_name), n)
             for part in slices(n):
-                yield checked(
+                yield from checked_each(
+                    account,
                     numbers,
                     positions[part],
                     energy[part],
@@ -38,6 +50,7 @@ def read(path: Path) -> Iterator[RawFrames]:
                     place=f"{name} conformation",
                     first=part.start,
                     group=name,
+                    level=level,
                 )
         if not found:
             raise InputError("holds no group with `atomic_numbers`", source=str(path))

@@ -1,13 +1,13 @@
 """ASE databases, SQLite (``.db``) and JSON (``.json``): eV and Angstrom.
 
-Charge, multiplicity and level of theory come from a row's key-value pairs or data. SQLite is read as a stream
-(`ase_sqlite`); ASE reads a JSON database as a whole, so large ones are refused.
+Charge, multiplicity and level of theory come from a row's key-value pairs or data, in which labels may stand too.
+SQLite is read as a stream (`ase_sqlite`); ASE reads a JSON database as a whole, so large ones are refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats import ase_sqlite
+from alsys.interop.formats.ase_rows import labelled_row, merged
 from alsys.interop.formats.ase_sqlite import DatabaseRow
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, starts_with
-from alsys.interop.formats.extxyz import CHARGE_KEYS, MULTIPLICITY_KEYS, stated_level
 from alsys.interop.raw import RawFrames, RawRow, gathered, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
@@ -29,8 +30,9 @@ SQLITE = b"SQLite format 3\0"
 MAX_JSON_BYTES = 256 * 2**20
 
 
-def read(path: Path) -> Iterator[RawFrames]:
+def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     """Rows in the order of their identities."""
+    account = FileAccount() if account is None else account
     is_sqlite = starts_with(path, SQLITE)
     if not is_sqlite and path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
         raise InputError(
@@ -39,33 +41,39 @@ def read(path: Path) -> Iterator[RawFrames]:
             value=f"{path.stat().st_size / 2**20:.0f} MB",
             remedy="convert it: `ase db FILE.json --insert-into FILE.db`",
         )
-    yield from gathered(_frames(path, is_sqlite), "row")
+    yield from gathered(_frames(path, is_sqlite, account), "row", account)
 
 
-def _frames(path: Path, is_sqlite: bool) -> Iterator[RawRow]:
+def _frames(path: Path, is_sqlite: bool, account: FileAccount) -> Iterator[RawRow]:
     found = False
-    for row in _rows(path, is_sqlite):
+    for row in _rows(path, is_sqlite, account):
         found = True
-        yield _frame(row)
+        try:
+            yield _frame(row, account)
+        except InputError as error:
+            account.refuse(f"row {row.id}", error)
     if not found:
         raise InputError("holds no rows", source=str(path))
 
 
-def _rows(path: Path, is_sqlite: bool) -> Iterator[DatabaseRow]:
+def _rows(path: Path, is_sqlite: bool, account: FileAccount) -> Iterator[DatabaseRow]:
     if not path.is_file():
         raise InputError("no such file", source=str(path))
     try:
-        yield from ase_sqlite.rows(path) if is_sqlite else _json_rows(path)
+        yield from ase_sqlite.rows(path, account) if is_sqlite else _json_rows(path, account)
     except InputError:
         raise
     except Exception as error:  # sqlite3, json and ASE raise what they like for a damaged file
         raise InputError(f"cannot be read as an ASE database: {error}", source=str(path)) from error
 
 
-def _json_rows(path: Path) -> Iterator[DatabaseRow]:
+def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
     from ase.db import connect
 
     for row in connect(str(path), type="json", use_lock_file=False).select():
+        for name in ase_sqlite.NOT_USED:
+            if row.get(name) is not None:
+                account.ignore(name, is_per_atom=name in ase_sqlite.PER_ATOM)
         yield DatabaseRow(
             int(row.id),
             np.asarray(row.numbers),
@@ -75,43 +83,32 @@ def _json_rows(path: Path) -> Iterator[DatabaseRow]:
             row.get("energy"),
             row.get("forces"),
             row.get("stress"),
-            row.get("charge"),
-            {**_mapping(row.data), **row.key_value_pairs},
+            float(row.get("charge") or 0.0),
+            merged(_mapping(row.data), row.key_value_pairs),
+            row.get("constraints") or (),
         )
 
 
-def _frame(row: DatabaseRow) -> RawRow:
-    facts, place, stress = row.facts, f"row {row.id}", None
-    if row.stress is not None and all(row.pbc):
-        stress = np.asarray(row.stress)
-        if stress.shape == (6,):
-            a, b, c, d, e, f = stress.tolist()
-            stress = np.array([[a, f, e], [f, b, d], [e, d, c]])
-        elif stress.shape == (9,):
-            stress = stress.reshape(3, 3)
-    forces = row.forces if row.forces is not None else facts.get("forces")
-    return RawRow(
+def _frame(row: DatabaseRow, account: FileAccount) -> RawRow:
+    place = f"row {row.id}"
+    charge = round(row.charge) if abs(row.charge - round(row.charge)) < 1e-3 else row.charge
+    return labelled_row(
         row.id,
+        place,
         row.numbers,
         row.positions,
-        row.energy if row.energy is not None else facts.get("energy"),
-        None if forces is None else np.asarray(forces),
-        cell=row.cell if any(row.pbc) else None,
-        pbc=row.pbc,
-        charge=_whole(facts, CHARGE_KEYS, place, row.charge),
-        multiplicity=_whole(facts, MULTIPLICITY_KEYS, place, None),
-        stress=stress,
-        level=stated_level(facts),
+        row.cell,
+        row.pbc,
+        {"energy": row.energy, "forces": row.forces, "stress": row.stress},
+        row.facts,
+        account,
+        charge=None if charge is None else integer(charge, f"{place}: charge"),
+        constraints=row.constraints,
     )
 
 
 def _mapping(data: Any) -> dict[str, Any]:
     return dict(data) if isinstance(data, dict) else {}
-
-
-def _whole(facts: Mapping[str, Any], keys: tuple[str, ...], place: str, default: Any) -> int | None:
-    value = next((facts[key] for key in keys if facts.get(key) is not None), default)
-    return None if value is None else integer(value, f"{place}: {keys[0]}")
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

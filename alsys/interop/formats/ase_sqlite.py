@@ -21,15 +21,31 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
+from alsys.interop.formats.ase_rows import merged
 from alsys.store.base import Snapshot
 
 VERSIONS: Final = range(5, 10)
 MAX_ROW_BYTES: Final = 64 * 2**20
 WRITTEN_AT_ONCE: Final = 1024
 READ: Final = (
-    "id", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "initial_charges", "key_value_pairs",
-    "data",
+    "id", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "initial_charges", "constraints",
+    "key_value_pairs", "data",
 )  # fmt: skip
+NOT_USED: Final = (
+    "free_energy",
+    "initial_magmoms",
+    "masses",
+    "tags",
+    "momenta",
+    "dipole",
+    "magmoms",
+    "magmom",
+    "charges",
+    "calculator",
+)
+"""Columns that say something of a frame and that an import leaves out."""
+PER_ATOM: Final = ("initial_magmoms", "masses", "tags", "momenta", "magmoms", "charges")
 WRITTEN: Final = (
     "id", "unique_id", "ctime", "mtime", "username", "numbers", "positions", "cell", "pbc", "calculator",
     "calculator_parameters", "energy", "forces", "stress", "key_value_pairs", "data", "natoms", "fmax", "smax",
@@ -51,6 +67,7 @@ class DatabaseRow(NamedTuple):
         stress: ``(6,)`` or ``(9,)``; None where there is none.
         charge: Sum of the initial charges of atoms, 0 without them.
         facts: Data and key-value pairs; shared by rows in which they are alike, so not to be changed.
+        constraints: As ASE writes them.
     """
 
     id: int
@@ -63,10 +80,15 @@ class DatabaseRow(NamedTuple):
     stress: Any
     charge: float
     facts: Mapping[str, Any]
+    constraints: Any = ()
 
 
-def rows(path: Path) -> Iterator[DatabaseRow]:
+def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
     """Rows in the order of their identities.
+
+    Args:
+        path: The database.
+        account: That columns that are not used are told.
 
     Raises:
         InputError: A version that is not known.
@@ -76,13 +98,14 @@ def rows(path: Path) -> Iterator[DatabaseRow]:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
         connection.execute("PRAGMA trusted_schema = OFF")
         _check_version(connection, path)
+        _tell(connection, account)
         last: tuple[Any, Any] = (None, None)
         facts: Mapping[str, Any] = {}
         for row in connection.execute(f"SELECT {', '.join(READ)} FROM systems ORDER BY id"):
-            number, numbers, positions, cell, pbc, energy, forces, stress, charges, *texts = row
+            number, numbers, positions, cell, pbc, energy, forces, stress, charges, constraints, *texts = row
             if (texts[0], texts[1]) != last:
                 last = (texts[0], texts[1])
-                facts = {**_decoded(texts[1]), **_decoded(texts[0])}
+                facts = merged(_decoded(texts[1]), _decoded(texts[0]))
             pbc = 0 if pbc is None else int(pbc)
             yield DatabaseRow(
                 number,
@@ -95,7 +118,18 @@ def rows(path: Path) -> Iterator[DatabaseRow]:
                 None if stress is None else np.frombuffer(stress, "<f8"),
                 0.0 if charges is None else float(np.frombuffer(charges, "<f8").sum()),
                 facts,
+                () if constraints is None else _json(constraints),
             )
+
+
+def _tell(connection: sqlite3.Connection, account: FileAccount) -> None:
+    """Columns that are not used, and in how many rows they hold something."""
+    there = {row[1] for row in connection.execute("PRAGMA table_info(systems)")}
+    names = [name for name in NOT_USED if name in there]
+    counts = connection.execute(f"SELECT {', '.join(f'COUNT({name})' for name in names)} FROM systems").fetchone()
+    for name, count in zip(names, counts, strict=True):
+        if count:
+            account.ignore(name, count, is_per_atom=name in PER_ATOM)
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -119,15 +153,18 @@ def _decoded(value: Any) -> Mapping[str, Any]:
     """Key-value pairs or data: JSON as text, or ASE's bytes, which are JSON with arrays before it."""
     if value is None or value in ("{}", "null"):
         return {}
+    found = _json(value)
+    return found if isinstance(found, dict) else {}
+
+
+def _json(value: Any) -> Any:
     if isinstance(value, bytes):
         from ase.db.core import bytes_to_object
 
-        found = bytes_to_object(value)
-    else:
-        from ase.io.jsonio import decode
+        return bytes_to_object(value)
+    from ase.io.jsonio import decode
 
-        found = decode(value)
-    return found if isinstance(found, dict) else {}
+    return decode(value)
 
 
 def write(snapshot: Snapshot, path: Path, level: str) -> None:

@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import IntArray
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.raw import RawFrames, formula
 from alsys.labels import LevelOfTheory
@@ -23,6 +24,19 @@ from alsys.store.base import Snapshot
 
 CHUNK = 1024
 """Frames that a reader of arrays yields at once."""
+
+
+class Reader(Protocol):
+    """Yields the frames of a path."""
+
+    def __call__(self, path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
+        """Frames in order; raises `InputError` for what it refuses, or tells the account.
+
+        Args:
+            path: File or folder.
+            account: That names and refused frames are told; None for one that raises at the first.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,7 @@ class Format:
         electrons: What a file that says nothing means: ``neutral`` singlets by the data set's definition; ``assumed``
             neutral singlets as long as the electrons allow it; ``required``, it must be said.
         recognises: Whether a path looks like it.
-        read: Yields frames; raises `InputError` for what it refuses.
+        read: See `Reader`.
         write: Writes a snapshot at a level to a path and returns the number of frames; raises `InputError` for frames
             that the format cannot hold.
         holds_electrons: Whether it has charges and multiplicities; one that has not holds neutral singlets only.
@@ -47,7 +61,7 @@ class Format:
     level: LevelOfTheory | None
     electrons: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], Iterator[RawFrames]]
+    read: Reader
     write: Callable[[Snapshot, Path, LevelOfTheory], int]
     holds_electrons: bool = True
 

@@ -15,16 +15,22 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.arrays import load
 from alsys.interop.formats.base import CHUNK, Format, alike, appearing, refuse_beyond
-from alsys.interop.raw import RawFrames, checked
+from alsys.interop.keys import NONE
+from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
+FILES = ("coord", "energy", "force", "box", "virial")
+"""That a set may hold and an import uses."""
 
-def read(path: Path) -> Iterator[RawFrames]:
+
+def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     """Set after set of system after system, in the order of their names."""
+    account = FileAccount() if account is None else account
     systems = sorted(file.parent for file in path.rglob("type.raw"))
     if not systems:
         raise InputError("holds no type.raw", source=str(path), remedy="name a folder of DeePMD systems")
@@ -36,13 +42,24 @@ def read(path: Path) -> Iterator[RawFrames]:
         if not sets:
             raise InputError("holds no set.*", source=str(system))
         for folder in sets:
-            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic)
+            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic, account)
+        for file in sorted(entry for entry in system.iterdir() if entry.is_file()):
+            if file.name in ("type.raw", "type_map.raw", "nopbc"):
+                account.use(file.name)
+            elif file.suffix == ".raw" and file.stem in FILES:
+                account.leave_out(file.name, "the same as in its sets")
+            elif file.name != "level_of_theory.json":
+                account.ignore(file.name)
 
 
 def _numbers(system: Path) -> Any:
     try:
         types = [int(word) for word in (system / "type.raw").read_text(encoding="utf-8").split()]
         names = (system / "type_map.raw").read_text(encoding="utf-8").split()
+        if types and min(types) < 0:
+            raise InputError(
+                "is negative", source=str(system), field="type.raw", value=min(types), remedy="types count from 0"
+            )
         return np.array([atomic_numbers[names[t]] for t in types], dtype=np.int32)
     except FileNotFoundError as error:
         raise InputError(
@@ -52,11 +69,15 @@ def _numbers(system: Path) -> Any:
         raise InputError(f"cannot be understood: {error}", source=str(system), field="type.raw") from error
 
 
-def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool) -> Iterator[RawFrames]:
+def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool, account: FileAccount) -> Iterator[RawFrames]:
     if (folder / "real_atom_types.npy").exists():
         raise InputError("is of mixed types", source=str(folder), remedy="split it by composition with dpdata")
     found = {}
-    for name in ("coord", "energy", "force", "box", "virial"):
+    if account.choice.stress.lower() == NONE:
+        files = tuple(name for name in FILES if name != "virial")
+    else:
+        files = FILES
+    for name in files:
         file = folder / f"{name}.npy"
         if file.exists():
             found[name] = load(file, mapped=True)
@@ -68,13 +89,18 @@ def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool) -> Iter
     for name, values in found.items():
         if not values.ndim or values.shape[0] != n:
             raise InputError(f"must hold {n} frames", source=str(folder / f"{name}.npy"), value=values.shape)
+    _tell(folder, found, is_periodic, n, account)
     for start in range(0, n, CHUNK):
         part = {name: np.array(values[start : start + CHUNK]) for name, values in found.items()}
         cell = part["box"].reshape(-1, 3, 3) if is_periodic and part["box"][0].size == 9 else part.get("box")
         stress = None
-        if is_periodic and "virial" in part and cell is not None:
-            stress = -part["virial"].reshape(-1, 3, 3) / np.abs(np.linalg.det(cell))[:, None, None]
-        yield checked(
+        if is_periodic and "virial" in part and cell is not None and part["virial"][0].size == 9:
+            with np.errstate(divide="ignore", invalid="ignore"):  # a cell without a volume is refused below
+                stress = -part["virial"].reshape(-1, 3, 3) / np.abs(np.linalg.det(cell))[:, None, None]
+        elif is_periodic and "virial" in part:
+            raise InputError("must hold nine numbers for each frame", source=str(folder / "virial.npy"))
+        yield from checked_each(
+            account,
             numbers,
             part["coord"],
             part["energy"],
@@ -86,6 +112,23 @@ def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool) -> Iter
             stress=stress,
             pbc=(is_periodic,) * 3,
         )
+
+
+def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, account: FileAccount) -> None:
+    """Tells the account all files of a set."""
+    for what, name in (("energy", "energy"), ("forces", "force"), ("stress", "virial")):
+        if name in found and (is_periodic or name != "virial"):
+            account.label_from(what, f"{name}.npy")
+    for file in sorted(folder.iterdir()):
+        name = file.stem
+        if name in found and (is_periodic or name not in ("box", "virial")):
+            account.use(file.name, n)
+        elif name in FILES:
+            account.leave_out(file.name, "not the one that was chosen" if is_periodic else "a molecule has none", n)
+        elif name in ("fparam", "aparam"):
+            account.leave_out(file.name, "a state that the model does not see", n)
+        else:
+            account.ignore(name, n, is_per_atom=name not in ("dipole", "polarizability"))
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

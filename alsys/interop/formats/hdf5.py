@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.formats.base import CHUNK, require, starts_with
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -35,13 +36,72 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def groups(file: Any, marker: str, depth: int = 6) -> Iterator[tuple[str, Any]]:
-    """Groups that hold a dataset named `marker`, to some depth (links may make circles), with their path."""
-    if marker in file:
+    """Groups that hold a dataset named `marker`, to some depth (links may make circles), with their path.
+
+    Raises:
+        InputError: The file points to another one.
+    """
+    names = _own_names(file)
+    if marker in names:
         yield file.name.strip("/"), file
         return
-    for name in file if depth else ():
+    for name in names if depth else ():
         if hasattr(file[name], "keys"):
             yield from groups(file[name], marker, depth - 1)
+
+
+def _own_names(group: Any) -> list[str]:
+    """Names in a group, none of which leads out of the file: nothing is opened before that is sure."""
+    h5py = require("h5py")
+    found = []
+    for name in group:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                "is a link to another file, and no file but the given one is read",
+                field=f"{group.name.strip('/')}/{name}".strip("/"),
+                value=link.filename,
+                remedy="copy the data into one file (h5repack, h5copy)",
+            )
+        if isinstance(link, h5py.SoftLink):
+            _follow(group, link.path)
+            if name not in group:
+                continue  # leads nowhere
+        found.append(name)
+    return found
+
+
+def _follow(group: Any, path: str, depth: int = 16) -> None:
+    """Refuses a soft link whose way leads through another file, step by step and without opening that."""
+    h5py = require("h5py")
+    here = group.file if path.startswith("/") else group
+    for name in path.strip("/").split("/"):
+        link = here.get(name, getlink=True) if hasattr(here, "keys") else None
+        if link is None:
+            return
+        if isinstance(link, h5py.ExternalLink) or depth == 0:
+            raise InputError(
+                "is a link to another file, and no file but the given one is read", field=path, value=link.path
+            )
+        if isinstance(link, h5py.SoftLink):
+            _follow(here, link.path, depth - 1)
+            if name not in here:
+                return
+        here = here[name]
+
+
+def _check_storage(found: Any, place: str) -> None:
+    """Refuses values that lie in other files."""
+    where = [entry[0] for entry in found.external or ()]
+    if getattr(found, "is_virtual", False):
+        where += [source.file_name for source in found.virtual_sources()]
+    if where:
+        raise InputError(
+            "keeps its values in another file, and no file but the given one is read",
+            field=place,
+            value=where[0],
+            remedy="copy the data into one file (h5repack, h5copy)",
+        )
 
 
 def holds(path: Path, *names: str) -> bool:
@@ -50,7 +110,7 @@ def holds(path: Path, *names: str) -> bool:
         return False
     with opened(path) as file:
         first = next(groups(file, "atomic_numbers"), None)
-        return first is not None and all(name in first[1] for name in names)
+        return first is not None and set(names) <= set(_own_names(first[1]))
 
 
 def dataset(group: Any, name: str, place: str) -> Any:
@@ -59,14 +119,47 @@ def dataset(group: Any, name: str, place: str) -> Any:
     Raises:
         InputError: Missing, or no numbers.
     """
-    if name not in group:
+    if name not in _own_names(group):
         raise InputError("is missing", field=f"{place}: {name}", remedy="give frames with energies and forces")
     found = group[name]
+    if hasattr(found, "external"):
+        _check_storage(found, f"{place}: {name}")
     if not hasattr(found, "dtype") or found.dtype.kind not in "fiu":
         raise InputError(
             "must be an array of numbers", field=f"{place}: {name}", value=str(getattr(found, "dtype", ""))
         )
     return found
+
+
+def text_or_number(group: Any, name: str, place: str) -> Any:
+    """A dataset of one value; None where it is not there.
+
+    Raises:
+        InputError: It lies in another file.
+    """
+    if name not in _own_names(group):
+        return None
+    found = group[name]
+    if not hasattr(found, "dtype"):
+        return None
+    _check_storage(found, f"{place}: {name}")
+    return found[()]
+
+
+def tell(group: Any, account: FileAccount, used: Sequence[str], n: int) -> None:
+    """Tells the account all names of a group.
+
+    Args:
+        group: A molecule.
+        account: Of the file.
+        used: Names that are used.
+        n: Its number of conformations.
+    """
+    for name in _own_names(group):
+        if name in used:
+            account.use(name, n)
+        else:
+            account.ignore(name, n)
 
 
 def slices(n: int) -> Iterator[slice]:

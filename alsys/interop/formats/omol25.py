@@ -16,30 +16,37 @@ from typing import Any
 import numpy as np
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
+from alsys.interop.formats.ase_rows import labelled_row, merged
+from alsys.interop.formats.ase_sqlite import NOT_USED, PER_ATOM
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, require
-from alsys.interop.formats.extxyz import stated_level
-from alsys.interop.raw import RawFrames, RawRow, gathered, integer
+from alsys.interop.raw import RawFrames, RawRow, gathered
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 SUFFIX = ".aselmdb"
 MAX_ROW_BYTES = 64 * 2**20
+KNOWN = frozenset(
+    {"numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "data", "key_value_pairs", "constraints",
+     "calculator", "calculator_parameters", "unique_id", "ctime", "mtime", "user", *NOT_USED}
+)  # fmt: skip
 RESERVED = (b"nextid", b"deleted_ids", b"metadata")
 LEVEL = LevelOfTheory({"method": "wb97m-v", "basis": "def2-tzvpd"})
 
 
-def read(path: Path) -> Iterator[RawFrames]:
+def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     """Rows in the order of their numbers."""
+    account = FileAccount() if account is None else account
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"holds no {SUFFIX} file", source=str(path))
     for file in files:
         place = f"{file.name} row" if len(files) > 1 else "row"
-        yield from gathered(_read_file(file, place), place)
+        yield from gathered(_read_file(file, place, account), place, account)
 
 
-def _read_file(path: Path, place: str) -> Iterator[RawRow]:
+def _read_file(path: Path, place: str, account: FileAccount) -> Iterator[RawRow]:
     lmdb = require("lmdb")
     if not path.is_file():
         raise InputError("no such file", source=str(path))
@@ -56,34 +63,38 @@ def _read_file(path: Path, place: str) -> Iterator[RawRow]:
                 "is not laid out as an ASE-LMDB", source=str(path), value=strange[0] if strange else "no rows"
             )
         for number in numbers:
-            yield _frame(transaction.get(b"%d" % number), place, number)
+            try:
+                yield _frame(transaction.get(b"%d" % number), place, number, account)
+            except InputError as error:
+                account.refuse(f"{place} {number}", error)
 
 
-def _frame(value: bytes, place: str, number: int) -> RawRow:
+def _frame(value: bytes, place: str, number: int, account: FileAccount) -> RawRow:
     where = f"{place} {number}"
     row = _decoded(value, where)
-    data = row.get("data")
-    facts = {**(data if isinstance(data, dict) else {}), **(row.get("key_value_pairs") or {})}
-    pbc = tuple(bool(p) for p in row.get("pbc", (False, False, False)))
-    cell, stress = _array(row.get("cell")), _array(row.get("stress"))
-    if stress is not None and stress.shape == (6,):
-        a, b, c, d, e, f = stress.tolist()
-        stress = np.array([[a, f, e], [f, b, d], [e, d, c]])
-    energy = row["energy"] if row.get("energy") is not None else facts.get("energy")
-    forces = _array(row["forces"] if row.get("forces") is not None else facts.get("forces"))
-    charge, spin = facts.get("charge"), facts.get("spin", facts.get("multiplicity"))
-    return RawRow(
+    data, pairs = row.get("data"), row.get("key_value_pairs")
+    facts = merged(data if isinstance(data, dict) else {}, pairs if isinstance(pairs, dict) else {})
+    flags = row.get("pbc", (False, False, False))
+    if not isinstance(flags, list | tuple) or len(flags) != 3:
+        raise InputError("must be three flags", field=f"{where}: pbc", value=flags)
+    pbc = (bool(flags[0]), bool(flags[1]), bool(flags[2]))
+    for name in NOT_USED:
+        if row.get(name) is not None and row[name] != "unknown":
+            account.ignore(name, is_per_atom=name in PER_ATOM)
+    for name in sorted(row.keys() - KNOWN):
+        account.ignore(name)
+    return labelled_row(
         number,
+        where,
         _array(row.get("numbers")),
         _array(row.get("positions")),
-        energy,
-        forces,
-        cell=cell if any(pbc) else None,
-        pbc=pbc,
-        charge=None if charge is None else integer(charge, f"{where}: charge"),
-        multiplicity=None if spin is None else integer(spin, f"{where}: spin"),
-        stress=stress if all(pbc) else None,
-        level=stated_level(facts),
+        _array(row.get("cell")),
+        pbc,
+        {"energy": row.get("energy"), "forces": _array(row.get("forces")), "stress": _array(row.get("stress"))},
+        {name: _array(value) if isinstance(value, dict | list) else value for name, value in facts.items()},
+        account,
+        constraints=row.get("constraints"),
+        fixed_names={"spin": "multiplicity"},
     )
 
 

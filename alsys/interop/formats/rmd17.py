@@ -12,22 +12,26 @@ from pathlib import Path
 import numpy as np
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.arrays import load, member
 from alsys.interop.formats.base import CHUNK, Format, alike, appearing, refuse_beyond
-from alsys.interop.raw import RawFrames, checked
+from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
+USED = ("nuclear_charges", "coords", "energies", "forces")
 UNITS = UnitSet("kcal/mol", "kcal/mol/angstrom", "angstrom")
 
 
-def read(path: Path) -> Iterator[RawFrames]:
+def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     """Frames in order, in chunks."""
+    account = FileAccount() if account is None else account
     archive = load(path)
     if not hasattr(archive, "files"):
         raise InputError("is an array and no npz archive of several", source=str(path))
     with archive:
+        names = list(archive.files)
         numbers = member(archive, "nuclear_charges")
         positions, energy, forces = (member(archive, name) for name in ("coords", "energies", "forces"))
     n = int(positions.shape[0]) if positions.ndim else 0
@@ -36,9 +40,20 @@ def read(path: Path) -> Iterator[RawFrames]:
             raise InputError(f"must hold {n} frames", field=name, value=values.shape)
     if not n:
         raise InputError("holds no frames", source=str(path))
+    for what, name in (("energy", "energies"), ("forces", "forces")):
+        account.label_from(what, name)
+    for name in names:
+        if name in USED:
+            account.use(name, n)
+        elif name.startswith("old_"):
+            account.leave_out(name, "of MD17, another calculation", n)
+        else:
+            account.ignore(name, n)
     for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
-        yield checked(numbers, positions[part], energy[part], forces[part], place="frame", first=start)
+        yield from checked_each(
+            account, numbers, positions[part], energy[part], forces[part], place="frame", first=start
+        )
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

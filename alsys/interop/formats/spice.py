@@ -14,38 +14,51 @@ from typing import Any
 import numpy as np
 
 from alsys.errors import InputError
+from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
-from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices
-from alsys.interop.raw import RawFrames, checked, integer
+from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices, tell, text_or_number
+from alsys.interop.raw import RawFrames, checked_each, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 UNITS = UnitSet("hartree", "-hartree/bohr", "bohr")
+ENERGY, GRADIENT = "dft_total_energy", "dft_total_gradient"
+USED = ("atomic_numbers", "conformations", ENERGY, GRADIENT, "smiles", "total_charge", "multiplicity")
 _FIELDS = {"dft_total_energy": "energy", "dft_total_gradient": "force", "conformations": "length"}
 _ATOM = re.compile(r"\[[^\]]*?(\++|-+|[+-]\d+)?(?::\d+)?\]")
 
 
-def read(path: Path) -> Iterator[RawFrames]:
+def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     """Conformations of one molecule after another."""
+    account = FileAccount() if account is None else account
+    for what, name in (("energy", ENERGY), ("forces", GRADIENT)):
+        account.label_from(what, name)
     with opened(path) as file:
         found = False
         for name, group in groups(file, "atomic_numbers"):
             found = True
-            yield from _molecule(name, group)
+            yield from _molecule(name, group, account)
         if not found:
             raise InputError("holds no group with `atomic_numbers`", source=str(path))
 
 
-def _molecule(name: str, group: Any) -> Iterator[RawFrames]:
+def _molecule(name: str, group: Any, account: FileAccount) -> Iterator[RawFrames]:
     numbers = dataset(group, "atomic_numbers", name)[...].reshape(-1)
-    positions, energy, gradient = (
-        dataset(group, key, name) for key in ("conformations", "dft_total_energy", "dft_total_gradient")
-    )
-    n = n_conformations(positions, {"dft_total_energy": energy, "dft_total_gradient": gradient}, name)
-    charge, units = _charge(name, group), tuple(_units(group))
+    positions, energy, gradient = (dataset(group, key, name) for key in ("conformations", ENERGY, GRADIENT))
+    n = n_conformations(positions, {ENERGY: energy, GRADIENT: gradient}, name)
+    tell(group, account, USED, n)
+    try:
+        charge = _charge(name, group)
+        multiplicity = text_or_number(group, "multiplicity", name)
+        multiplicity = 1 if multiplicity is None else integer(multiplicity, f"{name}: multiplicity")
+    except InputError as error:
+        account.refuse(f"{name} conformation 0", error, n)
+        return
+    units = tuple(_units(group))
     for part in slices(n):
-        yield checked(
+        yield from checked_each(
+            account,
             numbers,
             positions[part],
             energy[part],
@@ -54,7 +67,7 @@ def _molecule(name: str, group: Any) -> Iterator[RawFrames]:
             first=part.start,
             group=name,
             charge=charge,
-            multiplicity=integer(group["multiplicity"][()], f"{name}: multiplicity") if "multiplicity" in group else 1,
+            multiplicity=multiplicity,
             units=units,
         )
 
@@ -68,12 +81,18 @@ def _units(group: Any) -> Iterator[tuple[str, str]]:
 
 
 def _charge(name: str, group: Any) -> int | None:
-    if "total_charge" in group:
-        return integer(np.asarray(group["total_charge"][()]).reshape(-1)[0], f"{name}: total_charge")
-    if "smiles" not in group:
-        return None
-    text = np.asarray(group["smiles"][()]).reshape(-1)[0]
-    return formal_charge(text.decode() if isinstance(text, bytes) else str(text))
+    total, smiles = (text_or_number(group, key, name) for key in ("total_charge", "smiles"))
+    found = []
+    if total is not None:
+        found.append(integer(np.asarray(total).reshape(-1)[0], f"{name}: total_charge"))
+    if smiles is not None:
+        text = np.asarray(smiles).reshape(-1)[0]
+        found.append(formal_charge(text.decode() if isinstance(text, bytes) else str(text)))
+    if len(set(found)) > 1:
+        raise InputError(
+            "is not that of its SMILES", field=f"{name}: total_charge", value=tuple(found), remedy="keep one"
+        )
+    return found[0] if found else None
 
 
 def formal_charge(smiles: str) -> int:

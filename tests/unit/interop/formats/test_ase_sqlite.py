@@ -66,7 +66,7 @@ def test_what_ase_wrote_is_read(tmp_path: Path) -> None:
         database.write(water(1), data={"charge": 0, "multiplicity": 3, "vector": np.arange(3.0)})
         database.write(water(2), data={"charge": 0, "multiplicity": 3, "vector": np.arange(3.0)})
         database.write(water(3), total_charge=1, multiplicity=2)
-        database.write(water(4), total_charge=1, data={"charge": -1, "level": "pbe"})
+        database.write(water(4), total_charge=-1, data={"charge": -1, "level": "pbe"})
         charged = water(5)
         charged.set_initial_charges([-1.0, 0.5, 1.5])
         charged.calc = SinglePointCalculator(charged, **charged.calc.results)

@@ -1,0 +1,166 @@
+"""What rows of ASE come to, be they in SQLite, JSON or LMDB: labels found by name, constraints, stresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alsys.errors import InputError
+from alsys.interop.account import FileAccount, selected
+from alsys.interop.extxyz_rows import (
+    CONSTRAINT,
+    NO_STRESS,
+    SAME,
+    check_constraint,
+    same_tensors,
+    stated_level,
+    stated_unit,
+    stress_of,
+)  # fmt: skip
+from alsys.interop.raw import RawRow
+from alsys.interop.stated_electrons import stated_electrons
+
+
+def merged(data: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Data and key-value pairs of a row; where both have a name and differ, that of the data is ``data.NAME``."""
+    found = dict(pairs)
+    for name, value in data.items():
+        found[name if name not in found or _is_same(found[name], value) else f"data.{name}"] = value
+    return found
+
+
+def labelled_row(
+    number: int,
+    place: str,
+    numbers: Any,
+    positions: Any,
+    cell: Any,
+    pbc: tuple[bool, bool, bool],
+    columns: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    account: FileAccount,
+    *,
+    charge: int | None = None,
+    constraints: Any = None,
+    fixed_names: Mapping[str, str] | None = None,
+) -> RawRow:
+    """One row, not checked yet.
+
+    Args:
+        number: Of the row.
+        place: What it is called.
+        numbers: ``(n_atoms,)``.
+        positions: ``(n_atoms, 3)``.
+        cell: ``(3, 3)``; None for none.
+        pbc: Periodic directions.
+        columns: ``energy``, ``forces`` and ``stress`` of the layout, None where they are not there.
+        facts: Data and key-value pairs.
+        account: That names are told.
+        charge: Total charge where the facts state none.
+        constraints: As ASE writes them: a list of names and arguments.
+        fixed_names: Facts that have one meaning in this format, whatever their name says elsewhere: ``multiplicity``.
+
+    Raises:
+        InputError: The frame is refused, or a choice is needed.
+    """
+    n = len(numbers) if isinstance(numbers, np.ndarray) and numbers.ndim == 1 else 0
+    values: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    atom_names = [name for name in values if name == "forces"]
+    for name, value in facts.items():
+        key = name
+        if name in columns and values.get(name) is not None:
+            if _is_same(values[name], value):
+                continue
+            key = f"data.{name}"
+        values[key] = _plain(value)
+        if n and np.ndim(values[key]) and np.shape(values[key])[0] == n and np.ndim(values[key]) <= 2 and n > 1:
+            atom_names.append(key)
+    renamed = {} if fixed_names is None else {name: as_ for name, as_ in fixed_names.items() if name in values}
+    for name, as_ in renamed.items():
+        if as_ not in values:
+            values[as_] = values.pop(name)
+    frame_names = [name for name in values if name not in atom_names and values[name] is not None]
+    if n == 1:  # whether a value is the atom's or the frame's cannot be seen
+        atom_names += [name for name in frame_names if "force" in name.lower()]
+        frame_names = [name for name in frame_names if name not in atom_names]
+    selection = selected(frame_names, atom_names, account)
+    energy = account.chosen_among("energy", selection.energy, values, place, _is_same)
+    forces = account.chosen_among("forces", selection.forces, values, place, _is_same)
+    if not energy or not (forces or n == 1):
+        raise account.missing("forces" if energy else "energy", place, list(values))
+    tensors: dict[str, Any] = {}
+    if cell is not None and all(pbc):
+        try:
+            for name, sign in selection.stress:
+                tensors[name] = sign * stress_of(values[name], np.asarray(cell) if sign < 0 else None)
+        except (ValueError, TypeError, np.linalg.LinAlgError):
+            raise InputError("is no tensor", field=f"{place}: stress", value=np.shape(values[name])) from None
+    stress = account.chosen_among("stress", tuple(tensors), tensors, place, same_tensors)
+    taken = (energy, forces, stress)
+    dropped = [(name, SAME) for name in (*selection.energy, *selection.forces, *tensors)]
+    dropped += [(name, NO_STRESS) for name, _ in selection.stress if not tensors]
+    dropped += [(name, CONSTRAINT) for name in selection.fixed]
+    if constraints:
+        check_constraint(_held(constraints, n), values.get(forces), f"{place}: constraints")
+        dropped.append(("constraints", CONSTRAINT))
+    n_protons = int(numbers.sum()) if n else 0
+    stated, multiplicity = stated_electrons(selection, values, n_protons, account, place)
+    units = tuple((what, str(values[name])) for name in values if (what := stated_unit(name)))
+    names = tuple(pair for pair in dropped if pair[0] not in taken)
+    account.meet(selection, taken, names, place, ("numbers", "positions", "cell", "pbc"))
+    value = values[energy]
+    return RawRow(
+        number,
+        numbers,
+        positions,
+        float(value) if np.ndim(value) == 0 and isinstance(value, int | float | np.number) else value,
+        np.asarray(values[forces]) if forces else np.zeros((1, 3)),  # of an isolated atom
+        cell=cell if any(pbc) else None,
+        pbc=pbc,
+        charge=charge if stated is None else stated,
+        multiplicity=multiplicity,
+        stress=tensors.get(stress),
+        level=stated_level({name.lower(): fact for name, fact in facts.items()}),
+        units=units,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Lists of numbers as arrays."""
+    if isinstance(value, list):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            return value
+        return array if array.dtype.kind in "fiub" else value
+    return value
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    except (TypeError, ValueError):
+        return bool(np.array_equal(one, other))
+    return a.size == b.size and bool(np.allclose(a.ravel(), b.ravel(), rtol=1e-9, atol=1e-9, equal_nan=True))
+
+
+def _held(constraints: Any, n: int) -> NDArray[np.bool_]:
+    """``(n_atoms, 3)`` coordinates that ASE's `FixAtoms` and `FixCartesian` hold."""
+    held = np.zeros((n, 3), dtype=np.bool_)
+    for constraint in constraints if isinstance(constraints, Sequence) else ():
+        if not isinstance(constraint, Mapping):
+            continue
+        told = constraint.get("kwargs", constraint)
+        if not isinstance(told, Mapping):
+            continue
+        atoms = np.asarray(told.get("indices", told.get("a", ()))).reshape(-1)
+        if atoms.dtype.kind not in "iu" or (atoms.size and (atoms.min() < -n or atoms.max() >= n)):
+            continue
+        if constraint.get("name") == "FixAtoms":
+            held[atoms] = True
+        elif constraint.get("name") == "FixCartesian":
+            held[atoms] = np.asarray(told.get("mask", (True,) * 3), dtype=np.bool_)
+    return held

@@ -1,0 +1,327 @@
+"""What the names of keys and columns in data files mean, in any letter case.
+
+`meaning_of` reads one name: what an import uses, what it leaves out on purpose (and why), and what nobody knows.
+`select` looks at all names of a frame and says which of them hold its energy, forces and stress, and which ones could.
+Names are taken apart at what is no letter or digit, so that `REF_energy`, `dft_energy` and `energy.pbe` are energies,
+`energy_weight` is none, and `MACE_energy` is a model's prediction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from alsys.errors import InputError
+
+
+class Meaning(StrEnum):
+    """What a name stands for."""
+
+    ENERGY = "energy"
+    FREE_ENERGY = "free energy"
+    FORCES = "forces"
+    GRADIENT = "gradient"
+    STRESS = "stress"
+    VIRIAL = "virial"
+    CHARGE = "charge"
+    MULTIPLICITY = "multiplicity"
+    UNPAIRED = "unpaired electrons"
+    SPIN = "spin"
+    LEVEL = "level of theory"
+    UNIT = "unit"
+    STRUCTURE = "structure"
+    FIXED = "fixed atoms"
+    LEFT_OUT = "left out"
+    UNKNOWN = "unknown"
+
+
+def _reasons(words: Mapping[str, str]) -> dict[str, str]:
+    """Reasons by word, from words by reason."""
+    return {word: why for why, text in words.items() for word in text.split()}
+
+
+PREDICTED: Final = frozenset(
+    {
+        "mace", "nequip", "allegro", "gap", "ace", "orb", "chgnet", "m3gnet", "mattersim", "sevennet", "7net", "schnet",
+        "painn", "ani", "ani1x", "ani2x", "aimnet", "aimnet2", "nep", "mtp", "uma", "esen", "eqv2", "ml", "mlff",
+        "mlip", "mlp", "nnp", "nn", "pred", "predicted", "prediction", "predictions",
+    }
+)  # fmt: skip
+"""Words in the names of what a model says."""
+_OTHER: Final[Mapping[str, str]] = _reasons(
+    {
+        "says something of it, not it": (
+            "weight weights w sigma std stdev var variance uncertainty error err rmse mae deviation max min mean norm "
+            "rms convergence threshold tol cutoff shift offset"
+        ),
+        "a part of it, or a difference": (
+            "kinetic ekin nuclear repulsion dispersion disp vdw formation hof binding interaction atomization "
+            "atomisation cohesive adsorption correlation corr exchange coulomb solvation solv zero zpe zpve "
+            "vibrational thermal enthalpy gibbs peratom per atomic atom isolated homo lumo fermi gap band barrier "
+            "activation relative delta diff difference smearing ewald hull above constraint external applied bias "
+            "orbital orbitals"
+        ),
+    }
+)
+"""Words beside `energy`, `forces` or `stress` that make it something else."""
+_WHY: Final[Mapping[str, str]] = _reasons(
+    {
+        "motion; labels do not depend on it": "momenta momentum velocities velocity velo vel v velocs",
+        "labels do not depend on masses": "masses mass isotope isotopes",
+        "magnetic moments; spin is taken from `multiplicity`": (
+            "magmom magmoms initial_magmoms initial_magmom magnetization magnetic_moments total_magmom mag spins "
+            "atomic_spins spin_density total_magnetization force_mag"
+        ),
+        "charges of atoms; the total one is taken from `charge`": (
+            "charges initial_charges initial_charge partial_charges atomic_charges mulliken mulliken_charges "
+            "lowdin_charges loewdin_charges hirshfeld hirshfeld_charges nbo_charges esp_charges resp_charges bader "
+            "ddec q nbo cm5"
+        ),
+        "a property that is not learned": (
+            "dipole dipoles dipole_moment mu polarizability alpha quadrupole scf_dipole born_effective_charges becs "
+            "bec polarization hessian homo lumo homo_lumo_gap gap bandgap band_gap fermi_level fermi density "
+            "frequencies eigenvalues atomic_dipole atomic_polarizability r2 cv"
+        ),
+        "values of single atoms": (
+            "stresses energies virials_per_atom atomic_virials local_energy local_gap_variance atom_ener atom_pref"
+        ),
+        "where it comes from": (
+            "tags tag id ids index idx atom_index map_shift n_neighb residuenames residuenumbers atomtypes atom_types "
+            "type types name names label labels comment title config_type config system system_name config_name "
+            "configuration source subset dataset data_id origin file filename path uid unique_id hash doi author "
+            "smiles inchi formula calculator calculator_name calculator_parameters calculator_version program code "
+            "software username user ctime mtime keywords arm frame_id trajectory model_version deviation mp_id mol_id "
+            "molecule group fold split key_value_pairs relaxed converged scf_cycles n_scf_steps"
+        ),
+        "follows from the frame, or does not decide its label": (
+            "step time frame iteration image snapshot i temperature temp t pressure density_kg_m3 volume timestep "
+            "md_step generation cell_origin natoms n_atoms num_atoms nat fmax smax cutoff nneightol dft_step "
+            "wall_time cpu_time walltime"
+        ),
+        "a setting of another training": (
+            "weight weights config_weight sample_weight head heads loss_weight regularisation"
+        ),
+        "bonds": "bonds connectivity bond_orders mayer_indices wiberg_lowdin_indices edge_index",
+    }
+)
+_MULTIPLICITIES: Final = frozenset(
+    {
+        "multiplicity", "spin_multiplicity", "total_multiplicity", "mult", "spinmult", "multip",
+    }
+)  # fmt: skip
+_UNPAIRED: Final = frozenset(
+    {
+        "n_unpaired", "nunpaired", "unpaired", "unpaired_electrons", "n_unpaired_electrons", "uhf",
+    }
+)  # fmt: skip
+_CHARGES: Final = frozenset(
+    {
+        "charge", "total_charge", "net_charge", "system_charge", "charge_total", "molecular_charge",
+    }
+)  # fmt: skip
+_FIXED: Final = frozenset(
+    {
+        "move_mask", "fixed", "fix", "frozen", "freeze", "selective_dynamics", "constraints", "movable",
+    }
+)  # fmt: skip
+_LEVELS: Final = frozenset({"level", "level_of_theory", "theory", "functional", "xc", "method", "basis"})
+_STRUCTURE: Final = frozenset({"mask"})
+_ENERGIES: Final = frozenset({"energy", "energies", "toten", "etot", "totenergy", "totalenergy", "epot"})
+_FORCES: Final = frozenset({"force", "forces"})
+_GRADIENTS: Final = frozenset({"gradient", "gradients", "grad", "grads"})
+_STRESSES: Final = frozenset({"stress", "stresses"})
+_VIRIALS: Final = frozenset({"virial", "virials"})
+_REFERENCE: Final = frozenset({"ref", "dft", "reference", "qm", "total"})
+NONE: Final = "none"
+"""What a user gives for a stress that is to be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChoice:
+    """Names that the user chose where several could be meant; empty for no choice.
+
+    Attributes:
+        energy: Of the energy.
+        forces: Of the forces.
+        stress: Of stress or virial; ``none`` leaves it out.
+        spin: What the key `spin` means: ``2S+1``, ``2S`` or ``S``.
+    """
+
+    energy: str = ""
+    forces: str = ""
+    stress: str = ""
+    spin: str = ""
+
+
+NO_CHOICE: Final = KeyChoice()
+
+
+class ChoiceNeeded(InputError):
+    """Which of several names is meant must be said; no frame can be read before that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which names of a frame hold what.
+
+    Attributes:
+        energy: Names that may hold the energy, the likeliest first; where their values are equal one is as good as all.
+        forces: And the forces.
+        stress: And a stress or a virial, each with -1 where it is a virial.
+        charge: Names of the total charge.
+        multiplicity: Names of 2S + 1.
+        unpaired: Names of 2S.
+        spin: Names that may mean S, 2S or 2S + 1.
+        fixed: Names of what holds atoms.
+        left_out: Names that are not used, and why.
+        unknown: Names that nobody knows.
+        other: Names of structure, level and units.
+    """
+
+    energy: tuple[str, ...] = ()
+    forces: tuple[str, ...] = ()
+    stress: tuple[tuple[str, int], ...] = ()
+    charge: tuple[str, ...] = ()
+    multiplicity: tuple[str, ...] = ()
+    unpaired: tuple[str, ...] = ()
+    spin: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """A name in lower case, taken apart at what is no letter or digit."""
+    return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
+
+
+@lru_cache(maxsize=4096)
+def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
+    """What a name means, and for what is left out why.
+
+    Args:
+        name: As the file has it.
+        is_per_atom: Whether its values are those of atoms: a column, or an array as long as the frame.
+    """
+    words = words_of(name)
+    plain, found = "_".join(words), set(words)
+    if "unit" in found or "units" in found:
+        return Meaning.UNIT, ""
+    if plain in _STRUCTURE:
+        return Meaning.STRUCTURE, ""
+    if plain in _FIXED:
+        return Meaning.FIXED, ""
+    if plain in _LEVELS and not is_per_atom:
+        return Meaning.LEVEL, ""
+    if plain in _WHY and (is_per_atom or plain not in _ENERGIES):
+        return Meaning.LEFT_OUT, _WHY[plain]
+    quantity = _quantity(found, is_per_atom)
+    if quantity is not None:
+        others = found - _ENERGIES - _FORCES - _GRADIENTS - _STRESSES - _VIRIALS
+        if others & PREDICTED and not others & _REFERENCE:
+            return Meaning.LEFT_OUT, "what a model predicts"
+        about = next((_OTHER[word] for word in words if word in others and word in _OTHER), "")
+        return (Meaning.LEFT_OUT, about) if about else (quantity, "")
+    bare = "_".join(word for word in words if word not in ("ref", "dft", "qm"))
+    if not is_per_atom:
+        for names, meaning in (
+            (_CHARGES, Meaning.CHARGE), (_MULTIPLICITIES, Meaning.MULTIPLICITY), (_UNPAIRED, Meaning.UNPAIRED),
+            (frozenset({"spin", "total_spin"}), Meaning.SPIN),
+        ):  # fmt: skip
+            if bare in names:
+                return meaning, ""
+    if bare in _CHARGES:
+        return Meaning.LEFT_OUT, _WHY["charges"]
+    if bare in _WHY:
+        return Meaning.LEFT_OUT, _WHY[bare]
+    if bare == "spin":
+        return Meaning.LEFT_OUT, _WHY["spins"]
+    if found & PREDICTED:
+        return Meaning.LEFT_OUT, "what a model predicts"
+    return Meaning.UNKNOWN, ""
+
+
+def _quantity(found: set[str], is_per_atom: bool) -> Meaning | None:
+    """Energy, forces or stress where the words of a name hold one of them."""
+    if found & _FORCES:
+        return Meaning.FORCES
+    if found & _GRADIENTS:
+        return Meaning.GRADIENT
+    if found & _VIRIALS:
+        return Meaning.VIRIAL
+    if found & _STRESSES:
+        return Meaning.STRESS
+    if found & _ENERGIES:
+        return Meaning.FREE_ENERGY if "free" in found else Meaning.ENERGY
+    return None
+
+
+@lru_cache(maxsize=1024)
+def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: KeyChoice = NO_CHOICE) -> Selection:
+    """Which names of a frame hold its labels.
+
+    Args:
+        frame_names: Names of values of the whole frame.
+        atom_names: Names of values of its atoms.
+        choice: What the user says.
+    """
+    found: dict[Meaning, list[str]] = {meaning: [] for meaning in Meaning}
+    left_out: list[tuple[str, str]] = []
+    for names, is_per_atom in ((frame_names, False), (atom_names, True)):
+        for name in names:
+            meaning, why = meaning_of(name, is_per_atom)
+            per_frame = (Meaning.ENERGY, Meaning.FREE_ENERGY, Meaning.STRESS, Meaning.VIRIAL)
+            if is_per_atom and meaning in per_frame:
+                meaning, why = Meaning.LEFT_OUT, "values of single atoms"
+            if not is_per_atom and meaning in (Meaning.FORCES, Meaning.GRADIENT):
+                meaning, why = Meaning.LEFT_OUT, "no column of forces"
+            if meaning is Meaning.LEFT_OUT:
+                left_out.append((name, why))
+            else:
+                found[meaning].append(name)
+    energy, forces = sorted(found[Meaning.ENERGY], key=_rank), sorted(found[Meaning.FORCES], key=_rank)
+    stress = [*((name, 1) for name in found[Meaning.STRESS]), *((name, -1) for name in found[Meaning.VIRIAL])]
+    stress.sort(key=lambda pair: (pair[1] < 0, _rank(pair[0])))
+    if energy:
+        left_out += [(name, "a free energy beside an energy") for name in found[Meaning.FREE_ENERGY]]
+    else:
+        energy = found[Meaning.FREE_ENERGY]
+    gradients = found[Meaning.GRADIENT]
+    if choice.energy:
+        energy, dropped = _chosen(choice.energy, energy, frame_names)
+        left_out = [pair for pair in left_out if pair[0] not in energy] + dropped
+    if choice.forces:
+        forces, dropped = _chosen(choice.forces, forces, atom_names)
+        left_out = [pair for pair in left_out if pair[0] not in forces] + dropped
+        gradients = [name for name in gradients if name not in forces]
+    if choice.stress:
+        names, dropped = _chosen(choice.stress, [name for name, _ in stress], frame_names)
+        left_out = [pair for pair in left_out if pair[0] not in names] + dropped
+        stress = [(name, -1 if set(words_of(name)) & _VIRIALS else 1) for name in names]
+    left_out += [(name, "gradients; --forces-key and a minus sign before --force-unit take them") for name in gradients]
+    return Selection(
+        tuple(energy), tuple(forces), tuple(stress), *(tuple(found[m]) for m in (
+            Meaning.CHARGE, Meaning.MULTIPLICITY, Meaning.UNPAIRED, Meaning.SPIN, Meaning.FIXED,
+        )),
+        left_out=tuple(left_out),
+        unknown=tuple(n for n in found[Meaning.UNKNOWN] if n not in (*energy, *forces, *(s for s, _ in stress))),
+        other=(*found[Meaning.STRUCTURE], *found[Meaning.LEVEL], *found[Meaning.UNIT]),
+    )  # fmt: skip
+
+
+def _chosen(said: str, found: list[str], names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The name that the user chose, where the frame has it, and what is left out for it."""
+    kept = [name for name in names if name.lower() == said.lower()]
+    kept = [name for name in kept if name == said] or kept
+    return kept, [(name, "not the one that was chosen") for name in found if name not in kept]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Plain names first."""
+    words = words_of(name)
+    return len(words), name
