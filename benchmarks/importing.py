@@ -26,9 +26,10 @@ from orchestration import machine
 
 from alsys.events import Event
 from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.interop.check import Sample
 from alsys.interop.formats import FORMATS, find
 from alsys.interop.importing import BATCH, import_frames
-from alsys.interop.proof import Sample, examine
+from alsys.interop.proof import examine
 from alsys.interop.reading import ImportOrder
 from alsys.labels import Label, LevelOfTheory
 from alsys.potentials.xtb import XTBMethod, single_point

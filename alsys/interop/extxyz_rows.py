@@ -298,7 +298,7 @@ def _held(name: str, columns: list[list[str]]) -> NDArray[np.bool_]:
     """Atoms that a constraint holds: `move_mask` and its like are true where they are free."""
     flags = np.array([[token.lower() in _TRUE for token in column] for column in columns]).T
     is_free = "_".join(words_of(name)) in ("move_mask", "selective_dynamics", "movable")
-    held: NDArray[np.bool_] = (~flags if is_free else flags).any(axis=1)
+    held: NDArray[np.bool_] = np.any(~flags if is_free else flags, axis=1)
     return held
 
 

@@ -300,18 +300,24 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         left_out = [pair for pair in left_out if pair[0] not in forces] + dropped
         gradients = [name for name in gradients if name not in forces]
     if choice.stress:
-        names, dropped = _chosen(choice.stress, [name for name, _ in stress], frame_names)
-        left_out = [pair for pair in left_out if pair[0] not in names] + dropped
-        stress = [(name, -1 if set(words_of(name)) & _VIRIALS else 1) for name in names]
+        kept, dropped = _chosen(choice.stress, [name for name, _ in stress], frame_names)
+        left_out = [pair for pair in left_out if pair[0] not in kept] + dropped
+        stress = [(name, -1 if set(words_of(name)) & _VIRIALS else 1) for name in kept]
     left_out += [(name, "gradients; --forces-key and a minus sign before --force-unit take them") for name in gradients]
+    labels = (*energy, *forces, *(name for name, _ in stress))
     return Selection(
-        tuple(energy), tuple(forces), tuple(stress), *(tuple(found[m]) for m in (
-            Meaning.CHARGE, Meaning.MULTIPLICITY, Meaning.UNPAIRED, Meaning.SPIN, Meaning.FIXED,
-        )),
+        energy=tuple(energy),
+        forces=tuple(forces),
+        stress=tuple(stress),
+        charge=tuple(found[Meaning.CHARGE]),
+        multiplicity=tuple(found[Meaning.MULTIPLICITY]),
+        unpaired=tuple(found[Meaning.UNPAIRED]),
+        spin=tuple(found[Meaning.SPIN]),
+        fixed=tuple(found[Meaning.FIXED]),
         left_out=tuple(left_out),
-        unknown=tuple(n for n in found[Meaning.UNKNOWN] if n not in (*energy, *forces, *(s for s, _ in stress))),
+        unknown=tuple(name for name in found[Meaning.UNKNOWN] if name not in labels),
         other=(*found[Meaning.STRUCTURE], *found[Meaning.LEVEL], *found[Meaning.UNIT]),
-    )  # fmt: skip
+    )
 
 
 def _chosen(said: str, found: list[str], names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -94,7 +94,9 @@ def check_energies(samples: Sequence[Sample], fit: PairFit | None) -> Check:
     if fit is None or fit.explained < MIN_EXPLAINED:
         return Check()
     part = [samples[i] for i in fit.rows]
-    mine, theirs, n_free = [], [], 0
+    mine: list[FloatArray] = []
+    theirs: list[FloatArray] = []
+    n_free = 0
     for rows in groups_of(part, by_cell=False):
         known = np.ones((len(rows), 1))
         volumes = np.array([_volume(part[k].frame) for k in rows])

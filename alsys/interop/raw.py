@@ -236,17 +236,18 @@ def checked_each(
             account.refuse(f"{place} {first + i}", error)
 
 
-def gathered(rows: Iterable[RawRow], place: str, account: FileAccount) -> Iterator[RawFrames]:
+def gathered(rows: Iterable[RawRow], place: str, account: FileAccount | None = None) -> Iterator[RawFrames]:
     """Checked frames in the order of their rows; neighbours that are alike, with numbers in sequence, come together.
 
     Args:
         rows: As a file has them.
         place: See `RawFrames`.
-        account: That refused frames are told.
+        account: That refused frames are told; None raises at the first.
 
     Raises:
         InputError: See `checked`; where the account does not collect them.
     """
+    account = FileAccount() if account is None else account
     held: list[RawRow] = []
     shared: tuple[object, ...] | None = None
     for row in rows:
