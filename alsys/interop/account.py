@@ -8,6 +8,7 @@ always.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class FileAccount:
     def absorb(self, other: FileAccount) -> None:
         """Adds what another account of the same file has noted, in another process."""
         room = MAX_LISTED - len(self.refused)
-        self.refused += other.refused[:room]
+        self.refused = sorted(self.refused + other.refused[:room], key=lambda one: _natural(one.place))
         self.n_refused += other.n_refused
         self._met += other._met
         self._used += other._used
@@ -257,6 +258,11 @@ class FileAccount:
         if unknown := self.unknown:
             parts.append("unknown, not used: " + ", ".join(unknown))
         return "; ".join(parts)
+
+
+def _natural(place: str) -> tuple[tuple[bool, int, str], ...]:
+    """Numbers within a text by their size."""
+    return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", place))
 
 
 def same_numbers(one: Any, other: Any) -> bool:

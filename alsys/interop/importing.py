@@ -129,7 +129,7 @@ def import_frames(
                     drawn[slot] = sample
             intake.take(batch)
         if account.n_refused and not (order.is_skipping and intake.n_taken):
-            raise _refusal(account, intake.n_frames, order.is_skipping)
+            raise _refusal(account, intake.n_taken, order.is_skipping)
         if drawn and not order.is_trusted:
             _prove(drawn, reading.units, is_trusted=False, before=proven)
         event = intake.finish(now, source, reading.units, note)

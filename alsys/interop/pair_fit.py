@@ -3,7 +3,7 @@
 Forces alone decide it, by linear least squares over smooth bumps of each pair of elements, so its energies and
 stresses are those that the forces integrate to. They need no method and no reference, cost a second, and hold in boxes
 of any size where no two frames are near each other. What forces of one volume cannot say is taken out on both sides:
-the mean stress, and energies as a function of volume.
+the mean stress, and energies as a function of volume and shape of the cell.
 """
 
 from __future__ import annotations
@@ -98,11 +98,7 @@ def check_energies(samples: Sequence[Sample], fit: PairFit | None) -> Check:
     theirs: list[FloatArray] = []
     n_free = 0
     for rows in groups_of(part, by_cell=False):
-        known = np.ones((len(rows), 1))
-        volumes = np.array([_volume(part[k].frame) for k in rows])
-        if np.ptp(volumes) > 1e-6 * float(volumes.max()):  # forces do not say how energies depend on the volume
-            relative = volumes / volumes.mean() - 1.0
-            known = np.stack([np.ones(len(rows)), relative, relative**2], axis=1)
+        known = _shape_terms([part[k].frame for k in rows])
         if len(rows) <= known.shape[1]:
             continue
         for values, found in ((np.array([part[k].energy for k in rows]), mine), (fit.energies[rows], theirs)):
@@ -143,8 +139,22 @@ def check_stresses(samples: Sequence[Sample], fit: PairFit | None) -> Check:
     return rated(ratio, abs(cosine) >= MIN_COSINE, text, math.copysign(1.0, cosine), STRESS_CLEAR, STRESS_TOLERANCE)
 
 
-def _volume(frame: Frame) -> float:
-    return abs(float(np.linalg.det(frame.cell))) if frame.pbc.all() else 1.0
+def _shape_terms(frames: Sequence[Frame]) -> FloatArray:
+    """``(n, k)`` what energies may depend on that forces do not say: a constant, the volume, the shape of the cell."""
+    constant = np.ones((len(frames), 1))
+    if not frames[0].pbc.all():
+        return constant
+    cells = np.array([frame.cell for frame in frames])
+    strain = np.linalg.solve(cells.mean(axis=0), cells) - np.eye(3)
+    strain = 0.5 * (strain + np.swapaxes(strain, 1, 2))
+    volume = np.trace(strain, axis1=1, axis2=2)[:, None]
+    if float(np.abs(strain).max()) < 1e-6:
+        return constant
+    shape = strain - volume[:, :, None] / 3.0 * np.eye(3)
+    if float(np.abs(shape).max()) < 1e-6:
+        return np.hstack([constant, volume, volume**2])
+    deviatoric = np.stack([shape[:, a, b] for a, b in ((0, 0), (1, 1), (0, 1), (0, 2), (1, 2))], axis=1)
+    return np.hstack([constant, volume, volume**2, deviatoric])
 
 
 def _centres() -> FloatArray:

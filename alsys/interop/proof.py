@@ -285,8 +285,8 @@ def _bond_ratios(frame: Frame) -> FloatArray:
     return kept
 
 
-def _reference(samples: Sequence[Sample]) -> _Reference:
-    """GFN-xTB of some frames: pairs of neighbours spread over the sample, as many as the work allows."""
+def xtb_rows(samples: Sequence[Sample]) -> list[int]:
+    """Frames that are compared with GFN-xTB: pairs of neighbours spread over the sample, as many as the work allows."""
     usable = [i for i, s in enumerate(samples) if _is_for_xtb(s.frame)]
     rows: list[int] = []
     for n in range(N_XTB, 1, -1):
@@ -296,12 +296,17 @@ def _reference(samples: Sequence[Sample]) -> _Reference:
             rows = spaced(len(usable), n)
         if sum(_work(samples[usable[row]].frame) for row in rows) <= XTB_WORK:
             break
+    return [usable[row] for row in rows]
+
+
+def _reference(samples: Sequence[Sample]) -> _Reference:
+    """GFN-xTB of some frames."""
     found = _Reference()
-    for row in rows:
-        values = _xtb(samples[usable[row]].frame)
+    for row in xtb_rows(samples):
+        values = _xtb(samples[row].frame)
         if values is not None:
             found.values.append(values)
-            found.rows.append(usable[row])
+            found.rows.append(row)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.labels import Label, LevelOfTheory
-from alsys.potentials.xtb import XTBMethod, single_point
+from alsys.potentials.xtb import XTBMethod, XTBValues, single_point
 from alsys.store.base import Snapshot
 from alsys.store.memory import open_writer
 
@@ -46,6 +46,24 @@ def shaken_methanol(n: int, seed: int = 0, amplitude: float = 0.05) -> list[Labe
         frame = Frame.molecule(METHANOL, POSITIONS + rng.normal(0.0, amplitude, POSITIONS.shape))
         values = single_point(frame, XTBMethod("GFN1-xTB", accuracy=1.0))
         found.append((frame, values.energy, values.forces))
+    return found
+
+
+def boxed_water(n: int, seed: int = 0) -> list[tuple[Frame, XTBValues]]:
+    """One molecule of water in small periodic cells of several shapes, with energies, forces and stresses of GFN1-xTB.
+
+    Args:
+        n: How many.
+        seed: Of the shaking.
+    """
+    rng = np.random.default_rng(seed)
+    water = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])
+    found = []
+    for _ in range(n):
+        cell = 3.3 * (np.eye(3) + np.diag(rng.normal(0.0, 0.03, 3)) + np.triu(rng.normal(0.0, 0.02, (3, 3)), 1))
+        positions = water + rng.normal(0.0, 0.04, (3, 3))
+        frame = Frame(np.array([8, 1, 1]), positions, cell, np.ones(3, dtype=bool))
+        found.append((frame, single_point(frame, XTBMethod("GFN1-xTB", accuracy=1.0))))
     return found
 
 

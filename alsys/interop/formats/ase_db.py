@@ -85,7 +85,7 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
             row.get("stress"),
             float(row.get("charge") or 0.0),
             merged(_mapping(row.data), row.key_value_pairs),
-            row.get("constraints") or (),
+            [constraint.todict() for constraint in row.constraints],
         )
 
 

@@ -13,13 +13,14 @@ from alsys.events import DataImported, FrameProposed, LabelAccepted
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.formats import find
 from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
+from alsys.interop.keys import KeyChoice
 from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
-from alsys.testing.labelled import GFN1, Labelled, shaken_methanol, snapshot_of
-from alsys.units import HARTREE
+from alsys.testing.labelled import GFN1, Labelled, boxed_water, shaken_methanol, snapshot_of
+from alsys.units import GIGAPASCAL, HARTREE
 
 OWN = LevelOfTheory({"engine": "pyscf", "xc": "pbe"})
 
@@ -369,3 +370,90 @@ def test_a_baseline_that_the_store_has_is_not_imported_again(labelled: list[Labe
     assert (report.event.n_labels, report.event.n_rows, report.event.n_frames) == (6, 9, 3)
     found = store.verify()
     assert (found.problems, found.n_without_digest) == ([], 0)
+
+
+def test_refused_frames_are_counted_and_left_out_on_request(labelled: list[Labelled], tmp_path: Path) -> None:
+    """All or nothing by default, with the count; `--skip` leaves out those of the reader, of physics, and doubles."""
+    path = write(tmp_path / "a.xyz", labelled)
+    block = path.read_text().split("\n6\n")[-1]
+    energy = repr(labelled[49][1])
+    atom = "1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-10.0 level={level} multiplicity=3\nO 0 0 0 1.0 0 0\n"
+    twice = "6\n" + block.replace(f"energy={energy}", f"energy={labelled[49][1] + 0.5!r}")
+    rewritten(
+        path,
+        lambda text: (
+            text.replace(f"energy={labelled[3][1]!r}", "energy=nan").replace(
+                f"energy={labelled[7][1]!r} charge=0", f"energy={labelled[7][1]!r} charge=1"
+            )
+            + twice
+        ),
+    )
+    text = refused(path, "3 of 51 frames are refused", "--skip")
+    assert "frame 3" in text
+    store = open_writer()
+    report = take(store, path, is_skipping=True)
+    assert (report.n_frames, report.n_new, report.account.n_refused) == (51, 48, 3)
+    assert {one.place for one in report.account.refused} == {"frame 3", "frame 7", "frame 50"}
+    assert report.event is not None
+    assert (report.event.n_skipped, report.event.labels_from) == (3, "energy: energy, forces: forces")
+    assert store.verify().problems == []
+    alone = tmp_path / "atom.xyz"
+    level = '"' + GFN1.canonical.replace('"', '\\"') + '"'
+    alone.write_text(atom.replace("{level}", level))
+    refused(alone, "force on a single atom is zero", "the only frame", is_skipping=True)
+    alone.write_text(atom.replace("{level}", level).replace("1.0 0 0", "0 0 0"))
+    assert take(open_writer(), alone, is_trusted=True).n_new == 1
+
+
+def test_a_file_of_which_nothing_is_left(labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:5])
+    rewritten(path, lambda text: text.replace("energy=", "time="))
+    refused(path, "frame 0: energy: is missing", "all 5 frames")
+    refused(path, "frame 0: energy: is missing", "all 5 frames", is_skipping=True)
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_forces_of_a_constraint_without_a_word(column: int, labelled: list[Labelled], tmp_path: Path) -> None:
+    """Zeros in the forces of one atom, and a net force that says what they were."""
+    frame, energy, forces = labelled[0]
+    held = forces.copy()
+    held[3, column:] = 0.0
+    path = write(tmp_path / "a.xyz", [(frame, energy, held)])
+    refused(path, "frame 0: forces", "exactly zero along", "constraint", is_trusted=True)
+    flat = np.array([[0.0, 0, 0], [1.0, 0, 0], [0, 1.0, 0]])
+    pulls = np.array([[-1.0, -2, 0], [1.0, 1, 0], [0, 1, 0]])
+    planar = [(Frame.molecule([8, 1, 1], flat), -100.0, pulls)]
+    assert take(open_writer(), write(tmp_path / "b.xyz", planar), is_trusted=True).n_new == 1, "zero by symmetry"
+
+
+def test_levels_are_one_in_any_case(labelled: list[Labelled], tmp_path: Path) -> None:
+    """Of a file's frames among themselves, of `--take`, and of a name against the campaign's own level."""
+    path = write(tmp_path / "a.xyz", labelled[:10])
+    lines = [line.partition(" level=")[0] for line in path.read_text().splitlines()]
+    for k, i in enumerate([i for i, line in enumerate(lines) if line.startswith("Prop")]):
+        lines[i] += " level=PBE/def2-SVP" if k % 2 else ' level="pbe / DEF2-svp"'
+    path.write_text("\n".join(lines) + "\n")
+    assert take(open_writer(), path).level == named_level("pbe/def2-svp")
+    assert take(open_writer(), path, take="pBe/Def2-sVp").n_new == 10
+    own = LevelOfTheory({"engine": "tblite", "method": "GFN1-xTB", "accuracy": 1.0})
+    said = named_level('{"engine": "tblite", "method": "gfn1-xtb", "accuracy": 1.0}')
+    report = take(open_writer(), path, own, level=said, known_levels=(own,))
+    assert (report.level, report.n_train) == (own, 10)
+
+
+def test_stress_is_proven_or_left_out(tmp_path: Path) -> None:
+    """Water in strained cells, stress in GPa: found, named, taken as such, and left out on request."""
+    samples = boxed_water(24)
+    level = LevelOfTheory({"method": "gfn1-xtb"})
+    values = [(f, v.energy, v.forces) for f, v in samples]
+    path = tmp_path / "a.xyz"
+    stresses = [v.stress / GIGAPASCAL for _, v in samples if v.stress is not None]
+    find("extxyz").write(snapshot_of(values, level, stresses), path, level)
+    refused(path, "stress unit", "--stress-unit=gpa", "--stress-key=none")
+    store = open_writer()
+    take(store, path, units=(("stress", "gpa"),))
+    stored = store.snapshot(level.level_id).stress
+    np.testing.assert_allclose(stored, [v.stress for _, v in samples], rtol=1e-9, atol=1e-12)
+    store = open_writer()
+    take(store, path, choice=KeyChoice(stress="none"))
+    assert np.isnan(store.snapshot(level.level_id).stress).all()

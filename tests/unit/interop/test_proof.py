@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.neighborlist import primitive_neighbor_list
 from pyscf import gto, scf
 
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.interop.check import NOTHING, Sample
 from alsys.interop.extxyz import read_labelled
 from alsys.interop.file_units import ENERGIES, FORCES, UnitSet, energy_unit, fitting, force_unit, length_unit
-from alsys.interop.proof import Sample, examine, free_atom_energy, judge
-from alsys.testing.labelled import METHANOL, POSITIONS, shaken_methanol
-from alsys.units import BOHR, HARTREE
+from alsys.interop.pair_fit import check_energies, check_stresses, fit_pairs
+from alsys.interop.proof import examine, free_atom_energy, judge, xtb_rows
+from alsys.interop.stress_check import check_strains, check_xtb
+from alsys.testing.labelled import METHANOL, POSITIONS, boxed_water, shaken_methanol
+from alsys.units import BOHR, GIGAPASCAL, HARTREE
 
 DATA = Path(os.environ.get("ALSYS_BENCHMARK_DATA", Path(__file__).parents[4] / "shared" / "data"))
 ALL = {"lengths", "forces", "energies"}
@@ -167,3 +173,106 @@ def test_units_by_name() -> None:
     assert UnitSet("kcal/mol").energy_factor == pytest.approx(0.0433641153), "CODATA 2018"
     assert FORCES["hartree/bohr"] == pytest.approx(51.4220675), "CODATA 2018"
     assert fitting(27.0, FORCES, 1.4)[0] == "hartree/angstrom"
+
+
+@pytest.fixture(scope="module")
+def boxed() -> list[Sample]:
+    """Water in small cells of several shapes, GFN1-xTB."""
+    return [Sample(f, v.energy, v.forces, f"frame {i}", v.stress) for i, (f, v) in enumerate(boxed_water(24))]
+
+
+def test_stresses_are_proven_with_unit_sign_and_volume(boxed: list[Sample]) -> None:
+    findings = examine(boxed)
+    assert findings.proven == ALL | {"stresses"}
+    judge(findings, UnitSet())
+    xtb, volume = findings.xtb_stresses, abs(float(np.linalg.det(boxed[0].frame.cell)))
+    for factor, unit in ((1 / GIGAPASCAL, "gpa"), (-1.0, "-ev/angstrom^3"), (-10 / GIGAPASCAL, "-kbar"), (183.6, "")):
+        wrong = replace(xtb, fits=False, factor=xtb.factor / factor)
+        with pytest.raises(InputError, match="stress unit: does not fit") as caught:
+            judge(replace(findings, stresses=wrong), UnitSet())
+        assert f"--stress-unit={unit}" in str(caught.value) or not unit
+        assert "--stress-key=none" in str(caught.value)
+    for factor in (1 / GIGAPASCAL, -1.0, -volume):  # and the checks find these
+        stresses = [None if s.stress is None else factor * s.stress for s in boxed]
+        found = check_xtb(
+            [replace(s, stress=x) for s, x in zip(boxed, stresses, strict=True)], [s.stress for s in boxed]
+        )
+        assert (found.fits, found.factor) == (False, pytest.approx(1 / factor, rel=1e-3))
+    without = replace(findings, stresses=NOTHING)
+    with pytest.raises(InputError, match="nothing proves unit, sign and volume of the stresses"):
+        judge(without, UnitSet())
+    judge(replace(without, has_stress=False), UnitSet())
+
+
+def morse(frame: Frame) -> tuple[float, np.ndarray, np.ndarray]:
+    """Energy, forces and stress of a Morse potential, by strain and positions: no method that the proof knows."""
+    i, _, vector, r = primitive_neighbor_list("ijDd", frame.pbc, frame.cell, frame.positions, 5.5)
+    decay, slope = np.exp(-1.2 * (r - 2.7)), np.zeros_like(frame.positions)
+    pull = 2 * 1.2 * 0.4 * (decay - decay**2) / r
+    np.add.at(slope, i, pull[:, None] * vector)
+    stress = 0.5 * np.einsum("p,pa,pb->ab", pull, vector, vector) / abs(np.linalg.det(frame.cell))
+    return float(0.5 * 0.4 * (decay**2 - 2 * decay).sum()), slope, stress
+
+
+def crystal(n: int, spread: float, shake: float) -> list[Sample]:
+    rng = np.random.default_rng(1)
+    atoms = bulk("Cu", a=3.8, cubic=True)
+    samples = []
+    for k in range(n):
+        cell = np.array(atoms.cell) * (1 + spread * (k / n - 0.5))
+        positions = atoms.positions @ np.linalg.inv(atoms.cell) @ cell + shake * rng.normal(size=(4, 3))
+        frame = Frame(atoms.numbers, positions, cell, np.ones(3, bool))
+        energy, forces, stress = morse(frame)
+        samples.append(Sample(frame, energy, forces, f"frame {k}", stress))
+    return samples
+
+
+@pytest.mark.parametrize("shake", [0.0, 0.05])
+def test_an_equation_of_state_proves_its_stresses(shake: float) -> None:
+    """Energies of strained cells, with and without displacements, need no other method."""
+    samples = crystal(12, 0.03, shake)
+    assert check_strains(samples).factor == pytest.approx(1.0, abs=0.05)
+    for factor in (160.2, -1.0, -float(np.linalg.det(samples[0].frame.cell))):
+        wrong = [replace(s, stress=factor * s.stress) for s in samples if s.stress is not None]
+        found = check_strains(wrong)
+        assert found.fits is False
+        assert found.factor == pytest.approx(1 / factor, rel=0.05)
+    assert check_strains(samples[:2]).fits is None
+    assert check_strains(crystal(12, 0.0, 0.05)).fits is None, "no strain"
+
+
+def test_energies_and_stresses_that_forces_integrate_to() -> None:
+    """Frames that are far from each other, of several volumes: no two of them are compared."""
+    samples = crystal(14, 0.02, 0.2)
+    fit = fit_pairs(samples)
+    assert fit is not None
+    assert fit.explained > 0.95
+    assert check_energies(samples, fit).factor == pytest.approx(1.0, abs=0.2)
+    assert check_stresses(samples, fit).factor == pytest.approx(1.0, abs=0.2)
+    in_hartree = [replace(s, energy=s.energy / HARTREE) for s in samples]
+    assert check_energies(in_hartree, fit).factor == pytest.approx(1 / HARTREE, rel=0.2)
+    wrong = [replace(s, stress=-160.2 * s.stress) for s in samples if s.stress is not None]
+    assert check_stresses(wrong, fit).factor == pytest.approx(-1 / 160.2, rel=0.2)
+    shuffled = [replace(s, forces=s.forces[::-1]) for s in samples]
+    assert check_energies(shuffled, fit_pairs(shuffled)).fits is None
+    assert fit_pairs(samples[:1]) is None
+
+
+def test_one_verdict_on_a_busy_machine(related: list[Sample]) -> None:
+    """Nothing is measured in seconds: a clock that runs a thousand times as fast changes no finding."""
+    slow = examine(related)
+    fast = time.perf_counter
+    try:
+        time.perf_counter = lambda: 1000.0 * fast()
+        assert examine(related) == slow
+    finally:
+        time.perf_counter = fast
+
+
+def test_work_is_bounded_in_large_boxes() -> None:
+    """Two evaluations of 64 waters, more of smaller boxes, none of boxes that are too large; chosen, not timed."""
+    sizes = {24: 11, 81: 11, 192: 2, 300: 0}
+    for n, expected in sizes.items():
+        frames = [Frame(np.full(n, 8), np.arange(3.0 * n).reshape(n, 3), 20 * np.eye(3), np.ones(3, bool))] * 400
+        rows = xtb_rows([Sample(frame, 0.0, np.zeros((n, 3)), "frame") for frame in frames])
+        assert len(rows) == expected, n
