@@ -44,6 +44,7 @@ from alsys.states import CompositionStates
 from alsys.store.base import StoreWriter
 
 if TYPE_CHECKING:
+    from alsys.systems.builders import BuiltSystem
     from alsys.training.lessons import Lesson
     from alsys.training.start import StartingPoint
 
@@ -110,16 +111,16 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
     config = directory.as_begun(config)
     _check_log(config, directory, source)
     base = Path(source).resolve().parent
-    starts: dict[str, Sequence[Frame]] = {}
-    notes: dict[str, Sequence[str]] = {}
+    built: dict[str, BuiltSystem] = {}
     try:
         for i, system in enumerate(config.systems):
             try:
-                built = build_system(system, base)
-                starts[system.name], notes[system.name] = built.starts, built.notes
+                built[system.name] = build_system(system, base)
             except InputError as error:
                 where = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
                 raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
+        starts = {name: one.starts for name, one in built.items()}
+        notes = {name: list(one.notes) for name, one in built.items()}
         systems = {name: frames[0] for name, frames in starts.items()}
         labelled = labelled_systems(config.exploration.carve, systems)
         check_labeling(config.labeling, labelled)
@@ -127,6 +128,8 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
         check_states(config, starts)
         check_initial(config.initial, systems)
         check_methods(config, systems)
+        if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with
+            _check_starts(config, built, notes)
         labeler = build_labeler(config.labeling)
         level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()
@@ -140,6 +143,26 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
     except InputError as error:
         raise error.located(source=source) from None
     return Plan(config, source, directory, starts, level, labelled, baseline, notes, start)
+
+
+def _check_starts(config: CampaignConfig, built: Mapping[str, BuiltSystem], notes: Mapping[str, list[str]]) -> None:
+    """Asks start structures whether they are some, and adds to the notes what could not be checked.
+
+    Raises:
+        InputError: One is none.
+    """
+    from alsys.systems.start_check import check_single_atoms, check_system
+
+    check_single_atoms(list(built.values()))
+    for i, system in enumerate(config.systems):
+        if not system.check:
+            continue
+        try:
+            said = check_system(built[system.name], has_physics=config.labeling.kind != "analytic")
+        except InputError as error:
+            where = f"systems[{i}].{error.field}"
+            raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
+        notes[system.name].extend(said)
 
 
 def _check_log(config: CampaignConfig, directory: CampaignDirectory, source: str) -> None:

@@ -36,14 +36,14 @@ class BuiltSystem:
         notes: What was taken from files or left out, for the plan.
         field: The field that says what it is.
         value: Its value, for errors.
-        has_bonds: Its valences are those of a bond table or a SMILES.
+        components: Field, value and structure of each molecule of a box or cluster that comes from a file.
     """
 
     starts: tuple[Frame, ...]
     notes: tuple[str, ...]
     field: str
     value: object
-    has_bonds: bool
+    components: tuple[tuple[str, object, Frame], ...] = ()
 
 
 def build_frame(system: SystemConfig, base: Path) -> Frame:
@@ -73,27 +73,26 @@ def build_system(system: SystemConfig, base: Path) -> BuiltSystem:
     """
     packed, field = (system.box, "box") if system.box is not None else (system.cluster, "cluster")
     if packed is not None:
-        frames, notes = _packings(packed, field, system, base)
-        return BuiltSystem(frames, notes, field, None, has_bonds=True)
+        return _packings(packed, field, system, base)
     loaded = load(system, base, system.conformers)
     value = system.bulk.formula if system.bulk is not None else getattr(system, loaded.field)
     frames = tuple(
         _frame(atoms, loaded.field, value, system.charge, system.multiplicity) for atoms in loaded.structures
     )
-    return BuiltSystem(frames, loaded.notes, loaded.field, value, loaded.has_bonds)
+    return BuiltSystem(frames, loaded.notes, loaded.field, value)
 
 
-def _packings(
-    config: BoxConfig | ClusterConfig, field: str, system: SystemConfig, base: Path
-) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
+def _packings(config: BoxConfig | ClusterConfig, field: str, system: SystemConfig, base: Path) -> BuiltSystem:
     molecules: list[Atoms] = []
+    components: list[tuple[str, object, Frame]] = []
     notes: list[str] = []
     for k, component in enumerate(config.components):
         try:
             loaded = load(component, base)
             name, atoms = loaded.field, loaded.structures[0]
             notes += [f"{component.origin}: {note}" for note in loaded.notes]
-            if _frame(atoms, name, getattr(component, name), component.charge, 1).pbc.any():
+            alone = _frame(atoms, name, getattr(component, name), component.charge, 1)
+            if alone.pbc.any():
                 raise InputError(
                     "is periodic", field=name, value=getattr(component, name), remedy="a component is a molecule"
                 )
@@ -101,6 +100,8 @@ def _packings(
             where = f"{field}.components[{k}].{error.field}"
             raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
         molecules.append(atoms)
+        if component.file is not None:
+            components.append((f"{field}.components[{k}].file", component.file, alone))
     try:
         made = recipe(config, [float(atoms.get_masses().sum()) for atoms in molecules])
     except InputError as error:
@@ -126,7 +127,7 @@ def _packings(
         )
         for k in range(config.packings)
     )
-    return frames, tuple(notes)
+    return BuiltSystem(frames, tuple(notes), field, None, tuple(components))
 
 
 def _frame(atoms: Atoms, field: str, value: object, charge: int, multiplicity: int) -> Frame:

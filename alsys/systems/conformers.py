@@ -25,7 +25,10 @@ def quiet_rdkit() -> None:
 
 
 def embed_one(full: Mol) -> list[int]:
-    """Identity of one conformer in an RDKit molecule, MMFF's nearest minimum; empty where there is none."""
+    """Identity of one conformer in an RDKit molecule, MMFF's nearest minimum; empty where there is none.
+
+    Where MMFF lacks parameters (boron, six-valent sulfur, metals) it is UFF's.
+    """
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     if (
@@ -35,11 +38,13 @@ def embed_one(full: Mol) -> list[int]:
         return []
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
         rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=2000)
+    elif rdForceFieldHelpers.UFFHasAllMoleculeParams(full):
+        rdForceFieldHelpers.UFFOptimizeMolecule(full, maxIters=2000)
     return [full.GetConformer().GetId()]
 
 
 def embed_several(full: Mol, count: int) -> list[int]:
-    """Identities of different conformers, lowest MMFF energy first; empty where there are none.
+    """Identities of different conformers, lowest energy of MMFF (else UFF) first; empty where there are none.
 
     ETKDG version 3 (S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)).
     """
@@ -48,8 +53,11 @@ def embed_several(full: Mol, count: int) -> list[int]:
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = SEED  # type: ignore[assignment]
     found = list(rdDistGeom.EmbedMultipleConfs(full, max(count, min(TRIES * count, MAX_TRIES)), parameters))
-    if found and rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
-        results = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(full, numThreads=1, maxIters=2000)
+    has_mmff = rdForceFieldHelpers.MMFFHasAllMoleculeParams(full)
+    if found and (has_mmff or rdForceFieldHelpers.UFFHasAllMoleculeParams(full)):
+        helpers = rdForceFieldHelpers
+        optimise = helpers.MMFFOptimizeMoleculeConfs if has_mmff else helpers.UFFOptimizeMoleculeConfs
+        results = optimise(full, numThreads=1, maxIters=2000)
         energies = {k: energy for k, (_, energy) in zip(found, results, strict=True)}
         found.sort(key=lambda k: energies[k])
     isomers = {k: _isomer(full, k) for k in found}

@@ -32,13 +32,11 @@ class Loaded:
         field: The field that says what it is.
         structures: At least one.
         notes: What was taken from a file or left out.
-        has_bonds: Its valences are those of a bond table or a SMILES.
     """
 
     field: str
     structures: list[Atoms]
     notes: tuple[str, ...] = ()
-    has_bonds: bool = False
 
 
 def load(origin: SystemConfig | Component, base: Path, conformers: int = 1) -> Loaded:
@@ -54,12 +52,12 @@ def load(origin: SystemConfig | Component, base: Path, conformers: int = 1) -> L
     """
     if origin.smiles is not None:
         structures, notes = _from_smiles(origin.smiles, origin.charge, conformers)
-        return Loaded("smiles", structures, tuple(notes), has_bonds=True)
+        return Loaded("smiles", structures, tuple(notes))
     if origin.file is not None:
         structure = read_structure(base / origin.file, origin.index)
-        return Loaded("file", [structure.atoms], tuple(_settled(structure, origin, base)), structure.has_bonds)
+        return Loaded("file", [structure.atoms], tuple(_settled(structure, origin, base)))
     if origin.molecule is not None:
-        return Loaded("molecule", [_from_collection(origin.molecule)], has_bonds=True)
+        return Loaded("molecule", [_from_collection(origin.molecule)])
     assert isinstance(origin, SystemConfig)
     assert origin.bulk is not None
     return Loaded("bulk", [_from_bulk(origin.bulk)])

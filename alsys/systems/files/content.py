@@ -58,14 +58,12 @@ class Structure:
         statements: About charge and spin.
         concerns: What cannot be kept.
         notes: What was taken or left out, for the plan.
-        has_bonds: The source says which atoms are bonded, so that its valences have been looked at.
     """
 
     atoms: Atoms
     statements: tuple[Statement, ...] = ()
     concerns: tuple[Concern, ...] = ()
     notes: tuple[str, ...] = ()
-    has_bonds: bool = False
 
     def adding(
         self, *, statements: Iterable[Statement] = (), concerns: Iterable[Concern] = (), notes: Iterable[str] = ()

@@ -115,12 +115,12 @@ def _structure(block: list[str], mol: Mol) -> Structure:
     if len(numbers) > 1 and is_flat and (dimension == "2D" or (n_implied and dimension != "3D")):
         return _drawn(block, notes)
     if not n_implied:
-        return Structure(as_given.atoms, notes=tuple(notes), has_bonds=True)
+        return as_given
     complete = Chem.AddHs(full, addCoords=True)
     atoms = Atoms(
         numbers=[atom.GetAtomicNum() for atom in complete.GetAtoms()], positions=complete.GetConformer().GetPositions()
     )
-    return Structure(atoms, notes=(*notes, f"{n_implied} hydrogens added that its bond table implies"), has_bonds=True)
+    return Structure(atoms, notes=(*notes, f"{n_implied} hydrogens added that its bond table implies"))
 
 
 def _drawn(block: list[str], notes: list[str]) -> Structure:
@@ -138,7 +138,7 @@ def _drawn(block: list[str], notes: list[str]) -> Structure:
         numbers=[atom.GetAtomicNum() for atom in full.GetAtoms()],
         positions=full.GetConformer(chosen[0]).GetPositions(),
     )
-    return Structure(atoms, notes=(*notes, "a drawing: structure and hydrogens from RDKit"), has_bonds=True)
+    return Structure(atoms, notes=(*notes, "a drawing: structure and hydrogens from RDKit"))
 
 
 def _statements(block: list[str], mol: Mol) -> list[Statement]:
