@@ -58,6 +58,9 @@ def read_poscar(path: Path, index: int) -> Structure:
     has_elements = len(lines) > 6 and not (lines[5].split() or ["0"])[0].isdigit()
     if len(lines) > 6 and not has_elements and not _are_elements(lines[0], len(lines[5].split())):
         raise FileProblem("names no elements (VASP 4)", "put a line of element symbols before the line of their counts")
+    counts = lines[6 if has_elements else 5].split() if len(lines) > 6 else []
+    if sum(int(word) for word in counts if word.isascii() and word.isdigit()) > len(lines):
+        raise FileProblem("is cut off: it has fewer lines than atoms", "give the whole file")
     structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
     said = [s for s in statements_in(lines[0]) if "=" in s.text]
     notes = [] if has_elements else ["elements from its first line"]

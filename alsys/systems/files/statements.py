@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
+MAX_TEXT = 4096
+"""Characters of a text that are looked at."""
 _NUMBER = r"[\"'\[(]?\s*(?P<value>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?P<sign>[+-]?)(?![\w.])"
 _CHARGE = r"(?:(?:total|tot|net|molecular|mol|formal|pubchem[ _]total|system)[ _-]?)?(?:charge|chrg)"
 _MULTIPLICITY = r"(?:spin[ _-]?)?mult(?:iplicity)?\.?"
@@ -40,6 +42,7 @@ def statements_in(text: str) -> list[Statement]:
         FileProblem: A charge or multiplicity that is none.
     """
     found: list[Statement] = []
+    text = " ".join(text[:MAX_TEXT].split())
     for name, pattern in _WORDS:
         for match in pattern.finditer(text):
             value, what = _signed(match), " ".join(match.group(0).split())
@@ -84,7 +87,7 @@ def statements_of(info: Mapping[str, object]) -> list[Statement]:
 
 def says_bohr(text: str) -> bool:
     """Whether a comment says that lengths are in Bohr."""
-    return _UNITS.search(text) is not None
+    return _UNITS.search(text[:MAX_TEXT]) is not None
 
 
 def spin_values(value: float) -> frozenset[int]:

@@ -44,10 +44,12 @@ FIXED = frozenset({"fixed", "fix", "frozen", "constraint", "constraints", "fix_m
 OCCUPANCIES = frozenset({"occupancy", "occupancies", "occ"})
 CHARGES = frozenset({"initial_charges", "initial_charge", "formal_charges", "formal_charge"})
 MOMENTS = frozenset({"initial_magmoms", "magmoms", "magmom", "initial_magmom", "spins"})
+MAX_COMMENT = 20_000
+"""Characters of a comment."""
 LAYOUT = "give the number of atoms, a comment, and a line for each atom"
 
 _PAIRS = re.compile(
-    r"""(?P<key>[A-Za-z_][\w.\-/]*)\s*=\s*
+    r"""(?<![\w.\-/])(?P<key>[A-Za-z_][\w.\-/]*)\s*=\s*
         (?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|\{[^{}]*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]|[^\s"',;]+)""",
     re.VERBOSE,
 )
@@ -85,6 +87,8 @@ def read_xyz(path: Path, index: int) -> Structure:
     check_counts(path)
     with path.open(encoding=_encoding(path), errors="replace") as file:
         block = _block(file, path.name, index)
+    if len(block.comment) > MAX_COMMENT:
+        raise FileProblem(f"has a comment of {len(block.comment)} characters", "shorten it")
     header = _header(block.comment)
     atoms, structure = _table(block, header)
     if header:
@@ -144,7 +148,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[_Block]:
                 f"cannot be read: {waiting.strip()[:40]!r} stands where the number of atoms is expected",
                 LAYOUT,
             ) from None
-        comment = next(lines, "").rstrip("\n")
+        comment = " ".join(next(lines, "").split())
         rows = list(islice(lines, max(0, min(count, sys.maxsize))))
         if len(rows) < count:
             raise cut_off(k, count, len(rows))
