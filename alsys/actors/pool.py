@@ -1,8 +1,10 @@
-"""The Ray pool: starts workers as actors, hands them calls, restarts the dead ones.
+"""The Ray pool: starts workers as actors, hands them calls, restarts the dead ones, and Ray where it dies.
 
 A worker that dies, or raises, is reported once (`WorkerDown`) with all its calls, and replaced after a pause that grows
 while it keeps dying; a worker that fails to start three times in a row is given up. A preempted node is not held
-against the worker.
+against the worker, and neither is the end of Ray: one of our own is brought up anew with all workers. A start has a
+budget; an actor that no node can hold is spoken of, and ends the run where nothing can change that. A worker that is
+stopped (SIGSTOP) on this machine is spoken of, and replaced when it stays so.
 """
 
 from __future__ import annotations
@@ -11,36 +13,48 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from time import time
-from typing import Any
+from typing import Any, Final
 
-import ray
 import ray.exceptions as exceptions
 
-from alsys.actors.placement import WorkerSpec, connect, start_actor
+from alsys.actors.cluster import Cluster
+from alsys.actors.placement import WorkerSpec
+from alsys.clock import RunningClock
 from alsys.config.schema import RuntimeConfig
 from alsys.control.ports import Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
-from alsys.errors import FailureKind
+from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainingOrder
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILED_STARTS = 3
-MAX_PAUSE_S = 30.0
+MAX_FAILED_STARTS: Final = 3
+MAX_PAUSE_S: Final = 30.0
+MAX_RENEWALS: Final = 20
+"""How often Ray is brought up anew while one driver runs."""
+WATCH_EVERY_S: Final = 1.0
+SLOW_START_S: Final = 45.0
+"""A start that takes longer is spoken of."""
+SPEAK_OF_STOPPED_S: Final = 10.0
 
 
 @dataclass(slots=True)
 class _Worker:
     spec: WorkerSpec
     actor: Any = None
+    pid: int = 0
     generation: int = 0
     restarts: int = 0
     failed_starts: int = 0
+    starting_since: float | None = None
+    is_slow: bool = False
+    is_stopped: bool = False
+    is_given_up: bool = False
     sent: deque[float] = field(default_factory=deque)
 
 
@@ -49,18 +63,31 @@ class RayPool:
 
     Args:
         specs: Workers by name.
-        runtime: Where Ray is, and how often a worker may be restarted.
+        runtime: Where Ray is, how often a worker may be restarted, and how long things may take.
+        cluster: Ray; default is the one of `runtime`.
+        clock: Seconds that this process has run.
     """
 
-    def __init__(self, specs: Mapping[str, WorkerSpec], runtime: RuntimeConfig) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, WorkerSpec],
+        runtime: RuntimeConfig,
+        cluster: Cluster | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._workers = {name: _Worker(spec) for name, spec in specs.items()}
         self._specs = specs
         self._runtime = runtime
-        self._owns_ray = False
+        self._clock = clock or RunningClock()
+        self._cluster = cluster or Cluster(runtime, sum(spec.cpus for spec in specs.values()), self._clock)
+        self._events: deque[PoolEvent] = deque()
         self._inbox: deque[tuple[str, int, bool, Future[Any]]] = deque()
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._weights: tuple[int, Any] | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._renewals = 0
+        self._watched = float("-inf")
 
     @property
     def roles(self) -> Mapping[str, Role]:
@@ -74,7 +101,7 @@ class RayPool:
             EnvironmentProblem: Ray does not come up.
         """
         self._loop = asyncio.get_running_loop()
-        self._owns_ray = await asyncio.to_thread(connect, self._runtime, self._specs)
+        await self._cluster.start()
         for name in self._workers:
             self._start(name)
 
@@ -82,12 +109,13 @@ class RayPool:
         """Sends a call to an actor."""
         entry = self._workers[worker]
         entry.sent.append(time())
-        if isinstance(work, ExplorationOrder):
-            ref = entry.actor.advance.remote(replace(work, state=None), self._weights_ref(work.state))
-        elif isinstance(work, TrainingOrder):
-            ref = entry.actor.fit.remote(work)
-        else:
-            ref = entry.actor.label.remote(work)
+        try:
+            ref = self._send(entry.actor, work)
+        except Exception as error:  # Ray is dead
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            self._arrived(worker, entry.generation, False, failed)
+            return
         self._follow(worker, ref, is_start=False)
 
     def restart(self, worker: str, message: str) -> None:
@@ -97,17 +125,23 @@ class RayPool:
         self._arrived(worker, self._workers[worker].generation, False, failed)
 
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
-        """Waits for calls to return, workers to come up or to die."""
-        if not self._inbox:
+        """Waits for calls to return, workers to come up or to die.
+
+        Raises:
+            EnvironmentProblem: Ray is gone and cannot be brought up anew, or no node can hold the workers of a role.
+        """
+        if not self._inbox and not self._events:
             self._wake.clear()
             if not self._inbox:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), timeout_s)
-        events: list[PoolEvent] = []
+        self._watch()
         while self._inbox:
             name, generation, is_start, future = self._inbox.popleft()
             if generation == self._workers[name].generation:
-                events.append(self._settle(name, is_start, future))
+                self._events.append(self._settle(name, is_start, future))
+        events = list(self._events)
+        self._events.clear()
         return events
 
     def wake(self) -> None:
@@ -116,26 +150,45 @@ class RayPool:
 
     async def close(self) -> None:
         """Ends the actors, and Ray where this pool started it."""
+        if self._renewal is not None:
+            self._renewal.cancel()
         for entry in self._workers.values():
             entry.generation += 1
-            _kill(entry.actor)
+            if entry.actor is not None:
+                self._cluster.kill(entry.actor)
         self._weights = None
-        if self._owns_ray:
-            await asyncio.to_thread(ray.shutdown)
+        await self._cluster.stop()
+
+    def _send(self, actor: Any, work: Work) -> Any:
+        if isinstance(work, ExplorationOrder):
+            return actor.advance.remote(replace(work, state=None), self._weights_ref(work.state))
+        if isinstance(work, TrainingOrder):
+            return actor.fit.remote(work)
+        return actor.label.remote(work)
 
     def _weights_ref(self, state: CommitteeState | None) -> Any:
         """One copy of the weights in the object store, owned by the driver; None where there are no new ones."""
         if state is None:
             return None
         if self._weights is None or self._weights[0] != state.version:
-            self._weights = (state.version, ray.put(state))
+            self._weights = (state.version, self._cluster.put(state))
         return self._weights[1]
 
     def _start(self, name: str) -> None:
+        if not self._cluster.is_up:
+            return  # all workers are started once it is
         entry = self._workers[name]
-        entry.actor = start_actor(name, entry.spec)
+        entry.starting_since, entry.is_slow, entry.is_stopped = self._clock(), False, False
         entry.sent.clear()
-        self._follow(name, entry.actor.ready.remote(), is_start=True)
+        try:
+            entry.actor = self._cluster.start_actor(name, entry.spec)
+            ref = entry.actor.ready.remote()
+        except Exception as error:  # Ray is dead
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            self._arrived(name, entry.generation, True, failed)
+            return
+        self._follow(name, ref, is_start=True)
 
     def _follow(self, name: str, ref: Any, *, is_start: bool) -> None:
         generation = self._workers[name].generation
@@ -155,29 +208,147 @@ class RayPool:
         except Exception as error:
             return self._lost(name, error, is_start)
         if is_start:
-            entry.failed_starts = 0
+            entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
             return WorkerUp(name, entry.spec.role)
         started, finished, result = value
         return Completion(name, entry.spec.role, result, entry.sent.popleft(), started, finished)
 
     def _lost(self, name: str, error: Exception, is_start: bool) -> WorkerDown:
         entry = self._workers[name]
-        entry.generation += 1
-        _kill(entry.actor)
+        self._end(entry)
+        if self._is_ray_gone():  # then it is no worker's fault
+            return WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died")
         failure = _kind_of(error)
         entry.failed_starts += is_start
         entry.restarts += failure is not FailureKind.WORKER_PREEMPTED
-        is_final = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
-        if not is_final and self._loop is not None:
+        entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
+        if not entry.is_given_up and self._loop is not None:
             pause = min(MAX_PAUSE_S, 0.25 * 2 ** min(entry.restarts - 1, 10)) if is_start else 0.0
-            self._loop.call_later(pause, self._start, name)
-        return WorkerDown(name, entry.spec.role, failure, _one_line(error), is_final=is_final)
+            self._loop.call_later(pause, self._start_again, name, entry.generation)
+        return WorkerDown(name, entry.spec.role, failure, _one_line(error), is_final=entry.is_given_up)
+
+    def _start_again(self, name: str, generation: int) -> None:
+        if generation == self._workers[name].generation:
+            self._start(name)
+
+    def _end(self, entry: _Worker) -> None:
+        """Nothing that this actor still says is heard."""
+        entry.generation += 1
+        entry.starting_since, entry.pid = None, 0
+        if entry.actor is not None:
+            self._cluster.kill(entry.actor)
+            entry.actor = None
+
+    # --- watching
+
+    def _is_ray_gone(self) -> bool:
+        return self._renewal is not None or not self._cluster.is_up or self._cluster.failure() is not None
+
+    def _watch(self) -> None:
+        if self._renewal is not None:
+            if not self._renewal.done():
+                return
+            renewal, self._renewal = self._renewal, None
+            renewal.result()
+        now = self._clock()
+        if now - self._watched < WATCH_EVERY_S or self._loop is None:
+            return
+        self._watched = now
+        failure = self._cluster.failure()
+        if failure is not None:
+            self._renew(failure)
+            return
+        for name, entry in self._workers.items():
+            if entry.starting_since is not None:
+                self._watch_start(name, entry, now - entry.starting_since)
+            elif entry.pid:
+                self._watch_stopped(name, entry)
+
+    def _renew(self, failure: str) -> None:
+        """All workers are lost; Ray is brought up anew where it is ours."""
+        if not self._cluster.is_local:
+            where = self._cluster.address or "this machine"
+            raise EnvironmentProblem(
+                f"{failure}: the cluster at {where} is lost; see to it, then the same command goes on"
+            )
+        self._renewals += 1
+        if self._renewals > MAX_RENEWALS:
+            raise EnvironmentProblem(f"{failure}; it was brought up anew {MAX_RENEWALS} times; see logs/stderr.log")
+        logger.warning("%s; it is brought up anew, with all workers", failure)
+        for name, entry in self._workers.items():
+            was_there = entry.actor is not None
+            entry.generation += 1
+            entry.actor, entry.pid, entry.starting_since = None, 0, None
+            if was_there:
+                self._events.append(WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, failure))
+        self._weights = None
+        self._renewal = asyncio.create_task(self._bring_up())
+
+    async def _bring_up(self) -> None:
+        try:
+            await self._cluster.renew()
+        finally:
+            self.wake()
+        for name, entry in self._workers.items():
+            if not entry.is_given_up:
+                entry.generation += 1
+                self._start(name)
+        logger.warning("Ray is up again")
+
+    def _watch_start(self, name: str, entry: _Worker, spent: float) -> None:
+        if spent >= SLOW_START_S and not entry.is_slow:
+            entry.is_slow = True
+            missing = _missing(entry.spec, self._cluster.resources())
+            if missing and self._cluster.is_local:
+                self._give_up(name, entry, missing)
+                return
+            reason = f"no node has what it asks for: {missing}" if missing else "nodes are full, or it starts slowly"
+            logger.warning("%s has not started for %.0f s: %s", name, spent, reason)
+        elif spent >= self._runtime.worker_start_timeout_s:
+            missing = _missing(entry.spec, self._cluster.resources())
+            if missing:
+                self._give_up(name, entry, missing)
+                return
+            failed: Future[Any] = Future()
+            failed.set_exception(TimeoutError(f"not started after {spent:.0f} s (runtime.worker_start_timeout_s)"))
+            self._arrived(name, entry.generation, True, failed)
+
+    def _give_up(self, name: str, entry: _Worker, missing: str) -> None:
+        """No node can hold a worker: the others do without it, where there are any.
+
+        Raises:
+            EnvironmentProblem: It is the last of its role.
+        """
+        self._end(entry)
+        entry.is_given_up = True
+        role = entry.spec.role
+        message = f"no node has what it asks for: {missing}"
+        if all(other.is_given_up for other in self._workers.values() if other.spec.role is role):
+            raise EnvironmentProblem(f"{name} cannot be placed: {message}; ask for less, or add such a node")
+        logger.warning("%s is given up: %s", name, message)
+        self._events.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=True))
+
+    def _watch_stopped(self, name: str, entry: _Worker) -> None:
+        seconds = self._cluster.stopped_s(entry.pid)
+        if not seconds:
+            entry.is_stopped = False
+        elif seconds >= self._runtime.stopped_timeout_s:
+            self.restart(name, f"was stopped (process {entry.pid}) for {seconds:.0f} s")
+            entry.pid = 0
+        elif seconds >= SPEAK_OF_STOPPED_S and not entry.is_stopped:
+            entry.is_stopped = True
+            limit = self._runtime.stopped_timeout_s
+            logger.warning("%s (process %d) is stopped; it is replaced after %.0f s", name, entry.pid, limit)
 
 
-def _kill(actor: Any) -> None:
-    if actor is not None and ray.is_initialized():
-        with contextlib.suppress(Exception):  # it is dead already, or Ray is
-            ray.kill(actor, no_restart=True)
+def _missing(spec: WorkerSpec, nodes: list[Mapping[str, float]]) -> str:
+    """What no single node has of what a worker asks for; empty where one could hold it, or none is known."""
+    asked = {"CPU": spec.cpus, "GPU": spec.gpus, **spec.resources}
+    asked = {name: amount for name, amount in asked.items() if amount > 0}
+    if not nodes or any(all(node.get(name, 0.0) >= amount for name, amount in asked.items()) for node in nodes):
+        return ""
+    lacking = {name: amount for name, amount in asked.items() if all(node.get(name, 0.0) < amount for node in nodes)}
+    return ", ".join(f"{amount:g} {name}" for name, amount in (lacking or asked).items())
 
 
 def _kind_of(error: Exception) -> FailureKind:
@@ -193,4 +364,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, exceptions.RayTaskError) and cause is not None:
         return f"{type(cause).__name__}: {cause}"[:500]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, RuntimeError | TimeoutError):
+        return (lines[0] if lines else type(error).__name__)[:500]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]

@@ -7,17 +7,29 @@ traceback only with `--debug`. Heavy packages are imported by the command that n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from alsys import __version__
+from alsys.cli.processes import leave
 from alsys.errors import AlsysError
+from alsys.threads import are_left
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Runs one command and returns its exit code; without `argv` it may end the process, where a call hangs."""
+    if argv is None:
+        code = _main(None)
+        if are_left():
+            leave(code)
+        return code
+    return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
@@ -36,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         what = " ".join(str(part) for part in (error.filename, error.filename2) if part is not None)
-        sys.stderr.write(f"alsys: {f'{what}: ' if what else ''}{error.strerror or error}; --debug shows where\n")
+        with contextlib.suppress(OSError):  # nobody is there to read it
+            sys.stderr.write(f"alsys: {f'{what}: ' if what else ''}{error.strerror or error}; --debug shows where\n")
         return 3
     return code
 

@@ -261,14 +261,33 @@ def _count(fields: Mapping[str, object], name: str) -> int:
     return len({key.partition("]")[0] for key in fields if key.startswith(f"{name}[")})
 
 
-def _live(path: Path) -> dict[str, object] | None:
+def moment() -> dict[str, object]:
+    """Now, in a way that no clock that is set can change: seconds since this boot of this machine, and which boot."""
+    return {"boot": _boot(), "monotonic": time.monotonic()}
+
+
+def _boot() -> str:
+    """Identity of this boot; empty where the system has none."""
     try:
-        if time.time() - path.stat().st_mtime > LIVE_S:
-            return None
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _live(path: Path) -> dict[str, object] | None:
+    """What a driver wrote of late; on another machine its own clock cannot be asked, so anything that it wrote."""
+    try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    written = content.pop("written", None)
+    if not isinstance(written, dict) or not isinstance(written.get("monotonic"), int | float):
+        return None  # a driver of an older version, or another one that died
+    if written.get("boot") == _boot() and not 0.0 <= time.monotonic() - written["monotonic"] <= LIVE_S:
+        return None
+    return content
 
 
 def _version(name: str) -> str | None:

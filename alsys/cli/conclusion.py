@@ -33,8 +33,10 @@ from alsys.events import CampaignOpened, CampaignStopped
 logger = logging.getLogger(__name__)
 
 
-def registry_of(config: CampaignConfig, directory: CampaignDirectory) -> tuple[Registry, Callable[[], bool]]:
-    """The registry, and what delivers the rest at the end: whether all is there."""
+def registry_of(
+    config: CampaignConfig, directory: CampaignDirectory, is_over: Callable[[], bool] = lambda: False
+) -> tuple[Registry, Callable[[], bool]]:
+    """The registry, and what delivers the rest at the end: whether all is there; `is_over` ends the wait for it."""
     if not config.tracking.enabled:
         return NoRegistry(), lambda: False
     from alsys.tracking.registry import OutboxRegistry
@@ -42,7 +44,7 @@ def registry_of(config: CampaignConfig, directory: CampaignDirectory) -> tuple[R
     registry = OutboxRegistry(directory.path)
 
     def flush() -> bool:
-        is_delivered = registry.flush(config.tracking.flush_s)
+        is_delivered = registry.flush(config.tracking.flush_s, is_over)
         if not is_delivered:
             logger.warning("MLflow has not taken everything yet; the same `alsys run` delivers the rest")
         registry.close()

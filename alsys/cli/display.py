@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -124,7 +125,8 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def message(self, text: str) -> None:
         """Shows a line: under the screen, or on its own."""
@@ -140,7 +142,8 @@ class Display:
     def update(self, status: Mapping[str, Any]) -> None:
         """Takes a new status."""
         if self._live is not None:
-            self._live.update(status_panel(self._title, status, tuple(self._messages)))
+            with contextlib.suppress(OSError):
+                self._live.update(status_panel(self._title, status, tuple(self._messages)))
             return
         for model in status["models"]:
             if model["promoted"] is not None and model["version"] not in self._seen_models:
@@ -162,4 +165,5 @@ class Display:
             self._line(headline(status))
 
     def _line(self, text: str) -> None:
-        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, markup=False)
+        with contextlib.suppress(OSError):  # the terminal is gone; the log has it
+            self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, markup=False)

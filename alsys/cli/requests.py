@@ -30,7 +30,7 @@ POLL_S = 0.1
 MAX_NAME = 100
 """Characters of a request's name; its answer has a longer one."""
 STALE_S = 3600.0
-"""Answers that nobody fetched are removed after this."""
+"""Answers that nobody fetched in so long a time of one driver are removed."""
 
 
 class RequestFolder:
@@ -38,10 +38,13 @@ class RequestFolder:
 
     Args:
         path: The campaign's `requests` folder.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
+        self._seen: dict[str, float] = {}
 
     def add(self, request: Request) -> str:
         """Leaves a request; returns its name."""
@@ -101,10 +104,11 @@ class RequestFolder:
         """Writes the answer, then removes the request; old answers go too."""
         write_json(self._answer(name), {"is_accepted": answer.is_accepted, "message": answer.message})
         self.withdraw(name)
+        now = self._clock()
         for path in self._path.glob("*.answer.json"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_S:
-                    path.unlink()
+            if now - self._seen.setdefault(path.name, now) > STALE_S:
+                path.unlink(missing_ok=True)
+                del self._seen[path.name]
 
     def take_answer(self, name: str) -> Answer | None:
         """The answer to a request, which is removed; None where there is none yet."""

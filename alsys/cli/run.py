@@ -20,15 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alsys import __version__
-from alsys.cli.campaign import CampaignDirectory, apply_overrides, write_json
+from alsys.cli.campaign import CampaignDirectory, apply_overrides, moment, write_json
 from alsys.cli.conclusion import conclude, finished, registry_of
 from alsys.cli.display import Display
 from alsys.cli.places import check_place, remember_place
+from alsys.cli.processes import diverted_errors, leave
 from alsys.cli.requests import RequestFolder
 from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash, read_yaml
 from alsys.config.start import ImportedStart
+from alsys.control.budgets import Budgets
 from alsys.control.coordinator import Coordinator
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LIVE_EVERY_S = 1.0
+PATIENCE_S = 10.0
+"""After a signal, what can be done later is waited for so long."""
 
 
 def read_config(args: argparse.Namespace) -> CampaignConfig:
@@ -270,7 +274,8 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
         for note in said:
             display.message(f"system {name}: {note}")
     _do_without_lost_models(ledger, store, shelf)
-    registry, flush = registry_of(config, directory)
+    stop = StopSignal(directory.stop_request)
+    registry, flush = registry_of(config, directory, lambda: stop.is_impatient)
     opened = CampaignOpened(
         t=time.time(),
         epoch=store.epoch,
@@ -279,9 +284,8 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    stop = StopSignal(directory.stop_request)
     observe = LiveStatus(directory, store, display)
-    with AcknowledgementLog(ack_log) as acknowledge, stop:
+    with AcknowledgementLog(ack_log) as acknowledge, stop, diverted_errors(directory.logs / "stderr.log"):
         coordinator = Coordinator(
             ledger=ledger,
             store=store,
@@ -297,9 +301,10 @@ def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) 
             stop_request=stop,
             requests=RequestFolder(directory.requests),
             observe=observe,
+            budgets=Budgets.of(config),
         )
         stopped = asyncio.run(coordinator.run())
-    return ledger, stopped, flush()
+        return ledger, stopped, flush()
 
 
 def _do_without_lost_models(ledger: Ledger, store: StoreWriter, shelf: BundleShelf) -> None:
@@ -387,12 +392,25 @@ def _pool(plan: Plan) -> WorkerPool:
 
 
 class StopSignal:
-    """Asks the campaign to stop: SIGINT, SIGTERM, or `alsys stop`. A second SIGINT ends the process at once."""
+    """Asks the campaign to stop: SIGINT, SIGTERM, SIGHUP, or `alsys stop`. A second SIGINT ends the process at once.
+
+    A signal that the process was started without, as by nohup, stays ignored.
+    """
 
     def __init__(self, request: Path) -> None:
         self._request = request
-        self._is_signalled = False
+        self._signalled = 0.0
         self._old: dict[int, Any] = {}
+
+    @property
+    def is_signalled(self) -> bool:
+        """Whether a signal has come."""
+        return self._signalled > 0.0
+
+    @property
+    def is_impatient(self) -> bool:
+        """Whether a signal has come, and `PATIENCE_S` ago: what can be done later waits no longer."""
+        return self.is_signalled and time.monotonic() - self._signalled > PATIENCE_S
 
     def __enter__(self) -> StopSignal:
         self._install()
@@ -405,7 +423,7 @@ class StopSignal:
     def __call__(self) -> StopRequested | None:
         """What was asked for; None where nothing was. Takes the handlers back from Ray, which sets its own."""
         self._install()
-        if self._is_signalled:
+        if self.is_signalled:
             return StopRequested(t=time.time(), drain=False)
         try:
             request = json.loads(self._request.read_text(encoding="utf-8"))
@@ -415,14 +433,16 @@ class StopSignal:
         return StopRequested(t=time.time(), drain=bool(request.get("drain")))
 
     def _install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if self._old.get(number, signal.getsignal(number)) is signal.SIG_IGN and number != signal.SIGINT:
+                continue
             old = signal.signal(number, self._on_signal)
             self._old.setdefault(number, old)
 
     def _on_signal(self, number: int, _: object) -> None:
-        if self._is_signalled:
-            raise KeyboardInterrupt
-        self._is_signalled = True
+        if self.is_signalled and number == signal.SIGINT:
+            leave(130)
+        self._signalled = self._signalled or time.monotonic()
 
 
 class AcknowledgementLog:
@@ -482,7 +502,7 @@ class LiveStatus:
         if time.monotonic() - self._written >= LIVE_EVERY_S:
             self._written = time.monotonic()
             try:
-                write_json(self._directory.live, status, is_durable=False)
+                write_json(self._directory.live, {**status, "written": moment()}, is_durable=False)
             except OSError as error:  # a full disk: the screen still shows the state
                 logger.warning("cannot write %s: %s", self._directory.live, error)
 

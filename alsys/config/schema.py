@@ -294,6 +294,39 @@ class RuntimeConfig(Section):
     address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
     worker_retries: int = operational(20, ge=0, description="Restarts of one worker before the campaign gives it up.")
+    ray_start_timeout_s: float = operational(
+        300.0, gt=0, description="Seconds for Ray to come up here; it is tried again while they last."
+    )
+    ray_timeout_s: float = operational(
+        60.0,
+        ge=5,
+        description="Seconds that Ray may not answer. Then a Ray that was started here is started anew; one at "
+        "`address` ends the run.",
+    )
+    worker_start_timeout_s: float = operational(
+        900.0, gt=0, description="Seconds for one worker to find its place and start; then it is tried again, twice."
+    )
+    stopped_timeout_s: float = operational(
+        60.0, gt=0, description="Seconds that a worker on this machine may be stopped (SIGSTOP) before it is replaced."
+    )
+    chunk_timeout_s: float | None = operational(
+        None,
+        gt=0,
+        description="Seconds for one chunk of exploration, then the explorer is replaced. Default: 30 times the "
+        "longest of the last 50, at least 120; 1800 for the first.",
+    )
+    fit_timeout_s: float | None = operational(
+        None,
+        gt=0,
+        description="Seconds for one fit, then the trainer is replaced. Default: four times its budget and half an "
+        "hour.",
+    )
+    label_timeout_s: float | None = operational(
+        None,
+        gt=0,
+        description="Seconds for one label, then the labeler is replaced. Default: `labeling.timeout_s` (twice with a "
+        "baseline) and seven minutes for a call.",
+    )
 
 
 class TrackingConfig(Section):

@@ -6,7 +6,7 @@ from alsys.control.ports import Role
 
 
 class BusyTimes:
-    """Seconds that workers had a call in flight, by role."""
+    """Seconds that workers had a call in flight, by role; `now` is never unix time, which may be set."""
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[Role, float]] = {}

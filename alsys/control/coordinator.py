@@ -15,7 +15,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
+from typing import Any
 
+from alsys.clock import RunningClock
+from alsys.control.budgets import Budgets
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.decisions import decide
 from alsys.control.exploration_desk import ExplorationDesk
@@ -61,6 +64,7 @@ from alsys.frames import Candidate
 from alsys.labeling.base import LabelingOrder
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
+from alsys.threads import WorkerThread
 from alsys.training.base import TrainedCommittee, TrainingFailure
 
 logger = logging.getLogger(__name__)
@@ -87,7 +91,9 @@ class Coordinator:
         stop_request: Polled; a value asks the campaign to stop.
         requests: Polled; what users ask of the data while the campaign runs.
         observe: Called every half a second and at the end, for displays.
-        clock: Unix time.
+        clock: Unix time, for the log; no duration is taken from it.
+        running: Seconds that this process has run.
+        budgets: How long calls may take.
     """
 
     def __init__(
@@ -108,6 +114,8 @@ class Coordinator:
         requests: RequestBox | None = None,
         observe: Callable[[Coordinator], None] | None = None,
         clock: Callable[[], float] = time.time,
+        running: RunningClock | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self.ledger = ledger
         self.journal = Journal(store, on_acknowledged)
@@ -121,7 +129,8 @@ class Coordinator:
         self._inspector = inspector
         self._memory = FrameMemory(store)
         self._record = Recorder(ledger, self.journal, self._memory, inspector)
-        self._workforce = Workforce(pool, clock)
+        self._running = running or RunningClock()
+        self._workforce = Workforce(pool, self._running, budgets)
         self._labels = LabelDesk(
             ledger=ledger,
             level=level,
@@ -172,8 +181,9 @@ class Coordinator:
         self._observe = observe
         self._clock = clock
         self._fit_task: asyncio.Task[None] | None = None
-        self._last_tick = 0.0
+        self._last_tick = -TICK_S
         self._last_beat = 0.0
+        self._paused_s = 0.0
         self._problem: Exception | None = None
 
     # --- the loop
@@ -185,16 +195,12 @@ class Coordinator:
             CampaignFailed: All workers of one kind are gone for good.
             Fenced: Another process took the store over.
         """
-        self._last_beat = self._clock()
+        self._last_beat = self._running()
         self._stage_levels()
         self._record(self._opened)
-        initial = None if self.ledger.proposed else asyncio.create_task(asyncio.to_thread(self._initial))
         try:
-            await self._pool.start()
-            self._reload_frames()
-            queue_models(self.ledger, self._registry)
-            if initial is not None:
-                self._explorations.propose(await initial)
+            if not await self._start():
+                return await self._stopped_early()
             if self._requests is not None and self._requests.is_waited_for:
                 await self.journal.flush()  # before a campaign that has all its labels finds that it is done
                 await self._requests.answer()
@@ -220,6 +226,41 @@ class Coordinator:
             await asyncio.wait([draining], timeout=TICK_S)
         await draining
 
+    async def _start(self) -> bool:
+        """Brings the workers up and makes the first frames; False where a user wants the campaign to stop meanwhile."""
+        thread = None if self.ledger.proposed else WorkerThread("first-frames")
+        initial = None if thread is None else asyncio.wrap_future(thread.submit(self._initial))
+        try:
+            if await self._unless_stopped(asyncio.ensure_future(self._pool.start())):
+                return False
+            self._reload_frames()
+            queue_models(self.ledger, self._registry)
+            if initial is not None:
+                if await self._unless_stopped(initial):
+                    return False
+                self._explorations.propose(initial.result())
+            return True
+        finally:
+            if thread is not None and initial is not None:
+                initial.cancel()
+                thread.close()
+
+    async def _unless_stopped(self, waited_for: asyncio.Future[Any]) -> bool:
+        """Waits; True where a user wants the campaign to stop, which is looked for all the time."""
+        while not waited_for.done():
+            await asyncio.wait([waited_for], timeout=TICK_S / 2.0)
+            self._tick(is_starting=True)
+            if self.ledger.stop_requested is not None:
+                waited_for.cancel()
+                return True
+        waited_for.result()
+        return False
+
+    async def _stopped_early(self) -> CampaignStopped:
+        stopped = self._stop(Finish("user", "stopped on request before it began", is_final=False), self._clock())
+        await self._drain()
+        return stopped
+
     def _act(self) -> CampaignStopped | None:
         problem = self._problem or self.journal.problem
         if problem is not None:
@@ -235,7 +276,7 @@ class Coordinator:
                 return None
 
     def _stop(self, finish: Finish, now: float) -> CampaignStopped:
-        self._beat(now)
+        self._beat()
         stopped = CampaignStopped(t=now, reason=finish.reason, message=finish.message, is_final=finish.is_final)
         self._record(stopped)
         if self._observe is not None:
@@ -307,7 +348,7 @@ class Coordinator:
 
     def _lose(self, event: WorkerDown) -> None:
         now = self._clock()
-        calls = self._workforce.lose(event, now)
+        calls = self._workforce.lose(event)
         self._explorations.forget(event.worker)
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
         for i, work in enumerate(calls):
@@ -359,20 +400,25 @@ class Coordinator:
 
     # --- the clock
 
-    def _tick(self) -> None:
-        now = self._clock()
-        if now - self._last_tick < TICK_S:
+    def _tick(self, *, is_starting: bool = False) -> None:
+        running = self._running()
+        if self._running.paused_s > self._paused_s:
+            logger.warning("this process stood still for %.0f s", self._running.paused_s - self._paused_s)
+            self._paused_s = self._running.paused_s
+        if running - self._last_tick < TICK_S:
             return
-        self._last_tick = now
+        self._last_tick = running
         self._check_store()
         if self._stop_request is not None and self.ledger.stop_requested is None:
             request = self._stop_request()
             if request is not None:
                 self._record(request)
-        if self._requests is not None:
-            self._requests.poll()
-        if now - self._last_beat >= HEARTBEAT_S:
-            self._beat(now)
+        if not is_starting:
+            if self._requests is not None:
+                self._requests.poll()
+            self._end_overdue()
+        if running - self._last_beat >= HEARTBEAT_S:
+            self._beat()
             self._registry.poke()
         if self._observe is not None:
             self._observe(self)
@@ -387,14 +433,22 @@ class Coordinator:
             self._problem = error
             raise
 
-    def _beat(self, now: float) -> None:
-        busy = self._workforce.busy.take(now)
+    def _end_overdue(self) -> None:
+        overdue = self._workforce.overdue()
+        for worker, message in overdue.slow.items():
+            logger.warning("%s %s", worker, message)
+        for worker, message in overdue.late.items():
+            self._workforce.restart(worker, message)
+
+    def _beat(self) -> None:
+        running = self._running()
+        busy = self._workforce.busy.take(running)
         self._record(
             Heartbeat(
-                t=now,
-                wall_s=max(0.0, now - self._last_beat),
+                t=self._clock(),
+                wall_s=running - self._last_beat,
                 busy_s={role: busy.get(role, 0.0) for role in Role},
                 workers={str(role): count for role, count in self._workforce.headcount().items()},
             )
         )
-        self._last_beat = now
+        self._last_beat = running

@@ -2,7 +2,7 @@
 
 Inline, calls run one after another inside `wait`, which makes a campaign on fakes deterministic and fast: this is the
 permanent specification of the loop. With threads, each worker has one thread, for campaigns on one machine where
-starting Ray is not worth it.
+starting Ray is not worth it; a thread whose call hangs is left behind.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from alsys.control.ports import Completion, PoolEvent, Result, Role, Work, WorkerDown, WorkerUp
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, Explorer
 from alsys.labeling.base import LabelWorker
+from alsys.threads import WorkerThread
 from alsys.training.base import Trainer, TrainingOrder
 
 Worker = Explorer | LabelWorker | Trainer
+
+CLOSE_S = 10.0
+"""Longest wait for the calls that run when a pool is closed."""
 
 
 class InProcessPool:
@@ -48,9 +51,7 @@ class InProcessPool:
         self._queue: deque[tuple[str, Work, float]] = deque()
         self._ready: deque[PoolEvent] = deque()
         self._wake = asyncio.Event()
-        self._threads = (
-            {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in workers} if use_threads else {}
-        )
+        self._threads = {name: WorkerThread(name) for name in workers} if use_threads else {}
         self._generation = dict.fromkeys(workers, 0)
 
     @property
@@ -68,9 +69,9 @@ class InProcessPool:
         if not self._threads:
             self._queue.append((worker, work, self._clock()))
             return
-        loop = asyncio.get_running_loop()
-        generation = self._generation[worker]
-        future = loop.run_in_executor(self._threads[worker], self._run, worker, work, self._clock())
+        generation, object_, sent = self._generation[worker], self._workers[worker], self._clock()
+        call = self._threads[worker].submit(lambda: self._run(object_, worker, work, sent))
+        future = asyncio.wrap_future(call)
         future.add_done_callback(lambda done: self._done(worker, generation, done))
 
     def restart(self, worker: str, message: str) -> None:
@@ -83,7 +84,7 @@ class InProcessPool:
         await asyncio.sleep(0)  # inline calls must not starve the commits
         if not self._ready and self._queue:
             worker, work, sent = self._queue.popleft()
-            self._finish(worker, lambda: self._run(worker, work, sent))
+            self._finish(worker, lambda: self._run(self._workers[worker], worker, work, sent))
         if not self._ready and self._threads:
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout_s)
@@ -102,9 +103,14 @@ class InProcessPool:
         self._wake.set()
 
     async def close(self) -> None:
-        """Ends threads and labelers; a call that is running is waited for."""
+        """Ends threads and labelers; calls that are running are waited for, for `CLOSE_S` at most."""
+        deadline = time.monotonic() + CLOSE_S
+        for name in self._generation:
+            self._generation[name] += 1
         for thread in self._threads.values():
-            thread.shutdown(wait=True, cancel_futures=True)
+            thread.close()
+        for thread in self._threads.values():
+            thread.close(max(0.0, deadline - time.monotonic()))
         for worker in self._workers.values():
             _close(worker)
 
@@ -113,10 +119,11 @@ class InProcessPool:
         self._workers[name] = factory()
         self._ready.append(WorkerUp(name, role))
 
-    def _run(self, name: str, work: Work, sent: float) -> Completion:
-        started = self._clock()
-        result = _call(self._workers[name], work)
-        return Completion(name, self._factories[name][0], result, sent, started, self._clock())
+    def _run(self, worker: Worker, name: str, work: Work, sent: float) -> Completion:
+        started, since = self._clock(), time.perf_counter()
+        result = _call(worker, work)
+        finished = started + time.perf_counter() - since  # the clock may be set meanwhile
+        return Completion(name, self._factories[name][0], result, sent, started, finished)
 
     def _done(self, name: str, generation: int, future: asyncio.Future[Completion]) -> None:
         if generation == self._generation[name] and not future.cancelled():
@@ -138,6 +145,9 @@ class InProcessPool:
         role = self._factories[name][0]
         self._ready.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=is_final))
         _close(self._workers[name])
+        if name in self._threads:
+            self._threads[name].close()  # what hangs in it is left behind
+            self._threads[name] = WorkerThread(name)
         if not is_final:
             self._restarts[name] -= 1
             self._build(name)

@@ -36,6 +36,9 @@ class Journal:
         self._committing: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._actions: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._n_staged = 0
+        self._n_durable = 0
+        self._tried = asyncio.Event()
 
     def stage(
         self,
@@ -47,6 +50,7 @@ class Journal:
         """Takes records for the next commit and makes sure that there will be one."""
         self._store.stage(events, candidates, labels, levels)
         self._unacknowledged += [label.label_id for label in labels]
+        self._n_staged += 1
         self._kick()
 
     @property
@@ -65,17 +69,19 @@ class Journal:
         return self.disk_problem is not None or self._store.n_staged > MAX_STAGED
 
     async def flush(self) -> None:
-        """Waits until everything staged so far is on disk.
+        """Waits until everything staged so far is on disk; what is staged meanwhile is not waited for.
 
         Raises:
             Exception: The store's problem, where it is not waited for.
         """
-        while self._store.n_staged or self._committing is not None:
-            self._kick()
-            if self._committing is not None:
-                await asyncio.shield(self._committing)
+        if self._store.n_staged and self._n_durable == self._n_staged:
+            self._n_staged += 1  # somebody else staged it
+        wanted = self._n_staged
+        while self._n_durable < wanted or self.problem is not None:
             if self.problem is not None:
                 raise self.problem
+            self._kick()
+            await self._tried.wait()
 
     def after(self, action: Callable[[], Awaitable[None]]) -> None:
         """Runs `action` once everything staged so far is on disk; actions run one at a time, in order.
@@ -102,19 +108,30 @@ class Journal:
         try:
             while self._store.n_staged and self.problem is None:
                 acknowledged, self._unacknowledged = self._unacknowledged, []
+                n_staged = self._n_staged
                 try:
                     await asyncio.to_thread(self._store.commit)
                 except OSError as error:
                     self._unacknowledged = acknowledged + self._unacknowledged
                     await self._commits.refused(error, RETRY_S)
                     continue
+                self._n_durable = n_staged
                 self._commits.recovered("the store")
                 if acknowledged and self._on_acknowledged is not None:
                     self._on_acknowledged(acknowledged)
+                self._report()
+            if self.problem is None:
+                self._n_durable = self._n_staged
         except Exception as error:
             self.problem = error
         finally:
             self._committing = None
+            self._report()
+
+    def _report(self) -> None:
+        """Has everybody look who waits for the disk."""
+        self._tried.set()
+        self._tried = asyncio.Event()
 
     async def _act(self, action: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -21,6 +21,7 @@ from alsys.control.frame_book import FrameBook
 from alsys.control.model_book import ModelBook
 from alsys.control.records import Exploration, FrameRecord, ModelRecord, RunningTimes, Status, Totals
 from alsys.control.settings import PolicySettings
+from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
     AlarmRaised,
@@ -373,7 +374,7 @@ class Ledger:
         self._models.start(event, self.n_train, self.n_changes)
 
     def _on_training_failed(self, event: TrainingFailed) -> None:
-        self._models.fail()
+        self._models.fail(is_counted=event.failure is not FailureKind.WORKER_PREEMPTED)
 
     def _on_published(self, event: ModelPublished) -> None:
         n_train = int(event.metrics.get("n_labels_train", event.n_labels))

@@ -43,10 +43,13 @@ class ModelBook:
         self.training = event
         self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes
 
-    def fail(self) -> None:
-        """The fit that was running gave no model."""
+    def fail(self, *, is_counted: bool = True) -> None:
+        """The fit that was running gave no model; not counted where its machine was taken away."""
         self.training = None
-        self._count_failure()
+        if is_counted:
+            self._count_failure()
+        else:
+            self._forget_fit()
 
     def reopen(self) -> None:
         """A new driver: no fit is running."""

@@ -2,18 +2,37 @@
 
 Calls to one worker come back in the order in which they were sent, so the first is the one that runs. A worker is free
 where it has no call and is not being restarted. A place can be reserved for work that is still being put together: the
-worker is not free meanwhile.
+worker is not free meanwhile. The call that runs has a budget (`alsys.control.budgets`), which begins when the call
+before it came back.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from alsys.control.budgets import Budgets
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import Idle
 from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerPool, WorkerUp
 from alsys.labeling.base import LabelingOrder
+
+RESERVED = LabelingOrder(())
+"""Stands for work that is still being put together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Workers that let others wait, and what to say about each.
+
+    Attributes:
+        slow: They may still answer.
+        late: They are to be ended and started anew.
+    """
+
+    slow: Mapping[str, str]
+    late: Mapping[str, str]
 
 
 class Workforce:
@@ -21,11 +40,15 @@ class Workforce:
 
     Args:
         pool: Owns them.
-        clock: Unix time.
+        clock: Seconds that this process has run.
+        budgets: How long calls may take.
     """
 
-    def __init__(self, pool: WorkerPool, clock: Callable[[], float]) -> None:
+    def __init__(self, pool: WorkerPool, clock: Callable[[], float], budgets: Budgets | None = None) -> None:
         self.busy = BusyTimes()
+        self._budgets = budgets or Budgets()
+        self._since: dict[str, float] = {}
+        self._reminded: set[str] = set()
         self._pool = pool
         self._clock = clock
         self._calls: dict[str, deque[Work]] = {}
@@ -35,13 +58,16 @@ class Workforce:
 
     def submit(self, worker: str, work: Work) -> None:
         """Sends work to a worker."""
-        self.busy.start(self._roles[worker], worker, self._clock())
+        now = self._clock()
+        self.busy.start(self._roles[worker], worker, now)
+        if not self._calls[worker]:
+            self._since[worker] = now
         self._calls[worker].append(work)
         self._pool.submit(worker, work)
 
     def reserve(self, worker: str) -> None:
         """Keeps a place for work that `fill` will bring."""
-        self._calls[worker].append(LabelingOrder(()))
+        self._calls[worker].append(RESERVED)
 
     def has_place(self, worker: str) -> bool:
         """Whether a reserved place is still there: the worker may have died."""
@@ -62,19 +88,42 @@ class Workforce:
         self._roles[event.worker] = event.role
         self._leaving.discard(event.worker)
         self._calls[event.worker] = deque()
+        self._since.pop(event.worker, None)
+        self._reminded.discard(event.worker)
 
     def complete(self, event: Completion) -> Work:
         """A call came back: what was asked."""
+        now = self._clock()
         work = self._calls[event.worker].popleft()
+        self._budgets.observe(event.role, now - self._since.get(event.worker, now))
+        self._since[event.worker] = now
+        self._reminded.discard(event.worker)
         if not self._calls[event.worker]:
-            self.busy.stop(event.role, event.worker, self._clock())
+            self.busy.stop(event.role, event.worker, now)
         return work
 
-    def lose(self, event: WorkerDown, now: float) -> Sequence[Work]:
+    def lose(self, event: WorkerDown) -> Sequence[Work]:
         """A worker died: the calls that it had, of which the first was running."""
         calls = self._calls.pop(event.worker, deque())
-        self.busy.stop(event.role, event.worker, now)
+        self.busy.stop(event.role, event.worker, self._clock())
         return calls
+
+    def overdue(self) -> Overdue:
+        """Workers whose call takes suspiciously long, each told once, and those whose budget is used up."""
+        now = self._clock()
+        slow: dict[str, str] = {}
+        late: dict[str, str] = {}
+        for worker, calls in self._calls.items():
+            if not calls or worker in self._leaving or calls[0] is RESERVED:
+                continue
+            role, spent = self._roles[worker], now - self._since[worker]
+            budget = self._budgets.of_call(role, calls[0])
+            if spent >= budget.timeout_s:
+                late[worker] = f"gave no answer for {spent:.0f} s, and {budget.reason}"
+            elif spent >= budget.remind_s and worker not in self._reminded:
+                self._reminded.add(worker)
+                slow[worker] = f"has not answered for {spent:.0f} s; it is ended after {budget.timeout_s:.0f} s"
+        return Overdue(slow, late)
 
     def give_up(self, event: WorkerDown) -> bool:
         """A worker will not be back, it may never have been there: whether it was the last of its kind."""

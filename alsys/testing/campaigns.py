@@ -53,6 +53,7 @@ class FakeCampaign:
         explorer: Callable[[], Any] = FakeExplorer,
         stop_request: Callable[[], StopRequested | None] | None = None,
         restarts: int = 20,
+        use_threads: bool = False,
     ) -> CampaignStopped:
         """Starts or resumes it, and runs it to its end."""
         store = open_writer(self.disk)
@@ -66,7 +67,7 @@ class FakeCampaign:
         coordinator = Coordinator(
             ledger=self.ledger,
             store=store,
-            pool=InProcessPool(workers, restarts=restarts),
+            pool=InProcessPool(workers, use_threads=use_threads, restarts=restarts),
             shelf=self.shelf,
             registry=self.registry,
             level=FAKE_LEVEL,

@@ -82,8 +82,8 @@ class Courier:
         else:
             self._start()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Waits until everything is delivered; False at once where a fresh try fails, or when time is up."""
+    def flush(self, timeout_s: float, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until everything is delivered; False at once where a fresh try fails, time is up, or `is_over`."""
         deadline = self._clock() + timeout_s
         tries = self._started + (self._child is None)
         while self._outbox.has_pending():
@@ -94,9 +94,10 @@ class Courier:
                 self._start()
             else:
                 self._wake(self._child)
-            if self._clock() >= deadline:
+            if self._clock() >= deadline or is_over():
                 if not self._failures:
-                    self._note(f"the delivery was not finished in {timeout_s:g} s")
+                    late = f"the delivery was not finished in {timeout_s:g} s"
+                    self._note("the campaign was to end before the delivery was finished" if is_over() else late)
                 return False
             time.sleep(_POLL_S)
         return True

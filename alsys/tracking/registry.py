@@ -6,7 +6,7 @@ Calls return after one fsync; MLflow is only ever touched by the courier's child
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alsys.tracking.courier import Courier
@@ -68,9 +68,9 @@ class OutboxRegistry:
         """Gives queued items another try."""
         self._courier.poke()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Waits until MLflow has everything; False where it does not answer or time is up."""
-        return self._courier.flush(timeout_s)
+    def flush(self, timeout_s: float, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until MLflow has everything; False where it does not answer, time is up, or `is_over`."""
+        return self._courier.flush(timeout_s, is_over)
 
     def close(self) -> None:
         """Ends the courier; what is queued stays queued."""

@@ -46,6 +46,8 @@ from alsys.events import (
 from alsys.frames import Arm
 from alsys.potentials.calibration import ForceCalibration
 
+LONGEST_BEAT_S = 60.0
+"""Longest time between two heartbeats."""
 MAX_TIMELINE = 400
 """Entries kept of the timeline; beyond, what can happen again and again (lost workers, ...) is only counted."""
 
@@ -253,9 +255,9 @@ class _Fold:
         self._frames: dict[str, tuple[str, Arm]] = {}
         self._labels: dict[str, LabelPoint] = {}
         self._champions: list[int] = []
-        self._first: float | None = None
-        self._last = 0.0
-        self._gaps = 0.0
+        self._mark: float | None = None
+        self._at_mark = 0.0
+        self._has_beat = False
 
     def apply(self, event: Event) -> None:
         summary = self.summary
@@ -336,15 +338,21 @@ class _Fold:
                 pass  # a kind of event that draws nothing
 
     def _time(self, event: Event) -> float:
-        """Running time of an event; a clock that was set back stands still."""
-        if self._first is None:
-            self._first = self._last = event.t
-        if isinstance(event, CampaignOpened):
-            self._gaps += max(0.0, event.t - self._last)
-        self._last = max(self._last, event.t)
-        time = self._last - self._first - self._gaps
-        self.summary.running_s = time
-        return time
+        """Running time of an event.
+
+        Seconds that heartbeats count, which no clock that is set can change, and a little more between two of them;
+        before the first one, those of the clock that the log was written by.
+        """
+        if isinstance(event, CampaignOpened) or self._mark is None:
+            self._mark, self._at_mark, self._has_beat = event.t, self.summary.running_s, False
+        ahead = max(0.0, event.t - self._mark)
+        if isinstance(event, Heartbeat):
+            self._mark, self._at_mark, self._has_beat = event.t, self._at_mark + event.wall_s, True
+            ahead = 0.0
+        elif self._has_beat:
+            ahead = min(ahead, LONGEST_BEAT_S)
+        self.summary.running_s = max(self.summary.running_s, self._at_mark + ahead)
+        return self.summary.running_s
 
     def _opened(self, event: CampaignOpened, time: float) -> None:
         summary = self.summary

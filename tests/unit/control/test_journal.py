@@ -7,6 +7,7 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from alsys.control import journal as journal_module
 from alsys.control.journal import Journal
 from alsys.errors import EnvironmentProblem
 from alsys.events import AlarmCleared, StopRequested
-from alsys.store.base import Head
-from alsys.store.memory import MemoryDisk, open_writer
+from alsys.store.base import Head, StoreWriter
+from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
 from alsys.testing import campaigns
 from alsys.testing.campaigns import FakeCampaign
@@ -197,3 +198,64 @@ def test_a_campaign_with_all_its_labels_and_a_full_disk_obeys_a_stop() -> None:
         with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
             campaign.run(stop_request=stop)
     assert campaign.run().reason == "labels"
+
+
+class SlowDisk:
+    """A store whose commits take a while."""
+
+    def __init__(self, store: StoreWriter, commit_s: float) -> None:
+        self._store, self._commit_s = store, commit_s
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def commit(self) -> object:
+        time.sleep(self._commit_s)
+        return self._store.commit()
+
+
+def test_flush_waits_for_what_was_staged_before_it_and_not_for_silence() -> None:
+    """Proposals come faster than the disk takes them, so that there is always something staged."""
+    disk = MemoryDisk()
+
+    async def run() -> tuple[float, int, int]:
+        slow: Any = SlowDisk(open_writer(disk), 0.1)
+        journal = Journal(slow)
+        staged = 0
+
+        async def propose() -> None:
+            nonlocal staged
+            while True:
+                staged += 1
+                journal.stage(events=[AlarmCleared(t=float(staged), name="alike")])
+                await asyncio.sleep(0.01)
+
+        proposing = asyncio.create_task(propose())
+        await asyncio.sleep(0.25)
+        before, started = staged, time.monotonic()
+        await asyncio.wait_for(journal.flush(), 5.0)
+        took = time.monotonic() - started
+        n_durable = len(open_reader(disk).events())
+        proposing.cancel()
+        await journal.flush()
+        return took, before, n_durable
+
+    took, before, n_durable = asyncio.run(run())
+    assert n_durable >= before
+    assert took < 1.0
+
+
+def test_flush_takes_what_somebody_else_staged_and_returns_where_there_is_nothing() -> None:
+    disk = MemoryDisk()
+
+    async def run() -> None:
+        store = open_writer(disk)
+        journal = Journal(store)
+        await asyncio.wait_for(journal.flush(), 5.0)
+        store.stage(events=[AlarmCleared(t=1.0, name="alike")])
+        await asyncio.wait_for(journal.flush(), 5.0)
+        assert len(open_reader(disk).events()) == 1
+        journal.stage(events=[])
+        await asyncio.wait_for(journal.flush(), 5.0)
+
+    asyncio.run(run())

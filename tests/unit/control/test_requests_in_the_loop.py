@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alsys.clock import RunningClock
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.ledger import Ledger
@@ -108,7 +109,8 @@ class Campaign:
             initial=lambda: fake_candidates(12),
             opened=CampaignOpened(t=0.0, epoch=store.epoch, config_hash="", version="test"),
             requests=self.box,
-            clock=lambda: float(next(times)),  # every look at the clock is a tick
+            clock=lambda: 0.0,
+            running=RunningClock(lambda: float(next(times))),  # every look at the clock is a tick
         )
         return asyncio.run(coordinator.run())
 

@@ -24,7 +24,7 @@ def down(worker: str) -> WorkerDown:
 
 
 def lose(crew: Workforce, worker: str) -> bool:
-    crew.lose(down(worker), 1.0)
+    crew.lose(down(worker))
     return crew.give_up(down(worker))
 
 

@@ -1,0 +1,398 @@
+"""Ray as a whole: how it comes up, whether it is alive, how it is brought up anew, how it ends.
+
+A Ray that is started here listens on the loopback interface only, keeps its sockets in a folder whose name is short
+enough for them, and is this process's own: its processes are watched, and all of it is brought up anew where one of
+them dies or stays stopped. A cluster at an address is somebody else's: it is asked for its nodes, and where it does not
+answer, the run ends. All calls that start or end Ray are made by one thread, because Ray's processes die with the
+thread that started them (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psutil
+import ray
+from ray._private import ray_constants
+
+from alsys.actors.placement import WorkerSpec, start_actor
+from alsys.clock import RunningClock
+from alsys.config.schema import RuntimeConfig
+from alsys.errors import EnvironmentProblem
+from alsys.threads import WorkerThread
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+LOCAL_OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
+REACH_S: Final = 10.0
+"""Seconds in which the port of a cluster must answer."""
+TRIES: Final = 3
+"""How often Ray is started before it is given up."""
+PAUSE_S: Final = 2.0
+"""Between two tries."""
+STOP_S: Final = 30.0
+"""Seconds for Ray to end by itself."""
+ASK_EVERY_S: Final = 5.0
+LONGEST_TEMPORARY: Final = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""Longest name of Ray's folder: the path of a socket may have 107 bytes."""
+SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_reconnect_timeout_s": 600}
+"""Nobody reads the metrics of a Ray of our own; and who is dead is found out here, before Ray ends this process."""
+
+
+class Cluster:
+    """The Ray that a pool works on.
+
+    Args:
+        runtime: Where it is, and how long it may be silent.
+        n_cpus: CPUs that the workers ask for together.
+        clock: Seconds that this process has run.
+    """
+
+    def __init__(self, runtime: RuntimeConfig, n_cpus: float, clock: Callable[[], float] | None = None) -> None:
+        self._runtime = runtime
+        self._n_cpus = n_cpus
+        self._clock = clock or RunningClock()
+        self._thread = WorkerThread("ray")
+        self._asker: WorkerThread | None = None
+        self._question: Future[tuple[str, list[Mapping[str, float]]]] | None = None
+        self._nodes: list[Mapping[str, float]] = []
+        self._heard = 0.0
+        self._asked = 0.0
+        self._stopped_since: dict[int, float] = {}
+        self._is_ours = False
+        self._processes: dict[str, Any] = {}
+        self.is_up = False
+
+    @property
+    def address(self) -> str | None:
+        """Of a cluster that others run; None for a Ray that is started here."""
+        return self._runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all processes of this Ray are on this machine, started by this process."""
+        return self._is_ours and self.address is None
+
+    async def start(self) -> None:
+        """Starts Ray here or joins a cluster.
+
+        Raises:
+            EnvironmentProblem: Ray does not come up.
+        """
+        budget = self._runtime.ray_start_timeout_s
+        try:
+            self._is_ours = await asyncio.wait_for(self._run(self._connect), budget)
+        except TimeoutError as error:
+            raise EnvironmentProblem(
+                f"Ray has not come up in {budget:.0f} s (runtime.ray_start_timeout_s); is the machine overloaded?"
+            ) from error
+        self._processes = _node_processes() if self.is_local else {}
+        self._stopped_since.clear()
+        self._heard = self._asked = self._clock()
+        self._question = None
+        self.is_up = True
+
+    async def renew(self) -> None:
+        """Ends what is left of a Ray of our own and starts another one.
+
+        Raises:
+            EnvironmentProblem: Ray does not end, or does not come up.
+        """
+        self.is_up = False
+        leftovers = self._children()
+        _end(leftovers)
+        try:
+            await asyncio.wait_for(self._run(ray.shutdown), STOP_S)
+        except TimeoutError as error:
+            raise EnvironmentProblem("what is left of Ray does not end; the same command goes on") from error
+        _end(self._children())
+        await self.start()
+
+    async def stop(self) -> None:
+        """Ends a Ray that was started here, or leaves the cluster. Returns after `STOP_S` at the latest."""
+        was_up, self.is_up = self.is_up, False
+        if was_up and self._is_ours:
+            children = self._children()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._run(ray.shutdown), STOP_S)
+            _end(children)
+        self._thread.close(1.0 if was_up else 0.0)
+        if self._asker is not None:
+            self._asker.close()
+
+    def failure(self) -> str | None:
+        """What is wrong with Ray as a whole, in words; None for nothing. Returns at once."""
+        if not self.is_up:
+            return None
+        if self.is_local:
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    return f"Ray's {name} died"
+                if self._stopped_s(process.pid) > self._runtime.ray_timeout_s / 2.0:
+                    return f"Ray's {name} is stopped"
+        return self._silence()
+
+    def stopped_s(self, pid: int) -> float:
+        """Seconds for which a process on this machine has been stopped; 0 where it is not, or not of this Ray."""
+        return self._stopped_s(pid) if self.is_local else 0.0
+
+    def resources(self) -> list[Mapping[str, float]]:
+        """What each living node has in all, as it was told of late; empty where it was not."""
+        return self._nodes
+
+    # --- what the pool asks of Ray
+
+    def start_actor(self, name: str, spec: WorkerSpec) -> Any:
+        """Starts an actor and returns its handle at once."""
+        return start_actor(name, spec)
+
+    def put(self, value: object) -> Any:
+        """One copy in the object store, owned by this process."""
+        return ray.put(value)
+
+    def kill(self, actor: Any) -> None:
+        """Ends an actor, running or not."""
+        if self.is_up and self.failure() is None and ray.is_initialized():
+            with contextlib.suppress(Exception):  # it is dead already, or Ray is
+                ray.kill(actor, no_restart=True)
+
+    # --- inside
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._thread.submit(call))
+
+    def _connect(self) -> bool:
+        """Whether Ray is ours to end."""
+        if ray.is_initialized():
+            return False
+        return connect(self._runtime, self._n_cpus)
+
+    def _silence(self) -> str | None:
+        """Whether Ray answers: one question at a time, in a thread of its own."""
+        now = self._clock()
+        if self._question is not None and self._question.done():
+            problem = self._question.exception()
+            if problem is None:
+                self._heard = now
+                answer, self._nodes = self._question.result()
+                if answer:
+                    return answer
+            self._question = None
+        if self._question is None and now - self._asked >= ASK_EVERY_S:
+            self._asked = now
+            if self._asker is None:
+                self._asker = WorkerThread("ray-health")
+            self._question = self._asker.submit(_ask)
+        if now - self._heard > self._runtime.ray_timeout_s:
+            return f"Ray has not answered for {now - self._heard:.0f} s"
+        return None
+
+    def _stopped_s(self, pid: int) -> float:
+        now = self._clock()
+        try:
+            is_stopped = psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        except psutil.Error:
+            is_stopped = False
+        if not is_stopped:
+            self._stopped_since.pop(pid, None)
+            return 0.0
+        return now - self._stopped_since.setdefault(pid, now)
+
+    def _children(self) -> list[psutil.Process]:
+        """Processes of a Ray that was started here."""
+        if not self.is_local:
+            return []
+        found = {child.pid: child for child in _descendants(os.getpid()) if _is_of_ray(child)}
+        for process in self._processes.values():
+            for child in _descendants(process.pid):
+                found[child.pid] = child
+        return list(found.values())
+
+
+def connect(runtime: RuntimeConfig, n_cpus: float) -> bool:
+    """Starts Ray here or joins a cluster; returns whether this process started it.
+
+    A cluster of our own has at least as many Ray CPUs as the workers ask for, so that a small machine runs them all;
+    threads are limited by each worker. It is tried again where the machine is too busy.
+
+    Raises:
+        EnvironmentProblem: Ray does not come up.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    address = runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    _prepare_token(is_local=not address)
+    if address:
+        _check_reachable(address)
+        try:
+            ray.init(address=address, **options)
+        except Exception as error:
+            raise EnvironmentProblem(f"cannot reach the Ray cluster at {address!r}: {_first_line(error)}") from error
+        return True
+    if runtime.num_cpus is not None and n_cpus > runtime.num_cpus:
+        raise EnvironmentProblem(
+            f"workers ask for {n_cpus:g} CPUs, runtime.num_cpus is {runtime.num_cpus}; raise it or ask for fewer"
+        )
+    options |= {
+        "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, int(n_cpus + 0.999)),
+        "include_dashboard": False,
+        "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+        "_node_ip_address": "127.0.0.1",
+        "_temp_dir": temporary_folder(),
+        "_system_config": dict(OWN_SETTINGS),
+    }
+    for left in reversed(range(TRIES)):
+        try:
+            with _on_loopback():
+                ray.init(**options)
+        except Exception as error:
+            with contextlib.suppress(Exception):  # half a Ray
+                ray.shutdown()
+            if not left:
+                raise EnvironmentProblem(
+                    f"cannot start Ray on this machine, tried {TRIES} times: {_first_line(error)}"
+                ) from error
+            logger.warning("Ray did not come up: %s; it is tried again", _first_line(error))
+            time.sleep(PAUSE_S)
+        else:
+            break
+    return True
+
+
+def temporary_folder() -> str:
+    """Where Ray keeps its sockets and logs: the usual place, or a shorter one.
+
+    Raises:
+        EnvironmentProblem: There is none that is short enough and can be written.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    folders = [os.path.join(usual, "ray")]
+    folders += [os.path.join(folder, f"ray-{os.getuid()}") for folder in SHORT_FOLDERS]
+    for folder in folders:
+        if len(os.fsencode(folder)) <= LONGEST_TEMPORARY and _is_writable(Path(folder)):
+            return folder
+    raise EnvironmentProblem(
+        f"Ray needs a folder for its sockets with a name of at most {LONGEST_TEMPORARY} bytes, and none of "
+        f"{', '.join(folders)} will do; set RAY_TMPDIR"
+    )
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray takes 127.0.0.1 for the machine's address on the network, except where it may not form clusters."""
+    was_enabled = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = was_enabled
+
+
+def _ask() -> tuple[str, list[Mapping[str, float]]]:
+    """What is wrong with this process's node, or nothing, and what each living node has. Raises, or hangs, else."""
+    own = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()
+    is_dead = any(node["NodeID"] == own and not node["Alive"] for node in nodes)
+    living = [node["Resources"] for node in nodes if node["Alive"]]
+    return "the node of this process is dead to Ray" if is_dead else "", living
+
+
+def _node_processes() -> dict[str, Any]:
+    """GCS and raylet of the Ray that this process started, as `subprocess.Popen`."""
+    from ray._private import worker
+
+    node = worker._global_node
+    known = {} if node is None else node.all_processes
+    return {name: known[name][0].process for name in ("gcs_server", "raylet") if known.get(name)}
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    """Whether a process is one of Ray's, or an actor."""
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(part.startswith("ray::") or os.path.dirname(ray.__file__) in part for part in command)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _check_reachable(address: str) -> None:
+    """Refuses an address at which nobody answers: Ray would try for ever, deaf to signals.
+
+    Raises:
+        EnvironmentProblem: No such host, or nothing listens there.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:  # `auto` and `local`: Ray looks for itself
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentProblem(
+            f"runtime.address: nothing answers at {address!r}: {reason}; start Ray there"
+        ) from error
+
+
+def _prepare_token(*, is_local: bool) -> None:
+    """Makes Ray's authentication token where there is none, readable by its owner only.
+
+    Ray 2.60 makes one by itself only while `RAY_AUTH_MODE` is unset, and leaves it readable by all. A Ray of our own
+    does without the file where the home folder cannot be written: its token lives as long as this process.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+        if stat.S_IMODE(path.stat().st_mode) != 0o600:
+            path.chmod(0o600)
+    except OSError as error:
+        if not is_local:
+            raise EnvironmentProblem(f"cannot keep Ray's token in {path}: {error.strerror}") from error
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
