@@ -93,6 +93,8 @@ class Label:
         stress: ``(3, 3)`` symmetric, eV/Angstrom^3, positive under tension as in ASE; None for molecules.
         diagnostics: What is known of the electronic structure.
         baseline: Label of the same frame at the campaign's baseline level; None where there is none.
+        slope: How the energy falls along the forces, from two more energies (`alsys.labeling.slope`), eV/Angstrom:
+            their length where they are right; NaN where unknown. Not stored.
     """
 
     frame_id: str
@@ -103,6 +105,7 @@ class Label:
     stress: FloatArray | None = None
     diagnostics: Diagnostics = Diagnostics()
     baseline: Label | None = None
+    slope: float = math.nan
 
     @property
     def label_id(self) -> str:

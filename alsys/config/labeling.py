@@ -84,7 +84,7 @@ class LabelingBase(Section):
 
     workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
     timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")
-    memory_mb: int = operational(4000, ge=64, description="Memory of one label.")
+    memory_mb: int = operational(4000, ge=64, description="Memory of one label, of all its processes together.")
     max_attempts: int = operational(3, ge=1, le=20, description="Attempts after lost computing, per frame.")
     batch_s: float = operational(
         0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."

@@ -291,15 +291,20 @@ class Coordinator:
             case LabelFrames(worker, frame_ids, is_verification):
                 self._record(LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
                 frames = tuple(self._memory.frame(frame_id) for frame_id in frame_ids)
-                self._workforce.submit(worker, LabelingOrder(frames, is_tight=is_verification))
+                self._workforce.submit(
+                    worker, LabelingOrder(frames, is_tight=is_verification, has_slope=is_verification)
+                )
             case AuditLabel(worker, frame_id):
                 self._record(AuditStarted(t=now, worker=worker, frame_id=frame_id))
-                self._workforce.submit(worker, LabelingOrder((self._memory.frame(frame_id),), is_tight=True))
+                is_doubted = self.ledger.assurance.auditing[worker].reason != "random"
+                frame = self._memory.frame(frame_id)
+                self._workforce.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=is_doubted))
             case CheckLabeler(worker):
                 assert self._inspector is not None
                 assert self._inspector.canary is not None
                 self._record(CanaryStarted(t=now, worker=worker))
-                self._workforce.submit(worker, LabelingOrder((self._inspector.canary,)))
+                is_first = self.ledger.assurance.reference is None
+                self._workforce.submit(worker, LabelingOrder((self._inspector.canary,), has_slope=is_first))
             case Explore():
                 self._workforce.submit(command.worker, self._explorations.order(command, now))
             case Train():

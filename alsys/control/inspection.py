@@ -7,6 +7,7 @@ whose prediction was lost is judged without one.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
@@ -16,7 +17,7 @@ from alsys.config.labeling import QualityConfig
 from alsys.control.assurance import Canary
 from alsys.frames import Frame
 from alsys.labeling.canaries import judge_canary
-from alsys.labeling.quality import Finding, QualityGate, Verdict, agree, settle
+from alsys.labeling.quality import Finding, QualityGate, Verdict, agree, settle, slope_finding
 from alsys.labeling.witness import Witness
 from alsys.labels import Label, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
@@ -90,7 +91,8 @@ class Inspector:
         """Judges a suspect by its frame's label at tighter settings.
 
         Returns:
-            The label that is data, or None; what speaks against the frame itself; and the largest difference of force
+            The label that is data, or None; what speaks against any label of the frame, one that repeats the first
+            included; and the largest difference of force
             components, eV/Angstrom (NaN where the first label is not known any more).
         """
         first, findings = self._suspects.pop(frame.frame_id, (None, ()))
@@ -100,25 +102,36 @@ class Inspector:
         difference = largest_difference(first, tight)
         if lasting:
             return None, lasting, difference
-        if settle(self._config, frame, first, findings, tight) is Verdict.KEEP:
-            self._gate.clear(first.label_id)
-            return first, (), difference
-        return None, (), difference
+        if settle(self._config, frame, first, findings, tight) is not Verdict.KEEP:
+            return None, (), difference
+        against = self._gate.against_repetition(frame, tight, self._predictions.get(frame.frame_id))
+        if against:
+            return None, against, difference
+        self._gate.clear(first.label_id)
+        return first, (), difference
 
-    def audit(self, label: Label, tight: Label) -> tuple[bool, float, float]:
-        """Whether a label agrees with one at tighter settings; largest and mean difference of force components."""
+    def audit(self, frame: Frame, label: Label, tight: Label) -> tuple[str, float, float]:
+        """What speaks against a label that was made again at tighter settings, empty for nothing.
+
+        Returns:
+            That, and the largest and mean difference of force components, eV/Angstrom.
+        """
         difference = np.abs(label.forces - tight.forces)
-        is_confirmed = agree(label, tight, self._config.agreement)
-        if is_confirmed:
-            self._gate.clear(label.label_id)
-        return is_confirmed, float(difference.max()), float(difference.mean())
+        largest, mean = float(difference.max()), float(difference.mean())
+        if not agree(label, tight, self._config.agreement):
+            return f"forces differ by {largest:.3f} eV/Angstrom", largest, mean
+        against = None if math.isnan(tight.slope) else self._gate.against_repetition(frame, tight, None)
+        if against:
+            return "; ".join(finding.message for finding in against), largest, mean
+        self._gate.clear(label.label_id)
+        return "", largest, mean
 
     def judge_canary(self, reference: Canary | None, label: Label) -> Finding | None:
         """What is wrong with a labeler's canary; None where nothing is."""
         assert self.canary is not None
         if reference is None:  # limits are for data, and the canary is none: only a broken label speaks against it
             findings = self._gate.examine(self.canary, label, None, None)
-            return next((finding for finding in findings if finding.is_fatal), None)
+            return next((finding for finding in findings if finding.is_fatal), None) or slope_finding(label)
         forces = np.array(reference.forces).reshape(-1, 3)
         known = Label(self.canary.frame_id, self._level.level_id, reference.energy, forces)
         return judge_canary(known, label)

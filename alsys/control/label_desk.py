@@ -260,7 +260,7 @@ class LabelDesk:
         assert self._inspector is not None
         frame_id, reason = outcome.frame_id, self._ledger.assurance.auditing[worker].reason
         first = self._memory.label_of(frame_id, self._level.level_id)
-        is_confirmed, largest, mae, error = True, math.nan, math.nan, ""
+        against, largest, mae, error = "", math.nan, math.nan, ""
         if isinstance(outcome, LabelFailure):
             error = f"{outcome.kind}: {outcome.message}"
         elif first is None:
@@ -268,22 +268,22 @@ class LabelDesk:
         elif not self._is_sound(outcome, is_tight=True):
             error = "the audit's label is not finite or of the wrong shape"
         else:
-            is_confirmed, largest, mae = self._inspector.audit(first, outcome)
+            against, largest, mae = self._inspector.audit(self._memory.frame(frame_id), first, outcome)
         self._record(
             LabelAudited(
                 t=self._clock(),
                 frame_id=frame_id,
                 worker=worker,
                 reason=reason,
-                is_confirmed=is_confirmed,
+                is_confirmed=not against,
                 force_difference=largest,
                 force_mae=mae,
                 wall_s=outcome.cost.wall_s,
                 error=error,
             )
         )
-        if first is not None and not is_confirmed:
-            why = f"audit ({reason}): forces differ by {largest:.3f} eV/Angstrom"
+        if first is not None and against:
+            why = f"audit ({reason}): {against}"
             logger.warning("label of %s is retracted: %s", frame_id[:8], why)
             self._record(LabelRetracted(t=self._clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
 

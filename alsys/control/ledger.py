@@ -84,6 +84,8 @@ class Ledger:
         self.tallies = self._feedback.tallies
         self.shares: dict[str, float] = {}
         self.accepted = dict.fromkeys(Arm, 0)
+        self.lost_in_a_row = 0
+        self.last_loss = ""
         self.strata: dict[str, int] = {}
         self.labelled: list[str] = []
         self.random_labelled: list[str] = []
@@ -234,6 +236,7 @@ class Ledger:
         self._models.reopen()
         self.stopped = None
         self.stop_requested = None
+        self.lost_in_a_row = 0
         self.totals.openings += 1
 
     def _on_stopped(self, event: CampaignStopped) -> None:
@@ -260,6 +263,8 @@ class Ledger:
         self._frames.settle(event.frame_id, Status.DROPPED)
 
     def _on_quarantined(self, event: FrameQuarantined) -> None:
+        self.lost_in_a_row += 1
+        self.last_loss = f"{event.failure}: {event.message}"
         record = self._frames.settle(event.frame_id, Status.QUARANTINED)
         record.verdict = (event.failure, event.message)
 
@@ -280,6 +285,7 @@ class Ledger:
         record = self.frames[event.frame_id]
         if record.status in (Status.LABELLED, Status.RETRACTED):
             return
+        self.lost_in_a_row = 0
         self._frames.settle(event.frame_id, Status.LABELLED)
         record.label_id = event.label_id
         record.suspected = ""

@@ -33,6 +33,8 @@ ALARM_SHARE = 0.5
 """Most that the random arm grows to while uncertainties cannot be believed."""
 LEAST_GAIN = 0.01
 """Share of the error that a fit on unchanged data must take away for another to be worth its time."""
+MOST_LOST_IN_A_ROW = 40
+"""Quarantined frames one after another, without a label between, after which a campaign is given up."""
 ALIKE = 0.9
 """Correlation of members' errors above which there is an alarm."""
 
@@ -103,6 +105,11 @@ def wants_labels(ledger: Ledger) -> bool:
     return settings.wall_s is None or ledger.totals.wall_s < settings.wall_s
 
 
+def is_hopeless(ledger: Ledger) -> bool:
+    """So many frames in a row were quarantined that labelling itself must be at fault."""
+    return ledger.lost_in_a_row >= MOST_LOST_IN_A_ROW
+
+
 def finish(ledger: Ledger, now: float) -> Finish | None:
     """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
     if ledger.stop_requested is not None:
@@ -110,6 +117,12 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
         if ledger.stop_requested.drain and at_work:
             return None
         return Finish("user", "stopped on request; run the same command to go on", is_final=False)
+    if is_hopeless(ledger) and wants_labels(ledger):
+        if ledger.in_flight or ledger.training or ledger.assurance.suspects or ledger.assurance.is_busy:
+            return None
+        remedy = "see the quarantine table of the report; the same command tries again"
+        lost = f"{ledger.lost_in_a_row} frames in a row gave no label, the last one: {ledger.last_loss}"
+        return Finish("failed", f"{lost}; {remedy}", is_final=False)
     if wants_labels(ledger):
         return None
     settings = ledger.settings
@@ -189,7 +202,7 @@ def label(ledger: Ledger, idle: Idle, n_labelers: int) -> list[Command]:
     room = settings.n_labels - ledger.n_labels - ledger.n_in_flight - len(ledger.assurance.suspects)
     if not (atoms_left or (wants_labels(ledger) and room > 0)) or not len(ledger.pending):
         return []
-    if settings.is_rounds and _round_is_gathering(ledger):
+    if is_hopeless(ledger) or (settings.is_rounds and _round_is_gathering(ledger)):
         return []
     mean = ledger.label_times.mean
     workers = list(idle.labelers)

@@ -20,10 +20,12 @@ class LabelingOrder:
     Attributes:
         frames: Labelled one after another.
         is_tight: At the tighter settings that labels are verified with, not at the campaign's level.
+        has_slope: With two more energies for each frame, which tell whether its forces are their slope.
     """
 
     frames: tuple[Frame, ...]
     is_tight: bool = False
+    has_slope: bool = False
 
 
 class LabelWorker(Protocol):

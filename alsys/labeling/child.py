@@ -1,13 +1,15 @@
 """A labeler in a child process that can be killed: wall time and memory are limits, a crash is a value.
 
 The child is started once and labels one frame after another; it is killed and replaced after a timeout, too much
-memory, or a crash, so quantum chemistry codes may hang, abort or leak without harm. It dies with its parent
+memory, or a crash, so quantum chemistry codes may hang, abort or leak without harm. What it starts belongs to it:
+memory is that of the whole tree of processes, and the tree is killed as a whole. It dies with its parent
 (PR_SET_PDEATHSIG, and end of file on its input). Messages are length-prefixed pickles over private pipes between two
 processes of one user; whatever the engine prints goes to a log file, whose tail explains a crash.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -20,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import psutil
@@ -32,8 +36,13 @@ from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.1
+TREE_S = 0.5
+"""Between two looks at what a child has started."""
+HAS_LISTS = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
+"""Whether this kernel lists the children of a process."""
 _HEADER = struct.Struct("<Q")
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Engine(Protocol):
@@ -51,7 +60,7 @@ class ChildProcess:
         factory: ``module:function`` of alsys that makes the engine inside the child.
         settings: Its argument, picklable.
         timeout_s: Wall time of one label.
-        memory_mb: Resident memory of the child.
+        memory_mb: Resident memory of the child and all that it starts, pages that they share counted once.
         threads: Threads that numerical libraries may use.
         has_gpu: Whether it may use a GPU: CUDA maps far more memory than it uses, so only resident memory is limited.
     """
@@ -74,6 +83,7 @@ class ChildProcess:
         self._has_gpu = has_gpu
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
+        self._started: list[psutil.Process] = []
 
     @property
     def pid(self) -> int | None:
@@ -95,10 +105,15 @@ class ChildProcess:
     def close(self) -> None:
         """Kills the child and all it started."""
         if self._process is not None:
+            self._started += descendants(self._process.pid)  # known by their parents, which are about to die
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 self._process.kill()
+            for process in self._started:  # those that have left the group; psutil knows a process by its start too
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            self._started = []
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
@@ -144,13 +159,15 @@ class ChildProcess:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        deadline = time.monotonic() + timeout_s
+        deadline, look_again = time.monotonic() + timeout_s, 0.0
         try:
             _send(process.stdin, message)
             while not select.select([process.stdout], [], [], POLL_S)[0]:
                 if time.monotonic() > deadline:
                     return FailureKind.TIMEOUT, f"no result after {timeout_s:g} s"
-                used = _resident_bytes(process.pid)
+                if time.monotonic() > look_again:
+                    self._started, look_again = descendants(process.pid), time.monotonic() + TREE_S
+                used = tree_bytes(process.pid, self._started, self._memory_bytes)
                 if used > self._memory_bytes:
                     limit = self._memory_bytes // 2**20
                     return FailureKind.OUT_OF_MEMORY, f"{used // 2**20} MB used, {limit} MB allowed"
@@ -213,7 +230,9 @@ class ChildLabeler:
 
 def serve() -> None:
     """The child: reads frames, writes results, until its input ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of what the engine starts stay in this tree
     if os.getppid() == 1:
         return
     output = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -270,9 +289,49 @@ def _host(device: str) -> str:
     return f"{os.uname().nodename[: 31 - len(device)]}/{device}" if device else os.uname().nodename[:32]
 
 
-def _resident_bytes(pid: int) -> int:
+def descendants(pid: int) -> list[psutil.Process]:
+    """All that a process has started, directly or not, and that is still there.
+
+    Read from the kernel's lists of children where it has them: a search through all processes of a machine costs more.
+    """
+    if not HAS_LISTS:
+        with contextlib.suppress(psutil.Error):
+            return list(psutil.Process(pid).children(recursive=True))
+        return []
+    found: list[psutil.Process] = []
+    parents = [pid]
+    while parents:
+        parent = parents.pop()
+        for path in Path(f"/proc/{parent}/task").glob("*/children"):
+            with contextlib.suppress(OSError, psutil.Error):
+                for child in map(int, path.read_text().split()):
+                    found.append(psutil.Process(child))
+                    parents.append(child)
+    return found
+
+
+def tree_bytes(pid: int, started: Sequence[psutil.Process], limit: int) -> int:
+    """Resident memory of a process and what it has started.
+
+    Pages that several of them share are counted once where that may decide: reading that takes milliseconds a process,
+    so it is done only where the plain sum is above the limit.
+    """
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        tree = [psutil.Process(pid), *started]
+    except psutil.Error:
+        return 0
+    total = sum(_resident_bytes(process, is_shared_once=False) for process in tree)
+    if total <= limit or len(tree) == 1:
+        return total
+    return sum(_resident_bytes(process, is_shared_once=True) for process in tree)
+
+
+def _resident_bytes(process: psutil.Process, *, is_shared_once: bool) -> int:
+    try:
+        if is_shared_once:
+            with contextlib.suppress(psutil.AccessDenied):
+                return int(process.memory_full_info().pss)
+        return int(process.memory_info().rss)
     except psutil.Error:
         return 0
 

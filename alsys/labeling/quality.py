@@ -38,6 +38,10 @@ LEARNED_FLOOR = 1e-3
 ENERGY_FLOOR = 1e-3
 FORCE_FLOOR = 5e-3
 """Residuals per atom (eV) and of an atom (eV/Angstrom) that are always allowed."""
+SLOPE_SHARE = 0.3
+"""How far the energy's slope along the forces may be from their length, as a share of it."""
+SLOPE_FLOOR = 0.02
+"""And by how much at least, eV/Angstrom: numerical noise of energies."""
 LEVEL_ENERGY = 0.02
 """Energy per atom by which tighter settings may differ, eV: density fitting costs some 0.002."""
 
@@ -49,7 +53,7 @@ class Finding:
     Attributes:
         check: Stable word: ``shape``, ``not-finite``, ``net-force``, ``torque``, ``largest-force``, ``spin``, ``gap``,
             ``energy``, ``residual-energy``, ``residual-force``, ``sign``, ``scale``, ``permutation``, ``rough-force``,
-            ``relabelled``, ``canary``.
+            ``relabelled``, ``canary``, ``slope``.
         value: What was found.
         limit: What is normal.
         is_fatal: No second label can make this one data.
@@ -187,6 +191,31 @@ class QualityGate:
             findings += self._against_rough(frame, label)
         findings += self._composition(frame, label)
         return tuple(findings)
+
+    def against_repetition(self, frame: Frame, second: Label, prediction: Prediction | None) -> tuple[Finding, ...]:
+        """What speaks against a label that a second one repeats; empty where it is confirmed.
+
+        An engine that errs in the same way every time repeats its errors. So the second label is held against what
+        does not come from its forces: the slope of the energy along them, and another method. Where there is no
+        slope, also against the committee, or a pair potential.
+
+        Args:
+            frame: What was labelled.
+            second: The label at tighter settings.
+            prediction: What the committee expects; None where that is not known.
+        """
+        slope = slope_finding(second)
+        if slope is not None:
+            return (slope,)
+        seen = None if self._witness is None or frame.environment is not None else self._witness(frame)
+        if seen is not None and (found := _patterns(frame, second, seen)):
+            return tuple(found)
+        if not math.isnan(second.slope):
+            return ()
+        if prediction is not None and _fits(frame, prediction):
+            return tuple(_patterns(frame, second, prediction.forces))
+        rough = self._rough.predict(frame, second.label_id)
+        return () if rough is None else tuple(_patterns(frame, second, rough.forces))
 
     def review(
         self, frames: Sequence[Frame], labels: Sequence[Label], predictions: Sequence[Prediction | None]
@@ -369,6 +398,14 @@ def agree(first: Label, second: Label, tolerance: float, *, energy_tolerance: fl
     is_close = _root_mean_square(difference) <= tolerance
     is_close = is_close and float(np.sqrt(np.square(difference).sum(axis=1)).max()) <= 10.0 * tolerance
     return is_close and energy <= (energy_tolerance if first.level_id == second.level_id else LEVEL_ENERGY)
+
+
+def slope_finding(label: Label) -> Finding | None:
+    """What is wrong with forces along which the energy does not fall as they say; None where nothing is known to be."""
+    length = float(np.linalg.norm(label.forces))
+    if math.isnan(label.slope) or abs(label.slope - length) <= max(SLOPE_SHARE * length, SLOPE_FLOOR):
+        return None
+    return _finding("slope", label.slope, length, "eV/Angstrom is what the energy falls along the forces")
 
 
 def composition_of(frame: Frame) -> Composition:

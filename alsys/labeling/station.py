@@ -11,6 +11,7 @@ from collections.abc import Callable
 from alsys.errors import FailureKind
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler, LabelingOrder
+from alsys.labeling.slope import with_slope
 from alsys.labels import Label, LabelFailure
 
 
@@ -29,12 +30,12 @@ class LabelStation:
     def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """Labels the frames of an order, one after another."""
         if not order.is_tight:
-            return tuple(self._labeler.label(frame) for frame in order.frames)
+            return _carry_out(order, self._labeler)
         if self._build_tight is None:
             return tuple(self._refuse(frame) for frame in order.frames)
         tight = self._build_tight()
         try:
-            return tuple(tight.label(frame) for frame in order.frames)
+            return _carry_out(order, tight)
         finally:
             tight.close()
 
@@ -44,3 +45,11 @@ class LabelStation:
 
     def _refuse(self, frame: Frame) -> LabelFailure:
         return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "there are no tighter settings to verify it with")
+
+
+def _carry_out(order: LabelingOrder, labeler: Labeler) -> tuple[Label | LabelFailure, ...]:
+    outcomes = []
+    for frame in order.frames:
+        outcome = labeler.label(frame)
+        outcomes.append(with_slope(frame, outcome, labeler.label) if order.has_slope else outcome)
+    return tuple(outcomes)

@@ -19,6 +19,7 @@ from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.frames import TRAINING_ARMS, Arm, Candidate, FloatArray, Frame, Source
 from alsys.labeling.base import LabelingOrder
+from alsys.labeling.slope import with_slope
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -100,6 +101,9 @@ class FakeLabeler:
     def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """Labels frames; what is tight is labelled the same, at another level."""
         outcomes = tuple(self.label(frame) for frame in order.frames)
+        if order.has_slope:
+            pairs = zip(order.frames, outcomes, strict=True)
+            outcomes = tuple(with_slope(frame, outcome, self.label) for frame, outcome in pairs)
         if not order.is_tight:
             return outcomes
         tight = FAKE_TIGHT_LEVEL.level_id

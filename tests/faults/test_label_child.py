@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,10 +18,23 @@ import pytest
 
 from alsys.errors import FailureKind
 from alsys.frames import Frame
-from alsys.labeling.child import ChildProcess
+from alsys.labeling.child import ChildProcess, descendants, tree_bytes
 from alsys.labels import Label, LabelFailure
 
 HYDROGEN = Frame.molecule([1], np.zeros((1, 3)))
+
+
+HOARD = "x = b'x' * (700 * 2**20); import time; time.sleep(1000)"
+HOARDS = {
+    7: HOARD,
+    8: f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {HOARD!r}], start_new_session=True)",
+    9: "x = b'x' * (400 * 2**20); import os, time; os.fork(); y = b'y' * (250 * 2**20); time.sleep(1000)",
+}
+"""Programs that take too much: alone, after their parent has gone, and together with what they have forked."""
+
+
+def start(program: str) -> None:
+    subprocess.Popen([sys.executable, "-c", program])
 
 
 class Misbehaving:
@@ -50,6 +64,9 @@ class Misbehaving:
         if frame.charge == 6:
             at_once = bytearray(10 * 600 * 2**20)
             return LabelFailure(frame.frame_id, FailureKind.INTERNAL, f"got {len(at_once)} bytes")
+        if frame.charge in (7, 8, 9):  # what it starts takes the memory: a child, an orphan of its own session, a fork
+            start(HOARDS[frame.charge])
+            time.sleep(1000)
         print("chatter", flush=True)  # noqa: T201
         return Label(frame.frame_id, "00" * 16, -13.6, np.zeros((1, 3)))
 
@@ -77,6 +94,9 @@ def _importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (4, FailureKind.INTERNAL, "ValueError: a bug"),
         (5, FailureKind.CRASHED, "last words"),
         (6, FailureKind.OUT_OF_MEMORY, "MemoryError"),
+        (7, FailureKind.OUT_OF_MEMORY, "600 MB allowed"),
+        (8, FailureKind.OUT_OF_MEMORY, "600 MB allowed"),
+        (9, FailureKind.OUT_OF_MEMORY, "600 MB allowed"),
     ],
 )
 def test_misbehaviour_is_a_value_and_the_next_frame_is_labelled(charge: int, kind: FailureKind, words: str) -> None:
@@ -105,7 +125,7 @@ def test_child_killed_in_the_middle(child: ChildProcess) -> None:
 PARENT = """
 import sys, time, numpy as np
 from alsys.frames import Frame
-from alsys.labeling.child import ChildProcess
+from alsys.labeling.child import ChildProcess, descendants, tree_bytes
 child = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=1000, memory_mb=600)
 child.label(Frame.molecule([1], np.zeros((1, 3))))
 print(child.pid, flush=True)
@@ -125,3 +145,62 @@ def test_child_dies_with_its_parent() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+def orphans_of(pid: int | None) -> list[psutil.Process]:
+    """Processes that wait beside a child although whoever started them has gone."""
+    found = []
+    for process in descendants(pid) if pid else []:
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() == pid and "time.sleep" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_the_child_has_started_dies_with_it(is_killed: bool) -> None:
+    """Also a process of its own session, and also where the child itself was killed from outside."""
+    child = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=100.0, memory_mb=4000)
+    waiting = threading.Thread(target=child.label, args=(Frame.molecule([26], np.zeros((1, 3)), charge=8),))
+    waiting.start()
+    deadline = time.monotonic() + 60
+    hoard: list[psutil.Process] = []
+    while not hoard and time.monotonic() < deadline:
+        time.sleep(0.2)
+        hoard = orphans_of(child.pid)
+    assert hoard, "the orphan stays in the tree"
+    time.sleep(1.0)
+    if is_killed:
+        os.kill(int(child.pid or 0), signal.SIGKILL)
+    else:
+        child.close()
+    waiting.join()
+    while any(map(is_alive, hoard)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_alive, hoard))
+
+
+def test_a_fork_that_shares_its_memory_is_counted_once(child: ChildProcess) -> None:
+    shared = "x = b'x' * (350 * 2**20); import os, time; os.fork(); time.sleep(1000)"
+    parent = subprocess.Popen([sys.executable, "-c", shared])
+    try:
+        deadline = time.monotonic() + 30
+        while not descendants(parent.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        started = descendants(parent.pid)
+        assert len(started) == 1
+        assert tree_bytes(parent.pid, started, 10**12) > 700 * 2**20, "far from the limit pages may count twice"
+        assert 350 * 2**20 < tree_bytes(parent.pid, started, 600 * 2**20) < 450 * 2**20
+    finally:
+        for process in descendants(parent.pid):
+            process.kill()
+        parent.kill()
+        parent.wait()

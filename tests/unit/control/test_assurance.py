@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alsys.control.commands import AuditLabel, CheckLabeler, Idle, LabelFrames
+from alsys.control.commands import AuditLabel, CheckLabeler, Finish, Idle, LabelFrames
 from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.records import Status
@@ -19,6 +19,7 @@ from alsys.events import (
     CanaryStarted,
     Event,
     FrameProposed,
+    FrameQuarantined,
     LabelAccepted,
     LabelAudited,
     LabelDisputed,
@@ -196,3 +197,85 @@ def test_labels_since_the_last_sound_canary_are_audited_when_one_fails() -> None
     ledger.apply(canary("w1"))
     assert [audit.reason for audit in ledger.assurance.to_audit.values()] == ["canary"]
     assert AuditLabel("w1", "a") in decide(ledger, 0.0, Idle(labelers=("w1",)))
+
+
+QUICK = {"prefetch_below_s": 0.2, "n_labels": 500}
+
+
+def quick_campaign(n_labelers: int = 2, **settings: Any) -> Ledger:
+    """Labels of a hundredth of a second, and labelers that each have a call."""
+    events: list[Event] = [OPENED, *proposed(*(f"p{i}" for i in range(200)), "a")]
+    for i in range(20):
+        label = accepted(f"p{i}", worker="w1")
+        events += [LabelAccepted(t=0.0, frame_id=f"p{i}", label_id=label.label_id, worker="w1", wall_s=0.01)]
+    events += [started("a"), suspected("a")]
+    events += [started(f"p{30 + k}", f"w{k}") for k in range(n_labelers)]
+    return ledger_of(events, **{**QUICK, **settings})
+
+
+@pytest.mark.parametrize("work", ["suspect", "audit", "canary"])
+def test_quick_labels_do_not_keep_what_must_be_checked_waiting(work: str) -> None:
+    """Labelers that have a call get no further one ahead of a suspect, an audit or a canary that is due."""
+    ledger = quick_campaign(canary_every=5 if work == "canary" else 0)
+    if work != "suspect":
+        ledger.apply(accepted("a"))
+    if work == "audit":
+        ledger.apply(LabelDoubted(t=0.0, frame_id="p3", findings=("odd",)))
+    busy = Idle(busy_labelers=("w0", "w1"))
+    assert decide(ledger, 0.0, busy) == []
+    if work == "suspect":
+        ledger.apply(accepted("p31", "w1"))
+        assert LabelFrames("w1", ("a",), is_verification=True) in decide(ledger, 0.0, Idle(labelers=("w1",)))
+
+
+def test_calls_ahead_go_on_where_nothing_waits() -> None:
+    ledger = quick_campaign()
+    ledger.apply(accepted("a"))
+    commands = decide(ledger, 0.0, Idle(busy_labelers=("w0", "w1")))
+    assert {command.worker for command in commands if isinstance(command, LabelFrames)} == {"w0", "w1"}
+
+
+def test_audits_run_in_parallel_on_half_of_the_labelers_and_on_all_of_them_at_the_end() -> None:
+    workers = tuple(f"w{i}" for i in range(8))
+    events: list[Event] = [OPENED, *proposed(*(f"p{i}" for i in range(30)))]
+    events += [event for i in range(12) for event in (started(f"p{i}", "x"), accepted(f"p{i}", "x"))]
+    events += [LabelDoubted(t=0.0, frame_id=f"p{i}", findings=("odd",)) for i in range(12)]
+    during = decide(ledger_of(events, n_labels=30), 0.0, Idle(labelers=workers))
+    assert sum(isinstance(command, AuditLabel) for command in during) == 4
+    assert sum(isinstance(command, LabelFrames) for command in during) == 4
+    after = decide(ledger_of(events, n_labels=12), 0.0, Idle(labelers=workers))
+    assert sum(isinstance(command, AuditLabel) for command in after) == 8
+
+
+def test_what_somebody_doubts_is_audited_before_what_was_drawn() -> None:
+    events: list[Event] = [OPENED, *proposed("a", "b")]
+    events += [event for f in "ab" for event in (started(f, "x"), accepted(f, "x", label_id="0" * 31 + f))]
+    ledger = ledger_of(events, audit_share=0.5)
+    ledger.apply(accepted("b", "x"))
+    ledger.assurance.to_audit.pop("b")
+    ledger.apply(LabelDoubted(t=0.0, frame_id="b", findings=("odd",)))
+    assert next(c for c in decide(ledger, 0.0, Idle(labelers=("w0",))) if isinstance(c, AuditLabel)).frame_id == "b"
+
+
+def test_suspects_have_their_place_in_the_budget() -> None:
+    """Their author is busy with something else than they need, so they wait; new labels leave them their room."""
+    events = [OPENED, *proposed("a", "b", "c"), started("a"), suspected("a"), started("b", "w1")]
+    assert decide(ledger_of(events, n_labels=2), 0.0, Idle(labelers=("w0",))) == []
+
+
+def test_a_campaign_whose_frames_all_fail_ends() -> None:
+    """Also one that has a model, and so never runs out of frames."""
+    events: list[Event] = [OPENED, *proposed(*(f"p{i}" for i in range(60)))]
+    failed = [
+        FrameQuarantined(t=0.0, frame_id=f"p{i}", failure=FailureKind.SCF_NOT_CONVERGED, message="no")
+        for i in range(40)
+    ]
+    idle = Idle(labelers=("w0",), explorers=("e",), trainers=("t",))
+    (finish,) = decide(ledger_of([*events, *failed], n_labels=50), 0.0, idle)
+    assert isinstance(finish, Finish)
+    assert (finish.reason, finish.is_final) == ("failed", False)
+    assert "40 frames in a row gave no label, the last one: scf-not-converged: no" in finish.message
+    one = [*failed[:30], started("p55"), accepted("p55"), *failed[30:]]
+    assert any(isinstance(c, LabelFrames) for c in decide(ledger_of([*events, *one], n_labels=50), 0.0, idle))
+    again = ledger_of([*events, *failed, OPENED], n_labels=50)
+    assert any(isinstance(c, LabelFrames) for c in decide(again, 0.0, idle)), "the same command tries again"

@@ -12,6 +12,7 @@ from alsys.config.labeling import QualityConfig
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
 from alsys.control.records import Status
+from alsys.errors import CampaignFailed
 from alsys.events import (
     CanaryChecked,
     Event,
@@ -237,3 +238,26 @@ def _after(n_polls: int) -> Callable[[], StopRequested | None]:
         return StopRequested(t=0.0, drain=False) if polls["n"] >= n_polls else None
 
     return request
+
+
+def test_a_wrong_sign_that_repeats_itself_is_no_confirmation() -> None:
+    """From the thirtieth label on all forces have the wrong sign, at tighter settings too."""
+    seen = {"n": 0}
+
+    def is_poisoned(frame: Frame) -> bool:
+        seen["n"] += 1
+        return seen["n"] > 30
+
+    run = campaign(n_labels=60)
+    stopped = run.run(labeler=lambda: FakeLabeler(is_poisoned=is_poisoned))
+    assert not wrong_in_data(run)
+    assert stopped.reason == "failed"
+    assert "in a row" in stopped.message
+    assert "slope" in stopped.message
+
+
+def test_a_first_canary_with_forces_that_are_no_slope_is_not_believed() -> None:
+    run = campaign(canary=CANARY, canary_every=10)
+    with pytest.raises(CampaignFailed, match="slope"):
+        run.run(labeler=lambda: FakeLabeler(is_poisoned=lambda frame: True), restarts=2)
+    assert run.ledger.counts[Status.LABELLED] == 0
