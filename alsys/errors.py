@@ -24,6 +24,7 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
     LABEL_REJECTED = "label-rejected"
     LABEL_DISPUTED = "label-disputed"
+    DAMAGED = "damaged"
 
     @property
     def is_lost_computing(self) -> bool:

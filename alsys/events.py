@@ -273,6 +273,7 @@ class LabelRetracted(Event):
     Attributes:
         reason: Why, for people.
         request: Identity of the request that asked for it; empty for none.
+        is_damaged: Set aside by `alsys data repair`: the arrays no longer hold what was accepted.
     """
 
     kind: ClassVar[str] = "label-retracted"
@@ -280,6 +281,7 @@ class LabelRetracted(Event):
     label_id: str
     reason: str
     request: str = ""
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 FRAME_ID_BYTES: Final = 16
+FRAME_PERSON: Final = b"alsys-frame-1"
+"""What the digests of frames are personalised with."""
 MAX_ATOMIC_NUMBER: Final = 118
 
 
@@ -219,7 +221,7 @@ def _digest(
     multiplicity: int,
     environment: PointCharges | None,
 ) -> str:
-    digest = hashlib.blake2b(digest_size=FRAME_ID_BYTES, person=b"alsys-frame-1")
+    digest = hashlib.blake2b(digest_size=FRAME_ID_BYTES, person=FRAME_PERSON)
     digest.update(np.asarray([numbers.size, charge, multiplicity], dtype="<i8").tobytes())
     digest.update(numbers.astype("<i4").tobytes())
     digest.update(positions.astype("<f8").tobytes())

@@ -119,17 +119,16 @@ def fill(directory: CampaignDirectory, n_labels: int) -> None:
 
 def resume(directory: CampaignDirectory) -> None:
     """Opens a campaign as a driver does, without workers, and stops it at once."""
+    from alsys.cli.opening import checked_ledger
     from alsys.control.coordinator import Coordinator
     from alsys.control.inprocess import InProcessPool
     from alsys.control.inspection import Inspector
-    from alsys.control.ledger import Ledger
-    from alsys.control.settings import PolicySettings
     from alsys.store.zarr import open_writer
     from alsys.testing.fakes import MemoryRegistry, MemoryShelf
 
     config = directory.config()
     store = open_writer(directory.store)
-    ledger = Ledger.fold(PolicySettings.of(config), store.iter_events())
+    ledger = checked_ledger(directory, config, store)
     coordinator = Coordinator(
         ledger=ledger,
         store=store,

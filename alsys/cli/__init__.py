@@ -120,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         help="only these (repeatable)",
     )
 
+    repair = add("repair", "inspect.data_repair", "mend a damaged store: HEAD, metadata, rows set aside", data)
+    repair.add_argument("directory", help="campaign directory")
+    help_ = "go back to this dataset version where HEAD is lost and later commits cannot be read"
+    repair.add_argument("--seq", type=int, metavar="VERSION", help=help_)
+    repair.add_argument("--json", action="store_true", help="print JSON")
+
     imported = add("import", "importing.import_", "take labelled frames of a file into a campaign", data)
     imported.add_argument("campaign", help="campaign directory, or campaign file (YAML)")
     imported.add_argument("file", help="file or folder with labelled frames")

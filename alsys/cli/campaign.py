@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from alsys import __version__
+from alsys import __version__, control
 from alsys.config import CampaignConfig, parse_config, science_fields
 from alsys.config.load import config_hash
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
-from alsys.errors import InputError
+from alsys.errors import InputError, StoreCorrupt
 from alsys.outside.contents import parse_yaml, read_json
-from alsys.store.base import StoreReader
+from alsys.store.base import Head, StoreReader
 
 LIVE_S = 15.0
 VERSIONED = (
@@ -71,6 +74,11 @@ class CampaignDirectory:
         return self.logs / "live.json"
 
     @property
+    def kept_status(self) -> Path:
+        """Status of the newest HEAD that somebody asked for."""
+        return self.logs / "status.json"
+
+    @property
     def stop_request(self) -> Path:
         """Present while somebody asks the driver to stop."""
         return self.path / "stop-request.json"
@@ -93,7 +101,10 @@ class CampaignDirectory:
             InputError: It does not.
         """
         directory = cls(Path(path))
-        if not directory.record.is_file() or not (directory.store / "HEAD").is_file():
+        has_head = (directory.store / "HEAD").is_file()
+        if directory.record.is_file() and not has_head and (directory.store / "events" / "bytes" / "c").is_dir():
+            raise StoreCorrupt(f"{directory.store} has data but no HEAD", f"`alsys data repair {path}` rebuilds it")
+        if not directory.record.is_file() or not has_head:
             raise InputError(
                 "is not a campaign directory", source=path, remedy="give the folder that `alsys run` printed"
             )
@@ -195,7 +206,10 @@ class CampaignDirectory:
 
 
 def read_status(directory: CampaignDirectory, reader: StoreReader | None = None) -> dict[str, object]:
-    """Status of a campaign: the driver's own while it runs, otherwise folded from the log."""
+    """Status of a campaign: the driver's own while it runs, otherwise that of the log.
+
+    What the log says is folded once for each HEAD and config, and kept beside the driver's own.
+    """
     is_running = directory.is_running()
     if is_running:
         live = _live(directory.live)
@@ -205,8 +219,49 @@ def read_status(directory: CampaignDirectory, reader: StoreReader | None = None)
         from alsys.store.zarr import open_reader
 
         reader = open_reader(directory.store)
-    ledger = Ledger.fold(PolicySettings.of(directory.config()), reader.events())
-    return status_of(ledger, state=state_of(ledger, is_running=is_running), head_seq=reader.head.seq)
+    key = _status_key(directory, reader.head)
+    status = _kept_status(directory, key)
+    if status is None:
+        ledger = Ledger.fold(PolicySettings.of(directory.config()), reader.iter_events())
+        status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=reader.head.seq)
+        keep_status(directory, reader.head, status)
+    return {**status, "state": "running"} if is_running else status
+
+
+def keep_status(directory: CampaignDirectory, head: Head, status: Mapping[str, object]) -> None:
+    """Keeps the status of a HEAD, for who asks next; where the folder cannot be written it is folded again."""
+    with contextlib.suppress(OSError):
+        write_json(directory.kept_status, {**_status_key(directory, head), "status": status}, is_durable=False)
+
+
+def _status_key(directory: CampaignDirectory, head: Head) -> dict[str, object]:
+    """All that a status follows from: the log, the config's limits, and the code that folds."""
+    try:
+        config = hashlib.blake2b(directory.record.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        config = ""
+    return {"store": head.identity, "seq": head.seq, "events": head.lengths["events"], "config": config, "code": _code()}
+
+
+@cache
+def _code() -> str:
+    """Digest of what folds a log to a status."""
+    digest = hashlib.blake2b(digest_size=16)
+    package = Path(control.__file__).parent
+    for path in [*sorted(package.rglob("*.py")), package.parent / "events.py"]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _kept_status(directory: CampaignDirectory, key: Mapping[str, object]) -> dict[str, object] | None:
+    try:
+        record = json.loads(directory.kept_status.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not key["store"] or not key["config"]:
+        return None
+    status = record.pop("status", None)
+    return status if record == key and isinstance(status, dict) else None
 
 
 def state_of(ledger: Ledger, *, is_running: bool) -> str:

@@ -14,8 +14,9 @@ from alsys.control.model_desk import queue_models
 from alsys.control.records import FrameRecord, Status
 from alsys.control.requests import RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
-from alsys.errors import InputError
-from alsys.events import Event
+from alsys.errors import FailureKind, InputError, StoreCorrupt
+from alsys.events import Event, LabelRetracted
+from alsys.frames import Arm
 
 
 def quarantine_list(args: argparse.Namespace) -> int:
@@ -26,11 +27,11 @@ def quarantine_list(args: argparse.Namespace) -> int:
     rows = [
         {
             "frame_id": frame_id,
-            "system": record.system,
-            "arm": str(record.arm),
+            "system": record.system if record else "",
+            "arm": str(record.arm if record else Arm.IMPORTED),
             "kind": kind,
             "message": message,
-            "attempts": record.attempts,
+            "attempts": record.attempts if record else 0,
         }
         for frame_id, record, kind, message in _quarantined(directory, open_reader(directory.store).events())
     ]
@@ -63,17 +64,19 @@ def quarantine_export(args: argparse.Namespace) -> int:
     if output.suffix not in (".xyz", ".extxyz"):
         raise InputError("write .extxyz or .xyz", field="output", value=args.output)
     reader = open_reader(directory.store)
-    rows = _quarantined(directory, reader.events())
-    candidates = reader.candidates([frame_id for frame_id, *_ in rows])
-    frames = [
-        (
-            candidate.frame,
-            {"system": record.system, "arm": str(record.arm), "kind": kind, "reason": message,
-             "attempts": record.attempts},
-        )
-        for candidate, (_, record, kind, message) in zip(candidates, rows, strict=True)
-    ]  # fmt: skip
-    sys.stdout.write(f"{output}: {export_frames(frames, output)} frames\n")
+    frames, n_unreadable = [], 0
+    for frame_id, record, kind, message in _quarantined(directory, reader.events()):
+        try:
+            (candidate,) = reader.candidates([frame_id])
+        except StoreCorrupt:  # what is stored is no frame any more
+            n_unreadable += 1
+            continue
+        why: dict[str, object] = {"kind": kind, "reason": message}
+        if record is not None:
+            why |= {"system": record.system, "arm": str(record.arm), "attempts": record.attempts}
+        frames.append((candidate.frame, why))
+    left_out = f"; {n_unreadable} are left out: what is stored of them is no structure" if n_unreadable else ""
+    sys.stdout.write(f"{output}: {export_frames(frames, output)} frames{left_out}\n")
     return 0
 
 
@@ -104,11 +107,19 @@ def rollback(args: argparse.Namespace) -> int:
     return 0
 
 
-def _quarantined(directory: CampaignDirectory, events: list[Event]) -> list[tuple[str, FrameRecord, str, str]]:
-    """Identity, record, kind of failure and message of each frame in quarantine."""
+def _quarantined(directory: CampaignDirectory, events: list[Event]) -> list[tuple[str, FrameRecord | None, str, str]]:
+    """Identity, record (of imported frames there is none), kind of failure and message of each frame in quarantine.
+
+    Those whose label `alsys data repair` has set aside belong to them, as `damaged`.
+    """
     ledger = Ledger.fold(PolicySettings.of(directory.config()), events)
-    rows = []
+    rows: list[tuple[str, FrameRecord | None, str, str]] = []
     for frame_id, record in ledger.frames.items():
         if record.status is Status.QUARANTINED and record.verdict is not None:
             rows.append((frame_id, record, str(record.verdict[0]), record.verdict[1]))
+    rows += [
+        (event.frame_id, ledger.frames.get(event.frame_id), str(FailureKind.DAMAGED), event.reason)
+        for event in events
+        if isinstance(event, LabelRetracted) and event.is_damaged
+    ]
     return rows

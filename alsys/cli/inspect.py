@@ -166,6 +166,7 @@ def data_verify(args: argparse.Namespace) -> int:
             "labels": result.n_labels,
             "events": result.n_events,
             "retracted": result.n_retracted,
+            "set_aside": result.n_set_aside,
             "labels_without_digest": result.n_without_digest,
             "duplicate_labels": result.duplicate_labels,
             "problems": result.problems,
@@ -174,9 +175,40 @@ def data_verify(args: argparse.Namespace) -> int:
     else:
         counts = f"{result.n_frames} frames, {result.n_labels} labels, {result.n_events} events"
         counts += f", {result.n_retracted} retracted" if result.n_retracted else ""
+        counts += f", {result.n_set_aside} damaged and set aside" if result.n_set_aside else ""
         n_older = result.n_without_digest
         counts += f"; the values of {n_older} labels have no digest in the log" if n_older else ""
         sys.stdout.write("\n".join([f"{'sound' if result.is_ok else 'DAMAGED'}: {counts}", *result.problems]) + "\n")
+    return 0 if result.is_ok else 4
+
+
+def data_repair(args: argparse.Namespace) -> int:
+    """Mends what can be mended; exit code 4 where something stays wrong."""
+    from alsys.store.repair import repair
+    from alsys.store.zarr import open_reader
+
+    directory = CampaignDirectory(Path(args.directory))
+    if not directory.record.is_file():
+        raise InputError(
+            "is not a campaign directory", source=args.directory, remedy="give the folder that `alsys run` printed"
+        )
+    report = repair(directory.store, args.seq)
+    reader = open_reader(directory.store)
+    result = reader.verify()
+    reader.close()
+    if args.json:
+        content = {"done": report.lines, "set_aside": report.set_aside, "ok": result.is_ok, "problems": result.problems}
+        sys.stdout.write(json.dumps(content) + "\n")
+        return 0 if result.is_ok else 4
+    lines = list(report.lines)
+    if n := len(report.set_aside):
+        lines.append(
+            f"{n} frame{'' if n == 1 else 's'} set aside with what labels they had: no data, nothing is deleted, "
+            f"see `alsys data quarantine list {args.directory}`"
+        )
+    lines = lines or ["nothing to repair"]
+    lines.append(f"{'sound' if result.is_ok else 'DAMAGED'}: {result.n_frames} frames, {result.n_labels} labels")
+    sys.stdout.write("\n".join([*lines, *result.problems]) + "\n")
     return 0 if result.is_ok else 4
 
 

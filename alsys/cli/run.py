@@ -23,6 +23,7 @@ from alsys import __version__
 from alsys.cli.campaign import CampaignDirectory, apply_overrides, moment, write_json
 from alsys.cli.conclusion import conclude, finished, registry_of
 from alsys.cli.display import Display
+from alsys.cli.opening import checked_ledger
 from alsys.cli.places import check_place, remember_place
 from alsys.cli.processes import diverted_errors, leave
 from alsys.cli.requests import RequestFolder
@@ -46,6 +47,7 @@ from alsys.states import CompositionStates
 from alsys.store.base import StoreWriter
 
 if TYPE_CHECKING:
+    from alsys.store.zarr import ZarrWriter
     from alsys.systems.builders import BuiltSystem
     from alsys.training.lessons import Lesson
     from alsys.training.start import StartingPoint
@@ -259,13 +261,12 @@ def run(args: argparse.Namespace) -> int:
     return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
 
 
-def _run(plan: Plan, store: StoreWriter, display: Display, ack_log: str | None) -> tuple[Ledger, CampaignStopped, bool]:
+def _run(plan: Plan, store: ZarrWriter, display: Display, ack_log: str | None) -> tuple[Ledger, CampaignStopped, bool]:
     """The campaign at its end, why it ended, and whether the registry has all of it."""
     config, directory = plan.config, plan.directory
-    events = store.events()
-    ledger = Ledger.fold(PolicySettings.of(config), events)
+    ledger = checked_ledger(directory, config, store)
     shelf = BundleShelf(directory.models, lambda version: version in ledger.models)
-    if events:
+    if ledger.totals.openings or store.head.seq:
         display.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
         display.resume(status_of(ledger, state="running", head_seq=store.head.seq))
     else:

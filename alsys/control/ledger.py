@@ -62,6 +62,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import TRAINING_ARMS, Arm
+from alsys.labels import label_id_of
 
 
 class Ledger:
@@ -92,6 +93,7 @@ class Ledger:
         self.retracted: list[str] = []
         self._trainable: list[str] = []
         self.imports: list[DataImported] = []
+        self._n_imported_gone = 0
         self.label_times, self.chunk_times, self.fit_times = RunningTimes(), RunningTimes(), RunningTimes()
         self.chosen: dict[int, dict[Arm, int]] = {}
         self.exploring: dict[str, ExplorationStarted] = {}
@@ -173,7 +175,7 @@ class Ledger:
     @property
     def n_changes(self) -> int:
         """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
-        return len(self._trainable) + len(self.retracted) + self.accepted[Arm.IMPORTED]
+        return len(self._trainable) + len(self.retracted) + self.accepted[Arm.IMPORTED] + self._n_imported_gone
 
     @property
     def n_new(self) -> int:
@@ -307,6 +309,9 @@ class Ledger:
 
     def _on_label_retracted(self, event: LabelRetracted) -> None:
         self.requests.add(event.request)
+        if event.frame_id not in self.frames:
+            self._on_imported_retracted(event)
+            return
         record = self.frames[event.frame_id]
         if record.status is not Status.LABELLED:
             return
@@ -326,6 +331,14 @@ class Ledger:
         if record.arm is not Arm.ATOM:
             counts = self.chosen.setdefault(0 if record.arm is Arm.INITIAL else record.chosen_by, {})
             counts[record.arm] = counts.get(record.arm, 0) + step
+
+    def _on_imported_retracted(self, event: LabelRetracted) -> None:
+        """An imported label was damaged. Its frame was never proposed; its level says whether it was trained on."""
+        self.retracted.append(event.frame_id)
+        levels = {imported.level_id for imported in self.imports if imported.is_training}
+        if any(event.label_id == label_id_of(event.frame_id, level_id) for level_id in levels):
+            self.accepted[Arm.IMPORTED] -= 1
+            self._n_imported_gone += 1
 
     def _on_label_failed(self, event: LabelFailed) -> None:
         self.totals.failed += 1
@@ -386,8 +399,12 @@ class Ledger:
         n_train = int(event.metrics.get("n_labels_train", event.n_labels))
         gone = self.retracted[: event.n_retracted]
         n_imported = self.accepted[Arm.IMPORTED]  # no driver runs while data are imported, so the fit saw all of them
-        n_seen = n_train - n_imported + sum(self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
-        n_changes = n_seen + n_imported + event.n_retracted
+        n_seen = (
+            n_train
+            - n_imported
+            + sum(f in self.frames and self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
+        )
+        n_changes = n_seen + n_imported + event.n_retracted + self._n_imported_gone
         self.fit_times.add(event.wall_s)
         self._models.publish(event, n_train=n_train, n_seen=n_seen, n_changes=n_changes)
 

@@ -179,18 +179,26 @@ def _to_retry(ledger: Ledger, request: RetryFrames) -> list[str]:
             status = ledger.frames[frame_id].status
             if status is not Status.QUARANTINED:
                 raise InputError(f"is not in quarantine but {_words(status)}", field="frame", value=frame_id)
+            if not _can_be_retried(ledger, frame_id):
+                raise InputError("is damaged in the arrays, so it cannot be labelled", field="frame", value=frame_id)
         return frame_ids
     kind = None if request.is_all else _failure(request.failure)
     frame_ids = [
         frame_id
         for frame_id, record in ledger.frames.items()
         if record.status is Status.QUARANTINED
+        and _can_be_retried(ledger, frame_id)
         and (kind is None or (record.verdict is not None and record.verdict[0] is kind))
     ]
     if not frame_ids:
         what = "no frame is in quarantine" if kind is None else "no frame is in quarantine for this"
         raise InputError(what, value=request.failure or None, remedy="see `alsys data quarantine list`")
     return frame_ids
+
+
+def _can_be_retried(ledger: Ledger, frame_id: str) -> bool:
+    verdict = ledger.frames[frame_id].verdict
+    return verdict is None or verdict[0] is not FailureKind.DAMAGED
 
 
 def _to_retract(ledger: Ledger, request: RetractLabels) -> list[str]:

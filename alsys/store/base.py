@@ -203,7 +203,8 @@ def _ragged(counts: IntArray | None, rows: IntArray) -> IntArray:
 class VerifyReport:
     """What `Store.verify` found. Empty `problems` means that the store is sound.
 
-    Labels `n_without_digest` are from before digests were kept: their values have nothing to be compared with.
+    Frames `n_set_aside` were damaged and are no data. Labels `n_without_digest` are from before digests were kept:
+    their values have nothing to be compared with.
     """
 
     head_seq: int = 0
@@ -212,6 +213,7 @@ class VerifyReport:
     n_events: int = 0
     n_retracted: int = 0
     n_without_digest: int = 0
+    n_set_aside: int = 0
     duplicate_labels: int = 0
     problems: list[str] = field(default_factory=list)
 

@@ -302,7 +302,7 @@ class ColumnReader:
             baseline_forces[np.repeat(is_there, n_atoms[rows])] = forces[
                 ragged_indices(label_starts, label_atoms_of, partners)
             ]
-        n_charges = self._charges_of_frames(lengths)
+        n_charges = self.charges_of_frames(lengths)
         charges = ragged_indices(np.cumsum(n_charges) - n_charges, n_charges, rows)
         return Snapshot(
             seq=seq,
@@ -358,7 +358,7 @@ class ColumnReader:
 
     def _environments(self, rows: Array) -> list[PointCharges | None]:
         """Point charges around the frames at `rows`."""
-        n_charges = self._charges_of_frames(self._head.lengths)
+        n_charges = self.charges_of_frames(self._head.lengths)
         ends = np.cumsum(n_charges)
         found: list[PointCharges | None] = []
         for count, end in zip(n_charges[rows].tolist(), ends[rows].tolist(), strict=True):
@@ -387,7 +387,8 @@ class ColumnReader:
         counts = self.atoms_of_frames(lengths)[self._codes("labels/frame", lengths, lengths["frames"])]
         return check_counts("labels/frame", counts, 1, lengths["label_atoms"], is_whole=True)
 
-    def _charges_of_frames(self, lengths: Mapping[str, int]) -> IntArray:
+    def charges_of_frames(self, lengths: Mapping[str, int]) -> IntArray:
+        """Checked counts along `charges` of all frames of a version."""
         counts = self.read("frames/n_charges", 0, lengths["frames"]).astype(np.int64)
         return check_counts("frames/n_charges", counts, 0, lengths[CHARGES], is_whole=True)
 

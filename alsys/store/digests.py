@@ -8,7 +8,8 @@ is the float32 that is stored), then the forces. Identities, and so the frame an
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 DIGEST_BYTES: Final = 16
 COLUMNS: Final = ("energy", "wall_s", "cpu_s", "gap", "spin_excess", "scf_cycles", "rescue_rung", "host", "stress")
 """Columns of `labels/` in the order of their bytes."""
+
+BLOCK_ROWS: Final = 4096
+"""Rows that are read at once to be compared with their digests."""
+BLOCKS_KEPT: Final = 32
+"""Blocks in memory: labels come in the order of their rows, their frames nearly so."""
 
 _NO_STRESS: Final = NO_STRESS.astype("<f8").tobytes()
 
@@ -86,33 +92,59 @@ class ImportDigest:
 
 
 class StoredContents:
-    """Contents of rows of a store. Reads all columns that digests are taken of.
+    """Contents of rows of a store, read in blocks, of which a few are kept.
 
     Args:
         reader: The store.
 
     Raises:
-        StoreCorrupt: A column cannot be read.
+        StoreCorrupt: Counts cannot be read; of `label` and `mask`: a column that digests are taken of.
     """
 
     def __init__(self, reader: ColumnReader) -> None:
-        n_labels, lengths = reader.head.lengths["labels"], reader.head.lengths
-        parts = [_bytes_of(reader.column(f"labels/{name}"), n_labels) for name in COLUMNS]
-        self._labels = np.concatenate(parts, axis=1)
-        self._forces = reader.column("labels/forces").tobytes()
-        self._masks = reader.column("atoms/mask").tobytes()
-        self._atom_ends = np.concatenate([[0], np.cumsum(reader.atoms_of_frames(lengths))]).tolist()
-        self._force_ends = np.concatenate([[0], np.cumsum(reader.atoms_of_labels(lengths))]).tolist()
+        lengths = reader.head.lengths
+        self._reader = reader
+        self._atom_ends = np.concatenate([[0], np.cumsum(reader.atoms_of_frames(lengths))])
+        self._force_ends = np.concatenate([[0], np.cumsum(reader.atoms_of_labels(lengths))])
+        self._labels: OrderedDict[int, tuple[NDArray[np.uint8], bytes]] = OrderedDict()
+        self._masks: OrderedDict[int, bytes] = OrderedDict()
 
     def label(self, row: int) -> bytes:
         """What `content_of` gave for the label at `row`."""
-        start, stop = self._force_ends[row : row + 2]
-        content: bytes = self._labels[row].tobytes()
-        return content + self._forces[24 * start : 24 * stop]
+        block, inside = divmod(row, BLOCK_ROWS)
+        if block not in self._labels:
+            self._labels[block] = self._read_labels(block)
+            _keep_few(self._labels)
+        columns, forces = self._labels[block]
+        begin = self._force_ends[row - inside]
+        start, stop = 24 * int(self._force_ends[row] - begin), 24 * int(self._force_ends[row + 1] - begin)
+        content: bytes = columns[inside].tobytes()
+        return content + forces[start:stop]
+
+    def mask(self, row: int) -> bytes:
+        """What `mask_content_of` gave for the frame at `row`."""
+        block, inside = divmod(row, BLOCK_ROWS)
+        if block not in self._masks:
+            self._masks[block] = self.masks(row - inside, min(row - inside + BLOCK_ROWS, len(self._atom_ends) - 1))
+            _keep_few(self._masks)
+        begin = self._atom_ends[row - inside]
+        return self._masks[block][int(self._atom_ends[row] - begin) : int(self._atom_ends[row + 1] - begin)]
 
     def masks(self, start: int, stop: int) -> bytes:
-        """What `mask_content_of` gave for the frames at rows `start` to `stop`."""
-        return self._masks[self._atom_ends[start] : self._atom_ends[stop]]
+        """Likewise, of the frames at rows `start` to `stop`, one after the other."""
+        return self._reader.read("atoms/mask", int(self._atom_ends[start]), int(self._atom_ends[stop])).tobytes()
+
+    def _read_labels(self, block: int) -> tuple[NDArray[np.uint8], bytes]:
+        first = block * BLOCK_ROWS
+        last = min(first + BLOCK_ROWS, len(self._force_ends) - 1)
+        parts = [_bytes_of(self._reader.read(f"labels/{name}", first, last), last - first) for name in COLUMNS]
+        forces = self._reader.read("labels/forces", int(self._force_ends[first]), int(self._force_ends[last]))
+        return np.concatenate(parts, axis=1), forces.tobytes()
+
+
+def _keep_few(blocks: OrderedDict[int, Any]) -> None:
+    while len(blocks) > BLOCKS_KEPT:
+        blocks.popitem(last=False)
 
 
 def _bytes_of(column: Array, n_rows: int) -> NDArray[np.uint8]:

@@ -46,6 +46,25 @@ class Files:
             file.seek(offset)
             return file.read(size)
 
+    def size(self, path: Path) -> int:
+        """Bytes of a file."""
+        name, folder = self._at(path)
+        return os.stat(name, dir_fd=folder).st_size
+
+    def make(self, path: Path) -> None:
+        """Makes a folder and those that it lies in, where they are missing; the held one is there or gone for good."""
+        name, folder = self._at(path)
+        try:
+            os.mkdir(name, dir_fd=folder)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            if path == path.parent or name == ".":
+                raise
+            self.make(path.parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+
     def exists(self, path: Path) -> bool:
         """Whether there is a file or folder of this name."""
         name, folder = self._at(path)
@@ -92,7 +111,7 @@ class Files:
             try:
                 descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
             except FileNotFoundError:
-                self._make(path.parent)
+                self.make(path.parent)
                 descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
         try:
             if os.fstat(descriptor).st_size < size:
@@ -171,20 +190,6 @@ class Files:
         if text == prefix:
             return ".", descriptor
         return (text[len(prefix) + 1 :], descriptor) if text.startswith(prefix + os.sep) else (text, None)
-
-    def _make(self, path: Path) -> None:
-        """Makes a folder and those that it lies in; the held one is there or gone for good."""
-        name, folder = self._at(path)
-        try:
-            os.mkdir(name, dir_fd=folder)
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            if path == path.parent or name == ".":
-                raise
-            self._make(path.parent)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, dir_fd=folder)
 
 
 @contextlib.contextmanager

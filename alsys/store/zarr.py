@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ GONE = (
     "was removed, moved or replaced while this process was writing it: nothing more is written; put the folder back "
     "and run the same command to go on, or run it to begin anew"
 )
-LOST_METADATA = "restore it from a backup of any age: only its shape changes, and the next writer sets that"
+LOST_METADATA = "`alsys data repair` writes it again"
 """What can be done about metadata that cannot be read."""
 
 
@@ -75,7 +76,7 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
         stack.callback(folder.close_files)
         head = folder.read_head()
         folder.check_owner(head)
-        head = Head(head.seq, head.epoch + 1, head.lengths, head.identity or _new_identity())
+        head = Head(head.seq, head.epoch + 1, head.lengths, head.identity or new_identity())
         folder.write_head(head)  # fences first: nobody may commit what is cut next
         folder.cut(head)
         writer = ZarrWriter(folder, head)
@@ -104,6 +105,24 @@ def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
         raise error.located(source=str(path)) from None
 
 
+@contextlib.contextmanager
+def locked(path: Path, files: Files) -> Iterator[ZarrFolder]:
+    """A store's folder under the writer's lock, whatever state HEAD and metadata are in: for repairs.
+
+    Raises:
+        StoreBusy: Another process writes it.
+    """
+    files.hold(path)
+    try:
+        lock = _lock(path, files)
+        try:
+            yield ZarrFolder(path, files)
+        finally:
+            files.close(lock)
+    finally:
+        files.release()
+
+
 class ZarrFolder:
     """Rows of the arrays of one hierarchy.
 
@@ -119,6 +138,7 @@ class ZarrFolder:
         self._open: dict[tuple[str, int], int] = {}
         self._unsynced: set[tuple[str, int]] = set()
         self._folders: dict[Path, None] = {}  # with entries that may not be durable, each once
+        self._gaps: dict[tuple[str, int], int] = {}  # lost chunks, and the rows that are still there
         self._capacity = {spec.path: self.shape(spec)[0] for spec in ALL_ARRAYS} if lock is not None else {}
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
@@ -136,6 +156,12 @@ class ZarrFolder:
         while position < stop:
             chunk, inside = divmod(position, spec.chunk_rows)
             count = min(stop - position, spec.chunk_rows - inside)
+            there = self._gaps.get((path, chunk), spec.chunk_rows)
+            if inside + count > there:
+                kept = max(0, there - inside)
+                rows[position - start : position - start + kept] = self.read(path, position, position + kept)
+                position += count
+                continue
             try:
                 file = self._chunk(spec, chunk)
                 content = self._files.read(file, inside * spec.row_bytes, count * spec.row_bytes)
@@ -147,6 +173,38 @@ class ZarrFolder:
             flat[offset : offset + len(content)] = np.frombuffer(content, dtype=np.uint8)
             position += count
         return rows
+
+    def fill_gaps(self) -> list[tuple[ArraySpec, int, int]]:
+        """Finds chunks that are gone or cut off, and how many rows of each are there; the others read as zeros now."""
+        head, found = self.read_head(), []
+        for spec in ALL_ARRAYS:
+            length = head.seq if spec is COMMITS else head.lengths[spec.axis]
+            if self.is_missing(spec):
+                continue
+            for chunk in range(-(-length // spec.chunk_rows)):
+                last = min(length - chunk * spec.chunk_rows, spec.chunk_rows)
+                try:
+                    there = self._files.size(self._chunk(spec, chunk)) // spec.row_bytes
+                except (FileNotFoundError, NotADirectoryError):
+                    there = 0
+                if there < last:
+                    found.append((spec, chunk, there))
+        self._gaps = {(spec.path, chunk): there for spec, chunk, there in found}
+        return found
+
+    def make_chunk(self, spec: ArraySpec, chunk: int) -> None:
+        """Makes a chunk that is gone, of zeros, or lengthens one that is cut off."""
+        descriptor = self._descriptor(spec, chunk)
+        self._files.sync(descriptor)
+        for folder in list(self._folders):
+            self._files.sync_folder(folder)
+            del self._folders[folder]
+        self._gaps.pop((spec.path, chunk), None)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Replaces a small file below the folder, whole, and makes its folder."""
+        self._files.make((self.path / name).parent)
+        self._files.replace(self.path / name, content)
 
     def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
         """Writes rows into chunk files, growing the array first."""
@@ -339,11 +397,11 @@ class ZarrWriter(ColumnWriter):
 
     def __init__(self, folder: ZarrFolder, head: Head) -> None:
         super().__init__(folder, head)
-        self._folder = folder
+        self.folder = folder
 
     def verify(self) -> VerifyReport:
         """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        return _verify(self, self._folder)
+        return _verify(self, self.folder)
 
 
 def _verify(reader: ColumnReader, folder: ZarrFolder) -> VerifyReport:
@@ -405,12 +463,13 @@ def _create(path: Path, files: Files) -> None:
     for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
         root.create_group(name, overwrite=True)
     for spec in ALL_ARRAYS:
-        _create_array(root, spec.path, spec)
+        create_array(root, spec.path, spec)
     files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
-    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), _new_identity()))
+    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), new_identity()))
 
 
-def _create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
+def create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
+    """Makes an array of no rows with the metadata of its specification."""
     attributes: dict[str, Any] = {"long_name": spec.doc}
     if spec.unit:
         attributes["units"] = spec.unit
@@ -449,7 +508,7 @@ def _add_arrays(path: Path, files: Files) -> None:
         if not (path / group / "zarr.json").exists():
             zarr.open_group(path, mode="a").create_group(group, overwrite=True)
             files.sync_tree(path / group)
-        array = _create_array(root, name, spec)
+        array = create_array(root, name, spec)
         length = head.lengths[spec.axis]
         array.resize((-(-length // AXIS_ROWS[spec.axis]) * AXIS_ROWS[spec.axis], *spec.row_shape))
         if length:
@@ -480,7 +539,7 @@ def _lock(path: Path, files: Files) -> int:
     return lock
 
 
-def _new_identity() -> str:
+def new_identity() -> str:
     """Identity of a store: random, so that no two have the same."""
     return secrets.token_hex(16)
 

@@ -92,7 +92,7 @@ def test_replaced_between_the_check_and_the_write(
     old = open_writer(path)
     fill(old, 3, seed=1)
     before: dict[str, bytes] = {}
-    wrapped = old._folder.write_head if name == "head" else old._folder.write
+    wrapped = old.folder.write_head if name == "head" else old.folder.write
 
     def late(*args: object) -> None:
         if not before:
@@ -103,7 +103,7 @@ def test_replaced_between_the_check_and_the_write(
             before.update(state(path))
         wrapped(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(old._folder, "write_head" if name == "head" else "write", late)
+    monkeypatch.setattr(old.folder, "write_head" if name == "head" else "write", late)
     stage(old, 400, seed=3)
     with contextlib.suppress(OSError, StoreError):
         old.commit()

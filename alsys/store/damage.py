@@ -1,0 +1,215 @@
+"""Which rows of a store are not what its log and its identities say.
+
+`ContentCheck` takes the events of a log in their order, so a driver that folds it learns on the way whether what it
+would learn from is sound; nothing is held but one block of rows. Frames are held against `frame_id`, labels with their
+baseline and mask against the digest in the log. Rows that `alsys data repair` has set aside are not named again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alsys.errors import FailureKind, StoreCorrupt
+from alsys.events import DataImported, Event, FrameQuarantined, LabelAccepted, LabelRetracted
+from alsys.frames import FRAME_ID_BYTES, FRAME_PERSON
+from alsys.store.digests import ImportDigest, StoredContents, contents_digest
+
+if TYPE_CHECKING:
+    from alsys.store.columns import ColumnReader
+
+REMEDY = "`alsys data repair` sets damaged rows aside and keeps the others"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is damaged and was not set aside.
+
+    Attributes:
+        frames: Rows of frames whose content has another identity, which is the value.
+        labels: Identities of damaged labels, and the frame of each.
+        imports: Imports of which a label or a mask is damaged; which one, the log does not say.
+        n_without_digest: Labels from before digests were kept.
+    """
+
+    frames: dict[int, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    imports: list[DataImported] = field(default_factory=list)
+    n_without_digest: int = 0
+
+    @property
+    def text(self) -> str:
+        """One line; empty where nothing is damaged."""
+        parts = [
+            f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
+            for found, what in ((self.frames, "frame"), (self.labels, "label"), (self.imports, "import"))
+            if found
+        ]
+        return f"damaged: {', '.join(parts)}; not what the log says" if parts else ""
+
+
+class ContentCheck:
+    """Compares a store with its log. `add` all events in order, then ask for what is damaged.
+
+    Args:
+        reader: The store.
+
+    Raises:
+        StoreCorrupt: A column that rows are found by cannot be read.
+    """
+
+    def __init__(self, reader: ColumnReader) -> None:
+        self._reader = reader
+        lengths = reader.head.lengths
+        self._stored = StoredContents(reader)
+        self._label_ids = reader.column("labels/label_id").tobytes()
+        self._frame_of = reader.column("labels/frame")
+        self._is_covered = np.zeros(lengths["labels"], dtype=np.bool_)
+        self._next = 0  # labels are accepted in the order of their rows, but for imports
+        self._rows: dict[bytes, int] | None = None
+        self._import_of: dict[int, int] = {}
+        self._labels: dict[str, str] = {}
+        self._imports: list[DataImported] = []
+        self._set_aside: set[str] = set()
+
+    def add(self, event: Event) -> None:
+        """The next event of the log."""
+        if isinstance(event, LabelAccepted):
+            self._accepted(event)
+        elif isinstance(event, DataImported):
+            self._imported(event)
+        elif (isinstance(event, LabelRetracted) and event.is_damaged) or (
+            isinstance(event, FrameQuarantined) and event.failure is FailureKind.DAMAGED
+        ):
+            self._set_aside.add(event.frame_id)
+            for label_id, frame_id in list(self._labels.items()) if self._labels else ():
+                if frame_id == event.frame_id:
+                    del self._labels[label_id]
+
+    def damage(self) -> Damage:
+        """What is damaged, now that all events were seen. Reads all frames."""
+        found = damaged_frames(self._reader)
+        frames = {row: actual for row, actual in found.items() if self._frame_id(row) not in self._set_aside}
+        imports = [event for event in self._imports if not self._is_import_set_aside(event)]
+        return Damage(frames, self._labels, imports, int((~self._is_covered).sum()))
+
+    @property
+    def n_set_aside(self) -> int:
+        """Frames that were set aside, with their labels."""
+        return len(self._set_aside)
+
+    def is_set_aside(self, frame_id: str) -> bool:
+        """Whether a frame was set aside."""
+        return frame_id in self._set_aside
+
+    def _accepted(self, event: LabelAccepted) -> None:
+        row, beside = self._row(event.label_id), self._row(event.baseline_id)
+        if row < 0 or (event.baseline_id and beside < 0):
+            self._labels[event.label_id] = event.frame_id  # its identity in the arrays is another
+            return
+        if not event.digest:
+            return
+        frame = int(self._frame_of[row])
+        if self._import_of.get(frame, row) < row:
+            return  # the store has kept what the import brought first: the mask, or the label of the baseline
+        self._is_covered[row] = True
+        baseline = b""
+        if event.baseline_id:
+            self._is_covered[beside] = True
+            baseline = self._stored.label(beside)
+        if contents_digest(self._stored.label(row), self._stored.mask(frame), baseline) != event.digest:
+            self._labels[event.label_id] = event.frame_id
+
+    def _imported(self, event: DataImported) -> None:
+        rows = range(event.first_row, event.first_row + event.n_rows)
+        frames = range(event.first_frame, event.first_frame + event.n_frames)
+        n_frames = self._reader.head.lengths["frames"]
+        if min(rows.start, frames.start) < 0 or rows.stop > len(self._frame_of) or frames.stop > n_frames:
+            return  # `verify` says so
+        for row in rows:
+            self._import_of.setdefault(int(self._frame_of[row]), row)
+        if event.values_digest:
+            self._is_covered[rows.start : rows.stop] = True
+            digest = ImportDigest()
+            for row in rows:
+                digest.add_label(self._stored.label(row))
+            digest.add_mask(self._stored.masks(frames.start, frames.stop))
+            if digest.hexdigest() != event.values_digest:
+                self._imports.append(event)
+
+    def _row(self, label_id: str) -> int:
+        """Row of a label; -1 where there is none."""
+        if not label_id:
+            return -1
+        wanted = bytes.fromhex(label_id)
+        if self._id_at(self._next) == wanted:
+            self._next += 1
+            return self._next - 1
+        if self._rows is None:
+            self._rows = {self._id_at(row): row for row in range(len(self._frame_of))}
+        row = self._rows.get(wanted, -1)
+        self._next = row + 1
+        return row
+
+    def _id_at(self, row: int) -> bytes:
+        return self._label_ids[16 * row : 16 * row + 16]
+
+    def _frame_id(self, row: int) -> str:
+        return self._reader.read("frames/frame_id", row, row + 1).tobytes().hex()
+
+    def _is_import_set_aside(self, event: DataImported) -> bool:
+        rows = self._frame_of[event.first_row : event.first_row + event.n_rows]
+        return bool(self._set_aside) and all(self._frame_id(int(row)) in self._set_aside for row in set(rows.tolist()))
+
+
+def damaged_frames(reader: ColumnReader) -> dict[int, str]:
+    """Rows of frames whose content has another identity than `frame_id`, and which: a few microseconds each."""
+    from alsys.store.columns import FRAMES_AT_ONCE
+
+    lengths = reader.head.lengths
+    counts = reader.atoms_of_frames(lengths)
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    n_charges = reader.charges_of_frames(lengths)
+    charge_ends = np.concatenate([[0], np.cumsum(n_charges)])
+    found = {}
+    for first in range(0, lengths["frames"], FRAMES_AT_ONCE):
+        last = min(first + FRAMES_AT_ONCE, lengths["frames"])
+
+        def rows(name: str, first: int = first, last: int = last) -> bytes:
+            return reader.read(f"frames/{name}", first, last).tobytes()
+
+        heads = np.stack(
+            [counts[first:last], *(reader.read(f"frames/{name}", first, last) for name in ("charge", "multiplicity"))],
+            axis=1,
+        ).astype("<i8").tobytes()  # fmt: skip
+        cells, pbc, ids = rows("cell"), rows("pbc"), rows("frame_id")
+        begin, stop = int(ends[first]), int(ends[last])
+        numbers = reader.read("atoms/numbers", begin, stop).tobytes()
+        positions = reader.read("atoms/positions", begin, stop).tobytes()
+        bounds = (ends[first : last + 1] - begin).tolist()
+        for i in range(last - first):
+            a, b = bounds[i], bounds[i + 1]
+            content: tuple[bytes, ...] = (
+                heads[24 * i : 24 * i + 24], numbers[4 * a : 4 * b], positions[24 * a : 24 * b],
+                cells[72 * i : 72 * i + 72], pbc[3 * i : 3 * i + 3],
+            )  # fmt: skip
+            if n_charges[first + i]:
+                part = int(charge_ends[first + i]), int(charge_ends[first + i + 1])
+                content += tuple(reader.read(f"charges/{name}", *part).tobytes() for name in ("positions", "values"))
+            digest = hashlib.blake2b(b"".join(content), digest_size=FRAME_ID_BYTES, person=FRAME_PERSON)
+            if digest.digest() != ids[16 * i : 16 * i + 16]:
+                found[first + i] = digest.hexdigest()
+    return found
+
+
+def refuse_damage(check: ContentCheck, path: object) -> None:
+    """Ends a driver before it learns from damaged rows.
+
+    Raises:
+        StoreCorrupt: There are some.
+    """
+    if text := check.damage().text:
+        raise StoreCorrupt(f"{path}: {text}", REMEDY)

@@ -1,0 +1,290 @@
+"""What can be mended of a damaged store: HEAD from the commits, metadata from the schema, damaged rows set aside.
+
+Nothing is deleted. A lost HEAD becomes that of the newest commit whose log and counts can be read. Lost metadata are
+written again. Frames and labels that are not what the log says are set aside by events: they are no data from there on,
+their bytes stay in the arrays. Where a chunk of values is gone, its rows are set aside first and the chunk is filled
+with zeros after that. What rows are found by (counts, identities, the log itself) cannot be made anew; that is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from alsys.errors import FailureKind, InputError, StoreCorrupt
+from alsys.events import (
+    CampaignOpened,
+    Event,
+    FrameProposed,
+    FrameQuarantined,
+    LabelAccepted,
+    LabelRetracted,
+)
+from alsys.store.base import Head
+from alsys.store.columns import ColumnReader
+from alsys.store.damage import ContentCheck
+from alsys.store.encoding import from_hex, to_hex
+from alsys.store.files import Files
+from alsys.store.schema import ALL_ARRAYS, AXES, CHARGES, COMMITS, ArraySpec
+from alsys.store.zarr import ZarrFolder, create_array, locked, new_identity, open_writer
+
+REASON = "the arrays no longer hold what was accepted"
+FRAME_VALUES = ("numbers", "positions", "mask", "charge", "multiplicity", "cell", "pbc", "values")
+LABEL_VALUES = (
+    "energy",
+    "wall_s",
+    "cpu_s",
+    "scf_cycles",
+    "rescue_rung",
+    "stress",
+    "gap",
+    "spin_excess",
+    "host",
+    "forces",
+)
+Gap = tuple[ArraySpec, int, int]
+"""A chunk that is gone or cut off: its array, its number, and its rows that are there."""
+NO_BACKUP = "cannot be made anew: restore it from a backup"
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """What was done, one line each; `set_aside` are frames that are no data any more, with the reason."""
+
+    lines: list[str] = field(default_factory=list)
+    set_aside: dict[str, str] = field(default_factory=dict)
+
+
+def repair(path: str | Path, seq: int | None = None) -> RepairReport:
+    """Mends a store that nobody writes.
+
+    Args:
+        path: Its folder.
+        seq: Dataset version to go back to where HEAD is lost and later commits cannot be read.
+
+    Raises:
+        StoreBusy: A process writes it.
+        InputError: It is no store, or has no such version.
+        StoreCorrupt: Something is damaged that cannot be made anew. What could be mended before is mended.
+        OSError: The file system refused.
+    """
+    path, report = Path(path), RepairReport()
+    if not any((path / spec.path / "c").is_dir() for spec in ALL_ARRAYS):
+        raise InputError("holds no rows of a store", source=str(path))
+    with locked(path, Files()) as folder:
+        _restore_metadata(folder, report)
+        _restore_head(folder, report, seq)
+    writer = open_writer(path)
+    try:
+        gaps = writer.folder.fill_gaps()
+        _refuse_gaps(gaps)
+        events, corrected = _events(writer, gaps, report)
+        for row, frame_id in corrected.items():
+            writer.folder.write("frames/frame_id", row, from_hex([frame_id]))
+            writer.folder.sync()
+            report.lines.append(f"frame {frame_id}: its identity was damaged and is written again")
+        writer.stage(events)
+        writer.commit()
+        for spec, chunk, _ in gaps:
+            writer.folder.make_chunk(spec, chunk)
+            report.lines.append(f"{spec.path}: chunk {chunk} is made anew, its rows are set aside")
+    finally:
+        writer.close()
+    return report
+
+
+def _restore_metadata(folder: ZarrFolder, report: RepairReport) -> None:
+    """Writes metadata again that cannot be read; the next writer sets the shape."""
+    damaged: list[ArraySpec] = []
+    for spec in ALL_ARRAYS:
+        if folder.is_missing(spec):
+            continue
+        try:
+            folder.shape(spec)
+        except StoreCorrupt:
+            damaged.append(spec)
+    if not damaged:
+        return
+    with tempfile.TemporaryDirectory(prefix="alsys-repair-") as beside:
+        root = zarr.open_group(beside, mode="w", zarr_format=3)
+        for spec in damaged:
+            create_array(root, spec.path, spec)
+            content = (Path(beside) / spec.path / "zarr.json").read_bytes()
+            folder.replace(f"{spec.path}/zarr.json", content)
+            report.lines.append(f"{spec.path}: its zarr.json is written again")
+
+
+def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> None:
+    with contextlib.suppress(StoreCorrupt, FileNotFoundError):
+        if folder.read_head().seq >= 0:
+            return
+    commits = _commits(folder)
+    if not commits:
+        raise StoreCorrupt(f"{COMMITS.path}: no commit can be read, so HEAD {NO_BACKUP}", "")
+    if seq is not None and not 1 <= seq <= len(commits):
+        raise InputError("no such dataset version", field="--seq", value=seq, remedy=f"there are 1 to {len(commits)}")
+    problem = ""
+    for number in range(seq or len(commits), 0, -1):
+        try:
+            head, epoch = _read_commit(folder, number, commits[number - 1])
+            break
+        except (StoreCorrupt, ValueError, IndexError) as error:
+            problem = problem or str(getattr(error, "message", error))
+    else:
+        raise StoreCorrupt(f"no version of the store can be read: {problem}", "restore it from a backup")
+    n_lost = (seq or len(commits)) - head.seq
+    if n_lost > 1:  # one may have been in progress when the power failed
+        raise StoreCorrupt(
+            f"the newest {n_lost} of {len(commits)} commits cannot be read: {problem}",
+            f"restore the array from a backup, or give them up with `--seq {head.seq}`",
+        )
+    folder.write_head(Head(head.seq, epoch + 1, head.lengths, new_identity()))
+    report.lines.append(
+        f"HEAD is rebuilt from the commits: dataset version {head.seq}, {head.lengths['labels']} labels"
+    )
+
+
+def _commits(folder: ZarrFolder) -> list[list[int]]:
+    """Lengths of every commit, as far as they can be read; a row that was never written is zeros."""
+    rows: list[list[int]] = []
+    while True:
+        try:
+            part = folder.read(COMMITS.path, len(rows), len(rows) + COMMITS.chunk_rows).tolist()
+        except StoreCorrupt:
+            return rows
+        for row in part:
+            if not any(row) or (rows and any(a < b for a, b in zip(row, rows[-1], strict=True))):
+                return rows
+            rows.append(row)
+
+
+def _read_commit(folder: ZarrFolder, seq: int, row: list[int]) -> tuple[Head, int]:
+    """HEAD of a commit, and the newest epoch in its log.
+
+    Raises:
+        StoreCorrupt: Its log or its counts cannot be read.
+    """
+    lengths = dict(zip(AXES, row, strict=True))
+    n_charges = folder.read("frames/n_charges", 0, lengths["frames"]).astype(np.int64)
+    head = Head(seq, 0, lengths | {CHARGES: int(n_charges.sum())})
+    reader = ColumnReader(folder, head)
+    reader.levels()
+    reader.texts("names")
+    reader.atoms_of_labels(head.lengths)
+    reader.charges_of_frames(head.lengths)
+    epoch = 0
+    for event in reader.iter_events():
+        if isinstance(event, CampaignOpened):
+            epoch = max(epoch, event.epoch)
+    return head, epoch
+
+
+def _refuse_gaps(gaps: list[Gap]) -> None:
+    """Lost chunks whose rows cannot be set aside."""
+    lost = [f"{spec.path}: chunk {chunk}" for spec, chunk, _ in gaps if not _is_value(spec)]
+    if lost:
+        raise StoreCorrupt(f"{'; '.join(lost)} is missing or cut off", NO_BACKUP)
+
+
+def _is_value(spec: ArraySpec) -> bool:
+    group, _, name = spec.path.partition("/")
+    return name in (
+        LABEL_VALUES if group == "labels" else FRAME_VALUES if group in ("frames", "atoms", "charges") else ()
+    )
+
+
+@dataclass(slots=True)
+class _Log:
+    """What the log says of frames."""
+
+    proposed: set[str] = field(default_factory=set)
+    label_of: dict[str, str] = field(default_factory=dict)
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, FrameProposed):
+            self.proposed.add(event.frame_id)
+        elif isinstance(event, LabelAccepted):
+            self.label_of.setdefault(event.frame_id, event.label_id)
+        elif isinstance(event, LabelRetracted):
+            self.label_of.pop(event.frame_id, None)
+
+
+def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tuple[list[Event], dict[int, str]]:
+    """What sets damaged rows aside, and identities of frames that are to be written again, by row."""
+    log, check = _Log(), ContentCheck(reader)
+    for event in reader.iter_events():
+        log.add(event)
+        check.add(event)
+    damage = check.damage()
+    events: list[Event] = []
+    corrected: dict[int, str] = {}
+    frame_ids = to_hex(reader.column("frames/frame_id"))
+    first_label = _first_labels(reader)
+
+    def set_aside(frame_id: str, row: int, reason: str) -> None:
+        if frame_id in report.set_aside or check.is_set_aside(frame_id):
+            return
+        label_id = log.label_of.get(frame_id, "") if frame_id in log.proposed else first_label(row)
+        now = time.time()
+        if label_id:
+            events.append(
+                LabelRetracted(t=now, frame_id=frame_id, label_id=label_id, reason=reason, is_damaged=True)
+            )  # fmt: skip
+        elif frame_id in log.proposed:
+            events.append(FrameQuarantined(t=now, frame_id=frame_id, failure=FailureKind.DAMAGED, message=reason))
+        else:
+            return
+        report.set_aside[frame_id] = reason
+
+    stored = set(frame_ids)
+    for row, actual in damage.frames.items():
+        if frame_ids[row] not in log.proposed and actual in log.proposed and actual not in stored:
+            corrected[row] = actual
+        else:
+            set_aside(frame_ids[row], row, "damaged: the frame has another identity")
+    row_of = {frame_id: row for row, frame_id in enumerate(frame_ids)} if damage.labels else {}
+    for frame_id in damage.labels.values():
+        set_aside(frame_id, row_of.get(frame_id, -1), f"damaged: {REASON}")
+    frame_of = reader.column("labels/frame")
+    for event in damage.imports:
+        for row in frame_of[event.first_row : event.first_row + event.n_rows].tolist():
+            set_aside(frame_ids[row], row, f"damaged: a label of the import of {event.source!r} is")
+    for row in _rows_in(reader, gaps):
+        set_aside(frame_ids[row], row, "damaged: a chunk with values of it is gone")
+    return events, corrected
+
+
+def _first_labels(reader: ColumnReader) -> Callable[[int], str]:
+    """Identity of the first label of a frame's row; empty where it has none."""
+    frame_of, label_ids = reader.column("labels/frame").tolist(), reader.column("labels/label_id")
+    first: Mapping[int, int] = {frame: row for row, frame in reversed(list(enumerate(frame_of)))}
+    return lambda row: label_ids[first[row]].tobytes().hex() if row in first else ""
+
+
+def _rows_in(reader: ColumnReader, gaps: list[Gap]) -> Iterator[int]:
+    """Rows of frames of which lost chunks held values."""
+    lengths = reader.head.lengths
+    frame_of = reader.column("labels/frame")
+    ends = {
+        "atoms": np.cumsum(reader.atoms_of_frames(lengths)),
+        "label_atoms": np.cumsum(reader.atoms_of_labels(lengths)),
+        CHARGES: np.cumsum(reader.charges_of_frames(lengths)),
+    }
+    for spec, chunk, there in gaps:
+        first, last = chunk * spec.chunk_rows + there, (chunk + 1) * spec.chunk_rows
+        if spec.axis in ends:
+            last = min(last, int(ends[spec.axis][-1]))
+            first = int(np.searchsorted(ends[spec.axis], first, side="right"))
+            last = int(np.searchsorted(ends[spec.axis], last, side="left")) + 1
+        rows = range(first, last)
+        if spec.path.startswith("labels/"):
+            yield from frame_of[rows.start : rows.stop].tolist()
+        else:
+            yield from range(rows.start, min(rows.stop, lengths["frames"]))
