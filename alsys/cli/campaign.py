@@ -240,7 +240,13 @@ def _status_key(directory: CampaignDirectory, head: Head) -> dict[str, object]:
         config = hashlib.blake2b(directory.record.read_bytes(), digest_size=16).hexdigest()
     except OSError:
         config = ""
-    return {"store": head.identity, "seq": head.seq, "events": head.lengths["events"], "config": config, "code": _code()}
+    return {
+        "store": head.identity,
+        "seq": head.seq,
+        "events": head.lengths["events"],
+        "config": config,
+        "code": _code(),
+    }
 
 
 @cache

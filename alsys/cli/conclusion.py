@@ -17,6 +17,7 @@ from collections.abc import Callable
 from alsys import __version__
 from alsys.cli.campaign import CampaignDirectory, state_of
 from alsys.cli.display import Display
+from alsys.cli.opening import has_final_stop
 from alsys.cli.requests import RequestFolder
 from alsys.config import CampaignConfig
 from alsys.control.commands import Finish, Idle
@@ -72,7 +73,9 @@ def finished(config: CampaignConfig, directory: CampaignDirectory, log_to: Calla
 
     reader = open_reader(directory.store)
     try:
-        ledger, head_seq = Ledger.fold(PolicySettings.of(config), reader.events()), reader.head.seq
+        if not has_final_stop(reader):
+            return None
+        ledger, head_seq = Ledger.fold(PolicySettings.of(config), reader.iter_events()), reader.head.seq
     finally:
         reader.close()
     stopped = ledger.stopped

@@ -8,9 +8,21 @@ from alsys.cli.campaign import CampaignDirectory
 from alsys.config import CampaignConfig
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.events import CampaignOpened, CampaignStopped
 
 if TYPE_CHECKING:
+    from alsys.store.base import StoreReader
     from alsys.store.columns import ColumnReader
+
+LATEST = 10_000
+"""Events among which the last stop of a campaign is looked for: since then there were only requests of users."""
+
+
+def has_final_stop(store: StoreReader) -> bool:
+    """Whether the last driver ended because a stop criterion held. Reads the end of the log."""
+    latest = store.iter_events(max(0, store.head.lengths["events"] - LATEST))
+    ends = [event for event in latest if isinstance(event, CampaignOpened | CampaignStopped)]
+    return bool(ends) and isinstance(ends[-1], CampaignStopped) and ends[-1].is_final
 
 
 def checked_ledger(directory: CampaignDirectory, config: CampaignConfig, store: ColumnReader) -> Ledger:

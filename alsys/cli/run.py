@@ -36,7 +36,6 @@ from alsys.control.coordinator import Coordinator
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
 from alsys.control.ports import WorkerPool
-from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
 from alsys.control.status import status_of
 from alsys.errors import InputError

@@ -131,7 +131,7 @@ class ColumnReader:
         rows = np.array([row_of[frame_id] for frame_id in frame_ids], dtype=np.int64)
         if rows.max() >= self._head.lengths["frames"]:
             raise KeyError("a frame is staged but not committed")
-        names = self._names_at(self._head.lengths)
+        names = self.names_at(self._head.lengths)
         ends = np.cumsum(self.atoms_of_frames(self._head.lengths))
         environments = self._environments(rows)
         found: dict[int, Candidate] = {}
@@ -269,7 +269,7 @@ class ColumnReader:
         numbers = column("atoms/numbers")
         if numbers.size and not 1 <= numbers.min() <= numbers.max() <= MAX_ATOMIC_NUMBER:
             raise StoreCorrupt("atoms/numbers: an atomic number is out of range")
-        systems = self._names_at(lengths)
+        systems = self.names_at(lengths)
         frame_ids = column("frames/frame_id")
         is_kept = np.ones(frame_of.size, dtype=np.bool_)
         tombstones = self.tombstones(seq)
@@ -366,7 +366,7 @@ class ColumnReader:
             found.append(PointCharges(*part) if count else None)
         return found
 
-    def _names_at(self, lengths: Mapping[str, int]) -> tuple[str, ...]:
+    def names_at(self, lengths: Mapping[str, int]) -> tuple[str, ...]:
         """Names of systems and sampling methods."""
         try:
             return tuple(text.decode() for text in self._texts("names", lengths))

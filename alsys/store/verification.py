@@ -103,6 +103,7 @@ def _check_frames(reader: ColumnReader, report: VerifyReport) -> None:
     if (n_atoms < 1).any() or int(n_atoms.sum()) != lengths["atoms"]:
         report.problems.append(f"atoms: {lengths['atoms']} rows, frames say {int(n_atoms.sum())}")
         return
+    reader.names_at(lengths)
     for name, size in (("system", lengths["names"]), ("method", lengths["names"]), ("arm", len(ARMS))):
         codes = reader.column(f"frames/{name}")
         if ((codes < 0) | (codes >= size)).any():

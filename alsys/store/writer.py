@@ -60,7 +60,7 @@ class ColumnWriter(ColumnReader):
         self._label_ids = set(to_hex(self.column("labels/label_id")))
         self._level_rows = {i: row for row, i in enumerate(to_hex(self.column("levels/level_id")))}
         self._levels = list(super().levels())
-        self._names = {name: i for i, name in enumerate(self._names_at(head.lengths))}
+        self._names = {name: i for i, name in enumerate(self.names_at(head.lengths))}
         self._is_closed = False
         self._written = dict(head.lengths)  # beyond HEAD where something was appended and is not committed
 

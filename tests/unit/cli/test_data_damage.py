@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from alsys.cli import main
 from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
+from alsys.control.ledger import Ledger
+from alsys.control.settings import PolicySettings
+from alsys.events import Event
 from alsys.store.zarr import open_writer
-from alsys.testing.store_records import fill
+from alsys.testing.store_records import events_of, fill, records
 
 CONFIG = {
     "name": "c",
@@ -117,5 +121,94 @@ def test_a_damaged_head(
         code, _, error = run(capsys, command, str(campaign.path))
         assert code == 4
         assert error.startswith(f"alsys: {campaign.store / 'HEAD'} {what}")
-        assert "restore it from a backup" in error
+        assert "`alsys data repair` rebuilds it" in error
         assert error.count("\n") == 1
+
+
+def test_repair_names_what_it_did_and_the_quarantine_lists_it(
+    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = str(campaign.path)
+    overwrite(campaign, "labels/energy", 24, b"12345678")
+    head = campaign.store / "HEAD"
+    head.write_bytes(b"")
+    code, _, errors = run(capsys, "info", path)
+    assert (code, len(errors.splitlines())) == (4, 1)
+    assert "HEAD is empty; `alsys data repair` rebuilds it" in errors
+    code, output, _ = run(capsys, "repair", path)
+    assert code == 0
+    assert output.splitlines()[0].startswith("HEAD is rebuilt from the commits: dataset version 1, 5 labels")
+    assert "1 frame set aside with what labels they had" in output
+    assert output.splitlines()[-1] == "sound: 5 frames, 5 labels"
+    assert (
+        run(capsys, "verify", path)[1] == "sound: 5 frames, 5 labels, 11 events, 1 retracted, 1 damaged and set aside\n"
+    )
+    listed = json.loads(run(capsys, "quarantine", "list", path, "--json")[1])
+    assert [row["kind"] for row in listed] == ["damaged"]
+    code, output, _ = run(capsys, "quarantine", "export", path, str(tmp_path / "q.xyz"))
+    assert (code, "1 frames" in output) == (0, True)
+    assert run(capsys, "repair", path)[1] == "nothing to repair\nsound: 5 frames, 5 labels\n"
+    assert json.loads(run(capsys, "repair", path, "--json")[1]) == {
+        "done": [], "set_aside": {}, "ok": True, "problems": [],
+    }  # fmt: skip
+
+
+def test_a_campaign_without_head_is_still_one(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    (campaign.store / "HEAD").unlink()
+    for words in (["info"], ["verify"], ["quarantine", "list"]):
+        code, _, errors = run(capsys, *words, str(campaign.path))
+        assert (code, len(errors.splitlines())) == (4, 1)
+        assert "data repair" in errors
+    assert run(capsys, "repair", str(campaign.path))[0] == 0
+    code, _, errors = run(capsys, "repair", str(campaign.path.parent))
+    assert (code, len(errors.splitlines())) == (2, 1)
+
+
+def test_a_damaged_frame_is_never_labelled(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    waiting, _ = records(2, seed=9)
+    store = open_writer(campaign.store)
+    store.stage(events_of(waiting, []), waiting)
+    store.commit()
+    store.close()
+    overwrite(campaign, "frames/charge", 4 * 5, b"\1\0\0\0")
+    assert run(capsys, "repair", str(campaign.path))[0] == 0
+    damaged = waiting[0].frame.frame_id
+    listed = json.loads(run(capsys, "quarantine", "list", str(campaign.path), "--json")[1])
+    assert [(row["frame_id"], row["kind"]) for row in listed] == [(damaged, "damaged")]
+    code, _, errors = run(capsys, "quarantine", "retry", str(campaign.path), damaged)
+    assert code == 2
+    assert "is damaged in the arrays" in errors
+    assert run(capsys, "quarantine", "retry", str(campaign.path), "--all")[0] == 2
+
+
+def test_the_status_of_a_head_is_folded_once(
+    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def status() -> dict[str, object]:
+        assert main(["status", str(campaign.path), "--json"]) == 0
+        content: dict[str, object] = json.loads(capsys.readouterr().out)
+        return content
+
+    first = status()
+    folds: list[int] = []
+    fold = Ledger.fold.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: type[Ledger], settings: PolicySettings, events: Iterable[Event]) -> Ledger:
+        folds.append(1)
+        folded: Ledger = fold(cls, settings, events)
+        return folded
+
+    monkeypatch.setattr(Ledger, "fold", classmethod(counted))
+    assert status() == first
+    assert folds == []
+    store = open_writer(campaign.store)
+    fill(store, 1, seed=5)
+    store.close()
+    assert status()["labels"] != first["labels"]
+    assert status()["labels"] != first["labels"]
+    assert len(folds) == 1, "a new HEAD"
+    campaign.write_record(parse_config({**CONFIG, "stop": {"labels": 9}}))
+    assert status()["labels"]["target"] == 9  # type: ignore[index]
+    campaign.kept_status.write_text("{")
+    assert status()["labels"]["target"] == 9  # type: ignore[index]
+    assert len(folds) == 3, "another config; a file that is not what was written"

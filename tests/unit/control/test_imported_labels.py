@@ -12,8 +12,9 @@ from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import headline, status_of
-from alsys.events import DataImported, FrameProposed, ModelPromoted, ModelPublished
+from alsys.events import DataImported, FrameProposed, LabelRetracted, ModelPromoted, ModelPublished
 from alsys.frames import Arm
+from alsys.labels import label_id_of
 from alsys.store.base import own_level
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.campaigns import FakeCampaign
@@ -73,6 +74,27 @@ def test_a_fit_knows_of_what_was_imported_before_it_and_no_more() -> None:
     assert not trains(ledger)
     ledger.apply(imported(1))
     assert trains(ledger)
+
+
+def test_an_imported_label_that_was_set_aside_is_a_reason_to_fit_again() -> None:
+    """Its frame was never proposed. A fit made after that knows of it, one made before does not."""
+    frame_ids = [f"{i:032x}" for i in range(3)]
+    published = ModelPublished(
+        t=1.0, version=1, parent=0, seq=1, n_labels=100, wall_s=1.0, metrics={"n_labels_train": 100.0}
+    )
+    gone = [
+        LabelRetracted(
+            t=2.0, frame_id=frame_id, label_id=label_id_of(frame_id, level_id), reason="damaged", is_damaged=True
+        )
+        for frame_id, level_id in zip(frame_ids, [FAKE_LEVEL.level_id] * 2 + [OTHER_LEVEL.level_id], strict=True)
+    ]
+    ledger = Ledger.fold(PolicySettings(), [imported(100), imported(9, OTHER_LEVEL.level_id), published, *gone])
+    assert ledger.n_train == 98
+    assert ledger.n_new == 3
+    assert ledger.retracted == frame_ids
+    again = replace(published, version=2, parent=1, metrics={"n_labels_train": 98.0}, n_retracted=3)
+    ledger.apply(again)
+    assert (ledger.n_new, ledger.models[2].n_seen) == (0, 0)
 
 
 def test_a_campaign_goes_on_from_imported_labels() -> None:

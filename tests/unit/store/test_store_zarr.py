@@ -238,7 +238,7 @@ def test_an_array_that_lost_its_metadata_is_named_and_kept(closed: Path, tmp_pat
     path = copied(closed, tmp_path)
     (path / spec.path / "zarr.json").unlink()
     before = contents(path)
-    with pytest.raises(StoreCorrupt, match=f"{spec.path}: its zarr.json is missing; restore it") as caught:
+    with pytest.raises(StoreCorrupt, match=f"{spec.path}: its zarr.json is missing; `alsys data repair`") as caught:
         open_writer(path)
     assert "\n" not in str(caught.value)
     assert contents(path) == before, "nothing was written"
