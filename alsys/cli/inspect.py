@@ -102,6 +102,8 @@ def data_info(args: argparse.Namespace) -> int:
             "trained_on": event.n_train,
             "units": event.units,
             "proof": event.proof,
+            "labels_from": event.labels_from,
+            "skipped": event.n_skipped,
         }
         for event in reader.events()
         if isinstance(event, DataImported)

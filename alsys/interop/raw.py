@@ -124,10 +124,21 @@ def checked(
             raise InputError(
                 "holds NaN or infinity", field=f"{place} {first + row}: {name}", remedy="leave such frames out"
             )
+    if all(rest.get("pbc", (False,))):
+        volume = np.zeros(k) if h is None else np.abs(np.linalg.det(h))
+        if (flat := volume < MIN_VOLUME).any():
+            raise InputError(
+                "spans no volume",
+                field=f"{place} {first + int(np.argmax(flat))}: cell",
+                value=None if h is None else h[int(np.argmax(flat))].tolist(),
+                remedy="give three vectors, or say that the frame is not periodic",
+            )
     symbols = formula(z.astype("<i4").tobytes())
     return RawFrames(z.astype(np.int32), x, e, f, place, first, group or symbols, cell=h, stress=s, **rest)
 
 
+MIN_VOLUME = 1e-3
+"""Of a periodic frame, in any unit of length."""
 MAX_GATHERED = 256
 """Rows that are checked at a time."""
 MAX_GATHERED_ATOMS = 16_384

@@ -232,3 +232,45 @@ def test_a_temperature_that_says_nothing_is_refused(
     file = write(tmp_path / "a.xyz", labelled)
     assert reason in run("data", "import", config, file, *words, code=2)
     assert not (tmp_path / "campaign").exists()
+
+
+def test_what_was_used_and_what_was_skipped(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    """An account of every key after the import, frames that were left out in a file, both in JSON and in the log."""
+    file = write(tmp_path / "a.xyz", labelled)
+    text = file.read_text().replace(f"energy={labelled[3][1]!r}", "energy=nan").replace("energy=", "REF_energy=")
+    file.write_text(text.replace(" charge=0", " MACE_energy=1.0 zork=3 charge=0"))
+    error = run("data", "import", config, file, code=2)
+    assert "frame 3" in error
+    assert "1 of 40 frames are refused: --skip" in error
+    output = run("data", "import", config, file, "--skip")
+    assert "39 new labels of 40 frames" in output
+    assert "labels: energy from REF_energy, forces from forces; left out: " in output
+    assert "unknown, not used: zork" in output
+    assert "1 frames are left out: frame 3: energy: holds NaN or infinity" in output
+    (listed,) = (tmp_path / "campaign" / "logs").glob("skipped-a-*.tsv")
+    assert listed.read_text() == "frame 3\tenergy: holds NaN or infinity\n"
+    report = json.loads(run("data", "import", tmp_path / "campaign", file, "--skip", "--json"))
+    assert report["known"] == 39
+    assert report["skipped"] == [{"frame": "frame 3", "reason": "energy: holds NaN or infinity"}]
+    assert report["keys"]["labels"]["energy"] == "REF_energy"
+    assert report["keys"]["unknown"] == {"zork": 39}
+    assert report["keys"]["left_out"]["MACE_energy"]["why"] == "what a model predicts"
+    info = json.loads(run("data", "info", tmp_path / "campaign", "--json"))
+    assert (info["imports"][0]["skipped"], info["imports"][0]["labels_from"]) == (
+        1,
+        "energy: REF_energy, forces: forces",
+    )
+
+
+def test_a_choice_between_two(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
+    """Of energies and of the meaning of `spin`; what the user says that no file can hold is refused."""
+    file = write(tmp_path / "a.xyz", labelled)
+    file.write_text(file.read_text().replace(" charge=0", " cheap_energy=1.0 charge=0"))
+    assert "energy and cheap_energy differ" in run("data", "import", config, file, code=2)
+    assert "--spin-is" in run("data", "import", config, file, "--spin-is", "3S", code=2)
+    assert "stress unit" in run("data", "import", config, file, "--stress-unit", "psi", code=2)
+    assert "40 new labels" in run("data", "import", config, file, "--energy-key", "ENERGY", "--level", "Campaign")
+    frames = tmp_path / "b.xyz"
+    frames.write_text(file.read_text())
+    assert "energy and cheap_energy differ" in run("certify", config, "--frames", frames, "--n", 1, code=2)
+    assert "force_mae" in run("certify", config, "--frames", frames, "--n", 1, "--energy-key", "energy")

@@ -339,3 +339,15 @@ def test_ani1x_takes_another_method_by_name(tmp_path: Path) -> None:
     assert {"wb97x_tz.energy", "wb97x_tz.forces"} <= account.left_out.keys()
     (raw,), _ = read(tmp_path / "a.h5", "ani1x", energy="wb97x_tz.energy", forces="wb97x_tz.forces")
     assert (raw.level, raw.energy.tolist()) == ("wb97x_tz", [-3.0, -3.0])
+
+
+@pytest.mark.parametrize("lattice", ["4 0 0 0 4 0 4 0 0", "0 0 0 0 0 0 0 0 0", "4 0 nan 0 4 0 0 0 4"])
+def test_cells_that_are_none(lattice: str, tmp_path: Path) -> None:
+    refused(xyz(tmp_path / "a.xyz", f'Lattice="{lattice}" {P} pbc="T T T"'), "frame 0: cell")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("charge", "nan"), ("charge", "inf"), ("multiplicity", "nan"), ("spin", "nan")]
+)
+def test_electrons_that_are_no_numbers(key: str, value: str, tmp_path: Path) -> None:
+    refused(xyz(tmp_path / "a.xyz", f"{HEAD} energy=-1 {key}={value}"), f"frame 0: {key}")
