@@ -253,7 +253,7 @@ def test_what_was_used_and_what_was_skipped(config: Path, run: Run, labelled: li
     assert report["known"] == 39
     assert report["skipped"] == [{"frame": "frame 3", "reason": "energy: holds NaN or infinity"}]
     assert report["keys"]["labels"]["energy"] == "REF_energy"
-    assert report["keys"]["unknown"] == {"zork": 39}
+    assert report["keys"]["unknown"] == {"zork": 40}
     assert report["keys"]["left_out"]["MACE_energy"]["why"] == "what a model predicts"
     info = json.loads(run("data", "info", tmp_path / "campaign", "--json"))
     assert (info["imports"][0]["skipped"], info["imports"][0]["labels_from"]) == (
