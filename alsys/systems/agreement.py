@@ -28,10 +28,11 @@ def settle(
         InputError: The file says something else than the config, or something that cannot be kept.
     """
     notes = list(structure.notes)
-    given = {"charge": charge, "multiplicity": charge if multiplicity is None else multiplicity}
+    given = {"charge": charge, "multiplicity": multiplicity or 1}
     protons = int(structure.atoms.numbers.sum())
     for statement in _unique(structure.statements):
         if statement.quantity == "multiplicity" and multiplicity is None:
+            notes.append(f"{statement.text}: left out, a component has no multiplicity of its own")
             continue
         configured = given[statement.quantity]
         if configured in statement.values:

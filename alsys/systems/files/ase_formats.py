@@ -16,7 +16,7 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
+from ase.data import atomic_masses, chemical_symbols
 
 from alsys.systems.files.content import (
     Concern,
@@ -39,10 +39,12 @@ def read_gen(path: Path, index: int) -> Structure:
     lines = [text for line in read_lines(path) if (text := line.split("#")[0].strip())]
     if index > 0:
         raise beyond(path.name)
+    isotopes: list[tuple[int, int]] = []
     if len(lines) > 1:
-        for name in lines[1].split():
-            element(name)
-    return _read("gen", io.StringIO("\n".join(lines) + "\n"), 0)
+        found = [element(name) for name in lines[1].split()]
+        lines[1] = " ".join(chemical_symbols[z] for z, _ in found)
+        isotopes = [(z, mass) for z, mass in found if mass is not None]
+    return _read("gen", io.StringIO("\n".join(lines) + "\n"), 0).adding(notes=isotope_note(isotopes))
 
 
 def read_xsf(path: Path, index: int) -> Structure:
@@ -79,8 +81,13 @@ def _are_elements(text: str, count: int) -> bool:
 
 def read_traj(path: Path, index: int) -> Structure:
     """ASE's trajectory; arrays and JSON only, no code."""
+    from ase.io.trajectory import TrajectoryReader
+
     structure = _read("traj", path, index, path.name)
-    return structure.adding(statements=statements_of(dict(structure.atoms.info)))
+    with TrajectoryReader(path) as frames:
+        count = len(frames)
+    notes = [f"frame {index % count} of {count} (index)"] if count > 1 else []
+    return structure.adding(statements=statements_of(dict(structure.atoms.info)), notes=notes)
 
 
 def read_cif(path: Path, index: int) -> Structure:
@@ -90,7 +97,12 @@ def read_cif(path: Path, index: int) -> Structure:
     lines = read_lines(path)
     if any(line.strip().lower().startswith("_atom_site.cartn_x") for line in lines):
         raise FileProblem("is an mmCIF file", "convert it to PDB")
-    blocks = [block for block in parse_cif(io.StringIO("\n".join(lines))) if block.has_structure()]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        blocks = [block for block in parse_cif(io.StringIO("\n".join(lines))) if block.has_structure()]
+    said = _warned(caught)
+    if broken := [text for text in said if text.startswith("Wrong number")]:
+        raise FileProblem(f"cannot be read: {broken[0]}", "give each row of a loop as many values as it has tags")
     if not blocks:
         raise FileProblem("cannot be read: it has no atom sites")
     if index >= len(blocks):
@@ -109,7 +121,7 @@ def read_cif(path: Path, index: int) -> Structure:
                     "give a file with all atoms", "the structure is taken without")
         )  # fmt: skip
     notes = [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
-    return structure.adding(concerns=concerns, notes=notes)
+    return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
 
 
 def _sites(block: Any) -> list[Concern]:
@@ -180,8 +192,13 @@ def _caught(take: Callable[[], Any]) -> Structure:
         atoms = take()
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise FileProblem("holds no atoms")
-    said = {str(w.message).strip().splitlines()[0][:160] for w in caught if issubclass(w.category, UserWarning)}
-    return _examined(atoms).adding(notes=[f"ASE: {text}" for text in sorted(said)])
+    return _examined(atoms).adding(notes=[f"ASE: {text}" for text in _warned(caught)])
+
+
+def _warned(caught: list[warnings.WarningMessage]) -> list[str]:
+    """First line of each warning for users."""
+    texts = {str(w.message).strip() for w in caught if issubclass(w.category, UserWarning)}
+    return sorted(text.splitlines()[0][:160] for text in texts if text)
 
 
 def _examined(atoms: Atoms) -> Structure:

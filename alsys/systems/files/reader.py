@@ -85,6 +85,10 @@ def _parsed(path: Path, index: int, form: str) -> Structure:
         raise InputError(message, field="file", value=str(path), remedy=error.remedy) from None
     except MemoryError:
         raise
+    except KeyError as error:  # ASE's tables of elements
+        raise InputError(
+            f"holds an unknown element {error}", field="file", value=str(path), remedy="use element symbols"
+        ) from error
     except Exception as error:  # readers of ASE and RDKit raise whatever a broken file leads them to
         message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from ase.units import Bohr
 
-from alsys.systems.files.content import FileProblem, Statement, Structure, beyond, fixed_atoms, isotope_note
+from alsys.systems.files.content import Concern, FileProblem, Statement, Structure, beyond, fixed_atoms, isotope_note
 from alsys.systems.files.elements import element
 from alsys.systems.files.statements import statements_in
 from alsys.systems.files.text import number, read_lines
@@ -47,6 +47,16 @@ def read_coord(path: Path, index: int) -> Structure:
     atoms = Atoms(numbers=[z for z, _ in found], positions=np.array(positions) * unit)
     _set_cell(atoms, groups, positions if "frac" in head else None)
     concerns = [fixed_atoms(held, "`f` in $coord")] if held else []
+    concerns += [
+        Concern(
+            "fixed-atoms",
+            f"holds constraints (${name}) that no dynamics here keeps",
+            "remove them",
+            "they are left out",
+        )
+        for name in ("fix", "constrain")
+        if name in groups
+    ]
     return Structure(
         atoms,
         statements=tuple(_statements(groups)),

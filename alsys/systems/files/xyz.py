@@ -71,6 +71,8 @@ class _Block:
     rows: list[str]
     vectors: list[str] = field(default_factory=list)
     trailing: int = 0
+    index: int = 0
+    is_last: bool = True
 
 
 def read_xyz(path: Path, index: int) -> Structure:
@@ -106,6 +108,8 @@ def read_xyz(path: Path, index: int) -> Structure:
         )  # fmt: skip
     if block.vectors:
         _set_vectors(atoms, block.vectors)
+    if block.index or not block.is_last:
+        structure = structure.adding(notes=[f"frame {block.index} of several (index)"])
     if block.trailing:
         structure = structure.adding(notes=[f"{block.trailing} lines after its atoms are not read"])
     return structure
@@ -160,6 +164,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[_Block]:
         while waiting is not None and re.fullmatch(r"\s*\d+\s*", waiting) is None:
             block.trailing += waiting.strip() != ">"  # between the frames that ORCA writes
             waiting = _next(lines)
+        block.index, block.is_last = k, waiting is None
         yield block
         k += 1
 
@@ -254,6 +259,10 @@ def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
             raise FileProblem(f"cannot be read: atom {k} has {len(row)} columns of {width}: {' '.join(row)[:60]!r}")
     if not rows:
         raise FileProblem("holds no atoms")
+    if not header and _has_freeze_codes(rows):
+        raise FileProblem(
+            "has a column of 0 and -1 before its coordinates (atoms to move and to freeze)", "remove the column"
+        )
     numbers: list[int] = []
     isotopes: list[tuple[int, int]] = []
     positions: FloatArray | None = None
@@ -303,6 +312,14 @@ def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
         notes.append("columns after the coordinates are not read")
     atoms = Atoms(numbers=numbers, positions=positions)
     return atoms, Structure(atoms, tuple(statements), tuple(concerns), tuple(notes))
+
+
+def _has_freeze_codes(rows: list[list[str]]) -> bool:
+    """Whether the second column is Gaussian's of atoms to move (0) and to freeze (-1), and the coordinates follow."""
+    codes = {row[1] for row in rows}
+    if "-1" not in codes or not codes <= {"0", "-1"}:
+        return False
+    return all(len(row) >= 5 and all("." in word for word in row[2:5]) for row in rows)
 
 
 def _columns(header: dict[str, str]) -> list[tuple[str, str, int]]:

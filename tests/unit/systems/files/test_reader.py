@@ -310,7 +310,7 @@ def test_isotopes_of_a_smiles_and_a_trajectory_are_said_alike(tmp_path: Path) ->
         (b"\xff\xfe" + "2\n\nO 0 0 0\nH 0 0 .97\n".encode("utf-16-le"), ""),
         ("2\r\n\r\nO 0 0 0\r\nH 0 0 .97\r\n", ""),
         (b"2\nsize 1.5 \xc5\x85\nO 0 0 0\nH 0 0 .97\n", ""),
-        ("2\n\nO 0 0 0\nH 0 0 .97\n>\n2\n\nO 0 0 0\nH 0 0 1\n", ""),
+        ("2\n\nO 0 0 0\nH 0 0 .97\n>\n2\n\nO 0 0 0\nH 0 0 1\n", "frame 0 of several"),
         ("2\ncell 5 5 5, pbc = no\nO 0 0 0\nH 0 0 .97\n", "no header"),
         ("2\nlattice = 5.43\nO 0 0 0\nH 0 0 .97\n", "no header"),
     ],
@@ -349,6 +349,7 @@ def test_cells_in_comments(tmp_path: Path, comment: str) -> None:
         ("1\ncoordinates in Bohr\nHe 0 0 0\n", ["Bohr", "ignore: [units]"]),
         ("1\nProperties=species:S:1:pos:R:2\nHe 0 0\n", ["2 coordinates"]),
         ("x\n\nHe 0 0 0\n", ["number of atoms"]),
+        ("2\n\nO -1 0.0 0.0 0.0\nH 0 0.0 0.0 1.0\n", ["atoms to move and to freeze"]),
         ('1\nLattice="5 5 5" Properties=species:S:1:pos:R:3\nHe 0 0 0\n', ["not nine numbers"]),
         ("1\n\nHe 0 0 1_0\n", ["cannot be read"]),
         (b"\x00\x01\x02\x00", ["no text file"]),
@@ -384,6 +385,29 @@ def test_fixed_atoms_of_turbomole(tmp_path: Path) -> None:
     text = "$coord\n 0.0 0.0 0.0 o f\n 0.0 0.0 1.8 h\n$user-defined bonds\n$end\n"
     for name in ("coord", "w.coord"):
         assert "fixes 1 atoms" in refused(tmp_path, name, text)
+
+
+def test_constraints_of_xtb(tmp_path: Path) -> None:
+    text = "$coord angs\n 0.0 0.0 0.0 o\n 0.0 0.0 0.97 h\n$fix\n  atoms: 1\n$end\n"
+    assert "$fix" in refused(tmp_path, "w.coord", text, charge=-1)
+    made = built(tmp_path, "w.coord", text, charge=-1, ignore=["fixed-atoms"])
+    assert np.ptp(made.starts[0].positions[:, 2]) == pytest.approx(0.97)
+
+
+def test_frames_of_a_trajectory_are_said(tmp_path: Path) -> None:
+    for name in ("t.traj", "t.extxyz"):
+        ase.io.write(tmp_path / name, [molecule("H2O"), molecule("CH4")])
+        for index in (0, 1, -1):
+            [note] = build_system(SystemConfig(name="s", file=name, index=index), tmp_path).notes
+            assert f"frame {index % 2} of" in note
+
+
+def test_heavy_hydrogen_of_a_gen_file_and_a_cif(tmp_path: Path) -> None:
+    gen = "2 C\nO D\n1 1 0 0 0\n2 2 0 0 0.97\n"
+    assert any("isotopes (2H)" in note for note in built(tmp_path, "d.gen", gen, charge=-1).notes)
+    cif = CIF.format(more="", tag="_atom_site_occupancy", first="1", second="1").replace("Na1 Na1+", "D1 D")
+    assert any("isotopes (2H)" in note for note in built(tmp_path, "d.cif", cif).notes)
+    assert "unknown element" in refused(tmp_path, "POSCAR", "x\n1\n5 0 0\n0 5 0\n0 0 5\nQq\n1\nDirect\n0 0 0\n")
 
 
 def test_velocities_are_said(tmp_path: Path) -> None:
