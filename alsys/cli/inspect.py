@@ -42,7 +42,9 @@ def status(args: argparse.Namespace) -> int:
         else:
             if args.watch is not None and console.is_terminal:
                 console.clear()
-            console.print(status_panel(str(directory.path), content, tuple(_undelivered(directory, content).lines)))
+            console.print(status_panel(str(directory.path), content))
+            for line in _undelivered(directory, content).lines:
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
         if args.watch is None or content["state"] != "running":
             return 0
         time.sleep(max(0.1, args.watch))

@@ -84,7 +84,13 @@ class Courier:
 
     def flush(self, timeout_s: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Waits until everything is delivered; False at once where a fresh try fails, time is up, or `is_over`."""
-        deadline = self._clock() + timeout_s
+        try:
+            return self._flush(self._clock() + timeout_s, timeout_s, is_over)
+        except OSError as error:
+            self._failed(str(error))
+            return False
+
+    def _flush(self, deadline: float, timeout_s: float, is_over: Callable[[], bool]) -> bool:
         tries = self._started + (self._child is None)
         while self._outbox.has_pending():
             self._reap()

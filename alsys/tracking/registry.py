@@ -6,6 +6,7 @@ Calls return after one fsync; MLflow is only ever touched by the courier's child
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class OutboxRegistry:
     def __init__(self, campaign_dir: str | Path, courier: Courier | None = None) -> None:
         self._outbox = Outbox.of(campaign_dir)
         self._courier = courier or Courier(campaign_dir)
+        self._unqueued: deque[tuple[str, tuple[Callable[[], object], ...]]] = deque()
+        self._is_refused = False
         try:
             original = self._outbox.settle_identity()
         except OSError as error:  # settled by the next delivery
@@ -40,38 +43,54 @@ class OutboxRegistry:
 
     def publish(self, version: int, card: Mapping[str, object]) -> None:
         """Queues a version whose bundle is on the shelf; a repeated call has no effect."""
-        try:
-            self._outbox.put_publish(version, card)
-        except OSError as error:  # queued again when the campaign is next opened
-            logger.warning("model v%04d was not queued for MLflow: %s", version, error)
-        self._courier.poke()
+        self._put(f"model v{version:04d}", lambda: self._outbox.put_publish(version, card))
 
     def promote(self, version: int, reason: str = "", times: int = 1) -> None:
         """Queues an alias change, for the `times`-th time; a repeated call has no effect."""
-        try:
-            self._outbox.put_publish(version)  # a full disk may have kept it out; the bundle has the card
-            self._outbox.put_promote(version, reason, times)
-        except OSError as error:
-            logger.warning("the promotion of v%04d was not queued for MLflow: %s", version, error)
-        self._courier.poke()
+        self._put(
+            f"the promotion of v{version:04d}",
+            lambda: self._outbox.put_publish(version),  # where it was not queued, the bundle has the card
+            lambda: self._outbox.put_promote(version, reason, times),
+        )
 
     def reject(self, version: int, reason: str) -> None:
         """Queues why a version stays challenger; a repeated call has no effect."""
-        try:
-            self._outbox.put_publish(version)
-            self._outbox.put_reject(version, reason)
-        except OSError as error:
-            logger.warning("the rejection of v%04d was not queued for MLflow: %s", version, error)
-        self._courier.poke()
+        self._put(
+            f"the rejection of v{version:04d}",
+            lambda: self._outbox.put_publish(version),
+            lambda: self._outbox.put_reject(version, reason),
+        )
 
     def poke(self) -> None:
-        """Gives queued items another try."""
+        """Gives what is queued, or could not be, another try."""
+        self._queue()
         self._courier.poke()
 
     def flush(self, timeout_s: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Waits until MLflow has everything; False where it does not answer, time is up, or `is_over`."""
-        return self._courier.flush(timeout_s, is_over)
+        self._queue()
+        return self._courier.flush(timeout_s, is_over) and not self._unqueued
 
     def close(self) -> None:
         """Ends the courier; what is queued stays queued."""
         self._courier.close()
+
+    def _put(self, what: str, *puts: Callable[[], object]) -> None:
+        self._unqueued.append((what, puts))
+        self._queue()
+        self._courier.poke()
+
+    def _queue(self) -> None:
+        """Puts in the order of the calls: a promotion that came after a later one would take its alias."""
+        while self._unqueued:
+            what, puts = self._unqueued[0]
+            try:
+                for put in puts:
+                    put()
+            except OSError as error:
+                if not self._is_refused:
+                    logger.warning("%s cannot be queued for MLflow: %s; it is tried again", what, error)
+                self._is_refused = True
+                return
+            self._unqueued.popleft()
+            self._is_refused = False

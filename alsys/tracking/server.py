@@ -8,6 +8,7 @@ they say whether a version is there already, so registering is safe to repeat.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +68,17 @@ def resolve_uri(uri: str | None) -> str:
     path = rest.removeprefix("/")
     if not path:
         raise InputError("names no file", field="tracking.uri", value=uri, remedy="for example sqlite:///mlflow.db")
-    return f"sqlite:///{Path(path).resolve()}"
+    if Path(path).is_dir():
+        raise InputError("is a folder", field="tracking.uri", value=uri, remedy=f"for example {uri}/mlflow.db")
+    resolved = f"sqlite:///{Path(path).resolve()}"
+    if "?" in resolved:
+        raise InputError(
+            "MLflow takes no `?` in the path of its database",
+            field="tracking.uri",
+            value=resolved,
+            remedy="name one in another folder, for example sqlite:////home/me/mlflow.db",
+        )
+    return resolved
 
 
 def database_of(uri: str) -> Path | None:
@@ -188,6 +199,7 @@ def connect(uri: str | None = None, *, create: bool = False) -> Server:
 
     if (database := database_of(resolved)) is not None:
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")  # else a removed file is written to
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says so, each time
         if create:
             with locked(database):
                 prepare(database, _artifacts_of(database))

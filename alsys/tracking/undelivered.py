@@ -64,7 +64,10 @@ def undelivered(campaign_dir: Path, versions: Iterable[int], *, is_tracked: bool
     aside = {f"requests/failed/{n}": reason for n, reason in set_aside_reasons(campaign_dir / "requests").items()}
     if not is_tracked:
         return Undelivered((), 0, None, aside)
-    state = Outbox.of(campaign_dir).state()
+    try:
+        state = Outbox.of(campaign_dir).state()
+    except OSError as error:
+        return Undelivered(tuple(sorted(versions)), 0, f"the outbox cannot be read: {error.strerror}", aside)
     missing = tuple(sorted(version for version in versions if version not in state.published))
     problem = state.problem if missing or state.n_waiting else None
     return Undelivered(missing, state.n_waiting, problem, {**state.set_aside, **aside})

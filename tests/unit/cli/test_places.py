@@ -125,3 +125,14 @@ def test_the_database_that_a_campaign_has_used_stays_its_own(
     directory.write_record(other)
     assert kept_uri(*read_record(place)) == "http://127.0.0.1:9"
     assert kept_uri(config(), read_record(place)[1]) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "water/ice", "c:d", "x@y", "10%", "wässer", "-water", ".water", "x" * 64, "", True, 5, None, "a\n", "a\tb"],
+)
+def test_names_that_a_file_system_or_mlflow_would_choke_on_are_one_line(name: object) -> None:
+    with pytest.raises(InputError) as caught:
+        config(name=name)
+    assert "\n" not in str(caught.value)
+    assert "name" in str(caught.value)

@@ -173,6 +173,24 @@ def test_a_promotion_brings_a_version_that_a_full_disk_kept_out(tmp_path: Path) 
     registry.close()
 
 
+def test_promotions_stay_in_order_whatever_a_full_disk_keeps_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = OutboxRegistry(tmp_path, courier(tmp_path, HANGS))
+    (tmp_path / "outbox").write_text("")
+    for version in (1, 2):
+        registry.publish(version, {})
+        registry.promote(version, "better")
+    registry.poke()
+    assert not registry.flush(0.1)
+    assert sum("cannot be queued" in record.getMessage() for record in caplog.records) == 1
+    (tmp_path / "outbox").unlink()
+    registry.poke()
+    items = [(item.kind, item.version) for item in Outbox.of(tmp_path).pending()]
+    assert items == [("publish", 1), ("promote", 1), ("publish", 2), ("promote", 2)]
+    registry.close()
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

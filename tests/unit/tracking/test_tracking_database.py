@@ -19,7 +19,7 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.interop import mlflow_database
 from alsys.interop.mlflow_database import DatabaseState, state_of_database
 from alsys.tracking.database import locked, prepare
-from alsys.tracking.server import connect, prepare_environment
+from alsys.tracking.server import connect, prepare_environment, resolve_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
 
@@ -158,10 +158,39 @@ def test_a_process_that_does_not_let_go_is_named(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("sqlite:///{folder}", "is a folder"),
+        ("sqlite:///{folder}/what?/mlflow.db", "takes no `\\?`"),
+        ("sqlite:///", "names no file"),
+        ("{folder}/mlflow.db", "not an MLflow server or database"),
+        ("SQLite:///mlflow.db", "not an MLflow server or database"),
+        ("ftp://127.0.0.1/mlflow", "not an MLflow server or database"),
+        ("http//127.0.0.1:5000", "not an MLflow server or database"),
+    ],
+)
+def test_what_is_no_server_is_refused_in_one_line(tmp_path: Path, uri: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        resolve_uri(uri.format(folder=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ümlaut & 100% #2", "it's [odd] {too}; $HOME"])
+def test_odd_folders_of_a_database(whole: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", Copies(whole))
+    server = connect("sqlite:///ml flow.db", create=True)
+    assert state_of_database(tmp_path / name / "ml flow.db") is DatabaseState.WHOLE
+    assert server.artifact_root == (tmp_path / name / "mlartifacts").as_uri()
+    assert sorted(os.listdir()) == ["ml flow.db", "ml flow.db.lock"]
+
+
 KILLED = """
 import os, signal, sys
 import sqlalchemy
-from alsys.tracking.server import connect, prepare_environment
+from alsys.tracking.server import connect, prepare_environment, resolve_uri
 prepare_environment()
 left = [int(sys.argv[2])]
 
