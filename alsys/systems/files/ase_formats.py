@@ -10,6 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def read_poscar(path: Path, index: int) -> Structure:
     if sum(int(word) for word in counts if word.isascii() and word.isdigit()) > len(lines):
         raise FileProblem("is cut off: it has fewer lines than atoms", "give the whole file")
     structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
+    if structure.concerns:
+        held = sum(len(constraint.get_indices()) for constraint in structure.atoms.constraints)
+        structure = replace(structure, concerns=(fixed_atoms(held, "selective dynamics"),))
     said = [s for s in statements_in(lines[0]) if "=" in s.text]
     notes = [] if has_elements else ["elements from its first line"]
     return structure.adding(statements=said, notes=notes)

@@ -8,7 +8,7 @@ taken, residue by residue. Charges are those of columns 79 and 80.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,13 +182,17 @@ def _charge(row: str) -> int | None:
 
 
 def _one_place(atoms: list[_Atom]) -> tuple[list[_Atom], list[str]]:
-    """Atoms in one place each: in every residue the alternate with the larger occupancy; and a note about it."""
-    weights: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    """Atoms in one place each: in every residue the alternate with the larger occupancy; and a note about it.
+
+    Alternates of one residue may be residues of different names.
+    """
+    weights: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     for atom in atoms:
         if atom.place:
-            weights[atom.residue][atom.place] += 1.0 if atom.occupancy is None else atom.occupancy  # type: ignore[assignment]
+            found = weights[atom.residue[1:]]
+            found[atom.place] = max(found.get(atom.place, 0.0), 1.0 if atom.occupancy is None else atom.occupancy)
     chosen_place = {residue: min(found, key=lambda place: (-found[place], place)) for residue, found in weights.items()}
-    chosen = [atom for atom in atoms if not atom.place or atom.place == chosen_place[atom.residue]]
+    chosen = [atom for atom in atoms if not atom.place or atom.place == chosen_place[atom.residue[1:]]]
     if len(chosen) == len(atoms):
         return chosen, []
     places = sorted(set(chosen_place.values()))

@@ -171,3 +171,32 @@ def test_a_component_without_hydrogens_is_refused(tmp_path: Path, capsys: pytest
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({**config, "labeling": {"kind": "xtb", "method": "GFN1-xTB"}}))
     assert main(["run", str(tmp_path / "c.yaml"), "--dry-run"]) == 2
     assert "systems[0].box.components[0].file: 3 atoms lack a neighbour" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", [{"molecule": "NH3"}, {"smiles": "C#C"}, {"molecule": "CH4"}])
+def test_torsion_scans_need_a_rotor(system: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    methods = {"methods": [{"kind": "plain"}, {"kind": "torsion-scan"}]}
+    config = {**CONFIG, "directory": str(tmp_path / "c"), "systems": [{"name": "m", **system}], "exploration": methods}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert main(["run", str(tmp_path / "c.yaml"), "--dry-run"]) == 2
+    assert "needs a molecule with a bond that turns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pbc", ["T F F", "F T T", "T T F"])
+def test_xtb_labels_of_wires_and_slabs_are_refused(
+    pbc: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.xyz").write_text(f'2\nLattice="9 0 0 0 9 0 0 0 9" pbc="{pbc}"\nO 0 0 0\nC 0 0 1.13\n')
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**CONFIG, "directory": str(tmp_path / "c")}))
+    assert main(["run", str(tmp_path / "c.yaml"), "--dry-run"]) == 2
+    assert "no or three periodic directions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", [{"smiles": "[He]"}, {"smiles": "[Na+]", "charge": 1}])
+def test_a_campaign_of_one_atom_is_refused(
+    system: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {**CONFIG, "directory": str(tmp_path / "c"), "systems": [{"name": "m", **system}]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert main(["run", str(tmp_path / "c.yaml"), "--dry-run"]) == 2
+    assert "no force to learn" in capsys.readouterr().err

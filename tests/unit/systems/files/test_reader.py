@@ -214,6 +214,16 @@ def test_one_of_two_places_is_taken(tmp_path: Path) -> None:
     assert built(tmp_path, "h.pdb", half, ignore=["occupancy"]).starts[0].n_atoms == 3
 
 
+def test_two_residues_in_one_place(tmp_path: Path) -> None:
+    rows = (
+        (" O  ", "A", "HOH", "1", 0.0, 0.0, 0.0, "0.30", " O"),
+        (" H1 ", "A", "HOH", "1", 0.0, 0.76, 0.59, "0.30", " H"),
+        (" H2 ", "A", "HOH", "1", 0.0, -0.76, 0.59, "0.30", " H"),
+        (" NE ", "B", "NE ", "1", 0.1, 0.0, 0.0, "0.70", "NE"),
+    )
+    assert built(tmp_path, "w.pdb", pdb(*rows)).starts[0].numbers.tolist() == [10]
+
+
 @pytest.mark.parametrize(
     ("name", "residue", "symbol"),
     [
@@ -374,7 +384,8 @@ def slab() -> Atoms:
 @pytest.mark.parametrize("name", ["s.traj", "s.extxyz", "s.vasp", "POSCAR"])
 def test_fixed_atoms_are_refused_or_ignored(tmp_path: Path, name: str) -> None:
     ase.io.write(tmp_path / name, slab(), format=None if "." in name else "vasp")
-    with pytest.raises(InputError, match=r"fixes 4 atoms .*ignore: \[fixed-atoms\]"):
+    how = {"s.traj": "FixAtoms", "s.extxyz": "move_mask"}.get(name, "selective dynamics")
+    with pytest.raises(InputError, match=rf"fixes 4 atoms \({how}\).*ignore: \[fixed-atoms\]"):
         build_system(SystemConfig(name="s", file=name), tmp_path)
     made = build_system(SystemConfig(name="s", file=name, ignore=["fixed-atoms"]), tmp_path)
     assert made.starts[0].n_atoms == 8
