@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -108,7 +109,7 @@ class Display:
     """Live progress on a terminal, lines elsewhere."""
 
     def __init__(self, title: str, *, is_quiet: bool) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, file=sys.stdout)  # whatever becomes of `sys.stdout` later
         self._title = title
         self._live: Live | None = None
         self._messages: deque[str] = deque(maxlen=N_MESSAGES)

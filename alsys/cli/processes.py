@@ -7,43 +7,48 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextlib.contextmanager
-def diverted_errors(path: Path) -> Iterator[None]:
-    """Whatever is written to standard error meanwhile, by C++ code too, goes to a file.
+def diverted_output(path: Path) -> Iterator[None]:
+    """Whatever is printed meanwhile by others than a display that was made before goes to a file.
 
-    Ray writes to the descriptor, and to `sys.stderr` from threads of its own; what alsys has to say goes to standard
-    output, or to standard error once this is over. Where there is no standard error, nothing is diverted.
+    Ray's C++ code writes to the descriptor of standard error, its threads to `sys.stderr` and `sys.stdout`. What alsys
+    has to say goes to the display, or to standard error once this is over.
     """
-    try:
-        kept = os.dup(2)
-    except OSError:
-        yield
-        return
-    before: TextIO = sys.stderr
+    output, errors = sys.stdout, sys.stderr
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, kept)
         log = stack.enter_context(path.open("a", encoding="utf-8", errors="replace", buffering=1))
-        with contextlib.suppress(OSError, ValueError):
-            before.flush()
-        os.dup2(log.fileno(), 2)
-        sys.stderr = log
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no standard error
+            kept = -1
+        else:
+            stack.callback(os.close, kept)
+        for stream in (output, errors):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        if kept >= 0:
+            os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
         try:
             yield
         finally:
-            sys.stderr = before
-            os.dup2(kept, 2)
+            sys.stdout, sys.stderr = output, errors
+            if kept >= 0:
+                os.dup2(kept, 2)
 
 
 def leave(code: int) -> NoReturn:
     """Ends the process at once, whatever its threads do; children die with it, and what is on disk is whole."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
         with contextlib.suppress(OSError, ValueError):
-            if stream is sys.stdout and stream.isatty():
+            if stream is sys.__stdout__ and stream.isatty():
                 stream.write(SHOW_CURSOR)
             stream.flush()
     os._exit(code)

@@ -25,7 +25,7 @@ from alsys.cli.conclusion import conclude, finished, registry_of
 from alsys.cli.display import Display
 from alsys.cli.opening import checked_ledger
 from alsys.cli.places import check_place, remember_place
-from alsys.cli.processes import diverted_errors, leave
+from alsys.cli.processes import diverted_output, leave
 from alsys.cli.requests import RequestFolder
 from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
@@ -285,7 +285,7 @@ def _run(plan: Plan, store: ZarrWriter, display: Display, ack_log: str | None) -
         pid=os.getpid(),
     )
     observe = LiveStatus(directory, store, display)
-    with AcknowledgementLog(ack_log) as acknowledge, stop, diverted_errors(directory.logs / "stderr.log"):
+    with AcknowledgementLog(ack_log) as acknowledge, stop, diverted_output(directory.logs / "stderr.log"):
         coordinator = Coordinator(
             ledger=ledger,
             store=store,

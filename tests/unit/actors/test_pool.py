@@ -1,0 +1,302 @@
+"""The Ray pool on a made-up Ray: deaths, stops and starts that never end, by a clock that is moved by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from alsys.actors.placement import WorkerSpec
+from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RayPool
+from alsys.clock import RunningClock
+from alsys.config.schema import RuntimeConfig
+from alsys.control.ports import Completion, PoolEvent, Role, WorkerDown, WorkerUp
+from alsys.errors import EnvironmentProblem, FailureKind
+from alsys.labeling.base import LabelingOrder
+
+
+class Ref:
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def future(self) -> Future[Any]:
+        return self._future
+
+
+class Call:
+    def __init__(self, actor: Actor, name: str) -> None:
+        self._actor, self._name = actor, name
+
+    def remote(self, *_: object) -> Ref:
+        future: Future[Any] = Future()
+        self._actor.calls.append((self._name, future))
+        if self._name == "ready" and self._actor.starts:
+            future.set_result(self._actor.pid)
+        return Ref(future)
+
+
+class Actor:
+    def __init__(self, pid: int, *, starts: bool) -> None:
+        self.pid, self.starts = pid, starts
+        self.calls: list[tuple[str, Future[Any]]] = []
+        self.is_killed = False
+
+    def __getattr__(self, name: str) -> Call:
+        return Call(self, name)
+
+
+class FakeRay:
+    """What a pool asks of Ray."""
+
+    def __init__(self) -> None:
+        self.is_up = False
+        self.is_local = True
+        self.address: str | None = None
+        self.problem: str | None = None
+        self.actors: dict[str, list[Actor]] = {}
+        self.nodes: list[Mapping[str, float]] = [{"CPU": 8.0}]
+        self.stopped: dict[int, float] = {}
+        self.starts = True
+        self.renewals = 0
+        self.comes_up = True
+
+    async def start(self) -> None:
+        self.is_up = True
+
+    async def renew(self) -> None:
+        self.is_up = False
+        self.renewals += 1
+        if not self.comes_up:
+            raise EnvironmentProblem("cannot start Ray on this machine")
+        await asyncio.sleep(0)
+        self.problem, self.is_up = None, True
+
+    async def stop(self) -> None:
+        self.is_up = False
+
+    def failure(self) -> str | None:
+        return self.problem if self.is_up else None
+
+    def stopped_s(self, pid: int) -> float:
+        return self.stopped.get(pid, 0.0)
+
+    def resources(self) -> list[Mapping[str, float]]:
+        return self.nodes
+
+    def start_actor(self, name: str, spec: WorkerSpec) -> Actor:
+        row = self.actors.setdefault(name, [])
+        row.append(Actor(1000 + sum(map(len, self.actors.values())), starts=self.starts))
+        return row[-1]
+
+    def put(self, value: object) -> object:
+        return value
+
+    def kill(self, actor: Actor) -> None:
+        actor.is_killed = True
+
+
+class Bench:
+    """A pool, its Ray and its clock."""
+
+    def __init__(self, specs: Mapping[str, WorkerSpec] | None = None, **runtime: Any) -> None:
+        self.now = 0.0
+        self.ray = FakeRay()
+        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        self.pool = RayPool(
+            specs or {"labeler-0": spec, "labeler-1": spec},
+            RuntimeConfig(**runtime),
+            self.ray,  # type: ignore[arg-type]
+            RunningClock(lambda: self.now),
+        )
+
+    async def after(self, seconds: float) -> list[PoolEvent]:
+        """What happened once so many seconds have passed."""
+        events = []
+        for _ in range(max(1, int(seconds))):
+            self.now += min(1.0, seconds)
+            events += await self.pool.wait(0.001)
+        return events
+
+    def actor(self, name: str = "labeler-0") -> Actor:
+        return self.ray.actors[name][-1]
+
+
+def kinds(events: list[PoolEvent]) -> list[tuple[str, str]]:
+    return [(type(event).__name__, event.worker) for event in events]
+
+
+UP = [("WorkerUp", "labeler-0"), ("WorkerUp", "labeler-1")]
+DOWN = [("WorkerDown", "labeler-0"), ("WorkerDown", "labeler-1")]
+
+
+def test_a_dead_ray_is_brought_up_anew_and_no_worker_is_to_blame(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        bench = Bench(worker_retries=0)
+        await bench.pool.start()
+        assert kinds(await bench.after(1)) == UP
+        bench.pool.submit("labeler-0", LabelingOrder(()))
+        lost = bench.actor().calls[-1][1]
+        bench.ray.problem = "Ray's raylet died"
+        lost.set_exception(RuntimeError("The actor is temporarily unavailable"))
+        events = await bench.after(3)
+        downs = [event for event in events if isinstance(event, WorkerDown)]
+        assert sorted(kinds(list(downs))) == DOWN, "each once"
+        assert all(down.failure is FailureKind.WORKER_PREEMPTED and not down.is_final for down in downs)
+        assert sorted(kinds([event for event in events if isinstance(event, WorkerUp)])) == UP
+        assert bench.ray.renewals == 1
+        bench.pool.submit("labeler-1", LabelingOrder(()))
+        bench.actor("labeler-1").calls[-1][1].set_result((1.0, 2.0, ()))
+        assert [type(event) for event in await bench.after(1)] == [Completion]
+        await bench.pool.close()
+
+    asyncio.run(run())
+    assert any("Ray's raylet died; it is brought up anew" in record.message for record in caplog.records)
+
+
+def test_a_ray_that_does_not_come_up_again_ends_the_run() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.pool.start()
+        await bench.after(1)
+        bench.ray.problem, bench.ray.comes_up = "Ray's gcs_server died", False
+        with pytest.raises(EnvironmentProblem, match="cannot start Ray"):
+            await bench.after(5)
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_ray_that_dies_again_and_again_ends_the_run() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.pool.start()
+        for _ in range(MAX_RENEWALS):
+            bench.ray.problem = "Ray's raylet died"
+            await bench.after(3)
+        bench.ray.problem = "Ray's raylet died"
+        with pytest.raises(EnvironmentProblem, match="brought up anew"):
+            await bench.after(3)
+        assert bench.ray.renewals == MAX_RENEWALS
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_cluster_of_others_that_is_silent_ends_the_run_with_its_address() -> None:
+    async def run() -> None:
+        bench = Bench()
+        bench.ray.is_local, bench.ray.address = False, "head:6379"
+        await bench.pool.start()
+        bench.ray.problem = "Ray has not answered for 61 s"
+        with pytest.raises(EnvironmentProblem, match="not answered for 61 s: the cluster at head:6379") as caught:
+            await bench.after(2)
+        assert caught.value.exit_code == 3
+        assert bench.ray.renewals == 0
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_stopped_worker_is_spoken_of_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        bench = Bench(stopped_timeout_s=60.0)
+        await bench.pool.start()
+        await bench.after(1)
+        first = bench.actor()
+        bench.pool.submit("labeler-0", LabelingOrder(()))
+        bench.ray.stopped[first.pid] = 11.0
+        assert await bench.after(2) == []
+        assert f"labeler-0 (process {first.pid}) is stopped; it is replaced after 60 s" in caplog.messages
+        bench.ray.stopped[first.pid] = 61.0
+        events = await bench.after(3)
+        assert kinds(events) == [("WorkerDown", "labeler-0"), ("WorkerUp", "labeler-0")]
+        assert isinstance(events[0], WorkerDown)
+        assert "was stopped" in events[0].message
+        assert first.is_killed
+        await bench.pool.close()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+
+
+def test_one_that_is_continued_in_time_is_left_alone() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.pool.start()
+        await bench.after(1)
+        bench.ray.stopped[bench.actor().pid] = 30.0
+        assert await bench.after(2) == []
+        bench.ray.stopped.clear()
+        assert await bench.after(100) == []
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_no_node_can_hold_ends_the_run_within_a_minute() -> None:
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None, gpus=1.0, resources={"labeler": 2.0})  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec})
+        bench.ray.starts = False
+        await bench.pool.start()
+        with pytest.raises(EnvironmentProblem, match=r"labeler-0 cannot be placed: no node has .*1 GPU, 2 labeler"):
+            await bench.after(60)
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_cluster_may_still_get_the_node_that_a_worker_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None, gpus=1.0)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec}, worker_start_timeout_s=300.0)
+        bench.ray.starts, bench.ray.is_local = False, False
+        await bench.pool.start()
+        assert await bench.after(200) == []
+        assert "labeler-0 has not started for 45 s: no node has what it asks for: 1 GPU" in "".join(caplog.messages)
+        bench.actor().calls[0][1].set_result(7)
+        assert kinds(await bench.after(1)) == [("WorkerUp", "labeler-0")]
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_others_do_without_the_one_that_cannot_be_placed() -> None:
+    async def run() -> None:
+        small = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        large = WorkerSpec(Role.LABELER, lambda: None, cpus=64.0)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": small, "labeler-1": large})
+        bench.ray.starts = False
+        await bench.pool.start()
+        bench.actor("labeler-0").calls[0][1].set_result(7)
+        events = await bench.after(60)
+        downs = [event for event in events if isinstance(event, WorkerDown)]
+        assert [(down.worker, down.is_final) for down in downs] == [("labeler-1", True)]
+        assert await bench.after(60) == []
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_start_that_hangs_is_tried_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec}, worker_start_timeout_s=100.0)
+        bench.ray.starts = False
+        await bench.pool.start()
+        events: list[PoolEvent] = []
+        for _ in range(10 * MAX_FAILED_STARTS):
+            events += await bench.after(20)
+            await asyncio.sleep(0.3)
+            if events and isinstance(events[-1], WorkerDown) and events[-1].is_final:
+                break
+        assert [type(event) for event in events] == [WorkerDown] * MAX_FAILED_STARTS
+        assert "not started after" in events[0].message  # type: ignore[union-attr]
+        assert len(bench.ray.actors["labeler-0"]) == MAX_FAILED_STARTS
+        await bench.pool.close()
+
+    asyncio.run(run())
