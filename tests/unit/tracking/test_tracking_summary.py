@@ -219,3 +219,17 @@ def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
     assert "refuted" in drawing
     assert "200.00 meV" in drawing
     assert plots.audits(summarise([opened(0.0)])) == ""
+
+
+@pytest.mark.parametrize("jump_s", [-7200.0, 7200.0])
+def test_a_clock_that_is_set_by_hours_draws_no_gap(jump_s: float) -> None:
+    events: list[Event] = [opened(100.0)]
+    for i in range(1, 21):
+        t = 100.0 + 5.0 * i + (jump_s if i > 10 else 0.0)
+        events += labelled(t - 2.0, f"f{i}", Arm.INITIAL)
+        events.append(Heartbeat(t=t, wall_s=5.0, busy_s={}, workers={"labelers": 1}))
+    summary = summarise(events)
+    times = [label.time for label in summary.labels]
+    assert times == sorted(times)
+    assert summary.running_s == pytest.approx(100.0, abs=60.0)
+    assert times[-1] - times[0] == pytest.approx(95.0, abs=65.0)
