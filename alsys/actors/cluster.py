@@ -28,6 +28,7 @@ import ray
 from ray._private import ray_constants
 
 from alsys.actors.placement import WorkerSpec, start_actor
+from alsys.actors.reaper import Reaper
 from alsys.clock import RunningClock
 from alsys.config.schema import RuntimeConfig
 from alsys.errors import EnvironmentProblem
@@ -74,6 +75,7 @@ class Cluster:
         self._asked = 0.0
         self._stopped_since: dict[int, float] = {}
         self._is_ours = False
+        self._reaper: Reaper | None = None
         self._processes: dict[str, Any] = {}
         self.is_up = False
 
@@ -101,7 +103,9 @@ class Cluster:
                 f"Ray has not come up in {budget:.0f} s (runtime.ray_start_timeout_s); is the machine overloaded?"
             ) from error
         self._processes = _node_processes() if self.is_local else {}
+        self._watch_over_children()
         self._stopped_since.clear()
+        self._nodes = []
         self._heard = self._asked = self._clock()
         self._question = None
         self.is_up = True
@@ -120,6 +124,7 @@ class Cluster:
         except TimeoutError as error:
             raise EnvironmentProblem("what is left of Ray does not end; the same command goes on") from error
         _end(self._children())
+        self._reap()
         await self.start()
 
     async def stop(self) -> None:
@@ -130,9 +135,21 @@ class Cluster:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._run(ray.shutdown), STOP_S)
             _end(children)
+        self._reap()
         self._thread.close(1.0 if was_up else 0.0)
         if self._asker is not None:
             self._asker.close()
+
+    def _watch_over_children(self) -> None:
+        """Has all processes of a Ray of our own end after this one."""
+        if self.is_local:
+            self._reaper = self._reaper or Reaper()
+            self._reaper.add(self._children())
+
+    def _reap(self) -> None:
+        if self._reaper is not None:
+            self._reaper.close()
+            self._reaper = None
 
     def failure(self) -> str | None:
         """What is wrong with Ray as a whole, in words; None for nothing. Returns at once."""
@@ -187,6 +204,8 @@ class Cluster:
         if self._question is not None and self._question.done():
             problem = self._question.exception()
             if problem is None:
+                if not self._nodes:  # Ray's agents may have started a little later than Ray
+                    self._watch_over_children()
                 self._heard = now
                 answer, self._nodes = self._question.result()
                 if answer:

@@ -20,7 +20,7 @@ from alsys.store.zarr import open_reader
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LINE = re.compile(
-    r"^(\d\d:\d\d:\d\d |alsys: |finished|stopped|failed|report: |no report: |made: |champion: |bundle: |use it: )"
+    r"^(\d\d:\d\d:\d\d |alsys: |finished|stopped|failed|(no )?report: |made: |champion: |bundle: |use it: |nothing was)"
 )
 """What alsys prints itself."""
 
