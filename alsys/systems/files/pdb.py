@@ -80,6 +80,8 @@ def read_pdb(path: Path, index: int) -> Structure:
         concerns += _symmetry(crystal, lines)
     concerns += _occupancies(chosen)
     notes = [*place_notes, *isotope_note((atom.number, atom.mass) for atom in chosen if atom.mass is not None)]
+    if any(not row[76:78].strip().isalpha() for row in rows):
+        notes.append(f"elements from the names of its atoms: {frame.get_chemical_formula()}")
     if len(models) > 1:
         notes.append(f"model {index % len(models)} of {len(models)} (index)")
     notes += _remarks(lines)

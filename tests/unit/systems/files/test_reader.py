@@ -247,7 +247,9 @@ def test_elements_of_a_pdb_file_without_them(tmp_path: Path, name: str, residue:
     if symbol is None:
         assert "fill in columns 77 and 78" in refused(tmp_path, "e.pdb", text)
     else:
-        assert built(tmp_path, "e.pdb", text).starts[0].numbers.tolist() == [symbol]
+        made = built(tmp_path, "e.pdb", text)
+        assert made.starts[0].numbers.tolist() == [symbol]
+        assert "elements from the names" in made.notes[-1]
 
 
 def test_an_asymmetric_unit_is_no_cell(tmp_path: Path) -> None:
