@@ -5,7 +5,8 @@
 - *lengths*: distances of nearest neighbours against sums of covalent radii;
 - *forces*: against forces of the same frames by GFN2-xTB (C. Bannwarth et al., J. Chem. Theory Comput. 15, 1652
   (2019)), in large boxes GFN1-xTB (S. Grimme et al., ibid. 13, 1989 (2017)): the ratio of their root mean squares tells
-  1 from 1.89, 27.2 or 51.4, their cosine the sign and the order of atoms;
+  1 from 1.89, 27.2 or 51.4, their cosine the sign and the order of atoms; frames that are too large for xTB are
+  represented by a molecule among its neighbours (`clusters`);
 - *differences*: of energies of near frames of the same atoms, superposed, against the trapezoid of ``-F dx``, which
   needs no other method and no reference (exact to third order in dx);
 - *integrals*: of energies of any frames against a pair potential that was fitted to their forces (`pair_fit`);
@@ -33,8 +34,9 @@ from ase.geometry import find_mic
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
-from alsys.frames import FloatArray, Frame
+from alsys.frames import FloatArray, Frame, IntArray
 from alsys.interop.check import NOTHING, TOLERANCE, Check, Sample, compared, groups_of, rated, spaced
+from alsys.interop.clusters import cluster_of
 from alsys.interop.file_units import ENERGIES, FORCES, LENGTHS, STRESSES, UnitSet, fitting
 from alsys.interop.pair_fit import STRESS_TOLERANCE, check_energies, check_stresses, fit_pairs
 from alsys.interop.raw import formula
@@ -138,10 +140,11 @@ class Findings:
 
 @dataclass(slots=True)
 class _Reference:
-    """GFN2-xTB of some samples."""
+    """GFN-xTB of some samples, of those in `clusters` only the forces on the atoms that are named there."""
 
     rows: list[int] = field(default_factory=list)
     values: list[XTBValues] = field(default_factory=list)
+    clusters: dict[int, IntArray] = field(default_factory=dict)
 
 
 def examine(samples: Sequence[Sample]) -> Findings:
@@ -307,7 +310,22 @@ def _reference(samples: Sequence[Sample]) -> _Reference:
         if values is not None:
             found.values.append(values)
             found.rows.append(row)
+    if not found.rows:
+        for row in spaced(len(samples), N_XTB):
+            _add_cluster(found, row, samples[row].frame)
     return found
+
+
+def _add_cluster(found: _Reference, row: int, frame: Frame) -> None:
+    """Forces on a molecule among its neighbours, of a periodic frame that is not for xTB as a whole."""
+    if not frame.pbc.any() or int(frame.numbers.max()) > MAX_NUMBER:
+        return
+    taken = cluster_of(frame)
+    values = None if taken is None else _xtb(taken[0])
+    if taken is not None and values is not None:
+        found.rows.append(row)
+        found.clusters[row] = taken[1]
+        found.values.append(XTBValues(math.nan, values.forces[: len(taken[1])], None))
 
 
 def _xtb(frame: Frame) -> XTBValues | None:
@@ -332,7 +350,8 @@ def _is_for_xtb(frame: Frame) -> bool:
 def _forces(samples: Sequence[Sample], reference: _Reference) -> Check:
     if not reference.rows:
         return Check()
-    mine = np.concatenate([samples[i].forces.ravel() for i in reference.rows])
+    everything = slice(None)
+    mine = np.concatenate([samples[i].forces[reference.clusters.get(i, everything)].ravel() for i in reference.rows])
     theirs = np.concatenate([values.forces.ravel() for values in reference.values])
     n = len(reference.rows)
     if float(np.abs(mine).max()) < VANISHING:
@@ -341,7 +360,7 @@ def _forces(samples: Sequence[Sample], reference: _Reference) -> Check:
     cosine, ratio = compared(mine, theirs)
     if not math.isfinite(cosine):
         return Check()
-    names = {_method_name(samples[i].frame) for i in reference.rows}
+    names = {"GFN2-xTB" if i in reference.clusters else _method_name(samples[i].frame) for i in reference.rows}
     text = f"{'/'.join(sorted(names))} forces of {n} frame{'s' * (n > 1)} are {ratio:.3g} times as large "
     return rated(ratio, abs(cosine) >= MIN_COSINE, f"{text}(cosine {cosine:+.2f})", math.copysign(1.0, cosine))
 
@@ -440,6 +459,8 @@ def _ratios_of_units() -> list[float]:
 
 
 def _spreads(samples: Sequence[Sample], reference: _Reference) -> Check:
+    if reference.clusters:  # which have no energy of the frame
+        return Check()
     mine, theirs = [], []
     for rows in groups_of([samples[i] for i in reference.rows], by_cell=False):
         a = np.array([samples[reference.rows[k]].energy for k in rows])

@@ -13,15 +13,18 @@ import pytest
 from ase.build import bulk
 from ase.neighborlist import primitive_neighbor_list
 from pyscf import gto, scf
+from scipy.spatial.transform import Rotation
 
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.interop.check import NOTHING, Sample
+from alsys.interop.clusters import cluster_of
 from alsys.interop.extxyz import read_labelled
 from alsys.interop.file_units import ENERGIES, FORCES, UnitSet, energy_unit, fitting, force_unit, length_unit
 from alsys.interop.pair_fit import check_energies, check_stresses, fit_pairs
 from alsys.interop.proof import examine, free_atom_energy, judge, xtb_rows
 from alsys.interop.stress_check import check_strains, check_xtb
+from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.testing.labelled import METHANOL, POSITIONS, boxed_water, shaken_methanol
 from alsys.units import BOHR, GIGAPASCAL, HARTREE
 
@@ -276,3 +279,51 @@ def test_work_is_bounded_in_large_boxes() -> None:
         frames = [Frame(np.full(n, 8), np.arange(3.0 * n).reshape(n, 3), 20 * np.eye(3), np.ones(3, bool))] * 400
         rows = xtb_rows([Sample(frame, 0.0, np.zeros((n, 3)), "frame") for frame in frames])
         assert len(rows) == expected, n
+
+
+def waters(side: int, seed: int = 0) -> Frame:
+    """Molecules of water on a lattice, turned at random, some of them across a face of the box."""
+    rng = np.random.default_rng(seed)
+    one = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])
+    places = 3.1 * np.array(list(np.ndindex(side, side, side)), dtype=float)
+    turned = Rotation.random(len(places), random_state=rng).as_matrix() @ one.T
+    positions = (np.swapaxes(turned, 1, 2) + places[:, None]).reshape(-1, 3) + rng.normal(0, 0.03, (3 * side**3, 3))
+    cell = 3.1 * side * np.eye(3)
+    return Frame(np.tile([8, 1, 1], side**3), positions % (3.1 * side), cell, np.ones(3, bool))
+
+
+def test_a_molecule_among_its_neighbours() -> None:
+    """Its forces are nearly those in the box; whole molecules, also across a face; nothing of a crystal or an ion."""
+    frame = waters(2)
+    found = cluster_of(frame)
+    assert found is not None
+    cluster, atoms = found
+    assert atoms.tolist() == [0, 1, 2]
+    assert cluster.n_atoms % 3 == 0
+    assert cluster.n_atoms >= 3 * 7
+    distances = np.linalg.norm(cluster.positions[1::3] - cluster.positions[0::3], axis=1)
+    assert distances.max() < 1.3, "no molecule is torn"
+    whole = single_point(frame, XTBMethod("GFN1-xTB")).forces[:3]
+    part = single_point(cluster, XTBMethod("GFN1-xTB")).forces[:3]
+    assert np.abs(whole - part).max() < 0.25 * np.abs(whole).max()
+    assert cluster_of(replace(frame, charge=1, multiplicity=2)) is None
+    copper = bulk("Cu", cubic=True)
+    assert cluster_of(Frame(copper.numbers, copper.positions, np.array(copper.cell), np.ones(3, bool))) is None
+
+
+def test_boxes_that_are_too_large_for_xtb_prove_their_forces() -> None:
+    """Four boxes of 125 waters; their forces are said by a molecule each, its neighbours around it."""
+    samples = []
+    for seed in range(4):
+        frame = waters(5, seed)
+        taken = cluster_of(frame)
+        assert taken is not None
+        forces = np.zeros((frame.n_atoms, 3))
+        forces[taken[1]] = single_point(taken[0], XTBMethod("GFN1-xTB", accuracy=1.0)).forces[:3]
+        samples.append(Sample(frame, -1.0, forces, f"frame {seed}"))
+    found = examine(samples)
+    assert found.forces.fits
+    assert "4 frames" in found.forces.text
+    wrong = [replace(s, forces=-s.forces / HARTREE) for s in samples]
+    check = examine(wrong).forces
+    assert (check.fits, check.factor) == (False, pytest.approx(-HARTREE * found.forces.factor))
