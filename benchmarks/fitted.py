@@ -63,7 +63,7 @@ def sample(start: Frame, temperature: float, n_frames: int, seed: int, spacing: 
     from tblite.ase import TBLite
 
     atoms = Atoms(start.numbers, start.positions)
-    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0, charge=start.charge, multiplicity=start.multiplicity)
     rng = np.random.default_rng(seed)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
     dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng)
@@ -90,7 +90,7 @@ def snapshot_of(labelled: Labelled, atoms: Labelled) -> Snapshot:
         positions=batch.positions,
         cell=batch.cell,
         pbc=batch.pbc,
-        charge=np.zeros(n, dtype=np.int32),
+        charge=np.array([frame.charge for frame, _, _ in rows], dtype=np.int32),
         multiplicity=np.array([frame.multiplicity for frame, _, _ in rows], dtype=np.int32),
         energy=np.array([energy for _, energy, _ in rows]),
         forces=np.concatenate([forces for _, _, forces in rows]),

@@ -32,7 +32,7 @@ from alsys.interop.reading import ImportOrder, named_level
 from alsys.interop.stated_electrons import SPINS
 from alsys.labels import Label, LevelOfTheory
 from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, read_text
-from alsys.states import CompositionStates
+from alsys.states import NEUTRAL_SINGLET, CompositionStates
 from alsys.store.base import StoreWriter
 
 
@@ -51,7 +51,8 @@ def import_(args: argparse.Namespace) -> int:
         known = {level.level_id for level in store.levels()}
         # the campaign's own levels first, in its order, whatever the file is of
         store.stage(levels=[level for level in (baseline, own) if level is not None and level.level_id not in known])
-        _add_labelled(states, store, own)
+        if states is not None:
+            _add_labelled(states, store, own)
         order = replace(order, known_levels=(*order.known_levels, *store.levels()))
         report = import_frames(
             store, order, own, time.time(), baseline=_baseline_labeler(config, baseline), known=states
@@ -86,8 +87,11 @@ def _list_skipped(directory: CampaignDirectory, source: Path, report: ImportRepo
 
 def _campaign(
     args: argparse.Namespace,
-) -> tuple[CampaignConfig, CampaignDirectory, LevelOfTheory, LevelOfTheory | None, CompositionStates]:
-    """Config, directory, level, baseline's level and states of compositions of a campaign that is there or to be."""
+) -> tuple[CampaignConfig, CampaignDirectory, LevelOfTheory, LevelOfTheory | None, CompositionStates | None]:
+    """Config, directory, level and baseline's level of a campaign that is there or to be, and states of compositions.
+
+    The last are None where its model tells states apart, so that they need not be compared.
+    """
     target = Path(args.campaign)
     if target.is_dir():
         from alsys.labeling.baseline import baseline_level
@@ -99,14 +103,26 @@ def _campaign(
         config = directory.config()
         labeler = build_labeler(config.labeling)
         try:
-            return config, directory, labeler.level, baseline_level(labeler), CompositionStates()
+            return (
+                config,
+                directory,
+                labeler.level,
+                baseline_level(labeler),
+                None if config.tells_states_apart else CompositionStates(),
+            )
         finally:
             labeler.close()
     args.config = args.campaign
     config = read_config(args)
     check_place(config, args.campaign, args.set)
     plan = check(config, args.campaign, is_import=True)
-    return config, plan.directory, plan.level, plan.baseline, check_states(config, plan.starts)
+    return (
+        config,
+        plan.directory,
+        plan.level,
+        plan.baseline,
+        None if config.tells_states_apart else check_states(plan.starts),
+    )
 
 
 def _add_labelled(known: CompositionStates, store: StoreWriter, own: LevelOfTheory) -> None:
@@ -169,6 +185,13 @@ def _level(text: str, own: LevelOfTheory) -> LevelOfTheory:
     return named_level(json.dumps(spec))
 
 
+def _apart(config: CampaignConfig, report: ImportReport) -> str:
+    """What the campaign's model makes of several states of charge and multiplicity."""
+    if len(report.states) < 2 or not config.tells_states_apart:
+        return ""
+    return "; the model tells them apart (model.states)"
+
+
 def _baseline_labeler(
     config: CampaignConfig, level: LevelOfTheory | None
 ) -> tuple[LevelOfTheory, Callable[[Frame], Label | None]] | None:
@@ -207,6 +230,7 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
             "n_skipped": account.n_refused,
             "skipped": [{"frame": frame.place, "reason": frame.reason} for frame in account.refused],
             "skipped_file": None if listed is None else str(listed),
+            "states": [[state.charge, state.multiplicity, n] for state, n in sorted(report.states.items())],
         }
         sys.stdout.write(json.dumps(content) + "\n")
         return
@@ -221,6 +245,9 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
         lines.append(f"{account.n_refused} frames are left out: {first.place}: {first.reason}; all of them in {listed}")
     if args.sampled_at is not None and report.n_known + report.n_own:
         lines.append("--sampled-at says nothing of frames that were there before: they stay as they came")
+    if report.states.keys() - {NEUTRAL_SINGLET}:
+        counts = "; ".join(f"{state}: {n}" for state, n in sorted(report.states.items()))
+        lines.append(f"frames by state: {counts}" + _apart(config, report))
     if report.n_train:
         fits = report.n_train >= config.training.first_at
         lines.append(

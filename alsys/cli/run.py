@@ -56,6 +56,8 @@ logger = logging.getLogger(__name__)
 LIVE_EVERY_S = 1.0
 PATIENCE_S = 10.0
 """After a signal, what can be done later is waited for so long."""
+APART = "make a campaign of each, or use model.kind nequip or allegro with model.states: true"
+"""Remedy where one composition comes in two states and the model tells none apart."""
 
 
 def read_config(args: argparse.Namespace) -> CampaignConfig:
@@ -130,7 +132,8 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
         labelled = labelled_systems(config.exploration.carve, systems)
         check_labeling(config.labeling, labelled)
         _check_model(config, systems)
-        check_states(config, starts)
+        if not config.tells_states_apart:
+            check_states(starts)
         check_initial(config.initial, systems)
         check_methods(config, systems)
         if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with
@@ -203,11 +206,10 @@ def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
             )
 
 
-def check_states(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> CompositionStates:
-    """Refuses one composition at two charges or multiplicities where the model cannot tell them apart.
+def check_states(starts: Mapping[str, Sequence[Frame]]) -> CompositionStates:
+    """Refuses one composition at two charges or multiplicities, for models that cannot tell them apart.
 
     Args:
-        config: The campaign.
         starts: Structures of each system.
 
     Returns:
@@ -221,7 +223,7 @@ def check_states(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
         for frame in frames:
             conflict = known.add(frame.numbers, frame.charge, frame.multiplicity, f"system {name}")
             if conflict is not None:
-                raise InputError(str(conflict), field=f"systems[{i}]", remedy="make a campaign of each")
+                raise InputError(str(conflict), field=f"systems[{i}]", remedy=APART)
     return known
 
 

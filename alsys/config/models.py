@@ -48,6 +48,11 @@ class NetworkModel(Section):
     zbl: bool = Field(
         False, description="Add the screened repulsion of nuclei (ZBL): no two atoms fuse, whatever the network says."
     )
+    states: bool | Literal["auto"] = Field(
+        "auto",
+        description="Tell total charges and multiplicities apart, by embeddings of elements in each. `auto`: where "
+        "systems or labels come in several, but not with `exploration.carve`. False: one composition, one of them.",
+    )
     dtype: Literal["float32", "float64"] = "float32"
 
     @model_validator(mode="after")
@@ -166,7 +171,7 @@ class AllegroModel(NetworkModel):
 
     def spec(self, elements: Sequence[str]) -> dict[str, object]:
         """See `NetworkModel.spec`."""
-        names = type(self).model_fields.keys() - {"kind", "members", "cutoffs"}
+        names = type(self).model_fields.keys() - {"kind", "members", "cutoffs", "states"}
         fields = {name: getattr(self, name) for name in sorted(names)}
         cutoffs = self.cutoffs_among(elements)
         return {

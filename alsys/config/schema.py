@@ -466,6 +466,16 @@ class CampaignConfig(Section):
         return self.tracking.model or self.name
 
     @property
+    def tells_states_apart(self) -> bool:
+        """Whether the model can be given charges and multiplicities: one composition may then come in several.
+
+        Not by default where clusters are carved out of what is explored: their total charges are the cuts'.
+        """
+        if not isinstance(self.model, NetworkModel) or self.model.states is False:
+            return False
+        return self.model.states is True or self.exploration.carve is None
+
+    @property
     def exam_s(self) -> float:
         """Seconds of `training.budget_s` that the dynamics of the examination may take."""
         promotion = self.promotion

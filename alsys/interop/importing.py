@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from alsys.interop.file_units import UnitSet
 from alsys.interop.proof import examine, judge
 from alsys.interop.reading import ImportOrder, LabelledSample, Reading
 from alsys.labels import Label, LevelOfTheory
-from alsys.states import CompositionStates
+from alsys.states import CompositionStates, ElectronicState
 from alsys.store.base import StoreWriter
 from alsys.store.digests import ImportDigest, content_of, mask_content_of
 
@@ -58,6 +59,7 @@ class ImportReport:
         n_own: Frames that the campaign itself has proposed, left to its own labelers.
         note: What the proof of the units says.
         account: Of names and refused frames.
+        states: Frames in each state of charge and multiplicity, free atoms left out.
     """
 
     event: DataImported | None
@@ -69,6 +71,7 @@ class ImportReport:
     n_own: int
     note: str
     account: FileAccount
+    states: Mapping[ElectronicState, int] = field(default_factory=dict)
 
 
 def import_frames(
@@ -143,6 +146,7 @@ def import_frames(
             intake.n_own,
             note,
             account,
+            intake.states,
         )
     except InputError as error:
         raise error.located(source=str(order.path)) from None
@@ -185,6 +189,7 @@ class _Intake:
         self._first_row = store.head.lengths["labels"]
         self._first_frame = store.head.lengths["frames"]
         self._values = ImportDigest()
+        self.states: Counter[ElectronicState] = Counter()
         self._energies: dict[str, float] = {}
         self._members: dict[str, int] = {}
         self._trajectories: dict[tuple[str, int], int] = {}
@@ -219,7 +224,7 @@ class _Intake:
                 self.n_known += 1
                 continue
             self._energies[frame_id] = sample.energy
-            self._refuse_other_state(sample)
+            self._take_state(sample)
             arm = self._store.arm_of(frame_id)
             if arm is not None and self._store.is_labelled(frame_id, level_id):
                 known.append(sample)
@@ -274,9 +279,12 @@ class _Intake:
         self._store.commit()
         return event
 
-    def _refuse_other_state(self, sample: LabelledSample) -> None:
+    def _take_state(self, sample: LabelledSample) -> None:
         frame = sample.frame
-        if self._known is None or frame.n_atoms == 1:
+        if frame.n_atoms == 1:
+            return
+        self.states[ElectronicState(frame.charge, frame.multiplicity)] += 1
+        if self._known is None:
             return
         conflict = self._known.add(frame.numbers, frame.charge, frame.multiplicity, sample.place)
         if conflict is not None:

@@ -3,6 +3,13 @@
 A specification is JSON: builder arguments by name, never a name of code. Entries that NequIP's specifications may lack
 have the values of `OPTIONAL`, so a specification written before there was such an entry means what it meant. An entry
 that is not known is refused: it would change the energies of a model that loads well. Imports torch where it builds.
+
+With ``states``, pairs of total charge and multiplicity, a network tells these apart: each element is a type of its own
+in each state, so that whatever the network keeps for a type, its embedding first of all, it keeps for element and
+state. Types count elements within states. What is no embedding (shifts, scales, cutoffs, ZBL) is the same in all
+states, and so is everything in a model that is new. The energy of a state beyond that of its atoms, such as an
+ionisation energy, belongs to the frame and not to its atoms: `STATE_ENERGIES`, a buffer, which whoever evaluates the
+model adds to each frame's energy.
 """
 
 from __future__ import annotations
@@ -15,12 +22,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from ase.data import atomic_numbers
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.potentials.tracing import tracing
+from alsys.states import ElectronicState, read_states
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +38,7 @@ SPEC_KEYS: Final = ("elements", "r_max", "num_layers", "l_max", "num_features", 
 """What every specification of a NequIP model has."""
 _COMMON_OPTIONAL: Final[Mapping[str, object]] = {
     "num_bessels": 8, "bessel_trainable": False, "polynomial_cutoff_p": 6, "cutoffs": None, "zbl": False,
+    "states": None,
 }  # fmt: skip
 OPTIONAL: Final[Mapping[str, object]] = {
     **_COMMON_OPTIONAL, "type_embed_num_features": None, "radial_mlp_depth": 1, "radial_mlp_width": 128,
@@ -40,6 +50,8 @@ ALLEGRO_KEYS: Final = (
     "readout_mlp_width", "tp_path_channel_coupling", "dtype", "avg_num_neighbors",
 )  # fmt: skip
 """What every specification of an Allegro model has."""
+STATE_ENERGIES: Final = "state_energies"
+"""Buffer of models with states: ``(n_states,)``, eV."""
 _is_ready = False
 
 
@@ -83,7 +95,7 @@ def architecture_of(spec: Mapping[str, object]) -> dict[str, object]:
     entries = {key: spec.get(key) for key in required}
     for key, default in optional.items():
         value = spec.get(key, default)
-        if value != default and value not in (None, {}):
+        if value != default and value not in (None, {}, []):
             entries[key] = value
     return entries
 
@@ -130,27 +142,27 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
     architecture_of(spec)
     check_installed(kind)
     prepare()
-    elements = elements_of(spec)
+    elements, states, names = elements_of(spec), states_of(spec), type_names_of(spec)
     full = {**OPTIONAL, **spec}
     arguments: dict[str, Any] = {
         "seed": seed,
         "model_dtype": spec["dtype"],
-        "type_names": elements,
+        "type_names": names,
         "r_max": float(spec["r_max"]),
         "num_layers": int(spec["num_layers"]),
         "l_max": int(spec["l_max"]),
         "parity": bool(spec["parity"]),
         "avg_num_neighbors": float(spec["avg_num_neighbors"]),
-        "per_edge_type_cutoff": _both_ways(full["cutoffs"], elements),
-        "per_type_energy_shifts": dict.fromkeys(elements, 0.0),
-        "per_type_energy_scales": dict.fromkeys(elements, 1.0),
+        "per_edge_type_cutoff": _both_ways(full["cutoffs"], elements, names),
+        "per_type_energy_shifts": dict.fromkeys(names, 0.0),
+        "per_type_energy_scales": dict.fromkeys(names, 1.0),
         "compile_mode": "eager",
     }
     if full["zbl"]:
         arguments["pair_potential"] = {
             "_target_": "nequip.nn.pair_potential.ZBL",
             "units": "metal",
-            "chemical_species": elements,
+            "chemical_species": elements * max(len(states), 1),
         }
     radial = {
         "num_bessels": int(full["num_bessels"]),
@@ -158,20 +170,47 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
         "polynomial_cutoff_p": int(full["polynomial_cutoff_p"]),
     }
     with tracing(), _without_deprecations():
-        if kind == "allegro":
-            return _allegro(arguments, radial, spec)
-        from nequip.model import NequIPGNNModel
+        model = (_allegro if kind == "allegro" else _nequip)(arguments, radial, full)
+    if states:
+        import torch
 
-        features, embedding = spec["num_features"], full["type_embed_num_features"]
-        model: torch.nn.Module = NequIPGNNModel(
-            **arguments,
-            **radial,
-            num_features=[int(n) for n in features] if isinstance(features, list | tuple) else int(features),
-            type_embed_num_features=None if embedding is None else int(embedding),
-            radial_mlp_depth=int(full["radial_mlp_depth"]),
-            radial_mlp_width=int(full["radial_mlp_width"]),
-        )
-        return model
+        model.register_buffer(STATE_ENERGIES, torch.zeros(len(states), dtype=torch.float64))
+        _copy_to_all_states(build_model({k: v for k, v in spec.items() if k != "states"}, seed), model, len(states))
+    return model
+
+
+def _nequip(arguments: Mapping[str, Any], radial: Mapping[str, Any], spec: Mapping[str, Any]) -> torch.nn.Module:
+    from nequip.model import NequIPGNNModel
+
+    features, embedding = spec["num_features"], spec["type_embed_num_features"]
+    model: torch.nn.Module = NequIPGNNModel(
+        **arguments,
+        **radial,
+        num_features=[int(n) for n in features] if isinstance(features, list | tuple) else int(features),
+        type_embed_num_features=None if embedding is None else int(embedding),
+        radial_mlp_depth=int(spec["radial_mlp_depth"]),
+        radial_mlp_width=int(spec["radial_mlp_width"]),
+    )
+    return model
+
+
+def _copy_to_all_states(plain: torch.nn.Module, model: torch.nn.Module, n_states: int) -> None:
+    """Gives a model the weights of one without states, the same for all states."""
+    given = plain.state_dict()
+    for name, value in model.state_dict().items():
+        if name in given:
+            value.copy_(over_states(given[name], value.shape[0] if value.dim() else 0, n_states))
+
+
+def over_states(value: torch.Tensor, n_rows: int, n_states: int) -> torch.Tensor:
+    """What a model without states keeps, repeated for one that has `n_rows` instead, of types or of pairs of types."""
+    if not value.dim() or value.shape[0] == n_rows:
+        return value
+    if value.shape[0] * n_states == n_rows:
+        return value.repeat(n_states, *[1] * (value.dim() - 1))
+    n = round(value.shape[0] ** 0.5)
+    pairs = value.reshape(n, n, *value.shape[1:])
+    return pairs.repeat(n_states, n_states, *[1] * (value.dim() - 1)).reshape(n_rows, *value.shape[1:])
 
 
 def _allegro(arguments: Mapping[str, Any], radial: Mapping[str, Any], spec: Mapping[str, Any]) -> torch.nn.Module:
@@ -222,8 +261,32 @@ def elements_of(spec: Mapping[str, object]) -> list[str]:
     return list(elements)
 
 
-def _both_ways(cutoffs: object, elements: list[str]) -> dict[str, dict[str, float]] | None:
-    """NequIP's cutoffs by the elements of both ends."""
+def states_of(spec: Mapping[str, object]) -> tuple[ElectronicState, ...]:
+    """States that a specification tells apart, in the order of their types; empty where it tells none apart.
+
+    Raises:
+        InputError: They are not different pairs of charge and multiplicity.
+    """
+    given = spec.get("states")
+    if not given:
+        return ()
+    try:
+        states = read_states(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"must be pairs of charge and multiplicity: {error}", field="states", value=given) from error
+    if len(set(states)) < len(states):
+        raise InputError("names a state twice", field="states", value=given)
+    return states
+
+
+def type_names_of(spec: Mapping[str, object]) -> list[str]:
+    """Name of each type: its element, and from the second state on the number of its state."""
+    elements = elements_of(spec)
+    return [f"{symbol}{k or ''}" for k in range(max(len(states_of(spec)), 1)) for symbol in elements]
+
+
+def _both_ways(cutoffs: object, elements: list[str], names: list[str]) -> dict[str, dict[str, float]] | None:
+    """NequIP's cutoffs by the types of both ends."""
     if not cutoffs:
         return None
     if not isinstance(cutoffs, Mapping):
@@ -234,7 +297,9 @@ def _both_ways(cutoffs: object, elements: list[str]) -> dict[str, dict[str, floa
         if first not in elements or second not in elements:
             raise InputError("names a pair of other elements", field="spec.cutoffs", value=name)
         for one, other in ((first, second), (second, first)):
-            nested.setdefault(one, {})[other] = float(radius)
+            ends = (names[elements.index(symbol) :: len(elements)] for symbol in (one, other))
+            for name_, other_name in product(*ends):
+                nested.setdefault(name_, {})[other_name] = float(radius)
     return nested
 
 

@@ -30,6 +30,8 @@ FORMAT_DELTA = 2
 """Of bundles whose members learned a difference: readers from before there were any would forget the baseline."""
 FORMAT_EXTENDED = 3
 """Of bundles whose networks differ in what readers from before `alsys.potentials.architectures` do not look at."""
+FORMAT_STATES = 4
+"""Of bundles whose networks tell states of charge and multiplicity apart."""
 SUMS = "SHA256SUMS"
 
 
@@ -52,7 +54,7 @@ def write_bundle(
     if state.baseline is not None:
         model |= {"format": FORMAT_DELTA, "baseline": dict(state.baseline)}
     if state.kind in ("nequip", "allegro") and is_extended(state.spec):
-        model["format"] = FORMAT_EXTENDED
+        model["format"] = FORMAT_STATES if state.spec.get("states") else FORMAT_EXTENDED
     if state.seen is not None:
         model["seen"] = state.seen.to_json()
     files = {
@@ -125,9 +127,9 @@ def read_bundle(path: Path) -> CommitteeState:
     try:
         contents = _checked_files(path)
         model = json.loads(contents["model.json"])
-        if model["format"] not in (FORMAT, FORMAT_DELTA, FORMAT_EXTENDED):
-            raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT_EXTENDED}", source=str(path))
-        has_baseline = model["format"] == FORMAT_DELTA or (model["format"] == FORMAT_EXTENDED and "baseline" in model)
+        if model["format"] not in (FORMAT, FORMAT_DELTA, FORMAT_EXTENDED, FORMAT_STATES):
+            raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT_STATES}", source=str(path))
+        has_baseline = model["format"] == FORMAT_DELTA or (model["format"] > FORMAT_DELTA and "baseline" in model)
         baseline = dict(model["baseline"]) if has_baseline else None
         members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
         score = json.loads(contents["score.json"])["score"] if "score.json" in contents else "committee"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ase.data import atomic_numbers
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from alsys.frames import FloatArray, Frame
-from alsys.potentials.architectures import architecture_of, kind_of, version_of
+from alsys.potentials.architectures import architecture_of, kind_of, states_of, version_of
 from alsys.potentials.base import (
     CommitteePrediction,
     CommitteeState,
@@ -36,14 +37,16 @@ from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
     MemberValues,
     NequIPCommittee,
+    TypeLookup,
     blank_model,
     elements_of,
     is_weight,
-    type_lookup,
+    state_energies,
 )
 from alsys.potentials.packages import cached_package, default_folder, key_of, quiet
 from alsys.potentials.tracing import tracing
 from alsys.potentials.undirected import UndirectedNequIP, inputs_of
+from alsys.states import NEUTRAL_SINGLET
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +144,8 @@ class CompiledNequIPCommittee:
         features = None
         for row, k in enumerate(chosen):
             energy, force, feature, virial = self._runs[k](inputs)
-            energies[row] = energy[:n_frames, 0].numpy()
+            offsets = state_energies(self._lookup, batch, self._state.members[k])
+            energies[row] = energy[:n_frames, 0].numpy() + offsets
             forces[row] = force[:n_total].numpy()
             if k == 0:
                 features = feature[:n_total].numpy().astype(np.float64)
@@ -153,7 +157,7 @@ class CompiledNequIPCommittee:
     def _open(self) -> None:
         """Loads a package for each member, compiling it first where there is none."""
         self._packages, self._runs, self._caches, self._is_verified = [], [], [], False
-        self._lookup = type_lookup(elements_of(self._state.spec))
+        self._lookup = TypeLookup.of(self._state.spec)
         try:
             path = compile_package(self._state.spec, self._folder, self._threads)
         except Exception as error:  # whatever a compiler, its absence or a full disk leads to
@@ -215,9 +219,11 @@ def split(batch: FrameBatch, n_atoms: int) -> list[FrameBatch]:
         rows, atoms = slice(first, last), slice(start, int(ends[last - 1]))
         parts.append(
             FrameBatch(
-                batch.n_atoms[rows], batch.numbers[atoms], batch.positions[atoms], batch.cell[rows], batch.pbc[rows]
+                batch.n_atoms[rows], batch.numbers[atoms], batch.positions[atoms], batch.cell[rows], batch.pbc[rows],
+                None if batch.charge is None else batch.charge[rows],
+                None if batch.multiplicity is None else batch.multiplicity[rows],
             )
-        )
+        )  # fmt: skip
         first, start = last, int(ends[last - 1])
     return parts
 
@@ -293,7 +299,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
         model = blank_model(spec)
         places = {v.data_ptr(): name for name, v in model.state_dict().items() if v.numel() and is_weight(name)}
         # not the probe: sizes that tracing wrote into the graph would go unnoticed on frames of the same sizes
-        inputs = inputs_of(probe_of(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
+        inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])))
         with fx_duck_shape(False):
             traced = make_fx(
                 prepare_model_for_compile(graph_of(model), "cpu"),
@@ -327,21 +333,26 @@ def _key(spec: Mapping[str, object], threads: int) -> str:
 
 
 def probe_of(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
-    """Clusters that hold all elements twice, and some atoms of the first one more; the last is periodic."""
-    elements = elements_of(spec)
+    """Clusters that hold all elements twice, and some atoms of the first one more; the last is periodic.
+
+    Of a model that tells states apart there is one in each state at least.
+    """
+    elements, states = elements_of(spec), states_of(spec) or (NEUTRAL_SINGLET,)
+    extra = [*extra, *range(extra[-1] + 1, extra[-1] + 1 + max(0, len(states) - len(extra)))]
     rng = np.random.default_rng(7)
     grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     frames = []
-    for n_more in extra:
+    for k, n_more in enumerate(extra):
         numbers = [atomic_numbers[symbol] for symbol in elements * 2] + [atomic_numbers[elements[0]]] * n_more
         sites = np.tile(grid, (len(numbers) // len(grid) + 1, 1))[: len(numbers)]
         layers = np.arange(len(numbers)) // len(grid)
         positions = 1.3 * sites + 0.15 * rng.normal(size=sites.shape)
         positions[:, 0] += 6.5 * layers
-        frames.append(Frame.molecule(np.array(numbers), positions))
+        state = states[k % len(states)]
+        frames.append(Frame.molecule(np.array(numbers), positions, state.charge, state.multiplicity))
     last = frames[-1]
     cell = np.diag(np.ptp(last.positions, axis=0) + 1.5) + np.array([[0, 0, 0], [0.3, 0, 0], [-0.2, 0.4, 0]])
-    frames[-1] = Frame(last.numbers, last.positions, cell, np.array([True, True, True]))
+    frames[-1] = replace(last, cell=cell, pbc=np.array([True, True, True]))
     return FrameBatch.of(frames)
 
 

@@ -23,11 +23,13 @@ from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.potentials.architectures import (
     SPEC_KEYS,
+    STATE_ENERGIES,
     architecture_of,
     blank_model,
     build_model,
     elements_of,
     prepare,
+    states_of,
 )
 from alsys.potentials.base import (
     CommitteePrediction,
@@ -39,11 +41,13 @@ from alsys.potentials.base import (
 )
 from alsys.potentials.neighbours import neighbours_of
 from alsys.potentials.tracing import evaluating
+from alsys.states import ElectronicState, unknown_state
 
 __all__ = [
     "SPEC_KEYS",
     "MemberValues",
     "NequIPCommittee",
+    "TypeLookup",
     "blank_model",
     "build_model",
     "elements_of",
@@ -52,39 +56,89 @@ __all__ = [
     "load_weights",
     "prepare",
     "readout_features",
+    "state_energies",
     "type_lookup",
     "types_of",
     "weights_of",
 ]  # fmt: skip
 
 
-def type_lookup(elements: Sequence[str]) -> NDArray[np.int64]:
-    """``(119,)`` type of each atomic number; -1 for elements the model does not know."""
+@dataclass(frozen=True, slots=True, eq=False)
+class TypeLookup:
+    """Types of atoms: elements within states of charge and multiplicity.
+
+    Attributes:
+        by_number: ``(119,)`` place of each atomic number among the elements; -1 for those that the model does not know.
+        n_elements: Elements that it knows.
+        states: States that it tells apart; empty where it tells none apart.
+    """
+
+    by_number: NDArray[np.int64]
+    n_elements: int
+    states: tuple[ElectronicState, ...] = ()
+
+    @classmethod
+    def of(cls, spec: Mapping[str, object]) -> TypeLookup:
+        """That of a specification."""
+        return type_lookup(elements_of(spec), states_of(spec))
+
+    def states_in(self, batch: FrameBatch) -> NDArray[np.int64] | None:
+        """``(n_frames,)`` place of each frame's state among the states; None where the model tells none apart.
+
+        Raises:
+            InputError: A state that the model does not know.
+        """
+        if not self.states:
+            return None
+        n = batch.n_frames
+        charge = np.zeros(n, dtype=np.int64) if batch.charge is None else batch.charge
+        multiplicity = np.ones(n, dtype=np.int64) if batch.multiplicity is None else batch.multiplicity
+        rows = np.full(n, -1, dtype=np.int64)
+        for k, state in enumerate(self.states):
+            rows[(charge == state.charge) & (multiplicity == state.multiplicity)] = k
+        if n and rows.min() < 0:
+            first = int(rows.argmin())
+            raise unknown_state(ElectronicState(int(charge[first]), int(multiplicity[first])), self.states)
+        return rows
+
+
+def type_lookup(elements: Sequence[str], states: tuple[ElectronicState, ...] = ()) -> TypeLookup:
+    """Types of atoms of a model with these elements and states."""
     lookup = np.full(119, -1, dtype=np.int64)
     for i, symbol in enumerate(elements):
         lookup[atomic_numbers[symbol]] = i
-    return lookup
+    return TypeLookup(lookup, len(elements), states)
 
 
-def types_of(batch: FrameBatch, lookup: NDArray[np.int64]) -> NDArray[np.int64]:
+def types_of(batch: FrameBatch, lookup: TypeLookup) -> NDArray[np.int64]:
     """``(n_total,)`` type of each atom.
 
     Raises:
-        InputError: An element that the model does not know.
+        InputError: An element or a state that the model does not know.
     """
-    types = lookup[batch.numbers]
+    types = lookup.by_number[batch.numbers]
     if types.min() < 0:
-        known = ", ".join(chemical_symbols[z] for z in np.flatnonzero(lookup >= 0))
+        known = ", ".join(chemical_symbols[z] for z in np.flatnonzero(lookup.by_number >= 0))
         unknown = " ".join(chemical_symbols[z] for z in sorted({int(z) for z in batch.numbers[types < 0]}))
         raise InputError(f"the model does not know these elements, only {known}", field="numbers", value=unknown)
-    return types
+    states = lookup.states_in(batch)
+    return types if states is None else types + lookup.n_elements * np.repeat(states, batch.n_atoms)
 
 
-def input_of(batch: FrameBatch, lookup: NDArray[np.int64], r_max: float) -> dict[str, torch.Tensor]:
+def state_energies(lookup: TypeLookup, batch: FrameBatch, weights: Mapping[str, NDArray[Any]]) -> FloatArray:
+    """``(n_frames,)`` energies of the frames' states, eV: what a model's own energies lack; zeros where it has none."""
+    rows = lookup.states_in(batch)
+    if rows is None:
+        return np.zeros(batch.n_frames)
+    found: FloatArray = np.asarray(weights[STATE_ENERGIES], dtype=np.float64)[rows]
+    return found
+
+
+def input_of(batch: FrameBatch, lookup: TypeLookup, r_max: float) -> dict[str, torch.Tensor]:
     """NequIP's input fields for a batch.
 
     Raises:
-        InputError: An element that the model does not know.
+        InputError: An element or a state that the model does not know.
     """
     types = types_of(batch, lookup)
     edges = neighbours_of(batch, r_max)
@@ -179,7 +233,7 @@ class NequIPCommittee:
         """
         if state.n_members != len(self._models) or architecture_of(state.spec) != architecture_of(self._state.spec):
             self._models = [blank_model(state.spec) for _ in state.members]
-            self._lookup = type_lookup(elements_of(state.spec))
+            self._lookup = TypeLookup.of(state.spec)
         for model, weights in zip(self._models, state.members, strict=True):
             load_weights(model, weights)
         self._state = state
@@ -192,7 +246,7 @@ class NequIPCommittee:
             members: Which members to evaluate; None for all.
 
         Raises:
-            InputError: An element that the model does not know, or a member that is not there.
+            InputError: An element or a state that the model does not know, or a member that is not there.
         """
         values = self.evaluate_members(batch, members)
         return committee_prediction(
@@ -203,7 +257,7 @@ class NequIPCommittee:
         """What each member says.
 
         Raises:
-            InputError: An element that the model does not know, or a member that is not there.
+            InputError: An element or a state that the model does not know, or a member that is not there.
         """
         chosen = chosen_members(members, len(self._models))
         data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
@@ -215,7 +269,8 @@ class NequIPCommittee:
                 out = self._models[k](dict(data))
                 if k == 0:
                     features = _array(readout_features(self._models[k].get_submodule("model.func"), out))
-            energies.append(_array(out["total_energy"]).reshape(-1))
+            offsets = state_energies(self._lookup, batch, self._state.members[k])
+            energies.append(_array(out["total_energy"]).reshape(-1) + offsets)
             forces.append(_array(out["forces"]))
             if has_stress.any():
                 stress = _array(out["stress"]).reshape(-1, 3, 3)

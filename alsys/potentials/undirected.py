@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from alsys.frames import FloatArray, IntArray
 from alsys.potentials.base import FrameBatch
 from alsys.potentials.neighbours import ALL_PAIRS_ATOMS, NeighbourCache, neighbours_of
-from alsys.potentials.nequip import types_of
+from alsys.potentials.nequip import TypeLookup, types_of
 
 INPUTS = ("pair_vectors", "pairs", "atom_types", "batch", "num_atoms")
 OUTPUTS = ("energy", "forces", "features", "virial")
@@ -268,7 +268,7 @@ class _SelfConnectionByType(torch.nn.Module):
 
 
 def inputs_of(
-    batch: FrameBatch, lookup: NDArray[np.int64], r_max: float, cache: NeighbourCache | None = None
+    batch: FrameBatch, lookup: TypeLookup, r_max: float, cache: NeighbourCache | None = None
 ) -> list[torch.Tensor]:
     """The graph's inputs for a batch, in the order of `INPUTS`.
 
@@ -276,7 +276,7 @@ def inputs_of(
     follows, and everything of the batch stays where it is.
 
     Raises:
-        InputError: An element that the model does not know.
+        InputError: An element or a state that the model does not know.
     """
     types = types_of(batch, lookup)
     first, second, vectors = pairs_of(batch, r_max, cache)

@@ -44,6 +44,7 @@ from alsys.config.schema import CalibratedTrust, CampaignConfig
 from alsys.dynamics.geometry import is_sound
 from alsys.errors import FailureKind
 from alsys.frames import Arm, FloatArray
+from alsys.potentials.architectures import states_of
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import Band, ForceCalibration
 from alsys.potentials.factory import build_committee
@@ -52,6 +53,7 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import baseline_of, less_baseline, split
 from alsys.training.evaluate import N_BOOTSTRAP, batch_of, bootstrap_interval, chunks_of, thinned
+from alsys.training.states import places_of
 from alsys.training.trial_runs import TrialWalker, run_trial, shortest_run
 
 MIN_FRAMES = 8
@@ -453,12 +455,15 @@ def upper_limit(k: int, n: int, confidence: float = 0.95) -> float:
 
 
 def _known_frames(snapshot: Snapshot, state: CommitteeState | None) -> NDArray[np.bool_]:
-    """``(n_frames,)`` frames all of whose elements a committee knows; none for None."""
+    """``(n_frames,)`` frames all of whose elements, and whose state, a committee knows; none for None."""
     symbols = None if state is None else state.spec.get("elements")
     if not isinstance(symbols, list | tuple):
         return np.zeros(snapshot.n_frames, dtype=np.bool_)
     is_known = np.isin(snapshot.numbers, [atomic_numbers[str(symbol)] for symbol in symbols])
-    return np.logical_and.reduceat(is_known, snapshot.offsets[:-1])
+    is_known = np.logical_and.reduceat(is_known, snapshot.offsets[:-1])
+    if state is not None and (states := states_of(state.spec)):
+        is_known = is_known & (places_of(snapshot, states) >= 0)
+    return is_known
 
 
 def _references(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, int]:

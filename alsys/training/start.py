@@ -21,15 +21,17 @@ from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.config.start import ImportedStart, ModelStart, TeacherStart
 from alsys.errors import AlsysError, FailureKind, InputError
-from alsys.potentials.architectures import architecture_of
+from alsys.frames import FloatArray
+from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, states_of
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.bundle import read_bundle, write_bundle
-from alsys.potentials.elements import cutoffs_among, for_elements
+from alsys.potentials.elements import cutoffs_among
 from alsys.potentials.nequip import NequIPCommittee, elements_of
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
@@ -37,6 +39,7 @@ from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, 
 from alsys.training.evaluate import batch_of, chunks_of, thinned
 from alsys.training.lessons import beside_baseline, read_lesson
 from alsys.training.snapshots import columns_of, joined, snapshot_from
+from alsys.training.states import energies_of_states, places_of, reference_of, states_for, with_states
 from alsys.training.step import SHIFTS
 from alsys.training.teacher import build_teacher, taught
 from alsys.training.trainer import NequIPTrainer
@@ -104,12 +107,14 @@ class StartingTrainer:
             if isinstance(parent, TrainingFailure):
                 return replace(parent, version=order.version)
             elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
+            snapshot = order.snapshot if baseline_of(self._config) is None else less_baseline(order.snapshot)
+            train = split(snapshot, self._config.training.validation_share).train
+            states = states_for(self._config, snapshot, states_of(parent.spec))
             # the campaign's own elements are known, those of imported frames may be new
-            parent = for_elements(parent, elements, order.seed)
+            parent = with_states(parent, elements, states, train, order.seed)
         except AlsysError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"training.start: {error}")
         if self._point is None or not self._point.is_same_level:
-            snapshot = order.snapshot if baseline_of(self._config) is None else less_baseline(order.snapshot)
             parent = rebased(parent, snapshot, self._config.training)
         return self._first.fit(replace(order, parent=parent))
 
@@ -229,32 +234,60 @@ def rebased(state: CommitteeState, snapshot: Snapshot, training: TrainingConfig)
     """A committee whose energy shifts are those of the level of theory of a snapshot.
 
     A member's shifts become the energies of free atoms there plus one constant per atom: what the snapshot's training
-    frames have on average beyond those and beyond what the member's network says. Scales and weights stay.
+    frames have on average beyond those and beyond what the member's network says. Scales and weights stay. Where states
+    are told apart, the constant is that of frames in the one nearest to neutral singlets, and each other's energy is
+    what its frames have beyond it on average.
 
     Args:
-        state: The committee; its elements are those of the snapshot.
+        state: The committee; its elements and states are those of the snapshot.
         snapshot: Labels, less the baseline where the committee learned a difference.
         training: How it is split, and where energies of free atoms come from.
     """
     parts = split(snapshot, training.validation_share)
     energies = atomic_energies(parts.atoms, parts.train, training.atomic_energies)
-    elements = elements_of(state.spec)
+    elements, states = elements_of(state.spec), states_of(state.spec)
     free = np.array([energies.get(atomic_numbers[symbol], 0.0) for symbol in elements])
     whole = thinned(parts.train.select(parts.train.is_whole))
-    constants = np.zeros(state.n_members)
-    if whole.n_frames:
-        committee = NequIPCommittee(replace(state, baseline=None, score="committee", score_state={}))
-        chunks = [committee.evaluate_members(batch_of(whole.select(rows))).energies for rows in chunks_of(whole)]
-        predicted = np.concatenate(chunks, axis=1).sum(axis=1)
-        counts = np.array([(whole.numbers == atomic_numbers[symbol]).sum() for symbol in elements])
-        for k, member in enumerate(state.members):
-            network = predicted[k] - float(counts @ np.asarray(member[SHIFTS], dtype=np.float64).ravel())
-            constants[k] = (float(whole.energy.sum()) - network - float(counts @ free)) / float(counts.sum())
+    if not whole.n_frames:
+        members = [{**member, **_shifted(member, free, 0.0, len(states))} for member in state.members]
+        return replace(state, members=tuple(members))
+    committee = NequIPCommittee(replace(state, baseline=None, score="committee", score_state={}))
+    chunks = [committee.evaluate_members(batch_of(whole.select(rows))).energies for rows in chunks_of(whole)]
+    predicted = np.concatenate(chunks, axis=1)
+    frame_of_atom = np.repeat(np.arange(whole.n_frames), whole.n_atoms)
+    counts = np.stack(
+        [np.bincount(frame_of_atom, whole.numbers == atomic_numbers[symbol], whole.n_frames) for symbol in elements],
+        axis=1,
+    )
+    places = places_of(whole, states) if states else np.zeros(whole.n_frames, dtype=np.int64)
+    reference = reference_of(states) if states else 0
+    chosen = places == reference
+    chosen = chosen if chosen.any() else np.ones_like(chosen)
     members = []
-    for constant, member in zip(constants, state.members, strict=True):
-        old = member[SHIFTS]
-        members.append({**member, SHIFTS: (free + constant).astype(old.dtype).reshape(old.shape)})
+    for said, member in zip(predicted, state.members, strict=True):
+        shifts = np.asarray(member[SHIFTS], dtype=np.float64).reshape(-1, len(elements))[0]
+        network = said - counts @ shifts
+        if states:
+            network = network - np.asarray(member[STATE_ENERGIES])[places]
+        left = whole.energy - network - counts @ free
+        constant = float(left[chosen].sum() / counts[chosen].sum())
+        changed = _shifted(member, free, constant, len(states))
+        if states:
+            of_states = energies_of_states(left - constant * counts.sum(axis=1), places, len(states))
+            is_there = np.bincount(places, minlength=len(states)) > 0
+            of_states = np.where(is_there, of_states, np.asarray(member[STATE_ENERGIES]))
+            of_states[reference] = 0.0
+            changed[STATE_ENERGIES] = of_states
+        members.append({**member, **changed})
     return replace(state, members=tuple(members))
+
+
+def _shifted(
+    member: Mapping[str, NDArray[np.generic]], free: FloatArray, constant: float, n_states: int
+) -> dict[str, NDArray[np.generic]]:
+    """A member's shifts: energies of free atoms and a constant, in all states."""
+    old = member[SHIFTS]
+    return {SHIFTS: np.tile(free + constant, max(n_states, 1)).astype(old.dtype).reshape(old.shape)}
 
 
 # --- a starting point on disk
@@ -278,7 +311,8 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
         raise InputError("is no committee of networks", value=state.kind, **place)
     wanted = architecture_of({**config.model.spec(list(elements)), "avg_num_neighbors": None})
     given = architecture_of(state.spec)
-    names = sorted((wanted.keys() | given.keys()) - set(FREE_FIELDS))
+    free = {*FREE_FIELDS, *(("states",) if config.tells_states_apart else ())}
+    names = sorted((wanted.keys() | given.keys()) - free)
     if different := [name for name in names if wanted.get(name) != given.get(name)]:
         is_ = ", ".join(
             f"{name} {given.get(name, 'default')} and not {wanted.get(name, 'default')}" for name in different

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from alsys.potentials.architectures import architecture_of, kind_of, version_of
+from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, version_of
 from alsys.potentials.base import has_volume
 from alsys.potentials.compiled import graph_of, probe_of
-from alsys.potentials.nequip import blank_model, elements_of, input_of, type_lookup
+from alsys.potentials.nequip import TypeLookup, blank_model, input_of
 from alsys.potentials.packages import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.tracing import evaluating, tracing
 from alsys.potentials.undirected import INPUTS, inputs_of
@@ -116,11 +116,13 @@ class EagerStep:
         self._model = model.train()
         self._objective = objective
         self._layout = Layout.of(model)
+        self._state_energies = dict(model.named_buffers()).get(STATE_ENERGIES)
         by_name = dict(model.named_parameters())
         self._parameters = [by_name[name] for name in self._layout.names]
 
     def gradient(self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights) -> tuple[float, torch.Tensor]:
         """Loss and gradient of a batch of edges."""
+        batch = batch.less(self._state_energies)
         self._layout.write(weights, self._model)
         with evaluating():
             output = self._model(dict(batch.data))
@@ -134,7 +136,7 @@ class CompiledStep:
 
     Args:
         package: The package, loaded; one step at a time may use it.
-        model: Whose shifts, scales and neighbour counts are used.
+        model: Whose shifts, scales, neighbour counts and energies of states are used.
     """
 
     is_on_pairs = True
@@ -143,9 +145,11 @@ class CompiledStep:
         self._package = package
         buffers = dict(model.named_buffers())
         self._constants = [buffers[name].detach().clone() for name in _inputs_among(buffers)]
+        self._state_energies = buffers.get(STATE_ENERGIES)
 
     def gradient(self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights) -> tuple[float, torch.Tensor]:
         """Loss and gradient of a batch of pairs."""
+        batch = batch.less(self._state_energies)
         n_total, n_frames = batch.data["atom_types"].shape[0], batch.data["num_atoms"].shape[0]
         virial = torch.zeros((n_frames, 3, 3), dtype=torch.float64)
         if batch.virial is not None and batch.has_virial is not None:
@@ -206,7 +210,7 @@ def _inputs_among(buffers: Mapping[str, torch.Tensor]) -> list[str]:
 
 def _difference(step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, object], objective: Objective) -> float:
     """Norm of the difference of both gradients on a probe, relative to that of the eager one."""
-    frames, lookup, r_max = probe_of(spec, (3, 4, 6)), type_lookup(elements_of(spec)), float(str(spec["r_max"]))
+    frames, lookup, r_max = probe_of(spec, (3, 4, 6)), TypeLookup.of(spec), float(str(spec["r_max"]))
     edges = TrainingBatch(
         data=input_of(frames, lookup, r_max),
         energy=torch.zeros(frames.n_frames, dtype=torch.float64),
@@ -291,7 +295,7 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
             (gradient,) = torch.autograd.grad(loss, [flat])
             return loss.detach(), gradient
 
-        inputs = inputs_of(probe_of(spec, (5, 2)), type_lookup(elements_of(spec)), float(str(spec["r_max"])))
+        inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])))
         n_total, n_frames = inputs[2].shape[0], inputs[4].shape[0]
         zeros = [torch.zeros(shape, dtype=torch.float64) for shape in ((n_total, 3), (n_frames,), (n_frames, 3, 3))]
         ones = [torch.ones(size, dtype=torch.float64) for size in (n_total, n_frames, n_frames)]

@@ -7,7 +7,7 @@ or, for the compiled step, undirected pairs and their vectors, which do not chan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from alsys.frames import FloatArray, IntArray
-from alsys.potentials.nequip import elements_of, input_of, type_lookup
+from alsys.potentials.nequip import TypeLookup, input_of, types_of
 from alsys.potentials.undirected import INPUTS, is_undirected, with_ghost
 from alsys.store.base import Snapshot
 from alsys.training.dataset import frame_weights, virials_of
@@ -37,6 +37,8 @@ class TrainingBatch:
         virial: ``(n_frames, 3, 3)`` stress times volume, eV; None where no frame of the training set has a stress.
         has_virial: ``(n_frames,)`` frames whose stress counts; None likewise.
         weight: ``(n_frames,)`` by which each frame's errors are multiplied; None where all are 1.
+        states: ``(n_frames,)`` place of each frame's charge and multiplicity among the model's states; None where it
+            tells none apart.
     """
 
     data: dict[str, torch.Tensor]
@@ -48,6 +50,17 @@ class TrainingBatch:
     virial: torch.Tensor | None = None
     has_virial: torch.Tensor | None = None
     weight: torch.Tensor | None = None
+    states: torch.Tensor | None = None
+
+    def less(self, state_energies: torch.Tensor | None) -> TrainingBatch:
+        """The batch with energies less those of the frames' states: what the network itself is to say.
+
+        Args:
+            state_energies: ``(n_states,)``, eV; None for a model that tells none apart.
+        """
+        if state_energies is None or self.states is None:
+            return self
+        return replace(self, energy=self.energy - state_energies[self.states])
 
 
 class TrainingFrames:
@@ -55,7 +68,7 @@ class TrainingFrames:
 
     Args:
         train: The frames.
-        spec: Specification of the models; elements and cutoff are read.
+        spec: Specification of the models; elements, states and cutoff are read.
         weights: Weights of frames by arm or system (`alsys.training.dataset.frame_weights`).
         is_on_pairs: Batches hold pairs instead of edges.
     """
@@ -68,7 +81,7 @@ class TrainingFrames:
         *,
         is_on_pairs: bool = False,
     ) -> None:
-        lookup, r_max = type_lookup(elements_of(spec)), float(str(spec["r_max"]))
+        lookup, r_max = TypeLookup.of(spec), float(str(spec["r_max"]))
         offsets = train.offsets
         centres, neighbours, shifts = [], [], []
         for rows in chunks_of(train):
@@ -100,7 +113,9 @@ class TrainingFrames:
         self._edge_starts = np.cumsum(self._n_edges) - self._n_edges
         self._edges = edges
         self._shifts = images if train.pbc.any() else None
-        self._types = lookup[train.numbers]
+        everything = batch_of(train)
+        self._types = types_of(everything, lookup)
+        self._states = lookup.states_in(everything)
         self._positions = np.array(train.positions)
         self._cell = np.array(train.cell)
         self._energy = np.array(train.energy)
@@ -137,6 +152,7 @@ class TrainingFrames:
             virial=None if virial is None else torch.from_numpy(virial),
             has_virial=None if virial is None else torch.from_numpy(np.isfinite(virial).all(axis=(1, 2))),
             weight=None if self._weight is None else torch.from_numpy(self._weight[rows]),
+            states=None if self._states is None else torch.from_numpy(self._states[rows]),
         )
 
     def _data(

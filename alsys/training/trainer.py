@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from alsys.config.load import config_hash
 from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.errors import FailureKind
-from alsys.potentials.architectures import architecture_of, kind_of
+from alsys.frames import FloatArray
+from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, states_of, type_names_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
-from alsys.potentials.elements import for_elements
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
     NequIPCommittee,
@@ -57,6 +57,7 @@ from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation,
 from alsys.training.loss import Objective
 from alsys.training.packages import StepSource
 from alsys.training.replay import Draw, Replay, Shuffle
+from alsys.training.states import energies_of_states, knows_states, places_of, reference_of, states_for, with_states
 from alsys.training.step import SCALES, SHIFTS, Layout
 from alsys.training.tensors import TrainingFrames
 from alsys.training.unfinished import UnfinishedFit
@@ -111,6 +112,7 @@ class NequIPTrainer:
         torch.set_num_threads(config.training.threads)
         prepare()
         self._model_config: NetworkModel = config.model
+        self._campaign = config
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
         self._steps = StepSource(config.training, self._objective, clock)
@@ -133,7 +135,7 @@ class NequIPTrainer:
         parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
-        order = self._with_all_elements(order, parts)
+        order = self._with_all_types(order, parts)
         spec, edges = self._prepare(order, parts)
         unfinished = None
         if self._folder is not None:
@@ -161,7 +163,12 @@ class NequIPTrainer:
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
         weights, n_renewed = self._settle(members, fits, spec, parent, parts)
         state = CommitteeState(
-            order.version, kind_of(spec), spec, weights, baseline=self._baseline, seen=seen_states(parts)
+            order.version,
+            kind_of(spec),
+            spec,
+            weights,
+            baseline=self._baseline,
+            seen=seen_states(parts, is_told_apart=bool(states_of(spec))),
         )
         committee = self._committee_of(state)
         champion = self._champion(order, parts.random)
@@ -205,7 +212,7 @@ class NequIPTrainer:
         spec: Mapping[str, object],
         parent: CommitteeState | None,
         train: Snapshot,
-        constants: tuple[list[float], float],
+        constants: tuple[list[float], float, FloatArray],
     ) -> list[_Member]:
         """What each member starts from, and its share of the budget."""
         config, n_members = self._config, self._model_config.members
@@ -321,41 +328,53 @@ class NequIPTrainer:
             errors.append(float(evaluate(alone, unseen).force_mae.mean()))
         return not errors[0] <= MOST_WORSE * errors[1]
 
-    def _with_all_elements(self, order: TrainingOrder, parts: Split) -> TrainingOrder:
-        """The order with a parent that knows the snapshot's elements, where it lacks some and is else of this kind.
+    def _with_all_types(self, order: TrainingOrder, parts: Split) -> TrainingOrder:
+        """The order with a parent that knows the snapshot's elements and states, where it lacks some and is alike.
 
         Energies of new elements are free atoms plus what the parent's other elements have beyond theirs on average.
         """
         parent = order.parent
         elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
-        if parent is None or set(elements) <= set(elements_of(parent.spec)):
+        if parent is None:
             return order
-        known = elements_of(parent.spec)
+        known, known_states = elements_of(parent.spec), states_of(parent.spec)
+        states = states_for(self._campaign, order.snapshot, known_states)
+        if set(elements) <= set(known) and states == known_states:
+            return order
+        if known_states and not states:
+            return order
         wanted = self._model_config.spec(known)
-        if architecture_of({**wanted, "avg_num_neighbors": None}) != architecture_of(
-            {**parent.spec, "avg_num_neighbors": None}
-        ):
+        free_entries = {"avg_num_neighbors": None, "states": None}
+        if architecture_of({**wanted, **free_entries}) != architecture_of({**parent.spec, **free_entries}):
             return order
+        if set(elements) <= set(known):
+            elements = known
         energies = atomic_energies(parts.atoms, parts.train, self._config.atomic_energies)
         free = np.array([energies.get(atomic_numbers[symbol], 0.0) for symbol in elements])
         is_new = np.array([symbol not in known for symbol in elements])
-        grown = for_elements(parent, elements, order.seed)
+        grown = with_states(parent, elements, states, parts.train, order.seed)
         members = []
         for member in grown.members:
             shifts, scales = (np.array(member[name]) for name in (SHIFTS, SCALES))
-            flat, flat_scales = shifts.reshape(-1), scales.reshape(-1)
-            flat[is_new] = free[is_new] + (flat[~is_new] - free[~is_new]).mean()
-            flat_scales[is_new] = flat_scales[~is_new].mean()
+            if is_new.any():
+                by_state, scales_by_state = shifts.reshape(-1, len(elements)), scales.reshape(-1, len(elements))
+                beyond = (by_state[:, ~is_new] - free[~is_new]).mean(axis=1, keepdims=True)
+                by_state[:, is_new] = free[is_new] + beyond
+                scales_by_state[:, is_new] = scales_by_state[:, ~is_new].mean(axis=1, keepdims=True)
             members.append({**member, SHIFTS: shifts, SCALES: scales})
-        logger.info("the parent learns new elements: %s", " ".join(np.array(elements)[is_new]))
+        new = [*np.array(elements)[is_new], *(str(state) for state in states if state not in known_states)]
+        logger.info("the parent learns new elements or states: %s", "; ".join(new))
         return replace(order, parent=replace(grown, members=tuple(members)))
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
         elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
-        spec = self._model_config.spec(elements)
-        frames = TrainingFrames(parts.train, spec, self._config.weights)
         parent = order.parent
+        spec = self._model_config.spec(elements)
+        known = () if parent is None else states_of(parent.spec)
+        if states := states_for(self._campaign, order.snapshot, known):
+            spec["states"] = [[state.charge, state.multiplicity] for state in states]
+        frames = TrainingFrames(parts.train, spec, self._config.weights)
         if parent is not None:
             neighbours = {"avg_num_neighbors": parent.spec.get("avg_num_neighbors")}
             if architecture_of({**spec, **neighbours}) == architecture_of(parent.spec):
@@ -364,11 +383,30 @@ class NequIPTrainer:
 
     def _shifts_and_scale(
         self, spec: Mapping[str, object], parts: Split, frames: TrainingFrames
-    ) -> tuple[list[float], float]:
-        """See `shifts_and_scale`; of what is left for the network to learn where a repulsion of nuclei is added."""
+    ) -> tuple[list[float], float, FloatArray]:
+        """See `shifts_and_scale`; of what is left for the network to learn where a repulsion of nuclei is added.
+
+        Shifts are those of a model's types; after them come energies of its states, eV, beyond those of their atoms.
+        """
         train = parts.train if not spec.get("zbl") else less_repulsion(parts.train, frames, spec)
         energies = atomic_energies(parts.atoms, train, self._config.atomic_energies)
-        return shifts_and_scale(train, elements_of(spec), energies)
+        elements, states = elements_of(spec), states_of(spec)
+        if not states:
+            return *shifts_and_scale(train, elements, energies), np.zeros(0)
+        reference, places = reference_of(states), places_of(train, states)
+        of_reference = train.select(places == reference)
+        _, scale = shifts_and_scale(train, elements, energies)
+        shifts, _ = shifts_and_scale(of_reference if of_reference.is_whole.any() else train, elements, energies)
+        by_number = {atomic_numbers[symbol]: shift for symbol, shift in zip(elements, shifts, strict=True)}
+        whole = train.select(train.is_whole)
+        atoms = np.bincount(
+            np.repeat(np.arange(whole.n_frames), whole.n_atoms),
+            weights=[by_number[int(z)] for z in whole.numbers],
+            minlength=whole.n_frames,
+        )
+        of_states = energies_of_states(whole.energy - atoms, places_of(whole, states), len(states))
+        of_states[reference] = 0.0
+        return shifts * len(states), scale, of_states
 
     def _committee_of(self, state: CommitteeState) -> NequIPCommittee:
         """The committee of the last fit with new weights: copies of models take longer than a short fit's metrics."""
@@ -381,6 +419,8 @@ class NequIPTrainer:
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
         """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""
         if order.champion is None or not random.n_frames or order.champion.baseline != self._baseline:
+            return None
+        if not knows_states(order.champion, random):
             return None
         known = order.champion.spec.get("elements")
         symbols = {chemical_symbols[z] for z in random.numbers}
@@ -408,7 +448,7 @@ def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, f
 def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, object]) -> Snapshot:
     """The labels of `train`, whose tensors are `frames`, less a model's ZBL term, by a model of scale zero."""
     model = build_model(spec)
-    _set_buffers(model, [0.0] * len(elements_of(spec)), 0.0)
+    _set_buffers(model, [0.0] * len(type_names_of(spec)), 0.0)
     model.eval()
     energies, forces = [], []
     for rows in chunks_of(train):
@@ -433,8 +473,12 @@ def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArra
     return [batch_of(part) for part in parts], [part.mask for part in parts]
 
 
-def _set_buffers(model: torch.nn.Module, shifts: list[float], scale: float) -> None:
+def _set_buffers(
+    model: torch.nn.Module, shifts: list[float], scale: float, state_energies: FloatArray | None = None
+) -> None:
     state = model.state_dict()
+    if state_energies is not None and STATE_ENERGIES in state:
+        state[STATE_ENERGIES].copy_(torch.from_numpy(state_energies))
     for name, values in ((SHIFTS, shifts), (SCALES, [scale] * len(shifts))):
         state[name].copy_(torch.tensor(values, dtype=state[name].dtype).reshape(state[name].shape))
 

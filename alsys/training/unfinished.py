@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from alsys.potentials.architectures import STATE_ENERGIES
 from alsys.training.fit import Reached
 from alsys.training.step import SCALES, SHIFTS
 
@@ -32,7 +33,7 @@ MAX_STALLS = 2
 """How often a fit may be taken up without a step since it was taken up before."""
 FREE = "avg_num_neighbors"
 """Entry of a specification that depends on the frames: a fit that goes on keeps the one that it began with."""
-_BUFFERS = (SHIFTS, SCALES)
+_BUFFERS = (SHIFTS, SCALES, STATE_ENERGIES)
 _TENSORS = ("weights", "average", "good")
 _NUMBERS = tuple(f.name for f in fields(Reached) if f.name not in (*_TENSORS, "moments"))
 
@@ -107,7 +108,7 @@ class UnfinishedFit:
         if not reached.is_done:
             tensors |= {f"moment.{name}": value.detach().clone() for name, value in reached.moments.items()}
         state = model.state_dict()
-        tensors |= {f"buffer.{name}": state[name].detach().clone() for name in _BUFFERS}
+        tensors |= {f"buffer.{name}": state[name].detach().clone() for name in _BUFFERS if name in state}
         numbers = {name: getattr(reached, name) for name in _NUMBERS}
         self._write(_file(member), save(tensors, {"numbers": json.dumps(numbers)}))
 
@@ -166,7 +167,9 @@ def _read_member(path: Path) -> tuple[Reached, dict[str, torch.Tensor]]:
         moments={name.removeprefix("moment."): t for name, t in tensors.items() if name.startswith("moment.")},
         **numbers,
     )
-    buffers = {name: tensors[f"buffer.{name}"] for name in _BUFFERS}
+    buffers = {name: tensors[f"buffer.{name}"] for name in _BUFFERS if name != STATE_ENERGIES}
+    if (name := f"buffer.{STATE_ENERGIES}") in tensors:
+        buffers[STATE_ENERGIES] = tensors[name]
     return reached, buffers
 
 
