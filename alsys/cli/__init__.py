@@ -228,6 +228,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="folder of a bundle, or file of a package (.nequip.zip); nothing is overwritten")
     export.add_argument("--format", choices=["bundle", "nequip-package"], help="default: by the suffix of the output")
     export.add_argument("--member", type=int, metavar="K", help="member of a package, from 0 on (default 0)")
+    export.add_argument("--charge", type=int, metavar="E", help="of all that a package is used for")
+    export.add_argument("--multiplicity", type=int, metavar="M", help="likewise, 2S + 1")
     export.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
     export.add_argument("--json", action="store_true", help="print JSON")
 

@@ -11,9 +11,11 @@ from alsys.control.settings import PolicySettings
 from alsys.control.status import random_note
 from alsys.errors import CampaignFailed
 from alsys.labels import LabelFailure
+from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
 if TYPE_CHECKING:
     from alsys.cli.run import Plan
+    from alsys.frames import Frame
 
 
 def dry_run(plan: Plan) -> int:
@@ -46,12 +48,14 @@ def dry_run(plan: Plan) -> int:
             lines.append(
                 f"system {name}: "
                 + (f"cluster of {frame.n_atoms} out of " if frame is not whole else "")
-                + f"{whole.n_atoms} atoms, energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
+                + f"{whole.n_atoms} atoms, {_electrons(whole)}"
+                + f"energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
                 + (f", {n_starts} start structures" if n_starts > 1 else "")
             )
             lines += [f"system {name}: {note}" for note in plan.notes.get(name, ())]
     finally:
         labeler.close()
+    lines += _states(plan)
     lines += _first_frames(plan)
     lines += _start(plan)
     mean = sum(seconds) / len(seconds)
@@ -95,6 +99,22 @@ def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:
         return "any number of labels (training.max_ahead: null)"
     auto = " (training.max_ahead: auto)" if settings.max_ahead == "auto" else ""
     return f"at most {most} further training labels of the next {batch}" + auto
+
+
+def _electrons(frame: Frame) -> str:
+    """Charge and multiplicity of what is no neutral singlet."""
+    state = ElectronicState(frame.charge, frame.multiplicity)
+    return "" if state == NEUTRAL_SINGLET else f"{state}, "
+
+
+def _states(plan: Plan) -> list[str]:
+    """What the model makes of several states of charge and multiplicity."""
+    states = {ElectronicState(f.charge, f.multiplicity) for frames in plan.starts.values() for f in frames}
+    if len(states) < 2:
+        return []
+    listed = "; ".join(map(str, sorted(states)))
+    tells = "tells apart" if plan.config.tells_states_apart else "is not told of"
+    return [f"states: the model {tells} {listed} (model.states)"]
 
 
 def _start(plan: Plan) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -33,9 +34,15 @@ def export(args: argparse.Namespace) -> int:
         raise InputError(
             "goes with packages, bundles hold all members", field="--member", value=args.member, remedy="leave it out"
         )
+    for name in ("charge", "multiplicity"):
+        if kind == BUNDLE and getattr(args, name) is not None:
+            raise InputError(
+                "goes with packages, bundles hold all states", field=f"--{name}", value=getattr(args, name),
+                remedy="leave it out",
+            )  # fmt: skip
     try:
         with _bundle(args.source, args.uri) as bundle:
-            facts = _write(bundle, output, kind, args.member or 0)
+            facts = _write(bundle, output, kind, args)
     except InputError as error:
         raise error.located(source=args.source) from error
     except OSError as error:
@@ -50,12 +57,21 @@ def export(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{output}: member {facts['member']} of {facts['members']}, version {facts['version']}; in NequIP equal "
         f"to {facts['energy_difference']:.1g} eV per atom, {facts['force_difference']:.1g} eV/Angstrom and "
-        f"{facts['stress_difference']:.1g} eV/Angstrom^3\n"
+        f"{facts['stress_difference']:.1g} eV/Angstrom^3{_of_state(facts)}\n"
     )
     return 0
 
 
-def _write(bundle: Path, output: Path, kind: str, member: int) -> dict[str, object]:
+def _of_state(facts: Mapping[str, object]) -> str:
+    """What the user is told of a package that is of one of several states."""
+    if facts["state"] is None:
+        return ""
+    missing = facts["state_energy"]
+    more = f", whose energies it gives less {missing:.6f} eV for each structure" if missing else ""
+    return f"; of {facts['state']} only{more}"
+
+
+def _write(bundle: Path, output: Path, kind: str, args: argparse.Namespace) -> dict[str, object]:
     from alsys.potentials.bundle import copy_bundle, read_bundle
 
     state = read_bundle(bundle)
@@ -69,8 +85,10 @@ def _write(bundle: Path, output: Path, kind: str, member: int) -> dict[str, obje
     from alsys.interop.nequip_export import write_package
 
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
-    exported = write_package(output, state, member, card)
-    return {**facts, "member": member, **asdict(exported)}
+    member = args.member or 0
+    exported = write_package(output, state, member, card, charge=args.charge, multiplicity=args.multiplicity)
+    chosen = None if exported.state is None else str(exported.state)
+    return {**facts, "member": member, **asdict(exported), "state": chosen}
 
 
 def _bundle(source: str, uri: str | None) -> AbstractContextManager[Path]:

@@ -25,10 +25,12 @@ from alsys import __version__
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.interop.nequip_package import SUFFIX, TOLERANCE, probe_frames
-from alsys.potentials.architectures import build_model, elements_of
+from alsys.potentials.architectures import build_model, elements_of, states_of
 from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.potentials.elements import in_state
 from alsys.potentials.nequip import NequIPCommittee, input_of, load_weights, type_lookup
 from alsys.potentials.tracing import tracing
+from alsys.states import ElectronicState
 
 PACKAGE_VERSION = 2
 SOLE_MODEL = "sole_model"
@@ -46,11 +48,15 @@ class ExportedPackage:
         energy_difference: Largest difference of energies, eV per atom.
         force_difference: Of forces, eV/Angstrom.
         stress_difference: Of stresses, eV/Angstrom^3.
+        state: Charge and multiplicity that it is for; None for a model that tells none apart.
+        state_energy: What the member adds to the energy of each frame in that state, and the package does not, eV.
     """
 
     energy_difference: float
     force_difference: float
     stress_difference: float
+    state: ElectronicState | None = None
+    state_energy: float = 0.0
 
 
 def check_exportable(state: CommitteeState, member: int) -> None:
@@ -82,17 +88,31 @@ def check_exportable(state: CommitteeState, member: int) -> None:
         )  # fmt: skip
 
 
-def write_package(path: Path, state: CommitteeState, member: int, card: Mapping[str, object]) -> ExportedPackage:
+def write_package(
+    path: Path,
+    state: CommitteeState,
+    member: int,
+    card: Mapping[str, object],
+    *,
+    charge: int | None = None,
+    multiplicity: int | None = None,
+) -> ExportedPackage:
     """Writes a package and proves it.
+
+    A package knows neither charge nor multiplicity, so that of a model that tells states apart is of one of them: a
+    plain network whose energies lack one constant for each frame.
 
     Args:
         path: File to make; ends in ``.nequip.zip``.
         state: A committee.
         member: Which of its members.
         card: Facts that go into its ``config.yaml``.
+        charge: Total charge that it is to be used for, e; None where the multiplicity says it, or the model has one.
+        multiplicity: 2S + 1, likewise.
 
     Raises:
-        InputError: The state cannot be exported, or the name does not suit.
+        InputError: The state cannot be exported, it has not learned that charge and multiplicity or several and none is
+            chosen, or the name does not suit.
         EnvironmentProblem: NequIP cannot package it here, or does not give the same values with it.
         FileExistsError: Something is at `path`.
     """
@@ -101,14 +121,20 @@ def write_package(path: Path, state: CommitteeState, member: int, card: Mapping[
         raise InputError(f"must end in {SUFFIX}", field="OUTPUT", value=str(path))
     if path.exists():
         raise FileExistsError(f"{path} exists")
+    chosen = chosen_state(state, charge, multiplicity)
     alone = replace(state, members=(state.members[member],), score="committee", score_state={})
+    state_energy = 0.0
+    if states_of(state.spec):
+        assert chosen is not None
+        alone, energies = in_state(alone, chosen)
+        state_energy = float(energies[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".alsys-export-", dir=path.parent) as folder:
         file = Path(folder) / path.name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's and NequIP's, about their own files
             try:
-                _write(file, alone, _origin(state, member, card))
+                _write(file, alone, _origin(state, member, card, chosen, state_energy))
                 exported = _compared(file, alone)
             except (RuntimeError, AssertionError, ImportError, AttributeError, torch.package.PackagingError) as error:  # type: ignore[attr-defined]
                 message = " ".join(str(error).split())[:200]
@@ -118,7 +144,44 @@ def write_package(path: Path, state: CommitteeState, member: int, card: Mapping[
         if path.exists():
             raise FileExistsError(f"{path} exists")
         file.rename(path)
-    return exported
+    return replace(exported, state=chosen if states_of(state.spec) else None, state_energy=state_energy)
+
+
+def chosen_state(state: CommitteeState, charge: int | None, multiplicity: int | None) -> ElectronicState | None:
+    """The charge and multiplicity that a package is for.
+
+    Args:
+        state: A committee.
+        charge: As of `write_package`.
+        multiplicity: Likewise.
+
+    Returns:
+        None where the model tells none apart, nobody knows what it has learned, and none is given.
+
+    Raises:
+        InputError: It has not learned them, or several that fit.
+    """
+    is_given = charge is not None or multiplicity is not None
+    learned = states_of(state.spec) or (() if state.seen is None else state.seen.states)
+    if state.seen is not None:
+        learned = tuple(one for one in learned if one in state.seen.states)
+    fitting = [s for s in learned if charge in (None, s.charge) and multiplicity in (None, s.multiplicity)]
+    if not learned and is_given:
+        raise InputError(
+            "nobody has recorded what the model has learned", field="--charge, --multiplicity",
+            value=(charge, multiplicity), remedy="leave them out",
+        )  # fmt: skip
+    if len(fitting) == 1:
+        return fitting[0]
+    if not is_given and not states_of(state.spec):
+        return None  # compositions in one state each, which the package cannot tell apart either
+    listed = "; ".join(map(str, learned))
+    raise InputError(
+        f"the model has learned {listed}" + ("" if fitting else " only"),
+        field="--charge, --multiplicity",
+        value=(charge, multiplicity),
+        remedy="choose one of them: a package is of one",
+    )
 
 
 def _write(file: Path, state: CommitteeState, origin: Mapping[str, object]) -> None:
@@ -187,7 +250,8 @@ def _compared(file: Path, state: CommitteeState) -> ExportedPackage:
         scale = 1.0 if name == "energies" else max(1.0, float(np.abs(ours).max()))
         if not difference <= allowed * scale:
             raise EnvironmentProblem(f"NequIP gives other {name} with the package, by {difference:.2g}")
-    return ExportedPackage(*differences)
+    energy, force, stress = differences
+    return ExportedPackage(energy, force, stress)
 
 
 def _periodic(frame: Frame) -> Frame:
@@ -196,8 +260,15 @@ def _periodic(frame: Frame) -> Frame:
     return Frame(frame.numbers, frame.positions, np.diag(edges), np.ones(3, dtype=bool))
 
 
-def _origin(state: CommitteeState, member: int, card: Mapping[str, object]) -> dict[str, object]:
+def _origin(
+    state: CommitteeState, member: int, card: Mapping[str, object], chosen: ElectronicState | None, state_energy: float
+) -> dict[str, object]:
     """Where a package is from, for its reader."""
     facts = {name: card[name] for name in ("level_of_theory", "n_labels", "head_seq", "metrics") if name in card}
     made = {"version": __version__, "model_version": state.version, "member": member, "n_members": state.n_members}
-    return {"units": "eV, Angstrom", "alsys": made, "model": dict(state.spec), **facts}
+    electrons: dict[str, object] = {}
+    if chosen is not None:
+        electrons = {"charge": chosen.charge, "multiplicity": chosen.multiplicity, "energies_lack_eV": state_energy}
+    elif state.seen is not None:
+        electrons = {"states": state.seen.to_json()["by_formula"]}
+    return {"units": "eV, Angstrom", "alsys": made, "model": dict(state.spec), **electrons, **facts}
