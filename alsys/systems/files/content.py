@@ -13,8 +13,9 @@ from typing import Literal
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from alsys.config.systems import Ignorable
+
 Quantity = Literal["charge", "multiplicity"]
-Ignorable = Literal["charge", "multiplicity", "fixed-atoms", "occupancy", "hydrogens", "symmetry", "units"]
 
 
 @dataclass(frozen=True, slots=True)
