@@ -134,7 +134,7 @@ class CampaignDirectory:
                     remedy="restore the section, or give this campaign another name or directory",
                 )  # fmt: skip
         for field in sorted(old.keys() | new.keys(), key=lambda name: (not name.endswith("kind"), name)):
-            if old.get(field) != new.get(field):
+            if _meaning(field, old.get(field)) != _meaning(field, new.get(field)):
                 raise InputError(
                     f"{self.path} holds a campaign with {old.get(field)!r}",
                     source=source,
@@ -315,6 +315,11 @@ def apply_overrides(data: object, overrides: list[str]) -> object:
                 raise InputError("is not a section", source="--set", field=key)
         node[last] = value
     return data
+
+
+def _meaning(field: str, value: object) -> object:
+    """A value without what means nothing: the case of names of functionals, basis sets and solvents."""
+    return value.lower() if field.startswith("labeling.") and isinstance(value, str) else value
 
 
 def _count(fields: Mapping[str, object], name: str) -> int:

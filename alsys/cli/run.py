@@ -30,6 +30,7 @@ from alsys.cli.requests import RequestFolder
 from alsys.cli.start import Levels, keep, starting_point
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import config_hash, read_yaml
+from alsys.config.plausible import check_usual
 from alsys.config.start import ImportedStart
 from alsys.control.budgets import Budgets
 from alsys.control.coordinator import Coordinator
@@ -116,6 +117,7 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
     directory = CampaignDirectory.of(config)
     directory.check_same(config, source)
     config = directory.as_begun(config)
+    check_usual(config, directory.config() if directory.record.is_file() else None, source)
     _check_log(config, directory, source)
     base = Path(source).resolve().parent
     built: dict[str, BuiltSystem] = {}

@@ -6,13 +6,14 @@ Importable without any engine. A campaign file names no code: calculators are ch
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alsys.config.ase_calculators import CALCULATORS, check_parameters
 from alsys.config.labeling import AnalyticLabeling, LabelingBase, PySCFLabeling, XTBLabeling
-from alsys.config.section import Name, operational
+from alsys.config.section import Name, operational, spelled_word
 
 Divisions = Annotated[int, Field(ge=1, le=64)]
 
@@ -67,6 +68,23 @@ class ASELabeling(LabelingBase):
         {}, description="Parameters on the calculator's allow-list; a dot goes one level down, as in `dft.xc`."
     )
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_any_case(cls, data: Any) -> Any:
+        """The calculator's name, and those that its parameters take."""
+        name = data.get("calculator") if isinstance(data, Mapping) else None
+        if not isinstance(name, str) or name.lower() not in CALCULATORS:
+            return data
+        data, kinds = {**data, "calculator": name.lower()}, CALCULATORS[name.lower()].parameters
+        if isinstance(data.get("parameters"), Mapping):
+            data["parameters"] = {
+                key: spelled_word(kinds[key], value)
+                if isinstance(value, str) and isinstance(kinds.get(key), tuple)
+                else value
+                for key, value in data["parameters"].items()
+            }
+        return data
 
     @field_validator("calculator")
     @classmethod

@@ -108,8 +108,9 @@ class NequIPModel(NetworkModel):
     @classmethod
     def _filled(cls, data: Any) -> Any:
         """What the preset says of fields that are not given."""
-        if not isinstance(data, Mapping) or data.get("preset") not in NEQUIP_PRESETS:
+        if not isinstance(data, Mapping) or str(data.get("preset")).upper() not in NEQUIP_PRESETS:
             return data
+        data = {**data, "preset": str(data["preset"]).upper()}
         filled = {**NEQUIP_PRESET_COMMON, **NEQUIP_PRESETS[data["preset"]], **data}
         if "l_max" in data and "num_features" not in data:
             features = NEQUIP_PRESETS[data["preset"]]["num_features"]

@@ -36,8 +36,11 @@ def filled(data: Mapping[str, object]) -> dict[str, object]:
     A functional is required of density-functional theory only, and methods beyond the mean field go without density
     fitting, for which PySCF has no gradient of theirs.
     """
+    preset = data.get("preset")
+    if isinstance(preset, str) and preset.lower() in PRESETS:
+        data = {**data, "preset": preset.lower()}
     complete = {**PRESETS.get(str(data.get("preset")), {}), **data}
-    method = complete.get("method", "dft")
+    method = _folded(complete.get("method", "dft"))
     if method == "dft":
         if complete.get("xc", "") is None:
             del complete["xc"]

@@ -362,6 +362,11 @@ class CampaignConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
     validation: ValidationConfig = ValidationConfig()
+    insist: tuple[str, ...] = operational(
+        (),
+        description="Fields whose values are meant although they are far from usual, for example "
+        "`[exploration.temperatures]` (`alsys.config.plausible`).",
+    )
 
     @model_validator(mode="before")
     @classmethod

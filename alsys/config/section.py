@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,14 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _names_in_any_case(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        fields = cls.model_fields
+        return {k: spelled(fields[k].annotation, v) if k in fields else v for k, v in data.items()}
+
+    @model_validator(mode="before")
+    @classmethod
     def _numbers_are_no_switches(cls, data: Any) -> Any:
         """Pydantic takes ``true`` for 1, so `labels: yes` would be one label."""
         for name, value in data.items() if isinstance(data, Mapping) else ():
@@ -22,6 +30,48 @@ class Section(BaseModel):
             if isinstance(value, bool) and field is not None and not _takes(field.annotation, bool):
                 raise ValueError(f"{name} must not be {str(value).lower()}: give a value")
         return data
+
+
+def spelled(annotation: Any, value: Any) -> Any:
+    """A value with names in the spelling of the schema, whatever their case; anything else as it is.
+
+    Names are the words that a field's type lists, and the `kind` of the sections that it takes.
+    """
+    if isinstance(value, str):
+        return value if _takes_any_text(annotation) else spelled_word(_words(annotation), value)
+    if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
+        kind = spelled_word(_kinds(annotation), value["kind"])
+        return value if kind == value["kind"] else {**value, "kind": kind}
+    if isinstance(value, list | tuple):
+        return [spelled(annotation, item) for item in value]
+    return value
+
+
+def spelled_word(words: Collection[str], value: str) -> str:
+    """The one of some words that a value is, in any case; the value where it is none."""
+    found = [word for word in words if word.casefold() == value.casefold()]
+    return found[0] if found and value not in words else value
+
+
+def _takes_any_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return False
+    return annotation in (str, Any) or any(_takes_any_text(part) for part in get_args(annotation))
+
+
+def _words(annotation: Any) -> list[str]:
+    """Strings that a type lists, not those inside of sections."""
+    if get_origin(annotation) is Literal:
+        return [word for word in get_args(annotation) if isinstance(word, str)]
+    return [word for part in get_args(annotation) for word in _words(part)]
+
+
+def _kinds(annotation: Any) -> list[str]:
+    """Kinds of the sections that a type takes."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get("kind")
+        return [] if field is None else _words(field.annotation)
+    return [kind for part in get_args(annotation) for kind in _kinds(part)]
 
 
 def _takes(annotation: Any, kind: type) -> bool:
