@@ -77,6 +77,7 @@ class Cluster:
         self._is_ours = False
         self._reaper: Reaper | None = None
         self._processes: dict[str, Any] = {}
+        self._is_left = False
         self.is_up = False
 
     @property
@@ -135,6 +136,9 @@ class Cluster:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._run(ray.shutdown), STOP_S)
             _end(children)
+        elif not was_up and self.address is None:  # it is being started, and nobody waits for that any more
+            self._is_left = True
+            _end([child for child in _descendants(os.getpid()) if _is_of_ray(child)])
         self._reap()
         self._thread.close(1.0 if was_up else 0.0)
         if self._asker is not None:
@@ -196,7 +200,7 @@ class Cluster:
         """Whether Ray is ours to end."""
         if ray.is_initialized():
             return False
-        return connect(self._runtime, self._n_cpus)
+        return connect(self._runtime, self._n_cpus, lambda: self._is_left)
 
     def _silence(self) -> str | None:
         """Whether Ray answers: one question at a time, in a thread of its own."""
@@ -242,7 +246,7 @@ class Cluster:
         return list(found.values())
 
 
-def connect(runtime: RuntimeConfig, n_cpus: float) -> bool:
+def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] = lambda: False) -> bool:
     """Starts Ray here or joins a cluster; returns whether this process started it.
 
     A cluster of our own has at least as many Ray CPUs as the workers ask for, so that a small machine runs them all;
@@ -281,7 +285,7 @@ def connect(runtime: RuntimeConfig, n_cpus: float) -> bool:
         except Exception as error:
             with contextlib.suppress(Exception):  # half a Ray
                 ray.shutdown()
-            if not left:
+            if not left or is_left():
                 raise EnvironmentProblem(
                     f"cannot start Ray on this machine, tried {TRIES} times: {_first_line(error)}"
                 ) from error
