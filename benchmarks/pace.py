@@ -2,9 +2,9 @@
 
     python benchmarks/pace.py [--labels 200]
 
-The ledger decides as in a real campaign; workers only take their time (`alsys.testing.simulated_time`). For each speed of
-labels and each `training.max_ahead`: hours to the last label, busy share of the labelers, fits before the last label, the
-most labels that one model chose, and the same from the plan. Prints JSON; a few seconds.
+The ledger decides as in a real campaign; workers only take their time (`alsys.testing.simulated_time`). For each speed
+of labels and each `training.max_ahead`: hours to the last label, busy share of the labelers, fits before the last
+label, the most labels that one model chose, and the same from the plan. Prints JSON; a few seconds.
 """
 
 from __future__ import annotations
