@@ -1,7 +1,7 @@
 """`alsys run`: checks everything, then runs the campaign to its end, or from where it was.
 
 Nothing is created before all checks have passed. A finished campaign whose criteria have not been extended prints its
-result again and exits 0.
+result again and exits as it did; a second campaign of the same file is not started in silence.
 """
 
 from __future__ import annotations

@@ -49,6 +49,15 @@ def test_a_stop_before_the_first_model_is_no_success(tmp_path: Path, capsys: pyt
     assert "nothing was made" in output
 
 
+def test_a_campaign_whose_labels_all_fail_ends_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failing = ("tracking.enabled=false", "labeling.failure_rate=1.0", "labeling.quality.enabled=false", "stop.labels=8")
+    command = arguments(tmp_path, *failing)
+    assert main(command) == 4
+    output = capsys.readouterr().out
+    assert "failed (failed): only 0 frames could be labelled" in output
+    assert "nothing was made: no model from 0 labels" in output
+
+
 def test_what_the_registry_lacks_is_said_and_brought_by_the_same_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
