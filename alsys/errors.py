@@ -8,6 +8,10 @@ across a module border: it travels as a value carrying a `FailureKind`.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+MAX_PART: Final = 600
+"""Characters of each part of an error's line."""
 
 
 class FailureKind(StrEnum):
@@ -80,10 +84,10 @@ class InputError(AlsysError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        parts = [part for part in (self.source, self.field) if part]
-        text = ": ".join([*parts, self.message])
+        parts = [_shortened(part) for part in (self.source, self.field) if part]
+        text = ": ".join([*parts, _shortened(self.message)])
         if self.value is not None:
-            text += f" (got {self.value!r})"
+            text += f" (got {_shortened(_representation(self.value))})"
         if self.remedy:
             text += f"; {self.remedy}"
         return " ".join(text.split())
@@ -97,6 +101,18 @@ class InputError(AlsysError):
             value=self.value,
             remedy=self.remedy,
         )
+
+
+def _shortened(text: str) -> str:
+    """A text of which a line can be made, whatever somebody wrote into a file."""
+    return text if len(text) <= MAX_PART else f"{text[: MAX_PART - 24]} ... ({len(text)} characters)"
+
+
+def _representation(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"an {type(value).__name__} too large to be printed"
 
 
 class StoreBusy(InputError):

@@ -661,7 +661,7 @@ def decode(line: bytes) -> Event:
     """
     try:
         return _event(json.loads(line))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StoreCorrupt(f"event log: cannot read {line[:200]!r}: {error}") from error
 
 

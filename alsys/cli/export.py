@@ -14,6 +14,7 @@ from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import bundle_name
 from alsys.errors import InputError
+from alsys.outside.contents import read_json
 
 BUNDLE, PACKAGE = "bundle", "nequip-package"
 
@@ -84,7 +85,9 @@ def _write(bundle: Path, output: Path, kind: str, args: argparse.Namespace) -> d
 
     from alsys.interop.nequip_export import write_package
 
-    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    card = read_json(bundle / "card.json")
+    if not isinstance(card, dict):
+        raise InputError("is no mapping", source=str(bundle / "card.json"))
     member = args.member or 0
     exported = write_package(output, state, member, card, charge=args.charge, multiplicity=args.multiplicity)
     chosen = None if exported.state is None else str(exported.state)

@@ -7,7 +7,6 @@ checked against their digests. Nothing is unpickled and no code of the model is 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import tempfile
@@ -25,6 +24,7 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.interop.mlflow_database import check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
@@ -247,7 +247,7 @@ def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[Com
     """
     with bundle_of(uri, tracking_uri=tracking_uri) as path:
         state = read_bundle(path)  # checks the sum of the card too
-        card = json.loads((path / "card.json").read_text(encoding="utf-8"))
+        card = read_json(path / "card.json")
     return state, card if isinstance(card, dict) else {}
 
 

@@ -7,7 +7,6 @@ held as a whole.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +27,7 @@ from alsys.interop.keys import NO_CHOICE, ChoiceNeeded, KeyChoice
 from alsys.interop.raw import RawFrames
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import stream_from_child
+from alsys.outside.contents import parse_json
 from alsys.outside.limits import DATA_SET
 
 _NO_CELL: Final = np.zeros((3, 3))
@@ -305,8 +305,8 @@ def named_level(text: str) -> LevelOfTheory:
     """
     if text.lstrip().startswith("{"):
         try:
-            return LevelOfTheory(json.loads(text))
-        except (TypeError, ValueError) as error:
+            return LevelOfTheory(parse_json(text))
+        except (TypeError, ValueError, InputError) as error:
             raise InputError(f"is no JSON object: {error}", field="level", value=text) from error
     method, _, basis = (part.strip().lower() for part in text.partition("/"))
     method = method.replace("-d3(bj)", "-d3bj")

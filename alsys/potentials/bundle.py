@@ -12,17 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from alsys.errors import InputError
+from alsys.outside.contents import parse_json, read_bytes
 from alsys.potentials.architectures import is_extended
 from alsys.potentials.base import CommitteeState
+from alsys.potentials.state_checks import check_state
 from alsys.states import SeenStates
 
 FORMAT = 1
@@ -33,6 +37,10 @@ FORMAT_EXTENDED = 3
 FORMAT_STATES = 4
 """Of bundles whose networks tell states of charge and multiplicity apart."""
 SUMS = "SHA256SUMS"
+MAX_SUMS_BYTES = 2**20
+MAX_FILE_BYTES = 2**29
+MAX_MEMBERS = 64
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def write_bundle(
@@ -126,16 +134,19 @@ def read_bundle(path: Path) -> CommitteeState:
     """
     try:
         contents = _checked_files(path)
-        model = json.loads(contents["model.json"])
+        model = _parsed(contents["model.json"])
         if model["format"] not in (FORMAT, FORMAT_DELTA, FORMAT_EXTENDED, FORMAT_STATES):
             raise InputError(f"is of format {model['format']}, this alsys reads {FORMAT_STATES}", source=str(path))
+        n_members = model["n_members"]
+        if type(n_members) is not int or not 0 <= n_members <= MAX_MEMBERS:
+            raise InputError(f"must be {MAX_MEMBERS} at most", source=str(path), field="n_members", value=n_members)
         has_baseline = model["format"] == FORMAT_DELTA or (model["format"] > FORMAT_DELTA and "baseline" in model)
         baseline = dict(model["baseline"]) if has_baseline else None
-        members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(int(model["n_members"])))
-        score = json.loads(contents["score.json"])["score"] if "score.json" in contents else "committee"
+        members = tuple(load(contents[f"member_{i:02d}.safetensors"]) for i in range(n_members))
+        score = _parsed(contents["score.json"])["score"] if "score.json" in contents else "committee"
         score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}
         seen = SeenStates.from_json(model["seen"]) if "seen" in model else None
-        return CommitteeState(
+        state = CommitteeState(
             int(model["version"]),
             str(model["kind"]),
             dict(model["spec"]),
@@ -145,23 +156,43 @@ def read_bundle(path: Path) -> CommitteeState:
             baseline,
             seen,
         )
+        check_state(state)
+        return state
+    except InputError as error:
+        raise error.located(source=str(path)) from error
     except KeyError as error:
         raise InputError(f"is not a readable bundle: it lacks {error}", source=str(path)) from error
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, AttributeError, SafetensorError) as error:
         raise InputError(f"is not a readable bundle: {error}", source=str(path)) from error
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return parse_json(content)
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 def _checked_files(path: Path) -> dict[str, bytes]:
     """All files listed in SHA256SUMS."""
     contents: dict[str, bytes] = {}
-    for line in (path / SUMS).read_text(encoding="utf-8").splitlines():
-        digest, name = line.split("  ", 1)
+    for line in _read(path / SUMS, MAX_SUMS_BYTES).decode("utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"a line of {SUMS} is no digest and name")
         if name != Path(name).name:
             raise InputError("lists a file outside the bundle", source=str(path), field=SUMS, value=name)
-        contents[name] = (path / name).read_bytes()
+        contents[name] = _read(path / name, MAX_FILE_BYTES)
         if _digest(contents[name]) != digest:
             raise InputError("does not have the digest in SHA256SUMS", source=str(path), field=name)
     return contents
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        return read_bytes(path, max_bytes)
+    except InputError as error:
+        raise OSError(f"{path.name}: {error.message}") from error
 
 
 def _holds(path: Path, files: Mapping[str, bytes]) -> bool:

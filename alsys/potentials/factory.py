@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alsys.errors import InputError
 from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.state_checks import check_fit
 
 
 def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: bool = False) -> Committee:
@@ -27,6 +28,8 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
 
 
 def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
+    if state.kind in ("nequip", "allegro", "pair"):
+        check_fit(state)
     if state.kind in ("nequip", "allegro") and is_compiled:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 

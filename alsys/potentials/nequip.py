@@ -162,7 +162,14 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) ->
         InputError: The weights are of another architecture.
     """
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items() if is_weight(name)}
-    fixed = {name: value for name, value in model.state_dict().items() if not is_weight(name)}
+    own = model.state_dict()
+    fixed = {name: value for name, value in own.items() if not is_weight(name)}
+    for name, tensor in tensors.items():
+        if name in own and own[name].dtype != tensor.dtype:
+            raise InputError(
+                f"the weights do not fit the specification: {name} is {tensor.dtype} and not {own[name].dtype}",
+                field="members",
+            )
     try:
         model.load_state_dict({**tensors, **fixed})
     except RuntimeError as error:

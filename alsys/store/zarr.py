@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ import zarr
 from numpy.typing import NDArray
 
 from alsys.errors import Fenced, InputError, StoreBusy, StoreCorrupt
+from alsys.outside.contents import parse_json
 from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
@@ -35,6 +37,7 @@ from alsys.store.schema import ALL_ARRAYS, ALL_AXES, AXES, AXIS_ROWS, BY_PATH, C
 from alsys.store.verification import shorten, verify_columns
 from alsys.store.writer import ColumnWriter
 
+MAX_HEAD_BYTES = 2**16
 REBUILD = "`alsys data repair` rebuilds it from the commits"
 """What can be done about a HEAD that cannot be read."""
 GONE = (
@@ -235,11 +238,15 @@ class ZarrFolder:
     def read_head(self) -> Head:
         """The committed HEAD."""
         file = self.path / "HEAD"
-        content = self._files.read(file)
+        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a FIFO would wait
+            raise StoreCorrupt(f"{file} is no regular file", REBUILD)
+        content = self._files.read(file, 0, MAX_HEAD_BYTES + 1)
+        if len(content) > MAX_HEAD_BYTES:
+            raise StoreCorrupt(f"{file} is damaged: it is larger than {MAX_HEAD_BYTES} bytes", REBUILD)
         if not content.strip(b"\0 \n"):
             raise StoreCorrupt(f"{file} is empty", REBUILD)
         try:
-            record = json.loads(content)
+            record = parse_json(content)
             if not isinstance(record, dict) or record.pop("checksum", None) != _checksum(record):
                 raise StoreCorrupt(f"{file} is damaged: its checksum does not fit", REBUILD)
             if record["format"] != FORMAT:
@@ -250,7 +257,7 @@ class ZarrFolder:
             lengths = {axis: int(record["lengths"][axis]) for axis in AXES}
             lengths[CHARGES] = int(record["lengths"].get(CHARGES, 0))
             return Head(int(record["seq"]), int(record["epoch"]), lengths, str(record.get("store", "")))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, InputError) as error:
             raise StoreCorrupt(f"{file} is damaged: {error}", REBUILD) from error
 
     def write_head(self, head: Head) -> None:

@@ -4,6 +4,8 @@ Each `Case` is a command line on a file. What a mutation does may be harmless, s
 traceback, exits with another code than 0, 2 or those it names, takes too long or too much, or runs code.
 """
 
+# ruff: noqa: E501  a table of contents of files
+
 from __future__ import annotations
 
 import hashlib
@@ -27,7 +29,6 @@ from typing import Any
 import ase.io
 import numpy as np
 import yaml
-from ase import Atoms
 from ase.build import bulk, molecule
 from safetensors.numpy import load, save
 
@@ -175,7 +176,9 @@ class Maker:
     def add_structure(self, name: str, path: Path) -> None:
         """A structure file, in a campaign of its own."""
         systems = [{"name": "s", "file": str(path)}]
-        config = self.file(yaml.safe_dump({**CONFIG, "systems": systems, "directory": str(self.path(""))}).encode(), ".yaml")
+        config = self.file(
+            yaml.safe_dump({**CONFIG, "systems": systems, "directory": str(self.path(""))}).encode(), ".yaml"
+        )
         self.add(f"structure: {name}", "run", config, "--dry-run", codes=(0, 2, 4))
 
     def add_data(self, name: str, path: Path, *words: object) -> None:
@@ -215,8 +218,8 @@ def _configs(maker: Maker) -> None:
         + b"".join(b"%c: &%c {<<: [%s]}\n" % (k, k, b",".join([b"*%c" % (k - 1)] * 9)) for k in range(98, 108)),
         "alias of itself": b"name: &a [*a]\n",
         "mapping of itself": b"&a {name: *a, systems: *a}\n",
-        "code": b"name: !!python/object/apply:os.system [\"touch owned\"]\n",
-        "code by new": b"name: !!python/object/new:os.system [\"touch owned\"]\n",
+        "code": b'name: !!python/object/apply:os.system ["touch owned"]\n',
+        "code by new": b'name: !!python/object/new:os.system ["touch owned"]\n',
         "code in labeling": valid.replace(b"kind: analytic", b"kind: analytic\n  _target_: os.system"),
         "nested": b"[" * 10_000,
         "nested mappings": b"".join(b" " * k + b"a:\n" for k in range(300)),
@@ -242,9 +245,9 @@ def _configs(maker: Maker) -> None:
         "binary": bytes(range(256)) * 40,
         "long smiles": valid.replace(b"molecule: CH3OH", b"smiles: " + b"C" * 50_000),
         "nested smiles": valid.replace(b"molecule: CH3OH", b"smiles: " + b"C(" * 20_000 + b"C" + b")" * 20_000),
-        "rings of smiles": valid.replace(b"molecule: CH3OH", b"smiles: \"" + b"C%99" * 5000 + b"\""),
+        "rings of smiles": valid.replace(b"molecule: CH3OH", b'smiles: "' + b"C%99" * 5000 + b'"'),
         "many copies": valid.replace(b"molecule: CH3OH", b"bulk: {formula: Cu, repeat: [10000, 10000, 10000]}"),
-        "code as a path": valid.replace(b"molecule: CH3OH", b"file: \"| touch owned\""),
+        "code as a path": valid.replace(b"molecule: CH3OH", b'file: "| touch owned"'),
     }
     for name, content in nasty.items():
         maker.add_config(name, content)
@@ -564,13 +567,17 @@ def _nasty_databases(maker: Maker, samples: dict[str, bytes]) -> None:
 
     def packed(*rows: tuple[bytes, bytes]) -> Path:
         path = maker.path(".aselmdb")
-        with lmdb.open(str(path), subdir=False, lock=False, map_size=2**27) as environment:
-            with environment.begin(write=True) as transaction:
-                for key, value in rows:
-                    transaction.put(key, value)
+        with (
+            lmdb.open(str(path), subdir=False, lock=False, map_size=2**27) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            for key, value in rows:
+                transaction.put(key, value)
         return path
 
-    row = b'{"numbers": [1], "positions": [[0, 0, 0]], "energy": %s, "forces": [[0, 0, 0]], "pbc": [false, false, false]}'
+    row = (
+        b'{"numbers": [1], "positions": [[0, 0, 0]], "energy": %s, "forces": [[0, 0, 0]], "pbc": [false, false, false]}'
+    )
     array = b'{"numbers": [1], "positions": {"__ndarray__": [[1000000000000, 3], "float64", [0]]}}'
     for name, rows in {
         "lmdb bomb": [(b"1", zlib.compress(b" " * 500_000_000))],
@@ -595,7 +602,9 @@ def _bundles(maker: Maker) -> None:
     n_kinds = PairModelSpec(pair_spec).n_kinds
     pair_member = {"coefficients": rng.normal(size=6 * n_kinds), "shifts": np.zeros(3)}
     pair = maker.path("")
-    write_bundle(pair, CommitteeState(1, "pair", pair_spec, (pair_member, pair_member)), {"metrics": {"force_mae": 0.1}})
+    write_bundle(
+        pair, CommitteeState(1, "pair", pair_spec, (pair_member, pair_member)), {"metrics": {"force_mae": 0.1}}
+    )
     nequip = maker.path("")
     weights = weights_of(build_model(NEQUIP))
     write_bundle(nequip, CommitteeState(1, "nequip", NEQUIP, (weights, weights)), {"metrics": {"force_mae": 0.1}})
@@ -618,7 +627,9 @@ def _bundles(maker: Maker) -> None:
         def change(folder: Path, mutate: Any = mutate, name: str = name) -> None:
             (folder / name).write_bytes(mutate((folder / name).read_bytes(), draw))
 
-        maker.add_bundle(f"{name} {mutate.__name__}-{k}", copied(nequip, change, is_summed=k % 3 > 0 and name != "SHA256SUMS"))
+        maker.add_bundle(
+            f"{name} {mutate.__name__}-{k}", copied(nequip, change, is_summed=k % 3 > 0 and name != "SHA256SUMS")
+        )
 
     def with_model(**changes: Any) -> Callable[[Path], None]:
         def change(folder: Path) -> None:
@@ -770,7 +781,12 @@ def _campaigns(maker: Maker) -> None:
     writer.stage(events=[CampaignOpened(t=1.0, epoch=1, config_hash=config_hash(config), version="test")])
     writer.commit()
     writer.close()
-    record = {"config": config.model_dump(mode="json"), "config_hash": config_hash(config), "alsys": "0", "versions": {}}
+    record = {
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "alsys": "0",
+        "versions": {},
+    }
     (campaign / "campaign.json").write_text(json.dumps(record))
 
     def copied() -> Path:
@@ -791,7 +807,11 @@ def _campaigns(maker: Maker) -> None:
                 file.truncate(10**12)
 
     deep, wide = b'{"config":' * 50_000, json.dumps({"config": {"name": "x" * 10_000_000}}).encode()
-    for what, content in [*mutants((campaign / "campaign.json").read_bytes(), 14, "record"), ("deep", deep), ("wide", wide)]:
+    for what, content in [
+        *mutants((campaign / "campaign.json").read_bytes(), 14, "record"),
+        ("deep", deep),
+        ("wide", wide),
+    ]:
         copy = copied()
         (copy / "campaign.json").write_bytes(content)
         maker.add(f"record: {what}", "status", copy)

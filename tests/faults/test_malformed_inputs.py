@@ -6,6 +6,7 @@ kills one is told, and another takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -101,11 +102,8 @@ class Runner:
 def _readers_mb(pid: int) -> float:
     """Largest resident memory of the processes below one."""
     sizes = [0.0]
-    try:
-        for child in psutil.Process(pid).children(recursive=True):
-            sizes.append(child.memory_info().rss / 2**20)
-    except psutil.Error:
-        pass
+    with contextlib.suppress(psutil.Error):
+        sizes += [child.memory_info().rss / 2**20 for child in psutil.Process(pid).children(recursive=True)]
     return max(sizes)
 
 
@@ -164,13 +162,15 @@ def run_all(cases: list[Case], folder: Path) -> list[tuple[Case, dict[str, Any],
 def summary(found: list[tuple[Case, dict[str, Any], str]]) -> str:
     """Counts, and the worst."""
     codes = Counter(str(answer.get("code", "none")) for _, answer, _ in found)
-    slow = max(found, key=lambda item: float(item[1].get("cpu_s", 0.0)))
-    late = max(found, key=lambda item: float(item[1]["wall_s"]))
-    large = max(found, key=lambda item: max(float(item[1].get("growth_mb", 0.0)), float(item[1].get("readers_mb", 0.0))))
+
+    def worst(*names: str) -> tuple[str, float]:
+        return max(((case.name, max(float(answer.get(name, 0.0)) for name in names)) for case, answer, _ in found),
+                   key=lambda item: item[1])  # fmt: skip
+
+    cpu, wall, memory = worst("cpu_s"), worst("wall_s"), worst("growth_mb", "readers_mb")
     return (
-        f"{len(found)} cases, exit codes {dict(codes)}; most processor time {slow[1].get('cpu_s', 0.0):.2f} s ({slow[0].name}), "
-        f"longest {late[1]['wall_s']:.2f} s ({late[0].name}), most memory {large[1].get('growth_mb', 0.0):.0f} MB and "
-        f"{large[1].get('readers_mb', 0.0):.0f} MB in readers ({large[0].name})"
+        f"{len(found)} cases, exit codes {dict(codes)}; most processor time {cpu[1]:.2f} s ({cpu[0]}), longest "
+        f"{wall[1]:.2f} s ({wall[0]}), most memory {memory[1]:.0f} MB ({memory[0]})"
     )
 
 
@@ -181,11 +181,11 @@ def test_malformed_files_are_one_line(tmp_path: Path) -> None:
     run_in = tmp_path / "cwd"
     run_in.mkdir()
     found = run_all(cases, run_in)
-    print(summary(found))
+    sys.stdout.write(summary(found) + "\n")
     wrong = [f"{case.name}: {what}  [{' '.join(case.argv)[-120:]}]" for case, _, what in found if what]
     assert not wrong, "\n".join([f"{len(wrong)} of {len(found)}:", *sorted(wrong)])
     assert len(found) == len(cases)
-    assert not [path for path in tmp_path.rglob("owned*")]
+    assert not list(tmp_path.rglob("owned*"))
     refused = sum(answer["code"] == 2 for _, answer, _ in found)
     assert refused > 0.5 * len(found)
     valid = [(case.name, answer["code"]) for case, answer, _ in found if "valid " in case.name]
