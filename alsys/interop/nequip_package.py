@@ -26,6 +26,7 @@ from safetensors.numpy import load_file
 
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml
 from alsys.potentials.architectures import OPTIONAL, build_model, elements_of, prepare
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.nequip import NequIPCommittee, weights_of
@@ -68,6 +69,8 @@ def read_package(path: Path, *, is_trusted: bool) -> ImportedPackage:
         InputError: It is not trusted, no package, holds another kind of model, or does not come out equal.
     """
     source = str(path)
+    if path.exists() and not path.is_dir():
+        check_regular(path)
     if not path.name.endswith(SUFFIX) or not path.is_file():
         raise InputError(f"is not a file that ends in {SUFFIX}", source=source)
     if not is_trusted:
@@ -167,15 +170,18 @@ def _element_names(path: Path) -> list[str]:
         InputError: It has none, or they are no elements.
     """
     import zipfile
-
-    import yaml
+    import zlib
 
     try:
         with zipfile.ZipFile(path) as archive:
-            (name,) = (n for n in archive.namelist() if n.endswith("/model/package_metadata.txt"))
-            metadata = yaml.safe_load(archive.read(name))
+            (member,) = (m for m in archive.infolist() if m.filename.endswith("/model/package_metadata.txt"))
+            with archive.open(member) as file:  # its size as it is said to be may be wrong
+                text = file.read(MAX_YAML_BYTES + 1)
+        metadata = parse_yaml(text.decode("utf-8"))
         types = [str(metadata["atom_types"][i]) for i in range(len(metadata["atom_types"]))]
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, InputError,
+    ) as error:  # fmt: skip
         raise InputError(f"is no NequIP package: {' '.join(str(error).split())[:200]}", source=str(path)) from error
     if unknown := [symbol for symbol in types if symbol not in atomic_numbers]:
         raise InputError("has types that are no elements", source=str(path), field="atom_types", value=unknown)

@@ -371,10 +371,11 @@ def _method_name(frame: Frame) -> str:
 
 def _differences(samples: Sequence[Sample]) -> Check:
     work, rise = _pairs(samples)
-    if work.size < MIN_PAIRS or not (norm := float(np.linalg.norm(rise))):
+    norm, other = float(np.linalg.norm(rise)), float(np.linalg.norm(work))
+    if work.size < MIN_PAIRS or not norm or not other or not math.isfinite(norm * other):
         return Check()
-    cosine = float(work @ rise) / (float(np.linalg.norm(work)) * norm)
-    ratio = float(np.linalg.norm(rise)) / float(np.linalg.norm(work))
+    cosine = float(work @ rise) / (other * norm)
+    ratio = norm / other
     text = (
         f"energies of {work.size} pairs of near frames differ by {ratio:.3g} times what their forces say "
         f"(cosine {cosine:+.2f})"

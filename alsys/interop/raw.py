@@ -119,7 +119,11 @@ def checked(
     h = None if cell is None else shaped(cell, (k, 3, 3), "cell")
     s = None if stress is None else shaped(stress, (k, 3, 3), "stress")
     for name, array in (("energy", e), ("positions", x), ("forces", f), ("cell", h), ("stress", s)):
-        if array is not None and not np.isfinite(array).all():
+        if array is not None and array.size and not float(np.abs(array).max()) < MAX_VALUE:
+            if np.isfinite(array).all():
+                raise InputError(
+                    f"holds numbers beyond {MAX_VALUE:g}", field=f"{where}: {name}", value=float(np.abs(array).max())
+                )
             row = int(np.argmax(~np.isfinite(array.reshape(k, -1)).all(axis=1)))
             raise InputError(
                 "holds NaN or infinity", field=f"{place} {first + row}: {name}", remedy="leave such frames out"
@@ -139,6 +143,8 @@ def checked(
 
 MIN_VOLUME = 1e-3
 """Of a periodic frame, in any unit of length."""
+MAX_VALUE = 1e12
+"""Of any number of a frame, in whatever unit; squares of larger ones, summed, are no numbers any more."""
 MAX_GATHERED = 256
 """Rows that are checked at a time."""
 MAX_GATHERED_ATOMS = 16_384

@@ -21,6 +21,9 @@ from alsys.systems.conformers import SEED, embed_one, embed_several, quiet_rdkit
 from alsys.systems.files.content import Structure, isotope_note
 from alsys.systems.files.reader import FORMATS, read_structure
 
+MAX_SMILES = 5000
+MAX_SMILES_ATOMS = 500
+"""With hydrogens; a chain of so many takes RDKit a minute."""
 __all__ = ["FORMATS", "SEED", "Loaded", "load"]
 
 
@@ -78,6 +81,10 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
     from rdkit import Chem
 
     quiet_rdkit()
+    if len(smiles) > MAX_SMILES:
+        raise InputError(
+            f"is longer than {MAX_SMILES} characters", field="smiles", value=smiles, remedy="give a structure as `file`"
+        )
     parsed = Chem.MolFromSmiles(smiles)
     if parsed is None or parsed.GetNumAtoms() == 0:
         raise InputError("is not a valid SMILES", field="smiles", value=smiles, remedy="check elements and brackets")
@@ -100,6 +107,13 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
             remedy="give each as a component of `cluster` or `box`, or a `file`",
         )  # fmt: skip
     full = Chem.AddHs(parsed)
+    if full.GetNumAtoms() > MAX_SMILES_ATOMS:
+        raise InputError(
+            f"has {full.GetNumAtoms()} atoms, too many for RDKit to find a structure (up to {MAX_SMILES_ATOMS})",
+            field="smiles",
+            value=smiles,
+            remedy="give a structure as `file`",
+        )
     chosen = embed_several(full, conformers) if conformers > 1 else []
     chosen = chosen or embed_one(full)
     if not chosen:

@@ -186,10 +186,11 @@ class Maker:
         config = self.file(yaml.safe_dump({**CONFIG, "directory": str(self.path(""))}).encode(), ".yaml")
         self.add(f"data: {name}", "data", "import", config, path, "--level", "gfn1-xtb", "--trust-units", *words)
 
-    def add_bundle(self, name: str, path: Path) -> None:
+    def add_bundle(self, name: str, path: Path, *, is_built: bool = True) -> None:
         """A bundle, which is copied and then built into a calculator."""
         self.add(f"bundle: {name}", "models", "export", path, self.path(""), "--format", "bundle")
-        self.add(f"calculator: {name}", "@calculator", path)
+        if is_built:
+            self.add(f"calculator: {name}", "@calculator", path)
 
 
 def make_cases(folder: Path) -> list[Case]:
@@ -276,7 +277,7 @@ def _structures(maker: Maker) -> None:
     samples[".sdf"] = MOLFILE
     for suffix, content in samples.items():
         maker.add_structure(f"valid {suffix}", maker.file(content, suffix))
-        for what, mutant in mutants(content, 10, suffix):
+        for what, mutant in mutants(content, 6, suffix):
             maker.add_structure(f"{suffix} {what}", maker.file(mutant, suffix))
     huge = b"1000000000000"
     symmetry = b"loop_\n_symmetry_equiv_pos_as_xyz\n" + b"'x,y,z+1/7'\n" * 20_000
@@ -346,7 +347,7 @@ def _data_sets(maker: Maker) -> None:
         FORMATS[name].write(maker.snapshot, path, GFN1)
         samples[name] = path.read_bytes()
         maker.add_data(f"valid {name}", path, "--format", name)
-        for what, content in mutants(samples[name], 12, name):
+        for what, content in mutants(samples[name], 10, name):
             maker.add_data(f"{name} {what}", maker.file(content, suffix), "--format", name)
     path = maker.path(".json")
     FORMATS["ase-db"].write(maker.snapshot, path, GFN1)
@@ -407,16 +408,15 @@ def _nasty_arrays(maker: Maker, deepmd: Path) -> None:
 
     shape = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%s), }"
     good = {"nuclear_charges.npy": npy(shape.replace(b"<f8", b"|u1") % b"1,", b"\x02"), "energies.npy": npy(shape % b"1,", b"\0" * 8)}  # fmt: skip
-    zeros = npy(shape % b"10000000, 1, 3", b"\0" * 240_000_000)
+    zeros = npy(shape % b"40000000, 1, 3", b"\0" * 960_000_000)
     nasty = {
-        "npz bomb": zipped({**good, "coords.npy": zeros, "forces.npy": zeros}),
+        "npz bomb": zipped({**good, "coords.npy": zeros, "forces.npy": b""}),
         "npz shape": zipped({**good, "coords.npy": npy(shape % b"1000000000000, 1, 3"), "forces.npy": b""}),
         "npz negative": zipped({**good, "coords.npy": npy(shape % b"-1, 1, 3"), "forces.npy": b""}),
         "npz header": zipped({**good, "coords.npy": npy(b"{'descr': '<f8', 'shape': __import__('os').system('touch owned')}")}),
         "npz nested header": zipped({**good, "coords.npy": npy(b"(" * 30_000)}),
         "npz pickle": zipped({**good, "coords.npy": npy(shape.replace(b"<f8", b"|O") % b"1,", pickle.dumps(_Owned()))}),
         "npz text": zipped({**good, "coords.npy": b"1 2 3\n", "forces.npy": b"1 2 3\n"}),
-        "npz bz2": zipped({**good, "coords.npy": zeros}, zipfile.ZIP_BZIP2),
         "npz outside": zipped({**good, "../../coords.npy": b""}),
         "npz pickled": pickle.dumps(_Owned()),
     }  # fmt: skip
@@ -580,7 +580,7 @@ def _nasty_databases(maker: Maker, samples: dict[str, bytes]) -> None:
     )
     array = b'{"numbers": [1], "positions": {"__ndarray__": [[1000000000000, 3], "float64", [0]]}}'
     for name, rows in {
-        "lmdb bomb": [(b"1", zlib.compress(b" " * 500_000_000))],
+        "lmdb bomb": [(b"1", zlib.compress(b" " * 100_000_000))],
         "lmdb nested": [(b"1", zlib.compress(b"[" * 100_000))],
         "lmdb pickle": [(b"1", pickle.dumps(_Owned()))],
         "lmdb energy": [(b"1", row % b"1e999")],
@@ -621,7 +621,7 @@ def _bundles(maker: Maker) -> None:
         return copy
 
     draw = random.Random("bundle")
-    for k in range(30):
+    for k in range(20):
         mutate, name = MUTATIONS[k % 5], ("model.json", "member_00.safetensors", "SHA256SUMS", "card.json")[k % 4]
 
         def change(folder: Path, mutate: Any = mutate, name: str = name) -> None:
@@ -737,7 +737,7 @@ def _bundles(maker: Maker) -> None:
         "sums of nothing": lambda folder: (folder / "SHA256SUMS").write_text("\n\n") and None,
         "sums null": lambda folder: (folder / "SHA256SUMS").write_bytes(b"0" * 64 + b"  a\0b\n") and None,
     }.items():
-        maker.add_bundle(name, copied(nequip, change, is_summed=False))
+        maker.add_bundle(name, copied(nequip, change, is_summed=False), is_built=False)
     for name, change in {
         "pair nan": with_weights(first(float("nan"))),
         "pair basis": with_model(spec={"n_basis": 10**12}),
@@ -749,7 +749,7 @@ def _bundles(maker: Maker) -> None:
         maker.add_bundle(name, copied(pair, change))
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("m/model/package_metadata.txt", b"a" * 300_000_000)
+        archive.writestr("m/model/package_metadata.txt", b"a" * 50_000_000)
     package = target.getvalue()
     for name, content in {
         "package bomb": package, "package text": b"text", "package cut": package[:100],

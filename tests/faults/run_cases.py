@@ -30,9 +30,10 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if words[0] == sys.executable:
             return
         forbidden.append(f"{event} {words[:3]}")
-    elif event in ("os.system", "os.exec") or (
-        event == "pickle.find_class" and str(arguments[0]).split(".")[0] not in PLAIN
-    ):
+    elif event == "pickle.find_class":
+        if arguments[0] in DANGEROUS or tuple(arguments) == ("builtins", "eval"):
+            forbidden.append(f"{event} {arguments}")
+    elif event in ("os.system", "os.exec"):
         forbidden.append(f"{event} {arguments}")
 
 

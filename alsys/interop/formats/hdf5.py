@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,10 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.formats.base import CHUNK, require, starts_with
 
+MAX_CHUNK_BYTES = 2**28
+MIN_BOMB_BYTES, MAX_RATIO = 2**24, 200
+"""Coordinates, energies and forces compress 10 times at most."""
+_REPACK = "repack it with smaller chunks (h5repack)"
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -95,12 +100,30 @@ def _check_storage(found: Any, place: str) -> None:
     where = [entry[0] for entry in found.external or ()]
     if getattr(found, "is_virtual", False):
         where += [source.file_name for source in found.virtual_sources()]
+    _check_sizes(found, place)
     if where:
         raise InputError(
             "keeps its values in another file, and no file but the given one is read",
             field=place,
             value=where[0],
             remedy="copy the data into one file (h5repack, h5copy)",
+        )
+
+
+def _check_sizes(found: Any, place: str) -> None:
+    """Refuses values that nobody has written, or that are many times what is stored."""
+    chunk = math.prod(found.chunks or (1,)) * found.dtype.itemsize
+    if chunk > MAX_CHUNK_BYTES:
+        raise InputError(
+            "is stored in pieces that are too large", field=place, value=f"{chunk // 2**20} MB", remedy=_REPACK
+        )
+    stored = found.id.get_storage_size()
+    if found.nbytes > MIN_BOMB_BYTES and found.nbytes > MAX_RATIO * stored:
+        raise InputError(
+            "is many times as large as what is stored of it",
+            field=place,
+            value=f"{found.nbytes / 2**20:.0f} MB, {stored / 2**20:.2f} MB stored",
+            remedy="values are missing, or it was made to be large",
         )
 
 

@@ -49,6 +49,10 @@ FORMATS = {
 """Formats by file ending, or by name for a file without one."""
 
 
+MAX_ATOMS = 10_000
+"""Of a start structure: its pairs are looked at, and each frame is labelled as a whole or carved."""
+
+
 def read_structure(path: Path, index: int) -> Structure:
     """One structure of a file, with all that the file says about it.
 
@@ -76,7 +80,10 @@ def read_structure(path: Path, index: int) -> Structure:
 def _parsed(path: Path, index: int, form: str) -> Structure:
     """One structure of a file; runs in a process of its own."""
     try:
-        return READERS[form](path, index)
+        structure = READERS[form](path, index)
+        if len(structure.atoms) > MAX_ATOMS:
+            raise FileProblem(f"holds {len(structure.atoms)} atoms, {MAX_ATOMS} at most are taken", "cut a part out")
+        return structure
     except FileProblem as error:
         value: object = index if error.field == "index" else str(path)
         raise InputError(str(error), field=error.field, value=value, remedy=error.remedy) from error
