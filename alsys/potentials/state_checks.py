@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, Final
 
 import numpy as np
@@ -49,7 +50,7 @@ def check_state(state: CommitteeState) -> None:
     _check_arrays(state.score_state, "score")
     if state.kind not in ("nequip", "allegro", "pair"):
         return  # refused by whoever builds it
-    spec = state.spec
+    spec: Mapping[str, Any] = state.spec
     n_weights = sum(array.size for array in state.members[0].values()) if state.members else 0
     if "elements" in spec:
         _check_elements(spec["elements"])
@@ -81,7 +82,7 @@ def check_fit(state: CommitteeState) -> None:
     Raises:
         InputError: Names the entry or the array.
     """
-    spec = state.spec
+    spec: Mapping[str, Any] = state.spec
     needed = ("elements", "r_max", *(("n_basis",) if state.kind == "pair" else ("num_layers", "l_max", "dtype")))
     if missing := [name for name in needed if name not in spec]:
         raise InputError("lacks entries", field="spec", value=missing, remedy=_REMEDY)
@@ -131,7 +132,12 @@ def _check_network(spec: Mapping[str, Any], weights: Mapping[str, NDArray[Any]])
     if isinstance(features, list | tuple) and len(features) != spec["l_max"] + 1:
         raise _wrong("num_features", features, f"must be {spec['l_max'] + 1} numbers")
     for count in features if isinstance(features, list | tuple) else [features]:
-        if type(count) is not int or count < 1 or count * count > n_weights:
+        if (
+            isinstance(count, bool)
+            or not isinstance(count, Integral)
+            or not 1 <= int(count) ** 2 <= n_weights
+            or int(count) < 1
+        ):
             raise _wrong("num_features", count, f"is impossible with {n_weights} weights")
     r_max = float(spec["r_max"])
     for name, array in weights.items():
@@ -151,12 +157,12 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], where: str) -> None:
 
 def _real(value: object, name: str, low: float, high: float) -> None:
     """A finite number above `low`."""
-    if type(value) not in (int, float) or not low < value <= high:  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, Real) or not low < float(value) <= high:
         raise _wrong(name, value, f"must be a number above {low:g}, {high:g} at most")
 
 
 def _whole(value: object, name: str, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise _wrong(name, value, f"must be a whole number from {low} to {high}")
 
 
