@@ -23,7 +23,7 @@ from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.errors import InputError, StoreCorrupt
-from alsys.outside.contents import parse_yaml, read_json
+from alsys.outside.contents import MAX_JSON_BYTES, parse_yaml, read_bytes, read_json
 from alsys.store.base import Head, StoreReader
 
 LIVE_S = 15.0
@@ -237,8 +237,8 @@ def keep_status(directory: CampaignDirectory, head: Head, status: Mapping[str, o
 def _status_key(directory: CampaignDirectory, head: Head) -> dict[str, object]:
     """All that a status follows from: the log, the config's limits, and the code that folds."""
     try:
-        config = hashlib.blake2b(directory.record.read_bytes(), digest_size=16).hexdigest()
-    except OSError:
+        config = hashlib.blake2b(read_bytes(directory.record, MAX_JSON_BYTES), digest_size=16).hexdigest()
+    except InputError:
         config = ""
     return {
         "store": head.identity,
@@ -261,8 +261,8 @@ def _code() -> str:
 
 def _kept_status(directory: CampaignDirectory, key: Mapping[str, object]) -> dict[str, object] | None:
     try:
-        record = json.loads(directory.kept_status.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json(directory.kept_status)
+    except InputError:
         return None
     if not isinstance(record, dict) or not key["store"] or not key["config"]:
         return None
@@ -343,8 +343,8 @@ def _boot() -> str:
 def _live(path: Path) -> dict[str, object] | None:
     """What a driver wrote of late; on another machine its own clock cannot be asked, so anything that it wrote."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except InputError:
         return None
     if not isinstance(content, dict):
         return None

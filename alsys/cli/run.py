@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -43,6 +42,7 @@ from alsys.errors import InputError
 from alsys.events import CampaignOpened, CampaignStopped, ModelLost, StopRequested
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import LevelOfTheory
+from alsys.outside.contents import read_json
 from alsys.states import CompositionStates
 from alsys.store.base import StoreWriter
 
@@ -430,11 +430,11 @@ class StopSignal:
         if self.is_signalled:
             return StopRequested(t=time.time(), drain=False)
         try:
-            request = json.loads(self._request.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            request = read_json(self._request)
+        except InputError:
             return None
         self._request.unlink(missing_ok=True)
-        return StopRequested(t=time.time(), drain=bool(request.get("drain")))
+        return StopRequested(t=time.time(), drain=isinstance(request, dict) and bool(request.get("drain")))
 
     def _install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

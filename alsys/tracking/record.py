@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from alsys.config import CampaignConfig, parse_config
 from alsys.errors import InputError
+from alsys.outside.contents import read_json
 from alsys.tracking.server import database_of, resolve_uri
 
 
@@ -21,10 +21,8 @@ def read_record(campaign_dir: Path) -> tuple[CampaignConfig, dict[str, Any]]:
     """
     path = campaign_dir / "campaign.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return parse_config(record["config"], source=str(path)), record
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", source=str(path)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"is not a campaign record: {error}", source=str(path)) from error
 

@@ -99,7 +99,9 @@ def main() -> None:
     os.dup2(2, 1)
     from alsys import load_calculator  # noqa: F401  imported before the first clock starts
     from alsys.cli import dry_run, importing  # noqa: F401
+    from alsys.potentials.architectures import prepare
 
+    prepare()
     sys.addaudithook(watch)
     for line in sys.stdin:
         answers.write(json.dumps(run(json.loads(line))) + "\n")

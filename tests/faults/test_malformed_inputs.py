@@ -117,7 +117,10 @@ def problem(case: Case, answer: dict[str, Any]) -> str:
         return answer["trace"].strip().splitlines()[-1][:300]
     if answer["code"] not in case.codes:
         return f"exit code {answer['code']}: {answer['err'][-300:]}"
-    if answer["code"] and answer["err"].count("\n") != 1:
+    n_lines = answer["err"].count("\n")
+    if case.name.startswith("request:") and n_lines == 2 and "is set aside in" in answer["err"]:
+        n_lines = 1  # and what became of the request that was made
+    if answer["code"] and n_lines != 1:
         return f"{answer['err'].count(chr(10))} lines: {answer['err'][:300]!r}"
     if "Traceback" in answer["err"]:
         return "a traceback"
