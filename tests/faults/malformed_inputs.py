@@ -408,9 +408,17 @@ def _nasty_arrays(maker: Maker, deepmd: Path) -> None:
 
     shape = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%s), }"
     good = {"nuclear_charges.npy": npy(shape.replace(b"<f8", b"|u1") % b"1,", b"\x02"), "energies.npy": npy(shape % b"1,", b"\0" * 8)}  # fmt: skip
-    zeros = npy(shape % b"40000000, 1, 3", b"\0" * 960_000_000)
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in good.items():
+            archive.writestr(name, content)
+        with archive.open("coords.npy", "w") as member:
+            member.write(npy(shape % b"40000000, 1, 3"))
+            for _ in range(60):
+                member.write(bytes(16_000_000))
+        archive.writestr("forces.npy", b"")
     nasty = {
-        "npz bomb": zipped({**good, "coords.npy": zeros, "forces.npy": b""}),
+        "npz bomb": bomb.getvalue(),
         "npz shape": zipped({**good, "coords.npy": npy(shape % b"1000000000000, 1, 3"), "forces.npy": b""}),
         "npz negative": zipped({**good, "coords.npy": npy(shape % b"-1, 1, 3"), "forces.npy": b""}),
         "npz header": zipped({**good, "coords.npy": npy(b"{'descr': '<f8', 'shape': __import__('os').system('touch owned')}")}),
