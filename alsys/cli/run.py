@@ -496,6 +496,7 @@ class LiveStatus:
         self._store = store
         self._display = display
         self._written = 0.0
+        self._is_refused = False
 
     def __call__(self, coordinator: Coordinator) -> None:
         """Shows and writes the state of now."""
@@ -507,8 +508,11 @@ class LiveStatus:
             self._written = time.monotonic()
             try:
                 write_json(self._directory.live, {**status, "written": moment()}, is_durable=False)
+                self._is_refused = False
             except OSError as error:  # a full disk: the screen still shows the state
-                logger.warning("cannot write %s: %s", self._directory.live, error)
+                if not self._is_refused:
+                    logger.warning("cannot write %s: %s", self._directory.live, error.strerror)
+                self._is_refused = True
 
 
 class _DisplayHandler(logging.Handler):

@@ -238,21 +238,29 @@ class ColumnReader:
         stop = lengths["event_bytes"]
         scanned, found = self._scanned
         if stop > scanned:
-            content = self.read("events/bytes", scanned, stop).tobytes()
-            place = content.find(_TOMBSTONE)
-            if place >= 0:
-                ends = check_ends("events/end", self.read("events/end", 0, lengths["events"]), stop)
-                new = []
-                while place >= 0:
-                    end = int(ends[np.searchsorted(ends, scanned + place, side="right")])
-                    event = decode(content[place : end - scanned])
-                    if not isinstance(event, LabelRetracted):
-                        raise StoreCorrupt(f"events: a line at byte {scanned + place} is no tombstone")
-                    new.append((end, event))
-                    place = content.find(_TOMBSTONE, end - scanned)
-                found = (*found, *new)
+            ends = check_ends("events/end", self.read("events/end", 0, lengths["events"]), stop)
+            first = int(np.searchsorted(ends, scanned, side="right"))
+            for block in range(first, len(ends), EVENTS_AT_ONCE):
+                found = (
+                    *found,
+                    *self._tombstones_in(int(ends[block - 1]) if block else 0, ends[block:][:EVENTS_AT_ONCE]),
+                )
             self._scanned = (stop, found)
         return tuple(event for end, event in found if end <= stop)
+
+    def _tombstones_in(self, begin: int, ends: Array) -> list[tuple[int, LabelRetracted]]:
+        """Those among the events that end at `ends`, the first of which begins at `begin`; each with its end."""
+        content = self.read("events/bytes", begin, int(ends[-1])).tobytes()
+        new = []
+        place = content.find(_TOMBSTONE)
+        while place >= 0:
+            end = int(ends[np.searchsorted(ends, begin + place, side="right")])
+            event = decode(content[place : end - begin])
+            if not isinstance(event, LabelRetracted):
+                raise StoreCorrupt(f"events: a line at byte {begin + place} is no tombstone")
+            new.append((end, event))
+            place = content.find(_TOMBSTONE, end - begin)
+        return new
 
     def snapshot(self, level_id: str, seq: int | None = None, baseline_id: str | None = None) -> Snapshot:
         """Labelled frames of a dataset version at one level, retracted ones left out, with a baseline beside them."""
