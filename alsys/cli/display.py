@@ -128,6 +128,7 @@ class Display:
         if self._live is not None:
             with contextlib.suppress(OSError):
                 self._live.stop()
+        self._console = Console(highlight=False)  # what is still to be said goes where output goes then
 
     def message(self, text: str) -> None:
         """Shows a line: under the screen, or on its own."""
