@@ -47,7 +47,7 @@ class ChunkSelection:
         rows = _features([*frames, *self.labelled], committee)
         if rows is None:
             return by_deviation(candidates, n)
-        rows = _scaled(rows, [frame.numbers.tobytes() for frame in (*frames, *self.labelled)])
+        rows = _scaled(rows, [_composition(frame) for frame in (*frames, *self.labelled)])
         chosen = mixed(
             rows[: len(frames)],
             np.array([candidate.source.deviation for candidate in candidates]),
@@ -94,12 +94,17 @@ def _first_unlike(candidates: Sequence[Candidate], order: Sequence[int], n: int)
         if len(chosen) >= n:
             break
         frame = candidates[i].frame
-        composition, fingerprint = frame.numbers.tobytes(), np.sort(pair_ratios(frame.numbers, frame.positions)[2])
+        composition, fingerprint = _composition(frame), np.sort(pair_ratios(frame.numbers, frame.positions)[2])
         if any(c == composition and _distance(p, fingerprint) < ALIKE for c, p in prints):
             continue
         prints.append((composition, fingerprint))
         chosen.append(candidates[i])
     return chosen
+
+
+def _composition(frame: Frame) -> bytes:
+    """What frames must share to be compared: elements, charge and multiplicity."""
+    return frame.numbers.tobytes() + f"{frame.charge},{frame.multiplicity}".encode()
 
 
 def _distance(a: FloatArray, b: FloatArray) -> float:

@@ -2,7 +2,8 @@
 
 Linear in its coefficients, so it is one ridge regression; iterated with weights that fall with a frame's error, so that
 one wrong label in ten does not bend it. Fitted to a fixed sample of the labels seen (those with the smallest
-identities), hence independent of their order. Molecules only.
+identities), hence independent of their order. Each charge and multiplicity has a fit of its own: pairs cannot tell them
+apart. Molecules only.
 """
 
 from __future__ import annotations
@@ -46,7 +47,28 @@ class _Fit:
 
 
 class RoughForces:
-    """A pair potential of the labels seen so far. A label in the sample is predicted by a fit that left it out."""
+    """Pair potentials of the labels seen so far. A label in the sample is predicted by a fit that left it out."""
+
+    def __init__(self) -> None:
+        self._by_state: dict[tuple[int, int], _OfState] = {}
+
+    def observe(self, frame: Frame, label: Label) -> None:
+        """Takes a label into the sample of its state, if it belongs there."""
+        self._by_state.setdefault((frame.charge, frame.multiplicity), _OfState()).observe(frame, label)
+
+    def forget(self, label_id: str) -> None:
+        """Takes a label out of the samples."""
+        for one in self._by_state.values():
+            one.forget(label_id)
+
+    def predict(self, frame: Frame, label_id: str) -> RoughPrediction | None:
+        """Forces of a frame; None where there are too few labels of its state, or an element is new."""
+        one = self._by_state.get((frame.charge, frame.multiplicity))
+        return None if one is None else one.predict(frame, label_id)
+
+
+class _OfState:
+    """The labels of one charge and multiplicity."""
 
     def __init__(self) -> None:
         self._sample: dict[str, tuple[Frame, FloatArray]] = {}

@@ -12,6 +12,7 @@ from alsys.config.labeling import QualityConfig
 from alsys.frames import Frame, PointCharges
 from alsys.labeling.analytic import morse
 from alsys.labeling.quality import QualityGate, Verdict, agree, net_torque, settle
+from alsys.labeling.rough import RoughForces
 from alsys.labels import Diagnostics, Label, LevelOfTheory, Prediction
 
 ETHANOL = np.array(
@@ -404,3 +405,20 @@ def test_agreement_of_two_labels() -> None:
     assert not agree(label, replace(tight, forces=local), 0.005), "an atom is far off"
     assert not agree(label, replace(tight, forces=label.forces * math.nan), 0.005)
     assert not agree(label, stream(1, seed=98)[0][1], 0.005), "two frames"
+
+
+def test_each_charge_has_a_rough_fit_of_its_own() -> None:
+    rough, rng = RoughForces(), np.random.default_rng(3)
+    frames = [Frame.molecule(NUMBERS, ETHANOL + 0.04 * rng.normal(size=(9, 3)), q, 1 + q) for q in [0, 1] * 15]
+    for frame in frames:
+        _, forces = morse(frame.numbers, frame.positions, 4.0, 1.9)
+        sign = -1.0 if frame.charge else 1.0  # as far apart as can be
+        rough.observe(frame, Label(frame.frame_id, LEVEL.level_id, 0.0, sign * forces))
+    for charge, multiplicity in ((0, 1), (1, 2)):
+        frame = Frame.molecule(NUMBERS, ETHANOL, charge, multiplicity)
+        _, forces = morse(frame.numbers, frame.positions, 4.0, 1.9)
+        found = rough.predict(frame, "new")
+        assert found is not None
+        expected = -forces if charge else forces
+        assert np.sqrt(np.square(found.forces - expected).mean()) < 0.5 * np.sqrt(np.square(forces).mean())
+    assert rough.predict(Frame.molecule(NUMBERS, ETHANOL, -1, 2), "new") is None
