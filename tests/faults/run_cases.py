@@ -103,6 +103,8 @@ def main() -> None:
 
     prepare()
     sys.addaudithook(watch)
+    answers.write(json.dumps({"ready": True}) + "\n")
+    answers.flush()
     for line in sys.stdin:
         answers.write(json.dumps(run(json.loads(line))) + "\n")
         answers.flush()
