@@ -109,6 +109,9 @@ class Cluster:
         self._nodes = []
         self._heard = self._asked = self._clock()
         self._question = None
+        if self._asker is not None:
+            self._asker.close()  # it may wait for a Ray that is gone
+            self._asker = None
         self.is_up = True
 
     async def renew(self) -> None:
