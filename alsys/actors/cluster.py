@@ -174,6 +174,12 @@ class Cluster:
         """Seconds for which a process on this machine has been stopped; 0 where it is not, or not of this Ray."""
         return self._stopped_s(pid) if self.is_local else 0.0
 
+    def end_stopped(self, limit_s: float) -> list[int]:
+        """Kills processes of a Ray of our own that have been stopped for so long; their process ids."""
+        ended = [child for child in self._children() if self._stopped_s(child.pid) >= limit_s]
+        _end(ended)
+        return [child.pid for child in ended]
+
     def resources(self) -> list[Mapping[str, float]]:
         """What each living node has in all, as it was told of late; empty where it was not."""
         return self._nodes

@@ -296,6 +296,9 @@ class RayPool:
         logger.warning("Ray is up again")
 
     def _watch_start(self, name: str, entry: _Worker, spent: float) -> None:
+        if spent >= SPEAK_OF_STOPPED_S and self._cluster.is_local:
+            for pid in self._cluster.end_stopped(self._runtime.stopped_timeout_s):
+                logger.warning("process %d was stopped while it started, and is ended", pid)
         if spent >= SLOW_START_S and not entry.is_slow:
             entry.is_slow = True
             missing = _missing(entry.spec, self._cluster.resources())

@@ -84,6 +84,13 @@ class FakeRay:
     def stopped_s(self, pid: int) -> float:
         return self.stopped.get(pid, 0.0)
 
+    def end_stopped(self, limit_s: float) -> list[int]:
+        ended = [pid for pid, seconds in self.stopped.items() if seconds >= limit_s]
+        for actor in [actor for row in self.actors.values() for actor in row if actor.pid in ended]:
+            actor.calls[0][1].set_exception(RuntimeError("The actor died"))
+            del self.stopped[actor.pid]
+        return ended
+
     def resources(self) -> list[Mapping[str, float]]:
         return self.nodes
 
@@ -300,3 +307,21 @@ def test_a_start_that_hangs_is_tried_again_and_then_given_up(monkeypatch: pytest
         await bench.pool.close()
 
     asyncio.run(run())
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec})
+        bench.ray.starts = False
+        await bench.pool.start()
+        bench.ray.stopped[bench.actor().pid] = 61.0
+        bench.ray.starts = True
+        events = await bench.after(12)
+        await asyncio.sleep(0.4)
+        events += await bench.after(2)
+        assert kinds(events) == [("WorkerDown", "labeler-0"), ("WorkerUp", "labeler-0")]
+        await bench.pool.close()
+
+    asyncio.run(run())
+    assert any("was stopped while it started" in message for message in caplog.messages)
