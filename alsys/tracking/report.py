@@ -306,16 +306,17 @@ def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary
     """
     drawings: list[Drawing] = []
     snapshot = reader.snapshot(level.level_id) if level is not None else None
+    is_whole = snapshot.is_whole if snapshot is not None else None
     for name, first in list(summary.first_frames.items())[:MAX_SYSTEMS]:
         rows: Sequence[int] = []
         if snapshot is not None and name in snapshot.systems:
             mine = (snapshot.system == snapshot.systems.index(name)) & ~snapshot.is_arm(Arm.ATOM)
             rows = [int(row) for row in mine.nonzero()[0]]
-        if snapshot is None or not rows:
+        if snapshot is None or is_whole is None or not rows:
             frame = reader.candidates([first])[0].frame
             drawings.append(_drawing(frame, name, "first frame proposed"))
             continue
-        whole = [row for row in rows if snapshot.is_whole[row]]
+        whole = [row for row in rows if is_whole[row]]
         lowest = min(whole, key=lambda row: float(snapshot.energy[row]), default=None)
         if lowest is not None:
             drawings.append(_drawing(snapshot.frame(lowest), name, "lowest energy labelled"))
@@ -323,7 +324,7 @@ def _drawings(reader: StoreReader, level: LevelOfTheory | None, summary: Summary
         if known:
             strangest = max(known, key=lambda row: float(snapshot.deviation[row]))
             note = f"least certain: deviation {float(snapshot.deviation[strangest]):.2f} eV/Å"
-            if lowest is not None and strangest in whole:
+            if lowest is not None and is_whole[strangest]:
                 note += f", {float(snapshot.energy[strangest] - snapshot.energy[lowest]):.2f} eV above it"
             drawings.append(_drawing(snapshot.frame(strangest), name, note))
     return drawings
