@@ -134,7 +134,7 @@ def _opened(path: Path, frames: list[Frame], folder: Path) -> tuple[dict[str, An
         "TMPDIR": str(folder),
         "OMP_NUM_THREADS": "1",
     }
-    command = [*apart, sys.executable, "-m", "alsys.interop.nequip_package_child"]
+    command = [*apart, sys.executable, "-P", "-m", "alsys.interop.nequip_package_child"]
     try:
         process = subprocess.run(
             command, input=json.dumps(order) + "\n", text=True, capture_output=True, cwd=folder, env=environment,

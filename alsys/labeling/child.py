@@ -134,7 +134,7 @@ class ChildProcess:
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "alsys.labeling.child"],
+            [sys.executable, "-P", "-m", "alsys.labeling.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -47,7 +47,7 @@ class Courier:
         self._directory = Path(campaign_dir)
         self._outbox = Outbox.of(campaign_dir)
         module = "alsys.tracking.deliver"
-        self._command = list(command or (sys.executable, "-m", module, str(self._directory), "--stdin"))
+        self._command = list(command or (sys.executable, "-P", "-m", module, str(self._directory), "--stdin"))
         self._first_pause_s = first_pause_s
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None

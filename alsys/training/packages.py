@@ -148,7 +148,7 @@ def _start_compiler(spec: Mapping[str, object], objective: Objective, threads: i
     """A process that compiles and ends; it ends with this one."""
     order = {"spec": dict(spec), "objective": asdict(objective), "threads": threads, "folder": str(default_folder())}
     process = subprocess.Popen(
-        [sys.executable, "-m", "alsys.training.packages"],
+        [sys.executable, "-P", "-m", "alsys.training.packages"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
