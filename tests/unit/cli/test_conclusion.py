@@ -37,13 +37,15 @@ def test_nothing_made_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_stop_before_the_first_model_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def stop() -> None:
+        while not (tmp_path / "campaign" / "logs" / "live.json").exists():  # it runs: older requests are removed
+            time.sleep(0.05)
         (tmp_path / "campaign" / "stop-request.json").write_text('{"drain": false}')
 
-    timer = threading.Timer(2.0, stop)
-    timer.start()
+    asking = threading.Thread(target=stop, daemon=True)
+    asking.start()
     slow = ("tracking.enabled=false", "labeling.delay_s=2", "training.first_at=30", "stop.labels=30")
     assert main(arguments(tmp_path, *slow)) == 4
-    timer.join()
+    asking.join()
     output = capsys.readouterr().out
     assert "stopped (user)" in output
     assert "nothing was made" in output

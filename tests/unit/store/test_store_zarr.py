@@ -176,8 +176,8 @@ def damage(path: Path, array: str, at: int, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("array", "at", "content", "problem"),
     [
-        ("atoms/positions", 3, b"\x55", "the content has identity"),
-        ("frames/frame_id", 0, b"\0" * 16, "the content has identity"),
+        ("atoms/positions", 3, b"\x55", "the content has another identity"),
+        ("frames/frame_id", 0, b"\0" * 16, "the content has another identity"),
         ("frames/frame_id", 0, None, "an identity stands twice"),
         ("frames/n_atoms", 0, b"\4", "atoms: 15 rows"),
         ("frames/system", 0, b"\xff\xff\xff\xff", "system is out of range"),
@@ -193,7 +193,7 @@ def damage(path: Path, array: str, at: int, content: bytes) -> None:
         ("labels/forces", 200, np.array(0.5).tobytes(), "is not what was accepted"),
         ("labels/stress", 0, np.array(0.5).tobytes(), "is not what was accepted"),
         ("labels/gap", 4, b"\0\0\0\0", "is not what was accepted"),
-        ("atoms/mask", 14, b"\0", "it or the frame's mask is not what was accepted"),
+        ("atoms/mask", 14, b"\0", "it, its baseline or the frame's mask is not what was accepted"),
         ("levels/bytes", 2, b"E", "the specification has identity"),
         ("events/bytes", 0, b"x", "event log: cannot read"),
         ("events/end", 0, b"\xff\xff", "ends do not fit"),
