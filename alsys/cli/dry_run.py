@@ -56,8 +56,8 @@ def dry_run(plan: Plan) -> int:
     finally:
         labeler.close()
     lines += _states(plan)
-    lines += _first_frames(plan)
-    lines += _start(plan)
+    sampling, sampling_s = _first_frames(plan)
+    lines += [sampling, *_start(plan)]
     mean = sum(seconds) / len(seconds)
     settings = PolicySettings.of(config)
     n_labelers, n_initial_random = config.labeling.workers, n_in_random_arm(config, config.initial.frames)
@@ -69,17 +69,18 @@ def dry_run(plan: Plan) -> int:
         label_s=mean,
     )
     labeling_s = mean * config.stop.labels / n_labelers
-    fits_s = labels.n_fits * config.training.budget_s
+    fit_s = 0.0 if config.model.kind == "pair" else config.training.budget_s  # pair models take milliseconds
+    fits_s = labels.n_fits * fit_s
     lines += [
         f"labels: {config.stop.labels} on {n_labelers} labelers: about {labeling_s:.0f} s",
-        f"fits: {labels.n_fits} of {config.training.budget_s:.0f} s, {labels.n_fits_before} of them before the last "
+        f"fits: {labels.n_fits} of {fit_s:.0f} s, {labels.n_fits_before} of them before the last "
         f"label: {fits_s:.0f} s"
         + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
         f"labels a model (of these in the random arm): {labels.text}",
         f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
         f"random arm: {labels.n_random} of {config.stop.labels} labels"
         + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
-        f"wall time: about {max(labeling_s, fits_s):.0f} to {labeling_s + fits_s:.0f} s"
+        f"wall time: about {sampling_s + max(labeling_s, fits_s):.0f} to {sampling_s + labeling_s + fits_s:.0f} s"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
@@ -135,8 +136,8 @@ def _start(plan: Plan) -> list[str]:
     return [f"first fit: taught by {what}, {start.budget_s:.0f} s, once"]
 
 
-def _first_frames(plan: Plan) -> list[str]:
-    """What sampling the first frames will cost, from one evaluation of each system; rattling costs nothing."""
+def _first_frames(plan: Plan) -> tuple[str, float]:
+    """What sampling the first frames will cost, s, from one evaluation of each system; rattling costs nothing."""
     from alsys.exploration.initial import evaluations
     from alsys.exploration.reference import xtb_potential
 
@@ -149,6 +150,6 @@ def _first_frames(plan: Plan) -> list[str]:
         try:
             xtb_potential(frame)(frame.positions)
         except Exception as error:  # tblite raises many kinds for what it cannot treat
-            return [f"first frames: xTB cannot treat {name} ({error}), which will be rattled"]
+            return f"first frames: xTB cannot treat {name} ({error}), which will be rattled", total
         total += count * (time.perf_counter() - started)
-    return [f"first frames: {plan.config.initial.method}, about {total:.0f} s before the first label"]
+    return f"first frames: {plan.config.initial.method}, about {total:.0f} s before the first label", total

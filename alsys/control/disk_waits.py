@@ -79,4 +79,4 @@ class DiskWait:
 
 
 def _place(error: OSError) -> str:
-    return f"{error.filename}: " if error.filename else ": "
+    return f"{error.filename}: " if error.filename else "the store: "

@@ -146,8 +146,8 @@ def train(ledger: Ledger, trainers: Sequence[str]) -> Train | None:
     """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
 
     In between, and after the end, a trainer that has nothing to do goes on with the data it has (`train_on`).
-    A retracted label counts like a new one. While no version was any good, a fit goes on from the latest, as long as
-    that makes them better, and else begins anew.
+    A retracted label counts like a new one, and a fit after it waits for `first_at` labels as the first did. While no
+    version was any good, a fit goes on from the latest, as long as that makes them better, and else begins anew.
     """
     if not trainers or ledger.training is not None or not (_fit_is_due(ledger) or trains_on(ledger)):
         return None
@@ -364,6 +364,8 @@ def _fit_is_due(ledger: Ledger) -> bool:
         if starved and ledger.n_train >= 2:
             return True
         return ledger.n_train >= settings.first_at and not pace.first_fit_waits(ledger)
+    if ledger.retracted and ledger.n_train < settings.first_at:
+        return False  # little is left: the champion leads until others are labelled in their place
     return new >= pace.next_batch(settings, ledger.n_train_at_fit)
 
 

@@ -192,7 +192,10 @@ def _to_retry(ledger: Ledger, request: RetryFrames) -> list[str]:
     ]
     if not frame_ids:
         what = "no frame is in quarantine" if kind is None else "no frame is in quarantine for this"
-        raise InputError(what, value=request.failure or None, remedy="see `alsys data quarantine list`")
+        remedy = "see `alsys data quarantine list`"
+        if ledger.retracted:
+            remedy = "retracted and damaged labels are not retried: `alsys run` labels other frames in their place"
+        raise InputError(what, value=request.failure or None, remedy=remedy)
     return frame_ids
 
 

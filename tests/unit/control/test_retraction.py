@@ -102,6 +102,18 @@ def test_a_retraction_counts_like_a_new_label_towards_the_next_fit() -> None:
     assert ledger.n_new == 1
 
 
+def test_after_many_retractions_a_fit_waits_for_as_many_labels_as_the_first_one_did() -> None:
+    """All labels were set aside: a model of one label must not replace the champion."""
+    ledger = campaign([*ten_labels(), *published(1, 8)], n_labels=100, first_at=8)
+    for i in range(10):
+        ledger.apply(retracted(f"f{i}"))
+    for i in range(8):
+        assert policies.train(ledger, ["t"]) is None, f"after {i} labels"
+        for event in labelled(f"g{i}"):
+            ledger.apply(event)
+    assert policies.train(ledger, ["t"]) is not None
+
+
 def test_without_any_label_left_nothing_is_fitted() -> None:
     ledger = campaign(
         [*labelled("f0"), *labelled("f1"), *published(1, 2)], n_labels=2, target_force_mae=0.1, versions_in_a_row=1
