@@ -132,7 +132,10 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
         notes = {name: list(one.notes) for name, one in built.items()}
         systems = {name: frames[0] for name, frames in starts.items()}
         labelled = labelled_systems(config.exploration.carve, systems)
-        check_labeling(config.labeling, labelled)
+        try:
+            check_labeling(config.labeling, labelled)
+        except InputError as error:
+            raise _incomplete(config, built, error) or error from None
         _check_model(config, systems)
         if not config.tells_states_apart:
             check_states(starts)
@@ -153,6 +156,25 @@ def check(config: CampaignConfig, source: str, *, is_import: bool = False) -> Pl
     except InputError as error:
         raise error.located(source=source) from None
     return Plan(config, source, directory, starts, level, labelled, baseline, notes, start)
+
+
+def _incomplete(config: CampaignConfig, built: Mapping[str, BuiltSystem], error: InputError) -> InputError | None:
+    """The refusal of a file that lacks atoms, where a multiplicity is impossible because of it."""
+    from alsys.systems.start_check import seems_incomplete
+
+    if error.field is None or not error.field.endswith("multiplicity"):
+        return None
+    for i, system in enumerate(config.systems):
+        frame = built[system.name].starts[0]
+        is_odd = (int(frame.numbers.sum()) - frame.charge - frame.multiplicity) % 2 == 0
+        if system.file is not None and is_odd and (said := seems_incomplete(frame)):
+            return InputError(
+                f"{said}, and multiplicity {frame.multiplicity} does not suit its electrons",
+                field=f"systems[{i}].file",
+                value=system.file,
+                remedy="add missing hydrogens; if none are missing, correct charge or multiplicity",
+            )
+    return None
 
 
 def _check_starts(config: CampaignConfig, built: Mapping[str, BuiltSystem], notes: Mapping[str, list[str]]) -> None:

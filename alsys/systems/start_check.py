@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
@@ -19,6 +20,9 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, single_point
 from alsys.systems.builders import BuiltSystem
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 CONTACT = 0.58
 """Share of the covalent sum below which two atoms are no bond; the shortest, Cr2 and N2, are at 0.60 and 0.77."""
@@ -76,11 +80,26 @@ def check_system(built: BuiltSystem, *, has_physics: bool = True) -> list[str]:
         _check_contacts(frame, place)
     if not has_physics:
         return []
-    if built.field == "file":
-        _check_valences(built.starts[0], place)
+    notes = _check_valences(built.starts[0], place) if built.field == "file" else []
     for field, value, frame in built.components:
-        _check_valences(frame, _Place(field, value))
-    return _check_xtb(built.starts[0], place)
+        notes += _check_valences(frame, _Place(field, value))
+    return notes + _check_xtb(built.starts[0], place)
+
+
+def seems_incomplete(frame: Frame) -> str:
+    """What a molecule seems to lack, where its geometry leaves places empty; empty where nothing does.
+
+    For electrons that do not suit the multiplicity: it is the structure then that is wrong.
+    """
+    if frame.pbc.any() or not (frame.numbers == 6).any():
+        return ""
+    neighbours = _neighbours(frame)
+    lacking = [k for k in range(frame.n_atoms) if _lacks(frame, neighbours, k)]
+    if not (frame.numbers == 1).any() and lacking:
+        return "has no hydrogens"
+    if len(lacking) > frame.multiplicity - 1 + abs(frame.charge):
+        return f"lacks a neighbour of atom {_name(frame, lacking[0])}"
+    return ""
 
 
 def check_single_atoms(systems: Sequence[BuiltSystem]) -> None:
@@ -130,10 +149,13 @@ def _check_contacts(frame: Frame, place: _Place) -> None:
     )
 
 
-def _check_valences(frame: Frame, place: _Place) -> None:
-    """Refuses molecules with atoms of too many or too few neighbours, or with bonds of another charge."""
+def _check_valences(frame: Frame, place: _Place) -> list[str]:
+    """Refuses molecules with atoms of too many or too few neighbours, or with bonds that mean another charge.
+
+    Bonds that merely have no Lewis structure at the frame's charge are a note.
+    """
     if frame.pbc.any():
-        return
+        return []
     neighbours = _neighbours(frame)
     for k, others in enumerate(neighbours.of):
         limit = CROWDED.get(int(frame.numbers[k]))
@@ -152,10 +174,15 @@ def _check_valences(frame: Frame, place: _Place) -> None:
             "add missing hydrogens, or correct the units, charge or multiplicity",
             place,
         )
-    if (charge := _charge_of_bonds(frame, neighbours)) is not None:
+    found = _charge_of_bonds(frame, neighbours)
+    if found is None:
+        return []
+    charge, is_meant = found
+    if is_meant:
         raise _refusal(
             f"has bonds that fit a charge of {charge:+d}, `charge` is {frame.charge:+d}", f"set charge: {charge}", place
         )
+    return [f"RDKit finds bonds for a charge of {charge:+d}, and none for {frame.charge:+d}, which is taken"]
 
 
 def _neighbours(frame: Frame) -> _Neighbours:
@@ -201,8 +228,12 @@ def _angles(positions: FloatArray, centre: int, others: list[int]) -> float:
     return float(np.degrees(np.arccos(cosines[np.triu_indices(len(others), k=1)])).sum())
 
 
-def _charge_of_bonds(frame: Frame, neighbours: _Neighbours) -> int | None:
+def _charge_of_bonds(frame: Frame, neighbours: _Neighbours) -> tuple[int, bool] | None:
     """The charge at which RDKit finds bonds without open shells, where it finds none at that of the frame.
+
+    Whether the structure means that charge: its only charged atoms are oxygen and sulfur of one neighbour (-),
+    nitrogen of four and oxygen of three (+). A carbanion would be accusing carbenes and carbocations, whose sextet
+    RDKit does not write; and a neutral molecule speaks against no dication.
 
     Asked for closed-shell molecules of the elements of organic chemistry only; None where nothing speaks against the
     frame's charge, or for another one. After Y. Kim and W. Y. Kim, Bull. Korean Chem. Soc. 36, 1769 (2015).
@@ -214,13 +245,25 @@ def _charge_of_bonds(frame: Frame, neighbours: _Neighbours) -> int | None:
         return None
     if not set(frame.numbers.tolist()) <= RDKIT_ELEMENTS or int(frame.numbers.sum() - frame.charge) % 2:
         return None
-    if _has_bonds_at(frame, frame.charge, may_be_open=True):
+    if _bonds_at(frame, frame.charge) is not None:
         return None
     steps = (-2, 2) if frame.charge <= 0 else (2, -2)
-    return next((c for step in steps if _has_bonds_at(frame, c := frame.charge + step, may_be_open=False)), None)
+    for charge in (frame.charge + step for step in steps):
+        mol = _bonds_at(frame, charge)
+        if mol is not None and not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
+            return charge, charge != 0 and _has_usual_ions(mol, charge)
+    return None
 
 
-def _has_bonds_at(frame: Frame, charge: int, *, may_be_open: bool) -> bool:
+def _has_usual_ions(mol: Mol, charge: int) -> bool:
+    """Whether all formal charges have the sign of the total, and stand where they usually do."""
+    usual = {(8, 1, -1), (16, 1, -1)} if charge < 0 else {(7, 4, 1), (8, 3, 1)}
+    ions = [atom for atom in mol.GetAtoms() if atom.GetFormalCharge()]
+    return all((atom.GetAtomicNum(), atom.GetDegree(), atom.GetFormalCharge()) in usual for atom in ions)
+
+
+def _bonds_at(frame: Frame, charge: int) -> Mol | None:
+    """The molecule with bond orders that RDKit finds at a charge, open shells among them."""
     from rdkit import Chem
     from rdkit.Chem import rdDetermineBonds
 
@@ -239,8 +282,8 @@ def _has_bonds_at(frame: Frame, charge: int, *, may_be_open: bool) -> bool:
         rdDetermineBonds.DetermineConnectivity(mol)
         rdDetermineBonds.DetermineBondOrders(mol, charge=charge, maxIterations=BOND_ITERATIONS)
     except (ValueError, RuntimeError):
-        return False
-    return may_be_open or not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+        return None
+    return mol
 
 
 def _check_xtb(frame: Frame, place: _Place) -> list[str]:

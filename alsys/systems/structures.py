@@ -7,6 +7,7 @@ says besides its atoms has been held against the config (`alsys.systems.agreemen
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,11 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
         )
     parsed = Chem.MolFromSmiles(smiles)
     if parsed is None or parsed.GetNumAtoms() == 0:
-        raise InputError("is not a valid SMILES", field="smiles", value=smiles, remedy="check elements and brackets")
+        reason = _problem(smiles)
+        raise InputError(
+            f"is not a valid SMILES{reason and f': {reason}'}", field="smiles", value=smiles,
+            remedy="correct its valences, charges or aromatic atoms" if reason else "check elements and brackets",
+        )  # fmt: skip
     formal = Chem.GetFormalCharge(parsed)
     if formal != charge:
         raise InputError(
@@ -121,6 +126,19 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
     numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
     notes = isotope_note((atom.GetAtomicNum(), atom.GetIsotope()) for atom in full.GetAtoms() if atom.GetIsotope())
     return [Atoms(numbers=numbers, positions=full.GetConformer(k).GetPositions()) for k in chosen], notes
+
+
+def _problem(smiles: str) -> str:
+    """RDKit's reason against a SMILES whose notation is right (a valence); empty where it is not."""
+    from rdkit import Chem
+
+    unchecked = Chem.MolFromSmiles(smiles, sanitize=False)
+    problems = [] if unchecked is None else Chem.DetectChemistryProblems(unchecked)
+    if not problems:
+        return ""
+    text = " ".join(problems[0].Message().split())
+    match = re.fullmatch(r"Explicit valence for atom # (\d+) (\w+), (\d+), is greater than permitted", text)
+    return text if match is None else f"a valence of {match[3]} is too high for atom {match[1]} ({match[2]})"
 
 
 def _from_collection(name: str) -> Atoms:

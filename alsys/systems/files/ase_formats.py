@@ -27,17 +27,20 @@ from alsys.systems.files.content import (
     beyond,
     fixed_atoms,
     isotope_note,
+    occupied_in_part,
     partly_occupied,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import statements_in, statements_of
+from alsys.systems.files.statements import electrons_in, statements_in, statements_of
 from alsys.systems.files.text import read_lines
 from alsys.systems.files.xyz import charge_of_atoms, spin_of_moments
 
 
 def read_gen(path: Path, index: int) -> Structure:
     """DFTB+'s format; comments begin with ``#``."""
-    lines = [text for line in read_lines(path) if (text := line.split("#")[0].strip())]
+    given = read_lines(path)
+    said = [s for line in given for s in statements_in(line.partition("#")[2])]
+    lines = [text for line in given if (text := line.split("#")[0].strip())]
     if index > 0:
         raise beyond(path.name)
     isotopes: list[tuple[int, int]] = []
@@ -45,12 +48,15 @@ def read_gen(path: Path, index: int) -> Structure:
         found = [element(name) for name in lines[1].split()]
         lines[1] = " ".join(chemical_symbols[z] for z, _ in found)
         isotopes = [(z, mass) for z, mass in found if mass is not None]
-    return _read("gen", io.StringIO("\n".join(lines) + "\n"), 0).adding(notes=isotope_note(isotopes))
+    structure = _read("gen", io.StringIO("\n".join(lines) + "\n"), 0)
+    return structure.adding(statements=said, notes=isotope_note(isotopes))
 
 
 def read_xsf(path: Path, index: int) -> Structure:
     """XCrySDen's format."""
-    return _read("xsf", io.StringIO("\n".join(read_lines(path)) + "\n"), index, path.name)
+    lines = read_lines(path)
+    said = [s for line in lines for s in statements_in(line.partition("#")[2])]
+    return _read("xsf", io.StringIO("\n".join(lines) + "\n"), index, path.name).adding(statements=said)
 
 
 def read_poscar(path: Path, index: int) -> Structure:
@@ -91,7 +97,16 @@ def read_traj(path: Path, index: int) -> Structure:
     with TrajectoryReader(path) as frames:
         count = len(frames)
     notes = [f"frame {index % count} of {count} (index)"] if count > 1 else []
-    return structure.adding(statements=statements_of(dict(structure.atoms.info)), notes=notes)
+    atoms = structure.atoms
+    moment = 0.0 if atoms.calc is None else np.asarray(getattr(atoms.calc, "results", {}).get("magmom", 0.0))
+    if np.any(np.abs(moment) > 0.1):
+        notes.append(f"its calculator found a magnetic moment of {moment}, which is not held against the multiplicity")
+    text = " ".join(f"{key}={value}" for key, value in atoms.info.items() if isinstance(value, int | np.integer))
+    return structure.adding(
+        statements=[*statements_of(dict(atoms.info)), *electrons_in(text, int(atoms.numbers.sum()))],
+        concerns=occupied_in_part(atoms.info.get("occupancy")),
+        notes=notes,
+    )
 
 
 def read_cif(path: Path, index: int) -> Structure:
@@ -112,7 +127,9 @@ def read_cif(path: Path, index: int) -> Structure:
     if index >= len(blocks):
         raise beyond(path.name)
     block = blocks[index]
-    concerns = _sites(block)
+    block, unknown_group = _with_group(block)
+    _check_coordinates(block)
+    concerns = [*_sites(block), *unknown_group]
     for label in block.get_symbols():
         element(label)
     structure = _caught(lambda: block.get_atoms(fractional_occupancies=True))
@@ -124,8 +141,67 @@ def read_cif(path: Path, index: int) -> Structure:
             Concern("hydrogens", f"names {missing} in its sum formula and has no such site",
                     "give a file with all atoms", "the structure is taken without")
         )  # fmt: skip
-    notes = [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
+    notes = _oxidation(block, structure.atoms)
+    notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
     return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
+
+
+_SYMBOLS = (
+    "_space_group_name_h-m_alt",
+    "_symmetry_space_group_name_h-m",
+    "_space_group.patterson_name_h-m",
+)
+_NUMBERS = ("_space_group.it_number", "_space_group_it_number", "_symmetry_int_tables_number")
+_OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_symmetry_cell_setting")
+
+
+def _with_group(block: Any) -> tuple[Any, list[Concern]]:
+    """The block without symmetry that it calls unknown; its operations alone count where it names no group.
+
+    ASE takes operations only beside a group, and any will do: P 1 is set.
+    """
+    from ase.io.cif import CIFBlock
+
+    tags = dict(block)
+    unknown = [key for key in (*_SYMBOLS, *_NUMBERS, *_SETTINGS) if str(tags.get(key, "")).strip() in ("?", ".")]
+    for key in unknown:
+        del tags[key]
+    has_group = any(key in tags for key in (*_SYMBOLS, *_NUMBERS))
+    operations = next((_listed(tags[key]) for key in _OPERATIONS if key in tags), [])
+    if operations and not has_group:
+        tags = {key: value for key, value in tags.items() if key not in _SETTINGS}
+        tags[_SYMBOLS[0]] = "P 1"
+    is_open = not operations and not has_group and set(unknown) & {*_SYMBOLS, *_NUMBERS}
+    concerns = [
+        Concern("symmetry", "names no space group (?) and no operations of symmetry",
+                "name the space group, or give the atoms of the whole cell as P 1",
+                "only the atoms of the file are in the cell")
+    ] if is_open else []  # fmt: skip
+    return CIFBlock(block.name, tags), concerns
+
+
+def _check_coordinates(block: Any) -> None:
+    """Refuses a site without coordinates."""
+    labels = _listed(block.get("_atom_site_label"))
+    for k in "xyz":
+        for i, value in enumerate(_listed(block.get(f"_atom_site_fract_{k}", block.get(f"_atom_site_cartn_{k}")))):
+            if not isinstance(value, int | float):
+                name = labels[i] if i < len(labels) else f"of site {i}"
+                raise FileProblem(
+                    f"gives no {k} for atom {name} ({str(value)[:20]!r})", "give its coordinates, or remove it"
+                )
+
+
+def _oxidation(block: Any, atoms: Atoms) -> list[str]:
+    """The note on oxidation numbers that do not balance."""
+    kinds = atoms.arrays.get("spacegroup_kinds")
+    found = [re.search(r"(\d?)([+-])$", str(label)) for label in _listed(block.get("_atom_site_type_symbol"))]
+    if kinds is None or not any(found) or max(kinds) >= len(found):
+        return []
+    charges = [0 if m is None else int(m[2] + (m[1] or "1")) for m in found]
+    total = sum(charges[kind] for kind in kinds)
+    return [f"oxidation numbers of its sites add up to {total:+d}: left out"] if total else []
 
 
 def _sites(block: Any) -> list[Concern]:

@@ -6,10 +6,11 @@ concern is refused unless the user has said that it may be ignored, a note is sh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
@@ -125,6 +126,27 @@ def partly_occupied(count: int, first: str) -> Concern:
         "give a file with one place for each atom",
         "all of them are taken as full",
     )
+
+
+def occupied_in_part(occupancy: object) -> list[Concern]:
+    """The concern of occupancies as ASE keeps them; none where all sites are full.
+
+    Args:
+        occupancy: Of each site, the share of each element; or of each atom a number.
+    """
+    partial = []
+    if isinstance(occupancy, Mapping):
+        for site, shares in occupancy.items():
+            if isinstance(shares, Mapping) and not _is_full(list(shares.values())):
+                said = ", ".join(f"{symbol} {share}" for symbol, share in shares.items())
+                partial.append(f"site {site}, {said}")
+    elif isinstance(occupancy, np.ndarray | list) and all(isinstance(v, int | float) for v in occupancy):
+        partial = [f"atom {k}, {value:g}" for k, value in enumerate(occupancy) if not abs(value - 1.0) <= 1e-3]
+    return [partly_occupied(len(partial), partial[0])] if partial else []
+
+
+def _is_full(shares: Sequence[object]) -> bool:
+    return len(shares) == 1 and isinstance(shares[0], int | float) and abs(shares[0] - 1.0) <= 1e-3
 
 
 def isotope_note(isotopes: Iterable[tuple[int, int]]) -> list[str]:

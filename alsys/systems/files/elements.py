@@ -12,6 +12,10 @@ HEAVY_HYDROGEN = {"D": 2, "T": 3}
 AMBIGUOUS = frozenset({"CA", "CD", "CE", "HE", "HF", "HG", "HO", "NB", "ND", "NE", "SG"})
 """Capitals that are an element in one file and the name of an atom in a residue (alpha carbon) in the next."""
 
+_GHOST = re.compile(r"[_.:@(-](?:bq|gh|gho|ghost|gst|x|du|dum|dummy)\d*\)?$", re.IGNORECASE)
+"""How programs mark basis functions without an atom behind its symbol."""
+_CHARGED = re.compile(r"\d{0,3}[A-Za-z]{1,2}\d{0,6}(?:[+-]|[+]{2,4}|-{2,4}|\+\d)")
+
 
 def element(label: str) -> tuple[int, int | None]:
     """Atomic number and mass number (None for the ordinary isotope) of a label: ``C``, ``6``, ``D``, ``13C``, ``Fe2``.
@@ -24,6 +28,13 @@ def element(label: str) -> tuple[int, int | None]:
         if 1 <= number <= 118:
             return number, None
         raise unknown(label)
+    if _GHOST.search(label):
+        raise unknown(label)
+    if _CHARGED.fullmatch(label):
+        raise FileProblem(
+            f"holds an atom {label!r} with a charge",
+            "write the element only, and the charge of all atoms as `charge` of the system",
+        )
     match = re.fullmatch(r"(\d{1,3})?([A-Za-z]{1,2})(?:[_.-]?\d{1,6}[+-]?|[_+-]\w{0,8}|\d?[+-])?", label, re.ASCII)
     if match is None:
         raise unknown(label)

@@ -6,6 +6,7 @@ three ways that programs mean it (multiplicity, 2S, S).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -13,17 +14,32 @@ from alsys.systems.files.content import FileProblem, Quantity, Statement
 
 MAX_TEXT = 4096
 """Characters of a text that are looked at."""
-_NUMBER = r"[\"'\[(]?\s*(?P<value>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?P<sign>[+-]?)(?![\w.])"
+_NUMBER = (
+    r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))(?P<sign>[+-]?)(?![\w.])"
+)
 _CHARGE = r"(?:(?:total|tot|net|molecular|mol|formal|pubchem[ _]total|system)[ _-]?)?(?:charge|chrg)"
 _MULTIPLICITY = r"(?:spin[ _-]?)?mult(?:iplicity)?\.?"
-_UNPAIRED = r"(?:uhf|nopen|n?[ _]?unpaired(?:[ _]electrons)?|(?:total[ _])?magmom)"
+_UNPAIRED = r"(?:uhf|nopen|(?:n|num(?:ber)?(?:[ _]of)?)?[ _]?unpaired(?:[ _]?(?:electrons?|el))?|(?:total[ _])?magmom)"
 _SPIN = r"(?:total[ _])?spin"
+_ELECTRONS = re.compile(
+    r"(?<![\w.\-])(?:n_?elec(?:s|trons?)?|(?:n|num|number)[ _]?(?:of)?[ _]?electrons?)[\"']?\s*[=:]\s*[\"']?"
+    r"(?P<value>\d{1,6})(?![\w.])",
+    re.IGNORECASE,
+)
+_ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)
+_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"))
+"""Signs that text programs put in the place of a minus."""
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<![\w.\-])(?:{word}){separator}{_NUMBER}", re.IGNORECASE))
     for name, word, separator in (
         ("charge", _CHARGE, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
         ("multiplicity", _MULTIPLICITY, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
+        ("charge", r"(?:total|net|overall|molecular)[ _]charge(?:\s+[a-z]+){1,6}?", r"\s+(?:is|=|:)\s*"),
+        ("charge", r"--?(?:chrg|c)", r"\s+"),
+        ("q", "q", r"[\"']?\s*[=:]\s*"),
         ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
+        ("unpaired", r"--?uhf", r"\s+"),
+        ("sz", r"s_?z", r"[\"']?\s*[=:]\s*"),
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
     )
 )
@@ -31,6 +47,11 @@ _PAIR = re.compile(r"\s*([+-]?\d{1,2})\s+(\d{1,2})\s*")
 _UNITS = re.compile(
     r"(?:units?|coord\w*|positions?)\W{0,3}(?:in\s+|are\s+)?\W?(?:bohr|a\.?u\b|atomic)"
     r"|\b(?:in|\()\s*(?:bohr|atomic units)|^\W*bohr\W*$",
+    re.IGNORECASE,
+)
+
+_METRIC = re.compile(
+    r"(?:units?|coord\w*|positions?|lengths?)\W{0,3}(?:in\s+|are\s+)*\W?(?P<unit>nm|nano\w{5,6}|pm|pico\w{5,6})\b",
     re.IGNORECASE,
 )
 
@@ -42,7 +63,10 @@ def statements_in(text: str) -> list[Statement]:
         FileProblem: A charge or multiplicity that is none.
     """
     found: list[Statement] = []
-    text = " ".join(text[:MAX_TEXT].split())
+    text = " ".join(text[:MAX_TEXT].translate(_MINUS).split())
+    for match in _ORCA.finditer(text):
+        found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
+        found.append(Statement("multiplicity", frozenset({int(match["multiplicity"])}), match.group(0)))
     for name, pattern in _WORDS:
         for match in pattern.finditer(text):
             value, what = _signed(match), " ".join(match.group(0).split())
@@ -71,6 +95,21 @@ def pair_in(text: str, protons: int) -> list[Statement]:
     ]
 
 
+def electrons_in(text: str, protons: int) -> list[Statement]:
+    """The charge that a number of electrons leaves; none where it is too far off to be one, as of valence electrons.
+
+    Args:
+        text: A comment.
+        protons: Sum of the atomic numbers.
+    """
+    found = []
+    for match in _ELECTRONS.finditer(" ".join(text[:MAX_TEXT].split())):
+        charge = protons - int(match["value"])
+        if abs(charge) < 10:
+            found.append(Statement("charge", frozenset({charge}), f"{match.group(0)}, a charge of {charge:+d}"))
+    return found
+
+
 def statements_of(info: Mapping[str, object]) -> list[Statement]:
     """All that key-value pairs say about charge and spin; values that are no numbers are no statements.
 
@@ -85,9 +124,13 @@ def statements_of(info: Mapping[str, object]) -> list[Statement]:
     return found
 
 
-def says_bohr(text: str) -> bool:
-    """Whether a comment says that lengths are in Bohr."""
-    return _UNITS.search(text[:MAX_TEXT]) is not None
+def unit_in(text: str) -> str:
+    """The unit of length, other than Angstrom, that a comment says; empty where it says none."""
+    text = text[:MAX_TEXT]
+    if _UNITS.search(text):
+        return "Bohr"
+    match = _METRIC.search(text)
+    return "" if match is None else "nm" if match["unit"].lower().startswith("n") else "pm"
 
 
 def spin_values(value: float) -> frozenset[int]:
@@ -102,7 +145,15 @@ def _signed(match: re.Match[str]) -> float:
 
 
 def _statement(name: str, value: float, text: str, *, is_explicit: bool) -> Statement | None:
+    if not math.isfinite(value):
+        if name in ("charge", "multiplicity") and is_explicit:
+            raise FileProblem(f"says {text}, which is not a number", "correct it")
+        return None
     is_whole = value == int(value)
+    if name == "q":  # a scattering vector in other files
+        return Statement("charge", frozenset({int(value)}), text) if is_whole and abs(value) < 10 else None
+    if name == "sz":
+        return Statement("multiplicity", frozenset({int(2 * abs(value)) + 1}), text) if 2 * value % 1 == 0 else None
     if name == "spin":
         values = spin_values(value)
         return Statement("multiplicity", values, text) if values else None

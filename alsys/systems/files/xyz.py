@@ -7,6 +7,7 @@ columns after the coordinates are left out, and named. Cells come also from `VEC
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.geometry import cellpar_to_cell
 
 from alsys.atom_counts import check_counts, cut_off
@@ -28,14 +30,16 @@ from alsys.systems.files.content import (
     beyond,
     fixed_atoms,
     isotope_note,
-    partly_occupied,
+    occupied_in_part,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import pair_in, says_bohr, statements_in, statements_of
+from alsys.systems.files.statements import electrons_in, pair_in, statements_in, statements_of, unit_in
 from alsys.systems.files.text import number
 from alsys.units import BOHR
 
 SPECIES = frozenset({"species", "symbol", "symbols", "element", "elements", "type", "label", "atom", "name"})
+NAMES = frozenset({"type", "label", "atom", "name"})
+"""Of these, those that are names beside a column of elements."""
 POSITIONS = frozenset({"pos", "position", "positions", "coord", "coords", "coordinates", "r", "xyz"})
 NUMBERS = frozenset({"z", "numbers", "atomic_numbers", "atomic_number"})
 MASSES = frozenset({"mass", "masses"})
@@ -71,6 +75,7 @@ class _Block:
     rows: list[str]
     vectors: list[str] = field(default_factory=list)
     trailing: int = 0
+    surplus: str = ""
     index: int = 0
     is_last: bool = True
 
@@ -89,21 +94,32 @@ def read_xyz(path: Path, index: int) -> Structure:
     check_counts(path)
     with path.open(encoding=_encoding(path), errors="replace") as file:
         block = _block(file, path.name, index)
+    if block.surplus:
+        raise FileProblem(
+            f"counts {len(block.rows)} atoms and goes on with another ({block.surplus[:40]!r})",
+            "correct the number of atoms in its first line",
+        )
     if len(block.comment) > MAX_COMMENT:
         raise FileProblem(f"has a comment of {len(block.comment)} characters", "shorten it")
     header = _header(block.comment)
     atoms, structure = _table(block, header)
     if header:
         _set_cell(atoms, header)
-        structure = structure.adding(statements=statements_of(header))
+        structure = structure.adding(
+            statements=[*statements_of(header), *electrons_in(_spelled(header), int(atoms.numbers.sum()))],
+            concerns=occupied_in_part(_json(header.get("occupancy", ""))),
+        )
     else:
         structure = structure.adding(statements=statements_in(block.comment), notes=_free_text_notes(block.comment))
-        structure = structure.adding(statements=pair_in(block.comment, int(atoms.numbers.sum())))
+        protons = int(atoms.numbers.sum())
+        structure = structure.adding(
+            statements=[*pair_in(block.comment, protons), *electrons_in(block.comment, protons)]
+        )
     if _IPI.search(block.comment):
         _convert_ipi(atoms, block.comment)
-    elif says_bohr(block.comment):
+    elif unit := unit_in(block.comment):
         structure = structure.adding(
-            concerns=[Concern("units", f"says that it is in Bohr ({block.comment.strip()[:60]!r})",
+            concerns=[Concern("units", f"says that it is in {unit} ({block.comment.strip()[:60]!r})",
                               "convert it to Angstrom", "lengths are read as Angstrom")]
         )  # fmt: skip
     if block.vectors:
@@ -162,11 +178,28 @@ def _blocks(lines: Iterator[str]) -> Iterator[_Block]:
             block.vectors.append(waiting)
             waiting = _next(lines)
         while waiting is not None and re.fullmatch(r"\s*\d+\s*", waiting) is None:
-            block.trailing += waiting.strip() != ">"  # between the frames that ORCA writes
+            if waiting.strip() != ">":  # between the frames that ORCA writes
+                if not block.trailing and rows and _are_alike(rows[-1].split(), waiting.split()):
+                    block.surplus = waiting.strip()
+                block.trailing += 1
             waiting = _next(lines)
         block.index, block.is_last = k, waiting is None
         yield block
         k += 1
+
+
+def _are_alike(atom: list[str], words: list[str]) -> bool:
+    """Whether a line is one more atom: a symbol (or a number where the others have one) and as many coordinates."""
+    if not 4 <= len(words) == len(atom) or words[0][:1].isdigit() != atom[0][:1].isdigit():
+        return False
+    if not words[0][:1].isalnum() or len(words[0]) > 8:
+        return False
+    if words[0][:1].isdigit() and not any("." in word for word in words[1:4]):
+        return False
+    try:
+        return all(np.isfinite(number(word)) for word in words[1:4])
+    except ValueError:
+        return False
 
 
 def _next(lines: Iterator[str]) -> str | None:
@@ -180,6 +213,18 @@ def _header(comment: str) -> dict[str, str]:
     if _PROPERTIES.fullmatch(found.get("properties", "")):
         return found
     return found if any(_nine(found.get(key, "")) is not None for key in ("lattice", "cell")) else {}
+
+
+def _spelled(header: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in header.items() if key != "properties")
+
+
+def _json(text: str) -> object:
+    """What ASE writes for a dictionary; None for anything else."""
+    try:
+        return json.loads(text.removeprefix("_JSON").replace('\\"', '"'))
+    except ValueError:
+        return None
 
 
 def _free_text_notes(comment: str) -> list[str]:
@@ -276,8 +321,15 @@ def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
         key = name.lower()
         if count == 1 and (key in NUMBERS or (key in SPECIES and kind == "S")):
             if numbers and key in NUMBERS:
+                if kind == "I":
+                    _check_agree(numbers, [element(cell[0])[0] for cell in cells], name)
+                continue
+            if numbers and key in NAMES:
+                unused.append(name)
                 continue
             found = [element(cell[0]) for cell in cells]
+            if numbers:
+                _check_agree(numbers, [z for z, _ in found], name)
             numbers = [z for z, _ in found]
             isotopes = [(z, mass) for z, mass in found if mass is not None]
         elif key in POSITIONS and positions is None:
@@ -289,11 +341,7 @@ def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
             held = int((~flags if key in FREE else flags).any(axis=1).sum())
             concerns += [fixed_atoms(held, name)] if held else []
         elif key in OCCUPANCIES:
-            values = _numbers(cells, name)[:, 0]
-            partial = np.flatnonzero(np.abs(values - 1.0) > 1e-3)
-            concerns += (
-                [partly_occupied(partial.size, f"atom {partial[0]}, {values[partial[0]]:g}")] if partial.size else []
-            )
+            concerns += occupied_in_part(_numbers(cells, name)[:, 0])
         elif key in CHARGES:
             statements += charge_of_atoms(float(_numbers(cells, name).sum()), name)
         elif key in MOMENTS and count == 1:
@@ -306,12 +354,29 @@ def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
         isotopes += at_masses
     beyond_columns = max(len(row) for row in rows) > width
     notes = isotope_note(isotopes)
+    if "properties" not in header and (held := _flagged(rows)):
+        concerns.append(fixed_atoms(held, "T and F after the coordinates"))
     if unused:
         notes.append(f"columns not used: {', '.join(unused)}")
     elif beyond_columns:
         notes.append("columns after the coordinates are not read")
     atoms = Atoms(numbers=numbers, positions=positions)
     return atoms, Structure(atoms, tuple(statements), tuple(concerns), tuple(notes))
+
+
+def _check_agree(numbers: list[int], others: list[int], name: str) -> None:
+    """Refuses two columns of elements that say different things."""
+    for k, (one, other) in enumerate(zip(numbers, others, strict=True)):
+        if one != other:
+            raise FileProblem(
+                f"says that atom {k} is {chemical_symbols[one]}, and {chemical_symbols[other]} in its column {name}",
+                "correct or remove one of the columns",
+            )
+
+
+def _flagged(rows: list[list[str]]) -> int:
+    """Atoms with an F among three flags after the coordinates: directions in which they do not move."""
+    return sum("F" in flags for row in rows if set(flags := [w.upper() for w in row[4:7]]) <= {"T", "F"} and flags[2:])
 
 
 def _has_freeze_codes(rows: list[list[str]]) -> bool:

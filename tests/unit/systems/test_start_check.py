@@ -200,3 +200,44 @@ def test_a_campaign_of_one_atom_is_refused(
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     assert main(["run", str(tmp_path / "c.yaml"), "--dry-run"]) == 2
     assert "no force to learn" in capsys.readouterr().err
+
+
+def phenyl() -> Atoms:
+    atoms = molecule("C6H6")
+    return atoms[:-1]
+
+
+VINYLIDENE = Atoms("CCHH", [[0, 0, 0], [1.30, 0, 0], [-0.55, 0.94, 0], [-0.55, -0.94, 0]])
+CARBONATE = Atoms("CO3", [[0, 0, 0], [1.29, 0, 0], [-0.645, 1.117, 0], [-0.645, -1.117, 0]])
+
+
+@pytest.mark.parametrize(
+    ("atoms", "charge"), [(phenyl(), 1), (VINYLIDENE, 0), (molecule("C6H6"), 2), (molecule("CH2_s1A1d"), 0)]
+)
+def test_sextets_and_dications_are_not_accused(atoms: Atoms, charge: int) -> None:
+    assert all("bonds for a charge" in note or "not checked" in note for note in check_system(of(atoms, charge)))
+
+
+@pytest.mark.parametrize(("atoms", "charge", "meant"), [(CARBONATE, 0, -2), (molecule("HCOOH")[[0, 1, 2, 4]], 1, -1)])
+def test_ions_at_another_charge_are_accused(atoms: Atoms, charge: int, meant: int) -> None:
+    with pytest.raises(InputError, match=f"set charge: {meant}"):
+        check_system(of(atoms, charge))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "words"),
+    [
+        (without("CH3CH2OH", 1), ""),
+        (molecule("CH3OH")[:-1], "lacks a neighbour of atom 0 (C)"),
+        (without("CH3CH2NH2", 1), "has no hydrogens"),
+    ],
+)
+def test_hydrogens_seem_to_be_missing(
+    atoms: Atoms, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "m.xyz", atoms, format="xyz")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**CONFIG, "directory": str(tmp_path / "c")}))
+    assert main(["run", str(tmp_path / "c.yaml"), "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "add missing hydrogens" in said
