@@ -157,7 +157,7 @@ _SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_s
 
 
 def _with_group(block: Any) -> tuple[Any, list[Concern]]:
-    """The block without symmetry that it calls unknown; its operations alone count where it names no group.
+    """The block without symmetry that it calls unknown; operations alone count where ASE knows no group of its name.
 
     ASE takes operations only beside a group, and any will do: P 1 is set.
     """
@@ -169,8 +169,8 @@ def _with_group(block: Any) -> tuple[Any, list[Concern]]:
         del tags[key]
     has_group = any(key in tags for key in (*_SYMBOLS, *_NUMBERS))
     operations = next((_listed(tags[key]) for key in _OPERATIONS if key in tags), [])
-    if operations and not has_group:
-        tags = {key: value for key, value in tags.items() if key not in _SETTINGS}
+    if operations and not (has_group and _is_known(CIFBlock(block.name, tags))):
+        tags = {key: value for key, value in tags.items() if key not in (*_SYMBOLS, *_NUMBERS, *_SETTINGS)}
         tags[_SYMBOLS[0]] = "P 1"
     is_open = not operations and not has_group and set(unknown) & {*_SYMBOLS, *_NUMBERS}
     concerns = [
@@ -179,6 +179,19 @@ def _with_group(block: Any) -> tuple[Any, list[Concern]]:
                 "only the atoms of the file are in the cell")
     ] if is_open else []  # fmt: skip
     return CIFBlock(block.name, tags), concerns
+
+
+def _is_known(block: Any) -> bool:
+    """Whether ASE knows the space group of a block."""
+    from ase.spacegroup.spacegroup import SpacegroupError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            block.get_spacegroup(True)
+    except SpacegroupError:
+        return False
+    return True
 
 
 def _check_coordinates(block: Any) -> None:

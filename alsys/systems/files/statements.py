@@ -17,17 +17,17 @@ MAX_TEXT = 4096
 _NUMBER = (
     r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))(?P<sign>[+-]?)(?![\w.])"
 )
-_CHARGE = r"(?:(?:total|tot|net|molecular|mol|formal|pubchem[ _]total|system)[ _-]?)?(?:charge|chrg)"
+_CHARGE = r"(?:(?:total|tot|net|molecular|mol|formal|pubchem[ _]total|system)[ _-]?)?(?:charge|chrg|chg)"
 _MULTIPLICITY = r"(?:spin[ _-]?)?mult(?:iplicity)?\.?"
 _UNPAIRED = r"(?:uhf|nopen|(?:n|num(?:ber)?(?:[ _]of)?)?[ _]?unpaired(?:[ _]?(?:electrons?|el))?|(?:total[ _])?magmom)"
 _SPIN = r"(?:total[ _])?spin"
 _ELECTRONS = re.compile(
-    r"(?<![\w.\-])(?:n_?elec(?:s|trons?)?|(?:n|num|number)[ _]?(?:of)?[ _]?electrons?)[\"']?\s*[=:]\s*[\"']?"
-    r"(?P<value>\d{1,6})(?![\w.])",
+    r"(?<![\w.\-])(?:n_?elec(?:s|trons?)?|(?:n|num|number)[ _]?(?:of)?[ _]?electrons?)[\"']?"
+    r"\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{1,6})(?![\w.])",
     re.IGNORECASE,
 )
 _ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)
-_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"))
+_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"))
 """Signs that text programs put in the place of a minus."""
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<![\w.\-])(?:{word}){separator}{_NUMBER}", re.IGNORECASE))
@@ -35,10 +35,10 @@ _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("charge", _CHARGE, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
         ("multiplicity", _MULTIPLICITY, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
         ("charge", r"(?:total|net|overall|molecular)[ _]charge(?:\s+[a-z]+){1,6}?", r"\s+(?:is|=|:)\s*"),
-        ("charge", r"--?(?:chrg|c)", r"\s+"),
+        ("charge", r"--?chrg", r"[\s=]+"),
         ("q", "q", r"[\"']?\s*[=:]\s*"),
         ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
-        ("unpaired", r"--?uhf", r"\s+"),
+        ("unpaired", r"--?uhf", r"[\s=]+"),
         ("sz", r"s_?z", r"[\"']?\s*[=:]\s*"),
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
     )
@@ -63,7 +63,7 @@ def statements_in(text: str) -> list[Statement]:
         FileProblem: A charge or multiplicity that is none.
     """
     found: list[Statement] = []
-    text = " ".join(text[:MAX_TEXT].translate(_MINUS).split())
+    text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text[:MAX_TEXT].translate(_MINUS).split()))
     for match in _ORCA.finditer(text):
         found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
         found.append(Statement("multiplicity", frozenset({int(match["multiplicity"])}), match.group(0)))

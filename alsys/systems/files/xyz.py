@@ -107,7 +107,7 @@ def read_xyz(path: Path, index: int) -> Structure:
         _set_cell(atoms, header)
         structure = structure.adding(
             statements=[*statements_of(header), *electrons_in(_spelled(header), int(atoms.numbers.sum()))],
-            concerns=occupied_in_part(_json(header.get("occupancy", ""))),
+            concerns=occupied_in_part(_said(header.get("occupancy", ""))),
         )
     else:
         structure = structure.adding(statements=statements_in(block.comment), notes=_free_text_notes(block.comment))
@@ -219,10 +219,14 @@ def _spelled(header: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in header.items() if key != "properties")
 
 
-def _json(text: str) -> object:
-    """What ASE writes for a dictionary; None for anything else."""
+def _said(text: str) -> object:
+    """A dictionary as ASE writes it, or numbers; None for anything else."""
     try:
         return json.loads(text.removeprefix("_JSON").replace('\\"', '"'))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return [number(word) for word in re.split(r"[\s,\[\](){}]+", text) if word]
     except ValueError:
         return None
 

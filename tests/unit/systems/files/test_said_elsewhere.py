@@ -76,6 +76,12 @@ def test_occupancies_of_ase(name: str, as_array: bool, tmp_path: Path) -> None:
     assert "taken as full" in " ".join(settled(structure, ignore=["occupancy"]))
 
 
+def test_occupancies_of_atoms_in_a_header(tmp_path: Path) -> None:
+    text = f'3\nProperties=species:S:1:pos:R:3 occupancy="{{}} 1 1"\n{WATER}'
+    assert [c.kind for c in read(tmp_path, "h.xyz", text.format("0.5")).concerns] == ["occupancy"]
+    assert read(tmp_path, "h.xyz", text.format("1.0")).concerns == ()
+
+
 def test_full_occupancies_of_ase_are_no_concern(tmp_path: Path) -> None:
     atoms = bulk("NaCl", "rocksalt", a=5.64)
     atoms.info["occupancy"] = {"0": {"Na": 1.0}, "1": {"Cl": 1}}
@@ -129,6 +135,9 @@ def test_two_columns_of_elements_agree(columns: str, tmp_path: Path) -> None:
         ("* xyz -1 2", "charge", -1),
         ("*xyz -1 2", "multiplicity", 2),
         ("xtb --chrg -1 --uhf 2", "charge", -1),
+        ("xtb --chrg=-1", "charge", -1),
+        ("chg=-1", "charge", -1),
+        ("Charge = \u2013 1", "charge", -1),
         ("xtb --chrg -1 --uhf 2", "multiplicity", 3),
         ("num_unpaired_electrons=2", "multiplicity", 3),
         ("number of unpaired electrons: 1", "multiplicity", 2),
@@ -141,7 +150,9 @@ def test_ways_to_say_charge_and_spin(text: str, quantity: str, value: int) -> No
     assert [s.values for s in statements_in(text) if s.quantity == quantity] == [{value}]
 
 
-@pytest.mark.parametrize("text", ["q=0.35", "q-point=1", "Sz=0.3", "magmom=nan", "charge transfer is 0.3", "seq=1"])
+@pytest.mark.parametrize(
+    "text", ["q=0.35", "q-point=1", "Sz=0.3", "magmom=nan", "charge transfer is 0.3", "seq=1", "-c 2", "UHF 6-31G"]
+)
 def test_what_says_neither(text: str) -> None:
     assert statements_in(text) == []
 
@@ -153,7 +164,14 @@ def test_a_charge_that_is_no_number(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "charge"), [("nelec=11", -1), ("nelectrons=10", 0), ("n_electrons: 9", 1), ("number of electrons = 9", 1)]
+    ("text", "charge"),
+    [
+        ("nelec=11", -1),
+        ("nelectrons=10", 0),
+        ("n_electrons: 9", 1),
+        ("number of electrons is 9", 1),
+        ("number of electrons = 9", 1),
+    ],
 )
 def test_a_number_of_electrons_is_a_charge(text: str, charge: int, tmp_path: Path) -> None:
     assert electrons_in(text, 10)[0].values == {charge}
@@ -223,7 +241,15 @@ P_1 = "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'"
 P_BAR_1 = "loop_\n_space_group_symop_operation_xyz\n'x, y, z'\n'-x, -y, -z'"
 
 
-@pytest.mark.parametrize("name", ["", "_symmetry_space_group_name_H-M ?\n", "_space_group_IT_number ?\n"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "_symmetry_space_group_name_H-M ?\n",
+        "_space_group_IT_number ?\n",
+        "_symmetry_space_group_name_H-M 'P 9 odd'\n",
+    ],
+)
 @pytest.mark.parametrize(("operations", "count"), [(P_1, 2), (P_BAR_1, 3)])
 def test_operations_without_a_group(name: str, operations: str, count: int, tmp_path: Path) -> None:
     structure = read(
