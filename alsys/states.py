@@ -7,6 +7,7 @@ carries which states it has learned (`SeenStates`), so that it is not asked for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -39,6 +40,12 @@ class ElectronicState:
 
     charge: int = 0
     multiplicity: int = 1
+
+    def is_possible(self, numbers: ArrayLike) -> bool:
+        """Whether the electrons of some atoms can have this multiplicity: enough of them, of the right parity."""
+        n_electrons = int(np.sum(np.asarray(numbers, dtype=np.int64))) - self.charge
+        unpaired = self.multiplicity - 1
+        return 0 <= unpaired <= n_electrons and (n_electrons - unpaired) % 2 == 0
 
     def __str__(self) -> str:
         charge = f"{self.charge:+d}" if self.charge else "0"
@@ -196,6 +203,15 @@ class SeenStates:
         return cls(
             tuple(sorted(states)), {name: tuple(sorted(found)) for name, found in by_formula.items()}, is_told_apart
         )
+
+    @property
+    def has_impossible(self) -> bool:
+        """Whether a molecule was learned in a state that its electrons cannot have: its labels know no electrons."""
+        for formula, states in self.by_formula.items():
+            found = [(_SYMBOLS.index(s), int(n or 1)) for s, n in re.findall(r"([A-Z][a-z]?)(\d*)", formula)]
+            if sum(n for _, n in found) > 1 and not all(s.is_possible([z * n for z, n in found]) for s in states):
+                return True
+        return False
 
     def to_json(self) -> dict[str, object]:
         """What `from_json` reads."""

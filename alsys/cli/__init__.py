@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from alsys import __version__
 from alsys.cli.processes import leave
@@ -54,12 +55,25 @@ def _main(argv: Sequence[str] | None) -> int:
     return code
 
 
+_KINDS = {"int": "whole number", "float": "number"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one line, as all others; so are those of its subcommands, which take its class."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong and where the usage is, and exits with 2."""
+        field, _, what = message.removeprefix("argument ").partition(": ")
+        text = f"{field}: {what}" if what and message.startswith("argument ") else message
+        text = re.sub(r"invalid (int|float) value: (.*)", lambda m: f"must be a {_KINDS[m[1]]} (got {m[2]})", text)
+        sys.stderr.write(f"alsys: {' '.join(text.split())}; `{self.prog} --help` shows the usage\n")
+        raise SystemExit(2)
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser = argparse.ArgumentParser(
-        prog="alsys", description="An autonomous factory for machine-learned force fields."
-    )
+    parser = _Parser(prog="alsys", description="An autonomous factory for machine-learned force fields.")
     parser.add_argument("--version", action="version", version=f"alsys {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

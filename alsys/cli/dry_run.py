@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alsys.control.pace import label_plan, most_ahead, next_batch
 from alsys.control.settings import PolicySettings
 from alsys.control.status import random_note
-from alsys.errors import CampaignFailed
+from alsys.errors import AlsysError, CampaignFailed, InputError
 from alsys.labels import LabelFailure
 from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
@@ -22,7 +22,8 @@ def dry_run(plan: Plan) -> int:
     """Labels each structure once and prints the plan.
 
     Raises:
-        CampaignFailed: A structure cannot be labelled.
+        InputError: A structure cannot be labelled.
+        CampaignFailed: The machine failed while one was.
     """
     from alsys.exploration.initial import n_in_random_arm
     from alsys.labeling.factory import build_labeler
@@ -37,9 +38,7 @@ def dry_run(plan: Plan) -> int:
             outcome = labeler.label(frame)
             wall = time.perf_counter() - started
             if isinstance(outcome, LabelFailure):
-                raise CampaignFailed(
-                    f"{name}: the structure itself cannot be labelled: {outcome.kind}: {outcome.message}"
-                )
+                raise _unlabelled(plan, name, outcome)
             again = time.perf_counter()
             labeler.label(frame)  # the first one also starts the child process
             seconds.append(min(wall, time.perf_counter() - again))
@@ -88,6 +87,21 @@ def dry_run(plan: Plan) -> int:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _unlabelled(plan: Plan, name: str, failure: LabelFailure) -> AlsysError:
+    """The error of a structure whose own label fails."""
+    message = f"the structure itself cannot be labelled: {failure.kind}: {failure.message}"
+    if failure.kind.is_lost_computing:
+        return CampaignFailed(f"{plan.source}: {name}: {message}")
+    frame = plan.labelled[name]
+    return InputError(
+        f"{name}: {message}",
+        source=plan.source,
+        field=f"systems[{list(plan.systems).index(name)}]",
+        value=str(ElectronicState(frame.charge, frame.multiplicity)),
+        remedy="look at its geometry, charge and multiplicity (systems[].check), or choose another method (labeling)",
+    )
 
 
 def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:

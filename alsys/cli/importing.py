@@ -35,6 +35,9 @@ from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, re
 from alsys.states import NEUTRAL_SINGLET, CompositionStates
 from alsys.store.base import StoreWriter
 
+MAX_NAMED = 10
+"""Frames that stand out which are named."""
+
 
 def import_(args: argparse.Namespace) -> int:
     """Imports a file and says what became of it."""
@@ -230,6 +233,7 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
             "n_skipped": account.n_refused,
             "skipped": [{"frame": frame.place, "reason": frame.reason} for frame in account.refused],
             "skipped_file": None if listed is None else str(listed),
+            "outliers": [{"frame": place, "reason": why} for place, why in report.outliers],
             "states": [[state.charge, state.multiplicity, n] for state, n in sorted(report.states.items())],
         }
         sys.stdout.write(json.dumps(content) + "\n")
@@ -243,6 +247,13 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
     if listed is not None:
         first = account.refused[0]
         lines.append(f"{account.n_refused} frames are left out: {first.place}: {first.reason}; all of them in {listed}")
+    if report.outliers:
+        named = "; ".join(f"{place}: {why}" for place, why in report.outliers[:MAX_NAMED])
+        more = f"; and {len(report.outliers) - MAX_NAMED} more" if len(report.outliers) > MAX_NAMED else ""
+        lines.append(
+            f"warning: {len(report.outliers)} frames stand out, and are taken: {named}{more}; look at them, and "
+            "`alsys data retract` what is wrong"
+        )
     if args.sampled_at is not None and report.n_known + report.n_own:
         lines.append("--sampled-at says nothing of frames that were there before: they stay as they came")
     if report.states.keys() - {NEUTRAL_SINGLET}:

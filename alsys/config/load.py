@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from alsys.config.engines import LABELING_KINDS
 from alsys.config.exploration_methods import METHOD_KINDS
-from alsys.config.schema import CampaignConfig
+from alsys.config.schema import PLACED, CampaignConfig
 from alsys.config.start import START_KINDS
 from alsys.errors import InputError
 from alsys.outside.contents import MAX_YAML_BYTES, parse_yaml, read_text
@@ -115,6 +115,11 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
         value = context.get("tag", problem["input"])
         return InputError(
             "unknown kind", source=source, field=f"{field}.kind", value=value, remedy=f"one of {expected}"
+        )
+    if kind == PLACED:
+        context = problem.get("ctx", {})
+        return InputError(
+            problem["msg"], source=source, field=context["field"], value=context["value"], remedy="give it another name"
         )
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = problem["input"] if not isinstance(problem["input"], Mapping) else None

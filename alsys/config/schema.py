@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from alsys.config.carving import CarveConfig
 from alsys.config.engines import LabelingConfig
@@ -28,6 +29,8 @@ from alsys.config.systems import SystemConfig
 from alsys.config.validation import ValidationConfig
 from alsys.frames import Arm
 
+PLACED = "placed"
+"""Type of a problem whose context says field and value."""
 IMPORTED_AS = f"{Arm.IMPORTED.value}/"
 """Before the name that frames were imported under, in `training.weights`."""
 
@@ -386,8 +389,13 @@ class CampaignConfig(Section):
     @model_validator(mode="after")
     def _unique_names(self) -> CampaignConfig:
         names = [system.name for system in self.systems]
-        if len(set(names)) != len(names):
-            raise ValueError("systems need different names")
+        for i, name in enumerate(names):
+            if (first := names.index(name)) != i:
+                raise PydanticCustomError(
+                    PLACED,
+                    f"systems need different names; systems[{first}] has it too",
+                    {"field": f"systems[{i}].name", "value": name},
+                )
         return self
 
     @model_validator(mode="after")

@@ -203,6 +203,7 @@ class FileAccount:
                 *s.charge,
                 *s.multiplicity,
                 *s.unpaired,
+                *s.electrons,
                 *s.spin,
                 *s.other,
             ):

@@ -22,8 +22,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import FloatArray, Frame
+from alsys.interop.keys import Meaning, meaning_of, select
 from alsys.interop.mlflow_database import check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.interop.stated_electrons import check_possible, electrons_in, is_near_whole
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import read_bundle
@@ -44,10 +46,12 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
     directions and the model has a stress. Elsewhere asking for it raises ASE's ``PropertyNotImplementedError``.
 
     ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]`` (2S + 1) say how many electrons there are and how many
-    are unpaired; so do ``atoms.info["spin"]`` (2S + 1, 2S or S), the sum of initial charges and, of molecules, that of
-    initial magnetic moments. What is not said is that of the only state which the model has learned of this composition
-    or at all, or else that of neutral singlets. A state that the model has not learned is refused; where nobody has
-    recorded what it has learned, as in bundles from before there was a record, all but neutral singlets give a warning.
+    are unpaired, under all names that an import knows (``total_charge``, ``uhf``, ``nelectrons``: see
+    `alsys.interop.keys`); so do ``atoms.info["spin"]`` (2S + 1, 2S or S), the sum of initial charges and, of molecules,
+    that of initial magnetic moments. What is not said is that of the only state which the model has learned of this
+    composition or at all, or else that of neutral singlets. A state that the model has not learned, or that the
+    electrons of a molecule cannot have, is refused; where nobody has recorded what it has learned, as in bundles from
+    before there was a record, all but neutral singlets give a warning.
 
     Args:
         committee: The model.
@@ -132,8 +136,10 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         if self.seen is not None:
             state = self.seen.complete(atoms.numbers, charge, multiplicity)
             self.seen.check(atoms.numbers, state)
+            check_possible(atoms.numbers, state, self.seen, "atoms.info", is_periodic=atoms.pbc.any())
             return state
         state = ElectronicState(charge or 0, multiplicity or 1)
+        check_possible(atoms.numbers, state, None, "atoms.info", is_periodic=atoms.pbc.any())
         if state != NEUTRAL_SINGLET:
             warnings.warn(
                 f"{state}: nobody has recorded which charges and multiplicities this model has learned; it may not see "
@@ -162,23 +168,45 @@ def _said(atoms: Atoms) -> tuple[int | None, int | None]:
     return charge, _multiplicity(atoms, 0 if charge is None else charge)
 
 
+def _stated(atoms: Atoms) -> tuple[dict[str, int], dict[str, int]]:
+    """Charges and multiplicities of ``atoms.info``, by name."""
+    info = {name: value for name, value in atoms.info.items() if isinstance(name, str)}
+    return electrons_in(select(tuple(info), ()), info, atoms.numbers, "atoms.info")
+
+
 def _charge(atoms: Atoms) -> int | None:
-    given = _integer(atoms, "charge")
-    summed = _sum(atoms.get_initial_charges())
+    said, _ = _stated(atoms)
+    if len(set(said.values())) > 1:
+        raise InputError(
+            f"{' and '.join(said)} contradict each other", field="atoms.info", value=tuple(said.values()),
+            remedy="correct one of them",
+        )  # fmt: skip
+    name, given = next(iter(said.items()), ("charge", None))
+    total = float(np.sum(atoms.get_initial_charges()))
+    if not is_near_whole(total):
+        raise InputError(
+            "do not sum to a whole number", field="initial charges", value=round(total, 4),
+            remedy="set charges that do, or none, and atoms.info['charge']",
+        )  # fmt: skip
+    summed = round(total)
     if summed and given not in (None, summed):
         raise InputError(
-            f"is not the sum of the initial charges, {summed:+d}", field="atoms.info['charge']", value=given,
+            f"is not the sum of the initial charges, {summed:+d}", field=f"atoms.info[{name!r}]", value=given,
             remedy="correct one of them",
         )  # fmt: skip
     return summed or None if given is None else given
 
 
 def _multiplicity(atoms: Atoms, charge: int) -> int | None:
-    given = _integer(atoms, "multiplicity")
-    if given is not None and given < 1:
-        raise InputError("is 2S + 1, at least 1", field="atoms.info['multiplicity']", value=given)
-    said = [] if given is None else [given]
-    if (spin := atoms.info.get("spin")) is not None:
+    _, stated = _stated(atoms)
+    for name, given in stated.items():
+        if given < 1:
+            raise InputError("is 2S + 1, at least 1", field=f"atoms.info[{name!r}]", value=given)
+    said = list(stated.values())
+    spins = [name for name in atoms.info if isinstance(name, str) and meaning_of(name)[0] is Meaning.SPIN]
+    for name in spins:
+        if (spin := atoms.info[name]) is None:
+            continue
         n_electrons = int(atoms.numbers.sum()) - charge
         try:
             meant = multiplicity_of_spin(float(spin), n_electrons)
@@ -186,7 +214,7 @@ def _multiplicity(atoms: Atoms, charge: int) -> int | None:
             meant = None
         if meant is None:
             raise InputError(
-                f"is no spin of {n_electrons} electrons", field="atoms.info['spin']", value=spin,
+                f"is no spin of {n_electrons} electrons", field=f"atoms.info[{name!r}]", value=spin,
                 remedy="give atoms.info['multiplicity'], 2S + 1",
             )  # fmt: skip
         said.append(meant)
@@ -194,8 +222,8 @@ def _multiplicity(atoms: Atoms, charge: int) -> int | None:
         said.append(abs(unpaired) + 1)
     if len(set(said)) > 1:
         raise InputError(
-            "contradicts spin or initial magnetic moments", field="atoms.info['multiplicity']", value=said,
-            remedy="correct one of them",
+            "contradicts spin, unpaired electrons or initial magnetic moments", field="atoms.info['multiplicity']",
+            value=said, remedy="correct one of them",
         )  # fmt: skip
     return said[0] if said else None
 
@@ -204,18 +232,6 @@ def _sum(values: FloatArray) -> int:
     """Of numbers of atoms that add up to an integer; 0 where they do not, as those of a crude guess."""
     total = float(values.sum()) if values.ndim == 1 else 0.0
     return round(total) if abs(total - round(total)) < 1e-3 else 0
-
-
-def _integer(atoms: Atoms, name: str) -> int | None:
-    value = atoms.info.get(name)
-    if value is None:
-        return None
-    try:
-        if int(value) == float(value):
-            return int(value)
-    except (TypeError, ValueError):
-        pass
-    raise InputError("must be an integer", field=f"atoms.info[{name!r}]", value=value)
 
 
 def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1) -> AlsysCalculator:

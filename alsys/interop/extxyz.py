@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -24,11 +24,12 @@ from alsys.interop.keys import KeyChoice
 from alsys.interop.raw import RawFrames, gathered
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import read_in_child
-from alsys.outside.contents import check_regular
+from alsys.outside.contents import check_regular, encoding_of
 from alsys.outside.limits import DATA_SET
 from alsys.store.base import Snapshot
 
 _READ: Final = UnitSet()
+SAVE_AS_UTF8: Final = "save it as UTF-8, or say what it is with --format"
 
 
 def export_extxyz(
@@ -93,14 +94,26 @@ def _write(blocks: Iterable[list[str]], path: Path) -> None:
         ) from error
 
 
+def open_text(path: Path) -> TextIO:
+    """A file of text, in UTF-8, or in UTF-16 where a byte order mark says so.
+
+    Raises:
+        InputError: It is no text.
+        OSError: It cannot be read.
+    """
+    if not (encoding := encoding_of(path)):
+        raise InputError("is no text", remedy=SAVE_AS_UTF8)
+    return path.open(encoding=encoding)
+
+
 def _frames_of(path: Path, choice: KeyChoice | None) -> list[RawFrames]:
     """All frames; runs in a process of its own."""
     account = FileAccount(choice)
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             return list(gathered(rows(file, account), "frame", account))
     except UnicodeDecodeError as error:
-        raise InputError("is no text") from error
+        raise InputError("is no text", remedy=SAVE_AS_UTF8) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from error
 

@@ -140,7 +140,9 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             if name in columns:
                 check_constraint(_held(name, block(name)), columns_of_forces.get(forces), f"{place}: {name}")
             dropped.append((name, CONSTRAINT))
-        charge, multiplicity = stated_electrons(selection, info, sum(numbers), account, place)
+        of_atoms = (*selection.atom_charges, *selection.atom_moments, *selection.occupancies)
+        said = {**info, **{name: np.array(block(name)[0]) for name in of_atoms if columns.get(name, (0, 0))[1] == 1}}
+        charge, multiplicity = stated_electrons(selection, said, numbers, account, place, is_periodic=any(pbc))
         mask = None
         if "mask" in columns:
             mask = np.array([token.lower() in _TRUE for token in block("mask")[0]])

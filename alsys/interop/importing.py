@@ -22,7 +22,8 @@ from alsys.events import DataImported
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
-from alsys.interop.proof import examine, judge
+from alsys.interop.outliers import Outliers
+from alsys.interop.proof import check_own_level, examine, judge
 from alsys.interop.reading import ImportOrder, LabelledSample, Reading
 from alsys.labels import Label, LevelOfTheory
 from alsys.states import CompositionStates, ElectronicState
@@ -60,6 +61,7 @@ class ImportReport:
         note: What the proof of the units says.
         account: Of names and refused frames.
         states: Frames in each state of charge and multiplicity, free atoms left out.
+        outliers: Frames that stand out of their file, each with why.
     """
 
     event: DataImported | None
@@ -72,6 +74,7 @@ class ImportReport:
     note: str
     account: FileAccount
     states: Mapping[ElectronicState, int] = field(default_factory=dict)
+    outliers: tuple[tuple[str, str], ...] = ()
 
 
 def import_frames(
@@ -118,6 +121,8 @@ def import_frames(
             )
         account = reading.account
         note, proven = _prove(first, reading.units, order.is_trusted)
+        if not order.is_trusted:
+            check_own_level([sample for sample in first if sample.mask is None], level)
         intake = _Intake(store, order, level, own, digest_of(order.path), baseline, known, account)
         drawn: list[LabelledSample] = []
         rng = random.Random(0)
@@ -147,6 +152,7 @@ def import_frames(
             note,
             account,
             intake.states,
+            intake.outliers.found(),
         )
     except InputError as error:
         raise error.located(source=str(order.path)) from None
@@ -190,6 +196,7 @@ class _Intake:
         self._first_frame = store.head.lengths["frames"]
         self._values = ImportDigest()
         self.states: Counter[ElectronicState] = Counter()
+        self.outliers = Outliers()
         self._energies: dict[str, float] = {}
         self._members: dict[str, int] = {}
         self._trajectories: dict[tuple[str, int], int] = {}
@@ -225,6 +232,8 @@ class _Intake:
                 continue
             self._energies[frame_id] = sample.energy
             self._take_state(sample)
+            if sample.mask is None:
+                self.outliers.add(frame, sample.energy, sample.forces, sample.place)
             arm = self._store.arm_of(frame_id)
             if arm is not None and self._store.is_labelled(frame_id, level_id):
                 known.append(sample)

@@ -30,6 +30,7 @@ class Meaning(StrEnum):
     CHARGE = "charge"
     MULTIPLICITY = "multiplicity"
     UNPAIRED = "unpaired electrons"
+    ELECTRONS = "electrons"
     SPIN = "spin"
     LEVEL = "level of theory"
     UNIT = "unit"
@@ -68,15 +69,17 @@ _OTHER: Final[Mapping[str, str]] = _reasons(
     }
 )
 """Words beside `energy`, `forces` or `stress` that make it something else."""
+_CHARGES_OF_ATOMS: Final = "charges of atoms; the total one is taken from `charge`, or is their sum"
+_MOMENTS_OF_ATOMS: Final = "magnetic moments; spin is taken from `multiplicity`, or is their sum"
 _WHY: Final[Mapping[str, str]] = _reasons(
     {
         "motion; labels do not depend on it": "momenta momentum velocities velocity velo vel v velocs",
         "labels do not depend on masses": "masses mass isotope isotopes",
-        "magnetic moments; spin is taken from `multiplicity`": (
+        _MOMENTS_OF_ATOMS: (
             "magmom magmoms initial_magmoms initial_magmom magnetization magnetic_moments total_magmom mag spins "
             "atomic_spins spin_density total_magnetization force_mag"
         ),
-        "charges of atoms; the total one is taken from `charge`": (
+        _CHARGES_OF_ATOMS: (
             "charges initial_charges initial_charge partial_charges atomic_charges mulliken mulliken_charges "
             "lowdin_charges loewdin_charges hirshfeld hirshfeld_charges nbo_charges esp_charges resp_charges bader "
             "ddec q nbo cm5"
@@ -110,19 +113,28 @@ _WHY: Final[Mapping[str, str]] = _reasons(
 )
 _MULTIPLICITIES: Final = frozenset(
     {
-        "multiplicity", "spin_multiplicity", "total_multiplicity", "mult", "spinmult", "multip",
+        "multiplicity", "spin_multiplicity", "spinmultiplicity", "total_multiplicity", "mult", "spinmult", "multip",
     }
 )  # fmt: skip
 _UNPAIRED: Final = frozenset(
     {
-        "n_unpaired", "nunpaired", "unpaired", "unpaired_electrons", "n_unpaired_electrons", "uhf",
+        "n_unpaired", "nunpaired", "num_unpaired", "unpaired", "unpaired_electrons", "n_unpaired_electrons",
+        "num_unpaired_electrons", "number_of_unpaired_electrons", "nopen", "uhf",
     }
 )  # fmt: skip
 _CHARGES: Final = frozenset(
     {
-        "charge", "total_charge", "net_charge", "system_charge", "charge_total", "molecular_charge",
+        "charge", "total_charge", "totalcharge", "tot_charge", "net_charge", "netcharge", "system_charge",
+        "charge_total", "molecular_charge", "formal_charge", "chrg", "q",
     }
 )  # fmt: skip
+_ELECTRONS: Final = frozenset(
+    {
+        "nelectrons", "n_electrons", "num_electrons", "number_of_electrons", "nelectron", "nelec", "n_elec", "nelect",
+        "electron_count",
+    }
+)  # fmt: skip
+_OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})
 _FIXED: Final = frozenset(
     {
         "move_mask", "fixed", "fix", "frozen", "freeze", "selective_dynamics", "constraints", "movable",
@@ -175,6 +187,10 @@ class Selection:
         charge: Names of the total charge.
         multiplicity: Names of 2S + 1.
         unpaired: Names of 2S.
+        electrons: Names of the number of electrons.
+        atom_charges: Names of charges of atoms, which are left out but for their sum.
+        atom_moments: Names of magnetic moments of atoms, likewise.
+        occupancies: Names of occupancies of sites, likewise but that those below 1 are refused.
         spin: Names that may mean S, 2S or 2S + 1.
         fixed: Names of what holds atoms.
         left_out: Names that are not used, and why.
@@ -188,6 +204,10 @@ class Selection:
     charge: tuple[str, ...] = ()
     multiplicity: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
+    electrons: tuple[str, ...] = ()
+    atom_charges: tuple[str, ...] = ()
+    atom_moments: tuple[str, ...] = ()
+    occupancies: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
@@ -218,7 +238,9 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.FIXED, ""
     if plain in _LEVELS and not is_per_atom:
         return Meaning.LEVEL, ""
-    if plain in _WHY and (is_per_atom or plain not in _ENERGIES):
+    if plain in _OCCUPANCIES:
+        return Meaning.LEFT_OUT, "occupancies of sites, all of them 1"
+    if plain in _WHY and (is_per_atom or plain not in _ENERGIES | _CHARGES):
         return Meaning.LEFT_OUT, _WHY[plain]
     quantity = _quantity(found, is_per_atom)
     if quantity is not None:
@@ -231,7 +253,7 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
     if not is_per_atom:
         for names, meaning in (
             (_CHARGES, Meaning.CHARGE), (_MULTIPLICITIES, Meaning.MULTIPLICITY), (_UNPAIRED, Meaning.UNPAIRED),
-            (frozenset({"spin", "total_spin"}), Meaning.SPIN),
+            (_ELECTRONS, Meaning.ELECTRONS), (frozenset({"spin", "total_spin"}), Meaning.SPIN),
         ):  # fmt: skip
             if bare in names:
                 return meaning, ""
@@ -312,6 +334,10 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         charge=tuple(found[Meaning.CHARGE]),
         multiplicity=tuple(found[Meaning.MULTIPLICITY]),
         unpaired=tuple(found[Meaning.UNPAIRED]),
+        electrons=tuple(found[Meaning.ELECTRONS]),
+        atom_charges=tuple(name for name, why in left_out if why == _CHARGES_OF_ATOMS),
+        atom_moments=tuple(name for name, why in left_out if why == _MOMENTS_OF_ATOMS),
+        occupancies=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _OCCUPANCIES),
         spin=tuple(found[Meaning.SPIN]),
         fixed=tuple(found[Meaning.FIXED]),
         left_out=tuple(left_out),

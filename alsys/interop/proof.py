@@ -23,6 +23,7 @@ docs/design/020-import.md.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from alsys.interop.file_units import ENERGIES, FORCES, LENGTHS, STRESSES, UnitSe
 from alsys.interop.pair_fit import STRESS_TOLERANCE, check_energies, check_stresses, fit_pairs
 from alsys.interop.raw import formula
 from alsys.interop.stress_check import check_strains, check_xtb, together
+from alsys.labels import LevelOfTheory
 from alsys.potentials.xtb import MAX_NUMBER, XTBFailure, XTBMethod, XTBValues, single_point
 from alsys.units import HARTREE
 
@@ -80,6 +82,13 @@ ACCUSING: Final = (0.975, 1.035)
 """The same in another unit, where that is to speak against the one that was stated: GFN1-xTB's valence energies
 happen to be 1.06 in Rydberg."""
 NOBLE: Final = (2, 10, 18, 36, 54, 86)
+_XTB_NAMES: Final = {f"gfn{n}{dash}xtb": f"GFN{n}-xTB" for n in (1, 2) for dash in ("", "-")}
+N_OWN: Final = 6
+"""Evaluations by the very method that labels are said to be of."""
+OWN_COSINE: Final = 0.999
+OWN_RATIO: Final = 1.02
+MIN_FORCE: Final = 0.05
+"""eV/Angstrom; smaller ones depend on how tightly a method is converged."""
 BOND_WINDOW: Final = (0.75, 1.35)
 
 
@@ -219,6 +228,40 @@ def judge(findings: Findings, units: UnitSet) -> None:
             field="stress unit",
             value=units.stress or "ev/angstrom^3",
             remedy=f"{LEAVE_OUT_STRESS}, or make sure of all units and give --trust-units",
+        )
+
+
+def check_own_level(samples: Sequence[Sample], level: LevelOfTheory) -> None:
+    """Refuses labels that are said to be those of GFN-xTB where GFN-xTB says something else.
+
+    Args:
+        samples: In proven units.
+        level: What they are said to be of; others than plain GFN1-xTB and GFN2-xTB are not checked.
+
+    Raises:
+        InputError: Forces are not those of the method.
+    """
+    name = _XTB_NAMES.get(str(level.spec.get("method", "")).lower())
+    if name is None or not set(level.spec) <= {"method", "engine", "accuracy"}:
+        return
+    usable = [s for s in samples if s.frame.n_atoms > 1 and _is_for_xtb(s.frame)]
+    mine, theirs = [], []
+    for i in spaced(len(usable), N_OWN):
+        with contextlib.suppress(XTBFailure):
+            theirs.append(single_point(usable[i].frame, XTBMethod(name, accuracy=1.0)).forces.ravel())
+            mine.append(usable[i].forces.ravel())
+        if _work(usable[i].frame) * len(theirs) > XTB_WORK:
+            break
+    if not mine or max(float(np.abs(part).max()) for part in theirs) < MIN_FORCE:
+        return
+    cosine, ratio = compared(np.concatenate(mine), np.concatenate(theirs))
+    if cosine < OWN_COSINE or abs(math.log(ratio)) > math.log(OWN_RATIO):
+        raise InputError(
+            f"are not those of {name}, whose forces of {len(mine)} frames are {ratio:.3g} times as large (cosine "
+            f"{cosine:+.2f}): they are of another level, or charge or multiplicity is wrong",
+            field="level",
+            value=level.canonical,
+            remedy="give the --level that they are of, or --charge and --multiplicity",
         )
 
 

@@ -6,51 +6,169 @@ multiplicity that all three could mean; else the user is asked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from alsys.errors import InputError
+from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount
-from alsys.interop.keys import ChoiceNeeded, Selection
+from alsys.interop.keys import ChoiceNeeded, Selection, words_of
 from alsys.interop.raw import integer
+from alsys.states import ElectronicState, SeenStates, formula_of
 
 SPINS: Final = ("2S+1", "2S", "S")
 """What `spin` may mean."""
+SUM_TOLERANCE: Final = 0.05
+"""e or Bohr magnetons; what rounding leaves of a sum over atoms that is a whole number."""
+_CORES: Final = (2, 10, 18, 36, 54, 86)
 
 
 def stated_electrons(
-    selection: Selection, values: Mapping[str, Any], n_protons: int, account: FileAccount, place: str
+    selection: Selection,
+    values: Mapping[str, Any],
+    numbers: ArrayLike,
+    account: FileAccount,
+    place: str,
+    *,
+    is_periodic: bool = False,
 ) -> tuple[int | None, int | None]:
     """Charge and multiplicity of a frame; None where it does not say.
 
+    Charges of atoms state their sum where it is a whole number other than 0, and so do, of molecules, magnetic moments.
+
     Args:
         selection: Its names.
-        values: What stands under them, as text or numbers; None counts as not there.
-        n_protons: Sum of its atomic numbers.
+        values: What stands under them, as text, numbers or arrays; None counts as not there.
+        numbers: ``(n_atoms,)`` atomic numbers.
         account: Of the file.
         place: What the frame is called.
+        is_periodic: Its magnetic moments are a guess, whose sum says nothing.
 
     Raises:
-        InputError: No whole number, or two statements that differ.
+        InputError: No whole number, two statements that differ, or sites that are occupied in part.
         ChoiceNeeded: `spin` may mean two things.
     """
-
-    def stated(names: tuple[str, ...]) -> int | None:
-        found = {name: _whole(values[name], f"{place}: {name}") for name in names if values.get(name) is not None}
-        return _agreed(found, place)
-
-    charge = stated(selection.charge)
-    multiplicities = {}
-    if (plain := stated(selection.multiplicity)) is not None:
-        multiplicities[selection.multiplicity[0]] = plain
-    if (unpaired := stated(selection.unpaired)) is not None:
-        multiplicities[selection.unpaired[0]] = unpaired + 1
+    z = np.asarray(numbers)
+    n_protons = int(z.sum()) if z.dtype.kind in "iu" else 0
+    for name in selection.occupancies:
+        if (shares := _of_atoms(values.get(name), z.size)) is not None and (shares < 0.999).any():
+            raise InputError(
+                "sites are occupied in part: no frame of whole atoms",
+                field=f"{place}: {name}", value=float(shares.min()), remedy="leave such frames out",
+            )  # fmt: skip
+    charges, multiplicities = electrons_in(selection, values, z, place)
+    for name in selection.atom_charges:
+        if (of_atoms := _of_atoms(values.get(name), z.size)) is None:
+            continue
+        total = float(of_atoms.sum())
+        if not is_near_whole(total) and not charges and _is_initial(name):
+            raise InputError(
+                "do not sum to a whole number", field=f"{place}: {name}", value=round(total, 4),
+                remedy="state the total charge as `charge`",
+            )  # fmt: skip
+        if is_near_whole(total) and round(total):
+            charges[name] = round(total)
+    for name in () if is_periodic else selection.atom_moments:
+        if (of_atoms := _of_atoms(values.get(name), z.size)) is None:
+            continue
+        total = float(of_atoms.sum())
+        if is_near_whole(total) and round(total):
+            multiplicities[name] = abs(round(total)) + 1
+    charge = _agreed(charges, place)
     electrons = n_protons - (account.charge if charge is None else charge)
     for name in selection.spin:
         if values.get(name) is not None:
             spin = _number(values[name], f"{place}: {name}")
             multiplicities[name] = _of_spin(spin, electrons, account, f"{place}: {name}", set(multiplicities.values()))
     return charge, _agreed(multiplicities, place)
+
+
+def electrons_in(
+    selection: Selection, values: Mapping[str, Any], numbers: ArrayLike, place: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Total charges and multiplicities that names state which can be meant in one way, by name.
+
+    Args:
+        selection: The names.
+        values: What stands under them; None counts as not there.
+        numbers: ``(n_atoms,)`` atomic numbers.
+        place: What the frame is called.
+
+    Raises:
+        InputError: No whole number.
+    """
+
+    def stated(names: tuple[str, ...]) -> dict[str, int]:
+        return {name: _whole(values[name], f"{place}: {name}") for name in names if values.get(name) is not None}
+
+    charges, multiplicities = stated(selection.charge), stated(selection.multiplicity)
+    multiplicities |= {name: abs(n) + 1 for name, n in stated(selection.unpaired).items()}
+    charges |= {name: charge_of_count(numbers, n) for name, n in stated(selection.electrons).items()}
+    return charges, multiplicities
+
+
+def check_possible(
+    numbers: ArrayLike, state: ElectronicState, seen: SeenStates | None, field: str, *, is_periodic: bool
+) -> None:
+    """Refuses electrons that cannot have the multiplicity, but of boxes and single atoms, and for what was learned so.
+
+    Args:
+        numbers: ``(n_atoms,)`` atomic numbers.
+        state: What a model is to be asked for.
+        seen: What it has learned; None where that is not known.
+        field: Where charge and multiplicity are given.
+        is_periodic: Electrons of a box need not pair.
+
+    Raises:
+        InputError: Says what to set.
+    """
+    if np.size(numbers) < 2 or is_periodic or state.is_possible(numbers):
+        return
+    if seen is not None and seen.has_impossible:  # learned from a labeler without electrons
+        return
+    n_electrons = int(np.sum(np.asarray(numbers, dtype=np.int64))) - state.charge
+    parity = "even" if n_electrons % 2 else "odd"
+    raise InputError(
+        f"{formula_of(numbers)} has {n_electrons} electrons with {state}, which is impossible",
+        field=f"{field}: charge, multiplicity", value=(state.charge, state.multiplicity),
+        remedy=f"set `charge`, or `multiplicity` (2S + 1), which is {parity} here",
+    )  # fmt: skip
+
+
+def charge_of_count(numbers: ArrayLike, n_electrons: int) -> int:
+    """The charge that a number of electrons means, which may be that of all or of those outside noble gas cores.
+
+    Args:
+        numbers: ``(n_atoms,)`` atomic numbers.
+        n_electrons: As stated.
+    """
+    z = np.asarray(numbers)
+    missing = int(z.sum()) - n_electrons
+    core = sum(max((c for c in _CORES if c < one), default=0) for one in z.tolist())
+    return missing - core if core and abs(missing - core) < abs(missing) else missing
+
+
+def is_near_whole(total: float) -> bool:
+    """Whether a sum of charges or moments is a whole number but for rounding."""
+    return abs(total - round(total)) <= SUM_TOLERANCE if math.isfinite(total) else False
+
+
+def _is_initial(name: str) -> bool:
+    return "initial" in words_of(name)
+
+
+def _of_atoms(value: Any, n_atoms: int) -> FloatArray | None:
+    """Numbers, one for each atom; None where there are none."""
+    if value is None or np.shape(value) not in ((n_atoms,), (n_atoms, 1)):
+        return None
+    try:
+        return np.asarray(value, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        return None
 
 
 def _agreed(found: Mapping[str, int], place: str) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.base import Labeler
 from alsys.labels import LabelFailure, LevelOfTheory
@@ -76,7 +77,11 @@ def certify(
     """
     rows = evenly_spaced(len(published), n)
     for row in rows:
-        labeler.check(published[row][0])
+        try:
+            labeler.check(published[row][0])
+        except InputError as error:
+            field = f"frame {row}: {error.field}" if error.field else f"frame {row}"
+            raise InputError(error.message, field=field, value=error.value, remedy=error.remedy) from None
     energies: list[float] = []
     forces: list[FloatArray] = []
     wall: list[float] = []

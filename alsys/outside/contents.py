@@ -6,6 +6,7 @@ its length. Everything that is refused is an `InputError` that names the file.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -222,3 +223,12 @@ def _unreadable(path: Path, error: Exception, field: str | None) -> InputError:
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes / 2**20:.0f} MB" if n_bytes >= 2**20 else f"{n_bytes} bytes"
+
+
+def encoding_of(path: Path) -> str:
+    """How the text of a file is encoded: UTF-16 where its byte order mark says so, else UTF-8; empty for no text."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "" if b"\0" in start else "utf-8-sig"

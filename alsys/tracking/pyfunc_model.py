@@ -2,10 +2,11 @@
 
 MLflow runs this file where the model is loaded, so it imports nothing heavy before `load_context`. Input: a column
 `structure` of JSON objects with `numbers` (atomic numbers), `positions` (Angstrom) and, optionally, `cell` (row
-vectors, Angstrom), `pbc`, `charge` and `multiplicity`. Where these two are not given, they are those of the only state
-which the model has learned of this composition or at all, or else of neutral singlets; a state that it has not learned
-is refused. Output, a row each: `energy` and `energy_std` (eV), `forces` (eV/Angstrom), `force_deviation` of each atom
-and its maximum `deviation` (eV/Angstrom); energy and forces are NaN where the model's baseline failed.
+vectors, Angstrom), `pbc`, `charge` and `multiplicity` (or what else an import knows them by). Where these two are not
+given, they are those of the only state which the model has learned of this composition or at all, or else of neutral
+singlets; a state that it has not learned is refused. Output, a row each: `energy` and `energy_std` (eV), `forces`
+(eV/Angstrom), `force_deviation` of each atom and its maximum `deviation` (eV/Angstrom); energy and forces are NaN where
+the model's baseline failed.
 """
 
 from __future__ import annotations
@@ -66,26 +67,35 @@ class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         )
 
 
+_STRUCTURE = ("numbers", "positions", "cell", "pbc")
+
+
 def _frame(structure: Any, row: int, seen: SeenStates | None) -> Frame:
     from alsys.errors import InputError
     from alsys.frames import Frame
+    from alsys.interop.account import FileAccount
+    from alsys.interop.keys import select
+    from alsys.interop.stated_electrons import check_possible, stated_electrons
     from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
     try:
         content = json.loads(structure) if isinstance(structure, str | bytes) else structure
         numbers = np.asarray(content["numbers"], dtype=np.int32)
-        charge, multiplicity = (None if content.get(n) is None else int(content[n]) for n in ("charge", "multiplicity"))
+        facts = {str(name): value for name, value in content.items() if name not in _STRUCTURE}
+        charge, multiplicity = stated_electrons(select(tuple(facts), ()), facts, numbers, FileAccount(), "structure")
         state = ElectronicState(charge or 0, 1 if multiplicity is None else multiplicity)
         if seen is not None:
             state = seen.complete(numbers, charge, multiplicity)
             seen.check(numbers, state)
         elif state != NEUTRAL_SINGLET:
             warnings.warn(f"structure[{row}]: {state}: nobody has recorded what this model has learned", stacklevel=2)
+        pbc = np.asarray(content.get("pbc") or [False] * 3, dtype=np.bool_)
+        check_possible(numbers, state, seen, "structure", is_periodic=bool(pbc.any()))
         return Frame(
             numbers=numbers,
             positions=np.asarray(content["positions"], dtype=np.float64),
             cell=np.asarray(content.get("cell") or np.zeros((3, 3)), dtype=np.float64),
-            pbc=np.asarray(content.get("pbc") or [False] * 3, dtype=np.bool_),
+            pbc=pbc,
             charge=state.charge,
             multiplicity=state.multiplicity,
         )

@@ -106,8 +106,8 @@ def labelled_row(
     if constraints:
         check_constraint(_held(constraints, n), values.get(forces), f"{place}: constraints")
         dropped.append(("constraints", CONSTRAINT))
-    n_protons = int(numbers.sum()) if n else 0
-    stated, multiplicity = stated_electrons(selection, values, n_protons, account, place)
+    z = numbers if n else np.zeros(0, dtype=np.int64)
+    stated, multiplicity = stated_electrons(selection, values, z, account, place, is_periodic=any(pbc))
     units = tuple((what, str(values[name])) for name in values if (what := stated_unit(name)))
     names = tuple(pair for pair in dropped if pair[0] not in taken)
     account.meet(selection, taken, names, place, ("numbers", "positions", "cell", "pbc"))

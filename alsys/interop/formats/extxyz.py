@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.interop.extxyz import export_extxyz
+from alsys.interop.extxyz import SAVE_AS_UTF8, export_extxyz, open_text
 from alsys.interop.extxyz_rows import rows
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format
@@ -24,10 +24,10 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     source = str(path)
     account = FileAccount() if account is None else account
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             yield from gathered(rows(file, account), "frame", account)
     except UnicodeDecodeError as error:
-        raise InputError("is no text", source=source) from error
+        raise InputError("is no text", source=source, remedy=SAVE_AS_UTF8) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", source=source) from error
 

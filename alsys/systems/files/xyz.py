@@ -22,6 +22,7 @@ from ase.geometry import cellpar_to_cell
 
 from alsys.atom_counts import check_counts, cut_off
 from alsys.frames import FloatArray
+from alsys.outside.contents import encoding_of
 from alsys.systems.files.content import (
     Concern,
     FileProblem,
@@ -132,13 +133,9 @@ def read_xyz(path: Path, index: int) -> Structure:
 
 
 def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(4096)
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    if b"\0" in start:
+    if not (encoding := encoding_of(path)):
         raise FileProblem("is no text file", "check its ending: it says how the file is read")
-    return "utf-8-sig"
+    return encoding
 
 
 def _block(lines: Iterator[str], name: str, index: int) -> _Block:

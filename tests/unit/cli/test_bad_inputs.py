@@ -250,3 +250,40 @@ def test_a_switch_is_no_number_and_a_number_no_switch() -> None:
     for section, name in (("stop", "labels"), ("training", "learning_rate"), ("model", "members")):
         with pytest.raises(InputError, match=f"{section}: {name} must not be true"):
             parse_config({**BASE, section: {**BASE.get(section, {}), name: True}})
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["data", "import", "a", "b", "--charge", "1.5"], "--charge: must be a whole number (got '1.5')"),
+        (["status", "a", "--watch", "soon"], "--watch: must be a number (got 'soon')"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["run"], "the following arguments are required: config"),
+        (["data"], "required: COMMAND"),
+        (["run", "a", "--wrong"], "unrecognized arguments: --wrong"),
+    ],
+)
+def test_commands_that_cannot_be_read_are_one_line(
+    capsys: pytest.CaptureFixture[str], command: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("alsys: ")
+    assert error.count("\n") == 1
+    assert says in error
+
+
+def test_a_structure_whose_own_label_fails_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """xTB counts no f electrons, so it has an even number where the multiplicity is even."""
+    rows = ["4", "", "Ce 0 0 0", "Cl 2.6 0 0", "Cl -1.3 2.2516 0", "Cl -1.3 -2.2516 0"]
+    (tmp_path / "salt.xyz").write_text("\n".join(rows) + "\n")
+    salt = {"name": "salt", "file": "salt.xyz", "check": False, "multiplicity": 2}
+    systems = [{"name": "water", "smiles": "O"}, salt]
+    path = write(tmp_path, {**BASE, "systems": systems, "labeling": {"kind": "xtb"}})
+    assert main(["run", str(path), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for word in (str(path), "systems[1]: salt: ", "cannot be labelled", "multiplicity 2", "systems[].check"):
+        assert word in error

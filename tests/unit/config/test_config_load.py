@@ -182,7 +182,10 @@ def test_a_missing_field_of_a_kind_is_named_without_the_kind(tmp_path: Path) -> 
             mixture({"smiles": "O", "count": 9}, shape="cluster"),
             "systems[0].cluster: give exactly one of radius, densi",
         ),
-        (changed(systems=[{"name": "a", "smiles": "C"}, {"name": "a", "smiles": "O"}]), "systems need different names"),
+        (
+            changed(systems=[{"name": "a", "smiles": "C"}, {"name": "a", "smiles": "O"}]),
+            "systems[1].name: systems need",
+        ),
     ],
     ids=short,
 )

@@ -324,3 +324,46 @@ def test_a_spin_that_is_none_is_refused(spin: object, says: str, bundle: Path) -
     atoms.info["spin"] = spin
     with pytest.raises(InputError, match=says):
         atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"total_charge": 1, "multiplicity": 2}, {"Charge": 1, "uhf": 1}, {"net_charge": 1, "Spin_Multiplicity": 2},
+        {"nelectrons": 9, "UHF": 1}, {"charge": 1, "NUM_UNPAIRED_ELECTRONS": 1},
+    ],
+)  # fmt: skip
+def test_other_words_for_charge_and_spin_count(info: dict[str, int], tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=learned((0, 1))), {}))
+    atoms.info.update(info)
+    with pytest.raises(InputError, match=r"has learned H2O with charge 0, multiplicity 1 only") as caught:
+        atoms.get_potential_energy()
+    assert caught.value.value == (1, 2)
+    atoms.info.update(charge=-1)
+    with pytest.raises(InputError, match=r"contradict|has learned"):
+        atoms.get_potential_energy()
+
+
+def test_initial_charges_must_sum_to_a_whole_number(bundle: Path) -> None:
+    atoms = molecule("H2O", calculator=load_calculator(bundle))
+    atoms.set_initial_charges([-0.3, 0.4, 0.4])
+    with pytest.raises(InputError, match="initial charges: do not sum to a whole number"):
+        atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_electrons_that_the_state_cannot_have_are_refused(is_recorded: bool, tmp_path: Path) -> None:
+    seen = learned((0, 1)) if is_recorded else None
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])
+    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=seen), {}))
+    with pytest.raises(InputError, match=r"HO has 9 electrons with charge 0, multiplicity 1.*set `charge`"):
+        atoms.get_potential_energy()
+
+
+def test_what_was_learned_without_electrons_is_not_counted(tmp_path: Path) -> None:
+    """A made-up potential labels radicals as singlets."""
+    seen = SeenStates.of([2], [8, 1], [0], [1])
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])
+    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=seen), {}))
+    assert np.isfinite(atoms.get_potential_energy())

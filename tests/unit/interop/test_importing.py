@@ -457,3 +457,29 @@ def test_stress_is_proven_or_left_out(tmp_path: Path) -> None:
     store = open_writer()
     take(store, path, choice=KeyChoice(stress="none"))
     assert np.isnan(store.snapshot(level.level_id).stress).all()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_text_is_read_in_the_encoding_of_its_byte_order_mark(
+    labelled: list[Labelled], tmp_path: Path, encoding: str
+) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:3])
+    path.write_text(path.read_text(), encoding=encoding)
+    assert take(open_writer(), path, is_trusted=True).n_new == 3
+    path.write_bytes(path.read_text(encoding=encoding).encode("utf-16-le"))
+    refused(path, "is no text", "UTF-8", is_trusted=True)
+
+
+def test_frames_that_stand_out_are_named(labelled: list[Labelled], tmp_path: Path) -> None:
+    frame, energy, forces = labelled[11]
+    path = write(tmp_path / "a.xyz", [*labelled[:11], (frame, energy + 30.0, forces), *labelled[12:]])
+    report = take(open_writer(), path, is_trusted=True)
+    assert report.n_new == len(labelled)
+    assert [place for place, _ in report.outliers] == ["frame 11"]
+    assert not take(open_writer(), write(tmp_path / "b.xyz", labelled)).outliers
+
+
+def test_labels_that_are_not_of_the_level_that_they_state(labelled: list[Labelled], tmp_path: Path) -> None:
+    """GFN1-xTB's, with its energies and forces proven, under the name of GFN2-xTB."""
+    path = write(tmp_path / "a.xyz", labelled, LevelOfTheory({**GFN1.spec, "method": "GFN2-xTB"}))
+    refused(path, "level: are not those of GFN2-xTB", "--level")

@@ -1,0 +1,66 @@
+"""What a file says of its electrons is a statement under any name, or is refused."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from alsys.errors import InputError
+from alsys.interop.account import FileAccount
+from alsys.interop.extxyz_rows import rows
+from alsys.interop.stated_electrons import charge_of_count
+
+WATER = (("O", 0.0, 0.0, 0.0), ("H", 0.96, 0.0, 0.0), ("H", -0.24, 0.93, 0.0))
+
+
+def electrons(info: str = "", column: str = "", values: tuple[float, ...] = ()) -> tuple[int | None, int | None]:
+    properties = "species:S:1:pos:R:3:forces:R:3" + (f":{column}:R:1" if column else "")
+    lines = [f"{s} {x} {y} {z} 0.1 0 0{f' {values[i]}' if column else ''}\n" for i, (s, x, y, z) in enumerate(WATER)]
+    text = f"3\nProperties={properties} energy=-2000.0 {info}\n" + "".join(lines)
+    (row,) = rows(io.StringIO(text), FileAccount())
+    return row.charge, row.multiplicity
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        ("q=1", (1, None)), ("nelectrons=9", (1, None)), ("nelect=8", (0, None)),
+        ("num_unpaired_electrons=2", (None, 3)),
+        ("Charge=-1 uhf=1", (-1, 2)), ("config_type=q", (None, None)),
+    ],
+)  # fmt: skip
+def test_words_of_the_comment_line(info: str, found: tuple[int | None, int | None]) -> None:
+    assert electrons(info) == found
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("initial_charges", (0.2, 0.4, 0.4), (1, None)), ("initial_charges", (-0.8, 0.4, 0.4), (None, None)),
+        ("mulliken_charges", (-1.99, 0.5, 0.5), (-1, None)), ("initial_magmoms", (1.0, 0.5, 0.5), (None, 3)),
+        ("occupancy", (1, 1, 1), (None, None)),
+    ],
+)  # fmt: skip
+def test_columns_state_their_sum(column: str, values: tuple[float, ...], found: tuple[int | None, int | None]) -> None:
+    assert electrons("", column, values) == found
+
+
+@pytest.mark.parametrize(
+    ("info", "column", "values", "says"),
+    [
+        ("charge=0", "initial_charges", (0.2, 0.4, 0.4), "charge and initial_charges contradict"),
+        ("multiplicity=1", "initial_magmoms", (1.0, 0.5, 0.5), "multiplicity and initial_magmoms contradict"),
+        ("", "initial_charges", (0.2, 0.2, 0.2), "do not sum to a whole number"),
+        ("", "occupancy", (1, 0.5, 0.5), "occupied in part"),
+        ("charge=0 nelectrons=9", "", (), "charge and nelectrons contradict"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(info: str, column: str, values: tuple[float, ...], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        electrons(info, column, values)
+
+
+@pytest.mark.parametrize(("n", "charge"), [(10, 0), (9, 1), (8, 0), (7, 1), (11, -1)])
+def test_a_number_of_electrons_is_of_all_or_of_those_outside_the_cores(n: int, charge: int) -> None:
+    assert charge_of_count([8, 1, 1], n) == charge
