@@ -125,13 +125,14 @@ _UNPAIRED: Final = frozenset(
 _CHARGES: Final = frozenset(
     {
         "charge", "total_charge", "totalcharge", "tot_charge", "net_charge", "netcharge", "system_charge",
-        "charge_total", "molecular_charge", "formal_charge", "chrg", "q",
+        "charge_total", "molecular_charge", "overall_charge", "formal_charge",
+        "chrg", "chg", "q",
     }
 )  # fmt: skip
 _ELECTRONS: Final = frozenset(
     {
-        "nelectrons", "n_electrons", "num_electrons", "number_of_electrons", "nelectron", "nelec", "n_elec", "nelect",
-        "electron_count",
+        "nelectrons", "n_electrons", "num_electrons", "number_of_electrons", "nelectron", "nelec", "n_elec", "nelecs",
+        "nelect", "electron_count",
     }
 )  # fmt: skip
 _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})

@@ -133,7 +133,7 @@ def check_possible(
     n_electrons = int(np.sum(np.asarray(numbers, dtype=np.int64))) - state.charge
     parity = "even" if n_electrons % 2 else "odd"
     raise InputError(
-        f"{formula_of(numbers)} has {n_electrons} electrons with {state}, which is impossible",
+        f"{state} is impossible with {n_electrons} electrons of {formula_of(numbers)}",
         field=f"{field}: charge, multiplicity", value=(state.charge, state.multiplicity),
         remedy=f"set `charge`, or `multiplicity` (2S + 1), which is {parity} here",
     )  # fmt: skip

@@ -103,7 +103,7 @@ def test_the_calculator_says_what_it_cannot_do(campaign: Path, monkeypatch: pyte
     with pytest.raises(InputError, match="impossible with 9 electrons"):
         radical.get_forces()
     radical.info["multiplicity"] = "two"
-    with pytest.raises(InputError, match="must be an integer"):
+    with pytest.raises(InputError, match="must be a whole number"):
         radical.get_forces()
     torn = Atoms("CO", [[0, 0, 0], [0, 0, 0.01]], calculator=calculator)
     with pytest.raises(CalculationFailed, match="baseline"):

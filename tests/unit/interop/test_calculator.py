@@ -357,7 +357,9 @@ def test_electrons_that_the_state_cannot_have_are_refused(is_recorded: bool, tmp
     seen = learned((0, 1)) if is_recorded else None
     atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])
     atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=seen), {}))
-    with pytest.raises(InputError, match=r"HO has 9 electrons with charge 0, multiplicity 1.*set `charge`"):
+    with pytest.raises(
+        InputError, match=r"charge 0, multiplicity 1 is impossible with 9 electrons of HO.*set `charge`"
+    ):
         atoms.get_potential_energy()
 
 

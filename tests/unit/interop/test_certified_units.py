@@ -38,3 +38,20 @@ def test_methods_may_differ(labelled: list[Labelled]) -> None:
     check_units(labelled, labels)
     check_units(labelled[:1], labels[:1])
     check_units([], [])
+
+
+def test_a_frame_that_cannot_be_certified_is_named(labelled: list[Labelled]) -> None:
+    from alsys.config import parse_config
+    from alsys.frames import Frame
+    from alsys.labeling.certify import certify
+    from alsys.labeling.factory import build_labeler
+
+    frame, energy, forces = labelled[1]
+    ion = Frame.molecule(frame.numbers, frame.positions, charge=1)
+    content = {"name": "a", "systems": [{"smiles": "CO"}], "labeling": {"kind": "xtb"}, "model": {"kind": "pair"}}
+    labeler = build_labeler(parse_config(content).labeling)
+    try:
+        with pytest.raises(InputError, match=r"^frame 1: multiplicity: is impossible with 17 electrons"):
+            certify(labeler, [labelled[0], (ion, energy, forces)], 2)
+    finally:
+        labeler.close()

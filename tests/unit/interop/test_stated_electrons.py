@@ -25,7 +25,7 @@ def electrons(info: str = "", column: str = "", values: tuple[float, ...] = ()) 
 @pytest.mark.parametrize(
     ("info", "found"),
     [
-        ("q=1", (1, None)), ("nelectrons=9", (1, None)), ("nelect=8", (0, None)),
+        ("q=1", (1, None)), ("chg=-1", (-1, None)), ("nelectrons=9", (1, None)), ("nelect=8", (0, None)),
         ("num_unpaired_electrons=2", (None, 3)),
         ("Charge=-1 uhf=1", (-1, 2)), ("config_type=q", (None, None)),
     ],
