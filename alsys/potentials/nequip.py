@@ -165,7 +165,7 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) ->
     own = model.state_dict()
     fixed = {name: value for name, value in own.items() if not is_weight(name)}
     for name, tensor in tensors.items():
-        if name in own and own[name].dtype != tensor.dtype:
+        if name in own and torch.promote_types(own[name].dtype, tensor.dtype) != own[name].dtype:  # would be cut
             raise InputError(
                 f"the weights do not fit the specification: {name} is {tensor.dtype} and not {own[name].dtype}",
                 field="members",

@@ -66,7 +66,7 @@ def test_a_place_is_filled_in_where_it_was_missing_and_never_overwritten() -> No
         (CampaignFailed, 4),
         (StoreError, 4),
         (StoreCorrupt, 4),
-        (Fenced, 4),
+        (Fenced, 3),
     ],
 )
 def test_exit_codes(error: type[AlsysError], code: int) -> None:
@@ -89,7 +89,7 @@ def test_words_in_the_log_are_for_ever() -> None:
 
 def test_chemistry_that_fails_is_not_lost_computing() -> None:
     chemistry = {FailureKind.SCF_NOT_CONVERGED, FailureKind.UNPHYSICAL_FRAME, FailureKind.UNSUPPORTED}
-    chemistry |= {FailureKind.LABEL_REJECTED, FailureKind.LABEL_DISPUTED}
+    chemistry |= {FailureKind.LABEL_REJECTED, FailureKind.LABEL_DISPUTED, FailureKind.DAMAGED}
     assert {kind for kind in FailureKind if not kind.is_lost_computing} == chemistry
 
 

@@ -165,7 +165,7 @@ def test_the_defaults_of_a_campaign_mean_the_specification_they_meant() -> None:
 def test_a_specification_of_a_newer_alsys_is_refused() -> None:
     for change in ({"spin": True}, {"architecture": "mace"}):
         with pytest.raises(InputError, match="a newer alsys wrote it"):
-            build_committee(CommitteeState(1, "nequip", {**SPEC, **change}, ()))
+            build_committee(CommitteeState(1, "nequip", {**SPEC, **change}, (weights_of(build_model(SPEC, seed=0)),)))
     with pytest.raises(InputError, match="names a pair of other elements"):
         build_model({**SPEC, "cutoffs": {"H-N": 3.0}})
     with pytest.raises(InputError, match="lacks entries"):

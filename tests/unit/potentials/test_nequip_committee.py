@@ -179,8 +179,8 @@ def test_weights_that_do_not_fit_are_one_line() -> None:
     ("spec", "words"),
     [
         ({k: v for k, v in SPEC.items() if k != "r_max"}, "r_max"),
-        ({**SPEC, "elements": "CHO"}, "list of element symbols"),
-        ({**SPEC, "elements": ["H", "Xx"]}, "list of element symbols"),
+        ({**SPEC, "elements": "CHO"}, "different element symbols"),
+        ({**SPEC, "elements": ["H", "Xx"]}, "different element symbols"),
     ],
 )
 def test_specifications_that_cannot_be_built_are_refused(spec: dict[str, object], words: str) -> None:
