@@ -269,7 +269,9 @@ class SelectionConfig(Section):
 class StopConfig(Section):
     """When the campaign is done: the first criterion that holds."""
 
-    labels: int = operational(100, ge=1, description="Accepted labels, random arm included, free atoms not.")
+    labels: int = operational(
+        100, ge=1, le=100_000_000, description="Accepted labels, random arm included, free atoms not."
+    )
     wall_s: float | None = operational(None, gt=0, description="Seconds of running, over all restarts.")
     target_force_mae: float | None = operational(
         None, gt=0, description="Upper end of the champion's 95 % interval on the random arm, eV/Angstrom."

@@ -26,6 +26,8 @@ QUICK_SHARE = 0.1
 """Share of a fit's time below which labels are quick enough to wait for it."""
 LEAST_RANDOM = 10
 """Frames of the random arm below which errors measured on it say little."""
+MAX_FITS = 10_000
+"""Fits that a plan follows one by one."""
 MAX_SHOWN = 9
 """Models of a plan that are named one by one."""
 
@@ -195,6 +197,10 @@ def label_plan(
             sent, n_before = max(end, sent), n_fits
         if due >= target:
             break
+        if n_fits >= MAX_FITS:  # the rest alike, uncounted
+            n_before = n_fits + max(target - due, 0) // batch
+            counts.append(target - sent)
+            return LabelPlan(_with_random(counts, n_initial_random, n_random, settings), n_before + 1, n_before)
         n_train, at_fit, n_fits = min(target, int(due + min(share * during, most))), due, n_fits + 1
     chosen = _with_random(counts if len(counts) > 1 else [*counts, 0], n_initial_random, n_random, settings)
     return LabelPlan(chosen, n_fits + (target > at_fit), n_before)

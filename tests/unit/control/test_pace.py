@@ -147,6 +147,15 @@ def test_the_plan_without_a_bound_says_what_happens() -> None:
     assert plan.n_fits_before == campaign.fits_before_last == 1
 
 
+def test_the_plan_of_a_hundred_million_labels_is_made_at_once() -> None:
+    settings = PolicySettings(n_labels=100_000_000, refit_every=10)
+    plan = label_plan(settings, n_initial=16, n_initial_random=4, n_labelers=2, label_s=0.1)
+    assert plan.n_random == 20_000_000
+    assert sum(part.n_training + part.n_random for part in plan.chosen) == 100_000_000
+    assert plan.n_fits > 7_000_000
+    assert len(plan.chosen) < 20_000
+
+
 def test_quick_labels_wait_for_the_fit() -> None:
     ledger = led_by_a_model()
     carry_on(ledger, 10)
