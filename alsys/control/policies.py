@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 N_SEEDS = 16
 RESCORE_CHUNK = 256
 COMPARE_CHUNK = 32
+BLIND_CHUNKS = 200
+"""Chunks of one walker without an uncertain frame, after which a committee of copies is not waited for."""
 ALARM_SHARE = 0.5
 """Most that the random arm grows to while uncertainties cannot be believed."""
 LEAST_GAIN = 0.01
@@ -273,8 +275,15 @@ def method_shares(ledger: Ledger) -> dict[str, float]:
 
 
 def random_share(ledger: Ledger) -> float:
-    """Share of labels that the random arm gets: twice what was asked for, at most half, while there is an alarm."""
+    """Share of labels that the random arm gets: twice what was asked for, at most half, while there is an alarm.
+
+    All of them once members that are copies of one another have found nothing for long: by them nothing ever is
+    uncertain, and the campaign would stand still.
+    """
     share = ledger.settings.random_share
+    is_blind = "copies" in ledger.alarms and ledger.exploration.n_distinct == 1
+    if is_blind and ledger.exploration.steps_since_above >= BLIND_CHUNKS * ledger.settings.chunk_steps:
+        return 1.0
     return max(share, min(2.0 * share, ALARM_SHARE)) if ledger.alarms else share
 
 

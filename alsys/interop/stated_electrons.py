@@ -128,7 +128,7 @@ def check_possible(
     """
     if np.size(numbers) < 2 or is_periodic or state.is_possible(numbers):
         return
-    if seen is not None and seen.has_impossible:  # learned from a labeler without electrons
+    if seen is None or seen.has_impossible:  # nobody knows, or learned from a labeler without electrons
         return
     n_electrons = int(np.sum(np.asarray(numbers, dtype=np.int64))) - state.charge
     parity = "even" if n_electrons % 2 else "odd"

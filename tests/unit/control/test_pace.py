@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alsys.control import policies
 from alsys.control.commands import Idle, LabelFrames, Train
 from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
@@ -236,3 +237,16 @@ def test_a_cold_start_does_not_count_for_long() -> None:
         times.add(seconds)
     assert times.mean is not None
     assert times.mean < 0.2
+
+
+def test_a_committee_of_copies_does_not_stop_the_campaign() -> None:
+    """By copies nothing is uncertain: after a while the random arm gets what is left of the budget."""
+    ledger = Ledger(PolicySettings(n_labels=20, chunk_steps=50, random_share=0.2))
+    ledger.alarms["copies"] = "of 2 members of the committee only 1 differ"
+    ledger.exploration.n_members, ledger.exploration.n_distinct = 2, 1
+    ledger.exploration.steps_since_above = 200 * 50 - 1
+    assert policies.random_share(ledger) == 0.4
+    ledger.exploration.steps_since_above += 1
+    assert policies.random_share(ledger) == 1.0
+    ledger.exploration.n_distinct = 2
+    assert policies.random_share(ledger) == 0.4

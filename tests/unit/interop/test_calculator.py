@@ -352,15 +352,19 @@ def test_initial_charges_must_sum_to_a_whole_number(bundle: Path) -> None:
         atoms.get_potential_energy()
 
 
-@pytest.mark.parametrize("is_recorded", [True, False])
-def test_electrons_that_the_state_cannot_have_are_refused(is_recorded: bool, tmp_path: Path) -> None:
-    seen = learned((0, 1)) if is_recorded else None
+def test_electrons_that_the_state_cannot_have_are_refused(tmp_path: Path) -> None:
     atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])
-    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=seen), {}))
+    atoms.calc = load_calculator(write_bundle(tmp_path / "v0001", replace(pair_state(1), seen=learned((0, 1))), {}))
     with pytest.raises(
         InputError, match=r"charge 0, multiplicity 1 is impossible with 9 electrons of HO.*set `charge`"
     ):
         atoms.get_potential_energy()
+
+
+def test_a_model_without_a_record_is_asked_as_before(bundle: Path) -> None:
+    """Nobody knows what it has learned, so fragments that no state fits are answered."""
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]], calculator=load_calculator(bundle))
+    assert np.isfinite(atoms.get_potential_energy())
 
 
 def test_what_was_learned_without_electrons_is_not_counted(tmp_path: Path) -> None:
