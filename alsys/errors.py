@@ -125,6 +125,18 @@ class EnvironmentProblem(AlsysError):
     exit_code = 3
 
 
+class RayLost(EnvironmentProblem):
+    """Ray hangs inside this process, whose threads cannot be ended: the same command in a new process goes on.
+
+    Args:
+        message: What was seen.
+    """
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(f"{message}; the same command goes on")
+
+
 class CampaignFailed(AlsysError):
     """The campaign cannot go on by itself."""
 

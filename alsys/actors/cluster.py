@@ -18,7 +18,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,7 +31,7 @@ from alsys.actors.placement import WorkerSpec, start_actor
 from alsys.actors.reaper import Reaper
 from alsys.clock import RunningClock
 from alsys.config.schema import RuntimeConfig
-from alsys.errors import EnvironmentProblem
+from alsys.errors import EnvironmentProblem, RayLost
 from alsys.threads import WorkerThread
 
 T = TypeVar("T")
@@ -46,9 +46,14 @@ PAUSE_S: Final = 2.0
 """Between two tries."""
 STOP_S: Final = 30.0
 """Seconds for Ray to end by itself."""
+LOOK_EVERY_S: Final = 0.5
+"""How often Ray's processes are looked at while they come up."""
+DEAD_S: Final = 5.0
+"""Seconds for Ray to notice by itself that a process of its own died while it came up."""
 ASK_EVERY_S: Final = 5.0
 LONGEST_TEMPORARY: Final = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Longest name of Ray's folder: the path of a socket may have 107 bytes."""
+NODE_PROCESSES: Final = ("gcs_server", "raylet")
 SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
 OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_reconnect_timeout_s": 600}
 """Nobody reads the metrics of a Ray of our own; and who is dead is found out here, before Ray ends this process."""
@@ -95,14 +100,9 @@ class Cluster:
 
         Raises:
             EnvironmentProblem: Ray does not come up.
+            RayLost: It hangs while it comes up.
         """
-        budget = self._runtime.ray_start_timeout_s
-        try:
-            self._is_ours = await asyncio.wait_for(self._run(self._connect), budget)
-        except TimeoutError as error:
-            raise EnvironmentProblem(
-                f"Ray has not come up in {budget:.0f} s (runtime.ray_start_timeout_s); is the machine overloaded?"
-            ) from error
+        self._is_ours = await self._come_up()
         self._processes = _node_processes() if self.is_local else {}
         self._watch_over_children()
         self._stopped_since.clear()
@@ -118,7 +118,8 @@ class Cluster:
         """Ends what is left of a Ray of our own and starts another one.
 
         Raises:
-            EnvironmentProblem: Ray does not end, or does not come up.
+            EnvironmentProblem: Ray does not come up.
+            RayLost: What is left of it does not end.
         """
         self.is_up = False
         leftovers = self._children()
@@ -126,7 +127,7 @@ class Cluster:
         try:
             await asyncio.wait_for(self._run(ray.shutdown), STOP_S)
         except TimeoutError as error:
-            raise EnvironmentProblem("what is left of Ray does not end; the same command goes on") from error
+            raise RayLost("what is left of Ray does not end") from error
         _end(self._children())
         self._reap()
         await self.start()
@@ -201,6 +202,24 @@ class Cluster:
                 ray.kill(actor, no_restart=True)
 
     # --- inside
+
+    async def _come_up(self) -> bool:
+        """Whether Ray is ours to end, once it is there. One that died while it came up is waited for by Ray itself."""
+        budget = self._runtime.ray_start_timeout_s
+        until = self._clock() + budget
+        connecting = asyncio.wrap_future(self._thread.submit(self._connect))
+        died, before = None, {child.pid for child in _descendants(os.getpid())}
+        while True:
+            done, _ = await asyncio.wait([connecting], timeout=DEAD_S if died else LOOK_EVERY_S)
+            if done:
+                return connecting.result()
+            if died:
+                raise RayLost(f"Ray's {died} died while Ray came up")
+            died = None if self.address else _dead_child(before)
+            if self._clock() >= until:
+                raise RayLost(
+                    f"Ray has not come up in {budget:.0f} s (runtime.ray_start_timeout_s); is the machine overloaded?"
+                )
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._thread.submit(call))
@@ -358,7 +377,22 @@ def _node_processes() -> dict[str, Any]:
 
     node = worker._global_node
     known = {} if node is None else node.all_processes
-    return {name: known[name][0].process for name in ("gcs_server", "raylet") if known.get(name)}
+    return {name: known[name][0].process for name in NODE_PROCESSES if known.get(name)}
+
+
+def _dead_child(before: Collection[int]) -> str | None:
+    """The name of a GCS or raylet that this process started and that has died; None where there is none.
+
+    Nobody has waited for it, so it is still in the table of processes.
+
+    Args:
+        before: Process ids that are none of this Ray's.
+    """
+    for child in _descendants(os.getpid()):
+        with contextlib.suppress(psutil.Error):
+            if child.pid not in before and child.name() in NODE_PROCESSES and child.status() == psutil.STATUS_ZOMBIE:
+                return child.name()
+    return None
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

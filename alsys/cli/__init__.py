@@ -15,15 +15,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from alsys import __version__
-from alsys.cli.processes import leave
-from alsys.errors import AlsysError
+from alsys.cli.processes import begin_again, leave, may_begin_again
+from alsys.errors import AlsysError, RayLost
 from alsys.threads import are_left
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; without `argv` it may end the process, where a call hangs."""
     if argv is None:
-        code = _main(None)
+        try:
+            code = _main(None)
+        except RayLost as error:
+            if not may_begin_again():
+                raise
+            begin_again(error.message)
         if are_left():
             leave(code)
         return code
@@ -36,7 +41,7 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         code: int = args.handler(args)
     except AlsysError as error:
-        if args.debug:
+        if args.debug or (isinstance(error, RayLost) and argv is None and may_begin_again()):
             raise
         sys.stderr.write(f"alsys: {error}\n")
         return error.exit_code

@@ -1,15 +1,22 @@
-"""This process and its terminal: where foreign text goes, and how the process ends although a call hangs."""
+"""This process and its terminal: where foreign text goes, and how it ends, or begins anew, although a call hangs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 SHOW_CURSOR = "\x1b[?25h"
+AGAIN: Final = "ALSYS_BEGUN_AGAIN"
+"""Environment variable: how often in a row the command has begun anew."""
+MAX_AGAIN: Final = 5
+LASTING_S: Final = 600.0
+"""A process that has run for so long was no failed beginning."""
+_begun = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -52,3 +59,27 @@ def leave(code: int) -> NoReturn:
                 stream.write(SHOW_CURSOR)
             stream.flush()
     os._exit(code)
+
+
+def may_begin_again() -> bool:
+    """Whether the command may begin anew: not where it has done so `MAX_AGAIN` times without lasting."""
+    return _times_begun() < MAX_AGAIN
+
+
+def begin_again(why: str) -> NoReturn:
+    """Replaces this process by the same command, with all its threads; what is on disk is whole, and it goes on there.
+
+    Args:
+        why: For the user.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"alsys: {why}; the command begins anew\n")
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    os.environ[AGAIN] = str(_times_begun() + 1)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _times_begun() -> int:
+    count = os.environ.get(AGAIN, "0")
+    return int(count) if count.isdecimal() and time.monotonic() - _begun < LASTING_S else 0

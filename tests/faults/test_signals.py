@@ -42,7 +42,7 @@ class Run:
         while not is_so():
             assert self.process.poll() is None, self.output.read_text()
             assert time.monotonic() < deadline, self.output.read_text()
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def has_begun(self) -> bool:
         return bool(re.search(r" [1-9]\d*/\d+ labels", self.output.read_text()))
@@ -173,6 +173,28 @@ def test_a_dead_ray_is_brought_up_anew(tmp_path: Path, runs: list[Run], name: st
     text = "\n".join(run.lines())
     assert f"Ray's {name} died; it is brought up anew, with all workers" in text
     assert run.stopped().reason == "labels"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_while_it_comes_up_ends_no_campaign(tmp_path: Path, runs: list[Run], name: str) -> None:
+    """Ray itself waits ten minutes for a GCS that is gone, in a call that cannot be ended."""
+    run = Run(tmp_path, "stop.labels=30")
+    runs.append(run)
+    driver = psutil.Process(run.process.pid)
+
+    def is_killed() -> bool:
+        for child in driver.children():
+            if child.name() == name:
+                child.kill()
+                return True
+        return False
+
+    run.until(is_killed)
+    assert run.ends(120.0) == 0
+    assert run.stopped().reason == "labels"
+    run.lines()
 
 
 @pytest.mark.ray
