@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sortedcontainers import SortedList
 
@@ -62,13 +62,25 @@ class CandidateSet:
         self._serial += 1
         self._arm_of[frame_id] = arm
         if arm is Arm.UNCERTAIN:
-            rank = (-math.inf if math.isnan(deviation) else -deviation, self._serial, frame_id)
+            rank = (_rank(deviation), self._serial, frame_id)
             self._rank_of[frame_id] = rank
             self._ranked.add(rank)
             self._stratum_of[frame_id] = stratum
             self._strata.setdefault(stratum, SortedList()).add(rank)
         else:
             self._queues[arm][frame_id] = None
+
+    def rerank(self, deviation_of: Callable[[str], float]) -> None:
+        """Gives all frames of the uncertain arm new deviations; among equals the order stays."""
+        self._rank_of = {
+            frame_id: (_rank(deviation_of(frame_id)), serial, frame_id)
+            for frame_id, (_, serial, _) in self._rank_of.items()
+        }
+        strata: dict[str, list[tuple[float, int, str]]] = {stratum: [] for stratum in self._strata}
+        for frame_id, rank in self._rank_of.items():
+            strata[self._stratum_of[frame_id]].append(rank)
+        self._ranked = SortedList(self._rank_of.values())
+        self._strata = {stratum: SortedList(ranks) for stratum, ranks in strata.items()}
 
     def discard(self, frame_id: str) -> None:
         """Removes a frame if it is there."""
@@ -91,3 +103,7 @@ class CandidateSet:
             left[stratum] -= 1
             chosen.append(self._strata[stratum][left[stratum]][2])
         return chosen
+
+
+def _rank(deviation: float) -> float:
+    return -math.inf if math.isnan(deviation) else -deviation

@@ -18,7 +18,7 @@ from alsys.control.records import FINAL, FrameRecord, Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import FrameProposed, FramesRescored, LabelFailed, LabelStarted
-from alsys.exploration.label_cost import LabelCostModel
+from alsys.exploration.label_cost import FALLBACK_ELECTRONS, LabelCostModel
 from alsys.frames import Arm
 
 
@@ -52,8 +52,7 @@ class FrameBook:
     doomed: dict[str, None] = field(default_factory=dict)
     easy: dict[str, None] = field(default_factory=dict)
     _worker_of: dict[str, str] = field(default_factory=dict)
-    _costs: LabelCostModel = field(default_factory=LabelCostModel)  # knows a frame by its electrons only
-    _sizes: set[int] = field(default_factory=set)
+    _costs: LabelCostModel = field(default_factory=LabelCostModel)
 
     @property
     def is_balanced(self) -> bool:
@@ -192,18 +191,23 @@ class FrameBook:
         self.stale.update(dict.fromkeys(self.pending.ranked()))
 
     def observe_cost(self, record: FrameRecord, wall_s: float) -> None:
-        """Learns what labels cost from one that took `wall_s`, where that matters."""
-        if self.settings.is_cost_aware and record.n_electrons and record.arm is not Arm.ATOM:
-            self._sizes.add(record.n_electrons)
-            self._costs.observe([record.n_electrons], wall_s)
+        """Learns what labels cost from one that took `wall_s`, where that matters.
 
-    def _cost(self, record: FrameRecord) -> float:
-        """Expected seconds of a label; 1 where frames are all of one size, or the costs do not matter."""
-        if not self.settings.is_cost_aware or len(self._sizes) < 2 or record.arm is not Arm.UNCERTAIN:
-            return 1.0
-        if record.n_electrons < 1:  # a bare proton, or a log from before sizes were written
-            return 1.0
-        return self._costs.predict([record.n_electrons])
+        All pending frames are then ranked anew, or those that came when costs were thought to be others would be
+        labelled too early or too late.
+        """
+        if not self.settings.is_cost_aware or record.n_electrons < 1 or record.arm is Arm.ATOM:
+            return
+        if self._costs.observe(record.n_electrons, wall_s):
+            self.pending.rerank(lambda frame_id: self._worth(self.records[frame_id]))
+
+    def _worth(self, record: FrameRecord) -> float:
+        """What a label would teach: the deviation, per expected second where costs matter."""
+        deviation = 0.0 if self.settings.is_random else record.deviation
+        if not self.settings.is_cost_aware:
+            return deviation
+        # A bare proton has no electron, nor has a frame of a log from before they were written.
+        return deviation / self._costs.predict(record.n_electrons if record.n_electrons > 0 else FALLBACK_ELECTRONS)
 
     # --- places
 
@@ -211,8 +215,7 @@ class FrameBook:
         if record.suspected:
             self.suspects[frame_id] = record.suspected
             return
-        deviation = 0.0 if self.settings.is_random else record.deviation
-        self.pending.add(frame_id, record.arm, deviation / self._cost(record), record.stratum)
+        self.pending.add(frame_id, record.arm, self._worth(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by != self.models.champion:
             self.stale[frame_id] = None
 

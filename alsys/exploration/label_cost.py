@@ -1,118 +1,106 @@
-"""What a label will cost: seconds learned from past labels, by size and composition.
+"""What a label will cost: seconds learned from past labels, by the number of electrons of their frames.
 
-The logarithm of the seconds is a straight line in the logarithm of the size, fitted robustly (Huber's weights, P. J.
-Huber, Ann. Math. Stat. 35, 73 (1964)) over the newest labels, with a weak prior for the slope, so that a campaign of
-one molecule has a sensible line too. What a composition deviates from the line is learned as the median of its own
+The logarithm of the seconds is a straight line in the logarithm of the electrons, fitted robustly (Huber's weights,
+P. J. Huber, Ann. Math. Stat. 35, 73 (1964)) over the newest labels, with a weak prior for the slope, so that a campaign
+of one molecule has a sensible line too. What a size deviates from the line is learned as the median of its own
 residuals. Before there are data, costs grow with the prior's power of the size, which is all a ranking needs.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 
 import numpy as np
-from ase.data import chemical_symbols
-from numpy.typing import ArrayLike
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray
 
 PRIOR_SLOPE = 2.5
-"""Power of the size with which density-functional theory with Gaussian functions grows, roughly."""
+"""Power of the electrons with which density-functional theory with Gaussian functions grows, roughly."""
 PRIOR_SPREAD = 1.0
 """Standard deviation of that power before there are data."""
 SLOPES = (0.0, 6.0)
-FALLBACK_SIZE = 26.0
-"""Electrons of ethanol, the size that takes `fallback_s`."""
+FALLBACK_ELECTRONS = 26
+"""Of ethanol, whose label takes a second before there are data."""
 SHRINKAGE = 3.0
-"""Labels of a composition at which its own deviation counts by half."""
+"""Labels of a size at which its own deviation counts by half."""
 HUBER = 1.345
 LEAST_SPREAD = 0.02
 """Least standard deviation of the logarithm: times closer than this are equal."""
+MIN_GROWTH = 0.05
+"""Share of new labels among those that the fit looks at with which it is made anew; at once for a new size."""
 
 
 class LabelCostModel:
     """Predicts seconds of labels from those there are.
 
     Args:
-        sizes: Size of each element by atomic number, for example basis functions; None for its electrons.
-        fallback_s: Seconds of a molecule of the size of ethanol before there are data.
         window: Newest labels that the fit looks at.
+
+    Attributes:
+        slope: Power of the electrons with which seconds grow.
     """
 
-    def __init__(
-        self, sizes: Mapping[int, float] | None = None, *, fallback_s: float = 1.0, window: int = 1024
-    ) -> None:
-        if not (np.isfinite(fallback_s) and fallback_s > 0):
-            raise InputError("must be a positive number", field="fallback_s", value=fallback_s)
-        self._sizes = None if sizes is None else dict(sizes)
-        self._seen: deque[tuple[tuple[int, ...], float, float]] = deque(maxlen=window)
-        self._level = float(np.log(fallback_s)) - PRIOR_SLOPE * float(np.log(FALLBACK_SIZE))
-        self._slope = PRIOR_SLOPE
-        self._own: dict[tuple[int, ...], float] = {}
-        self._is_fresh = True
+    def __init__(self, *, window: int = 1024) -> None:
+        self._seen: deque[tuple[int, float]] = deque(maxlen=window)
+        self._n_new = 0
+        self._level = -PRIOR_SLOPE * float(np.log(FALLBACK_ELECTRONS))
+        self._own: dict[int, float] = {}
+        self.slope = PRIOR_SLOPE
 
     @property
     def n_labels(self) -> int:
-        """Labels that the next prediction rests on."""
+        """Labels that the next fit rests on."""
         return len(self._seen)
 
-    @property
-    def slope(self) -> float:
-        """Power of the size with which seconds grow."""
-        self._refresh()
-        return self._slope
-
-    def observe(self, numbers: ArrayLike, seconds: float) -> None:
+    def observe(self, n_electrons: int, wall_s: float) -> bool:
         """Takes one finished label in; a time that is not positive and finite is unknown and left out.
 
         Args:
-            numbers: ``(n_atoms,)`` atomic numbers.
-            seconds: Wall time of the label.
+            n_electrons: Of its frame, at least 1.
+            wall_s: Wall time of the label.
+
+        Returns:
+            Whether predictions have changed; they stay what they are until it has returned true.
 
         Raises:
-            InputError: An element without a size.
+            InputError: No electrons.
         """
-        composition, size = self._describe(numbers)
-        if np.isfinite(seconds) and seconds > 0:
-            self._seen.append((composition, float(np.log(size)), float(np.log(seconds))))
-            self._is_fresh = False
+        _check(n_electrons)
+        if not (np.isfinite(wall_s) and wall_s > 0):
+            return False
+        self._seen.append((n_electrons, float(np.log(wall_s))))
+        self._n_new += 1
+        if self._n_new < MIN_GROWTH * self.n_labels and n_electrons in self._own:
+            return False
+        self._fit()
+        return True
 
-    def predict(self, numbers: ArrayLike) -> float:
-        """Seconds that a label of these atoms will take.
-
-        Args:
-            numbers: ``(n_atoms,)`` atomic numbers.
+    def predict(self, n_electrons: int) -> float:
+        """Seconds that a label of a frame with so many electrons will take.
 
         Raises:
-            InputError: An element without a size.
+            InputError: No electrons.
         """
-        composition, size = self._describe(numbers)
-        self._refresh()
-        logarithm = self._level + self._slope * float(np.log(size)) + self._own.get(composition, 0.0)
+        _check(n_electrons)
+        logarithm = self._level + self.slope * float(np.log(n_electrons)) + self._own.get(n_electrons, 0.0)
         return float(np.exp(np.clip(logarithm, -50.0, 50.0)))
 
-    def _describe(self, numbers: ArrayLike) -> tuple[tuple[int, ...], float]:
-        atoms = sorted(np.asarray(numbers, dtype=np.int64).tolist())
-        if not atoms:
-            raise InputError("needs at least one atom", field="numbers", value=atoms)
-        if self._sizes is None:
-            return tuple(atoms), float(sum(atoms))
-        if missing := sorted({z for z in atoms if self._sizes.get(z, 0.0) <= 0}):
-            raise InputError("elements without a size", field="sizes", value=[chemical_symbols[z] for z in missing])
-        return tuple(atoms), float(sum(self._sizes[z] for z in atoms))
+    def _fit(self) -> None:
+        sizes, y = np.array([s[0] for s in self._seen]), np.array([s[1] for s in self._seen])
+        x = np.log(sizes)
+        self._level, self.slope = _line(x, y)
+        residuals = y - self._level - self.slope * x
+        self._own = {}
+        for size in np.unique(sizes):
+            own = residuals[sizes == size]
+            self._own[int(size)] = float(np.median(own)) * own.size / (own.size + SHRINKAGE)
+        self._n_new = 0
 
-    def _refresh(self) -> None:
-        if self._is_fresh:
-            return
-        x, y = np.array([s[1] for s in self._seen]), np.array([s[2] for s in self._seen])
-        self._level, self._slope = _line(x, y)
-        residuals: dict[tuple[int, ...], list[float]] = {}
-        for (composition, *_), residual in zip(self._seen, y - self._level - self._slope * x, strict=True):
-            residuals.setdefault(composition, []).append(float(residual))
-        self._own = {c: float(np.median(r)) * len(r) / (len(r) + SHRINKAGE) for c, r in residuals.items()}
-        self._is_fresh = True
+
+def _check(n_electrons: int) -> None:
+    if n_electrons < 1:
+        raise InputError("needs at least one electron", field="n_electrons", value=n_electrons)
 
 
 def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:

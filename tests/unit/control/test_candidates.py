@@ -116,3 +116,16 @@ def test_a_frame_that_costs_more_must_promise_more() -> None:
         propose(ledger, "large", 0.6, n_electrons=40)
         propose(ledger, "small", 0.3, n_electrons=10)
         assert next_label(ledger) == expected
+
+
+def test_new_deviations_for_all_keep_the_order_among_equals_and_the_strata() -> None:
+    pending = filled()
+    pending.add("first", Arm.INITIAL, 0.0)
+    worth = {"rare": 7.0, "common3": 8.0}
+    pending.rerank(lambda frame_id: worth.get(frame_id, 0.1))
+    assert list(pending.ranked()) == ["common3", "rare", "common0", "common1", "common2", "common4", "common5"]
+    assert pending.least(1) == ["common5"]
+    assert list(pending.queued(Arm.INITIAL)) == ["first"]
+    for name in list(worth):
+        pending.discard(name)
+    assert set(pending.strata()) == {"common"}
