@@ -130,7 +130,7 @@ def conclude(
     status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=head_seq)
     kept = [version for version, model in ledger.models.items() if not model.is_lost]
     missing = undelivered(directory.path, kept, is_tracked=config.tracking.enabled)
-    is_registered = is_registered and ledger.champion not in missing.versions
+    is_registered = is_registered and ledger.champion not in missing.versions and missing.is_champion_ours
     lines = [f"{status['state']} ({stopped.reason}): {stopped.message}"]
     try:
         lines.append(f"report: {write_report(directory.path)}")

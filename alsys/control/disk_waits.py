@@ -12,9 +12,9 @@ import asyncio
 import errno
 import logging
 import os
-import time
 from collections.abc import Callable
 
+from alsys.clock import RunningClock
 from alsys.errors import EnvironmentProblem
 
 logger = logging.getLogger(__name__)
@@ -30,15 +30,15 @@ class DiskWait:
     """Waits of one kind of write.
 
     Args:
-        clock: Seconds that never run backwards.
+        clock: Seconds in which this process ran.
 
     Attributes:
         problem: One line while the disk refuses; None otherwise.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.problem: str | None = None
-        self._clock = clock
+        self._clock = clock or RunningClock()
         self._since = 0.0
         self._is_leaving = False
         self._left = asyncio.Event()

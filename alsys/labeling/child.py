@@ -29,6 +29,7 @@ from typing import IO, Any, Protocol
 
 import psutil
 
+from alsys.clock import RunningClock
 from alsys.errors import FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.checks import check_alone
@@ -36,6 +37,8 @@ from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory
 
 START_TIMEOUT_S = 180.0
 POLL_S = 0.1
+LONGEST_GAP_S = 1.0
+"""Longest time between two polls that counts in full: of one in which this process was stopped, no more than that."""
 TREE_S = 0.5
 """Between two looks at what a child has started."""
 HAS_LISTS = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
@@ -59,7 +62,7 @@ class ChildProcess:
     Args:
         factory: ``module:function`` of alsys that makes the engine inside the child.
         settings: Its argument, picklable.
-        timeout_s: Wall time of one label.
+        timeout_s: Wall time of one label, without that in which this process was stopped.
         memory_mb: Resident memory of the child and all that it starts, pages that they share counted once.
         threads: Threads that numerical libraries may use.
         has_gpu: Whether it may use a GPU: CUDA maps far more memory than it uses, so only resident memory is limited.
@@ -84,6 +87,7 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._started: list[psutil.Process] = []
+        self._clock = RunningClock(longest_gap_s=LONGEST_GAP_S)
 
     @property
     def pid(self) -> int | None:
@@ -92,10 +96,10 @@ class ChildProcess:
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Labels a frame; never raises for what happens to the child."""
-        started = time.perf_counter()
+        self._clock = RunningClock(longest_gap_s=LONGEST_GAP_S)
         failure = self._start() if self._process is None else None
         outcome = self._ask(frame) if failure is None else failure
-        wall_s = time.perf_counter() - started
+        wall_s = self._clock()
         if isinstance(outcome, Label | LabelFailure):
             return replace(outcome, cost=replace(outcome.cost, wall_s=wall_s, host=_host(outcome.cost.host)))
         kind, message = outcome
@@ -159,14 +163,15 @@ class ChildProcess:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        deadline, look_again = time.monotonic() + timeout_s, 0.0
+        deadline, look_again = self._clock() + timeout_s, 0.0
         try:
             _send(process.stdin, message)
             while not select.select([process.stdout], [], [], POLL_S)[0]:
-                if time.monotonic() > deadline:
+                now = self._clock()
+                if now > deadline:
                     return FailureKind.TIMEOUT, f"no result after {timeout_s:g} s"
-                if time.monotonic() > look_again:
-                    self._started, look_again = descendants(process.pid), time.monotonic() + TREE_S
+                if now > look_again:
+                    self._started, look_again = descendants(process.pid), now + TREE_S
                 used = tree_bytes(process.pid, self._started, self._memory_bytes)
                 if used > self._memory_bytes:
                     limit = self._memory_bytes // 2**20

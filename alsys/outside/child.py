@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, ParamSpec, TypeVar
 
+from alsys.clock import RunningClock
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.outside.limits import ReadLimits
 from alsys.outside.server import HEADER, STATUS
@@ -35,6 +35,7 @@ _START: Final = (
     "server.serve(int(sys.argv[1]))"
 )
 _WAIT_S: Final = 10.0
+_POLL_S: Final = 0.5
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -228,17 +229,23 @@ def _send(data: socket.socket, message: object, timeout_s: float) -> None:
 
 
 def _receive(data: socket.socket, timeout_s: float) -> bytearray:
-    deadline = time.monotonic() + timeout_s
-    (size,) = HEADER.unpack(_exactly(data, HEADER.size, deadline))
-    return _exactly(data, size, deadline)
+    clock = RunningClock(longest_gap_s=2.0 * _POLL_S)
+    (size,) = HEADER.unpack(_exactly(data, HEADER.size, clock, timeout_s))
+    return _exactly(data, size, clock, timeout_s)
 
 
-def _exactly(data: socket.socket, size: int, deadline: float) -> bytearray:
+def _exactly(data: socket.socket, size: int, clock: RunningClock, timeout_s: float) -> bytearray:
     content = bytearray(size)
     view, n = memoryview(content), 0
     while n < size:
-        data.settimeout(max(0.001, deadline - time.monotonic()))
-        part = data.recv_into(view[n:])
+        left_s = timeout_s - clock()
+        data.settimeout(min(_POLL_S, max(0.001, left_s)))
+        try:
+            part = data.recv_into(view[n:])
+        except TimeoutError:
+            if left_s <= _POLL_S and clock() >= timeout_s:
+                raise
+            continue
         if not part:
             raise EOFError
         n += part

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from alsys.clock import RunningClock
 from alsys.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Courier:
         campaign_dir: The campaign; the child logs to its ``logs/mlflow.log``.
         command: The child; default is ``python -m alsys.tracking.deliver CAMPAIGN_DIR --stdin``.
         first_pause_s: Pause after a failure; doubled after each further one.
-        clock: Monotonic seconds.
+        clock: Seconds in which this process ran.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class Courier:
         *,
         command: Sequence[str] | None = None,
         first_pause_s: float = FIRST_PAUSE_S,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._directory = Path(campaign_dir)
         self._outbox = Outbox.of(campaign_dir)
         module = "alsys.tracking.deliver"
         self._command = list(command or (sys.executable, "-P", "-m", module, str(self._directory), "--stdin"))
         self._first_pause_s = first_pause_s
-        self._clock = clock
+        self._clock = clock or RunningClock()
         self._child: subprocess.Popen[bytes] | None = None
         self._failures = 0
         self._not_before = 0.0

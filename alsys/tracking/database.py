@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from alsys.clock import RunningClock
 from alsys.errors import EnvironmentProblem
 from alsys.interop.mlflow_database import DatabaseState, cannot_use, connect_to, refused, state_of_database
 
@@ -45,13 +46,13 @@ def locked(database: Path, timeout_s: float = LOCK_S) -> Iterator[None]:
     except OSError as error:
         raise EnvironmentProblem(f"{database}: MLflow's database cannot be written here: {error.strerror}") from error
     try:
-        deadline = time.monotonic() + timeout_s
+        clock = RunningClock()
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if clock() >= timeout_s:
                     raise EnvironmentProblem(
                         f"{database}: another alsys process has been working on MLflow's database for more than "
                         f"{timeout_s:.0f} s; end it, or try again later"

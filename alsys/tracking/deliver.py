@@ -177,7 +177,7 @@ class _Delivery:
         self._config = config
         self._name = config.model_name
         self._outbox = outbox
-        self._campaign_id = outbox.campaign_id
+        self._identity = outbox.identity
 
     def deliver(self, item: OutboxItem) -> None:
         if item.kind is ItemKind.PUBLISH:
@@ -191,10 +191,41 @@ class _Delivery:
         """A promoted version becomes champion; one that is not stays what it is, with the reason."""
         version = int(self._there(item).version)
         if item.kind is ItemKind.PROMOTE and not self._outbox.is_overtaken(item):
-            self._server.make_champion(self._name, version)
+            self._promote(item.version, version)
         reason = str(item.card.get("reason") or "")[:_MAX_REASON]
         if reason:
             self._server.decide(self._name, version, VERDICTS[item.kind], reason)
+
+    def _promote(self, campaign_version: int, version: int) -> None:
+        """Moves `champion`, but for a copy not away from the campaign that it was copied from; says whose it was."""
+        before = self._holder(CHAMPION)
+        owner = None if before is None else before.tags.get(TAG_CAMPAIGN_ID, "")
+        if before is not None and owner in self._identity.origins:
+            self._outbox.note_alias(
+                f"`champion` of {self._name} in the registry stays version {before.version} of the campaign that this "
+                f"one was copied from; `alsys models promote {self._name} {version}` gives it to v{campaign_version:04d} "
+                "and later ones, and `tracking.model` gives this campaign's models a name of their own",
+                is_ours=False,
+            )
+            return
+        self._server.make_champion(self._name, version)
+        taken = ""
+        if before is not None and owner != self._identity.campaign_id:
+            taken = (
+                f"`champion` of {self._name} in the registry was version {before.version} of another campaign and is "
+                f"v{campaign_version:04d} of this one now; `alsys models rollback {self._name}` gives it back"
+            )
+        self._outbox.note_alias(taken)
+
+    def _holder(self, alias: str) -> Any | None:
+        """The version that an alias points to; None for none."""
+        version = self._server.aliases(self._name).get(alias)
+        return None if version is None else self._client.get_model_version(self._name, str(version))
+
+    def _is_of_original(self) -> bool:
+        """Whether an alias that we would move points to a version of a campaign that this one is a copy of."""
+        holders = [self._holder(alias) for alias in (CHAMPION, CHALLENGER)] if self._identity.origins else []
+        return any(one is not None and one.tags.get(TAG_CAMPAIGN_ID) in self._identity.origins for one in holders)
 
     def _there(self, item: OutboxItem) -> Any:
         """A version that an earlier item has registered; again, where it was deleted or is an original's."""
@@ -237,7 +268,7 @@ class _Delivery:
         version = self._register(item) if entity is None else int(entity.version)
         if entity is not None:
             self._finish(entity.run_id)
-        if self._server.aliases(self._name).get(CHAMPION) != version:
+        if self._server.aliases(self._name).get(CHAMPION) != version and not self._is_of_original():
             self._client.set_registered_model_alias(self._name, CHALLENGER, str(version))
 
     def _entity(self, campaign_version: int) -> Any | None:
@@ -248,11 +279,11 @@ class _Delivery:
         """
         for entity in self._server.versions(self._name):
             tags = entity.tags
-            if tags.get(TAG_CAMPAIGN_ID) != self._campaign_id or tags.get(TAG_VERSION) != str(campaign_version):
+            if tags.get(TAG_CAMPAIGN_ID) != self._identity.campaign_id or tags.get(TAG_VERSION) != str(campaign_version):
                 continue
             digest = _digest(self._directory / f"models/v{campaign_version:04d}")
             if digest and tags.get(TAG_BUNDLE, digest) != digest:
-                self._campaign_id = new_identity(self._outbox.directory)
+                self._identity = new_identity(self._outbox.directory)
                 logger.warning(
                     "another campaign has registered another v%04d under the identity of this one, which is a copy: it "
                     "gets an identity of its own",
@@ -309,7 +340,7 @@ class _Delivery:
         level = LevelOfTheory(card.get("level_of_theory") or {})
         tags = {
             TAG_CAMPAIGN: self._config.name,
-            TAG_CAMPAIGN_ID: self._campaign_id,
+            TAG_CAMPAIGN_ID: self._identity.campaign_id,
             TAG_VERSION: str(item.version),
             TAG_PARENT: str(card.get("parent", 0)),
             TAG_N_LABELS: str(card.get("n_labels", 0)),
@@ -368,9 +399,10 @@ class _Delivery:
             self._client.restore_experiment(experiment.experiment_id)
 
     def _existing_run(self, experiment_id: str, version: int) -> Any | None:
+        ours = f"tags.`{TAG_CAMPAIGN_ID}` = '{self._identity.campaign_id}'"
         found = self._client.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{TAG_CAMPAIGN_ID}` = '{self._campaign_id}' and tags.`{TAG_VERSION}` = '{version}'",
+            filter_string=f"{ours} and tags.`{TAG_VERSION}` = '{version}'",
             run_view_type=_ALL_RUNS,
             max_results=1,
         )

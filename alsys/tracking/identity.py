@@ -3,7 +3,8 @@
 The identity is made once and kept in `<campaign>/outbox/campaign-id`; `place.json` beside it says where the folder was
 (path, inode) when it was last used. A folder whose path or inode is still the same is the same campaign. Otherwise the
 original is looked for at that path and beside this folder: where one is found that holds the identity, this folder is
-a copy of it (``cp -r``) and gets an identity of its own; where none is, the folder was moved, or restored.
+a copy of it (``cp -r``) and gets an identity of its own; where none is, the folder was moved, or restored. A copy
+keeps the identities that it comes from: what the registry's aliases point to of those is not its to move.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +32,12 @@ class Identity:
     Attributes:
         campaign_id: 32 hexadecimal characters.
         copied_from: Campaign folder that this one was just found to be a copy of; None otherwise.
+        origins: Identities of the campaigns that it is a copy of, oldest first.
     """
 
     campaign_id: str
     copied_from: Path | None = None
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class _Place:
     campaign_id: str
     path: str
     inode: int
+    origins: tuple[str, ...] = ()
 
 
 def identity_of(outbox: Path) -> Identity:
@@ -55,19 +59,19 @@ def identity_of(outbox: Path) -> Identity:
     if known is None and place is not None:
         known = place.campaign_id  # the file was damaged
     if known is None:
-        return Identity(_keep(folder, uuid.uuid4().hex))
+        return _keep(folder, uuid.uuid4().hex)
     if place is None or place.campaign_id != known:
-        return Identity(_keep(folder, known, place=None))
-    here = _here(folder, known)
-    original = None if place.inode == here.inode else _original(folder, place)
+        return _keep(folder, known, () if place is None else place.origins)
+    original = None if place.inode == folder.stat().st_ino else _original(folder, place)
     if original is not None:
-        return Identity(_keep(folder, uuid.uuid4().hex), copied_from=original.parent)
-    return Identity(_keep(folder, known, place=place))
+        return replace(_keep(folder, uuid.uuid4().hex, (*place.origins, known)), copied_from=original.parent)
+    return _keep(folder, known, place.origins, place)
 
 
-def new_identity(outbox: Path) -> str:
-    """Gives a campaign another identity: somebody else uses the one that it has."""
-    return _keep(outbox.resolve(), uuid.uuid4().hex)
+def new_identity(outbox: Path) -> Identity:
+    """Gives a campaign another identity: somebody else uses the one that it has, of which it is a copy from now on."""
+    before = identity_of(outbox)
+    return _keep(outbox.resolve(), uuid.uuid4().hex, (*before.origins, before.campaign_id))
 
 
 def _original(folder: Path, place: _Place) -> Path | None:
@@ -89,20 +93,16 @@ def _original(folder: Path, place: _Place) -> Path | None:
     return None
 
 
-def _here(folder: Path, campaign_id: str) -> _Place:
-    return _Place(campaign_id, str(folder), folder.stat().st_ino)
-
-
-def _keep(folder: Path, campaign_id: str, place: _Place | None = None) -> str:
+def _keep(folder: Path, campaign_id: str, origins: tuple[str, ...] = (), place: _Place | None = None) -> Identity:
     """Writes what is not there yet: the identity, then where it is used."""
     folder.mkdir(parents=True, exist_ok=True)
     if _read_id(folder) != campaign_id:
         write_durably(folder / ID_FILE, campaign_id.encode())
-    here = _here(folder, campaign_id)
+    here = _Place(campaign_id, str(folder), folder.stat().st_ino, origins)
     if place != here:
-        content = {"id": here.campaign_id, "path": here.path, "inode": here.inode}
+        content = {"id": here.campaign_id, "path": here.path, "inode": here.inode, "copied_from": origins}
         write_durably(folder / PLACE_FILE, json.dumps(content).encode())
-    return campaign_id
+    return Identity(campaign_id, origins=origins)
 
 
 def _read_id(folder: Path) -> str | None:
@@ -116,7 +116,8 @@ def _read_id(folder: Path) -> str | None:
 def _read_place(folder: Path) -> _Place | None:
     try:
         content = json.loads((folder / PLACE_FILE).read_bytes()[:100_000])
-        place = _Place(str(content["id"]), str(content["path"]), int(content["inode"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        origins = tuple(one for one in content.get("copied_from", ()) if isinstance(one, str) and _ID.fullmatch(one))
+        place = _Place(str(content["id"]), str(content["path"]), int(content["inode"]), origins)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return place if _ID.fullmatch(place.campaign_id) else None

@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Final
 
 from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons, sync_folder, write_durably
-from alsys.tracking.identity import identity_of
+from alsys.tracking.identity import Identity, identity_of
 
 logger = logging.getLogger("alsys.tracking.outbox")
 
 _FILE = re.compile(r"(\d{6,12})-(publish|promote|reject|validate)-v(\d{4,12})(?:-(\d{1,9}))?\.json")
 _PROBLEM: Final = "last-problem.json"
+_ALIAS: Final = "alias.json"
 _TEXTS: Final = ("reason", "dataset_digest")
 _NUMBERS: Final = ("unix_time", "version", "parent", "n_labels", "head_seq")
 _MAPPINGS: Final = ("metrics", "level_of_theory")
@@ -89,12 +90,16 @@ class DeliveryState:
         published: Versions that were delivered.
         set_aside: Reasons of items that were set aside or refused, by file relative to the campaign.
         problem: Why the last delivery stopped; None where it did not.
+        alias: What a user should know of `champion`: it is another campaign's, or was; empty for nothing.
+        is_champion_ours: False where it is another campaign's, of which this one is a copy.
     """
 
     n_waiting: int
     published: frozenset[int]
     set_aside: Mapping[str, str]
     problem: str | None
+    alias: str = ""
+    is_champion_ours: bool = True
 
 
 class Outbox:
@@ -116,8 +121,13 @@ class Outbox:
     @property
     def campaign_id(self) -> str:
         """Identity of this campaign directory; another campaign of the same name, or a copy, has another one."""
+        return self.identity.campaign_id
+
+    @property
+    def identity(self) -> Identity:
+        """Likewise, with the campaigns that it is a copy of."""
         self._make_folders()
-        return identity_of(self.directory).campaign_id
+        return identity_of(self.directory)
 
     def settle_identity(self) -> Path | None:
         """Gives a copied campaign an identity of its own; the campaign that it was copied from, where it just was."""
@@ -235,13 +245,26 @@ class Outbox:
 
     def note_problem(self, problem: str | None) -> None:
         """Keeps why a delivery stopped, for those who look at the campaign; None where it did not."""
-        path = self.directory / _PROBLEM
-        if problem is None:
+        self._note(_PROBLEM, None if problem is None else {"problem": problem, "unix_time": time.time()})
+
+    def note_alias(self, text: str, *, is_ours: bool = True) -> None:
+        """Keeps what a user should know of the alias `champion`; an empty text for nothing."""
+        self._note(_ALIAS, {"text": text, "is_ours": is_ours} if text else None)
+
+    def _note(self, name: str, content: Mapping[str, object] | None) -> None:
+        path = self.directory / name
+        if content is None:
             path.unlink(missing_ok=True)
         elif self.directory.is_dir():
-            temporary = path.with_name(f"{_PROBLEM}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps({"problem": problem, "unix_time": time.time()}), encoding="utf-8")
+            temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
             temporary.replace(path)
+
+    def _noted(self, name: str) -> Mapping[str, object]:
+        with contextlib.suppress(FileNotFoundError, Unreadable, ValueError, RecursionError):
+            content = json.loads(read_small(self.directory / name))
+            return content if isinstance(content, dict) else {}
+        return {}
 
     def state(self) -> DeliveryState:
         """What has not come to the registry, and why."""
@@ -249,10 +272,15 @@ class Outbox:
         done = frozenset(v for _, kind, v, _ in _files(self.directory / "done") if kind is ItemKind.PUBLISH)
         aside = {f"outbox/failed/{name}": reason for name, reason in self.failed().items()}
         aside |= {f"outbox/refused/{name}": reason for name, reason in self.refused().items()}
-        problem = None
-        with contextlib.suppress(FileNotFoundError, Unreadable, ValueError, KeyError, TypeError, RecursionError):
-            problem = str(json.loads(read_small(self.directory / _PROBLEM))["problem"])
-        return DeliveryState(waiting, done, aside, problem)
+        problem, alias = self._noted(_PROBLEM).get("problem"), self._noted(_ALIAS)
+        return DeliveryState(
+            waiting,
+            done,
+            aside,
+            None if problem is None else str(problem),
+            str(alias.get("text", "")),
+            alias.get("is_ours", True) is True,
+        )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
@@ -322,7 +350,7 @@ class Outbox:
         sync_folder(self.directory)
 
 
-_OTHERS: Final = ("place.json", _PROBLEM)
+_OTHERS: Final = ("place.json", _PROBLEM, _ALIAS)
 """Files in the folder that are no items."""
 
 

@@ -22,12 +22,16 @@ class Undelivered:
         n_waiting: Items that wait in the outbox.
         problem: Why the last delivery stopped; None where it did not, or nothing waits.
         set_aside: Reasons of broken files of outbox and requests, and of refused items, by file in the campaign.
+        alias: As of `DeliveryState`.
+        is_champion_ours: Likewise.
     """
 
     versions: tuple[int, ...]
     n_waiting: int
     problem: str | None
     set_aside: Mapping[str, str]
+    alias: str = ""
+    is_champion_ours: bool = True
 
     @property
     def lines(self) -> list[str]:
@@ -38,6 +42,7 @@ class Undelivered:
             lines.append(f"not in the registry: {_names(self.versions)}{because}; the same `alsys run` delivers them")
         elif self.n_waiting:
             lines.append(f"{self.n_waiting} changes wait for the registry{because}; the same `alsys run` delivers them")
+        lines += [self.alias] if self.alias else []
         lines += [f"set aside: {name}: {reason}" for name, reason in list(self.set_aside.items())[:_MOST]]
         if len(self.set_aside) > _MOST:
             lines.append(f"set aside: {len(self.set_aside) - _MOST} more")
@@ -50,6 +55,7 @@ class Undelivered:
             "waiting": self.n_waiting,
             "problem": self.problem,
             "set_aside": dict(self.set_aside),
+            "alias": self.alias,
         }
 
 
@@ -70,7 +76,8 @@ def undelivered(campaign_dir: Path, versions: Iterable[int], *, is_tracked: bool
         return Undelivered(tuple(sorted(versions)), 0, f"the outbox cannot be read: {error.strerror}", aside)
     missing = tuple(sorted(version for version in versions if version not in state.published))
     problem = state.problem if missing or state.n_waiting else None
-    return Undelivered(missing, state.n_waiting, problem, {**state.set_aside, **aside})
+    set_aside = {**state.set_aside, **aside}
+    return Undelivered(missing, state.n_waiting, problem, set_aside, state.alias, state.is_champion_ours)
 
 
 def _names(versions: tuple[int, ...]) -> str:

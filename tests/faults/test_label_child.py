@@ -67,6 +67,9 @@ class Misbehaving:
         if frame.charge in (7, 8, 9):  # what it starts takes the memory: a child, an orphan of its own session, a fork
             start(HOARDS[frame.charge])
             time.sleep(1000)
+        if frame.charge == 10:
+            while not Path(__file__).with_name("go").exists():
+                time.sleep(0.01)
         print("chatter", flush=True)  # noqa: T201
         return Label(frame.frame_id, "00" * 16, -13.6, np.zeros((1, 3)))
 
@@ -145,6 +148,37 @@ def test_child_dies_with_its_parent() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+STOPPED = """
+import numpy as np
+from alsys.frames import Frame
+from alsys.labeling.child import ChildProcess
+child = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=4.0, memory_mb=600)
+child.label(Frame.molecule([1], np.zeros((1, 3))))
+print(child.pid, flush=True)
+outcome = child.label(Frame.molecule([26], np.zeros((1, 3)), charge=10))
+print(type(outcome).__name__, outcome.cost.wall_s, getattr(outcome, "message", ""), flush=True)
+"""
+
+
+def test_a_label_is_not_blamed_for_the_time_in_which_all_were_stopped(tmp_path: Path) -> None:
+    """As a laptop that sleeps does, or a batch system that suspends a job."""
+    parent = subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    time.sleep(0.3)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.kill(parent.pid, number)
+        os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(5.0)
+    (tmp_path / "go").touch()
+    kind, wall_s, *message = parent.stdout.readline().split()
+    parent.wait()
+    parent.stdout.close()
+    assert kind == "Label", " ".join(message)
+    assert float(wall_s) < 4.0
 
 
 def orphans_of(pid: int | None) -> list[psutil.Process]:

@@ -25,6 +25,7 @@ from alsys.tracking.mlflow import list_models, promote, rollback, show_model
 from alsys.tracking.outbox import Outbox
 from alsys.tracking.registry import OutboxRegistry
 from alsys.tracking.server import connect, prepare_environment, resolve_uri
+from alsys.tracking.undelivered import undelivered
 from alsys.validation.results import UnitResult, ValidationRecord, record_path, write_validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
@@ -463,10 +464,67 @@ def test_a_copied_campaign_registers_as_one_of_its_own(uri: str, tmp_path: Path)
         campaign.make_bundle(2)
         campaign.outbox.put_publish(2, {"n_labels": label})
         assert deliver(campaign.directory).problem is None
+        assert aliases_of("copied", uri) == {"champion": 1, "challenger": 2}, "the copy moves none of the original's"
     assert [(v.campaign_version, v.n_labels) for v in list_models("copied", uri=uri)] == [(1, 10), (2, 20), (2, 30)]
     identities = [v.tags["alsys.campaign_id"] for v in connect(uri).versions("copied")]
     assert identities[0] == identities[1] == original.outbox.campaign_id
     assert identities[2] == copy.outbox.campaign_id != identities[0]
+
+
+def test_a_copy_moves_no_alias_of_its_original_until_a_user_gives_it_one(uri: str, tmp_path: Path) -> None:
+    original = make_campaign(tmp_path / "original", "aliased", uri)
+    original.publish(1)
+    original.outbox.put_promote(1)
+    deliver(original.directory)
+    shutil.copytree(original.directory, tmp_path / "copy")
+    copy = Campaign(tmp_path / "copy", original.config)
+    copy.publish(2)
+    copy.outbox.put_promote(2)
+    assert deliver(copy.directory).problem is None
+    assert aliases_of("aliased", uri) == {"champion": 1}
+    [line] = undelivered(copy.directory, [1, 2], is_tracked=True).lines
+    assert "stays version 1 of the campaign that this one was copied from" in line
+    assert "`alsys models promote aliased 2`" in line
+    original.publish(3)
+    original.outbox.put_promote(3)
+    deliver(original.directory)
+    assert aliases_of("aliased", uri) == {"champion": 3, "previous": 1}, "the original's own"
+    assert undelivered(original.directory, [1, 3], is_tracked=True).lines == []
+    promote("aliased", 2, uri=uri)
+    copy.publish(4)
+    copy.outbox.put_promote(4)
+    deliver(copy.directory)
+    assert aliases_of("aliased", uri) == {"champion": 4, "previous": 2}
+    assert undelivered(copy.directory, [1, 2, 4], is_tracked=True).lines == []
+
+
+def test_a_copy_of_a_copy_leaves_both_alone(uri: str, tmp_path: Path) -> None:
+    original = make_campaign(tmp_path / "a", "generations", uri)
+    original.publish(1)
+    original.outbox.put_promote(1)
+    deliver(original.directory)
+    for before, name in (("a", "b"), ("b", "c")):
+        shutil.copytree(tmp_path / before, tmp_path / name)
+        copy = Campaign(tmp_path / name, original.config)
+        copy.publish(2)
+        copy.outbox.put_promote(2)
+        deliver(copy.directory)
+        assert aliases_of("generations", uri) == {"champion": 1}
+
+
+def test_a_new_campaign_takes_the_name_over_and_says_so(uri: str, tmp_path: Path) -> None:
+    """A user who deletes the folder and starts anew expects the alias to follow."""
+    for version in (1, 2):
+        campaign = make_campaign(tmp_path / "campaign", "anew", uri)
+        campaign.publish(1)
+        campaign.outbox.put_promote(1)
+        deliver(campaign.directory)
+        assert aliases_of("anew", uri)["champion"] == version
+        lines = undelivered(campaign.directory, [1], is_tracked=True).lines
+        if version == 1:
+            assert lines == []
+            shutil.rmtree(campaign.directory)
+    assert "was version 1 of another campaign and is v0001 of this one now; `alsys models rollback anew`" in lines[0]
 
 
 def test_a_copy_whose_original_cannot_be_seen_is_known_by_its_models(uri: str, tmp_path: Path) -> None:
