@@ -198,13 +198,13 @@ class _Delivery:
 
     def _promote(self, campaign_version: int, version: int) -> None:
         """Moves `champion`, but for a copy not away from the campaign that it was copied from; says whose it was."""
-        before = self._holder(CHAMPION)
+        before, name = self._holder(CHAMPION), self._name
         owner = None if before is None else before.tags.get(TAG_CAMPAIGN_ID, "")
         if before is not None and owner in self._identity.origins:
             self._outbox.note_alias(
-                f"`champion` of {self._name} in the registry stays version {before.version} of the campaign that this "
-                f"one was copied from; `alsys models promote {self._name} {version}` gives it to v{campaign_version:04d} "
-                "and later ones, and `tracking.model` gives this campaign's models a name of their own",
+                f"`champion` of {name} in the registry stays version {before.version} of the campaign that this one "
+                f"was copied from; `alsys models promote {name} {version}` gives it to v{campaign_version:04d} and "
+                "later ones, and `tracking.model` gives this campaign's models a name of their own",
                 is_ours=False,
             )
             return
@@ -212,8 +212,8 @@ class _Delivery:
         taken = ""
         if before is not None and owner != self._identity.campaign_id:
             taken = (
-                f"`champion` of {self._name} in the registry was version {before.version} of another campaign and is "
-                f"v{campaign_version:04d} of this one now; `alsys models rollback {self._name}` gives it back"
+                f"`champion` of {name} in the registry was version {before.version} of another campaign and is "
+                f"v{campaign_version:04d} of this one now; `alsys models rollback {name}` gives it back"
             )
         self._outbox.note_alias(taken)
 
@@ -278,8 +278,8 @@ class _Delivery:
         from, or of a copy: we get another identity.
         """
         for entity in self._server.versions(self._name):
-            tags = entity.tags
-            if tags.get(TAG_CAMPAIGN_ID) != self._identity.campaign_id or tags.get(TAG_VERSION) != str(campaign_version):
+            tags, wanted = entity.tags, (self._identity.campaign_id, str(campaign_version))
+            if (tags.get(TAG_CAMPAIGN_ID), tags.get(TAG_VERSION)) != wanted:
                 continue
             digest = _digest(self._directory / f"models/v{campaign_version:04d}")
             if digest and tags.get(TAG_BUNDLE, digest) != digest:

@@ -36,8 +36,8 @@ class OutboxRegistry:
             original = None
         if original is not None:
             logger.warning(
-                "this campaign is a copy of %s: MLflow gets its new models as those of a campaign of its own; "
-                "`tracking.model` gives them a name of their own too",
+                "this campaign is a copy of %s: MLflow gets its new models as those of a campaign of its own, and "
+                "`champion` stays with the original's; `tracking.model` gives them a name of their own too",
                 original,
             )
 
