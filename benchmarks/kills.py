@@ -3,14 +3,15 @@
 A scenario is a campaign and the kind of process that is killed at random moments: the driver, an actor, the child that
 computes a label, the process that delivers models to MLflow, Ray's raylet or its GCS. Whenever the driver is gone,
 killed or by itself, the same command starts it again; of killed drivers every third is killed once more while it comes
-up. After the last kill the campaign runs to its end by that command.
+up. After the last kill the campaign runs to its end by that command. Where it ends before all kills are made, another one
+takes its place.
 
     python benchmarks/kills.py --kills 200                    # shared out over all scenarios by their weights
     python benchmarks/kills.py --scenarios ray-raylet --each 10
 
 Prints JSON, one row a scenario:
 
-- ``kills``: processes killed; ``drivers``: times the command was run; ``exit_codes``: how drivers ended by themselves.
+- ``campaigns``: how many it took. ``kills``: processes killed; ``drivers``: times the command was run; ``exit_codes``: how drivers ended by themselves.
 - ``acknowledged``, ``lost``, ``doubled``: labels in the driver's acknowledgement log, those of them that are not in the
   store, and those acknowledged or stored twice. Both must be 0.
 - ``labels``: labels of the finished campaign beside ``wanted``; ``verified``: what `alsys data verify` says.
@@ -49,6 +50,7 @@ EARLY = 1 / 3
 """Share of killed drivers that are killed again before their next label."""
 SILENT_S = 240.0
 """No label for so long after a kill is written down as a hang; the driver is then killed and started again."""
+MAX_CAMPAIGNS = 20
 END_S = 900.0
 """Longest time to the end after the last kill."""
 
@@ -81,7 +83,7 @@ SCENARIOS = {
     "in-process-driver": Scenario("toy.yaml", (DRIVER,), 50),
     "in-process-driver-xtb": Scenario("xtb.yaml", (DRIVER,), 15, pause_s=(0.0, 8.0)),
     "in-process-child-xtb": Scenario("xtb.yaml", ("alsys.labeling.child",), 20),
-    "in-process-delivery": Scenario("toy.yaml", ("alsys.tracking.deliver",), 30, is_tracked=True),
+    "in-process-delivery": Scenario("toy.yaml", ("alsys.tracking.deliver",), 30, (0.0, 0.2), is_tracked=True),
     "ray-driver": Scenario("toy.yaml", (DRIVER,), 20, is_ray=True, label_s=0.4),
     "ray-driver-xtb": Scenario("xtb.yaml", (DRIVER,), 10, is_ray=True, pause_s=(0.0, 8.0)),
     "ray-actors": Scenario("toy.yaml", ACTORS, 30, is_ray=True, label_s=0.4),
@@ -107,11 +109,11 @@ class Tries:
 class Campaign:
     """A campaign by the command that a user gives, again and again."""
 
-    def __init__(self, folder: Path, scenario: Scenario, n_labels: int, seed: int) -> None:
+    def __init__(self, folder: Path, scenario: Scenario, n_labels: int, seed: int, tries: Tries) -> None:
         self.path, self._acks, self._output = folder / "campaign", folder / "acks.txt", folder / "output.txt"
         self._folder, self._scenario, self.n_labels = folder, scenario, n_labels
         self._process: subprocess.Popen[bytes] | None = None
-        self.tries = Tries()
+        self.tries = tries
         config = str(CONFIGS / scenario.config)
         self._command = [
             sys.executable, "-m", "alsys.cli", "run", config, "--quiet", "--ack-log", str(self._acks)
@@ -232,19 +234,43 @@ class Campaign:
         return any(part in line for part in self._scenario.victims)
 
 
-def measure(scenario: Scenario, n_kills: int, seed: int, folder: Path) -> dict[str, Any]:
+def measure(scenario: Scenario, n_kills: int, seed: int) -> dict[str, Any]:
     """One row of the table."""
+    tries, rows = Tries(), []
+    started = time.monotonic()
+    while tries.kills < n_kills and len(rows) < MAX_CAMPAIGNS:
+        with tempfile.TemporaryDirectory(prefix="alsys-kills-") as folder:
+            rows.append(one_campaign(scenario, n_kills, seed + 1000 * len(rows), Path(folder), tries))
+    summed = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("verified", "end", "words")}
+    return {
+        "campaigns": len(rows),
+        "kills": tries.kills,
+        "victims": dict(tries.victims),
+        "drivers": tries.drivers,
+        "hangs": tries.hangs,
+        "exit_codes": {str(code): n for code, n in tries.exit_codes.items()},
+        **summed,
+        "verified": all(row["verified"] for row in rows),
+        "ends": [row["end"] for row in rows],
+        "first_label_s": _spread(tries.first_label_s),
+        "after_driver_s": _spread(tries.after_driver_s),
+        "words": [row["words"] for row in rows if "words" in row],
+        "wall_s": round(time.monotonic() - started, 1),
+    }
+
+
+def one_campaign(scenario: Scenario, n_kills: int, seed: int, folder: Path, tries: Tries) -> dict[str, Any]:
+    """What the log, the store and the registry hold after a campaign with kills, `n_kills` of them in all `tries`."""
     rng = random.Random(seed)
     # Twice the kills where each costs a label or two; what labels cost in a second of dynamics comes on top.
-    n_labels = 30 + int(n_kills * (4 if scenario.config == "toy.yaml" else 6))
-    campaign = Campaign(folder, scenario, n_labels, seed)
+    n_labels = 30 + int((n_kills - tries.kills) * (4 if scenario.config == "toy.yaml" else 6))
+    campaign = Campaign(folder, scenario, n_labels, seed, tries)
     campaign.start()
-    started = time.monotonic()
-    while campaign.tries.kills < n_kills and len(campaign.acknowledged) < n_labels:
+    while tries.kills < n_kills and len(campaign.acknowledged) < n_labels:
         time.sleep(rng.uniform(*scenario.pause_s))
         n_before = len(campaign.acknowledged)
         if campaign.kill(rng):
-            if DRIVER in scenario.victims and rng.random() < EARLY and campaign.tries.kills < n_kills:
+            if DRIVER in scenario.victims and rng.random() < EARLY and tries.kills < n_kills:
                 campaign.start()
                 time.sleep(rng.uniform(0.0, 12.0 if scenario.is_ray else 3.0))
                 campaign.kill(rng)
@@ -254,7 +280,7 @@ def measure(scenario: Scenario, n_kills: int, seed: int, folder: Path) -> dict[s
         else:
             time.sleep(POLL_S)
     code = campaign.finish()
-    return {**row(campaign, folder, scenario), "end": code, "wall_s": round(time.monotonic() - started, 1)}
+    return {**row(campaign, folder, scenario), "end": code}
 
 
 def row(campaign: Campaign, folder: Path, scenario: Scenario) -> dict[str, Any]:
@@ -269,25 +295,17 @@ def row(campaign: Campaign, folder: Path, scenario: Scenario) -> dict[str, Any]:
     snapshot = reader.snapshot(reader.levels()[0].level_id)
     reader.close()
     acknowledged = Counter(campaign.acknowledged)
-    tries = campaign.tries
     found: dict[str, Any] = {
-        "kills": tries.kills,
-        "victims": dict(tries.victims),
-        "drivers": tries.drivers,
-        "hangs": tries.hangs,
-        "exit_codes": {str(code): n for code, n in tries.exit_codes.items()},
         "acknowledged": len(acknowledged),
         "lost": sum(label_id not in stored for label_id in acknowledged),
         "doubled": sum(n - 1 for n in (*acknowledged.values(), *stored.values())),
         "labels": int((snapshot.arm != 0).sum()),
         "wanted": campaign.n_labels,
         "verified": bool(verified["ok"]),
-        "first_label_s": _spread(tries.first_label_s),
-        "after_driver_s": _spread(tries.after_driver_s),
     }
     if scenario.is_tracked:
         found |= {"versions": len(published), "registered": _registered(folder)}
-    if any(code not in (0, 3) for code in tries.exit_codes):
+    if any(code not in (0, 3) for code in campaign.tries.exit_codes):
         found["words"] = campaign.words()
     return found
 
@@ -317,8 +335,7 @@ def main() -> None:
     rows: dict[str, Any] = {}
     for i, name in enumerate(args.scenarios):
         n_kills = args.each or max(1, round(args.kills * weights[name] / sum(weights.values())))
-        with tempfile.TemporaryDirectory(prefix="alsys-kills-") as folder:
-            rows[name] = measure(SCENARIOS[name], n_kills, args.seed + i, Path(folder))
+        rows[name] = measure(SCENARIOS[name], n_kills, args.seed + i)
         sys.stderr.write(f"{name}: {json.dumps(rows[name])}\n")
     names = ("kills", "lost", "doubled", "hangs", "drivers")
     totals = {name: sum(row[name] for row in rows.values()) for name in names}
