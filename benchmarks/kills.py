@@ -3,15 +3,16 @@
 A scenario is a campaign and the kind of process that is killed at random moments: the driver, an actor, the child that
 computes a label, the process that delivers models to MLflow, Ray's raylet or its GCS. Whenever the driver is gone,
 killed or by itself, the same command starts it again; of killed drivers every third is killed once more while it comes
-up. After the last kill the campaign runs to its end by that command. Where it ends before all kills are made, another one
-takes its place.
+up. After the last kill the campaign runs to its end by that command. Where it ends before all kills are made, another
+one takes its place.
 
     python benchmarks/kills.py --kills 200                    # shared out over all scenarios by their weights
     python benchmarks/kills.py --scenarios ray-raylet --each 10
 
 Prints JSON, one row a scenario:
 
-- ``campaigns``: how many it took. ``kills``: processes killed; ``drivers``: times the command was run; ``exit_codes``: how drivers ended by themselves.
+- ``campaigns``: how many it took.
+- ``kills``: processes killed; ``drivers``: times the command was run; ``exit_codes``: how drivers ended by themselves.
 - ``acknowledged``, ``lost``, ``doubled``: labels in the driver's acknowledgement log, those of them that are not in the
   store, and those acknowledged or stored twice. Both must be 0.
 - ``labels``: labels of the finished campaign beside ``wanted``; ``verified``: what `alsys data verify` says.
@@ -236,7 +237,8 @@ class Campaign:
 
 def measure(scenario: Scenario, n_kills: int, seed: int) -> dict[str, Any]:
     """One row of the table."""
-    tries, rows = Tries(), []
+    tries = Tries()
+    rows: list[dict[str, Any]] = []
     started = time.monotonic()
     while tries.kills < n_kills and len(rows) < MAX_CAMPAIGNS:
         with tempfile.TemporaryDirectory(prefix="alsys-kills-") as folder:
