@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli.display import chosen_text
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings

@@ -42,7 +42,7 @@ from typing import Any
 
 from orchestration import machine
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.control.commands import Idle, Train
 from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger

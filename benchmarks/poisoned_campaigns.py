@@ -28,7 +28,8 @@ from fitted import label as label_again
 from orchestration import machine
 
 from alsys.actors.placement import worker_specs
-from alsys.cli import run as command
+from alsys.campaign.plan import make_plan
+from alsys.campaign.workers import first_frames, label_gate
 from alsys.config import parse_config
 from alsys.config.labeling import XTBLabeling
 from alsys.control.coordinator import Coordinator
@@ -122,7 +123,7 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
     config = parse_config(content)
     assert isinstance(config.labeling, XTBLabeling)
     labeling = config.labeling
-    plan = command.check(config, str(folder / "campaign.yaml"))
+    plan = make_plan(config, str(folder / "campaign.yaml"))
     plan.directory.logs.mkdir(parents=True, exist_ok=True)
     store = open_writer(plan.directory.store)
     stations: list[PoisonedStation] = []
@@ -145,9 +146,9 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
         shelf=BundleShelf(plan.directory.models, lambda version: version in ledger.models),
         registry=NoRegistry(),
         level=plan.level,
-        initial=lambda: command._initial(plan),
+        initial=lambda: first_frames(plan),
         opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="benchmark"),
-        inspector=command._inspector(plan),
+        inspector=label_gate(plan),
     )
     asyncio.run(coordinator.run())
     result = account(store, plan.level.level_id, [made for s in stations for made in s.made])

@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 from orchestration import machine
 
-from alsys.cli.campaign import CampaignDirectory, apply_overrides
+from alsys.campaign.folder import CampaignDirectory
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
+from alsys.config.overrides import apply_overrides
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
@@ -119,7 +120,7 @@ def fill(directory: CampaignDirectory, n_labels: int) -> None:
 
 def resume(directory: CampaignDirectory) -> None:
     """Opens a campaign as a driver does, without workers, and stops it at once."""
-    from alsys.cli.opening import checked_ledger
+    from alsys.campaign.opening import checked_ledger
     from alsys.control.coordinator import Coordinator
     from alsys.control.inprocess import InProcessPool
     from alsys.control.inspection import Inspector

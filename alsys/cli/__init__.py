@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from alsys import __version__
 from alsys.cli.processes import begin_again, leave, may_begin_again
 from alsys.errors import AlsysError, RayLost
 from alsys.threads import are_left
+from alsys.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:

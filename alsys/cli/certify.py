@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alsys.cli.run import read_config
+from alsys.cli.configs import read_config
 from alsys.errors import InputError
 
 if TYPE_CHECKING:

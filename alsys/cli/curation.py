@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.requests import ask
+from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.requests import ask
+from alsys.campaign.rollback import roll_back
 from alsys.control.ledger import Ledger
-from alsys.control.model_desk import queue_models
 from alsys.control.records import FrameRecord, Status
 from alsys.control.requests import RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
@@ -91,19 +91,7 @@ def retract(args: argparse.Namespace) -> int:
 def rollback(args: argparse.Namespace) -> int:
     """Makes an earlier version champion again, in the campaign and in the registry."""
     directory = CampaignDirectory.existing(args.directory)
-    is_running = directory.is_running()
-    sys.stdout.write(ask(directory, RollBack(args.version), args.timeout) + "\n")
-    config = directory.config()
-    if is_running or not config.tracking.enabled:  # a driver tells the registry itself
-        return 0
-    from alsys.store.zarr import open_reader
-    from alsys.tracking.registry import OutboxRegistry
-
-    registry = OutboxRegistry(directory.path)
-    queue_models(Ledger.fold(PolicySettings.of(config), open_reader(directory.store).events()), registry)
-    if not registry.flush(config.tracking.flush_s):
-        sys.stdout.write("MLflow has not taken it yet; the next `alsys run` delivers it\n")
-    registry.close()
+    sys.stdout.write(roll_back(directory, RollBack(args.version), args.timeout) + "\n")
     return 0
 
 

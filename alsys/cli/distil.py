@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
+from alsys.cli.configs import read_config
 from alsys.cli.outputs import check_folder, keep_bundle, unwritable
-from alsys.cli.run import read_config
 from alsys.config import CampaignConfig
 from alsys.config.models import NetworkModel
 from alsys.config.systems import SystemConfig

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import bundle_name

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.places import check_place
-from alsys.cli.run import check, check_states, read_config
-from alsys.cli.start import is_meant
+from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.places import check_place
+from alsys.campaign.plan import check_states, make_plan
+from alsys.campaign.start import is_meant
+from alsys.cli.configs import read_config
 from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart
 from alsys.errors import AlsysError, InputError
@@ -118,7 +119,7 @@ def _campaign(
     args.config = args.campaign
     config = read_config(args)
     check_place(config, args.campaign, args.set)
-    plan = check(config, args.campaign, is_import=True)
+    plan = make_plan(config, args.campaign, is_import=True)
     return (
         config,
         plan.directory,

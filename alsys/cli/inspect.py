@@ -12,15 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from alsys.cli.campaign import CampaignDirectory, read_status, write_json
+from alsys.campaign.dataset import chosen_level
+from alsys.campaign.folder import CampaignDirectory, read_status, write_json
 from alsys.cli.display import status_panel
 from alsys.cli.outputs import check_file, unwritable
 from alsys.control.status import headline
 from alsys.errors import AlsysError, InputError
 from alsys.events import DataImported
 from alsys.frames import Arm
-from alsys.labels import LevelOfTheory
-from alsys.store.base import StoreReader, own_level
 from alsys.tracking.undelivered import Undelivered, undelivered
 
 SUFFIXES = {
@@ -233,7 +232,7 @@ def data_export(args: argparse.Namespace) -> int:
         )
     known = find(name)
     reader = open_reader(directory.store)
-    level = _level(reader, args.level)
+    level = chosen_level(reader, args.level)
     if level is None:
         raise InputError("holds no labels yet", source=str(directory.path))
     snapshot = reader.snapshot(level.level_id, args.seq)
@@ -257,15 +256,3 @@ def data_export(args: argparse.Namespace) -> int:
     left_out = f"; {n_left_out} free atoms are left out: {known.name} holds neutral singlets only" if n_left_out else ""
     sys.stdout.write(f"{output}: {count} frames{left_out}\n")
     return 0
-
-
-def _level(reader: StoreReader, wanted: str | None) -> LevelOfTheory | None:
-    """The level with this identity, or beginning of one; the campaign's own where none is wanted."""
-    levels = reader.levels()
-    if wanted is None:
-        return own_level(levels, [event for event in reader.events() if isinstance(event, DataImported)])
-    found = [level for level in levels if level.level_id.startswith(wanted.lower())]
-    if len(found) != 1:
-        remedy = "see `alsys data info` for identities of levels"
-        raise InputError(f"{len(found)} levels have this identity", field="level", value=wanted, remedy=remedy)
-    return found[0]

@@ -50,6 +50,7 @@ from alsys.events import (
     CampaignOpened,
     CampaignStopped,
     CanaryStarted,
+    Event,
     ExplorationFailed,
     Heartbeat,
     LabelAbandoned,
@@ -88,6 +89,7 @@ class Coordinator:
         opened: The event that says who opened the campaign.
         inspector: Examines labels before they become data; None takes all of them.
         on_acknowledged: Called with the identities of labels once they are on disk.
+        on_event: Called with each event once it is on disk; what it raises ends the campaign.
         stop_request: Polled; a value asks the campaign to stop.
         requests: Polled; what users ask of the data while the campaign runs.
         observe: Called every half a second and at the end, for displays.
@@ -110,6 +112,7 @@ class Coordinator:
         baseline: LevelOfTheory | None = None,
         inspector: Inspector | None = None,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
         requests: RequestBox | None = None,
         observe: Callable[[Coordinator], None] | None = None,
@@ -118,7 +121,7 @@ class Coordinator:
         budgets: Budgets | None = None,
     ) -> None:
         self.ledger = ledger
-        self.journal = Journal(store, on_acknowledged)
+        self.journal = Journal(store, on_acknowledged, on_event)
         self._store = store
         self._pool = pool
         self._registry = registry

@@ -25,14 +25,22 @@ class Journal:
     Args:
         store: The one writer.
         on_acknowledged: Called with the identities of labels once they are on disk.
+        on_event: Called with each event once it is on disk.
     """
 
-    def __init__(self, store: StoreWriter, on_acknowledged: Callable[[Sequence[str]], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: StoreWriter,
+        on_acknowledged: Callable[[Sequence[str]], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
         self.problem: Exception | None = None
         self._commits, self._writes = DiskWait(), DiskWait()
         self._store = store
         self._on_acknowledged = on_acknowledged
+        self._on_event = on_event
         self._unacknowledged: list[str] = []
+        self._untold: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._actions: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
@@ -50,6 +58,8 @@ class Journal:
         """Takes records for the next commit and makes sure that there will be one."""
         self._store.stage(events, candidates, labels, levels)
         self._unacknowledged += [label.label_id for label in labels]
+        if self._on_event is not None:
+            self._untold += events
         self._n_staged += 1
         self._kick()
 
@@ -108,17 +118,22 @@ class Journal:
         try:
             while self._store.n_staged and self.problem is None:
                 acknowledged, self._unacknowledged = self._unacknowledged, []
+                told, self._untold = self._untold, []
                 n_staged = self._n_staged
                 try:
                     await asyncio.to_thread(self._store.commit)
                 except OSError as error:
                     self._unacknowledged = acknowledged + self._unacknowledged
+                    self._untold = told + self._untold
                     await self._commits.refused(error, RETRY_S)
                     continue
                 self._n_durable = n_staged
                 self._commits.recovered("the store")
                 if acknowledged and self._on_acknowledged is not None:
                     self._on_acknowledged(acknowledged)
+                if self._on_event is not None:
+                    for event in told:
+                        self._on_event(event)
                 self._report()
             if self.problem is None:
                 self._n_durable = self._n_staged

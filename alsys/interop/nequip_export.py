@@ -21,7 +21,6 @@ import torch
 import yaml
 from ase import Atoms
 
-from alsys import __version__
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.interop.nequip_package import SUFFIX, TOLERANCE, probe_frames
@@ -31,6 +30,7 @@ from alsys.potentials.elements import in_state
 from alsys.potentials.nequip import NequIPCommittee, input_of, load_weights, type_lookup
 from alsys.potentials.tracing import tracing
 from alsys.states import ElectronicState
+from alsys.version import __version__
 
 PACKAGE_VERSION = 2
 SOLE_MODEL = "sole_model"

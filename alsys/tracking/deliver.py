@@ -27,7 +27,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from alsys import __version__
 from alsys.config import CampaignConfig, science_fields
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.labels import LevelOfTheory
@@ -53,6 +52,7 @@ from alsys.tracking.server import (
     connect,
 )
 from alsys.tracking.validation_section import validation_page
+from alsys.version import __version__
 
 logger = logging.getLogger("alsys.tracking.deliver")  # also when it runs as __main__
 

@@ -22,7 +22,6 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from alsys import __version__
 from alsys.config import CampaignConfig
 from alsys.config.schema import CalibratedTrust
 from alsys.control.convergence import convergence
@@ -40,6 +39,7 @@ from alsys.tracking.summary import ModelSummary, Summary, summarise
 from alsys.tracking.undelivered import undelivered
 from alsys.tracking.validation_section import validation_section
 from alsys.units import MEV
+from alsys.version import __version__
 
 MAX_SYSTEMS = 12
 """Systems that are drawn."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,

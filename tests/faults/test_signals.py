@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.events import CampaignStopped, WorkerLost
 from alsys.store.zarr import open_reader
 

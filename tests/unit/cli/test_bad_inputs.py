@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
 from alsys.cli import run as run_module
-from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
 from alsys.config.load import config_hash
 from alsys.errors import InputError

@@ -13,9 +13,10 @@ import ase.io
 import pytest
 
 import alsys
+from alsys.campaign.driver import AcknowledgementLog
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.run import AcknowledgementLog, read_config
+from alsys.cli.configs import read_config
 from alsys.config import parse_config
 from alsys.events import ModelLost, ModelPublished
 from alsys.store.zarr import open_reader

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from alsys.cli.run import _inspector, check
+from alsys.campaign.plan import make_plan
+from alsys.campaign.workers import label_gate
 from alsys.config import parse_config
 
 
@@ -30,8 +31,8 @@ EMBEDDING = {"kind": "charges", "charges": {"H2O": {"O": -0.834, "H": 0.417}}, "
 @pytest.mark.parametrize("embedding", [None, EMBEDDING])
 def test_a_labeler_of_molecules_is_never_sent_the_box(embedding: dict[str, Any] | None) -> None:
     labeling = {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g"}
-    plan = check(config(labeling, {"radius": 2.5, "embedding": embedding}), "t.yaml")
-    inspector = _inspector(plan)
+    plan = make_plan(config(labeling, {"radius": 2.5, "embedding": embedding}), "t.yaml")
+    inspector = label_gate(plan)
     assert inspector is not None
     assert inspector.canary is not None
     assert not inspector.canary.pbc.any()
@@ -40,7 +41,7 @@ def test_a_labeler_of_molecules_is_never_sent_the_box(embedding: dict[str, Any] 
 
 
 def test_a_labeler_of_cells_keeps_the_canary_that_older_campaigns_remember() -> None:
-    plan = check(config({"kind": "xtb", "method": "GFN1-xTB"}, {"radius": 2.5}), "t.yaml")
-    inspector = _inspector(plan)
+    plan = make_plan(config({"kind": "xtb", "method": "GFN1-xTB"}, {"radius": 2.5}), "t.yaml")
+    inspector = label_gate(plan)
     assert inspector is not None
     assert inspector.canary == min(plan.starts["w"], key=lambda frame: frame.frame_id)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from alsys.cli.campaign import LIVE_S, _live, moment
+from alsys.campaign.folder import LIVE_S, _live, moment
+from alsys.campaign.requests import STALE_S, RequestFolder
 from alsys.cli.processes import diverted_output
-from alsys.cli.requests import STALE_S, RequestFolder
 from alsys.control.requests import Answer, RollBack
 
 

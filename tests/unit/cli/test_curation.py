@@ -10,9 +10,9 @@ from pathlib import Path
 import ase.io
 import pytest
 
+from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.requests import RequestFolder, answer_waiting
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.requests import RequestFolder, answer_waiting
 from alsys.config import parse_config
 from alsys.control.requests import Answer, RetractLabels, RetryFrames
 from alsys.errors import FailureKind

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings

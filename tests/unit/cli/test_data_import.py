@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
 from alsys.interop.formats import find
 from alsys.labels import LevelOfTheory

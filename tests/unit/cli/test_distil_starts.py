@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli.distil import frames_to_begin_from
 from alsys.config import CampaignConfig, parse_config
 from alsys.frames import Arm, Candidate, Frame, PointCharges, Source

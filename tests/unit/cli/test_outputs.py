@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
 from alsys.cli.outputs import PAUSE_S, Kept, check_file, check_folder, keep_bundle
 from alsys.config import parse_config
 from alsys.errors import InputError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.places import check_place, remember_place
+from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.places import check_place, remember_place
 from alsys.config import CampaignConfig, parse_config
 from alsys.errors import InputError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
 from alsys.control.shelf import bundle_name
 from alsys.events import CampaignOpened, CampaignStopped, ModelPromoted, ModelPublished, ModelRejected

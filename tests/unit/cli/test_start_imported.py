@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.plan import make_plan
+from alsys.campaign.start import Levels, is_meant, keep, stored_level
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
-from alsys.cli.run import check
-from alsys.cli.start import Levels, is_meant, keep, stored_level
 from alsys.errors import InputError
 from alsys.interop.formats import find
 from alsys.labels import LevelOfTheory
@@ -107,7 +107,7 @@ def test_labels_that_come_before_the_first_model_are_learned_too(command: Comman
     more = tmp_path / "more.xyz"
     find("extxyz").write(snapshot_of(shaken_methanol(30, seed=7)), more, GFN1)
     assert command("data", "import", TOY, more, "--level", "pbe/def2-svp") == 0
-    plan = check(CampaignDirectory.existing(str(campaign)).config(), str(TOY))
+    plan = make_plan(CampaignDirectory.existing(str(campaign)).config(), str(TOY))
     keep(plan.directory, plan.config, plan.start)
     assert read_lesson(campaign / "start").n_frames == 70
 

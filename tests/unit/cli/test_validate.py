@@ -11,8 +11,8 @@ import ase.io
 import numpy as np
 import pytest
 
+from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
-from alsys.cli.campaign import CampaignDirectory
 from alsys.config import parse_config
 from alsys.config.validation import CHECKS
 from alsys.control.shelf import bundle_name

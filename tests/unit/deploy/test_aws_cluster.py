@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from alsys.cli.campaign import apply_overrides
 from alsys.config import CampaignConfig, parse_config
+from alsys.config.overrides import apply_overrides
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster" / "aws.yaml"

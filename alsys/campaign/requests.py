@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from alsys.cli.campaign import CampaignDirectory, write_json
+from alsys.campaign.folder import CampaignDirectory, write_json
 from alsys.control.ledger import Ledger
 from alsys.control.requests import Answer, Request, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings

@@ -16,15 +16,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from alsys import __version__, control
+from alsys import control
 from alsys.config import CampaignConfig, parse_config, science_fields
 from alsys.config.load import config_hash
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.errors import InputError, StoreCorrupt
-from alsys.outside.contents import MAX_JSON_BYTES, parse_yaml, read_bytes, read_json
+from alsys.outside.contents import MAX_JSON_BYTES, read_bytes, read_json
 from alsys.store.base import Head, StoreReader
+from alsys.version import __version__
 
 LIVE_S = 15.0
 VERSIONED = (
@@ -114,7 +115,12 @@ class CampaignDirectory:
         """The resolved config of the last run."""
         return parse_config(self._record()["config"], source=str(self.record))
 
-    def check_same(self, config: CampaignConfig, source: str) -> None:
+    def source(self) -> str | None:
+        """The file that the campaign was made from; None where there was none, or it is not noted."""
+        source = self._record().get("source")
+        return source if isinstance(source, str) else None
+
+    def check_same(self, config: CampaignConfig, source: str | None) -> None:
         """Refuses a config whose science differs from the campaign's.
 
         Raises:
@@ -291,30 +297,6 @@ def write_json(path: Path, content: object, *, is_durable: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def apply_overrides(data: object, overrides: list[str]) -> object:
-    """Applies `--set key.path=value`; values are YAML.
-
-    Raises:
-        InputError: Not of this form.
-    """
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key or not isinstance(data, dict):
-            raise InputError("overrides look like key.path=value", source="--set", value=override)
-        try:
-            value = parse_yaml(text)
-        except InputError as error:
-            raise InputError("the value is not YAML", source="--set", field=key, value=text) from error
-        node = data
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise InputError("is not a section", source="--set", field=key)
-        node[last] = value
-    return data
 
 
 def _meaning(field: str, value: object) -> object:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart, ModelStart, ReplayConfig, TeacherStart
 from alsys.errors import InputError

@@ -1,7 +1,7 @@
-"""The last words of `alsys run`: what was made, how good it is, how to use it; also of a campaign that is finished.
+"""What came of a campaign: what was made, how good it is, how to use it; also of a campaign that is finished.
 
-A finished campaign whose criteria were not extended is not run again: its result is printed, and what its registry does
-not have yet is delivered. Exit code 4 where no model was made, however the campaign ended.
+A finished campaign whose criteria were not extended is not run again: its result is given, and what its registry does
+not have yet is delivered.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from alsys import __version__
-from alsys.cli.campaign import CampaignDirectory, state_of
-from alsys.cli.display import Display
-from alsys.cli.opening import has_final_stop
-from alsys.cli.requests import RequestFolder
+from alsys.campaign.folder import CampaignDirectory, state_of
+from alsys.campaign.opening import has_final_stop
+from alsys.campaign.requests import RequestFolder
 from alsys.config import CampaignConfig
 from alsys.control.commands import Finish, Idle
 from alsys.control.decisions import decide
@@ -30,8 +29,45 @@ from alsys.control.shelf import BundleShelf
 from alsys.control.status import error_text, status_of
 from alsys.errors import AlsysError
 from alsys.events import CampaignOpened, CampaignStopped
+from alsys.version import __version__
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run of a campaign ended, and what the campaign has made by then.
+
+    Attributes:
+        state: ``finished``, ``stopped`` or ``failed``.
+        reason: Criterion or cause, as in the log: ``labels``, ``wall-time``, ``user``, ``failed`` and others.
+        message: The same for a person.
+        n_labels: Accepted labels.
+        n_failed: Attempts at labels that failed.
+        n_models: Published versions.
+        champion: Version of the best model; None where there is none.
+        wall_s: Seconds of running, over all runs.
+        report: The written report; None where it could not be written.
+        is_registered: Whether the registry has the champion, under the campaign's alias.
+        lines: All of it for a terminal.
+    """
+
+    state: str
+    reason: str
+    message: str
+    n_labels: int
+    n_failed: int
+    n_models: int
+    champion: int | None
+    wall_s: float
+    report: Path | None
+    is_registered: bool
+    lines: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """That of `alsys run`: 4 where no model was made, however the campaign ended, or where it failed."""
+        return 4 if self.reason == "failed" or not self.champion else 0
 
 
 def registry_of(
@@ -54,13 +90,13 @@ def registry_of(
     return registry, flush
 
 
-def finished(config: CampaignConfig, directory: CampaignDirectory, log_to: Callable[[Display], None]) -> int | None:
-    """Prints the result of a campaign that has nothing left to do, and delivers it; None where it is to be run.
+def finished(config: CampaignConfig, directory: CampaignDirectory, tell: Callable[[str], None]) -> RunResult | None:
+    """The result of a campaign that has nothing left to do, whose registry gets the rest; None where it is to be run.
 
     Args:
         config: The campaign, with today's criteria.
         directory: Its directory, which holds a campaign of the same science, or none.
-        log_to: Sends log and warnings where they belong.
+        tell: Told that it is finished, before anything is delivered.
 
     Raises:
         AlsysError: The store cannot be read.
@@ -84,15 +120,13 @@ def finished(config: CampaignConfig, directory: CampaignDirectory, log_to: Calla
     ledger.apply(stopped)
     if ledger.champion and not BundleShelf(directory.models, lambda _: True).has(ledger.champion):
         return None
-    with Display(config.name, is_quiet=True) as display:
-        with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result
-            directory.write_record(config)
-            directory.stop_request.unlink(missing_ok=True)
-            log_to(display)
-        display.message(f"{directory.path} is finished; raise a stop criterion to go on")
-        registry, flush = registry_of(config, directory)
-        queue_models(ledger, registry)
-        is_registered = flush()
+    with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result
+        directory.write_record(config)
+        directory.stop_request.unlink(missing_ok=True)
+    tell(f"{directory.path} is finished; raise a stop criterion to go on")
+    registry, flush = registry_of(config, directory)
+    queue_models(ledger, registry)
+    is_registered = flush()
     return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
 
 
@@ -114,15 +148,15 @@ def conclude(
     head_seq: int,
     *,
     is_registered: bool,
-) -> int:
-    """Prints report and last words; the exit code."""
+) -> RunResult:
+    """Writes the report, validates the champion where the config says so, and says what came of the campaign."""
     from alsys.tracking.report import write_report
     from alsys.tracking.undelivered import undelivered
 
     with contextlib.suppress(OSError):
         directory.live.unlink(missing_ok=True)
     if config.validation.at_end and stopped.is_final and ledger.champion:
-        from alsys.cli.validate import validate_at_end
+        from alsys.campaign.validation import validate_at_end
         from alsys.validation.results import record_path
 
         if not record_path(directory.validation, ledger.champion).is_file():
@@ -132,8 +166,10 @@ def conclude(
     missing = undelivered(directory.path, kept, is_tracked=config.tracking.enabled)
     is_registered = is_registered and ledger.champion not in missing.versions and missing.is_champion_ours
     lines = [f"{status['state']} ({stopped.reason}): {stopped.message}"]
+    report = None
     try:
-        lines.append(f"report: {write_report(directory.path)}")
+        report = write_report(directory.path)
+        lines.append(f"report: {report}")
     except (AlsysError, OSError) as error:
         lines.append(f"no report: {error}")
     if ledger.champion:
@@ -154,8 +190,19 @@ def conclude(
             f"nothing was made: no model from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts)"
         )
     lines += missing.lines
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 4 if stopped.reason == "failed" or not ledger.champion else 0
+    return RunResult(
+        state=str(status["state"]),
+        reason=stopped.reason,
+        message=stopped.message,
+        n_labels=ledger.n_labels,
+        n_failed=ledger.totals.failed,
+        n_models=len(ledger.models),
+        champion=ledger.champion or None,
+        wall_s=ledger.totals.wall_s,
+        report=report,
+        is_registered=is_registered,
+        lines=tuple(lines),
+    )
 
 
 def _loading(config: CampaignConfig, directory: CampaignDirectory, version: int, is_registered: bool) -> str:

@@ -1,9 +1,9 @@
-"""`alsys run --dry-run`: tiny work on every part, then the plan and what it will cost. Leaves nothing behind."""
+"""What a campaign will cost: tiny work on every part, then the plan. Leaves nothing behind."""
 
 from __future__ import annotations
 
-import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alsys.control.pace import label_plan, most_ahead, next_batch
@@ -14,12 +14,42 @@ from alsys.labels import LabelFailure
 from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
 if TYPE_CHECKING:
-    from alsys.cli.run import Plan
+    from alsys.campaign.plan import Plan
     from alsys.frames import Frame
 
 
-def dry_run(plan: Plan) -> int:
-    """Labels each structure once and prints the plan.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a campaign will cost, in seconds of this machine.
+
+    Attributes:
+        label_s: One label, on average over the systems.
+        sampling_s: First frames.
+        labeling_s: All labels, on all labelers.
+        fits_s: All fits.
+        n_fits: Fits in all.
+        n_fits_before: Those of them before the last label.
+        n_random: Labels of the random arm.
+        wall_s: Shortest and longest time of the campaign, without `stop.wall_s`.
+        lines: All of it for a terminal.
+    """
+
+    label_s: float
+    sampling_s: float
+    labeling_s: float
+    fits_s: float
+    n_fits: int
+    n_fits_before: int
+    n_random: int
+    wall_s: tuple[float, float]
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Labels each structure, and adds up.
 
     Raises:
         InputError: A structure cannot be labelled.
@@ -85,8 +115,17 @@ def dry_run(plan: Plan) -> int:
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
         "nothing was started or written",
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
+    return Estimate(
+        label_s=mean,
+        sampling_s=sampling_s,
+        labeling_s=labeling_s,
+        fits_s=fits_s,
+        n_fits=labels.n_fits,
+        n_fits_before=labels.n_fits_before,
+        n_random=labels.n_random,
+        wall_s=(sampling_s + max(labeling_s, fits_s), sampling_s + labeling_s + fits_s),
+        lines=tuple(lines),
+    )
 
 
 def _unlabelled(plan: Plan, name: str, failure: LabelFailure) -> AlsysError:

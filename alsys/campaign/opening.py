@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alsys.cli.campaign import CampaignDirectory
+from alsys.campaign.folder import CampaignDirectory
 from alsys.config import CampaignConfig
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings

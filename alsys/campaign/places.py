@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from alsys.cli.campaign import CampaignDirectory, write_json
+from alsys.campaign.folder import CampaignDirectory, write_json
 from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.errors import InputError

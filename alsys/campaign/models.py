@@ -1,0 +1,108 @@
+"""Versions of a campaign's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alsys.campaign.folder import CampaignDirectory, read_status
+from alsys.errors import InputError
+
+if TYPE_CHECKING:
+    from alsys.interop.calculator import AlsysCalculator
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignModel:
+    """One version.
+
+    Attributes:
+        version: Its number.
+        path: Folder of its bundle.
+        n_labels: Labels that it was fitted to.
+        is_champion: Whether it is the best by now.
+        facts: All that the status says of it: verdict, reason, errors (eV/Angstrom).
+    """
+
+    version: int
+    path: Path
+    n_labels: int
+    is_champion: bool
+    facts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As its folder: ``v0004``."""
+        return f"v{self.version:04d}"
+
+    def calculator(self, *, threads: int = 1) -> AlsysCalculator:
+        """An ASE calculator.
+
+        Args:
+            threads: Threads of torch.
+
+        Raises:
+            InputError: The bundle is gone or damaged.
+        """
+        from alsys.interop.calculator import load_calculator
+
+        return load_calculator(self.path, threads=threads)
+
+
+class CampaignModels(Mapping[str, CampaignModel]):
+    """Versions by name (``"v0004"``) or number, oldest first, as the log had them when this was made.
+
+    Args:
+        directory: The campaign.
+    """
+
+    def __init__(self, directory: CampaignDirectory) -> None:
+        status: Mapping[str, Any] = read_status(directory)
+        self._place = directory.path
+        self._champion = int(status["champion"] or 0)
+        self._models = {
+            f"v{facts['version']:04d}": CampaignModel(
+                version=facts["version"],
+                path=directory.models / f"v{facts['version']:04d}",
+                n_labels=facts["n_labels"],
+                is_champion=facts["version"] == self._champion,
+                facts=facts,
+            )
+            for facts in status["models"]
+            if not facts.get("is_lost")
+        }
+
+    def __getitem__(self, key: str | int) -> CampaignModel:
+        name = f"v{key:04d}" if isinstance(key, int) else key
+        try:
+            return self._models[name]
+        except KeyError:
+            remedy = f"there are {', '.join(list(self._models)[-5:])}" if self._models else "it has none yet"
+            raise InputError(
+                "no such version", source=str(self._place), field="models", value=key, remedy=remedy
+            ) from None
+
+    def __contains__(self, key: object) -> bool:
+        return (f"v{key:04d}" if isinstance(key, int) else key) in self._models
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __repr__(self) -> str:
+        return f"<CampaignModels {', '.join(self._models)}>"
+
+    @property
+    def champion(self) -> CampaignModel:
+        """The best by now.
+
+        Raises:
+            InputError: There is none yet.
+        """
+        if not self._champion:
+            raise InputError("has no champion yet", source=str(self._place), remedy="let it run until its first model")
+        return self[self._champion]

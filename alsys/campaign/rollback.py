@@ -1,0 +1,32 @@
+"""Making an earlier version champion again."""
+
+from __future__ import annotations
+
+from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.requests import ask
+from alsys.control.ledger import Ledger
+from alsys.control.model_desk import queue_models
+from alsys.control.requests import RollBack
+from alsys.control.settings import PolicySettings
+
+
+def roll_back(directory: CampaignDirectory, request: RollBack, timeout_s: float) -> str:
+    """Has it done by the driver, or here where none runs; then the registry is told. One line on what was done.
+
+    Raises:
+        InputError: There is no such version.
+        AlsysError: No answer in time.
+    """
+    is_running = directory.is_running()
+    said = ask(directory, request, timeout_s)
+    config = directory.config()
+    if is_running or not config.tracking.enabled:  # a driver tells the registry itself
+        return said
+    from alsys.store.zarr import open_reader
+    from alsys.tracking.registry import OutboxRegistry
+
+    registry = OutboxRegistry(directory.path)
+    queue_models(Ledger.fold(PolicySettings.of(config), open_reader(directory.store).events()), registry)
+    is_delivered = registry.flush(config.tracking.flush_s)
+    registry.close()
+    return said if is_delivered else f"{said}\nMLflow has not taken it yet; the next `alsys run` delivers it"

@@ -1,0 +1,72 @@
+"""What a campaign's driver is put together from: first frames, the label gate, the pool of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alsys.campaign.plan import Plan
+from alsys.control.inspection import Inspector
+from alsys.control.ports import WorkerPool
+from alsys.errors import InputError
+from alsys.frames import Arm, Candidate, Frame, Source
+
+
+def first_frames(plan: Plan) -> Sequence[Candidate]:
+    """Free atoms, then frames sampled from the structures."""
+    from alsys.exploration.initial import initial_frames
+    from alsys.labeling.atoms import free_atom_frames
+
+    numbers = sorted({int(z) for frame in plan.systems.values() for z in frame.numbers})
+    first = next(iter(plan.systems))
+    atoms = [
+        Candidate(frame, Source(first, Arm.ATOM, "free-atom", trajectory=i))
+        for i, frame in enumerate(free_atom_frames(numbers))
+    ]
+    return [*atoms, *initial_frames(plan.config, plan.starts, plan.config.seed)]
+
+
+def label_gate(plan: Plan) -> Inspector | None:
+    """Who examines labels; None where the campaign takes them as they come."""
+    from alsys.labeling.canaries import canaries_for
+    from alsys.labeling.witness import witness_for
+
+    quality = plan.config.labeling.quality
+    if not quality.enabled:
+        return None
+    return Inspector(quality, canaries_for(_takable(plan))[0], plan.level, witness_for(plan.config.labeling))
+
+
+def _takable(plan: Plan) -> list[Frame]:
+    """Start structures that the labeler takes; of a system of which it takes none, the cluster that it gets to see."""
+    from alsys.labeling.factory import build_labeler
+
+    labeler = build_labeler(plan.config.labeling)
+
+    def is_taken(frame: Frame) -> bool:
+        try:
+            labeler.check(frame)
+        except InputError:
+            return False
+        return True
+
+    frames = []
+    for name, start in plan.starts.items():
+        frames += [frame for frame in start if is_taken(frame)] or [plan.labelled[name]]
+    labeler.close()
+    return frames
+
+
+def worker_pool(plan: Plan) -> WorkerPool:
+    """The workers, in this process or on Ray, none of them started."""
+    config = plan.config
+    from alsys.actors.placement import worker_specs
+
+    specs = worker_specs(config, plan.starts)
+    if config.runtime.kind == "in-process":
+        from alsys.control.inprocess import InProcessPool
+
+        workers = {name: (spec.role, spec.build) for name, spec in specs.items()}
+        return InProcessPool(workers, use_threads=True, restarts=config.runtime.worker_retries)
+    from alsys.actors.pool import RayPool
+
+    return RayPool(specs, config.runtime)
