@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class CampaignModel:
     path: Path
     n_labels: int
     is_champion: bool
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(repr=False)
 
     @property
     def name(self) -> str:
