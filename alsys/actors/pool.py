@@ -34,6 +34,7 @@ from alsys.training.base import TrainingOrder
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS: Final = 3
+"""In a row, with an error or in vain; a worker that is killed while it starts has `runtime.worker_retries`."""
 MAX_PAUSE_S: Final = 30.0
 MAX_RENEWALS: Final = 20
 """How often Ray is brought up anew while one driver runs."""
@@ -211,6 +212,7 @@ class RayPool:
             entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
             return WorkerUp(name, entry.spec.role)
         started, finished, result = value
+        entry.restarts = 0
         return Completion(name, entry.spec.role, result, entry.sent.popleft(), started, finished)
 
     def _lost(self, name: str, error: Exception, is_start: bool) -> WorkerDown:
@@ -219,7 +221,7 @@ class RayPool:
         if self._is_ray_gone():  # then it is no worker's fault
             return WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died")
         failure = _kind_of(error)
-        entry.failed_starts += is_start
+        entry.failed_starts += is_start and not _was_killed(error)
         entry.restarts += failure is not FailureKind.WORKER_PREEMPTED
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
         if not entry.is_given_up and self._loop is not None:
@@ -360,6 +362,11 @@ def _kind_of(error: Exception) -> FailureKind:
     if isinstance(error, exceptions.OutOfMemoryError):
         return FailureKind.OUT_OF_MEMORY
     return FailureKind.WORKER_LOST
+
+
+def _was_killed(error: Exception) -> bool:
+    """Whether a process ended without a word: it was killed, where one that cannot start would have said why."""
+    return isinstance(error, exceptions.RayActorError) and not error.actor_init_failed
 
 
 def _one_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ class InProcessPool:
     Args:
         workers: Role and factory of each worker, by name.
         use_threads: One thread for each worker instead of running calls inline.
-        restarts: How often a worker that raised is built anew.
+        restarts: How often a worker that raised is built anew, without a result in between.
         clock: Unix time.
     """
 
@@ -46,6 +46,7 @@ class InProcessPool:
     ) -> None:
         self._factories = dict(workers)
         self._workers: dict[str, Worker] = {}
+        self._most_restarts = restarts
         self._restarts = dict.fromkeys(workers, restarts)
         self._clock = clock
         self._queue: deque[tuple[str, Work, float]] = deque()
@@ -134,6 +135,7 @@ class InProcessPool:
         """A worker that raises is a crashed worker: it is replaced, as Ray would replace an actor."""
         try:
             self._ready.append(call())
+            self._restarts[name] = self._most_restarts
         except Exception as error:
             self._replace(name, f"{type(error).__name__}: {error}")
 

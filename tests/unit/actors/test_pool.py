@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from ray import exceptions
 
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RayPool
@@ -284,6 +285,54 @@ def test_others_do_without_the_one_that_cannot_be_placed() -> None:
         downs = [event for event in events if isinstance(event, WorkerDown)]
         assert [(down.worker, down.is_final) for down in downs] == [("labeler-1", True)]
         assert await bench.after(60) == []
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def killed() -> Exception:
+    return exceptions.RayActorError(error_msg="The actor died unexpectedly before finishing this task.")
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_who_is_killed_while_it_starts_is_no_worker_that_cannot_start(is_killed: bool) -> None:
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec})
+        bench.ray.starts = False
+        await bench.pool.start()
+        events: list[PoolEvent] = []
+        for _ in range(2 * MAX_FAILED_STARTS):
+            error = (
+                killed() if is_killed else exceptions.RayActorError(error_msg="no such module", actor_init_failed=True)
+            )
+            if not bench.actor().calls[0][1].done():
+                bench.actor().calls[0][1].set_exception(error)
+            events += await bench.after(1)
+            await asyncio.sleep(0.3)
+        downs = [event for event in events if isinstance(event, WorkerDown)]
+        assert any(down.is_final for down in downs) is not is_killed
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_result_forgives_all_restarts_before_it() -> None:
+    """In a campaign of weeks, workers die more often than `worker_retries`, for a reason each."""
+
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec}, worker_retries=1)
+        await bench.pool.start()
+        events = await bench.after(1)
+        for i in range(5):
+            bench.pool.submit("labeler-0", LabelingOrder(()))
+            outcome = bench.actor().calls[-1][1]
+            outcome.set_exception(killed()) if i % 2 else outcome.set_result((1.0, 2.0, ()))
+            events += await bench.after(2)
+            await asyncio.sleep(0.02)
+            events += await bench.after(1)
+        assert not any(isinstance(event, WorkerDown) and event.is_final for event in events)
         await bench.pool.close()
 
     asyncio.run(run())

@@ -1,0 +1,251 @@
+"""`Campaign` from Python: what the command line does, and no more names than are public."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import alsys
+import alsys.campaign
+from alsys import Campaign, open_dataset
+from alsys.config import parse_config
+from alsys.config.load import read_yaml
+from alsys.errors import InputError
+from alsys.events import Event, LabelAccepted
+from alsys.store.zarr import open_reader
+
+TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+
+
+def settings(folder: Path, **more: object) -> dict[str, object]:
+    return {
+        "directory": folder / "campaign",
+        "runtime.kind": "in-process",
+        "tracking.enabled": "false",
+        "labeling.delay_s": 0,
+        "stop.labels": 30,
+        **more,
+    }
+
+
+def opened(folder: Path, **more: object) -> Campaign:
+    return Campaign.open(TOY, overrides=settings(folder, **more))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished campaign, which no test changes."""
+    folder = tmp_path_factory.mktemp("done")
+    result = opened(folder).run()
+    assert (result.state, result.reason, result.exit_code) == ("finished", "labels", 0)
+    return folder / "campaign"
+
+
+def test_public_names_are_listed_and_there() -> None:
+    for package in (alsys, alsys.campaign):
+        assert set(package.__all__) == set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Campain'"):
+        _ = alsys.Campain  # type: ignore[attr-defined]
+
+
+def test_importing_alsys_pulls_in_nothing_heavy() -> None:
+    heavy = ("torch", "ray", "zarr", "mlflow", "ase", "pyscf")
+    script = f"import sys, alsys, alsys.campaign; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_opening_checks_and_writes_nothing(tmp_path: Path) -> None:
+    campaign = opened(tmp_path)
+    assert list(campaign.plan.systems) == ["ethanol"]
+    assert not campaign.has_begun
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"toy\.yaml: stop\.lables"):
+        opened(tmp_path, **{"stop.lables": 3})
+    with pytest.raises(InputError, match="is not a campaign directory"):
+        campaign.status()
+    with pytest.raises(InputError, match="is not running"):
+        campaign.request_stop()
+
+
+def test_the_estimate_adds_up(tmp_path: Path) -> None:
+    estimate = opened(tmp_path).plan.estimate()
+    assert estimate.n_fits >= estimate.n_fits_before > 0
+    assert estimate.wall_s[0] <= estimate.wall_s[1]
+    assert str(estimate).splitlines()[-1] == "nothing was started or written"
+
+
+def test_a_mapping_a_config_and_a_file_are_the_same_campaign(tmp_path: Path) -> None:
+    content = read_yaml(str(TOY))
+    assert isinstance(content, dict)
+    before = dict(content)
+    campaigns = [Campaign(source, settings(tmp_path)) for source in (TOY, content, parse_config(content))]
+    assert content == before
+    assert campaigns[0].config == campaigns[1].config == campaigns[2].config
+    assert campaigns[1].plan.source is None
+
+
+def test_events_come_in_their_order_and_a_stop_lets_it_go_on(tmp_path: Path) -> None:
+    campaign = opened(tmp_path)
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if sum(isinstance(e, LabelAccepted) for e in events) == 10:
+            campaign.request_stop()
+
+    result = campaign.run(on_event=on_event)
+    assert (result.state, result.reason) == ("stopped", "user")
+    assert 0 < result.n_labels < 30
+    later: list[Event] = []
+    assert Campaign.open(tmp_path / "campaign").run(on_event=later.append).state == "finished"
+    kinds = Counter(type(event) for event in [*events, *later])
+    assert kinds[LabelAccepted] == len(open_dataset(tmp_path / "campaign"))
+    reader = open_reader(tmp_path / "campaign" / "store.zarr")
+    assert [(type(e), e.t) for e in (*events, *later)] == [(type(e), e.t) for e in reader.events()]
+    reader.close()
+
+
+def test_what_an_observer_of_events_raises_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, LabelAccepted):
+            raise ZeroDivisionError
+
+    campaign = opened(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        campaign.run(on_event=fail)
+    assert campaign.status()["state"] == "interrupted"
+    assert campaign.run().state == "finished"
+
+
+def test_a_limit_of_seconds_stops_this_run_only(tmp_path: Path) -> None:
+    campaign = opened(tmp_path, **{"labeling.delay_s": 0.3})
+    started = time.monotonic()
+    result = campaign.run(wall_s=1.0)
+    assert time.monotonic() - started < 20.0
+    assert (result.state, result.reason) == ("stopped", "user")
+    assert not campaign.has_ended
+
+
+def test_a_finished_campaign_gives_its_result_again_and_goes_on_for_more_labels(tmp_path: Path) -> None:
+    first = opened(tmp_path).run()
+    again = opened(tmp_path).run()
+    assert (again.n_labels, again.champion) == (first.n_labels, first.champion)
+    assert opened(tmp_path).run(labels=36).n_labels == 36
+    with pytest.raises(InputError, match=r"labels: stop\.labels"):
+        opened(tmp_path).run(labels=-1)
+
+
+def test_it_runs_while_an_event_loop_runs(tmp_path: Path) -> None:
+    async def notebook() -> tuple[str, str]:
+        beats = asyncio.create_task(asyncio.sleep(0.0))
+        first = await opened(tmp_path / "a").run_async()
+        await beats
+        return first.state, opened(tmp_path / "b").run().state
+
+    assert asyncio.run(notebook()) == ("finished", "finished")
+
+
+def test_a_cancelled_wait_stops_the_campaign(tmp_path: Path) -> None:
+    campaign = opened(tmp_path, **{"labeling.delay_s": 0.3})
+
+    async def cancelled() -> None:
+        waiting = asyncio.create_task(campaign.run_async())
+        while not campaign.has_begun:
+            await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(cancelled())
+    assert campaign.status()["state"] == "stopped"
+
+
+def test_it_runs_in_a_thread_and_only_once(tmp_path: Path) -> None:
+    campaign = opened(tmp_path, **{"labeling.delay_s": 0.3})
+    results = []
+    thread = threading.Thread(target=lambda: results.append(campaign.run()))
+    thread.start()
+    while not campaign.has_begun:
+        time.sleep(0.05)
+    with pytest.raises(InputError, match="runs in this process already"):
+        campaign.run()
+    campaign.request_stop(drain=True)
+    thread.join(60.0)
+    assert results[0].reason == "user"
+
+
+def test_the_data_are_those_of_the_store(done: Path) -> None:
+    data = Campaign.open(done).dataset()
+    assert len(data) == len(open_dataset(done)) > 30
+    atoms = data.to_ase()
+    assert len(atoms) == len(data)
+    arrays = data.to_xarray()
+    assert arrays.attrs["version"] == data.version
+    ends = np.cumsum(arrays.n_atoms.values)
+    for i in (0, len(data) - 1):
+        part = slice(int(ends[i] - arrays.n_atoms.values[i]), int(ends[i]))
+        assert atoms[i].get_potential_energy() == arrays.energy.values[i]
+        np.testing.assert_array_equal(atoms[i].get_forces(), arrays.forces.values[part])
+        np.testing.assert_array_equal(atoms[i].numbers, arrays.numbers.values[part])
+        assert atoms[i].info["frame_id"] == str(arrays.frame.values[i])
+    random = data.select("random")
+    assert {a.info["arm"] for a in random.to_ase()} == {"random"}
+    assert len(data.select(system="ethanol")) == len(data)
+    with pytest.raises(InputError, match="no such system"):
+        data.select(system="water")
+
+
+def test_versions_of_the_data_are_compared(done: Path) -> None:
+    campaign = Campaign.open(done)
+    new = campaign.dataset()
+    old = campaign.dataset(version=new.version // 2)
+    difference = old.diff(new)
+    assert len(old) + len(difference.added) == len(new)
+    assert not difference.removed
+    assert not difference.changed
+    assert new.diff(old).removed == difference.added
+    assert not new.diff(campaign.dataset())
+    with pytest.raises(InputError, match="no such dataset version"):
+        campaign.dataset(version=10**6)
+    with pytest.raises(InputError, match="0 levels have this identity"):
+        campaign.dataset(level="zz")
+
+
+def test_models_are_found_by_name_and_number(done: Path) -> None:
+    campaign = Campaign.open(done)
+    models = campaign.models
+    assert next(iter(models)) == "v0001"
+    assert models["v0001"] == models[1]
+    assert 1 in models
+    assert "v0099" not in models
+    assert campaign.champion.is_champion
+    with pytest.raises(InputError, match="no such version"):
+        _ = models["v0099"]
+    atoms = campaign.dataset().select("random").to_ase()[0]
+    expected = atoms.get_potential_energy()
+    atoms.calc = campaign.champion.calculator()
+    assert atoms.get_potential_energy() == pytest.approx(expected, abs=0.5)
+
+
+def test_rolling_back_and_retracting(tmp_path: Path) -> None:
+    campaign = opened(tmp_path)
+    campaign.run()
+    before = campaign.dataset()
+    other = next(model for model in campaign.models.values() if not model.is_champion)
+    assert f"{other.name} is champion" in campaign.rollback(other.version)
+    assert campaign.champion.version == other.version
+    chosen = before.select("random").snapshot.frame_ids[0]
+    assert "1 label is no longer data" in campaign.retract("a try", frames=[chosen])
+    assert campaign.dataset().diff(before).added == (chosen,)
+    with pytest.raises(InputError):
+        campaign.rollback(77)
