@@ -95,7 +95,7 @@ def test_a_mapping_a_config_and_a_file_are_the_same_campaign(tmp_path: Path) -> 
 
 
 def test_events_come_in_their_order_and_a_stop_lets_it_go_on(tmp_path: Path) -> None:
-    campaign = opened(tmp_path)
+    campaign = opened(tmp_path, **{"labeling.delay_s": 0.2})
     events: list[Event] = []
 
     def on_event(event: Event) -> None:

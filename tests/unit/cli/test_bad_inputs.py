@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.plan import make_plan
 from alsys.cli import main
-from alsys.cli import run as run_module
 from alsys.config import parse_config
 from alsys.config.load import config_hash
 from alsys.errors import InputError
@@ -165,7 +165,7 @@ def test_without_its_record_a_campaign_still_knows_its_configuration(
         tmp_path, {**mine, "labeling": other}, capsys, "directory", "another configuration", "restore campaign.json"
     )
     assert not directory.record.exists()
-    run_module.check(parse_config(mine), str(write(tmp_path, mine)))
+    make_plan(parse_config(mine), str(write(tmp_path, mine)))
     directory.record.write_text('{"config": ')
     assert main(["run", str(write(tmp_path, mine))]) == 2
     error = capsys.readouterr().err
