@@ -3,7 +3,7 @@
 B. Leimkuhler, C. Matthews, Appl. Math. Res. Express 2013, 34 (2013): half kick (B), half drift (A), thermostat (O),
 half drift (A), new forces, half kick (B). A step is split at the force evaluation, which belongs to the caller:
 ``first_half`` gives the positions at which forces are wanted, ``second_half`` takes them. Nose-Hoover chains are in
-`alsys.exploration.nose_hoover`; a barostat (`alsys.exploration.barostat`) acts between ``first_half`` and the forces.
+`alsys.dynamics.nose_hoover`; a barostat (`alsys.dynamics.barostat`) acts between ``first_half`` and the forces.
 
 =============  ==========================================  =================
 symbol         meaning                                     unit

@@ -15,10 +15,10 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from alsys.config.schema import ExplorationConfig
+from alsys.dynamics.barostat import StochasticCellRescaling
+from alsys.dynamics.ensembles import build_integrator
 from alsys.dynamics.geometry import GeometryCheck
-from alsys.exploration.barostat import StochasticCellRescaling
-from alsys.exploration.ensembles import build_integrator
-from alsys.exploration.ramps import Ramp
+from alsys.dynamics.ramps import Ramp
 from alsys.exploration.steering import Steering
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch

@@ -13,11 +13,11 @@ from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet as AseVerlet
 from ase.units import fs
 
+from alsys.dynamics.barostat import StochasticCellRescaling
+from alsys.dynamics.ensembles import build_integrator
 from alsys.dynamics.integrators import Integrator, Langevin, VelocityVerlet
-from alsys.exploration.barostat import StochasticCellRescaling
-from alsys.exploration.ensembles import build_integrator
-from alsys.exploration.nose_hoover import NoseHooverChains
-from alsys.exploration.ramps import Ramp
+from alsys.dynamics.nose_hoover import NoseHooverChains
+from alsys.dynamics.ramps import Ramp
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import CommitteePrediction, FrameBatch
 from alsys.testing.lennard_jones import LennardJonesCommittee

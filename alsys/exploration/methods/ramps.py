@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alsys.exploration import ramps
+from alsys.dynamics import ramps
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray, IntArray
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from alsys.dynamics.ensembles import build_integrator
 from alsys.dynamics.integrators import Integrator, Langevin, VelocityVerlet, kinetic_temperature
+from alsys.dynamics.nose_hoover import NoseHooverChains
 from alsys.errors import InputError
-from alsys.exploration.ensembles import build_integrator
-from alsys.exploration.nose_hoover import NoseHooverChains
 from alsys.frames import FloatArray
 from alsys.units import ACCELERATION, BOLTZMANN
 

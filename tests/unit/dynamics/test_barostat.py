@@ -5,9 +5,9 @@ from ase.calculators.lj import LennardJones
 from ase.units import fs
 from scipy.stats import kstest
 
+from alsys.dynamics.barostat import MAX_STEP, StochasticCellRescaling
 from alsys.dynamics.integrators import Langevin
 from alsys.errors import InputError
-from alsys.exploration.barostat import MAX_STEP, StochasticCellRescaling
 from alsys.frames import FloatArray
 from alsys.units import BOLTZMANN
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from alsys.dynamics.ramps import Ramp
 from alsys.errors import InputError
-from alsys.exploration.ramps import Ramp
 from alsys.units import BAR
 
 

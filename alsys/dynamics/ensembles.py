@@ -7,7 +7,7 @@ from typing import Literal
 from numpy.typing import ArrayLike
 
 from alsys.dynamics.integrators import Integrator, Langevin, VelocityVerlet
-from alsys.exploration.nose_hoover import NoseHooverChains
+from alsys.dynamics.nose_hoover import NoseHooverChains
 
 Thermostat = Literal["langevin", "nose-hoover", "none"]
 
