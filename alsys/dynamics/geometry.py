@@ -26,6 +26,8 @@ FUSED_BELOW = 1.1
 """Share of the covalent sum below which two atoms that were not bonded count as fused."""
 FLOWN = 5.0
 """Angstrom by which two separate molecules of one system may move apart."""
+MIN_CONTACT = 0.6
+"""Closest contact of a frame that makes sense, as a share of the covalent sum, where nobody has said otherwise."""
 TOO_CLOSE = "too-close"
 APART = "broken"
 FUSED = "fused"
@@ -200,6 +202,43 @@ class GeometryCheck:
         shape = (int(molecules.max()) + 1,) * 2
         links = coo_array((np.ones(int(is_link.sum())), (molecules[i[is_link]], molecules[j[is_link]])), shape=shape)
         return bool(connected_components(links, directed=False)[0] == 1)
+
+
+class Bonds:
+    """Bonds of a structure with their lengths, across periodic boundaries too.
+
+    Args:
+        start: The structure.
+        tolerance: Angstrom by which a length may change.
+    """
+
+    def __init__(self, start: Frame, tolerance: float) -> None:
+        self._n_atoms, self._tolerance = start.n_atoms, tolerance
+        if start.pbc.any():
+            radii = covalent_radii[start.numbers]
+            i, j, distance, shift = neighbour_list(
+                "ijdS", positions=start.positions, cell=start.cell, pbc=start.pbc,
+                cutoff=float(2.0 * BONDED * radii.max()),
+            )  # fmt: skip
+            is_bond = (distance < BONDED * (radii[i] + radii[j])) & (i < j)
+            self._shift: FloatArray = shift[is_bond] @ start.cell
+        else:
+            i, j, ratio = pair_ratios(start.numbers, start.positions)
+            is_bond = ratio < BONDED
+            self._shift = np.zeros((int(is_bond.sum()), 3))
+        self._i, self._j = i[is_bond], j[is_bond]
+        self._lengths = self._lengths_of(start.positions)
+
+    def are_off(self, positions: FloatArray) -> NDArray[np.bool_]:
+        """``(n_walkers,)`` whether a bond has changed beyond the tolerance, of ``(n_total, 3)`` positions, Angstrom."""
+        lengths = self._lengths_of(positions.reshape(-1, self._n_atoms, 3))
+        largest: FloatArray = np.abs(lengths - self._lengths).max(axis=-1, initial=0.0)
+        return largest > self._tolerance
+
+    def _lengths_of(self, positions: FloatArray) -> FloatArray:
+        vector = positions[..., self._j, :] + self._shift - positions[..., self._i, :]
+        lengths: FloatArray = np.sqrt(np.einsum("...px,...px->...p", vector, vector))
+        return lengths
 
 
 def is_sound(start: Frame, frame: Frame | FloatArray, min_distance: float, is_reactive: bool = False) -> bool:

@@ -212,7 +212,7 @@ class Langevin(VelocityVerlet):
         masses: ``(n_total,)``, amu.
         temperatures: ``(n_walkers,)`` of each walker's thermostat, K, or ``(n_total,)`` and equal within each walker.
         timestep: fs.
-        friction: 1/fs; 0 conserves energy.
+        friction: One for all or ``(n_walkers,)``, 1/fs; 0 conserves energy.
         n_atoms: ``(n_walkers,)`` atoms of each walker, to keep its centre of mass at rest (lone atoms move); None
             lets it diffuse. The thermostat acts on the other ``3 n - 3`` degrees of freedom, which stay canonical.
 
@@ -225,13 +225,17 @@ class Langevin(VelocityVerlet):
         masses: ArrayLike,
         temperatures: ArrayLike,
         timestep: float,
-        friction: float,
+        friction: ArrayLike,
         n_atoms: ArrayLike | None = None,
     ) -> None:
-        if friction < 0:
+        rates = np.asarray(friction, dtype=np.float64)
+        if (rates < 0).any():
             raise InputError("friction is not negative", field="friction", value=friction)
         self._half_step = 0.5 * timestep
-        self._decay = float(np.exp(-friction * timestep))
+        decay: FloatArray = np.exp(-rates * timestep)
+        counts = 1 if n_atoms is None else np.asarray(n_atoms, dtype=np.int64)
+        self._decay = decay if rates.ndim == 0 else np.repeat(decay, counts)[:, None]
+        self._is_damped = bool((rates > 0).any())
         super().__init__(masses, temperatures, timestep, n_atoms)
 
     def first_half(
@@ -240,7 +244,7 @@ class Langevin(VelocityVerlet):
         """B, A, O, A: new positions, and velocities that lack the last half kick."""
         velocities = velocities + self._half_kick * forces
         positions = positions + self._half_step * velocities
-        if self._decay < 1.0:
+        if self._is_damped:
             velocities = self._at_rest(self._decay * velocities + self._noise * rng.normal(size=velocities.shape))
         return positions + self._half_step * velocities, velocities
 

@@ -19,19 +19,19 @@ from ase.data import atomic_masses
 from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
-from alsys.dynamics.geometry import GeometryCheck, is_sound, molecules_of, nearest_pair
-from alsys.dynamics.integrators import Langevin
+from alsys.dynamics.geometry import MIN_CONTACT, GeometryCheck, is_sound, molecules_of, nearest_pair
+from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted
+from alsys.dynamics.stopping import Limits, StopRule
 from alsys.errors import InputError
 from alsys.exploration.neighbourhoods import Neighbourhoods
 from alsys.exploration.reference import EnergyForces, xtb_potential
 from alsys.exploration.shares import shares_of, spread
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
+from alsys.potentials.base import FrameBatch
 from alsys.units import BOLTZMANN
 
 logger = logging.getLogger(__name__)
 
-MIN_CONTACT = 0.6
-"""Closest contact of a first frame, as a share of the covalent sum."""
 MAX_TRIES = 20
 """Refused samples in a row before they are drawn closer to the structure."""
 MAX_ITERATIONS = 500
@@ -43,7 +43,7 @@ STEP = 0.01
 SOFTEST = 0.05
 """Softest force constant that is displaced, eV/Angstrom^2/amu: below, a mode is a rotation or as loose as one."""
 MD_SPACING = 40
-MD_TIMESTEP = 0.5
+"""Steps between two frames of dynamics."""
 
 
 def initial_frames(
@@ -282,32 +282,30 @@ def displace_along_modes(
 def sample_md(
     frame: Frame, potential: EnergyForces, temperature: float, count: int, rng: np.random.Generator
 ) -> list[Frame]:
-    """Frames every 20 fs of Langevin dynamics, after as long a run-in; begins anew where bonds break.
+    """Frames every 20 fs of Langevin dynamics, after as long a run-in; a walk that is stopped begins anew.
 
     Raises:
         RuntimeError: The structure breaks again and again at this temperature.
     """
-    masses = atomic_masses[frame.numbers]
-    dynamics = Langevin(
-        masses, np.full(frame.n_atoms, temperature), MD_TIMESTEP, friction=0.02, n_atoms=[frame.n_atoms]
-    )
-    check = GeometryCheck([frame], MIN_CONTACT)
-    start_forces = potential(frame.positions)[1]
-    positions, velocities, forces = frame.positions, dynamics.maxwell(rng), start_forces
+    integrator = thermostatted([frame], np.array([temperature]), TIMESTEP, FRICTION)
+    runner = Runner([frame], integrator, StopRule([frame], integrator.n_degrees, Limits()))
+
+    def evaluate(batch: FrameBatch) -> Evaluation:
+        energy, forces = potential(batch.positions)
+        return Evaluation(forces, np.array([energy]))
+
+    runner.begin(0, frame, rng)
+    runner.evaluate(evaluate)
+    at_start = runner.evaluation
     frames: list[Frame] = []
     breaks = 0
     while len(frames) < count:
-        for _ in range(MD_SPACING):
-            positions, velocities = dynamics.first_half(positions, velocities, forces, rng)
-            if check.problems(positions):
-                break
-            forces = potential(positions)[1]
-            velocities = dynamics.second_half(velocities, forces)
-        else:
-            frames.append(frame.with_positions(positions))
+        if not any(runner.step(evaluate, rng) for _ in range(MD_SPACING)):
+            frames.append(frame.with_positions(runner.positions))
             continue
         breaks += 1
         if breaks > MAX_TRIES + count:
             raise RuntimeError(f"the structure breaks at {temperature:.0f} K")
-        positions, velocities, forces = frame.positions, dynamics.maxwell(rng), start_forces
+        runner.begin(0, frame, rng)
+        runner.evaluation = at_start
     return frames

@@ -17,17 +17,14 @@ from numpy.typing import NDArray
 from alsys.config.schema import ExplorationConfig
 from alsys.dynamics.barostat import StochasticCellRescaling
 from alsys.dynamics.ensembles import build_integrator
-from alsys.dynamics.geometry import GeometryCheck
 from alsys.dynamics.ramps import Ramp
+from alsys.dynamics.runner import Evaluation, Runner
+from alsys.dynamics.stopping import Limits, StopRule
 from alsys.exploration.steering import Steering
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch
-from alsys.units import BAR, BOLTZMANN
+from alsys.units import BAR
 
-MAX_FORCE = 50.0
-"""Mean force beyond which a walker is stopped, eV/Angstrom; labelled frames rarely exceed 15."""
-VOLUMES = (0.5, 2.0)
-"""Volume, in units of the start structure's, outside of which a walker at constant pressure is stopped."""
 NEVER = -1
 """In `last_candidate` and others: not yet on this trajectory."""
 
@@ -43,10 +40,6 @@ class Walkers:
 
     Attributes:
         n_atoms: ``(n_walkers,)``.
-        positions: ``(n_total, 3)``, Angstrom.
-        velocities: ``(n_total, 3)``, Angstrom/fs.
-        forces: ``(n_total, 3)`` of the committee, or of its first member, eV/Angstrom.
-        cell: ``(n_walkers, 3, 3)``, Angstrom.
         temperatures: ``(n_walkers,)`` thermostats in force, K.
         deviation: ``(n_walkers,)`` largest force deviation of an atom when last looked at, eV/Angstrom.
         is_fresh: Whether that was at this step.
@@ -65,10 +58,6 @@ class Walkers:
         self.systems, self.starts, self.steering = list(systems), list(starts), steering
         n_walkers = len(self.starts)
         self.n_atoms = np.array([frame.n_atoms for frame in starts], dtype=np.int64)
-        self.positions: FloatArray = np.concatenate([frame.positions for frame in starts])
-        self.velocities: FloatArray = np.zeros_like(self.positions)
-        self.forces: FloatArray = np.zeros_like(self.positions)
-        self.cell: FloatArray = np.stack([frame.cell for frame in starts])
         self.deviation: FloatArray = np.zeros(n_walkers)
         self.is_fresh = True
         self.last_deviation = self.deviation
@@ -78,51 +67,70 @@ class Walkers:
         self.last_candidate = np.full(n_walkers, NEVER, dtype=np.int64)
         self.last_random = np.full(n_walkers, NEVER, dtype=np.int64)
         self.rewinds = np.zeros(n_walkers, dtype=np.int64)
-        self._numbers = np.concatenate([frame.numbers for frame in starts])
-        self._pbc = np.stack([frame.pbc for frame in starts])
-        self._charge = np.array([frame.charge for frame in starts], dtype=np.int32)
-        self._multiplicity = np.array([frame.multiplicity for frame in starts], dtype=np.int32)
-        self._offsets = np.concatenate([[0], np.cumsum(self.n_atoms)])
         self._settings = settings
         self._n_moves = 0
         self._members = None if settings.uncertainty_every == 1 else (0,)
-        self._bias: FloatArray | None = None
-        self._stress: FloatArray | None = None
+        self.temperatures = steering.temperatures(self.step)
+        self._pressure: Ramp | None = None
+        self._runner = self._build()
         self._last_place = self._place = (self.positions, self.cell)
         self._last_step = self._look_step = self.step.copy()
         self._trusted_positions, self._trusted_cell = self.positions.copy(), self.cell.copy()
         self._trusted_step = np.full(n_walkers, NEVER, dtype=np.int64)
-        self._geometry = GeometryCheck(self.starts, settings.min_distance, settings.reactive)
-        self.temperatures = steering.temperatures(self.step)
-        self._dynamics = build_integrator(
+
+    def _build(self) -> Runner:
+        settings, starts = self._settings, self.starts
+        integrator = build_integrator(
             settings.thermostat,
-            atomic_masses[self._numbers],
+            np.concatenate([atomic_masses[frame.numbers] for frame in starts]),
             self.temperatures,
             settings.timestep,
             self.n_atoms,
             friction=settings.friction,
             relaxation=settings.relaxation,
         )
-        self._pressure: Ramp | None = None
         if settings.pressure is not None:
             self._pressure = Ramp.of(settings.pressure, settings.timestep, field="exploration.pressure", unit=BAR)
             self._barostat = StochasticCellRescaling(
-                self._dynamics,
-                self._pbc,
+                integrator,
+                np.stack([frame.pbc for frame in starts]),
                 self._pressure.at(self.step),
                 settings.timestep,
                 settings.pressure_relaxation,
                 settings.compressibility / BAR,
             )
-            self._start_volume = np.abs(np.linalg.det(self.cell))[self._barostat.rows]
+        limits = Limits(settings.max_temperature_ratio, settings.min_distance, settings.reactive)
+        rule = StopRule(starts, integrator.n_degrees, limits)
+        return Runner(starts, integrator, rule, None if self._pressure is None else self._barostat)
 
     def __len__(self) -> int:
         return len(self.starts)
 
     @property
+    def positions(self) -> FloatArray:
+        """``(n_total, 3)``, Angstrom."""
+        return self._runner.positions
+
+    @property
+    def velocities(self) -> FloatArray:
+        """``(n_total, 3)``, Angstrom/fs."""
+        return self._runner.velocities
+
+    @property
+    def forces(self) -> FloatArray:
+        """``(n_total, 3)`` of the committee, or of its first member, eV/Angstrom."""
+        return self._runner.evaluation.forces
+
+    @property
+    def cell(self) -> FloatArray:
+        """``(n_walkers, 3, 3)``, Angstrom."""
+        return self._runner.cell
+
+    @property
     def bias(self) -> FloatArray:
         """``(n_total, 3)`` forces that methods add to those of the committee now, eV/Angstrom."""
-        return np.zeros_like(self.positions) if self._bias is None else self._bias.copy()
+        bias = self._runner.evaluation.bias
+        return np.zeros_like(self.positions) if bias is None else bias.copy()
 
     def frame(self, k: int) -> Frame:
         """Where walker `k` is."""
@@ -158,56 +166,38 @@ class Walkers:
         """One step of every walker under the committee's forces and those of the methods.
 
         Returns:
-            Walkers that must stop, and why: ``not-finite``, ``baseline-failed``, ``force-too-large``, ``too-hot``,
-            ``volume``, ``too-close``, ``broken`` or ``fused``.
+            Walkers that must stop, and why: as `Runner.step`, and ``baseline-failed``.
         """
         self._follow_schedules()
-        before = self.positions
-        positions, velocities = self._dynamics.first_half(before, self.velocities, self._driving(), rng)
-        if self._pressure is not None and self._stress is not None:
-            positions, velocities, self.cell = self._barostat.rescale(
-                positions, velocities, self.cell, self._stress, rng
-            )
-        lost = self._any_atom(~np.isfinite(positions.sum(axis=1)))
-        if lost.any():  # the committee must not see them
-            atoms = np.repeat(lost, self.n_atoms)
-            positions[atoms] = before[atoms]
-        self.positions = positions
         self.step = self.step + 1
         self._n_moves += 1
-        is_look = self._members is None or self._n_moves % self._settings.uncertainty_every == 0
-        prediction = self._look(committee) if is_look else self._glance(committee, self._batch())
-        self.is_fresh = is_look
-        self._take(prediction)
-        self.velocities = self._dynamics.second_half(velocities, self._driving())
-        self._swap_temperatures(prediction, rng)
-        return self._problems(lost, prediction.is_failed)
+        self.is_fresh = self._members is None or self._n_moves % self._settings.uncertainty_every == 0
+        seen: list[CommitteePrediction] = []
+
+        def potential(batch: FrameBatch) -> Evaluation:
+            seen.append(self._look(committee, batch) if self.is_fresh else self._glance(committee, batch))
+            return self._evaluation(seen[-1], batch.positions)
+
+        problems = self._runner.step(potential, rng)
+        self._swap_temperatures(seen[-1], rng)
+        return problems
 
     def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> CommitteePrediction:
         """Forces where walkers are, without a move; `rows` names those that are new there, None all.
 
         Walkers that are new get the forces of their methods with their first step.
         """
-        if rows is None:
-            prediction = self._look(committee)
-            self.is_fresh = True
-            self._take(prediction)
-            return prediction
-        atoms = np.concatenate([np.arange(self._offsets[k], self._offsets[k + 1]) for k in rows])
-        index = np.asarray(rows, dtype=np.int64)
-        batch = FrameBatch(
-            self.n_atoms[index], self._numbers[atoms], self.positions[atoms], self.cell[index], self._pbc[index],
-            self._charge[index], self._multiplicity[index],
-        )  # fmt: skip
-        prediction = self._glance(committee, batch)
-        self.forces = np.array(self.forces)
-        self.forces[atoms] = prediction.forces
-        if self._bias is not None:
-            self._bias[atoms] = 0.0
-        if self._stress is not None and prediction.stress is not None:
-            self._stress = np.array(self._stress)
-            self._stress[index] = prediction.stress
-        return prediction
+        seen: list[CommitteePrediction] = []
+
+        def potential(batch: FrameBatch) -> Evaluation:
+            seen.append(self._look(committee, batch) if rows is None else self._glance(committee, batch))
+            if rows is not None:
+                return Evaluation(seen[-1].forces, stress=seen[-1].stress)
+            return self._evaluation(seen[-1], batch.positions)
+
+        self._runner.evaluate(potential, rows)
+        self.is_fresh = self.is_fresh or rows is None
+        return seen[-1]
 
     def place(self, k: int, frame: Frame, trajectory: int, rng: np.random.Generator) -> None:
         """Begins a new trajectory of walker `k` at a frame, with velocities of its temperature."""
@@ -223,18 +213,15 @@ class Walkers:
         self._put(k, frame, rng)
 
     def _put(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
-        part = self._atoms(k)
-        self.positions[part], self.cell[k] = frame.positions, frame.cell
         self.was_in_band[k] = False
         self._follow_schedules()
-        self._dynamics.reset(k, rng)
-        self.velocities[part] = self._dynamics.maxwell_of(k, rng)
+        self._runner.begin(k, frame, rng)
 
-    def _look(self, committee: Committee) -> CommitteePrediction:
+    def _look(self, committee: Committee, batch: FrameBatch) -> CommitteePrediction:
         """Evaluates all members, and keeps where the look before was."""
         self._last_place, self.last_deviation, self._last_step = self._place, self.deviation, self._look_step
-        prediction = committee.evaluate(self._batch())
-        self._place, self._look_step = (self.positions.copy(), self.cell.copy()), self.step.copy()
+        prediction = committee.evaluate(batch)
+        self._place, self._look_step = (batch.positions.copy(), batch.cell.copy()), self.step.copy()
         self.deviation = prediction.frame_deviation
         return prediction
 
@@ -242,23 +229,23 @@ class Walkers:
         """Forces that drive walkers: of all members, or of the first one."""
         return committee.evaluate(batch) if self._members is None else committee.evaluate(batch, self._members)
 
-    def _take(self, prediction: CommitteePrediction) -> None:
+    def _evaluation(self, prediction: CommitteePrediction, positions: FloatArray) -> Evaluation:
         """Forces to go on with, and what methods add to them."""
-        members = prediction.member_forces
-        self.forces = prediction.forces if self._members is None or members is None else members[0]
-        if prediction.stress is not None:
-            self._stress = prediction.stress
-        self._bias = self.steering.bias(self.positions, prediction, self.temperatures, self.step)
-
-    def _driving(self) -> FloatArray:
-        return self.forces if self._bias is None else self.forces + self._bias
+        members, failed = prediction.member_forces, prediction.is_failed
+        return Evaluation(
+            forces=prediction.forces if self._members is None or members is None else members[0],
+            stress=prediction.stress,
+            bias=self.steering.bias(positions, prediction, self.temperatures, self.step),
+            known=self.deviation,
+            missing={} if failed is None else dict.fromkeys(np.flatnonzero(failed).tolist(), "baseline-failed"),
+        )
 
     def _follow_schedules(self) -> None:
         """Temperatures and pressures of this step."""
         targets = self.steering.temperatures(self.step)
         if not np.array_equal(targets, self.temperatures):
             self.temperatures = targets
-            self._dynamics.set_temperatures(targets)
+            self._runner.integrator.set_temperatures(targets)
         if self._pressure is not None and not self._pressure.is_constant:
             self._barostat.set_pressures(self._pressure.at(self.step))
 
@@ -267,45 +254,11 @@ class Walkers:
         before = self.temperatures
         for pair in self.steering.exchange(self.positions, prediction, before, self.step, rng):
             for k, other in (pair, pair[::-1]):
-                self.velocities[self._atoms(k)] *= np.sqrt(before[other] / before[k])
+                self.velocities[self._runner.atoms(k)] *= np.sqrt(before[other] / before[k])
         self._follow_schedules()
-
-    def _problems(self, lost: NDArray[np.bool_], is_failed: NDArray[np.bool_] | None) -> dict[int, str]:
-        """The first reason of each walker wins, from the crudest to the finest.
-
-        Args:
-            lost: ``(n_walkers,)`` whose positions are not finite.
-            is_failed: ``(n_walkers,)`` without forces, since the baseline of the committee failed; None for none.
-        """
-        squared = np.square(self.forces).sum(axis=1)
-        kinetic = self._dynamics.kinetic_energy(self.velocities)
-        hottest = self._settings.max_temperature_ratio * self.temperatures
-        problems = self._geometry.problems(self.positions, self.cell)
-        if self._pressure is not None:
-            volume = np.abs(np.linalg.det(self.cell))[self._barostat.rows] / self._start_volume
-            is_off = (volume < VOLUMES[0]) | (volume > VOLUMES[1])
-            problems.update((int(k), "volume") for k in self._barostat.rows[is_off])
-        for reason, mask in (
-            ("too-hot", 2.0 * kinetic > self._dynamics.n_degrees * BOLTZMANN * hottest),
-            ("force-too-large", self._any_atom(squared > MAX_FORCE**2)),
-            ("not-finite", lost | self._any_atom(~np.isfinite(squared)) | ~np.isfinite(self.deviation)),
-        ):
-            problems.update((int(k), reason) for k in np.flatnonzero(mask))
-        if is_failed is not None:
-            problems.update((int(k), "baseline-failed") for k in np.flatnonzero(is_failed & ~lost))
-        return problems
-
-    def _any_atom(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.logical_or.reduceat(mask, self._offsets[:-1])
-
-    def _batch(self) -> FrameBatch:
-        return FrameBatch(
-            self.n_atoms, self._numbers, self.positions, self.cell, self._pbc, self._charge, self._multiplicity
-        )
-
-    def _atoms(self, k: int) -> slice:
-        return slice(int(self._offsets[k]), int(self._offsets[k + 1]))
 
     def _frame(self, k: int, positions: FloatArray, cell: FloatArray) -> Frame:
         start = self.starts[k]
-        return Frame(start.numbers, positions[self._atoms(k)], cell[k], start.pbc, start.charge, start.multiplicity)
+        return Frame(
+            start.numbers, positions[self._runner.atoms(k)], cell[k], start.pbc, start.charge, start.multiplicity
+        )

@@ -42,6 +42,7 @@ from scipy import special
 from alsys.config.exploration_methods import RampMethod, ReplicaExchangeMethod
 from alsys.config.schema import CalibratedTrust, CampaignConfig
 from alsys.dynamics.geometry import is_sound
+from alsys.dynamics.stopping import Limits
 from alsys.errors import FailureKind
 from alsys.frames import Arm, FloatArray
 from alsys.potentials.architectures import states_of
@@ -182,9 +183,7 @@ class Examiner:
             timestep=exploration.timestep,
             n_steps=n_steps,
             budget_s=self.budget_s,
-            min_distance=exploration.min_distance,
-            max_temperature_ratio=exploration.max_temperature_ratio,
-            is_reactive=exploration.reactive,
+            limits=Limits(exploration.max_temperature_ratio, exploration.min_distance, exploration.reactive),
             seed=order.seed,
             clock=self._clock,
         )

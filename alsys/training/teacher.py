@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.config.start import ANI_ELEMENTS, TeacherStart
+from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted
+from alsys.dynamics.stopping import Limits, StopRule
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame, IntArray
 from alsys.potentials.base import Committee, FrameBatch
@@ -25,16 +27,12 @@ from alsys.potentials.xtb import XTBMethod
 from alsys.store.base import Snapshot
 from alsys.training.evaluate import batch_of, chunks_of
 from alsys.training.snapshots import joined, snapshot_of
-from alsys.units import ACCELERATION, BOLTZMANN
 
 MAX_WALKERS = 32
-TIMESTEP = 0.5
-FRICTION = 0.02
-"""1/fs."""
 SPACING = 25
 """Steps between two frames of a walker."""
-LARGEST_FORCE = 40.0
-"""Force that ends a walk, eV/Angstrom; it begins anew."""
+LIMITS = Limits(min_distance=None)
+"""Of a walk. Geometry is not asked: what the teacher makes of it is what is learned."""
 MAX_RESETS = 20
 """For each walker, on average."""
 
@@ -50,8 +48,8 @@ class Teacher(Protocol):
     is_molecular: bool
     elements: frozenset[int] | None
 
-    def forces(self, batch: FrameBatch) -> FloatArray:
-        """``(n_total, 3)`` forces to move with, eV/Angstrom; NaN where it fails. May be cheaper than labels."""
+    def evaluate(self, batch: FrameBatch) -> Evaluation:
+        """Energies and forces to move with, NaN where it fails; may be cheaper than labels."""
         ...
 
     def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
@@ -89,9 +87,10 @@ class CommitteeTeacher:
         self._committee, self._free = committee, free
         self.is_molecular, self.elements = is_molecular, elements
 
-    def forces(self, batch: FrameBatch) -> FloatArray:
+    def evaluate(self, batch: FrameBatch) -> Evaluation:
         """Those of the first member."""
-        return self._committee.evaluate(batch, [0]).forces
+        found = self._committee.evaluate(batch, [0])
+        return Evaluation(found.forces, found.energy)
 
     def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """Means over the members."""
@@ -114,9 +113,10 @@ class XTBTeacher:
     def __init__(self) -> None:
         self._method = Baseline(XTBMethod("GFN2-xTB").spec)
 
-    def forces(self, batch: FrameBatch) -> FloatArray:
+    def evaluate(self, batch: FrameBatch) -> Evaluation:
         """GFN2-xTB's."""
-        return self._method.evaluate(batch).forces
+        found = self._method.evaluate(batch)
+        return Evaluation(found.forces, found.energy)
 
     def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """GFN2-xTB's."""
@@ -199,14 +199,18 @@ class Sample:
 
 
 def sample(
-    teacher: Teacher, starts: Sequence[Frame], count: int, temperatures: Sequence[float], rng: np.random.Generator
+    teacher: Teacher,
+    starts: Sequence[Frame],
+    count: int,
+    temperatures: Sequence[float],
+    rng: np.random.Generator,
 ) -> Sample:
     """Frames from the teacher's own dynamics, every 12.5 fs of up to 32 walkers; cells stay as they are.
 
     Args:
-        teacher: Gives forces.
-        starts: Where walkers begin, and begin anew when the teacher throws them out; molecules, or periodic frames for
-            a teacher that treats them.
+        teacher: Gives energies and forces; what it sets free from a start on may turn into heat.
+        starts: Where walkers begin, and begin anew when they are stopped; molecules, or periodic frames for a teacher
+            that treats them.
         count: Frames wanted.
         temperatures: Of the thermostats, K; walkers are spread over them.
         rng: Source of randomness.
@@ -216,34 +220,31 @@ def sample(
     """
     n_walkers = min(MAX_WALKERS, count)
     origin = np.concatenate([rng.permutation(len(starts)) for _ in range(1 + n_walkers // len(starts))])[:n_walkers]
-    batch = FrameBatch.of([starts[k] for k in origin])
-    n_atoms, walker = batch.n_atoms, batch.frame_of_atom
-    first = np.concatenate([[0], np.cumsum(n_atoms)])
-    mass = atomic_masses[batch.numbers][:, None]
-    kt = BOLTZMANN * np.array([temperatures[k % len(temperatures)] for k in range(n_walkers)])[walker][:, None]
-    spread = np.sqrt(kt * ACCELERATION / mass)
-    keep = np.exp(-FRICTION * TIMESTEP)
-    positions = batch.positions.copy()
-    velocities = spread * rng.normal(size=positions.shape)
-    forces = teacher.forces(batch)
+    frames_of = [starts[k] for k in origin]
+    targets = np.resize(np.asarray(temperatures, dtype=np.float64), n_walkers)
+    integrator = thermostatted(frames_of, targets, TIMESTEP, FRICTION)
+    runner = Runner(frames_of, integrator, StopRule(frames_of, integrator.n_degrees, LIMITS))
+    runner.velocities = integrator.maxwell(rng)
+
+    stopped = runner.evaluate(teacher.evaluate)
+    at_start = runner.evaluation.energy
+    assert at_start is not None
+
+    def potential(batch: FrameBatch) -> Evaluation:
+        found = teacher.evaluate(batch)
+        assert found.energy is not None
+        return replace(found, excess=np.maximum(at_start - found.energy, 0.0))
+
     frames: list[Frame] = []
     walkers: list[int] = []
     age, resets = np.zeros(n_walkers, dtype=np.int64), 0
     while len(frames) < count:
-        velocities += 0.5 * TIMESTEP * ACCELERATION * forces / mass
-        positions += 0.5 * TIMESTEP * velocities
-        velocities = keep * velocities + np.sqrt(1.0 - keep**2) * spread * rng.normal(size=positions.shape)
-        positions += 0.5 * TIMESTEP * velocities
-        forces = teacher.forces(replace(batch, positions=positions))
-        velocities += 0.5 * TIMESTEP * ACCELERATION * forces / mass
-        age += 1
-        is_wild = ~np.isfinite(forces).all(axis=1) | (np.abs(forces).max(axis=1) > LARGEST_FORCE)
-        for k in np.unique(walker[is_wild]):
-            atoms = slice(first[k], first[k + 1])
-            positions[atoms] = batch.positions[atoms]
-            velocities[atoms] = spread[atoms] * rng.normal(size=(int(n_atoms[k]), 3))
-            forces[atoms], age[k] = 0.0, 0  # the next step has its forces
-            resets += 1
+        for k in stopped:
+            runner.begin(k, frames_of[k], rng)
+            age[k] = 0
+        if stopped:
+            runner.evaluate(teacher.evaluate, list(stopped))
+        resets += len(stopped)
         if resets > MAX_RESETS * n_walkers:
             raise InputError(
                 "the teacher does not hold the frames together",
@@ -251,9 +252,11 @@ def sample(
                 value=list(temperatures),
                 remedy="lower them, or use another teacher",
             )
+        stopped = runner.step(potential, rng)
+        age += 1
+        age[list(stopped)] = 0
         for k in np.flatnonzero((age > 0) & (age % SPACING == 0))[: count - len(frames)]:
-            atoms = slice(first[k], first[k + 1])
-            frames.append(starts[origin[k]].with_positions(positions[atoms]))
+            frames.append(frames_of[k].with_positions(runner.positions[runner.atoms(k)]))
             walkers.append(int(k))
     return Sample(frames, walkers, origin)
 

@@ -14,13 +14,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.optimize import BFGS
 
-from alsys.dynamics.geometry import BONDED, is_sound, pair_ratios
+from alsys.dynamics.geometry import BONDED, MIN_CONTACT, is_sound, pair_ratios
 from alsys.exploration.reference import EnergyForces
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.base import Committee, FrameBatch
-
-MIN_CONTACT = 0.6
-"""Closest contact of a minimum, as a share of the covalent sum."""
 
 
 class NoForces(Exception):

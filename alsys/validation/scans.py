@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 
-from alsys.dynamics.geometry import BONDED, is_sound, pair_ratios
+from alsys.dynamics.geometry import BONDED, MIN_CONTACT, is_sound, pair_ratios
 from alsys.exploration.methods.torsions import Rotors, torsion, wrapped
 from alsys.frames import FloatArray, Frame
 from alsys.labels import Label
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.validation.reference import Outcome
 
-MIN_CONTACT = 0.6
-"""Closest contact of a point, as a share of the covalent sum."""
 MIN_POINTS = 3
 """Points with a label below which there is no profile."""
 BAND = 2.0

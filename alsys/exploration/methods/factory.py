@@ -18,9 +18,9 @@ from alsys.config.exploration_methods import (
     TorsionScanMethod,
     UDDMethod,
 )
-from alsys.dynamics.geometry import is_sound
+from alsys.dynamics.geometry import MIN_CONTACT, is_sound
 from alsys.errors import InputError
-from alsys.exploration.initial import MIN_CONTACT, hessian, relax
+from alsys.exploration.initial import hessian, relax
 from alsys.exploration.methods.base import Method
 from alsys.exploration.methods.metadynamics import Hills, Metadynamics
 from alsys.exploration.methods.normal_modes import NormalModes

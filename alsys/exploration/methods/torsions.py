@@ -20,7 +20,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import ArrayLike
 
-from alsys.dynamics.geometry import is_sound
+from alsys.dynamics.geometry import MIN_CONTACT, is_sound
 from alsys.exploration.methods.base import Group
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray, Frame, IntArray
@@ -31,8 +31,6 @@ FLATTEST = 0.1
 """Sine of a bond angle below which the gradient is damped: at a linear angle the torsion has none."""
 MAX_ITERATIONS = 10_000
 """Of RDKit's search for bond orders."""
-MIN_CONTACT = 0.6
-"""Closest contact of a start that was turned, as a share of the covalent sum."""
 GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 """Offsets of successive scans are multiples of this share of a turn, which spreads any number of them evenly."""
 _STIFF = "[CX3](=[O,S,N])-!@[NX3]"

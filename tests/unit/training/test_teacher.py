@@ -11,6 +11,7 @@ import pytest
 from ase.build import bulk, molecule
 
 from alsys.config.start import TeacherStart
+from alsys.dynamics.runner import Evaluation
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame
 from alsys.potentials.base import FrameBatch
@@ -30,7 +31,7 @@ STIFFNESS = 20.0
 
 
 class Springs:
-    """Every atom on a spring to the origin; may fail on frames that are stretched."""
+    """Every atom on a spring to the middle of its frame; may fail on frames that are stretched."""
 
     is_molecular = True
 
@@ -38,16 +39,19 @@ class Springs:
         self.breaks_beyond = breaks_beyond
         self.elements = elements
 
-    def forces(self, batch: FrameBatch) -> FloatArray:
-        forces = -STIFFNESS * batch.positions
+    def evaluate(self, batch: FrameBatch) -> Evaluation:
+        starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
+        middle = np.add.reduceat(batch.positions, starts) / batch.n_atoms[:, None]
+        away = batch.positions - np.repeat(middle, batch.n_atoms, axis=0)
+        forces = -STIFFNESS * away
         forces[np.abs(batch.positions).max(axis=1) > self.breaks_beyond] = np.nan
-        return forces
+        energy = 0.5 * STIFFNESS * np.add.reduceat(np.square(away).sum(axis=1), starts)
+        return Evaluation(forces, energy)
 
     def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-        starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
-        energy = 0.5 * STIFFNESS * np.add.reduceat(np.square(batch.positions).sum(axis=1), starts)
-        energy[batch.n_atoms == 3] = np.nan
-        return energy, self.forces(batch), None
+        found = self.evaluate(batch)
+        assert found.energy is not None
+        return np.where(batch.n_atoms == 3, np.nan, found.energy), found.forces, None
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
         return np.array([-float(atom.numbers[0]) for atom in atoms])
@@ -61,9 +65,10 @@ def water(scale: float = 0.0) -> Frame:
 def test_walkers_have_the_variance_of_the_canonical_distribution() -> None:
     drawn = sample(Springs(), [water()], 32 * 160, [400.0], np.random.default_rng(1))
     late = [f for f, n in zip(drawn.frames, np.arange(len(drawn.frames)) // 32, strict=True) if n >= 20]
-    variance = np.square(np.stack([frame.positions for frame in late])).mean(axis=(0, 2))
-    # kT / k of a harmonic oscillator, whatever its mass
-    assert variance == pytest.approx(np.full(3, BOLTZMANN * 400.0 / STIFFNESS), rel=0.08)
+    away = np.stack([frame.positions - frame.positions.mean(axis=0) for frame in late])
+    # kT / k of a harmonic oscillator, whatever its mass, less the third that the motion of the middle would have
+    expected = np.full(3, BOLTZMANN * 400.0 / STIFFNESS * 2.0 / 3.0)
+    assert np.square(away).mean(axis=(0, 2)) == pytest.approx(expected, rel=0.08)
 
 
 def test_temperatures_are_spread_over_walkers() -> None:
@@ -85,6 +90,21 @@ def test_a_walker_that_the_teacher_throws_out_begins_anew_and_no_such_frame_is_r
 def test_a_teacher_that_holds_nothing_together_is_refused() -> None:
     with pytest.raises(InputError, match="does not hold the frames together"):
         sample(Springs(breaks_beyond=0.001), [water()], 50, [900.0], np.random.default_rng(0))
+
+
+def test_a_teacher_that_heats_without_end_is_refused_and_one_whose_start_is_strained_is_not() -> None:
+    class Heats(Springs):
+        """Pushes atoms away from the middle, with 10 eV/Angstrom and no energy that would pay for it."""
+
+        def evaluate(self, batch: FrameBatch) -> Evaluation:
+            found = super().evaluate(batch)
+            away = -found.forces
+            return Evaluation(10.0 * away / np.linalg.norm(away, axis=1)[:, None], np.zeros(batch.n_frames))
+
+    with pytest.raises(InputError, match="does not hold the frames together"):
+        sample(Heats(), [water(1.0)], 200, [300.0], np.random.default_rng(0))
+    strained = sample(Springs(), [water(2.0)], 64, [100.0], np.random.default_rng(0))
+    assert len(strained.frames) == 64
 
 
 def test_lessons_are_of_every_system_with_free_atoms_and_without_what_is_not_labelled(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
+from alsys.dynamics.stopping import Limits
 from alsys.frames import Frame
 from alsys.potentials.base import CommitteePrediction, FrameBatch, committee_prediction
 from alsys.testing.lennard_jones import LennardJonesCommittee
@@ -75,10 +76,7 @@ def walkers(n: int, frame: Frame = WATER, temperature: float = 300.0) -> list[Tr
 
 
 def run(committee: Any, of: Sequence[TrialWalker], n_steps: int = 200, **options: Any) -> TrialOutcome:
-    settings: dict[str, Any] = {
-        "timestep": 0.5, "budget_s": 1e6, "min_distance": 0.6, "max_temperature_ratio": 5.0, "is_reactive": False,
-        "seed": 1,
-    }  # fmt: skip
+    settings: dict[str, Any] = {"timestep": 0.5, "budget_s": 1e6, "limits": Limits(), "seed": 1}
     return run_trial(committee, of, n_steps=n_steps, **{**settings, **options})
 
 
@@ -139,15 +137,15 @@ def test_heat_beyond_what_the_start_can_give_is_an_explosion() -> None:
     energy = float(Springs(WATER).evaluate(FrameBatch.of([stretched])).energy[0])
     assert energy > 0.3
     cold = [replace(w, start=stretched, temperature=50.0) for w in walkers(2)]
-    assert run(Springs(WATER), cold, max_temperature_ratio=2.0).lost_constant == {0: "too-hot"}
+    assert run(Springs(WATER), cold, limits=Limits(2.0)).lost_constant == {0: "too-hot"}
     known = [replace(w, excess=energy) for w in cold]
-    assert run(Springs(WATER), known, max_temperature_ratio=2.0).lost_constant == {}
+    assert run(Springs(WATER), known, limits=Limits(2.0)).lost_constant == {}
 
 
 def test_atoms_that_come_apart_or_fuse_are_seen_before_the_committee_sees_them() -> None:
     free = Springs(Frame.molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]))  # wants them 9 Angstrom apart
     pair = Frame.molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
-    outcome = run(free, [TrialWalker("h2", pair, pair, 300.0, False)], 500, max_temperature_ratio=1e9)
+    outcome = run(free, [TrialWalker("h2", pair, pair, 300.0, False)], 500, limits=Limits(1e9))
     assert outcome.lost_constant[0] in ("broken", "force-too-large")
     assert outcome.n_steps < 500, "nobody is left to move"
 

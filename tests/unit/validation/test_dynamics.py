@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,30 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert result.times.tolist() == expected.times.tolist()
     assert rest.n_calls < whole.n_calls - 20, "what was done was not done again, but for the call at the start"
     assert not path.exists()
+
+
+def test_a_checkpoint_of_an_older_alsys_is_gone_on_from(tmp_path: Path) -> None:
+    """Written before there was one runner of all dynamics, with three walkers alive at step 25 and one that exploded."""
+    path = tmp_path / "run.npz"
+    shutil.copy(Path(__file__).with_name("dynamics_checkpoint.npz"), path)
+    ends: list[FloatArray] = []
+
+    def watched(potential: Callable[[FrameBatch], Answer]) -> Callable[[FrameBatch], Answer]:
+        def forces_of(batch: FrameBatch) -> Answer:
+            calls.append(batch.positions.copy())
+            return potential(batch)
+
+        return forces_of
+
+    for checkpoint, n_calls, potential in ((None, 41, Explodes(12, 1, 1e4)), (path, 16, spring)):
+        calls: list[FloatArray] = []
+        result = run_dynamics([START] * 4, watched(potential), SETTINGS, checkpoint=checkpoint)
+        assert result.times.tolist() == [20.0, 6.0, 20.0, 20.0]
+        assert result.reasons == ("", "force-too-large", "", "")
+        assert len(calls) == n_calls
+        ends.append(calls[-1])
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-12)
+    assert ends[0][0] == pytest.approx([0.00952014, 0.00219712, -0.01140997], abs=1e-7), "where it went then"
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken(tmp_path: Path) -> None:

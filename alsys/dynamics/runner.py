@@ -1,0 +1,205 @@
+"""One batch of walkers, moved a step at a time: what explorers, first frames, teachers and tests of models share.
+
+A step is: first half of the integrator, the barostat, the positions judged, forces, second half, the motion judged. A
+walker whose positions make no sense is put back to where it was before the potential sees it, and one whose forces are
+not finite moves on without any; what becomes of them is the caller's affair, who is told why each of them must stop.
+Nothing is random but what the integrator and the barostat draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from ase.data import atomic_masses
+
+from alsys.dynamics.barostat import StochasticCellRescaling
+from alsys.dynamics.integrators import Integrator, Langevin
+from alsys.dynamics.stopping import NOT_FINITE, StopRule, worst_of
+from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.base import FrameBatch
+
+TIMESTEP = 0.5
+"""fs; of first frames and teachers."""
+FRICTION = 0.02
+"""1/fs; of dynamics that nobody sets up: strong enough to hold the temperature within a run of 100 fs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a potential says of a batch.
+
+    Attributes:
+        forces: ``(n_total, 3)``, eV/Angstrom.
+        energy: ``(n_walkers,)``, eV; None where nobody asks.
+        stress: ``(n_walkers, 3, 3)``, eV/Angstrom^3; None where there is none.
+        bias: ``(n_total, 3)`` forces that move walkers too, but are not judged, eV/Angstrom; None for none.
+        known: ``(n_walkers,)`` what must be finite, or a walker is stopped; None for the energy.
+        excess: ``(n_walkers,)`` energy of where walkers began that may have turned into heat by now, eV; None for none.
+        missing: Walkers that have no forces through no fault of theirs, and why.
+    """
+
+    forces: FloatArray
+    energy: FloatArray | None = None
+    stress: FloatArray | None = None
+    bias: FloatArray | None = None
+    known: FloatArray | None = None
+    excess: FloatArray | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def driving(self) -> FloatArray:
+        """``(n_total, 3)`` forces that move walkers, eV/Angstrom."""
+        return self.forces if self.bias is None else self.forces + self.bias
+
+
+Potential = Callable[[FrameBatch], Evaluation]
+"""Energies and forces of a batch; what it raises ends the run."""
+
+
+class Runner:
+    """A batch of walkers.
+
+    Args:
+        starts: Where each walker is at first, at least one.
+        integrator: Moves them.
+        rule: Stops them.
+        barostat: Changes cells, where there is one.
+
+    Attributes:
+        batch: The walkers' atoms; its positions and cells are those of the starts.
+        offsets: ``(n_walkers + 1,)`` first atom of each walker.
+        positions, velocities: ``(n_total, 3)``, Angstrom and Angstrom/fs.
+        cell: ``(n_walkers, 3, 3)``, Angstrom.
+        evaluation: The last one; zero forces at first.
+    """
+
+    def __init__(
+        self,
+        starts: Sequence[Frame],
+        integrator: Integrator,
+        rule: StopRule,
+        barostat: StochasticCellRescaling | None = None,
+    ) -> None:
+        self.batch = FrameBatch.of(starts)
+        self.integrator, self.rule, self._barostat = integrator, rule, barostat
+        self.offsets = np.concatenate([[0], np.cumsum(self.batch.n_atoms)])
+        self.positions: FloatArray = self.batch.positions.copy()
+        self.velocities: FloatArray = np.zeros_like(self.positions)
+        self.cell: FloatArray = self.batch.cell.copy()
+        self.evaluation = Evaluation(np.zeros_like(self.positions))
+
+    def atoms(self, k: int) -> slice:
+        """Atoms of walker `k`."""
+        return slice(int(self.offsets[k]), int(self.offsets[k + 1]))
+
+    @property
+    def here(self) -> FrameBatch:
+        """The batch where walkers are now."""
+        return replace(self.batch, positions=self.positions, cell=self.cell)
+
+    def kinetic_energy(self) -> FloatArray:
+        """``(n_walkers,)``, eV."""
+        return self.integrator.kinetic_energy(self.velocities)
+
+    def put(self, k: int, frame: Frame, velocities: FloatArray) -> None:
+        """Puts walker `k` elsewhere; its forces are wanted next."""
+        part = self.atoms(k)
+        self.positions[part], self.cell[k], self.velocities[part] = frame.positions, frame.cell, velocities
+
+    def begin(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
+        """Puts walker `k` elsewhere, with velocities of its temperature and a thermostat that remembers nothing."""
+        self.integrator.reset(k, rng)
+        self.put(k, frame, self.integrator.maxwell_of(k, rng))
+
+    def evaluate(self, potential: Potential, rows: Sequence[int] | None = None) -> dict[int, str]:
+        """Forces where walkers are, without a move.
+
+        Args:
+            potential: Gives them.
+            rows: Walkers that are new there, which get no bias before their next step; None for all.
+
+        Returns:
+            Of all walkers, those that cannot go on from there, and why; those of `rows` are judged at their next step.
+        """
+        if rows is None:
+            return worst_of(self._take(potential(self.here)), self._too_hot())
+        index = np.asarray(rows, dtype=np.int64)
+        here, atoms = self.here, np.concatenate([np.arange(self.offsets[k], self.offsets[k + 1]) for k in rows])
+        part = potential(
+            FrameBatch(
+                here.n_atoms[index], here.numbers[atoms], here.positions[atoms], here.cell[index], here.pbc[index],
+                None if here.charge is None else here.charge[index],
+                None if here.multiplicity is None else here.multiplicity[index],
+            )
+        )  # fmt: skip
+        old = self.evaluation
+        self.evaluation = replace(
+            old,
+            forces=_with(old.forces, atoms, np.where(np.isfinite(part.forces), part.forces, 0.0)),
+            energy=None if old.energy is None or part.energy is None else _with(old.energy, index, part.energy),
+            stress=None if old.stress is None or part.stress is None else _with(old.stress, index, part.stress),
+            bias=None if old.bias is None else _with(old.bias, atoms, 0.0),
+        )
+        return {}
+
+    def step(self, potential: Potential, rng: np.random.Generator) -> dict[int, str]:
+        """One step of every walker.
+
+        Returns:
+            Walkers that must stop, and why: see `StopRule`, and `Evaluation.missing`.
+        """
+        before, cell = self.positions, self.cell
+        positions, velocities = self.integrator.first_half(before, self.velocities, self.evaluation.driving, rng)
+        stress = self.evaluation.stress
+        if self._barostat is not None and stress is not None:
+            positions, velocities, self.cell = self._barostat.rescale(positions, velocities, cell, stress, rng)
+        problems = self.rule.of_positions(positions, self.cell, is_scaled=self._barostat is not None)
+        if problems:  # the potential must not see them
+            rows = np.array(list(problems), dtype=np.int64)
+            self.cell = _with(self.cell, rows, cell[rows])
+            for k in problems:
+                positions[self.atoms(k)] = before[self.atoms(k)]
+                velocities[self.atoms(k)] = 0.0
+        self.positions = positions
+        problems = worst_of(problems, self._take(potential(self.here)))
+        self.velocities = self.integrator.second_half(velocities, self.evaluation.driving)
+        return worst_of(problems, self._too_hot())
+
+    def _take(self, found: Evaluation) -> dict[int, str]:
+        """New forces; those of walkers that have none are zero, and the last stress stays where there is no new one."""
+        problems = self.rule.of_forces(found.forces, found.energy if found.known is None else found.known)
+        if NOT_FINITE in problems.values():
+            found = replace(found, forces=np.where(np.isfinite(found.forces), found.forces, 0.0))
+        if found.stress is None:
+            found = replace(found, stress=self.evaluation.stress)
+        self.evaluation = found
+        return worst_of(found.missing, problems)
+
+    def _too_hot(self) -> dict[int, str]:
+        excess = self.evaluation.excess
+        kinetic, targets = self.kinetic_energy(), self.integrator.temperatures
+        return self.rule.of_heat(kinetic, targets, 0.0 if excess is None else excess)
+
+
+def thermostatted(
+    starts: Sequence[Frame], temperatures: FloatArray, timestep: float, friction: FloatArray | float
+) -> Langevin:
+    """Langevin dynamics of walkers at these structures, centres of mass at rest.
+
+    Args:
+        starts: One of each walker.
+        temperatures: ``(n_walkers,)``, K.
+        timestep: fs.
+        friction: One for all or ``(n_walkers,)``, 1/fs; 0 conserves the energy.
+    """
+    masses = np.concatenate([atomic_masses[frame.numbers] for frame in starts])
+    return Langevin(masses, temperatures, timestep, friction, [frame.n_atoms for frame in starts])
+
+
+def _with(array: FloatArray, rows: IntArray, values: FloatArray | float) -> FloatArray:
+    """A copy with other rows; what a potential returned is not written to."""
+    changed = np.array(array)
+    changed[rows] = values
+    return changed
