@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_an_older_alsys_is_gone_on_from(tmp_path: Path) -> None:
-    """Written before there was one runner of all dynamics, with three walkers alive at step 25 and one that exploded."""
+    """Written before there was one runner of all dynamics, at step 25 with three walkers alive."""
     path = tmp_path / "run.npz"
     shutil.copy(Path(__file__).with_name("dynamics_checkpoint.npz"), path)
     ends: list[FloatArray] = []
