@@ -244,7 +244,7 @@ class FakeTrainer:
             }
         if self._examination is not None:
             metrics |= self._examination(order.version)
-        molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM))
+        molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM, Arm.IMPORTED))
         frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
         predictions = {
             f.frame_id: Prediction(

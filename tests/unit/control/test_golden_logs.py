@@ -1,0 +1,100 @@
+"""Logs that alsys wrote before, folded and decided on as alsys did then.
+
+`golden/NAME.jsonl.gz` is the log of a campaign of commit cd08b38: `fakes` with failed, wrong, rejected, audited and
+retracted labels, an import, failed fits, promotions, a roll-back and a lost champion; `toy` two calibrated methods.
+`NAME.json.gz` holds its settings and, for some beginnings of the log, the status that this commit gave and a digest of
+what it would have done next: all that its bookkeeping records, then the commands.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alsys.config import parse_config
+from alsys.config.load import read_yaml
+from alsys.config.overrides import apply_overrides
+from alsys.control.commands import CheckLabeler, Emit, Idle
+from alsys.control.decisions import decide
+from alsys.control.ledger import Ledger
+from alsys.control.settings import PolicySettings
+from alsys.control.status import status_of
+from alsys.events import CanaryChecked, Event, FramesRescored, LabelFailed, decode_all
+
+GOLDEN = Path(__file__).parent / "golden"
+TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+NAMES = ("fakes", "toy")
+N_BEGINNINGS = 20
+IDLE = Idle(explorers=("e0", "e1"), labelers=("l0", "l1", "l2"), busy_labelers=("l3",), trainers=("t0",))
+ADDED = {"uncertainty": {"coverage", "coverage_standard_error", "coverage_frames", "coverage_version"}}
+"""What the status of today says otherwise: coverage stays visible after a promotion."""
+
+
+def log_of(name: str) -> list[Event]:
+    return decode_all(gzip.decompress((GOLDEN / f"{name}.jsonl.gz").read_bytes()).splitlines())
+
+
+def expected_of(name: str) -> dict[str, Any]:
+    expected: dict[str, Any] = json.loads(gzip.decompress((GOLDEN / f"{name}.json.gz").read_bytes()))
+    return expected
+
+
+def settings_of(overrides: list[str]) -> PolicySettings:
+    return PolicySettings.of(parse_config(apply_overrides(read_yaml(str(TOY)), overrides), source=str(TOY)))
+
+
+def next_of(ledger: Ledger) -> list[str]:
+    """What the ledger would do: one line for each event that it would record, then one for each command."""
+    lines: list[str] = []
+    while True:
+        commands = decide(ledger, 0.0, IDLE)
+        events = [command.event for command in commands if isinstance(command, Emit)]
+        checks = [command.worker for command in commands if isinstance(command, CheckLabeler)]
+        for worker in checks:
+            ledger.apply(CanaryChecked(t=0.0, worker=worker, is_sound=True))
+        if not events and not checks:
+            return [*lines, *(_rounded(repr(command)) for command in commands)]
+        for event in events:
+            lines.append(_rounded(repr(event)))
+            ledger.apply(event)
+
+
+def _rounded(text: str) -> str:
+    """Numbers as every machine computes them."""
+    return re.sub(r"\d+\.\d+(e-?\d+)?", lambda found: f"{float(found[0]):.6g}", text)
+
+
+def digest_of(lines: list[str]) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def beginnings(log: list[Event]) -> list[int]:
+    """Spread evenly, and those at which a driver may have died before it recorded what followed."""
+    odd = {n for n, event in enumerate(log, start=1) if isinstance(event, FramesRescored | LabelFailed)}
+    return sorted({len(log) * k // N_BEGINNINGS for k in range(1, N_BEGINNINGS + 1)} | odd)
+
+
+def known(status: dict[str, Any]) -> dict[str, Any]:
+    """Without what has been added since, as JSON, with numbers that every machine computes."""
+    kept = {
+        key: {k: v for k, v in value.items() if k not in ADDED.get(key, ())} if isinstance(value, dict) else value
+        for key, value in status.items()
+    }
+    return json.loads(_rounded(json.dumps(kept)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_old_log_gives_the_status_and_the_decisions_that_it_gave_then(name: str) -> None:
+    log, expected = log_of(name), expected_of(name)
+    settings = settings_of(expected["settings"])
+    for n, status, digest in expected["beginnings"]:
+        ledger = Ledger.fold(settings, log[:n])
+        assert ledger.is_balanced
+        assert known(status_of(ledger, state="running", head_seq=n)) == known(status), f"after {n} events"
+        assert digest_of(lines := next_of(ledger)) == digest, f"after {n} events: {lines}"
