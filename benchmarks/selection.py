@@ -35,7 +35,8 @@ from orchestration import machine
 from scipy.stats import t as student
 from selection_pools import Pool, load_pool, start_of
 
-from alsys.exploration.batch_selection import (
+from alsys.frames import FloatArray, IntArray
+from alsys.selection.batches import (
     DIVERSITIES,
     Diversity,
     by_score,
@@ -45,8 +46,7 @@ from alsys.exploration.batch_selection import (
     mixed,
     stratified_random,
 )
-from alsys.exploration.strata import stratum
-from alsys.frames import FloatArray, IntArray
+from alsys.selection.strata import stratum
 
 STRATEGIES = ("random", "uncertainty", *(f"mixed-{name}" for name in DIVERSITIES))
 NEQUIP_STRATEGIES = ("random", "mixed-lcmd", "uncertainty")

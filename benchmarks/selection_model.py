@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 from selection_pools import Pool
 
-from alsys.exploration.batch_selection import standardised
-from alsys.exploration.frame_features import frame_features
 from alsys.frames import FloatArray, IntArray
+from alsys.selection.batches import standardised
+from alsys.selection.frame_features import frame_features
 
 CUTOFF = 5.0
 N_FEATURES = 300

@@ -2,7 +2,7 @@
 
 Each round starts from the committee of the round before and takes a fixed number of gradient steps a member, so a busy
 machine changes nothing but the duration. Deviation, features and their scale are those that explorers select by
-(`alsys.exploration.selection`): features of the first member, averaged over the atoms of each element, with unit
+(`alsys.selection.chunks`): features of the first member, averaged over the atoms of each element, with unit
 variance among the frames that may be chosen and the labelled ones. The first fit is the same for all strategies of a
 seed and done once.
 """
@@ -16,11 +16,11 @@ import numpy as np
 from fitted import config_of, snapshot_of
 from selection_pools import Pool
 
-from alsys.exploration.batch_selection import standardised
-from alsys.exploration.frame_features import frame_features
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.nequip import NequIPCommittee
+from alsys.selection.batches import standardised
+from alsys.selection.frame_features import frame_features
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.trainer import NequIPTrainer
 

@@ -18,8 +18,8 @@ from alsys.control.records import FINAL, FrameRecord, Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import FrameProposed, FramesRescored, LabelFailed, LabelStarted
-from alsys.exploration.label_cost import FALLBACK_ELECTRONS, LabelCostModel
 from alsys.frames import Arm
+from alsys.selection.label_cost import FALLBACK_ELECTRONS, LabelCostModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.exploration.bond_network import BondNetwork, Node
-from alsys.exploration.strata import formula
 from alsys.frames import FloatArray, Frame, IntArray, PointCharges
+from alsys.selection.strata import formula
 
 CAP_SCALE = 1.09 / 1.53
 """Length of the bond to a cap over that of the bond it replaces: C-H over C-C."""

@@ -33,14 +33,14 @@ from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, counting, predict
 from alsys.exploration.crew import Crew
 from alsys.exploration.neighbourhoods import Neighbourhoods
-from alsys.exploration.selection import ChunkSelection, pick_at_random
-from alsys.exploration.strata import stratum
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
+from alsys.selection.chunks import ChunkSelection, pick_at_random
+from alsys.selection.strata import stratum
 
 NOT_CARVED = "not-carved"
 """Among the stops of a report: frames that were left out because they could not be carved."""

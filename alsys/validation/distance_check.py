@@ -17,10 +17,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.exploration.strata import bonds, topology
 from alsys.frames import Arm, FloatArray, Frame, IntArray
 from alsys.labels import Label
 from alsys.potentials.base import Committee, FrameBatch
+from alsys.selection.strata import bonds, topology
 from alsys.store.base import Snapshot, StoreReader
 from alsys.validation.checks import Finding, skipped
 from alsys.validation.distances import ALL, DistanceRecord, Distances, differences, distances_of

@@ -8,8 +8,8 @@ import pytest
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.events import CampaignOpened, FrameProposed, LabelAccepted, LabelStarted, ModelPromoted, ModelPublished
-from alsys.exploration.label_cost import LabelCostModel
 from alsys.frames import Arm
+from alsys.selection.label_cost import LabelCostModel
 
 
 def sizes_of(rng: np.random.Generator) -> list[int]:

@@ -15,8 +15,8 @@ from alsys.dynamics.geometry import closest_contact, molecules_of
 from alsys.errors import InputError
 from alsys.exploration.bond_network import BondNetwork
 from alsys.exploration.carving import CAP_SCALE, Carved, Embedding, carve, converged_radius
-from alsys.exploration.strata import formula
 from alsys.frames import FloatArray, Frame
+from alsys.selection.strata import formula
 from alsys.systems.structures import load
 
 WATER = molecule("H2O")

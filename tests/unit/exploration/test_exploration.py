@@ -18,9 +18,9 @@ from alsys.dynamics.integrators import Langevin, kinetic_temperature
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.exploration.initial import initial_frames
-from alsys.exploration.selection import by_deviation
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import CommitteeState, FrameBatch
+from alsys.selection.chunks import by_deviation
 from alsys.testing.committees import HarmonicCommittee
 from alsys.units import BOLTZMANN
 

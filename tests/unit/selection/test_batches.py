@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from alsys.errors import InputError
-from alsys.exploration.batch_selection import (
+from alsys.frames import FloatArray, IntArray
+from alsys.selection.batches import (
     DIVERSITIES,
     NOISE,
     Diversity,
@@ -22,7 +23,6 @@ from alsys.exploration.batch_selection import (
     stratified_random,
     without_near_duplicates,
 )
-from alsys.frames import FloatArray, IntArray
 
 Method = Callable[..., IntArray]
 METHODS: list[Method] = [farthest_point, lcmd, max_det]

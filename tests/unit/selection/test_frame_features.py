@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alsys.errors import InputError
-from alsys.exploration.frame_features import frame_features
+from alsys.selection.frame_features import frame_features
 
 NUMBERS = np.array([8, 1, 1, 1, 6, 1])
 ATOMS = np.arange(12, dtype=np.float32).reshape(6, 2)

@@ -182,7 +182,7 @@ def stratified_random(
     """Frames at random, in turn from the stratum that has the fewest labelled and chosen frames.
 
     Args:
-        strata: ``(n_frames,)`` stratum of each frame; see `alsys.exploration.strata`.
+        strata: ``(n_frames,)`` stratum of each frame; see `alsys.selection.strata`.
         n: Frames wanted.
         labelled: ``(m,)`` strata of the frames labelled already.
         seed: Decides within a stratum, and between strata that have equally many.
@@ -324,7 +324,7 @@ def gain_per_second(uncertainty: ArrayLike, seconds: ArrayLike) -> FloatArray:
 
     Args:
         uncertainty: ``(n_frames,)``, 0 or more; NaN becomes infinity, so that such frames rank first.
-        seconds: ``(n_frames,)`` see `alsys.exploration.label_cost`; above 0.
+        seconds: ``(n_frames,)`` see `alsys.selection.label_cost`; above 0.
 
     Returns:
         ``(n_frames,)``, unit of the uncertainty per second.

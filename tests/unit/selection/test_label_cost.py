@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alsys.errors import InputError
-from alsys.exploration.label_cost import PRIOR_SLOPE, LabelCostModel
+from alsys.selection.label_cost import PRIOR_SLOPE, LabelCostModel
 
 
 def alkane(n: int) -> int:

@@ -8,8 +8,8 @@ from ase.build import bulk, molecule
 from ase.collections import g2
 
 from alsys.errors import InputError
-from alsys.exploration.strata import bonds, stratum, topology
 from alsys.frames import Frame
+from alsys.selection.strata import bonds, stratum, topology
 
 
 def frame_of(name: str) -> Frame:

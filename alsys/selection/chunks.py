@@ -13,10 +13,10 @@ import numpy as np
 
 from alsys.config.schema import SelectionConfig
 from alsys.dynamics.geometry import pair_ratios
-from alsys.exploration.batch_selection import mixed, standardised
-from alsys.exploration.frame_features import frame_features
 from alsys.frames import Candidate, FloatArray, Frame
 from alsys.potentials.base import Committee, FrameBatch
+from alsys.selection.batches import mixed, standardised
+from alsys.selection.frame_features import frame_features
 
 ALIKE = 0.02
 """Root mean square difference of sorted distance ratios below which two frames are alike."""

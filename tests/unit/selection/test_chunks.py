@@ -7,8 +7,8 @@ import pytest
 from ase.build import molecule
 
 from alsys.config.schema import SelectionConfig
-from alsys.exploration.selection import ChunkSelection
 from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.selection.chunks import ChunkSelection
 from alsys.testing.committees import HarmonicCommittee
 
 
