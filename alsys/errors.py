@@ -7,6 +7,9 @@ across a module border: it travels as a value carrying a `FailureKind`.
 
 from __future__ import annotations
 
+import errno
+import re
+import shlex
 from enum import StrEnum
 from typing import Final
 
@@ -125,6 +128,20 @@ class EnvironmentProblem(AlsysError):
     exit_code = 3
 
 
+_REMEDIES: Final = {
+    errno.ENOSPC: "make space and repeat the command",
+    errno.EDQUOT: "make space in your quota and repeat the command",
+    errno.EROFS: "mount its file system for writing, or work on a copy",
+    errno.EACCES: "see who may read and write it",
+    errno.EPERM: "see who may read and write it",
+}
+
+
+def remedy_of(error: OSError) -> str:
+    """What helps where the file system refused; empty for nothing."""
+    return _REMEDIES.get(error.errno or 0, "")
+
+
 class RayLost(EnvironmentProblem):
     """Ray hangs inside this process, whose threads cannot be ended: the same command in a new process goes on.
 
@@ -152,13 +169,18 @@ class StoreCorrupt(StoreError):
 
     Args:
         message: What is wrong.
-        remedy: What to do about it; empty for nothing.
+        remedy: What to do about it; empty for nothing. Commands in it get their folder from `located`.
     """
 
     def __init__(self, message: str, remedy: str = "`alsys data verify` names all that is damaged") -> None:
         self.message = message
         self.remedy = remedy
         super().__init__(message, remedy)
+
+    def located(self, campaign: object) -> StoreCorrupt:
+        """The same error, whose remedy names the campaign's folder."""
+        folder = shlex.quote(str(campaign))
+        return type(self)(self.message, re.sub(r"`alsys data (\w+)`", rf"`alsys data \1 {folder}`", self.remedy))
 
     def __str__(self) -> str:
         return " ".join("; ".join(part for part in (self.message, self.remedy) if part).split())

@@ -285,6 +285,22 @@ class LabelRetracted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnLost(Event):
+    """`alsys data repair` has filled rows of labels with unknown values: their digests can be compared no more.
+
+    Attributes:
+        column: Path of the array, which says what a label took, and not what it is.
+        first_row: Of the labels.
+        n_rows: How many.
+    """
+
+    kind: ClassVar[str] = "column-lost"
+    column: str
+    first_row: int
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataImported(Event):
     """Labelled frames came from a file, in one commit with this event; they have no events of their own.
 
@@ -609,6 +625,7 @@ EVENTS: Mapping[str, type[Event]] = {
         CanaryChecked,
         LabelRepeated,
         LabelRetracted,
+        ColumnLost,
         DataImported,
         ModelPublished,
         ModelPromoted,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alsys.campaign.folder import CampaignDirectory, read_status, write_json
+from alsys.campaign.folder import CampaignDirectory, read_status
 from alsys.campaign.places import check_place
 from alsys.campaign.result import RunResult, finished
 from alsys.campaign.stopping import StopSignal
@@ -236,11 +236,14 @@ class Campaign:
 
         Raises:
             InputError: Nobody runs it.
+            EnvironmentProblem: The request cannot be written.
         """
         if self._stop is not None:
             self._stop.ask(drain=drain)
         elif self.folder.is_running():
-            write_json(self.folder.stop_request, {"drain": drain})
+            from alsys.campaign.requests import ask_to_stop
+
+            ask_to_stop(self.folder, drain=drain)
         else:
             raise InputError("is not running", source=str(self.path))
 
@@ -345,6 +348,7 @@ class Campaign:
         if self._plan is None:
             from alsys.campaign.plan import make_plan
 
+            self.folder.check_head()
             self._plan = make_plan(self.config, self._source)
         return self._plan
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from alsys.control.pace import label_plan, most_ahead, next_batch
+from alsys.control.ledger import Ledger
+from alsys.control.pace import fits_left, label_plan, most_ahead, next_batch, random_total
 from alsys.control.settings import PolicySettings
 from alsys.control.status import random_note
 from alsys.errors import AlsysError, CampaignFailed, InputError
+from alsys.frames import Arm
 from alsys.labels import LabelFailure
 from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
@@ -27,7 +29,7 @@ class Estimate:
         sampling_s: First frames.
         labeling_s: All labels, on all labelers.
         fits_s: All fits.
-        n_fits: Fits in all.
+        n_fits: Fits in all, or that are left.
         n_fits_before: Those of them before the last label.
         n_random: Labels of the random arm.
         wall_s: Shortest and longest time of the campaign, without `stop.wall_s`.
@@ -49,16 +51,16 @@ class Estimate:
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Labels each structure, and adds up.
+    """Labels each structure, and adds up; of a campaign that has begun, what is left.
 
     Raises:
         InputError: A structure cannot be labelled.
         CampaignFailed: The machine failed while one was.
+        StoreCorrupt: What is there cannot be read.
     """
-    from alsys.exploration.initial import n_in_random_arm
     from alsys.labeling.factory import build_labeler
 
-    config = plan.config
+    config, ledger = plan.config, _begun(plan)
     labeler = build_labeler(config.labeling)
     seconds: list[float] = []
     lines = [f"{plan.source}: campaign {config.name} in {plan.directory.path}"]
@@ -85,9 +87,72 @@ def estimate(plan: Plan) -> Estimate:
     finally:
         labeler.close()
     lines += _states(plan)
-    sampling, sampling_s = _first_frames(plan)
-    lines += [sampling, *_start(plan)]
     mean = sum(seconds) / len(seconds)
+    found = _whole(plan, mean) if ledger is None else _rest(plan, ledger, mean)
+    lines += [
+        *found.lines,
+        f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
+        f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
+        "nothing was started or written",
+    ]
+    return replace(found, lines=tuple(lines))
+
+
+def _begun(plan: Plan) -> Ledger | None:
+    """The state of the campaign that is in the directory; None for none."""
+    if not (plan.directory.store / "HEAD").is_file():
+        return None
+    from alsys.store.zarr import open_reader
+
+    reader = open_reader(plan.directory.store)
+    try:
+        ledger = Ledger.fold(PolicySettings.of(plan.config), reader.iter_events())
+    finally:
+        reader.close()
+    return ledger if ledger.totals.openings or ledger.imports else None
+
+
+def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
+    """What a campaign that has begun has, and what is left of it."""
+    config, settings = plan.config, ledger.settings
+    n_random = ledger.accepted[Arm.RANDOM]
+    leads = f", v{ledger.champion:04d} leads" if ledger.champion else ""
+    imported = f", {ledger.accepted[Arm.IMPORTED]} imported" if ledger.accepted[Arm.IMPORTED] else ""
+    lines = [
+        f"the directory holds this campaign: {ledger.n_labels} of {config.stop.labels} labels ({n_random} in the "
+        f"random arm{imported}), {len(ledger.models)} models{leads}; `alsys run` goes on with it"
+    ]
+    if plan.directory.is_running():
+        lines.append("a driver is running it now")
+    elif ledger.stopped is not None and ledger.stopped.is_final:
+        lines.append(f"its last run ended: {ledger.stopped.message}")
+    n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
+    if not n_left:
+        lines.append("labels left: none; raise stop.labels to go on")
+        return Estimate(label_s, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
+    label_s = ledger.label_times.mean or label_s
+    n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))
+    n_fits = fits_left(settings, ledger.n_train_at_fit, ledger.n_train + n_left - n_random_left)
+    fit_s = 0.0 if config.model.kind == "pair" else ledger.fit_s
+    labeling_s, fits_s = label_s * n_left / n_labelers, n_fits * fit_s
+    wall_s = (max(labeling_s, fits_s), labeling_s + fits_s)
+    lines += [
+        f"labels left: {n_left} on {n_labelers} labelers: about {labeling_s:.0f} s",
+        f"fits left: {n_fits} of {fit_s:.0f} s: {fits_s:.0f} s",
+        f"random arm: {n_random_left} of the labels that are left",
+        f"wall time left: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s"
+        + (f"; stop.wall_s is {config.stop.wall_s:.0f} s in all" if config.stop.wall_s else ""),
+    ]
+    n_before = max(n_fits - 1, 0)
+    return Estimate(label_s, 0.0, labeling_s, fits_s, n_fits, n_before, n_random_left, wall_s, tuple(lines))
+
+
+def _whole(plan: Plan, mean: float) -> Estimate:
+    """The plan of a new campaign, whose labels take so many seconds."""
+    from alsys.exploration.initial import n_in_random_arm
+
+    config = plan.config
+    sampling, sampling_s = _first_frames(plan)
     settings = PolicySettings.of(config)
     n_labelers, n_initial_random = config.labeling.workers, n_in_random_arm(config, config.initial.frames)
     labels = label_plan(
@@ -100,6 +165,12 @@ def estimate(plan: Plan) -> Estimate:
     labeling_s = mean * config.stop.labels / n_labelers
     fit_s = 0.0 if config.model.kind == "pair" else config.training.budget_s  # pair models take milliseconds
     fits_s = labels.n_fits * fit_s
+    lines = [sampling, *_start(plan)]
+    if (n_never := config.initial.frames - config.stop.labels) > 0:
+        lines.append(
+            f"initial.frames is {config.initial.frames}, more than stop.labels: {n_never} of them are never labelled, "
+            "and no model chooses a label; lower initial.frames or raise stop.labels"
+        )
     lines += [
         f"labels: {config.stop.labels} on {n_labelers} labelers: about {labeling_s:.0f} s",
         f"fits: {labels.n_fits} of {fit_s:.0f} s, {labels.n_fits_before} of them before the last "
@@ -111,9 +182,6 @@ def estimate(plan: Plan) -> Estimate:
         + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
         f"wall time: about {sampling_s + max(labeling_s, fits_s):.0f} to {sampling_s + labeling_s + fits_s:.0f} s"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
-        f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
-        f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
-        "nothing was started or written",
     ]
     return Estimate(
         label_s=mean,

@@ -100,16 +100,26 @@ class CampaignDirectory:
 
         Raises:
             InputError: It does not.
+            StoreCorrupt: It has lost its HEAD.
         """
         directory = cls(Path(path))
-        has_head = (directory.store / "HEAD").is_file()
-        if directory.record.is_file() and not has_head and (directory.store / "events" / "bytes" / "c").is_dir():
-            raise StoreCorrupt(f"{directory.store} has data but no HEAD", f"`alsys data repair {path}` rebuilds it")
-        if not directory.record.is_file() or not has_head:
+        if directory.record.is_file():
+            directory.check_head()
+        if not directory.record.is_file() or not (directory.store / "HEAD").is_file():
             raise InputError(
                 "is not a campaign directory", source=path, remedy="give the folder that `alsys run` printed"
             )
         return directory
+
+    def check_head(self) -> None:
+        """Refuses a store whose HEAD was lost: it is no new campaign.
+
+        Raises:
+            StoreCorrupt: There are data and no HEAD.
+        """
+        if not (self.store / "HEAD").is_file() and (self.store / "events" / "bytes" / "c").is_dir():
+            lost = StoreCorrupt(f"{self.store} has data but no HEAD", "`alsys data repair` rebuilds it")
+            raise lost.located(self.path)
 
     def config(self) -> CampaignConfig:
         """The resolved config of the last run."""
@@ -188,7 +198,7 @@ class CampaignDirectory:
     def is_running(self) -> bool:
         """Whether a process holds the writer's lock."""
         try:
-            lock = os.open(self.store / "writer.lock", os.O_RDONLY)
+            lock = os.open(self.store / "writer.lock", os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
         try:
@@ -198,6 +208,14 @@ class CampaignDirectory:
         finally:
             os.close(lock)
         return False
+
+    def writer(self) -> tuple[int, str]:
+        """Process id of the writer, or the last one, and its host; 0 and an empty text where that is not known."""
+        try:
+            words = read_bytes(self.store / "writer.lock", 1000).decode(errors="replace").split()
+        except InputError:
+            words = []
+        return (int(words[1]), words[3]) if len(words) == 4 and words[1].isdecimal() else (0, "")
 
     def _record(self) -> Mapping[str, Any]:
         try:
@@ -291,12 +309,17 @@ def write_json(path: Path, content: object, *, is_durable: bool = True) -> None:
     """Replaces a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        if is_durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _meaning(field: str, value: object) -> object:

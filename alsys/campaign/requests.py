@@ -2,8 +2,9 @@
 
 A request is a JSON file, written atomically and named so that names sort by age. Whoever holds the store's lock
 answers: a running driver, or the command itself where none runs. The answer is written once the effect is on disk, then
-the request is removed; one that is left by a driver that died is answered by the next. A file that is no request moves
-to `requests/failed/` with its reason.
+the request is removed; one that is left by a driver that died is answered by the next. A command that waits no longer
+says so in the request's name, and no answer is written. A file that is no request moves to `requests/failed/` with its
+reason.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alsys.campaign.folder import CampaignDirectory, write_json
+from alsys.clock import RunningClock
 from alsys.control.ledger import Ledger
 from alsys.control.requests import Answer, Request, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
-from alsys.errors import AlsysError, InputError, StoreBusy
+from alsys.errors import AlsysError, EnvironmentProblem, InputError, StoreBusy, remedy_of
 from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ MAX_NAME = 100
 """Characters of a request's name; its answer has a longer one."""
 STALE_S = 3600.0
 """Answers that nobody fetched in so long a time of one driver are removed."""
+OLD_S = 86400.0
+"""So are those to what was asked for so long ago."""
+UNATTENDED = ".unattended"
+"""In the name of a request whose answer nobody waits for."""
 
 
 class RequestFolder:
@@ -38,12 +44,12 @@ class RequestFolder:
 
     Args:
         path: The campaign's `requests` folder.
-        clock: Monotonic seconds.
+        clock: Seconds in which this process ran.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] | None = None) -> None:
         self._path = path
-        self._clock = clock
+        self._clock = clock or RunningClock()
         self._seen: dict[str, float] = {}
 
     def add(self, request: Request) -> str:
@@ -54,13 +60,21 @@ class RequestFolder:
 
     def withdraw(self, name: str) -> None:
         """Removes a request that nobody has answered."""
-        self._request(name).unlink(missing_ok=True)
+        for path in (self._request(name), self._unattended(name)):
+            path.unlink(missing_ok=True)
+
+    def leave(self, name: str) -> Answer | None:
+        """Waits for an answer no longer; the answer, where it is there by now."""
+        with contextlib.suppress(FileNotFoundError):  # answered since the last look
+            self._request(name).rename(self._unattended(name))
+        return self.take_answer(name)
 
     def waiting(self) -> list[tuple[str, Request | InputError]]:
         """Names and contents of all requests, oldest first; what is none is set aside, or an error where it cannot be.
 
         Only for the process that holds the store's lock.
         """
+        self._sweep()
         found: list[tuple[str, Request | InputError]] = []
         for path in sorted(self._path.glob("*.request.json")):
             name = _name(path)
@@ -101,14 +115,21 @@ class RequestFolder:
         return True
 
     def answer(self, name: str, answer: Answer) -> None:
-        """Writes the answer, then removes the request; old answers go too."""
-        write_json(self._answer(name), {"is_accepted": answer.is_accepted, "message": answer.message})
+        """Writes the answer, unless nobody waits for it, then removes the request."""
+        if self._request(name).exists():
+            write_json(self._answer(name), {"is_accepted": answer.is_accepted, "message": answer.message})
         self.withdraw(name)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes answers that nobody has fetched."""
         now = self._clock()
         for path in self._path.glob("*.answer.json"):
-            if now - self._seen.setdefault(path.name, now) > STALE_S:
+            asked = path.name.partition("-")[0]
+            is_old = asked.isdecimal() and abs(time.time() - 1e-9 * int(asked)) > OLD_S
+            if is_old or now - self._seen.setdefault(path.name, now) > STALE_S:
                 path.unlink(missing_ok=True)
-                del self._seen[path.name]
+                self._seen.pop(path.name, None)
 
     def take_answer(self, name: str) -> Answer | None:
         """The answer to a request, which is removed; None where there is none yet."""
@@ -127,6 +148,9 @@ class RequestFolder:
     def _request(self, name: str) -> Path:
         return self._path / f"{name}.request.json"
 
+    def _unattended(self, name: str) -> Path:
+        return self._path / f"{name}{UNATTENDED}.request.json"
+
     def _answer(self, name: str) -> Path:
         return self._path / f"{name}.answer.json"
 
@@ -136,7 +160,7 @@ def ask(
     request: Request,
     timeout_s: float,
     *,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """Has a request carried out, by the running driver or, where there is none, by this process.
@@ -146,10 +170,14 @@ def ask(
 
     Raises:
         InputError: It was refused; nothing was done.
-        AlsysError: No answer in time, or the store cannot be written; the request stays for the next driver.
+        AlsysError: No answer in time; the request stays for the driver, or the next one.
+        EnvironmentProblem: The request or the store cannot be written.
     """
-    folder = RequestFolder(directory.requests)
-    name = folder.add(request)
+    folder, clock = RequestFolder(directory.requests), clock or RunningClock()
+    try:
+        name = folder.add(request)
+    except OSError as error:
+        raise cannot_ask(directory.requests, error, "nothing was changed") from error
     deadline = clock() + timeout_s
     try:
         while (answer := folder.take_answer(name)) is None:
@@ -158,8 +186,11 @@ def ask(
                     answer_waiting(directory)
                     continue
             if clock() > deadline:
+                if (answer := folder.leave(name)) is not None:
+                    break
                 raise AlsysError(
-                    f"no answer from the driver of {directory.path} after {timeout_s:.0f} s; the request stays"
+                    f"{directory.path}: the driver is busy and has not answered in {timeout_s:.0f} s; the request stays"
+                    " and is carried out when the driver comes to it, or by the next `alsys run`"
                 )
             sleep(POLL_S)
     except (KeyboardInterrupt, InputError):
@@ -175,7 +206,7 @@ def answer_waiting(directory: CampaignDirectory) -> None:
 
     Raises:
         StoreBusy: Somebody does.
-        AlsysError: The store cannot be written.
+        EnvironmentProblem: The store cannot be written.
     """
     from alsys.store.zarr import open_writer
 
@@ -202,8 +233,36 @@ def answer_waiting(directory: CampaignDirectory) -> None:
         finally:
             store.close()
     except OSError as error:
-        raise AlsysError(f"{directory.store} cannot be written: {error}; the request stays") from error
+        raise cannot_ask(directory.store, error, "the request stays for the next `alsys run`") from error
+
+
+def ask_to_stop(directory: CampaignDirectory, *, drain: bool) -> None:
+    """Leaves the request to stop for the driver of a campaign.
+
+    Raises:
+        EnvironmentProblem: It cannot be written; names the driver's process.
+    """
+    try:
+        write_json(directory.stop_request, {"drain": drain, "t": time.time()})
+    except OSError as error:
+        pid, host = directory.writer()
+        kill = f"`kill -TERM {pid}` on {host} stops the driver" if pid else "end the driver by its process id"
+        raise cannot_ask(directory.path, error, f"nothing was asked for; {kill}") from error
+
+
+def cannot_ask(folder: Path, error: OSError, then: str) -> EnvironmentProblem:
+    """The error of a request that cannot be written, or not be carried out.
+
+    Args:
+        folder: What cannot be written.
+        error: Why.
+        then: What that means.
+    """
+    help_ = remedy_of(error)
+    return EnvironmentProblem(
+        f"{folder} cannot be written: {error.strerror or error}; {then}{f'; {help_}' if help_ else ''}"
+    )
 
 
 def _name(path: Path) -> str:
-    return path.name.removesuffix(".request.json")
+    return path.name.removesuffix(".request.json").removesuffix(UNATTENDED)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from alsys.cli.processes import begin_again, leave, may_begin_again
-from alsys.errors import AlsysError, RayLost
+from alsys.errors import AlsysError, RayLost, StoreCorrupt, remedy_of
 from alsys.threads import are_left
 from alsys.version import __version__
 
@@ -41,6 +41,8 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         code: int = args.handler(args)
     except AlsysError as error:
+        if isinstance(error, StoreCorrupt) and (folder := _campaign_of(args)):
+            error = error.located(folder)
         if args.debug or (isinstance(error, RayLost) and argv is None and may_begin_again()):
             raise
         sys.stderr.write(f"alsys: {error}\n")
@@ -55,9 +57,16 @@ def _main(argv: Sequence[str] | None) -> int:
             raise
         what = " ".join(str(part) for part in (error.filename, error.filename2) if part is not None)
         with contextlib.suppress(OSError):  # nobody is there to read it
-            sys.stderr.write(f"alsys: {f'{what}: ' if what else ''}{error.strerror or error}; --debug shows where\n")
+            reason = f"{f'{what}: ' if what else ''}{error.strerror or error}"
+            sys.stderr.write(f"alsys: {reason}; {remedy_of(error) or '--debug shows where'}\n")
         return 3
     return code
+
+
+def _campaign_of(args: argparse.Namespace) -> str:
+    """Campaign directory that a command was given; empty where it was given none."""
+    named = (getattr(args, name, None) for name in ("directory", "campaign", "source"))
+    return next((folder for folder in named if isinstance(folder, str) and os.path.isdir(folder)), "")
 
 
 _KINDS = {"int": "whole number", "float": "number"}
@@ -183,8 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("--json", action="store_true", help="print JSON")
     reasons.add_argument("output", help="file to write (.extxyz or .xyz)")
     for command in (retry, retract):
-        help_ = "identity of a frame, or a unique beginning of it (6 characters or more)"
-        command.add_argument("frame", nargs="*", metavar="FRAME_ID", help=help_)
+        either = "frame" if command is retry else "frame or label (as in --ack-log)"
+        help_ = f"identity of a {either}, or a unique beginning of it (6 characters or more)"
+        command.add_argument("frame", nargs="*", metavar="FRAME_ID" if command is retry else "ID", help=help_)
         command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a driver (default 60)")
     retry.add_argument("--kind", help="all that failed in this way, e.g. timeout")
     retry.add_argument("--all", action="store_true", help="all of them")

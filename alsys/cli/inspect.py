@@ -13,9 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from alsys.campaign.dataset import chosen_level
-from alsys.campaign.folder import CampaignDirectory, read_status, write_json
+from alsys.campaign.folder import CampaignDirectory, read_status
+from alsys.campaign.requests import ask_to_stop, cannot_ask
 from alsys.cli.display import status_panel
 from alsys.cli.outputs import check_file, unwritable
+from alsys.clock import RunningClock
 from alsys.control.status import headline
 from alsys.errors import AlsysError, InputError
 from alsys.events import DataImported
@@ -61,10 +63,10 @@ def stop(args: argparse.Namespace) -> int:
     if not directory.is_running():
         sys.stdout.write(f"{headline(read_status(directory))}; nothing to stop\n")
         return 0
-    write_json(directory.stop_request, {"drain": bool(args.drain), "t": time.time()})
-    deadline = time.monotonic() + args.timeout
+    ask_to_stop(directory, drain=args.drain)
+    clock = RunningClock()
     while directory.is_running():
-        if time.monotonic() > deadline:
+        if clock() > args.timeout:
             raise AlsysError(f"{directory.path} is still running after {args.timeout:.0f} s; the request stays")
         time.sleep(0.2)
     sys.stdout.write(headline(read_status(directory)) + "\n")
@@ -77,11 +79,14 @@ def report(args: argparse.Namespace) -> int:
 
     directory = CampaignDirectory.existing(args.directory)
     path = Path(args.output) if args.output else directory.path / "report.html"
-    check_file(path, "--output")
+    if args.output or path.is_dir():
+        check_file(path, "--output")
     try:
         write_report(directory.path, path)
     except OSError as error:
-        raise unwritable(path, "--output", error, "name a file in a folder with space") from error
+        if args.output:
+            raise unwritable(path, "--output", error, "name a file in a folder with space") from error
+        raise cannot_ask(directory.path, error, "`--output FILE` puts the report elsewhere") from error
     sys.stdout.write(f"{path}\n")
     return 0
 

@@ -8,11 +8,19 @@ import sys
 from alsys.campaign.campaign import Campaign
 from alsys.cli.display import Display
 from alsys.cli.processes import diverted_output, leave
+from alsys.errors import StoreCorrupt
 
 
 def run(args: argparse.Namespace) -> int:
     """Starts or resumes a campaign; a finished one is told of, a dry run starts nothing."""
     campaign = Campaign(args.config, overrides=args.set)
+    try:
+        return _run(campaign, args)
+    except StoreCorrupt as error:
+        raise error.located(campaign.path) from error
+
+
+def _run(campaign: Campaign, args: argparse.Namespace) -> int:
     if args.dry_run:
         sys.stdout.write(f"{campaign.plan.estimate()}\n")
         return 0

@@ -30,6 +30,7 @@ from alsys.events import (
     CampaignStopped,
     CanaryChecked,
     CanaryStarted,
+    ColumnLost,
     DataImported,
     ErrorsObserved,
     Event,
@@ -118,6 +119,7 @@ class Ledger:
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
             LabelRetracted: self._on_label_retracted,
+            ColumnLost: lambda _: None,  # says nothing that is decided by
             DataImported: self._on_imported,
             LabelSuspected: self._on_suspected,
             LabelDisputed: self._on_disputed,

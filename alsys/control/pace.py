@@ -116,6 +116,23 @@ def random_kept(ledger: Ledger, share: float) -> int:
     return max(0, random_total(settings, share) - ledger.accepted[Arm.RANDOM] - ledger.flying[Arm.RANDOM])
 
 
+def fits_left(settings: PolicySettings, n_train_at_fit: int, target: int) -> int:
+    """Fits that are still to come: one whenever a batch is full, and a last one of what is left.
+
+    Args:
+        settings: Of the campaign.
+        n_train_at_fit: Training labels of the last fit; 0 for none.
+        target: Training labels at the end.
+    """
+    at_fit, n_fits = n_train_at_fit, 0
+    while n_fits < MAX_FITS:
+        due = at_fit + next_batch(settings, at_fit) if at_fit else settings.first_at
+        if due >= target:
+            break
+        at_fit, n_fits = due, n_fits + 1
+    return n_fits + (target > at_fit)
+
+
 @dataclass(frozen=True, slots=True)
 class ChosenLabels:
     """Labels that one model chooses; those of version 0 are sampled before there is any.

@@ -18,6 +18,8 @@ from alsys.control.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import Event, FrameRetried, LabelRetracted, ModelPromoted
 
+MOST_NAMED = 10
+"""Identities that are not found and named, of many."""
 MIN_PREFIX = 6
 """Characters of an identity that must be given at least."""
 
@@ -43,7 +45,7 @@ class RetractLabels:
 
     Attributes:
         reason: Why; goes into the log and the report.
-        frames: Identities of labelled frames, or unique beginnings of them.
+        frames: Identities of labelled frames or of labels, or unique beginnings of them.
         labels: Identities of labels, or unique beginnings of them.
     """
 
@@ -209,10 +211,10 @@ def _to_retract(ledger: Ledger, request: RetractLabels) -> list[str]:
         raise InputError("a retraction needs a reason", field="reason")
     if not request.frames and not request.labels:
         raise InputError("name frames or labels", field="frames")
-    frame_ids = _resolve(request.frames, ledger.frames, "frame")
-    if request.labels:
-        frame_of = {record.label_id: frame_id for frame_id, record in ledger.frames.items() if record.label_id}
-        frame_ids += [frame_of[label_id] for label_id in _resolve(request.labels, frame_of, "label")]
+    frame_of = {record.label_id: frame_id for frame_id, record in ledger.frames.items() if record.label_id}
+    either = {**frame_of, **{frame_id: frame_id for frame_id in ledger.frames}}
+    frame_ids = [either[name] for name in _resolve(request.frames, either, "frame", "frame or label")]
+    frame_ids += [frame_of[label_id] for label_id in _resolve(request.labels, frame_of, "label")]
     frame_ids = list(dict.fromkeys(frame_ids))
     for frame_id in frame_ids:
         status = ledger.frames[frame_id].status
@@ -253,11 +255,11 @@ def _failure(name: str) -> FailureKind:
         raise InputError("is no kind of failure", field="kind", value=name, remedy=f"one of {known}") from None
 
 
-def _resolve(names: Sequence[str], known: Mapping[str, object], what: str) -> list[str]:
-    """Full identities, each once, in the order of `names`."""
+def _resolve(names: Sequence[str], known: Mapping[str, object], what: str, absent: str = "") -> list[str]:
+    """Full identities, each once, in the order of `names`; `absent` is what is said not to be there."""
     cleaned = [name.strip().lower().removeprefix("id-") for name in names]
     ordered = [] if all(name in known for name in cleaned) else sorted(known)
-    resolved = []
+    resolved, missing = [], []
     for name in cleaned:
         if name in known:
             resolved.append(name)
@@ -266,11 +268,16 @@ def _resolve(names: Sequence[str], known: Mapping[str, object], what: str) -> li
             raise InputError(f"give at least {MIN_PREFIX} characters of its identity", field=what, value=name)
         found = ordered[bisect_left(ordered, name) : bisect_left(ordered, name + "~")]
         if not found:
-            raise InputError(f"the campaign has no such {what}", field=what, value=name)
+            missing.append(name)
+            continue
         if len(found) > 1:
             remedy = "give more characters"
             raise InputError(f"{len(found)} {what}s begin like this", field=what, value=name, remedy=remedy)
         resolved.append(found[0])
+    if missing:
+        raise InputError(
+            f"the campaign has no such {absent or what}", field=what, value=", ".join(missing[:MOST_NAMED])
+        )
     return list(dict.fromkeys(resolved))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alsys.errors import FailureKind, StoreCorrupt
-from alsys.events import DataImported, Event, FrameQuarantined, LabelAccepted, LabelRetracted
+from alsys.events import ColumnLost, DataImported, Event, FrameQuarantined, LabelAccepted, LabelRetracted
 from alsys.frames import FRAME_ID_BYTES, FRAME_PERSON
 from alsys.store.digests import ImportDigest, StoredContents, contents_digest
 
@@ -72,6 +72,7 @@ class ContentCheck:
         self._rows: dict[bytes, int] | None = None
         self._import_of: dict[int, int] = {}
         self._labels: dict[str, str] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         self._imports: list[DataImported] = []
         self._set_aside: set[str] = set()
 
@@ -81,6 +82,8 @@ class ContentCheck:
             self._accepted(event)
         elif isinstance(event, DataImported):
             self._imported(event)
+        elif isinstance(event, ColumnLost):
+            self._lost(range(event.first_row, event.first_row + event.n_rows))
         elif (isinstance(event, LabelRetracted) and event.is_damaged) or (
             isinstance(event, FrameQuarantined) and event.failure is FailureKind.DAMAGED
         ):
@@ -122,6 +125,18 @@ class ContentCheck:
             baseline = self._stored.label(beside)
         if contents_digest(self._stored.label(row), self._stored.mask(frame), baseline) != event.digest:
             self._labels[event.label_id] = event.frame_id
+            self._places[event.label_id] = (row, beside)
+
+    def _lost(self, rows: range) -> None:
+        """Digests of these rows were of values that are gone."""
+        self._is_covered[rows.start : rows.stop] = False
+        for label_id, (row, beside) in self._places.items():
+            if row in rows or beside in rows:
+                self._labels.pop(label_id, None)
+        self._imports = [
+            event for event in self._imports
+            if event.first_row >= rows.stop or event.first_row + event.n_rows <= rows.start
+        ]  # fmt: skip
 
     def _imported(self, event: DataImported) -> None:
         rows = range(event.first_row, event.first_row + event.n_rows)

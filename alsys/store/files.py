@@ -9,8 +9,11 @@ a descriptor of it: if another folder takes its place, not one write lands in th
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,16 +43,57 @@ class Files:
         return os.path.samestat(found, os.fstat(descriptor))
 
     def read(self, path: Path, offset: int = 0, size: int = -1) -> bytes:
-        """Content of a file from `offset` on, `size` bytes of it or all."""
+        """Content of a file from `offset` on, `size` bytes of it or all.
+
+        Raises:
+            IsADirectoryError: Something else than a file is there.
+        """
         name, folder = self._at(path)
-        with _named(path), open(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        with _named(path):
+            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)  # of a FIFO: else it would wait
+            try:
+                _regular(os.fstat(descriptor))
+                with open(descriptor, "rb", closefd=False) as file:
+                    file.seek(offset)
+                    return file.read(size)
+            finally:
+                os.close(descriptor)
 
     def size(self, path: Path) -> int:
-        """Bytes of a file."""
+        """Bytes of a file.
+
+        Raises:
+            IsADirectoryError: Something else than a file is there.
+        """
         name, folder = self._at(path)
-        return os.stat(name, dir_fd=folder).st_size
+        with _named(path):
+            return _regular(os.stat(name, dir_fd=folder)).st_size
+
+    def set_aside(self, path: Path) -> Path | None:
+        """Renames what is in a file's or a folder's place and is none; its new place, None where nothing was strange.
+
+        Args:
+            path: The file; folders that it lies in are looked at from the held one on.
+        """
+        base = self._held[0] if self._held is not None else path.parent
+        for place in [*reversed([folder for folder in path.parents if folder.is_relative_to(base)]), path]:
+            name, folder = self._at(place)
+            try:
+                mode = os.stat(name, dir_fd=folder).st_mode
+            except FileNotFoundError:
+                if not place.is_symlink():
+                    return None
+                mode = 0
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                mode = 0
+            if not (stat.S_ISREG(mode) if place == path else stat.S_ISDIR(mode)):
+                aside = place.with_name(f"{place.name}.set-aside-{secrets.token_hex(3)}")
+                os.rename(name, self._at(aside)[0], src_dir_fd=folder, dst_dir_fd=folder)
+                self.sync_folder(place.parent)
+                return aside
+        return None
 
     def make(self, path: Path) -> None:
         """Makes a folder and those that it lies in, where they are missing; the held one is there or gone for good."""
@@ -93,7 +137,8 @@ class Files:
             BlockingIOError: Another process holds it.
         """
         name, folder = self._at(path)
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
+        with _named(path):
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -192,11 +237,20 @@ class Files:
         return (text[len(prefix) + 1 :], descriptor) if text.startswith(prefix + os.sep) else (text, None)
 
 
+def _regular(found: os.stat_result) -> os.stat_result:
+    """What is known of a file, which must be one."""
+    if not stat.S_ISREG(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is no regular file")
+    return found
+
+
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
     """An error names the whole path, not one that is relative to a descriptor."""
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise IsADirectoryError(errno.EISDIR, "is a link to itself", os.fspath(path)) from error
         error.filename = os.fspath(path)
         raise

@@ -3,7 +3,9 @@
 Nothing is deleted. A lost HEAD becomes that of the newest commit whose log and counts can be read. Lost metadata are
 written again. Frames and labels that are not what the log says are set aside by events: they are no data from there on,
 their bytes stay in the arrays. Where a chunk of values is gone, its rows are set aside first and the chunk is filled
-with zeros after that. What rows are found by (counts, identities, the log itself) cannot be made anew; that is said.
+with zeros after that. Where one is gone that says what labels took, they stay data, and what is filled in is unknown;
+where frames came from, the log knows. What rows are found by (counts, identities, the log itself) cannot be made anew;
+that is said.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ import zarr
 from alsys.errors import FailureKind, InputError, StoreCorrupt
 from alsys.events import (
     CampaignOpened,
+    ColumnLost,
     Event,
     FrameProposed,
     FrameQuarantined,
     LabelAccepted,
     LabelRetracted,
 )
+from alsys.frames import ARMS, Arm
 from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
 from alsys.store.damage import ContentCheck
@@ -37,18 +41,19 @@ from alsys.store.zarr import ZarrFolder, create_array, locked, new_identity, ope
 
 REASON = "the arrays no longer hold what was accepted"
 FRAME_VALUES = ("numbers", "positions", "mask", "charge", "multiplicity", "cell", "pbc", "values")
-LABEL_VALUES = (
-    "energy",
-    "wall_s",
-    "cpu_s",
-    "scf_cycles",
-    "rescue_rung",
-    "stress",
-    "gap",
-    "spin_excess",
-    "host",
-    "forces",
-)
+LABEL_VALUES = ("energy", "stress", "forces")
+LABEL_COSTS = {
+    "wall_s": np.nan,
+    "cpu_s": 0,
+    "scf_cycles": 0,
+    "rescue_rung": 0,
+    "gap": np.nan,
+    "spin_excess": np.nan,
+    "host": 0,
+}
+"""What labels took, and what stands for unknown."""
+FRAME_SOURCES = ("arm", "system", "method", "trajectory", "model_version", "deviation", "step", "temperature")
+"""Where frames came from."""
 Gap = tuple[ArraySpec, int, int]
 """A chunk that is gone or cut off: its array, its number, and its rows that are there."""
 NO_BACKUP = "cannot be made anew: restore it from a backup"
@@ -79,8 +84,12 @@ def repair(path: str | Path, seq: int | None = None) -> RepairReport:
     if not any((path / spec.path / "c").is_dir() for spec in ALL_ARRAYS):
         raise InputError("holds no rows of a store", source=str(path))
     with locked(path, Files()) as folder:
+        report.lines += [
+            f"{aside.relative_to(path)}: is no file and was set aside" for aside in folder.set_strangers_aside()
+        ]
         _restore_metadata(folder, report)
         _restore_head(folder, report, seq)
+        _restore_sources(folder, report)
     writer = open_writer(path)
     try:
         gaps = writer.folder.fill_gaps()
@@ -92,9 +101,15 @@ def repair(path: str | Path, seq: int | None = None) -> RepairReport:
             report.lines.append(f"frame {frame_id}: its identity was damaged and is written again")
         writer.stage(events)
         writer.commit()
-        for spec, chunk, _ in gaps:
-            writer.folder.make_chunk(spec, chunk)
-            report.lines.append(f"{spec.path}: chunk {chunk} is made anew, its rows are set aside")
+        for spec, chunk, there in gaps:
+            unknown = None
+            if _is_cost(spec):
+                shape = (spec.chunk_rows - there, *spec.row_shape)
+                rest = min(writer.head.lengths["labels"] - chunk * spec.chunk_rows, spec.chunk_rows) - there
+                unknown = np.full(shape, LABEL_COSTS[spec.path.removeprefix("labels/")], dtype=spec.dtype)[:rest]
+            writer.folder.make_chunk(spec, chunk, there, unknown)
+            what = "its rows are set aside" if unknown is None else f"{len(unknown)} of its values are unknown"
+            report.lines.append(f"{spec.path}: chunk {chunk} is made anew, {what}")
     finally:
         writer.close()
     return report
@@ -151,6 +166,47 @@ def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> 
     )
 
 
+def _restore_sources(folder: ZarrFolder, report: RepairReport) -> None:
+    """Writes again where frames came from, as far as the log says so.
+
+    Raises:
+        StoreCorrupt: It does not.
+    """
+    head = folder.read_head()
+    wanted = {f"frames/{name}" for name in FRAME_SOURCES}
+    if not head.lengths[CHARGES]:
+        wanted.add("frames/n_charges")
+    gaps = [gap for gap in folder.fill_gaps() if gap[0].path in wanted]
+    if not gaps:
+        return
+    reader = ColumnReader(folder, head)
+    proposed = {event.frame_id: event for event in reader.iter_events() if isinstance(event, FrameProposed)}
+    frame_ids = to_hex(reader.column("frames/frame_id"))
+    names = {name: code for code, name in enumerate(reader.names_at(head.lengths))}
+    for spec, chunk, there in gaps:
+        first = chunk * spec.chunk_rows + there
+        rows = range(first, min(head.lengths["frames"], (chunk + 1) * spec.chunk_rows))
+        name = spec.path.removeprefix("frames/")
+        values = [_source_of(proposed.get(frame_ids[row]), name, row, names) for row in rows]
+        if None in values:
+            raise StoreCorrupt(f"{spec.path}: chunk {chunk} is missing or cut off", NO_BACKUP)
+        folder.make_chunk(spec, chunk, there, np.array(values, dtype=spec.dtype))
+        what = "is unknown from now on" if name in ("step", "temperature") else "is written again from the log"
+        report.lines.append(f"{spec.path}: chunk {chunk} {what}")
+
+
+def _source_of(event: FrameProposed | None, name: str, row: int, names: Mapping[str, int]) -> float | None:
+    """What the log says of a frame; None where it has to be known and is not. Imported frames have no event."""
+    if name in ("system", "method"):
+        return None if event is None else names.get(getattr(event, name))
+    if event is None:
+        return {"arm": ARMS.index(Arm.IMPORTED), "trajectory": row, "deviation": np.nan}.get(name, 0)
+    if name == "arm":
+        return ARMS.index(event.arm)
+    value: float = getattr(event, name, 0)
+    return value
+
+
 def _commits(folder: ZarrFolder) -> list[list[int]]:
     """Lengths of every commit, as far as they can be read; a row that was never written is zeros."""
     rows: list[list[int]] = []
@@ -195,9 +251,14 @@ def _refuse_gaps(gaps: list[Gap]) -> None:
 
 def _is_value(spec: ArraySpec) -> bool:
     group, _, name = spec.path.partition("/")
-    return name in (
-        LABEL_VALUES if group == "labels" else FRAME_VALUES if group in ("frames", "atoms", "charges") else ()
-    )
+    if group == "labels":
+        return name in LABEL_VALUES or _is_cost(spec)
+    return name in FRAME_VALUES and group in ("frames", "atoms", "charges")
+
+
+def _is_cost(spec: ArraySpec) -> bool:
+    group, _, name = spec.path.partition("/")
+    return group == "labels" and name in LABEL_COSTS
 
 
 @dataclass(slots=True)
@@ -222,8 +283,14 @@ def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tupl
     for event in reader.iter_events():
         log.add(event)
         check.add(event)
-    damage = check.damage()
     events: list[Event] = []
+    for spec, chunk, there in gaps:
+        if _is_cost(spec):
+            first, n_labels = chunk * spec.chunk_rows, reader.head.lengths["labels"]
+            n_rows = min(n_labels - first, spec.chunk_rows) - there
+            events.append(ColumnLost(t=time.time(), column=spec.path, first_row=first + there, n_rows=n_rows))
+            check.add(events[-1])
+    damage = check.damage()
     corrected: dict[int, str] = {}
     frame_ids = to_hex(reader.column("frames/frame_id"))
     first_label = _first_labels(reader)
@@ -256,7 +323,7 @@ def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tupl
     for event in damage.imports:
         for row in frame_of[event.first_row : event.first_row + event.n_rows].tolist():
             set_aside(frame_ids[row], row, f"damaged: a label of the import of {event.source!r} is")
-    for row in _rows_in(reader, gaps):
+    for row in _rows_in(reader, [gap for gap in gaps if not _is_cost(gap[0])]):
         set_aside(frame_ids[row], row, "damaged: a chunk with values of it is gone")
     return events, corrected
 

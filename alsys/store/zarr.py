@@ -46,6 +46,12 @@ GONE = (
 )
 LOST_METADATA = "`alsys data repair` writes it again"
 """What can be done about metadata that cannot be read."""
+LOST_CHUNK = (
+    "restore it, or `alsys data repair` mends what can be mended; `alsys data verify` names all that is damaged"
+)
+"""What can be done about rows that are gone."""
+NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What the file system says where a file should be and is none."""
 
 
 def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
@@ -69,10 +75,12 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
             files.hold(path)
             stack.callback(files.release)
             lock = _lock(path, files)
+        except IsADirectoryError as error:  # in the place of its lock
+            raise InputError("is no file", source=str(error.filename), remedy="remove it") from error
         except (NotADirectoryError, FileExistsError, PermissionError) as error:
             raise InputError(f"cannot hold a store: {error.strerror}", source=str(path)) from error
         stack.callback(files.close, lock)
-        if not (path / "HEAD").exists():
+        if not os.path.lexists(path / "HEAD"):
             _create(path, files)
         _add_arrays(path, files)
         folder = ZarrFolder(path, files, lock=lock)
@@ -126,6 +134,11 @@ def locked(path: Path, files: Files) -> Iterator[ZarrFolder]:
         files.release()
 
 
+def _no_chunk(path: str, chunk: int, error: OSError) -> StoreCorrupt:
+    what = "missing" if isinstance(error, FileNotFoundError) else "no file"
+    return StoreCorrupt(f"{path}: chunk {chunk} is {what}", LOST_CHUNK)
+
+
 class ZarrFolder:
     """Rows of the arrays of one hierarchy.
 
@@ -168,8 +181,8 @@ class ZarrFolder:
             try:
                 file = self._chunk(spec, chunk)
                 content = self._files.read(file, inside * spec.row_bytes, count * spec.row_bytes)
-            except FileNotFoundError as error:
-                raise StoreCorrupt(f"{path}: chunk {chunk} is missing") from error
+            except NO_FILE as error:
+                raise _no_chunk(path, chunk, error) from error
             if len(content) != count * spec.row_bytes:
                 raise StoreCorrupt(f"{path}: chunk {chunk} is cut off")
             offset = (position - start) * spec.row_bytes
@@ -188,16 +201,29 @@ class ZarrFolder:
                 last = min(length - chunk * spec.chunk_rows, spec.chunk_rows)
                 try:
                     there = self._files.size(self._chunk(spec, chunk)) // spec.row_bytes
-                except (FileNotFoundError, NotADirectoryError):
+                except NO_FILE:
                     there = 0
                 if there < last:
                     found.append((spec, chunk, there))
         self._gaps = {(spec.path, chunk): there for spec, chunk, there in found}
         return found
 
-    def make_chunk(self, spec: ArraySpec, chunk: int) -> None:
-        """Makes a chunk that is gone, of zeros, or lengthens one that is cut off."""
+    def set_strangers_aside(self) -> Iterator[Path]:
+        """Renames folders, pipes and links to nowhere that are in the places of HEAD, metadata and chunks."""
+        places = [self.path / "HEAD"]
+        for spec in ALL_ARRAYS:
+            places.append(self.path / spec.path / "zarr.json")
+            names = self._files.names(self.path / spec.path / "c") if (self.path / spec.path / "c").is_dir() else ["0"]
+            places += [self._chunk(spec, int(name)) for name in names if name.isdigit()]
+        for place in places:
+            if (aside := self._files.set_aside(place)) is not None:
+                yield aside
+
+    def make_chunk(self, spec: ArraySpec, chunk: int, at: int = 0, rows: NDArray[Any] | None = None) -> None:
+        """Makes a chunk that is gone, of zeros, or lengthens one that is cut off; `rows` are written from `at` on."""
         descriptor = self._descriptor(spec, chunk)
+        if rows is not None:
+            self._files.write(descriptor, np.ascontiguousarray(rows, dtype=spec.dtype).tobytes(), at * spec.row_bytes)
         self._files.sync(descriptor)
         for folder in list(self._folders):
             self._files.sync_folder(folder)
@@ -238,7 +264,13 @@ class ZarrFolder:
     def read_head(self) -> Head:
         """The committed HEAD."""
         file = self.path / "HEAD"
-        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a FIFO would wait
+        try:
+            is_file = stat.S_ISREG(os.stat(file).st_mode)
+        except OSError:
+            if not file.is_symlink():
+                raise
+            is_file = False
+        if not is_file:
             raise StoreCorrupt(f"{file} is no regular file", REBUILD)
         content = self._files.read(file, 0, MAX_HEAD_BYTES + 1)
         if len(content) > MAX_HEAD_BYTES:
@@ -290,7 +322,8 @@ class ZarrFolder:
         if self.lock is None or not self._files.is_at(self.path / "writer.lock", self.lock):
             raise Fenced(f"{self.path} {GONE}")
         if current is None:
-            raise Fenced(f"{self.path}: HEAD was removed while this process was writing the store; {REBUILD}")
+            remedy = StoreCorrupt("", REBUILD).located(self.path.parent)
+            raise Fenced(f"{self.path}: HEAD was removed while this process was writing the store; {remedy}")
         if current.identity != head.identity:
             raise Fenced(f"{self.path}: HEAD is that of another store now; nothing was written to it")
 
@@ -333,7 +366,10 @@ class ZarrFolder:
             if chunk > last or (chunk == last and not inside):
                 self._files.remove(file)
             elif chunk == last:
-                rest = self._files.read(file, inside * spec.row_bytes)
+                try:
+                    rest = self._files.read(file, inside * spec.row_bytes)
+                except NO_FILE as error:
+                    raise _no_chunk(spec.path, chunk, error) from error
                 if rest.count(0) != len(rest):
                     descriptor = self._descriptor(spec, chunk)
                     self._files.write(descriptor, bytes(len(rest)), inside * spec.row_bytes)
@@ -369,8 +405,9 @@ class ZarrFolder:
     def _metadata(self, spec: ArraySpec) -> dict[str, Any]:
         try:
             metadata = json.loads(self._files.read(self.path / spec.path / "zarr.json"))
-        except FileNotFoundError:
-            raise StoreCorrupt(f"{spec.path}: its zarr.json is missing", LOST_METADATA) from None
+        except NO_FILE as error:
+            what = "missing" if isinstance(error, FileNotFoundError) else "no file"
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is {what}", LOST_METADATA) from None
         except ValueError as error:
             raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {error}", LOST_METADATA) from error
         shape = metadata.get("shape") if isinstance(metadata, dict) else None
@@ -431,7 +468,7 @@ def _verify(reader: ColumnReader, folder: ZarrFolder) -> VerifyReport:
 
 def _refuse_strangers(path: Path) -> None:
     """Without HEAD, a folder may hold nothing but what an interrupted creation leaves."""
-    if (path / "HEAD").exists():
+    if os.path.lexists(path / "HEAD"):
         return
     known = {"writer.lock", "zarr.json", "HEAD.tmp", *(spec.path.partition("/")[0] for spec in ALL_ARRAYS)}
     strange = sorted(entry.name for entry in path.iterdir() if entry.name not in known and not _is_unfinished(entry))

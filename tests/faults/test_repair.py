@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from alsys.errors import FailureKind, InputError, StoreBusy, StoreCorrupt
 from alsys.events import CampaignOpened, FrameProposed, FrameQuarantined, LabelRetracted
-from alsys.frames import Arm
+from alsys.frames import Arm, Candidate, Source
 from alsys.store.damage import ContentCheck, refuse_damage
 from alsys.store.encoding import to_hex
 from alsys.store.repair import repair
@@ -235,6 +236,120 @@ def test_metadata_are_written_again(store: Path, array: str, content: bytes | No
     open_writer(store).close()
     assert path.read_bytes() == sound_content
     sound(store)
+
+
+@pytest.mark.parametrize(
+    ("array", "kept"),
+    [("wall_s", 0), ("cpu_s", 4), ("scf_cycles", 0), ("rescue_rung", 0), ("gap", 4), ("spin_excess", 0), ("host", 4)],
+)
+def test_labels_outlive_what_is_known_of_their_cost(store: Path, array: str, kept: int) -> None:
+    before, everything = open_reader(store).column(f"labels/{array}"), data(store)
+    path = next(path for path in (store / "labels" / array / "c").rglob("*") if path.is_file())
+    if kept:
+        path.write_bytes(path.read_bytes()[: kept * BY_PATH[f"labels/{array}"].row_bytes + 1])
+    else:
+        path.unlink()
+    report = repair(store)
+    assert report.set_aside == {}
+    assert report.lines == [f"labels/{array}: chunk 0 is made anew, {6 - kept} of its values are unknown"]
+    assert data(store) == everything
+    after = open_reader(store).column(f"labels/{array}")
+    assert (after[:kept] == before[:kept]).all() or np.isnan(before[:kept]).all()
+    assert not after[kept:].any() or np.isnan(after[kept:]).all()
+    assert open_reader(store).verify().n_without_digest == 6 - kept
+    overwrite(store, "labels/energy", 0)
+    assert len(repair(store).set_aside) == (1 if kept else 0), "what has a digest is still held against it"
+
+
+def test_labels_outlive_two_lost_columns_but_not_their_energies(store: Path) -> None:
+    for array in ("wall_s", "host", "energy"):
+        shutil.rmtree(store / "labels" / array / "c")
+    repair(store)
+    assert data(store) == set()
+    sound(store)
+
+
+SOURCES = ["arm", "system", "method", "trajectory", "model_version", "deviation", "n_charges", "step", "temperature"]
+
+
+def test_where_frames_came_from_is_in_the_log(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "s")
+    candidates, labels = records(5, seed=1)
+    sources = [
+        Source("methanol" if i else "water", Arm.RANDOM, "udd", trajectory=10 + i, model_version=i, deviation=0.25 * i)
+        for i in range(5)
+    ]
+    candidates = [Candidate(one.frame, source) for one, source in zip(candidates, sources, strict=True)]
+    proposed = [
+        FrameProposed(
+            t=0.0, frame_id=c.frame.frame_id, arm=s.arm, system=s.system, deviation=s.deviation, method=s.method,
+            trajectory=s.trajectory, model_version=s.model_version,
+        )
+        for c, s in zip(candidates, sources, strict=True)
+    ]  # fmt: skip
+    writer.stage([*proposed, *events_of(candidates, labels)[5:]], candidates, labels, [FAKE_LEVEL])
+    writer.commit()
+    writer.close()
+    before = {array: open_reader(tmp_path / "s").column(f"frames/{array}") for array in SOURCES}
+    for array in SOURCES:
+        shutil.rmtree(tmp_path / "s" / "frames" / array / "c")
+    report = repair(tmp_path / "s")
+    assert report.set_aside == {}
+    assert len(report.lines) == len(SOURCES)
+    for array, values in before.items():
+        assert (open_reader(tmp_path / "s").column(f"frames/{array}") == values).all(), array
+    assert len(data(tmp_path / "s")) == 5
+    sound(tmp_path / "s")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+STRANGERS = [Path.mkdir, loop, os.mkfifo, lambda path: path.symlink_to("/nowhere/at/all")]
+
+
+@pytest.mark.parametrize("make", STRANGERS, ids=["folder", "loop", "pipe", "dangling"])
+@pytest.mark.parametrize("name", ["HEAD", "labels/energy/zarr.json"])
+def test_what_is_in_the_place_of_a_file_that_can_be_made_anew(
+    store: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    everything = data(store)
+    (store / name).unlink()
+    make(store / name)
+    with pytest.raises(StoreCorrupt, match="`alsys data repair`") as caught:
+        open_writer(store)
+    assert name.rpartition("/")[2] in str(caught.value)
+    report = repair(store)
+    assert any("is no file and was set aside" in line for line in report.lines), report.lines
+    assert data(store) == everything
+    sound(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    list(
+        zip(
+            ["labels/energy/c/0", "labels/forces/c", "labels/forces/c/0/0", "atoms/positions/c/0"],
+            STRANGERS,
+            strict=True,
+        )
+    ),
+)
+def test_what_is_in_the_place_of_a_chunk(store: Path, name: str, make: Callable[[Path], object]) -> None:
+    place = store / name
+    place.rename(store.parent / "aside")
+    make(place)
+    with pytest.raises((StoreCorrupt, AssertionError), match=r"chunk 0 is .*`alsys data repair`"):
+        raise AssertionError(refused(store))
+    repair(store)
+    assert data(store) == set()
+    sound(store)
+
+
+def test_a_remedy_names_the_folder() -> None:
+    error = StoreCorrupt("broken", "`alsys data repair` or `alsys data verify`").located("my campaign")
+    assert str(error) == "broken; `alsys data repair 'my campaign'` or `alsys data verify 'my campaign'`"
 
 
 def test_labels_without_digests_in_a_lost_chunk_are_set_aside_too(tmp_path: Path) -> None:

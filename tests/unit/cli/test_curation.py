@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import ase.io
@@ -220,12 +221,50 @@ def test_a_driver_that_does_not_answer_keeps_the_request(
 ) -> None:
     writer = open_writer(campaign.store)
     words = ("retract", str(campaign.path), IDS[0], "--reason", "why", "--timeout", "0.2")
-    assert "the request stays" in run(capsys, *words, code=4)
-    assert [request for _, request in RequestFolder(campaign.requests).waiting()] == [RetractLabels("why", (IDS[0],))]
+    assert "the driver is busy" in (error := run(capsys, *words, code=4))
+    assert "the request stays and is carried out when the driver comes to it" in error
+    folder = RequestFolder(campaign.requests)
+    [(name, request)] = folder.waiting()
+    assert request == RetractLabels("why", (IDS[0],))
+    left = {path.name: path.read_bytes() for path in campaign.requests.iterdir()}
+    folder.answer(name, Answer(True, "done"))
+    assert list(campaign.requests.iterdir()) == [], "nobody waits for the answer"
+    for file, content in left.items():
+        (campaign.requests / file).write_bytes(content)
     writer.close()
     assert "1 frame is" in run(capsys, "quarantine", "retry", str(campaign.path), IDS[4])
     kinds = [type(event) for event in open_reader(campaign.store).events()[-2:]]
     assert kinds == [LabelRetracted, FrameRetried], "the older request was answered first"
+
+
+def test_an_answer_that_comes_with_the_last_look_is_taken(campaign: CampaignDirectory) -> None:
+    folder = RequestFolder(campaign.requests)
+    name = folder.add(RetryFrames(is_all=True))
+    folder.answer(name, Answer(True, "just so"))
+    assert folder.leave(name) == Answer(True, "just so")
+    assert list(campaign.requests.iterdir()) == []
+
+
+def test_answers_that_a_killed_command_left_are_removed(campaign: CampaignDirectory) -> None:
+    campaign.requests.mkdir()
+    (campaign.requests / f"{10**18:020d}-0123abcd.answer.json").write_text("{}")
+    fresh = campaign.requests / f"{time.time_ns():020d}-0123abcd.answer.json"
+    fresh.write_text("{}")
+    answer_waiting(campaign)
+    assert list(campaign.requests.iterdir()) == [fresh]
+
+
+def test_labels_are_retracted_by_what_the_acknowledgement_log_says(
+    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("retract", str(campaign.path), LABELS[0].label_id, IDS[1], "--reason", "why")
+    assert "2 labels are no longer data" in run(capsys, *words)
+    gone = {event.frame_id for event in open_reader(campaign.store).tombstones()}
+    assert gone == set(IDS[:2])
+    missing = run(capsys, "retract", str(campaign.path), LABELS[2].label_id, "f" * 32, "--reason", "why", code=2)
+    assert "no such frame or label" in missing
+    assert "f" * 32 in missing
+    assert LABELS[2].label_id not in missing
 
 
 def test_a_request_whose_effect_is_on_disk_is_not_carried_out_again(campaign: CampaignDirectory) -> None:

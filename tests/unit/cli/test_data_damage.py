@@ -107,7 +107,7 @@ def test_damaged_codes_and_counts(
         assert code == 4
         assert error.startswith(f"alsys: {array.partition('/')[0]}")
         assert error.count("\n") == 1
-        assert "`alsys data verify`" in error
+        assert f"`alsys data verify {campaign.path}`" in error
     assert not any(output.exists() for output in outputs)
     assert run(capsys, "verify", str(campaign.path))[0] == 4
 
@@ -121,7 +121,7 @@ def test_a_damaged_head(
         code, _, error = run(capsys, command, str(campaign.path))
         assert code == 4
         assert error.startswith(f"alsys: {campaign.store / 'HEAD'} {what}")
-        assert "`alsys data repair` rebuilds it" in error
+        assert f"`alsys data repair {campaign.path}` rebuilds it" in error
         assert error.count("\n") == 1
 
 
@@ -134,7 +134,7 @@ def test_repair_names_what_it_did_and_the_quarantine_lists_it(
     head.write_bytes(b"")
     code, _, errors = run(capsys, "info", path)
     assert (code, len(errors.splitlines())) == (4, 1)
-    assert "HEAD is empty; `alsys data repair` rebuilds it" in errors
+    assert f"HEAD is empty; `alsys data repair {path}` rebuilds it" in errors
     code, output, _ = run(capsys, "repair", path)
     assert code == 0
     assert output.splitlines()[0].startswith("HEAD is rebuilt from the commits: dataset version 1, 5 labels")

@@ -107,6 +107,10 @@ def test_labels_are_retracted_by_frame_or_by_label_and_each_once(request_: Retra
         (RetractLabels("wrong", frames=("aaaaaa",)), "2 frames begin like this"),
         (RetractLabels("wrong", frames=("aaaaaa11", "bbbbbb")), "no label; it is quarantined"),
         (RetractLabels("wrong", labels=("aaaaaa11",)), "no such label"),
+        (
+            RetractLabels("wrong", frames=("aaaaaa11", "999999", "888888")),
+            "no such frame or label (got '999999, 888888')",
+        ),
     ],
 )
 def test_a_bad_request_is_refused_as_a_whole_in_one_line(request_: Request, words: str) -> None:
