@@ -6,13 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
-from alsys.control.shelf import bundle_name
 from alsys.errors import InputError
 from alsys.outside.contents import read_json
 
@@ -110,16 +106,4 @@ def _bundle(source: str, uri: str | None) -> AbstractContextManager[Path]:
             "no such folder", field="SOURCE", value=source,
             remedy="give a bundle, a campaign directory or models:/NAME@champion",
         )  # fmt: skip
-    if not CampaignDirectory(path).record.is_file():
-        return nullcontext(path)
-    from alsys.store.zarr import open_reader
-
-    directory = CampaignDirectory.existing(source)
-    reader = open_reader(directory.store)
-    try:
-        champion = Ledger.fold(PolicySettings.of(directory.config()), reader.events()).champion
-    finally:
-        reader.close()
-    if not champion:
-        raise InputError("has no champion yet", field="SOURCE", value=source, remedy="let the campaign train one")
-    return nullcontext(directory.models / bundle_name(champion))
+    return bundle_of(path)

@@ -372,7 +372,7 @@ class CampaignConfig(Section):
     insist: tuple[str, ...] = operational(
         (),
         description="Fields whose values are meant although they are far from usual, for example "
-        "`[exploration.temperatures]` (`alsys.config.plausible`).",
+        "`[exploration.temperatures]`; docs/insist.md lists what is asked about.",
     )
 
     @model_validator(mode="before")

@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from alsys.errors import EnvironmentProblem, InputError
+from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
 from alsys.frames import FloatArray, Frame
 from alsys.interop.keys import Meaning, meaning_of, select
 from alsys.interop.mlflow_database import check_tables
@@ -31,6 +31,7 @@ from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
+from alsys.store.base import champion_of
 
 _REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/[^/@]+.*)?")
 """What MLflow takes for a registered model, or for one by its identity."""
@@ -235,10 +236,11 @@ def _sum(values: FloatArray) -> int:
 
 
 def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1) -> AlsysCalculator:
-    """An ASE calculator from a bundle folder or a registered model.
+    """An ASE calculator from a bundle folder, a campaign or a registered model.
 
     Args:
-        uri: A bundle folder, ``models:/NAME@champion`` or ``models:/NAME/VERSION``.
+        uri: A bundle folder, that of a campaign, whose champion is taken, ``models:/NAME@champion`` or
+            ``models:/NAME/VERSION``.
         tracking_uri: MLflow server; default ``MLFLOW_TRACKING_URI``, or ``sqlite:///mlflow.db`` in the working folder.
         threads: Threads of torch.
 
@@ -269,21 +271,37 @@ def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[Com
 
 @contextlib.contextmanager
 def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[Path]:
-    """Folder of a bundle: the one given, or that of a registered model, which is there as long as this is open.
+    """Folder of a bundle: the one given, that of a campaign's champion, or of a registered model while this is open.
 
     Args:
         uri: As of `load_calculator`.
         tracking_uri: Likewise.
 
     Raises:
-        InputError: No such registered model. What is in a folder is not looked at.
+        InputError: No such registered model, or a campaign without a champion. What is in a bundle is not looked at.
         EnvironmentProblem: The MLflow server does not answer.
+        StoreCorrupt: The campaign's log cannot be read.
     """
     if not str(uri).startswith("models:/"):
-        yield Path(uri)
+        yield _champion(Path(uri)) if (Path(uri) / "campaign.json").is_file() else Path(uri)
         return
     with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
         yield _download(str(uri), tracking_uri, folder)
+
+
+def _champion(campaign: Path) -> Path:
+    """Bundle of the version that leads in a campaign's folder."""
+    from alsys.store.zarr import open_reader
+
+    try:
+        reader = open_reader(campaign / "store.zarr")
+        champion = champion_of(reader.iter_events())
+        reader.close()
+    except StoreCorrupt as error:
+        raise error.located(campaign) from error
+    if not champion:
+        raise InputError("has no champion yet", source=str(campaign), remedy="let the campaign train one")
+    return campaign / "models" / f"v{champion:04d}"
 
 
 def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import InputError, StoreCorrupt
-from alsys.events import DataImported, Event, LabelRetracted
+from alsys.events import DataImported, Event, LabelRetracted, ModelLost, ModelPromoted
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray, PointCharges
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.encoding import ragged_indices
@@ -234,6 +234,17 @@ def own_level(levels: Sequence[LevelOfTheory], imports: Sequence[DataImported]) 
     """
     foreign = {event.level_id for event in imports if not event.is_training}
     return next((level for level in reversed(levels) if level.level_id not in foreign), None)
+
+
+def champion_of(events: Iterable[Event]) -> int:
+    """The version that leads at the end of a log, as the ledger has it; 0 for none."""
+    champions: list[int] = []
+    for event in events:
+        if isinstance(event, ModelPromoted):
+            champions.append(event.version)
+        elif isinstance(event, ModelLost):
+            champions = [version for version in champions if version != event.version]
+    return champions[-1] if champions else 0
 
 
 class StoreReader(Protocol):

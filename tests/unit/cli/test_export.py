@@ -11,7 +11,9 @@ from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.control.shelf import bundle_name
-from alsys.events import CampaignOpened, Event, ModelPromoted, ModelPublished, ModelRejected
+from alsys.errors import InputError, StoreCorrupt
+from alsys.events import CampaignOpened, Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected
+from alsys.interop.calculator import read_model
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.store.zarr import open_writer
@@ -51,12 +53,28 @@ def test_the_champion_is_exported_and_not_the_newest(tmp_path: Path) -> None:
     campaign = make_campaign(tmp_path, decisions)
     assert main(["models", "export", str(campaign), str(tmp_path / "out")]) == 0
     assert read_bundle(tmp_path / "out").version == 1
+    assert read_model(campaign)[0].version == 1
+    assert read_model(str(campaign / "models" / "v0002"))[0].version == 2
+
+
+def test_a_lost_champion_makes_way_for_the_one_before(tmp_path: Path) -> None:
+    decisions = [
+        published(1), ModelPromoted(t=1.0, version=1, reason="first"),
+        published(2), ModelPromoted(t=1.0, version=2, reason="better"), ModelLost(t=1.0, version=2, reason="gone"),
+    ]  # fmt: skip
+    campaign = make_campaign(tmp_path, decisions)
+    assert read_model(campaign)[0].version == 1
+    (campaign / "store.zarr" / "HEAD").unlink()
+    with pytest.raises(StoreCorrupt, match=f"no HEAD; `alsys data repair {campaign}`"):
+        read_model(campaign)
 
 
 def test_a_campaign_without_a_champion_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     campaign = make_campaign(tmp_path, [])
     assert main(["models", "export", str(campaign), str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert f"SOURCE: has no champion yet (got {str(campaign)!r})" in error
+    assert f"{campaign}: has no champion yet; let the campaign train one" in error
+    with pytest.raises(InputError, match="has no champion yet"):
+        read_model(campaign)
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,99 @@
+"""The plan of `alsys run --dry-run`: of a new campaign, of one that has begun, and of one that has lost its HEAD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alsys.campaign import Campaign
+from alsys.cli import main
+from alsys.control.pace import fits_left
+from alsys.control.settings import PolicySettings
+from alsys.errors import StoreCorrupt
+from alsys.events import CampaignOpened, CampaignStopped, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
+from alsys.frames import Arm
+from alsys.store.zarr import open_writer
+from alsys.testing.fakes import FAKE_LEVEL
+from alsys.testing.store_records import records
+
+TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+
+
+def campaign_in(folder: Path, **more: object) -> Campaign:
+    return Campaign(TOY, overrides=overrides(folder, **more))
+
+
+def overrides(folder: Path, **more: object) -> dict[str, object]:
+    return {
+        "directory": folder / "campaign", "runtime.kind": "in-process", "tracking.enabled": "false",
+        "labeling.delay_s": 0, "stop.labels": 40, **more,
+    }  # fmt: skip
+
+
+def begin(campaign: Campaign, n: int) -> None:
+    """A campaign with so many labels, every fifth of the random arm, and one model."""
+    campaign.folder.write_record(campaign.config, str(TOY))
+    candidates, labels = records(n)
+    arms = [Arm.RANDOM if i % 5 == 4 else Arm.INITIAL for i in range(n)]
+    system = campaign.config.systems[0].name
+    store = open_writer(campaign.folder.store)
+    proposed = [
+        FrameProposed(t=1.0, frame_id=c.frame.frame_id, arm=arm, system=system, deviation=np.nan)
+        for c, arm in zip(candidates, arms, strict=True)
+    ]
+    accepted = [LabelAccepted(t=2.0, frame_id=x.frame_id, label_id=x.label_id, worker="w", wall_s=3.0) for x in labels]
+    events = [
+        CampaignOpened(t=0.0, epoch=1, config_hash="", version=""),
+        *proposed,
+        *accepted,
+        ModelPublished(t=3.0, version=1, parent=0, seq=1, n_labels=n, wall_s=1.0, metrics={}),
+        ModelPromoted(t=3.0, version=1, reason="first version"),
+        CampaignStopped(t=4.0, reason="user", message="stopped as asked", is_final=False),
+    ]
+    store.stage(events, candidates, labels, [FAKE_LEVEL])
+    store.commit()
+    store.close()
+
+
+def test_the_rest_of_a_campaign_that_has_begun_is_planned(tmp_path: Path) -> None:
+    campaign = campaign_in(tmp_path)
+    begin(campaign, 20)
+    before = sorted(path.name for path in campaign.path.iterdir())
+    rest = campaign_in(tmp_path).plan.estimate()
+    text = str(rest)
+    assert "20 of 40 labels (4 in the random arm), 1 models, v0001 leads; `alsys run` goes on with it" in text
+    assert "labels left: 20 on" in text
+    assert "first frames" not in text
+    assert rest.labeling_s == pytest.approx(3.0 * 20 / campaign.config.labeling.workers), "labels took 3 s so far"
+    assert 1 <= rest.n_fits < campaign_in(tmp_path / "new").plan.estimate().n_fits
+    assert sorted(path.name for path in campaign.path.iterdir()) == before
+    done = campaign_in(tmp_path, **{"stop.labels": 20}).plan.estimate()
+    assert "labels left: none; raise stop.labels to go on" in str(done)
+    assert (done.labeling_s, done.n_fits) == (0.0, 0)
+
+
+def test_a_lost_head_is_said_and_no_new_campaign_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    campaign = campaign_in(tmp_path)
+    begin(campaign, 5)
+    (campaign.folder.store / "HEAD").unlink()
+    with pytest.raises(StoreCorrupt, match=f"`alsys data repair {campaign.path}` rebuilds it"):
+        _ = campaign_in(tmp_path).plan
+    given = [word for key, value in overrides(tmp_path).items() for word in ("--set", f"{key}={value}")]
+    assert main(["run", str(TOY), *given, "--dry-run"]) == 4
+    captured = capsys.readouterr()
+    assert "has data but no HEAD; `alsys data repair" in captured.err
+    assert captured.out == ""
+
+
+def test_sampled_frames_that_are_never_labelled_are_named(tmp_path: Path) -> None:
+    text = str(campaign_in(tmp_path, **{"initial.frames": 50}).plan.estimate())
+    assert "initial.frames is 50, more than stop.labels: 10 of them are never labelled" in text
+    assert "never labelled" not in str(campaign_in(tmp_path).plan.estimate())
+
+
+def test_fits_that_are_left_are_those_of_full_batches_and_of_the_last_labels() -> None:
+    settings = PolicySettings(first_at=10, refit_every=5, refit_growth=0.0)
+    assert [fits_left(settings, 0, target) for target in (5, 10, 11, 15, 16)] == [1, 1, 2, 2, 3]
+    assert [fits_left(settings, 20, target) for target in (20, 21, 25, 26, 31)] == [0, 1, 1, 2, 3]
