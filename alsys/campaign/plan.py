@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ase.data import chemical_symbols
+
 from alsys.campaign.folder import CampaignDirectory
 from alsys.campaign.start import Levels, starting_point
 from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.config.plausible import check_usual
+from alsys.config.schema import PluginModel
 from alsys.config.start import ImportedStart
 from alsys.errors import InputError
 from alsys.events import CampaignOpened
@@ -197,6 +200,11 @@ def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
         from alsys.potentials.architectures import check_installed
 
         check_installed("allegro")
+    if isinstance(config.model, PluginModel):
+        from alsys.potentials.plugins import check_plugin
+
+        numbers = sorted({int(z) for frame in systems.values() for z in frame.numbers})
+        check_plugin(config.model, [chemical_symbols[z] for z in numbers])
     for name, frame in systems.items():
         if config.model.kind == "pair" and frame.pbc.any():
             raise InputError(

@@ -101,7 +101,9 @@ def _engines() -> Iterator[Check]:
     from alsys.config.ase_calculators import CALCULATORS
     from alsys.labeling.ase import calculator_problem
     from alsys.labeling.device import gpu_problem
+    from alsys.config.models import POTENTIALS
     from alsys.labeling.plugins import installed_plugins
+    from alsys.plugins import installed
 
     problem = gpu_problem()
     yield Check("labels on GPUs", None, problem or "gpu4pyscf")
@@ -114,6 +116,8 @@ def _engines() -> Iterator[Check]:
     yield Check("kind: ase", None, f"{', '.join(able)}; not here: {', '.join(unable)}")
     plugins = [f"{name} ({where})" for name, where in installed_plugins().items()]
     yield Check("kind: plugin", None, ", ".join(plugins) or "none installed")
+    potentials = [f"{name} ({where})" for name, where in installed(POTENTIALS).items()]
+    yield Check("potentials", None, ", ".join(potentials) or "none but alsys's own installed")
 
 
 def _fsync_ms() -> float:

@@ -12,8 +12,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from alsys import plugins
 from alsys.config.section import Section
 
 NEQUIP_PRESETS: Final[Mapping[str, Mapping[str, object]]] = {
@@ -36,6 +37,24 @@ class NetworkModel(Section):
 
     members: int = Field(4, ge=2, le=32, description="Models in the committee.")
     r_max: float = Field(5.0, gt=0.5, le=20, description="Cutoff.")
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @abstractmethod
+    def spec(self, elements: Sequence[str]) -> dict[str, object]:
+        """JSON-compatible builder arguments but ``avg_num_neighbors``, which data decide.
+
+        Args:
+            elements: Symbols, in the order of their types.
+        """
+
+    def cutoffs_among(self, elements: Sequence[str]) -> dict[str, float]:
+        """Cutoffs of pairs of `elements` that are shorter than `r_max`: none, where a model has one cutoff."""
+        return {}
+
+
+class EquivariantModel(NetworkModel):
+    """What NequIP and Allegro have in common."""
+
     cutoffs: dict[str, Annotated[float, Field(gt=0.5)]] = Field(
         {}, description="Shorter cutoffs of pairs of elements, as `{H-H: 3.0, C-H: 4.0}`."
     )
@@ -53,10 +72,9 @@ class NetworkModel(Section):
         description="Tell total charges and multiplicities apart, by embeddings of elements in each. `auto`: where "
         "systems or labels come in several, but not with `exploration.carve`. False: one composition, one of them.",
     )
-    dtype: Literal["float32", "float64"] = "float32"
 
     @model_validator(mode="after")
-    def _known_cutoffs(self) -> NetworkModel:
+    def _known_cutoffs(self) -> EquivariantModel:
         seen = set()
         for name, cutoff in self.cutoffs.items():
             match = _PAIR.fullmatch(name)
@@ -79,16 +97,8 @@ class NetworkModel(Section):
                 chosen["-".join(sorted(pair, key=place.__getitem__))] = cutoff
         return dict(sorted(chosen.items()))
 
-    @abstractmethod
-    def spec(self, elements: Sequence[str]) -> dict[str, object]:
-        """JSON-compatible builder arguments but ``avg_num_neighbors``, which data decide.
 
-        Args:
-            elements: Symbols, in the order of their types.
-        """
-
-
-class NequIPModel(NetworkModel):
+class NequIPModel(EquivariantModel):
     """Committee of NequIP models (Batzner et al., Nat. Commun. 13, 2453 (2022))."""
 
     kind: Literal["nequip"]
@@ -152,7 +162,7 @@ class NequIPModel(NetworkModel):
         }
 
 
-class AllegroModel(NetworkModel):
+class AllegroModel(EquivariantModel):
     """Committee of Allegro models (Musaelian et al., Nat. Commun. 14, 579 (2023)); needs `alsys[allegro]`."""
 
     kind: Literal["allegro"]
@@ -193,4 +203,38 @@ class PairModel(Section):
     ridge: float = Field(1e-6, gt=0)
 
 
-ModelConfig = Annotated[NequIPModel | AllegroModel | PairModel, Field(discriminator="kind")]
+class PluginModel(NetworkModel):
+    """Committee of potentials of another package, installed under a name (entry points `alsys.potentials`).
+
+    Instead of ``kind: plugin`` and ``name: painn`` a campaign file may say ``kind: painn``.
+    """
+
+    kind: Literal["plugin"]
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", description="Name under which the potential is installed.")
+    settings: dict[str, Any] = Field({}, description="The potential's own settings.")
+
+    def spec(self, elements: Sequence[str]) -> dict[str, object]:
+        """See `NetworkModel.spec`."""
+        return {
+            "architecture": self.name,
+            "elements": list(elements),
+            "r_max": self.r_max,
+            "dtype": self.dtype,
+            "settings": self.settings,
+        }
+
+
+def _named(data: Any) -> Any:
+    """The name of an installed potential stands for a plugin of that name."""
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if isinstance(kind, str) and kind not in MODEL_KINDS and kind in plugins.installed(POTENTIALS):
+        return {**data, "kind": "plugin", "name": kind}
+    return data
+
+
+MODEL_KINDS: Final = frozenset({"nequip", "allegro", "pair", "plugin"})
+POTENTIALS: Final = "alsys.potentials"
+"""Group of entry points."""
+ModelConfig = Annotated[
+    NequIPModel | AllegroModel | PairModel | PluginModel, Field(discriminator="kind"), BeforeValidator(_named)
+]

@@ -18,10 +18,12 @@ from alsys.config.engines import LabelingConfig
 from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
 from alsys.config.labeling import PySCFBaseline, PySCFLabeling
 from alsys.config.loss import LossSettings
+from alsys.config.models import EquivariantModel as EquivariantModel
 from alsys.config.models import ModelConfig as ModelConfig
 from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
+from alsys.config.models import PluginModel as PluginModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
 from alsys.config.section import Name, Resources, Section, operational
 from alsys.config.start import StartConfig, TeacherStart
@@ -414,7 +416,7 @@ class CampaignConfig(Section):
         training = self.training
         if isinstance(self.model, PairModel) and training.needs_network is not None:
             raise ValueError(f"training.{training.needs_network} needs model.kind nequip: pairs are fitted at once")
-        if training.delta is not None and isinstance(self.model, NetworkModel) and self.model.zbl:
+        if training.delta is not None and isinstance(self.model, EquivariantModel) and self.model.zbl:
             raise ValueError("model.zbl needs labels without training.delta, whose baseline repels nuclei already")
         if training.parallel * training.threads > max(training.cpus, 1.0):
             cores = training.parallel * training.threads
@@ -452,7 +454,7 @@ class CampaignConfig(Section):
     def _known_pressure(self) -> CampaignConfig:
         if self.exploration.pressure is not None and not isinstance(self.model, NetworkModel):
             raise ValueError("exploration.pressure needs model.kind nequip or allegro, which have a stress")
-        if self.exploration.uncertainty != "committee" and not isinstance(self.model, NetworkModel):
+        if self.exploration.uncertainty != "committee" and not isinstance(self.model, EquivariantModel):
             raise ValueError(
                 f"exploration.uncertainty {self.exploration.uncertainty} needs a network: nequip or allegro"
             )
@@ -488,7 +490,7 @@ class CampaignConfig(Section):
 
         Not by default where clusters are carved out of what is explored: their total charges are the cuts'.
         """
-        if not isinstance(self.model, NetworkModel) or self.model.states is False:
+        if not isinstance(self.model, EquivariantModel) or self.model.states is False:
             return False
         return self.model.states is True or self.exploration.carve is None
 

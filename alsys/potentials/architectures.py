@@ -69,6 +69,15 @@ def prepare() -> None:
             _is_ready = True
 
 
+PLUGIN_KEYS: Final = ("architecture", "elements", "r_max", "dtype", "settings", "avg_num_neighbors")
+"""What every specification of a potential of another package has (`alsys.potentials.plugins`)."""
+_ENTRIES: Final[Mapping[str, tuple[tuple[str, ...], Mapping[str, object]]]] = {
+    "nequip": (SPEC_KEYS, OPTIONAL),
+    "allegro": (ALLEGRO_KEYS, _COMMON_OPTIONAL),
+}
+"""What a specification of a kind must have and may have."""
+
+
 def kind_of(spec: Mapping[str, object]) -> str:
     """Kind of the state of such a specification: ``nequip`` or ``allegro``.
 
@@ -76,7 +85,7 @@ def kind_of(spec: Mapping[str, object]) -> str:
         InputError: An architecture that is not known.
     """
     kind = spec.get("architecture", "nequip")
-    if kind not in ("nequip", "allegro"):
+    if kind not in ("nequip", "allegro") and "settings" not in spec:  # which only potentials of others have
         raise InputError("unknown architecture", field="spec.architecture", value=kind, remedy="a newer alsys wrote it")
     return str(kind)
 
@@ -87,9 +96,7 @@ def architecture_of(spec: Mapping[str, object]) -> dict[str, object]:
     Raises:
         InputError: An architecture or an entry that is not known.
     """
-    is_allegro = kind_of(spec) == "allegro"
-    required = ALLEGRO_KEYS if is_allegro else SPEC_KEYS
-    optional = _COMMON_OPTIONAL if is_allegro else OPTIONAL
+    required, optional = _ENTRIES.get(kind_of(spec), (PLUGIN_KEYS, {}))
     if strange := sorted(set(spec) - set(required) - set(optional)):
         raise InputError("has unknown entries", field="spec", value=strange, remedy="a newer alsys wrote it")
     entries = {key: spec.get(key) for key in required}
@@ -98,6 +105,11 @@ def architecture_of(spec: Mapping[str, object]) -> dict[str, object]:
         if value != default and value not in (None, {}, []):
             entries[key] = value
     return entries
+
+
+def is_own(spec: Mapping[str, object]) -> bool:
+    """Whether alsys knows the architecture: it can be compiled, exported, and told states of charge and spin."""
+    return kind_of(spec) in _ENTRIES
 
 
 def is_extended(spec: Mapping[str, object]) -> bool:
@@ -136,10 +148,14 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
         EnvironmentProblem: The package of the architecture is missing.
     """
     kind = kind_of(spec)
-    required = ALLEGRO_KEYS if kind == "allegro" else SPEC_KEYS
+    required, _ = _ENTRIES.get(kind, (PLUGIN_KEYS, {}))
     if missing := [key for key in required if key not in spec]:
         raise InputError("lacks entries", field="spec", value=missing)
     architecture_of(spec)
+    if kind not in _ENTRIES:
+        from alsys.potentials.plugins import build_plugin
+
+        return build_plugin(spec, seed)
     check_installed(kind)
     prepare()
     elements, states, names = elements_of(spec), states_of(spec), type_names_of(spec)

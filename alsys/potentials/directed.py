@@ -52,4 +52,6 @@ class DirectedNetwork(torch.nn.Module):
         (slope,) = torch.autograd.grad([energy.sum()], [vectors], create_graph=self._is_trained)
         forces, virial = forces_and_virial(pair_vectors, slope, pairs, batch, atom_types.shape[0], num_atoms.shape[0])
         kept = energy if self._is_trained else energy.detach()
-        return kept, forces, readout_features(self.network, data), virial
+        features = readout_features(self.network, data)
+        assert features is not None  # NequIP's and Allegro's have some
+        return kept, forces, features, virial

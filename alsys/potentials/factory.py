@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from alsys import plugins
+from alsys.config.models import POTENTIALS
 from alsys.errors import InputError
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.state_checks import check_fit
@@ -28,18 +30,20 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
 
 
 def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
+    is_of_plugin = state.kind in plugins.installed(POTENTIALS)
     if state.kind in ("nequip", "allegro", "pair"):
         check_fit(state)
-    if state.kind in ("nequip", "allegro") and is_compiled:
-        from alsys.potentials.compiled import CompiledNequIPCommittee
-
-        return CompiledNequIPCommittee(state, threads=threads)
-    if state.kind in ("nequip", "allegro"):
-        from alsys.potentials.nequip import NequIPCommittee
-
-        return NequIPCommittee(state, threads=threads)
+    elif not is_of_plugin:
+        remedy = "one of nequip, allegro, pair, or that of an installed package (entry points `alsys.potentials`)"
+        raise InputError("unknown kind of committee", field="kind", value=state.kind, remedy=remedy)
     if state.kind == "pair":
         from alsys.potentials.pair import PairCommittee
 
         return PairCommittee(state)
-    raise InputError("unknown kind of committee", field="kind", value=state.kind, remedy="one of nequip, allegro, pair")
+    if is_compiled and not is_of_plugin:
+        from alsys.potentials.compiled import CompiledNequIPCommittee
+
+        return CompiledNequIPCommittee(state, threads=threads)
+    from alsys.potentials.nequip import NequIPCommittee
+
+    return NequIPCommittee(state, threads=threads)

@@ -275,7 +275,8 @@ class NequIPCommittee:
             with evaluating():
                 out = self._models[k](dict(data))
                 if k == 0:
-                    features = _array(readout_features(self._models[k].get_submodule("model.func"), out))
+                    found = readout_features(self._models[k].get_submodule("model.func"), out)
+                    features = None if found is None else _array(found)
             offsets = state_energies(self._lookup, batch, self._state.members[k])
             energies.append(_array(out["total_energy"]).reshape(-1) + offsets)
             forces.append(_array(out["forces"]))
@@ -286,18 +287,19 @@ class NequIPCommittee:
         return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
 
 
-def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """``(n_total, n_features)`` what the linear end of a model's readout makes atomic energies of, without a gradient.
 
-    NequIP has it in its output. Allegro's readout is a network on pairs: what enters its last layer is summed over the
-    pairs of an atom, as Allegro sums energies.
+    NequIP has it in its output; of networks of other packages it is not known: None. Allegro's readout is a network on
+    pairs: what enters its last layer is summed over the pairs of an atom, as Allegro sums energies.
 
     Args:
         network: The part ``model.func`` of a model.
         output: Its output fields.
     """
     if not hasattr(network, "edge_readout"):
-        return output["node_features"].detach()
+        found = output.get("node_features")
+        return None if found is None else found.detach()
     hidden = network.edge_readout.mlp_module.mlp[:-1](output["edge_features"].detach())
     fields = {name: output[name] for name in ("pos", "edge_index", "atom_types")}
     features: torch.Tensor = network.edge_eng_sum({**fields, "edge_energy": hidden})["atomic_energy"]

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from alsys.config.schema import TrainingConfig
+from alsys.potentials.architectures import is_own
 from alsys.potentials.nequip import build_model
 from alsys.potentials.packages import default_folder
 from alsys.training.loss import LossWeights, Objective
@@ -107,7 +108,7 @@ class StepSource:
             spec: Specification that was fitted.
             seconds: What the fit took.
         """
-        is_wanted = self._config.compile == "auto" and seconds >= AUTO_FROM_S
+        is_wanted = self._config.compile == "auto" and seconds >= AUTO_FROM_S and is_own(spec)
         if not is_wanted or self._is_compiled or self._key in self._refused or self._compiler is not None:
             return
         try:
@@ -121,7 +122,7 @@ class StepSource:
     def _is_there(self, spec: Mapping[str, object]) -> bool:
         """Whether the package is there, or was made now; may start to make it."""
         config = self._config
-        if config.compile is False:
+        if config.compile is False or not is_own(spec):
             return False
         if is_compiled(spec, self._objective, config.threads):
             return True

@@ -307,7 +307,7 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
     """
     place: dict[str, Any] = {"source": source, "field": "training.start.model"}
     assert isinstance(config.model, NetworkModel)
-    if state.kind not in ("nequip", "allegro"):
+    if state.kind == "pair":
         raise InputError("is no committee of networks", value=state.kind, **place)
     wanted = architecture_of({**config.model.spec(list(elements)), "avg_num_neighbors": None})
     given = architecture_of(state.spec)

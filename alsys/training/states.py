@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from alsys.config.schema import CampaignConfig, NetworkModel
+from alsys.config.schema import CampaignConfig, EquivariantModel
 from alsys.frames import Arm, FloatArray
 from alsys.potentials.architectures import STATE_ENERGIES, kind_of, states_of
 from alsys.potentials.base import CommitteeState
@@ -38,7 +38,7 @@ def states_for(
     pairs = np.unique(np.stack([snapshot.charge, snapshot.multiplicity], axis=1)[is_molecule], axis=0)
     found = {ElectronicState(*pair) for pair in pairs.tolist()}
     found |= {ElectronicState(system.charge, system.multiplicity) for system in config.systems}
-    assert isinstance(config.model, NetworkModel)
+    assert isinstance(config.model, EquivariantModel)
     if len(found) < 2 and not parent and config.model.states is not True:
         return ()
     return (*parent, *sorted(found - set(parent), key=_from_neutral))

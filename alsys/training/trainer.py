@@ -30,7 +30,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.config.load import config_hash
-from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
+from alsys.config.schema import CampaignConfig, EquivariantModel, NetworkModel, TrainingConfig
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray
 from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, states_of, type_names_of
@@ -99,7 +99,7 @@ class NequIPTrainer:
     """Fits committees of the architecture in the config.
 
     Args:
-        config: ``model`` (kind nequip or allegro) and ``training`` are read.
+        config: ``model`` (a network) and ``training`` are read.
         clock: Seconds that the budget counts: wall time, or CPU time where that is what is to be measured.
         folder: Where the fit that is running is kept, so that one that is cut off goes on; None for nowhere.
     """
@@ -108,9 +108,10 @@ class NequIPTrainer:
         self, config: CampaignConfig, clock: Callable[[], float] = time.perf_counter, folder: Path | None = None
     ) -> None:
         if not isinstance(config.model, NetworkModel):
-            raise TypeError("NequIPTrainer needs model.kind nequip or allegro")
+            raise TypeError("NequIPTrainer needs a network")
         torch.set_num_threads(config.training.threads)
-        prepare()
+        if isinstance(config.model, EquivariantModel):
+            prepare()
         self._model_config: NetworkModel = config.model
         self._campaign = config
         self._config: TrainingConfig = config.training
