@@ -99,9 +99,9 @@ def _gpu() -> Check:
 def _engines() -> Iterator[Check]:
     """Which optional engines can label here. Engines of other packages are listed, not imported."""
     from alsys.config.ase_calculators import CALCULATORS
+    from alsys.config.models import POTENTIALS
     from alsys.labeling.ase import calculator_problem
     from alsys.labeling.device import gpu_problem
-    from alsys.config.models import POTENTIALS
     from alsys.labeling.plugins import installed_plugins
     from alsys.plugins import installed
 
