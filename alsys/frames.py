@@ -148,6 +148,56 @@ class Frame:
             multiplicity=multiplicity,
         )
 
+    @classmethod
+    def several(
+        cls,
+        numbers: ArrayLike,
+        positions: FloatArray,
+        cells: FloatArray | None,
+        pbc: ArrayLike,
+        charge: int,
+        multiplicity: int,
+    ) -> list[Frame]:
+        """Frames that differ in positions and cells only, checked together; their positions are views of one array.
+
+        Args:
+            numbers: ``(n_atoms,)`` atomic numbers.
+            positions: ``(n_frames, n_atoms, 3)``, Angstrom.
+            cells: ``(n_frames, 3, 3)``, Angstrom; None where there are none.
+            pbc: ``(3,)`` periodic directions.
+            charge: Total charge, e.
+            multiplicity: 2S + 1.
+
+        Raises:
+            InputError: As for one frame.
+        """
+        n = len(positions)
+        if not n:
+            return []
+        positions = np.array(positions, dtype=np.float64) + 0.0
+        cells = np.zeros((n, 3, 3)) if cells is None else np.array(cells, dtype=np.float64) + 0.0
+        first = cls(np.asarray(numbers, dtype=np.int32), positions[0], cells[0], np.asarray(pbc), charge, multiplicity)
+        if positions.shape != (n, first.n_atoms, 3) or cells.shape != (n, 3, 3):
+            raise InputError("must be (n_frames, n_atoms, 3)", field="positions", value=positions.shape)
+        if not (np.isfinite(positions).all() and np.isfinite(cells).all()):
+            raise InputError("positions and cell must be finite", field="positions", value="NaN or infinity")
+        positions.flags.writeable = cells.flags.writeable = False
+        shared = {"numbers": first.numbers, "pbc": first.pbc, "charge": charge, "multiplicity": multiplicity}
+        start, end = _digest_of_atoms(first.numbers, charge, multiplicity), first.pbc.astype("u1").tobytes()
+        frames = []
+        for x, h in zip(positions, cells, strict=True):
+            digest = start.copy()
+            digest.update(x.astype("<f8", copy=False).tobytes() + h.astype("<f8", copy=False).tobytes() + end)
+            frame = object.__new__(cls)
+            for name, value in shared.items():
+                object.__setattr__(frame, name, value)
+            object.__setattr__(frame, "positions", x)
+            object.__setattr__(frame, "cell", h)
+            object.__setattr__(frame, "environment", None)
+            object.__setattr__(frame, "frame_id", digest.hexdigest())
+            frames.append(frame)
+        return frames
+
     def with_positions(self, positions: ArrayLike) -> Frame:
         """The same atoms at other ``(n_atoms, 3)`` positions."""
         return replace(self, positions=np.asarray(positions, dtype=np.float64))
@@ -221,9 +271,7 @@ def _digest(
     multiplicity: int,
     environment: PointCharges | None,
 ) -> str:
-    digest = hashlib.blake2b(digest_size=FRAME_ID_BYTES, person=FRAME_PERSON)
-    digest.update(np.asarray([numbers.size, charge, multiplicity], dtype="<i8").tobytes())
-    digest.update(numbers.astype("<i4").tobytes())
+    digest = _digest_of_atoms(numbers, charge, multiplicity)
     digest.update(positions.astype("<f8").tobytes())
     digest.update(cell.astype("<f8").tobytes())
     digest.update(pbc.astype("u1").tobytes())
@@ -231,3 +279,10 @@ def _digest(
         digest.update(environment.positions.astype("<f8").tobytes())
         digest.update(environment.values.astype("<f8").tobytes())
     return digest.hexdigest()
+
+
+def _digest_of_atoms(numbers: NDArray[np.int32], charge: int, multiplicity: int) -> hashlib.blake2b:
+    digest = hashlib.blake2b(digest_size=FRAME_ID_BYTES, person=FRAME_PERSON)
+    digest.update(np.asarray([numbers.size, charge, multiplicity], dtype="<i8").tobytes())
+    digest.update(numbers.astype("<i4").tobytes())
+    return digest

@@ -132,9 +132,9 @@ def import_frames(
             for sample in batch:  # reservoir: each of the later frames with the same probability
                 n_later += 1
                 if len(drawn) < LATER:
-                    drawn.append(sample)
+                    drawn.append(sample.alone())
                 elif (slot := rng.randrange(n_later)) < LATER:
-                    drawn[slot] = sample
+                    drawn[slot] = sample.alone()
             intake.take(batch)
         if account.n_refused and not (order.is_skipping and intake.n_taken):
             raise _refusal(account, intake.n_taken, order.is_skipping)
@@ -196,6 +196,8 @@ class _Intake:
         self._first_frame = store.head.lengths["frames"]
         self._values = ImportDigest()
         self.states: Counter[ElectronicState] = Counter()
+        self._last: Frame | None = None
+        self._last_state = ElectronicState()
         self.outliers = Outliers()
         self._energies: dict[str, float] = {}
         self._members: dict[str, int] = {}
@@ -233,7 +235,7 @@ class _Intake:
             self._energies[frame_id] = sample.energy
             self._take_state(sample)
             if sample.mask is None:
-                self.outliers.add(frame, sample.energy, sample.forces, sample.place)
+                self.outliers.add(frame, sample.energy, sample.balance, sample.place)
             arm = self._store.arm_of(frame_id)
             if arm is not None and self._store.is_labelled(frame_id, level_id):
                 known.append(sample)
@@ -292,7 +294,14 @@ class _Intake:
         frame = sample.frame
         if frame.n_atoms == 1:
             return
-        self.states[ElectronicState(frame.charge, frame.multiplicity)] += 1
+        last = self._last
+        if last is not None and last.numbers is frame.numbers and last.charge == frame.charge and (
+            last.multiplicity == frame.multiplicity
+        ):  # read together
+            self.states[self._last_state] += 1
+            return
+        self._last, self._last_state = frame, ElectronicState(frame.charge, frame.multiplicity)
+        self.states[self._last_state] += 1
         if self._known is None:
             return
         conflict = self._known.add(frame.numbers, frame.charge, frame.multiplicity, sample.place)

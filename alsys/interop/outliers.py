@@ -41,26 +41,30 @@ class Outliers:
         self._formulas: list[str] = []
         self._places: list[str] = []
         self._kind = array("l")
+        self._last: Frame | None = None  # frames that are read together share their atoms
+        self._last_kind = 0
         self._energy, self._net, self._torque = array("d"), array("d"), array("d")
 
-    def add(self, frame: Frame, energy: float, forces: FloatArray, place: str) -> None:
+    def add(self, frame: Frame, energy: float, balance: tuple[float, float], place: str) -> None:
         """Takes one frame.
 
         Args:
             frame: The frame, unmasked.
             energy: eV.
-            forces: ``(n_atoms, 3)``, eV/Angstrom.
+            balance: Of its forces, see `balance_of`.
             place: What it is called in its file.
         """
-        key = np.sort(frame.numbers).tobytes() + f"{frame.charge},{frame.multiplicity}".encode()
-        kind = self._kinds.setdefault(key, len(self._kinds))
-        if kind == len(self._formulas):
-            self._formulas.append(formula_of(frame.numbers))
-        net, torque = _shares(frame, forces)
-        self._kind.append(kind)
+        last = self._last
+        if last is None or (last.numbers is not frame.numbers or last.charge != frame.charge
+                            or last.multiplicity != frame.multiplicity):
+            key = np.sort(frame.numbers).tobytes() + f"{frame.charge},{frame.multiplicity}".encode()
+            self._last, self._last_kind = frame, self._kinds.setdefault(key, len(self._kinds))
+            if self._last_kind == len(self._formulas):
+                self._formulas.append(formula_of(frame.numbers))
+        self._kind.append(self._last_kind)
         self._energy.append(energy)
-        self._net.append(net)
-        self._torque.append(torque)
+        self._net.append(balance[0])
+        self._torque.append(balance[1])
         self._places.append(place)
 
     def found(self) -> tuple[tuple[str, str], ...]:
@@ -95,14 +99,25 @@ class Outliers:
             yield i, f"{what} is {100 * shares[i]:.0f} % of what its forces could add up to, elsewhere it vanishes"
 
 
-def _shares(frame: Frame, forces: FloatArray) -> tuple[float, float]:
-    """Net force, and net torque of molecules, over the sums of the sizes of what they are the sums of; NaN for none."""
-    sizes = np.sqrt(np.square(forces).sum(axis=1))
-    if frame.n_atoms < 2 or float(sizes.mean()) < MIN_FORCE:
-        return np.nan, np.nan
-    net = float(np.linalg.norm(forces.sum(axis=0)) / sizes.sum())
-    if frame.pbc.any():
-        return net, np.nan
-    arms = frame.positions - frame.positions.mean(axis=0)
-    whole = float((np.sqrt(np.square(arms).sum(axis=1)) * sizes).sum())
-    return net, float(np.linalg.norm(np.cross(arms, forces).sum(axis=0)) / whole) if whole else np.nan
+def balance_of(positions: FloatArray, forces: FloatArray, *, is_periodic: bool) -> FloatArray:
+    """``(n_frames, 2)`` net force, and net torque of molecules, over what they could add up to; NaN for none.
+
+    Args:
+        positions: ``(n_frames, n_atoms, 3)``, Angstrom.
+        forces: ``(n_frames, n_atoms, 3)``, eV/Angstrom.
+        is_periodic: The frames are no molecules.
+    """
+    shares = np.full((len(forces), 2), np.nan)
+    sizes = np.sqrt(np.square(forces).sum(axis=2))
+    total = sizes.sum(axis=1)
+    known = total >= MIN_FORCE * sizes.shape[1]
+    if sizes.shape[1] < 2 or not known.any():
+        return shares
+    shares[known, 0] = np.sqrt(np.square(forces.sum(axis=1)).sum(axis=1))[known] / total[known]
+    if not is_periodic:
+        arms = positions - positions.mean(axis=1, keepdims=True)
+        whole = (np.sqrt(np.square(arms).sum(axis=2)) * sizes).sum(axis=1)
+        torque = np.sqrt(np.square(np.cross(arms, forces).sum(axis=1)).sum(axis=1))
+        known &= whole > 0.0
+        shares[known, 1] = torque[known] / whole[known]
+    return shares

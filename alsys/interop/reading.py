@@ -7,8 +7,9 @@ held as a whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -22,15 +23,15 @@ from alsys.frames import FloatArray, Frame
 from alsys.interop.account import FileAccount
 from alsys.interop.check import Sample
 from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
-from alsys.interop.formats.base import Format, Reader
+from alsys.interop.formats.base import Format
 from alsys.interop.keys import NO_CHOICE, ChoiceNeeded, KeyChoice
-from alsys.interop.raw import RawFrames
+from alsys.interop.outliers import balance_of
+from alsys.interop.raw import RawFrames, read_all
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import stream_from_child
 from alsys.outside.contents import parse_json
 from alsys.outside.limits import DATA_SET
 
-_NO_CELL: Final = np.zeros((3, 3))
 MAX_FORCE_ALONE: Final = 0.05
 """eV/Angstrom; what programs leave of a force that is zero by symmetry."""
 
@@ -77,6 +78,15 @@ class LabelledSample(Sample):
 
     group: str = ""
     mask: NDArray[np.bool_] | None = None
+    balance: tuple[float, float] = (math.nan, math.nan)
+    """Of its forces, see `alsys.interop.outliers.balance_of`."""
+
+    def alone(self) -> LabelledSample:
+        """The same without the arrays of the frames that were read with it."""
+        return replace(
+            self, frame=replace(self.frame), forces=self.forces.copy(),
+            stress=None if self.stress is None else self.stress.copy(),
+        )  # fmt: skip
 
 
 class Reading:
@@ -108,15 +118,18 @@ class Reading:
     def _convert(self) -> Iterator[LabelledSample]:
         order = self._order
         budget = DATA_SET.for_(order.path)
-        for raw in stream_from_child(_read_all, budget, order.format.read, order.path, order.choice, order.charge or 0):
-            if isinstance(raw, FileAccount):
-                self.account.absorb(raw)
+        for found in stream_from_child(
+            read_all, budget, order.format.read, order.path, order.choice, order.charge or 0
+        ):
+            if isinstance(found, FileAccount):
+                self.account.absorb(found)
                 continue
-            if order.take and not same_level_text(raw.level, order.take):
-                continue
-            self._check_level(raw)
-            self._check_units(raw)
-            yield from self._labelled(raw)
+            for raw in found:
+                if order.take and not same_level_text(raw.level, order.take):
+                    continue
+                self._check_level(raw)
+                self._check_units(raw)
+                yield from self._labelled(raw)
 
     def _check_level(self, raw: RawFrames) -> None:
         """All frames are of one level, stated in the same words, or nothing is."""
@@ -172,26 +185,24 @@ class Reading:
             forces = forces * units.force_factor
         energy = (raw.energy * units.energy_factor).tolist()
         cells = None if raw.cell is None else raw.cell * units.length_factor
-        pbc = np.array(raw.pbc)
-        for i in range(raw.n_frames):
+        stress = None if raw.stress is None else raw.stress * units.stress_factor
+        try:
+            frames = Frame.several(raw.numbers, positions, cells, raw.pbc, charge, multiplicity)
+        except InputError as error:
+            self.account.refuse(raw.place_of(0), error.located(field=raw.place_of(0)), raw.n_frames)
+            return
+        balances = balance_of(positions, forces, is_periodic=any(raw.pbc)).tolist()
+        held = are_held(forces, raw.mask).any(axis=1).tolist()
+        for i, frame in enumerate(frames):
             place = raw.place_of(i)
-            try:
-                frame = Frame(
-                    raw.numbers, positions[i], _NO_CELL if cells is None else cells[i], pbc, charge, multiplicity
-                )
-                check_forces(forces[i], raw.mask, place)
-            except InputError as error:
-                self.account.refuse(place, error.located(field=place))
+            if held[i]:
+                self.account.refuse(place, held_forces(forces[i], place))
                 continue
+            net, torque = balances[i]
             yield LabelledSample(
-                frame,
-                energy[i],
-                forces[i],
-                place,
-                None if raw.stress is None else raw.stress[i] * units.stress_factor,
-                raw.group,
-                raw.mask,
-            )
+                frame, energy[i], forces[i], place, None if stress is None else stress[i], raw.group, raw.mask,
+                (net, torque),
+            )  # fmt: skip
 
     def _electrons(self, raw: RawFrames) -> tuple[int, int]:
         """Charge and multiplicity, which must be known and possible."""
@@ -231,47 +242,48 @@ class Reading:
         return charge, multiplicity
 
 
-def _read_all(read: Reader, path: Path, choice: KeyChoice, charge: int) -> Iterator[RawFrames | FileAccount]:
-    """All frames, and then the account of the file; runs in a process of its own."""
-    account = FileAccount(choice, is_tolerant=True, charge=charge)
-    yield from read(path, account)
-    yield account
+def are_held(forces: FloatArray, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Whether forces are no forces of a method: of one atom alone, or set to zero by a constraint.
+
+    Those of a constraint are exactly zero along a direction in which the others do not add up to zero.
+
+    Args:
+        forces: ``(n_frames, n_atoms, 3)``, eV/Angstrom.
+        mask: Atoms whose forces count; None for all.
+
+    Returns:
+        ``(n_frames, 3)``, for each direction.
+    """
+    largest = np.abs(forces).max(axis=1)
+    if forces.shape[1] == 1:
+        return largest > MAX_FORCE_ALONE
+    if mask is not None:
+        return np.zeros(largest.shape, dtype=np.bool_)
+    return (forces == 0.0).any(axis=1) & (np.abs(forces.sum(axis=1)) > 0.05 * largest + MAX_FORCE_ALONE)
 
 
-def check_forces(forces: FloatArray, mask: NDArray[np.bool_] | None, place: str) -> None:
-    """Refuses forces that are no forces of a method: of one atom alone, or set to zero by a constraint.
+def held_forces(forces: FloatArray, place: str) -> InputError:
+    """The error of a frame whose forces are none of a method.
 
     Args:
         forces: ``(n_atoms, 3)``, eV/Angstrom.
-        mask: Atoms whose forces count; None for all.
         place: What the frame is called.
-
-    Raises:
-        InputError: One atom has a force; or forces of some atoms are exactly zero along a direction in which the
-            others do not add up to zero.
     """
-    largest = np.abs(forces).max(axis=0)
     if len(forces) == 1:
-        if float(largest.max()) > MAX_FORCE_ALONE:
-            raise InputError(
-                "the force on a single atom is zero, in a cell too",
-                field=f"{place}: forces",
-                value=float(largest.max()),
-                remedy="it is another quantity, or a part of a larger frame",
-            )
-        return
-    if mask is not None:
-        return
-    is_held = (forces == 0.0).any(axis=0) & (np.abs(forces.sum(axis=0)) > 0.05 * largest + MAX_FORCE_ALONE)
-    if is_held.any():
-        k = int(np.argmax(is_held))
-        raise InputError(
-            f"forces of {int((forces[:, k] == 0.0).sum())} atoms are exactly zero along {'xyz'[k]} and the others do "
-            "not add up to zero: those of a constraint, not of the method",
+        return InputError(
+            "the force on a single atom is zero, in a cell too",
             field=f"{place}: forces",
-            value=round(float(forces[:, k].sum()), 3),
-            remedy="write them without constraints (ASE: `get_forces(apply_constraint=False)`)",
+            value=float(np.abs(forces).max()),
+            remedy="it is another quantity, or a part of a larger frame",
         )
+    k = int(np.argmax(are_held(forces[None], None)[0]))
+    return InputError(
+        f"forces of {int((forces[:, k] == 0.0).sum())} atoms are exactly zero along {'xyz'[k]} and the others do "
+        "not add up to zero: those of a constraint, not of the method",
+        field=f"{place}: forces",
+        value=round(float(forces[:, k].sum()), 3),
+        remedy="write them without constraints (ASE: `get_forces(apply_constraint=False)`)",
+    )
 
 
 def same_level_text(one: str, other: str) -> bool:

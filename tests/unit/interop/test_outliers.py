@@ -10,7 +10,7 @@ import pytest
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.interop.check import Sample
-from alsys.interop.outliers import Outliers
+from alsys.interop.outliers import Outliers, balance_of
 from alsys.interop.proof import check_own_level
 from alsys.interop.reading import named_level
 from alsys.labels import LevelOfTheory
@@ -25,7 +25,8 @@ def labelled() -> list[Labelled]:
 def found(labelled: list[Labelled]) -> dict[str, str]:
     outliers = Outliers()
     for i, (frame, energy, forces) in enumerate(labelled):
-        outliers.add(frame, energy, forces, f"frame {i}")
+        ((net, torque),) = balance_of(frame.positions[None], forces[None], is_periodic=frame.pbc.any()).tolist()
+        outliers.add(frame, energy, (net, torque), f"frame {i}")
     return dict(outliers.found())
 
 
