@@ -67,7 +67,8 @@ class FileAccount:
         self.charge = charge
         self.refused: list[RefusedFrame] = []
         self.n_refused = 0
-        self._met: Counter[_Met] = Counter()
+        self._met: dict[_Met, list[int]] = {}
+        self._last: tuple[_Met, list[int]] | None = None
         self._used: Counter[str] = Counter()
         self._left_out: dict[str, str] = {}
         self._left_out_counts: Counter[str] = Counter()
@@ -96,7 +97,8 @@ class FileAccount:
         room = MAX_LISTED - len(self.refused)
         self.refused = sorted(self.refused + other.refused[:room], key=lambda one: _natural(one.place))
         self.n_refused += other.n_refused
-        self._met += other._met
+        for met, count in other._met.items():
+            self._met.setdefault(met, [0])[0] += count[0]
         self._used += other._used
         self._left_out = {**other._left_out, **self._left_out}
         self._left_out_counts += other._left_out_counts
@@ -140,7 +142,8 @@ class FileAccount:
         Raises:
             ChoiceNeeded: Another frame has its energy or forces under another name.
         """
-        for what, name in zip(("energy", "forces", "stress"), taken, strict=True):
+        is_known = self._last is not None and self._last[0][1] == taken
+        for what, name in () if is_known else zip(("energy", "forces", "stress"), taken, strict=True):
             if not name:
                 continue
             known, where = self._taken.setdefault(what, (name, place))
@@ -150,7 +153,10 @@ class FileAccount:
                     field=what,
                     remedy=f"choose {_OPTIONS[what]}={name} or {_OPTIONS[what]}={known}, and --skip for the others",
                 )
-        self._met[(selection, taken, dropped, structure)] += 1
+        if self._last is None or not _is_alike(self._last[0], selection, taken, dropped, structure):
+            met = (selection, taken, dropped, structure)
+            self._last = (met, self._met.setdefault(met, [0]))
+        self._last[1][0] += 1
 
     def chosen_among(
         self, what: str, names: Sequence[str], values: Mapping[str, Any], place: str, same: Callable[[Any, Any], bool]
@@ -169,6 +175,8 @@ class FileAccount:
         """
         if not names:
             return ""
+        if len(names) == 1:
+            return names[0]
         first, *others = names
         differing = [name for name in others if not same(values[first], values[name])]
         if differing:
@@ -196,7 +204,7 @@ class FileAccount:
     def used(self) -> dict[str, int]:
         """Names that were used, with the number of frames."""
         found = Counter(self._used)
-        for (s, taken, _, structure), n in self._met.items():
+        for (s, taken, _, structure), (n,) in self._met.items():
             for name in (
                 *structure,
                 *(name for name in taken if name),
@@ -214,7 +222,7 @@ class FileAccount:
     def left_out(self) -> dict[str, tuple[int, str]]:
         """Names that were left out on purpose, with the number of frames and why."""
         counts, why = Counter(self._left_out_counts), dict(self._left_out)
-        for (selection, _, dropped, _), n in self._met.items():
+        for (selection, _, dropped, _), (n,) in self._met.items():
             for name, reason in (*selection.left_out, *dropped):
                 counts[name] += n
                 why.setdefault(name, reason)
@@ -224,7 +232,7 @@ class FileAccount:
     def unknown(self) -> dict[str, int]:
         """Names that nobody knows, with the number of frames."""
         found = Counter(self._unknown)
-        for (selection, *_), n in self._met.items():
+        for (selection, *_), (n,) in self._met.items():
             for name in selection.unknown:
                 found[name] += n
         return dict(found)
@@ -259,6 +267,17 @@ class FileAccount:
         if unknown := self.unknown:
             parts.append("unknown, not used: " + ", ".join(unknown))
         return "; ".join(parts)
+
+
+def _is_alike(
+    met: _Met,
+    selection: Selection,
+    taken: tuple[str, str, str],
+    dropped: tuple[tuple[str, str], ...],
+    structure: tuple[str, ...],
+) -> bool:
+    """Whether a frame's names are those of the one before, without looking into its selection."""
+    return met[0] is selection and met[1] == taken and met[2] == dropped and met[3] == structure
 
 
 def _natural(place: str) -> tuple[tuple[bool, int, str], ...]:

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, TextIO
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from alsys.atom_counts import cut_off
 from alsys.errors import InputError
 from alsys.frames import FloatArray
-from alsys.interop.account import FileAccount, same_numbers, selected
-from alsys.interop.keys import words_of
+from alsys.interop.account import FileAccount, same_numbers
+from alsys.interop.keys import KeyChoice, Selection, select, words_of
 from alsys.interop.raw import RawRow
 from alsys.interop.stated_electrons import stated_electrons
 
@@ -87,6 +88,56 @@ def _block(file: TextIO, i: int) -> tuple[str, list[str]] | None:
     return comment, lines
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the names of a frame say; frames of a file share it.
+
+    Attributes:
+        columns: First column and number of columns of each property.
+        element: Column of elements.
+        is_number: Whether it holds atomic numbers.
+        pos: Column of positions.
+        selection: Of all other names.
+        structure: Names of lattice, columns and periodicity.
+        of_atoms: Columns that say something of charge, spin or occupancy.
+        levels: Names that may state a level, each with itself in lower case.
+        units: What a unit is stated of, and under which name.
+    """
+
+    columns: Mapping[str, tuple[int, int]]
+    element: str
+    is_number: bool
+    pos: str
+    selection: Selection
+    structure: tuple[str, ...]
+    of_atoms: tuple[str, ...]
+    levels: tuple[tuple[str, str], ...]
+    units: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=1024)
+def _layout(names: tuple[str, ...], properties: str, choice: KeyChoice) -> _Layout | None:
+    """Of names of the comment line and columns; None where elements or positions have none."""
+    known = _atom_columns(properties)
+    if known is None:
+        return None
+    element, is_number, pos, others = known
+    columns, _ = _columns(properties)
+    selection = select(tuple(name for name in names if name.lower() not in _STRUCTURE), others, choice)
+    of_atoms = (*selection.atom_charges, *selection.atom_moments, *selection.occupancies)
+    return _Layout(
+        columns,
+        element,
+        is_number,
+        pos,
+        selection,
+        (*(name for name in names if name.lower() in _STRUCTURE), element, pos),
+        tuple(name for name in of_atoms if columns.get(name, (0, 0))[1] == 1),
+        tuple((name, name.lower()) for name in names if name.lower() in (*LEVEL_KEYS, *PARTS_OF_LEVEL)),
+        tuple((what, name) for name in names if (what := stated_unit(name))),
+    )
+
+
 def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawRow:
     place = f"frame {i}"
     info = _pairs(comment, place)
@@ -114,15 +165,12 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
         return [tokens[start + k :: width] for k in range(count)]
 
     try:
-        known = _atom_columns(properties)
-        if known is None:
+        layout = _layout(tuple(info), properties, account.choice)
+        if layout is None:
             raise InputError("lacks a column `species` or `pos`", field=place, value=properties)
-        species, is_number, pos, others = known
-        names = block(species)[0]
-        numbers = [int(z) for z in names] if is_number else [atomic_numbers[name] for name in names]
-        cell, pbc = _cell(structure)
-        selection = selected([name for name in info if name.lower() not in _STRUCTURE], others, account)
-        structure_names = (*(name for name in info if name.lower() in _STRUCTURE), species, pos)
+        selection = layout.selection
+        numbers = _elements(tuple(block(layout.element)[0]), layout.is_number)
+        cell, pbc = _cell(structure.get("lattice"), structure.get("pbc"))
         energy = account.chosen_among("energy", selection.energy, info, place, same_numbers)
         columns_of_forces = {name: _floats(block(name)) for name in selection.forces}
         forces = account.chosen_among("forces", selection.forces, columns_of_forces, place, same_numbers)
@@ -130,30 +178,32 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             missing = "forces" if energy else "energy"
             raise account.missing(missing, place, [*info, *columns])
         tensors: dict[str, FloatArray] = {}
-        if cell is not None and all(pbc):
+        if selection.stress and cell is not None and all(pbc):
             tensors = {key: sign * stress_of(info[key], cell if sign < 0 else None) for key, sign in selection.stress}
         stress = account.chosen_among("stress", tuple(tensors), tensors, place, same_tensors)
-        dropped = [(name, SAME) for name in (*selection.energy, *selection.forces)]
-        dropped += [(name, NO_STRESS) for name, _ in selection.stress if not tensors]
-        dropped += [(name, SAME) for name in tensors]
+        dropped = [(name, SAME) for name in (*selection.energy, *selection.forces, *tensors)]
+        if not tensors:
+            dropped += [(name, NO_STRESS) for name, _ in selection.stress]
         for name in selection.fixed:
             if name in columns:
                 check_constraint(_held(name, block(name)), columns_of_forces.get(forces), f"{place}: {name}")
             dropped.append((name, CONSTRAINT))
-        of_atoms = (*selection.atom_charges, *selection.atom_moments, *selection.occupancies)
-        said = {**info, **{name: np.array(block(name)[0]) for name in of_atoms if columns.get(name, (0, 0))[1] == 1}}
+        said: Mapping[str, Any] = info
+        if layout.of_atoms:
+            said = {**info, **{name: np.array(block(name)[0]) for name in layout.of_atoms}}
         charge, multiplicity = stated_electrons(selection, said, numbers, account, place, is_periodic=any(pbc))
         mask = None
         if "mask" in columns:
             mask = np.array([token.lower() in _TRUE for token in block("mask")[0]])
-        level = stated_level({name.lower(): value for name, value in info.items()})
-        units = tuple((what, info[name]) for name in info if (what := stated_unit(name)))
+        level = stated_level({key: info[name] for name, key in layout.levels})
+        units = tuple((what, info[name]) for what, name in layout.units)
         taken = (energy, forces, stress)
-        account.meet(selection, taken, tuple(pair for pair in dropped if pair[0] not in taken), place, structure_names)
+        unused = tuple(pair for pair in dropped if pair[0] not in taken)
+        account.meet(selection, taken, unused, place, layout.structure)
         return RawRow(
             i,
-            np.array(numbers),
-            _floats(block(pos)),
+            numbers,
+            _floats(block(layout.pos)),
             float(info[energy]),
             columns_of_forces[forces] if forces else np.zeros((1, 3)),  # of an isolated atom
             cell=cell,
@@ -171,6 +221,19 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
         raise InputError(f"holds something that is no number: {error}", field=place) from None
 
 
+@lru_cache(maxsize=64)
+def _elements(names: tuple[str, ...], is_number: bool) -> NDArray[np.int64]:
+    """Atomic numbers of symbols or numbers; frames of a trajectory share them.
+
+    Raises:
+        KeyError: No element.
+        ValueError: No number.
+    """
+    numbers = np.array([int(name) for name in names] if is_number else [atomic_numbers[name] for name in names])
+    numbers.flags.writeable = False
+    return numbers
+
+
 def _pairs(comment: str, place: str) -> dict[str, str]:
     """What a comment line says, by the names that it uses."""
     info: dict[str, str] = {}
@@ -186,11 +249,15 @@ def _pairs(comment: str, place: str) -> dict[str, str]:
 def _structure(info: Mapping[str, str], place: str) -> dict[str, str]:
     """Lattice, columns and periodicity, under names in lower case."""
     found: dict[str, str] = {}
-    for name, value in info.items():
-        key = _STRUCTURE.get(name.lower())
-        if key is not None and found.setdefault(key, value) != value:
+    for name, key in _structure_names(tuple(info)):
+        if found.setdefault(key, info[name]) != info[name]:
             raise InputError("stands twice, with two values", field=f"{place}: {name}", remedy="keep one")
     return found
+
+
+@lru_cache(maxsize=1024)
+def _structure_names(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _STRUCTURE[name.lower()]) for name in names if name.lower() in _STRUCTURE)
 
 
 @lru_cache(maxsize=64)
@@ -245,21 +312,21 @@ def _numbers(text: str) -> list[float]:
     return [float(x) for x in re.sub(r"_JSON|[\[\]{}(),]", " ", text).split()]
 
 
-def _cell(structure: Mapping[str, str]) -> tuple[FloatArray | None, tuple[bool, bool, bool]]:
-    text = structure.get("lattice")
-    if "pbc" in structure:
-        words = re.sub(r"_JSON|[\[\]{}(),]", " ", structure["pbc"]).lower().split()
+@lru_cache(maxsize=64)
+def _cell(lattice: str | None, periodic: str | None) -> tuple[FloatArray | None, tuple[bool, bool, bool]]:
+    if periodic is not None:
+        words = re.sub(r"_JSON|[\[\]{}(),]", " ", periodic).lower().split()
         words = words * 3 if len(words) == 1 else words
         if len(words) != 3 or not all(word in _TRUE or word in _FALSE for word in words):
-            raise ValueError(f"pbc is {structure['pbc']!r}")
+            raise ValueError(f"pbc is {periodic!r}")
     else:
-        words = ["f" if text is None else "t"] * 3
+        words = ["f" if lattice is None else "t"] * 3
     pbc = (words[0] in _TRUE, words[1] in _TRUE, words[2] in _TRUE)
-    if text is None:
+    if lattice is None:
         if any(pbc):
             raise ValueError("a periodic frame without a Lattice")
         return None, pbc
-    values = np.array(_numbers(text))
+    values = np.array(_numbers(lattice))
     if values.size not in (3, 9):
         raise ValueError(f"a lattice of {values.size} numbers")
     return ((np.diag(values) if values.size == 3 else values.reshape(3, 3)) if any(pbc) else None), pbc

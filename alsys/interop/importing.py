@@ -295,8 +295,11 @@ class _Intake:
         if frame.n_atoms == 1:
             return
         last = self._last
-        if last is not None and last.numbers is frame.numbers and last.charge == frame.charge and (
-            last.multiplicity == frame.multiplicity
+        if (
+            last is not None
+            and last.numbers is frame.numbers
+            and last.charge == frame.charge
+            and (last.multiplicity == frame.multiplicity)
         ):  # read together
             self.states[self._last_state] += 1
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
@@ -214,6 +214,12 @@ class Selection:
     left_out: tuple[tuple[str, str], ...] = ()
     unknown: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
+    is_plain: bool = field(init=False)
+    """Charge and spin are read from names that can be meant in one way, and from nothing of atoms."""
+
+    def __post_init__(self) -> None:
+        others = (self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies)
+        object.__setattr__(self, "is_plain", not any(others))
 
 
 def words_of(name: str) -> tuple[str, ...]:

@@ -55,8 +55,9 @@ class Outliers:
             place: What it is called in its file.
         """
         last = self._last
-        if last is None or (last.numbers is not frame.numbers or last.charge != frame.charge
-                            or last.multiplicity != frame.multiplicity):
+        if last is None or (
+            last.numbers is not frame.numbers or last.charge != frame.charge or last.multiplicity != frame.multiplicity
+        ):
             key = np.sort(frame.numbers).tobytes() + f"{frame.charge},{frame.multiplicity}".encode()
             self._last, self._last_kind = frame, self._kinds.setdefault(key, len(self._kinds))
             if self._last_kind == len(self._formulas):

@@ -8,10 +8,9 @@ through it, many alike ones at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from alsys.errors import InputError
 from alsys.frames import MAX_ATOMIC_NUMBER, FloatArray
 from alsys.interop.account import FileAccount
-from alsys.interop.keys import KeyChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,36 +141,10 @@ def checked(
     return RawFrames(z.astype(np.int32), x, e, f, place, first, group or symbols, cell=h, stress=s, **rest)
 
 
-def read_all(
-    read: Callable[[Path, FileAccount], Iterator[RawFrames]], path: Path, choice: KeyChoice, charge: int
-) -> Iterator[list[RawFrames] | FileAccount]:
-    """All frames, several at once, and then the account of the file; runs in a process of its own.
-
-    Args:
-        read: Of a format.
-        path: File or folder.
-        choice: Which of several names is meant.
-        charge: Total charge of frames that state none.
-    """
-    account = FileAccount(choice, is_tolerant=True, charge=charge)
-    held: list[RawFrames] = []
-    n_atoms = 0
-    for raw in read(path, account):
-        held.append(raw)
-        n_atoms += raw.numbers.size * raw.n_frames
-        if n_atoms >= MAX_SENT_ATOMS:
-            yield held
-            held, n_atoms = [], 0
-    yield held
-    yield account
-
-
 MIN_VOLUME = 1e-3
 """Of a periodic frame, in any unit of length."""
 MAX_VALUE = 1e12
 """Of any number of a frame, in whatever unit; squares of larger ones, summed, are no numbers any more."""
-MAX_SENT_ATOMS = 4096
-"""Atoms from which on frames are handed over."""
 MAX_GATHERED = 256
 """Rows that are checked at a time."""
 MAX_GATHERED_ATOMS = 16_384

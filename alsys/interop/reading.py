@@ -23,10 +23,10 @@ from alsys.frames import FloatArray, Frame
 from alsys.interop.account import FileAccount
 from alsys.interop.check import Sample
 from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
-from alsys.interop.formats.base import Format
+from alsys.interop.formats.base import Format, read_all
 from alsys.interop.keys import NO_CHOICE, ChoiceNeeded, KeyChoice
 from alsys.interop.outliers import balance_of
-from alsys.interop.raw import RawFrames, read_all
+from alsys.interop.raw import RawFrames
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import stream_from_child
 from alsys.outside.contents import parse_json

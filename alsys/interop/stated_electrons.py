@@ -24,6 +24,7 @@ SPINS: Final = ("2S+1", "2S", "S")
 """What `spin` may mean."""
 SUM_TOLERANCE: Final = 0.05
 """e or Bohr magnetons; what rounding leaves of a sum over atoms that is a whole number."""
+MAX_STATED: Final = 2**31
 _CORES: Final = (2, 10, 18, 36, 54, 86)
 
 
@@ -52,6 +53,9 @@ def stated_electrons(
         InputError: No whole number, two statements that differ, or sites that are occupied in part.
         ChoiceNeeded: `spin` may mean two things.
     """
+    if selection.is_plain:
+        charges, multiplicities = electrons_in(selection, values, numbers, place)
+        return _agreed(charges, place), _agreed(multiplicities, place)
     z = np.asarray(numbers)
     n_protons = int(z.sum()) if z.dtype.kind in "iu" else 0
     for name in selection.occupancies:
@@ -103,11 +107,13 @@ def electrons_in(
     """
 
     def stated(names: tuple[str, ...]) -> dict[str, int]:
-        return {name: _whole(values[name], f"{place}: {name}") for name in names if values.get(name) is not None}
+        return {name: _whole(values[name], place, name) for name in names if values.get(name) is not None}
 
     charges, multiplicities = stated(selection.charge), stated(selection.multiplicity)
-    multiplicities |= {name: abs(n) + 1 for name, n in stated(selection.unpaired).items()}
-    charges |= {name: charge_of_count(numbers, n) for name, n in stated(selection.electrons).items()}
+    if selection.unpaired:
+        multiplicities |= {name: abs(n) + 1 for name, n in stated(selection.unpaired).items()}
+    if selection.electrons:
+        charges |= {name: charge_of_count(numbers, n) for name, n in stated(selection.electrons).items()}
     return charges, multiplicities
 
 
@@ -172,7 +178,7 @@ def _of_atoms(value: Any, n_atoms: int) -> FloatArray | None:
 
 
 def _agreed(found: Mapping[str, int], place: str) -> int | None:
-    if len(set(found.values())) > 1:
+    if len(found) > 1 and len(set(found.values())) > 1:
         raise InputError(
             f"{' and '.join(found)} contradict each other", field=place, value=tuple(found.values()), remedy="keep one"
         )
@@ -204,10 +210,12 @@ def _of_spin(spin: float, electrons: int, account: FileAccount, field: str, know
     return next(iter(possible))
 
 
-def _whole(value: Any, field: str) -> int:
+def _whole(value: Any, place: str, name: str) -> int:
+    if type(value) is int and abs(value) < MAX_STATED:
+        return value
     if isinstance(value, str) and value.lstrip("+-").isdecimal():
         return int(value)
-    return integer(_number(value, field), field)
+    return integer(_number(value, f"{place}: {name}"), f"{place}: {name}")
 
 
 def _number(value: Any, field: str) -> float:

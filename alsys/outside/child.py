@@ -2,8 +2,8 @@
 
 The reader is a function of a module, called by name in a fork of a light process (`alsys.outside.server`), which is
 started with the first file (half a second) and ends with this process. Later files cost some milliseconds. Results come
-back as pickles between two processes of one user, all at once or one after another, never further ahead than a socket
-holds. The reader may open regular files only, writes nothing, starts nothing and unpickles nothing.
+back as pickles between two processes of one user, all at once or one after another, never further ahead than
+`AHEAD_BYTES`. The reader may open regular files only, writes nothing, starts nothing and unpickles nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, ParamSpec, TypeVar
 
@@ -36,6 +37,8 @@ _START: Final = (
 )
 _WAIT_S: Final = 10.0
 _POLL_S: Final = 0.5
+AHEAD_BYTES: Final = 16 * 2**20
+"""Of messages of a stream that wait for the caller; the last of them may go beyond."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -90,11 +93,14 @@ def stream_from_child(
 def _messages(
     function: Callable[..., Any], limits: ReadLimits, args: Any, kwargs: Any, *, is_stream: bool
 ) -> Iterator[tuple[str, Any]]:
-    with _SERVERS.reader(function.__module__) as (data, status):
+    with contextlib.ExitStack() as stack:
+        data, status = stack.enter_context(_SERVERS.reader(function.__module__))
         try:
             _send(data, (function, args, kwargs, limits, is_stream), limits.silence_s)
+            receive = stack.enter_context(_received_ahead(data, limits.silence_s)) if is_stream else None
             while True:
-                kind, payload = pickle.loads(_receive(data, limits.silence_s))
+                message = _receive(data, limits.silence_s) if receive is None else receive()
+                kind, payload = pickle.loads(message)
                 if kind == "done":
                     answer, caught = payload
                     for category, message in caught:
@@ -117,6 +123,60 @@ def _messages(
             ) from None
         except (EOFError, ConnectionError):
             raise _death(_code(status), limits) from None
+
+
+@contextlib.contextmanager
+def _received_ahead(data: socket.socket, timeout_s: float) -> Iterator[Callable[[], bytearray]]:
+    """Messages of a stream, received by a thread while the caller works: `AHEAD_BYTES` of them at most wait.
+
+    Beyond that the thread does not receive, the socket fills, and the reader waits: nothing is dropped. What ends the
+    stream (`EOFError`, `TimeoutError`, `ConnectionError`) is raised behind the messages that came before it.
+    """
+    waiting: deque[bytearray | Exception] = deque()
+    changed = threading.Condition()
+    n_bytes, is_closed = 0, False
+
+    def may_go_on() -> bool:
+        return is_closed or n_bytes < AHEAD_BYTES
+
+    def receive() -> None:
+        nonlocal n_bytes
+        found: bytearray | Exception = bytearray()
+        while not isinstance(found, Exception):
+            try:
+                found = _receive(data, timeout_s)
+            except (EOFError, OSError) as error:  # TimeoutError and ConnectionError are of the latter
+                found = error
+            with changed:
+                waiting.append(found)
+                n_bytes += 0 if isinstance(found, Exception) else len(found)
+                changed.notify_all()
+                changed.wait_for(may_go_on)
+                if is_closed:
+                    return
+
+    def take() -> bytearray:
+        nonlocal n_bytes
+        with changed:
+            changed.wait_for(lambda: waiting)
+            found = waiting.popleft()
+            if isinstance(found, Exception):
+                raise found
+            n_bytes -= len(found)
+            changed.notify_all()
+        return found
+
+    thread = threading.Thread(target=receive, name="reader-of-files", daemon=True)
+    thread.start()
+    try:
+        yield take
+    finally:
+        with changed:
+            is_closed = True
+            changed.notify_all()
+        with contextlib.suppress(OSError):
+            data.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        thread.join()
 
 
 def _death(code: int | None, limits: ReadLimits) -> InputError:

@@ -163,3 +163,32 @@ def test_point_charges_that_cannot_be_are_refused() -> None:
             PointCharges(positions, values)
     with pytest.raises(InputError, match="periodic"):
         Frame([1], np.zeros((1, 3)), np.eye(3), [True] * 3, environment=PointCharges([[0.0, 0.0, 1.0]], [1.0]))
+
+
+def test_frames_made_together_are_those_made_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    positions, cells = rng.normal(size=(3, 2, 3)), rng.normal(size=(3, 3, 3))
+    positions[1, 0, 0] = -0.0
+    for pbc, given_cells in (((False,) * 3, None), ((True, True, False), cells)):
+        several = Frame.several([8, 1], positions, given_cells, pbc, -1, 1)
+        single = [
+            Frame(np.array([8, 1]), x, np.zeros((3, 3)) if given_cells is None else h, np.array(pbc), -1, 1)
+            for x, h in zip(positions, cells, strict=True)
+        ]
+        assert several == single
+        for frame, other in zip(several, single, strict=True):
+            assert np.array_equal(frame.positions, other.positions)
+            assert np.array_equal(frame.cell, other.cell)
+            assert not frame.positions.flags.writeable
+            assert pickle.loads(pickle.dumps(frame)) == other
+    assert Frame.several([1], np.zeros((0, 1, 3)), None, (False,) * 3, 0, 2) == []
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_frames_made_together_are_checked_like_one(row: int) -> None:
+    positions = np.zeros((3, 2, 3))
+    positions[row, 1, 2] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        Frame.several([8, 1], positions, None, (False,) * 3, -1, 1)
+    with pytest.raises(InputError, match="n_atoms"):
+        Frame.several([8, 1, 1], np.zeros((3, 2, 3)), None, (False,) * 3, 0, 1)

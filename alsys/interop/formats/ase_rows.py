@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount, selected
 from alsys.interop.extxyz_rows import (
     CONSTRAINT,
+    LEVEL_KEYS,
     NO_STRESS,
+    PARTS_OF_LEVEL,
     SAME,
     check_constraint,
     same_tensors,
@@ -75,9 +78,11 @@ def labelled_row(
             if _is_same(values[name], value):
                 continue
             key = f"data.{name}"
-        values[key] = _plain(value)
-        if n and np.ndim(values[key]) and np.shape(values[key])[0] == n and np.ndim(values[key]) <= 2 and n > 1:
-            atom_names.append(key)
+        values[key] = value = _plain(value)
+        if n > 1 and not isinstance(value, str | int | float) and value is not None:
+            shape = np.shape(value)
+            if 1 <= len(shape) <= 2 and shape[0] == n:
+                atom_names.append(key)
     renamed = {} if fixed_names is None else {name: as_ for name, as_ in fixed_names.items() if name in values}
     for name, as_ in renamed.items():
         if as_ not in values:
@@ -92,7 +97,7 @@ def labelled_row(
     if not energy or not (forces or n == 1):
         raise account.missing("forces" if energy else "energy", place, list(values))
     tensors: dict[str, Any] = {}
-    if cell is not None and all(pbc):
+    if selection.stress and cell is not None and all(pbc):
         try:
             for name, sign in selection.stress:
                 tensors[name] = sign * stress_of(values[name], np.asarray(cell) if sign < 0 else None)
@@ -123,9 +128,15 @@ def labelled_row(
         charge=charge if stated is None else stated,
         multiplicity=multiplicity,
         stress=tensors.get(stress),
-        level=stated_level({name.lower(): fact for name, fact in facts.items()}),
+        level=stated_level({key: facts[name] for name, key in _level_names(tuple(facts))}),
         units=units,
     )
+
+
+@lru_cache(maxsize=1024)
+def _level_names(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Of some names, those that may state a level, and each in lower case."""
+    return tuple((name, name.lower()) for name in names if name.lower() in (*LEVEL_KEYS, *PARTS_OF_LEVEL))
 
 
 def _plain(value: Any) -> Any:

@@ -18,12 +18,15 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import IntArray
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
+from alsys.interop.keys import KeyChoice
 from alsys.interop.raw import RawFrames, formula
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 CHUNK = 1024
 """Frames that a reader of arrays yields at once."""
+SENT_ATOMS = 4096
+"""Atoms from which on frames are handed over."""
 
 
 class Reader(Protocol):
@@ -37,6 +40,28 @@ class Reader(Protocol):
             account: That names and refused frames are told; None for one that raises at the first.
         """
         ...
+
+
+def read_all(read: Reader, path: Path, choice: KeyChoice, charge: int) -> Iterator[list[RawFrames] | FileAccount]:
+    """All frames, several at once, and then the account of the file; runs in a process of its own.
+
+    Args:
+        read: Of a format.
+        path: File or folder.
+        choice: Which of several names is meant.
+        charge: Total charge of frames that state none.
+    """
+    account = FileAccount(choice, is_tolerant=True, charge=charge)
+    held: list[RawFrames] = []
+    n_atoms = 0
+    for raw in read(path, account):
+        held.append(raw)
+        n_atoms += raw.numbers.size * raw.n_frames
+        if n_atoms >= SENT_ATOMS:
+            yield held
+            held, n_atoms = [], 0
+    yield held
+    yield account
 
 
 @dataclass(frozen=True, slots=True)

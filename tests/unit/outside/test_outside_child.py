@@ -10,7 +10,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ def test_results_come_one_after_another_and_never_far_ahead() -> None:
     stream = stream_from_child(itertools.count, LIMITS, 5)  # endless: a reader that ran ahead would meet its limits
     assert [next(stream) for _ in range(1000)] == list(range(5, 1005))
     stream.close()
+
+
+def test_a_reader_runs_ahead_of_a_busy_caller_and_no_further_than_its_bound() -> None:
+    stream = stream_from_child(_timed_megabytes, LIMITS)
+    next(stream)
+    time.sleep(1.0)
+    taken = time.monotonic()
+    made = [when for when, _ in itertools.islice(stream, 40)]
+    stream.close()
+    assert made[child.AHEAD_BYTES // 2**20 // 2] < taken, "it waited for the caller"
+    assert made[-1] > taken, "it ran ahead without a bound"
 
 
 def test_large_results_pass() -> None:
@@ -132,6 +143,11 @@ def test_readers_end_with_their_stream() -> None:
     while _children(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _children(pid)
+
+
+def _timed_megabytes() -> Iterator[tuple[float, bytes]]:
+    while True:
+        yield time.monotonic(), bytes(2**20)
 
 
 def _raise(error: Exception) -> None:
