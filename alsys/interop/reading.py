@@ -191,8 +191,8 @@ class Reading:
         except InputError as error:
             self.account.refuse(raw.place_of(0), error.located(field=raw.place_of(0)), raw.n_frames)
             return
-        balances = balance_of(positions, forces, is_periodic=any(raw.pbc)).tolist()
-        held = are_held(forces, raw.mask).any(axis=1).tolist()
+        balances: list[list[float]] = balance_of(positions, forces, is_periodic=any(raw.pbc)).tolist()
+        held: list[bool] = are_held(forces, raw.mask).any(axis=1).tolist()
         for i, frame in enumerate(frames):
             place = raw.place_of(i)
             if held[i]:
@@ -254,12 +254,13 @@ def are_held(forces: FloatArray, mask: NDArray[np.bool_] | None) -> NDArray[np.b
     Returns:
         ``(n_frames, 3)``, for each direction.
     """
-    largest = np.abs(forces).max(axis=1)
+    largest: FloatArray = np.abs(forces).max(axis=1)
+    held: NDArray[np.bool_] = np.zeros(largest.shape, dtype=np.bool_)
     if forces.shape[1] == 1:
-        return largest > MAX_FORCE_ALONE
-    if mask is not None:
-        return np.zeros(largest.shape, dtype=np.bool_)
-    return (forces == 0.0).any(axis=1) & (np.abs(forces.sum(axis=1)) > 0.05 * largest + MAX_FORCE_ALONE)
+        held |= largest > MAX_FORCE_ALONE
+    elif mask is None:
+        held |= (forces == 0.0).any(axis=1) & (np.abs(forces.sum(axis=1)) > 0.05 * largest + MAX_FORCE_ALONE)
+    return held
 
 
 def held_forces(forces: FloatArray, place: str) -> InputError:
