@@ -112,7 +112,7 @@ class Reading:
         self.account = FileAccount(order.choice, is_tolerant=True, charge=order.charge or 0)
         self.stream = self._convert()
         self._stated: tuple[str, str] | None = None
-        self._says_charge: tuple[bool, str] | None = None
+        self._says: dict[str, tuple[bool, str]] = {}
         self._checked_units: set[tuple[tuple[str, str], ...]] = set()
 
     def _convert(self) -> Iterator[LabelledSample]:
@@ -192,7 +192,7 @@ class Reading:
             self.account.refuse(raw.place_of(0), error.located(field=raw.place_of(0)), raw.n_frames)
             return
         balances: list[list[float]] = balance_of(positions, forces, is_periodic=any(raw.pbc)).tolist()
-        held: list[bool] = are_held(forces, raw.mask).any(axis=1).tolist()
+        held: NDArray[np.bool_] = np.any(are_held(forces, raw.mask), axis=1)
         for i, frame in enumerate(frames):
             place = raw.place_of(i)
             if held[i]:
@@ -207,14 +207,6 @@ class Reading:
     def _electrons(self, raw: RawFrames) -> tuple[int, int]:
         """Charge and multiplicity, which must be known and possible."""
         order, place = self._order, raw.place_of(0)
-        says = (raw.charge is not None, place)
-        if self._says_charge is None:
-            self._says_charge = says
-        elif says[0] != self._says_charge[0]:
-            with_charge, without = (self._says_charge[1], place)[:: 1 if self._says_charge[0] else -1]
-            raise ChoiceNeeded(
-                f"{without} states no charge, {with_charge} does", field="charge", remedy="state it in every frame"
-            )
         kind = order.format.electrons
         charge = raw.charge if raw.charge is not None else order.charge
         if charge is None:
@@ -223,6 +215,8 @@ class Reading:
                     "is missing", field=f"{place}: charge", remedy="give --charge, if all frames share it"
                 )
             charge = 0
+        if order.charge is None:
+            self._check_silence("charge", raw.charge, place)
         multiplicity = raw.multiplicity if raw.multiplicity is not None else order.multiplicity
         if multiplicity is None and raw.numbers.size == 1 and charge == 0:
             multiplicity = round(float(ground_state_magnetic_moments[int(raw.numbers[0])])) + 1
@@ -230,6 +224,8 @@ class Reading:
             raise ChoiceNeeded(
                 "is missing", field=f"{place}: multiplicity", remedy="give --multiplicity, if all frames share it"
             )
+        if order.multiplicity is None and raw.numbers.size > 1:
+            self._check_silence("multiplicity", raw.multiplicity, place)
         multiplicity = 1 if multiplicity is None else multiplicity
         electrons = int(raw.numbers.sum()) - charge
         if electrons < 1 or multiplicity < 1 or multiplicity - 1 > electrons or (electrons - multiplicity + 1) % 2:
@@ -240,6 +236,17 @@ class Reading:
                 remedy="state charge and multiplicity in the file, or give --charge and --multiplicity",
             )
         return charge, multiplicity
+
+    def _check_silence(self, what: str, stated: int | None, place: str) -> None:
+        """Refuses frames that state nothing beside others that do, where the user has not said what they mean."""
+        states, first = self._says.setdefault(what, (stated is not None, place))
+        if states != (stated is not None):
+            with_it, without = (first, place) if states else (place, first)
+            raise ChoiceNeeded(
+                f"{without} states no {what}, {with_it} does",
+                field=what,
+                remedy=f"give --{what} for the frames that state none, or state it in every frame",
+            )
 
 
 def are_held(forces: FloatArray, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

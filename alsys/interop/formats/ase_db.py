@@ -7,6 +7,7 @@ SQLite is read as a stream (`ase_sqlite`); ASE reads a JSON database as a whole,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
             row.get("energy"),
             row.get("forces"),
             row.get("stress"),
-            float(row.get("charge") or 0.0),
+            None if (charges := row.get("initial_charges")) is None else float(np.sum(charges)),
             merged(_mapping(row.data), row.key_value_pairs),
             [constraint.todict() for constraint in row.constraints],
         )
@@ -91,7 +92,9 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
 
 def _frame(row: DatabaseRow, account: FileAccount) -> RawRow:
     place = f"row {row.id}"
-    charge = round(row.charge) if abs(row.charge - round(row.charge)) < 1e-3 else row.charge
+    charge = row.charge
+    if charge is not None and math.isfinite(charge) and abs(charge - round(charge)) < 1e-3:
+        charge = round(charge)
     return labelled_row(
         row.id,
         place,

@@ -65,7 +65,7 @@ class DatabaseRow(NamedTuple):
         energy: None where there is none.
         forces: ``(n_atoms, 3)``; None where there are none.
         stress: ``(6,)`` or ``(9,)``; None where there is none.
-        charge: Sum of the initial charges of atoms, 0 without them.
+        charge: Sum of the initial charges of atoms; None without them.
         facts: Data and key-value pairs; shared by rows in which they are alike, so not to be changed.
         constraints: As ASE writes them.
     """
@@ -78,7 +78,7 @@ class DatabaseRow(NamedTuple):
     energy: Any
     forces: Any
     stress: Any
-    charge: float
+    charge: float | None
     facts: Mapping[str, Any]
     constraints: Any = ()
 
@@ -116,7 +116,7 @@ def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
                 energy,
                 None if forces is None else np.frombuffer(forces, "<f8").reshape(-1, 3),
                 None if stress is None else np.frombuffer(stress, "<f8"),
-                0.0 if charges is None else float(np.frombuffer(charges, "<f8").sum()),
+                None if charges is None else float(np.frombuffer(charges, "<f8").sum()),
                 facts,
                 () if constraints is None else _json(constraints),
             )

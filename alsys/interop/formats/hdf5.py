@@ -40,19 +40,24 @@ def opened(path: Path) -> Iterator[Any]:
             raise InputError(f"cannot be read: {error}", source=str(path)) from error
 
 
-def groups(file: Any, marker: str, depth: int = 6) -> Iterator[tuple[str, Any]]:
-    """Groups that hold a dataset named `marker`, to some depth (links may make circles), with their path.
+def groups(file: Any, marker: str, depth: int = 6, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Groups that hold a dataset named `marker`, to some depth, with their path; once each, wherever links lead.
 
     Raises:
         InputError: The file points to another one.
     """
+    seen = set() if seen is None else seen
+    where = require("h5py").h5o.get_info(file.id).addr
+    if where in seen:
+        return
+    seen.add(where)
     names = _own_names(file)
     if marker in names:
         yield file.name.strip("/"), file
         return
     for name in names if depth else ():
         if hasattr(file[name], "keys"):
-            yield from groups(file[name], marker, depth - 1)
+            yield from groups(file[name], marker, depth - 1, seen)
 
 
 def _own_names(group: Any) -> list[str]:
@@ -70,29 +75,35 @@ def _own_names(group: Any) -> list[str]:
             )
         if isinstance(link, h5py.SoftLink):
             _follow(group, link.path)
-            if name not in group:
-                continue  # leads nowhere
+            if group.get(name) is None:  # `name in group` is true of a link that leads nowhere
+                continue
         found.append(name)
     return found
 
 
 def _follow(group: Any, path: str, depth: int = 16) -> None:
-    """Refuses a soft link whose way leads through another file, step by step and without opening that."""
+    """Refuses a soft link whose way leads through another file, or round in a circle, without opening what is there."""
     h5py = require("h5py")
+    if depth == 0:
+        raise InputError(
+            "is a link that leads to others without end, or back to itself",
+            field=path,
+            remedy="remove it (h5repack, h5copy)",
+        )
     here = group.file if path.startswith("/") else group
-    for name in path.strip("/").split("/"):
+    for name in path.split("/"):
+        if name in ("", "."):
+            continue
         link = here.get(name, getlink=True) if hasattr(here, "keys") else None
         if link is None:
             return
-        if isinstance(link, h5py.ExternalLink) or depth == 0:
+        if isinstance(link, h5py.ExternalLink):
             raise InputError(
-                "is a link to another file, and no file but the given one is read", field=path, value=link.path
+                "is a link to another file, and no file but the given one is read", field=path, value=link.filename
             )
         if isinstance(link, h5py.SoftLink):
             _follow(here, link.path, depth - 1)
-            if name not in here:
-                return
-        here = here[name]
+        here = here.get(name)
 
 
 def _check_storage(found: Any, place: str) -> None:
@@ -144,10 +155,8 @@ def dataset(group: Any, name: str, place: str) -> Any:
     """
     if name not in _own_names(group):
         raise InputError("is missing", field=f"{place}: {name}", remedy="give frames with energies and forces")
-    found = group[name]
-    if hasattr(found, "external"):
-        _check_storage(found, f"{place}: {name}")
-    if not hasattr(found, "dtype") or found.dtype.kind not in "fiu":
+    found = _stored(group, name, place)
+    if found is None or found.dtype.kind not in "fiu":
         raise InputError(
             "must be an array of numbers", field=f"{place}: {name}", value=str(getattr(found, "dtype", ""))
         )
@@ -158,15 +167,23 @@ def text_or_number(group: Any, name: str, place: str) -> Any:
     """A dataset of one value; None where it is not there.
 
     Raises:
-        InputError: It lies in another file.
+        InputError: It lies in another file, or is neither text nor a number.
     """
     if name not in _own_names(group):
         return None
+    found = _stored(group, name, place)
+    if found is None or (found.dtype.kind not in "fiuS" and require("h5py").check_string_dtype(found.dtype) is None):
+        raise InputError("must be text or a number", field=f"{place}: {name}", value=str(getattr(found, "dtype", "")))
+    return found[()]
+
+
+def _stored(group: Any, name: str, place: str) -> Any:
+    """A dataset that has values, all of them in this file; None for a group, a type or an empty one."""
     found = group[name]
-    if not hasattr(found, "dtype"):
+    if not isinstance(found, require("h5py").Dataset) or found.shape is None:
         return None
     _check_storage(found, f"{place}: {name}")
-    return found[()]
+    return found
 
 
 def tell(group: Any, account: FileAccount, used: Sequence[str], n: int) -> None:

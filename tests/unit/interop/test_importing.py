@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import ase.db
 import numpy as np
 import pytest
+from ase import Atoms
 
 from alsys.errors import InputError
 from alsys.events import DataImported, FrameProposed, LabelAccepted
@@ -191,7 +194,7 @@ def test_electrons_must_be_known(labelled: list[Labelled], tmp_path: Path) -> No
     two = write(tmp_path / "b.xyz", labelled[:2])
     head, _, tail = two.read_text().partition(" charge=0")
     two.write_text(head + tail)
-    refused(two, "frame 0 states no charge, frame 1 does")
+    refused(two, "frame 0 states no charge, frame 1 does", "--charge")
     find("spice").write(snapshot_of(labelled[:3]), tmp_path / "c.h5", GFN1)
     import h5py
 
@@ -200,6 +203,41 @@ def test_electrons_must_be_known(labelled: list[Labelled], tmp_path: Path) -> No
     refused(tmp_path / "c.h5", "charge", "missing", "--charge", name="spice")
     report = take(open_writer(), tmp_path / "c.h5", name="spice", charge=0, is_trusted=True)
     assert (report.n_new, report.level) == (3, find("spice").level)
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_frames_that_state_no_charge_or_spin_beside_others_are_asked_about(
+    labelled: list[Labelled], tmp_path: Path, silent: int
+) -> None:
+    frames = [(replace(f, charge=1, multiplicity=2), e, x) for f, e, x in labelled[:2]]
+    for option, text in (("charge", " charge=1"), ("multiplicity", " multiplicity=2")):
+        path = write(tmp_path / f"{option}.xyz", frames)
+        blocks = path.read_text().split("\n6\n")
+        blocks[silent] = blocks[silent].replace(text, "")
+        path.write_text("\n6\n".join(blocks))
+        refused(path, f"frame {silent} states no {option}, frame {1 - silent} does", f"--{option}")
+        store, value = open_writer(), 1 if option == "charge" else 2
+        said = {option: value}
+        assert take(store, path, is_trusted=True, **said).n_new == 2
+        snapshot = store.snapshot(GFN1.level_id)
+        assert (snapshot.charge.tolist(), snapshot.multiplicity.tolist()) == ([1, 1], [2, 2])
+
+
+@pytest.mark.parametrize("suffix", ["db", "json"])
+def test_rows_of_ase_without_initial_charges_state_no_charge(
+    labelled: list[Labelled], tmp_path: Path, suffix: str
+) -> None:
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    path = tmp_path / f"a.{suffix}"
+    with ase.db.connect(str(path)) as database:
+        for frame, energy, forces in labelled[:2]:
+            atoms = Atoms(frame.numbers, frame.positions)
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+            database.write(atoms)
+    store = open_writer()
+    take(store, path, name="ase-db", level=GFN1, charge=1, multiplicity=2, is_trusted=True)
+    assert store.snapshot(GFN1.level_id).charge.tolist() == [1, 1]
 
 
 def test_units_are_proven_before_anything_is_written(labelled: list[Labelled], tmp_path: Path) -> None:

@@ -293,6 +293,48 @@ def test_hdf5_reads_no_other_file(tmp_path: Path) -> None:
     refused(tmp_path / "whole.h5", "another file", "other.h5", name="spice")
 
 
+@pytest.mark.parametrize("target", ["/{group}/loop", "loop", "./loop"])
+def test_hdf5_links_to_themselves(target: str, tmp_path: Path) -> None:
+    path = spice(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        (name,) = file
+        file[name]["loop"] = h5py.SoftLink(target.format(group=name))
+        file["nowhere"] = h5py.SoftLink("/no/such/place")
+    assert "loop" in refused(path, "back to itself", name="spice")
+
+
+def test_hdf5_links_that_lead_round_are_followed_once(tmp_path: Path) -> None:
+    path = spice(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        (name,) = file
+        file["alias"] = file[name]
+        file["soft"] = h5py.SoftLink(f"./{name}")
+        around = file.create_group("around")
+        around["root"] = file["/"]
+        file["nowhere"] = h5py.SoftLink("/no/such/place")
+    raws, _ = read(path, "spice")
+    assert sum(raw.n_frames for raw in raws) == 2
+
+
+@pytest.mark.parametrize("name", ["atomic_numbers", "dft_total_energy", "conformations", "smiles", "total_charge"])
+@pytest.mark.parametrize("kind", ["type", "empty", "group", "reference"])
+def test_hdf5_objects_that_are_no_arrays(name: str, kind: str, tmp_path: Path) -> None:
+    """Named types, null data spaces, groups and references under the names of a format."""
+    path = spice(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        group = next(iter(file.values()))
+        if name in group:
+            del group[name]
+        if kind == "type":
+            group[name] = np.dtype("f8")
+        elif kind == "group":
+            group.create_group(name)
+        else:
+            empty = kind == "empty"
+            group[name] = h5py.Empty("f8") if empty else np.array([group.ref], dtype=h5py.ref_dtype)
+    refused(path, name, "must be", name="spice")
+
+
 def virtual(path: str, name: str) -> h5py.VirtualLayout:
     layout = h5py.VirtualLayout(shape=(2,), dtype="f8")
     layout[:] = h5py.VirtualSource(path, f"{name}/dft_total_energy", shape=(2,))

@@ -87,8 +87,8 @@ def test_what_ase_wrote_is_read(tmp_path: Path) -> None:
             assert raw.energy[i] == row.energy
     facts = [(raw.charge, raw.multiplicity, raw.level) for raw, _ in found]
     assert facts == [
-        (0, 3, ""), (1, 2, ""), (-1, None, "pbe"), (1, None, ""), (0, None, ""), (0, None, ""),
-        (0, None, "PBE/def2-SVP"),
+        (0, 3, ""), (1, 2, ""), (-1, None, "pbe"), (1, None, ""), (None, None, ""), (None, None, ""),
+        (None, None, "PBE/def2-SVP"),
     ]  # fmt: skip
     solid_raw = found[5][0]
     assert solid_raw.pbc == (True, True, True)
