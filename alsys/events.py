@@ -125,11 +125,16 @@ class FrameRetried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesRescored(Event):
-    """Pending frames seen again by a newer committee."""
+    """Pending frames seen again by a newer committee.
+
+    Attributes:
+        easy_below: Force deviation below which they are known well enough, eV/Angstrom; negative in older logs.
+    """
 
     kind: ClassVar[str] = "frames-rescored"
     model_version: int
     deviations: Mapping[str, float]
+    easy_below: float = -1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +146,7 @@ class LabelAccepted(Event):
         digest: `alsys.store.digests.label_digest` the label; empty in older logs.
         chosen_by: Version by whose deviation its frame was chosen, or that led when a frame of the random arm was sent;
             -1 in older logs.
+        audit: ``yes`` where it was drawn to be audited, ``no`` where not; empty in older logs, see `AuditsDrawn`.
     """
 
     kind: ClassVar[str] = "label-accepted"
@@ -154,6 +160,15 @@ class LabelAccepted(Event):
     baseline_id: str = ""
     digest: str = ""
     chosen_by: int = -1
+    audit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditsDrawn(Event):
+    """Which labels of an older log are audited at random, of those of which no event says so; drawn once."""
+
+    kind: ClassVar[str] = "audits-drawn"
+    frame_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -617,6 +632,7 @@ EVENTS: Mapping[str, type[Event]] = {
         FrameRetried,
         FramesRescored,
         LabelAccepted,
+        AuditsDrawn,
         LabelFailed,
         LabelSuspected,
         LabelDisputed,

@@ -30,6 +30,7 @@ from alsys.campaign.folder import CampaignDirectory
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
+from alsys.control.assurance import audit_of
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
@@ -88,6 +89,7 @@ def fill(directory: CampaignDirectory, n_labels: int) -> None:
                 LabelAccepted(
                     t=float(i), frame_id=frame.frame_id, label_id=label.label_id, worker="labeler-0", wall_s=1.0,
                     sent=float(i), started=float(i), finished=float(i), digest=label_digest(label, None),
+                    audit=audit_of(label.label_id, 0.01),
                 )
             )  # fmt: skip
             if i % 10 == 0:

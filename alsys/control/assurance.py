@@ -9,13 +9,14 @@ comes up and every so many labels. Part of the ledger: events change it, nothing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from sys import intern
+from typing import TYPE_CHECKING, Literal
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Idle, LabelFrames
 from alsys.control.policies import wants_labels
-from alsys.events import CanaryChecked, LabelAudited
+from alsys.events import AuditsDrawn, CanaryChecked, LabelAccepted, LabelAudited
 
 if TYPE_CHECKING:
     from alsys.control.ledger import Ledger
@@ -55,6 +56,7 @@ class Assurance:
     Attributes:
         suspects: Frames whose label waits to be verified, with the labeler that gave it.
         to_audit: Audits to be made, by frame.
+        undrawn: Labels, by frame, of an older log of which nobody has said whether they are audited, and who gave them.
         auditing: Audit that each labeler is making.
         checking: Labelers that have the canary.
         since_canary: Labels of each labeler since its last sound canary; a labeler that is not in here needs one.
@@ -69,6 +71,7 @@ class Assurance:
 
     suspects: dict[str, str] = field(default_factory=dict)
     to_audit: dict[str, Audit] = field(default_factory=dict)
+    undrawn: dict[str, tuple[str, str]] = field(default_factory=dict)
     auditing: dict[str, Audit] = field(default_factory=dict)
     checking: set[str] = field(default_factory=set)
     since_canary: dict[str, list[str]] = field(default_factory=dict)
@@ -86,10 +89,19 @@ class Assurance:
         """Whether labelers are at work for it."""
         return bool(self.auditing or self.checking)
 
-    def in_order(self) -> Iterator[Audit]:
-        """Audits to be made: of labels that somebody doubts first, then of those that were drawn."""
-        yield from (audit for audit in self.to_audit.values() if audit.reason != "random")
-        yield from (audit for audit in self.to_audit.values() if audit.reason == "random")
+    def drawn(self, share: float) -> list[Audit]:
+        """Audits of labels of an older log of which nobody has said whether they are audited, if `share` of all are."""
+        return [
+            Audit(frame_id, "random", author)
+            for frame_id, (label_id, author) in self.undrawn.items()
+            if frame_id not in self.to_audit and audit_of(label_id, share) == "yes"
+        ]
+
+    def waiting(self, share: float) -> list[Audit]:
+        """Audits to be made: of labels that somebody doubts first, then of those that were drawn, `share` of all."""
+        doubted = [audit for audit in self.to_audit.values() if audit.reason != "random"]
+        drawn = [audit for audit in self.to_audit.values() if audit.reason == "random"]
+        return [*doubted, *self.drawn(share), *drawn]
 
     def restart(self) -> None:
         """A new driver: what was under way is to be done again; suspects are labelled afresh by the ledger."""
@@ -108,14 +120,23 @@ class Assurance:
         if audit is not None:
             self._retry(audit)
 
-    def accept(self, frame_id: str, label_id: str, worker: str, share: float) -> None:
-        """A label became data: `share` of all are audited, decided by the label's identity."""
+    def accept(self, event: LabelAccepted) -> None:
+        """A label became data."""
+        frame_id, worker = event.frame_id, event.worker
         if worker in self.since_canary:
             done = self.since_canary[worker]
             done.append(frame_id)
             del done[:-MAX_SINCE]
-        if share > 0 and int(label_id[:8], 16) < share * 2**32:
+        if not event.audit:
+            self.undrawn.setdefault(frame_id, (event.label_id, intern(worker)))
+        elif event.audit == "yes":
             self.request(Audit(frame_id, "random", worker))
+
+    def draw(self, event: AuditsDrawn) -> None:
+        """It was drawn which labels of an older log are audited."""
+        for frame_id in event.frame_ids:
+            self.request(Audit(frame_id, "random", self.undrawn[frame_id][1]))
+        self.undrawn.clear()
 
     def request(self, audit: Audit) -> None:
         """Asks for an audit, once."""
@@ -124,17 +145,20 @@ class Assurance:
 
     def withdraw(self, frame_id: str) -> None:
         """A label is no longer data: no need to audit it."""
-        self.to_audit.pop(frame_id, None)
+        self._take(frame_id)
         self._attempts.pop(frame_id, None)
 
     def begin_audit(self, worker: str, frame_id: str) -> None:
         """An audit is under way."""
-        self.auditing[worker] = self.to_audit.pop(frame_id)
+        audit = self._take(frame_id)
+        if audit is None:
+            raise KeyError(frame_id)
+        self.auditing[worker] = audit
         self._attempts[frame_id] = self._attempts.get(frame_id, 0) + 1
 
     def audited(self, event: LabelAudited) -> None:
         """An audit came back."""
-        audit = self.auditing.pop(event.worker, None) or self.to_audit.pop(event.frame_id, None)
+        audit = self.auditing.pop(event.worker, None) or self._take(event.frame_id)
         if event.error:
             if audit is not None:
                 self._retry(audit)
@@ -156,11 +180,22 @@ class Assurance:
         for frame_id in self.since_canary.pop(event.worker, []):
             self.request(Audit(frame_id, "canary", event.worker))
 
+    def _take(self, frame_id: str) -> Audit | None:
+        """The audit of a frame, which does not wait any more."""
+        undrawn = self.undrawn.pop(frame_id, None)
+        audit = self.to_audit.pop(frame_id, None)
+        return Audit(frame_id, "random", undrawn[1]) if audit is None and undrawn is not None else audit
+
     def _retry(self, audit: Audit) -> None:
         if self._attempts.get(audit.frame_id, 0) < MAX_AUDITS:
             self.to_audit[audit.frame_id] = audit
         else:
             self._attempts.pop(audit.frame_id, None)
+
+
+def audit_of(label_id: str, share: float) -> Literal["yes", "no"]:
+    """Whether a label is among the `share` of all that are audited: decided by its identity."""
+    return "yes" if share > 0 and int(label_id[:8], 16) < share * 2**32 else "no"
 
 
 def assure(ledger: Ledger, idle: Idle) -> tuple[list[Command], Idle, int]:
@@ -192,7 +227,7 @@ def assure(ledger: Ledger, idle: Idle) -> tuple[list[Command], Idle, int]:
         commands.append(LabelFrames(taker, (frame_id,), is_verification=True))
         free.remove(taker)
     places = (max(1, len(labelers) // 2) if wants else len(labelers)) - len(state.auditing)
-    for audit in state.in_order() if places > 0 else ():
+    for audit in state.waiting(settings.audit_share) if places > 0 else ():
         taker = _other(free, audit.author, is_alone)
         if taker is None:
             is_waiting = True

@@ -11,7 +11,6 @@ from alsys.control import policies
 from alsys.control.assurance import assure
 from alsys.control.commands import Command, Emit, Finish, Idle
 from alsys.control.ledger import Ledger
-from alsys.errors import FailureKind
 from alsys.events import FrameDropped, FrameQuarantined
 
 
@@ -41,10 +40,12 @@ def decide(ledger: Ledger, now: float, idle: Idle) -> list[Command]:
 
 
 def _bookkeeping(ledger: Ledger, now: float) -> list[Command]:
-    emits: list[Command] = []
-    for frame_id in ledger.doomed:
-        kind, message = ledger.frames[frame_id].verdict or (FailureKind.INTERNAL, "")
-        emits.append(Emit(FrameQuarantined(t=now, frame_id=frame_id, failure=kind, message=message)))
+    emits: list[Command] = [
+        Emit(FrameQuarantined(t=now, frame_id=frame_id, failure=failure, message=message))
+        for frame_id, (failure, message) in policies.to_quarantine(ledger).items()
+    ]
+    if emits:
+        return emits  # they are still candidates, and must not be dropped too
     emits += [
         Emit(FrameDropped(t=now, frame_id=frame_id, reason="easy"))
         for frame_id in ledger.easy

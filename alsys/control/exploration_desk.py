@@ -12,6 +12,7 @@ from alsys.control.commands import Explore
 from alsys.control.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
+from alsys.control.policies import trust_band
 from alsys.control.recorder import Recorder
 from alsys.control.records import Status
 from alsys.events import (
@@ -129,7 +130,12 @@ class ExplorationDesk:
         if report.compared:
             self._record(_errors_observed(report, now))
         if report.rescored:
-            self._record(FramesRescored(t=now, model_version=report.model_version, deviations=report.rescored))
+            easy_below, _ = trust_band(self._ledger)
+            self._record(
+                FramesRescored(
+                    t=now, model_version=report.model_version, deviations=report.rescored, easy_below=easy_below
+                )
+            )
         for frame_id in report.withdrawn:
             record = self._ledger.frames.get(frame_id)
             if record is not None and record.status is Status.PENDING:

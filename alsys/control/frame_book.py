@@ -1,9 +1,8 @@
 """The frame book: where every proposed frame is, and how it gets from there to the next place.
 
-A frame is pending, in flight or settled. Pending ones wait in exactly one of three places: the candidate set, the
-suspects (their label is to be verified) or the doomed (they are to be quarantined). After every call
-``len(records) == sum(counts.values())``. What is stale or easy is a mark on frames of the candidate set. Part of the
-ledger: events change it, nothing else does.
+A frame is pending, in flight or settled. Pending ones wait in one of two places: the candidate set, or the suspects
+(their label is to be verified). After every call ``len(records) == sum(counts.values())``. What is stale, easy or has
+failed is a mark on pending frames. Part of the ledger: events change it, nothing else does.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from sys import intern
 
-from alsys.control import policies
 from alsys.control.candidates import CandidateSet
 from alsys.control.model_book import ModelBook
 from alsys.control.records import FINAL, FrameRecord, Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
-from alsys.events import FrameProposed, FramesRescored, LabelFailed, LabelStarted
+from alsys.events import FrameProposed, FramesRescored, LabelDisputed, LabelFailed, LabelStarted
 from alsys.frames import Arm
 from alsys.selection.label_cost import FALLBACK_ELECTRONS, LabelCostModel
 
@@ -36,7 +34,7 @@ class FrameBook:
         flying: Frames in flight by arm.
         in_flight: Calls of each labeler, each with its frames.
         stale: Uncertain frames whose deviation is not the champion's.
-        doomed: Frames to be quarantined.
+        failed: Frames that wait after an attempt that gave no label, or a wrong one, with the last such attempt.
         easy: Uncertain frames that the champion knows well enough.
     """
 
@@ -49,7 +47,7 @@ class FrameBook:
     flying: dict[Arm, int] = field(default_factory=lambda: dict.fromkeys(Arm, 0))
     in_flight: dict[str, list[dict[str, None]]] = field(default_factory=dict)
     stale: dict[str, None] = field(default_factory=dict)
-    doomed: dict[str, None] = field(default_factory=dict)
+    failed: dict[str, LabelFailed | LabelDisputed] = field(default_factory=dict)
     easy: dict[str, None] = field(default_factory=dict)
     _worker_of: dict[str, str] = field(default_factory=dict)
     _costs: LabelCostModel = field(default_factory=LabelCostModel)
@@ -59,7 +57,7 @@ class FrameBook:
         """The invariant of the module docstring."""
         return (
             len(self.records) == sum(self.counts.values())
-            and self.counts[Status.PENDING] == len(self.pending) + len(self.doomed) + len(self.suspects)
+            and self.counts[Status.PENDING] == len(self.pending) + len(self.suspects)
             and self.counts[Status.IN_FLIGHT] == sum(len(call) for calls in self.in_flight.values() for call in calls)
         )
 
@@ -87,6 +85,7 @@ class FrameBook:
         for frame_id in event.frame_ids:
             record = self.records[frame_id]
             self._unqueue(frame_id)
+            self.failed.pop(frame_id, None)
             if not record.suspected:
                 record.chosen_by = self.models.champion if record.arm is Arm.RANDOM else record.seen_by
             self.move(record, Status.IN_FLIGHT)
@@ -108,7 +107,7 @@ class FrameBook:
         if record.status is Status.IN_FLIGHT:
             self._land(frame_id)
         self._unqueue(frame_id)
-        self.doomed.pop(frame_id, None)
+        self.failed.pop(frame_id, None)
         self.move(record, status)
         return record
 
@@ -138,7 +137,7 @@ class FrameBook:
     # --- what goes wrong with a label
 
     def fail(self, event: LabelFailed) -> None:
-        """An attempt gave no label: the frame is pending again, or doomed."""
+        """An attempt gave no label: the frame is pending again; whether it is given up is not decided here."""
         record = self.records[event.frame_id]
         if record.status in FINAL:
             return
@@ -146,9 +145,7 @@ class FrameBook:
         record.attempts += event.failure is not FailureKind.WORKER_PREEMPTED
         record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
         record.last_worker = event.worker if event.failure.is_lost_computing else ""
-        verdict = policies.verdict(record.attempts, record.kills, event, self.settings)
-        if verdict is not None:
-            self._doom(event.frame_id, verdict)
+        self.failed[event.frame_id] = event
 
     def suspect(self, frame_id: str, worker: str) -> None:
         """The label that `worker` gave waits to be verified."""
@@ -160,16 +157,12 @@ class FrameBook:
             self._unqueue(frame_id)
             self._enqueue(frame_id, record)
 
-    def dispute(self, frame_id: str) -> None:
-        """A suspect's label was wrong: the frame is labelled afresh, or doomed."""
-        record = self.records[frame_id]
-        record.disputes += 1
-        self.again(frame_id)
-        if record.disputes < self.settings.max_disputes:
-            self._clear(frame_id)
-            return
-        message = f"{record.disputes} labels of it were not confirmed at tighter settings"
-        self._doom(frame_id, (FailureKind.LABEL_DISPUTED, message))
+    def dispute(self, event: LabelDisputed) -> None:
+        """A suspect's label was wrong: the frame is labelled afresh, unless it is given up."""
+        self.records[event.frame_id].disputes += 1
+        self.again(event.frame_id)
+        self._clear(event.frame_id)
+        self.failed[event.frame_id] = event
 
     # --- what a label would teach
 
@@ -231,12 +224,6 @@ class FrameBook:
         self.suspects.pop(frame_id, None)
         record.suspected = ""
         self._enqueue(frame_id, record)
-
-    def _doom(self, frame_id: str, verdict: tuple[FailureKind, str]) -> None:
-        record = self.records[frame_id]
-        record.verdict, record.suspected = verdict, ""
-        self._unqueue(frame_id)
-        self.doomed[frame_id] = None
 
     def _land(self, frame_id: str) -> None:
         worker = self._worker_of.pop(frame_id)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterator
 
 import numpy as np
 
+from alsys.control.assurance import audit_of
 from alsys.control.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
 from alsys.control.ledger import Ledger
@@ -166,11 +167,16 @@ class LabelDesk:
             baseline_id="" if label.baseline is None else label.baseline.label_id,
             digest=label_digest(label, candidate.mask),
             chosen_by=self._ledger.frames[label.frame_id].chosen_by,
+            audit=self._audit_of(label),
         )
         if self._inspector is not None:
             self._inspector.accept(candidate.frame, label)
         self._record(accepted, label)
         self._memory.keep(label)
+
+    def _audit_of(self, label: Label) -> str:
+        is_atom = self._ledger.frames[label.frame_id].arm is Arm.ATOM
+        return audit_of(label.label_id, 0.0 if is_atom else self._ledger.settings.audit_share)
 
     def _repeated(self, label: Label, worker: str) -> None:
         first = self._memory.label_of(label.frame_id, self._level.level_id)

@@ -25,6 +25,7 @@ from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
     AlarmRaised,
+    AuditsDrawn,
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
@@ -62,6 +63,7 @@ from alsys.events import (
     TrainingStarted,
     WorkerLost,
 )
+from alsys.exploration.bandit import Tally
 from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import label_id_of
 
@@ -72,19 +74,19 @@ class Ledger:
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
         self.assurance = Assurance()
-        self._models = ModelBook(settings.max_training_failures)
+        self._models = ModelBook()
         self._frames = FrameBook(settings, self._models, self.assurance.suspects)
         self._feedback = Feedback(settings)
         # The parts never replace their containers, so policies can read them here.
         self.frames, self.counts = self._frames.records, self._frames.counts
         self.pending, self.stale = self._frames.pending, self._frames.stale
-        self.easy, self.doomed = self._frames.easy, self._frames.doomed
+        self.easy, self.failed = self._frames.easy, self._frames.failed
         self.in_flight, self.flying = self._frames.in_flight, self._frames.flying
         self.models, self.champions = self._models.records, self._models.champions
         self.undecided = self._models.undecided
         self.to_compare, self.calibration = self._feedback.waiting, self._feedback.calibration
         self.tallies = self._feedback.tallies
-        self.shares: dict[str, float] = {}
+        self.tallies_then: dict[str, Tally] = {}
         self.accepted = dict.fromkeys(Arm, 0)
         self.lost_in_a_row = 0
         self.last_loss = ""
@@ -116,6 +118,7 @@ class Ledger:
             LabelStarted: self._frames.start,
             LabelAbandoned: self._on_label_abandoned,
             LabelAccepted: self._on_label_accepted,
+            AuditsDrawn: self.assurance.draw,
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
             LabelRetracted: self._on_label_retracted,
@@ -196,6 +199,11 @@ class Ledger:
         return self.settings.fit_s if measured is None else min(measured, self.settings.fit_s)
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Share of the walkers for each exploration method; empty where there is one."""
+        return policies.method_shares(self)
+
+    @property
     def next_version(self) -> int:
         """Version of the next model."""
         return max(self.models, default=0) + 1
@@ -270,14 +278,14 @@ class Ledger:
         self.lost_in_a_row += 1
         self.last_loss = f"{event.failure}: {event.message}"
         record = self._frames.settle(event.frame_id, Status.QUARANTINED)
-        record.verdict = (event.failure, event.message)
+        record.verdict, record.suspected = (event.failure, event.message), ""
 
     def _on_retried(self, event: FrameRetried) -> None:
         self.requests.add(event.request)
         self._frames.retry(event.frame_id)
 
     def _on_rescored(self, event: FramesRescored) -> None:
-        self._frames.rescore(event, easy_below=policies.trust_band(self)[0])
+        self._frames.rescore(event, policies.trust_band(self)[0] if event.easy_below < 0 else event.easy_below)
 
     def _on_label_abandoned(self, event: LabelAbandoned) -> None:
         for frame_id in event.frame_ids:
@@ -305,7 +313,7 @@ class Ledger:
         elif record.arm is Arm.RANDOM:
             self.random_labelled.append(event.frame_id)
         if record.arm is not Arm.ATOM:
-            self.assurance.accept(event.frame_id, event.label_id, event.worker, self.settings.audit_share)
+            self.assurance.accept(event)
             if self.champion:
                 self._feedback.wait(event.frame_id)
 
@@ -363,7 +371,7 @@ class Ledger:
 
     def _on_disputed(self, event: LabelDisputed) -> None:
         self.assurance.n_disputed += 1
-        self._frames.dispute(event.frame_id)
+        self._frames.dispute(event)
 
     def _on_doubted(self, event: LabelDoubted) -> None:
         if self.frames[event.frame_id].status is Status.LABELLED:
@@ -426,7 +434,7 @@ class Ledger:
         self.exploration = Exploration()
         later = (f for f in self._trainable[model.n_seen :] if self.frames[f].status is Status.LABELLED)
         self._feedback.renew([*self.random_labelled[-MAX_COMPARED:], *later])
-        self.shares = policies.method_shares(self)  # kept until the next champion, so that walkers are left alone
+        self.tallies_then = dict(self.tallies)
 
     # --- exploration
 

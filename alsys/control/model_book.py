@@ -10,12 +10,12 @@ from __future__ import annotations
 from alsys.control.records import ModelRecord
 from alsys.events import ModelLost, ModelPromoted, ModelPublished, ModelRejected, TrainingStarted
 
+MAX_TRAINING_FAILURES = 3
+"""Failed fits in a row after which the same data are no reason for another."""
+
 
 class ModelBook:
     """Models of one campaign. Its containers are never replaced, so the ledger can hold them too.
-
-    Args:
-        max_failures: Failed fits in a row after which the same data are no reason for another.
 
     Attributes:
         records: All versions.
@@ -27,7 +27,7 @@ class ModelBook:
         n_changes_at_fit: Changes of the data by then.
     """
 
-    def __init__(self, max_failures: int) -> None:
+    def __init__(self) -> None:
         self.records: dict[int, ModelRecord] = {}
         self.champions: list[int] = []
         self.champion = 0
@@ -36,7 +36,6 @@ class ModelBook:
         self.failures = 0
         self.n_train_at_fit = 0
         self.n_changes_at_fit = 0
-        self._max_failures = max_failures
 
     def start(self, event: TrainingStarted, n_train: int, n_changes: int) -> None:
         """A fit began, with this many training labels and changes of the data."""
@@ -105,7 +104,7 @@ class ModelBook:
 
     def _count_failure(self) -> None:
         self.failures += 1
-        if self.failures < self._max_failures:
+        if self.failures < MAX_TRAINING_FAILURES:
             self._forget_fit()
 
     def _forget_fit(self) -> None:

@@ -6,25 +6,27 @@ from a handful of events.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from alsys.control import pace, promotion
 from alsys.control.commands import Command, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.convergence import Convergence, convergence
+from alsys.control.model_book import MAX_TRAINING_FAILURES
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
-from alsys.events import AlarmCleared, AlarmRaised, LabelFailed, ModelPromoted, ModelRejected
+from alsys.events import AlarmCleared, AlarmRaised, LabelDisputed, LabelFailed, ModelPromoted, ModelRejected
 from alsys.exploration import bandit
 from alsys.frames import Arm
 
 if TYPE_CHECKING:
     from alsys.control.ledger import Ledger
-    from alsys.control.records import ModelRecord
+    from alsys.control.records import FrameRecord, ModelRecord
 
 N_SEEDS = 16
 RESCORE_CHUNK = 256
@@ -41,19 +43,31 @@ ALIKE = 0.9
 """Correlation of members' errors above which there is an alarm."""
 
 
-def verdict(attempts: int, kills: int, event: LabelFailed, settings: PolicySettings) -> tuple[FailureKind, str] | None:
+def verdict(
+    record: FrameRecord, event: LabelFailed | LabelDisputed, settings: PolicySettings
+) -> tuple[FailureKind, str] | None:
     """Why a frame is quarantined after this failure; None where it is tried again.
 
     Chemistry has been up the labeler's rescue ladder already, so it is final. Lost computing is retried elsewhere, but
-    a frame that takes down two workers, or fails `max_attempts` times, is not.
+    a frame that takes down two workers, or fails `max_attempts` times, is not, nor one with two wrong labels.
     """
+    if isinstance(event, LabelDisputed):
+        if record.disputes < settings.max_disputes:
+            return None
+        return FailureKind.LABEL_DISPUTED, f"{record.disputes} labels of it were not confirmed at tighter settings"
     if not event.failure.is_lost_computing:
         return event.failure, event.message
-    if kills >= settings.max_worker_kills:
-        return event.failure, f"took down {kills} workers; last: {event.message}"
-    if attempts >= settings.max_attempts:
-        return event.failure, f"failed {attempts} times; last: {event.message}"
+    if record.kills >= settings.max_worker_kills:
+        return event.failure, f"took down {record.kills} workers; last: {event.message}"
+    if record.attempts >= settings.max_attempts:
+        return event.failure, f"failed {record.attempts} times; last: {event.message}"
     return None
+
+
+def to_quarantine(ledger: Ledger) -> dict[str, tuple[FailureKind, str]]:
+    """Frames that are given up, and why."""
+    verdicts = {f: verdict(ledger.frames[f], event, ledger.settings) for f, event in ledger.failed.items()}
+    return {frame_id: found for frame_id, found in verdicts.items() if found is not None}
 
 
 def evict(ledger: Ledger) -> list[str]:
@@ -132,7 +146,7 @@ def finish(ledger: Ledger, now: float) -> Finish | None:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
     if ledger.in_flight or ledger.training is not None or _wants_last_fit(ledger) or trains_on(ledger):
         return None
-    if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.to_audit):
+    if ledger.champion and (ledger.assurance.is_busy or ledger.assurance.waiting(settings.audit_share)):
         return None
     if not ledger.champion:
         message = f"there are labels but no model: every fit failed{_last_rejection(ledger)}"
@@ -234,7 +248,7 @@ def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
     being_rescored = {frame_id for order in busy for frame_id in order.rescored}
     stale = [frame_id for frame_id in ledger.stale if frame_id not in being_rescored]
     unseen = list(itertools.islice(ledger.to_compare, COMPARE_CHUNK * len(explorers)))
-    trust = trust_band(ledger)
+    trust, shares = trust_band(ledger), method_shares(ledger)
     commands: list[Command] = []
     for k, worker in enumerate(explorers):
         n_random = min(max(0, math.ceil(wanted / (len(explorers) - k))), 4)
@@ -252,7 +266,7 @@ def explore(ledger: Ledger, explorers: Sequence[str]) -> list[Command]:
                 rescore=tuple(rescore),
                 compare=tuple(compare),
                 trust=trust,
-                shares=ledger.shares,
+                shares=shares,
             )
         )
     return commands
@@ -268,10 +282,19 @@ def trust_band(ledger: Ledger) -> tuple[float, float]:
 
 
 def method_shares(ledger: Ledger) -> dict[str, float]:
-    """Share of the walkers for each exploration method, from what each has earned so far."""
-    if len(ledger.tallies) < 2:
+    """Share of the walkers for each exploration method, from what each had earned when the champion began to lead.
+
+    The same until the next champion, so that walkers are left alone.
+    """
+    if len(ledger.tallies_then) < 2:
         return {}
-    return bandit.shares(ledger.tallies, ledger.settings.method_floor, ledger.settings.seed + ledger.champion)
+    seed = ledger.settings.seed + ledger.champion
+    return dict(_shares(tuple(ledger.tallies_then.items()), ledger.settings.method_floor, seed))
+
+
+@functools.lru_cache(maxsize=8)
+def _shares(tallies: tuple[tuple[str, bandit.Tally], ...], floor: float, seed: int) -> Mapping[str, float]:
+    return bandit.shares(dict(tallies), floor, seed)
 
 
 def random_share(ledger: Ledger) -> float:
@@ -362,7 +385,7 @@ def _fit_is_due(ledger: Ledger) -> bool:
     if settings.is_rounds and (ledger.in_flight or ledger.exploring):
         return False
     new = ledger.n_new
-    if new <= 0 or (ledger.training_failures >= settings.max_training_failures and new < settings.refit_every):
+    if new <= 0 or (ledger.training_failures >= MAX_TRAINING_FAILURES and new < settings.refit_every):
         return False
     if ledger.pending.count(Arm.ATOM) or ledger.flying[Arm.ATOM]:
         return False
@@ -384,7 +407,7 @@ def _wants_last_fit(ledger: Ledger) -> bool:
         and not ledger.in_flight
         and ledger.n_new > 0
         and ledger.n_train > 0
-        and ledger.training_failures < ledger.settings.max_training_failures
+        and ledger.training_failures < MAX_TRAINING_FAILURES
     )
 
 

@@ -37,7 +37,7 @@ class FrameRecord:
         seen_by: Version of the committee that gave `deviation`.
         attempts: Failed attempts so far.
         kills: Workers lost while they worked on it.
-        verdict: Why it must be quarantined next, or was; None where it need not.
+        verdict: Why it is in quarantine; None where it is not.
         last_worker: Worker that lost the computing of its last attempt.
         label_id: Its label, retracted or not; empty for none.
         suspected: Labeler whose label of it waits to be verified; empty where none does.

@@ -70,7 +70,6 @@ class PolicySettings:
     chunk_steps: int = 50
     max_attempts: int = 3
     max_worker_kills: int = 2
-    max_training_failures: int = 3
     max_disputes: int = 2
     audit_share: float = 0.0
     canary_every: int = 0

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 
 from alsys.control.ledger import Ledger
 from alsys.control.pace import LEAST_RANDOM
-from alsys.control.policies import converged, extra_fits, random_share, trains_on, trust_band, wants_labels
+from alsys.control.policies import (
+    converged,
+    extra_fits,
+    random_share,
+    to_quarantine,
+    trains_on,
+    trust_band,
+    wants_labels,
+)
 from alsys.control.ports import Role
 from alsys.control.records import Status
 from alsys.frames import Arm
@@ -108,11 +116,11 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         },
         "assurance": {
             "suspected": ledger.assurance.n_suspected,
-            "waiting": len(ledger.assurance.suspects),
+            "waiting": len(ledger.assurance.suspects.keys() - to_quarantine(ledger)),
             "disputed": ledger.assurance.n_disputed,
             "audited": ledger.assurance.n_audited,
             "refuted": ledger.assurance.n_refuted,
-            "to_audit": len(ledger.assurance.to_audit),
+            "to_audit": len(ledger.assurance.waiting(ledger.settings.audit_share)),
             "canaries": ledger.assurance.n_canaries,
             "canaries_failed": ledger.assurance.n_dead_canaries,
         },

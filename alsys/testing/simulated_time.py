@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from alsys.control.assurance import audit_of
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
@@ -188,6 +189,7 @@ class SimulatedCampaign:
                 LabelAccepted(
                     t=self.clock, frame_id=frame_id, label_id=label_id, worker=worker, wall_s=wall_s,
                     chosen_by=self.ledger.frames[frame_id].chosen_by,
+                    audit=audit_of(label_id, self.ledger.settings.audit_share),
                 )
             )  # fmt: skip
         self._ended_s = self.clock
@@ -213,7 +215,11 @@ class SimulatedCampaign:
         )  # fmt: skip
         if command.rescore:
             deviations = {f: 0.2 + 0.2 * float(self._rng.random()) for f in command.rescore}
-            self._record(FramesRescored(t=self.clock, model_version=command.version, deviations=deviations))
+            self._record(
+                FramesRescored(
+                    t=self.clock, model_version=command.version, deviations=deviations, easy_below=command.trust[0]
+                )
+            )
         for _ in range(n):
             self._propose(Arm.UNCERTAIN, 0.2 + 0.2 * float(self._rng.random()), command.version)
         for _ in range(command.n_random):

@@ -9,6 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from alsys.control.assurance import audit_of
 from alsys.control.commands import AuditLabel, CheckLabeler, Emit, Explore, Finish, Idle, LabelFrames, Train
 from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
@@ -43,6 +44,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.testing.ledger_states import others, state_of
 
 SETTINGS = PolicySettings(n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3)
 EXPLORERS = ("explorer-0", "explorer-1")
@@ -180,13 +182,23 @@ class LedgerMachine(RuleBasedStateMachine):
             if call.kind == "audit":
                 self.audited(worker, f, outcome)
             elif outcome == "good":
-                self.record(LabelAccepted(t=self.clock, frame_id=f, label_id=label_id(f), worker=worker, wall_s=0.01))
+                self.accept(worker, f)
             elif outcome == "odd" and call.kind == "label":
                 self.record(LabelSuspected(t=self.clock, frame_id=f, worker=worker, findings=("odd",)))
             elif outcome == "odd":
                 self.record(LabelDisputed(t=self.clock, frame_id=f, worker=worker, force_difference=1.0))
             else:
                 self.record(LabelFailed(t=self.clock, frame_id=f, failure=FailureKind(outcome), worker=worker))
+
+    def accept(self, worker: str, frame_id: str) -> None:
+        """Every fifth frame as in logs of before it was written down which labels are audited."""
+        audit = audit_of(label_id(frame_id), self.settings.audit_share) if int(frame_id[1:]) % 5 else ""
+        self.record(
+            LabelAccepted(
+                t=self.clock, frame_id=frame_id, label_id=label_id(frame_id), worker=worker, wall_s=0.01,
+                audit=audit,
+            )
+        )  # fmt: skip
 
     def audited(self, worker: str, frame_id: str, outcome: str) -> None:
         is_label = outcome in ("good", "odd")
@@ -391,6 +403,9 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.training is not None:
                 self.fit_returns(None, True) if step % 2 == 0 else None
         assert self.finished is not None, "the campaign never ended"
+        state = state_of(self.settings, self.log)
+        for option, changed in list(others(self.settings))[-2:]:  # all of them changed at once
+            assert state_of(changed, self.log) == state, option
 
 
 class CalibratedMachine(LedgerMachine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from alsys.control.records import Status
 from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
+    AuditsDrawn,
     AuditStarted,
     CampaignOpened,
     CanaryChecked,
@@ -42,8 +44,8 @@ def started(frame_id: str, worker: str = "w0") -> LabelStarted:
     return LabelStarted(t=0.0, worker=worker, frame_ids=(frame_id,))
 
 
-def accepted(frame_id: str, worker: str = "w0", label_id: str = "f" * 32) -> LabelAccepted:
-    return LabelAccepted(t=0.0, frame_id=frame_id, label_id=label_id, worker=worker, wall_s=1.0)
+def accepted(frame_id: str, worker: str = "w0", label_id: str = "f" * 32, audit: str = "") -> LabelAccepted:
+    return LabelAccepted(t=0.0, frame_id=frame_id, label_id=label_id, worker=worker, wall_s=1.0, audit=audit)
 
 
 def suspected(frame_id: str, worker: str = "w0") -> LabelSuspected:
@@ -248,13 +250,32 @@ def test_audits_run_in_parallel_on_half_of_the_labelers_and_on_all_of_them_at_th
 
 
 def test_what_somebody_doubts_is_audited_before_what_was_drawn() -> None:
-    events: list[Event] = [OPENED, *proposed("a", "b")]
-    events += [event for f in "ab" for event in (started(f, "x"), accepted(f, "x", label_id="0" * 31 + f))]
-    ledger = ledger_of(events, audit_share=0.5)
-    ledger.apply(accepted("b", "x"))
-    ledger.assurance.to_audit.pop("b")
+    ledger = ledger_of([OPENED, *proposed("a", "b"), accepted("a", "x", audit="yes"), accepted("b", "x")])
     ledger.apply(LabelDoubted(t=0.0, frame_id="b", findings=("odd",)))
     assert next(c for c in decide(ledger, 0.0, Idle(labelers=("w0",))) if isinstance(c, AuditLabel)).frame_id == "b"
+
+
+def test_the_log_says_which_labels_are_audited_whatever_the_share_is_now() -> None:
+    events: list[Event] = [OPENED, *proposed("a", "b", "c")]
+    events += [accepted("a", audit="yes", label_id="f" * 32), accepted("b", audit="no", label_id="0" * 32)]
+    for share in (0.0, 0.01, 1.0):
+        assert [audit.frame_id for audit in ledger_of(events).assurance.waiting(share)] == ["a"]
+
+
+def test_labels_of_an_older_log_are_drawn_once() -> None:
+    """Their share is today's until a driver has opened the campaign, and what it has drawn from then on."""
+    n = 2000
+    frames = [f"{i:032x}" for i in range(n)]
+    log: list[Event] = [OPENED, *proposed(*frames)]
+    log += [accepted(f, label_id=hashlib.blake2b(f.encode(), digest_size=16).hexdigest()) for f in frames]
+    shares = (0.0, 0.01, 0.1, 1.0)
+    counts = [len(ledger_of(log).assurance.waiting(share)) for share in shares]
+    assert counts[0] == 0 < counts[1] < counts[2] < counts[3] == n
+    drawn = [audit.frame_id for audit in ledger_of(log).assurance.drawn(0.01)]
+    done = next(f for f in frames if f not in drawn)
+    log += [AuditsDrawn(t=1.0, frame_ids=tuple(drawn)), OPENED, audited(done)]
+    for share in shares:
+        assert [audit.frame_id for audit in ledger_of(log).assurance.waiting(share)] == drawn
 
 
 def test_suspects_have_their_place_in_the_budget() -> None:

@@ -8,16 +8,18 @@ what it would have done next: all that its bookkeeping records, then the command
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alsys.config import parse_config
+from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
 from alsys.control.commands import CheckLabeler, Emit, Idle
@@ -26,12 +28,37 @@ from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.events import CanaryChecked, Event, FramesRescored, LabelFailed, decode_all
+from alsys.testing.ledger_states import FROZEN, MAY_CHANGE, others, state_of
 
 GOLDEN = Path(__file__).parent / "golden"
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
 NAMES = ("fakes", "toy")
 N_BEGINNINGS = 20
 IDLE = Idle(explorers=("e0", "e1"), labelers=("l0", "l1", "l2"), busy_labelers=("l3",), trainers=("t0",))
+OPERATIONAL = (
+    "stop.labels=7",
+    "stop.wall_s=7",
+    "stop.target_force_mae=7",
+    "stop.target_blind_spots=0.7",
+    "stop.versions_in_a_row=7",
+    "stop.min_random=7",
+    "stop.quiet_steps=7",
+    "promotion.survival=0.7",
+    "selection.max_pending=7",
+    "selection.pool=7",
+    "selection.max_candidates=7",
+    "exploration.method_floor=0.7",
+    "exploration.chunk_steps=7",
+    "training.max_ahead=7",
+    "training.budget_s=7",
+    "training.train_on=7",
+    "labeling.max_attempts=7",
+    "labeling.batch_s=7",
+    "labeling.quality.audit_share=0.7",
+    "labeling.quality.canary_every=7",
+    "labeling.quality.enabled=false",
+)
+"""Every operational option that policies know."""
 ADDED = {"uncertainty": {"coverage", "coverage_standard_error", "coverage_frames", "coverage_version"}}
 """What the status of today says otherwise: coverage stays visible after a promotion."""
 
@@ -45,8 +72,12 @@ def expected_of(name: str) -> dict[str, Any]:
     return expected
 
 
+def toy(overrides: list[str]) -> CampaignConfig:
+    return parse_config(apply_overrides(read_yaml(str(TOY)), overrides), source=str(TOY))
+
+
 def settings_of(overrides: list[str]) -> PolicySettings:
-    return PolicySettings.of(parse_config(apply_overrides(read_yaml(str(TOY)), overrides), source=str(TOY)))
+    return PolicySettings.of(toy(overrides))
 
 
 def next_of(ledger: Ledger) -> list[str]:
@@ -87,6 +118,32 @@ def known(status: dict[str, Any]) -> dict[str, Any]:
         for key, value in status.items()
     }
     return json.loads(_rounded(json.dumps(kept)))  # type: ignore[no-any-return]
+
+
+def test_every_setting_is_frozen_or_may_change() -> None:
+    names = {field.name for field in dataclasses.fields(PolicySettings)}
+    assert names == FROZEN | MAY_CHANGE.keys()
+    one, other = (replace(PolicySettings(), **{name: values[k] for name, values in MAY_CHANGE.items()}) for k in (0, 1))
+    assert all(getattr(one, name) != getattr(other, name) for name in MAY_CHANGE)
+
+
+def test_no_operational_option_is_among_those_that_a_log_is_folded_with() -> None:
+    """What a user may change when a campaign is resumed reaches only settings that the fold does not use."""
+    calibrated = "exploration.trust={kind: calibrated}"
+    settings = PolicySettings.of(toy([calibrated]))
+    for override in OPERATIONAL:
+        changed = PolicySettings.of(toy([calibrated, override]))
+        differing = {name for name in MAY_CHANGE if getattr(changed, name) != getattr(settings, name)}
+        assert differing, override
+        assert all(getattr(changed, name) == getattr(settings, name) for name in FROZEN), override
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_option_changes_what_a_log_means(name: str) -> None:
+    log, settings = log_of(name), settings_of(expected_of(name)["settings"])
+    state = state_of(settings, log)
+    for option, changed in others(settings):
+        assert state_of(changed, log) == state, option
 
 
 @pytest.mark.parametrize("name", NAMES)
