@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from alsys.errors import EnvironmentProblem, InputError
+from alsys.frames import FloatArray, Frame
+
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
@@ -13,6 +18,10 @@ DISTINCT = 0.3
 """RMSD of heavy atoms and polar hydrogens, Angstrom, below which two conformers are one."""
 TRIES, MAX_TRIES = 10, 300
 """Conformers embedded for each one wanted, and in all unless more are wanted."""
+SETTLED, OVERLAPPING = 1.0, 5.0
+"""eV/Angstrom: largest force of a structure that is left as it is, and from which on steps are kept short."""
+MAX_XTB_ATOMS, XTB_ITERATIONS = 60, 200
+"""Atoms up to which xTB shapes a molecule that MMFF has no parameters for, and its steps."""
 MAX_MATCHES = 1000
 """Symmetry-equivalent orders of a molecule's atoms that are tried for an RMSD."""
 
@@ -41,6 +50,46 @@ def embed_one(full: Mol) -> list[int]:
     elif rdForceFieldHelpers.UFFHasAllMoleculeParams(full):
         rdForceFieldHelpers.UFFOptimizeMolecule(full, maxIters=2000)
     return [full.GetConformer().GetId()]
+
+
+def settle_with_xtb(full: Mol, conformers: list[int]) -> None:
+    """Moves conformers that no force field of RDKit has shaped to the nearest minimum of GFN2-xTB, where that has one.
+
+    RDKit's distances know no octahedra and no bipyramids (SF6, PF5), and UFF has no such sulfur.
+    """
+    from rdkit.Chem import rdForceFieldHelpers
+    from scipy.optimize import minimize
+
+    from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, single_point  # not in reading processes
+
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full) or full.GetNumAtoms() > MAX_XTB_ATOMS:
+        return
+    numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
+    charge = sum(atom.GetFormalCharge() for atom in full.GetAtoms())
+    multiplicity = 1 + sum(atom.GetNumRadicalElectrons() for atom in full.GetAtoms())
+    method = XTBMethod("GFN2-xTB", accuracy=1.0)
+
+    def energy(x: FloatArray) -> tuple[float, FloatArray]:
+        values = single_point(Frame.molecule(numbers, x.reshape(-1, 3), charge, multiplicity), method)
+        return values.energy, -values.forces.ravel()
+
+    for k in conformers:
+        conformer = full.GetConformer(k)
+        start = np.array(conformer.GetPositions())
+        try:
+            check_frame(Frame.molecule(numbers, start, charge, multiplicity))
+            x, gradient = start.ravel(), energy(start.ravel())[1]
+            if float(np.abs(gradient).max()) < SETTLED:
+                continue
+            for _ in range(XTB_ITERATIONS):  # short steps, until nothing overlaps
+                if float(np.abs(gradient).max()) < OVERLAPPING:
+                    break
+                x = x - np.clip(0.01 * gradient, -0.1, 0.1)
+                gradient = energy(x)[1]
+            found = minimize(energy, x, jac=True, method="L-BFGS-B", options={"gtol": 0.05, "maxiter": XTB_ITERATIONS})
+        except (InputError, EnvironmentProblem, XTBFailure):  # the start check says what it is
+            continue
+        conformer.SetPositions(np.ascontiguousarray(found.x.reshape(-1, 3)))
 
 
 def embed_several(full: Mol, count: int) -> list[int]:

@@ -18,7 +18,7 @@ from ase.collections import g2
 from alsys.config.systems import BulkConfig, Component, SystemConfig
 from alsys.errors import InputError
 from alsys.systems.agreement import settle
-from alsys.systems.conformers import SEED, embed_one, embed_several, quiet_rdkit
+from alsys.systems.conformers import SEED, embed_one, embed_several, quiet_rdkit, settle_with_xtb
 from alsys.systems.files.content import Structure, isotope_note
 from alsys.systems.files.reader import FORMATS, read_structure
 
@@ -123,6 +123,7 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
     chosen = chosen or embed_one(full)
     if not chosen:
         raise InputError("has no 3D structure that RDKit can find", field="smiles", value=smiles, remedy="use `file`")
+    settle_with_xtb(full, chosen)
     numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
     notes = isotope_note((atom.GetAtomicNum(), atom.GetIsotope()) for atom in full.GetAtoms() if atom.GetIsotope())
     return [Atoms(numbers=numbers, positions=full.GetConformer(k).GetPositions()) for k in chosen], notes

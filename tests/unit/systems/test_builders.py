@@ -270,3 +270,27 @@ def test_broken_files_say_what_is_broken(tmp_path: Path, name: str, text: str, w
 def test_atoms_may_touch_but_not_coincide(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "h2.xyz", Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.3]]))
     assert build_frame(system(file="h2.xyz"), tmp_path).n_atoms == 2
+
+
+@pytest.mark.parametrize(
+    ("smiles", "charge", "n_bonds", "angles"),
+    [
+        ("FS(F)(F)(F)(F)F", 0, (1.55, 1.63), {90, 180}),
+        ("FP(F)(F)(F)F", 0, (1.52, 1.62), {90, 120, 180}),
+        ("F[P-](F)(F)(F)(F)F", -1, (1.57, 1.68), {90, 180}),
+    ],
+)
+def test_molecules_of_five_and_six_neighbours(
+    tmp_path: Path, smiles: str, charge: int, n_bonds: tuple[float, float], angles: set[int]
+) -> None:
+    """SF6 and PF6- are octahedra (1.56 and 1.60 Angstrom), PF5 is a bipyramid (1.53 and 1.58)."""
+    pytest.importorskip("tblite")
+    frame = build_frame(system(smiles=smiles, charge=charge), tmp_path)
+    centre = int(np.argmax(frame.numbers))
+    arms = np.delete(frame.positions, centre, axis=0) - frame.positions[centre]
+    lengths = np.linalg.norm(arms, axis=1)
+    assert n_bonds[0] < lengths.min() <= lengths.max() < n_bonds[1]
+    cosines = ((arms @ arms.T) / np.outer(lengths, lengths))[np.triu_indices(len(arms), 1)]
+    found = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
+    assert {min((60, 90, 120, 180), key=lambda a: abs(a - angle)) for angle in found} == angles
+    assert max(min(abs(a - angle) for a in angles) for angle in found) < 4.0
