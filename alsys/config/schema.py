@@ -203,7 +203,9 @@ class ExplorationConfig(Section):
     spacing_steps: int = Field(20, ge=1, description="Least steps between two candidates of one walker.")
     trust: Annotated[TrustConfig, BeforeValidator(_named_trust)] = CalibratedTrust(kind="calibrated")
     min_distance: float = Field(0.6, gt=0, le=1, description="Closest contact allowed, as a share of the covalent sum.")
-    max_temperature_ratio: float = Field(5.0, gt=1, description="Kinetic over thermostat temperature that ends a walk.")
+    max_temperature_ratio: float = Field(
+        5.0, gt=1, description="Kinetic over thermostat temperature that ends a walk, unless chance does so much."
+    )
 
     @model_validator(mode="after")
     def _sees_spread(self) -> ExplorationConfig:

@@ -1,1 +1,1 @@
-"""Dynamics of batches of walkers, and whether their geometries make sense: what exploration and training share."""
+"""Dynamics of batches of walkers: integrators, thermostats, a barostat, one runner, and one rule that stops a walk."""

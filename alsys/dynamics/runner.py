@@ -198,6 +198,22 @@ def thermostatted(
     return Langevin(masses, temperatures, timestep, friction, [frame.n_atoms for frame in starts])
 
 
+def trusted(potential: Potential, at_start: FloatArray) -> Potential:
+    """A potential that is the reference itself, so that the energy it sets free may turn into heat.
+
+    Args:
+        potential: Knows energies.
+        at_start: ``(n_walkers,)`` energies of where walkers begin, eV.
+    """
+
+    def evaluate(batch: FrameBatch) -> Evaluation:
+        found = potential(batch)
+        assert found.energy is not None
+        return replace(found, excess=np.maximum(at_start - found.energy, 0.0))
+
+    return evaluate
+
+
 def _with(array: FloatArray, rows: IntArray, values: FloatArray | float) -> FloatArray:
     """A copy with other rows; what a potential returned is not written to."""
     changed = np.array(array)

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
 from alsys.dynamics.geometry import MIN_CONTACT, GeometryCheck, is_sound, molecules_of, nearest_pair
-from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted
+from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted, trusted
 from alsys.dynamics.stopping import Limits, StopRule
 from alsys.errors import InputError
 from alsys.exploration.neighbourhoods import Neighbourhoods
@@ -297,10 +297,12 @@ def sample_md(
     runner.begin(0, frame, rng)
     runner.evaluate(evaluate)
     at_start = runner.evaluation
+    assert at_start.energy is not None
+    reference = trusted(evaluate, at_start.energy)
     frames: list[Frame] = []
     breaks = 0
     while len(frames) < count:
-        if not any(runner.step(evaluate, rng) for _ in range(MD_SPACING)):
+        if not any(runner.step(reference, rng) for _ in range(MD_SPACING)):
             frames.append(frame.with_positions(runner.positions))
             continue
         breaks += 1

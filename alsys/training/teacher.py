@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.config.start import ANI_ELEMENTS, TeacherStart
-from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted
+from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted, trusted
 from alsys.dynamics.stopping import Limits, StopRule
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame, IntArray
@@ -227,14 +227,8 @@ def sample(
     runner.velocities = integrator.maxwell(rng)
 
     stopped = runner.evaluate(teacher.evaluate)
-    at_start = runner.evaluation.energy
-    assert at_start is not None
-
-    def potential(batch: FrameBatch) -> Evaluation:
-        found = teacher.evaluate(batch)
-        assert found.energy is not None
-        return replace(found, excess=np.maximum(at_start - found.energy, 0.0))
-
+    assert runner.evaluation.energy is not None
+    potential = trusted(teacher.evaluate, runner.evaluation.energy)
     frames: list[Frame] = []
     walkers: list[int] = []
     age, resets = np.zeros(n_walkers, dtype=np.int64), 0
