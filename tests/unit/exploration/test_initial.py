@@ -13,7 +13,15 @@ from alsys.config import parse_config
 from alsys.config.schema import CampaignConfig
 from alsys.dynamics.geometry import closest_contact, is_sound
 from alsys.errors import InputError
-from alsys.exploration.initial import EnergyForces, check_initial, evaluations, initial_frames, rattle, xtb_potential
+from alsys.exploration.initial import (
+    EnergyForces,
+    check_initial,
+    evaluations,
+    initial_frames,
+    rattle,
+    sample_md,
+    xtb_potential,
+)
 from alsys.frames import Arm, FloatArray, Frame
 
 WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
@@ -58,6 +66,26 @@ def test_any_potential_can_drive_them(method: str) -> None:
     lengths = [np.linalg.norm(relaxed[a] - relaxed[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
     wanted = [np.linalg.norm(TARGET[a] - TARGET[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
     np.testing.assert_allclose(lengths, wanted, atol=2e-3)
+
+
+def test_a_walk_on_which_the_potential_fails_or_explodes_begins_anew() -> None:
+    springs_of, n_calls = springs(WATER), 0
+
+    def failing(positions: FloatArray) -> tuple[float, FloatArray]:
+        nonlocal n_calls
+        n_calls += 1
+        energy, forces = springs_of(positions)
+        if n_calls in (30, 150):
+            forces[0] = np.nan if n_calls == 30 else 100.0
+        return energy, forces
+
+    relaxed = WATER.with_positions(TARGET)
+    frames = sample_md(relaxed, failing, 300.0, 6, np.random.default_rng(0))
+    assert len(frames) == 6
+    assert n_calls == 1 + 6 * 40 + 29 + 40, "29 steps of the first walk and 40 of a later one were for nothing"
+    assert all(is_sound(relaxed, frame, 0.6) for frame in frames)
+    with pytest.raises(RuntimeError, match="breaks at 300 K"):
+        sample_md(relaxed, lambda positions: (0.0, np.full((3, 3), 60.0)), 300.0, 2, np.random.default_rng(0))
 
 
 def test_hotter_frames_are_further_away_and_still_sound() -> None:
