@@ -234,7 +234,7 @@ class Langevin(VelocityVerlet):
         self._half_step = 0.5 * timestep
         decay: FloatArray = np.exp(-rates * timestep)
         counts = 1 if n_atoms is None else np.asarray(n_atoms, dtype=np.int64)
-        self._decay = decay if rates.ndim == 0 else np.repeat(decay, counts)[:, None]
+        self._decay = float(decay) if rates.ndim == 0 else np.repeat(decay, counts)[:, None]
         self._is_damped = bool((rates > 0).any())
         super().__init__(masses, temperatures, timestep, n_atoms)
 

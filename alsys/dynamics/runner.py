@@ -16,7 +16,7 @@ from ase.data import atomic_masses
 
 from alsys.dynamics.barostat import StochasticCellRescaling
 from alsys.dynamics.integrators import Integrator, Langevin
-from alsys.dynamics.stopping import NOT_FINITE, StopRule, worst_of
+from alsys.dynamics.stopping import NOT_FINITE, StopRule
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.base import FrameBatch
 
@@ -97,7 +97,8 @@ class Runner:
     @property
     def here(self) -> FrameBatch:
         """The batch where walkers are now."""
-        return replace(self.batch, positions=self.positions, cell=self.cell)
+        of = self.batch
+        return FrameBatch(of.n_atoms, of.numbers, self.positions, self.cell, of.pbc, of.charge, of.multiplicity)
 
     def kinetic_energy(self) -> FloatArray:
         """``(n_walkers,)``, eV."""
@@ -124,7 +125,8 @@ class Runner:
             Of all walkers, those that cannot go on from there, and why; those of `rows` are judged at their next step.
         """
         if rows is None:
-            return worst_of(self._take(potential(self.here)), self._too_hot())
+            problems = self._take(potential(self.here))
+            return self._too_hot() | problems
         index = np.asarray(rows, dtype=np.int64)
         here, atoms = self.here, np.concatenate([np.arange(self.offsets[k], self.offsets[k + 1]) for k in rows])
         part = potential(
@@ -163,19 +165,19 @@ class Runner:
                 positions[self.atoms(k)] = before[self.atoms(k)]
                 velocities[self.atoms(k)] = 0.0
         self.positions = positions
-        problems = worst_of(problems, self._take(potential(self.here)))
+        problems = self._take(potential(self.here)) | problems
         self.velocities = self.integrator.second_half(velocities, self.evaluation.driving)
-        return worst_of(problems, self._too_hot())
+        return self._too_hot() | problems
 
     def _take(self, found: Evaluation) -> dict[int, str]:
         """New forces; those of walkers that have none are zero, and the last stress stays where there is no new one."""
         problems = self.rule.of_forces(found.forces, found.energy if found.known is None else found.known)
         if NOT_FINITE in problems.values():
             found = replace(found, forces=np.where(np.isfinite(found.forces), found.forces, 0.0))
-        if found.stress is None:
+        if found.stress is None and self.evaluation.stress is not None:
             found = replace(found, stress=self.evaluation.stress)
         self.evaluation = found
-        return worst_of(found.missing, problems)
+        return problems | dict(found.missing)
 
     def _too_hot(self) -> dict[int, str]:
         excess = self.evaluation.excess

@@ -9,7 +9,7 @@ as hot as its thermostat in one step of 600, and nothing is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,8 @@ class StopRule:
         with np.errstate(over="ignore", invalid="ignore"):
             squared = np.einsum("ax,ax->a", forces, forces)
             largest: FloatArray = np.maximum.reduceat(squared, self._offsets[:-1])  # NaN where there is one
+        if (largest <= MAX_FORCE**2).all() and (known is None or np.isfinite(known).all()):
+            return {}
         is_finite = np.isfinite(largest) if known is None else np.isfinite(largest) & np.isfinite(known)
         problems = {int(k): "force-too-large" for k in np.flatnonzero(largest > MAX_FORCE**2)}
         problems.update((int(k), NOT_FINITE) for k in np.flatnonzero(~is_finite))
@@ -126,7 +128,7 @@ class StopRule:
             excess: ``(n_walkers,)`` potential energy that may have turned into heat, eV.
         """
         is_hot = kinetic > self._hottest * temperatures + excess
-        return {int(k): "too-hot" for k in np.flatnonzero(is_hot)}
+        return {int(k): "too-hot" for k in np.flatnonzero(is_hot)} if is_hot.any() else {}
 
     def _any_atom(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.logical_or.reduceat(mask, self._offsets[:-1])
@@ -142,11 +144,6 @@ def heat_limits(n_degrees: ArrayLike, ratio: float) -> FloatArray:
     degrees = np.asarray(n_degrees, dtype=np.float64)
     limits: FloatArray = np.maximum(ratio * degrees, chdtri(degrees, IMPROBABLE))
     return limits
-
-
-def worst_of(*problems: Mapping[int, str]) -> dict[int, str]:
-    """Several findings as one; the earlier one wins."""
-    return {k: reason for found in reversed(problems) for k, reason in found.items()}
 
 
 def _volumes(cell: FloatArray) -> FloatArray:
