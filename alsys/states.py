@@ -28,6 +28,38 @@ _TABLE: Final = (
 )
 _SYMBOLS: Final = _TABLE.split()
 
+_CHARGE = ("charge", "chrg", "chg")
+_WHOSE = ("total", "tot", "net", "molecular", "mol", "formal", "pubchem_total", "system", "overall")
+_HOW_MANY = ("", "n_", "num_", "number_", "num_of_", "number_of_")
+ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
+    "charge": frozenset({*_CHARGE, "charge_total", *(f"{whose}_{word}" for whose in _WHOSE for word in _CHARGE)}),
+    "multiplicity": frozenset(
+        {"multiplicity", "mult", "multip", "spin_multiplicity", "spin_mult", "total_multiplicity"}
+    ),
+    "unpaired": frozenset(
+        {"uhf", "nopen", *(f"{n}unpaired{end}" for n in _HOW_MANY for end in ("", "_el", "_electron", "_electrons"))}
+    ),
+    "electrons": frozenset(
+        {
+            "n_elect",
+            "n_elec",
+            "n_elecs",
+            "electron_count",
+            *(f"{n}electron{s}" for n in _HOW_MANY[1:] for s in ("", "s")),
+        }
+    ),
+    "spin": frozenset({"spin", "total_spin"}),
+}
+"""Words for charge, 2S + 1, 2S, the number of electrons, and what may be S, 2S or 2S + 1, in structures and data sets
+alike. Lower case; an underscore stands for a space, an underscore, a hyphen or nothing. `q` is a charge too where it
+may be one: structure files have scattering vectors of that name."""
+_WHAT_OF: Final = {word.replace("_", ""): what for what, words in ELECTRON_WORDS.items() for word in words}
+
+
+def electron_word(name: str) -> str:
+    """Key of `ELECTRON_WORDS` that a name in lower case belongs to; empty for none."""
+    return _WHAT_OF.get(re.sub(r"[ _-]", "", name), "")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class ElectronicState:

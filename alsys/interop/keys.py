@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from alsys.errors import InputError
+from alsys.states import electron_word
 
 
 class Meaning(StrEnum):
@@ -111,30 +112,10 @@ _WHY: Final[Mapping[str, str]] = _reasons(
         "bonds": "bonds connectivity bond_orders mayer_indices wiberg_lowdin_indices edge_index",
     }
 )
-_MULTIPLICITIES: Final = frozenset(
-    {
-        "multiplicity", "spin_multiplicity", "spinmultiplicity", "total_multiplicity", "mult", "spinmult", "multip",
-    }
-)  # fmt: skip
-_UNPAIRED: Final = frozenset(
-    {
-        "n_unpaired", "nunpaired", "num_unpaired", "unpaired", "unpaired_electrons", "n_unpaired_electrons",
-        "num_unpaired_electrons", "number_of_unpaired_electrons", "nopen", "uhf",
-    }
-)  # fmt: skip
-_CHARGES: Final = frozenset(
-    {
-        "charge", "total_charge", "totalcharge", "tot_charge", "net_charge", "netcharge", "system_charge",
-        "charge_total", "molecular_charge", "overall_charge", "formal_charge",
-        "chrg", "chg", "q",
-    }
-)  # fmt: skip
-_ELECTRONS: Final = frozenset(
-    {
-        "nelectrons", "n_electrons", "num_electrons", "number_of_electrons", "nelectron", "nelec", "n_elec", "nelecs",
-        "nelect", "electron_count",
-    }
-)  # fmt: skip
+_OF_ELECTRONS: Final = {
+    "multiplicity": Meaning.MULTIPLICITY, "unpaired": Meaning.UNPAIRED, "electrons": Meaning.ELECTRONS,
+    "spin": Meaning.SPIN,
+}  # fmt: skip
 _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})
 _FIXED: Final = frozenset(
     {
@@ -247,7 +228,7 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.LEVEL, ""
     if plain in _OCCUPANCIES:
         return Meaning.LEFT_OUT, "occupancies of sites, all of them 1"
-    if plain in _WHY and (is_per_atom or plain not in _ENERGIES | _CHARGES):
+    if plain in _WHY and (is_per_atom or not (plain in _ENERGIES or _is_charge(plain))):
         return Meaning.LEFT_OUT, _WHY[plain]
     quantity = _quantity(found, is_per_atom)
     if quantity is not None:
@@ -258,13 +239,11 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return (Meaning.LEFT_OUT, about) if about else (quantity, "")
     bare = "_".join(word for word in words if word not in ("ref", "dft", "qm"))
     if not is_per_atom:
-        for names, meaning in (
-            (_CHARGES, Meaning.CHARGE), (_MULTIPLICITIES, Meaning.MULTIPLICITY), (_UNPAIRED, Meaning.UNPAIRED),
-            (_ELECTRONS, Meaning.ELECTRONS), (frozenset({"spin", "total_spin"}), Meaning.SPIN),
-        ):  # fmt: skip
-            if bare in names:
-                return meaning, ""
-    if bare in _CHARGES:
+        if _is_charge(bare):
+            return Meaning.CHARGE, ""
+        if word := electron_word(bare):
+            return _OF_ELECTRONS[word], ""
+    if _is_charge(bare):
         return Meaning.LEFT_OUT, _WHY["charges"]
     if bare in _WHY:
         return Meaning.LEFT_OUT, _WHY[bare]
@@ -273,6 +252,10 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
     if found & PREDICTED:
         return Meaning.LEFT_OUT, "what a model predicts"
     return Meaning.UNKNOWN, ""
+
+
+def _is_charge(plain: str) -> bool:
+    return plain == "q" or electron_word(plain) == "charge"
 
 
 def _quantity(found: set[str], is_per_atom: bool) -> Meaning | None:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from alsys.states import ELECTRON_WORDS
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
 MAX_TEXT = 4096
@@ -17,13 +18,20 @@ MAX_TEXT = 4096
 _NUMBER = (
     r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))(?P<sign>[+-]?)(?![\w.])"
 )
-_CHARGE = r"(?:(?:total|tot|net|molecular|mol|formal|pubchem[ _]total|system)[ _-]?)?(?:charge|chrg|chg)"
-_MULTIPLICITY = r"(?:spin[ _-]?)?mult(?:iplicity)?\.?"
-_UNPAIRED = r"(?:uhf|nopen|(?:n|num(?:ber)?(?:[ _]of)?)?[ _]?unpaired(?:[ _]?(?:electrons?|el))?|(?:total[ _])?magmom)"
-_SPIN = r"(?:total[ _])?spin"
+
+
+def _any_of(what: str) -> str:
+    """Pattern of the words for a quantity, the longest first."""
+    words = sorted(ELECTRON_WORDS[what], key=lambda word: (-len(word), word))
+    return f"(?:{'|'.join(word.replace('_', '[ _-]?') for word in words)})"
+
+
+_CHARGE = _any_of("charge")
+_MULTIPLICITY = rf"{_any_of('multiplicity')}\.?"
+_UNPAIRED = rf"(?:{_any_of('unpaired')}|(?:total[ _])?magmom)"
+_SPIN = _any_of("spin")
 _ELECTRONS = re.compile(
-    r"(?<![\w.\-])(?:n_?elec(?:s|trons?)?|(?:n|num|number)[ _]?(?:of)?[ _]?electrons?)[\"']?"
-    r"\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{1,6})(?![\w.])",
+    rf"(?<![\w.\-]){_any_of('electrons')}[\"']?\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{{1,6}})(?![\w.])",
     re.IGNORECASE,
 )
 _ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)

@@ -9,7 +9,10 @@ import pytest
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.extxyz_rows import rows
+from alsys.interop.keys import Meaning, meaning_of
 from alsys.interop.stated_electrons import charge_of_count
+from alsys.states import ELECTRON_WORDS
+from alsys.systems.files import statements
 
 WATER = (("O", 0.0, 0.0, 0.0), ("H", 0.96, 0.0, 0.0), ("H", -0.24, 0.93, 0.0))
 
@@ -64,3 +67,20 @@ def test_what_contradicts_itself_is_refused(info: str, column: str, values: tupl
 @pytest.mark.parametrize(("n", "charge"), [(10, 0), (9, 1), (8, 0), (7, 1), (11, -1)])
 def test_a_number_of_electrons_is_of_all_or_of_those_outside_the_cores(n: int, charge: int) -> None:
     assert charge_of_count([8, 1, 1], n) == charge
+
+
+@pytest.mark.parametrize("what", sorted(ELECTRON_WORDS))
+def test_every_word_is_known_in_data_sets_and_in_structures(what: str) -> None:
+    meanings = {"charge": Meaning.CHARGE, "multiplicity": Meaning.MULTIPLICITY, "unpaired": Meaning.UNPAIRED,
+                "electrons": Meaning.ELECTRONS, "spin": Meaning.SPIN}  # fmt: skip
+    for word in ELECTRON_WORDS[what]:
+        for name in (word, word.upper(), word.replace("_", ""), word.replace("_", "-")):
+            assert meaning_of(name)[0] is meanings[what], name
+            for text in (f"{name}=2", f"energy=-3.5 {name}=2 x=1", f"{name}: 2"):
+                if what == "electrons":
+                    (found,) = statements.electrons_in(text, 3)
+                else:
+                    (found,) = statements.statements_in(text)
+                assert found.quantity == ("charge" if what in ("charge", "electrons") else "multiplicity"), name
+                values = {"charge": {2}, "multiplicity": {2}, "unpaired": {3}, "electrons": {1}, "spin": {2, 3, 5}}
+                assert found.values == values[what], name
