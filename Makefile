@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS ?= 1
+# Of `make test`; two cores are what it is made for.
+TEST_PROCESSES ?= 2
 
 .PHONY: install install-dev quickstart test test-all check format clean
 
@@ -23,7 +25,7 @@ quickstart: install
 	$(BIN)/alsys run configs/quickstart.yaml
 
 test: install-dev
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 test-all: install-dev
 	$(BIN)/python -m pytest
