@@ -25,7 +25,7 @@ from alsys.actors.cluster import Cluster
 from alsys.actors.placement import WorkerSpec
 from alsys.clock import RunningClock
 from alsys.config.schema import RuntimeConfig
-from alsys.control.ports import Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
+from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
@@ -51,6 +51,7 @@ class _Worker:
     pid: int = 0
     generation: int = 0
     restarts: int = 0
+    results: int = 0
     failed_starts: int = 0
     starting_since: float | None = None
     is_slow: bool = False
@@ -212,7 +213,9 @@ class RayPool:
             entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
             return WorkerUp(name, entry.spec.role)
         started, finished, result = value
-        entry.restarts = 0
+        entry.results += 1
+        if entry.results >= FORGIVEN_AFTER:
+            entry.restarts = 0
         return Completion(name, entry.spec.role, result, entry.sent.popleft(), started, finished)
 
     def _lost(self, name: str, error: Exception, is_start: bool) -> WorkerDown:
@@ -222,6 +225,7 @@ class RayPool:
             return WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died")
         failure = _kind_of(error)
         entry.failed_starts += is_start and not _was_killed(error)
+        entry.results = 0
         entry.restarts += failure is not FailureKind.WORKER_PREEMPTED
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
         if not entry.is_given_up and self._loop is not None:

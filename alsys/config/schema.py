@@ -303,7 +303,7 @@ class RuntimeConfig(Section):
     address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
     worker_retries: int = operational(
-        20, ge=0, description="Restarts of one worker, without a result in between, before it is given up."
+        20, ge=0, description="Restarts of one worker, without 20 results in a row, before it is given up."
     )
     ray_start_timeout_s: float = operational(
         300.0, gt=0, description="Seconds for Ray to come up here; it is tried again while they last."

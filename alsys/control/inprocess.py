@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from alsys.control.ports import Completion, PoolEvent, Result, Role, Work, WorkerDown, WorkerUp
+from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Result, Role, Work, WorkerDown, WorkerUp
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, Explorer
 from alsys.labeling.base import LabelWorker
@@ -32,7 +32,7 @@ class InProcessPool:
     Args:
         workers: Role and factory of each worker, by name.
         use_threads: One thread for each worker instead of running calls inline.
-        restarts: How often a worker that raised is built anew, without a result in between.
+        restarts: How often a worker that raised is built anew, without `FORGIVEN_AFTER` results in a row.
         clock: Unix time.
     """
 
@@ -47,6 +47,7 @@ class InProcessPool:
         self._factories = dict(workers)
         self._workers: dict[str, Worker] = {}
         self._most_restarts = restarts
+        self._results = dict.fromkeys(workers, 0)
         self._restarts = dict.fromkeys(workers, restarts)
         self._clock = clock
         self._queue: deque[tuple[str, Work, float]] = deque()
@@ -135,13 +136,16 @@ class InProcessPool:
         """A worker that raises is a crashed worker: it is replaced, as Ray would replace an actor."""
         try:
             self._ready.append(call())
-            self._restarts[name] = self._most_restarts
+            self._results[name] += 1
+            if self._results[name] >= FORGIVEN_AFTER:
+                self._restarts[name] = self._most_restarts
         except Exception as error:
             self._replace(name, f"{type(error).__name__}: {error}")
 
     def _replace(self, name: str, message: str) -> None:
         """Ends a worker, drops its calls, and builds it anew while it may be."""
         self._generation[name] += 1
+        self._results[name] = 0
         self._queue = deque(item for item in self._queue if item[0] != name)
         is_final = self._restarts[name] <= 0
         role = self._factories[name][0]

@@ -129,19 +129,27 @@ class Journal:
                     continue
                 self._n_durable = n_staged
                 self._commits.recovered("the store")
-                if acknowledged and self._on_acknowledged is not None:
-                    self._on_acknowledged(acknowledged)
-                if self._on_event is not None:
-                    for event in told:
-                        self._on_event(event)
+                self._give_out(acknowledged, told)
                 self._report()
             if self.problem is None:
                 self._n_durable = self._n_staged
+                # what was staged after the lists were taken and before the commit began was in it too
+                acknowledged, self._unacknowledged = self._unacknowledged, []
+                told, self._untold = self._untold, []
+                self._give_out(acknowledged, told)
         except Exception as error:
             self.problem = error
         finally:
             self._committing = None
             self._report()
+
+    def _give_out(self, acknowledged: Sequence[str], told: Sequence[Event]) -> None:
+        """Tells others of what is on disk."""
+        if acknowledged and self._on_acknowledged is not None:
+            self._on_acknowledged(acknowledged)
+        if self._on_event is not None:
+            for event in told:
+                self._on_event(event)
 
     def _report(self) -> None:
         """Has everybody look who waits for the disk."""

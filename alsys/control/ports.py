@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from alsys.control.requests import Answer, Request
 from alsys.errors import FailureKind, InputError
@@ -18,6 +18,10 @@ from alsys.labeling.base import LabelingOrder
 from alsys.labels import Label, LabelFailure
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+
+FORGIVEN_AFTER: Final = 20
+"""Results in a row after which a worker's restarts are forgotten. More than one: a labeler that fails its first check
+gives a result, and is replaced for it."""
 
 
 class Role(StrEnum):

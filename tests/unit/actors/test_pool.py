@@ -15,7 +15,7 @@ from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RayPool
 from alsys.clock import RunningClock
 from alsys.config.schema import RuntimeConfig
-from alsys.control.ports import Completion, PoolEvent, Role, WorkerDown, WorkerUp
+from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.labeling.base import LabelingOrder
 
@@ -317,7 +317,8 @@ def test_who_is_killed_while_it_starts_is_no_worker_that_cannot_start(is_killed:
     asyncio.run(run())
 
 
-def test_a_result_forgives_all_restarts_before_it() -> None:
+@pytest.mark.parametrize("n_results", [FORGIVEN_AFTER, 1])
+def test_results_in_a_row_forgive_all_restarts_before_them(n_results: int) -> None:
     """In a campaign of weeks, workers die more often than `worker_retries`, for a reason each."""
 
     async def run() -> None:
@@ -325,14 +326,18 @@ def test_a_result_forgives_all_restarts_before_it() -> None:
         bench = Bench({"labeler-0": spec}, worker_retries=1)
         await bench.pool.start()
         events = await bench.after(1)
-        for i in range(5):
-            bench.pool.submit("labeler-0", LabelingOrder(()))
-            outcome = bench.actor().calls[-1][1]
-            outcome.set_exception(killed()) if i % 2 else outcome.set_result((1.0, 2.0, ()))
-            events += await bench.after(2)
+        for _ in range(3):
+            for i in range(n_results + 1):
+                if any(isinstance(event, WorkerDown) and event.is_final for event in events):
+                    break
+                bench.pool.submit("labeler-0", LabelingOrder(()))
+                outcome = bench.actor().calls[-1][1]
+                outcome.set_exception(killed()) if i == n_results else outcome.set_result((1.0, 2.0, ()))
+                events += await bench.after(1)
             await asyncio.sleep(0.02)
             events += await bench.after(1)
-        assert not any(isinstance(event, WorkerDown) and event.is_final for event in events)
+        is_given_up = any(isinstance(event, WorkerDown) and event.is_final for event in events)
+        assert is_given_up == (n_results < FORGIVEN_AFTER)
         await bench.pool.close()
 
     asyncio.run(run())

@@ -259,3 +259,31 @@ def test_flush_takes_what_somebody_else_staged_and_returns_where_there_is_nothin
         await asyncio.wait_for(journal.flush(), 5.0)
 
     asyncio.run(run())
+
+
+def test_what_is_staged_while_a_commit_begins_is_told_too() -> None:
+    """It is on disk with that commit, and no other one may follow."""
+    store = open_writer(MemoryDisk())
+    commit, told = store.commit, []
+
+    async def run() -> None:
+        journal = Journal(store, on_event=told.append)
+        loop = asyncio.get_running_loop()
+
+        def late() -> Head:
+            if len(told) == 0 and not late_ones:
+                late_ones.append(1)
+                staged = asyncio.run_coroutine_threadsafe(stage(), loop)
+                staged.result(10.0)
+            return commit()
+
+        async def stage() -> None:
+            journal.stage(events=[AlarmCleared(t=2.0, name="late")])
+
+        late_ones: list[int] = []
+        store.commit = late  # type: ignore[method-assign]
+        journal.stage(events=[AlarmCleared(t=1.0, name="first")])
+        await journal.flush()
+
+    asyncio.run(run())
+    assert [event.name for event in told] == ["first", "late"]
