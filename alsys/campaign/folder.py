@@ -23,6 +23,7 @@ from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.errors import InputError, StoreCorrupt
+from alsys.files import replace_file
 from alsys.outside.contents import MAX_JSON_BYTES, read_bytes, read_json
 from alsys.store.base import Head, StoreReader
 from alsys.version import __version__
@@ -306,20 +307,9 @@ def state_of(ledger: Ledger, *, is_running: bool) -> str:
 
 
 def write_json(path: Path, content: object, *, is_durable: bool = True) -> None:
-    """Replaces a file atomically."""
+    """Replaces a file; durably, as of `alsys.files`, unless it is one that is written again and again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            if is_durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    replace_file(path, json.dumps(content, indent=1), is_durable=is_durable)
 
 
 def _meaning(field: str, value: object) -> object:

@@ -23,6 +23,7 @@ from alsys.cli.configs import read_config
 from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart
 from alsys.errors import AlsysError, InputError
+from alsys.files import replace_file
 from alsys.frames import Arm, Frame
 from alsys.interop.account import MAX_LISTED
 from alsys.interop.file_units import energy_unit, force_unit, length_unit, stress_unit
@@ -85,7 +86,7 @@ def _list_skipped(directory: CampaignDirectory, source: Path, report: ImportRepo
     lines = [f"{frame.place}\t{frame.reason}\n" for frame in account.refused]
     if (more := account.n_refused - len(account.refused)) > 0 and len(lines) == MAX_LISTED:
         lines.append(f"and {more} more\t\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    replace_file(path, "".join(lines))
     return path
 
 

@@ -6,8 +6,6 @@ under its name only when it is complete.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
@@ -16,6 +14,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from alsys.errors import InputError
+from alsys.files import replacing
 from alsys.frames import ARMS, Arm, FloatArray, Frame
 from alsys.interop.account import FileAccount
 from alsys.interop.extxyz_rows import rows
@@ -77,17 +76,10 @@ def export_frames(frames: Sequence[tuple[Frame, Mapping[str, object]]], path: st
 
 
 def _write(blocks: Iterable[list[str]], path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                for lines in blocks:
-                    file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as unfinished, unfinished.open("x", encoding="utf-8", newline="\n") as file:
+            for lines in blocks:
+                file.writelines(lines)
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror}", source=str(path), remedy="name a file in a folder with space"

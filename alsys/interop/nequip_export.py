@@ -8,7 +8,6 @@ Packages carry their code: whoever opens one executes it.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import yaml
 from ase import Atoms
 
 from alsys.errors import EnvironmentProblem, InputError
+from alsys.files import move
 from alsys.frames import Frame
 from alsys.interop.nequip_package import SUFFIX, TOLERANCE, probe_frames
 from alsys.potentials.architectures import build_model, elements_of, states_of
@@ -139,11 +139,9 @@ def write_package(
             except (RuntimeError, AssertionError, ImportError, AttributeError, torch.package.PackagingError) as error:  # type: ignore[attr-defined]
                 message = " ".join(str(error).split())[:200]
                 raise EnvironmentProblem(f"NequIP cannot package this model here: {message}") from error
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
         if path.exists():
             raise FileExistsError(f"{path} exists")
-        file.rename(path)
+        move(file, path)
     return replace(exported, state=chosen if states_of(state.spec) else None, state_energy=state_energy)
 
 

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from alsys.files import UNFINISHED, replacing
 from alsys.frames import FloatArray, Frame
 
 MAX_SOLUTIONS: Final = 100
@@ -26,7 +27,6 @@ MAX_SOLUTIONS: Final = 100
 MAX_FILES: Final = 400
 MAX_BYTES: Final = 256 * 2**20
 SUFFIX: Final = ".npz"
-PARTIAL: Final = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class SolutionStore:
 
     def of(self, key: str) -> list[Solution]:
         """Solutions of a state, the oldest first; looks for new files of other processes."""
-        for path in self._files():
+        for path in self._files(SUFFIX):
             if path.name.startswith(f"{key}-") and path.name not in self._seen:
                 self._seen.add(path.name)
                 solution = _read(path)
@@ -112,14 +112,12 @@ class SolutionStore:
 
     def _write(self, folder: Path, name: str, solution: Solution) -> None:
         folder.mkdir(exist_ok=True)  # on a machine without the campaign's directory there is none to share
-        partial = folder / f"{name}.{os.getpid()}{PARTIAL}"
-        with partial.open("wb") as file:
+        with replacing(folder / name, is_durable=False) as unfinished, unfinished.open("wb") as file:
             np.savez(file, positions=solution.positions, fock=solution.fock)
-        partial.replace(folder / name)
 
     def _prune(self) -> None:
         found: list[tuple[float, int, Path]] = []
-        for path in self._files(partial=True):
+        for path in self._files(SUFFIX, UNFINISHED):
             try:
                 status = path.stat()
             except FileNotFoundError:  # another labeler pruned it
@@ -132,14 +130,13 @@ class SolutionStore:
             if rank >= self._max_files or total > self._max_bytes:
                 path.unlink(missing_ok=True)
 
-    def _files(self, partial: bool = False) -> list[Path]:
+    def _files(self, *endings: str) -> list[Path]:
         if self._folder is None:
             return []
         try:
             names = sorted(entry.name for entry in os.scandir(self._folder))
         except OSError:
             return []
-        endings = (SUFFIX, PARTIAL) if partial else (SUFFIX,)
         return [self._folder / name for name in names if name.endswith(endings)]
 
 

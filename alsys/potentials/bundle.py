@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from alsys.errors import InputError
+from alsys.files import replacing
 from alsys.outside.contents import parse_json, read_bytes
 from alsys.potentials.architectures import is_extended
 from alsys.potentials.base import CommitteeState
@@ -108,22 +108,12 @@ def copy_bundle(source: Path, path: Path) -> Path:
 
 
 def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder beside its place, syncs it and moves it there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    """Writes a folder; on disk on return, or gone: on a full disk others need the space."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, has_one_writer=True) as unfinished:
+        unfinished.mkdir()
         for name, content in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(temporary)
-        temporary.rename(path)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk others need the space
-        raise
-    _sync_folder(path.parent)
+            (unfinished / name).write_bytes(content)
 
 
 def read_bundle(path: Path) -> CommitteeState:
@@ -218,14 +208,6 @@ def _remove_remains(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(path)
     else:
         raise FileExistsError(f"{path} holds another bundle")
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _digest(content: bytes) -> str:

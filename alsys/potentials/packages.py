@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from alsys.files import move, replace_file
+
 
 def default_folder() -> Path:
     """``alsys/compiled`` in the user's cache folder."""
@@ -68,12 +70,10 @@ def cached_package(folder: Path, key: str, compile_: Callable[[Path], Mapping[st
     with (folder / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_cached(folder, key):
-            temporary = folder / f"{key}.tmp.pt2"  # under the lock: a killed process leaves one at most
-            content = compile_(temporary)
-            temporary.rename(path)
-            unfinished = record.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(dict(content), indent=1), encoding="utf-8")
-            unfinished.rename(record)
+            unfinished = folder / f"{key}.tmp.pt2"  # under the lock: a killed process leaves one at most
+            content = compile_(unfinished)
+            move(unfinished, path)  # durably: whoever finds the record believes that the package is whole
+            replace_file(record, json.dumps(dict(content), indent=1))
     return path
 
 

@@ -17,6 +17,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from alsys import files
+
 
 class Files:
     """Operations on the local file system. All raise `OSError`, which names the file."""
@@ -188,9 +190,7 @@ class Files:
         with _named(path):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=folder)
             try:
-                view = memoryview(content)
-                while len(view):
-                    view = view[os.write(descriptor, view) :]
+                Files.write(self, descriptor, content, 0)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -206,25 +206,14 @@ class Files:
 
     def sync_tree(self, path: Path) -> None:
         """Makes everything below a folder durable, and the folder's own entry."""
-        for folder, _, names in os.walk(path):
-            for name in names:
-                descriptor = os.open(Path(folder, name), os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            self.sync_folder(Path(folder))
+        files.sync_tree(path)
         self.sync_folder(path.parent)
 
     def sync_folder(self, path: Path) -> None:
         """Makes new, renamed and removed entries of a folder durable."""
         name, folder = self._at(path)
         with _named(path):
-            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            files.sync_folder(name, folder=folder)
 
     def _at(self, path: Path) -> tuple[str, int | None]:
         """A path as system calls take it: relative to the held folder, where it is below that."""

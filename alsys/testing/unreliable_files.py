@@ -12,6 +12,7 @@ import os
 import random
 from pathlib import Path
 
+from alsys.files import replace_file
 from alsys.store.files import Files
 
 
@@ -124,10 +125,10 @@ class UnreliableFiles(Files):
     def replace(self, path: Path, content: bytes) -> None:
         """As `Files.replace`; a late failure is one of syncing the folder."""
         fails = self._count()
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(content)
         if not fails or self.is_late:
-            temporary.replace(path)
+            replace_file(path, content, is_durable=False)
+        else:
+            path.with_name(f"{path.name}.tmp").write_bytes(content)
         if fails:
             raise _no_space()
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from alsys.clock import RunningClock
 from alsys.errors import EnvironmentProblem
+from alsys.files import move, sync_file, sync_folder
 from alsys.interop.mlflow_database import DatabaseState, cannot_use, connect_to, refused, state_of_database
 
 logger = logging.getLogger("alsys.tracking.database")
@@ -111,12 +112,12 @@ def _make(database: Path, artifact_root: str) -> None:
         SqlAlchemyStore(f"sqlite:///{making}", artifact_root).engine.dispose()
         with contextlib.closing(connect_to(making, "rw")) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # nothing of it may be left in a second file
-        _sync(making)
+        sync_file(making)
         _publish(making, database)
     finally:
         for suffix in ("", *_COMPANIONS):
             making.with_name(making.name + suffix).unlink(missing_ok=True)
-    _sync(database.parent)
+    sync_folder(database.parent)
 
 
 def _publish(making: Path, database: Path) -> None:
@@ -124,14 +125,14 @@ def _publish(making: Path, database: Path) -> None:
     if not database.is_file() or database.stat().st_size == 0:
         _set_aside(database, ("-journal", "-wal", "-shm"))  # of a file that is gone: SQLite would play it back
     if database.is_file() and state_of_database(database) is DatabaseState.ABSENT:
-        making.replace(database)
+        move(making, database)
         return
     try:
         database.hardlink_to(making)
     except FileExistsError:
         logger.warning("another program has made %s meanwhile", database)
     except OSError:  # no links on this file system
-        making.replace(database)
+        move(making, database)
 
 
 def _set_aside(database: Path, suffixes: tuple[str, ...] = ("", *_COMPANIONS)) -> Path:
@@ -142,7 +143,7 @@ def _set_aside(database: Path, suffixes: tuple[str, ...] = ("", *_COMPANIONS)) -
     aside = database.with_name(f"{database.name}.half-made-{number}")
     for suffix in suffixes:
         with contextlib.suppress(FileNotFoundError):
-            database.with_name(database.name + suffix).rename(aside.with_name(aside.name + suffix))
+            move(database.with_name(database.name + suffix), aside.with_name(aside.name + suffix), is_durable=False)
     return aside
 
 
@@ -166,11 +167,3 @@ def _check_writable(database: Path) -> None:
 
 def _prefix(database: Path) -> str:
     return f"{database.name[:200]}.making-"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

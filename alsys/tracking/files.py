@@ -1,4 +1,4 @@
-"""Small files that are written whole and on disk, and read only where they are files of such a size."""
+"""Small files of a campaign, read only where they are files of such a size; broken ones are set aside."""
 
 from __future__ import annotations
 
@@ -9,32 +9,14 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from alsys.files import UNFINISHED, move, replace_file, sync_folder
+
 MAX_BYTES: Final = 8_000_000
 """No item and no request is larger."""
 
 
 class Unreadable(Exception):
     """Something is there that is no file of ours; the message says what."""
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces a file atomically; on disk on return."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_small(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -79,15 +61,15 @@ def set_aside(path: Path, reason: str, replacement: bytes | None = None) -> Path
     target = folder / path.name
     while os.path.lexists(target):
         target = folder / f"{path.name}.{secrets.token_hex(3)}"
-    write_durably(_reason(target), f"{' '.join(reason.split())}\n".encode())
+    replace_file(_reason(target), f"{' '.join(reason.split())}\n".encode())
     if replacement is None:
-        path.rename(target)
+        move(path, target, is_durable=False)
     else:
         try:
             target.hardlink_to(path)  # a kill leaves one or the other in the file's place
         except OSError:
-            path.rename(target)
-        write_durably(path, replacement)
+            move(path, target, is_durable=False)
+        replace_file(path, replacement)
     sync_folder(folder)
     sync_folder(path.parent)
     return target
@@ -98,7 +80,7 @@ def set_aside_reasons(folder: Path) -> dict[str, str]:
     reasons = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in sorted(os.listdir(folder / "failed")):
-            if not name.endswith((_SUFFIX, ".tmp")):
+            if not name.endswith((_SUFFIX, UNFINISHED)):
                 reasons[name] = _reason_of(folder / "failed" / name)
     return reasons
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from alsys.tracking.files import write_durably
+from alsys.files import replace_file
 
 ID_FILE: Final = "campaign-id"
 PLACE_FILE: Final = "place.json"
@@ -97,11 +97,11 @@ def _keep(folder: Path, campaign_id: str, origins: tuple[str, ...] = (), place: 
     """Writes what is not there yet: the identity, then where it is used."""
     folder.mkdir(parents=True, exist_ok=True)
     if _read_id(folder) != campaign_id:
-        write_durably(folder / ID_FILE, campaign_id.encode())
+        replace_file(folder / ID_FILE, campaign_id.encode())
     here = _Place(campaign_id, str(folder), folder.stat().st_ino, origins)
     if place != here:
         content = {"id": here.campaign_id, "path": here.path, "inode": here.inode, "copied_from": origins}
-        write_durably(folder / PLACE_FILE, json.dumps(content).encode())
+        replace_file(folder / PLACE_FILE, json.dumps(content).encode())
     return Identity(campaign_id, origins=origins)
 
 

@@ -25,7 +25,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons, sync_folder, write_durably
+from alsys.files import move, replace_file, sync_folder
+from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons
 from alsys.tracking.identity import Identity, identity_of
 
 logger = logging.getLogger("alsys.tracking.outbox")
@@ -256,9 +257,7 @@ class Outbox:
         if content is None:
             path.unlink(missing_ok=True)
         elif self.directory.is_dir():
-            temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.replace(path)
+            replace_file(path, json.dumps(content), is_durable=False)
 
     def _noted(self, name: str) -> Mapping[str, object]:
         with contextlib.suppress(FileNotFoundError, Unreadable, ValueError, RecursionError):
@@ -317,7 +316,7 @@ class Outbox:
         known = self._all()
         self._make_folders()
         item = OutboxItem(max((entry[0] for entry in known), default=0) + 1, kind, version, dict(card), times)
-        write_durably(self.directory / item.file_name, _content(item))
+        replace_file(self.directory / item.file_name, _content(item))
 
     def _read(self, item: OutboxItem) -> OutboxItem:
         """An item with what its file says.
@@ -342,12 +341,11 @@ class Outbox:
         target = self.directory / folder / item.file_name
         if reason is not None:
             content = json.loads(path.read_text(encoding="utf-8"))
-            write_durably(target, json.dumps({**content, "reason": reason}, indent=1).encode())
+            replace_file(target, json.dumps({**content, "reason": reason}, indent=1))
             path.unlink()
+            sync_folder(self.directory)
         else:
-            path.replace(target)
-        sync_folder(target.parent)
-        sync_folder(self.directory)
+            move(path, target)
 
 
 _OTHERS: Final = ("place.json", _PROBLEM, _ALIAS)

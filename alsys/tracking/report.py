@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from alsys.control.settings import COVERED, PolicySettings
 from alsys.control.status import random_note
 from alsys.errors import InputError
 from alsys.events import DataImported
+from alsys.files import replace_file
 from alsys.frames import Arm
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreReader, own_level
@@ -77,12 +77,7 @@ def write_report(campaign_dir: str | Path, path: str | Path | None = None) -> Pa
     finally:
         reader.close()
     target = Path(path) if path is not None else directory / "report.html"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(target, html, is_durable=False)  # it can be drawn again
     return target
 
 

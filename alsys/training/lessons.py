@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from alsys.errors import InputError
+from alsys.files import replacing
 from alsys.frames import ARMS, TRAINING_ARMS, Arm
 from alsys.labels import LevelOfTheory
 from alsys.potentials.baseline import Baseline
@@ -93,13 +94,11 @@ def beside_baseline(snapshot: Snapshot, baseline: Mapping[str, object] | None) -
 
 
 def write_lesson(folder: Path, lesson: Lesson) -> None:
-    """Puts a lesson where the trainer finds it, in place of the one that is there."""
+    """Puts a lesson where the trainer finds it, durably, in place of the one that is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{LESSON}.tmp"
-    with temporary.open("wb") as file:
-        columns: dict[str, Any] = columns_of(lesson.snapshot)
+    columns: dict[str, Any] = columns_of(lesson.snapshot)
+    with replacing(folder / LESSON, has_one_writer=True) as unfinished, unfinished.open("wb") as file:
         np.savez(file, level_of_theory=np.array(lesson.level.canonical), **columns)
-    temporary.replace(folder / LESSON)
 
 
 def read_lesson(folder: Path) -> Lesson:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
 from alsys.config.start import ImportedStart, ModelStart, TeacherStart
 from alsys.errors import AlsysError, FailureKind, InputError
+from alsys.files import replace_file, replacing
 from alsys.frames import FloatArray
 from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, states_of
 from alsys.potentials.base import CommitteeState
@@ -344,18 +345,16 @@ def _lesson(baseline: object) -> str:
 
 
 def write_starting_point(folder: Path, point: StartingPoint, source: str) -> None:
-    """Puts a starting point where `StartingTrainer` finds it; one that is there already stays."""
+    """Puts a starting point where `StartingTrainer` finds it, durably; one that is there already stays."""
     if (folder / NOTE).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_bundle(folder / PARENT, point.state, {"source": source})
     if point.replay is not None:
-        with (folder / "replay.npz.tmp").open("wb") as file:
+        with replacing(folder / "replay.npz", has_one_writer=True) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **columns_of(point.replay))  # type: ignore[arg-type]
-        (folder / "replay.npz.tmp").replace(folder / "replay.npz")
     note = {"source": source, "is_same_level": point.is_same_level, "has_replay": point.replay is not None}
-    (folder / f"{NOTE}.tmp").write_text(json.dumps(note), encoding="utf-8")
-    (folder / f"{NOTE}.tmp").replace(folder / NOTE)
+    replace_file(folder / NOTE, json.dumps(note), has_one_writer=True)
 
 
 def read_starting_point(folder: Path) -> StartingPoint:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from alsys.files import replace_file
 from alsys.potentials.architectures import STATE_ENERGIES
 from alsys.training.fit import Reached
 from alsys.training.step import SCALES, SHIFTS
@@ -143,9 +143,7 @@ class UnfinishedFit:
         path = self._folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{name}.tmp")
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            replace_file(path, content, is_durable=False, has_one_writer=True)  # a broken one is made anew
         except OSError as error:
             self._warn(error)
 

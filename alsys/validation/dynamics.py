@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from alsys.dynamics.geometry import Bonds
 from alsys.dynamics.runner import Evaluation, Runner, thermostatted
 from alsys.dynamics.stopping import Limits, StopRule
+from alsys.files import replace_file
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.base import Committee, FrameBatch
-from alsys.validation.results import replace_file
 
 CHECKPOINT_S = 20.0
 """Seconds between two checkpoints."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from alsys.errors import InputError
+from alsys.files import replace_file
 
 FORMAT: Final = 1
 DONE, PARTIAL, SKIPPED = "done", "partial", "skipped"
@@ -151,7 +151,8 @@ def read_validation(path: Path) -> ValidationRecord | None:
 
 
 def write_validation(path: Path, record: ValidationRecord) -> None:
-    """Replaces a record atomically and durably."""
+    """Replaces a record, durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
         "version": record.version,
@@ -162,17 +163,6 @@ def write_validation(path: Path, record: ValidationRecord) -> None:
         "units": [_entry(unit) for unit in record.units],
     }
     replace_file(path, json.dumps(content, indent=1, allow_nan=False).encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file as a whole or not at all, and syncs it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _entry(unit: UnitResult) -> dict[str, object]:

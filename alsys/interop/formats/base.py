@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import EnvironmentProblem, InputError
+from alsys.files import replacing
 from alsys.frames import IntArray
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
@@ -174,22 +173,15 @@ def refuse_beyond(snapshot: Snapshot, name: str, *, electrons: bool = False, cel
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved there when all went well; a file is replaced, a folder must be new.
+    """As `alsys.files.replacing`, durably, for a path that a user has named.
 
     Raises:
         InputError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        yield temporary
-        if temporary.is_dir() and path.exists():
-            raise InputError("exists", source=str(path), remedy="name a new folder")
-        temporary.replace(path)
+        with replacing(path) as unfinished:
+            yield unfinished
+    except FileExistsError as error:
+        raise InputError("exists", source=str(path), remedy="name a new folder") from error
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", source=str(path)) from error
-    finally:
-        with suppress(OSError):
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
-            else:
-                temporary.unlink(missing_ok=True)
