@@ -27,7 +27,8 @@ def replace_file(path: Path, content: bytes | str, *, is_durable: bool = True, h
     Args:
         path: In a folder that is there.
         content: All of it.
-        is_durable, has_one_writer: As in the module docstring.
+        is_durable: As in the module docstring.
+        has_one_writer: Likewise.
 
     Raises:
         OSError: It cannot be written; names `path`.
@@ -42,7 +43,8 @@ def replacing(path: Path, *, is_durable: bool = True, has_one_writer: bool = Fal
 
     Args:
         path: In a folder that is there. A file is replaced; where a folder is made, nothing may be.
-        is_durable, has_one_writer: As in the module docstring.
+        is_durable: As in the module docstring.
+        has_one_writer: Likewise.
 
     Raises:
         FileExistsError: A folder was made, and something is at `path`.

@@ -24,6 +24,8 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.factory import build_trainer
 
+HEADS = ("holdout_", "stability_", "blind", "trusted")
+
 MODEL = {"members": 4, "num_features": 32}
 
 
@@ -57,11 +59,11 @@ def measure(budget_s: float, data: Snapshot) -> dict[str, Any]:
         return {"budget_s": budget_s, "failure": trained.message}
     trust = config.exploration.trust
     verdict = judge(1, trained.metrics, 0, [], config.promotion, getattr(trust, "probability", 0.9), 0.0)
-    exam = {name: value for name, value in trained.metrics.items() if name.startswith(("exam_", "blind", "trusted"))}
+    exam = {name: value for name, value in trained.metrics.items() if name.startswith(HEADS)}
     return {
         "budget_s": budget_s,
         "force_mae_mev_per_ang": 1e3 * trained.metrics["force_mae_random_arm"],
-        "exam_share_of_budget": trained.metrics["exam_wall_s"] / budget_s,
+        "exam_share_of_budget": trained.metrics["model_tests_wall_s"] / budget_s,
         "verdict": type(verdict).__name__,
         "reason": verdict.reason,
         **exam,

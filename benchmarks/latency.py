@@ -56,6 +56,7 @@ from alsys.events import (
     TrainingStarted,
 )
 from alsys.frames import TRAINING_ARMS
+from alsys.metrics import Metrics
 from alsys.store.zarr import open_reader
 
 SEGMENTS = (
@@ -147,12 +148,12 @@ def _first_chunk(own: Sequence[ExplorationReported], version: int) -> _First | N
 def _row(
     model: ModelPublished, due: Due, promoted: float, firsts: Sequence[_First], n_in_turn: float
 ) -> dict[str, float]:
-    first, metrics = firsts[0], model.metrics
+    first, metrics = firsts[0], Metrics.read(model.metrics)
     call = model.finished - model.started
     gradient = call
     if "step_ms" in metrics:
         gradient = 1e-3 * metrics["step_ms"] * metrics["steps"] * n_in_turn
-    examination = metrics.get("exam_wall_s", 0.0)
+    examination = metrics.get("model_tests_wall_s") or 0.0
     free = max(first.before, promoted)
     row = {
         "version": float(model.version),

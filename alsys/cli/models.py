@@ -8,6 +8,7 @@ import json
 import sys
 
 from alsys.errors import InputError
+from alsys.metrics import Metrics
 
 
 def list_(args: argparse.Namespace) -> int:
@@ -20,7 +21,7 @@ def list_(args: argparse.Namespace) -> int:
         return 0
     for model in models:
         aliases = f" [{', '.join(model.aliases)}]" if model.aliases else ""
-        error = model.metrics.get("force_mae_random_arm")
+        error = Metrics.read(model.metrics).get("force_mae_random_arm")
         text = f", random-arm force MAE {error * 1e3:.1f} meV/Angstrom" if error is not None else ""
         verdict = f", {model.verdict}: {model.reason}" if model.verdict == "rejected" else ""
         sys.stdout.write(f"{model.name}/{model.version}{aliases}: {model.n_labels} labels{text}{verdict}\n")

@@ -7,8 +7,10 @@ the random arm, are below them. A campaign has converged once the latest version
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from alsys.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Convergence:
     text: str
 
 
-def convergence(versions: Sequence[tuple[int, Mapping[str, float]]], champion: int, targets: Targets) -> Convergence:
+def convergence(versions: Sequence[tuple[int, Metrics]], champion: int, targets: Targets) -> Convergence:
     """How far a campaign is.
 
     Args:
@@ -77,27 +79,27 @@ def convergence(versions: Sequence[tuple[int, Mapping[str, float]]], champion: i
     return Convergence(True, n_in_a_row, f"reached: {_reached(by_version[champion], targets)}")
 
 
-def missing(metrics: Mapping[str, float], targets: Targets) -> list[str]:
+def missing(metrics: Metrics, targets: Targets) -> list[str]:
     """What a version lacks; empty where it reaches the targets."""
     found: list[str] = []
-    n = int(metrics.get("n_random", 0))
+    n = int(metrics.get("n_random") or 0)
     if n < targets.min_random:
         found.append(f"{n} of at least {targets.min_random} random-arm frames")
     if targets.force_mae is not None:
-        high = metrics.get("force_mae_random_arm_high", math.inf)
-        if not high <= targets.force_mae:
-            known = f"may be {high * 1e3:.1f}" if math.isfinite(high) else "is not known yet"
+        high = metrics.get("force_mae_random_arm_high")
+        if high is None or high > targets.force_mae:
+            known = "is not known yet" if high is None else f"may be {high * 1e3:.1f}"
             found.append(f"force MAE {known} (95 %), target {targets.force_mae * 1e3:.1f} meV/Angstrom")
     if targets.blind_spots is not None:
-        high = metrics.get("blind_spots_high", math.inf)
-        if not high <= targets.blind_spots:
+        high = metrics.get("blind_spots_high")
+        if high is None or high > targets.blind_spots:
             found.append(_blind_spots(metrics, n, targets.blind_spots))
     return found
 
 
-def _blind_spots(metrics: Mapping[str, float], n: int, target: float) -> str:
-    share, high = metrics.get("blind_spots", math.nan), metrics.get("blind_spots_high", math.nan)
-    if math.isnan(high):
+def _blind_spots(metrics: Metrics, n: int, target: float) -> str:
+    share, high = metrics.get("blind_spots"), metrics.get("blind_spots_high")
+    if high is None:
         return f"blind spots are not known yet, target {target:.1%} of frames"
     text = f"blind spots may be {high:.1%} of frames (95 %), target {target:.1%}"
     if share == 0.0:  # what none in n frames proves: (1 - target)^n = 5 %
@@ -106,7 +108,7 @@ def _blind_spots(metrics: Mapping[str, float], n: int, target: float) -> str:
     return text
 
 
-def _reached(metrics: Mapping[str, float], targets: Targets) -> str:
+def _reached(metrics: Metrics, targets: Targets) -> str:
     parts = []
     if targets.force_mae is not None:
         high = metrics["force_mae_random_arm_high"]

@@ -66,6 +66,7 @@ from alsys.events import (
 from alsys.exploration.bandit import Tally
 from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import label_id_of
+from alsys.metrics import Metrics
 
 
 class Ledger:
@@ -406,7 +407,9 @@ class Ledger:
         self._models.fail(is_counted=event.failure is not FailureKind.WORKER_PREEMPTED)
 
     def _on_published(self, event: ModelPublished) -> None:
-        n_train = int(event.metrics.get("n_labels_train", event.n_labels))
+        metrics = Metrics.read(event.metrics)
+        n_trained = metrics.get("n_labels_train")
+        n_train = event.n_labels if n_trained is None else int(n_trained)
         gone = self.retracted[: event.n_retracted]
         n_imported = self.accepted[Arm.IMPORTED]  # no driver runs while data are imported, so the fit saw all of them
         n_seen = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from alsys.control.records import ModelRecord
 from alsys.events import ModelLost, ModelPromoted, ModelPublished, ModelRejected, TrainingStarted
+from alsys.metrics import Metrics
 
 MAX_TRAINING_FAILURES = 3
 """Failed fits in a row after which the same data are no reason for another."""
@@ -64,7 +65,7 @@ class ModelBook:
             n_train,
             n_seen,
             n_changes,
-            dict(event.metrics),
+            Metrics.read(event.metrics),
             event.t,
             parent=event.parent,
             seq=event.seq,

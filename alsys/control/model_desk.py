@@ -24,6 +24,7 @@ from alsys.errors import AlsysError
 from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected
 from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import LevelOfTheory, Prediction
+from alsys.metrics import Metrics
 from alsys.potentials.base import CommitteeState
 from alsys.store.base import Snapshot, StoreReader
 from alsys.training.base import TrainedCommittee, TrainingOrder
@@ -152,8 +153,8 @@ class ModelDesk:
         snapshot, parent, n_retracted = self._fit.order.snapshot, self._fit.parent, self._fit.n_retracted
         version = trained.state.version
         n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
-        metrics = {k: float(v) for k, v in trained.metrics.items() if np.isfinite(v)}
-        metrics["n_labels_train"] = float(snapshot.is_arm(*TRAINING_ARMS).sum())
+        own = Metrics({"n_labels_train": float(snapshot.is_arm(*TRAINING_ARMS).sum())})
+        metrics = {k: v for k, v in (trained.metrics | own).items() if np.isfinite(v)}
         card = {
             "version": version,
             "parent": parent,

@@ -182,8 +182,9 @@ def _latest_that_learns(ledger: Ledger) -> int:
     if not version:
         return 0
     own = ledger.models[version]
-    before = ledger.models[own.parent].metrics.get("exam_skill") if own.parent in ledger.models else None
-    return 0 if before is not None and own.metrics.get("exam_skill", 1.0) <= before else version
+    before = ledger.models[own.parent].metrics.get("holdout_skill") if own.parent in ledger.models else None
+    after = own.metrics.get("holdout_skill")
+    return 0 if before is not None and after is not None and after <= before else version
 
 
 def trains_on(ledger: Ledger) -> bool:
@@ -321,8 +322,8 @@ def alarms(ledger: Ledger, now: float) -> list[AlarmRaised | AlarmCleared]:
         current["copies"] = f"of {seen.n_members} members of the committee only {seen.n_distinct} differ"
     elif not seen.n_members and "copies" in ledger.alarms:
         current["copies"] = ledger.alarms["copies"]  # the new champion has not been seen yet
-    correlation = ledger.models[ledger.champion].metrics.get("error_correlation", 0.0) if ledger.champion else 0.0
-    if correlation > ALIKE:
+    correlation = ledger.models[ledger.champion].metrics.get("error_correlation") if ledger.champion else None
+    if correlation is not None and correlation > ALIKE:
         current["alike"] = (
             f"errors of two members of v{ledger.champion:04d} have a correlation of {correlation:.2f}: "
             f"above {ALIKE} their spread says little about them"
@@ -417,7 +418,7 @@ def _on_same_data(ledger: Ledger) -> list[ModelRecord]:
 
 def _gain(ledger: Ledger, model: ModelRecord) -> float:
     """Share of its parent's error that a version takes away: on the random arm, or on what both were trained on."""
-    new, old = (model.metrics.get(name) for name in ("force_mae_random_arm", "champion_force_mae_random_arm"))
+    new, old = model.metrics.get("force_mae_random_arm"), model.metrics.get("champion_force_mae_random_arm")
     if new is None or old is None:
         parent = ledger.models.get(model.parent)
         new = model.metrics.get("force_mae_train")

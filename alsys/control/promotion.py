@@ -12,12 +12,12 @@ own; one that has learned next to nothing is no first version either.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alsys.config.promotion import PromotionConfig
 from alsys.events import ModelPromoted, ModelRejected
+from alsys.metrics import LossName, Metrics, Name
 
 SIGNIFICANCE = 0.05
 """Chance that a version which is worse on no system is rejected for one of them."""
@@ -25,8 +25,35 @@ SURVIVAL_SLACK = 0.25
 """Survival below the best champion's that still counts as no worse: two walkers of eight."""
 DRIFT_SLACK = 2.0
 """Drift over the best champion's that still counts as no worse."""
-FLOORS = {"energy": (5e-3, "meV per atom"), "stress": (1e-3, "meV/Angstrom^3")}
-"""Error below which a growing error of energies per atom (eV) or stresses (eV/Angstrom^3) is none, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A quantity whose error must not grow too much.
+
+    Attributes:
+        quantity: For people.
+        unit: Of a thousandth of it.
+        floor: Error below which a growing one is none, eV per atom or eV/Angstrom^3.
+        new, old, loss_low: Metrics of the new version, of the champion, and of how much worse the new one is.
+    """
+
+    quantity: str
+    unit: str
+    floor: float
+    new: LossName
+    old: LossName
+    loss_low: LossName
+
+
+COMPARED = (
+    Compared(
+        "energy", "meV per atom", 5e-3, "holdout_energy_mae", "holdout_champion_energy_mae", "holdout_energy_loss_low"
+    ),
+    Compared(
+        "stress", "meV/Angstrom^3", 1e-3, "holdout_stress_mae", "holdout_champion_stress_mae", "holdout_stress_loss_low"
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +71,9 @@ class Shortcoming:
 
 def judge(
     version: int,
-    metrics: Mapping[str, float],
+    metrics: Metrics,
     champion: int,
-    champions: Sequence[Mapping[str, float]],
+    champions: Sequence[Metrics],
     settings: PromotionConfig,
     probability: float,
     now: float,
@@ -78,9 +105,9 @@ def judge(
     return ModelPromoted(t=now, version=version, reason=reason, reasons=notes, is_probation=bool(notes))
 
 
-def worse_systems(metrics: Mapping[str, float]) -> list[str]:
+def worse_systems(metrics: Metrics) -> list[str]:
     """Systems on which a version is worse than the champion, by Holm's step-down test at `SIGNIFICANCE` for all."""
-    p_values = {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("p_worse/")}
+    p_values = metrics.of("p_worse")
     found: list[str] = []
     for k, (system, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         if p > SIGNIFICANCE / (len(p_values) - k):
@@ -89,78 +116,82 @@ def worse_systems(metrics: Mapping[str, float]) -> list[str]:
     return sorted(found)
 
 
-def _worse(metrics: Mapping[str, float], champion: int) -> list[str]:
-    low, high = metrics.get("difference_low", math.nan), metrics.get("difference_high", math.nan)
-    return [f"worse: {_interval(low, high)} against v{champion:04d} on the random arm"] if low > 0 else []
+def _worse(metrics: Metrics, champion: int) -> list[str]:
+    low, high = metrics.get("difference_low"), metrics.get("difference_high")
+    if low is None or high is None or low <= 0:
+        return []
+    return [f"worse: {_interval(low, high)} against v{champion:04d} on the random arm"]
 
 
-def _worse_systems(metrics: Mapping[str, float]) -> list[str]:
+def _worse_systems(metrics: Metrics) -> list[str]:
+    lows, highs, counts = metrics.of("difference_low"), metrics.of("difference_high"), metrics.of("n_random")
     reasons = []
     for system in worse_systems(metrics):
-        low, high = (metrics.get(f"difference_{end}/{system}", math.nan) for end in ("low", "high"))
-        n = int(metrics.get(f"n_random/{system}", 0))
-        reasons.append(f"worse on {system}: {_interval(low, high)} over {n} random-arm frames")
+        low, high, n = lows.get(system), highs.get(system), counts.get(system)
+        text = f"worse on {system}"
+        if low is not None and high is not None and n is not None:
+            text += f": {_interval(low, high)} over {n:.0f} random-arm frames"
+        reasons.append(text)
     return reasons
 
 
-def _worse_energies(metrics: Mapping[str, float], champion: int) -> list[str]:
+def _worse_energies(metrics: Metrics, champion: int) -> list[str]:
     """Energies and stresses that are off by more than twice the champion's error, over all and by system."""
     reasons = []
-    for name, low in sorted(metrics.items()):
-        head, _, system = name.partition("/")
-        quantity = head.removeprefix("exam_").removesuffix("_loss_low")
-        if head != f"exam_{quantity}_loss_low" or not low > 0.0:
-            continue
-        least, unit = FLOORS[quantity]
-        new, old = (metrics.get(name.replace(head, f"exam_{of}{quantity}_mae"), math.nan) for of in ("", "champion_"))
-        if new > least:
-            where = f" on {system}" if system else ""
-            text = f"{1e3 * new:.1f} {unit} against {1e3 * old:.1f} of v{champion:04d} on the random arm"
-            reasons.append(f"{quantity} error more than doubled{where}: {text}")
+    for c in COMPARED:
+        parts = [("", metrics.get(c.loss_low), metrics.get(c.new), metrics.get(c.old))]
+        new_of, old_of = metrics.of(c.new), metrics.of(c.old)
+        parts += [
+            (f" on {of}", low, new_of.get(of), old_of.get(of)) for of, low in sorted(metrics.of(c.loss_low).items())
+        ]
+        for where, low, new, old in parts:
+            if low is None or new is None or old is None or low <= 0.0 or new <= c.floor:
+                continue
+            text = f"{1e3 * new:.1f} {c.unit} against {1e3 * old:.1f} of v{champion:04d} on the random arm"
+            reasons.append(f"{c.quantity} error more than doubled{where}: {text}")
     return reasons
 
 
-def _unskilled(metrics: Mapping[str, float], settings: PromotionConfig) -> list[str]:
-    high = metrics.get("exam_skill_high", math.nan)
-    if not high < settings.least_skill:
+def _unskilled(metrics: Metrics, settings: PromotionConfig) -> list[str]:
+    share, high = metrics.get("holdout_skill"), metrics.get("holdout_skill_high")
+    if high is None or high >= settings.least_skill:
         return []
-    share = max(metrics.get("exam_skill", high), 0.0)
+    share = max(high if share is None else share, 0.0)
     return [f"has learned next to nothing: it explains {share:.0%} of the variance of forces it has not seen"]
 
 
-def _shortcomings(metrics: Mapping[str, float], settings: PromotionConfig, probability: float) -> list[Shortcoming]:
+def _shortcomings(metrics: Metrics, settings: PromotionConfig, probability: float) -> list[Shortcoming]:
     """Limits of `promotion` that a version does not keep; what was not measured speaks against nobody."""
     found: list[Shortcoming] = []
-    n, length = int(metrics.get("exam_walkers", 0)), metrics.get("exam_ps", 0.0) * 1e3
-    lost = ", ".join(
-        f"{int(count)} {name.partition('/')[2]}" for name, count in metrics.items() if name.startswith("exam_lost/")
-    )
-    if "exam_steps" in metrics and "exam_survival" not in metrics:
+    n, length = int(metrics.get("stability_walkers") or 0), (metrics.get("stability_ps") or 0.0) * 1e3
+    lost = ", ".join(f"{count:.0f} {reason}" for reason, count in metrics.of("stability_lost").items())
+    share = metrics.get("stability_survival")
+    if share is None and metrics.get("stability_steps") is not None:
         found.append(Shortcoming("dynamics", f"dynamics not examined: time for {length:.0f} fs only"))
-    share = metrics.get("exam_survival", 1.0)
-    if share < settings.survival:
+    if share is not None and share < settings.survival:
         text = f"lost {_count(share, n)} of {n} walkers at constant energy within {length:.0f} fs ({lost})"
         found.append(Shortcoming("survival", text))
-    share = metrics.get("exam_hot_survival", 1.0)
-    if share < settings.survival:
-        temperature = metrics.get("exam_hot_temperature", math.nan)
-        text = f"lost {_count(share, n)} of {n} walkers at {temperature:.0f} K within {length:.0f} fs ({lost})"
+    share, temperature = metrics.get("stability_hot_survival"), metrics.get("stability_hot_temperature")
+    if share is not None and share < settings.survival:
+        at = "an unknown temperature" if temperature is None else f"{temperature:.0f} K"
+        text = f"lost {_count(share, n)} of {n} walkers at {at} within {length:.0f} fs ({lost})"
         found.append(Shortcoming("hot-survival", text))
-    drift = metrics.get("exam_drift", 0.0)
-    if metrics.get("exam_drift_low", 0.0) > settings.drift:
-        text = f"total energy drifts by {drift * 1e3:.0f} meV per atom and ps (limit {settings.drift * 1e3:.0f})"
-        found.append(Shortcoming("drift", text))
-    least = probability - settings.coverage_tolerance
-    if metrics.get("exam_coverage_high", 1.0) < least:
-        text = f"overconfident: the {probability:.0%} band covers {metrics.get('exam_coverage', math.nan):.0%} of atoms"
+    low, drift = metrics.get("stability_drift_low"), metrics.get("stability_drift")
+    if low is not None and low > settings.drift:
+        text = f"total energy drifts by {(low if drift is None else drift) * 1e3:.0f} meV per atom and ps"
+        found.append(Shortcoming("drift", f"{text} (limit {settings.drift * 1e3:.0f})"))
+    high, covered = metrics.get("holdout_coverage_high"), metrics.get("holdout_coverage")
+    if high is not None and high < probability - settings.coverage_tolerance:
+        covered = high if covered is None else covered
+        text = f"overconfident: the {probability:.0%} band covers {covered:.0%} of atoms"
         found.append(Shortcoming("coverage", text))
     return found
 
 
 def _is_no_worse(
     shortcoming: Shortcoming,
-    own: Mapping[str, float],
-    champions: Sequence[Mapping[str, float]],
+    own: Metrics,
+    champions: Sequence[Metrics],
     settings: PromotionConfig,
 ) -> bool:
     """Whether the champion has the same shortcoming, or was never examined in this respect.
@@ -169,35 +200,44 @@ def _is_no_worse(
     that were examined at another temperature do not count.
     """
     champion = champions[-1]
-    alike = [m for m in champions if m.get("exam_hot_temperature") == own.get("exam_hot_temperature")]
+    temperature = own.get("stability_hot_temperature")
+    alike = [m for m in champions if m.get("stability_hot_temperature") == temperature]
     match shortcoming.criterion:
-        case "survival" | "hot-survival":
-            name = f"exam_{shortcoming.criterion.replace('-', '_')}"
-            before = champion.get(name)
-            best = max((m[name] for m in alike if name in m), default=0.0)
-            return before is None or (before < settings.survival and own[name] >= best - SURVIVAL_SLACK)
+        case "survival":
+            return _survives_no_less("stability_survival", own, champion, alike, settings.survival)
+        case "hot-survival":
+            return _survives_no_less("stability_hot_survival", own, champion, alike, settings.survival)
         case "drift":
-            drift = champion.get("exam_drift_low")
-            if drift is None:  # every walker was lost, or there was no examination
-                return champion.get("exam_survival", 0.0) < settings.survival
-            least = min((m["exam_drift_low"] for m in alike if "exam_drift_low" in m), default=drift)
-            return drift > settings.drift and own["exam_drift_low"] <= DRIFT_SLACK * max(least, settings.drift)
+            before = champion.get("stability_drift_low")
+            if before is None:  # every walker was lost, or there was no examination
+                survival = champion.get("stability_survival")
+                return survival is None or survival < settings.survival
+            least = min((low for m in alike if (low := m.get("stability_drift_low")) is not None), default=before)
+            is_near = own["stability_drift_low"] <= DRIFT_SLACK * max(least, settings.drift)
+            return before > settings.drift and is_near
         case "coverage":
-            coverage = own.get("exam_champion_coverage")  # of the champion on the same frames
-            return coverage is None or coverage <= own["exam_coverage"]
+            coverage = own.get("holdout_champion_coverage")  # of the champion on the same frames
+            mine = own.get("holdout_coverage")
+            return coverage is None or (mine is not None and coverage <= mine)
         case _:  # nothing was seen that speaks against it
             return True
 
 
-def _comparison(metrics: Mapping[str, float], champion: int) -> str:
+def _survives_no_less(name: Name, own: Metrics, champion: Metrics, alike: Sequence[Metrics], least: float) -> bool:
+    before = champion.get(name)
+    best = max((share for m in alike if (share := m.get(name)) is not None), default=0.0)
+    return before is None or (before < least and own[name] >= best - SURVIVAL_SLACK)
+
+
+def _comparison(metrics: Metrics, champion: int) -> str:
     if not champion:
         return "first version"
-    low, high = metrics.get("difference_low", math.nan), metrics.get("difference_high", math.nan)
-    if math.isnan(low):
+    low, high = metrics.get("difference_low"), metrics.get("difference_high")
+    if low is None or high is None:
         return "no random-arm frame to compare on yet"
     text = f"{'better' if high < 0 else 'not worse'}: {_interval(low, high)} against v{champion:04d} on the random arm"
-    counts = {name.partition("/")[2]: n for name, n in metrics.items() if name.startswith("n_random/")}
-    few = [f"{system} ({int(n)})" for system, n in sorted(counts.items()) if f"p_worse/{system}" not in metrics]
+    tested = metrics.of("p_worse")
+    few = [f"{system} ({n:.0f})" for system, n in sorted(metrics.of("n_random").items()) if system not in tested]
     return text + (f"; too few frames to tell for {', '.join(few)}" if few else "")
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from alsys.errors import FailureKind
 from alsys.events import ExplorationReported, Heartbeat
 from alsys.frames import Arm
+from alsys.metrics import Metrics
 
 
 class Status(StrEnum):
@@ -83,7 +84,7 @@ class ModelRecord:
     n_train: int
     n_seen: int
     n_changes: int
-    metrics: dict[str, float]
+    metrics: Metrics
     published: float
     promoted: bool | None = None
     reason: str = ""

@@ -78,7 +78,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
                     _number(model.metrics.get("force_mae_random_arm_low")),
                     _number(model.metrics.get("force_mae_random_arm_high")),
                 ],
-                "n_random": int(model.metrics.get("n_random", 0)),
+                "n_random": int(model.metrics.get("n_random") or 0),
                 "promoted": model.promoted,
                 "reason": model.reason,
                 "reasons": list(model.reasons),

@@ -21,6 +21,7 @@ from alsys.frames import TRAINING_ARMS, Arm, Candidate, FloatArray, Frame, Sourc
 from alsys.labeling.base import LabelingOrder
 from alsys.labeling.slope import with_slope
 from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
+from alsys.metrics import Metrics, Name
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
@@ -212,7 +213,7 @@ class FakeTrainer:
         self,
         duration_s: float = 0.0,
         failure: Callable[[int], FailureKind | None] | None = None,
-        examination: Callable[[int], Mapping[str, float]] | None = None,
+        examination: Callable[[int], Mapping[Name, float]] | None = None,
     ) -> None:
         self._duration_s = duration_s
         self._failure = failure
@@ -228,7 +229,7 @@ class FakeTrainer:
         is_random = order.snapshot.is_arm(Arm.RANDOM)
         n_train = int(order.snapshot.is_arm(*TRAINING_ARMS).sum())
         error = 1.0 / math.sqrt(max(n_train, 1))
-        metrics: dict[str, float] = {
+        metrics: dict[Name, float] = {
             "wall_s": self._duration_s,
             "n_train": n_train,
             "n_validation": 0,
@@ -243,7 +244,7 @@ class FakeTrainer:
                 "force_mae_random_arm_high": 1.1 * error,
             }
         if self._examination is not None:
-            metrics |= self._examination(order.version)
+            metrics |= dict(self._examination(order.version))
         molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM, Arm.IMPORTED))
         frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
         predictions = {
@@ -258,7 +259,7 @@ class FakeTrainer:
             {"elements": ["C"]},
             ({"n_train": np.array([n_train])}, {"n_train": np.array([n_train])}),
         )
-        return TrainedCommittee(state, metrics, predictions=predictions)
+        return TrainedCommittee(state, Metrics(metrics), predictions=predictions)
 
 
 class MemoryShelf:

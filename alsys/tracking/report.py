@@ -31,6 +31,7 @@ from alsys.events import DataImported
 from alsys.files import replace_file
 from alsys.frames import Arm
 from alsys.labels import LevelOfTheory
+from alsys.metrics import Name
 from alsys.store.base import StoreReader, own_level
 from alsys.tracking import report_plots as plots
 from alsys.tracking.record import read_record
@@ -333,9 +334,9 @@ def _drawing(frame: Any, name: str, note: str) -> Drawing:
 def _model_row(model: ModelSummary, champion: int) -> dict[str, object]:
     metrics = model.metrics
 
-    def scaled(key: str) -> str:
-        value = metrics.get(key, math.nan) / MEV
-        return f"{value:.1f}" if math.isfinite(value) else "–"
+    def scaled(name: Name) -> str:
+        value = metrics.get(name)
+        return "–" if value is None else f"{value / MEV:.1f}"
 
     return {
         "version": f"v{model.version:04d}",
@@ -344,7 +345,7 @@ def _model_row(model: ModelSummary, champion: int) -> dict[str, object]:
         "verdict": {True: "promoted", False: "rejected", None: "undecided"}[model.promoted],
         "reason": model.reason,
         "n_labels": model.n_labels,
-        "n_random": int(metrics.get("n_random", 0)),
+        "n_random": int(metrics.get("n_random") or 0),
         "seq": model.seq,
         "error": error_text(model),
         "energy": scaled("energy_mae_random_arm"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from alsys.frames import Arm
+from alsys.metrics import Name
 from alsys.tracking.summary import Summary
 from alsys.tracking.svg import Axis, Chart, bars
 from alsys.units import MEV
@@ -39,7 +40,7 @@ def learning_curve(summary: Summary, target: float | None) -> str:
     if not models:
         return ""
     errors = [[e / MEV for e in model.error] for model in models]
-    series = {name: [m.metrics.get(name, math.nan) / MEV for m in models] for name in _OTHER_ERRORS}
+    series = {name: [_in_mev(m.metrics.get(name)) for m in models] for name in _OTHER_ERRORS}
     values = [v for row in [*errors, *series.values()] for v in row if math.isfinite(v) and v > 0]
     if target is not None:
         values.append(target / MEV)
@@ -73,7 +74,11 @@ def learning_curve(summary: Summary, target: float | None) -> str:
     return chart.render()
 
 
-_OTHER_ERRORS = {
+def _in_mev(value: float | None) -> float:
+    return math.nan if value is None else value / MEV
+
+
+_OTHER_ERRORS: dict[Name, tuple[str, str]] = {
     "force_mae_train": ("training", "s5"),
     "force_mae_validation": ("validation", "s2"),
     "champion_force_mae_random_arm": ("champion then", "s3"),

@@ -44,6 +44,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.metrics import Metrics
 from alsys.potentials.calibration import ForceCalibration
 
 LONGEST_BEAT_S = 60.0
@@ -83,15 +84,17 @@ class ModelSummary:
     n_labels: int
     time: float
     wall_s: float
-    metrics: Mapping[str, float]
+    metrics: Metrics
     promoted: bool | None = None
     reason: str = ""
 
     @property
     def error(self) -> tuple[float, float, float]:
         """Force MAE on the random arm and its 95 % interval, eV/Angstrom; NaN where unknown."""
-        name = "force_mae_random_arm"
-        return tuple(self.metrics.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))  # type: ignore[return-value]
+        get = self.metrics.get
+        found = get("force_mae_random_arm"), get("force_mae_random_arm_low"), get("force_mae_random_arm_high")
+        value, low, high = (math.nan if number is None else number for number in found)
+        return value, low, high
 
 
 @dataclass(slots=True)
@@ -395,7 +398,13 @@ class _Fold:
         if isinstance(event, ModelPublished):
             summary.models.append(
                 ModelSummary(
-                    event.version, event.parent, event.seq, event.n_labels, time, event.wall_s, dict(event.metrics)
+                    event.version,
+                    event.parent,
+                    event.seq,
+                    event.n_labels,
+                    time,
+                    event.wall_s,
+                    Metrics.read(event.metrics),
                 )
             )
             self._tell(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from alsys.errors import FailureKind
 from alsys.labels import Prediction
+from alsys.metrics import Metrics
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.calibration import Band
 from alsys.store.base import Snapshot
@@ -49,24 +50,13 @@ class TrainedCommittee:
     Attributes:
         state: Its weights.
         metrics: Finite numbers. Always: ``wall_s``, ``n_train``, ``n_validation``, ``n_random``, ``epochs``,
-            ``force_mae_train``. Where there are such frames (for energies, frames without masked atoms):
-            ``force_mae_validation``, ``energy_mae_validation`` (per atom); ``force_mae_random_arm``,
-            ``force_mae_random_arm_low``, ``force_mae_random_arm_high`` (95 % bootstrap over frames),
-            ``force_rmse_random_arm``, ``energy_mae_random_arm`` (per atom),
-            ``force_deviation_random_arm`` (mean over atoms), ``stress_mae_random_arm`` (of labels that have a stress,
-            eV/Angstrom^3), ``error_correlation`` (mean over pairs of members, from two frames on); of networks
-            ``steps`` (gradient steps, mean over members), ``step_ms``, ``is_compiled``,
-            ``compiling_s`` (beyond the budget), ``rollbacks``, ``members_renewed`` and ``resumed_s`` (of fitting that
-            an earlier process had done); with a champion, on the same
-            frames, ``champion_force_mae_random_arm`` and ``difference_low``, ``difference_high`` (95 % paired bootstrap
-            of new minus champion). Those of the examination are listed in `alsys.training.examination`. Units eV,
-            eV/Angstrom.
+            ``force_mae_train``; the others of `alsys.metrics` where they can be measured.
         calibration: ``(deviation, error)`` of each random-arm frame: largest force deviation and force MAE.
         predictions: What it predicts for the labels that were to be reviewed, by frame.
     """
 
     state: CommitteeState
-    metrics: Mapping[str, float]
+    metrics: Metrics
     calibration: tuple[tuple[float, float], ...] = field(default=())
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
 

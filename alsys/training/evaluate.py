@@ -13,6 +13,7 @@ import numpy as np
 
 from alsys.frames import Arm, FloatArray, IntArray
 from alsys.labels import Prediction
+from alsys.metrics import Metrics, Name
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.store.base import Snapshot
 
@@ -176,9 +177,9 @@ def fit_metrics(
     wall_s: float,
     epochs: float,
     seed: int,
-) -> tuple[dict[str, float], tuple[tuple[float, float], ...]]:
+) -> tuple[Metrics, tuple[tuple[float, float], ...]]:
     """Metrics and calibration of a fit, as documented in `alsys.training.base.TrainedCommittee`."""
-    metrics = {
+    metrics: dict[Name, float] = {
         "wall_s": wall_s,
         "epochs": epochs,
         "n_train": float(train.n_frames),
@@ -193,7 +194,7 @@ def fit_metrics(
             **_mean_of_known("energy_mae_validation", errors.energy),
         }
     if not random.n_frames:
-        return metrics, ()
+        return Metrics(metrics), ()
     errors = evaluate(committee, random)
     metrics |= {
         "force_mae_random_arm": float(errors.force_mae.mean()),
@@ -215,10 +216,10 @@ def fit_metrics(
     if correlation is not None and random.n_frames >= 2:
         metrics["error_correlation"] = correlation
     calibration = tuple(zip(errors.deviation.tolist(), errors.force_mae.tolist(), strict=True))
-    return metrics, calibration
+    return Metrics(metrics), calibration
 
 
-def _mean_of_known(name: str, values: FloatArray) -> dict[str, float]:
+def _mean_of_known(name: Name, values: FloatArray) -> dict[Name, float]:
     """Mean over frames whose energies or stresses count; no entry where there is none."""
     known = values[~np.isnan(values)]
     return {name: float(known.mean())} if known.size else {}

@@ -1,29 +1,17 @@
 """The examination of a new committee, on frames it has not seen and in dynamics. What follows is decided elsewhere.
 
-Weights or metrics that are not finite make a fit a failure. Otherwise these metrics are added, each where it can be
-measured (`alsys.control.promotion` reads them; units eV, Angstrom, ps):
+Weights or metrics that are not finite make a fit a failure. Otherwise the metrics ``holdout_...``, ``stability_...``,
+of blind spots and of single systems are added, each where it can be measured (`alsys.metrics` says what they are,
+`alsys.control.promotion` reads them):
 
-- ``exam_skill``, ``exam_skill_high``: share of the variance of forces that is explained (1 - MSE / mean square force)
-  and its upper 95 % bootstrap limit; of the random arm, below `MIN_PAIRS` frames of validation or, for want of that, of
-  the training set.
-- ``force_mae_random_arm/SYSTEM``, ``n_random/SYSTEM`` where there are several systems; with a champion
-  ``difference_low/SYSTEM``, ``difference_high/SYSTEM`` (95 % paired bootstrap of new minus champion), and from
-  `MIN_PAIRS` frames on ``p_worse/SYSTEM``: one-sided paired t-test (Student, Biometrika 6, 1 (1908)) of "the error is
-  at most 1 + tolerated_loss times the champion's".
-- ``exam_energy_mae`` (per atom), ``exam_champion_energy_mae`` and ``exam_energy_loss_low``, the lower 95 % bootstrap
-  limit over frames of the new error minus `TOLERATED_GROWTH` times the champion's; likewise ``stress``. Each for all of
-  the random arm that both know and, of several systems, as ``.../SYSTEM``; where the loss has such a term, from
-  `MIN_PAIRS` frames on.
-- ``exam_coverage``, ``exam_coverage_high``: share of atoms of the random arm within the band in force, mean over
-  frames, and two standard errors above it; ``exam_champion_coverage`` likewise.
-- ``blind_spots``, ``blind_spots_high``, ``trusted``: share of random-arm frames that are trusted although an atom's
-  error is beyond the tolerated one, its upper 95 % limit (C. J. Clopper, E. S. Pearson, Biometrika 26, 404 (1934),
-  one-sided), and the share that is trusted. The band is cross-fitted: calibrated on four fifths, applied to the rest.
-- ``exam_steps``, ``exam_ps``, ``exam_walkers`` (of each kind), ``exam_survival`` and ``exam_hot_survival`` (shares),
-  ``exam_hot_temperature``, ``exam_lost/REASON`` (walkers), ``exam_drift``, ``exam_drift_low`` (the largest of all
-  systems) and ``exam_drift/SYSTEM``: see `alsys.training.trial_runs`. A run that lost no walker and was too short to
-  say anything has the first three only. Frames with masked atoms are parts of larger ones, and start no dynamics.
-- ``exam_wall_s``.
+- skill, below `MIN_PAIRS` frames of the random arm, on validation or, for want of that, the training set;
+- errors and differences of each system where there are several, and ``p_worse`` from `MIN_PAIRS` frames on;
+- energies and stresses beside the champion's where the loss has such a term, from `MIN_PAIRS` frames on, for all of
+  the random arm that both know and, of several systems, for each;
+- coverage from `MIN_FRAMES` frames on, blind spots from twice as many: the band is calibrated on four fifths of them
+  and applied to the rest, in turn;
+- trial runs. One that lost no walker and was too short to say anything gives its length and walkers only. Frames with
+  masked atoms are parts of larger ones, and start no dynamics.
 """
 
 from __future__ import annotations
@@ -33,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -45,6 +34,7 @@ from alsys.dynamics.geometry import is_sound
 from alsys.dynamics.stopping import Limits
 from alsys.errors import FailureKind
 from alsys.frames import Arm, FloatArray
+from alsys.metrics import LossName, Metrics, Name, PartName
 from alsys.potentials.architectures import states_of
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import Band, ForceCalibration
@@ -57,6 +47,11 @@ from alsys.training.evaluate import N_BOOTSTRAP, batch_of, bootstrap_interval, c
 from alsys.training.states import places_of
 from alsys.training.trial_runs import TrialWalker, run_trial, shortest_run
 
+LOSS_NAMES: Final[dict[str, tuple[LossName, LossName, LossName]]] = {
+    "energy": ("holdout_energy_mae", "holdout_champion_energy_mae", "holdout_energy_loss_low"),
+    "stress": ("holdout_stress_mae", "holdout_champion_stress_mae", "holdout_stress_loss_low"),
+}
+"""Metrics of a quantity: of the new version, of the champion, and of how much worse the new one is."""
 MIN_FRAMES = 8
 """Frames from which coverage is measured on them; blind spots need twice as many."""
 MIN_PAIRS = 3
@@ -114,17 +109,17 @@ class Examiner:
         snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
         metrics = self._errors(scored(bare, trained.state), order, snapshot, champion)
         metrics |= self._dynamics(bare, trained.state, order)
-        metrics["exam_wall_s"] = self._clock() - started
+        metrics |= Metrics({"model_tests_wall_s": self._clock() - started})
         if not all(math.isfinite(value) for value in metrics.values()):
             return TrainingFailure(order.version, FailureKind.INTERNAL, "the committee predicts NaN")
-        return replace(trained, metrics={**trained.metrics, **metrics})
+        return replace(trained, metrics=trained.metrics | metrics)
 
     def _build(self, state: CommitteeState) -> Committee:
         return build_committee(replace(state, baseline=None), threads=self._config.training.threads)
 
     def _errors(
         self, committee: Committee, order: TrainingOrder, snapshot: Snapshot, built: Committee | None
-    ) -> dict[str, float]:
+    ) -> Metrics:
         parts = split(snapshot, self._config.training.validation_share)
         new = atom_errors(committee, parts.random)
         unseen = new
@@ -152,9 +147,9 @@ class Examiner:
             return metrics
         if order.band is not None:
             share, error = coverage(new, order.band)
-            metrics |= {"exam_coverage": share, "exam_coverage_high": min(1.0, share + 2.0 * error)}
+            metrics |= Metrics({"holdout_coverage": share, "holdout_coverage_high": min(1.0, share + 2.0 * error)})
             if old is not None and known.n_frames >= MIN_FRAMES:
-                metrics["exam_champion_coverage"] = coverage(old, order.band)[0]
+                metrics |= Metrics({"holdout_champion_coverage": coverage(old, order.band)[0]})
         if self._trust is not None and parts.random.n_frames >= 2 * MIN_FRAMES:
             metrics |= blind_spots(new, self._trust.tolerated_error, self._trust.probability)
         return metrics
@@ -165,12 +160,12 @@ class Examiner:
             return None
         return scored(built or self._build(order.champion), order.champion)
 
-    def _dynamics(self, bare: Committee, state: CommitteeState, order: TrainingOrder) -> dict[str, float]:
+    def _dynamics(self, bare: Committee, state: CommitteeState, order: TrainingOrder) -> Metrics:
         exploration, promotion = self._config.exploration, self._promotion
         hot = promotion.hot_factor * highest_temperature(self._config)
         walkers = self._walkers(order, hot)
         if not walkers:
-            return {}
+            return Metrics()
         committee = bare
         if state.baseline is not None:
             from alsys.potentials.baseline import DeltaCommittee
@@ -187,26 +182,26 @@ class Examiner:
             seed=order.seed,
             clock=self._clock,
         )
-        metrics = {
-            "exam_steps": float(outcome.n_steps),
-            "exam_ps": outcome.n_steps * exploration.timestep * 1e-3,
-            "exam_walkers": float(outcome.n_constant),
+        metrics: dict[Name, float] = {
+            "stability_steps": outcome.n_steps,
+            "stability_ps": outcome.n_steps * exploration.timestep * 1e-3,
+            "stability_walkers": outcome.n_constant,
         }
         lost = Counter([*outcome.lost_constant.values(), *outcome.lost_hot.values()])
         if not lost and outcome.n_steps < min(shortest_run(exploration.timestep), n_steps):
-            return metrics
+            return Metrics(metrics)
         metrics |= {
-            "exam_survival": 1.0 - len(outcome.lost_constant) / outcome.n_constant,
-            "exam_hot_survival": 1.0 - len(outcome.lost_hot) / outcome.n_hot,
-            "exam_hot_temperature": hot,
+            "stability_survival": 1.0 - len(outcome.lost_constant) / outcome.n_constant,
+            "stability_hot_survival": 1.0 - len(outcome.lost_hot) / outcome.n_hot,
+            "stability_hot_temperature": hot,
         }
-        metrics |= {f"exam_lost/{reason}": float(count) for reason, count in sorted(lost.items())}
+        parts: dict[tuple[PartName, str], float] = {("stability_lost", r): n for r, n in sorted(lost.items())}
         if outcome.drift:
-            metrics["exam_drift"] = max(outcome.drift.values())
-            metrics["exam_drift_low"] = max(outcome.drift_low.values())
+            metrics["stability_drift"] = max(outcome.drift.values())
+            metrics["stability_drift_low"] = max(outcome.drift_low.values())
         if len(outcome.drift) > 1:
-            metrics |= {f"exam_drift/{system}": drift for system, drift in sorted(outcome.drift.items())}
-        return metrics
+            parts |= {("stability_drift", system): drift for system, drift in sorted(outcome.drift.items())}
+        return Metrics(metrics, parts)
 
     def _walkers(self, order: TrainingOrder, hot: float) -> list[TrialWalker]:
         """Pairs of a walker at constant energy and a hot one, systems in turn, from labelled frames drawn at random.
@@ -320,18 +315,20 @@ def atom_errors(committee: Committee, snapshot: Snapshot) -> AtomErrors:
     )
 
 
-def skill(errors: AtomErrors, seed: int) -> dict[str, float]:
+def skill(errors: AtomErrors, seed: int) -> Metrics:
     """Share of the variance of forces that is explained, and its upper 95 % bootstrap limit over frames."""
     total = float(errors.square.sum())
     if total <= 0.0:
-        return {}
+        return Metrics()
     chosen = np.random.default_rng(seed).integers(0, errors.mse.size, (N_BOOTSTRAP, errors.mse.size))
     squares = errors.square[chosen].sum(axis=1)
     explained = 1.0 - errors.mse[chosen].sum(axis=1) / np.maximum(squares, np.finfo(np.float64).tiny)
-    return {
-        "exam_skill": 1.0 - float(errors.mse.sum()) / total,
-        "exam_skill_high": float(np.quantile(explained, 0.975)),
-    }
+    return Metrics(
+        {
+            "holdout_skill": 1.0 - float(errors.mse.sum()) / total,
+            "holdout_skill_high": float(np.quantile(explained, 0.975)),
+        }
+    )
 
 
 def by_system(
@@ -342,7 +339,7 @@ def by_system(
     *,
     tolerated_loss: float,
     seed: int,
-) -> dict[str, float]:
+) -> Metrics:
     """Errors of each system of the random arm beside the champion's; empty where there is one system only.
 
     Args:
@@ -355,28 +352,28 @@ def by_system(
     """
     codes = np.unique(random.system)
     if codes.size < 2:
-        return {}
+        return Metrics()
     row_of = {frame_id: row for row, frame_id in enumerate(random.frame_ids)}
-    metrics: dict[str, float] = {}
+    metrics: dict[tuple[PartName, str], float] = {}
     for code in codes:
         name, mine = random.systems[int(code)], random.system == code
-        metrics[f"force_mae_random_arm/{name}"] = float(new.mae[mine].mean())
-        metrics[f"n_random/{name}"] = float(mine.sum())
+        metrics["force_mae_random_arm", name] = float(new.mae[mine].mean())
+        metrics["n_random", name] = float(mine.sum())
         rows = np.flatnonzero(known.system == code)
         if old is None or rows.size < 2:
             continue
         mae = np.array([new.mae[row_of[known.frame_ids[row]]] for row in rows])
         low, high = bootstrap_interval(mae - old.mae[rows], seed)
-        metrics |= {f"difference_low/{name}": low, f"difference_high/{name}": high}
+        metrics["difference_low", name], metrics["difference_high", name] = low, high
         if rows.size >= MIN_PAIRS:
-            metrics[f"p_worse/{name}"] = p_positive(mae - (1.0 + tolerated_loss) * old.mae[rows])
-    return metrics
+            metrics["p_worse", name] = p_positive(mae - (1.0 + tolerated_loss) * old.mae[rows])
+    return Metrics(parts=metrics)
 
 
 def losses(
     random: Snapshot, new: AtomErrors, known: Snapshot, old: AtomErrors, quantities: Sequence[str], seed: int
-) -> dict[str, float]:
-    """How energies and stresses fare beside the champion's; see the module for names.
+) -> Metrics:
+    """How energies and stresses fare beside the champion's.
 
     Args:
         random: The random arm.
@@ -391,21 +388,24 @@ def losses(
     codes = np.unique(known.system)
     parts = {"": np.ones(known.n_frames, dtype=np.bool_)}
     if codes.size > 1:
-        parts |= {f"/{known.systems[int(code)]}": known.system == code for code in codes}
-    metrics: dict[str, float] = {}
+        parts |= {known.systems[int(code)]: known.system == code for code in codes}
+    whole: dict[Name, float] = {}
+    by_part: dict[tuple[PartName, str], float] = {}
     for quantity in quantities:
         mine, theirs = getattr(new, quantity)[rows], getattr(old, quantity)
-        for suffix, is_part in parts.items():
+        for system, is_part in parts.items():
             is_counted = is_part & np.isfinite(mine) & np.isfinite(theirs)
             if is_counted.sum() < MIN_PAIRS:
                 continue
             after, before = mine[is_counted], theirs[is_counted]
-            metrics |= {
-                f"exam_{quantity}_mae{suffix}": float(after.mean()),
-                f"exam_champion_{quantity}_mae{suffix}": float(before.mean()),
-                f"exam_{quantity}_loss_low{suffix}": bootstrap_interval(after - TOLERATED_GROWTH * before, seed)[0],
-            }
-    return metrics
+            low = bootstrap_interval(after - TOLERATED_GROWTH * before, seed)[0]
+            values = float(after.mean()), float(before.mean()), low
+            for name, value in zip(LOSS_NAMES[quantity], values, strict=True):
+                if system:
+                    by_part[name, system] = value
+                else:
+                    whole[name] = value
+    return Metrics(whole, by_part)
 
 
 def p_positive(values: FloatArray) -> float:
@@ -423,7 +423,7 @@ def coverage(errors: AtomErrors, band: Band) -> tuple[float, float]:
     return float(np.mean(shares)), spread / math.sqrt(len(shares))
 
 
-def blind_spots(errors: AtomErrors, tolerated_error: float, probability: float) -> dict[str, float]:
+def blind_spots(errors: AtomErrors, tolerated_error: float, probability: float) -> Metrics:
     """How often a frame is trusted that is wrong, with a band calibrated on other frames.
 
     Args:
@@ -441,11 +441,13 @@ def blind_spots(errors: AtomErrors, tolerated_error: float, probability: float) 
         for i in np.flatnonzero(fold == k):
             is_trusted[i] = errors.deviation[i].max() < edge
             is_blind[i] = is_trusted[i] and errors.error[i].max() > tolerated_error
-    return {
-        "blind_spots": float(is_blind.mean()),
-        "blind_spots_high": upper_limit(int(is_blind.sum()), n),
-        "trusted": float(is_trusted.mean()),
-    }
+    return Metrics(
+        {
+            "blind_spots": float(is_blind.mean()),
+            "blind_spots_high": upper_limit(int(is_blind.sum()), n),
+            "trusted": float(is_trusted.mean()),
+        }
+    )
 
 
 def upper_limit(k: int, n: int, confidence: float = 0.95) -> float:

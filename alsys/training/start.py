@@ -154,7 +154,7 @@ class StartingTrainer:
             lesson.source, labels.n_frames, result.metrics["force_mae_train"],
         )  # fmt: skip
         if place is not None:
-            card = {"teacher": lesson.source, "n_labels": labels.n_frames, "metrics": dict(result.metrics)}
+            card = {"teacher": lesson.source, "n_labels": labels.n_frames, "metrics": dict(result.metrics.items())}
             try:
                 write_bundle(place, result.state, card)
             except OSError as error:

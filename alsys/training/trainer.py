@@ -33,6 +33,7 @@ from alsys.config.load import config_hash
 from alsys.config.schema import CampaignConfig, EquivariantModel, NetworkModel, TrainingConfig
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray
+from alsys.metrics import Metrics
 from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, states_of, type_names_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
@@ -187,15 +188,17 @@ class NequIPTrainer:
             epochs=float(np.mean([fit.epochs for fit in fits])),
             seed=order.seed,
         )
-        metrics |= {
-            "steps": float(np.mean([fit.steps for fit in fits])),
-            "step_ms": 1e3 * sum(fit.seconds for fit in fits) / max(sum(fit.steps for fit in fits), 1),
-            "is_compiled": float(is_on_pairs),
-            "compiling_s": compiling_s,
-            "rollbacks": float(sum(fit.rollbacks for fit in fits)),
-            "members_renewed": float(n_renewed),
-            "resumed_s": resumed_s,
-        }
+        metrics |= Metrics(
+            {
+                "steps": float(np.mean([fit.steps for fit in fits])),
+                "step_ms": 1e3 * sum(fit.seconds for fit in fits) / max(sum(fit.steps for fit in fits), 1),
+                "is_compiled": float(is_on_pairs),
+                "compiling_s": compiling_s,
+                "rollbacks": float(sum(fit.rollbacks for fit in fits)),
+                "members_renewed": float(n_renewed),
+                "resumed_s": resumed_s,
+            }
+        )
         if not all(math.isfinite(value) for value in metrics.values()):
             return _failed(order.version, "the committee predicts NaN", unfinished)
         predictions = predictions_of(

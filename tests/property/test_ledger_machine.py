@@ -276,9 +276,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if difference is not None:
             metrics |= {"difference_low": difference, "difference_high": difference + 0.001}
         if survival is not None:
-            metrics |= {"exam_hot_survival": survival, "exam_walkers": 8.0}
+            metrics |= {"stability_hot_survival": survival, "stability_walkers": 8.0}
         if skill is not None:
-            metrics |= {"exam_skill": skill, "exam_skill_high": skill}
+            metrics |= {"holdout_skill": skill, "holdout_skill_high": skill}
         self.trained_on[command.version] = trained_on
         self.record(
             ModelPublished(

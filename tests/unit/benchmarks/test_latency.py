@@ -22,7 +22,7 @@ from alsys.events import (
 from alsys.frames import Arm
 
 SETTINGS = PolicySettings(n_labels=100, first_at=2, refit_every=2, random_share=0.0)
-METRICS = {"steps": 50.0, "step_ms": 20.0, "exam_wall_s": 0.5, "n_labels_train": 2.0}
+METRICS = {"steps": 50.0, "step_ms": 20.0, "model_tests_wall_s": 0.5, "n_labels_train": 2.0}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,14 +6,20 @@ import math
 
 import pytest
 
-from alsys.control.convergence import Targets, convergence, missing
+from alsys.control import convergence as rules
+from alsys.control.convergence import Convergence, Targets
 from alsys.control.ledger import Ledger
 from alsys.control.policies import converged, target_reached, wants_labels
 from alsys.control.settings import PolicySettings
 from alsys.events import ModelPromoted, ModelPublished, ModelRejected
+from alsys.metrics import Metrics
 
 GOOD = {"n_random": 80.0, "force_mae_random_arm_high": 0.03, "blind_spots": 0.0, "blind_spots_high": 0.037}
 TARGETS = Targets(force_mae=0.04, blind_spots=0.05, min_random=20, in_a_row=2)
+
+
+def convergence(versions: list[tuple[int, dict[str, float]]], champion: int, targets: Targets) -> Convergence:
+    return rules.convergence([(version, Metrics.read(metrics)) for version, metrics in versions], champion, targets)
 
 
 def test_two_versions_in_a_row_reach_it() -> None:
@@ -55,7 +61,7 @@ def test_a_challenger_that_falls_behind_begins_the_count_anew() -> None:
     ],
 )
 def test_what_is_missing_is_said(metrics: dict[str, float], text: str) -> None:
-    assert missing({**GOOD, **metrics}, TARGETS) == [text]
+    assert rules.missing(Metrics.read({**GOOD, **metrics}), TARGETS) == [text]
     found = convergence([(1, {**GOOD, **metrics})], 1, TARGETS)
     assert found.text == f"champion v0001: {text}"
 

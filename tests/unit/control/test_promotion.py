@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,24 +16,34 @@ from alsys.control.settings import PolicySettings
 from alsys.control.status import status_of
 from alsys.errors import InputError
 from alsys.events import Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected, decode, encode
+from alsys.metrics import Metrics
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeTrainer
 from alsys.tracking.summary import summarise
 
 SOUND = {
-    "exam_skill": 0.97, "exam_skill_high": 0.98, "exam_survival": 1.0, "exam_hot_survival": 1.0, "exam_drift": 0.004,
-    "exam_drift_low": 0.003, "exam_walkers": 8.0, "exam_ps": 0.25, "exam_hot_temperature": 625.0,
+    "holdout_skill": 0.97, "holdout_skill_high": 0.98, "stability_survival": 1.0, "stability_hot_survival": 1.0,
+    "stability_drift": 0.004, "stability_drift_low": 0.003, "stability_walkers": 8.0, "stability_ps": 0.25,
+    "stability_hot_temperature": 625.0,
 }  # fmt: skip
 BETTER = {"difference_low": -0.02, "difference_high": -0.01}
-EXPLODES = {"exam_hot_survival": 0.25, "exam_lost/too-close": 4.0, "exam_lost/not-finite": 2.0}
+EXPLODES = {"stability_hot_survival": 0.25, "stability_lost/too-close": 4.0, "stability_lost/not-finite": 2.0}
 
 
 def verdict(
     metrics: Mapping[str, float], champion: Mapping[str, float] | None = SOUND, **limits: Any
 ) -> ModelPromoted | ModelRejected:
     version = 0 if champion is None else 3
-    return judge(4, metrics, version, [champion] if champion is not None else [], PromotionConfig(**limits), 0.9, 5.0)
+    champions = [] if champion is None else [champion]
+    return decision(metrics, version, champions, **limits)
+
+
+def decision(
+    metrics: Mapping[str, float], version: int, champions: Sequence[Mapping[str, float]], **limits: Any
+) -> ModelPromoted | ModelRejected:
+    read = [Metrics.read(champion) for champion in champions]
+    return judge(4, Metrics.read(metrics), version, read, PromotionConfig(**limits), 0.9, 5.0)
 
 
 def test_a_good_challenger_is_promoted_and_the_reason_says_by_how_much() -> None:
@@ -47,12 +57,18 @@ def test_a_good_challenger_is_promoted_and_the_reason_says_by_how_much() -> None
     ("metrics", "reason"),
     [
         ({"difference_low": 0.01, "difference_high": 0.02}, "worse: [+10.0, +20.0] meV/Angstrom against v0003"),
-        ({"exam_skill": -0.3, "exam_skill_high": 0.05}, "next to nothing: it explains 0% of the variance"),
+        ({"holdout_skill": -0.3, "holdout_skill_high": 0.05}, "next to nothing: it explains 0% of the variance"),
         (EXPLODES, "lost 6 of 8 walkers at 625 K within 250 fs (4 too-close, 2 not-finite)"),
-        ({"exam_survival": 0.5, "exam_lost/too-hot": 4.0}, "lost 4 of 8 walkers at constant energy within 250 fs"),
-        ({"exam_drift": 0.4, "exam_drift_low": 0.3}, "total energy drifts by 400 meV per atom and ps (limit 20)"),
         (
-            {"exam_coverage": 0.5, "exam_coverage_high": 0.6, "exam_champion_coverage": 0.91},
+            {"stability_survival": 0.5, "stability_lost/too-hot": 4.0},
+            "lost 4 of 8 walkers at constant energy within 250 fs",
+        ),
+        (
+            {"stability_drift": 0.4, "stability_drift_low": 0.3},
+            "total energy drifts by 400 meV per atom and ps (limit 20)",
+        ),
+        (
+            {"holdout_coverage": 0.5, "holdout_coverage_high": 0.6, "holdout_champion_coverage": 0.91},
             "overconfident: the 90% band covers 50% of atoms",
         ),
     ],
@@ -65,7 +81,7 @@ def test_each_shortcoming_keeps_a_challenger_out_with_its_reason(metrics: dict[s
 
 
 def test_all_reasons_are_given_together() -> None:
-    event = verdict({**SOUND, **EXPLODES, "difference_low": 0.01, "difference_high": 0.02, "exam_drift_low": 1.0})
+    event = verdict({**SOUND, **EXPLODES, "difference_low": 0.01, "difference_high": 0.02, "stability_drift_low": 1.0})
     assert isinstance(event, ModelRejected)
     assert [reason.split()[0] for reason in event.reasons] == ["worse:", "lost", "total"]
     assert event.reason == "; ".join(event.reasons)
@@ -108,7 +124,7 @@ def test_a_first_version_that_explodes_is_on_probation_and_one_that_learned_noth
     assert isinstance(event, ModelPromoted)
     assert event.is_probation
     assert event.reason.startswith("first version; on probation: lost 6 of 8 walkers at 625 K")
-    assert isinstance(verdict({**EXPLODES, "exam_skill_high": 0.02}, champion=None), ModelRejected)
+    assert isinstance(verdict({**EXPLODES, "holdout_skill_high": 0.02}, champion=None), ModelRejected)
 
 
 def test_a_champion_on_probation_is_replaced_by_what_is_no_worse() -> None:
@@ -116,36 +132,44 @@ def test_a_champion_on_probation_is_replaced_by_what_is_no_worse() -> None:
     event = verdict({**SOUND, **BETTER, **EXPLODES}, champion={**SOUND, **EXPLODES})
     assert isinstance(event, ModelPromoted)
     assert event.is_probation
-    assert isinstance(verdict({**SOUND, **EXPLODES}, {**SOUND, "exam_hot_survival": 0.6}), ModelRejected)
-    assert isinstance(verdict({**SOUND, "exam_drift_low": 0.3}, {**SOUND, "exam_drift_low": 0.2}), ModelPromoted)
-    assert isinstance(verdict({**SOUND, "exam_drift_low": 0.5}, {**SOUND, "exam_drift_low": 0.2}), ModelRejected)
-    overconfident = {"exam_coverage": 0.5, "exam_coverage_high": 0.6}
-    assert isinstance(verdict({**SOUND, **overconfident, "exam_champion_coverage": 0.4}), ModelPromoted)
+    assert isinstance(verdict({**SOUND, **EXPLODES}, {**SOUND, "stability_hot_survival": 0.6}), ModelRejected)
+    assert isinstance(
+        verdict({**SOUND, "stability_drift_low": 0.3}, {**SOUND, "stability_drift_low": 0.2}), ModelPromoted
+    )
+    assert isinstance(
+        verdict({**SOUND, "stability_drift_low": 0.5}, {**SOUND, "stability_drift_low": 0.2}), ModelRejected
+    )
+    overconfident = {"holdout_coverage": 0.5, "holdout_coverage_high": 0.6}
+    assert isinstance(verdict({**SOUND, **overconfident, "holdout_champion_coverage": 0.4}), ModelPromoted)
 
 
 def test_a_row_of_versions_each_a_little_worse_does_not_go_down_for_ever() -> None:
     for name, values in (
-        ("exam_hot_survival", [0.875, 0.625, 0.375, 0.125]),
-        ("exam_survival", [0.8, 0.6, 0.4, 0.2]),
-        ("exam_drift_low", [0.021, 0.042, 0.084, 0.168]),
+        ("stability_hot_survival", [0.875, 0.625, 0.375, 0.125]),
+        ("stability_survival", [0.8, 0.6, 0.4, 0.2]),
+        ("stability_drift_low", [0.021, 0.042, 0.084, 0.168]),
     ):
         line: list[Mapping[str, float]] = [{**SOUND, name: values[0]}]
         verdicts = []
         for value in values[1:]:
-            event = judge(4, {**SOUND, **BETTER, name: value}, 3, line, PromotionConfig(), 0.9, 5.0)
+            event = decision({**SOUND, **BETTER, name: value}, 3, line)
             verdicts.append(isinstance(event, ModelPromoted))
             line.append({**SOUND, name: value})
         assert verdicts == [True, False, False], name
-    elsewhere = {**SOUND, "exam_hot_survival": 0.875, "exam_hot_temperature": 300.0}
-    line = [elsewhere, {**SOUND, "exam_hot_survival": 0.5}]
-    event = judge(4, {**SOUND, **BETTER, "exam_hot_survival": 0.4}, 3, line, PromotionConfig(), 0.9, 5.0)
+    elsewhere = {**SOUND, "stability_hot_survival": 0.875, "stability_hot_temperature": 300.0}
+    line = [elsewhere, {**SOUND, "stability_hot_survival": 0.5}]
+    event = decision({**SOUND, **BETTER, "stability_hot_survival": 0.4}, 3, line)
     assert isinstance(event, ModelPromoted), "examined at another temperature, the first says nothing"
 
 
 @pytest.mark.parametrize("champion", [None, SOUND])
 def test_dynamics_that_were_too_short_leave_a_version_on_probation(champion: Mapping[str, float] | None) -> None:
-    short = {name: value for name, value in SOUND.items() if not name.startswith(("exam_s", "exam_hot", "exam_d"))}
-    event = verdict({**short, **BETTER, "exam_steps": 6.0, "exam_ps": 0.003}, champion)
+    short = {
+        name: value
+        for name, value in SOUND.items()
+        if not name.startswith(("stability_s", "stability_hot", "stability_d"))
+    }
+    event = verdict({**short, **BETTER, "stability_steps": 6.0, "stability_ps": 0.003}, champion)
     assert isinstance(event, ModelPromoted)
     assert event.is_probation
     assert event.reasons == ("dynamics not examined: time for 3 fs only",)
@@ -154,8 +178,8 @@ def test_dynamics_that_were_too_short_leave_a_version_on_probation(champion: Map
 def test_energies_that_are_far_worse_keep_a_challenger_out() -> None:
     def energies(new: float, old: float, low: float, suffix: str = "") -> dict[str, float]:
         return {
-            f"exam_energy_mae{suffix}": new, f"exam_champion_energy_mae{suffix}": old,
-            f"exam_energy_loss_low{suffix}": low,
+            f"holdout_energy_mae{suffix}": new, f"holdout_champion_energy_mae{suffix}": old,
+            f"holdout_energy_loss_low{suffix}": low,
         }  # fmt: skip
 
     event = verdict({**SOUND, **BETTER, **energies(0.02, 0.004, 0.01)})
@@ -166,7 +190,7 @@ def test_energies_that_are_far_worse_keep_a_challenger_out() -> None:
     assert event.reason.startswith("energy error more than doubled on so2: 5000.0 meV per atom against 1.0 of v0003")
     assert isinstance(verdict({**SOUND, **BETTER, **energies(0.004, 0.001, 0.001)}), ModelPromoted), "small enough"
     assert isinstance(verdict({**SOUND, **BETTER, **energies(0.02, 0.009, -0.001)}), ModelPromoted), "not certain"
-    stresses = {"exam_stress_mae": 0.01, "exam_champion_stress_mae": 0.002, "exam_stress_loss_low": 0.004}
+    stresses = {"holdout_stress_mae": 0.01, "holdout_champion_stress_mae": 0.002, "holdout_stress_loss_low": 0.004}
     event = verdict({**SOUND, **BETTER, **stresses})
     assert isinstance(event, ModelRejected)
     assert event.reason == (
@@ -176,7 +200,7 @@ def test_energies_that_are_far_worse_keep_a_challenger_out() -> None:
 
 def test_campaigns_from_before_examinations_go_on_as_they_did() -> None:
     old = {"difference_low": -0.02, "difference_high": 0.01}
-    event = judge(4, old, 3, [{}], PromotionConfig(), 0.9, 5.0)
+    event = decision(old, 3, [{}])
     assert event == ModelPromoted(
         t=5.0, version=4, reason="not worse: [-20.0, +10.0] meV/Angstrom against v0003 on the random arm"
     )
@@ -218,7 +242,7 @@ def test_a_challenger_that_explodes_is_not_promoted_and_the_campaign_goes_on() -
 
 def test_a_first_version_that_learned_nothing_is_fitted_again() -> None:
     campaign = FakeCampaign()
-    assert campaign.run(trainer=examined(1, 2, exam_skill=0.0, exam_skill_high=0.01)).reason == "labels"
+    assert campaign.run(trainer=examined(1, 2, holdout_skill=0.0, holdout_skill_high=0.01)).reason == "labels"
     assert [type(event) for event in decisions(campaign)[:3]] == [ModelRejected, ModelRejected, ModelPromoted]
     assert campaign.ledger.champion >= 3
     published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
@@ -228,7 +252,7 @@ def test_a_first_version_that_learned_nothing_is_fitted_again() -> None:
 def test_fits_go_on_from_versions_that_were_not_good_enough_while_that_helps() -> None:
     def examination(version: int) -> Mapping[str, float]:
         skill = 0.03 * version - 0.05
-        return {"exam_skill": skill, "exam_skill_high": skill + 0.01} if version < 3 else {}
+        return {"holdout_skill": skill, "holdout_skill_high": skill + 0.01} if version < 3 else {}
 
     campaign = FakeCampaign()
     assert campaign.run(trainer=lambda: FakeTrainer(examination=examination)).reason == "labels"
@@ -238,7 +262,7 @@ def test_fits_go_on_from_versions_that_were_not_good_enough_while_that_helps() -
 
 def test_where_every_version_learned_nothing_the_campaign_fails_and_says_why() -> None:
     campaign = FakeCampaign()
-    stopped = campaign.run(trainer=examined(*range(1, 100), exam_skill=0.0, exam_skill_high=0.01))
+    stopped = campaign.run(trainer=examined(*range(1, 100), holdout_skill=0.0, holdout_skill_high=0.01))
     assert stopped.reason == "failed"
     assert "because it has learned next to nothing" in stopped.message
     assert len(decisions(campaign)) == 3

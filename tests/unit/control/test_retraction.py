@@ -29,6 +29,7 @@ from alsys.events import (
     TrainingStarted,
 )
 from alsys.frames import Arm
+from alsys.metrics import Metrics
 
 OPENED = CampaignOpened(t=0.0, epoch=1, config_hash="", version="")
 
@@ -118,7 +119,7 @@ def test_without_any_label_left_nothing_is_fitted() -> None:
     ledger = campaign(
         [*labelled("f0"), *labelled("f1"), *published(1, 2)], n_labels=2, target_force_mae=0.1, versions_in_a_row=1
     )
-    ledger.models[1].metrics.update(n_random=50.0, force_mae_random_arm_high=0.05)
+    ledger.models[1].metrics |= Metrics({"n_random": 50.0, "force_mae_random_arm_high": 0.05})
     for frame_id in ("f0", "f1"):
         ledger.apply(retracted(frame_id))
     assert policies.target_reached(ledger)

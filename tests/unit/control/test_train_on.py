@@ -104,7 +104,7 @@ def test_a_champion_on_probation_may_be_followed_by_a_larger_error() -> None:
         survival = 1.0 if is_extra(campaign) else 0.5
         error = 0.1004 if is_extra(campaign) else 0.1
         compared = {"force_mae_random_arm": error, "champion_force_mae_random_arm": 0.1}
-        return {**undecided, **compared, "exam_survival": survival}
+        return {**undecided, **compared, "stability_survival": survival}
 
     ledger = run(9, recovers, campaign).ledger
     assert ledger.champion == last_fits(ledger)[0] + 1

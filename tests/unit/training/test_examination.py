@@ -17,6 +17,7 @@ from alsys.control.promotion import judge
 from alsys.events import ModelPromoted, ModelRejected
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.labels import Label
+from alsys.metrics import Metrics
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.calibration import Band
 from alsys.potentials.pair import PairCommittee
@@ -152,12 +153,17 @@ def test_a_good_committee_is_promoted_and_its_successor_too(data: Snapshot, good
     first = decide(good, None)
     assert isinstance(first, ModelPromoted)
     assert not first.is_probation, first.reason
-    assert good.metrics["exam_survival"] == good.metrics["exam_hot_survival"] == 1.0
-    assert good.metrics["exam_drift"] < 1e-3
-    assert good.metrics["exam_steps"] == 500
-    assert good.metrics["exam_hot_temperature"] == 375.0
-    assert good.metrics["exam_skill"] > 0.9
-    assert {"exam_drift/water", "exam_drift/so2", "n_random/water", "force_mae_random_arm/so2"} <= good.metrics.keys()
+    assert good.metrics["stability_survival"] == good.metrics["stability_hot_survival"] == 1.0
+    assert good.metrics["stability_drift"] < 1e-3
+    assert good.metrics["stability_steps"] == 500
+    assert good.metrics["stability_hot_temperature"] == 375.0
+    assert good.metrics["holdout_skill"] > 0.9
+    assert {
+        "stability_drift/water",
+        "stability_drift/so2",
+        "n_random/water",
+        "force_mae_random_arm/so2",
+    } <= good.metrics.keys()
     assert not any(name.startswith(("p_worse", "difference")) for name in good.metrics)
     better = fit(data, good.state, version=2)
     event = decide(better, good)
@@ -196,7 +202,7 @@ def test_weights_that_are_not_finite_are_a_failed_fit(data: Snapshot, model: dic
     failure = Examiner(settings).examine(broken, order)
     assert isinstance(failure, TrainingFailure)
     assert failure.message == f"weights of member 1 are not finite ({name})"
-    silent = replace(trained, metrics={**trained.metrics, "force_mae_train": math.nan})
+    silent = replace(trained, metrics=trained.metrics | Metrics({"force_mae_train": math.nan}))
     failure = Examiner(settings).examine(silent, order)
     assert isinstance(failure, TrainingFailure)
     assert failure.message == "the committee predicts NaN (force_mae_train)"
@@ -269,18 +275,20 @@ def test_dynamics_have_a_time_of_their_own_and_go_on_until_they_say_something(
     data: Snapshot, good: TrainedCommittee
 ) -> None:
     enough = slowly(data, good.state, 0.0625)
-    assert enough.metrics["exam_steps"] == 96
+    assert enough.metrics["stability_steps"] == 96
     late = slowly(data, good.state, 0.4)
-    assert late.metrics["exam_steps"] == 60, "the least that says anything, though six seconds are over after fifteen"
-    assert late.metrics["exam_survival"] == 1.0
+    assert late.metrics["stability_steps"] == 60, (
+        "the least that says anything, though six seconds are over after fifteen"
+    )
+    assert late.metrics["stability_survival"] == 1.0
     spoiled = slowly(data, with_hole(good.state), 0.4)
-    assert spoiled.metrics["exam_hot_survival"] < 1.0
+    assert spoiled.metrics["stability_hot_survival"] < 1.0
 
 
 def test_dynamics_for_which_there_was_no_time_speak_for_nobody(data: Snapshot, good: TrainedCommittee) -> None:
     examined = slowly(data, good.state, 4.0)
-    assert examined.metrics["exam_steps"] < 10
-    assert not {"exam_survival", "exam_hot_survival", "exam_drift"} & examined.metrics.keys()
+    assert examined.metrics["stability_steps"] < 10
+    assert not {"stability_survival", "stability_hot_survival", "stability_drift"} & examined.metrics.keys()
     event = decide(examined, None)
     assert isinstance(event, ModelPromoted)
     assert event.is_probation
@@ -293,17 +301,19 @@ def test_a_committee_that_forgot_the_energies_of_one_system_is_rejected(data: Sn
     members = tuple({**member, "shifts": member["shifts"] + np.array([0.0, 0.0, 1.0])} for member in good.state.members)
     shifted = replace(good.state, version=2, members=members)
     order = TrainingOrder(2, data, None, good.state, seed=2)
-    examined = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(TrainedCommittee(shifted, {}), order)
+    examined = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(
+        TrainedCommittee(shifted, Metrics()), order
+    )
     assert isinstance(examined, TrainedCommittee)
     event = decide(examined, good)
     assert isinstance(event, ModelRejected)
     assert [reason.split(":")[0] for reason in event.reasons] == [
         "energy error more than doubled", "energy error more than doubled on so2",
     ]  # fmt: skip
-    assert examined.metrics["exam_energy_mae/so2"] == pytest.approx(1.0 / 3.0, abs=0.02)
+    assert examined.metrics["holdout_energy_mae/so2"] == pytest.approx(1.0 / 3.0, abs=0.02)
     same = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(good, order)
     assert isinstance(same, TrainedCommittee)
-    assert same.metrics["exam_energy_mae"] == same.metrics["exam_champion_energy_mae"]
+    assert same.metrics["holdout_energy_mae"] == same.metrics["holdout_champion_energy_mae"]
     assert isinstance(decide(same, good), ModelPromoted)
 
 
@@ -322,7 +332,7 @@ def test_better_on_average_but_worse_on_one_system_is_rejected_with_its_name(dat
 
 def test_without_an_examination_metrics_stay_what_they_were(data: Snapshot) -> None:
     trained = fit(data, settings=config(promotion={"examine": False}))
-    assert not any(name.startswith(("exam_", "blind", "n_random/")) for name in trained.metrics)
+    assert not any(name.startswith(("holdout_", "stability_", "blind", "n_random/")) for name in trained.metrics)
 
 
 def test_a_difference_is_examined_with_its_baseline(data: Snapshot) -> None:
@@ -339,15 +349,15 @@ def test_a_difference_is_examined_with_its_baseline(data: Snapshot) -> None:
     member = {"coefficients": np.zeros(48), "shifts": np.zeros(3)}
     state = CommitteeState(1, "pair", spec, (member, member), baseline=XTBMethod("GFN1-xTB").spec)
     order = TrainingOrder(1, zeros, None, None, seed=1)
-    examined = Examiner(settings).examine(TrainedCommittee(state, {}), order)
+    examined = Examiner(settings).examine(TrainedCommittee(state, Metrics()), order)
     assert isinstance(examined, TrainedCommittee)
-    assert examined.metrics["exam_steps"] == 120
-    assert examined.metrics["exam_survival"] == examined.metrics["exam_hot_survival"] == 1.0
+    assert examined.metrics["stability_steps"] == 120
+    assert examined.metrics["stability_survival"] == examined.metrics["stability_hot_survival"] == 1.0
     bare = Examiner(config(temperature=1000.0, promotion={"length": 60.0, "walkers": 2})).examine(
-        TrainedCommittee(replace(state, baseline=None), {}), order
+        TrainedCommittee(replace(state, baseline=None), Metrics()), order
     )
     assert isinstance(bare, TrainedCommittee)
-    assert bare.metrics["exam_hot_survival"] < 1.0
+    assert bare.metrics["stability_hot_survival"] < 1.0
 
 
 def test_coverage_of_the_band_in_force_is_measured_for_both(data: Snapshot, good: TrainedCommittee) -> None:
@@ -357,25 +367,25 @@ def test_coverage_of_the_band_in_force_is_measured_for_both(data: Snapshot, good
     narrow = Examiner(settings).examine(good, replace(order, band=Band(1e-6, 1.0)))
     assert isinstance(wide, TrainedCommittee)
     assert isinstance(narrow, TrainedCommittee)
-    assert wide.metrics["exam_coverage"] == wide.metrics["exam_champion_coverage"] == 1.0
-    assert narrow.metrics["exam_coverage"] < 0.05
-    assert narrow.metrics["exam_coverage"] <= narrow.metrics["exam_coverage_high"] < 0.3
-    assert "exam_coverage" not in good.metrics, "no band, no coverage"
+    assert wide.metrics["holdout_coverage"] == wide.metrics["holdout_champion_coverage"] == 1.0
+    assert narrow.metrics["holdout_coverage"] < 0.05
+    assert narrow.metrics["holdout_coverage"] <= narrow.metrics["holdout_coverage_high"] < 0.3
+    assert "holdout_coverage" not in good.metrics, "no band, no coverage"
 
 
 def test_frames_with_masked_atoms_start_no_dynamics(data: Snapshot) -> None:
     mask = data.mask.copy()
     mask[data.offsets[:-1][~data.is_arm(Arm.ATOM)]] = False
     trained = fit(replace(data, mask=mask))
-    assert "exam_skill" in trained.metrics
-    assert "exam_steps" not in trained.metrics
+    assert "holdout_skill" in trained.metrics
+    assert "stability_steps" not in trained.metrics
 
 
 def test_walkers_are_bounded_and_every_system_has_one(data: Snapshot) -> None:
     few = fit(data, settings=config(promotion={"length": 5.0, "walkers": 1}))
-    assert few.metrics["exam_walkers"] == 2, "one of each system"
+    assert few.metrics["stability_walkers"] == 2, "one of each system"
     bounded = fit(data, settings=config(promotion={"length": 5.0, "walkers": 50, "max_atoms": 30}))
-    assert bounded.metrics["exam_walkers"] == 5
+    assert bounded.metrics["stability_walkers"] == 5
 
 
 # --- statistics
@@ -421,7 +431,7 @@ def test_blind_spots_are_frames_that_are_trusted_and_wrong() -> None:
 def test_skill_is_the_variance_explained() -> None:
     frames = np.full(10, 4.0)
     errors = AtomErrors((), (), frames, frames / 4.0, frames, frames, frames)
-    assert skill(errors, seed=0) == pytest.approx({"exam_skill": 0.75, "exam_skill_high": 0.75})
+    assert skill(errors, seed=0) == pytest.approx({"holdout_skill": 0.75, "holdout_skill_high": 0.75})
     assert skill(AtomErrors((), (), frames, frames, 0.0 * frames, frames, frames), seed=0) == {}, (
         "no force, no variance"
     )
