@@ -52,16 +52,16 @@ def replacing(path: Path, *, is_durable: bool = True, has_one_writer: bool = Fal
     """
     token = "" if has_one_writer else f".{secrets.token_hex(4)}"
     unfinished = path.with_name(f".{path.name[:40]}{token}{UNFINISHED}")
-    if has_one_writer:
-        _remove(unfinished)
     try:
+        if has_one_writer:
+            _remove(unfinished)
         yield unfinished
         if unfinished.is_dir() and path.exists():
             raise FileExistsError(f"{path} exists")
         move(unfinished, path, is_durable=is_durable)
     except OSError as error:
         if error.filename == os.fspath(unfinished):
-            error.filename, error.filename2 = os.fspath(path), None
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     finally:
         with suppress(OSError):

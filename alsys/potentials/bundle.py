@@ -109,9 +109,8 @@ def copy_bundle(source: Path, path: Path) -> Path:
 
 def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
     """Writes a folder; on disk on return, or gone: on a full disk others need the space."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, has_one_writer=True) as unfinished:
-        unfinished.mkdir()
+        unfinished.mkdir(parents=True)
         for name, content in files.items():
             (unfinished / name).write_bytes(content)
 

@@ -179,6 +179,7 @@ class _Walk:
             velocities=self._stacked(runner.velocities), forces=self._stacked(runner.evaluation.forces),
             facts=np.array(json.dumps(facts)),
         )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content.getvalue())
 
     def restore(self, path: Path) -> None:

@@ -51,6 +51,7 @@ class StartStructures:
             found = self._labelled(system.name) if self._config.exploration.carve is None else None
             self._known[system.name] = found or build_frame(system, Path())
             content = {name: _entry(frame) for name, frame in self._known.items()}
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self._path, json.dumps(content, indent=1).encode())
         return self._known[system.name]
 
@@ -98,6 +99,7 @@ class KnownMinima:
             "largest_force": found.largest_force,
             "is_converged": found.is_converged,
         }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self._path, json.dumps(self._entries, indent=1).encode())
 
 
