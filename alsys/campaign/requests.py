@@ -24,6 +24,7 @@ from alsys.control.requests import Answer, Request, carry_out, from_record, to_r
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
 from alsys.errors import AlsysError, EnvironmentProblem, InputError, StoreBusy, remedy_of
+from alsys.files import move
 from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class RequestFolder:
     def leave(self, name: str) -> Answer | None:
         """Waits for an answer no longer; the answer, where it is there by now."""
         with contextlib.suppress(FileNotFoundError):  # answered since the last look
-            self._request(name).rename(self._unattended(name))
+            move(self._request(name), self._unattended(name))
         return self.take_answer(name)
 
     def waiting(self) -> list[tuple[str, Request | InputError]]:

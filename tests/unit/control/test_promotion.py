@@ -103,14 +103,14 @@ def test_holm_holds_the_chance_of_a_false_alarm_for_all_systems_together() -> No
     rng = np.random.default_rng(0)
     for n_systems in (1, 5, 40):
         alarms = [
-            bool(worse_systems({f"p_worse/s{k}": float(p) for k, p in enumerate(rng.random(n_systems))}))
+            bool(worse_systems(Metrics.read({f"p_worse/s{k}": float(p) for k, p in enumerate(rng.random(n_systems))})))
             for _ in range(2000)
         ]
         assert 0.03 < np.mean(alarms) < 0.065
     # Holm, Scand. J. Stat. 6, 65 (1979), p. 66: step by step, each against alpha over what is left
     p_values = {"p_worse/a": 0.01, "p_worse/b": 0.04, "p_worse/c": 0.024, "p_worse/d": 0.9}
-    assert worse_systems(p_values) == ["a"]
-    assert worse_systems({**p_values, "p_worse/c": 0.016}) == ["a", "c"]
+    assert worse_systems(Metrics.read(p_values)) == ["a"]
+    assert worse_systems(Metrics.read({**p_values, "p_worse/c": 0.016})) == ["a", "c"]
 
 
 def test_small_samples_say_that_they_are_small() -> None:
