@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from alsys.tracking.svg import HEIGHT, WIDTH, Axis, Chart
+from alsys.tracking.chart import COLORS, HEIGHT, WIDTH, Axis, Chart
 
 METRICS = {
     "hot_mae": "hot: force MAE",
@@ -24,14 +24,9 @@ METRICS = {
     "cold_p95": "cold: 95th percentile of atoms' force error",
 }
 Curve = Sequence[Mapping[str, float]]
-COLORS = {"s1": "#2f6fd0", "s2": "#c8741a", "s3": "#7a8494", "s4": "#24845a", "s5": "#7d55c7", "s6": "#c8413b"}
 STYLE = """
-text { font-family: system-ui, sans-serif; font-size: 12px; fill: #1d2129; } .paper { fill: #fbfbfa; }
-.line { fill: none; stroke-width: 2.4; stroke-linejoin: round; } .thin { stroke-width: 1.2; }
-.pale { stroke-width: 1; stroke-opacity: .45; } .dash { stroke-dasharray: 5 4; } .dot { fill-opacity: .6; }
-.grid { stroke: #e2e5ea; fill: none; } .frame { stroke: #98a2b3; fill: none; }
-.tick, .note, .label { fill: #667085; font-size: 11.5px; } .title { font-weight: 600; font-size: 13px; }
-""" + "".join(f".{name} {{ stroke: {color}; }} .dot.{name} {{ fill: {color}; }}\n" for name, color in COLORS.items())
+text { font-family: system-ui, sans-serif; } .paper { fill: #fbfbfa; } .title { font-weight: 600; font-size: 13px; }
+"""
 
 
 def labels_to(labels: Sequence[float], errors: Sequence[float], target: float) -> float | None:
@@ -155,7 +150,7 @@ def _chart(curves: Mapping[str, Sequence[Curve]], metric: str, title: str, targe
         chart.legend(color, arm)
         for curve in of_arm:
             labels, errors = columns(curve, metric)
-            chart.line(labels, errors, f"{color} pale")
+            chart.line(labels, errors, color, pale=True)
             chart.points(labels, errors, color, radius=2.0)
         low = max(curve[0]["train_labels"] for curve in of_arm)
         high = min(curve[-1]["train_labels"] for curve in of_arm)

@@ -51,7 +51,6 @@ from alsys.tracking.server import (
     Server,
     connect,
 )
-from alsys.tracking.validation_section import validation_page
 from alsys.version import __version__
 
 logger = logging.getLogger("alsys.tracking.deliver")  # also when it runs as __main__
@@ -255,6 +254,8 @@ class _Delivery:
         if run is None:
             logger.warning("the run of v%04d was deleted for good: its validation is on the version only", item.version)
             return
+        from alsys.tracking.validation_section import validation_page  # draws, which needs matplotlib
+
         try:
             page = validation_page(self._directory, item.version)
         except InputError as error:

@@ -1,4 +1,4 @@
-"""The charts of the report, each from plain values to SVG text; an empty string where there is nothing to draw."""
+"""The charts of the report, from plain values to one ``svg`` element; an empty text where there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from alsys.frames import Arm
 from alsys.metrics import Name
+from alsys.tracking.chart import Axis, Chart, bars
 from alsys.tracking.summary import Summary
-from alsys.tracking.svg import Axis, Chart, bars
 from alsys.units import MEV
 
 N_BINS = 60
@@ -60,11 +60,21 @@ def learning_curve(summary: Summary, target: float | None) -> str:
     chart.line(labels, [row[0] for row in errors], "s1")
     for x, (_, low, high) in zip(labels, errors, strict=True):
         chart.interval(x, low, high, "s1")
-    for model, x, row in zip(models, labels, errors, strict=True):
-        title = (
-            f"v{model.version:04d}: {row[0]:.1f} [{row[1]:.1f}, {row[2]:.1f}] meV/Å on {int(x)} labels; {model.reason}"
+    titles = [
+        f"v{model.version:04d}: {row[0]:.1f} [{row[1]:.1f}, {row[2]:.1f}] meV/Å on {int(x)} labels; {model.reason}"
+        for model, x, row in zip(models, labels, errors, strict=True)
+    ]
+    for is_rejected in (False, True):
+        mine = [i for i, model in enumerate(models) if (model.promoted is False) is is_rejected]
+        chart.points(
+            [labels[i] for i in mine],
+            [errors[i][0] for i in mine],
+            "s1",
+            radius=4,
+            hollow=is_rejected,
+            titles=[titles[i] for i in mine],
         )
-        chart.points([x], [row[0]], "s1", radius=4, hollow=model.promoted is False, titles=[title])
+    for model, x, row in zip(models, labels, errors, strict=True):
         if model.version == summary.champion:
             chart.points([x], [row[0]], "s3", radius=8, hollow=True)
             chart.text(x, row[0], f"champion v{model.version:04d}")

@@ -1,4 +1,4 @@
-"""Drawings of structures as SVG text: atoms as shaded discs, bonds where two atoms are closer than their radii allow.
+"""Drawings of structures: atoms as shaded discs, bonds where two atoms are closer than their radii allow.
 
 The view is along the direction of least extent (the principal axis of the positions with the smallest variance), so
 that flat molecules lie flat. Bonds: distance below 1.2 times the sum of covalent radii (Cordero et al., Dalton Trans.
@@ -7,15 +7,16 @@ that flat molecules lie flat. Bonds: distance below 1.2 times the sum of covalen
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from alsys.frames import FloatArray, Frame
+from alsys.tracking.chart import COLORS, INK, to_svg
 
-SIZE = 240.0
+SIZE = 240
 MAX_ATOMS = 500
 """Atoms drawn; of larger frames, the first ones."""
 BOND_FACTOR = 1.2
@@ -42,20 +43,20 @@ def draw(frame: Frame, title: str) -> str:
     discs = 0.5 * radii + 0.08
     low, high = (positions - discs[:, None]).min(axis=0), (positions + discs[:, None]).max(axis=0)
     scale = min((SIZE - 16) / max(float((high - low)[:2].max()), 1e-6), 62.0)
-    centre = 0.5 * (low + high)
-    places = (positions - centre)[:, :2] * [scale, -scale] + SIZE / 2
-    nearness = _nearness(positions[:, 2])
-    shapes: list[tuple[float, str]] = []
+    places = (positions - 0.5 * (low + high))[:, :2] * scale + SIZE / 2
+    depth = positions[:, 2]
+    figure = Figure(figsize=(SIZE / 72, SIZE / 72), facecolor="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, SIZE), ylim=(0, SIZE))
+    axes.axis("off")
+    width = max(1.5, 0.16 * scale)
     for i, j in _bonds(positions, radii):
-        shapes.append((min(positions[i, 2], positions[j, 2]) - 1e-3, _bond(places[i], places[j], scale)))
-    shapes += [
-        (float(positions[i, 2]), _atom(int(numbers[i]), places[i], discs[i] * scale, nearness[i])) for i in range(n)
-    ]
-    body = "".join(shape for _, shape in sorted(shapes, key=lambda item: item[0]))
-    return (
-        f'<svg class="structure" viewBox="0 0 {SIZE:.0f} {SIZE:.0f}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{body}</svg>"
-    )
+        ends, rank = places[[i, j]].T, float(min(depth[i], depth[j])) - 1e-3
+        for color, w in ((INK, width + 1.6), (COLORS["s5"], width)):
+            axes.plot(*ends, color=color, linewidth=w, solid_capstyle="round", zorder=rank)
+    for i in np.argsort(depth):
+        _atom(axes, int(numbers[i]), places[i], discs[i] * scale, _nearness(depth)[i], float(depth[i]))
+    return to_svg(figure, title, {}, "structure")
 
 
 def _turned(positions: FloatArray) -> FloatArray:
@@ -83,31 +84,20 @@ def _bonds(positions: FloatArray, radii: FloatArray) -> list[tuple[int, int]]:
     return list(zip(i[near].tolist(), j[near].tolist(), strict=True))
 
 
-def _bond(first: FloatArray, second: FloatArray, scale: float) -> str:
-    line = f'x1="{first[0]:.1f}" y1="{first[1]:.1f}" x2="{second[0]:.1f}" y2="{second[1]:.1f}"'
-    width = max(1.5, 0.16 * scale)
-    edge = f'<line class="bond-edge" {line} stroke-width="{width + 1.6:.1f}"/>'
-    return f'{edge}<line class="bond" {line} stroke-width="{width:.1f}"/>'
-
-
-def _atom(number: int, place: FloatArray, radius: float, nearness: float) -> str:
+def _atom(axes: Axes, number: int, place: FloatArray, radius: float, nearness: float, depth: float) -> None:
+    """A disc with a rim and a light, and its symbol where there is room."""
     color = np.asarray(jmol_colors[number])
-    fill = _hex(color * (0.82 + 0.18 * nearness))
-    edge = _hex(color * 0.45)
-    light = _hex(1.0 - (1.0 - color) * 0.35)
     x, y = place
-    parts = [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" stroke="{edge}" stroke-width="1"/>',
-        f'<circle cx="{x - 0.3 * radius:.1f}" cy="{y - 0.32 * radius:.1f}" r="{0.3 * radius:.1f}" '
-        f'fill="{light}" opacity="0.7"/>',
-    ]
+    style = {"marker": "o", "zorder": depth, "linestyle": "none"}
+    fill, rim = color * (0.82 + 0.18 * nearness), color * 0.45
+    axes.plot([x], [y], markersize=2 * radius, markerfacecolor=fill, markeredgecolor=rim, markeredgewidth=1, **style)
+    light, place_of_light = 1.0 - (1.0 - color) * 0.35, (x - 0.3 * radius, y + 0.32 * radius)
+    axes.plot(
+        *[[v] for v in place_of_light], markersize=0.6 * radius, color=light, alpha=0.7, markeredgewidth=0, **style
+    )
     if radius > 9:
-        ink = "#000" if color @ [0.3, 0.59, 0.11] > 0.5 else "#fff"
-        size = min(14.0, radius)
-        text = f'x="{x:.1f}" y="{y + 0.35 * size:.1f}" style="font-size:{size:.1f}px;fill:{ink}"'
-        parts.append(f'<text {text} text-anchor="middle">{chemical_symbols[number]}</text>')
-    return "".join(parts)
-
-
-def _hex(color: FloatArray) -> str:
-    return "#" + "".join(f"{round(255 * min(max(float(c), 0.0), 1.0)):02x}" for c in color)
+        ink = "#000000" if color @ [0.3, 0.59, 0.11] > 0.5 else "#ffffff"
+        axes.text(
+            x, y, chemical_symbols[number], color=ink, fontsize=min(14.0, radius), ha="center", va="center_baseline",
+            weight="bold", zorder=depth,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The charts of a validation, each from a result's curves to SVG text; an empty string where there is nothing to draw.
+"""The charts of a validation, from curves to one ``svg`` element; an empty text where there is nothing to draw.
 
 What `alsys.validation.checks` documents as curves comes in, in eV, Angstrom and fs; charts are in meV, percent and ps.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from alsys.tracking.svg import Axis, Chart
+from alsys.tracking.chart import Axis, Chart
 from alsys.units import MEV
 
 PS = 1e3
