@@ -134,8 +134,6 @@ class Metrics:
         UnknownMetric: A name is not in `METRICS`.
     """
 
-    __slots__ = ("_values",)
-
     def __init__(
         self,
         values: Mapping[Name, float] | None = None,

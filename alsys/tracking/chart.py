@@ -149,7 +149,9 @@ class Chart:
         x, y = _thin(*self._known(xs, ys))
         if len(x) > 1:
             style: dict[str, Any] = {"linestyle": _DASHES, "linewidth": 1.3} if dashed else {}
-            self._add(x, y, color, **style, **({"linewidth": 1.0, "alpha": 0.45} if pale else {}))
+            if pale:
+                style |= {"linewidth": 1.0, "alpha": 0.45}
+            self._add(x, y, color, **style)
 
     def steps(self, xs: Sequence[float], ys: Sequence[float], color: str, *, fill: bool = False) -> None:
         """A staircase: each value holds from its `x` on."""

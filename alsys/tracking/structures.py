@@ -7,6 +7,8 @@ that flat molecules lie flat. Bonds: distance below 1.2 times the sum of covalen
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
@@ -88,7 +90,7 @@ def _atom(axes: Axes, number: int, place: FloatArray, radius: float, nearness: f
     """A disc with a rim and a light, and its symbol where there is room."""
     color = np.asarray(jmol_colors[number])
     x, y = place
-    style = {"marker": "o", "zorder": depth, "linestyle": "none"}
+    style: dict[str, Any] = {"marker": "o", "zorder": depth, "linestyle": "none"}
     fill, rim = color * (0.82 + 0.18 * nearness), color * 0.45
     axes.plot([x], [y], markersize=2 * radius, markerfacecolor=fill, markeredgecolor=rim, markeredgewidth=1, **style)
     light, place_of_light = 1.0 - (1.0 - color) * 0.35, (x - 0.3 * radius, y + 0.32 * radius)
