@@ -94,7 +94,9 @@ def uncertainty_text(uncertainty: Mapping[str, Any]) -> str:
     if uncertainty["coverage"] is None:
         return "no label to check it on yet"
     share, frames = uncertainty["coverage"], uncertainty["coverage_frames"]
-    return f"the {uncertainty['probability']:.0%} band covers {share:.0%} of atoms over {frames} frames"
+    version = uncertainty.get("coverage_version")  # a driver of an older version may have written it
+    of = f" of v{version:04d}" if version else ""
+    return f"the {uncertainty['probability']:.0%} band{of} covers {share:.0%} of atoms over {frames} frames"
 
 
 def _eta(status: Mapping[str, Any]) -> str:

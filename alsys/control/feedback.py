@@ -34,12 +34,14 @@ class Feedback:
     Attributes:
         waiting: Labelled frames to be compared, the oldest first.
         calibration: Of the champion's uncertainties.
+        coverage_version: Version that its coverage belongs to; 0 before there is any.
         tallies: What each exploration method has earned and spent.
     """
 
     def __init__(self, settings: PolicySettings) -> None:
         self.waiting: dict[str, None] = {}
         self.calibration = ForceCalibration(settings.probability)
+        self.coverage_version = 0
         self.tallies = {method: Tally() for method in settings.methods}
         self._tolerated = settings.trust[0]
         self._rewarded: set[str] = set()
@@ -76,6 +78,8 @@ class Feedback:
     def observe(self, event: ErrorsObserved, frames: Mapping[str, FrameRecord]) -> None:
         """The champion was compared with labels."""
         worst = self.calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
+        if self.calibration.coverage.n_frames and not self.calibration.is_replaced:
+            self.coverage_version = event.model_version
         for frame_id, error in zip(event.frame_ids, worst, strict=True):
             if frames[frame_id].status is Status.RETRACTED:  # while an explorer compared it
                 self.calibration.forget(frame_id)

@@ -225,6 +225,11 @@ class Ledger:
         return self._models.failures
 
     @property
+    def coverage_version(self) -> int:
+        """Version that the coverage of the calibration belongs to; 0 before there is any."""
+        return self._feedback.coverage_version
+
+    @property
     def is_balanced(self) -> bool:
         """The invariant of the module docstring."""
         return self._frames.is_balanced

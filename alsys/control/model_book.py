@@ -69,6 +69,7 @@ class ModelBook:
             event.t,
             parent=event.parent,
             seq=event.seq,
+            wall_s=event.wall_s,
         )
         if n_changes > self.n_changes_at_fit:
             self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes

@@ -6,6 +6,7 @@ nothing here knows of the ledger.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -77,6 +78,7 @@ class ModelRecord:
         n_changes: `alsys.control.ledger.Ledger.n_changes` of its dataset version.
         seq: Its dataset version.
         is_lost: Its bundle cannot be read.
+        wall_s: Of its fit.
     """
 
     version: int
@@ -93,6 +95,15 @@ class ModelRecord:
     parent: int = 0
     seq: int = 0
     is_lost: bool = False
+    wall_s: float = 0.0
+
+    @property
+    def error(self) -> tuple[float, float, float]:
+        """Force MAE on the random arm and its 95 % interval, eV/Angstrom; NaN where unknown."""
+        get = self.metrics.get
+        found = get("force_mae_random_arm"), get("force_mae_random_arm_low"), get("force_mae_random_arm_high")
+        mae, low, high = (math.nan if number is None else number for number in found)
+        return mae, low, high
 
 
 @dataclass(slots=True)

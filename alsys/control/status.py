@@ -111,6 +111,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "coverage": _number(ledger.calibration.coverage.share),
             "coverage_standard_error": _number(ledger.calibration.coverage.standard_error),
             "coverage_frames": ledger.calibration.coverage.n_frames,
+            "coverage_version": ledger.coverage_version if ledger.calibration.coverage.n_frames else None,
             "alarms": dict(ledger.alarms),
             "random_share": random_share(ledger),
         },
@@ -161,6 +162,17 @@ def random_note(n_random: int) -> str:
     return (
         f"the random arm has {n_random} frames, fewer than {LEAST_RANDOM}: errors measured on it say little; "
         "raise stop.labels or selection.random_share"
+    )
+
+
+def coverage_text(ledger: Ledger) -> str:
+    """How well the calibrated band has held, and for which version; empty where nothing was counted."""
+    coverage = ledger.calibration.coverage
+    if not coverage.n_frames:
+        return ""
+    return (
+        f"the {ledger.settings.probability:.0%} band of v{ledger.coverage_version:04d} covers {coverage.share:.0%} of "
+        f"atoms (standard error {coverage.standard_error:.0%}) over {coverage.n_frames} frames"
     )
 
 

@@ -91,6 +91,7 @@ class ForceCalibration:
         band: The band in force.
         alarm: Why it cannot be believed now; None where nothing speaks against it.
         n_frames: Frames ever observed.
+        is_replaced: Coverage is that of the committee before: nothing has been counted for the one that replaced it.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class ForceCalibration:
         self.band = Band(START_FACTOR, 1.0)
         self.alarm: str | None = None
         self.n_frames = 0
+        self.is_replaced = False
         self._half_life = half_life
         self._min_frames = min_frames
         self._pairs: deque[_Pairs] = deque(maxlen=window)
@@ -152,6 +154,9 @@ class ForceCalibration:
             if deviation.size == 0:
                 continue
             if was_fitted and is_counted:
+                if self.is_replaced:
+                    self._covered.clear()
+                    self.is_replaced = False
                 self._covered.append((frame_id, float((error <= self.band.error(deviation)).mean())))
             self._pairs.append(_Pairs(frame_id, deviation, error, self._clock))
             self._clock += 1.0
@@ -197,8 +202,11 @@ class ForceCalibration:
         self.alarm = self._judge()
 
     def replace(self) -> None:
-        """A new committee: pairs of the old one count less, and coverage is counted anew. An alarm stays until then."""
-        self._covered.clear()
+        """A new committee: pairs of the old one count less, and coverage will be counted anew.
+
+        Until then coverage and alarm are those of the old one.
+        """
+        self.is_replaced = True
         self._clock -= self._half_life * math.log2(REPLACED)
 
     def _judge(self) -> str | None:
@@ -207,7 +215,7 @@ class ForceCalibration:
         Below it the committee is overconfident; so far above that half of what may be missed is not, labels are wasted.
         """
         coverage, wanted = self.coverage, self.probability
-        if coverage.n_frames < 2 * self._min_frames:
+        if self.is_replaced or coverage.n_frames < 2 * self._min_frames:
             return self.alarm
         low, high = (coverage.share + sign * 2.0 * coverage.standard_error for sign in (-1.0, 1.0))
         if high < wanted:

@@ -1,4 +1,4 @@
-"""What a log means: the state of a ledger as plain values, and settings under which a log must mean the same.
+"""What a log means, for tests: the state of a ledger as plain values, and settings that must not change it.
 
 Only what is frozen when a campaign begins may take part in folding a log (`FROZEN`); everything else decides what
 happens next, and what was decided is in the log. `MAY_CHANGE` has two values for each other setting.
@@ -7,6 +7,8 @@ happens next, and what was decided is in the log. `MAY_CHANGE` has two values fo
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final
@@ -16,7 +18,10 @@ import numpy as np
 from alsys.config.promotion import PromotionConfig
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.status import status_of
 from alsys.events import Event
+from alsys.frames import Arm
+from alsys.tracking.summary import summarise
 
 FROZEN: Final = frozenset({"is_random", "is_cost_aware", "trust", "is_calibrated", "probability", "methods"})
 """Settings that the fold of a log may use."""
@@ -67,6 +72,33 @@ def others(settings: PolicySettings) -> Iterator[tuple[str, PolicySettings]]:
 def state_of(settings: PolicySettings, log: Sequence[Event]) -> object:
     """All that the ledger knows after a log, down to the order of its queues, as values that compare."""
     return _plain(Ledger.fold(settings, log))
+
+
+def assert_report_agrees(settings: PolicySettings, log: Sequence[Event]) -> None:
+    """Report and status of a log give the same counts, errors and coverage, and the pictures as many of each thing."""
+    summary = summarise(log, settings)
+    status: Any = status_of(Ledger.fold(settings, log), state="running", head_seq=0)
+    labels, candidates, uncertainty = status["labels"], status["candidates"], status["uncertainty"]
+    drawn = Counter(point.arm for point in summary.labels)
+    drawn[Arm.IMPORTED] = labels["imported"]
+    assert (summary.champion or None) == status["champion"]
+    assert summary.n_labels == labels["accepted"]
+    assert {arm: summary.n_of(arm) for arm in Arm} == {arm: drawn[arm] for arm in Arm}
+    assert len(summary.failures) == labels["failed"]
+    assert len(summary.quarantined) == labels["quarantined"]
+    assert len(summary.retracted) == labels["retracted"]
+    assert summary.dropped.total() == candidates["dropped"]
+    assert len(summary.audits) == status["assurance"]["audited"]
+    assert sum(not audit.is_confirmed for audit in summary.audits) == status["assurance"]["refuted"]
+    assert len(summary.restarts) == max(status["openings"] - 1, 0)
+    assert sum(e.walker_steps for e in summary.exploration.values()) == status["exploration"]["walker_steps"]
+    assert [model.version for model in summary.models] == list(summary.published)
+    errors = [None if math.isnan(model.error[0]) else model.error[0] for model in summary.models]
+    assert errors == [model["force_mae_random_arm"] for model in status["models"]]
+    if not summary.ledger.calibration.is_replaced and uncertainty["coverage_frames"]:
+        assert uncertainty["coverage_version"] == status["champion"]
+    if uncertainty["coverage_frames"] and not summary.retracted:
+        assert summary.coverage[-1][1] == uncertainty["coverage"]
 
 
 def _plain(value: object) -> object:

@@ -22,10 +22,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from alsys.config import CampaignConfig
-from alsys.config.schema import CalibratedTrust
-from alsys.control.convergence import convergence
-from alsys.control.settings import COVERED, PolicySettings
-from alsys.control.status import random_note
+from alsys.control.policies import converged
+from alsys.control.records import ModelRecord
+from alsys.control.settings import PolicySettings
+from alsys.control.status import coverage_text, random_note
 from alsys.errors import InputError
 from alsys.events import DataImported
 from alsys.files import replace_file
@@ -36,7 +36,7 @@ from alsys.store.base import StoreReader, own_level
 from alsys.tracking import report_plots as plots
 from alsys.tracking.record import read_record
 from alsys.tracking.structures import draw, formula
-from alsys.tracking.summary import ModelSummary, Summary, summarise
+from alsys.tracking.summary import Summary, summarise
 from alsys.tracking.undelivered import undelivered
 from alsys.tracking.validation_section import validation_section
 from alsys.units import MEV
@@ -91,9 +91,8 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
         record: The content of `campaign.json`.
         reader: Its store.
     """
-    trust = config.exploration.trust
-    probability = trust.probability if isinstance(trust, CalibratedTrust) else COVERED
-    summary = summarise(reader.events(), probability)
+    settings = PolicySettings.of(config)
+    summary = summarise(reader.events(), settings)
     band = summary.trust if len(summary.trust) == 2 else (math.nan, math.nan)
     level = own_level(reader.levels(), summary.imports)
     calibration = _calibration(campaign_dir, summary)
@@ -105,7 +104,7 @@ def render(campaign_dir: Path, config: CampaignConfig, record: Mapping[str, Any]
     charts = {
         "learning": plots.learning_curve(summary, config.stop.target_force_mae),
         "calibration": plots.deviation_against_error(calibration, *band),
-        "coverage": plots.coverage(summary, probability),
+        "coverage": plots.coverage(summary, settings.probability),
         "audits": plots.audits(summary),
         "labels": plots.labels_over_time(summary),
         "utilisation": plots.utilisation(summary),
@@ -155,7 +154,7 @@ def plain_time(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def error_text(model: ModelSummary) -> str:
+def error_text(model: ModelRecord) -> str:
     """Force MAE on the random arm with its interval, meV/Å; a dash where it was not measured."""
     mae, low, high = (value / MEV for value in model.error)
     if math.isnan(mae):
@@ -166,7 +165,7 @@ def error_text(model: ModelSummary) -> str:
 def _state(summary: Summary) -> tuple[str, str]:
     """Word and tone."""
     if summary.stopped is None:
-        return ("not finished", "plain") if summary.opened else ("not started", "plain")
+        return ("not finished", "plain") if summary.ledger.totals.openings else ("not started", "plain")
     if summary.stopped.reason == "failed":
         return "failed", "bad"
     return ("finished", "good") if summary.stopped.is_final else ("stopped", "plain")
@@ -199,8 +198,7 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
     mean = f"{sum(walls) / len(walls):.3g} s each" if walls else ""
     tiles.append((f"{summary.n_labels:,}", mean, "labels"))
     tiles.append((f"{len(summary.models)}", f"champion v{champion.version}" if champion else "", "model versions"))
-    steps = sum(e.walker_steps for e in summary.exploration.values())
-    tiles.append((f"{steps:,}", "", "walker steps"))
+    tiles.append((f"{summary.ledger.totals.walker_steps:,}", "", "walker steps"))
     quarantined = f"{len(summary.quarantined)} quarantined" if summary.quarantined else ""
     tiles.append((f"{len(summary.failures)}", quarantined, "failed attempts"))
     restarts = f"{len(summary.restarts)} restarts" if summary.restarts else ""
@@ -225,7 +223,7 @@ def _facts(
         ("Model", f"committee of {model.members} {model.kind} models, cutoff {model.r_max:g} Å"),
         ("Exploration", f"{exploration.workers} × {exploration.walkers} walkers, Langevin at {temperatures} K"),
         ("Labels", f"{arms}; {note}" if note else arms),
-        ("Candidates", f"{sum(summary.proposed.values()):,} proposed, {sum(summary.dropped.values()):,} dropped"),
+        ("Candidates", f"{summary.ledger.proposed:,} proposed, {summary.dropped.total():,} dropped"),
         ("Faults survived", lost),
     ]
     if summary.imports:
@@ -236,10 +234,10 @@ def _facts(
         facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
     if summary.assurance or summary.audits:
         facts.append(("Labels checked", _assurance(summary)))
-    targets = PolicySettings.of(config).targets
-    if targets.are_set:
-        versions = [(model.version, model.metrics) for model in summary.models]
-        facts.append(("Target", convergence(versions, summary.champion, targets).text))
+    if coverage := coverage_text(summary.ledger):
+        facts.append(("Coverage", coverage))
+    if summary.ledger.settings.targets.are_set:
+        facts.append(("Target", converged(summary.ledger).text))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
 
@@ -331,7 +329,7 @@ def _drawing(frame: Any, name: str, note: str) -> Drawing:
     return Drawing(Markup(draw(frame, f"{title}, {note}")), title, note)
 
 
-def _model_row(model: ModelSummary, champion: int) -> dict[str, object]:
+def _model_row(model: ModelRecord, champion: int) -> dict[str, object]:
     metrics = model.metrics
 
     def scaled(name: Name) -> str:

@@ -115,7 +115,7 @@ def labels_over_time(summary: Summary) -> str:
         "Labels and failures over time",
     )
     for model in summary.models:
-        chart.upright(model.time / unit, "s4", f"v{model.version:04d} published")
+        chart.upright(summary.published[model.version] / unit, "s4", f"v{model.version:04d} published")
     for restart in summary.restarts:
         chart.upright(restart / unit, "s6", "restart")
     for text, (times, color) in series.items():

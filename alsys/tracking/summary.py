@@ -1,7 +1,9 @@
-"""A campaign's log folded into the series that the report draws. Pure: events in, values out.
+"""What the report draws: the ledger of a campaign, and beside it a history of what the ledger does not keep.
 
-Times are running times in seconds: the time between two openings during which no driver ran is left out, so a campaign
-that was killed and resumed a day later has no gap. Nothing here knows the ledger; the log alone tells the story.
+The history is told of each event after the ledger took it, and has no rules of its own: who is champion, what is a
+label, an error or in quarantine is read from the ledger. Pure: events in, values out. Times are running times in
+seconds: the time between two openings during which no driver ran is left out, so a campaign that was killed and resumed
+a day later has no gap.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from alsys.control.ledger import Ledger
+from alsys.control.records import ModelRecord, Status
+from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
@@ -31,11 +36,9 @@ from alsys.events import (
     LabelAccepted,
     LabelAudited,
     LabelDisputed,
-    LabelDoubted,
     LabelFailed,
     LabelRepeated,
     LabelRetracted,
-    LabelSuspected,
     ModelLost,
     ModelPromoted,
     ModelPublished,
@@ -44,8 +47,6 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
-from alsys.metrics import Metrics
-from alsys.potentials.calibration import ForceCalibration
 
 LONGEST_BEAT_S = 60.0
 """Longest time between two heartbeats."""
@@ -72,29 +73,6 @@ class FailurePoint:
     time: float
     failure: FailureKind
     message: str
-
-
-@dataclass(slots=True)
-class ModelSummary:
-    """A published version. `promoted` is None where the log ends before it was decided."""
-
-    version: int
-    parent: int
-    seq: int
-    n_labels: int
-    time: float
-    wall_s: float
-    metrics: Metrics
-    promoted: bool | None = None
-    reason: str = ""
-
-    @property
-    def error(self) -> tuple[float, float, float]:
-        """Force MAE on the random arm and its 95 % interval, eV/Angstrom; NaN where unknown."""
-        get = self.metrics.get
-        found = get("force_mae_random_arm"), get("force_mae_random_arm_low"), get("force_mae_random_arm_high")
-        value, low, high = (math.nan if number is None else number for number in found)
-        return value, low, high
 
 
 @dataclass(slots=True)
@@ -157,119 +135,173 @@ class TimelineEntry:
 
 @dataclass(slots=True)
 class Summary:
-    """What happened in a campaign.
+    """What happened in a campaign: its ledger, and series and a timeline for pictures.
 
     Attributes:
+        ledger: After all events.
         running_s: Seconds during which a driver ran.
         restarts: Running times at which a later driver took over.
-        stopped: How it ended; None where it did not, or was reopened.
-        labels: In order; retracted ones are not among them.
+        failures: Failed attempts at a label, in order.
+        published: When each version was published.
+        retracted: Labels that are no longer data, in order.
         audits: Audits that gave a label, in order.
-        imports: Files whose labelled frames were imported, in order.
-        assurance: Counts: labels ``suspected``, ``disputed`` and ``doubted``, ``canaries`` and ``canaries failed``.
-        quarantined: Frames that are in quarantine now.
         first_frames: First frame proposed for each system, free atoms left out.
-        dropped: Frames dropped, by reason.
         trust: Edges of the latest trust band, force deviation, eV/Angstrom; empty where no explorer told.
         coverage: ``(frames observed, share of the latest 50 frames' atoms whose error lay within the band)``.
         timeline: In order, at most `MAX_TIMELINE` entries.
         n_untold: Entries left out of the timeline.
     """
 
-    opened: list[CampaignOpened] = field(default_factory=list)
+    ledger: Ledger
     restarts: list[float] = field(default_factory=list)
     running_s: float = 0.0
-    stopped: CampaignStopped | None = None
-    labels: list[LabelPoint] = field(default_factory=list)
     failures: list[FailurePoint] = field(default_factory=list)
-    models: list[ModelSummary] = field(default_factory=list)
-    champion: int = 0
+    published: dict[int, float] = field(default_factory=dict)
     exploration: dict[int, ExplorationSummary] = field(default_factory=dict)
-    quarantined: list[Quarantined] = field(default_factory=list)
     retracted: list[Retracted] = field(default_factory=list)
     audits: list[LabelAudited] = field(default_factory=list)
-    assurance: Counter[str] = field(default_factory=Counter)
-    imports: list[DataImported] = field(default_factory=list)
     beats: list[Beat] = field(default_factory=list)
-    proposed: Counter[Arm] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
     first_frames: dict[str, str] = field(default_factory=dict)
-    n_repeated: int = 0
-    n_conflicts: int = 0
-    n_workers_lost: int = 0
     trust: tuple[float, ...] = ()
     coverage: list[tuple[int, float]] = field(default_factory=list)
     timeline: list[TimelineEntry] = field(default_factory=list)
     n_untold: int = 0
+    _points: dict[str, LabelPoint] = field(default_factory=dict)
+    _quarantined: dict[str, float] = field(default_factory=dict)
+    _dropped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[LabelPoint]:
+        """Labels that are data, in order."""
+        return list(self._points.values())
 
     @property
     def n_labels(self) -> int:
-        """Accepted labels, free atoms left out."""
-        return sum(label.arm is not Arm.ATOM for label in self.labels)
+        """Accepted labels, free atoms and imported ones left out."""
+        return self.ledger.n_labels
 
     def n_of(self, *arms: Arm) -> int:
         """Accepted labels of some arms."""
-        return sum(label.arm in arms for label in self.labels)
+        return sum(self.ledger.accepted[arm] for arm in arms)
 
     @property
-    def champion_model(self) -> ModelSummary | None:
+    def models(self) -> list[ModelRecord]:
+        """Published versions, in order."""
+        return list(self.ledger.models.values())
+
+    @property
+    def champion(self) -> int:
+        """The champion's version; 0 for none."""
+        return self.ledger.champion
+
+    @property
+    def champion_model(self) -> ModelRecord | None:
         """The champion; None before there is one."""
-        return next((model for model in self.models if model.version == self.champion), None)
+        return self.ledger.models.get(self.ledger.champion)
+
+    @property
+    def stopped(self) -> CampaignStopped | None:
+        """How it ended; None where it did not, or was reopened."""
+        return self.ledger.stopped
+
+    @property
+    def imports(self) -> list[DataImported]:
+        """Files whose labelled frames were imported, in order."""
+        return self.ledger.imports
+
+    @property
+    def n_workers_lost(self) -> int:
+        """Workers that died."""
+        return self.ledger.totals.workers_lost
+
+    @property
+    def n_repeated(self) -> int:
+        """Labels that arrived for frames that had one."""
+        return self.ledger.totals.repeated
+
+    @property
+    def n_conflicts(self) -> int:
+        """Those of them that disagree."""
+        return self.ledger.totals.conflicts
+
+    @property
+    def assurance(self) -> Counter[str]:
+        """Counts that are not zero: labels ``suspected`` and ``disputed``, ``canaries`` and ``canaries failed``."""
+        state = self.ledger.assurance
+        return +Counter(
+            {
+                "suspected": state.n_suspected,
+                "disputed": state.n_disputed,
+                "canaries": state.n_canaries,
+                "canaries failed": state.n_dead_canaries,
+            }
+        )
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """Frames that are in quarantine now, in the order in which they came there."""
+        found = []
+        for frame_id, time in self._quarantined.items():
+            record = self.ledger.frames[frame_id]
+            if record.status is Status.QUARANTINED and record.verdict is not None:
+                found.append(Quarantined(frame_id, record.system, record.arm, time, *record.verdict))
+        return found
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Frames dropped, by reason."""
+        frames = self.ledger.frames
+        return Counter(reason for f, reason in self._dropped.items() if frames[f].status is Status.DROPPED)
 
     @property
     def utilisation(self) -> dict[str, float]:
         """Busy share of each kind of worker over the whole campaign."""
-        busy: Counter[str] = Counter()
-        capacity: Counter[str] = Counter()
-        for beat in self.beats:
-            busy.update(beat.busy_s)
-            capacity.update(beat.capacity_s)
-        return {role: busy[role] / capacity[role] for role in sorted(capacity) if capacity[role] > 0}
+        return self.ledger.totals.utilisation
 
     @property
-    def stops(self) -> Counter[str]:
+    def stops(self) -> Mapping[str, int]:
         """Walkers stopped, by reason, over all versions."""
-        total: Counter[str] = Counter()
-        for exploration in self.exploration.values():
-            total.update(exploration.stops)
-        return total
+        return self.ledger.totals.stops
 
 
-def summarise(events: Iterable[Event], probability: float = 0.9) -> Summary:
+def summarise(events: Iterable[Event], settings: PolicySettings | None = None) -> Summary:
     """Folds a log.
 
     Args:
         events: In order.
-        probability: Share of atoms that the calibrated band is to cover.
+        settings: Of the campaign.
 
     Raises:
         KeyError: A label, failure or decision without the proposal or model it belongs to.
     """
-    fold = _Fold(probability)
+    ledger = Ledger(settings or PolicySettings())
+    recorder = _Recorder(ledger)
     for event in events:
-        fold.apply(event)
-    return fold.summary
+        ledger.apply(event)
+        recorder.record(event)
+    return recorder.summary
 
 
-class _Fold:
-    def __init__(self, probability: float) -> None:
-        self.summary = Summary()
-        self._calibration = ForceCalibration(probability)
-        self._frames: dict[str, tuple[str, Arm]] = {}
-        self._labels: dict[str, LabelPoint] = {}
-        self._champions: list[int] = []
+class _Recorder:
+    """Writes the history; is told of each event after the ledger took it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.summary = Summary(ledger)
+        self._ledger = ledger
+        self._is_stopped = False
+        self._n_observed = 0
         self._mark: float | None = None
         self._at_mark = 0.0
         self._has_beat = False
 
-    def apply(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         summary = self.summary
         time = self._time(event)
         match event:
             case CampaignOpened():
                 self._opened(event, time)
             case CampaignStopped():
-                summary.stopped = event
+                self._is_stopped = True
                 tone = "bad" if event.reason == "failed" else "plain"
                 self._tell(event, time, tone, f"stopped ({event.reason}): {event.message}")
             case Heartbeat():
@@ -277,35 +309,28 @@ class _Fold:
                 capacity = {role: event.wall_s * count for role, count in workers.items()}
                 summary.beats.append(Beat(time, event.wall_s, dict(event.busy_s), capacity))
             case FrameProposed():
-                if event.frame_id not in self._frames:
-                    self._frames[event.frame_id] = (event.system, event.arm)
-                    summary.proposed[event.arm] += 1
-                    if event.arm is not Arm.ATOM:
-                        summary.first_frames.setdefault(event.system, event.frame_id)
+                if event.arm is not Arm.ATOM:
+                    summary.first_frames.setdefault(event.system, event.frame_id)
             case FrameDropped():
-                summary.dropped[event.reason] += 1
+                summary._dropped[event.frame_id] = event.reason
             case FrameQuarantined():
-                system, arm = self._frames[event.frame_id]
-                summary.quarantined.append(Quarantined(event.frame_id, system, arm, time, event.failure, event.message))
+                summary._quarantined[event.frame_id] = time
             case FrameRetried():
-                summary.quarantined = [frame for frame in summary.quarantined if frame.frame_id != event.frame_id]
+                summary._quarantined.pop(event.frame_id, None)
                 self._tell(event, time, "plain", f"frame {event.frame_id[:8]} was taken out of quarantine")
             case LabelAccepted():
-                point = LabelPoint(time, self._frames[event.frame_id][1], event.wall_s)
-                self._labels[event.frame_id] = point
-                summary.labels.append(point)
+                arm = self._ledger.frames[event.frame_id].arm
+                summary._points.setdefault(event.frame_id, LabelPoint(time, arm, event.wall_s))
             case LabelRetracted():
                 self._retracted(event, time)
             case DataImported():
-                self._imported(event, time)
+                use = (
+                    f"{event.n_train} of them to train on" if event.is_training else "of another level, not trained on"
+                )
+                self._tell(event, time, "good", f"{event.n_labels} labels imported from {event.source}: {use}")
             case LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
-            case LabelSuspected():
-                summary.assurance["suspected"] += 1
-            case LabelDoubted():
-                summary.assurance["doubted"] += 1
             case LabelDisputed():
-                summary.assurance["disputed"] += 1
                 text = (
                     f"a label of {event.frame_id[:8]} was wrong by {event.force_difference:.3g} eV/Å; it is made again"
                 )
@@ -314,20 +339,23 @@ class _Fold:
                 if not event.error:
                     summary.audits.append(event)
             case CanaryChecked():
-                summary.assurance["canaries"] += 1
                 if not event.is_sound:
-                    summary.assurance["canaries failed"] += 1
                     self._tell(event, time, "bad", f"{event.worker} labels wrongly: {event.message}")
             case LabelRepeated():
-                self._repeated(event, time)
+                if event.is_conflict:
+                    text = (
+                        f"a repeated label of {event.frame_id[:8]} disagrees: {event.energy_difference:.3g} eV, "
+                        f"{event.force_difference:.3g} eV/Å; the first one stays"
+                    )
+                    self._tell(event, time, "bad", text)
             case ModelLost():
-                self._lost(event, time)
+                self._tell(event, time, "bad", f"v{event.version:04d} is lost: {event.reason}")
             case ModelPublished() | ModelPromoted() | ModelRejected() | TrainingFailed():
                 self._model(event, time)
             case ExplorationReported():
                 self._explored(event)
             case ErrorsObserved():
-                self._observed(event)
+                self._observed()
             case AlarmRaised():
                 self._tell(event, time, "bad", f"alarm: {event.message}")
             case AlarmCleared():
@@ -335,7 +363,6 @@ class _Fold:
             case ExplorationFailed():
                 self._tell(event, time, "bad", f"{event.worker} lost a chunk: {event.failure}: {event.message}")
             case WorkerLost():
-                summary.n_workers_lost += 1
                 self._tell(event, time, "bad", f"{event.worker} was lost: {event.failure}: {event.message}")
             case _:
                 pass  # a kind of event that draws nothing
@@ -358,77 +385,36 @@ class _Fold:
         return self.summary.running_s
 
     def _opened(self, event: CampaignOpened, time: float) -> None:
-        summary = self.summary
-        if summary.opened:
-            summary.restarts.append(time)
-        word = "resumed" if summary.opened else "started"
-        after = "" if summary.stopped is not None or not summary.opened else " after an interruption"
-        summary.opened.append(event)
-        summary.stopped = None
+        is_first = self._ledger.totals.openings == 1
+        if not is_first:
+            self.summary.restarts.append(time)
+        word = "started" if is_first else "resumed"
+        after = "" if self._is_stopped or is_first else " after an interruption"
+        self._is_stopped = False
         self._tell(event, time, "plain", f"{word}{after} by alsys {event.version} on {event.host or 'unknown host'}")
 
-    def _repeated(self, event: LabelRepeated, time: float) -> None:
-        self.summary.n_repeated += 1
-        if event.is_conflict:
-            self.summary.n_conflicts += 1
-            text = (
-                f"a repeated label of {event.frame_id[:8]} disagrees: {event.energy_difference:.3g} eV, "
-                f"{event.force_difference:.3g} eV/Å; the first one stays"
-            )
-            self._tell(event, time, "bad", text)
-
     def _retracted(self, event: LabelRetracted, time: float) -> None:
-        point = self._labels.pop(event.frame_id, None)
-        if point is None:  # a second tombstone
+        if self.summary._points.pop(event.frame_id, None) is None:  # a second tombstone, or an imported label
             return
-        self.summary.labels.remove(point)
-        self._calibration.forget(event.frame_id)
-        system, arm = self._frames[event.frame_id]
-        self.summary.retracted.append(Retracted(event.frame_id, event.label_id, system, arm, time, event.reason))
+        record = self._ledger.frames[event.frame_id]
+        self.summary.retracted.append(
+            Retracted(event.frame_id, event.label_id, record.system, record.arm, time, event.reason)
+        )
         self._tell(event, time, "bad", f"the label of {event.frame_id[:8]} was retracted: {event.reason}")
 
-    def _imported(self, event: DataImported, time: float) -> None:
-        self.summary.imports.append(event)
-        use = f"{event.n_train} of them to train on" if event.is_training else "of another level, not trained on"
-        self._tell(event, time, "good", f"{event.n_labels} labels imported from {event.source}: {use}")
-
     def _model(self, event: ModelPublished | ModelPromoted | ModelRejected | TrainingFailed, time: float) -> None:
-        summary = self.summary
         name = f"v{event.version:04d}"
         if isinstance(event, ModelPublished):
-            summary.models.append(
-                ModelSummary(
-                    event.version,
-                    event.parent,
-                    event.seq,
-                    event.n_labels,
-                    time,
-                    event.wall_s,
-                    Metrics.read(event.metrics),
-                )
-            )
+            self.summary.published[event.version] = time
             self._tell(
                 event, time, "plain", f"{name} published: {event.n_labels} labels, fitted in {event.wall_s:.1f} s"
             )
         elif isinstance(event, TrainingFailed):
             self._tell(event, time, "bad", f"fit of {name} failed: {event.failure}: {event.message}")
+        elif isinstance(event, ModelPromoted):
+            self._tell(event, time, "good", f"{name} is champion: {event.reason}")
         else:
-            if isinstance(event, ModelPromoted):
-                self._calibration.replace()
-            model = next(model for model in reversed(summary.models) if model.version == event.version)
-            model.promoted = isinstance(event, ModelPromoted)
-            model.reason = event.reason
-            if model.promoted:
-                summary.champion = event.version
-                self._champions.append(event.version)
-                self._tell(event, time, "good", f"{name} is champion: {event.reason}")
-            else:
-                self._tell(event, time, "plain", f"{name} stays challenger: {event.reason}")
-
-    def _lost(self, event: ModelLost, time: float) -> None:
-        self._champions = [version for version in self._champions if version != event.version]
-        self.summary.champion = self._champions[-1] if self._champions else 0
-        self._tell(event, time, "bad", f"v{event.version:04d} is lost: {event.reason}")
+            self._tell(event, time, "plain", f"{name} stays challenger: {event.reason}")
 
     def _explored(self, event: ExplorationReported) -> None:
         version = event.model_version
@@ -445,13 +431,11 @@ class _Fold:
         total.wall_s += event.wall_s
         total.stops.update({reason: int(count) for reason, count in event.stops.items()})
 
-    def _observed(self, event: ErrorsObserved) -> None:
-        self._calibration.observe_frames(event.frame_ids, event.n_atoms, event.deviations, event.errors)
-        for frame_id in event.frame_ids:
-            if frame_id not in self._labels:  # retracted while an explorer compared it
-                self._calibration.forget(frame_id)
-        if self._calibration.coverage.n_frames:
-            self.summary.coverage.append((self._calibration.n_frames, self._calibration.coverage.share))
+    def _observed(self) -> None:
+        calibration = self._ledger.calibration
+        if calibration.n_frames > self._n_observed and not calibration.is_replaced and calibration.coverage.n_frames:
+            self.summary.coverage.append((calibration.n_frames, calibration.coverage.share))
+        self._n_observed = calibration.n_frames
 
     def _tell(self, event: Event, time: float, tone: str, text: str) -> None:
         timeline = self.summary.timeline

@@ -44,7 +44,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
-from alsys.testing.ledger_states import others, state_of
+from alsys.testing.ledger_states import assert_report_agrees, others, state_of
 
 SETTINGS = PolicySettings(n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3)
 EXPLORERS = ("explorer-0", "explorer-1")
@@ -406,6 +406,7 @@ class LedgerMachine(RuleBasedStateMachine):
         state = state_of(self.settings, self.log)
         for option, changed in list(others(self.settings))[-2:]:  # all of them changed at once
             assert state_of(changed, self.log) == state, option
+        assert_report_agrees(self.settings, self.log)
 
 
 class CalibratedMachine(LedgerMachine):

@@ -26,9 +26,10 @@ from alsys.control.commands import CheckLabeler, Emit, Idle
 from alsys.control.decisions import decide
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
-from alsys.control.status import status_of
+from alsys.control.status import coverage_text, status_of
 from alsys.events import CanaryChecked, Event, FramesRescored, LabelFailed, decode_all
-from alsys.testing.ledger_states import FROZEN, MAY_CHANGE, others, state_of
+from alsys.testing.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
+from alsys.tracking.summary import summarise
 
 GOLDEN = Path(__file__).parent / "golden"
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
@@ -118,6 +119,20 @@ def known(status: dict[str, Any]) -> dict[str, Any]:
         for key, value in status.items()
     }
     return json.loads(_rounded(json.dumps(kept)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_report_and_status_of_an_old_log_agree(name: str) -> None:
+    log, settings = log_of(name), settings_of(expected_of(name)["settings"])
+    for n in range(1, len(log) + 1, 9):
+        assert_report_agrees(settings, log[:n])
+    summary, status = summarise(log, settings), status_of(Ledger.fold(settings, log), state="finished", head_seq=1)
+    uncertainty = status["uncertainty"]
+    assert isinstance(uncertainty, dict)
+    assert uncertainty["coverage_frames"] > 0, "the last known coverage stays"
+    assert f"v{uncertainty['coverage_version']:04d} covers {uncertainty['coverage']:.0%}" in coverage_text(
+        summary.ledger
+    )
 
 
 def test_every_setting_is_frozen_or_may_change() -> None:
