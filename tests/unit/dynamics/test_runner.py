@@ -205,3 +205,11 @@ def test_bonds_have_the_variance_of_their_temperature() -> None:
             seen.append(lengths(runner.positions))
     variance = float(np.var(np.concatenate(seen)))
     assert variance == pytest.approx(8.617333e-5 * 500.0 / STIFFNESS, rel=0.05)
+
+
+def test_a_box_that_has_grown_or_shrunk_beyond_bounds_is_stopped_where_cells_change() -> None:
+    box = Frame([18, 18], [[0.0, 0.0, 0.0], [4.0, 4.0, 4.0]], 8.0 * np.eye(3), [True] * 3)
+    rule = StopRule([box] * 3, np.array([3, 3, 3]), Limits())
+    positions, cell = np.concatenate([box.positions] * 3), np.stack([f * box.cell for f in (1.0, 0.79, 1.27)])
+    assert rule.of_positions(positions, cell, is_scaled=True) == {1: "volume", 2: "volume"}
+    assert rule.of_positions(positions, cell) == {}
