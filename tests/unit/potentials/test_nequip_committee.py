@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.data import atomic_numbers
 
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
-from alsys.potentials.nequip import NequIPCommittee, blank_model, build_model, weights_of
+from alsys.potentials.nequip import NequIPCommittee, blank_model, build_model, elements_of, weights_of
 from alsys.testing.potentials import CommitteeContract
 
 SPEC = {
@@ -197,3 +198,24 @@ def test_bundles_and_the_factory_import_no_torch() -> None:
     code = "import sys, alsys.potentials.bundle, alsys.potentials.factory; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_atoms_without_neighbours_have_their_energy_and_no_force(parity: bool) -> None:
+    """Three atoms of different elements in a row, each beyond the cutoff of the next; and one beside a molecule."""
+    spec = {**SPEC, "parity": parity, "dtype": "float64"}
+    committee = NequIPCommittee(CommitteeState(1, "nequip", spec, tuple(random_member(spec, i) for i in range(2))))
+    elements = elements_of(spec)
+    numbers = [atomic_numbers[symbol] for symbol in elements]
+    r_max = float(spec["r_max"])
+    alone = [committee.evaluate(FrameBatch.of([Frame.molecule([z], [[0.0, 0.0, 0.0]])])) for z in numbers]
+    row = Frame.molecule(numbers, [[0.0, 0.0, i * (r_max + 0.1)] for i in range(len(numbers))])
+    together = committee.evaluate(FrameBatch.of([row]))
+    assert together.energy[0] == pytest.approx(sum(float(one.energy[0]) for one in alone), abs=1e-9)
+    assert np.abs(together.forces).max() == 0.0
+    pair = Frame.molecule(numbers[:2], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]])
+    beside = Frame.molecule([*numbers[:2], numbers[0]], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1], [3.0 * r_max, 0.0, 0.0]])
+    both, one = committee.evaluate(FrameBatch.of([beside])), committee.evaluate(FrameBatch.of([pair]))
+    assert both.energy[0] == pytest.approx(float(one.energy[0] + alone[0].energy[0]), abs=1e-9)
+    np.testing.assert_allclose(both.forces[:2], one.forces, atol=1e-9)
+    assert np.abs(both.forces[2]).max() == 0.0

@@ -294,3 +294,27 @@ def test_molecules_of_five_and_six_neighbours(
     found = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
     assert {min((60, 90, 120, 180), key=lambda a: abs(a - angle)) for angle in found} == angles
     assert max(min(abs(a - angle) for a in angles) for angle in found) < 4.0
+
+
+@pytest.mark.parametrize(
+    ("smiles", "charge", "multiplicity"),
+    [
+        ("C1CC1C#N", 0, 1), ("[O-][N+](=O)c1ccccc1", 0, 1), ("[NH3+]CC(=O)[O-]", 0, 1), ("C[S+](C)[O-]", 0, 1),
+        ("[CH3]", 0, 2), ("[OH-]", -1, 1), ("[Be]", 0, 1), ("N#[O+]", 1, 1), ("C1C2CC1C2", 0, 1), ("[C-]#[O+]", 0, 1),
+        ("C[*]", 0, 1), ("[Cu+2]", 2, 2), ("C1=CC=C", 0, 1), ("", 0, 1),
+    ],
+)  # fmt: skip
+def test_hard_smiles_are_a_structure_or_one_line(tmp_path: Path, smiles: str, charge: int, multiplicity: int) -> None:
+    problem = ""
+    try:
+        frame = build_frame(system(smiles=smiles, charge=charge, multiplicity=multiplicity), tmp_path)
+    except InputError as error:
+        problem = str(error)
+    if problem:
+        assert "\n" not in problem
+        assert "smiles" in problem
+        return
+    distances = np.linalg.norm(frame.positions[:, None] - frame.positions[None], axis=2)
+    assert np.isfinite(frame.positions).all()
+    assert (distances[np.triu_indices(frame.n_atoms, 1)] > 0.7).all()
+    assert (frame.charge, frame.multiplicity) == (charge, multiplicity)
