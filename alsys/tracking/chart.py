@@ -22,12 +22,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from alsys.frames import FloatArray
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 20, 30, 44
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 30, 44
 MAX_POINTS = 600
 """Points of one line, and marks of one kind; longer series are thinned."""
 COLORS = {"s1": "#2f6fd0", "s2": "#c8741a", "s3": "#24845a", "s4": "#7d55c7", "s5": "#8a93a1", "s6": "#c8413b"}
@@ -92,14 +92,6 @@ class Axis:
         low, high = (self.low, self.high * 1.02) if self.is_log else (self.low - margin, self.high + margin)
         return np.clip(np.asarray(values, dtype=np.float64), low, high)
 
-    def text(self, value: float) -> str:
-        """A tick's text."""
-        if self.is_percent:
-            return f"{value:.0%}"
-        if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
-            return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
-        return f"{value:,.6g}"
-
     def apply(self, axis: Any) -> None:
         """Scale, range, ticks and label of an axis of matplotlib."""
         axis._set_axes_scale("log" if self.is_log else "linear")
@@ -110,7 +102,7 @@ class Axis:
             axis.set_minor_formatter(NullFormatter())
         else:
             axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=self.is_count))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: self.text(value)))
+        axis.set_major_formatter("{x:.0%}" if self.is_percent else "{x:,.6g}")
         axis.set_label_text(self.label)
         axis.set_view_interval(self.low, self.high, ignore=True)
 
@@ -200,8 +192,8 @@ class Chart:
     def upright(self, x: float, color: str, text: str = "") -> None:
         """A dashed vertical line with a text that shows when it is pointed at."""
         if self.x.holds(x) and self.x.low <= x <= self.x.high:
-            style: dict[str, Any] = {"linestyle": _DASHES, "linewidth": 1.2}
-            self._add([x, x], [self.y.low, self.y.high], color, titles=[text] if text else (), **style)
+            ends, titles = [self.y.low, self.y.high], [text] if text else ()
+            self._add([x, x], ends, color, titles=titles, linestyle=_DASHES, linewidth=1.2)
 
     def text(self, x: float, y: float, text: str) -> None:
         """A short text beside a point."""
@@ -221,6 +213,7 @@ class Chart:
         axes.set_autoscale_on(False)
         self.x.apply(axes.xaxis)
         self.y.apply(axes.yaxis)
+        axes.yaxis.set_label_coords(-54 / (WIDTH - LEFT - RIGHT), 0.5)  # beside the longest ticks
         for x, y, color in self._areas:
             axes.fill_between(x, y, step="post", color=COLORS[color], alpha=0.1, linewidth=0)
         for artist in self._artists:
@@ -297,7 +290,7 @@ def _tidy(root: ElementTree.Element) -> None:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         names = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-        element.attrib = {name: _short(value) for name, value in names.items() if name != "clip-path"}
+        element.attrib = {name: _short(name, value) for name, value in names.items() if name != "clip-path"}
         element.text, element.tail = (element.text or "").strip() or None, None
     for element in root.iter("defs"):
         for unused in [*element.findall("style"), *element.findall("clipPath")]:
@@ -306,15 +299,12 @@ def _tidy(root: ElementTree.Element) -> None:
         root.remove(facts)
 
 
-def _short(value: str) -> str:
-    value = re.sub(r"font-family: [^;]*; ", "", value)
-    value = re.sub(r"-?\d+\.\d{2,}", lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), " ".join(value.split()))
-    return re.sub(r"#[0-9a-f]{6}", _variable, value)
-
-
-def _variable(match: re.Match[str]) -> str:
-    name = _VARIABLES.get(match[0])
-    return match[0] if name is None else f"var(--{name}, {match[0]})"
+def _short(name: str, value: str) -> str:
+    if name == "style":
+        value = re.sub(r"font-family: [^;]*; ", "", value)
+        return re.sub("|".join(_VARIABLES), lambda found: f"var(--{_VARIABLES[found[0]]}, {found[0]})", value)
+    value = " ".join(value.split())
+    return re.sub(r"-?\d+\.\d{2,}", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), value)
 
 
 def _tag(axes: Axes, x: float, y: float, text: str, weight: str) -> None:

@@ -280,6 +280,9 @@ def test_a_large_campaign_is_a_small_page(tmp_path: Path) -> None:
     svg = plots.labels_over_time(summarise(events))
     assert len(svg) < 30_000
     assert "20,000" in svg
+    label = re.search(r'rotate\(-90 ([\d.]+) [\d.]+\)">count</text>', svg)
+    assert label is not None
+    assert 12 <= float(label[1]) <= 18, "within the picture, and left of the ticks"
 
 
 def test_rank_correlation_against_known_values() -> None:
