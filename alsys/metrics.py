@@ -29,14 +29,15 @@ PartName = Literal[
 """Metrics of one system, or for ``stability_lost`` of one reason."""
 Name = Literal[
     LossName, "blind_spots", "blind_spots_high", "champion_force_mae_random_arm", "compiling_s", "difference_high",
-    "difference_low", "energy_mae_random_arm", "energy_mae_validation", "epochs", "error_correlation",
-    "force_deviation_random_arm", "force_mae_random_arm", "force_mae_random_arm_high", "force_mae_random_arm_low",
-    "force_mae_train", "force_mae_validation", "force_rmse_random_arm", "holdout_champion_coverage",
-    "holdout_coverage", "holdout_coverage_high", "holdout_skill", "holdout_skill_high", "is_compiled",
-    "members_renewed", "model_tests_wall_s", "n_labels_train", "n_random", "n_train", "n_validation", "resumed_s",
-    "rollbacks", "stability_drift", "stability_drift_low", "stability_hot_survival", "stability_hot_temperature",
-    "stability_ps", "stability_steps", "stability_survival", "stability_walkers", "step_ms", "steps",
-    "stress_mae_random_arm", "trusted", "wall_s",
+    "difference_low", "energy_mae_random_arm", "energy_mae_to_teacher", "energy_mae_validation", "epochs",
+    "error_correlation", "force_deviation_random_arm", "force_mae_random_arm", "force_mae_random_arm_high",
+    "force_mae_random_arm_low", "force_mae_to_teacher", "force_mae_train", "force_mae_validation",
+    "force_rmse_random_arm", "frame_ms", "holdout_champion_coverage", "holdout_coverage", "holdout_coverage_high",
+    "holdout_skill", "holdout_skill_high", "is_compiled", "members_renewed", "model_tests_wall_s", "n_frames",
+    "n_labels_train", "n_random", "n_train", "n_validation", "resumed_s", "rollbacks", "speed_up", "stability_drift",
+    "stability_drift_low", "stability_hot_survival", "stability_hot_temperature", "stability_ps", "stability_steps",
+    "stability_survival", "stability_walkers", "step_ms", "steps", "stress_mae_random_arm", "stress_mae_to_teacher",
+    "teacher_force_mae_random_arm", "teacher_frame_ms", "trusted", "wall_s",
 ]  # fmt: skip
 """Metrics of a version as a whole."""
 
@@ -112,6 +113,14 @@ METRICS: Final[dict[Name | PartName, Metric]] = {
     "stability_drift": Metric("eV per atom and ps", "of the total energy, largest of all systems"),
     "stability_drift_low": Metric("eV per atom and ps", "its lower limit"),
     "model_tests_wall_s": Metric("s", "all that was measured after the fit"),
+    "n_frames": Metric("", "frames that a distilled model has learned from"),
+    "force_mae_to_teacher": Metric(_FORCE, "of a distilled model, on walkers that it has not seen"),
+    "energy_mae_to_teacher": Metric(_ENERGY, "likewise of energies"),
+    "stress_mae_to_teacher": Metric(_STRESS, "likewise of stresses, where walkers are periodic"),
+    "teacher_force_mae_random_arm": Metric(_FORCE, "of its teacher against labels"),
+    "frame_ms": Metric("ms", "a frame in a batch of 8, eager"),
+    "teacher_frame_ms": Metric("ms", "the same by its teacher"),
+    "speed_up": Metric("", "how many times faster than its teacher it is"),
 }
 """What each name means."""
 

@@ -21,6 +21,7 @@ from alsys.config.systems import SystemConfig
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import TRAINING_ARMS
 from alsys.labels import LevelOfTheory
+from alsys.metrics import Metrics
 from alsys.store.base import Snapshot
 
 STRUCTURES = 1_000_000
@@ -64,7 +65,7 @@ def distil(args: argparse.Namespace) -> int:
     )
     facts: dict[str, object] = {
         **{name: card[name] for name in ("level_of_theory", "n_labels", "head_seq") if name in card},
-        "metrics": result.metrics,
+        "metrics": dict(result.metrics.items()),
         "distilled": {
             "from": args.bundle, "version": state.version, "members": state.n_members,
             "baseline": None if state.baseline is None else dict(state.baseline), "temperatures": temperatures,
@@ -82,7 +83,7 @@ def distil(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(args: argparse.Namespace, place: Path, n_members: int, found: Mapping[str, float]) -> list[str]:
+def _lines(args: argparse.Namespace, place: Path, n_members: int, found: Metrics) -> list[str]:
     """What the user is told of a distilled model."""
     lines = [f"{place}: {args.members} of {n_members} members, {found['n_frames']:.0f} frames"]
     if "force_mae_to_teacher" in found:

@@ -17,6 +17,7 @@ import numpy as np
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm
+from alsys.metrics import Metrics, Name
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
@@ -38,15 +39,11 @@ class Distilled:
 
     Attributes:
         state: Without a baseline.
-        metrics: ``n_frames`` learned from; ``force_mae_to_teacher`` and ``energy_mae_to_teacher`` (per atom) on
-            walkers it has not seen, and ``stress_mae_to_teacher`` where they are periodic; on the random arm against
-            labels, where there is one, ``force_mae_random_arm`` and ``teacher_force_mae_random_arm``; ``frame_ms`` and
-            ``teacher_frame_ms`` of a frame in a batch of 8, eager, and ``speed_up``. Units eV, eV/Angstrom,
-            eV/Angstrom^3, milliseconds.
+        metrics: As of `alsys.metrics`; of the random arm where there is one.
     """
 
     state: CommitteeState
-    metrics: dict[str, float]
+    metrics: Metrics
 
 
 def distil(
@@ -99,7 +96,7 @@ def distil(
     if isinstance(result, TrainingFailure):
         raise InputError(f"the fit failed: {result.message}", field="--config", remedy="lower training.learning_rate")
     student = build_committee(result.state, threads=config.training.threads)
-    metrics = {"n_frames": result.metrics["n_train"], "steps": result.metrics["steps"]}
+    metrics: dict[Name, float] = {"n_frames": result.metrics["n_train"], "steps": result.metrics["steps"]}
     if test.n_frames:
         errors = evaluate(student, test)
         metrics |= {
@@ -117,7 +114,7 @@ def distil(
     timed = lessons.select(~lessons.is_arm(Arm.ATOM)).select(np.arange(TIMED_FRAMES))
     metrics |= {"frame_ms": _frame_ms(student, timed), "teacher_frame_ms": _frame_ms(large, timed)}
     metrics["speed_up"] = metrics["teacher_frame_ms"] / metrics["frame_ms"]
-    return Distilled(result.state, metrics)
+    return Distilled(result.state, Metrics(metrics))
 
 
 def _frame_ms(committee: Committee, frames: Snapshot) -> float:
