@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from alsys.campaign.folder import CampaignDirectory, moment, write_json
-from alsys.campaign.opening import checked_ledger
+from alsys.campaign.opening import checked_ledger, draw_audits
 from alsys.campaign.places import remember_place
 from alsys.campaign.plan import Plan
 from alsys.campaign.requests import RequestFolder
@@ -21,6 +21,7 @@ from alsys.campaign.result import RunResult, conclude, registry_of
 from alsys.campaign.start import keep
 from alsys.campaign.stopping import StopSignal
 from alsys.campaign.workers import first_frames, label_gate, worker_pool
+from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.control.budgets import Budgets
 from alsys.control.coordinator import Coordinator
@@ -93,12 +94,13 @@ def drive(
     store = open_writer(directory.store)  # the lock comes before anything else is written
     try:
         keep(directory, config, plan.start)
+        before = directory.config() if directory.record.is_file() else config
         directory.write_record(config, plan.source)
         if plan.source is not None:
             remember_place(directory, plan.source)
         directory.stop_request.unlink(missing_ok=True)
         with log_to(directory.logs / "campaign.log", observer):
-            ledger, stopped, is_registered = _run(plan, store, stop, observer, on_event, ack_log)
+            ledger, stopped, is_registered = _run(plan, before, store, stop, observer, on_event, ack_log)
         head_seq = store.head.seq
     finally:
         store.close()
@@ -107,6 +109,7 @@ def drive(
 
 def _run(
     plan: Plan,
+    before: CampaignConfig,
     store: ZarrWriter,
     stop: StopSignal,
     observer: Observer,
@@ -126,6 +129,7 @@ def _run(
         for note in said:
             observer.message(f"system {name}: {note}")
     _do_without_lost_models(ledger, store, shelf)
+    draw_audits(ledger, store, before, time.time())
     registry, flush = registry_of(config, directory, lambda: stop.is_impatient)
     opened = CampaignOpened(
         t=time.time(),

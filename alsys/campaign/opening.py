@@ -8,10 +8,10 @@ from alsys.campaign.folder import CampaignDirectory
 from alsys.config import CampaignConfig
 from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
-from alsys.events import CampaignOpened, CampaignStopped
+from alsys.events import AuditsDrawn, CampaignOpened, CampaignStopped
 
 if TYPE_CHECKING:
-    from alsys.store.base import StoreReader
+    from alsys.store.base import StoreReader, StoreWriter
     from alsys.store.columns import ColumnReader
 
 LATEST = 10_000
@@ -39,3 +39,12 @@ def checked_ledger(directory: CampaignDirectory, config: CampaignConfig, store: 
         check.add(event)
     refuse_damage(check, directory.path)
     return ledger
+
+
+def draw_audits(ledger: Ledger, store: StoreWriter, before: CampaignConfig, now: float) -> None:
+    """Has the log of an older alsys say which labels are audited: those drawn by the config of its last run."""
+    if ledger.assurance.undrawn:
+        drawn = ledger.assurance.drawn(PolicySettings.of(before).audit_share)
+        event = AuditsDrawn(t=now, frame_ids=tuple(audit.frame_id for audit in drawn))
+        ledger.apply(event)
+        store.stage([event])

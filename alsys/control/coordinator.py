@@ -46,7 +46,6 @@ from alsys.control.request_desk import RequestDesk
 from alsys.control.workforce import Workforce
 from alsys.errors import CampaignFailed, Fenced
 from alsys.events import (
-    AuditsDrawn,
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
@@ -202,9 +201,6 @@ class Coordinator:
         self._last_beat = self._running()
         self._stage_levels()
         self._record(self._opened)
-        if self.ledger.assurance.undrawn:
-            drawn = self.ledger.assurance.drawn(self.ledger.settings.audit_share)
-            self._record(AuditsDrawn(t=self._clock(), frame_ids=tuple(audit.frame_id for audit in drawn)))
         try:
             if not await self._start():
                 return await self._stopped_early()
