@@ -32,11 +32,12 @@ MAX_POINTS = 600
 """Points of one line, and marks of one kind; longer series are thinned."""
 COLORS = {"s1": "#2f6fd0", "s2": "#c8741a", "s3": "#24845a", "s4": "#7d55c7", "s5": "#8a93a1", "s6": "#c8413b"}
 INK, FAINT, RULE, CARD = "#1d2129", "#667085", "#e2e5ea", "#fefefe"
-_VARIABLES = {
-    COLORS["s1"]: "blue", COLORS["s2"]: "orange", COLORS["s3"]: "green", COLORS["s4"]: "violet", COLORS["s5"]: "grey",
-    COLORS["s6"]: "red", INK: "ink", FAINT: "faint", RULE: "rule", CARD: "card",
-}  # fmt: skip
-_DASHES = (0, (4.0, 3.0))
+_NAMES = ("blue", "orange", "green", "violet", "grey", "red", "ink", "faint", "rule", "card")
+_VARIABLES = dict(zip((*COLORS.values(), INK, FAINT, RULE, CARD), _NAMES, strict=True))
+_DASHED: dict[str, Any] = {"linestyle": (0, (4.0, 3.0)), "linewidth": 1.3}
+_DOT: dict[str, Any] = {"linestyle": "none", "marker": "o"}
+_RING = _DOT | {"markerfacecolor": "none", "markeredgewidth": 2.0}
+_MARKS: dict[str, dict[str, Any]] = {"line": {}, "dash": _DASHED, "dot": _DOT, "ring": _RING}
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "alsys", "text.parse_math": False, "font.size": 12, "figure.dpi": 72,
     "figure.facecolor": "none", "axes.facecolor": "none", "axes.edgecolor": FAINT, "axes.labelcolor": FAINT,
@@ -126,13 +127,7 @@ class Chart:
 
     def legend(self, color: str, text: str, mark: str = "line") -> None:
         """An entry above the plot; `mark` is ``line``, ``dash``, ``dot`` or ``ring``."""
-        is_mark = mark in ("dot", "ring")
-        style: dict[str, Any] = {"linestyle": "none", "marker": "o"} if is_mark else {}
-        if mark == "ring":
-            style |= {"markerfacecolor": "none", "markeredgewidth": 2.0}
-        if mark == "dash":
-            style |= {"linestyle": _DASHES, "linewidth": 1.3}
-        self._legend.append(Line2D([], [], color=COLORS[color], label=text, **style))
+        self._legend.append(Line2D([], [], color=COLORS[color], label=text, **_MARKS[mark]))
 
     def line(
         self, xs: Sequence[float], ys: Sequence[float], color: str, *, dashed: bool = False, pale: bool = False
@@ -140,9 +135,7 @@ class Chart:
         """Points joined by straight lines."""
         x, y = _thin(*self._known(xs, ys))
         if len(x) > 1:
-            style: dict[str, Any] = {"linestyle": _DASHES, "linewidth": 1.3} if dashed else {}
-            if pale:
-                style |= {"linewidth": 1.0, "alpha": 0.45}
+            style = _DASHED if dashed else {"linewidth": 1.0, "alpha": 0.45} if pale else {}
             self._add(x, y, color, **style)
 
     def steps(self, xs: Sequence[float], ys: Sequence[float], color: str, *, fill: bool = False) -> None:
@@ -169,14 +162,10 @@ class Chart:
         rows = rows[:: max(1, math.ceil(len(rows) / MAX_POINTS))]
         if not rows:
             return
-        marks: dict[str, Any] = {"markeredgecolor": CARD, "markeredgewidth": 0.8, "alpha": 0.85}
-        if hollow:
-            marks = {"markerfacecolor": "none", "markeredgewidth": 2.0}
+        style = _RING if hollow else _DOT | {"markeredgecolor": CARD, "markeredgewidth": 0.8, "alpha": 0.85}
         x, y = self.x.clamped([xs[i] for i in rows]), self.y.clamped([ys[i] for i in rows])
-        self._add(
-            x, y, color, titles=[titles[i] for i in rows] if titles else (), linestyle="none", marker="o",
-            markersize=2 * radius, **marks,
-        )  # fmt: skip
+        own = [titles[i] for i in rows] if titles else ()
+        self._add(x, y, color, titles=own, markersize=2 * radius, **style)
 
     def interval(self, x: float, low: float, high: float, color: str, *, cap: float = 4.0) -> None:
         """A vertical bar with caps."""
@@ -186,14 +175,14 @@ class Chart:
     def across(self, y: float, color: str, text: str) -> None:
         """A dashed horizontal line with a text."""
         if self.y.holds(y) and self.y.low <= y <= self.y.high:
-            self._add([self.x.low, self.x.high], [y, y], color, linestyle=_DASHES, linewidth=1.2)
+            self._add([self.x.low, self.x.high], [y, y], color, **_DASHED)
             self._tags.append((self.x.low, y, text, "normal"))
 
     def upright(self, x: float, color: str, text: str = "") -> None:
         """A dashed vertical line with a text that shows when it is pointed at."""
         if self.x.holds(x) and self.x.low <= x <= self.x.high:
             ends, titles = [self.y.low, self.y.high], [text] if text else ()
-            self._add([x, x], ends, color, titles=titles, linestyle=_DASHES, linewidth=1.2)
+            self._add([x, x], ends, color, titles=titles, **_DASHED)
 
     def text(self, x: float, y: float, text: str) -> None:
         """A short text beside a point."""
