@@ -12,7 +12,7 @@ from alsys.control.feedback import MAX_WAITING
 from alsys.control.ledger import Ledger
 from alsys.control.policies import random_share, trust_band
 from alsys.control.settings import PolicySettings
-from alsys.control.status import status_of
+from alsys.control.status import coverage_text, status_of
 from alsys.events import (
     AlarmCleared,
     AlarmRaised,
@@ -135,6 +135,34 @@ def test_overconfidence_raises_an_alarm_and_doubles_the_random_arm_until_it_is_o
     (over,) = bookkeeping(ledger)
     assert isinstance(over, AlarmCleared)
     assert random_share(ledger) == 0.2
+
+
+def test_after_a_promotion_the_last_known_coverage_stays_with_its_version() -> None:
+    ledger, _ = campaign()
+    names = [f"u{i}" for i in range(40)]
+    for name in names:
+        ledger.apply(FrameProposed(t=2.0, frame_id=name, arm=Arm.UNCERTAIN, system="s", deviation=1.0))
+        ledger.apply(LabelAccepted(t=2.0, frame_id=name, label_id=name, worker="w", wall_s=1.0))
+
+    def uncertainty() -> tuple[object, object, object]:
+        found = status_of(ledger, state="running", head_seq=1)["uncertainty"]
+        assert isinstance(found, dict)
+        return found["coverage"], found["coverage_frames"], found["coverage_version"]
+
+    assert uncertainty() == (None, 0, None)
+    assert coverage_text(ledger) == ""
+    ledger.apply(observed(names[:10], 0.1))
+    ledger.apply(observed(names[10:30], 0.1))
+    before = uncertainty()
+    assert before[1:] == (20, 1)
+    ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
+    ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
+    assert uncertainty() == before
+    assert "of v0001 covers" in coverage_text(ledger)
+    ledger.apply(observed(names[30:33], 50.0))  # of the version that was replaced
+    assert uncertainty() == before
+    ledger.apply(observed(names[33:36], 50.0, version=2))
+    assert uncertainty() == (0.0, 3, 2)
 
 
 def test_frames_compared_with_a_new_champion_again_say_nothing_of_coverage() -> None:
