@@ -8,6 +8,7 @@ residuals. Before there are data, costs grow with the prior's power of the size,
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -44,7 +45,7 @@ class LabelCostModel:
     def __init__(self, *, window: int = 1024) -> None:
         self._seen: deque[tuple[int, float]] = deque(maxlen=window)
         self._n_new = 0
-        self._level = -PRIOR_SLOPE * float(np.log(FALLBACK_ELECTRONS))
+        self._level = -PRIOR_SLOPE * math.log(FALLBACK_ELECTRONS)
         self._own: dict[int, float] = {}
         self.slope = PRIOR_SLOPE
 
@@ -67,9 +68,9 @@ class LabelCostModel:
             InputError: No electrons.
         """
         _check(n_electrons)
-        if not (np.isfinite(wall_s) and wall_s > 0):
+        if not (math.isfinite(wall_s) and wall_s > 0):
             return False
-        self._seen.append((n_electrons, float(np.log(wall_s))))
+        self._seen.append((n_electrons, math.log(wall_s)))
         self._n_new += 1
         if self._n_new < MIN_GROWTH * self.n_labels and n_electrons in self._own:
             return False
@@ -83,8 +84,8 @@ class LabelCostModel:
             InputError: No electrons.
         """
         _check(n_electrons)
-        logarithm = self._level + self.slope * float(np.log(n_electrons)) + self._own.get(n_electrons, 0.0)
-        return float(np.exp(np.clip(logarithm, -50.0, 50.0)))
+        logarithm = self._level + self.slope * math.log(n_electrons) + self._own.get(n_electrons, 0.0)
+        return math.exp(min(max(logarithm, -50.0), 50.0))
 
     def _fit(self) -> None:
         sizes, y = np.array([s[0] for s in self._seen]), np.array([s[1] for s in self._seen])

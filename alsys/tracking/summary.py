@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from alsys.control.ledger import Ledger
 from alsys.control.records import ModelRecord, Status
@@ -274,7 +274,7 @@ def summarise(events: Iterable[Event], settings: PolicySettings | None = None) -
     Raises:
         KeyError: A label, failure or decision without the proposal or model it belongs to.
     """
-    ledger = Ledger(settings or PolicySettings())
+    ledger = Ledger(replace(settings or PolicySettings(), is_cost_aware=False))  # nothing is chosen from its queues
     recorder = _Recorder(ledger)
     for event in events:
         ledger.apply(event)
@@ -298,6 +298,12 @@ class _Recorder:
         summary = self.summary
         time = self._time(event)
         match event:
+            case FrameProposed():
+                if event.arm is not Arm.ATOM:
+                    summary.first_frames.setdefault(event.system, event.frame_id)
+            case LabelAccepted():
+                arm = self._ledger.frames[event.frame_id].arm
+                summary._points.setdefault(event.frame_id, LabelPoint(time, arm, event.wall_s))
             case CampaignOpened():
                 self._opened(event, time)
             case CampaignStopped():
@@ -308,9 +314,6 @@ class _Recorder:
                 workers = event.workers
                 capacity = {role: event.wall_s * count for role, count in workers.items()}
                 summary.beats.append(Beat(time, event.wall_s, dict(event.busy_s), capacity))
-            case FrameProposed():
-                if event.arm is not Arm.ATOM:
-                    summary.first_frames.setdefault(event.system, event.frame_id)
             case FrameDropped():
                 summary._dropped[event.frame_id] = event.reason
             case FrameQuarantined():
@@ -318,9 +321,6 @@ class _Recorder:
             case FrameRetried():
                 summary._quarantined.pop(event.frame_id, None)
                 self._tell(event, time, "plain", f"frame {event.frame_id[:8]} was taken out of quarantine")
-            case LabelAccepted():
-                arm = self._ledger.frames[event.frame_id].arm
-                summary._points.setdefault(event.frame_id, LabelPoint(time, arm, event.wall_s))
             case LabelRetracted():
                 self._retracted(event, time)
             case DataImported():
