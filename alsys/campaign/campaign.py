@@ -74,6 +74,7 @@ class Campaign:
         self.config = self.folder.as_begun(config)
         self._plan: Plan | None = None
         self._stop: StopSignal | None = None
+        self._driver = 0
 
     @classmethod
     def open(
@@ -93,6 +94,9 @@ class Campaign:
             EnvironmentProblem: A package that the campaign needs is missing.
         """
         campaign = cls(source, overrides)
+        place = campaign.path.absolute()  # wherever the process goes from here
+        campaign.config = campaign.config.model_copy(update={"directory": str(place)})
+        campaign.folder = CampaignDirectory(place)
         if not campaign.has_ended:
             campaign._checked()
         return campaign
@@ -159,6 +163,11 @@ class Campaign:
             EnvironmentProblem: The machine lacks something.
             CampaignFailed: The campaign cannot go on.
         """
+        if wall_s is not None and not (isinstance(wall_s, int | float) and wall_s > 0):
+            raise InputError("is a number of seconds above 0", field="wall_s", value=wall_s)
+        for name, callback in (("on_event", on_event),):
+            if callback is not None and not callable(callback):
+                raise InputError("is called with each event", field=name, value=callback)
         if labels is not None:
             self._raise_labels(labels)
         from alsys.campaign.driver import Silence
@@ -214,6 +223,7 @@ class Campaign:
             raise InputError("runs in this process already", source=str(self.path))
         plan = self._checked()
         self._stop = StopSignal(self.folder.stop_request, wall_s, insist)
+        self._driver = threading.get_ident()
         try:
             return drive(plan, self._stop, observer, on_event=on_event, ack_log=ack_log)
         finally:
@@ -311,7 +321,9 @@ class Campaign:
         """
         from alsys.campaign.rollback import roll_back
 
-        return roll_back(CampaignDirectory.existing(str(self.path)), RollBack(version or 0), timeout_s)
+        if not isinstance(version or 0, int) or (version or 0) < 0:
+            raise InputError("is the number of a version", field="version", value=version)
+        return roll_back(self._to_be_asked(), RollBack(version or 0), timeout_s)
 
     def retract(
         self, reason: str, *, frames: Sequence[str] = (), labels: Sequence[str] = (), timeout_s: float = ANSWER_S
@@ -327,7 +339,7 @@ class Campaign:
         from alsys.campaign.requests import ask
 
         request = RetractLabels(reason, tuple(frames), tuple(labels))
-        return ask(CampaignDirectory.existing(str(self.path)), request, timeout_s)
+        return ask(self._to_be_asked(), request, timeout_s)
 
     def retry(self, frames: Sequence[str] = (), *, kind: str = "", timeout_s: float = ANSWER_S) -> str:
         """Has frames in quarantine labelled again.
@@ -340,9 +352,23 @@ class Campaign:
         from alsys.campaign.requests import ask
 
         request = RetryFrames(tuple(frames), kind, not frames and not kind)
-        return ask(CampaignDirectory.existing(str(self.path)), request, timeout_s)
+        return ask(self._to_be_asked(), request, timeout_s)
 
     # --- inside
+
+    def _to_be_asked(self) -> CampaignDirectory:
+        """The folder, for a request whose answer is waited for.
+
+        Raises:
+            InputError: There is no campaign, or this is the driver's own thread, which would wait for itself.
+        """
+        if self._stop is not None and threading.get_ident() == self._driver:
+            raise InputError(
+                "cannot be asked for in a callback: the driver would wait for itself",
+                source=str(self.path),
+                remedy="ask after `run` has returned, or from another thread",
+            )
+        return CampaignDirectory.existing(str(self.path))
 
     def _checked(self) -> Plan:
         if self._plan is None:

@@ -97,6 +97,9 @@ class Dataset:
         """The frames of some arms (none for all), and of one system where it is named."""
         chosen = np.ones(len(self), dtype=np.bool_)
         if arms:
+            known = [arm.value for arm in Arm]
+            if strange := [arm for arm in arms if arm not in known]:
+                raise InputError("no such arm", field="arms", value=strange[0], remedy=f"arms are {', '.join(known)}")
             chosen &= self.snapshot.is_arm(*map(Arm, arms))
         if system is not None:
             if system not in self.snapshot.systems:

@@ -28,7 +28,7 @@ from alsys.control.coordinator import Coordinator
 from alsys.control.ledger import Ledger
 from alsys.control.shelf import BundleShelf
 from alsys.control.status import status_of
-from alsys.errors import InputError
+from alsys.errors import EnvironmentProblem, InputError
 from alsys.events import CampaignOpened, CampaignStopped, Event, ModelLost
 from alsys.store.base import StoreWriter
 from alsys.version import __version__
@@ -204,10 +204,16 @@ class AcknowledgementLog:
                 ) from error
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self([])
-            os.close(self._file)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._file is None:
+            return
+        self([])
+        os.close(self._file)
+        if self._left and kind is None:
+            n_left = self._left.count(b"\n")
+            raise EnvironmentProblem(
+                f"--ack-log: {self._path} could not be written: {n_left} labels are in the store, and not acknowledged"
+            )
 
     def __call__(self, label_ids: Sequence[str]) -> None:
         """Takes one group, after what could not be written before."""

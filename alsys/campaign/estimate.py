@@ -63,7 +63,7 @@ def estimate(plan: Plan) -> Estimate:
     config, ledger = plan.config, _begun(plan)
     labeler = build_labeler(config.labeling)
     seconds: list[float] = []
-    lines = [f"{plan.source}: campaign {config.name} in {plan.directory.path}"]
+    lines = [f"{plan.source or 'no file'}: campaign {config.name} in {plan.directory.path}"]
     try:
         for name, frame in plan.labelled.items():
             started = time.perf_counter()

@@ -32,7 +32,9 @@ def checked_ledger(directory: CampaignDirectory, config: CampaignConfig, store: 
         StoreCorrupt: Some are not; nothing is learned from them.
     """
     from alsys.store.damage import ContentCheck, refuse_damage
+    from alsys.store.verification import check_tables
 
+    check_tables(store)
     ledger, check = Ledger(PolicySettings.of(config)), ContentCheck(store)
     for event in store.iter_events():
         ledger.apply(event)

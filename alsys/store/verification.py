@@ -63,6 +63,36 @@ def shorten(report: VerifyReport) -> VerifyReport:
     return report
 
 
+def check_tables(reader: ColumnReader) -> None:
+    """Returns where the tables that rows are found by are whole: commits, texts, and the codes that name their entries.
+
+    Cheap beside a reading of all rows: what a driver does before it goes on.
+
+    Raises:
+        StoreCorrupt: The first problem.
+    """
+    lengths = reader.head.lengths
+    report = VerifyReport(reader.head.seq, lengths["frames"], lengths["labels"], lengths["events"])
+    for check in (_check_commits, _check_texts, _check_codes):
+        try:
+            check(reader, report)
+        except (AlsysError, ValueError) as error:
+            raise StoreCorrupt(f"tables of the store are damaged: {error}") from error
+    if report.problems:
+        raise StoreCorrupt(f"tables of the store are damaged: {report.problems[0]}")
+
+
+def _check_codes(reader: ColumnReader, report: VerifyReport) -> None:
+    """Codes name entries that there are."""
+    n_levels, n_names = (reader.head.lengths[axis] for axis in ("levels", "names"))
+    for path, count in (
+        ("labels/level", n_levels), ("frames/arm", len(ARMS)), ("frames/system", n_names), ("frames/method", n_names),
+    ):  # fmt: skip
+        codes = reader.column(path)
+        if codes.size and not (int(codes.min()) >= 0 and int(codes.max()) < count):
+            report.problems.append(f"{path}: names one of {count} entries, and holds {int(codes.max())}")
+
+
 def _check_columns(reader: ColumnReader, report: VerifyReport) -> None:
     """Every row that HEAD counts is there, whether anything else here looks at it or not."""
     for spec in ALL_ARRAYS:

@@ -71,12 +71,28 @@ def read_poscar(path: Path, index: int) -> Structure:
     if sum(int(word) for word in counts if word.isascii() and word.isdigit()) > len(lines):
         raise FileProblem("is cut off: it has fewer lines than atoms", "give the whole file")
     structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
+    first = len(lines) - len(lines[(8 if has_elements else 7) :])
+    first += lines[first - 1].strip()[:1].lower() == "s"  # selective dynamics
+    if _is_place(lines[first + len(structure.atoms) :][:1]):
+        raise FileProblem(
+            f"has more coordinates than the {len(structure.atoms)} atoms that it counts",
+            "correct the counts of elements",
+        )
     if structure.concerns:
         held = sum(len(constraint.get_indices()) for constraint in structure.atoms.constraints)
         structure = replace(structure, concerns=(fixed_atoms(held, "selective dynamics"),))
     said = [s for s in statements_in(lines[0]) if "=" in s.text]
     notes = [] if has_elements else ["elements from its first line"]
     return structure.adding(statements=said, notes=notes)
+
+
+def _is_place(lines: list[str]) -> bool:
+    """Whether the first of some lines, where there is one, holds a position."""
+    words = lines[0].split()[:3] if lines else []
+    try:
+        return len([float(word) for word in words]) == 3
+    except ValueError:
+        return False
 
 
 def _are_elements(text: str, count: int) -> bool:

@@ -51,6 +51,9 @@ _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
     )
 )
+_MOMENT = r"(?:\d+\s*\*\s*)?[+-]?\d+(?:\.\d*)?"
+_MOMENTS = re.compile(rf"(?P<key>magmom\s*[=:]\s*)(?P<list>{_MOMENT}(?:[\s,]+{_MOMENT}(?![\w.=]))*)", re.IGNORECASE)
+"""Moments of atoms, as VASP writes them: ``MAGMOM = 4*1.0 4*-1``."""
 _PAIR = re.compile(r"\s*([+-]?\d{1,2})\s+(\d{1,2})\s*")
 _UNITS = re.compile(
     r"(?:units?|coord\w*|positions?)\W{0,3}(?:in\s+|are\s+)?\W?(?:bohr|a\.?u\b|atomic)"
@@ -72,6 +75,7 @@ def statements_in(text: str) -> list[Statement]:
     """
     found: list[Statement] = []
     text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text[:MAX_TEXT].translate(_MINUS).split()))
+    text = _MOMENTS.sub(_summed, text)
     for match in _ORCA.finditer(text):
         found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
         found.append(Statement("multiplicity", frozenset({int(match["multiplicity"])}), match.group(0)))
@@ -81,6 +85,18 @@ def statements_in(text: str) -> list[Statement]:
             if statement := _statement(name, value, what, is_explicit=any(c in match.group(0) for c in "=:")):
                 found.append(statement)
     return found
+
+
+def _summed(match: re.Match[str]) -> str:
+    """Moments of atoms as one of all; a single number is one already."""
+    words = re.sub(r"\s*\*\s*", "*", match["list"]).replace(",", " ").split()
+    if len(words) == 1 and "*" not in words[0]:
+        return match.group(0)
+    total = 0.0
+    for word in words:
+        count, _, value = word.rpartition("*")
+        total += int(count or 1) * float(value)
+    return f"{match['key']}{abs(total):g}"
 
 
 def pair_in(text: str, protons: int) -> list[Statement]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import alsys.campaign
 from alsys import Campaign, open_dataset
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
-from alsys.errors import InputError
+from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
 from alsys.events import Event, LabelAccepted
 from alsys.store.zarr import open_reader
 
@@ -249,3 +250,53 @@ def test_rolling_back_and_retracting(tmp_path: Path) -> None:
     assert campaign.dataset().diff(before).added == (chosen,)
     with pytest.raises(InputError):
         campaign.rollback(77)
+
+
+def test_what_waits_for_the_driver_is_refused_in_its_own_thread(tmp_path: Path) -> None:
+    campaign = opened(tmp_path)
+    refused: list[str] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, LabelAccepted) and not refused:
+            for ask in (lambda: campaign.rollback(1), lambda: campaign.retract("no", frames=["a"]), campaign.retry):
+                with pytest.raises(InputError, match="the driver would wait for itself"):
+                    ask()
+            refused.append(event.frame_id)
+
+    started = time.monotonic()
+    assert campaign.run(on_event=on_event).state == "finished"
+    assert refused
+    assert time.monotonic() - started < 50.0
+
+
+@pytest.mark.parametrize("given", [{"wall_s": float("nan")}, {"wall_s": -5}, {"wall_s": "3"}, {"on_event": 7}])
+def test_arguments_are_looked_at_before_anything_starts(tmp_path: Path, given: dict[str, Any]) -> None:
+    campaign = opened(tmp_path)
+    with pytest.raises(InputError, match=next(iter(given))):
+        campaign.run(**given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_that_of_the_moment_of_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    campaign = Campaign.open(TOY, overrides={**settings(tmp_path), "directory": "here", "stop.labels": 16})
+    monkeypatch.chdir(tmp_path / "b")
+    campaign.run()
+    assert (tmp_path / "a" / "here" / "store.zarr").is_dir()
+    assert not list((tmp_path / "b").iterdir())
+
+
+def test_acknowledgements_that_cannot_be_written_are_told_at_the_end(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match=r"/dev/full could not be written: \d+ labels are in the store"):
+        opened(tmp_path).run(ack_log="/dev/full")
+    assert len(open_dataset(tmp_path / "campaign")) >= 30
+
+
+def test_a_store_whose_commits_are_lost_is_not_gone_on_with(tmp_path: Path) -> None:
+    opened(tmp_path).run()
+    for chunk in (tmp_path / "campaign" / "store.zarr" / "commits" / "lengths" / "c" / "0").iterdir():
+        chunk.unlink()
+    with pytest.raises(StoreCorrupt, match="tables of the store are damaged"):
+        opened(tmp_path).run(labels=40)

@@ -90,7 +90,7 @@ def test_a_bundle_that_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypat
     from alsys.potentials.base import CommitteeState
 
     state = CommitteeState(1, "pair", {"elements": ["H"]}, ({"coefficients": np.zeros(4)},))
-    fsync = bundle.os.fsync
+    fsync = os.fsync
     calls = 0
 
     def refuses(descriptor: int) -> None:
@@ -100,7 +100,7 @@ def test_a_bundle_that_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypat
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr(bundle.os, "fsync", refuses)
+    monkeypatch.setattr(os, "fsync", refuses)
     with pytest.raises(OSError, match="No space"):
         bundle.write_bundle(tmp_path / "v0001", state, {})
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
 from alsys.systems.agreement import settle
+from alsys.systems.builders import build_system
 from alsys.systems.files.content import FileProblem, Structure
 from alsys.systems.files.elements import element
 from alsys.systems.files.reader import READERS
@@ -286,3 +287,30 @@ def test_rdkits_reason_against_a_smiles(smiles: str, words: str, tmp_path: Path)
     with pytest.raises(InputError, match=words) as caught:
         load(SystemConfig(name="s", smiles=smiles), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+SILICON = "{}\n1.0\n5.43 0 0\n0 5.43 0\n0 0 5.43\nSi\n8\nDirect\n" + "".join(
+    f"{x} {y} {z}\n"
+    for x, y, z in ((0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0), (0.25, 0.25, 0.25), (0.25, 0.75, 0.75),
+                    (0.75, 0.25, 0.75), (0.75, 0.75, 0.25))
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moments", "multiplicity"), [("8*2.0", 17), ("4*1 4*-1", 1), ("2 2 2 2 0 0 0 0", 9), ("6*0 1 1", 3)]
+)
+def test_moments_of_atoms_are_added_up(tmp_path: Path, moments: str, multiplicity: int) -> None:
+    (tmp_path / "POSCAR").write_text(SILICON.format(f"Si MAGMOM={moments}"))
+    config = SystemConfig(name="s", file="POSCAR", multiplicity=multiplicity)
+    assert build_system(config, tmp_path).starts[0].multiplicity == multiplicity
+    with pytest.raises(InputError, match=rf"multiplicity: {multiplicity}"):
+        build_system(SystemConfig(name="s", file="POSCAR", multiplicity=5), tmp_path)
+
+
+@pytest.mark.parametrize("tail", ["0.9 0.9 0.9\n", "0.9 0.9 0.9 T T T\n"])
+def test_a_coordinate_that_is_not_counted_is_refused(tmp_path: Path, tail: str) -> None:
+    (tmp_path / "POSCAR").write_text(SILICON.format("Si") + tail)
+    with pytest.raises(InputError, match="more coordinates than the 8 atoms"):
+        build_system(SystemConfig(name="s", file="POSCAR"), tmp_path)
+    (tmp_path / "POSCAR").write_text(SILICON.format("Si") + "\n" + "0.0 0.0 0.0\n" * 8)  # velocities follow a blank line
+    assert build_system(SystemConfig(name="s", file="POSCAR"), tmp_path).starts[0].n_atoms == 8
