@@ -312,5 +312,7 @@ def test_a_coordinate_that_is_not_counted_is_refused(tmp_path: Path, tail: str) 
     (tmp_path / "POSCAR").write_text(SILICON.format("Si") + tail)
     with pytest.raises(InputError, match="more coordinates than the 8 atoms"):
         build_system(SystemConfig(name="s", file="POSCAR"), tmp_path)
-    (tmp_path / "POSCAR").write_text(SILICON.format("Si") + "\n" + "0.0 0.0 0.0\n" * 8)  # velocities follow a blank line
+    (tmp_path / "POSCAR").write_text(
+        SILICON.format("Si") + "\n" + "0.0 0.0 0.0\n" * 8
+    )  # velocities follow a blank line
     assert build_system(SystemConfig(name="s", file="POSCAR"), tmp_path).starts[0].n_atoms == 8
