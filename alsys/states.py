@@ -32,12 +32,25 @@ _CHARGE = ("charge", "chrg", "chg")
 _WHOSE = ("total", "tot", "net", "molecular", "mol", "formal", "pubchem_total", "system", "overall")
 _HOW_MANY = ("", "n_", "num_", "number_", "num_of_", "number_of_")
 ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
-    "charge": frozenset({*_CHARGE, "charge_total", *(f"{whose}_{word}" for whose in _WHOSE for word in _CHARGE)}),
+    "charge": frozenset(
+        {
+            *_CHARGE,
+            "charge_total",
+            "charge_state",
+            "ion_charge",
+            *(f"{whose}_{word}" for whose in _WHOSE for word in _CHARGE),
+        }
+    ),
     "multiplicity": frozenset(
         {"multiplicity", "mult", "multip", "spin_multiplicity", "spin_mult", "total_multiplicity"}
     ),
     "unpaired": frozenset(
-        {"uhf", "nopen", *(f"{n}unpaired{end}" for n in _HOW_MANY for end in ("", "_el", "_electron", "_electrons"))}
+        {
+            "uhf",
+            "nopen",
+            "nupdown",
+            *(f"{n}unpaired{end}" for n in _HOW_MANY for end in ("", "_el", "_electron", "_electrons")),
+        }
     ),
     "electrons": frozenset(
         {

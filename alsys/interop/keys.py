@@ -117,6 +117,13 @@ _OF_ELECTRONS: Final = {
     "spin": Meaning.SPIN,
 }  # fmt: skip
 _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})
+_CONVERGED: Final = frozenset(
+    {
+        f"{whose}{what}"
+        for whose in ("scf_", "is_scf_", "electronic_", "electronically_", "dft_", "qm_")
+        for what in ("converged", "convergence")
+    }
+)
 _FIXED: Final = frozenset(
     {
         "move_mask", "fixed", "fix", "frozen", "freeze", "selective_dynamics", "constraints", "movable",
@@ -173,6 +180,7 @@ class Selection:
         atom_charges: Names of charges of atoms, which are left out but for their sum.
         atom_moments: Names of magnetic moments of atoms, likewise.
         occupancies: Names of occupancies of sites, likewise but that those below 1 are refused.
+        converged: Names of whether the electrons converged, likewise but that frames where they did not are refused.
         spin: Names that may mean S, 2S or 2S + 1.
         fixed: Names of what holds atoms.
         left_out: Names that are not used, and why.
@@ -190,6 +198,7 @@ class Selection:
     atom_charges: tuple[str, ...] = ()
     atom_moments: tuple[str, ...] = ()
     occupancies: tuple[str, ...] = ()
+    converged: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
@@ -199,7 +208,7 @@ class Selection:
     """Charge and spin are read from names that can be meant in one way, and from nothing of atoms."""
 
     def __post_init__(self) -> None:
-        others = (self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies)
+        others = (self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies, self.converged)
         object.__setattr__(self, "is_plain", not any(others))
 
 
@@ -226,6 +235,8 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.FIXED, ""
     if plain in _LEVELS and not is_per_atom:
         return Meaning.LEVEL, ""
+    if plain in _CONVERGED and not is_per_atom:
+        return Meaning.LEFT_OUT, "that its electrons converged"
     if plain in _OCCUPANCIES:
         return Meaning.LEFT_OUT, "occupancies of sites, all of them 1"
     if plain in _WHY and (is_per_atom or not (plain in _ENERGIES or _is_charge(plain))):
@@ -328,6 +339,7 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         atom_charges=tuple(name for name, why in left_out if why == _CHARGES_OF_ATOMS),
         atom_moments=tuple(name for name, why in left_out if why == _MOMENTS_OF_ATOMS),
         occupancies=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _OCCUPANCIES),
+        converged=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _CONVERGED),
         spin=tuple(found[Meaning.SPIN]),
         fixed=tuple(found[Meaning.FIXED]),
         left_out=tuple(left_out),

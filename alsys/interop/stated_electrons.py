@@ -28,6 +28,9 @@ MAX_STATED: Final = 2**31
 _CORES: Final = (2, 10, 18, 36, 54, 86)
 
 
+_FALSE: Final = frozenset({"f", "false", "0", "0.0", "no", "none"})
+
+
 def stated_electrons(
     selection: Selection,
     values: Mapping[str, Any],
@@ -50,7 +53,8 @@ def stated_electrons(
         is_periodic: Its magnetic moments are a guess, whose sum says nothing.
 
     Raises:
-        InputError: No whole number, two statements that differ, or sites that are occupied in part.
+        InputError: No whole number, two statements that differ, sites that are occupied in part, or electrons that did
+            not converge.
         ChoiceNeeded: `spin` may mean two things.
     """
     if selection.is_plain:
@@ -63,6 +67,12 @@ def stated_electrons(
             raise InputError(
                 "sites are occupied in part: no frame of whole atoms",
                 field=f"{place}: {name}", value=float(shares.min()), remedy="leave such frames out",
+            )  # fmt: skip
+    for name in selection.converged:
+        if str(values.get(name, "")).strip().lower() in _FALSE:
+            raise InputError(
+                "its electrons did not converge: its label is none",
+                field=f"{place}: {name}", value=values[name], remedy="leave such frames out (--skip)",
             )  # fmt: skip
     charges, multiplicities = electrons_in(selection, values, z, place)
     for name in selection.atom_charges:

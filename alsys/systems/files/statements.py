@@ -44,12 +44,22 @@ _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("multiplicity", _MULTIPLICITY, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
         ("charge", r"(?:total|net|overall|molecular)[ _]charge(?:\s+[a-z]+){1,6}?", r"\s+(?:is|=|:)\s*"),
         ("charge", r"--?chrg", r"[\s=]+"),
+        ("multiplicity", r"2\s?s\s?\+\s?1", r"[\"']?\s*[=:]\s*"),
         ("q", "q", r"[\"']?\s*[=:]\s*"),
         ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
         ("unpaired", r"--?uhf", r"[\s=]+"),
         ("sz", r"s_?z", r"[\"']?\s*[=:]\s*"),
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
     )
+)
+_NAMED = re.compile(
+    r"(?<![\w.\-])(?P<name>singlet|doublet|triplet|quartet|quintet|sextet|septet)(?=\s+(?:ground\s+)?state|\s*$|\s*[,;)])",
+    re.IGNORECASE,
+)
+_MULTIPLICITIES = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "septet")
+_ALPHA_BETA = re.compile(
+    r"(?<![\w.\-])n_?alpha[\"']?\s*[=:]\s*[\"']?(?P<alpha>\d{1,5})[\"']?[\s,;]+n_?beta[\"']?\s*[=:]\s*[\"']?(?P<beta>\d{1,5})",
+    re.IGNORECASE,
 )
 _MOMENT = r"(?:\d+\s*\*\s*)?[+-]?\d+(?:\.\d*)?"
 _MOMENTS = re.compile(rf"(?P<key>magmom\s*[=:]\s*)(?P<list>{_MOMENT}(?:[\s,]+{_MOMENT}(?![\w.=]))*)", re.IGNORECASE)
@@ -84,6 +94,12 @@ def statements_in(text: str) -> list[Statement]:
             value, what = _signed(match), " ".join(match.group(0).split())
             if statement := _statement(name, value, what, is_explicit=any(c in match.group(0) for c in "=:")):
                 found.append(statement)
+    for match in _NAMED.finditer(text):
+        multiplicity = _MULTIPLICITIES.index(match["name"].lower()) + 1
+        found.append(Statement("multiplicity", frozenset({multiplicity}), match["name"]))
+    for match in _ALPHA_BETA.finditer(text):
+        multiplicity = abs(int(match["alpha"]) - int(match["beta"])) + 1
+        found.append(Statement("multiplicity", frozenset({multiplicity}), " ".join(match.group(0).split())))
     return found
 
 

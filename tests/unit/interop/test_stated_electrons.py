@@ -84,3 +84,13 @@ def test_every_word_is_known_in_data_sets_and_in_structures(what: str) -> None:
                 assert found.quantity == ("charge" if what in ("charge", "electrons") else "multiplicity"), name
                 values = {"charge": {2}, "multiplicity": {2}, "unpaired": {3}, "electrons": {1}, "spin": {2, 3, 5}}
                 assert found.values == values[what], name
+
+
+@pytest.mark.parametrize("name", ["scf_converged", "is_scf_converged", "dft_converged", "electronic_convergence"])
+def test_labels_of_electrons_that_did_not_converge_are_refused(name: str) -> None:
+    for value in ("T", "True", "1"):
+        assert electrons(f"{name}={value}") == (None, None)
+    for value in ("F", "False", "0"):
+        with pytest.raises(InputError, match=f"frame 0: {name}: its electrons did not converge"):
+            electrons(f"{name}={value}")
+    assert electrons("converged=F") == (None, None)  # which may be the geometry

@@ -145,6 +145,12 @@ def test_two_columns_of_elements_agree(columns: str, tmp_path: Path) -> None:
         ("Sz=1", "multiplicity", 3),
         ("S_z = -0.5", "multiplicity", 2),
         ("uhf=2", "multiplicity", 3),
+        ("2S+1=3", "multiplicity", 3),
+        ("methanol, triplet", "multiplicity", 3),
+        ("doublet state of the radical", "multiplicity", 2),
+        ("nalpha=10 nbeta=8", "multiplicity", 3),
+        ("nupdown=2", "multiplicity", 3),
+        ("ion_charge=1", "charge", 1),
     ],
 )
 def test_ways_to_say_charge_and_spin(text: str, quantity: str, value: int) -> None:
@@ -152,7 +158,18 @@ def test_ways_to_say_charge_and_spin(text: str, quantity: str, value: int) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["q=0.35", "q-point=1", "Sz=0.3", "magmom=nan", "charge transfer is 0.3", "seq=1", "-c 2", "UHF 6-31G"]
+    "text",
+    [
+        "q=0.35",
+        "q-point=1",
+        "Sz=0.3",
+        "magmom=nan",
+        "charge transfer is 0.3",
+        "seq=1",
+        "-c 2",
+        "UHF 6-31G",
+        "a triplet of waters",
+    ],
 )
 def test_what_says_neither(text: str) -> None:
     assert statements_in(text) == []
