@@ -12,6 +12,7 @@ A campaign lives in its folder; this object holds no state of it beyond a driver
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ class Campaign:
             source = source.model_dump(mode="json", exclude_unset=True)
         if isinstance(source, Mapping):
             config = parse_config(apply_overrides(_copied(source), given), source=None)
-        elif Path(source).is_dir():
+        elif os.path.isdir(source):  # False too for what can be no path
             folder = CampaignDirectory.existing(str(source))
             self._source = folder.source()
             data = {**folder.config().model_dump(mode="json"), "directory": str(source)}

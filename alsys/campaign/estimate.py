@@ -118,7 +118,9 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     n_random = ledger.accepted[Arm.RANDOM]
     leads = f", v{ledger.champion:04d} leads" if ledger.champion else ""
     imported = f", {ledger.accepted[Arm.IMPORTED]} imported" if ledger.accepted[Arm.IMPORTED] else ""
-    lines = [
+    start = config.training.start
+    lines = _start(plan) if not ledger.models or (start is not None and start.kind == "imported") else []
+    lines += [
         f"the directory holds this campaign: {ledger.n_labels} of {config.stop.labels} labels ({n_random} in the "
         f"random arm{imported}), {len(ledger.models)} models{leads}; `alsys run` goes on with it"
     ]

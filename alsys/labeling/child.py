@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,7 @@ class ChildProcess:
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._log.close)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "alsys.labeling.child"],
             stdin=subprocess.PIPE,

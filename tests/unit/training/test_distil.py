@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ase.build import bulk
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.frames import Arm, Frame
+from alsys.potentials import bundle
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
@@ -127,7 +130,14 @@ def test_a_model_whose_place_cannot_be_written_in_the_end_is_kept(
     (tmp_path / "aside").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "aside"))
     write_bundle(tmp_path / "large", dataclasses.replace(large, baseline=None), {})
-    (tmp_path / ".small.tmp").touch()  # in the way of the folder that a bundle is first written to
+    replacing = bundle.replacing
+
+    def refused(path: Path, **how: bool) -> AbstractContextManager[Path]:
+        if path == tmp_path / "small":
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        return replacing(path, **how)
+
+    monkeypatch.setattr(bundle, "replacing", refused)
     raw = {**RAW, "directory": str(tmp_path / "nothing"), "training": {**RAW["training"], "max_epochs": 1}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
     command = [
