@@ -166,9 +166,8 @@ class Campaign:
         """
         if wall_s is not None and not (isinstance(wall_s, int | float) and wall_s > 0):
             raise InputError("is a number of seconds above 0", field="wall_s", value=wall_s)
-        for name, callback in (("on_event", on_event),):
-            if callback is not None and not callable(callback):
-                raise InputError("is called with each event", field=name, value=callback)
+        if on_event is not None and not callable(on_event):
+            raise InputError("is called with each event", field="on_event", value=on_event)
         if labels is not None:
             self._raise_labels(labels)
         from alsys.campaign.driver import Silence
