@@ -22,6 +22,7 @@ from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons
 from alsys.labeling.engine import Computed, Failed
+from alsys.labeling.pyscf import prepare_pyscf
 from alsys.labels import Diagnostics
 from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
@@ -36,9 +37,7 @@ class PeriodicEngine:
     settings_model: ClassVar[type[PeriodicLabeling]] = PeriodicLabeling
 
     def __init__(self, settings: PeriodicLabeling) -> None:
-        from pyscf import lib
-
-        lib.num_threads(settings.threads)
+        prepare_pyscf(settings.threads)
         self._settings = settings
 
     @classmethod

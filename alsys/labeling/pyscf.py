@@ -107,9 +107,7 @@ class PySCFEngine:
     def __init__(
         self, config: PySCFLabeling, densities: DensitySource | None = None, device: Device | None = None
     ) -> None:
-        from pyscf import lib
-
-        lib.num_threads(config.threads)
+        prepare_pyscf(config.threads)
         self._device = device or Device(config.device, config.gpus, config.gpu_memory_mb)
         self._config = config
         self._densities = densities
@@ -196,6 +194,15 @@ def remembering_engine(settings: tuple[PySCFLabeling, Path | None]) -> PySCFEngi
         return PySCFEngine(config)
     method: Method = "nearest" if config.initial_guess == "nearest" else "learned"
     return PySCFEngine(config, DensityMemory(level_of(config).level_id, method, folder))
+
+
+def prepare_pyscf(threads: int) -> None:
+    """Threads of PySCF, and no checkpoint of each SCF cycle in the folder of temporary files, which nothing reads."""
+    from pyscf import lib
+    from pyscf.scf import hf
+
+    lib.num_threads(threads)
+    hf.MUTE_CHKFILE = True
 
 
 def _molecule(frame: Frame, config: PySCFLabeling) -> Any:

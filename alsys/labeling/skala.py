@@ -22,6 +22,7 @@ from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.checks import check_electrons
 from alsys.labeling.engine import Computed, Failed
+from alsys.labeling.pyscf import prepare_pyscf
 from alsys.labeling.rescue import RUNGS, converge
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
@@ -36,9 +37,8 @@ class SkalaEngine:
 
     def __init__(self, settings: SkalaLabeling) -> None:
         import torch
-        from pyscf import lib
 
-        lib.num_threads(settings.threads)
+        prepare_pyscf(settings.threads)
         torch.set_num_threads(settings.threads)
         self._settings = settings
         self._functional = load_functional(settings)

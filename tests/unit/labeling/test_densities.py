@@ -46,8 +46,6 @@ def field_of(frame: Frame, basis: str = "def2-svp", unrestricted: bool = False, 
     )
     is_open = unrestricted or frame.multiplicity > 1
     field = (dft.UKS if is_open else dft.RKS)(mol, xc="pbe").density_fit()
-    field._chkfile.close()  # PySCF leaves it to the garbage collector
-    field.chkfile = None
     field.grids.level = 0
     field.conv_tol = 1e-9
     return field

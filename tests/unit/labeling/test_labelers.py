@@ -16,7 +16,7 @@ from alsys.labeling.analytic import AnalyticLabeler
 from alsys.labeling.atoms import free_atom_frames, ground_multiplicity
 from alsys.labeling.certify import certify, evenly_spaced
 from alsys.labeling.factory import build_labeler, check_labeling
-from alsys.labeling.pyscf import PySCFLabeler
+from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler
 from alsys.labeling.rescue import Rung
 from alsys.labeling.xtb import XTBLabeler
 from alsys.labels import Label, LabelFailure
@@ -225,3 +225,14 @@ def test_certify_measures_what_was_put_in() -> None:
     assert report["energy_spread_mev"] == pytest.approx(0.5 * np.std([0, 4, 8, 12, 16]))
     assert evenly_spaced(1000, 4) == [0, 250, 500, 750]
     assert evenly_spaced(2, 10) == [0, 1]
+
+
+def test_a_label_needs_no_folder_of_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PySCF would write a checkpoint each cycle there: a full /tmp failed labels."""
+    from pyscf import lib
+    from pyscf.scf import hf
+
+    monkeypatch.setattr(hf, "MUTE_CHKFILE", False)
+    monkeypatch.setattr(lib.param, "TMPDIR", "/nowhere")
+    config = PySCFLabeling(kind="pyscf", xc="lda,vwn", basis="sto-3g", grid_level=0)
+    assert isinstance(PySCFEngine(config).label(distorted("H2O")), Label)
