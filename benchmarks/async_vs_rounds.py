@@ -19,6 +19,7 @@ from alsys.actors.placement import WorkerSpec
 from alsys.control.ports import Role
 from alsys.control.settings import PolicySettings
 from alsys.testing.fakes import FakeExplorer, FakeLabeler, FakeTrainer, LognormalDuration
+from alsys.testing.policies import policy_settings
 
 N_LABELS, N_LABELERS, REFIT_EVERY = 400, 8, 40
 
@@ -34,7 +35,7 @@ def specs() -> dict[str, WorkerSpec]:
 
 
 def settings(is_rounds: bool) -> PolicySettings:
-    return PolicySettings(
+    return policy_settings(
         is_rounds=is_rounds,
         n_labels=N_LABELS,
         random_share=0.0,

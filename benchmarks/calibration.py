@@ -24,9 +24,9 @@ from scipy.stats import spearmanr
 
 from alsys.config import CampaignConfig
 from alsys.control.commands import Emit, Idle
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
+from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import AlarmRaised, CampaignOpened, ExplorationReported, ModelPromoted, ModelPublished
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.comparison import compare

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from alsys.campaign.folder import CampaignDirectory
 from alsys.cli.display import chosen_text
-from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.events import LabelAccepted, ModelPublished
 from alsys.frames import Arm

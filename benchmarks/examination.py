@@ -18,7 +18,7 @@ from fitted import config_of, free_atoms, label, sample, snapshot_of, start_of
 from orchestration import machine
 
 from alsys.config import CampaignConfig
-from alsys.control.promotion import judge
+from alsys.control.rules.promotion import judge
 from alsys.frames import ARMS, Arm
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder

@@ -44,9 +44,9 @@ from orchestration import machine
 
 from alsys.campaign.folder import CampaignDirectory
 from alsys.control.commands import Idle, Train
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
+from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import (
     Event,
     ExplorationReported,

@@ -19,9 +19,9 @@ from alsys.actors.pool import RayPool
 from alsys.config.schema import RuntimeConfig
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ledger import Ledger
 from alsys.control.ports import PoolEvent, WorkerUp
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, LabelAccepted
 from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryRegistry, MemoryShelf, fake_candidates

@@ -17,6 +17,7 @@ from alsys.actors.placement import WorkerSpec
 from alsys.control.ports import Role
 from alsys.control.settings import PolicySettings
 from alsys.testing.fakes import FakeExplorer, FakeLabeler, FakeTrainer
+from alsys.testing.policies import policy_settings
 
 
 def specs(n_labelers: int) -> dict[str, WorkerSpec]:
@@ -28,7 +29,7 @@ def specs(n_labelers: int) -> dict[str, WorkerSpec]:
 
 
 def settings(n_labels: int) -> PolicySettings:
-    return PolicySettings(
+    return policy_settings(
         n_labels=n_labels,
         random_share=0.0,
         first_at=100,

@@ -14,8 +14,8 @@ import json
 import sys
 from typing import Any, Literal
 
-from alsys.control.pace import label_plan
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.pace import label_plan
+from alsys.testing.policies import policy_settings
 from alsys.testing.simulated_time import Durations, SimulatedCampaign
 
 CASES = ((0.01, 1), (1.0, 1), (5.0, 1), (30.0, 1), (30.0, 4), (300.0, 4), (300.0, 16), (2000.0, 16))
@@ -35,7 +35,7 @@ def main() -> int:
 
 def row(label_s: float, n_labelers: int, n_labels: int, bound: int | Literal["auto"] | None) -> dict[str, Any]:
     """One campaign."""
-    settings = PolicySettings(n_labels=n_labels, max_ahead=bound, is_diverse=True)
+    settings = policy_settings(n_labels=n_labels, max_ahead=bound, is_diverse=True)
     campaign = SimulatedCampaign(settings, Durations(label_s), n_labelers)
     campaign.run()
     plan = label_plan(

@@ -28,16 +28,16 @@ from fitted import label as label_again
 from orchestration import machine
 
 from alsys.actors.placement import worker_specs
-from alsys.campaign.plan import make_plan
+from alsys.campaign.checks import make_plan
 from alsys.campaign.workers import first_frames, label_gate
 from alsys.config import parse_config
 from alsys.config.labeling import XTBLabeling
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ledger import Ledger
 from alsys.control.ports import NoRegistry, Role
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
+from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, FrameQuarantined, LabelAudited, LabelDisputed, LabelSuspected
 from alsys.frames import Arm, FloatArray, Frame
 from alsys.labeling.base import LabelingOrder

@@ -30,7 +30,7 @@ from alsys.campaign.folder import CampaignDirectory
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
-from alsys.control.assurance import audit_of
+from alsys.control.state.audits import audit_of
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,

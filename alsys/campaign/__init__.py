@@ -12,9 +12,8 @@ from alsys.lazy import lazily
 if TYPE_CHECKING:
     from alsys.campaign.campaign import Campaign
     from alsys.campaign.dataset import Dataset, DatasetDifference
-    from alsys.campaign.estimate import Estimate
     from alsys.campaign.models import CampaignModel, CampaignModels
-    from alsys.campaign.plan import Plan
+    from alsys.campaign.plan import Estimate, Plan
     from alsys.campaign.result import RunResult
 
 _PLACES = {
@@ -23,7 +22,7 @@ _PLACES = {
     "CampaignModels": "alsys.campaign.models",
     "Dataset": "alsys.campaign.dataset",
     "DatasetDifference": "alsys.campaign.dataset",
-    "Estimate": "alsys.campaign.estimate",
+    "Estimate": "alsys.campaign.plan",
     "Plan": "alsys.campaign.plan",
     "RunResult": "alsys.campaign.result",
 }

@@ -25,7 +25,7 @@ from alsys.campaign.stopping import StopSignal
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
-from alsys.control.requests import RetractLabels, RetryFrames, RollBack
+from alsys.control.rules.requests import RetractLabels, RetryFrames, RollBack
 from alsys.errors import InputError
 from alsys.events import Event
 
@@ -372,7 +372,7 @@ class Campaign:
 
     def _checked(self) -> Plan:
         if self._plan is None:
-            from alsys.campaign.plan import make_plan
+            from alsys.campaign.checks import make_plan
 
             self.folder.check_head()
             self._plan = make_plan(self.config, self._source)

@@ -25,8 +25,8 @@ from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.control.budgets import Budgets
 from alsys.control.coordinator import Coordinator
-from alsys.control.ledger import Ledger
 from alsys.control.shelf import BundleShelf
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.events import CampaignOpened, CampaignStopped, Event, ModelLost

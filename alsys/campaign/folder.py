@@ -19,8 +19,8 @@ from typing import Any
 from alsys import control
 from alsys.config import CampaignConfig, parse_config, science_fields
 from alsys.config.load import config_hash
-from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.errors import InputError, StoreCorrupt
 from alsys.files import replace_file

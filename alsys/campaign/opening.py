@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from alsys.campaign.folder import CampaignDirectory
 from alsys.config import CampaignConfig
-from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import AuditsDrawn, CampaignOpened, CampaignStopped
 
 if TYPE_CHECKING:

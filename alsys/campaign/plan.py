@@ -1,35 +1,59 @@
-"""Everything about a campaign that is known, and can be refused, before it starts: nothing is written here."""
+"""A checked campaign and what it will cost: tiny work on every part, then the plan. Leaves nothing behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ase.data import chemical_symbols
-
-from alsys.campaign.folder import CampaignDirectory
-from alsys.campaign.start import Levels, starting_point
-from alsys.config import CampaignConfig
-from alsys.config.load import config_hash
-from alsys.config.plausible import check_usual
-from alsys.config.schema import PluginModel
-from alsys.config.start import ImportedStart
-from alsys.errors import InputError
-from alsys.events import CampaignOpened
-from alsys.frames import Frame
-from alsys.labels import LevelOfTheory
-from alsys.states import CompositionStates
+from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
+from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
+from alsys.control.status import random_note
+from alsys.errors import AlsysError, CampaignFailed, InputError
+from alsys.frames import Arm
+from alsys.labels import LabelFailure
+from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
 if TYPE_CHECKING:
-    from alsys.campaign.estimate import Estimate
-    from alsys.systems.builders import BuiltSystem
+    from collections.abc import Mapping, Sequence
+
+    from alsys.campaign.folder import CampaignDirectory
+    from alsys.config import CampaignConfig
+    from alsys.frames import Frame
+    from alsys.labels import LevelOfTheory
     from alsys.training.lessons import Lesson
     from alsys.training.start import StartingPoint
 
-APART = "make a campaign of each, or use model.kind nequip or allegro with model.states: true"
-"""Remedy where one composition comes in two states and the model tells none apart."""
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a campaign will cost, in seconds of this machine.
+
+    Attributes:
+        label_s: One label, on average over the systems.
+        sampling_s: First frames.
+        labeling_s: All labels, on all labelers.
+        fits_s: All fits.
+        n_fits: Fits in all, or that are left.
+        n_fits_before: Those of them before the last label.
+        n_random: Labels of the random arm.
+        wall_s: Shortest and longest time of the campaign, without `stop.wall_s`.
+        lines: All of it for a terminal.
+    """
+
+    label_s: float
+    sampling_s: float
+    labeling_s: float
+    fits_s: float
+    n_fits: int
+    n_fits_before: int
+    n_random: int
+    wall_s: tuple[float, float]
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,167 +91,232 @@ class Plan:
             InputError: A structure cannot be labelled.
             CampaignFailed: The machine failed while one was.
         """
-        from alsys.campaign.estimate import estimate
-
-        return estimate(self)
+        return _estimate(self)
 
 
-def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = False) -> Plan:
-    """Everything that can be refused before anything starts.
-
-    Args:
-        config: The campaign.
-        source: Its file; None where there is none, and paths are relative to the working folder.
-        is_import: Labels are about to be imported, so those that it starts from may be missing.
+def _estimate(plan: Plan) -> Estimate:
+    """Labels each structure, and adds up; of a campaign that has begun, what is left.
 
     Raises:
-        InputError: One line with file, field, value and remedy.
-        EnvironmentProblem: A package that the campaign needs is missing.
+        InputError: A structure cannot be labelled.
+        CampaignFailed: The machine failed while one was.
+        StoreCorrupt: What is there cannot be read.
     """
-    from alsys.exploration.crew import check_methods
-    from alsys.exploration.initial import check_initial
-    from alsys.exploration.neighbourhoods import labelled_systems
-    from alsys.labeling.baseline import baseline_level
-    from alsys.labeling.factory import build_labeler, check_labeling
-    from alsys.systems.builders import build_system
+    from alsys.labeling.factory import build_labeler
 
-    directory = CampaignDirectory.of(config)
-    directory.check_same(config, source)
-    config = directory.as_begun(config)
-    check_usual(config, directory.config() if directory.record.is_file() else None, source)
-    _check_log(config, directory, source)
-    base = Path.cwd() if source is None else Path(source).resolve().parent
-    built: dict[str, BuiltSystem] = {}
+    config, ledger = plan.config, _begun(plan)
+    labeler = build_labeler(config.labeling)
+    seconds: list[float] = []
+    lines = [f"{plan.source or 'no file'}: campaign {config.name} in {plan.directory.path}"]
     try:
-        for i, system in enumerate(config.systems):
-            try:
-                built[system.name] = build_system(system, base)
-            except InputError as error:
-                where = f"systems[{i}].{error.field}" if error.field else f"systems[{i}]"
-                raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
-        starts = {name: one.starts for name, one in built.items()}
-        notes = {name: list(one.notes) for name, one in built.items()}
-        systems = {name: frames[0] for name, frames in starts.items()}
-        labelled = labelled_systems(config.exploration.carve, systems)
-        try:
-            check_labeling(config.labeling, labelled)
-        except InputError as error:
-            raise _incomplete(config, built, error) or error from None
-        _check_model(config, systems)
-        if not config.tells_states_apart:
-            check_states(starts)
-        check_initial(config.initial, systems)
-        check_methods(config, systems)
-        if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with
-            _check_starts(config, built, notes)
-        labeler = build_labeler(config.labeling)
-        level, baseline = labeler.level, baseline_level(labeler)
-        labeler.close()
-        levels = Levels(level, baseline if config.training.delta is not None else None)
-        is_lesson_needed = not (is_import and isinstance(config.training.start, ImportedStart))
-        start = starting_point(config, directory, labelled, levels, base) if is_lesson_needed else None
-        if config.tracking.enabled:
-            from alsys.tracking.server import resolve_uri
-
-            resolve_uri(config.tracking.uri)
-    except InputError as error:
-        raise error.located(source=source) from None
-    return Plan(config, source, directory, starts, level, labelled, baseline, notes, start)
-
-
-def _incomplete(config: CampaignConfig, built: Mapping[str, BuiltSystem], error: InputError) -> InputError | None:
-    """The refusal of a file that lacks atoms, where a multiplicity is impossible because of it."""
-    from alsys.systems.start_check import seems_incomplete
-
-    if error.field is None or not error.field.endswith("multiplicity"):
-        return None
-    for i, system in enumerate(config.systems):
-        frame = built[system.name].starts[0]
-        is_odd = (int(frame.numbers.sum()) - frame.charge - frame.multiplicity) % 2 == 0
-        if system.file is not None and is_odd and (said := seems_incomplete(frame)):
-            return InputError(
-                f"{said}, and multiplicity {frame.multiplicity} does not suit its electrons",
-                field=f"systems[{i}].file",
-                value=system.file,
-                remedy="add missing hydrogens; if none are missing, correct charge or multiplicity",
+        for name, frame in plan.labelled.items():
+            started = time.perf_counter()
+            outcome = labeler.label(frame)
+            wall = time.perf_counter() - started
+            if isinstance(outcome, LabelFailure):
+                raise _unlabelled(plan, name, outcome)
+            again = time.perf_counter()
+            labeler.label(frame)  # the first one also starts the child process
+            seconds.append(min(wall, time.perf_counter() - again))
+            n_starts = len(plan.starts[name])
+            whole = plan.systems[name]
+            lines.append(
+                f"system {name}: "
+                + (f"cluster of {frame.n_atoms} out of " if frame is not whole else "")
+                + f"{whole.n_atoms} atoms, {_electrons(whole)}"
+                + f"energy {outcome.energy:.4f} eV, {seconds[-1]:.2f} s a label"
+                + (f", {n_starts} start structures" if n_starts > 1 else "")
             )
-    return None
+            lines += [f"system {name}: {note}" for note in plan.notes.get(name, ())]
+    finally:
+        labeler.close()
+    lines += _states(plan)
+    mean = sum(seconds) / len(seconds)
+    found = _whole(plan, mean) if ledger is None else _rest(plan, ledger, mean)
+    lines += [
+        *found.lines,
+        f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
+        f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
+        "nothing was started or written",
+    ]
+    return replace(found, lines=tuple(lines))
 
 
-def _check_starts(config: CampaignConfig, built: Mapping[str, BuiltSystem], notes: Mapping[str, list[str]]) -> None:
-    """Asks start structures whether they are some, and adds to the notes what could not be checked.
-
-    Raises:
-        InputError: One is none.
-    """
-    from alsys.systems.start_check import check_single_atoms, check_system
-
-    check_single_atoms(list(built.values()))
-    for i, system in enumerate(config.systems):
-        if not system.check:
-            continue
-        try:
-            said = check_system(built[system.name], has_physics=config.labeling.kind != "analytic")
-        except InputError as error:
-            where = f"systems[{i}].{error.field}"
-            raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
-        notes[system.name].extend(said)
-
-
-def _check_log(config: CampaignConfig, directory: CampaignDirectory, source: str | None) -> None:
-    """Where the record of a campaign's config is lost, its log still knows the digest of what may not change.
-
-    Raises:
-        InputError: It is another one.
-    """
-    if directory.record.is_file() or not (directory.store / "HEAD").is_file():
-        return
+def _begun(plan: Plan) -> Ledger | None:
+    """The state of the campaign that is in the directory; None for none."""
+    if not (plan.directory.store / "HEAD").is_file():
+        return None
     from alsys.store.zarr import open_reader
 
-    reader = open_reader(directory.store)
-    opened = [event for event in reader.events() if isinstance(event, CampaignOpened)]
-    reader.close()
-    if opened and opened[-1].config_hash not in ("", config_hash(config)):
-        raise InputError(
-            "holds a campaign of another configuration, or of another version of alsys, and its campaign.json is gone",
-            source=source, field="directory", value=str(directory.path),
-            remedy="restore campaign.json, use the file that it was made with, or name another directory",
-        )  # fmt: skip
+    reader = open_reader(plan.directory.store)
+    try:
+        ledger = Ledger.fold(PolicySettings.of(plan.config), reader.iter_events())
+    finally:
+        reader.close()
+    return ledger if ledger.totals.openings or ledger.imports else None
 
 
-def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
-    if config.model.kind == "allegro":
-        from alsys.potentials.architectures import check_installed
+def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
+    """What a campaign that has begun has, and what is left of it."""
+    config, settings = plan.config, ledger.settings
+    n_random = ledger.accepted[Arm.RANDOM]
+    leads = f", v{ledger.champion:04d} leads" if ledger.champion else ""
+    imported = f", {ledger.accepted[Arm.IMPORTED]} imported" if ledger.accepted[Arm.IMPORTED] else ""
+    start = config.training.start
+    lines = _start(plan) if not ledger.models or (start is not None and start.kind == "imported") else []
+    lines += [
+        f"the directory holds this campaign: {ledger.n_labels} of {config.stop.labels} labels ({n_random} in the "
+        f"random arm{imported}), {len(ledger.models)} models{leads}; `alsys run` goes on with it"
+    ]
+    if plan.directory.is_running():
+        lines.append("a driver is running it now")
+    elif ledger.stopped is not None and ledger.stopped.is_final:
+        lines.append(f"its last run ended: {ledger.stopped.message}")
+    n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
+    if not n_left:
+        lines.append("labels left: none; raise stop.labels to go on")
+        return Estimate(label_s, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
+    label_s = ledger.label_times.mean or label_s
+    n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))
+    n_fits = fits_left(settings, ledger.n_train_at_fit, ledger.n_train + n_left - n_random_left)
+    fit_s = 0.0 if config.model.kind == "pair" else ledger.fit_s
+    labeling_s, fits_s = label_s * n_left / n_labelers, n_fits * fit_s
+    wall_s = (max(labeling_s, fits_s), labeling_s + fits_s)
+    lines += [
+        f"labels left: {n_left} on {n_labelers} labelers: about {labeling_s:.0f} s",
+        f"fits left: {n_fits} of {fit_s:.0f} s: {fits_s:.0f} s",
+        f"random arm: {n_random_left} of the labels that are left",
+        f"wall time left: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s"
+        + (f"; stop.wall_s is {config.stop.wall_s:.0f} s in all" if config.stop.wall_s else ""),
+    ]
+    n_before = max(n_fits - 1, 0)
+    return Estimate(label_s, 0.0, labeling_s, fits_s, n_fits, n_before, n_random_left, wall_s, tuple(lines))
 
-        check_installed("allegro")
-    if isinstance(config.model, PluginModel):
-        from alsys.potentials.plugins import check_plugin
 
-        numbers = sorted({int(z) for frame in systems.values() for z in frame.numbers})
-        check_plugin(config.model, [chemical_symbols[z] for z in numbers])
-    for name, frame in systems.items():
-        if config.model.kind == "pair" and frame.pbc.any():
-            raise InputError(
-                f"takes molecules only, {name} is periodic", field="model.kind", value="pair", remedy="use kind: nequip"
-            )
+def _whole(plan: Plan, mean: float) -> Estimate:
+    """The plan of a new campaign, whose labels take so many seconds."""
+    from alsys.exploration.initial import n_in_random_arm
+
+    config = plan.config
+    sampling, sampling_s = _first_frames(plan)
+    settings = PolicySettings.of(config)
+    n_labelers, n_initial_random = config.labeling.workers, n_in_random_arm(config, config.initial.frames)
+    labels = label_plan(
+        settings,
+        n_initial=config.initial.frames - n_initial_random,
+        n_initial_random=n_initial_random,
+        n_labelers=n_labelers,
+        label_s=mean,
+    )
+    labeling_s = mean * config.stop.labels / n_labelers
+    fit_s = 0.0 if config.model.kind == "pair" else config.training.budget_s  # pair models take milliseconds
+    fits_s = labels.n_fits * fit_s
+    lines = [sampling, *_start(plan)]
+    if (n_never := config.initial.frames - config.stop.labels) > 0:
+        lines.append(
+            f"initial.frames is {config.initial.frames}, more than stop.labels: {n_never} of them are never labelled, "
+            "and no model chooses a label; lower initial.frames or raise stop.labels"
+        )
+    lines += [
+        f"labels: {config.stop.labels} on {n_labelers} labelers: about {labeling_s:.0f} s",
+        f"fits: {labels.n_fits} of {fit_s:.0f} s, {labels.n_fits_before} of them before the last "
+        f"label: {fits_s:.0f} s"
+        + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
+        f"labels a model (of these in the random arm): {labels.text}",
+        f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
+        f"random arm: {labels.n_random} of {config.stop.labels} labels"
+        + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
+        f"wall time: about {sampling_s + max(labeling_s, fits_s):.0f} to {sampling_s + labeling_s + fits_s:.0f} s"
+        + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
+    ]
+    return Estimate(
+        label_s=mean,
+        sampling_s=sampling_s,
+        labeling_s=labeling_s,
+        fits_s=fits_s,
+        n_fits=labels.n_fits,
+        n_fits_before=labels.n_fits_before,
+        n_random=labels.n_random,
+        wall_s=(sampling_s + max(labeling_s, fits_s), sampling_s + labeling_s + fits_s),
+        lines=tuple(lines),
+    )
 
 
-def check_states(starts: Mapping[str, Sequence[Frame]]) -> CompositionStates:
-    """Refuses one composition at two charges or multiplicities, for models that cannot tell them apart.
+def _unlabelled(plan: Plan, name: str, failure: LabelFailure) -> AlsysError:
+    """The error of a structure whose own label fails."""
+    message = f"the structure itself cannot be labelled: {failure.kind}: {failure.message}"
+    if failure.kind.is_lost_computing:
+        return CampaignFailed(f"{plan.source}: {name}: {message}")
+    frame = plan.labelled[name]
+    return InputError(
+        f"{name}: {message}",
+        source=plan.source,
+        field=f"systems[{list(plan.systems).index(name)}]",
+        value=str(ElectronicState(frame.charge, frame.multiplicity)),
+        remedy="look at its geometry, charge and multiplicity (systems[].check), or choose another method (labeling)",
+    )
 
-    Args:
-        starts: Structures of each system.
 
-    Returns:
-        The state of each composition, to which imports are compared.
+def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:
+    """How far labels run ahead of the next model."""
+    if settings.is_rounds:
+        return "nothing is labelled (mode: rounds)"
+    batch = next_batch(settings, settings.first_at)
+    most = most_ahead(settings, batch, n_labelers, label_s, settings.fit_s)
+    if most is None:
+        return "any number of labels (training.max_ahead: null)"
+    auto = " (training.max_ahead: auto)" if settings.max_ahead == "auto" else ""
+    return f"at most {most} further training labels of the next {batch}" + auto
 
-    Raises:
-        InputError: Names two systems.
-    """
-    known = CompositionStates()
-    for i, (name, frames) in enumerate(starts.items()):
-        for frame in frames:
-            conflict = known.add(frame.numbers, frame.charge, frame.multiplicity, f"system {name}")
-            if conflict is not None:
-                raise InputError(str(conflict), field=f"systems[{i}]", remedy=APART)
-    return known
+
+def _electrons(frame: Frame) -> str:
+    """Charge and multiplicity of what is no neutral singlet."""
+    state = ElectronicState(frame.charge, frame.multiplicity)
+    return "" if state == NEUTRAL_SINGLET else f"{state}, "
+
+
+def _states(plan: Plan) -> list[str]:
+    """What the model makes of several states of charge and multiplicity."""
+    states = {ElectronicState(f.charge, f.multiplicity) for frames in plan.starts.values() for f in frames}
+    if len(states) < 2:
+        return []
+    listed = "; ".join(map(str, sorted(states)))
+    tells = "tells apart" if plan.config.tells_states_apart else "is not told of"
+    return [f"states: the model {tells} {listed} (model.states)"]
+
+
+def _start(plan: Plan) -> list[str]:
+    """What the first fit starts from."""
+    from alsys.training.lessons import Lesson
+
+    start = plan.config.training.start
+    if start is None:
+        return []
+    if start.kind == "model":
+        return [f"first fit: goes on from {start.model}" + (", with replayed frames" if start.replay else "")]
+    if start.kind == "teacher":
+        return [f"first fit: taught by {start.teacher}: {start.frames} frames, then {start.budget_s:.0f} s, once"]
+    if not isinstance(plan.start, Lesson):
+        return [f"first fit: imported labels of {start.level} have been learned"]
+    lesson = plan.start
+    what = f"{lesson.n_frames} imported labels of {lesson.level.canonical}"
+    return [f"first fit: taught by {what}, {start.budget_s:.0f} s, once"]
+
+
+def _first_frames(plan: Plan) -> tuple[str, float]:
+    """What sampling the first frames will cost, s, from one evaluation of each system; rattling costs nothing."""
+    from alsys.exploration.initial import evaluations
+    from alsys.exploration.reference import xtb_potential
+
+    total = 0.0
+    for name, count in evaluations(plan.config, plan.starts).items():
+        if count == 0:
+            continue
+        frame = plan.systems[name]
+        started = time.perf_counter()
+        try:
+            xtb_potential(frame)(frame.positions)
+        except Exception as error:  # tblite raises many kinds for what it cannot treat
+            return f"first frames: xTB cannot treat {name} ({error}), which will be rattled", total
+        total += count * (time.perf_counter() - started)
+    return f"first frames: {plan.config.initial.method}, about {total:.0f} s before the first label", total

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from alsys.campaign.folder import CampaignDirectory, write_json
 from alsys.clock import RunningClock
-from alsys.control.ledger import Ledger
-from alsys.control.requests import Answer, Request, carry_out, from_record, to_record
+from alsys.control.rules.requests import Answer, Request, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
+from alsys.control.state.ledger import Ledger
 from alsys.errors import AlsysError, EnvironmentProblem, InputError, StoreBusy, remedy_of
 from alsys.files import move
 from alsys.tracking.files import Unreadable, read_small, set_aside, set_aside_reasons

@@ -20,12 +20,12 @@ from alsys.campaign.opening import has_final_stop
 from alsys.campaign.requests import RequestFolder
 from alsys.config import CampaignConfig
 from alsys.control.commands import Finish, Idle
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.model_desk import queue_models
+from alsys.control.handlers.training import queue_models
 from alsys.control.ports import NoRegistry, Registry
+from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
 from alsys.control.shelf import BundleShelf
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import error_text, status_of
 from alsys.errors import AlsysError
 from alsys.events import CampaignOpened, CampaignStopped

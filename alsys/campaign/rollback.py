@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from alsys.campaign.folder import CampaignDirectory
 from alsys.campaign.requests import ask
-from alsys.control.ledger import Ledger
-from alsys.control.model_desk import queue_models
-from alsys.control.requests import RollBack
+from alsys.control.handlers.training import queue_models
+from alsys.control.rules.requests import RollBack
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 
 
 def roll_back(directory: CampaignDirectory, request: RollBack, timeout_s: float) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from alsys.campaign.folder import CampaignDirectory
 from alsys.config import CampaignConfig
-from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.errors import AlsysError, InputError
 from alsys.events import Event, FrameProposed, LabelAccepted
 from alsys.frames import Arm

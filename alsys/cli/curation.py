@@ -10,10 +10,10 @@ from pathlib import Path
 from alsys.campaign.folder import CampaignDirectory
 from alsys.campaign.requests import ask
 from alsys.campaign.rollback import roll_back
-from alsys.control.ledger import Ledger
-from alsys.control.records import FrameRecord, Status
-from alsys.control.requests import RetractLabels, RetryFrames, RollBack
+from alsys.control.rules.requests import RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import FrameRecord, Status
 from alsys.errors import FailureKind, InputError, StoreCorrupt
 from alsys.events import Event, LabelRetracted
 from alsys.frames import Arm

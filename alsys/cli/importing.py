@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from alsys.campaign.checks import check_states, make_plan
 from alsys.campaign.folder import CampaignDirectory
 from alsys.campaign.places import check_place
-from alsys.campaign.plan import check_states, make_plan
 from alsys.campaign.start import is_meant
 from alsys.cli.configs import read_config
 from alsys.config import CampaignConfig

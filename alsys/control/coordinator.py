@@ -20,18 +20,17 @@ from typing import Any
 from alsys.clock import RunningClock
 from alsys.control.budgets import Budgets
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
-from alsys.control.decisions import decide
-from alsys.control.exploration_desk import ExplorationDesk
-from alsys.control.feedback import MAX_COMPARED
-from alsys.control.frame_memory import FrameMemory
+from alsys.control.group_commit import GroupCommit
+from alsys.control.handlers.event_sink import EventSink
+from alsys.control.handlers.exploration import ExplorationHandler
+from alsys.control.handlers.frame_memory import FrameMemory
+from alsys.control.handlers.labels import LabelHandler
+from alsys.control.handlers.requests import RequestHandler
+from alsys.control.handlers.training import TrainingHandler, queue_models
 from alsys.control.inspection import Inspector
-from alsys.control.journal import Journal
-from alsys.control.label_desk import LabelDesk
-from alsys.control.ledger import Ledger
-from alsys.control.model_desk import ModelDesk, queue_models
 from alsys.control.ports import (
+    BundleStore,
     Completion,
-    ModelShelf,
     PoolEvent,
     Registry,
     RequestBox,
@@ -40,10 +39,11 @@ from alsys.control.ports import (
     WorkerPool,
     WorkerUp,
 )
-from alsys.control.recorder import Recorder
-from alsys.control.records import Status
-from alsys.control.request_desk import RequestDesk
-from alsys.control.workforce import Workforce
+from alsys.control.rules.decisions import decide
+from alsys.control.state.feedback import MAX_COMPARED
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
+from alsys.control.worker_calls import WorkerCalls
 from alsys.errors import CampaignFailed, Fenced
 from alsys.events import (
     AuditStarted,
@@ -104,7 +104,7 @@ class Coordinator:
         ledger: Ledger,
         store: StoreWriter,
         pool: WorkerPool,
-        shelf: ModelShelf,
+        shelf: BundleStore,
         registry: Registry,
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
@@ -121,7 +121,7 @@ class Coordinator:
         budgets: Budgets | None = None,
     ) -> None:
         self.ledger = ledger
-        self.journal = Journal(store, on_acknowledged, on_event)
+        self.journal = GroupCommit(store, on_acknowledged, on_event)
         self._store = store
         self._pool = pool
         self._registry = registry
@@ -131,10 +131,10 @@ class Coordinator:
         self._opened = opened
         self._inspector = inspector
         self._memory = FrameMemory(store)
-        self._record = Recorder(ledger, self.journal, self._memory, inspector)
+        self._record = EventSink(ledger, self.journal, self._memory, inspector)
         self._running = running or RunningClock()
-        self._workforce = Workforce(pool, self._running, budgets)
-        self._labels = LabelDesk(
+        self._workforce = WorkerCalls(pool, self._running, budgets)
+        self._labels = LabelHandler(
             ledger=ledger,
             level=level,
             baseline=baseline,
@@ -144,7 +144,7 @@ class Coordinator:
             restart=self._workforce.restart,
             clock=clock,
         )
-        self._models = ModelDesk(
+        self._models = TrainingHandler(
             ledger=ledger,
             store=store,
             journal=self.journal,
@@ -158,7 +158,7 @@ class Coordinator:
             wake=pool.wake,
             clock=clock,
         )
-        self._explorations = ExplorationDesk(
+        self._explorations = ExplorationHandler(
             ledger=ledger,
             memory=self._memory,
             inspector=inspector,
@@ -167,9 +167,9 @@ class Coordinator:
             epoch=store.epoch,
             clock=clock,
         )
-        self._requests: RequestDesk | None = None
+        self._requests: RequestHandler | None = None
         if requests is not None:
-            self._requests = RequestDesk(
+            self._requests = RequestHandler(
                 ledger=ledger,
                 box=requests,
                 store=store,

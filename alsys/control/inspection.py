@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from alsys.config.labeling import QualityConfig
-from alsys.control.assurance import Canary
+from alsys.control.state.audits import Canary
 from alsys.frames import Frame
 from alsys.labeling.canaries import judge_canary
 from alsys.labeling.quality import Finding, QualityGate, Verdict, agree, settle, slope_finding

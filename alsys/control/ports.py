@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from alsys.control.requests import Answer, Request
+from alsys.control.rules.requests import Answer, Request
 from alsys.errors import FailureKind, InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.labeling.base import LabelingOrder
@@ -110,7 +110,7 @@ class WorkerPool(Protocol):
         ...
 
 
-class ModelShelf(Protocol):
+class BundleStore(Protocol):
     """Bundles on disk, by version."""
 
     def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> None:

@@ -1,21 +1,42 @@
-"""The numbers that policies need, taken from the campaign file."""
+"""The numbers that rules need, taken from the campaign file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from alsys.config.promotion import PromotionConfig
 from alsys.config.schema import CalibratedTrust, CampaignConfig
-from alsys.control.convergence import Targets
 
 COVERED = 0.9
 """Share of atoms that the reported band covers where the config states none."""
 
 
 @dataclass(frozen=True, slots=True)
+class Targets:
+    """What a user wants of the random arm.
+
+    Attributes:
+        force_mae: Upper end of the interval of the force error, eV/Angstrom; None for no such target.
+        blind_spots: Upper end of the share of frames that are trusted and wrong; None for no such target.
+        min_random: Random-arm frames before anything is believed.
+        in_a_row: Versions that must reach the targets one after another.
+    """
+
+    force_mae: float | None = None
+    blind_spots: float | None = None
+    min_random: int = 20
+    in_a_row: int = 2
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any."""
+        return self.force_mae is not None or self.blind_spots is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
-    """Settings of all policies; units eV, Angstrom, s.
+    """Settings of all rules; units eV, Angstrom, s. Those with a default here are not in the campaign file.
 
     Attributes:
         is_rounds: Lock-step instead of asynchronous.
@@ -34,49 +55,50 @@ class PolicySettings:
         canary_every: Labels of a labeler between two canaries; 0 for none.
         max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
         promotion: What a new committee must not fall short of.
-        max_ahead: Training labels that may come while a fit runs: `auto` as in `alsys.control.pace`, None for any.
+        max_ahead: Training labels that may come while a fit runs; `auto` as in `alsys.control.rules.pace`, None for
+            any.
         fit_s: Seconds that a fit is given.
         train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
     """
 
-    is_rounds: bool = False
-    is_random: bool = False
-    n_labels: int = 100
-    wall_s: float | None = None
-    target_force_mae: float | None = None
-    target_blind_spots: float | None = None
-    versions_in_a_row: int = 2
-    min_random: int = 20
-    promotion: PromotionConfig = field(default_factory=PromotionConfig)
-    quiet_steps: int | None = None
-    random_share: float = 0.2
-    max_pending: int = 64
-    pool: float = 1.0
-    max_candidates: int = 16
-    trust: tuple[float, float] = (0.1, 0.6)
-    is_diverse: bool = False
-    is_cost_aware: bool = False
-    methods: tuple[str, ...] = ()
-    method_floor: float = 0.3
-    is_calibrated: bool = False
-    probability: float = COVERED
-    first_at: int = 10
-    refit_every: int = 10
-    refit_growth: float = 0.0
-    max_ahead: int | Literal["auto"] | None = None
-    fit_s: float = 60.0
-    train_on: int = 0
-    chunk_steps: int = 50
-    max_attempts: int = 3
+    is_rounds: bool
+    is_random: bool
+    n_labels: int
+    wall_s: float | None
+    target_force_mae: float | None
+    target_blind_spots: float | None
+    versions_in_a_row: int
+    min_random: int
+    promotion: PromotionConfig
+    quiet_steps: int | None
+    random_share: float
+    max_pending: int
+    pool: float
+    max_candidates: int
+    trust: tuple[float, float]
+    is_diverse: bool
+    is_cost_aware: bool
+    methods: tuple[str, ...]
+    method_floor: float
+    is_calibrated: bool
+    probability: float
+    first_at: int
+    refit_every: int
+    refit_growth: float
+    max_ahead: int | Literal["auto"] | None
+    fit_s: float
+    train_on: int
+    chunk_steps: int
+    max_attempts: int
+    audit_share: float
+    canary_every: int
+    batch_s: float
+    seed: int
     max_worker_kills: int = 2
     max_disputes: int = 2
-    audit_share: float = 0.0
-    canary_every: int = 0
-    batch_s: float = 0.02
     max_batch: int = 64
     prefetch_below_s: float = 0.2
-    seed: int = 0
 
     @property
     def targets(self) -> Targets:

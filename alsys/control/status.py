@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from alsys.control.ledger import Ledger
-from alsys.control.pace import LEAST_RANDOM
-from alsys.control.policies import (
-    converged,
-    extra_fits,
-    random_share,
-    to_quarantine,
-    trains_on,
-    trust_band,
-    wants_labels,
-)
 from alsys.control.ports import Role
-from alsys.control.records import Status
+from alsys.control.rules.goals import converged, wants_labels
+from alsys.control.rules.labels import to_quarantine
+from alsys.control.rules.pace import LEAST_RANDOM
+from alsys.control.rules.training import extra_fits, trains_on
+from alsys.control.rules.trust import random_share
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.frames import Arm
 
 ROLES = tuple(str(role) for role in Role)
@@ -107,7 +102,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         "uncertainty": {
             "tolerated_error": ledger.settings.trust[0] if ledger.settings.is_calibrated else None,
             "probability": ledger.settings.probability,
-            "trust_band": [_number(edge) for edge in trust_band(ledger)],
+            "trust_band": [_number(edge) for edge in ledger.trust_band],
             "coverage": _number(ledger.calibration.coverage.share),
             "coverage_standard_error": _number(ledger.calibration.coverage.standard_error),
             "coverage_frames": ledger.calibration.coverage.n_frames,

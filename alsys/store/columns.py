@@ -21,7 +21,6 @@ from alsys.store.base import Head, Snapshot, VerifyReport
 from alsys.store.encoding import AXIS_OF, Array, decode_texts, ragged_indices, to_hex
 from alsys.store.guards import check_codes, check_counts, check_ends
 from alsys.store.schema import ALL_AXES, AXES, CHARGES, COMMITS
-from alsys.store.verification import shorten, verify_columns
 
 _CANDIDATE_COLUMNS = (
     "charge", "multiplicity", "cell", "pbc", "arm", "system", "method", "trajectory", "model_version", "step",
@@ -68,6 +67,10 @@ class Backend(Protocol):
 
     def check_owner(self, head: Head) -> None:
         """Raises `Fenced` where the store is no longer that of the writer whose HEAD this is."""
+        ...
+
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """What `reader`, which reads from here, finds wrong."""
         ...
 
     def close(self, head: Head | None) -> None:
@@ -341,7 +344,7 @@ class ColumnReader:
 
     def verify(self) -> VerifyReport:
         """Checks arrays against HEAD, identities against contents, and the log against the arrays."""
-        return shorten(verify_columns(self))
+        return self._backend.verify(self)
 
     def read(self, path: str, start: int, stop: int) -> Array:
         """Rows of a column."""

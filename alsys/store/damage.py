@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alsys.errors import FailureKind, StoreCorrupt
 from alsys.events import ColumnLost, DataImported, Event, FrameQuarantined, LabelAccepted, LabelRetracted
 from alsys.frames import FRAME_ID_BYTES, FRAME_PERSON
+from alsys.store.columns import FRAMES_AT_ONCE, ColumnReader
 from alsys.store.digests import ImportDigest, StoredContents, contents_digest
-
-if TYPE_CHECKING:
-    from alsys.store.columns import ColumnReader
 
 REMEDY = "`alsys data repair` sets damaged rows aside and keeps the others"
 
@@ -182,8 +179,6 @@ class ContentCheck:
 
 def damaged_frames(reader: ColumnReader) -> dict[int, str]:
     """Rows of frames whose content has another identity than `frame_id`, and which: a few microseconds each."""
-    from alsys.store.columns import FRAMES_AT_ONCE
-
     lengths = reader.head.lengths
     counts = reader.atoms_of_frames(lengths)
     ends = np.concatenate([[0], np.cumsum(counts)])

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alsys.labels import Label
+from alsys.store.columns import ColumnReader
 from alsys.store.encoding import NO_STRESS, Array, host_bytes
-
-if TYPE_CHECKING:
-    from alsys.store.columns import ColumnReader
 
 DIGEST_BYTES: Final = 16
 COLUMNS: Final = ("energy", "wall_s", "cpu_s", "gap", "spin_excess", "scf_cycles", "rescue_rung", "host", "stress")

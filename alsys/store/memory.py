@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import Fenced
-from alsys.store.base import Head
+from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH
+from alsys.store.verification import shorten, verify_columns
 from alsys.store.writer import ColumnWriter
 
 
@@ -55,6 +56,10 @@ class MemoryDisk:
         """Raises `Fenced` where a later writer has opened it."""
         if self._head.epoch > head.epoch:
             raise Fenced(f"another writer (epoch {self._head.epoch}) took over from epoch {head.epoch}")
+
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """As `Backend.verify`."""
+        return shorten(verify_columns(reader))
 
     def close(self, head: Head | None) -> None:
         """Keeps everything for the next writer."""

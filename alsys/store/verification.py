@@ -6,7 +6,6 @@ Every check states what is wrong in one line and lets the next one run where it 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +14,10 @@ from alsys.events import DataImported, LabelAccepted, LabelRetracted
 from alsys.frames import ARMS
 from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import VerifyReport
+from alsys.store.columns import ColumnReader
 from alsys.store.damage import ContentCheck
 from alsys.store.encoding import to_hex
 from alsys.store.schema import ALL_ARRAYS, AXES, COMMITS
-
-if TYPE_CHECKING:
-    from alsys.store.columns import ColumnReader
 
 MAX_PROBLEMS = 20
 READ_CHUNKS = 256

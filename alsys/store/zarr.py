@@ -95,7 +95,7 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
     return writer
 
 
-def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
+def open_reader(path: str | Path, seq: int | None = None) -> ColumnReader:
     """Opens a store for reading, pinned to its present HEAD or to version `seq`. Takes no lock.
 
     Raises:
@@ -107,11 +107,11 @@ def open_reader(path: str | Path, seq: int | None = None) -> ZarrReader:
         _refuse_headless(path)
         raise InputError("is not an alsys store", source=str(path))
     folder = ZarrFolder(path, Files())
-    reader = ZarrReader(folder, folder.read_head())
+    reader = ColumnReader(folder, folder.read_head())
     if seq is None:
         return reader
     try:
-        return ZarrReader(folder, replace(reader.head, seq=seq, lengths=reader.lengths_at(seq)))
+        return ColumnReader(folder, replace(reader.head, seq=seq, lengths=reader.lengths_at(seq)))
     except InputError as error:
         raise error.located(source=str(path)) from None
 
@@ -402,6 +402,24 @@ class ZarrFolder:
         shape: list[int] = self._metadata(spec)["shape"]
         return shape
 
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """As `verify_columns`, and the shapes that Zarr sees."""
+        report = verify_columns(reader)
+        for spec in ALL_ARRAYS:
+            if self.is_missing(spec):
+                continue
+            length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
+            try:
+                n_rows = self.shape(spec)[0]
+                array = zarr.open_array(self.path, path=spec.path, mode="r")
+                if n_rows < length:
+                    report.problems.append(f"{spec.path}: shape {array.shape}, HEAD says {length}")
+            except StoreCorrupt as error:
+                report.problems.append(error.message)
+            except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+                report.problems.append(f"{spec.path}: zarr cannot open it: {type(error).__name__}: {error}")
+        return shorten(report)
+
     def _metadata(self, spec: ArraySpec) -> dict[str, Any]:
         try:
             metadata = json.loads(self._files.read(self.path / spec.path / "zarr.json"))
@@ -424,46 +442,12 @@ class ZarrFolder:
         self._capacity[spec.path] = length
 
 
-class ZarrReader(ColumnReader):
-    """A reader that also checks that plain Zarr can open every array."""
-
-    def __init__(self, folder: ZarrFolder, head: Head) -> None:
-        super().__init__(folder, head)
-        self._folder = folder
-
-    def verify(self) -> VerifyReport:
-        """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        return _verify(self, self._folder)
-
-
 class ZarrWriter(ColumnWriter):
     """The writer of a Zarr store."""
 
     def __init__(self, folder: ZarrFolder, head: Head) -> None:
         super().__init__(folder, head)
         self.folder = folder
-
-    def verify(self) -> VerifyReport:
-        """As `ColumnReader.verify`, and the shapes that Zarr sees."""
-        return _verify(self, self.folder)
-
-
-def _verify(reader: ColumnReader, folder: ZarrFolder) -> VerifyReport:
-    report = verify_columns(reader)
-    for spec in ALL_ARRAYS:
-        if folder.is_missing(spec):
-            continue
-        length = reader.head.seq if spec is COMMITS else reader.head.lengths[spec.axis]
-        try:
-            n_rows = folder.shape(spec)[0]
-            array = zarr.open_array(folder.path, path=spec.path, mode="r")
-            if n_rows < length:
-                report.problems.append(f"{spec.path}: shape {array.shape}, HEAD says {length}")
-        except StoreCorrupt as error:
-            report.problems.append(error.message)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            report.problems.append(f"{spec.path}: zarr cannot open it: {type(error).__name__}: {error}")
-    return shorten(report)
 
 
 def _refuse_strangers(path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger
 from alsys.control.ports import Role
-from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, CampaignStopped, StopRequested
 from alsys.labels import LevelOfTheory
 from alsys.store.memory import MemoryDisk, open_writer
@@ -26,6 +25,7 @@ from alsys.testing.fakes import (
     MemoryShelf,
     fake_candidates,
 )
+from alsys.testing.policies import policy_settings
 
 
 class FakeCampaign:
@@ -38,7 +38,7 @@ class FakeCampaign:
 
     def __init__(self, inspector: Callable[[], Inspector] | None = None, **settings: Any) -> None:
         self._inspector = inspector
-        self.settings = PolicySettings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
+        self.settings = policy_settings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
         self.disk = MemoryDisk()
         self.shelf = MemoryShelf()
         self.registry = MemoryRegistry()

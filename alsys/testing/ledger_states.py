@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from alsys.config.promotion import PromotionConfig
-from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.events import Event
 from alsys.frames import Arm

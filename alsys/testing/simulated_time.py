@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alsys.control.assurance import audit_of
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
+from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
+from alsys.control.state.audits import audit_of
+from alsys.control.state.ledger import Ledger
 from alsys.events import (
     AuditStarted,
     CampaignOpened,

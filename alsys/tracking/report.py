@@ -22,9 +22,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from alsys.config import CampaignConfig
-from alsys.control.policies import converged
-from alsys.control.records import ModelRecord
+from alsys.control.rules.goals import converged
 from alsys.control.settings import PolicySettings
+from alsys.control.state.records import ModelRecord
 from alsys.control.status import coverage_text, random_note
 from alsys.errors import InputError
 from alsys.events import DataImported

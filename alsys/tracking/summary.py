@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from alsys.control.ledger import Ledger
-from alsys.control.records import ModelRecord, Status
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import ModelRecord, Status
 from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
@@ -264,7 +264,7 @@ class Summary:
         return self.ledger.totals.stops
 
 
-def summarise(events: Iterable[Event], settings: PolicySettings | None = None) -> Summary:
+def summarise(events: Iterable[Event], settings: PolicySettings) -> Summary:
     """Folds a log.
 
     Args:
@@ -274,7 +274,7 @@ def summarise(events: Iterable[Event], settings: PolicySettings | None = None) -
     Raises:
         KeyError: A label, failure or decision without the proposal or model it belongs to.
     """
-    ledger = Ledger(replace(settings or PolicySettings(), is_cost_aware=False))  # nothing is chosen from its queues
+    ledger = Ledger(replace(settings, is_cost_aware=False))  # nothing is chosen from its queues
     recorder = _Recorder(ledger)
     for event in events:
         ledger.apply(event)

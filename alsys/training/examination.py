@@ -2,7 +2,7 @@
 
 Weights or metrics that are not finite make a fit a failure. Otherwise the metrics ``holdout_...``, ``stability_...``,
 of blind spots and of single systems are added, each where it can be measured (`alsys.metrics` says what they are,
-`alsys.control.promotion` reads them):
+`alsys.control.rules.promotion` reads them):
 
 - skill, below `MIN_PAIRS` frames of the random arm, on validation or, for want of that, the training set;
 - errors and differences of each system where there are several, and ``p_worse`` from `MIN_PAIRS` frames on;

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, FrameProposed, LabelAccepted, LabelStarted, ModelPromoted, ModelPublished
 from alsys.frames import Arm
 from alsys.selection.label_cost import LabelCostModel
+from alsys.testing.policies import policy_settings
 
 
 def sizes_of(rng: np.random.Generator) -> list[int]:
@@ -24,7 +24,7 @@ def sizes_of(rng: np.random.Generator) -> list[int]:
 def test_pending_frames_are_ranked_by_true_cost(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sizes, power, scale = sizes_of(rng), rng.uniform(1.0, 4.0), 10 ** rng.uniform(-6, 2)
-    ledger = Ledger(PolicySettings(n_labels=1000, random_share=0.0, is_cost_aware=True))
+    ledger = Ledger(policy_settings(n_labels=1000, random_share=0.0, is_cost_aware=True))
     ledger.apply(CampaignOpened(t=0.0, epoch=1, config_hash="", version=""))
     ledger.apply(ModelPublished(t=0.0, version=1, parent=0, seq=1, n_labels=0, wall_s=1.0))
     ledger.apply(ModelPromoted(t=0.0, version=1, reason="first"))

@@ -9,13 +9,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from alsys.control.assurance import audit_of
 from alsys.control.commands import AuditLabel, CheckLabeler, Emit, Explore, Finish, Idle, LabelFrames, Train
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
-from alsys.control.requests import RollBack, carry_out
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.rules.requests import RollBack, carry_out
+from alsys.control.state.audits import audit_of
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import (
     AuditStarted,
@@ -45,8 +44,9 @@ from alsys.events import (
 )
 from alsys.frames import Arm
 from alsys.testing.ledger_states import assert_report_agrees, others, state_of
+from alsys.testing.policies import policy_settings
 
-SETTINGS = PolicySettings(n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3)
+SETTINGS = policy_settings(n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3)
 EXPLORERS = ("explorer-0", "explorer-1")
 LABELERS = ("labeler-0", "labeler-1", "labeler-2")
 TRAINER = "trainer-0"
@@ -410,13 +410,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 class CalibratedMachine(LedgerMachine):
-    settings = PolicySettings(
+    settings = policy_settings(
         n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, trust=(0.15, 1.0), is_calibrated=True
     )
 
 
 class RoundsMachine(LedgerMachine):
-    settings = PolicySettings(
+    settings = policy_settings(
         is_rounds=True, n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3
     )
 
@@ -424,7 +424,7 @@ class RoundsMachine(LedgerMachine):
 class AssuredMachine(LedgerMachine):
     """Where labels are audited and labelers are checked."""
 
-    settings = PolicySettings(
+    settings = policy_settings(
         n_labels=30,
         first_at=4,
         refit_every=5,
@@ -439,7 +439,7 @@ class AssuredMachine(LedgerMachine):
 class PacedMachine(LedgerMachine):
     """Where labels wait for models; quick ones (a hundredth of a second, against a minute) for each of them."""
 
-    settings = PolicySettings(
+    settings = policy_settings(
         n_labels=30,
         first_at=4,
         refit_every=5,

@@ -13,7 +13,7 @@ import pytest
 
 import alsys.metrics
 from alsys.config.promotion import PromotionConfig
-from alsys.control.promotion import judge
+from alsys.control.rules.promotion import judge
 from alsys.events import ModelPromoted, ModelRejected
 from alsys.metrics import METRICS, Metrics, Name, PartName, UnknownMetric
 

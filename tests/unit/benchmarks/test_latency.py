@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from alsys.control.settings import PolicySettings
 from alsys.events import (
     CampaignOpened,
     Event,
@@ -20,8 +19,9 @@ from alsys.events import (
     ModelPublished,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 
-SETTINGS = PolicySettings(n_labels=100, first_at=2, refit_every=2, random_share=0.0)
+SETTINGS = policy_settings(n_labels=100, first_at=2, refit_every=2, random_share=0.0)
 METRICS = {"steps": 50.0, "step_ms": 20.0, "model_tests_wall_s": 0.5, "n_labels_train": 2.0}
 
 

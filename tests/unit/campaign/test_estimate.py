@@ -9,13 +9,13 @@ import pytest
 
 from alsys.campaign import Campaign
 from alsys.cli import main
-from alsys.control.pace import fits_left
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.pace import fits_left
 from alsys.errors import StoreCorrupt
 from alsys.events import CampaignOpened, CampaignStopped, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
 from alsys.frames import Arm
 from alsys.store.zarr import open_writer
 from alsys.testing.fakes import FAKE_LEVEL
+from alsys.testing.policies import policy_settings
 from alsys.testing.store_records import records
 
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
@@ -94,6 +94,6 @@ def test_sampled_frames_that_are_never_labelled_are_named(tmp_path: Path) -> Non
 
 
 def test_fits_that_are_left_are_those_of_full_batches_and_of_the_last_labels() -> None:
-    settings = PolicySettings(first_at=10, refit_every=5, refit_growth=0.0)
+    settings = policy_settings(first_at=10, refit_every=5, refit_growth=0.0)
     assert [fits_left(settings, 0, target) for target in (5, 10, 11, 15, 16)] == [1, 1, 2, 2, 3]
     assert [fits_left(settings, 20, target) for target in (20, 21, 25, 26, 31)] == [0, 1, 1, 2, 3]

@@ -6,10 +6,10 @@ import pytest
 
 from alsys.campaign.opening import draw_audits
 from alsys.config import parse_config
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import AuditsDrawn, Event
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
+from alsys.testing.policies import policy_settings
 from alsys.testing.store_records import events_of, records
 
 TOY = {
@@ -25,7 +25,7 @@ def test_labels_of_an_older_log_are_drawn_by_the_config_of_its_last_run(share: f
     """Not by that of the next: raised to 1, the share holds for labels to come."""
     before = parse_config({**TOY, "labeling": {"kind": "analytic", "quality": {"audit_share": share}}}, source="toy")
     log: list[Event] = events_of(*records(40, seed=1))
-    settings = PolicySettings(audit_share=1.0)
+    settings = policy_settings(audit_share=1.0)
     ledger, store = Ledger.fold(settings, log), open_writer(disk := MemoryDisk())
     assert len(ledger.assurance.waiting(1.0)) == 40
     draw_audits(ledger, store, before, now=1.0)

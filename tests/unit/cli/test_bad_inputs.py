@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from alsys.campaign.checks import make_plan
 from alsys.campaign.folder import CampaignDirectory
-from alsys.campaign.plan import make_plan
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.config.load import config_hash

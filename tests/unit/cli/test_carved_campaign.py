@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alsys.campaign.plan import make_plan
+from alsys.campaign.checks import make_plan
 from alsys.campaign.workers import label_gate
 from alsys.config import parse_config
 

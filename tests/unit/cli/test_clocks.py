@@ -12,7 +12,7 @@ import pytest
 from alsys.campaign.folder import LIVE_S, _live, moment
 from alsys.campaign.requests import STALE_S, RequestFolder
 from alsys.cli.processes import diverted_output
-from alsys.control.requests import Answer, RollBack
+from alsys.control.rules.requests import Answer, RollBack
 
 
 def written(path: Path, written: object, age_of_file_s: float = 0.0) -> dict[str, object] | None:

@@ -15,7 +15,7 @@ from alsys.campaign.folder import CampaignDirectory
 from alsys.campaign.requests import RequestFolder, answer_waiting
 from alsys.cli import main
 from alsys.config import parse_config
-from alsys.control.requests import Answer, RetractLabels, RetryFrames
+from alsys.control.rules.requests import Answer, RetractLabels, RetryFrames
 from alsys.errors import FailureKind
 from alsys.events import (
     CampaignOpened,

@@ -11,8 +11,8 @@ import pytest
 from alsys.campaign.folder import CampaignDirectory
 from alsys.cli import main
 from alsys.config import parse_config
-from alsys.control.ledger import Ledger
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import Event
 from alsys.store.zarr import open_writer
 from alsys.testing.store_records import events_of, fill, records

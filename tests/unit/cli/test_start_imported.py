@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from alsys.campaign.checks import make_plan
 from alsys.campaign.folder import CampaignDirectory
-from alsys.campaign.plan import make_plan
 from alsys.campaign.start import Levels, is_meant, keep, stored_level
 from alsys.cli import main
 from alsys.errors import InputError

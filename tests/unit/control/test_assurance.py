@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Finish, Idle, LabelFrames
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import FailureKind
 from alsys.events import (
     AuditsDrawn,
@@ -32,6 +31,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 
 OPENED = CampaignOpened(t=0.0, epoch=1, config_hash="", version="test")
 
@@ -71,7 +71,7 @@ def canary(worker: str, is_sound: bool = True) -> CanaryChecked:
 
 def ledger_of(events: list[Event], **settings: Any) -> Ledger:
     values: dict[str, Any] = {"n_labels": 10, "first_at": 100, **settings}
-    return Ledger.fold(PolicySettings(**values), events)
+    return Ledger.fold(policy_settings(**values), events)
 
 
 def test_a_suspect_is_verified_by_another_labeler() -> None:

@@ -16,10 +16,9 @@ from alsys.config import parse_config
 from alsys.control.budgets import CHUNK_FACTOR, FIRST_CHUNK_S, FLOOR_S, Budgets
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ledger import Ledger
 from alsys.control.ports import Completion, Role, WorkerUp
-from alsys.control.settings import PolicySettings
-from alsys.control.workforce import Workforce
+from alsys.control.state.ledger import Ledger
+from alsys.control.worker_calls import WorkerCalls
 from alsys.events import CampaignOpened, ExplorationFailed, Heartbeat, WorkerLost
 from alsys.exploration.base import ExplorationOrder
 from alsys.labeling.base import LabelingOrder
@@ -33,6 +32,7 @@ from alsys.testing.fakes import (
     MemoryShelf,
     fake_candidates,
 )
+from alsys.testing.policies import policy_settings
 
 FRAMES = tuple(candidate.frame for candidate in fake_candidates(4))
 CHUNK: Any = SimpleNamespace()
@@ -57,15 +57,15 @@ def config(**sections: Any) -> Any:
     return parse_config(data)
 
 
-def crew(role: Role, budgets: Budgets) -> tuple[Workforce, Hand]:
+def crew(role: Role, budgets: Budgets) -> tuple[WorkerCalls, Hand]:
     hand = Hand()
     pool: Any = SimpleNamespace(roles={"w-0": role}, submit=lambda *_: None, restart=lambda *_: None)
-    crew = Workforce(pool, RunningClock(hand), budgets)
+    crew = WorkerCalls(pool, RunningClock(hand), budgets)
     crew.arrive(WorkerUp("w-0", role))
     return crew, hand
 
 
-def pass_time(hand: Hand, crew: Workforce, seconds: float) -> None:
+def pass_time(hand: Hand, crew: WorkerCalls, seconds: float) -> None:
     """In steps of a second, as a loop that runs looks at its clock."""
     for _ in range(int(seconds)):
         hand.now += 1.0
@@ -175,7 +175,7 @@ def run(explorer: Callable[[], Any], clock: Callable[[], float], budgets: Budget
         "trainer-0": (Role.TRAINER, FakeTrainer),
     }
     coordinator = Coordinator(
-        ledger=Ledger(PolicySettings(n_labels=24, first_at=4, refit_every=12, random_share=0.0)),
+        ledger=Ledger(policy_settings(n_labels=24, first_at=4, refit_every=12, random_share=0.0)),
         store=store,
         pool=InProcessPool(workers, use_threads=True),
         shelf=MemoryShelf(),

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from alsys.control.commands import Emit, Explore, Idle, LabelFrames
-from alsys.control.decisions import decide
-from alsys.control.feedback import MAX_WAITING
-from alsys.control.ledger import Ledger
-from alsys.control.policies import random_share, trust_band
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.rules.trust import method_shares, random_share
+from alsys.control.state.feedback import MAX_WAITING
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import coverage_text, status_of
 from alsys.events import (
     AlarmCleared,
@@ -29,6 +28,7 @@ from alsys.events import (
     encode,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 
 SPREAD = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2)
 IDLE = Idle(explorers=("explorer-0",), trainers=("trainer-0",), labelers=("labeler-0",))
@@ -36,7 +36,7 @@ IDLE = Idle(explorers=("explorer-0",), trainers=("trainer-0",), labelers=("label
 
 def campaign(n_random: int = 30, **settings: Any) -> tuple[Ledger, list[Event]]:
     """A campaign with a champion fitted to 10 frames, and `n_random` labelled frames of the random arm."""
-    ledger = Ledger(PolicySettings(**{"n_labels": 1000, "trust": (0.15, 1.0), "is_calibrated": True, **settings}))
+    ledger = Ledger(policy_settings(**{"n_labels": 1000, "trust": (0.15, 1.0), "is_calibrated": True, **settings}))
     log: list[Event] = []
 
     def apply(event: Event) -> None:
@@ -93,9 +93,9 @@ def test_a_new_champion_is_compared_with_all_it_was_not_trained_on() -> None:
 
 def test_the_trust_band_follows_the_errors() -> None:
     ledger, _ = campaign()
-    assert trust_band(ledger) == pytest.approx((0.075, 0.5))
+    assert ledger.trust_band == pytest.approx((0.075, 0.5))
     ledger.apply(observed([f"f{i}" for i in range(10, 40)], 0.4))
-    low, high = trust_band(ledger)
+    low, high = ledger.trust_band
     assert low == pytest.approx(0.15 / 4, rel=0.3)
     assert high == pytest.approx(1.0 / 4, rel=0.3)
     order = next(c for c in decide(ledger, 2.0, IDLE) if isinstance(c, Explore))
@@ -105,7 +105,7 @@ def test_the_trust_band_follows_the_errors() -> None:
 def test_a_stated_band_stays_as_stated() -> None:
     ledger, _ = campaign(trust=(0.1, 0.6), is_calibrated=False)
     ledger.apply(observed([f"f{i}" for i in range(10, 40)], 0.4))
-    assert trust_band(ledger) == (0.1, 0.6)
+    assert ledger.trust_band == (0.1, 0.6)
 
 
 def test_errors_of_a_version_that_is_no_longer_champion_are_ignored() -> None:
@@ -172,10 +172,10 @@ def test_frames_compared_with_a_new_champion_again_say_nothing_of_coverage() -> 
     assert ledger.calibration.coverage.n_frames == 0, "the first pairs calibrate"
     ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
     ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
-    before = trust_band(ledger)
+    before = ledger.trust_band
     ledger.apply(observed(names, 2.0, version=2))
     assert ledger.calibration.coverage.n_frames == 0
-    assert trust_band(ledger)[0] < before[0], "but they calibrate"
+    assert ledger.trust_band[0] < before[0], "but they calibrate"
 
 
 def test_four_copies_of_one_model_raise_the_alarm_with_the_first_report() -> None:
@@ -230,13 +230,13 @@ def test_a_restart_knows_the_band_and_the_alarms() -> None:
         log.append(event)
     log += bookkeeping(ledger)
     again = Ledger.fold(ledger.settings, log)
-    assert trust_band(again) == trust_band(ledger)
+    assert again.trust_band == ledger.trust_band
     assert again.alarms == ledger.alarms
 
 
 def test_methods_earn_walkers_with_labels_that_taught_something() -> None:
     ledger, _ = campaign(methods=("plain", "udd"), method_floor=0.2)
-    assert ledger.shares == {"plain": 0.5, "udd": 0.5}
+    assert method_shares(ledger) == {"plain": 0.5, "udd": 0.5}
     for i in range(40):
         method = ("plain", "udd")[i % 2]
         name = f"{method}{i}"
@@ -249,16 +249,16 @@ def test_methods_earn_walkers_with_labels_that_taught_something() -> None:
                 wall_s=1.0, method_steps={"plain": 10, "udd": 10},
             )
         )  # fmt: skip
-    assert ledger.shares == {"plain": 0.5, "udd": 0.5}, "walkers are left alone until the next champion"
+    assert method_shares(ledger) == {"plain": 0.5, "udd": 0.5}, "walkers are left alone until the next champion"
     before = dict(ledger.tallies)
     ledger.apply(observed(["udd1"], 4.0))
     assert ledger.tallies == before, "a label pays once"
     ledger.apply(ModelPublished(t=4.0, version=2, parent=1, seq=2, n_labels=10, wall_s=1.0))
     ledger.apply(ModelPromoted(t=4.0, version=2, reason="better"))
-    assert ledger.shares["udd"] > 0.8
-    assert ledger.shares["plain"] >= 0.1
+    assert method_shares(ledger)["udd"] > 0.8
+    assert method_shares(ledger)["plain"] >= 0.1
     order = next(c for c in decide(ledger, 5.0, IDLE) if isinstance(c, Explore))
-    assert order.shares == ledger.shares
+    assert order.shares == method_shares(ledger)
 
 
 def test_labels_wait_for_the_model_that_is_being_fitted_where_that_is_asked_for() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from alsys.control.candidates import CandidateSet
 from alsys.control.commands import Emit, Explore, Idle, LabelFrames
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.state.candidates import CandidateSet
+from alsys.control.state.ledger import Ledger
 from alsys.events import (
     CampaignOpened,
     ExplorationReported,
@@ -16,6 +15,7 @@ from alsys.events import (
     ModelPublished,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 
 
 def filled() -> CandidateSet:
@@ -44,7 +44,7 @@ def test_frames_that_leave_or_change_their_rank_leave_no_trace() -> None:
 
 
 def campaign(**settings: object) -> Ledger:
-    ledger = Ledger(PolicySettings(n_labels=100, random_share=0.0, **settings))  # type: ignore[arg-type]
+    ledger = Ledger(policy_settings(n_labels=100, random_share=0.0, **settings))  # type: ignore[arg-type]
     ledger.apply(CampaignOpened(t=0.0, epoch=1, config_hash="", version=""))
     ledger.apply(ModelPublished(t=1.0, version=1, parent=0, seq=1, n_labels=0, wall_s=1.0))
     ledger.apply(ModelPromoted(t=1.0, version=1, reason="first"))

@@ -6,13 +6,14 @@ import math
 
 import pytest
 
-from alsys.control import convergence as rules
-from alsys.control.convergence import Convergence, Targets
-from alsys.control.ledger import Ledger
-from alsys.control.policies import converged, target_reached, wants_labels
-from alsys.control.settings import PolicySettings
+from alsys.control.rules import convergence as rules
+from alsys.control.rules.convergence import Convergence
+from alsys.control.rules.goals import converged, target_reached, wants_labels
+from alsys.control.settings import Targets
+from alsys.control.state.ledger import Ledger
 from alsys.events import ModelPromoted, ModelPublished, ModelRejected
 from alsys.metrics import Metrics
+from alsys.testing.policies import policy_settings
 
 GOOD = {"n_random": 80.0, "force_mae_random_arm_high": 0.03, "blind_spots": 0.0, "blind_spots_high": 0.037}
 TARGETS = Targets(force_mae=0.04, blind_spots=0.05, min_random=20, in_a_row=2)
@@ -78,7 +79,7 @@ def test_either_target_alone_will_do_and_none_is_never_reached() -> None:
 
 
 def test_the_campaign_stops_asking_for_labels() -> None:
-    ledger = Ledger(PolicySettings(target_force_mae=0.04, target_blind_spots=0.05))
+    ledger = Ledger(policy_settings(target_force_mae=0.04, target_blind_spots=0.05))
     for version in (1, 2):
         assert not target_reached(ledger)
         assert wants_labels(ledger)

@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,13 @@ from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
 from alsys.control.commands import CheckLabeler, Emit, Idle
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
+from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import coverage_text, status_of
 from alsys.events import CanaryChecked, Event, FramesRescored, LabelFailed, decode_all
 from alsys.testing.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
+from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -138,7 +138,7 @@ def test_report_and_status_of_an_old_log_agree(name: str) -> None:
 def test_every_setting_is_frozen_or_may_change() -> None:
     names = {field.name for field in dataclasses.fields(PolicySettings)}
     assert names == FROZEN | MAY_CHANGE.keys()
-    one, other = (replace(PolicySettings(), **{name: values[k] for name, values in MAY_CHANGE.items()}) for k in (0, 1))
+    one, other = (policy_settings(**{name: values[k] for name, values in MAY_CHANGE.items()}) for k in (0, 1))
     assert all(getattr(one, name) != getattr(other, name) for name in MAY_CHANGE)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from alsys.control.commands import Idle, Train
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
 from alsys.events import DataImported, FrameProposed, LabelRetracted, ModelPromoted, ModelPublished
 from alsys.frames import Arm
@@ -19,6 +18,7 @@ from alsys.store.base import own_level
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FAKE_LEVEL
+from alsys.testing.policies import policy_settings
 from alsys.testing.store_records import OTHER_LEVEL, records
 from alsys.training.dataset import split
 
@@ -52,7 +52,7 @@ def trains(ledger: Ledger) -> bool:
 
 
 def test_enough_imported_labels_are_fitted_at_once() -> None:
-    settings = PolicySettings(first_at=10)
+    settings = policy_settings(first_at=10)
     waiting = FrameProposed(t=0.0, frame_id="f" * 32, arm=Arm.INITIAL, system="m", deviation=0.0)
     assert not trains(Ledger.fold(settings, [imported(9), waiting]))
     ledger = Ledger.fold(settings, [imported(10), waiting])
@@ -67,7 +67,7 @@ def test_a_fit_knows_of_what_was_imported_before_it_and_no_more() -> None:
         t=1.0, version=1, parent=0, seq=1, n_labels=100, wall_s=1.0, metrics={"n_labels_train": 100.0}
     )
     events = [imported(100), published, ModelPromoted(t=1.0, version=1, reason="first version")]
-    ledger = Ledger.fold(PolicySettings(refit_every=30), events)
+    ledger = Ledger.fold(policy_settings(refit_every=30), events)
     assert (ledger.n_new, ledger.models[1].n_seen) == (0, 0)
     ledger.apply(imported(29))
     assert ledger.n_new == 29
@@ -88,7 +88,7 @@ def test_an_imported_label_that_was_set_aside_is_a_reason_to_fit_again() -> None
         )
         for frame_id, level_id in zip(frame_ids, [FAKE_LEVEL.level_id] * 2 + [OTHER_LEVEL.level_id], strict=True)
     ]
-    ledger = Ledger.fold(PolicySettings(), [imported(100), imported(9, OTHER_LEVEL.level_id), published, *gone])
+    ledger = Ledger.fold(policy_settings(), [imported(100), imported(9, OTHER_LEVEL.level_id), published, *gone])
     assert ledger.n_train == 98
     assert ledger.n_new == 3
     assert ledger.retracted == frame_ids

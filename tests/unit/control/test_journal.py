@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from alsys.control import disk_waits
-from alsys.control import journal as journal_module
-from alsys.control.journal import Journal
+from alsys.control import disk_waits, group_commit
+from alsys.control.group_commit import GroupCommit
 from alsys.errors import EnvironmentProblem
 from alsys.events import AlarmCleared, StopRequested
 from alsys.store.base import Head, StoreWriter
@@ -25,7 +24,7 @@ from alsys.testing.campaigns import FakeCampaign
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(group_commit, "RETRY_S", 0.01)
 
 
 class Refuses:
@@ -50,7 +49,7 @@ def test_an_action_waits_for_space_and_later_ones_for_it(caplog: pytest.LogCaptu
         order.append(f"after {action.calls} calls")
 
     async def run() -> None:
-        journal = Journal(open_writer(MemoryDisk()))
+        journal = GroupCommit(open_writer(MemoryDisk()))
         journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
         journal.after(action)
         journal.after(later)
@@ -75,7 +74,7 @@ def test_what_is_no_matter_of_space_ends_the_campaign(error: Exception) -> None:
         raise error
 
     async def run() -> None:
-        journal = Journal(open_writer(MemoryDisk()))
+        journal = GroupCommit(open_writer(MemoryDisk()))
         journal.after(fails)
         with pytest.raises(type(error)):
             await journal.drain()
@@ -125,7 +124,7 @@ class Disk:
         return self._writer.commit()
 
 
-def committed(journal: Journal) -> None:
+def committed(journal: GroupCommit) -> None:
     async def run() -> None:
         journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
         await journal.flush()
@@ -138,7 +137,7 @@ def test_what_waiting_does_not_mend_ends_the_driver_with_one_line(number: int) -
     error = OSError(number, "never shown")
     error.filename = "camp/store.zarr/labels/energy/c/0"
     with pytest.raises(EnvironmentProblem, match=r"cannot write camp/store\.zarr/labels/energy/c/0: ") as caught:
-        committed(Journal(Disk(error)))  # type: ignore[arg-type]
+        committed(GroupCommit(Disk(error)))  # type: ignore[arg-type]
     assert caught.value.exit_code == 3
     assert os.strerror(number) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -146,7 +145,7 @@ def test_what_waiting_does_not_mend_ends_the_driver_with_one_line(number: int) -
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 def test_what_may_pass_is_waited_for(number: int) -> None:
-    committed(Journal(Disk(OSError(number, "no"), times=4)))  # type: ignore[arg-type]
+    committed(GroupCommit(Disk(OSError(number, "no"), times=4)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
@@ -154,13 +153,13 @@ def test_a_broken_disk_is_not_waited_for_for_ever(number: int, monkeypatch: pyte
     monkeypatch.setattr(disk_waits, "PATIENCE_S", 0.05)
     disk = Disk(OSError(number, "no"))
     with pytest.raises(EnvironmentProblem, match=r"cannot write .*, for 0 minutes"):
-        committed(Journal(disk))  # type: ignore[arg-type]
+        committed(GroupCommit(disk))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_who_is_asked_to_stop_waits_no_longer(number: int) -> None:
     async def run() -> None:
-        journal = Journal(Disk(OSError(number, "no")))  # type: ignore[arg-type]
+        journal = GroupCommit(Disk(OSError(number, "no")))  # type: ignore[arg-type]
         journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
         flushing = asyncio.ensure_future(journal.flush())
         while journal.disk_problem is None:
@@ -220,7 +219,7 @@ def test_flush_waits_for_what_was_staged_before_it_and_not_for_silence() -> None
 
     async def run() -> tuple[float, int, int]:
         slow: Any = SlowDisk(open_writer(disk), 0.1)
-        journal = Journal(slow)
+        journal = GroupCommit(slow)
         staged = 0
 
         async def propose() -> None:
@@ -250,7 +249,7 @@ def test_flush_takes_what_somebody_else_staged_and_returns_where_there_is_nothin
 
     async def run() -> None:
         store = open_writer(disk)
-        journal = Journal(store)
+        journal = GroupCommit(store)
         await asyncio.wait_for(journal.flush(), 5.0)
         store.stage(events=[AlarmCleared(t=1.0, name="alike")])
         await asyncio.wait_for(journal.flush(), 5.0)
@@ -267,7 +266,7 @@ def test_what_is_staged_while_a_commit_begins_is_told_too() -> None:
     commit, told = store.commit, []
 
     async def run() -> None:
-        journal = Journal(store, on_event=told.append)
+        journal = GroupCommit(store, on_event=told.append)
         loop = asyncio.get_running_loop()
 
         def late() -> Head:

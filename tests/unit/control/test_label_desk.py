@@ -10,8 +10,8 @@ import pytest
 
 from alsys.config.labeling import QualityConfig
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import CampaignFailed
 from alsys.events import (
     CanaryChecked,

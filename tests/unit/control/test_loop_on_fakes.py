@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
-from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import CampaignFailed, FailureKind
 from alsys.events import ErrorsObserved, LabelAccepted, StopRequested
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
@@ -23,6 +22,7 @@ from alsys.store.encoding import to_hex
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign as Campaign
 from alsys.testing.fakes import FAKE_LEVEL, FakeExplorer, FakeLabeler, FakeTrainer
+from alsys.testing.policies import policy_settings
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
 
@@ -144,7 +144,7 @@ def test_stop_and_resume_go_on_where_it_was() -> None:
     assert not stopped.is_final
     before = campaign.ledger.n_labels
     assert before > 0
-    campaign.settings = PolicySettings(n_labels=before + 50, refit_every=1000)
+    campaign.settings = policy_settings(n_labels=before + 50, refit_every=1000)
     assert campaign.run().reason == "labels"
     assert campaign.ledger.n_labels == before + 50
     accepted = [e.label_id for e in open_reader(campaign.disk).events() if isinstance(e, LabelAccepted)]

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from alsys.control import policies
 from alsys.control.commands import Idle, LabelFrames, Train
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.pace import label_plan, most_ahead
-from alsys.control.records import RunningTimes
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.rules.pace import label_plan, most_ahead
+from alsys.control.rules.trust import random_share
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import RunningTimes
 from alsys.control.status import random_note, status_of
 from alsys.events import (
     CampaignOpened,
@@ -29,6 +28,7 @@ from alsys.events import (
     TrainingStarted,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 from alsys.testing.simulated_time import Durations, SimulatedCampaign
 
 IDLE = Idle(explorers=("e",), labelers=("w",), trainers=("t",))
@@ -36,7 +36,7 @@ IDLE = Idle(explorers=("e",), labelers=("w",), trainers=("t",))
 
 def simulated(label_s: float, n_labelers: int = 1, **settings: Any) -> SimulatedCampaign:
     campaign = SimulatedCampaign(
-        PolicySettings(**{"n_labels": 60, "max_ahead": "auto", **settings}), Durations(label_s), n_labelers
+        policy_settings(**{"n_labels": 60, "max_ahead": "auto", **settings}), Durations(label_s), n_labelers
     )
     assert campaign.run().reason == "labels"
     return campaign
@@ -70,7 +70,7 @@ def led_by_a_model(n_pending: int = 30, label_s: float = 0.01, **settings: Any) 
     events += [TrainingStarted(t=0.0, worker="t", version=1, n_labels=12), published(1, 12), promoted(1)]
     events += [proposed(f"u{i:02d}") for i in range(n_pending)]
     values: dict[str, Any] = {"max_ahead": "auto", "random_share": 0.0, **settings}
-    return Ledger.fold(PolicySettings(**values), events)
+    return Ledger.fold(policy_settings(**values), events)
 
 
 def published(version: int, n_train: int) -> ModelPublished:
@@ -110,7 +110,7 @@ def test_by_default_quick_labels_come_from_several_models() -> None:
     ("n_labels", "n_initial", "share"), [(60, 13, 0.2), (100, 13, 0.2), (80, 30, 0.25), (45, 8, 0.1)]
 )
 def test_the_plan_holds_for_quick_labels(n_labels: int, n_initial: int, share: float) -> None:
-    settings = PolicySettings(n_labels=n_labels, max_ahead="auto", random_share=share)
+    settings = policy_settings(n_labels=n_labels, max_ahead="auto", random_share=share)
     campaign = SimulatedCampaign(settings, Durations(0.01), n_initial=n_initial)
     assert campaign.run().reason == "labels"
     plan = plan_of(campaign)
@@ -149,7 +149,7 @@ def test_the_plan_without_a_bound_says_what_happens() -> None:
 
 
 def test_the_plan_of_a_hundred_million_labels_is_made_at_once() -> None:
-    settings = PolicySettings(n_labels=100_000_000, refit_every=10)
+    settings = policy_settings(n_labels=100_000_000, refit_every=10)
     plan = label_plan(settings, n_initial=16, n_initial_random=4, n_labelers=2, label_s=0.1)
     assert plan.n_random == 20_000_000
     assert sum(part.n_training + part.n_random for part in plan.chosen) == 100_000_000
@@ -178,7 +178,7 @@ def test_a_batch_is_not_exceeded_by_many_labelers_or_long_calls() -> None:
 
 
 def test_slow_labels_run_ahead_by_half_a_batch_and_one_a_labeler() -> None:
-    settings = PolicySettings(max_ahead="auto")
+    settings = policy_settings(max_ahead="auto")
     assert most_ahead(settings, 10, 4, 300.0, 60.0) == 9
     assert most_ahead(settings, 10, 4, 0.01, 60.0) == 0
     assert most_ahead(settings, 10, 4, None, 60.0) == 9
@@ -241,12 +241,12 @@ def test_a_cold_start_does_not_count_for_long() -> None:
 
 def test_a_committee_of_copies_does_not_stop_the_campaign() -> None:
     """By copies nothing is uncertain: after a while the random arm gets what is left of the budget."""
-    ledger = Ledger(PolicySettings(n_labels=20, chunk_steps=50, random_share=0.2))
+    ledger = Ledger(policy_settings(n_labels=20, chunk_steps=50, random_share=0.2))
     ledger.alarms["copies"] = "of 2 members of the committee only 1 differ"
     ledger.exploration.n_members, ledger.exploration.n_distinct = 2, 1
     ledger.exploration.steps_since_above = 200 * 50 - 1
-    assert policies.random_share(ledger) == 0.4
+    assert random_share(ledger) == 0.4
     ledger.exploration.steps_since_above += 1
-    assert policies.random_share(ledger) == 1.0
+    assert random_share(ledger) == 1.0
     ledger.exploration.n_distinct = 2
-    assert policies.random_share(ledger) == 0.4
+    assert random_share(ledger) == 0.4

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from alsys.config.promotion import PromotionConfig
-from alsys.control.ledger import Ledger
-from alsys.control.promotion import judge, worse_systems
-from alsys.control.requests import RollBack, carry_out, from_record, to_record
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.promotion import judge, worse_systems
+from alsys.control.rules.requests import RollBack, carry_out, from_record, to_record
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.errors import InputError
 from alsys.events import Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected, decode, encode
@@ -20,6 +19,7 @@ from alsys.metrics import Metrics
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeTrainer
+from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
 
 SOUND = {
@@ -274,7 +274,7 @@ def test_where_every_version_learned_nothing_the_campaign_fails_and_says_why() -
 
 
 def test_a_lost_champion_makes_way_and_what_it_had_learned_counts_as_new() -> None:
-    ledger = Ledger(PolicySettings())
+    ledger = Ledger(policy_settings())
     log = published(ledger, 3)
     lost = ModelLost(t=2.0, version=3, reason="its bundle cannot be read")
     assert decode(encode(lost)) == lost
@@ -282,7 +282,7 @@ def test_a_lost_champion_makes_way_and_what_it_had_learned_counts_as_new() -> No
     assert (ledger.champion, ledger.champions) == (2, [1, 2])
     assert ledger.models[3].is_lost
     assert ledger.next_version == 4
-    restored = Ledger.fold(PolicySettings(), [*log, lost])
+    restored = Ledger.fold(policy_settings(), [*log, lost])
     events, answer = carry_out(restored, RollBack(3), "r1", 2.5, is_running=False)
     assert answer.is_accepted
     for event in events:
@@ -292,7 +292,7 @@ def test_a_lost_champion_makes_way_and_what_it_had_learned_counts_as_new() -> No
         log.append(ModelLost(t=3.0, version=version, reason="gone"))
         ledger.apply(log[-1])
     assert (ledger.champion, ledger.n_train_at_fit) == (0, 0)
-    summary = summarise([*log[:6], lost])
+    summary = summarise([*log[:6], lost], policy_settings())
     assert summary.champion == 2
     assert summary.timeline[-1].text == "v0003 is lost: its bundle cannot be read"
 
@@ -311,7 +311,7 @@ def published(ledger: Ledger, n: int) -> list[Event]:
 
 
 def test_roll_back_makes_the_champion_before_this_one_champion_again() -> None:
-    ledger = Ledger(PolicySettings())
+    ledger = Ledger(policy_settings())
     log = published(ledger, 3)
     request = RollBack()
     assert from_record(to_record(request)) == request
@@ -322,7 +322,7 @@ def test_roll_back_makes_the_champion_before_this_one_champion_again() -> None:
     for event in events:
         ledger.apply(event)
         log.append(decode(encode(event)))
-    folded = Ledger.fold(PolicySettings(), log)
+    folded = Ledger.fold(policy_settings(), log)
     assert (folded.champion, folded.champions) == (ledger.champion, ledger.champions) == (2, [1, 2, 3, 2])
     assert carry_out(folded, request, "r1", 3.0, is_running=False)[0] == [], "once"
     second, _ = carry_out(folded, request, "r2", 3.0, is_running=True)
@@ -334,7 +334,7 @@ def test_roll_back_makes_the_champion_before_this_one_champion_again() -> None:
     ("version", "words"), [(9, "no such version (got 9); there are: 1, 2"), (2, "is champion already (got 2)")]
 )
 def test_roll_back_to_what_is_not_there_is_refused(version: int, words: str) -> None:
-    ledger = Ledger(PolicySettings())
+    ledger = Ledger(policy_settings())
     published(ledger, 2)
     with pytest.raises(InputError) as caught:
         carry_out(ledger, RollBack(version), "r", 2.0, is_running=True)
@@ -344,7 +344,7 @@ def test_roll_back_to_what_is_not_there_is_refused(version: int, words: str) -> 
 
 
 def test_without_an_earlier_champion_there_is_no_way_back() -> None:
-    ledger = Ledger(PolicySettings())
+    ledger = Ledger(policy_settings())
     published(ledger, 1)
     with pytest.raises(InputError, match="there was no champion before this one"):
         carry_out(ledger, RollBack(), "r", 2.0, is_running=True)

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
-from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames, carry_out, from_record, to_record
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.requests import Answer, Request, RetractLabels, RetryFrames, carry_out, from_record, to_record
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import (
     CampaignOpened,
@@ -21,6 +20,7 @@ from alsys.events import (
     LabelRetracted,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 
 LABELLED = ["aaaaaa11" + "0" * 24, "aaaaaa22" + "0" * 24]
 QUARANTINED = {"bbbbbb11" + "0" * 24: FailureKind.TIMEOUT, "cccccc11" + "0" * 24: FailureKind.SCF_NOT_CONVERGED}
@@ -41,7 +41,7 @@ def ledger(n_labels: int = 10) -> Ledger:
         FrameQuarantined(t=1.0, frame_id=frame_id, failure=failure, message="why")
         for frame_id, failure in QUARANTINED.items()
     ]
-    return Ledger.fold(PolicySettings(n_labels=n_labels), events)
+    return Ledger.fold(policy_settings(n_labels=n_labels), events)
 
 
 def done(state: Ledger, request: Request, name: str = "r1", *, is_running: bool = True) -> tuple[list[str], str]:

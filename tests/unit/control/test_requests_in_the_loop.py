@@ -11,11 +11,11 @@ import pytest
 from alsys.clock import RunningClock
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ledger import Ledger
 from alsys.control.ports import Role
-from alsys.control.records import Status
-from alsys.control.requests import Answer, Request, RetractLabels, RetryFrames, RollBack
+from alsys.control.rules.requests import Answer, Request, RetractLabels, RetryFrames, RollBack
 from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import (
     CampaignOpened,
@@ -38,9 +38,10 @@ from alsys.testing.fakes import (
     MemoryShelf,
     fake_candidates,
 )
+from alsys.testing.policies import policy_settings
 
-SETTINGS = PolicySettings(n_labels=30, refit_every=8, random_share=0.2)
-STEADY = PolicySettings(n_labels=300, refit_every=8, random_share=0.2, max_ahead=9)
+SETTINGS = policy_settings(n_labels=30, refit_every=8, random_share=0.2)
+STEADY = policy_settings(n_labels=300, refit_every=8, random_share=0.2, max_ahead=9)
 """Labels wait for models, so that there are many."""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from alsys.control import policies
 from alsys.control.commands import Emit, Finish, Idle, LabelFrames, Train
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.rules.goals import target_reached
+from alsys.control.rules.stopping import finish
+from alsys.control.rules.training import train
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind
 from alsys.events import (
@@ -30,6 +31,7 @@ from alsys.events import (
 )
 from alsys.frames import Arm
 from alsys.metrics import Metrics
+from alsys.testing.policies import policy_settings
 
 OPENED = CampaignOpened(t=0.0, epoch=1, config_hash="", version="")
 
@@ -57,7 +59,7 @@ def published(version: int, n_train: int, n_retracted: int = 0) -> list[Event]:
 
 
 def campaign(events: list[Event], **settings: Any) -> Ledger:
-    return Ledger.fold(PolicySettings(**{"n_labels": 10, "refit_every": 5, **settings}), [OPENED, *events])
+    return Ledger.fold(policy_settings(**{"n_labels": 10, "refit_every": 5, **settings}), [OPENED, *events])
 
 
 def ten_labels() -> list[Event]:
@@ -90,11 +92,11 @@ def test_a_finished_campaign_labels_another_frame_and_fits_again() -> None:
 def test_a_retraction_counts_like_a_new_label_towards_the_next_fit() -> None:
     events = [*ten_labels(), *published(1, 8), *(e for i in range(3) for e in labelled(f"g{i}"))]
     ledger = campaign(events, n_labels=100)
-    assert policies.train(ledger, ["t"]) is None
+    assert train(ledger, ["t"]) is None
     for frame_id in ("f0", "f9"):  # one that was trained on, one of the random arm, which the error was measured on
         ledger.apply(retracted(frame_id))
     assert ledger.n_new == 5
-    assert policies.train(ledger, ["t"]) is not None
+    assert train(ledger, ["t"]) is not None
     ledger.apply(TrainingStarted(t=2.0, worker="t", version=2, n_labels=11))
     assert ledger.n_new == 0
     ledger.apply(retracted("g1"))  # while the fit runs: it knows nothing of it
@@ -109,10 +111,10 @@ def test_after_many_retractions_a_fit_waits_for_as_many_labels_as_the_first_one_
     for i in range(10):
         ledger.apply(retracted(f"f{i}"))
     for i in range(8):
-        assert policies.train(ledger, ["t"]) is None, f"after {i} labels"
+        assert train(ledger, ["t"]) is None, f"after {i} labels"
         for event in labelled(f"g{i}"):
             ledger.apply(event)
-    assert policies.train(ledger, ["t"]) is not None
+    assert train(ledger, ["t"]) is not None
 
 
 def test_without_any_label_left_nothing_is_fitted() -> None:
@@ -122,9 +124,9 @@ def test_without_any_label_left_nothing_is_fitted() -> None:
     ledger.models[1].metrics |= Metrics({"n_random": 50.0, "force_mae_random_arm_high": 0.05})
     for frame_id in ("f0", "f1"):
         ledger.apply(retracted(frame_id))
-    assert policies.target_reached(ledger)
-    assert policies.train(ledger, ["t"]) is None
-    assert isinstance(policies.finish(ledger, 2.0), Finish)
+    assert target_reached(ledger)
+    assert train(ledger, ["t"]) is None
+    assert isinstance(finish(ledger, 2.0), Finish)
 
 
 def test_a_champion_is_compared_with_exactly_the_frames_it_was_not_trained_on() -> None:

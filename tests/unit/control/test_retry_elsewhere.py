@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from alsys.control.commands import Idle, LabelFrames
-from alsys.control.decisions import decide
-from alsys.control.ledger import Ledger
-from alsys.control.settings import PolicySettings
+from alsys.control.rules.decisions import decide
+from alsys.control.state.ledger import Ledger
 from alsys.errors import FailureKind
 from alsys.events import CampaignOpened, Event, FrameProposed, LabelAccepted, LabelFailed, LabelStarted
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 
 
 def campaign(n: int = 1, failure: FailureKind = FailureKind.TIMEOUT) -> Ledger:
@@ -23,7 +23,7 @@ def campaign(n: int = 1, failure: FailureKind = FailureKind.TIMEOUT) -> Ledger:
         LabelStarted(t=0.0, worker="a", frame_ids=("f0",)),
         LabelFailed(t=1.0, frame_id="f0", failure=failure, worker="a"),
     ]
-    return Ledger.fold(PolicySettings(batch_s=0.0), events)
+    return Ledger.fold(policy_settings(batch_s=0.0), events)
 
 
 def handed_out(ledger: Ledger, *labelers: str, busy: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from alsys.control.ledger import Ledger
+from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind
 from alsys.events import ModelPromoted

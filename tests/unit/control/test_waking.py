@@ -7,9 +7,8 @@ import time
 
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ledger import Ledger
 from alsys.control.ports import PoolEvent, Role
-from alsys.control.settings import PolicySettings
+from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, ModelPromoted, ModelPublished, ModelRejected
 from alsys.store.memory import MemoryDisk, open_writer
 from alsys.testing.fakes import (
@@ -21,6 +20,7 @@ from alsys.testing.fakes import (
     MemoryShelf,
     fake_candidates,
 )
+from alsys.testing.policies import policy_settings
 
 
 class PatientPool(InProcessPool):
@@ -31,7 +31,7 @@ class PatientPool(InProcessPool):
 
 
 def test_a_published_model_is_judged_at_once() -> None:
-    settings = PolicySettings(n_labels=12, first_at=4, refit_every=12, random_share=0.0)
+    settings = policy_settings(n_labels=12, first_at=4, refit_every=12, random_share=0.0)
     store = open_writer(MemoryDisk())
     workers = {
         "labeler-0": (Role.LABELER, FakeLabeler),

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from alsys.control.ports import Role, WorkerDown, WorkerUp
-from alsys.control.workforce import Workforce
+from alsys.control.worker_calls import WorkerCalls
 from alsys.errors import FailureKind
 
 ROLES = {"labeler-0": Role.LABELER, "labeler-1": Role.LABELER, "trainer-0": Role.TRAINER}
 
 
-def workforce() -> Workforce:
+def workforce() -> WorkerCalls:
     pool: Any = SimpleNamespace(roles=ROLES)
-    return Workforce(pool, lambda: 0.0)
+    return WorkerCalls(pool, lambda: 0.0)
 
 
 def down(worker: str) -> WorkerDown:
     return WorkerDown(worker, ROLES[worker], FailureKind.WORKER_LOST, "cannot start", is_final=True)
 
 
-def lose(crew: Workforce, worker: str) -> bool:
+def lose(crew: WorkerCalls, worker: str) -> bool:
     crew.lose(down(worker))
     return crew.give_up(down(worker))
 

@@ -34,6 +34,7 @@ from alsys.labels import Label, LevelOfTheory
 from alsys.store.base import StoreReader
 from alsys.store.memory import open_writer
 from alsys.store.zarr import open_writer as open_zarr
+from alsys.testing.policies import policy_settings
 from alsys.tracking import report_plots as plots
 from alsys.tracking.chart import MAX_POINTS, Axis, Chart
 from alsys.tracking.report import level_text, plain_time, render, write_report
@@ -277,7 +278,7 @@ def test_a_large_campaign_is_a_small_page(tmp_path: Path) -> None:
         events.append(FrameProposed(t=0.1 * i, frame_id=f"{i:032x}", arm=Arm.INITIAL, system="water", deviation=0.1))
         accepted = LabelAccepted(t=0.1 * i, frame_id=f"{i:032x}", label_id=f"{i:032x}", worker="l", wall_s=0.1)
         events.append(accepted)
-    svg = plots.labels_over_time(summarise(events))
+    svg = plots.labels_over_time(summarise(events, policy_settings()))
     assert len(svg) < 30_000
     assert "20,000" in svg
     label = re.search(r'rotate\(-90 ([\d.]+) [\d.]+\)">count</text>', svg)

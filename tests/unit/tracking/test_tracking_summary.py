@@ -31,6 +31,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
+from alsys.testing.policies import policy_settings
 from alsys.tracking import report_plots as plots
 from alsys.tracking.summary import MAX_TIMELINE, summarise
 
@@ -52,7 +53,7 @@ def published(t: float, version: int, mae: float) -> ModelPublished:
 
 
 def test_an_empty_log_is_an_empty_summary() -> None:
-    summary = summarise([])
+    summary = summarise([], policy_settings())
     assert (summary.n_labels, summary.champion, summary.running_s, summary.utilisation) == (0, 0, 0.0, {})
 
 
@@ -63,7 +64,7 @@ def test_the_night_between_a_kill_and_a_resume_is_no_running_time() -> None:
         opened(90_000.0),
         *labelled(90_005.0, "b", Arm.RANDOM),
     ]
-    summary = summarise(events)
+    summary = summarise(events, policy_settings())
     assert summary.restarts == [11.0]
     assert [label.time for label in summary.labels] == [11.0, 17.0]
     assert summary.running_s == 17.0
@@ -72,13 +73,13 @@ def test_the_night_between_a_kill_and_a_resume_is_no_running_time() -> None:
 
 def test_a_clock_that_was_set_back_never_runs_backwards() -> None:
     events = [opened(1000.0), *labelled(1010.0, "a", Arm.INITIAL), *labelled(900.0, "b", Arm.INITIAL)]
-    times = [label.time for label in summarise(events).labels]
+    times = [label.time for label in summarise(events, policy_settings()).labels]
     assert times == sorted(times) == [11.0, 11.0]
 
 
 def test_free_atoms_are_data_but_no_labels_of_the_budget() -> None:
     arms = (Arm.ATOM, Arm.INITIAL, Arm.RANDOM, Arm.UNCERTAIN)
-    summary = summarise([e for i, arm in enumerate(arms) for e in labelled(float(i), str(arm), arm)])
+    summary = summarise([e for i, arm in enumerate(arms) for e in labelled(float(i), str(arm), arm)], policy_settings())
     assert summary.n_labels == 3
     assert summary.n_of(Arm.INITIAL, Arm.UNCERTAIN) == 2
     assert summary.first_frames == {"water": "initial"}
@@ -92,7 +93,8 @@ def test_models_carry_their_verdict_and_the_last_promoted_is_champion() -> None:
             published(2.0, 2, 0.4),
             ModelRejected(t=2.0, version=2, reason="worse"),
             published(3.0, 3, 0.2),
-        ]
+        ],
+        policy_settings(),
     )
     assert [(m.version, m.promoted, m.reason) for m in summary.models] == [
         (1, True, "first version"),
@@ -114,7 +116,10 @@ def test_utilisation_is_busy_over_available_worker_seconds() -> None:
             t=15.0, wall_s=10.0, busy_s={"labelers": 10.0, "explorers": 5.0}, workers={"labelers": 4, "explorers": 1}
         ),
     ]
-    assert summarise(beats).utilisation == {"explorers": pytest.approx(5 / 15), "labelers": pytest.approx(20 / 50)}
+    assert summarise(beats, policy_settings()).utilisation == {
+        "explorers": pytest.approx(5 / 15),
+        "labelers": pytest.approx(20 / 50),
+    }
 
 
 def test_a_mean_deviation_is_weighted_by_walker_steps() -> None:
@@ -132,7 +137,7 @@ def test_a_mean_deviation_is_weighted_by_walker_steps() -> None:
         deviation_mean=0.1,
     )
     longer = dataclasses.replace(report, walker_steps=300, deviation_mean=0.3, deviation_max=0.4, stops={"failed": 1})
-    summary = summarise([report, longer, dataclasses.replace(report, model_version=2)])
+    summary = summarise([report, longer, dataclasses.replace(report, model_version=2)], policy_settings())
     first = summary.exploration[1]
     assert first.deviation_mean == pytest.approx(0.25)
     assert first.deviation_max == 0.5
@@ -153,7 +158,7 @@ def test_what_went_wrong_is_kept_with_its_reason() -> None:
         LabelRepeated(t=4.0, frame_id="a", worker="x", is_conflict=False, energy_difference=0.0, force_difference=0.0),
         CampaignStopped(t=5.0, reason="failed", message="every fit failed", is_final=False),
     ]
-    summary = summarise(events)
+    summary = summarise(events, policy_settings())
     assert [(q.frame_id, q.system, q.failure, q.message) for q in summary.quarantined] == [
         ("a", "water", failure, "no convergence")
     ]
@@ -165,20 +170,20 @@ def test_what_went_wrong_is_kept_with_its_reason() -> None:
 
 def test_a_flood_of_lost_workers_is_counted_and_hides_no_model() -> None:
     lost = WorkerLost(t=0.0, worker="labeler-0", role="labelers", failure=FailureKind.WORKER_LOST)
-    summary = summarise([*[lost] * (MAX_TIMELINE + 50), published(1.0, 1, 0.2)])
+    summary = summarise([*[lost] * (MAX_TIMELINE + 50), published(1.0, 1, 0.2)], policy_settings())
     assert summary.n_untold == 50
     assert "v0001 published" in summary.timeline[-1].text
 
 
 def test_a_resumed_campaign_is_not_stopped() -> None:
     stopped = CampaignStopped(t=1.0, reason="user", is_final=False)
-    assert summarise([opened(0.0), stopped, opened(2.0)]).stopped is None
+    assert summarise([opened(0.0), stopped, opened(2.0)], policy_settings()).stopped is None
 
 
 def test_a_retracted_label_is_no_label_and_is_told_with_its_reason() -> None:
     tombstone = LabelRetracted(t=9.0, frame_id="a", label_id="a", reason="wrong sign")
     events = [*labelled(1.0, "a", Arm.RANDOM), *labelled(2.0, "b", Arm.INITIAL), tombstone, tombstone]
-    summary = summarise(events)
+    summary = summarise(events, policy_settings())
     assert (summary.n_labels, summary.n_of(Arm.RANDOM)) == (1, 0)
     assert [(r.frame_id, r.label_id, r.reason, r.time) for r in summary.retracted] == [("a", "a", "wrong sign", 8.0)]
     assert [entry.text for entry in summary.timeline] == ["the label of a was retracted: wrong sign"]
@@ -190,7 +195,7 @@ def test_a_retried_frame_is_in_quarantine_no_more() -> None:
     for name in ("a", "b"):
         events.append(FrameProposed(t=0.0, frame_id=name, arm=Arm.UNCERTAIN, system="water", deviation=0.2))
         events.append(FrameQuarantined(t=1.0, frame_id=name, failure=failure, message="late"))
-    summary = summarise([*events, FrameRetried(t=2.0, frame_id="a")])
+    summary = summarise([*events, FrameRetried(t=2.0, frame_id="a")], policy_settings())
     assert [frame.frame_id for frame in summary.quarantined] == ["b"]
 
 
@@ -209,7 +214,7 @@ def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
         ),
         CanaryChecked(t=5.0, worker="w0", is_sound=False, message="canary 1 (limit 0.002)"),
     ]  # fmt: skip
-    summary = summarise(log)
+    summary = summarise(log, policy_settings())
     assert summary.assurance == {"suspected": 1, "disputed": 1, "canaries": 1, "canaries failed": 1}
     assert [audit.is_confirmed for audit in summary.audits] == [False], "an audit that failed says nothing"
     told = " ".join(entry.text for entry in summary.timeline)
@@ -218,7 +223,7 @@ def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
     drawing = plots.audits(summary)
     assert "refuted" in drawing
     assert "200.00 meV" in drawing
-    assert plots.audits(summarise([opened(0.0)])) == ""
+    assert plots.audits(summarise([opened(0.0)], policy_settings())) == ""
 
 
 @pytest.mark.parametrize("jump_s", [-7200.0, 7200.0])
@@ -228,7 +233,7 @@ def test_a_clock_that_is_set_by_hours_draws_no_gap(jump_s: float) -> None:
         t = 100.0 + 5.0 * i + (jump_s if i > 10 else 0.0)
         events += labelled(t - 2.0, f"f{i}", Arm.INITIAL)
         events.append(Heartbeat(t=t, wall_s=5.0, busy_s={}, workers={"labelers": 1}))
-    summary = summarise(events)
+    summary = summarise(events, policy_settings())
     times = [label.time for label in summary.labels]
     assert times == sorted(times)
     assert summary.running_s == pytest.approx(100.0, abs=60.0)

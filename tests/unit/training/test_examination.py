@@ -13,7 +13,7 @@ from ase.build import molecule
 from scipy import stats
 
 from alsys.config import CampaignConfig, parse_config
-from alsys.control.promotion import judge
+from alsys.control.rules.promotion import judge
 from alsys.events import ModelPromoted, ModelRejected
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.labels import Label

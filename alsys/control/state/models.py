@@ -7,7 +7,7 @@ again, until too many in a row have failed. Part of the ledger: events change it
 
 from __future__ import annotations
 
-from alsys.control.records import ModelRecord
+from alsys.control.state.records import ModelRecord
 from alsys.events import ModelLost, ModelPromoted, ModelPublished, ModelRejected, TrainingStarted
 from alsys.metrics import Metrics
 
@@ -15,7 +15,7 @@ MAX_TRAINING_FAILURES = 3
 """Failed fits in a row after which the same data are no reason for another."""
 
 
-class ModelBook:
+class ModelVersions:
     """Models of one campaign. Its containers are never replaced, so the ledger can hold them too.
 
     Attributes:

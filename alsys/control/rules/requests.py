@@ -1,4 +1,4 @@
-"""Requests: what a user asks of a campaign's data and models, checked against the ledger and turned into events.
+"""Requests: what a user asks of a campaign's data and models, checked against the state and turned into events.
 
 The same code answers a request in a running driver and in a command that opens the store itself. A request names frames
 and labels by their identities or by unique beginnings of them; it is carried out as a whole or refused as a whole. The
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from alsys.control import policies
-from alsys.control.ledger import Ledger
-from alsys.control.records import Status
+from alsys.control.rules.goals import wants_labels
+from alsys.control.state.campaign import CampaignState
+from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import Event, FrameRetried, LabelRetracted, ModelPromoted
 
@@ -123,7 +123,7 @@ _FITS: Mapping[str, Callable[[object], bool]] = {
 
 
 def carry_out(
-    ledger: Ledger,
+    state: CampaignState,
     request: Request,
     name: str,
     now: float,
@@ -134,7 +134,7 @@ def carry_out(
     """The events that a request leads to, and the answer to it; no events where it was carried out before.
 
     Args:
-        ledger: Folded from the log, or live; not changed.
+        state: Folded from the log, or live; not changed.
         request: What is asked for.
         name: Identity of the request.
         now: Unix time.
@@ -144,23 +144,23 @@ def carry_out(
     Raises:
         InputError: The request cannot be carried out; nothing of it is.
     """
-    if name in ledger.requests:
+    if name in state.requests:
         return [], Answer(True, "was carried out before")
     if isinstance(request, RetryFrames):
-        frame_ids = _to_retry(ledger, request)
+        frame_ids = _to_retry(state, request)
         retried: list[Event] = [FrameRetried(t=now, frame_id=frame_id, request=name) for frame_id in frame_ids]
-        then = _what_retries_need(ledger, is_running=is_running)
+        then = _what_retries_need(state, is_running=is_running)
         return retried, Answer(True, f"{_count(frame_ids, 'frame')} pending again; {then}")
     if isinstance(request, RollBack):
-        promoted = _to_promote(ledger, request, name, now)
+        promoted = _to_promote(state, request, name, now)
         if not has_model(promoted.version):
             raise InputError("its bundle cannot be read", field="version", value=promoted.version)
         who = "explorers go back to it and the next fit starts from it"
         then = who if is_running else f"with the next `alsys run`, {who}"
-        return [promoted], Answer(True, f"v{promoted.version:04d} is champion, v{ledger.champion:04d} was; {then}")
+        return [promoted], Answer(True, f"v{promoted.version:04d} is champion, v{state.champion:04d} was; {then}")
     reason = " ".join(request.reason.split())
-    frame_ids = _to_retract(ledger, request)
-    label_ids = [ledger.frames[frame_id].label_id for frame_id in frame_ids]
+    frame_ids = _to_retract(state, request)
+    label_ids = [state.frames[frame_id].label_id for frame_id in frame_ids]
     retracted: list[Event] = [
         LabelRetracted(t=now, frame_id=frame_id, label_id=label_id, reason=reason, request=name)
         for frame_id, label_id in zip(frame_ids, label_ids, strict=True)
@@ -172,52 +172,52 @@ def carry_out(
     return retracted, Answer(True, f"{_count(frame_ids, 'label')} no longer data; {then}")
 
 
-def _to_retry(ledger: Ledger, request: RetryFrames) -> list[str]:
+def _to_retry(state: CampaignState, request: RetryFrames) -> list[str]:
     if (bool(request.frames) + bool(request.failure) + request.is_all) != 1:
         raise InputError("name frames, or a kind of failure, or all", field="frames")
     if request.frames:
-        frame_ids = _resolve(request.frames, ledger.frames, "frame")
+        frame_ids = _resolve(request.frames, state.frames, "frame")
         for frame_id in frame_ids:
-            status = ledger.frames[frame_id].status
+            status = state.frames[frame_id].status
             if status is not Status.QUARANTINED:
                 raise InputError(f"is not in quarantine but {_words(status)}", field="frame", value=frame_id)
-            if not _can_be_retried(ledger, frame_id):
+            if not _can_be_retried(state, frame_id):
                 raise InputError("is damaged in the arrays, so it cannot be labelled", field="frame", value=frame_id)
         return frame_ids
     kind = None if request.is_all else _failure(request.failure)
     frame_ids = [
         frame_id
-        for frame_id, record in ledger.frames.items()
+        for frame_id, record in state.frames.items()
         if record.status is Status.QUARANTINED
-        and _can_be_retried(ledger, frame_id)
+        and _can_be_retried(state, frame_id)
         and (kind is None or (record.verdict is not None and record.verdict[0] is kind))
     ]
     if not frame_ids:
         what = "no frame is in quarantine" if kind is None else "no frame is in quarantine for this"
         remedy = "see `alsys data quarantine list`"
-        if ledger.retracted:
+        if state.retracted:
             remedy = "retracted and damaged labels are not retried: `alsys run` labels other frames in their place"
         raise InputError(what, value=request.failure or None, remedy=remedy)
     return frame_ids
 
 
-def _can_be_retried(ledger: Ledger, frame_id: str) -> bool:
-    verdict = ledger.frames[frame_id].verdict
+def _can_be_retried(state: CampaignState, frame_id: str) -> bool:
+    verdict = state.frames[frame_id].verdict
     return verdict is None or verdict[0] is not FailureKind.DAMAGED
 
 
-def _to_retract(ledger: Ledger, request: RetractLabels) -> list[str]:
+def _to_retract(state: CampaignState, request: RetractLabels) -> list[str]:
     if not request.reason.strip():
         raise InputError("a retraction needs a reason", field="reason")
     if not request.frames and not request.labels:
         raise InputError("name frames or labels", field="frames")
-    frame_of = {record.label_id: frame_id for frame_id, record in ledger.frames.items() if record.label_id}
-    either = {**frame_of, **{frame_id: frame_id for frame_id in ledger.frames}}
+    frame_of = {record.label_id: frame_id for frame_id, record in state.frames.items() if record.label_id}
+    either = {**frame_of, **{frame_id: frame_id for frame_id in state.frames}}
     frame_ids = [either[name] for name in _resolve(request.frames, either, "frame", "frame or label")]
     frame_ids += [frame_of[label_id] for label_id in _resolve(request.labels, frame_of, "label")]
     frame_ids = list(dict.fromkeys(frame_ids))
     for frame_id in frame_ids:
-        status = ledger.frames[frame_id].status
+        status = state.frames[frame_id].status
         if status is Status.RETRACTED:
             raise InputError("was retracted before", field="frame", value=frame_id)
         if status is not Status.LABELLED:
@@ -225,24 +225,24 @@ def _to_retract(ledger: Ledger, request: RetractLabels) -> list[str]:
     return frame_ids
 
 
-def _to_promote(ledger: Ledger, request: RollBack, name: str, now: float) -> ModelPromoted:
+def _to_promote(state: CampaignState, request: RollBack, name: str, now: float) -> ModelPromoted:
     version = request.version
     if not version:
-        earlier = [champion for champion in ledger.champions if champion != ledger.champion]
+        earlier = [champion for champion in state.champions if champion != state.champion]
         if not earlier:
-            raise InputError("there was no champion before this one", field="version", value=ledger.champion or None)
+            raise InputError("there was no champion before this one", field="version", value=state.champion or None)
         version = earlier[-1]
-    if version not in ledger.models:
-        known = ", ".join(str(number) for number in sorted(ledger.models)[-10:]) or "none"
+    if version not in state.models:
+        known = ", ".join(str(number) for number in sorted(state.models)[-10:]) or "none"
         raise InputError("no such version", field="version", value=version, remedy=f"there are: {known}")
-    if version == ledger.champion:
+    if version == state.champion:
         raise InputError("is champion already", field="version", value=version)
-    reason = f"rolled back by the user from v{ledger.champion:04d}" if ledger.champion else "chosen by the user"
+    reason = f"rolled back by the user from v{state.champion:04d}" if state.champion else "chosen by the user"
     return ModelPromoted(t=now, version=version, reason=reason, request=name)
 
 
-def _what_retries_need(ledger: Ledger, *, is_running: bool) -> str:
-    if not policies.wants_labels(ledger):
+def _what_retries_need(state: CampaignState, *, is_running: bool) -> str:
+    if not wants_labels(state):
         return "but a stop criterion holds: raise it (`stop.labels`, `stop.wall_s`, ...) for the next `alsys run`"
     return f"{'the campaign' if is_running else 'the next `alsys run`'} goes on with them as with any candidate"
 

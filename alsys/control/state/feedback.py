@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from alsys.control.records import FrameRecord, Status
 from alsys.control.settings import PolicySettings
+from alsys.control.state.records import FrameRecord, Status
 from alsys.events import ErrorsObserved, ExplorationReported
 from alsys.exploration import bandit
 from alsys.exploration.bandit import Tally

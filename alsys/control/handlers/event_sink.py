@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alsys.control.frame_memory import FrameMemory
+from alsys.control.group_commit import GroupCommit
+from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
-from alsys.control.journal import Journal
-from alsys.control.ledger import Ledger
+from alsys.control.state.ledger import Ledger
 from alsys.events import Event, FrameDropped, FrameQuarantined, LabelRetracted
 from alsys.frames import Candidate
 from alsys.labels import Label
 
 
-class Recorder:
+class EventSink:
     """Takes events; call it with one, or use `together`.
 
     Args:
@@ -28,7 +28,7 @@ class Recorder:
         inspector: Forgets expectations; None where labels are not examined.
     """
 
-    def __init__(self, ledger: Ledger, journal: Journal, memory: FrameMemory, inspector: Inspector | None) -> None:
+    def __init__(self, ledger: Ledger, journal: GroupCommit, memory: FrameMemory, inspector: Inspector | None) -> None:
         self._ledger = ledger
         self._journal = journal
         self._memory = memory

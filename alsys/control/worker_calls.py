@@ -35,7 +35,7 @@ class Overdue:
     late: Mapping[str, str]
 
 
-class Workforce:
+class WorkerCalls:
     """Workers of one campaign.
 
     Args:

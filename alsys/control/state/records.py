@@ -75,7 +75,7 @@ class ModelRecord:
         parent: Champion when its fit began, which it started from and was compared with; 0 for none.
         n_train: Labels it was trained on.
         n_seen: Training labels accepted up to its dataset version, retracted ones included, imported ones not.
-        n_changes: `alsys.control.ledger.Ledger.n_changes` of its dataset version.
+        n_changes: `alsys.control.state.ledger.Ledger.n_changes` of its dataset version.
         seq: Its dataset version.
         is_lost: Its bundle cannot be read.
         wall_s: Of its fit.

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from alsys.control.commands import Train
-from alsys.control.journal import Journal
-from alsys.control.ledger import Ledger
-from alsys.control.ports import Completion, ModelShelf, Registry
-from alsys.control.recorder import Recorder
+from alsys.control.group_commit import GroupCommit
+from alsys.control.handlers.event_sink import EventSink
+from alsys.control.ports import BundleStore, Completion, Registry
+from alsys.control.state.ledger import Ledger
 from alsys.errors import AlsysError
 from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected
 from alsys.frames import TRAINING_ARMS, Arm
@@ -50,7 +50,7 @@ class Fit:
     n_retracted: int
 
 
-class ModelDesk:
+class TrainingHandler:
     """Fits, committees and the registry of one campaign.
 
     Args:
@@ -73,13 +73,13 @@ class ModelDesk:
         *,
         ledger: Ledger,
         store: StoreReader,
-        journal: Journal,
-        shelf: ModelShelf,
+        journal: GroupCommit,
+        shelf: BundleStore,
         registry: Registry,
         level: LevelOfTheory,
         baseline: LevelOfTheory | None,
         epoch: int,
-        record: Recorder,
+        record: EventSink,
         review: Callable[[dict[str, Prediction], Snapshot], None] | None,
         wake: Callable[[], None],
         clock: Callable[[], float],

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from alsys.control.commands import Explore
-from alsys.control.frame_memory import FrameMemory
+from alsys.control.handlers.event_sink import EventSink
+from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger
-from alsys.control.policies import trust_band
-from alsys.control.recorder import Recorder
-from alsys.control.records import Status
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.events import (
     ErrorsObserved,
     ExplorationReported,
@@ -28,7 +27,7 @@ from alsys.frames import Candidate, Frame
 from alsys.potentials.base import CommitteeState
 
 
-class ExplorationDesk:
+class ExplorationHandler:
     """Orders and reports of explorers.
 
     Args:
@@ -47,7 +46,7 @@ class ExplorationDesk:
         ledger: Ledger,
         memory: FrameMemory,
         inspector: Inspector | None,
-        record: Recorder,
+        record: EventSink,
         state: Callable[[int], CommitteeState],
         epoch: int,
         clock: Callable[[], float],
@@ -130,7 +129,7 @@ class ExplorationDesk:
         if report.compared:
             self._record(_errors_observed(report, now))
         if report.rescored:
-            easy_below, _ = trust_band(self._ledger)
+            easy_below, _ = self._ledger.trust_band
             self._record(
                 FramesRescored(
                     t=now, model_version=report.model_version, deviations=report.rescored, easy_below=easy_below

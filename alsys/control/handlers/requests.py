@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from alsys.control.frame_memory import FrameMemory
-from alsys.control.journal import Journal
-from alsys.control.ledger import Ledger
-from alsys.control.model_desk import ModelDesk
+from alsys.control.group_commit import GroupCommit
+from alsys.control.handlers.event_sink import EventSink
+from alsys.control.handlers.frame_memory import FrameMemory
+from alsys.control.handlers.training import TrainingHandler
 from alsys.control.ports import RequestBox
-from alsys.control.recorder import Recorder
-from alsys.control.requests import Answer, Request, carry_out
+from alsys.control.rules.requests import Answer, Request, carry_out
+from alsys.control.state.ledger import Ledger
 from alsys.errors import InputError
 from alsys.events import FrameRetried
 from alsys.store.base import StoreReader
@@ -24,7 +24,7 @@ from alsys.store.base import StoreReader
 logger = logging.getLogger(__name__)
 
 
-class RequestDesk:
+class RequestHandler:
     """Takes requests.
 
     Args:
@@ -45,10 +45,10 @@ class RequestDesk:
         ledger: Ledger,
         box: RequestBox,
         store: StoreReader,
-        journal: Journal,
+        journal: GroupCommit,
         memory: FrameMemory,
-        models: ModelDesk,
-        record: Recorder,
+        models: TrainingHandler,
+        record: EventSink,
         wake: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:

@@ -1,7 +1,7 @@
 """The ledger: the state of a campaign, folded from its events.
 
 `apply(event)` is the only mutator. There is no clock, no I/O, no Ray and no torch in here; what follows from the state
-is in `alsys.control.decisions`. After every event
+is in `alsys.control.rules.decisions`. After every event
 ``proposed == pending + in_flight + labelled + dropped + quarantined + retracted``. Folding the durable events of a log
 gives the state of the campaign that wrote it, except that work in flight is pending again. A retracted label is as if
 it had never been, except that it counts as one more reason to fit again and that its frame is never labelled again.
@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from alsys.control import policies
-from alsys.control.assurance import Assurance, Audit
-from alsys.control.feedback import MAX_COMPARED, Feedback
-from alsys.control.frame_book import FrameBook
-from alsys.control.model_book import ModelBook
-from alsys.control.records import Exploration, FrameRecord, ModelRecord, RunningTimes, Status, Totals
 from alsys.control.settings import PolicySettings
+from alsys.control.state.audits import Audit
+from alsys.control.state.campaign import CampaignState
+from alsys.control.state.feedback import MAX_COMPARED
+from alsys.control.state.records import Exploration, FrameRecord, ModelRecord, Status
 from alsys.errors import FailureKind
 from alsys.events import (
     AlarmCleared,
@@ -63,50 +61,16 @@ from alsys.events import (
     TrainingStarted,
     WorkerLost,
 )
-from alsys.exploration.bandit import Tally
-from alsys.frames import TRAINING_ARMS, Arm
+from alsys.frames import Arm
 from alsys.labels import label_id_of
 from alsys.metrics import Metrics
 
 
-class Ledger:
-    """State of one campaign. Its attributes are for reading; only `apply` changes them."""
+class Ledger(CampaignState):
+    """The state of one campaign, which events change and nothing else does."""
 
     def __init__(self, settings: PolicySettings) -> None:
-        self.settings = settings
-        self.assurance = Assurance()
-        self._models = ModelBook()
-        self._frames = FrameBook(settings, self._models, self.assurance.suspects)
-        self._feedback = Feedback(settings)
-        # The parts never replace their containers, so policies can read them here.
-        self.frames, self.counts = self._frames.records, self._frames.counts
-        self.pending, self.stale = self._frames.pending, self._frames.stale
-        self.easy, self.failed = self._frames.easy, self._frames.failed
-        self.in_flight, self.flying = self._frames.in_flight, self._frames.flying
-        self.models, self.champions = self._models.records, self._models.champions
-        self.undecided = self._models.undecided
-        self.to_compare, self.calibration = self._feedback.waiting, self._feedback.calibration
-        self.tallies = self._feedback.tallies
-        self.tallies_then: dict[str, Tally] = {}
-        self.accepted = dict.fromkeys(Arm, 0)
-        self.lost_in_a_row = 0
-        self.last_loss = ""
-        self.strata: dict[str, int] = {}
-        self.labelled: list[str] = []
-        self.random_labelled: list[str] = []
-        self.retracted: list[str] = []
-        self._trainable: list[str] = []
-        self.imports: list[DataImported] = []
-        self._n_imported_gone = 0
-        self.label_times, self.chunk_times, self.fit_times = RunningTimes(), RunningTimes(), RunningTimes()
-        self.chosen: dict[int, dict[Arm, int]] = {}
-        self.exploring: dict[str, ExplorationStarted] = {}
-        self.exploration = Exploration()
-        self.totals = Totals()
-        self.requests: set[str] = set()
-        self.alarms: dict[str, str] = {}
-        self.stopped: CampaignStopped | None = None
-        self.stop_requested: StopRequested | None = None
+        super().__init__(settings)
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             CampaignOpened: self._on_opened,
             CampaignStopped: self._on_stopped,
@@ -155,84 +119,6 @@ class Ledger:
         for event in events:
             ledger.apply(event)
         return ledger
-
-    # --- reading
-
-    @property
-    def proposed(self) -> int:
-        """Frames ever proposed."""
-        return len(self.frames)
-
-    @property
-    def n_labels(self) -> int:
-        """Accepted labels that count against the budget: all but free atoms and imported ones."""
-        return sum(self.accepted.values()) - self.accepted[Arm.ATOM] - self.accepted[Arm.IMPORTED]
-
-    @property
-    def n_train(self) -> int:
-        """Accepted labels that may be trained on."""
-        return sum(self.accepted[arm] for arm in TRAINING_ARMS)
-
-    @property
-    def n_in_flight(self) -> int:
-        """Frames in flight that count against the budget."""
-        return sum(self.flying.values()) - self.flying[Arm.ATOM]
-
-    @property
-    def n_changes(self) -> int:
-        """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
-        return len(self._trainable) + len(self.retracted) + self.accepted[Arm.IMPORTED] + self._n_imported_gone
-
-    @property
-    def n_new(self) -> int:
-        """Changes of the data that the last fit knows nothing of."""
-        return self.n_changes - self._models.n_changes_at_fit
-
-    @property
-    def n_train_at_fit(self) -> int:
-        """Training labels when the last fit was started."""
-        return self._models.n_train_at_fit
-
-    @property
-    def fit_s(self) -> float:
-        """Seconds of a fit: as they were, at most those that it is given."""
-        measured = self.fit_times.mean
-        return self.settings.fit_s if measured is None else min(measured, self.settings.fit_s)
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the walkers for each exploration method; empty where there is one."""
-        return policies.method_shares(self)
-
-    @property
-    def next_version(self) -> int:
-        """Version of the next model."""
-        return max(self.models, default=0) + 1
-
-    @property
-    def champion(self) -> int:
-        """Version that explorers use; 0 for none."""
-        return self._models.champion
-
-    @property
-    def training(self) -> TrainingStarted | None:
-        """The fit that is running."""
-        return self._models.training
-
-    @property
-    def training_failures(self) -> int:
-        """Failed fits in a row."""
-        return self._models.failures
-
-    @property
-    def coverage_version(self) -> int:
-        """Version that the coverage of the calibration belongs to; 0 before there is any."""
-        return self._feedback.coverage_version
-
-    @property
-    def is_balanced(self) -> bool:
-        """The invariant of the module docstring."""
-        return self._frames.is_balanced
 
     # --- applying
 
@@ -291,7 +177,7 @@ class Ledger:
         self._frames.retry(event.frame_id)
 
     def _on_rescored(self, event: FramesRescored) -> None:
-        self._frames.rescore(event, policies.trust_band(self)[0] if event.easy_below < 0 else event.easy_below)
+        self._frames.rescore(event, self.trust_band[0] if event.easy_below < 0 else event.easy_below)
 
     def _on_label_abandoned(self, event: LabelAbandoned) -> None:
         for frame_id in event.frame_ids:

@@ -2,7 +2,7 @@
 
 While a fit runs, labels are chosen by the model before. With `training.max_ahead: auto` none are where labels are
 quick, so that waiting costs next to nothing; else at most half of the next batch of training labels may be, and one
-more for each labeler, so that none of them waits long for a fit (docs/design/031-pace.md). Pure functions of the ledger
+more for each labeler, so that none of them waits long for a fit (docs/design/031-pace.md). Pure functions of the state
 and of settings; the plan is arithmetic and knows no luck.
 """
 
@@ -11,14 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from alsys.control.commands import Idle
 from alsys.control.settings import PolicySettings
+from alsys.control.state.campaign import CampaignState
 from alsys.frames import Arm
-
-if TYPE_CHECKING:
-    from alsys.control.ledger import Ledger
 
 AHEAD_SHARE = 0.5
 """Share of the next batch of training labels that may be chosen while its model is still being fitted."""
@@ -59,42 +56,42 @@ def most_ahead(
     return 0 if is_quick(batch, n_labelers, label_s, fit_s) else math.ceil(AHEAD_SHARE * batch) + n_labelers
 
 
-def training_room(ledger: Ledger, n_labelers: int) -> float:
+def training_room(state: CampaignState, n_labelers: int) -> float:
     """Training labels that may be sent out now; infinite where nothing bounds them.
 
     While no fit runs, the next batch may be filled, and what may be ahead of its model besides. Rounds have a pace of
     their own, and sampled frames do not wait for the first model.
     """
-    settings = ledger.settings
-    batch = next_batch(settings, ledger.n_train_at_fit)
-    ahead = most_ahead(settings, batch, n_labelers, ledger.label_times.mean, ledger.fit_s)
-    if ahead is None or settings.is_rounds or not ledger.champion:
+    settings = state.settings
+    batch = next_batch(settings, state.n_train_at_fit)
+    ahead = most_ahead(settings, batch, n_labelers, state.label_times.mean, state.fit_s)
+    if ahead is None or settings.is_rounds or not state.champion:
         return math.inf
-    coming = ledger.n_new + ledger.flying[Arm.UNCERTAIN] + ledger.flying[Arm.INITIAL]
-    return max(ahead + (batch if ledger.training is None else 0) - coming, 0)
+    coming = state.n_new + state.flying[Arm.UNCERTAIN] + state.flying[Arm.INITIAL]
+    return max(ahead + (batch if state.training is None else 0) - coming, 0)
 
 
-def first_fit_waits(ledger: Ledger) -> bool:
+def first_fit_waits(state: CampaignState) -> bool:
     """Whether the first fit waits for sampled frames that are on their way: where their labels are quick."""
-    waiting = ledger.pending.count(Arm.INITIAL) + ledger.flying[Arm.INITIAL]
-    room = ledger.settings.n_labels - ledger.n_labels - random_kept(ledger, ledger.settings.random_share)
-    if ledger.settings.max_ahead != "auto" or ledger.settings.is_rounds or min(waiting, room) <= 0:
+    waiting = state.pending.count(Arm.INITIAL) + state.flying[Arm.INITIAL]
+    room = state.settings.n_labels - state.n_labels - random_kept(state, state.settings.random_share)
+    if state.settings.max_ahead != "auto" or state.settings.is_rounds or min(waiting, room) <= 0:
         return False
-    return is_quick(waiting, 1, ledger.label_times.mean, ledger.fit_s)
+    return is_quick(waiting, 1, state.label_times.mean, state.fit_s)
 
 
-def unseen(ledger: Ledger, idle: Idle) -> Collection[str]:
+def unseen(state: CampaignState, idle: Idle) -> Collection[str]:
     """Uncertain frames that wait until the champion has looked at them.
 
     Only where labels are faster than a chunk of exploration: of slower ones no labeler gets more than one in the
     meantime, and it would stand idle.
     """
-    label_s, chunk_s = ledger.label_times.mean, ledger.chunk_times.mean
+    label_s, chunk_s = state.label_times.mean, state.chunk_times.mean
     is_fast = label_s is not None and chunk_s is not None and label_s < chunk_s
-    is_looked_at = bool(ledger.exploring or idle.explorers)
-    if ledger.settings.max_ahead != "auto" or ledger.settings.is_random or not (is_fast and is_looked_at):
+    is_looked_at = bool(state.exploring or idle.explorers)
+    if state.settings.max_ahead != "auto" or state.settings.is_random or not (is_fast and is_looked_at):
         return ()
-    return ledger.stale
+    return state.stale
 
 
 def random_total(settings: PolicySettings, share: float) -> int:
@@ -102,18 +99,18 @@ def random_total(settings: PolicySettings, share: float) -> int:
     return math.ceil(share * settings.n_labels)
 
 
-def random_kept(ledger: Ledger, share: float) -> int:
+def random_kept(state: CampaignState, share: float) -> int:
     """Labels of the budget that no other arm may take, so that the random arm is as large as planned at the end.
 
     The first model comes first: without one there are no frames to take at random.
     """
-    settings = ledger.settings
+    settings = state.settings
     if settings.max_ahead != "auto" or settings.is_rounds:
         return 0
-    n_train = ledger.n_train + ledger.flying[Arm.INITIAL] + ledger.flying[Arm.UNCERTAIN]
-    if not ledger.champion and n_train < settings.first_at:
+    n_train = state.n_train + state.flying[Arm.INITIAL] + state.flying[Arm.UNCERTAIN]
+    if not state.champion and n_train < settings.first_at:
         return 0
-    return max(0, random_total(settings, share) - ledger.accepted[Arm.RANDOM] - ledger.flying[Arm.RANDOM])
+    return max(0, random_total(settings, share) - state.accepted[Arm.RANDOM] - state.flying[Arm.RANDOM])
 
 
 def fits_left(settings: PolicySettings, n_train_at_fit: int, target: int) -> int:

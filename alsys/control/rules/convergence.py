@@ -10,29 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alsys.control.settings import Targets
 from alsys.metrics import Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What a user wants of the random arm.
-
-    Attributes:
-        force_mae: Upper end of the interval of the force error, eV/Angstrom; None for no such target.
-        blind_spots: Upper end of the share of frames that are trusted and wrong; None for no such target.
-        min_random: Random-arm frames before anything is believed.
-        in_a_row: Versions that must reach the targets one after another.
-    """
-
-    force_mae: float | None = None
-    blind_spots: float | None = None
-    min_random: int = 20
-    in_a_row: int = 2
-
-    @property
-    def are_set(self) -> bool:
-        """Whether there is any."""
-        return self.force_mae is not None or self.blind_spots is not None
 
 
 @dataclass(frozen=True, slots=True)

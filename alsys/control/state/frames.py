@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from sys import intern
 
-from alsys.control.candidates import CandidateSet
-from alsys.control.model_book import ModelBook
-from alsys.control.records import FINAL, FrameRecord, Status
 from alsys.control.settings import PolicySettings
+from alsys.control.state.candidates import CandidateSet
+from alsys.control.state.models import ModelVersions
+from alsys.control.state.records import FINAL, FrameRecord, Status
 from alsys.errors import FailureKind
 from alsys.events import FrameProposed, FramesRescored, LabelDisputed, LabelFailed, LabelStarted
 from alsys.frames import Arm
@@ -21,7 +21,7 @@ from alsys.selection.label_cost import FALLBACK_ELECTRONS, LabelCostModel
 
 
 @dataclass(frozen=True, slots=True)
-class FrameBook:
+class FrameStates:
     """Frames of one campaign. Its containers are never replaced, so the ledger can hold them too.
 
     Attributes:
@@ -39,7 +39,7 @@ class FrameBook:
     """
 
     settings: PolicySettings
-    models: ModelBook
+    models: ModelVersions
     suspects: dict[str, str]
     records: dict[str, FrameRecord] = field(default_factory=dict)
     pending: CandidateSet = field(default_factory=CandidateSet)

@@ -19,7 +19,7 @@ from alsys.store.base import StoreWriter
 RETRY_S = 1.0
 
 
-class Journal:
+class GroupCommit:
     """Commits in the background of the running loop.
 
     Args:

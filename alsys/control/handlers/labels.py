@@ -12,13 +12,13 @@ from collections.abc import Callable, Container, Iterator
 
 import numpy as np
 
-from alsys.control.assurance import audit_of
-from alsys.control.frame_memory import FrameMemory
+from alsys.control.handlers.event_sink import EventSink
+from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.inspection import Inspector
-from alsys.control.ledger import Ledger
 from alsys.control.ports import Completion
-from alsys.control.recorder import Recorder
-from alsys.control.records import Status
+from alsys.control.state.audits import audit_of
+from alsys.control.state.ledger import Ledger
+from alsys.control.state.records import Status
 from alsys.errors import FailureKind
 from alsys.events import (
     CanaryChecked,
@@ -46,7 +46,7 @@ CONFLICT_FORCE = 1e-2
 """eV/Angstrom."""
 
 
-class LabelDesk:
+class LabelHandler:
     """Takes in what labelers return.
 
     Args:
@@ -68,7 +68,7 @@ class LabelDesk:
         baseline: LevelOfTheory | None = None,
         memory: FrameMemory,
         inspector: Inspector | None,
-        record: Recorder,
+        record: EventSink,
         restart: Callable[[str, str], None],
         clock: Callable[[], float],
     ) -> None:

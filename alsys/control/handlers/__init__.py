@@ -1,0 +1,1 @@
+"""What becomes of what workers return, and of what users ask."""

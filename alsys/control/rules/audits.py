@@ -1,0 +1,69 @@
+"""Who verifies, audits and checks labels, before anybody makes new ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from alsys.control.commands import AuditLabel, CheckLabeler, Command, Idle, LabelFrames
+from alsys.control.rules.goals import wants_labels
+from alsys.control.state.audits import AuditState
+from alsys.control.state.campaign import CampaignState
+
+
+def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idle, int]:
+    """Work that comes before new labels, the workers that are left after it, and how many labelers there are.
+
+    Canaries first; then suspects, which go to another labeler than the one that gave the label where there is one; then
+    audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of this waits
+    for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
+    """
+    state, settings = campaign.assurance, campaign.settings
+    free = list(idle.labelers)
+    labelers = {*free, *idle.busy_labelers, *campaign.in_flight, *state.auditing, *state.checking}
+    is_alone = len(labelers) <= 1
+    commands: list[Command] = []
+    ahead = list(idle.busy_labelers)
+    if settings.canary_every:
+        for worker in [worker for worker in free if _needs_canary(state, worker, settings.canary_every)]:
+            commands.append(CheckLabeler(worker))
+            free.remove(worker)
+        ahead = [worker for worker in ahead if not _needs_canary(state, worker, settings.canary_every)]
+    wants = wants_labels(campaign)
+    room = settings.n_labels - campaign.n_labels - campaign.n_in_flight if wants else 0
+    is_waiting = False
+    for frame_id, author in itertools.islice(state.suspects.items(), max(room, 0)):
+        taker = _other(free, author, is_alone)
+        if taker is None:
+            is_waiting = True
+            continue
+        commands.append(LabelFrames(taker, (frame_id,), is_verification=True))
+        free.remove(taker)
+    places = (max(1, len(labelers) // 2) if wants else len(labelers)) - len(state.auditing)
+    for audit in state.waiting(settings.audit_share) if places > 0 else ():
+        taker = _other(free, audit.author, is_alone)
+        if taker is None:
+            is_waiting = True
+            if not free:
+                break
+            continue
+        commands.append(AuditLabel(taker, audit.frame_id))
+        free.remove(taker)
+        places -= 1
+        if places <= 0:
+            break
+    left = replace(idle, labelers=tuple(free), busy_labelers=() if is_waiting else tuple(ahead))
+    return commands, left, len(labelers)
+
+
+def _needs_canary(state: AuditState, worker: str, every: int) -> bool:
+    return worker not in state.since_canary or len(state.since_canary[worker]) >= every
+
+
+def _other(free: Sequence[str], author: str, is_alone: bool) -> str | None:
+    """A free labeler, not the author of a label unless there is no other."""
+    others = [worker for worker in free if worker != author]
+    if others:
+        return others[0]
+    return author if is_alone and author in free else None

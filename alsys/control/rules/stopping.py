@@ -1,0 +1,66 @@
+"""When a campaign ends, and why."""
+
+from __future__ import annotations
+
+from alsys.control.commands import Finish, Idle
+from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels
+from alsys.control.rules.training import trains_on, wants_last_fit
+from alsys.control.state.campaign import CampaignState
+
+
+def finish(state: CampaignState, now: float) -> Finish | None:
+    """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
+    if state.stop_requested is not None:
+        at_work = state.in_flight or state.training or state.exploring or state.assurance.is_busy
+        if state.stop_requested.drain and at_work:
+            return None
+        return Finish("user", "stopped on request; run the same command to go on", is_final=False)
+    if is_hopeless(state) and wants_labels(state):
+        if state.in_flight or state.training or state.assurance.suspects or state.assurance.is_busy:
+            return None
+        remedy = "see the quarantine table of the report; the same command tries again"
+        lost = f"{state.lost_in_a_row} frames in a row gave no label, the last one: {state.last_loss}"
+        return Finish("failed", f"{lost}; {remedy}", is_final=False)
+    if wants_labels(state):
+        return None
+    settings = state.settings
+    if settings.wall_s is not None and state.totals.wall_s >= settings.wall_s:
+        return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
+    if state.in_flight or state.training is not None or wants_last_fit(state) or trains_on(state):
+        return None
+    if state.champion and (state.assurance.is_busy or state.assurance.waiting(settings.audit_share)):
+        return None
+    if not state.champion:
+        message = f"there are labels but no model: every fit failed{_last_rejection(state)}"
+        return Finish("failed", message, is_final=False)
+    if target_reached(state):
+        return Finish("target-reached", converged(state).text.removeprefix("reached: "))
+    if is_quiet(state):
+        return Finish("nothing-uncertain", f"{settings.quiet_steps} walker-steps without an uncertain frame")
+    return Finish("labels", f"{state.n_labels} labels")
+
+
+def is_stuck(state: CampaignState, idle: Idle) -> bool:
+    """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
+    working = state.in_flight or state.exploring or state.training is not None or state.assurance.is_busy
+    return not working and bool(idle.labelers and idle.explorers and idle.trainers)
+
+
+def stuck_message(state: CampaignState) -> str:
+    """What a user should do about a campaign that cannot go on."""
+    if not state.champion:
+        quarantined = sum(record.status == "quarantined" for record in state.frames.values())
+        return (
+            f"only {state.n_train} frames could be labelled, {quarantined} are quarantined and no model "
+            f"could be fitted{_last_rejection(state)}; see the quarantine table of the report"
+        )
+    return "nothing is left to label, explore or train; see the report"
+
+
+def _last_rejection(state: CampaignState) -> str:
+    """Why the latest version was no model; empty where there is none."""
+    latest = state.models.get(max(state.models, default=0))
+    if latest is None:
+        return ""
+    remedy = "check the labels, or give fits more time (training.budget_s)"
+    return f" or was rejected, v{latest.version:04d} because it {latest.reason}; {remedy}"

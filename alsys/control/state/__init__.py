@@ -1,0 +1,1 @@
+"""What a campaign knows: events change it, nothing else does."""

@@ -1,0 +1,140 @@
+"""The state of a campaign, for reading: what rules decide by.
+
+The frames, the model versions, the feedback and the audits each own a part; only the ledger changes any of it.
+"""
+
+from __future__ import annotations
+
+from alsys.control.settings import PolicySettings
+from alsys.control.state.audits import AuditState
+from alsys.control.state.feedback import Feedback
+from alsys.control.state.frames import FrameStates
+from alsys.control.state.models import ModelVersions
+from alsys.control.state.records import Exploration, RunningTimes, Totals
+from alsys.events import CampaignStopped, DataImported, ExplorationStarted, StopRequested, TrainingStarted
+from alsys.exploration.bandit import Tally
+from alsys.frames import TRAINING_ARMS, Arm
+
+
+class CampaignState:
+    """State of one campaign.
+
+    Args:
+        settings: What is decided by besides.
+    """
+
+    def __init__(self, settings: PolicySettings) -> None:
+        self.settings = settings
+        self.assurance = AuditState()
+        self._models = ModelVersions()
+        self._frames = FrameStates(settings, self._models, self.assurance.suspects)
+        self._feedback = Feedback(settings)
+        # The parts never replace their containers, so rules can read them here.
+        self.frames, self.counts = self._frames.records, self._frames.counts
+        self.pending, self.stale = self._frames.pending, self._frames.stale
+        self.easy, self.failed = self._frames.easy, self._frames.failed
+        self.in_flight, self.flying = self._frames.in_flight, self._frames.flying
+        self.models, self.champions = self._models.records, self._models.champions
+        self.undecided = self._models.undecided
+        self.to_compare, self.calibration = self._feedback.waiting, self._feedback.calibration
+        self.tallies = self._feedback.tallies
+        self.tallies_then: dict[str, Tally] = {}
+        self.accepted = dict.fromkeys(Arm, 0)
+        self.lost_in_a_row = 0
+        self.last_loss = ""
+        self.strata: dict[str, int] = {}
+        self.labelled: list[str] = []
+        self.random_labelled: list[str] = []
+        self.retracted: list[str] = []
+        self._trainable: list[str] = []
+        self.imports: list[DataImported] = []
+        self._n_imported_gone = 0
+        self.label_times, self.chunk_times, self.fit_times = RunningTimes(), RunningTimes(), RunningTimes()
+        self.chosen: dict[int, dict[Arm, int]] = {}
+        self.exploring: dict[str, ExplorationStarted] = {}
+        self.exploration = Exploration()
+        self.totals = Totals()
+        self.requests: set[str] = set()
+        self.alarms: dict[str, str] = {}
+        self.stopped: CampaignStopped | None = None
+        self.stop_requested: StopRequested | None = None
+
+    @property
+    def proposed(self) -> int:
+        """Frames ever proposed."""
+        return len(self.frames)
+
+    @property
+    def n_labels(self) -> int:
+        """Accepted labels that count against the budget: all but free atoms and imported ones."""
+        return sum(self.accepted.values()) - self.accepted[Arm.ATOM] - self.accepted[Arm.IMPORTED]
+
+    @property
+    def n_train(self) -> int:
+        """Accepted labels that may be trained on."""
+        return sum(self.accepted[arm] for arm in TRAINING_ARMS)
+
+    @property
+    def n_in_flight(self) -> int:
+        """Frames in flight that count against the budget."""
+        return sum(self.flying.values()) - self.flying[Arm.ATOM]
+
+    @property
+    def n_changes(self) -> int:
+        """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
+        return len(self._trainable) + len(self.retracted) + self.accepted[Arm.IMPORTED] + self._n_imported_gone
+
+    @property
+    def n_new(self) -> int:
+        """Changes of the data that the last fit knows nothing of."""
+        return self.n_changes - self._models.n_changes_at_fit
+
+    @property
+    def n_train_at_fit(self) -> int:
+        """Training labels when the last fit was started."""
+        return self._models.n_train_at_fit
+
+    @property
+    def fit_s(self) -> float:
+        """Seconds of a fit: as they were, at most those that it is given."""
+        measured = self.fit_times.mean
+        return self.settings.fit_s if measured is None else min(measured, self.settings.fit_s)
+
+    @property
+    def next_version(self) -> int:
+        """Version of the next model."""
+        return max(self.models, default=0) + 1
+
+    @property
+    def champion(self) -> int:
+        """Version that explorers use; 0 for none."""
+        return self._models.champion
+
+    @property
+    def training(self) -> TrainingStarted | None:
+        """The fit that is running."""
+        return self._models.training
+
+    @property
+    def training_failures(self) -> int:
+        """Failed fits in a row."""
+        return self._models.failures
+
+    @property
+    def coverage_version(self) -> int:
+        """Version that the coverage of the calibration belongs to; 0 before there is any."""
+        return self._feedback.coverage_version
+
+    @property
+    def is_balanced(self) -> bool:
+        """The invariant of the module docstring."""
+        return self._frames.is_balanced
+
+    @property
+    def trust_band(self) -> tuple[float, float]:
+        """Edges of the trust band as force deviations, eV/Angstrom: as stated, or as calibration has them now."""
+        low, high = self.settings.trust
+        if not self.settings.is_calibrated:
+            return low, high
+        band = self.calibration.band
+        return band.deviation(low), band.deviation(high)
