@@ -171,7 +171,7 @@ def run(
     """One fit and its test."""
     started, cpu = time.perf_counter(), cpu_seconds()
     trainer = NequIPTrainer(config_for(args, budget_s), clock=cpu_seconds)
-    trained = trainer.fit(TrainingOrder(1, snapshot_for(train, atoms, args.delta), None, None, seed))
+    trained = trainer.run(TrainingOrder(1, snapshot_for(train, atoms, args.delta), None, None, seed))
     if not isinstance(trained, TrainedCommittee):
         raise SystemExit(f"the fit failed: {trained.message}")
     train_s, train_cpu_s = time.perf_counter() - started, cpu_seconds() - cpu

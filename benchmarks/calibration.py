@@ -85,7 +85,7 @@ def reports_until_alarm(config: CampaignConfig, start: Frame, state: CommitteeSt
     ledger.apply(ModelPublished(t=1.0, version=1, parent=0, seq=1, n_labels=0, wall_s=1.0))
     ledger.apply(ModelPromoted(t=1.0, version=1, reason="first"))
     for count in range(1, 6):
-        report = explorer.advance(ExplorationOrder(n_steps=5, state=copies if count == 1 else None))
+        report = explorer.run(ExplorationOrder(n_steps=5, state=copies if count == 1 else None))
         ledger.apply(
             ExplorationReported(
                 t=2.0, worker="explorer-0", model_version=1, n_steps=5, walker_steps=report.walker_steps,

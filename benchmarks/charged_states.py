@@ -84,7 +84,7 @@ def errors_of(state: CommitteeState, test: Labelled) -> list[float]:
 def fit(config: CampaignConfig, labelled: Labelled, seed: int) -> TrainedCommittee:
     """A committee."""
     snapshot = snapshot_of(labelled, free_atoms(labelled[0][0]))
-    trained = build_trainer(config).fit(TrainingOrder(1, snapshot, None, None, seed))
+    trained = build_trainer(config).run(TrainingOrder(1, snapshot, None, None, seed))
     if not isinstance(trained, TrainedCommittee):
         raise SystemExit(f"the fit failed: {trained.message}")
     return trained

@@ -107,7 +107,7 @@ def config_for(args: argparse.Namespace, n_train: int, delta: str | None) -> Cam
 
 def fit(config: CampaignConfig, snapshot: Snapshot, seed: int) -> TrainedCommittee:
     """One committee."""
-    trained = build_trainer(config).fit(TrainingOrder(1, snapshot, None, None, seed))
+    trained = build_trainer(config).run(TrainingOrder(1, snapshot, None, None, seed))
     if not isinstance(trained, TrainedCommittee):
         raise SystemExit(f"the fit failed: {trained.message}")
     return trained

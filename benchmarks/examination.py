@@ -54,7 +54,7 @@ def shuffled(snapshot: Snapshot) -> Snapshot:
 def measure(budget_s: float, data: Snapshot) -> dict[str, Any]:
     """One fit and its examination."""
     config = config_of("CCO", model=MODEL, budget_s=budget_s, promotion={"examine": True})
-    trained = build_trainer(config).fit(TrainingOrder(1, data, None, None, seed=1))
+    trained = build_trainer(config).run(TrainingOrder(1, data, None, None, seed=1))
     if not isinstance(trained, TrainedCommittee):
         return {"budget_s": budget_s, "failure": trained.message}
     trust = config.exploration.trust

@@ -81,13 +81,13 @@ def explorer_of(config: CampaignConfig, start: Frame, n_walkers: int, state: Com
     explorer = WalkerExplorer(
         config.model_copy(update={"exploration": exploration}), {"molecule": [start]}, 0, build=build_timed
     )
-    explorer.advance(ExplorationOrder(n_steps=2, state=state))
+    explorer.run(ExplorationOrder(n_steps=2, state=state))
     count = 0
 
     def advance(n_steps: int) -> int:
         nonlocal count
         count += 1
-        report = explorer.advance(ExplorationOrder(n_steps=n_steps, n_random=1, trajectory_base=count << 20))
+        report = explorer.run(ExplorationOrder(n_steps=n_steps, n_random=1, trajectory_base=count << 20))
         return report.walker_steps
 
     return advance
@@ -122,11 +122,11 @@ def water_cost(config: CampaignConfig, state: CommitteeState, n_boxes: int, seco
 def swap(config: CampaignConfig, start: Frame, old: CommitteeState, new: CommitteeState) -> dict[str, float]:
     """Seconds that a chunk takes longer with new weights than without, and how equal forces then are."""
     explorer = WalkerExplorer(config, {"molecule": [start]}, 0, build=build_timed)
-    explorer.advance(ExplorationOrder(n_steps=2, state=old))
+    explorer.run(ExplorationOrder(n_steps=2, state=old))
     times = []
     for state in (None, new):
         started = time.perf_counter()
-        report = explorer.advance(ExplorationOrder(n_steps=2, state=state, trajectory_base=1 << 20))
+        report = explorer.run(ExplorationOrder(n_steps=2, state=state, trajectory_base=1 << 20))
         times.append(time.perf_counter() - started)
     if report.model_version != new.version:
         raise SystemExit("the explorer did not take the new weights")

@@ -118,7 +118,7 @@ def fit(
 ) -> CommitteeState:
     """A committee fitted within ``training.budget_s``."""
     order = TrainingOrder(version, snapshot_of(labelled, free_atoms(labelled[0][0])), parent, None, seed)
-    trained = build_trainer(config).fit(order)
+    trained = build_trainer(config).run(order)
     if not isinstance(trained, TrainedCommittee):
         raise SystemExit(f"the fit failed: {trained.message}")
     return trained.state

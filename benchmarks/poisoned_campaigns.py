@@ -72,9 +72,9 @@ class PoisonedStation:
         self._share = share
         self.made: list[tuple[str, str]] = []
 
-    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """Labels, some of them wrong."""
-        outcomes = self._station.work(order)
+        outcomes = self._station.run(order)
         return tuple(self._tampered(f, o) for f, o in zip(order.frames, outcomes, strict=True))
 
     def close(self) -> None:

@@ -127,7 +127,7 @@ class Models:
         """The next committee, warm-started."""
         self.version += 1
         snapshot = snapshot_of(accepted, self._atoms)
-        trained = self._trainer.fit(TrainingOrder(self.version, snapshot, self._state, None, self._seed))
+        trained = self._trainer.run(TrainingOrder(self.version, snapshot, self._state, None, self._seed))
         if not isinstance(trained, TrainedCommittee):
             raise SystemExit(f"the fit failed: {trained.message}")
         self._state = trained.state

@@ -143,7 +143,7 @@ class Committee:
         version = 1 if self._state is None else self._state.version + 1
         # no free atoms: all frames have one composition, so they would only move energies by a constant
         order = TrainingOrder(version, snapshot_of(labelled, []), self._state, None, 1000 * self._seed + version)
-        trained = trainer.fit(order)
+        trained = trainer.run(order)
         if not isinstance(trained, TrainedCommittee):
             raise RuntimeError(f"the fit on {len(labelled)} labels failed: {trained.message}")
         return trained.state

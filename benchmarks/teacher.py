@@ -98,7 +98,7 @@ def errors(result: TrainedCommittee, test: Snapshot) -> dict[str, float]:
 def fitted(
     config: CampaignConfig, train: Snapshot, seed: int, parent: CommitteeState | None = None
 ) -> TrainedCommittee:
-    result = NequIPTrainer(config).fit(TrainingOrder(1, train, parent, None, seed=seed))
+    result = NequIPTrainer(config).run(TrainingOrder(1, train, parent, None, seed=seed))
     if not isinstance(result, TrainedCommittee):
         raise SystemExit(f"the fit failed: {result.message}")
     return result

@@ -175,7 +175,7 @@ def fitted(
     seed: int,
     known: Sequence[str] = (),
 ) -> TrainedCommittee:
-    result = trainer.fit(TrainingOrder(version, snapshot, parent, None, seed, known=frozenset(known)))
+    result = trainer.run(TrainingOrder(version, snapshot, parent, None, seed, known=frozenset(known)))
     if not isinstance(result, TrainedCommittee):
         raise SystemExit(f"the fit failed: {result.message}")
     return result

@@ -103,7 +103,7 @@ def run_block(
         order = ExplorationOrder(
             LOOK_STEPS, state=state if n == 0 else None, trust=NO_EDGE, trajectory_base=(n + 1) * 4096
         )
-        report = explorer.advance(order)
+        report = explorer.run(order)
         walkers = explorer.walkers
         stops.update(report.stops)
         watch.look(walkers.positions.reshape(n_walkers, -1, 3), walkers.trajectory)

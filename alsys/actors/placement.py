@@ -14,19 +14,13 @@ from typing import Any
 
 import ray
 
-from alsys.actors.shells import ExplorerActor, LabelerActor, TrainerActor
+from alsys.actors.shells import WorkerActor
 from alsys.config.schema import CampaignConfig
-from alsys.control.ports import Role
+from alsys.control.ports import Role, Worker
 from alsys.exploration.base import Explorer
 from alsys.frames import Frame
 from alsys.labeling.base import LabelWorker
 from alsys.training.base import Trainer
-
-SHELLS: Mapping[Role, type] = {
-    Role.LABELER: LabelerActor,
-    Role.EXPLORER: ExplorerActor,
-    Role.TRAINER: TrainerActor,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,7 @@ class WorkerSpec:
     """
 
     role: Role
-    build: Callable[[], LabelWorker | Explorer | Trainer]
+    build: Callable[[], Worker]
     cpus: float = 1.0
     resources: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
@@ -50,7 +44,8 @@ class WorkerSpec:
 
 def start_actor(name: str, spec: WorkerSpec) -> Any:
     """Starts the actor of a worker and returns its handle at once."""
-    actor_class: Any = ray.remote(SHELLS[spec.role])
+    titled = type(f"{spec.role.value[:-1].title()}Actor", (WorkerActor,), {})  # what `ps` shows
+    actor_class: Any = ray.remote(titled)
     return actor_class.options(
         num_cpus=spec.cpus,
         num_gpus=spec.gpus,

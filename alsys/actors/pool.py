@@ -29,7 +29,6 @@ from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Wor
 from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
-from alsys.training.base import TrainingOrder
 
 logger = logging.getLogger(__name__)
 
@@ -162,16 +161,12 @@ class RayPool:
         await self._cluster.stop()
 
     def _send(self, actor: Any, work: Work) -> Any:
-        if isinstance(work, ExplorationOrder):
-            return actor.advance.remote(replace(work, state=None), self._weights_ref(work.state))
-        if isinstance(work, TrainingOrder):
-            return actor.fit.remote(work)
-        return actor.label.remote(work)
+        if isinstance(work, ExplorationOrder) and work.state is not None:
+            return actor.run.remote(replace(work, state=None), self._weights_ref(work.state))
+        return actor.run.remote(work)
 
-    def _weights_ref(self, state: CommitteeState | None) -> Any:
-        """One copy of the weights in the object store, owned by the driver; None where there are no new ones."""
-        if state is None:
-            return None
+    def _weights_ref(self, state: CommitteeState) -> Any:
+        """One copy of the weights in the object store, owned by the driver."""
         if self._weights is None or self._weights[0] != state.version:
             self._weights = (state.version, self._cluster.put(state))
         return self._weights[1]

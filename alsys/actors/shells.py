@@ -1,6 +1,6 @@
-"""Actor shells: plain classes that hold one Ray-free worker each.
+"""The actor shell: a plain class that holds one Ray-free worker.
 
-A shell holds no queue and no handle to another actor. Every call returns when it started and finished (unix times)
+It holds no queue and no handle to another actor. Every call returns when it started and finished (unix times)
 beside its result, which is what utilisation and timelines are made of; the time between them is one of the monotonic
 clock. An actor dies with the raylet that started it, even while it is stopped.
 """
@@ -16,11 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from alsys.exploration.base import ExplorationOrder, ExplorationReport, Explorer
-from alsys.labeling.base import LabelingOrder, LabelWorker
-from alsys.labels import Label, LabelFailure
+from alsys.control.ports import Result, Work, Worker
+from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
-from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
 
 _PR_SET_PDEATHSIG = 1
 
@@ -46,55 +44,22 @@ class _Stopwatch:
         return self._started, self._started + time.perf_counter() - self._since
 
 
-class LabelerActor:
-    """Runs one labeler in its own process."""
+class WorkerActor:
+    """Runs one worker in its own process."""
 
-    def __init__(self, build: Callable[[], LabelWorker], threads: int) -> None:
+    def __init__(self, build: Callable[[], Worker], threads: int) -> None:
         configure_worker(threads)
-        self._station = build()
+        self._worker = build()
 
     def ready(self) -> int:
         """Answers with its process id once the worker is built."""
         return os.getpid()
 
-    def label(self, order: LabelingOrder) -> tuple[float, float, tuple[Label | LabelFailure, ...]]:
-        """Labels frames one after another."""
+    def run(self, order: Work, state: CommitteeState | None = None) -> tuple[float, float, Result]:
+        """Carries an order out. New weights of explorers come beside it, as one object a node."""
         watch = _Stopwatch()
-        labels = self._station.work(order)
-        return *watch.times(), labels
-
-
-class ExplorerActor:
-    """Runs one explorer in its own process."""
-
-    def __init__(self, build: Callable[[], Explorer], threads: int) -> None:
-        configure_worker(threads)
-        self._explorer = build()
-
-    def ready(self) -> int:
-        """Answers with its process id once the worker is built."""
-        return os.getpid()
-
-    def advance(self, order: ExplorationOrder, state: CommitteeState | None) -> tuple[float, float, ExplorationReport]:
-        """Explores one chunk. New weights come beside the order, as one object per node."""
-        watch = _Stopwatch()
-        report = self._explorer.advance(replace(order, state=state))
-        return *watch.times(), report
-
-
-class TrainerActor:
-    """Runs one trainer in its own process."""
-
-    def __init__(self, build: Callable[[], Trainer], threads: int) -> None:
-        configure_worker(threads)
-        self._trainer = build()
-
-    def ready(self) -> int:
-        """Answers with its process id once the worker is built."""
-        return os.getpid()
-
-    def fit(self, order: TrainingOrder) -> tuple[float, float, TrainedCommittee | TrainingFailure]:
-        """Fits a committee."""
-        watch = _Stopwatch()
-        result = self._trainer.fit(order)
+        if state is not None:
+            assert isinstance(order, ExplorationOrder)
+            order = replace(order, state=state)
+        result = self._worker.run(order)
         return *watch.times(), result

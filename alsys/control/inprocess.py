@@ -11,16 +11,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import cast
 
-from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Result, Role, Work, WorkerDown, WorkerUp
+from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, Worker, WorkerDown, WorkerUp
 from alsys.errors import FailureKind
-from alsys.exploration.base import ExplorationOrder, Explorer
-from alsys.labeling.base import LabelWorker
 from alsys.threads import WorkerThread
-from alsys.training.base import Trainer, TrainingOrder
-
-Worker = Explorer | LabelWorker | Trainer
 
 CLOSE_S = 10.0
 """Longest wait for the calls that run when a pool is closed."""
@@ -123,7 +117,7 @@ class InProcessPool:
 
     def _run(self, worker: Worker, name: str, work: Work, sent: float) -> Completion:
         started, since = self._clock(), time.perf_counter()
-        result = _call(worker, work)
+        result = worker.run(work)
         finished = started + time.perf_counter() - since  # the clock may be set meanwhile
         return Completion(name, self._factories[name][0], result, sent, started, finished)
 
@@ -163,11 +157,3 @@ def _close(worker: Worker) -> None:
     close = getattr(worker, "close", None)
     if close is not None:
         close()
-
-
-def _call(worker: Worker, work: Work) -> Result:
-    if isinstance(work, ExplorationOrder):
-        return cast(Explorer, worker).advance(work)
-    if isinstance(work, TrainingOrder):
-        return cast(Trainer, worker).fit(work)
-    return cast(LabelWorker, worker).work(work)

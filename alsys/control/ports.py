@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from alsys.control.rules.requests import Answer, Request
 from alsys.errors import FailureKind, InputError
@@ -37,6 +37,17 @@ Work = LabelingOrder | ExplorationOrder | TrainingOrder
 
 Result = tuple[Label | LabelFailure, ...] | ExplorationReport | TrainedCommittee | TrainingFailure
 """What a worker returns."""
+
+
+class Worker(Protocol):
+    """Carries out the orders of its role, one at a time: an order in, a value out. An exception is a bug.
+
+    A worker may have `close`, which ends what it has started.
+    """
+
+    def run(self, order: Any) -> Result:
+        """Expected failures are values too; see `alsys.labeling.base`, `.exploration.base` and `.training.base`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class ExplorationReport:
 class Explorer(Protocol):
     """Moves walkers."""
 
-    def advance(self, order: ExplorationOrder) -> ExplorationReport:
+    def run(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports.
 
         Raises:

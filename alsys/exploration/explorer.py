@@ -88,7 +88,7 @@ class WalkerExplorer:
         """The batch between two orders, to be looked at only: positions, velocities, methods and what they add."""
         return self._walkers
 
-    def advance(self, order: ExplorationOrder) -> ExplorationReport:
+    def run(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""
         started = time.perf_counter()
         if order.state is not None and self._committee is not None:

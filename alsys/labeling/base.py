@@ -31,7 +31,7 @@ class LabelingOrder:
 class LabelWorker(Protocol):
     """Carries out orders; see `alsys.labeling.station`."""
 
-    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """One outcome for each frame, in order."""
         ...
 

@@ -27,7 +27,7 @@ class LabelStation:
         self._labeler = labeler
         self._build_tight = build_tight
 
-    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """Labels the frames of an order, one after another."""
         if not order.is_tight:
             return _carry_out(order, self._labeler)

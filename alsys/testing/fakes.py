@@ -99,7 +99,7 @@ class FakeLabeler:
         sign = 1.0 if self._is_poisoned is not None and self._is_poisoned(frame) else -1.0
         return Label(frame.frame_id, FAKE_LEVEL.level_id, energy, sign * frame.positions, cost)
 
-    def work(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
+    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """Labels frames; what is tight is labelled the same, at another level."""
         outcomes = tuple(self.label(frame) for frame in order.frames)
         if order.has_slope:
@@ -145,7 +145,7 @@ class FakeExplorer:
         self._n_distinct = n_distinct
         self._version: int | None = None
 
-    def advance(self, order: ExplorationOrder) -> ExplorationReport:
+    def run(self, order: ExplorationOrder) -> ExplorationReport:
         """Makes the candidates that were asked for."""
         if order.state is not None:
             self._version = order.state.version
@@ -219,7 +219,7 @@ class FakeTrainer:
         self._failure = failure
         self._examination = examination
 
-    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+    def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Waits and returns weights that only say how many labels there were."""
         if self._duration_s > 0:
             time.sleep(self._duration_s)

@@ -73,6 +73,6 @@ class TrainingFailure:
 class Trainer(Protocol):
     """Fits committees."""
 
-    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+    def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits within the configured budget."""
         ...

@@ -92,7 +92,7 @@ def distil(
             "training": small.training.model_copy(update={"delta": None, "bootstrap": 1.0}),
         }
     )
-    result = NequIPTrainer(small).fit(TrainingOrder(state.version, lessons, None, None, seed=config.seed))
+    result = NequIPTrainer(small).run(TrainingOrder(state.version, lessons, None, None, seed=config.seed))
     if isinstance(result, TrainingFailure):
         raise InputError(f"the fit failed: {result.message}", field="--config", remedy="lower training.learning_rate")
     student = build_committee(result.state, threads=config.training.threads)

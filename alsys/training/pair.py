@@ -36,7 +36,7 @@ class PairTrainer:
         self._baseline = baseline_of(config)
         self._examiner = Examiner(config)
 
-    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+    def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Solves one ridge regression for each member; a linear fit needs no parent.
 
         Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors

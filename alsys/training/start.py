@@ -98,11 +98,11 @@ class StartingTrainer:
         if isinstance(start, ModelStart) and folder is not None:
             self._point = read_starting_point(folder)
 
-    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+    def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits; an order without a parent is given one first."""
         order = self._replayed(order)
         if order.parent is not None:
-            return self._trainer.fit(order)
+            return self._trainer.run(order)
         try:
             parent = self._taught(order) if self._point is None else self._point.state
             if isinstance(parent, TrainingFailure):
@@ -117,7 +117,7 @@ class StartingTrainer:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"training.start: {error}")
         if self._point is None or not self._point.is_same_level:
             parent = rebased(parent, snapshot, self._config.training)
-        return self._first.fit(replace(order, parent=parent))
+        return self._first.run(replace(order, parent=parent))
 
     def _replayed(self, order: TrainingOrder) -> TrainingOrder:
         """The order with replayed frames before its own: a new draw for each version, the same after a restart."""
@@ -146,7 +146,7 @@ class StartingTrainer:
                 logger.warning("%s; it is taught again", error)
         labels = lesson.labels()
         trainer = NequIPTrainer(lesson_config(config, start.budget_s))
-        result = trainer.fit(TrainingOrder(0, labels, None, None, seed=config.seed))
+        result = trainer.run(TrainingOrder(0, labels, None, None, seed=config.seed))
         if isinstance(result, TrainingFailure):
             return replace(result, message=f"teaching: {result.message}")
         logger.info(

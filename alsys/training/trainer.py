@@ -126,7 +126,7 @@ class NequIPTrainer:
         self._identity = config_hash(config)
         self._committee: NequIPCommittee | None = None
 
-    def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+    def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits all members, as many at a time as the config allows, then measures and examines the committee.
 
         Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors

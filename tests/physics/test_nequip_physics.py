@@ -132,7 +132,7 @@ def water() -> AlsysCalculator:
             },
         }
     )
-    trained = build_trainer(config).fit(TrainingOrder(1, store.snapshot(LABELER.level.level_id), None, None, 0))
+    trained = build_trainer(config).run(TrainingOrder(1, store.snapshot(LABELER.level.level_id), None, None, 0))
     assert isinstance(trained, TrainedCommittee)
     return AlsysCalculator(build_committee(trained.state))
 

@@ -161,10 +161,10 @@ class Hangs(FakeExplorer):
         self.is_first = not Hangs.made
         Hangs.made += 1
 
-    def advance(self, order: ExplorationOrder) -> Any:
+    def run(self, order: ExplorationOrder) -> Any:
         if self.is_first:
             self.release.wait(120.0)
-        return super().advance(order)
+        return super().run(order)
 
 
 def run(explorer: Callable[[], Any], clock: Callable[[], float], budgets: Budgets | None = None) -> Any:

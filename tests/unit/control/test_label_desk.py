@@ -102,8 +102,8 @@ def test_a_frame_whose_labels_are_always_wrong_is_quarantined() -> None:
     """Wrong at the campaign's level, right at the tighter one."""
 
     class Stubborn(FakeLabeler):
-        def work(self, order: Any) -> Any:
-            outcomes = super().work(order)
+        def run(self, order: Any) -> Any:
+            outcomes = super().run(order)
             if order.is_tight:
                 return outcomes
             return tuple(_turned(o) if int(o.frame_id[:8], 16) / 2**32 < 0.05 else o for o in outcomes)
@@ -128,8 +128,8 @@ def test_a_share_of_good_labels_is_audited_and_confirmed() -> None:
 @pytest.mark.parametrize("damage", [lambda forces: forces * np.nan, lambda forces: forces[:1]])
 def test_an_audit_that_is_no_label_costs_no_good_one(damage: Callable[[Any], Any]) -> None:
     class Broken(FakeLabeler):
-        def work(self, order: Any) -> Any:
-            outcomes = super().work(order)
+        def run(self, order: Any) -> Any:
+            outcomes = super().run(order)
             if not order.is_tight:
                 return outcomes
             return tuple(Label(o.frame_id, o.level_id, o.energy, damage(o.forces), o.cost) for o in outcomes)

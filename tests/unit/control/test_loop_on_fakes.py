@@ -212,9 +212,9 @@ def test_baselines_are_stored_beside_labels_and_reach_the_trainer_also_after_a_r
     seen: list[Snapshot] = []
 
     class Watching(FakeTrainer):
-        def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+        def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
             seen.append(order.snapshot)
-            return super().fit(order)
+            return super().run(order)
 
     assert campaign.run(labeler=WithBaseline, trainer=Watching).reason == "labels"
     n_fits = len(seen)
@@ -243,8 +243,8 @@ def test_baselines_are_stored_beside_labels_and_reach_the_trainer_also_after_a_r
 class Masking(FakeExplorer):
     """Every other candidate has an atom whose force may not be learned from."""
 
-    def advance(self, order: ExplorationOrder) -> ExplorationReport:
-        report = super().advance(order)
+    def run(self, order: ExplorationOrder) -> ExplorationReport:
+        report = super().run(order)
         masks = (None, np.array([True, False]))
         candidates = tuple(replace(c, mask=masks[i % 2]) for i, c in enumerate(report.candidates))
         return replace(report, candidates=candidates)
@@ -281,9 +281,9 @@ def test_a_fit_is_told_what_its_parent_has_learned_also_after_a_restart() -> Non
     orders: list[TrainingOrder] = []
 
     class Watching(FakeTrainer):
-        def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+        def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
             orders.append(order)
-            return super().fit(order)
+            return super().run(order)
 
     assert campaign.run(trainer=Watching).reason == "labels"
     campaign.settings = dataclasses.replace(campaign.settings, n_labels=70)
@@ -301,9 +301,9 @@ def test_a_fit_that_failed_is_not_tried_again_in_the_very_same_way() -> None:
     seeds: list[tuple[int, int]] = []
 
     class Watching(FakeTrainer):
-        def fit(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
+        def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
             seeds.append((order.version, order.seed))
-            return super().fit(order)
+            return super().run(order)
 
     failures = iter([FailureKind.INTERNAL, FailureKind.INTERNAL])
     campaign.run(trainer=lambda: Watching(failure=lambda version: next(failures, None)))

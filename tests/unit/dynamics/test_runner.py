@@ -72,7 +72,7 @@ def explored(n_walkers: int, n_steps: int) -> dict[str, int]:
         }
     )  # fmt: skip
     explorer = WalkerExplorer(config, {"n": [NITROGEN]}, 0, build=lambda _: Diatomics())
-    report = explorer.advance(ExplorationOrder(n_steps=n_steps, state=CommitteeState(1, "fake", {}, ())))
+    report = explorer.run(ExplorationOrder(n_steps=n_steps, state=CommitteeState(1, "fake", {}, ())))
     assert report.walker_steps == n_walkers * n_steps - sum(report.stops.values())
     return dict(report.stops)
 

@@ -69,7 +69,7 @@ class TwoMinds:
 
 
 def run(explorer: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationReport:
-    return explorer.advance(ExplorationOrder(n_steps=n_steps, **{"state": STATE, "max_candidates": 1000, **fields}))
+    return explorer.run(ExplorationOrder(n_steps=n_steps, **{"state": STATE, "max_candidates": 1000, **fields}))
 
 
 def test_walkers_are_spread_over_methods_that_suit_the_system() -> None:

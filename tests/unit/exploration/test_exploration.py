@@ -55,7 +55,7 @@ def constant(value: float) -> Any:
 
 
 def test_known_frames_are_not_proposed() -> None:
-    report = explorer(constant(0.05)).advance(order())
+    report = explorer(constant(0.05)).run(order())
     assert report.candidates == ()
     assert report.walker_steps == 80
     assert report.n_above == 0
@@ -63,7 +63,7 @@ def test_known_frames_are_not_proposed() -> None:
 
 
 def test_frames_in_the_band_are_proposed_but_not_too_often() -> None:
-    report = explorer(constant(0.2), temperatures=[300, 300]).advance(order(20, max_candidates=100))
+    report = explorer(constant(0.2), temperatures=[300, 300]).run(order(20, max_candidates=100))
     steps = sorted({c.source.step for c in report.candidates})
     assert steps
     assert min(np.diff(steps)) >= 4
@@ -72,14 +72,14 @@ def test_frames_in_the_band_are_proposed_but_not_too_often() -> None:
 
 
 def test_walks_end_above_the_band_and_begin_again_as_new_trajectories() -> None:
-    report = explorer(constant(0.9)).advance(order(20, max_candidates=100))
+    report = explorer(constant(0.9)).run(order(20, max_candidates=100))
     assert report.stops["failed"] >= 4
     assert len({c.source.trajectory for c in report.candidates}) > 4
     assert all(1000 <= c.source.trajectory < 2**20 + 1000 for c in report.candidates)
 
 
 def test_wrecks_are_stopped_and_never_proposed() -> None:
-    report = explorer(constant(0.2), stiffness=-60.0).advance(order(60, max_candidates=1000))
+    report = explorer(constant(0.2), stiffness=-60.0).run(order(60, max_candidates=1000))
     assert sum(report.stops.values()) > 0
     assert set(report.stops) <= {"too-hot", "too-close", "broken", "force-too-large", "not-finite"}
     assert all(closest_contact(c.frame.numbers, c.frame.positions) > 0.6 for c in report.candidates)
@@ -92,7 +92,7 @@ def test_random_arm_is_uniform_over_walkers_and_blind_to_deviation() -> None:
     walkers = explorer(by_walker, max_steps=10**6)
     counts = np.zeros(4)
     for k in range(60):
-        report = walkers.advance(order(10, n_random=10, state=STATE if k == 0 else None, trajectory_base=1000 * k))
+        report = walkers.run(order(10, n_random=10, state=STATE if k == 0 else None, trajectory_base=1000 * k))
         random = [c for c in report.candidates if c.source.arm is Arm.RANDOM]
         assert len(random) <= 10
         for candidate in random:
@@ -103,15 +103,15 @@ def test_random_arm_is_uniform_over_walkers_and_blind_to_deviation() -> None:
 
 
 def test_same_seed_same_report() -> None:
-    first, second = (explorer(constant(0.2)).advance(order(10)) for _ in range(2))
+    first, second = (explorer(constant(0.2)).run(order(10)) for _ in range(2))
     assert [c.frame.frame_id for c in first.candidates] == [c.frame.frame_id for c in second.candidates]
 
 
 def test_rescoring_and_missing_weights() -> None:
-    report = explorer(constant(0.3)).advance(order(1, rescore=(FRAME,)))
+    report = explorer(constant(0.3)).run(order(1, rescore=(FRAME,)))
     assert report.rescored == {FRAME.frame_id: pytest.approx(0.3)}
     with pytest.raises(RuntimeError, match="weights"):
-        explorer().advance(ExplorationOrder(n_steps=1))
+        explorer().run(ExplorationOrder(n_steps=1))
 
 
 def test_alike_candidates_are_taken_once_and_the_most_uncertain_first() -> None:

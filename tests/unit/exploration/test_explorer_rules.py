@@ -65,7 +65,7 @@ def explorer(
 
 def advance(walkers: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationReport:
     order = {"max_candidates": 1000, "state": STATE, "trajectory_base": 1000, **fields}
-    return walkers.advance(ExplorationOrder(n_steps=n_steps, **order))
+    return walkers.run(ExplorationOrder(n_steps=n_steps, **order))
 
 
 def scripted(values: Sequence[float]) -> Deviation:
@@ -335,11 +335,11 @@ def test_factory_gives_an_explorer_that_reads_pair_models() -> None:
     member = {"coefficients": coefficients, "shifts": np.zeros(2)}
     state = CommitteeState(3, "pair", spec, (member, member))
     walkers = build_explorer(config, {"w": [WATER]}, 0)
-    report = walkers.advance(ExplorationOrder(n_steps=3, state=state, n_random=2))
+    report = walkers.run(ExplorationOrder(n_steps=3, state=state, n_random=2))
     assert report.model_version == 3
     assert len(report.candidates) == 2
     with pytest.raises(RuntimeError, match="weights"):
-        build_explorer(config, {"w": [WATER]}, 0).advance(ExplorationOrder(n_steps=3))
+        build_explorer(config, {"w": [WATER]}, 0).run(ExplorationOrder(n_steps=3))
 
 
 def test_walkers_follow_shares_and_begin_on_every_start_structure() -> None:

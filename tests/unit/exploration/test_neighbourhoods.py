@@ -70,7 +70,7 @@ def config(carve: dict[str, Any] | None = None, **sections: Any) -> Any:
 
 def test_explorers_return_neighbourhoods() -> None:
     explorer = WalkerExplorer(config(), {"w": [box()]}, 0, build=lambda _: OneUnsureAtom(0.0))
-    report = explorer.advance(ExplorationOrder(n_steps=12, n_random=6, state=STATE, max_candidates=8))
+    report = explorer.run(ExplorationOrder(n_steps=12, n_random=6, state=STATE, max_candidates=8))
     uncertain = [c for c in report.candidates if c.source.arm is Arm.UNCERTAIN]
     random = [c for c in report.candidates if c.source.arm is Arm.RANDOM]
     assert uncertain
@@ -88,7 +88,7 @@ def test_explorers_return_neighbourhoods() -> None:
 def test_candidates_that_cannot_be_carved_are_counted_and_left_out() -> None:
     few = config({"radius": 3.0, "max_atoms": 3})
     explorer = WalkerExplorer(few, {"w": [box()]}, 0, build=lambda _: OneUnsureAtom(0.0))
-    report = explorer.advance(ExplorationOrder(n_steps=12, n_random=2, state=STATE))
+    report = explorer.run(ExplorationOrder(n_steps=12, n_random=2, state=STATE))
     assert report.candidates == ()
     assert report.stops[NOT_CARVED] >= 2
 
@@ -99,7 +99,7 @@ def test_clusters_are_judged_by_the_atoms_that_count() -> None:
     mask = np.array([True, True, False])
     explorer = WalkerExplorer(config(), {"w": [box()]}, 0, build=lambda _: committee)
     order = ExplorationOrder(n_steps=1, state=STATE, rescore=(frame,), masks={frame.frame_id: mask})
-    assert explorer.advance(order).rescored == {frame.frame_id: pytest.approx(0.01)}
+    assert explorer.run(order).rescored == {frame.frame_id: pytest.approx(0.01)}
     forces = np.array([[0.1, 0, 0], [0, 0.2, 0], [50, 0, 0]])
     deviations, errors = compare(committee, [(frame, forces)], {frame.frame_id: mask})[frame.frame_id]
     assert deviations.tolist() == pytest.approx([0.01, 0.01])

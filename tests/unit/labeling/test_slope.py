@@ -60,7 +60,7 @@ class Spoilt:
 
 
 def checked(labeler: Spoilt, frame: Frame) -> Label:
-    (outcome,) = LabelStation(labeler).work(LabelingOrder((frame,), has_slope=True))
+    (outcome,) = LabelStation(labeler).run(LabelingOrder((frame,), has_slope=True))
     assert isinstance(outcome, Label)
     return outcome
 
@@ -91,7 +91,7 @@ def test_a_crystal_has_a_slope_too() -> None:
 def test_without_a_slope_nothing_is_said() -> None:
     """No order, forces that vanish, energies that cannot be had."""
     frame = fake_frame(np.random.default_rng(0))
-    (plain,) = LabelStation(FakeLabeler()).work(LabelingOrder((frame,)))
+    (plain,) = LabelStation(FakeLabeler()).run(LabelingOrder((frame,)))
     assert isinstance(plain, Label)
     assert math.isnan(plain.slope)
     still = replace(plain, forces=np.full((2, 3), 1e-4))
@@ -114,7 +114,7 @@ def verified(labeler: Spoilt, *, witness: bool = False, has_slope: bool = True) 
     first = labeler.label(frame)
     assert isinstance(first, Label)
     inspector.suspect(first, ())
-    (second,) = LabelStation(labeler).work(LabelingOrder((frame,), has_slope=has_slope))
+    (second,) = LabelStation(labeler).run(LabelingOrder((frame,), has_slope=has_slope))
     assert isinstance(second, Label)
     kept, findings, _ = inspector.verify(frame, second)
     return kept, "; ".join(finding.check for finding in findings)

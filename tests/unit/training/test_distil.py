@@ -54,7 +54,7 @@ def data(make_snapshot: MakeSnapshot) -> Snapshot:
 def large(data: Snapshot) -> CommitteeState:
     raw = {**RAW, "training": {**RAW["training"], "delta": "gfn1-xtb"}}
     baseline = dataclasses.replace(data, baseline_energy=0.0 * data.energy, baseline_forces=0.0 * data.forces)
-    result = build_trainer(parse_config(raw)).fit(TrainingOrder(3, baseline, None, None, seed=1))
+    result = build_trainer(parse_config(raw)).run(TrainingOrder(3, baseline, None, None, seed=1))
     assert isinstance(result, TrainedCommittee)
     return result.state
 
@@ -185,7 +185,7 @@ def solid() -> CommitteeState:
     potential = CommitteeTeacher(LennardJonesCommittee(epsilon=0.104, sigma=3.40, cutoff=5.0))
     start = snapshot_of([crystal(0)], np.zeros(1), np.zeros((4, 3)))
     lessons = taught(potential, start, 64, [300.0], np.random.default_rng(0))
-    result = build_trainer(parse_config(CRYSTAL)).fit(TrainingOrder(1, lessons, None, None, seed=1))
+    result = build_trainer(parse_config(CRYSTAL)).run(TrainingOrder(1, lessons, None, None, seed=1))
     assert isinstance(result, TrainedCommittee)
     return result.state
 

@@ -121,7 +121,7 @@ def fit(
     data: Snapshot, champion: CommitteeState | None = None, version: int = 1, settings: CampaignConfig | None = None
 ) -> TrainedCommittee:
     order = TrainingOrder(version, data, None, champion, seed=version)
-    trained = build_trainer(settings or config()).fit(order)
+    trained = build_trainer(settings or config()).run(order)
     assert isinstance(trained, TrainedCommittee), trained
     return trained
 

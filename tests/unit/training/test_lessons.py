@@ -83,7 +83,7 @@ def lesson(make_snapshot: MakeSnapshot) -> Lesson:
 
 
 def fit(settings: Any, data: Snapshot, folder: Path | None = None) -> TrainedCommittee:
-    result = build_trainer(settings, folder).fit(TrainingOrder(1, data, None, None, seed=3))
+    result = build_trainer(settings, folder).run(TrainingOrder(1, data, None, None, seed=3))
     assert isinstance(result, TrainedCommittee), result
     return result
 
@@ -230,7 +230,7 @@ def test_a_lesson_survives_its_file_and_a_damaged_one_is_named(lesson: Lesson, d
         with pytest.raises(InputError, match="is no lesson") as caught:
             read_lesson(tmp_path)
         assert "\n" not in str(caught.value)
-    result = build_trainer(config(imported()), tmp_path).fit(TrainingOrder(1, data, None, None, seed=3))
+    result = build_trainer(config(imported()), tmp_path).run(TrainingOrder(1, data, None, None, seed=3))
     assert isinstance(result, TrainingFailure)
     assert "is no lesson" in result.message
     with pytest.raises(InputError, match=r"training\.start"):

@@ -135,7 +135,7 @@ def test_a_fit_and_its_metrics_do_not_depend_on_what_is_masked(
     results = []
     for snapshot in (data, spoiled(data)):
         trainer = build_trainer(config(model, uncertainty))
-        result = trainer.fit(TrainingOrder(1, snapshot, None, None, seed=1))
+        result = trainer.run(TrainingOrder(1, snapshot, None, None, seed=1))
         assert isinstance(result, TrainedCommittee), result
         results.append(result)
     first, second = results
@@ -156,7 +156,7 @@ def test_a_fit_and_its_metrics_do_not_depend_on_what_is_masked(
 def test_masked_frames_alone_are_learned_from(make_snapshot: MakeSnapshot, model: dict[str, Any]) -> None:
     """No energy counts: shifts are those of free atoms, forces are learned, and no energy error is claimed."""
     data = masked(make_snapshot(), everywhere=True)
-    result = build_trainer(config(model)).fit(TrainingOrder(1, data, None, None, seed=1))
+    result = build_trainer(config(model)).run(TrainingOrder(1, data, None, None, seed=1))
     assert isinstance(result, TrainedCommittee), result
     assert not {"energy_mae_random_arm", "energy_mae_validation"} & set(result.metrics)
     parts = split(data, 0.0)
@@ -171,7 +171,7 @@ def test_masked_frames_alone_are_learned_from(make_snapshot: MakeSnapshot, model
 
 def test_errors_are_those_of_atoms_that_are_not_masked(data: Snapshot) -> None:
     """Against the same sums taken frame by frame."""
-    result = build_trainer(config(PAIR)).fit(TrainingOrder(1, data, None, None, seed=1))
+    result = build_trainer(config(PAIR)).run(TrainingOrder(1, data, None, None, seed=1))
     assert isinstance(result, TrainedCommittee)
     committee = build_committee(result.state)
     random = split(data, 0.0).random

@@ -51,7 +51,7 @@ def fit(
             "training": settings,
         }
     )
-    result = build_trainer(config).fit(TrainingOrder(1, data, parent, parent, seed=1))
+    result = build_trainer(config).run(TrainingOrder(1, data, parent, parent, seed=1))
     assert isinstance(result, TrainedCommittee), result
     return result
 

@@ -86,7 +86,7 @@ def trainer(labeling: Any = None, **training: Any) -> PairTrainer:
 
 
 def fit(data: Snapshot, champion: Any = None, seed: int = 3, **training: Any) -> TrainedCommittee:
-    result = trainer(**training).fit(TrainingOrder(2, data, None, champion, seed))
+    result = trainer(**training).run(TrainingOrder(2, data, None, champion, seed))
     assert isinstance(result, TrainedCommittee), result
     return result
 
@@ -143,13 +143,13 @@ def test_same_seed_same_committee_and_another_seed_another() -> None:
 
 
 def test_failures_are_values() -> None:
-    none = trainer().fit(TrainingOrder(1, snapshot([Arm.RANDOM] * 5), None, None, 0))
+    none = trainer().run(TrainingOrder(1, snapshot([Arm.RANDOM] * 5), None, None, 0))
     assert isinstance(none, TrainingFailure)
     assert "no frame to train on" in none.message
     data = snapshot(MIXED)
     forces = np.array(data.forces)
     forces[0] = np.nan
-    broken = trainer().fit(TrainingOrder(1, replace(data, forces=forces), None, None, 0))
+    broken = trainer().run(TrainingOrder(1, replace(data, forces=forces), None, None, 0))
     assert isinstance(broken, TrainingFailure)
     assert broken.kind is FailureKind.INTERNAL
     assert "not finite" in broken.message

@@ -81,7 +81,7 @@ def data(make_snapshot: MakeSnapshot) -> Snapshot:
 
 
 def fit(trainer: Any, data: Snapshot, parent: CommitteeState | None = None) -> TrainedCommittee:
-    result = trainer.fit(TrainingOrder(1, data, parent, None, seed=3))
+    result = trainer.run(TrainingOrder(1, data, parent, None, seed=3))
     assert isinstance(result, TrainedCommittee), result
     return result
 
@@ -240,7 +240,7 @@ def test_labels_under_review_are_the_campaigns_own(data: Snapshot, make_snapshot
     start = {"kind": "model", "model": "x", "replay": {"campaign": "y"}}
     write_starting_point(tmp_path, StartingPoint(state_of(["H", "C", "O"]), False, replay), "x")
     trainer = build_trainer(config(start, max_epochs=1), tmp_path)
-    result = trainer.fit(TrainingOrder(1, data, None, None, seed=3, n_review=5))
+    result = trainer.run(TrainingOrder(1, data, None, None, seed=3, n_review=5))
     assert isinstance(result, TrainedCommittee)
     assert list(result.predictions) == list(data.frame_ids[-5:])
 

@@ -81,7 +81,7 @@ def config(states: list[ElectronicState], told: object = "auto", **more: Any) ->
 def fit(
     settings: CampaignConfig, data: Snapshot, parent: CommitteeState | None = None, version: int = 1
 ) -> TrainedCommittee:
-    result = NequIPTrainer(settings).fit(TrainingOrder(version, data, parent, None, seed=3))
+    result = NequIPTrainer(settings).run(TrainingOrder(version, data, parent, None, seed=3))
     assert isinstance(result, TrainedCommittee), result
     return result
 

@@ -62,7 +62,7 @@ def fit(
     model: dict[str, Any] = NEQUIP,
     **training: Any,
 ) -> TrainedCommittee:
-    result = build_trainer(config(model, **training)).fit(TrainingOrder(version, data, parent, parent, seed=version))
+    result = build_trainer(config(model, **training)).run(TrainingOrder(version, data, parent, parent, seed=version))
     assert isinstance(result, TrainedCommittee), result
     return result
 
@@ -209,7 +209,7 @@ def test_without_free_atoms_energies_still_fit(data: Snapshot) -> None:
 def test_a_fit_keeps_to_its_budget(data: Snapshot, budget_s: float) -> None:
     trainer = build_trainer(config(budget_s=budget_s, max_epochs=1_000_000))
     started = time.perf_counter()
-    result = trainer.fit(TrainingOrder(1, data, None, None, 0))
+    result = trainer.run(TrainingOrder(1, data, None, None, 0))
     assert isinstance(result, TrainedCommittee), result
     building_and_measuring = 8.0
     assert time.perf_counter() - started < 1.5 * budget_s + building_and_measuring
@@ -218,14 +218,14 @@ def test_a_fit_keeps_to_its_budget(data: Snapshot, budget_s: float) -> None:
 
 
 def test_nothing_to_train_on_is_a_failure(data: Snapshot) -> None:
-    result = NequIPTrainer(config()).fit(TrainingOrder(4, data.select(data.is_arm(Arm.RANDOM)), None, None, 0))
+    result = NequIPTrainer(config()).run(TrainingOrder(4, data.select(data.is_arm(Arm.RANDOM)), None, None, 0))
     assert result == TrainingFailure(4, FailureKind.INTERNAL, "there is no frame to train on")
 
 
 @pytest.mark.parametrize("place", ["forces", "energy"])
 def test_nan_labels_are_a_failure_and_not_a_model(data: Snapshot, place: str) -> None:
     spoilt = dataclasses.replace(data, **{place: np.full_like(getattr(data, place), np.nan)})
-    result = build_trainer(config()).fit(TrainingOrder(3, spoilt, None, None, 0))
+    result = build_trainer(config()).run(TrainingOrder(3, spoilt, None, None, 0))
     assert isinstance(result, TrainingFailure)
     assert (result.version, result.kind) == (3, FailureKind.INTERNAL)
     assert "finite" in result.message
@@ -233,7 +233,7 @@ def test_nan_labels_are_a_failure_and_not_a_model(data: Snapshot, place: str) ->
 
 def test_an_absurd_learning_rate_publishes_no_nan(data: Snapshot) -> None:
     """The network may die, which promotion sees; it may not be NaN, which nothing downstream could compare."""
-    result = build_trainer(config(learning_rate=1e30)).fit(TrainingOrder(1, data, None, None, 0))
+    result = build_trainer(config(learning_rate=1e30)).run(TrainingOrder(1, data, None, None, 0))
     if isinstance(result, TrainedCommittee):
         assert np.isfinite(list(result.metrics.values())).all()
         assert all(np.isfinite(value).all() for member in result.state.members for value in member.values())
@@ -314,7 +314,7 @@ def test_what_the_parent_has_not_learned_is_drawn_more_often(
     monkeypatch.setattr(trainer_module, "Replay", Recorded)
     known = frozenset(early.frame_ids)
     train = split(data, 0.0).train
-    result = NequIPTrainer(config(max_epochs=6)).fit(TrainingOrder(2, data, parent.state, None, 2, known=known))
+    result = NequIPTrainer(config(max_epochs=6)).run(TrainingOrder(2, data, parent.state, None, 2, known=known))
     assert isinstance(result, TrainedCommittee)
     assert len(drawn) == 2, "one of each member"
     for member, (new, old) in enumerate(drawn):
@@ -331,7 +331,7 @@ def test_what_the_parent_has_not_learned_is_drawn_more_often(
         TrainingOrder(2, data, parent.state, None, 2),
         TrainingOrder(2, data, parent.state, None, 2, known=everything),
     ):
-        assert isinstance(NequIPTrainer(config(max_epochs=1)).fit(order), TrainedCommittee)
+        assert isinstance(NequIPTrainer(config(max_epochs=1)).run(order), TrainedCommittee)
     assert drawn == []
 
 
@@ -371,7 +371,7 @@ def test_no_member_takes_longer_than_the_budget(data: Snapshot, monkeypatch: pyt
     settings = config(model, budget_s=700.0, parallel=parallel, cpus=parallel)
     parent = fit(data, version=4, model=model, max_epochs=1)
     budgets.clear()
-    result = NequIPTrainer(settings).fit(TrainingOrder(5, data, parent.state, None, 5))
+    result = NequIPTrainer(settings).run(TrainingOrder(5, data, parent.state, None, 5))
     assert isinstance(result, TrainedCommittee)
     small, large = sorted(budgets)[0], sorted(budgets)[-1]
     assert sorted(budgets) == pytest.approx([small] * 3 + [4 * small])
@@ -382,7 +382,7 @@ def test_metrics_of_later_fits_of_a_trainer_are_those_of_their_own_weights(data:
     trainer = build_trainer(config())
     parent = None
     for version in (1, 2, 3):
-        result = trainer.fit(TrainingOrder(version, data, parent, parent, seed=version, n_review=100))
+        result = trainer.run(TrainingOrder(version, data, parent, parent, seed=version, n_review=100))
         assert isinstance(result, TrainedCommittee), result
         alone = build_committee(result.state)
         errors = evaluate(alone, split(data, 0.0).random)
@@ -405,10 +405,10 @@ def test_the_wait_for_a_compiler_is_no_part_of_the_budget(data: Snapshot, monkey
     monkeypatch.setattr("alsys.training.packages.is_compiled", lambda *_: False)
     monkeypatch.setattr("alsys.training.packages.compile_step", never_compiles)
     trainer = NequIPTrainer(config(compile=True, budget_s=100.0, max_epochs=3), lambda: time.perf_counter() + late)
-    fitted = trainer.fit(TrainingOrder(1, data, None, None, seed=1))
+    fitted = trainer.run(TrainingOrder(1, data, None, None, seed=1))
     assert isinstance(fitted, TrainedCommittee)
     assert fitted.metrics["compiling_s"] == pytest.approx(1000.0, abs=1.0)
     assert fitted.metrics["epochs"] == 3
-    again = trainer.fit(TrainingOrder(2, data, fitted.state, None, seed=2))
+    again = trainer.run(TrainingOrder(2, data, fitted.state, None, seed=2))
     assert isinstance(again, TrainedCommittee)
     assert again.metrics["compiling_s"] == 0.0

@@ -270,7 +270,7 @@ def train_committee(
     parent: CommitteeState | None = None, **training: Any,
 ) -> TrainedCommittee:  # fmt: skip
     trainer = NequIPTrainer(config(**training), clock, folder)
-    result = trainer.fit(TrainingOrder(version, data, parent, None, seed=5))
+    result = trainer.run(TrainingOrder(version, data, parent, None, seed=5))
     assert isinstance(result, TrainedCommittee), result
     return result
 
@@ -325,7 +325,7 @@ def test_a_refit_that_was_cut_off_goes_on_as_the_same_version_only(data: Snapsho
 def test_a_fit_that_diverged_is_not_gone_on_with(data: Snapshot, tmp_path: Path) -> None:
     trainer = NequIPTrainer(config(learning_rate=1e30), folder=tmp_path)
     for _ in range(2):
-        result = trainer.fit(TrainingOrder(1, data, None, None, 0))
+        result = trainer.run(TrainingOrder(1, data, None, None, 0))
         assert isinstance(result, TrainingFailure)
         assert not list(tmp_path.glob("member_*"))
 
@@ -338,7 +338,7 @@ from alsys.training.base import TrainingOrder
 from alsys.training.trainer import NequIPTrainer
 fit.KEEP_EVERY_S = 0.05
 config, data = pickle.loads(Path(sys.argv[1]).read_bytes())
-result = NequIPTrainer(config, folder=Path(sys.argv[2])).fit(TrainingOrder(1, data, None, None, 0))
+result = NequIPTrainer(config, folder=Path(sys.argv[2])).run(TrainingOrder(1, data, None, None, 0))
 print(result.metrics["resumed_s"], result.metrics["steps"])
 """
 
