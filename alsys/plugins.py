@@ -39,9 +39,9 @@ def load(group: str, name: str, *, what: str, field: str, required: Sequence[str
     if not found:
         known = sorted(installed(group))
         close = difflib.get_close_matches(name, known, n=1)
-        listed = f"installed: {', '.join(known)}" if known else f"no package offers one (entry points `{group}`)"
-        remedy = f"did you mean `{close[0]}`?" if close else listed
-        raise InputError(f"no such {what}", field=field, value=name, remedy=remedy)
+        listed = f"installed: {', '.join(known)}" if known else f"none is installed (entry points `{group}`)"
+        remedy = f"did you mean `{close[0]}`?" if close else f"{listed}; see `alsys doctor`"
+        raise InputError(f"no such {what} is installed", field=field, value=name, remedy=remedy)
     if len({entry.value for entry in found}) > 1:
         raise EnvironmentProblem(f"{field}: {name!r} is offered twice: {', '.join(e.value for e in found)}")
     try:

@@ -4,6 +4,7 @@ A campaign without an absolute `directory` lives below the folder that `alsys ru
 it was made from in its `campaign.json`; and per file there is a list of the campaigns made from it in the user's state
 folder (``$XDG_STATE_HOME/alsys/campaigns``, or ``~/.local/state/...``). That list is a convenience: where there is no
 such folder, or it cannot be written, campaigns are still found in the folders above the file and the working folder.
+What is gone is forgotten, and so are trials: campaigns in the system's folder of temporary files, of a file elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def remember_place(directory: CampaignDirectory, source: str) -> None:
     if index is None:
         return
     place = str(directory.path.resolve())
-    known = [path for path in _remembered(file) if str(path) != place and _record(path)]
+    known = [path for path in _remembered(file) if str(path) != place]
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         content = {"file": str(file), "directories": [*map(str, known[-MOST_KEPT:]), place]}
@@ -101,10 +103,14 @@ def _remembered(file: Path) -> list[Path]:
     index = _index(file)
     try:
         content = {} if index is None else json.loads(read_small(index))
-        directories = content.get("directories", [])
-        return [Path(path) for path in directories if isinstance(path, str)]
+        places = [Path(path) for path in content.get("directories", []) if isinstance(path, str)]
+        return [place for place in places if _record(place) and (not _is_temporary(place) or _is_temporary(file))]
     except (FileNotFoundError, Unreadable, ValueError, RecursionError, AttributeError, TypeError):
         return []
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.is_relative_to(Path(tempfile.gettempdir()).resolve())
 
 
 def _index(file: Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
 from alsys.control.settings import PolicySettings
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from alsys.training.start import StartingPoint
 
 
+RAY_START_S: Final = 15.0
+"""Seconds from the start of a campaign to its first label that Ray takes, docs/measurements.md (Ray's start)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a campaign will cost, in seconds of this machine.
@@ -35,6 +39,7 @@ class Estimate:
         sampling_s: First frames.
         labeling_s: All labels, on all labelers.
         fits_s: All fits.
+        start_s: Ray and its workers, until the first one works; 0 in process.
         n_fits: Fits in all, or that are left.
         n_fits_before: Those of them before the last label.
         n_random: Labels of the random arm.
@@ -46,6 +51,7 @@ class Estimate:
     sampling_s: float
     labeling_s: float
     fits_s: float
+    start_s: float
     n_fits: int
     n_fits_before: int
     n_random: int
@@ -175,22 +181,23 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
     if not n_left:
         lines.append("labels left: none; raise stop.labels to go on")
-        return Estimate(label_s, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
+        return Estimate(label_s, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
     label_s = ledger.label_times.mean or label_s
     n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))
     n_fits = fits_left(settings, ledger.n_train_at_fit, ledger.n_train + n_left - n_random_left)
     fit_s = 0.0 if config.model.kind == "pair" else ledger.fit_s
     labeling_s, fits_s = label_s * n_left / n_labelers, n_fits * fit_s
-    wall_s = (max(labeling_s, fits_s), labeling_s + fits_s)
+    start_s = _ray_start(config)
+    wall_s = (start_s + max(labeling_s, fits_s), start_s + labeling_s + fits_s)
     lines += [
         f"labels left: {n_left} on {n_labelers} labelers: about {labeling_s:.0f} s",
         f"fits left: {n_fits} of {fit_s:.0f} s: {fits_s:.0f} s",
         f"random arm: {n_random_left} of the labels that are left",
-        f"wall time left: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s"
+        f"wall time left: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
         + (f"; stop.wall_s is {config.stop.wall_s:.0f} s in all" if config.stop.wall_s else ""),
     ]
     n_before = max(n_fits - 1, 0)
-    return Estimate(label_s, 0.0, labeling_s, fits_s, n_fits, n_before, n_random_left, wall_s, tuple(lines))
+    return Estimate(label_s, 0.0, labeling_s, fits_s, start_s, n_fits, n_before, n_random_left, wall_s, tuple(lines))
 
 
 def _whole(plan: Plan, mean: float) -> Estimate:
@@ -211,6 +218,9 @@ def _whole(plan: Plan, mean: float) -> Estimate:
     labeling_s = mean * config.stop.labels / n_labelers
     fit_s = 0.0 if config.model.kind == "pair" else config.training.budget_s  # pair models take milliseconds
     fits_s = labels.n_fits * fit_s
+    start_s = _ray_start(config)
+    before_s = start_s + sampling_s
+    wall_s = (before_s + max(labeling_s, fits_s), before_s + labeling_s + fits_s)
     lines = [sampling, *_start(plan)]
     if (n_never := config.initial.frames - config.stop.labels) > 0:
         lines.append(
@@ -226,7 +236,7 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
         f"random arm: {labels.n_random} of {config.stop.labels} labels"
         + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
-        f"wall time: about {sampling_s + max(labeling_s, fits_s):.0f} to {sampling_s + labeling_s + fits_s:.0f} s"
+        f"wall time: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
     ]
     return Estimate(
@@ -234,12 +244,21 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         sampling_s=sampling_s,
         labeling_s=labeling_s,
         fits_s=fits_s,
+        start_s=start_s,
         n_fits=labels.n_fits,
         n_fits_before=labels.n_fits_before,
         n_random=labels.n_random,
-        wall_s=(sampling_s + max(labeling_s, fits_s), sampling_s + labeling_s + fits_s),
+        wall_s=wall_s,
         lines=tuple(lines),
     )
+
+
+def _ray_start(config: CampaignConfig) -> float:
+    return RAY_START_S if config.runtime.kind == "ray" else 0.0
+
+
+def _of_ray(start_s: float) -> str:
+    return f", of which {start_s:.0f} s for Ray to start (none with runtime.kind: in-process)" if start_s else ""
 
 
 def _unlabelled(plan: Plan, name: str, failure: LabelFailure) -> AlsysError:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from alsys.config.schema import CampaignConfig
+from alsys.config.described import resolved, root, values_of
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
 OPTIONAL = ("pyscf-dispersion", "packmol", "xarray", "skala", "torchani", "nequip-allegro")
@@ -50,11 +50,10 @@ def doctor(args: argparse.Namespace) -> int:
 
 def config_schema(args: argparse.Namespace) -> int:
     """Prints every field of a campaign file."""
-    schema = CampaignConfig.model_json_schema()
     if args.json:
-        sys.stdout.write(json.dumps(schema, indent=1) + "\n")
+        sys.stdout.write(json.dumps(root(), indent=1) + "\n")
         return 0
-    for line in _describe(schema, schema, ""):
+    for line in _describe(root(), ""):
         sys.stdout.write(line + "\n")
     return 0
 
@@ -130,41 +129,26 @@ def _fsync_ms() -> float:
         return (time.perf_counter() - started) / 5 * 1e3
 
 
-def _describe(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[str]:
-    node = _resolve(node, schema)
+def _describe(node: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, field in node.get("properties", {}).items():
-        path = f"{prefix}{name}"
-        target = _resolve(field, schema)
-        variants = [_resolve(v, schema) for v in target.get("oneOf", [])]
-        if variants:
+        path, target = f"{prefix}{name}", resolved(field)
+        is_list = target.get("type") == "array"
+        section = resolved(target.get("items", {})) if is_list else target
+        if variants := [resolved(variant) for variant in section.get("oneOf", ())]:
+            if is_list:
+                yield f"{path}: list  {field.get('description', '')}".rstrip()
             for variant in variants:
                 kind = variant["properties"]["kind"]["const"]
-                yield f"{path}: {{kind: {kind}}}  {_first_line(variant)}"
-                yield from _describe(variant, schema, f"{path}[{kind}].")
-        elif items := [_resolve(v, schema) for v in field.get("items", {}).get("oneOf", [])]:
-            yield f"{path}: list  {field.get('description', '')}".rstrip()
-            for item in items:
-                kind = item["properties"]["kind"]["const"]
-                yield f"{path}[]: {{kind: {kind}}}  {_first_line(item)}"
-                yield from _describe(item, schema, f"{path}[{kind}].")
-        elif target.get("type") == "array" and "properties" in _resolve(target.get("items", {}), schema):
-            yield f"{path}: list"
-            yield from _describe(target["items"], schema, f"{path}[].")
-        elif "properties" in target:
-            yield f"{path}:  {_first_line(target)}"
-            yield from _describe(target, schema, f"{path}.")
-        else:
+                yield f"{path}{'[]' if is_list else ''}: {{kind: {kind}}}  {_first_line(variant)}"
+                yield from _describe(variant, f"{path}[{kind}].")
+        elif "properties" in section:
+            yield f"{path}: list" if is_list else f"{path}:  {_first_line(section)}"
+            yield from _describe(section, f"{path}{'[]' if is_list else ''}.")
+        elif "const" not in field:  # the kind of a section, which has been said
             default = f" = {json.dumps(field['default'])}" if "default" in field else " (required)"
             note = " [may change on resume]" if field.get("operational") else ""
-            yield f"{path}{default}{note}  {field.get('description', '')}".rstrip()
+            yield f"{path}: {values_of(field)}{default}{note}  {field.get('description', '')}".rstrip()
 
 
 def _first_line(node: dict[str, Any]) -> str:
     return str(node.get("description", "")).split("\n")[0]
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    node = next((o for o in node.get("anyOf", ()) if "$ref" in o or "oneOf" in o), node)  # a section or null
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node

@@ -7,13 +7,13 @@ Importable without any engine. A campaign file names no code: calculators are ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alsys.config.ase_calculators import CALCULATORS, check_parameters
 from alsys.config.labeling import AnalyticLabeling, LabelingBase, PySCFLabeling, XTBLabeling
-from alsys.config.section import Name, operational, spelled_word
+from alsys.config.section import Name, operational, plugin_named, spelled_word
 
 Divisions = Annotated[int, Field(ge=1, le=64)]
 
@@ -141,7 +141,10 @@ class SkalaLabeling(LabelingBase):
 
 
 class PluginLabeling(LabelingBase):
-    """An engine of another package, installed under a name (entry points `alsys.labelers`)."""
+    """An engine of another package, installed under a name (entry points `alsys.labelers`).
+
+    Instead of ``kind: plugin`` and ``name: my-engine`` a campaign file may say ``kind: my-engine``.
+    """
 
     kind: Literal["plugin"]
     name: Name = Field(description="Name under which the engine is installed; `alsys doctor` lists them.")
@@ -149,7 +152,7 @@ class PluginLabeling(LabelingBase):
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
 
 
-LabelingConfig = Annotated[
+_Labeling = (
     PySCFLabeling
     | PeriodicLabeling
     | XTBLabeling
@@ -157,7 +160,8 @@ LabelingConfig = Annotated[
     | ANILabeling
     | SkalaLabeling
     | PluginLabeling
-    | AnalyticLabeling,
-    Field(discriminator="kind"),
-]
-LABELING_KINDS = frozenset({"pyscf", "pyscf-periodic", "xtb", "ase", "ani", "skala", "plugin", "analytic"})
+    | AnalyticLabeling
+)
+LABELERS: Final = "alsys.labelers"
+"""Group of entry points."""
+LabelingConfig = Annotated[_Labeling, Field(discriminator="kind"), plugin_named(LABELERS, _Labeling)]

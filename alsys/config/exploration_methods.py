@@ -7,7 +7,7 @@ energies eV. Importable without torch, ray or RDKit.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -135,5 +135,3 @@ _Method = (
     | NormalModesMethod
 )
 ExplorationMethod = Annotated[_Method, Field(discriminator="kind")]
-METHOD_KINDS = frozenset(get_args(section.model_fields["kind"].annotation)[0] for section in get_args(_Method))
-"""All kinds."""

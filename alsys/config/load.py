@@ -7,16 +7,22 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from alsys.config.engines import LABELING_KINDS
-from alsys.config.exploration_methods import METHOD_KINDS
+from alsys import plugins
+from alsys.config.described import place_of, shape_of
+from alsys.config.engines import LABELERS
+from alsys.config.models import POTENTIALS
 from alsys.config.schema import PLACED, CampaignConfig
-from alsys.config.start import START_KINDS
 from alsys.errors import InputError
-from alsys.outside.contents import MAX_YAML_BYTES, parse_yaml, read_text
+from alsys.outside.contents import MAX_YAML_BYTES, QUOTES, parse_yaml, read_text
+
+PLUGINS: Final = {"labeling": LABELERS, "model": POTENTIALS}
+"""Sections whose kind may be of another package, and its group of entry points."""
+_LISTS: Final = frozenset({"tuple_type", "list_type"})
+_MAPPINGS: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
 
 
 def load_config(path: str | Path) -> CampaignConfig:
@@ -97,69 +103,48 @@ def _collect(section: BaseModel, prefix: str, flat: dict[str, object]) -> None:
 def _first_problem(error: ValidationError, source: str | None) -> InputError:
     problems = error.errors(include_url=False)
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    location = list(problem["loc"])
-    field = _dotted(location)
-    kind = problem["type"]
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    place = place_of(problem["loc"])
+    field, remedy = place.field, "see `alsys config schema`"
     if kind == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        remedy = f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}"
-        return InputError("unknown key", source=source, field=field, value=problem["input"], remedy=remedy)
-    if kind == "missing":
-        return InputError("is required", source=source, field=field, remedy="see `alsys config schema`")
-    if kind == "union_tag_not_found":
-        return InputError("is required", source=source, field=f"{field}.kind", remedy="see `alsys config schema`")
-    if kind == "union_tag_invalid":
-        context = problem.get("ctx", {})
-        expected = context.get("expected_tags", "")
-        value = context.get("tag", problem["input"])
-        return InputError(
-            "unknown kind", source=source, field=f"{field}.kind", value=value, remedy=f"one of {expected}"
-        )
-    if kind == PLACED:
-        context = problem.get("ctx", {})
-        return InputError(
-            problem["msg"], source=source, field=context["field"], value=context["value"], remedy="give it another name"
-        )
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = problem["input"] if not isinstance(problem["input"], Mapping) else None
-    return InputError(message, source=source, field=field or None, value=value, remedy="see `alsys config schema`")
+        known = place_of(problem["loc"][:-1]).keys
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        message, remedy = "unknown key", f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}"
+    elif kind in ("missing", "union_tag_not_found"):
+        message, value = "is required", None
+        if place.kinds:
+            remedy = f"kinds: {', '.join(place.kinds)}"
+            field += ".kind" if kind == "union_tag_not_found" else ""
+    elif kind == "union_tag_invalid":
+        message, value, remedy = "unknown kind", context["tag"], f"one of {', '.join(place.kinds)}"
+        if group := PLUGINS.get(field):
+            names = ", ".join(plugins.installed(group)) or "none"
+            remedy += f"; no plug-in of this name is installed (installed: {names}; see `alsys doctor`)"
+        field = f"{field}.kind"
+    elif kind == PLACED:
+        message, field, value, remedy = problem["msg"], context["field"], context["value"], "give it another name"
+    elif value is None:
+        message, remedy = "is empty", f"write {shape_of(place.node, None)}, or leave it out where it has a default"
+    elif kind in _LISTS:
+        message, remedy = "must be a list", f"write {shape_of(place.node, value)}"
+        if isinstance(value, Mapping):
+            message, remedy = "must be a list, not a mapping", 'begin each entry with "- "'
+    elif kind in _MAPPINGS:
+        message, remedy = "must be a mapping", f"write {shape_of(place.node, value)}"
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
+            message, remedy = "must be a mapping, not a list", 'leave out the "- " or the brackets'
+    elif kind == "string_type":
+        message, remedy = "must be text", QUOTES
+    else:
+        said = dict.fromkeys(_message(p["msg"]) for p in problems if place_of(p["loc"]).field == field)
+        message = " or ".join(said)
+    if kind in _LISTS | _MAPPINGS and (place.kinds or place.keys):
+        remedy += f"; {'kinds' if place.kinds else 'known keys'}: {', '.join(place.kinds or place.keys)}"
+    if isinstance(value, Mapping) and kind != "extra_forbidden":
+        value = None
+    return InputError(message, source=source, field=field or None, value=value, remedy=remedy)
 
 
-_TAGS = (
-    frozenset({"gfn2-xtb", "gfn1-xtb", "nequip", "allegro", "pair", "calibrated", "fixed"})
-    | LABELING_KINDS
-    | METHOD_KINDS
-)
-
-
-def _dotted(location: list[Any]) -> str:
-    text = ""
-    for i, part in enumerate(location):
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif not (i > 0 and (part in _TAGS or (location[:i] == ["training", "start"] and part in START_KINDS))):
-            # pydantic adds the tag of a union to the path
-            text += f".{part}" if text else str(part)
-    return text
-
-
-def _keys_at(location: list[Any]) -> list[str]:
-    schema: dict[str, Any] = CampaignConfig.model_json_schema()
-    node: dict[str, Any] = schema
-
-    def resolve(n: dict[str, Any]) -> dict[str, Any]:
-        n = next((o for o in n.get("anyOf", ()) if "$ref" in o or "oneOf" in o), n)  # a section or null
-        while "$ref" in n:
-            n = schema["$defs"][n["$ref"].rsplit("/", 1)[-1]]
-        return n
-
-    for part in location:
-        node = resolve(node)
-        if isinstance(part, int):
-            node = node.get("items", node)
-        elif part in node.get("properties", {}):
-            node = node["properties"][part]
-        elif part in node.get("discriminator", {}).get("mapping", {}):
-            node = {"$ref": node["discriminator"]["mapping"][part]}
-    return sorted(resolve(node).get("properties", {}))
+def _message(text: str) -> str:
+    text = text.removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
+    return text.replace("valid tuple", "list").replace("valid dictionary", "mapping")

@@ -12,10 +12,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from alsys import plugins
-from alsys.config.section import Section
+from alsys.config.section import Section, plugin_named
 
 NEQUIP_PRESETS: Final[Mapping[str, Mapping[str, object]]] = {
     "S": {"num_layers": 2, "l_max": 1, "num_features": (128, 64)},
@@ -224,17 +223,7 @@ class PluginModel(NetworkModel):
         }
 
 
-def _named(data: Any) -> Any:
-    """The name of an installed potential stands for a plugin of that name."""
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if isinstance(kind, str) and kind not in MODEL_KINDS and kind in plugins.installed(POTENTIALS):
-        return {**data, "kind": "plugin", "name": kind}
-    return data
-
-
-MODEL_KINDS: Final = frozenset({"nequip", "allegro", "pair", "plugin"})
+_Model = NequIPModel | AllegroModel | PairModel | PluginModel
 POTENTIALS: Final = "alsys.potentials"
 """Group of entry points."""
-ModelConfig = Annotated[
-    NequIPModel | AllegroModel | PairModel | PluginModel, Field(discriminator="kind"), BeforeValidator(_named)
-]
+ModelConfig = Annotated[_Model, Field(discriminator="kind"), plugin_named(POTENTIALS, _Model)]

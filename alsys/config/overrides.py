@@ -21,7 +21,9 @@ def apply_overrides(data: object, overrides: Sequence[str]) -> object:
         try:
             value = parse_yaml(text)
         except InputError as error:
-            raise InputError("the value is not YAML", source="--set", field=key, value=text) from error
+            raise InputError(
+                "the value is not YAML", source="--set", field=key, value=text, remedy=error.remedy
+            ) from error
         node = data
         *parents, last = key.split(".")
         for parent in parents:

@@ -299,7 +299,9 @@ class StopConfig(Section):
 class RuntimeConfig(Section):
     """Where the work runs."""
 
-    kind: Literal["ray", "in-process"] = operational("ray")
+    kind: Literal["ray", "in-process"] = operational(
+        "ray", description="`in-process` does without Ray: one process, quickest for small campaigns."
+    )
     address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
     worker_retries: int = operational(

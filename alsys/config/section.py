@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from alsys import plugins
+from alsys.outside.contents import QUOTES
 
 
 class Section(BaseModel):
@@ -28,7 +31,8 @@ class Section(BaseModel):
         for name, value in data.items() if isinstance(data, Mapping) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field is not None and not _takes(field.annotation, bool):
-                raise ValueError(f"{name} must not be {str(value).lower()}: give a value")
+                remedy = QUOTES if _takes(field.annotation, str) else "give a value"
+                raise ValueError(f"{name} must not be {str(value).lower()}: {remedy}")
         return data
 
 
@@ -79,6 +83,23 @@ def _takes(annotation: Any, kind: type) -> bool:
     if annotation is kind or annotation is Any:
         return True
     return any(_takes(part, kind) or isinstance(part, kind) for part in get_args(annotation))
+
+
+def plugin_named(group: str, union: Any) -> BeforeValidator:
+    """Lets the name of an installed part stand for the section of kind `plugin` with that name.
+
+    Args:
+        group: Of entry points.
+        union: Sections, whose kinds go before.
+    """
+
+    def named(data: Any) -> Any:
+        kind = data.get("kind") if isinstance(data, Mapping) else None
+        if isinstance(kind, str) and kind not in _kinds(union) and kind in plugins.installed(group):
+            return {**data, "kind": "plugin", "name": kind}
+        return data
+
+    return BeforeValidator(named)
 
 
 def operational(default: Any = ..., **kwargs: Any) -> Any:

@@ -76,5 +76,3 @@ class ModelStart(Section):
 
 
 StartConfig = Annotated[TeacherStart | ImportedStart | ModelStart, Field(discriminator="kind")]
-START_KINDS: Final = frozenset({"teacher", "imported", "model"})
-"""Kinds of `StartConfig`."""

@@ -278,12 +278,19 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
         tracking_uri: Likewise.
 
     Raises:
-        InputError: No such registered model, or a campaign without a champion. What is in a bundle is not looked at.
+        InputError: No such folder or registered model, or a campaign without a champion. A bundle is not looked into.
         EnvironmentProblem: The MLflow server does not answer.
         StoreCorrupt: The campaign's log cannot be read.
     """
     if not str(uri).startswith("models:/"):
-        yield _champion(Path(uri)) if (Path(uri) / "campaign.json").is_file() else Path(uri)
+        path = Path(uri)
+        if not path.is_dir():
+            raise InputError(
+                "is no folder" if path.exists() else "no such folder",
+                source=str(path.absolute()),
+                remedy="give a campaign's folder, a bundle in its models/, or models:/NAME@champion",
+            )
+        yield _champion(path) if (path / "campaign.json").is_file() else path
         return
     with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
         yield _download(str(uri), tracking_uri, folder)

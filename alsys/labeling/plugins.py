@@ -10,16 +10,15 @@ from __future__ import annotations
 from typing import Final
 
 from alsys import plugins
-from alsys.config.engines import PluginLabeling
+from alsys.config.engines import LABELERS, PluginLabeling
 from alsys.labeling.engine import EngineClass, EngineLabeler
 
-GROUP: Final = "alsys.labelers"
 REQUIRED: Final = ("settings_model", "spec", "check", "compute")
 
 
 def installed_plugins() -> dict[str, str]:
     """Name of each installed engine, and where it is: ``module:class``. Nothing is imported."""
-    return plugins.installed(GROUP)
+    return plugins.installed(LABELERS)
 
 
 def load_plugin(name: str) -> type[EngineClass]:
@@ -29,7 +28,7 @@ def load_plugin(name: str) -> type[EngineClass]:
         InputError: No such engine is installed.
         EnvironmentProblem: It is installed and broken.
     """
-    engine: type[EngineClass] = plugins.load(GROUP, name, what="engine", field="labeling.name", required=REQUIRED)
+    engine: type[EngineClass] = plugins.load(LABELERS, name, what="engine", field="labeling.name", required=REQUIRED)
     return engine
 
 

@@ -23,6 +23,8 @@ MAX_YAML_BYTES: Final = 2**20
 MAX_YAML_NODES: Final = 50_000
 """With what aliases stand for: nine lines of nine aliases each are a thousand million nodes."""
 MAX_YAML_DEPTH: Final = 100
+QUOTES: Final = 'put it in quotes, as in smiles: "[Na+].[Cl-]" or molecule: "NO"'
+"""What to do about text that YAML takes for something else."""
 _KINDS: Final = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a FIFO"),
@@ -183,7 +185,13 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
-        raise InputError(str(problem), field=f"line {mark.line + 1}" if mark else None) from error
+        lines = text.splitlines()
+        raise InputError(
+            str(problem),
+            field=f"line {mark.line + 1}" if mark else None,
+            value=lines[mark.line].strip() if mark and mark.line < len(lines) else None,
+            remedy=None if "given twice" in str(problem) else f"where text holds [ ] {{ }} : # or a comma, {QUOTES}",
+        ) from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         # dates that do not exist, numbers of thousands of digits, keys that cannot be hashed, nesting
         raise InputError(f"cannot be read: {error}", remedy="put quotes around text") from error

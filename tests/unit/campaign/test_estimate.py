@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alsys.campaign import Campaign
+from alsys.campaign.plan import RAY_START_S
 from alsys.cli import main
 from alsys.control.rules.pace import fits_left
 from alsys.errors import StoreCorrupt
@@ -72,6 +73,18 @@ def test_the_rest_of_a_campaign_that_has_begun_is_planned(tmp_path: Path) -> Non
     done = campaign_in(tmp_path, **{"stop.labels": 20}).plan.estimate()
     assert "labels left: none; raise stop.labels to go on" in str(done)
     assert (done.labeling_s, done.n_fits) == (0.0, 0)
+
+
+def test_ray_takes_time_to_start(tmp_path: Path) -> None:
+    here = campaign_in(tmp_path).plan.estimate()
+    ray = campaign_in(tmp_path, **{"runtime.kind": "ray"}).plan.estimate()
+    assert (here.start_s, "Ray" in str(here)) == (0.0, False)
+    assert ray.wall_s[0] >= ray.start_s == RAY_START_S
+    assert "of which 15 s for Ray to start (none with runtime.kind: in-process)" in str(ray)
+    begin(campaign_in(tmp_path), 20)
+    rest = campaign_in(tmp_path, **{"runtime.kind": "ray"}).plan.estimate()
+    assert rest.wall_s[0] == pytest.approx(RAY_START_S + max(rest.labeling_s, rest.fits_s))
+    assert "of which 15 s for Ray to start" in str(rest)
 
 
 def test_a_lost_head_is_said_and_no_new_campaign_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

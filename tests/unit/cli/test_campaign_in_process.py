@@ -216,6 +216,12 @@ def test_config_schema_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert "exploration.trust[fixed].accurate_below" in described
     assert "exploration.methods[udd].ratio" in described
     assert "systems[].box.components[].count" in described, "sections that may be left out are described too"
+    for choice in (
+        'runtime.kind: ray | in-process = "ray"', "mode: async | rounds", "stop.labels: integer = 100",
+        "bulk.structure: sc | fcc", 'training.max_ahead: integer | auto | null = "auto"', "labeling: {kind: xtb}",
+        "labeling[pyscf].baseline: {kind: gfn1-xtb}", "components[].ignore: list of charge | multiplicity",
+    ):  # fmt: skip
+        assert choice in described
     assert main(["doctor", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert {"torch", "pyscf", "ray"} <= {check["name"] for check in checks}

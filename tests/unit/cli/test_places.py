@@ -78,6 +78,20 @@ def test_campaigns_far_from_their_file_are_remembered_until_they_are_gone(
     check_place(config(), str(file))
 
 
+def test_trials_in_the_folder_of_temporary_files_are_not_remembered(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the examples leave them: the next command from the project's folder starts a campaign there."""
+    place = start(config(directory=str(tmp_path / "tmp" / "trial")), file)
+    with pytest.raises(InputError, match=f"is in {place}, and there is none in {file.parents[1]}/campaigns/water"):
+        check_place(config(), str(file))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    check_place(config(), str(file))
+    remembered = start(config(directory="kept"), file)
+    with pytest.raises(InputError, match=f"is in {remembered}, "):
+        check_place(config(), str(file))
+
+
 @pytest.mark.parametrize("home", [None, "/proc/nowhere", "relative"])
 def test_without_a_state_folder_campaigns_above_the_file_are_found(
     file: Path, home: str | None, monkeypatch: pytest.MonkeyPatch

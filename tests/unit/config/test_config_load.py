@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from alsys.config import CampaignConfig, load_config, parse_config, science_fields
 from alsys.config.load import config_hash
+from alsys.config.overrides import apply_overrides
 from alsys.errors import InputError
 
 BASE: dict[str, Any] = {
@@ -221,6 +222,78 @@ def test_a_loaded_config_cannot_be_changed() -> None:
     config = parse_config(BASE)
     with pytest.raises(ValueError, match="frozen"):
         config.labeling.workers = 5
+
+
+SYSTEM = "name: a\nlabeling: {kind: analytic}\nmodel: {kind: pair}\nsystems:"
+
+
+@pytest.mark.parametrize(
+    ("content", "start"),
+    [
+        (f"{SYSTEM} {{smiles: CO}}", 'systems: must be a list, not a mapping; begin each entry with "- "'),
+        (f"{SYSTEM}\n  methanol: {{smiles: CO}}", 'systems: must be a list, not a mapping; begin each entry with "- "'),
+        (changed(systems="CO"), "systems: must be a list (got 'CO'); write [{KEY: VALUE}]"),
+        (changed(systems=["CO"]), "systems[0]: must be a mapping (got 'CO'); write {KEY: VALUE}; known keys: box"),
+        (changed(labeling="xtb"), "labeling: must be a mapping (got 'xtb'); write {kind: xtb}; kinds: analytic, ani"),
+        (changed(labeling=[{"kind": "xtb"}]), "labeling: must be a mapping, not a list (got [{'kind': 'xtb'}]); leave"),
+        (changed(labeling=None), "labeling: is empty; write {kind: KIND}"),
+        (changed(labeling={"workers": 1}), "labeling.kind: is required; kinds: analytic, ani, ase"),
+        (changed(stop=100), "stop: must be a mapping (got 100); write {KEY: VALUE}; known keys: labels, min_random"),
+        (changed(seed=None), "seed: is empty; write VALUE, or leave it out"),
+        (changed(exploration__methods=["udd"]), "exploration.methods[0]: must be a mapping (got 'udd'); write {kind"),
+        (changed(exploration__methods="udd"), "exploration.methods: must be a list (got 'udd'); write [{kind: udd}]"),
+        (changed(exploration__temperatures=300), "exploration.temperatures: must be a list (got 300); write [300]"),
+        (changed(exploration__temperatures={"a": 3}), "exploration.temperatures: must be a list, not a mapping; begin"),
+        (changed(insist="model.r_max"), "insist: must be a list (got 'model.r_max'); write [model.r_max]"),
+        (changed(training__start="teacher"), "training.start: must be a mapping (got 'teacher'); write {kind: t"),
+        (changed(training__weights=["initial"]), "training.weights: must be a mapping (got ['initial'])"),
+        (changed(training__compile="maybe"), "training.compile: should be a valid boolean or should be 'auto' (got 'm"),
+        (
+            changed(systems=[{"name": "a", "bulk": {"formula": "Cu", "repeat": 2}}]),
+            "systems[0].bulk.repeat: must be a list (got 2); write [2, 2, 2]",
+        ),
+        (mixture({"smiles": "O", "count": [2]}, edge=9), "systems[0].box.components[0].count: should be a valid int"),
+    ],
+    ids=short,
+)  # fmt: skip
+def test_a_list_a_mapping_and_text_in_each_others_place_are_named_with_what_to_write(
+    tmp_path: Path, content: str, start: str
+) -> None:
+    text = refusal(tmp_path, content)
+    assert text.startswith(start)
+    assert "tuple" not in text
+    assert "dictionary" not in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{SYSTEM} [{{smiles: [Na+].[Cl-]}}]", f"{SYSTEM}\n- {{smiles: [NH4+]}}", f"{SYSTEM}\n- smiles: [Na+].[Cl-]",
+        f"{SYSTEM}\n- {{smiles: [CH3:1]O}}", f"{SYSTEM}\n- smiles: [CH3:1][OH:2]", f"{SYSTEM}\n- molecule: NO",
+        f"{SYSTEM}\n- smiles: C: O", f"{SYSTEM}\n- {{smiles: #N}}", f"{SYSTEM}\n- smiles: 12",
+        f"{SYSTEM}\n- {{smiles: {{C}}}}",
+    ],
+)  # fmt: skip
+def test_text_that_yaml_takes_for_something_else_needs_quotes(tmp_path: Path, content: str) -> None:
+    assert 'put it in quotes, as in smiles: "[Na+].[Cl-]" or molecule: "NO"' in refusal(tmp_path, content)
+    with pytest.raises(InputError, match="put it in quotes"):
+        apply_overrides({}, ["systems=[{smiles: [Na+].[Cl-]}]"])
+
+
+@pytest.mark.parametrize(("section", "group"), [("labeling", "alsys.labelers"), ("model", "alsys.potentials")])
+def test_an_unknown_kind_may_be_a_plug_in_that_is_not_installed(
+    tmp_path: Path, section: str, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = changed(**{section: {"kind": "mace"}})
+    assert "no plug-in of this name is installed (installed: none; see `alsys doctor`)" in refusal(tmp_path, missing)
+    info = tmp_path / "parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\nparted = parts:Part\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "(installed: parted; see `alsys doctor`)" in refusal(tmp_path, missing)
+    chosen = getattr(parse_config({**BASE, section: {"kind": "parted"}}), section)
+    assert (chosen.kind, chosen.name) == ("plugin", "parted")
 
 
 # --- science and operational fields

@@ -141,6 +141,16 @@ def test_a_stress_is_not_remembered_for_atoms_that_have_none() -> None:
         atoms.get_stress()
 
 
+def test_a_folder_that_is_not_there_is_said_with_what_can_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for name, message in (("campaigns/nowhere", "no such folder"), ("file", "is no folder")):
+        with pytest.raises(InputError, match=f"{tmp_path}/{name}: {message}; give a campaign's folder, a bundle"):
+            load_calculator(name)
+
+
 def test_no_bundle_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable bundle") as caught:
         load_calculator(tmp_path)

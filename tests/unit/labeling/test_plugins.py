@@ -111,7 +111,7 @@ def test_installed_engines_are_listed_without_being_imported() -> None:
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (config("sprigns"), r"labeling.name: no such engine \(got 'sprigns'\); did you mean `springs`"),
+        (config("sprigns"), r"labeling.name: no such engine is installed \(got 'sprigns'\); did you mean `springs`"),
         (config("springs"), r"labeling.settings.stiffness: Field required; settings of springs: stiffness"),
         (config(stiffness=-1), r"labeling.settings.stiffness: .*greater than 0 \(got -1\)"),
         (config(stiffness=1, path="/x"), r"labeling.settings.path: Extra inputs are not permitted"),

@@ -73,7 +73,10 @@ def test_its_name_is_a_kind_and_the_record_needs_no_package() -> None:
     ("model", "message"),
     [
         ({"kind": "pain"}, r"model\.kind: unknown kind \(got 'pain'\)"),
-        ({"kind": "plugin", "name": "pain"}, r"model\.name: no such potential \(got 'pain'\); did you mean `painn`\?"),
+        (
+            {"kind": "plugin", "name": "pain"},
+            r"model\.name: no such potential is installed \(got 'pain'\); did you mean `painn`\?",
+        ),
         ({"settings": {"feature": 8}}, r"model\.settings\.feature: .*settings of painn: features, layers, radial"),
         ({"settings": {"features": 2}}, r"model\.settings\.features: "),
         ({"num_layers": 2}, r"model\.num_layers: unknown key"),
