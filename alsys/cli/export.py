@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from alsys.errors import InputError
@@ -20,6 +19,7 @@ def export(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.exists() or output.is_symlink():
         raise InputError("exists already", field="OUTPUT", value=args.output, remedy="name another place")
+    from alsys.interop.calculator import bundle_of
     from alsys.interop.nequip_package import SUFFIX
 
     kind = args.format or (PACKAGE if output.name.endswith(SUFFIX) else BUNDLE)
@@ -38,7 +38,7 @@ def export(args: argparse.Namespace) -> int:
                 remedy="leave it out",
             )  # fmt: skip
     try:
-        with _bundle(args.source, args.uri) as bundle:
+        with bundle_of(args.source, tracking_uri=args.uri) as bundle:
             facts = _write(bundle, output, kind, args)
     except InputError as error:
         raise error.located(source=args.source) from error
@@ -88,22 +88,3 @@ def _write(bundle: Path, output: Path, kind: str, args: argparse.Namespace) -> d
     exported = write_package(output, state, member, card, charge=args.charge, multiplicity=args.multiplicity)
     chosen = None if exported.state is None else str(exported.state)
     return {**facts, "member": member, **asdict(exported), "state": chosen}
-
-
-def _bundle(source: str, uri: str | None) -> AbstractContextManager[Path]:
-    """Where the bundle of a source is.
-
-    Raises:
-        InputError: Nothing is there, or a campaign without a champion.
-    """
-    from alsys.interop.calculator import bundle_of
-
-    if source.startswith("models:/"):
-        return bundle_of(source, tracking_uri=uri)
-    path = Path(source)
-    if not path.is_dir():
-        raise InputError(
-            "no such folder", field="SOURCE", value=source,
-            remedy="give a bundle, a campaign directory or models:/NAME@champion",
-        )  # fmt: skip
-    return bundle_of(path)

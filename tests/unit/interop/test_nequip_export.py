@@ -155,7 +155,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ([damaged, "copy"], ["does not have the digest"]),
         ([damaged, "m.nequip.zip"], ["does not have the digest"]),
         ([tmp_path / "there", "copy"], ["not a readable bundle"]),
-        (["nowhere", "copy"], ["SOURCE: no such folder (got 'nowhere')", "campaign directory"]),
+        (["nowhere", "copy"], ["nowhere: no such folder", "campaign's folder"]),
     ]
     for (source, output, *more), words in cases:
         assert main(["models", "export", str(source), str(tmp_path / output), *more]) == 2
