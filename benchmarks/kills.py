@@ -83,7 +83,7 @@ ACTORS = ("LabelerActor", "ExplorerActor", "TrainerActor")
 SCENARIOS = {
     "in-process-driver": Scenario("toy.yaml", (DRIVER,), 50),
     "in-process-driver-xtb": Scenario("xtb.yaml", (DRIVER,), 15, pause_s=(0.0, 8.0)),
-    "in-process-child-xtb": Scenario("xtb.yaml", ("alsys.labeling.child",), 20),
+    "in-process-child-xtb": Scenario("xtb.yaml", ("alsys.worker_process",), 20),
     "in-process-delivery": Scenario("toy.yaml", ("alsys.tracking.deliver",), 30, (0.0, 0.2), is_tracked=True),
     "ray-driver": Scenario("toy.yaml", (DRIVER,), 20, is_ray=True, label_s=0.4),
     "ray-driver-xtb": Scenario("xtb.yaml", (DRIVER,), 10, is_ray=True, pause_s=(0.0, 8.0)),

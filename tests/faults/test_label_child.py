@@ -18,8 +18,9 @@ import pytest
 
 from alsys.errors import FailureKind
 from alsys.frames import Frame
-from alsys.labeling.child import ChildProcess, descendants, tree_bytes
+from alsys.labeling.child import ChildProcess
 from alsys.labels import Label, LabelFailure
+from alsys.worker_process import descendants, tree_bytes
 
 HYDROGEN = Frame.molecule([1], np.zeros((1, 3)))
 
@@ -128,7 +129,8 @@ def test_child_killed_in_the_middle(child: ChildProcess) -> None:
 PARENT = """
 import sys, time, numpy as np
 from alsys.frames import Frame
-from alsys.labeling.child import ChildProcess, descendants, tree_bytes
+from alsys.labeling.child import ChildProcess
+from alsys.worker_process import descendants, tree_bytes
 child = ChildProcess("tests_misbehaving:Misbehaving", None, timeout_s=1000, memory_mb=600)
 child.label(Frame.molecule([1], np.zeros((1, 3))))
 print(child.pid, flush=True)
