@@ -28,8 +28,8 @@ from alsys.config.labeling import PySCFLabeling, QualityConfig
 from alsys.frames import Frame
 from alsys.interop.extxyz import read_labelled
 from alsys.labeling.child import ChildProcess
+from alsys.labeling.gate.checks import LabelChecks
 from alsys.labeling.pyscf import PySCFEngine
-from alsys.labeling.quality import QualityGate
 from alsys.labels import Label, LabelFailure
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ethanol.yaml"
@@ -93,7 +93,7 @@ def main() -> None:
     frames = [labelled[row][0] for row in rows]
     times = Path(args.out).resolve()
     times.unlink(missing_ok=True)
-    child, gate = child_of(config, str(times)), QualityGate(QualityConfig())
+    child, gate = child_of(config, str(times)), LabelChecks(QualityConfig())
     bares, walls, checks = [], [], []
     try:
         for frame in frames:

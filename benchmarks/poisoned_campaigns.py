@@ -148,7 +148,7 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
         level=plan.level,
         initial=lambda: first_frames(plan),
         opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="benchmark"),
-        inspector=label_gate(plan),
+        gate=label_gate(plan),
     )
     asyncio.run(coordinator.run())
     result = account(store, plan.level.level_id, [made for s in stations for made in s.made])

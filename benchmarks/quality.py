@@ -36,8 +36,9 @@ from quality_poison import load
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
 from alsys.interop.extxyz import read_labelled
-from alsys.labeling.quality import QualityGate, Verdict, settle
-from alsys.labeling.witness import gfn2_forces
+from alsys.labeling.gate.checks import LabelChecks
+from alsys.labeling.gate.findings import Verdict, settle
+from alsys.labeling.gate.xtb_check import gfn2_forces
 from alsys.labels import Label, LevelOfTheory, Prediction
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.calibration import ForceCalibration
@@ -164,7 +165,7 @@ def errors_of(forecast: list[Prediction], arrivals: list[Arrival]) -> dict[str, 
 def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: bool) -> dict[str, Any]:
     """One stream through one gate."""
     config = QualityConfig()
-    gate = QualityGate(config, gfn2_forces)
+    gate = LabelChecks(config, gfn2_forces)
     calibration = ForceCalibration(0.9)
     arrivals = stream.arrivals
     forecast: list[Prediction | None] = [None] * len(arrivals)

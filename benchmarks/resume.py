@@ -125,7 +125,7 @@ def resume(directory: CampaignDirectory) -> None:
     from alsys.campaign.opening import checked_ledger
     from alsys.control.coordinator import Coordinator
     from alsys.control.inprocess import InProcessPool
-    from alsys.control.inspection import Inspector
+    from alsys.labeling.gate.gate import LabelGate
     from alsys.store.zarr import open_writer
     from alsys.testing.fakes import MemoryRegistry, MemoryShelf
 
@@ -141,7 +141,7 @@ def resume(directory: CampaignDirectory) -> None:
         level=FAKE_LEVEL,
         initial=list,
         opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="benchmark"),
-        inspector=Inspector(config.labeling.quality, None, FAKE_LEVEL),
+        gate=LabelGate(config.labeling.quality, None),
         stop_request=lambda: StopRequested(t=time.time(), drain=False),
     )
     asyncio.run(coordinator.run())

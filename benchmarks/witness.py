@@ -19,8 +19,8 @@ from orchestration import machine
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
 from alsys.interop.extxyz import read_labelled
-from alsys.labeling.quality import QualityGate
-from alsys.labeling.witness import Witness, gfn2_forces
+from alsys.labeling.gate.checks import LabelChecks
+from alsys.labeling.gate.xtb_check import XTBCheck, gfn2_forces
 from alsys.labels import Label
 
 LEVEL = "00" * 16
@@ -61,9 +61,9 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
             for kind, wrong in spoiled(forces, rng).items():
                 label = Label(frame.frame_id, LEVEL, energy, wrong)
-                witnesses: dict[str, Witness | None] = {"witness": partial(known, seen), "alone": None}
+                witnesses: dict[str, XTBCheck | None] = {"witness": partial(known, seen), "alone": None}
                 for name, witness in witnesses.items():
-                    found = bool(QualityGate(QualityConfig(), witness).examine(frame, label, None, None))
+                    found = bool(LabelChecks(QualityConfig(), witness).examine(frame, label, None, None))
                     suspected[name][kind] = suspected[name].get(kind, 0) + found
         result[path.rpartition("/")[2]] = {
             "frames": len(rows),

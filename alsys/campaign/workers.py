@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alsys.campaign.plan import Plan
-from alsys.control.inspection import Inspector
 from alsys.control.ports import WorkerPool
 from alsys.errors import InputError
 from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.labeling.gate.gate import LabelGate
 
 
 def first_frames(plan: Plan) -> Sequence[Candidate]:
@@ -25,15 +25,15 @@ def first_frames(plan: Plan) -> Sequence[Candidate]:
     return [*atoms, *initial_frames(plan.config, plan.starts, plan.config.seed)]
 
 
-def label_gate(plan: Plan) -> Inspector | None:
-    """Who examines labels; None where the campaign takes them as they come."""
-    from alsys.labeling.canaries import canaries_for
-    from alsys.labeling.witness import witness_for
+def label_gate(plan: Plan) -> LabelGate | None:
+    """Who judges labels; None where the campaign takes them as they come."""
+    from alsys.labeling.gate.reference_frames import reference_frames
+    from alsys.labeling.gate.xtb_check import xtb_check_for
 
     quality = plan.config.labeling.quality
     if not quality.enabled:
         return None
-    return Inspector(quality, canaries_for(_takable(plan))[0], plan.level, witness_for(plan.config.labeling))
+    return LabelGate(quality, reference_frames(_takable(plan))[0], xtb_check_for(plan.config.labeling))
 
 
 def _takable(plan: Plan) -> list[Frame]:

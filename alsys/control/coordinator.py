@@ -11,6 +11,7 @@ harm: what they were doing is pending again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -24,13 +25,14 @@ from alsys.control.group_commit import GroupCommit
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.handlers.exploration import ExplorationHandler
 from alsys.control.handlers.frame_memory import FrameMemory
+from alsys.control.handlers.gate_queue import GateQueue
 from alsys.control.handlers.labels import LabelHandler
 from alsys.control.handlers.requests import RequestHandler
 from alsys.control.handlers.training import TrainingHandler, queue_models
-from alsys.control.inspection import Inspector
 from alsys.control.ports import (
     BundleStore,
     Completion,
+    LabelGate,
     PoolEvent,
     Registry,
     RequestBox,
@@ -87,7 +89,8 @@ class Coordinator:
         baseline: The level of the baseline beside each label; None where there is none.
         initial: Makes the first frames; called in a thread, only for a campaign without frames.
         opened: The event that says who opened the campaign.
-        inspector: Examines labels before they become data; None takes all of them.
+        gate: Judges labels before they become data; None takes all of them.
+        has_gate_thread: Whether it does so in a thread of its own.
         on_acknowledged: Called with the identities of labels once they are on disk.
         on_event: Called with each event once it is on disk; what it raises ends the campaign.
         stop_request: Polled; a value asks the campaign to stop.
@@ -110,7 +113,8 @@ class Coordinator:
         initial: Callable[[], Sequence[Candidate]],
         opened: CampaignOpened,
         baseline: LevelOfTheory | None = None,
-        inspector: Inspector | None = None,
+        gate: LabelGate | None = None,
+        has_gate_thread: bool = False,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         stop_request: Callable[[], StopRequested | None] | None = None,
@@ -129,9 +133,11 @@ class Coordinator:
         self._baseline = baseline
         self._initial = initial
         self._opened = opened
-        self._inspector = inspector
+        self._gate = gate
+        self._gate_queue = GateQueue(self._wake_from_thread if has_gate_thread and gate is not None else None)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._memory = FrameMemory(store)
-        self._record = EventSink(ledger, self.journal, self._memory, inspector)
+        self._record = EventSink(ledger, self.journal, self._memory, lambda label_id: self._labels.forget(label_id))
         self._running = running or RunningClock()
         self._workforce = WorkerCalls(pool, self._running, budgets)
         self._labels = LabelHandler(
@@ -139,7 +145,8 @@ class Coordinator:
             level=level,
             baseline=baseline,
             memory=self._memory,
-            inspector=inspector,
+            gate=gate,
+            queue=self._gate_queue,
             record=self._record,
             restart=self._workforce.restart,
             clock=clock,
@@ -154,14 +161,13 @@ class Coordinator:
             baseline=baseline,
             epoch=opened.epoch,
             record=self._record,
-            review=None if inspector is None else self._labels.review,
+            review=None if gate is None else self._labels.review,
             wake=pool.wake,
             clock=clock,
         )
         self._explorations = ExplorationHandler(
             ledger=ledger,
             memory=self._memory,
-            inspector=inspector,
             record=self._record,
             state=self._models.state,
             epoch=store.epoch,
@@ -198,6 +204,7 @@ class Coordinator:
             CampaignFailed: All workers of one kind are gone for good.
             Fenced: Another process took the store over.
         """
+        self._loop = asyncio.get_running_loop()
         self._last_beat = self._running()
         self._stage_levels()
         self._record(self._opened)
@@ -210,15 +217,22 @@ class Coordinator:
             while (stopped := self._act()) is None:
                 for event in await self._pool.wait(TICK_S):
                     self._take(event)
+                self._gate_queue.settle()
                 self._tick()
             await self._drain()
             return stopped
         finally:
             if self._fit_task is not None:
                 self._fit_task.cancel()
+            self._gate_queue.close()
             await self._pool.close()
             if self.journal.problem is None and self.journal.disk_problem is None:
                 await self.journal.flush()
+
+    def _wake_from_thread(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._pool.wake)
 
     async def _drain(self) -> None:
         """Everything on disk; a stop that is asked for ends the wait for one that refuses."""
@@ -273,7 +287,7 @@ class Coordinator:
             commands = decide(self.ledger, now, Idle() if self.journal.is_behind else self._workforce.idle())
             for command in commands:
                 if isinstance(command, Finish):
-                    return self._stop(command, now)
+                    return None if self._gate_queue.is_busy else self._stop(command, now)  # no label that came is lost
                 self._carry_out(command, now)
             if not any(isinstance(command, Emit) for command in commands):
                 return None
@@ -303,11 +317,11 @@ class Coordinator:
                 frame = self._memory.frame(frame_id)
                 self._workforce.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=is_doubted))
             case CheckLabeler(worker):
-                assert self._inspector is not None
-                assert self._inspector.canary is not None
+                assert self._gate is not None
+                assert self._gate.reference_frame is not None
                 self._record(CanaryStarted(t=now, worker=worker))
                 is_first = self.ledger.assurance.reference is None
-                self._workforce.submit(worker, LabelingOrder((self._inspector.canary,), has_slope=is_first))
+                self._workforce.submit(worker, LabelingOrder((self._gate.reference_frame,), has_slope=is_first))
             case Explore():
                 self._workforce.submit(command.worker, self._explorations.order(command, now))
             case Train():
@@ -392,12 +406,12 @@ class Coordinator:
         waiting = [f for f, record in self.ledger.frames.items() if record.status is Status.PENDING]
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
         self._memory.reload(waiting, labelled, self._level.level_id)
-        if self._inspector is not None:  # imported labels never passed the gate: they set no expectation
+        if self._gate is not None:  # imported labels never passed the gate: they set no expectation
             own = ((r.label_id, f) for f, r in self.ledger.frames.items() if r.status is Status.LABELLED)
-            kept = [frame_id for _, frame_id in nsmallest(self._inspector.n_learned, own)]
+            kept = [frame_id for _, frame_id in nsmallest(self._gate.n_learned, own)]
             labels = self._store.labels(kept, self._level.level_id)
             pairs = zip(self._store.candidates(kept), labels, strict=True)
-            self._inspector.learn((c.frame, label) for c, label in pairs if label is not None)
+            self._labels.learn((c.frame, label) for c, label in pairs if label is not None)
 
     def _stage_levels(self) -> None:
         """The baseline's level first: readers that want one level, and no config, take the last."""

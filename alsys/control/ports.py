@@ -6,7 +6,7 @@ A pool owns its workers: it starts them, restarts them when they die, and report
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -14,9 +14,12 @@ from typing import Any, Final, Protocol
 from alsys.control.rules.requests import Answer, Request
 from alsys.errors import FailureKind, InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
+from alsys.frames import Frame
 from alsys.labeling.base import LabelingOrder
-from alsys.labels import Label, LabelFailure
+from alsys.labeling.gate.findings import Finding
+from alsys.labels import Label, LabelFailure, Prediction
 from alsys.potentials.base import CommitteeState
+from alsys.potentials.calibration import Band
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
 FORGIVEN_AFTER: Final = 20
@@ -118,6 +121,57 @@ class WorkerPool(Protocol):
 
     async def close(self) -> None:
         """Ends all workers."""
+        ...
+
+
+class LabelGate(Protocol):
+    """Judges labels; see `alsys.labeling.gate.gate`. One thread asks it, in order."""
+
+    @property
+    def reference_frame(self) -> Frame | None:
+        """What labelers are checked with; None where they are not."""
+        ...
+
+    @property
+    def n_learned(self) -> int:
+        """Labels that matter after a restart: the accepted ones with the smallest identities."""
+        ...
+
+    def learn(self, frame: Frame, label: Label, prediction: Prediction | None = None) -> None:
+        """A label is data."""
+        ...
+
+    def forget(self, label_id: str) -> None:
+        """A label is no longer data."""
+        ...
+
+    def judge(
+        self, frame: Frame, label: Label, prediction: Prediction | None, band: Band | None
+    ) -> tuple[Finding, ...]:
+        """What is odd about a label; where nothing is, it is data and learned from."""
+        ...
+
+    def verify(
+        self,
+        frame: Frame,
+        tight: Label,
+        first: Label | None,
+        findings: Sequence[Finding],
+        prediction: Prediction | None,
+    ) -> tuple[Label | None, tuple[Finding, ...], float]:
+        """Judges a suspect by its frame's label at tighter settings."""
+        ...
+
+    def audit(self, frame: Frame, label: Label, tight: Label) -> tuple[str, float, float]:
+        """What speaks against a label that was made again at tighter settings."""
+        ...
+
+    def judge_reference(self, reference: Label | None, label: Label) -> str:
+        """What is wrong with a labeler's label of the reference frame; empty where nothing is."""
+        ...
+
+    def review(self, labelled: Iterable[tuple[Frame, Label, Prediction]]) -> dict[str, tuple[Finding, ...]]:
+        """Labels that are data and look wrong to a newer committee, by frame."""
         ...
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.inspection import Inspector
-from alsys.control.ports import Role
+from alsys.control.ports import LabelGate, Role
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, CampaignStopped, StopRequested
 from alsys.labels import LevelOfTheory
@@ -32,12 +31,12 @@ class FakeCampaign:
     """A campaign on fakes that can be run again and again on the same disk.
 
     Args:
-        inspector: Makes what examines labels at each start; default examines nothing.
+        gate: Makes what judges labels at each start; default judges nothing.
         settings: Of the policies.
     """
 
-    def __init__(self, inspector: Callable[[], Inspector] | None = None, **settings: Any) -> None:
-        self._inspector = inspector
+    def __init__(self, gate: Callable[[], LabelGate] | None = None, **settings: Any) -> None:
+        self._gate = gate
         self.settings = policy_settings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
         self.disk = MemoryDisk()
         self.shelf = MemoryShelf()
@@ -54,6 +53,7 @@ class FakeCampaign:
         stop_request: Callable[[], StopRequested | None] | None = None,
         restarts: int = 20,
         use_threads: bool = False,
+        has_gate_thread: bool = False,
     ) -> CampaignStopped:
         """Starts or resumes it, and runs it to its end."""
         store = open_writer(self.disk)
@@ -74,7 +74,8 @@ class FakeCampaign:
             baseline=self.baseline,
             initial=lambda: fake_candidates(16),
             opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
-            inspector=None if self._inspector is None else self._inspector(),
+            gate=None if self._gate is None else self._gate(),
+            has_gate_thread=has_gate_thread,
             on_acknowledged=self.acknowledged,
             stop_request=stop_request,
         )

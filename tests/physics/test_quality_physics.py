@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alsys.frames import Frame
-from alsys.labeling.quality import net_force, net_torque
+from alsys.labeling.gate.balance import net_force, net_torque
 from alsys.labels import Label
 from alsys.units import HARTREE_PER_BOHR
 

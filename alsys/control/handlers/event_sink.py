@@ -2,16 +2,15 @@
 
 Everything that happens in a campaign goes through it, so the ledger and the log never tell two stories; the ledger is
 ahead of the disk by what is staged. Events that are not durable are applied only. What an event makes useless is
-forgotten here: frames that wait no longer, and what the inspector expected of them.
+forgotten here: frames that wait no longer, and labels that are data no longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alsys.control.group_commit import GroupCommit
 from alsys.control.handlers.frame_memory import FrameMemory
-from alsys.control.inspection import Inspector
 from alsys.control.state.ledger import Ledger
 from alsys.events import Event, FrameDropped, FrameQuarantined, LabelRetracted
 from alsys.frames import Candidate
@@ -25,14 +24,16 @@ class EventSink:
         ledger: What events are applied to.
         journal: Where they are staged.
         memory: Forgets frames.
-        inspector: Forgets expectations; None where labels are not examined.
+        forget_label: Told of labels that are data no longer.
     """
 
-    def __init__(self, ledger: Ledger, journal: GroupCommit, memory: FrameMemory, inspector: Inspector | None) -> None:
+    def __init__(
+        self, ledger: Ledger, journal: GroupCommit, memory: FrameMemory, forget_label: Callable[[str], None]
+    ) -> None:
         self._ledger = ledger
         self._journal = journal
         self._memory = memory
-        self._inspector = inspector
+        self._forget_label = forget_label
 
     def __call__(self, event: Event, label: Label | None = None) -> None:
         """Takes one event, with its label where it makes one data."""
@@ -53,9 +54,6 @@ class EventSink:
     def _forget(self, event: Event) -> None:
         if isinstance(event, FrameDropped | FrameQuarantined):
             self._memory.drop(event.frame_id)
-            if self._inspector is not None:
-                self._inspector.forget(event.frame_id)
         if isinstance(event, LabelRetracted):
             self._memory.forget(event.frame_id)
-            if self._inspector is not None:
-                self._inspector.retract(event.label_id)
+            self._forget_label(event.label_id)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from alsys.control.commands import Explore
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.handlers.frame_memory import FrameMemory
-from alsys.control.inspection import Inspector
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.events import (
@@ -33,7 +32,6 @@ class ExplorationHandler:
     Args:
         ledger: For reading.
         memory: Frames.
-        inspector: Is told what committees expect of frames; None where labels are not examined.
         record: Takes events.
         state: The committee of a version.
         epoch: Of the store: trajectories of different drivers have different numbers.
@@ -45,7 +43,6 @@ class ExplorationHandler:
         *,
         ledger: Ledger,
         memory: FrameMemory,
-        inspector: Inspector | None,
         record: EventSink,
         state: Callable[[int], CommitteeState],
         epoch: int,
@@ -53,7 +50,6 @@ class ExplorationHandler:
     ) -> None:
         self._ledger = ledger
         self._memory = memory
-        self._inspector = inspector
         self._record = record
         self._state = state
         self._epoch = epoch
@@ -124,8 +120,7 @@ class ExplorationHandler:
                 method_steps=report.method_steps,
             )
         )
-        if self._inspector is not None:
-            self._inspector.expect(report.predictions)
+        self._memory.expect(report.predictions)
         if report.compared:
             self._record(_errors_observed(report, now))
         if report.rescored:

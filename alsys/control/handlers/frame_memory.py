@@ -2,6 +2,8 @@
 
 What is not at hand is read from the store. Both memories follow the ledger: a frame that waits is in memory or, after a
 restart, is loaded again; labelled frames are kept for seeds and comparison up to a bound, the oldest are forgotten.
+What committees expect of frames that wait, and labels that wait to be verified, are lost with the driver: a frame is
+then judged without the one, and labelled afresh without the other.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from alsys.frames import Candidate, FloatArray, Frame
-from alsys.labels import Label
+from alsys.labeling.gate.findings import Finding
+from alsys.labels import Label, Prediction
 from alsys.store.base import StoreReader
 
 MAX_LABELLED = 4096
+MAX_PREDICTIONS = 8192
 
 
 class FrameMemory:
@@ -28,14 +32,18 @@ class FrameMemory:
         self._waiting: dict[str, Candidate] = {}
         self._labelled: OrderedDict[str, Candidate] = OrderedDict()
         self._labels: OrderedDict[str, Label] = OrderedDict()
+        self._predictions: OrderedDict[str, Prediction] = OrderedDict()
+        self._suspects: dict[str, tuple[Label, tuple[Finding, ...]]] = {}
 
     def add(self, candidates: Mapping[str, Candidate]) -> None:
         """Frames that wait from now on."""
         self._waiting.update(candidates)
 
     def drop(self, frame_id: str) -> None:
-        """A frame does not wait any more."""
+        """A frame does not wait any more, and will not be labelled."""
         self._waiting.pop(frame_id, None)
+        self._predictions.pop(frame_id, None)
+        self._suspects.pop(frame_id, None)
 
     def frame(self, frame_id: str) -> Frame:
         """One frame, from wherever it is."""
@@ -59,9 +67,30 @@ class FrameMemory:
         candidate = self._waiting.pop(frame_id, None)
         self._labelled[frame_id] = self.candidates([frame_id])[0] if candidate is None else candidate
         self._labels[frame_id] = label
+        self._predictions.pop(frame_id, None)
         while len(self._labels) > MAX_LABELLED:
             self._labels.popitem(last=False)
             self._labelled.popitem(last=False)
+
+    def expect(self, predictions: Mapping[str, Prediction]) -> None:
+        """What a committee predicts for frames that wait; the newest prediction counts."""
+        for frame_id, prediction in predictions.items():
+            self._predictions[frame_id] = prediction
+            self._predictions.move_to_end(frame_id)
+        while len(self._predictions) > MAX_PREDICTIONS:
+            self._predictions.popitem(last=False)
+
+    def expected(self, frame_id: str) -> Prediction | None:
+        """What a committee predicts for a frame, where one has said so."""
+        return self._predictions.get(frame_id)
+
+    def suspect(self, label: Label, findings: tuple[Finding, ...]) -> None:
+        """Keeps a label until its frame was labelled at tighter settings."""
+        self._suspects[label.frame_id] = (label, findings)
+
+    def take_suspect(self, frame_id: str) -> tuple[Label | None, tuple[Finding, ...]]:
+        """The label that waits to be verified, which waits no longer, and what was odd about it."""
+        return self._suspects.pop(frame_id, (None, ()))
 
     def forget(self, frame_id: str) -> None:
         """A label is no longer data."""

@@ -1,21 +1,23 @@
-"""What becomes of what labelers return: data, a suspect, a repetition, a failure, an audit or a canary.
+"""What becomes of what labelers return: data, a suspect, a repetition, a failure, an audit or a reference frame.
 
-Each outcome ends as events, which are recorded at once; the ledger decides what follows from them. Without an inspector
-every sound label is data. A labeler whose canary is wrong is started anew.
+The gate is asked first, in its own thread; each answer ends as events, which are recorded at once, and the ledger
+decides what follows from them. A label stays in flight until then. Without a gate every sound label is data. A labeler
+whose reference frame comes out wrong is started anew.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.handlers.frame_memory import FrameMemory
-from alsys.control.inspection import Inspector
-from alsys.control.ports import Completion
+from alsys.control.handlers.gate_queue import GateQueue
+from alsys.control.ports import Completion, LabelGate
 from alsys.control.state.audits import audit_of
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
@@ -33,6 +35,7 @@ from alsys.events import (
 )
 from alsys.frames import Arm, Frame
 from alsys.labeling.base import LabelingOrder
+from alsys.labeling.gate.findings import Finding
 from alsys.labels import Label, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
 from alsys.store.base import Snapshot
@@ -54,7 +57,8 @@ class LabelHandler:
         level: The campaign's level of theory.
         baseline: Level of the baseline; None where there is none.
         memory: Frames.
-        inspector: Examines labels; None takes all of them.
+        gate: Judges labels; None takes all of them.
+        queue: Asks the gate.
         record: Takes events.
         restart: Starts a worker anew, with the reason.
         clock: Unix time.
@@ -67,7 +71,8 @@ class LabelHandler:
         level: LevelOfTheory,
         baseline: LevelOfTheory | None = None,
         memory: FrameMemory,
-        inspector: Inspector | None,
+        gate: LabelGate | None,
+        queue: GateQueue,
         record: EventSink,
         restart: Callable[[str, str], None],
         clock: Callable[[], float],
@@ -76,7 +81,8 @@ class LabelHandler:
         self._level = level
         self._baseline = baseline
         self._memory = memory
-        self._inspector = inspector
+        self._gate = gate
+        self._queue = queue
         self._record = record
         self._restart = restart
         self._clock = clock
@@ -85,9 +91,9 @@ class LabelHandler:
         """One call came back."""
         if self.is_check(event.worker, order):
             if event.worker in self._ledger.assurance.checking:
-                self._canary(event.worker, outcomes[0])
+                self._take_reference(event.worker, outcomes[0])
             else:
-                self._audited(event.worker, outcomes[0])
+                self._take_audit(event.worker, outcomes[0])
             return
         for outcome in outcomes:
             if isinstance(outcome, LabelFailure):
@@ -96,14 +102,14 @@ class LabelHandler:
                 message = "the labeler returned a label that is not finite, of the wrong shape or of another level"
                 self.fail(outcome.frame_id, event.worker, FailureKind.INTERNAL, message, outcome.cost.wall_s)
             elif order.is_tight:
-                self._verified(outcome, event)
+                self._verify(outcome, event)
             elif self._ledger.frames[outcome.frame_id].status in (Status.LABELLED, Status.RETRACTED):
                 self._repeated(outcome, event.worker)
-            elif not self._is_suspect(outcome, event.worker):
-                self._accept(outcome, event)
+            else:
+                self._judge(outcome, event)
 
     def is_check(self, worker: str, order: LabelingOrder) -> bool:
-        """Whether the first call of a worker is an audit or a canary: no frame of it waits for a label."""
+        """Whether the first call of a worker is an audit or a reference frame: no frame of it waits for a label."""
         assurance = self._ledger.assurance
         audit = assurance.auditing.get(worker)
         is_audit = audit is not None and order.is_tight and audit.frame_id == order.frames[0].frame_id
@@ -118,16 +124,32 @@ class LabelHandler:
             )
         )
 
-    def review(self, predictions: dict[str, Prediction], snapshot: Snapshot) -> None:
+    def forget(self, label_id: str) -> None:
+        """A label is no longer data."""
+        if self._gate is not None:
+            self._queue.ask(partial(self._gate.forget, label_id))
+
+    def learn(self, labelled: Iterable[tuple[Frame, Label]]) -> None:
+        """Labels that were data before a restart."""
+        if self._gate is not None:
+            for frame, label in labelled:
+                self._queue.ask(partial(self._gate.learn, frame, label))
+
+    def review(self, predictions: Mapping[str, Prediction], snapshot: Snapshot) -> None:
         """Labels that look wrong to a new committee are to be audited."""
-        if self._inspector is None or not predictions:
+        if self._gate is None or not predictions:
             return
-        rows = [
-            (frame, label, predictions[frame.frame_id])
-            for frame, label in labelled_frames(snapshot, self._level.level_id, predictions)
-            if self._ledger.frames[frame.frame_id].status is Status.LABELLED
-        ]
-        for frame_id, findings in self._inspector.review(rows).items():
+        gate, level_id = self._gate, self._level.level_id
+        wanted = [f for f in predictions if self._ledger.frames[f].status is Status.LABELLED]
+
+        def question() -> dict[str, tuple[Finding, ...]]:
+            rows = labelled_frames(snapshot, level_id, wanted)
+            return gate.review((frame, label, predictions[frame.frame_id]) for frame, label in rows)
+
+        self._queue.ask(question, self._doubt)
+
+    def _doubt(self, found: Mapping[str, tuple[Finding, ...]]) -> None:
+        for frame_id, findings in found.items():
             lines = tuple(finding.message for finding in findings)
             self._record(LabelDoubted(t=self._clock(), frame_id=frame_id, findings=lines))
 
@@ -169,8 +191,6 @@ class LabelHandler:
             chosen_by=self._ledger.frames[label.frame_id].chosen_by,
             audit=self._audit_of(label),
         )
-        if self._inspector is not None:
-            self._inspector.accept(candidate.frame, label)
         self._record(accepted, label)
         self._memory.keep(label)
 
@@ -195,28 +215,52 @@ class LabelHandler:
             )
         )
 
-    def _is_suspect(self, label: Label, worker: str) -> bool:
-        """Whether a label must be verified before it may be data; it is set aside then."""
-        frame_id = label.frame_id
-        if self._inspector is None or self._ledger.frames[frame_id].arm is Arm.ATOM:
-            return False
-        findings = self._inspector.examine(self._memory.frame(frame_id), label, self._band)
-        if not findings:
-            return False
-        lines = tuple(finding.message for finding in findings)
-        logger.info("label of %s by %s is suspect: %s", frame_id[:8], worker, "; ".join(lines))
-        self._inspector.suspect(label, findings)
-        wall_s = label.cost.wall_s
-        self._record(LabelSuspected(t=self._clock(), frame_id=frame_id, worker=worker, findings=lines, wall_s=wall_s))
-        return True
+    def _judge(self, label: Label, event: Completion) -> None:
+        """A label is data, or waits to be verified where the gate finds something odd."""
+        gate, frame = self._gate, self._memory.frame(label.frame_id)
+        if gate is None:
+            self._accept(label, event)
+        elif self._ledger.frames[label.frame_id].arm is Arm.ATOM:
+            self._queue.ask(lambda: gate.learn(frame, label), lambda _: self._accept(label, event))
+        else:
+            prediction, band = self._memory.expected(label.frame_id), self._band
+            self._queue.ask(
+                lambda: gate.judge(frame, label, prediction, band),
+                lambda findings: self._set_aside(label, event, findings) if findings else self._accept(label, event),
+            )
 
-    def _verified(self, tight: Label, event: Completion) -> None:
+    def _set_aside(self, label: Label, event: Completion, findings: tuple[Finding, ...]) -> None:
+        """A label must be verified before it may be data."""
+        lines = tuple(finding.message for finding in findings)
+        logger.info("label of %s by %s is suspect: %s", label.frame_id[:8], event.worker, "; ".join(lines))
+        self._memory.suspect(label, findings)
+        self._record(
+            LabelSuspected(
+                t=self._clock(),
+                frame_id=label.frame_id,
+                worker=event.worker,
+                findings=lines,
+                wall_s=label.cost.wall_s,
+            )
+        )
+
+    def _verify(self, tight: Label, event: Completion) -> None:
         """A suspect was labelled at tighter settings: the first label is data, or the frame is labelled afresh."""
-        assert self._inspector is not None
+        assert self._gate is not None
+        gate, frame_id = self._gate, tight.frame_id
+        frame, (first, findings) = self._memory.frame(frame_id), self._memory.take_suspect(frame_id)
+        prediction = self._memory.expected(frame_id)
+        self._queue.ask(
+            lambda: gate.verify(frame, tight, first, findings, prediction),
+            lambda answer: self._verified(tight, event, *answer),
+        )
+
+    def _verified(
+        self, tight: Label, event: Completion, kept: Label | None, findings: tuple[Finding, ...], difference: float
+    ) -> None:
         frame_id, wall_s = tight.frame_id, tight.cost.wall_s
-        first, findings, difference = self._inspector.verify(self._memory.frame(frame_id), tight)
-        if first is not None:
-            self._accept(first, event)
+        if kept is not None:
+            self._accept(kept, event)
         elif findings:
             message = "; ".join(finding.message for finding in findings)
             self.fail(frame_id, event.worker, FailureKind.LABEL_REJECTED, message, wall_s)
@@ -232,19 +276,36 @@ class LabelHandler:
                 )
             )
 
-    def _canary(self, worker: str, outcome: Label | LabelFailure) -> None:
-        """The first sound canary is what later ones are compared with."""
-        assert self._inspector is not None
-        reference = self._ledger.assurance.reference
-        energy, forces, message = 0.0, tuple[float, ...](), ""
-        is_sound = True
+    def _take_reference(self, worker: str, outcome: Label | LabelFailure) -> None:
+        """The first sound label of the reference frame is what later ones are compared with."""
+        assert self._gate is not None
+        gate, known = self._gate, self._ledger.assurance.reference
         if isinstance(outcome, LabelFailure):
-            message = f"{outcome.kind}: {outcome.message}"
             # What this level cannot treat at all says nothing about the labeler.
-            is_sound = reference is None and not outcome.kind.is_lost_computing
-        elif (finding := self._inspector.judge_canary(reference, outcome)) is not None:
-            message, is_sound = finding.message, False
-        elif reference is None:
+            is_sound = known is None and not outcome.kind.is_lost_computing
+            self._checked(worker, outcome, is_sound, f"{outcome.kind}: {outcome.message}")
+            return
+        frame, label = gate.reference_frame, outcome
+        assert frame is not None
+        reference: Label | None = None
+        if known is not None:
+            forces = np.array(known.forces).reshape(-1, 3)
+            reference = Label(frame.frame_id, self._level.level_id, known.energy, forces)
+
+        def then(message: str) -> None:
+            if known is None and self._ledger.assurance.reference is not None:
+                self._take_reference(worker, label)  # another labeler was first meanwhile
+            else:
+                self._checked(worker, label, not message, message)
+
+        self._queue.ask(lambda: gate.judge_reference(reference, label), then)
+
+    def _checked(self, worker: str, outcome: Label | LabelFailure, is_sound: bool, message: str) -> None:
+        assurance = self._ledger.assurance
+        if worker not in assurance.checking:
+            return  # it died meanwhile, and is checked when it is back
+        energy, forces = 0.0, tuple[float, ...]()
+        if is_sound and assurance.reference is None and isinstance(outcome, Label):
             energy, forces = outcome.energy, tuple(outcome.forces.ravel().tolist())
         self._record(
             CanaryChecked(
@@ -258,15 +319,15 @@ class LabelHandler:
             )
         )
         if not is_sound:
-            logger.warning("canary of %s failed: %s", worker, message)
-            self._restart(worker, f"its canary failed: {message}")
+            logger.warning("%s gave a wrong label of the reference frame: %s", worker, message)
+            self._restart(worker, f"its label of the reference frame is wrong: {message}")
 
-    def _audited(self, worker: str, outcome: Label | LabelFailure) -> None:
+    def _take_audit(self, worker: str, outcome: Label | LabelFailure) -> None:
         """A label that disagrees with its audit is retracted."""
-        assert self._inspector is not None
-        frame_id, reason = outcome.frame_id, self._ledger.assurance.auditing[worker].reason
+        assert self._gate is not None
+        gate, frame_id = self._gate, outcome.frame_id
         first = self._memory.label_of(frame_id, self._level.level_id)
-        against, largest, mae, error = "", math.nan, math.nan, ""
+        error = ""
         if isinstance(outcome, LabelFailure):
             error = f"{outcome.kind}: {outcome.message}"
         elif first is None:
@@ -274,13 +335,33 @@ class LabelHandler:
         elif not self._is_sound(outcome, is_tight=True):
             error = "the audit's label is not finite or of the wrong shape"
         else:
-            against, largest, mae = self._inspector.audit(self._memory.frame(frame_id), first, outcome)
+            frame, known, tight = self._memory.frame(frame_id), first, outcome
+            self._queue.ask(
+                lambda: gate.audit(frame, known, tight),
+                lambda answer: self._audited(worker, tight, known, "", *answer),
+            )
+            return
+        self._audited(worker, outcome, first, error)
+
+    def _audited(
+        self,
+        worker: str,
+        outcome: Label | LabelFailure,
+        first: Label | None,
+        error: str,
+        against: str = "",
+        largest: float = math.nan,
+        mae: float = math.nan,
+    ) -> None:
+        frame_id, audit = outcome.frame_id, self._ledger.assurance.auditing.get(worker)
+        if audit is None or audit.frame_id != frame_id:
+            return  # the labeler died meanwhile, and the audit is made again
         self._record(
             LabelAudited(
                 t=self._clock(),
                 frame_id=frame_id,
                 worker=worker,
-                reason=reason,
+                reason=audit.reason,
                 is_confirmed=not against,
                 force_difference=largest,
                 force_mae=mae,
@@ -288,8 +369,9 @@ class LabelHandler:
                 error=error,
             )
         )
-        if first is not None and against:
-            why = f"audit ({reason}): {against}"
+        is_data = self._ledger.frames[frame_id].status is Status.LABELLED
+        if first is not None and against and is_data:
+            why = f"audit ({audit.reason}): {against}"
             logger.warning("label of %s is retracted: %s", frame_id[:8], why)
             self._record(LabelRetracted(t=self._clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
 

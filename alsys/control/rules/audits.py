@@ -20,7 +20,7 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
     for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
     """
     state, settings = campaign.assurance, campaign.settings
-    free = list(idle.labelers)
+    free = [w for w in idle.labelers if w not in state.checking and w not in state.auditing]  # still being judged
     labelers = {*free, *idle.busy_labelers, *campaign.in_flight, *state.auditing, *state.checking}
     is_alone = len(labelers) <= 1
     commands: list[Command] = []

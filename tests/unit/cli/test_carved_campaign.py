@@ -32,16 +32,16 @@ EMBEDDING = {"kind": "charges", "charges": {"H2O": {"O": -0.834, "H": 0.417}}, "
 def test_a_labeler_of_molecules_is_never_sent_the_box(embedding: dict[str, Any] | None) -> None:
     labeling = {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g"}
     plan = make_plan(config(labeling, {"radius": 2.5, "embedding": embedding}), "t.yaml")
-    inspector = label_gate(plan)
-    assert inspector is not None
-    assert inspector.canary is not None
-    assert not inspector.canary.pbc.any()
+    gate = label_gate(plan)
+    assert gate is not None
+    assert gate.reference_frame is not None
+    assert not gate.reference_frame.pbc.any()
     assert not plan.labelled["w"].pbc.any()
     assert (plan.labelled["w"].environment is None) == (embedding is None)
 
 
 def test_a_labeler_of_cells_keeps_the_canary_that_older_campaigns_remember() -> None:
     plan = make_plan(config({"kind": "xtb", "method": "GFN1-xTB"}, {"radius": 2.5}), "t.yaml")
-    inspector = label_gate(plan)
-    assert inspector is not None
-    assert inspector.canary == min(plan.starts["w"], key=lambda frame: frame.frame_id)
+    gate = label_gate(plan)
+    assert gate is not None
+    assert gate.reference_frame == min(plan.starts["w"], key=lambda frame: frame.frame_id)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = ("ray", "torch", "pyscf", "nequip", "zarr", "mlflow")
+import alsys.control
+
+HEAVY = ("ray", "torch", "pyscf", "nequip", "zarr", "mlflow", "ase", "scipy", "tblite")
 
 
 MODULES = (
-    "alsys.control.coordinator, alsys.control.inprocess, alsys.control.shelf",
+    ", ".join(m.name for m in pkgutil.walk_packages(alsys.control.__path__, "alsys.control.") if "shelf" not in m.name),
     "alsys.config, alsys.frames, alsys.events, alsys.units, alsys.errors",
 )
 

@@ -11,8 +11,8 @@ from ase.data import covalent_radii
 
 from alsys.config.labeling import XTBLabeling
 from alsys.frames import Frame
-from alsys.labeling.canaries import METHANOL, WATER, canaries_for, judge_canary
 from alsys.labeling.factory import build_labeler
+from alsys.labeling.gate.reference_frames import METHANOL, WATER, compare_reference, reference_frames
 from alsys.labels import Label, LevelOfTheory
 
 LEVEL = LevelOfTheory({"engine": "test"})
@@ -40,11 +40,11 @@ def test_forces_of_a_canary_tell_its_atoms_apart() -> None:
             assert isinstance(label, Label)
             sizes = np.linalg.norm(label.forces, axis=1)
             assert sizes.max() < 5.0
-            assert judge_canary(label, label) is None
+            assert compare_reference(label, label) is None
             difference = np.linalg.norm(label.forces[:, None] - label.forces[None], axis=2)
             assert (difference + 9.0 * np.eye(frame.n_atoms)).min() > 0.02, "swapped atoms would go unseen"
             wrong = replace(label, forces=label.forces[::-1].copy())
-            assert judge_canary(label, wrong) is not None
+            assert compare_reference(label, wrong) is not None
     finally:
         labeler.close()
 
@@ -62,19 +62,19 @@ def test_forces_of_a_canary_tell_its_atoms_apart() -> None:
     ],
 )
 def test_a_wrong_canary_is_found(wrong: Label) -> None:
-    finding = judge_canary(REFERENCE, wrong)
+    finding = compare_reference(REFERENCE, wrong)
     assert finding is not None
     assert finding.check == "canary"
     assert "\n" not in finding.message
 
 
 def test_rounding_of_another_machine_is_forgiven() -> None:
-    assert judge_canary(REFERENCE, replace(REFERENCE, energy=-76.0001, forces=REFERENCE.forces + 2e-4)) is None
+    assert compare_reference(REFERENCE, replace(REFERENCE, energy=-76.0001, forces=REFERENCE.forces + 2e-4)) is None
 
 
 def test_other_elements_and_cells_have_canaries_of_their_own() -> None:
     iron = Frame.molecule([26, 17, 17], [[0, 0, 0], [2.2, 0, 0], [-2.2, 0, 0]])
-    assert canaries_for([METHANOL, WATER]) == (WATER, METHANOL)
-    assert canaries_for([iron]) == (iron,)
+    assert reference_frames([METHANOL, WATER]) == (WATER, METHANOL)
+    assert reference_frames([iron]) == (iron,)
     box = Frame(WATER.numbers, WATER.positions, 9.0 * np.eye(3), np.ones(3, dtype=bool))
-    assert canaries_for([box]) == (box,)
+    assert reference_frames([box]) == (box,)

@@ -11,8 +11,10 @@ import pytest
 from alsys.config.labeling import QualityConfig
 from alsys.frames import Frame, PointCharges
 from alsys.labeling.analytic import morse
-from alsys.labeling.quality import QualityGate, Verdict, agree, net_torque, settle
-from alsys.labeling.rough import RoughForces
+from alsys.labeling.gate.balance import net_torque
+from alsys.labeling.gate.checks import LabelChecks
+from alsys.labeling.gate.findings import Verdict, agree, settle
+from alsys.labeling.gate.pair_check import PairForces
 from alsys.labels import Diagnostics, Label, LevelOfTheory, Prediction
 
 ETHANOL = np.array(
@@ -44,14 +46,14 @@ def stream(n: int, seed: int = 0, displacement: float = 0.04, version: int = 1) 
     return out
 
 
-def taught(n: int = 60, *, has_model: bool, seed: int = 0) -> QualityGate:
-    gate = QualityGate(QualityConfig())
+def taught(n: int = 60, *, has_model: bool, seed: int = 0) -> LabelChecks:
+    gate = LabelChecks(QualityConfig())
     for frame, label, prediction in stream(n, seed):
         gate.observe(frame, label, prediction if has_model else None)
     return gate
 
 
-def checks(gate: QualityGate, frame: Frame, label: Label, prediction: Prediction | None = None) -> set[str]:
+def checks(gate: LabelChecks, frame: Frame, label: Label, prediction: Prediction | None = None) -> set[str]:
     return {finding.check for finding in gate.examine(frame, label, prediction, None)}
 
 
@@ -73,7 +75,7 @@ def test_what_is_not_finite_is_fatal(name: str) -> None:
     forces = label.forces.copy()
     forces[3, 1] = math.inf
     values = {"energy": math.nan, "forces": forces, "stress": np.full((3, 3), math.nan)}
-    (finding,) = QualityGate(QualityConfig()).examine(frame, replace(label, **{name: values[name]}), None, None)
+    (finding,) = LabelChecks(QualityConfig()).examine(frame, replace(label, **{name: values[name]}), None, None)
     assert (finding.check, finding.is_fatal) == ("not-finite", True)
     assert name in finding.message
 
@@ -82,13 +84,13 @@ def test_forces_of_other_atoms_or_another_frame_are_fatal() -> None:
     frame, label, _ = FRESH
     other = stream(1, seed=98)[0][1]
     for wrong in (replace(label, forces=label.forces[:-1]), other):
-        (finding,) = QualityGate(QualityConfig()).examine(frame, wrong, None, None)
+        (finding,) = LabelChecks(QualityConfig()).examine(frame, wrong, None, None)
         assert (finding.check, finding.is_fatal) == ("shape", True)
 
 
 def test_each_limit_of_the_config_is_kept_and_stands_when_a_second_label_agrees() -> None:
     frame, label, _ = FRESH
-    gate = QualityGate(QualityConfig(largest_force=40.0))
+    gate = LabelChecks(QualityConfig(largest_force=40.0))
     push, turn, large = np.zeros((9, 3)), np.zeros((9, 3)), np.zeros((9, 3))
     push[0, 0] = 0.15
     turn[3, 2], turn[6, 2] = 0.5, -0.5
@@ -110,7 +112,7 @@ def test_each_limit_of_the_config_is_kept_and_stands_when_a_second_label_agrees(
 
 def test_a_label_without_diagnostics_is_not_suspected_of_them() -> None:
     frame, label, _ = FRESH
-    assert checks(QualityGate(QualityConfig()), frame, label) == set()
+    assert checks(LabelChecks(QualityConfig()), frame, label) == set()
 
 
 def test_a_periodic_frame_has_no_torque() -> None:
@@ -118,7 +120,7 @@ def test_a_periodic_frame_has_no_torque() -> None:
     box = Frame(frame.numbers, frame.positions, 9.0 * np.eye(3), np.ones(3, dtype=bool))
     assert math.isnan(net_torque(box, label))
     turned = replace(label, frame_id=box.frame_id, forces=label.forces + np.cross(box.positions, [0.0, 0.0, 0.1]))
-    assert "torque" not in checks(QualityGate(QualityConfig()), box, turned)
+    assert "torque" not in checks(LabelChecks(QualityConfig()), box, turned)
 
 
 def test_what_stands_in_point_charges_has_no_net_force_of_its_own() -> None:
@@ -126,7 +128,7 @@ def test_what_stands_in_point_charges_has_no_net_force_of_its_own() -> None:
     frame, label, _ = FRESH
     inside = replace(frame, environment=PointCharges(np.full((1, 3), 4.0), np.ones(1)))
     pulled = replace(label, frame_id=inside.frame_id, forces=label.forces + 0.2)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     assert checks(gate, frame, replace(label, forces=label.forces + 0.2)) == {"net-force"}
     assert checks(gate, inside, pulled) == set()
     for _ in range(3):
@@ -138,7 +140,7 @@ def test_a_torque_within_the_limit_is_odd_where_others_have_none() -> None:
     frame, label, _ = FRESH
     arms = frame.positions - frame.positions.mean(axis=0)
     wrong = replace(label, forces=label.forces + 0.003 * np.cross(arms, [0.0, 0.0, 1.0]))
-    assert checks(QualityGate(QualityConfig()), frame, wrong) == set()
+    assert checks(LabelChecks(QualityConfig()), frame, wrong) == set()
     assert checks(taught(has_model=False), frame, wrong) == {"torque"}
 
 
@@ -166,7 +168,7 @@ def test_ten_labels_are_enough_to_tell_a_wrong_sign_without_a_model() -> None:
 
 def test_a_bad_prediction_does_not_accuse_a_good_label() -> None:
     rng = np.random.default_rng(3)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     for frame, label, prediction in stream(50, seed=6):
         useless = replace(prediction, forces=3.0 * rng.normal(size=(9, 3)), deviations=np.full(9, 6.0))
         assert checks(gate, frame, label, useless) == set()
@@ -185,7 +187,7 @@ def test_another_functional_is_found_by_its_energy() -> None:
 
 def test_a_committee_without_a_notion_of_energies_does_not_hide_another_functional() -> None:
     rng = np.random.default_rng(4)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     rows = [(f, r, replace(p, energy=p.energy + 3.0 * rng.normal())) for f, r, p in stream(60)]
     for frame, label, prediction in rows[:-1]:
         gate.observe(frame, label, prediction)
@@ -196,13 +198,13 @@ def test_a_committee_without_a_notion_of_energies_does_not_hide_another_function
 
 def test_a_committee_that_halves_all_forces_accuses_nobody() -> None:
     rows = [(f, r, replace(p, forces=0.5 * p.forces)) for f, r, p in stream(40)]
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     suspects = gate.review(*(list(column) for column in zip(*rows, strict=True)))
     assert len(suspects) <= 1
 
 
 def test_free_atoms_bound_the_energy_of_the_first_molecule() -> None:
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     for number, energy in ((1, -13.6), (6, -1025.3), (8, -2035.6)):
         atom = Frame.molecule([number], np.zeros((1, 3)), multiplicity=2)
         gate.observe(atom, Label(atom.frame_id, LEVEL.level_id, energy, np.zeros((1, 3))), None)
@@ -215,7 +217,7 @@ def test_free_atoms_bound_the_energy_of_the_first_molecule() -> None:
 
 def test_energies_of_many_compositions_are_additive() -> None:
     rng = np.random.default_rng(0)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     counts = [(n_c, n_h) for n_c in range(1, 5) for n_h in range(1, 5)]
     frames = [Frame.molecule([6] * c + [1] * h, 2.0 * rng.normal(size=(c + h, 3))) for c, h in counts]
 
@@ -243,7 +245,7 @@ def test_a_force_error_is_odd_only_where_the_committee_is_sure() -> None:
 
 
 def test_a_hot_frame_may_be_far_above_in_energy_but_not_below() -> None:
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     frame, label, _ = FRESH
     for i, (seen, seen_label, _) in enumerate(stream(40)):
         gate.observe(seen, replace(seen_label, energy=-4209.0 + 0.2 * math.sin(i)), None)
@@ -257,7 +259,7 @@ def test_a_hot_frame_may_be_far_above_in_energy_but_not_below() -> None:
 @pytest.mark.parametrize("has_model", [False, True])
 def test_honest_labels_are_hardly_ever_suspected_and_poison_does_not_blind_the_gate(has_model: bool) -> None:
     rng = np.random.default_rng(8)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     n_suspected = n_missed = n_poison = 0
     for i, (frame, label, prediction) in enumerate(stream(600, seed=7)):
         known = prediction if has_model and i >= 30 else None
@@ -276,7 +278,7 @@ def test_honest_labels_are_hardly_ever_suspected_and_poison_does_not_blind_the_g
 
 
 def test_a_hotter_stage_is_not_taken_for_poison() -> None:
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     n_suspected = 0
     for frame, label, _ in (*stream(150, seed=1, displacement=0.02), *stream(150, seed=2, displacement=0.04)):
         n_suspected += bool(gate.examine(frame, label, None, None))
@@ -284,7 +286,7 @@ def test_a_hotter_stage_is_not_taken_for_poison() -> None:
     assert n_suspected <= 6, "four times the temperature at a stroke may cost a few second labels"
 
 
-def verdicts(gate: QualityGate) -> list[tuple[str, ...]]:
+def verdicts(gate: LabelChecks) -> list[tuple[str, ...]]:
     rng = np.random.default_rng(12)
     out = []
     for frame, label, prediction in stream(25, seed=11):
@@ -300,7 +302,7 @@ def test_order_and_restarts_do_not_change_verdicts(max_records: int) -> None:
     rows = [*stream(60, version=1), *stream(60, seed=1, version=2)]
     gates = []
     for order in (np.arange(120), np.arange(120)[::-1], np.random.default_rng(0).permutation(120)):
-        gate = QualityGate(QualityConfig(), max_records=max_records)
+        gate = LabelChecks(QualityConfig(), max_records=max_records)
         for i in order:
             gate.observe(*rows[i])
         gates.append(gate)
@@ -315,7 +317,7 @@ def test_order_and_restarts_do_not_change_verdicts(max_records: int) -> None:
 def test_a_later_committee_replaces_the_residual_of_an_earlier_one() -> None:
     rows = stream(40, version=1)
     better = [(f, r, replace(p, forces=r.forces, energy=r.energy, model_version=2)) for f, r, p in rows]
-    forwards, backwards = QualityGate(QualityConfig()), QualityGate(QualityConfig())
+    forwards, backwards = LabelChecks(QualityConfig()), LabelChecks(QualityConfig())
     for row in (*rows, *better):
         forwards.observe(*row)
     for row in (*better, *rows):
@@ -328,7 +330,7 @@ def test_a_later_committee_replaces_the_residual_of_an_earlier_one() -> None:
 
 def test_a_label_that_is_forgotten_leaves_no_trace() -> None:
     rows = stream(50)
-    gate, clean = QualityGate(QualityConfig()), QualityGate(QualityConfig())
+    gate, clean = LabelChecks(QualityConfig()), LabelChecks(QualityConfig())
     for frame, label, prediction in rows[:-1]:
         gate.observe(frame, label, prediction)
         clean.observe(frame, label, prediction)
@@ -349,7 +351,7 @@ def test_review_finds_what_slipped_through_and_passes_over_what_was_cleared() ->
     labels[3] = replace(labels[3], forces=-labels[3].forces)
     labels[17] = swapped(labels[17], 0, 7)
     labels[40] = replace(labels[40], energy=labels[40].energy - 2.0)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     frames, forecasts = [frame for frame, _, _ in rows], [prediction for _, _, prediction in rows]
     suspects = dict(gate.review(frames, labels, forecasts))
     assert set(suspects) == set(wrong)
@@ -363,7 +365,7 @@ def test_review_without_a_committee_finds_a_wrong_sign_among_the_first_labels() 
     rows = stream(40)
     labels = [label for _, label, _ in rows]
     labels[3] = replace(labels[3], forces=-labels[3].forces)
-    gate = QualityGate(QualityConfig())
+    gate = LabelChecks(QualityConfig())
     for i, (frame, _, _) in enumerate(rows):
         findings = gate.examine(frame, labels[i], None, None)
         assert not findings, "nothing is known of the first labels"
@@ -376,7 +378,7 @@ def test_a_committee_that_predicts_nan_accuses_nobody() -> None:
     frame, label, prediction = FRESH
     broken = replace(prediction, forces=np.full((9, 3), math.nan))
     assert checks(taught(has_model=True), frame, label, broken) == set()
-    assert QualityGate(QualityConfig()).review([frame], [label], [broken]) == []
+    assert LabelChecks(QualityConfig()).review([frame], [label], [broken]) == []
 
 
 def test_a_second_label_at_tighter_settings_decides() -> None:
@@ -408,7 +410,7 @@ def test_agreement_of_two_labels() -> None:
 
 
 def test_each_charge_has_a_rough_fit_of_its_own() -> None:
-    rough, rng = RoughForces(), np.random.default_rng(3)
+    rough, rng = PairForces(), np.random.default_rng(3)
     frames = [Frame.molecule(NUMBERS, ETHANOL + 0.04 * rng.normal(size=(9, 3)), q, 1 + q) for q in [0, 1] * 15]
     for frame in frames:
         _, forces = morse(frame.numbers, frame.positions, 4.0, 1.9)

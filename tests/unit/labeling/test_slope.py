@@ -11,17 +11,17 @@ import pytest
 from ase.build import bulk, molecule
 
 from alsys.config.labeling import QualityConfig
-from alsys.control.inspection import Inspector
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.base import LabelingOrder
-from alsys.labeling.quality import slope_finding
+from alsys.labeling.gate.findings import slope_finding
+from alsys.labeling.gate.gate import LabelGate
+from alsys.labeling.gate.xtb_check import gfn2_forces
 from alsys.labeling.slope import with_slope
 from alsys.labeling.station import LabelStation
-from alsys.labeling.witness import gfn2_forces
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.xtb import XTBMethod, single_point
-from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_frame
+from alsys.testing.fakes import FakeLabeler, fake_frame
 
 LOOSE = QualityConfig(net_force=1e6, net_torque=1e6, largest_force=1e6)
 ETHANOL = molecule("CH3CH2OH")
@@ -110,13 +110,12 @@ def test_without_a_slope_nothing_is_said() -> None:
 def verified(labeler: Spoilt, *, witness: bool = False, has_slope: bool = True) -> tuple[Label | None, str]:
     """A suspect that the same labeler labels again."""
     frame = frame_of(0)
-    inspector = Inspector(LOOSE, None, labeler.level, gfn2_forces if witness else None)
+    gate = LabelGate(LOOSE, None, gfn2_forces if witness else None)
     first = labeler.label(frame)
     assert isinstance(first, Label)
-    inspector.suspect(first, ())
     (second,) = LabelStation(labeler).run(LabelingOrder((frame,), has_slope=has_slope))
     assert isinstance(second, Label)
-    kept, findings, _ = inspector.verify(frame, second)
+    kept, findings, _ = gate.verify(frame, second, first, (), None)
     return kept, "; ".join(finding.check for finding in findings)
 
 
@@ -148,8 +147,8 @@ def test_an_audit_finds_a_wrong_sign_that_both_labels_have() -> None:
     wrong = Spoilt(SPOILS["sign"])
     label = wrong.label(frame)
     assert isinstance(label, Label)
-    inspector = Inspector(LOOSE, None, FAKE_LEVEL)
-    assert "slope" in inspector.audit(frame, label, checked(wrong, frame))[0]
+    gate = LabelGate(LOOSE, None)
+    assert "slope" in gate.audit(frame, label, checked(wrong, frame))[0]
     right = checked(Spoilt(), frame)
-    assert inspector.audit(frame, right, right)[0] == ""
-    assert "forces differ" in inspector.audit(frame, label, right)[0]
+    assert gate.audit(frame, right, right)[0] == ""
+    assert "forces differ" in gate.audit(frame, label, right)[0]

@@ -7,7 +7,7 @@ import numpy as np
 from alsys.config.labeling import AnalyticLabeling, PySCFLabeling, XTBLabeling
 from alsys.frames import Frame
 from alsys.labeling.factory import build_labeler
-from alsys.labeling.quality import agree
+from alsys.labeling.gate.findings import agree
 from alsys.labeling.tight import tightened
 from alsys.labels import Label
 

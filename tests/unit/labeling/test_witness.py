@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from alsys.config.engines import LabelingConfig
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame, PointCharges
-from alsys.labeling.quality import QualityGate
-from alsys.labeling.witness import gfn2_forces, witness_for
+from alsys.labeling.gate.checks import LabelChecks
+from alsys.labeling.gate.xtb_check import gfn2_forces, xtb_check_for
 from alsys.labels import Label
 from alsys.potentials.xtb import XTBMethod, single_point
 
@@ -48,9 +48,9 @@ def test_the_first_label_of_a_campaign_is_examined(
     frame, label = honest(seed=seed)
     wrong = replace(label, forces=spoil(label.forces))
     limits = QualityConfig(largest_force=1e6, net_torque=1e6)
-    gate = QualityGate(limits, gfn2_forces)
+    gate = LabelChecks(limits, gfn2_forces)
     assert check in {finding.check for finding in gate.examine(frame, wrong, None, None)}
-    assert not QualityGate(limits).examine(frame, wrong, None, None)  # nobody else would have told
+    assert not LabelChecks(limits).examine(frame, wrong, None, None)  # nobody else would have told
     (suspect,) = gate.review([frame], [wrong], [None])
     assert check in {finding.check for finding in suspect[1]}
 
@@ -59,7 +59,7 @@ def test_the_first_label_of_a_campaign_is_examined(
 def test_honest_labels_are_left_alone(name: str) -> None:
     for seed in range(3):
         frame, label = honest(name, seed)
-        assert not QualityGate(QualityConfig(net_torque=5.0), gfn2_forces).examine(frame, label, None, None)
+        assert not LabelChecks(QualityConfig(net_torque=5.0), gfn2_forces).examine(frame, label, None, None)
 
 
 def test_a_witness_that_cannot_tell_says_nothing() -> None:
@@ -79,11 +79,11 @@ def test_a_cluster_in_charges_is_not_compared_with_one_in_vacuum() -> None:
     frame, label = honest()
     around = replace(frame, environment=PointCharges(np.full((1, 3), 9.0), np.array([0.5])))
     wrong = replace(label, frame_id=around.frame_id, forces=-label.forces)
-    assert not QualityGate(QualityConfig(), gfn2_forces).examine(around, wrong, None, None)
+    assert not LabelChecks(QualityConfig(), gfn2_forces).examine(around, wrong, None, None)
 
 
 def test_potentials_that_are_made_up_have_no_witness() -> None:
     adapter: TypeAdapter[LabelingConfig] = TypeAdapter(LabelingConfig)
-    assert witness_for(adapter.validate_python({"kind": "analytic"})) is None
+    assert xtb_check_for(adapter.validate_python({"kind": "analytic"})) is None
     real = adapter.validate_python({"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"})
-    assert witness_for(real) is gfn2_forces
+    assert xtb_check_for(real) is gfn2_forces

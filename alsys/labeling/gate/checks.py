@@ -1,6 +1,6 @@
 """The quality gate: what is examined before a label becomes data.
 
-`QualityGate.examine` names what is odd about a label; the caller computes a suspect again at tighter settings and
+`LabelChecks.examine` names what is odd about a label; the caller computes a suspect again at tighter settings and
 `settle` says what becomes of it, so an honest surprise costs one label and is never thrown away. Expectations come from
 the labels observed so far, all of one level of theory. The state is a function of the set of observed labels (the ones
 with the smallest identities, where there are too many), so that a restart which observes them again, in any order,
@@ -14,16 +14,17 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
-from alsys.labeling.expectations import BINDING, Composition, expected_energy, free_atom_sum, upper_limit
-from alsys.labeling.patterns import best_scale, swapped_atoms
-from alsys.labeling.rough import RoughForces
-from alsys.labeling.witness import Witness
+from alsys.labeling.gate.balance import net_torque, own_net_force, turning_force
+from alsys.labeling.gate.expectations import BINDING, Composition, expected_energy, free_atom_sum, upper_limit
+from alsys.labeling.gate.findings import Finding, Suspect, finding, root_mean_square, slope_finding
+from alsys.labeling.gate.gross_errors import best_scale, swapped_atoms
+from alsys.labeling.gate.pair_check import PairForces
+from alsys.labeling.gate.xtb_check import XTBCheck
 from alsys.labels import Label, Prediction
 
 MAX_RECORDS = 2000
@@ -38,48 +39,6 @@ LEARNED_FLOOR = 1e-3
 ENERGY_FLOOR = 1e-3
 FORCE_FLOOR = 5e-3
 """Residuals per atom (eV) and of an atom (eV/Angstrom) that are always allowed."""
-SLOPE_SHARE = 0.3
-"""How far the energy's slope along the forces may be from their length, as a share of it."""
-SLOPE_FLOOR = 0.02
-"""And by how much at least, eV/Angstrom: numerical noise of energies."""
-LEVEL_ENERGY = 0.02
-"""Energy per atom by which tighter settings may differ, eV: density fitting costs some 0.002."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something odd about a label.
-
-    Attributes:
-        check: Stable word: ``shape``, ``not-finite``, ``net-force``, ``torque``, ``largest-force``, ``spin``, ``gap``,
-            ``energy``, ``residual-energy``, ``residual-force``, ``sign``, ``scale``, ``permutation``, ``rough-force``,
-            ``relabelled``, ``canary``, ``slope``.
-        value: What was found.
-        limit: What is normal.
-        is_fatal: No second label can make this one data.
-        message: One line.
-        stands: A limit that the level itself sets, from the config: the label stays out even where a second one agrees.
-    """
-
-    check: str
-    value: float
-    limit: float
-    is_fatal: bool
-    message: str
-    stands: bool = False
-
-
-Suspect = tuple[int, tuple[Finding, ...]]
-"""Row of a reviewed label, and what is odd about it."""
-
-
-class Verdict(StrEnum):
-    """What becomes of a suspect once it has been labelled again."""
-
-    KEEP = "keep"
-    """The label is good; observe and `QualityGate.clear` it."""
-    DROP = "drop"
-    """The label is wrong, or cannot be data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +55,26 @@ class _Record:
     force_residual: float
 
 
-class QualityGate:
+class LabelChecks:
     """Examines labels of one level of theory and learns from the good ones.
 
     Args:
         config: Limits.
-        witness: Forces of a frame by another method, while labels are too few to tell gross errors by themselves.
+        xtb_check: Forces of a frame by another method, while labels are too few to tell gross errors by themselves.
         max_records: Labels whose figures are remembered.
     """
 
     def __init__(
-        self, config: QualityConfig, witness: Witness | None = None, *, max_records: int = MAX_RECORDS
+        self, config: QualityConfig, xtb_check: XTBCheck | None = None, *, max_records: int = MAX_RECORDS
     ) -> None:
         self._config = config
-        self._witness = witness
+        self._xtb_check = xtb_check
         self._max_records = max_records
         self._records: dict[str, _Record] = {}
         self._ids: list[str] = []
         self._cleared: set[str] = set()
         self._energies: dict[Composition, list[float]] | None = None
-        self._rough = RoughForces()
+        self._rough = PairForces()
 
     @property
     def max_records(self) -> int:
@@ -207,7 +166,7 @@ class QualityGate:
         slope = slope_finding(second)
         if slope is not None:
             return (slope,)
-        seen = None if self._witness is None or frame.environment is not None else self._witness(frame)
+        seen = None if self._xtb_check is None or frame.environment is not None else self._xtb_check(frame)
         if seen is not None and (found := _patterns(frame, second, seen)):
             return tuple(found)
         if not math.isnan(second.slope):
@@ -257,7 +216,7 @@ class QualityGate:
         """What a label says of itself: limits of the config, and net forces and torques unlike those of its kind."""
         config, n = self._config, frame.n_atoms
         found = []
-        net, torque = _net_force(frame, label), net_torque(frame, label)
+        net, torque = own_net_force(frame, label), net_torque(frame, label)
         largest = float(np.sqrt(np.square(label.forces).sum(axis=1)).max())
         for check, value, limit, unit in (
             ("net-force", net, config.net_force, "eV/Angstrom"),
@@ -266,9 +225,9 @@ class QualityGate:
             ("spin", label.diagnostics.spin_excess, config.spin_excess, ""),
         ):
             if value > limit:
-                found.append(_finding(check, value, limit, f"above the limit, {unit}".rstrip(", "), stands=True))
+                found.append(finding(check, value, limit, f"above the limit, {unit}".rstrip(", "), stands=True))
         if config.gap > 0 and label.diagnostics.gap < config.gap:
-            found.append(_finding("gap", label.diagnostics.gap, config.gap, "orbital gap below the limit, eV", True))
+            found.append(finding("gap", label.diagnostics.gap, config.gap, "orbital gap below the limit, eV", True))
         for check, value, seen in (
             ("net-force", net / math.sqrt(n), [r.net_force for r in self._records.values() if r.net_force >= 0]),
             ("torque", turning_force(frame, label), [r.turning for r in self._records.values() if r.turning >= 0]),
@@ -276,7 +235,7 @@ class QualityGate:
             if n > 1 and len(seen) >= MIN_RESIDUALS and check not in {f.check for f in found}:
                 limit = max(upper_limit(seen, LEARNED_SCALES), LEARNED_FLOOR)
                 if value > limit:
-                    found.append(_finding(check, value, limit, "eV/Angstrom of rigid motion, far above other labels"))
+                    found.append(finding(check, value, limit, "eV/Angstrom of rigid motion, far above other labels"))
         return found
 
     def _composition(self, frame: Frame, label: Label, rival: float = math.inf) -> list[Finding]:
@@ -292,25 +251,25 @@ class QualityGate:
             difference = label.energy - expected.energy
             limit = expected.above if difference > 0 else expected.below
             if abs(difference) > limit:
-                return [_finding("energy", difference, limit, "eV from the energy expected of this composition")]
+                return [finding("energy", difference, limit, "eV from the energy expected of this composition")]
         if frame.n_atoms > 1 and (free := free_atom_sum(composition, self._energies)) is not None:
             binding = (label.energy - free) / frame.n_atoms
             if not BINDING[0] < binding < BINDING[1]:
                 limit = BINDING[0] if binding < 0 else BINDING[1]
-                return [_finding("energy", binding, limit, "eV per atom from free atoms")]
+                return [finding("energy", binding, limit, "eV per atom from free atoms")]
         return []
 
     def _against_rough(self, frame: Frame, label: Label) -> list[Finding]:
-        """Forces against a pair potential fitted to the labels so far, or a witness: enough for gross errors."""
+        """Forces against a pair potential fitted to the labels so far, or a xtb_check: enough for gross errors."""
         rough = self._rough.predict(frame, label.label_id)
         if rough is None:
-            seen = None if self._witness is None or frame.environment is not None else self._witness(frame)
+            seen = None if self._xtb_check is None or frame.environment is not None else self._xtb_check(frame)
             return [] if seen is None else _patterns(frame, label, seen)
         found = _patterns(frame, label, rough.forces)
-        error = _root_mean_square(label.forces - rough.forces)
+        error = root_mean_square(label.forces - rough.forces)
         limit = upper_limit(rough.past_errors, self._config.force_residual)
         if error > limit:
-            found.append(_finding("rough-force", error, limit, "eV/Angstrom from a pair potential fitted to others"))
+            found.append(finding("rough-force", error, limit, "eV/Angstrom from a pair potential fitted to others"))
         return found
 
     def _residuals(self) -> tuple[list[float], list[float], list[float]]:
@@ -346,7 +305,7 @@ class QualityGate:
         limit = max(upper_limit(np.abs(np.array(seen[0]) - centre), config.energy_residual), ENERGY_FLOOR)
         ratio_limit = upper_limit(seen[1], config.energy_residual)
         if value > limit and record.energy_ratio > ratio_limit:
-            found.append(_finding("residual-energy", value * n, limit * n, "eV from the committee's energy"))
+            found.append(finding("residual-energy", value * n, limit * n, "eV from the committee's energy"))
         else:
             found += self._composition(frame, label, rival=limit * n)
         errors = np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1))
@@ -356,56 +315,8 @@ class QualityGate:
         if beyond.any():
             atom = int(np.argmax(np.where(beyond, errors, 0.0)))
             message = f"eV/Angstrom from the committee's force at atom {atom}"
-            found.append(_finding("residual-force", float(errors[atom]), limit, message))
+            found.append(finding("residual-force", float(errors[atom]), limit, message))
         return found
-
-
-def settle(
-    config: QualityConfig, frame: Frame, first: Label, findings: Sequence[Finding], second: Label | None
-) -> Verdict:
-    """What becomes of a suspect.
-
-    Args:
-        config: Limits.
-        frame: What was labelled.
-        first: The suspect.
-        findings: What is odd about it.
-        second: Its relabelling at tighter settings; None where that failed.
-    """
-    if second is None or any(f.is_fatal or f.stands for f in findings):
-        return Verdict.DROP
-    return Verdict.KEEP if agree(first, second, config.agreement) else Verdict.DROP
-
-
-def agree(first: Label, second: Label, tolerance: float, *, energy_tolerance: float = 1e-3) -> bool:
-    """Whether a label and its relabelling agree.
-
-    Forces: root mean square difference within `tolerance`, and ten times that for an atom, since grids err locally.
-    Energies: per atom within `energy_tolerance` at the same level, and within `LEVEL_ENERGY` at another.
-
-    Args:
-        first: A label.
-        second: Another one of the same frame.
-        tolerance: eV/Angstrom.
-        energy_tolerance: Energy difference per atom at the same level, eV.
-    """
-    if first.frame_id != second.frame_id or first.forces.shape != second.forces.shape:
-        return False
-    difference = first.forces - second.forces
-    energy = abs(first.energy - second.energy) / len(difference)
-    if not (np.isfinite(difference).all() and math.isfinite(energy)):
-        return False
-    is_close = _root_mean_square(difference) <= tolerance
-    is_close = is_close and float(np.sqrt(np.square(difference).sum(axis=1)).max()) <= 10.0 * tolerance
-    return is_close and energy <= (energy_tolerance if first.level_id == second.level_id else LEVEL_ENERGY)
-
-
-def slope_finding(label: Label) -> Finding | None:
-    """What is wrong with forces along which the energy does not fall as they say; None where nothing is known to be."""
-    length = float(np.linalg.norm(label.forces))
-    if math.isnan(label.slope) or abs(label.slope - length) <= max(SLOPE_SHARE * length, SLOPE_FLOOR):
-        return None
-    return _finding("slope", label.slope, length, "eV/Angstrom is what the energy falls along the forces")
 
 
 def composition_of(frame: Frame) -> Composition:
@@ -415,40 +326,9 @@ def composition_of(frame: Frame) -> Composition:
     return pairs, frame.charge, frame.multiplicity
 
 
-def net_force(label: Label) -> float:
-    """Length of the sum of all forces, eV/Angstrom."""
-    return float(np.linalg.norm(label.forces.sum(axis=0)))
-
-
-def net_torque(frame: Frame, label: Label) -> float:
-    """Length of the net torque about the centroid, eV; NaN for a periodic or embedded frame, where it tells nothing.
-
-    The gradient of a converged molecule has none. That of an unconverged one has, though its net force vanishes: basis
-    functions move with the atoms, but only a stationary density turns with them.
-    """
-    if frame.pbc.any() or frame.environment is not None:
-        return math.nan
-    arms = frame.positions - frame.positions.mean(axis=0)
-    return float(np.linalg.norm(np.cross(arms, label.forces).sum(axis=0)))
-
-
-def turning_force(frame: Frame, label: Label) -> float:
-    """Length of the part of the forces that turns the molecule rigidly, eV/Angstrom; NaN where `net_torque` is.
-
-    ``sqrt(T I^-1 T)`` with the torque T and ``I = sum_i (r_i^2 - r_i r_i)``. White noise of the forces gives three
-    degrees of freedom whatever the size of the molecule, as does ``|net force| / sqrt(n)`` for shifts.
-    """
-    if frame.pbc.any() or frame.environment is not None:
-        return math.nan
-    arms = frame.positions - frame.positions.mean(axis=0)
-    inertia = float(np.square(arms).sum()) * np.eye(3) - arms.T @ arms
-    torque = np.cross(arms, label.forces).sum(axis=0)
-    return math.sqrt(max(float(torque @ np.linalg.pinv(inertia, rcond=1e-6, hermitian=True) @ torque), 0.0))
-
-
 def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Record:
     n = frame.n_atoms
-    net, turning = _net_force(frame, label), turning_force(frame, label)
+    net, turning = own_net_force(frame, label), turning_force(frame, label)
     shared = (
         composition_of(frame),
         label.energy,
@@ -463,22 +343,17 @@ def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Recor
     return _Record(*shared, prediction.model_version, residual, abs(residual) / deviation, error)
 
 
-def _net_force(frame: Frame, label: Label) -> float:
-    """As `net_force`; NaN for a frame in point charges, which pull at it: their own forces are no part of a label."""
-    return math.nan if frame.environment is not None else net_force(label)
-
-
 def _patterns(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:
     if frame.n_atoms < 2:
         return []
     factor = best_scale(label.forces, predicted)
     if factor is not None:
         check = "sign" if factor < 0 else "scale"
-        return [_finding(check, factor, 1.0, "times the expected forces fit the label")]
+        return [finding(check, factor, 1.0, "times the expected forces fit the label")]
     swaps = swapped_atoms(label.forces, predicted)
     if swaps:
         pairs = ", ".join(f"{i} and {j}" for i, j in swaps[:4])
-        return [_finding("permutation", float(len(swaps)), 0.0, f"exchanges fit better: atoms {pairs}")]
+        return [finding("permutation", float(len(swaps)), 0.0, f"exchanges fit better: atoms {pairs}")]
     return []
 
 
@@ -509,11 +384,3 @@ def _fits(frame: Frame, prediction: Prediction) -> bool:
         and math.isfinite(prediction.energy)
         and bool(np.isfinite(prediction.forces).all())
     )
-
-
-def _root_mean_square(values: FloatArray) -> float:
-    return math.sqrt(float(np.square(values).mean()))
-
-
-def _finding(check: str, value: float, limit: float, message: str, stands: bool = False) -> Finding:
-    return Finding(check, value, limit, False, f"{check} {value:.4g} (limit {limit:.4g}): {message}", stands)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from alsys.config.labeling import QualityConfig
-from alsys.control.inspection import Inspector
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import CampaignFailed
@@ -25,6 +24,7 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Frame
+from alsys.labeling.gate.gate import LabelGate
 from alsys.labels import Label, LabelFailure
 from alsys.store.memory import open_reader
 from alsys.testing.campaigns import FakeCampaign
@@ -36,7 +36,7 @@ CANARY = fake_frame(np.random.default_rng(99))
 
 
 def campaign(canary: Frame | None = None, config: QualityConfig = LOOSE, **settings: Any) -> FakeCampaign:
-    return FakeCampaign(lambda: Inspector(config, canary, FAKE_LEVEL), **settings)
+    return FakeCampaign(lambda: LabelGate(config, canary), **settings)
 
 
 class Tamperer:
@@ -171,14 +171,12 @@ def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_rig
 def test_a_canary_beyond_the_limits_for_data_costs_no_labeler() -> None:
     """Lennard-Jones water pulls harder than any label may; that says nothing about the labeler."""
     tight_limits = LOOSE.model_copy(update={"largest_force": 1e-6, "net_force": 1e-6})
-    inspector = Inspector(tight_limits, CANARY, FAKE_LEVEL)
+    gate = LabelGate(tight_limits, CANARY)
     label = FakeLabeler().label(CANARY)
     assert isinstance(label, Label)
-    assert inspector.judge_canary(None, label) is None
+    assert gate.judge_reference(None, label) == ""
     broken = Label(label.frame_id, label.level_id, float("nan"), label.forces)
-    finding = inspector.judge_canary(None, broken)
-    assert finding is not None
-    assert finding.is_fatal
+    assert "not finite" in gate.judge_reference(None, broken)
 
 
 def test_a_canary_that_the_level_cannot_treat_is_left_alone() -> None:

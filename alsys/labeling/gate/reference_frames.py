@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alsys.frames import Frame
-from alsys.labeling.quality import Finding
+from alsys.labeling.gate.findings import Finding
 from alsys.labels import Label
 
 FORCE_TOLERANCE = 2e-3
@@ -34,7 +34,7 @@ METHANOL = Frame.molecule(
 )  # fmt: skip
 
 
-def canaries_for(start: Sequence[Frame]) -> tuple[Frame, ...]:
+def reference_frames(start: Sequence[Frame]) -> tuple[Frame, ...]:
     """Canaries of a campaign: water and methanol where all systems hold carbon, hydrogen or oxygen and no cell.
 
     Other engines may lack these elements, so their canary is the smallest of the systems' own start geometries.
@@ -48,7 +48,7 @@ def canaries_for(start: Sequence[Frame]) -> tuple[Frame, ...]:
     return (min(start, key=lambda frame: (frame.n_atoms, frame.frame_id)),)
 
 
-def judge_canary(reference: Label, label: Label) -> Finding | None:
+def compare_reference(reference: Label, label: Label) -> Finding | None:
     """Compares a canary's label with its reference; None where it is as it should be.
 
     Args:

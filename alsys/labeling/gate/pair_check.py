@@ -30,7 +30,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class RoughPrediction:
+class PairPrediction:
     """Forces ``(n_atoms, 3)`` of the pair potential, and its errors on frames left out of a fit, eV/Angstrom."""
 
     forces: FloatArray
@@ -46,7 +46,7 @@ class _Fit:
     errors: FloatArray
 
 
-class RoughForces:
+class PairForces:
     """Pair potentials of the labels seen so far. A label in the sample is predicted by a fit that left it out."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class RoughForces:
         for one in self._by_state.values():
             one.forget(label_id)
 
-    def predict(self, frame: Frame, label_id: str) -> RoughPrediction | None:
+    def predict(self, frame: Frame, label_id: str) -> PairPrediction | None:
         """Forces of a frame; None where there are too few labels of its state, or an element is new."""
         one = self._by_state.get((frame.charge, frame.multiplicity))
         return None if one is None else one.predict(frame, label_id)
@@ -94,7 +94,7 @@ class _OfState:
             self._remove(label_id)
             self._fit = None
 
-    def predict(self, frame: Frame, label_id: str) -> RoughPrediction | None:
+    def predict(self, frame: Frame, label_id: str) -> PairPrediction | None:
         """Forces of a frame; None where there are too few labels, or an element is new."""
         if len(self._sample) < MIN_FRAMES or not _is_small_molecule(frame):
             return None
@@ -105,7 +105,7 @@ class _OfState:
             return None
         _, design = fit.spec.design(FrameBatch.of([frame]))
         chosen = fit.coefficients[fit.folds.get(label_id, FOLDS)]
-        return RoughPrediction((design @ chosen).reshape(-1, 3), fit.errors)
+        return PairPrediction((design @ chosen).reshape(-1, 3), fit.errors)
 
     def _remove(self, label_id: str) -> None:
         del self._sample[label_id]

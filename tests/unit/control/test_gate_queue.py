@@ -1,0 +1,130 @@
+"""Judging labels keeps neither the loop waiting nor a label that came from being data."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alsys.config.labeling import QualityConfig
+from alsys.control.handlers.gate_queue import GateQueue
+from alsys.control.state.records import Status
+from alsys.errors import FailureKind
+from alsys.events import LabelAccepted, LabelFailed, StopRequested, WorkerLost
+from alsys.frames import Frame
+from alsys.labeling.gate.findings import Finding
+from alsys.labeling.gate.gate import LabelGate
+from alsys.labels import Label
+from alsys.store.memory import open_reader
+from alsys.testing.campaigns import FakeCampaign
+from alsys.testing.fakes import FakeLabeler, fake_frame
+
+LOOSE = QualityConfig(net_force=100.0, net_torque=100.0)
+PATIENCE_S = 20.0
+
+
+class SlowGate(LabelGate):
+    """Holds its first judgement back until `go`."""
+
+    def __init__(self, reference_frame: Frame | None = None) -> None:
+        super().__init__(LOOSE, reference_frame)
+        self.go = threading.Event()
+        self.asked = threading.Event()
+
+    def judge(self, frame: Frame, label: Label, *rest: Any) -> tuple[Finding, ...]:
+        self.asked.set()
+        assert self.go.wait(PATIENCE_S)
+        return super().judge(frame, label, *rest)
+
+
+def events_of(run: FakeCampaign, kind: type) -> list[Any]:
+    return [event for event in open_reader(run.disk).events() if isinstance(event, kind)]
+
+
+def test_the_loop_goes_on_while_a_label_is_judged() -> None:
+    gate = SlowGate()
+    after: list[str] = []
+
+    class Labeler(FakeLabeler):
+        def label(self, frame: Frame) -> Any:
+            if gate.asked.is_set():
+                after.append(frame.frame_id)
+                gate.go.set()  # else the judgement waits in vain, and the test fails
+            return super().label(frame)
+
+    run = FakeCampaign(lambda: gate)
+    assert run.run(labeler=Labeler, has_gate_thread=True).reason == "labels"
+    assert after
+    assert run.ledger.n_labels == 60
+    assert run.ledger.is_balanced
+
+
+def test_a_label_that_came_is_data_although_the_user_stops_the_campaign_meanwhile() -> None:
+    gate = SlowGate()
+
+    def stop() -> StopRequested | None:
+        if not gate.asked.is_set():
+            return None
+        threading.Timer(0.2, gate.go.set).start()
+        return StopRequested(t=time.time(), drain=False)
+
+    run = FakeCampaign(lambda: gate)
+    assert run.run(has_gate_thread=True, stop_request=stop).reason == "user"
+    assert len(events_of(run, LabelAccepted)) >= 1
+    assert run.ledger.counts[Status.IN_FLIGHT] == 0
+
+
+def test_a_label_is_data_although_its_labeler_dies_while_it_is_judged() -> None:
+    gate = SlowGate()
+    first: list[str] = []
+
+    class Labeler(FakeLabeler):
+        def label(self, frame: Frame) -> Any:
+            if gate.asked.is_set() and not gate.go.is_set():
+                gate.go.set()
+                raise RuntimeError("a bug")
+            if frame.n_atoms > 1 and not first:
+                first.append(frame.frame_id)
+            return super().label(frame)
+
+    run = FakeCampaign(lambda: gate)
+    assert run.run(labeler=Labeler, has_gate_thread=True).reason == "labels"
+    assert len(events_of(run, WorkerLost)) == 1
+    assert len({event.frame_id for event in events_of(run, LabelAccepted)}) == len(events_of(run, LabelAccepted))
+    assert first[0] in {event.frame_id for event in events_of(run, LabelAccepted)}
+    assert {event.failure for event in events_of(run, LabelFailed)} == {FailureKind.WORKER_LOST}
+
+
+def test_every_labeler_is_checked_once_although_the_judgement_takes_long() -> None:
+    from alsys.events import CanaryChecked
+
+    class Slow(LabelGate):
+        def judge_reference(self, reference: Label | None, label: Label) -> str:
+            time.sleep(0.2)
+            return super().judge_reference(reference, label)
+
+    run = FakeCampaign(lambda: Slow(LOOSE, fake_frame(np.random.default_rng(99))), canary_every=1000, n_labels=30)
+    assert run.run(has_gate_thread=True).reason == "labels"
+    checked = events_of(run, CanaryChecked)
+    assert sorted(event.worker for event in checked) == ["labeler-0", "labeler-1"]
+    assert [bool(event.forces) for event in checked] == [True, False], "the second is compared with the first"
+
+
+def test_what_the_gate_raises_is_raised() -> None:
+    queue = GateQueue(lambda: None)
+    answers: list[int] = []
+    queue.ask(lambda: 1, answers.append)
+    queue.ask(lambda: 1 // 0, answers.append)
+
+    def settle() -> None:
+        for _ in range(1000):
+            queue.settle()
+            time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError):
+        settle()
+    queue.close()
+    assert answers == [1]
