@@ -377,6 +377,7 @@ class ModelPublished(Event):
         sent: Unix time when the fit was sent to the trainer; 0 in older logs, as are the next two.
         started: When the trainer began.
         finished: When it had measured and examined what it fitted.
+        digest: Of its bundle (`alsys.potentials.bundle.bundle_digest`); empty in older logs.
     """
 
     kind: ClassVar[str] = "model-published"
@@ -390,6 +391,7 @@ class ModelPublished(Event):
     sent: float = 0.0
     started: float = 0.0
     finished: float = 0.0
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,13 @@ class LevelOfTheory:
         digest = hashlib.blake2b(self.canonical.encode(), digest_size=LEVEL_ID_BYTES, person=b"alsys-level-1")
         object.__setattr__(self, "level_id", digest.hexdigest())
 
+    @classmethod
+    def lost(cls, level_id: str) -> LevelOfTheory:
+        """The level of an identity whose settings were lost with the file that held them."""
+        level = cls({"settings": "lost"})
+        object.__setattr__(level, "level_id", level_id)
+        return level
+
     @property
     def canonical(self) -> str:
         """Canonical JSON: sorted keys, no white space."""

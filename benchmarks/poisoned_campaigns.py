@@ -143,7 +143,7 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
         ledger=ledger,
         store=store,
         pool=InProcessPool(workers, use_threads=True),
-        shelf=BundleShelf(plan.directory.models, lambda version: version in ledger.models),
+        shelf=BundleShelf(plan.directory.models, ledger.models),
         registry=NoRegistry(),
         level=plan.level,
         initial=lambda: first_frames(plan),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,8 +93,8 @@ def drive(
 
     config, directory = plan.config, plan.directory
     directory.logs.mkdir(parents=True, exist_ok=True)
-    store = open_writer(directory.store)  # the lock comes before anything else is written
-    try:
+    with AcknowledgementLog(ack_log) as acknowledge, contextlib.closing(open_writer(directory.store)) as store:
+        # the lock comes before anything else of the campaign is written
         keep(directory, config, plan.start)
         before = directory.config() if directory.record.is_file() else config
         directory.write_record(config, plan.source)
@@ -100,10 +102,8 @@ def drive(
             remember_place(directory, plan.source)
         directory.stop_request.unlink(missing_ok=True)
         with log_to(directory.logs / "campaign.log", observer):
-            ledger, stopped, is_registered = _run(plan, before, store, stop, observer, on_event, ack_log)
+            ledger, stopped, is_registered = _run(plan, before, store, stop, observer, on_event, acknowledge)
         head_seq = store.head.seq
-    finally:
-        store.close()
     return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
 
 
@@ -114,12 +114,12 @@ def _run(
     stop: StopSignal,
     observer: Observer,
     on_event: Callable[[Event], None] | None,
-    ack_log: str | None,
+    acknowledge: AcknowledgementLog,
 ) -> tuple[Ledger, CampaignStopped, bool]:
     """The campaign at its end, why it ended, and whether the registry has all of it."""
     config, directory = plan.config, plan.directory
     ledger = checked_ledger(directory, config, store)
-    shelf = BundleShelf(directory.models, lambda version: version in ledger.models)
+    shelf = BundleShelf(directory.models, ledger.models)
     if ledger.totals.openings or store.head.seq:
         observer.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
         observer.resume(status_of(ledger, state="running", head_seq=store.head.seq))
@@ -139,7 +139,7 @@ def _run(
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    with AcknowledgementLog(ack_log) as acknowledge, stop:
+    with stop:
         coordinator = Coordinator(
             ledger=ledger,
             store=store,
@@ -197,12 +197,16 @@ class AcknowledgementLog:
 
     def __enter__(self) -> AcknowledgementLog:
         if self._path is not None:
+            remedy = "name a regular file"  # a pipe may have no reader, or one that does not read: a driver never waits
             try:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+                mode = os.fstat(self._file).st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+                    os.close(self._file)
+                    raise InputError("is a pipe", source=self._path, field="--ack-log", remedy=remedy)
             except OSError as error:
-                raise InputError(
-                    f"cannot be written: {error.strerror}", source=self._path, field="--ack-log"
-                ) from error
+                why = "is a pipe or socket" if error.errno == errno.ENXIO else f"cannot be written: {error.strerror}"
+                raise InputError(why, source=self._path, field="--ack-log", remedy=remedy) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

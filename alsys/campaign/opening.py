@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from alsys.campaign.folder import CampaignDirectory
 from alsys.config import CampaignConfig
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
+from alsys.errors import AlsysError, InputError
 from alsys.events import AuditsDrawn, CampaignOpened, CampaignStopped
+from alsys.labels import LevelOfTheory
+from alsys.outside.contents import read_json
 
 if TYPE_CHECKING:
     from alsys.store.base import StoreReader, StoreWriter
@@ -41,6 +45,26 @@ def checked_ledger(directory: CampaignDirectory, config: CampaignConfig, store: 
         check.add(event)
     refuse_damage(check, directory.path)
     return ledger
+
+
+def known_levels(directory: CampaignDirectory) -> list[LevelOfTheory]:
+    """Levels of theory that a campaign's config and the cards of its models name, whatever its store says."""
+    from alsys.labeling.baseline import baseline_level
+    from alsys.labeling.factory import build_labeler
+
+    specs: list[object] = []
+    for card in sorted(directory.models.glob("v*/card.json")):
+        with contextlib.suppress(InputError):
+            facts = read_json(card)
+            specs.append(facts.get("level_of_theory") if isinstance(facts, dict) else None)
+    levels = [LevelOfTheory(spec) for spec in specs if isinstance(spec, dict)]
+    with contextlib.suppress(AlsysError):  # an engine that is not installed here
+        labeler = build_labeler(directory.config().labeling)
+        try:
+            levels += filter(None, (labeler.level, baseline_level(labeler)))
+        finally:
+            labeler.close()
+    return levels
 
 
 def draw_audits(ledger: Ledger, store: StoreWriter, before: CampaignConfig, now: float) -> None:

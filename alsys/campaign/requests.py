@@ -212,11 +212,12 @@ def answer_waiting(directory: CampaignDirectory) -> None:
     from alsys.store.zarr import open_writer
 
     folder = RequestFolder(directory.requests)
-    settings, shelf = PolicySettings.of(directory.config()), BundleShelf(directory.models, lambda _: True)
+    settings = PolicySettings.of(directory.config())
     try:
         store = open_writer(directory.store)
         try:
             ledger = Ledger.fold(settings, store.events())
+            shelf = BundleShelf(directory.models, ledger.models)
             for name, request in folder.waiting():
                 try:
                     if isinstance(request, InputError):

@@ -118,7 +118,7 @@ def finished(config: CampaignConfig, directory: CampaignDirectory, tell: Callabl
     if stopped is None or not stopped.is_final or not _would_end_at_once(ledger):
         return None
     ledger.apply(stopped)
-    if ledger.champion and not BundleShelf(directory.models, lambda _: True).has(ledger.champion):
+    if ledger.champion and not BundleShelf(directory.models, ledger.models).has(ledger.champion):
         return None
     with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result
         directory.write_record(config)

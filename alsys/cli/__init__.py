@@ -1,6 +1,7 @@
 """The command line: `alsys run`, `status`, `stop`, `rollback`, `report`, `data`, `models`, `validate` and others.
 
-Exit codes: 0 done, 2 bad input, 3 environment, 4 campaign failed, 130 interrupted. An error is one line on stderr; a
+Exit codes: 0 done, 2 bad input, 3 environment, 4 campaign failed, 130 interrupted, 141
+nobody reads the output. An error is one line on stderr; a
 traceback only with `--debug`. Heavy packages are imported by the command that needs them.
 """
 
@@ -14,15 +15,23 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from alsys.cli.processes import begin_again, leave, may_begin_again
+from alsys.cli.processes import begin_again, flush_output, leave, may_begin_again, open_streams
 from alsys.errors import AlsysError, RayLost, StoreCorrupt, remedy_of
 from alsys.threads import are_left
 from alsys.version import __version__
+
+UNREAD = 141
+"""Exit code where whoever read the output (`alsys ... | head -1`) went before all of it was made.
+
+It is what a shell says of programs that SIGPIPE ends, as those of coreutils; as there, nothing is printed. Where the
+work was done and only its last lines found no reader, the code is the command's own. A running campaign goes on.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; without `argv` it may end the process, where a call hangs."""
     if argv is None:
+        open_streams()
         try:
             code = _main(None)
         except RayLost as error:
@@ -36,10 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args, is_read = argparse.Namespace(debug=False), True
     try:
-        code: int = args.handler(args)
+        try:
+            _parser().parse_args(argv, args)
+            code: int = args.handler(args)
+        finally:
+            is_read = flush_output()
     except AlsysError as error:
         if isinstance(error, StoreCorrupt) and (folder := _campaign_of(args)):
             error = error.located(folder)
@@ -49,10 +61,9 @@ def _main(argv: Sequence[str] | None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # a read-only folder, a full disk, a path that cannot be
+        if isinstance(error, BrokenPipeError) and not is_read:
+            return UNREAD
         if args.debug:
             raise
         what = " ".join(str(part) for part in (error.filename, error.filename2) if part is not None)

@@ -23,6 +23,14 @@ N_MESSAGES = 5
 N_CHOSEN = 9
 
 
+class Screen(Console):
+    """A console that says with a `BrokenPipeError` that nobody reads it any more, and does not end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled."""
+        raise
+
+
 def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...] = ()) -> RenderableType:
     """One screen: progress, candidates, models, workers, last messages."""
     labels, candidates, utilisation = status["labels"], status["candidates"], status["utilisation"]
@@ -111,7 +119,7 @@ class Display:
     """Live progress on a terminal, lines elsewhere."""
 
     def __init__(self, title: str, *, is_quiet: bool) -> None:
-        self._console = Console(highlight=False, file=sys.stdout)  # whatever becomes of `sys.stdout` later
+        self._console = Screen(highlight=False, file=sys.stdout)  # whatever becomes of `sys.stdout` later
         self._title = title
         self._live: Live | None = None
         self._messages: deque[str] = deque(maxlen=N_MESSAGES)
@@ -130,7 +138,7 @@ class Display:
         if self._live is not None:
             with contextlib.suppress(OSError):
                 self._live.stop()
-        self._console = Console(highlight=False)  # what is still to be said goes where output goes then
+        self._console = Screen(highlight=False)  # what is still to be said goes where output goes then
 
     def message(self, text: str) -> None:
         """Shows a line: under the screen, or on its own."""

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from alsys.campaign.dataset import chosen_level
 from alsys.campaign.folder import CampaignDirectory, read_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
-from alsys.cli.display import status_panel
+from alsys.cli.display import Screen, status_panel
 from alsys.cli.outputs import check_file, unwritable
 from alsys.clock import RunningClock
 from alsys.control.status import headline
@@ -33,7 +31,7 @@ SUFFIXES = {
 def status(args: argparse.Namespace) -> int:
     """Prints the state of a campaign, once or again and again."""
     directory = CampaignDirectory.existing(args.directory)
-    console = Console()
+    console = Screen()
     while True:
         content = read_status(directory)
         content["delivery"] = _undelivered(directory, content).as_json()
@@ -192,6 +190,7 @@ def data_verify(args: argparse.Namespace) -> int:
 
 def data_repair(args: argparse.Namespace) -> int:
     """Mends what can be mended; exit code 4 where something stays wrong."""
+    from alsys.campaign.opening import known_levels
     from alsys.store.repair import repair
     from alsys.store.zarr import open_reader
 
@@ -200,7 +199,7 @@ def data_repair(args: argparse.Namespace) -> int:
         raise InputError(
             "is not a campaign directory", source=args.directory, remedy="give the folder that `alsys run` printed"
         )
-    report = repair(directory.store, args.seq)
+    report = repair(directory.store, args.seq, known_levels(directory))
     reader = open_reader(directory.store)
     result = reader.verify()
     reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -59,6 +60,45 @@ def leave(code: int) -> NoReturn:
                 stream.write(SHOW_CURSOR)
             stream.flush()
     os._exit(code)
+
+
+def open_streams() -> None:
+    """Gives a process that was started without standard streams (``>&-``) ones that lead nowhere.
+
+    What is opened first would get their numbers else, and whatever is printed would go into a file of the campaign.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False, encoding="utf-8"))  # noqa: SIM115
+
+
+def flush_output() -> bool:
+    """Writes out what was printed. False where nobody reads it any more; it goes nowhere from then on.
+
+    Raises:
+        OSError: It cannot be written for another reason, as on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        devnull = os.open(os.devnull, os.O_WRONLY)  # what is left would fail once more when Python ends
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        if not isinstance(error, BrokenPipeError):
+            raise
+        return False
+    with contextlib.suppress(OSError, ValueError):  # what stands for standard output may have no descriptor
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return not any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0))
+    return True
 
 
 def may_begin_again() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from alsys.campaign.campaign import Campaign
@@ -36,5 +37,6 @@ def _run(campaign: Campaign, args: argparse.Namespace) -> int:
             diverted_output(plan.directory.logs / "stderr.log"),
         ):
             result = campaign.drive(display, ack_log=args.ack_log, insist=lambda: leave(130))
-    sys.stdout.write("\n".join(result.lines) + "\n")
+    with contextlib.suppress(BrokenPipeError):  # the reader left meanwhile; what counts is what came of the campaign
+        sys.stdout.write("\n".join(result.lines) + "\n")
     return result.exit_code

@@ -178,8 +178,8 @@ class LabelGate(Protocol):
 class BundleStore(Protocol):
     """Bundles on disk, by version."""
 
-    def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> None:
-        """Writes a bundle atomically; one that was written but never published is replaced."""
+    def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> str:
+        """Writes a bundle atomically; one that was written but never published is replaced. Returns its digest."""
         ...
 
     def read(self, version: int) -> CommitteeState:

@@ -28,11 +28,12 @@ from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_e
 from alsys.interop.stated_electrons import check_possible, electrons_in, is_near_whole
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
-from alsys.potentials.bundle import read_bundle
+from alsys.potentials.bundle import check_bundle, read_bundle
 from alsys.potentials.factory import build_committee
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
-from alsys.store.base import champion_of
+from alsys.store.base import versions_of
 
+_VERSION = re.compile(r"v(\d{4,})")
 _REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/[^/@]+.*)?")
 """What MLflow takes for a registered model, or for one by its identity."""
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
@@ -278,7 +279,8 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
         tracking_uri: Likewise.
 
     Raises:
-        InputError: No such folder or registered model, or a campaign without a champion. A bundle is not looked into.
+        InputError: No such folder or registered model, a campaign without a champion, or a bundle among its models that
+            is not the one that its log names. Whether a bundle is sound is not looked at.
         EnvironmentProblem: The MLflow server does not answer.
         StoreCorrupt: The campaign's log cannot be read.
     """
@@ -290,25 +292,35 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
                 source=str(path.absolute()),
                 remedy="give a campaign's folder, a bundle in its models/, or models:/NAME@champion",
             )
-        yield _champion(path) if (path / "campaign.json").is_file() else path
+        yield _own(path)
         return
     with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
         yield _download(str(uri), tracking_uri, folder)
 
 
-def _champion(campaign: Path) -> Path:
-    """Bundle of the version that leads in a campaign's folder."""
+def _own(path: Path) -> Path:
+    """A bundle, which must be the one that the log of its campaign names; of a campaign's folder, its champion."""
     from alsys.store.zarr import open_reader
 
+    place = path.resolve()
+    is_campaign, named = (path / "campaign.json").is_file(), _VERSION.fullmatch(place.name)
+    campaign = path if is_campaign else place.parent.parent
+    is_among = named and place.parent.name == "models" and (campaign / "campaign.json").is_file()
+    if not is_campaign and (not is_among or not (campaign / "store.zarr").is_dir()):
+        return path
     try:
         reader = open_reader(campaign / "store.zarr")
-        champion = champion_of(reader.iter_events())
+        champion, digests = versions_of(reader.iter_events())
         reader.close()
     except StoreCorrupt as error:
         raise error.located(campaign) from error
-    if not champion:
+    if is_campaign and not champion:
         raise InputError("has no champion yet", source=str(campaign), remedy="let the campaign train one")
-    return campaign / "models" / f"v{champion:04d}"
+    version = champion if is_campaign or named is None else int(named[1])
+    bundle = campaign / "models" / f"v{version:04d}" if is_campaign else path
+    if version in digests and bundle.is_dir():  # what is not there, or was never published, the caller says
+        check_bundle(bundle, version, digests[version])
+    return bundle
 
 
 def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:

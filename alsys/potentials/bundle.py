@@ -37,6 +37,8 @@ FORMAT_EXTENDED = 3
 FORMAT_STATES = 4
 """Of bundles whose networks tell states of charge and multiplicity apart."""
 SUMS = "SHA256SUMS"
+BUNDLE_DIGEST = "bundle_digest"
+"""Name under which `bundle_digest` goes with a card."""
 MAX_SUMS_BYTES = 2**20
 MAX_FILE_BYTES = 2**29
 MAX_MEMBERS = 64
@@ -153,6 +155,38 @@ def read_bundle(path: Path) -> CommitteeState:
         raise InputError(f"is not a readable bundle: it lacks {error}", source=str(path)) from error
     except (OSError, ValueError, TypeError, OverflowError, AttributeError, SafetensorError) as error:
         raise InputError(f"is not a readable bundle: {error}", source=str(path)) from error
+
+
+def check_bundle(path: Path, version: int, digest: str) -> None:
+    """Returns where a bundle is the one that a campaign's log names. Whether its files are sound, `read_bundle` says.
+
+    Args:
+        path: Its folder.
+        version: That it must be.
+        digest: `bundle_digest` in the log; empty in older logs, where the version has to do.
+
+    Raises:
+        InputError: It is another one, or there is none.
+    """
+    remedy = f"restore the bundle of v{version:04d}, or use another version"
+    try:
+        found = _parsed(_read(path / "model.json", MAX_FILE_BYTES))["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"is not a readable bundle: {error}", source=str(path), remedy=remedy) from error
+    if found != version:
+        raise InputError(
+            f"holds another model than v{version:04d}", source=str(path), field="version", value=found, remedy=remedy
+        )
+    if digest and bundle_digest(path) != digest:
+        raise InputError("is not the bundle that the campaign's log names", source=str(path), field=SUMS, remedy=remedy)
+
+
+def bundle_digest(path: Path) -> str:
+    """Identity of a bundle's files; empty where there is none."""
+    try:
+        return hashlib.blake2b(_read(path / SUMS, MAX_SUMS_BYTES), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
 def _parsed(content: bytes) -> Any:

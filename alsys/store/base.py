@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import InputError, StoreCorrupt
-from alsys.events import DataImported, Event, LabelRetracted, ModelLost, ModelPromoted
+from alsys.events import DataImported, Event, LabelRetracted, ModelLost, ModelPromoted, ModelPublished
 from alsys.frames import ARMS, Arm, Candidate, FloatArray, Frame, IntArray, PointCharges
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.encoding import ragged_indices
@@ -236,15 +236,18 @@ def own_level(levels: Sequence[LevelOfTheory], imports: Sequence[DataImported]) 
     return next((level for level in reversed(levels) if level.level_id not in foreign), None)
 
 
-def champion_of(events: Iterable[Event]) -> int:
-    """The version that leads at the end of a log, as the ledger has it; 0 for none."""
+def versions_of(events: Iterable[Event]) -> tuple[int, dict[int, str]]:
+    """The version that leads at the end of a log, as the ledger has it, 0 for none; and digests of all bundles."""
     champions: list[int] = []
+    digests: dict[int, str] = {}
     for event in events:
-        if isinstance(event, ModelPromoted):
+        if isinstance(event, ModelPublished):
+            digests[event.version] = event.digest
+        elif isinstance(event, ModelPromoted):
             champions.append(event.version)
         elif isinstance(event, ModelLost):
             champions = [version for version in champions if version != event.version]
-    return champions[-1] if champions else 0
+    return champions[-1] if champions else 0, digests
 
 
 class StoreReader(Protocol):

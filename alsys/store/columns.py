@@ -117,12 +117,16 @@ class ColumnReader:
             yield from decode_all(decode_texts(part, begin, self.read("events/bytes", begin, int(part[-1]))))
 
     def levels(self) -> tuple[LevelOfTheory, ...]:
-        """Levels of theory, in the order they came."""
+        """Levels of theory, in the order they came; a blank text is one that `alsys data repair` could not restore."""
+        level_ids = to_hex(self.column("levels/level_id"))
         try:
-            levels = tuple(LevelOfTheory(json.loads(text)) for text in self.texts("levels"))
+            levels = tuple(
+                LevelOfTheory(json.loads(text)) if text.strip() else LevelOfTheory.lost(level_id)
+                for text, level_id in zip(self.texts("levels"), level_ids, strict=True)
+            )
         except (TypeError, ValueError) as error:
             raise StoreCorrupt(f"levels of theory: {error}") from error
-        if [level.level_id for level in levels] != to_hex(self.column("levels/level_id")):
+        if [level.level_id for level in levels] != level_ids:
             raise StoreCorrupt("levels of theory: a specification does not fit its identity")
         return levels
 

@@ -13,10 +13,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alsys.errors import FailureKind, StoreCorrupt
-from alsys.events import ColumnLost, DataImported, Event, FrameQuarantined, LabelAccepted, LabelRetracted
-from alsys.frames import FRAME_ID_BYTES, FRAME_PERSON
+from alsys.events import (
+    ColumnLost,
+    DataImported,
+    Event,
+    FrameProposed,
+    FrameQuarantined,
+    LabelAccepted,
+    LabelRetracted,
+)
+from alsys.frames import ARMS, FRAME_ID_BYTES, FRAME_PERSON
 from alsys.store.columns import FRAMES_AT_ONCE, ColumnReader
 from alsys.store.digests import ImportDigest, StoredContents, contents_digest
+from alsys.store.encoding import Array
 
 REMEDY = "`alsys data repair` sets damaged rows aside and keeps the others"
 
@@ -29,12 +38,14 @@ class Damage:
         frames: Rows of frames whose content has another identity, which is the value.
         labels: Identities of damaged labels, and the frame of each.
         imports: Imports of which a label or a mask is damaged; which one, the log does not say.
+        arms: Rows of frames that the log has another arm of.
         n_without_digest: Labels from before digests were kept.
     """
 
     frames: dict[int, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     imports: list[DataImported] = field(default_factory=list)
+    arms: list[int] = field(default_factory=list)
     n_without_digest: int = 0
 
     @property
@@ -42,10 +53,36 @@ class Damage:
         """One line; empty where nothing is damaged."""
         parts = [
             f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
-            for found, what in ((self.frames, "frame"), (self.labels, "label"), (self.imports, "import"))
+            for what, found in (
+                ("frame", self.frames), ("label", self.labels), ("import", self.imports), ("arm", self.arms),
+            )
             if found
-        ]
+        ]  # fmt: skip
         return f"damaged: {', '.join(parts)}; not what the log says" if parts else ""
+
+
+class _RowsByIdentity:
+    """Finds rows: most are asked for in their order, so that a table of all of them is made for the others only."""
+
+    def __init__(self, ids: Array) -> None:
+        self._ids = ids.tobytes()
+        self._next = 0
+        self._rows: dict[bytes, int] | None = None
+
+    def find(self, identity: str) -> int:
+        """Row of an identity; -1 where there is none."""
+        if not identity:
+            return -1
+        wanted = bytes.fromhex(identity)
+        if self._at(self._next) != wanted:
+            if self._rows is None:
+                self._rows = {self._at(row): row for row in range(len(self._ids) // 16)}
+            self._next = self._rows.get(wanted, -1)
+        self._next += 1
+        return self._next - 1
+
+    def _at(self, row: int) -> bytes:
+        return self._ids[16 * row : 16 * row + 16]
 
 
 class ContentCheck:
@@ -62,12 +99,14 @@ class ContentCheck:
         self._reader = reader
         lengths = reader.head.lengths
         self._stored = StoredContents(reader)
-        self._label_ids = reader.column("labels/label_id").tobytes()
+        self._label_rows = _RowsByIdentity(reader.column("labels/label_id"))
+        self._frame_rows = _RowsByIdentity(reader.column("frames/frame_id"))
+        self._arm_of = reader.column("frames/arm").tolist()
+        self._arms: list[int] = []
         self._frame_of = reader.column("labels/frame")
         self._is_covered = np.zeros(lengths["labels"], dtype=np.bool_)
-        self._next = 0  # labels are accepted in the order of their rows, but for imports
-        self._rows: dict[bytes, int] | None = None
         self._import_of: dict[int, int] = {}
+        self._imported_frames: set[int] = set()
         self._labels: dict[str, str] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._imports: list[DataImported] = []
@@ -77,6 +116,10 @@ class ContentCheck:
         """The next event of the log."""
         if isinstance(event, LabelAccepted):
             self._accepted(event)
+        elif isinstance(event, FrameProposed):
+            row = self._frame_rows.find(event.frame_id)
+            if row >= 0 and row not in self._imported_frames and self._arm_of[row] != ARMS.index(event.arm):
+                self._arms.append(row)
         elif isinstance(event, DataImported):
             self._imported(event)
         elif isinstance(event, ColumnLost):
@@ -94,7 +137,7 @@ class ContentCheck:
         found = damaged_frames(self._reader)
         frames = {row: actual for row, actual in found.items() if self._frame_id(row) not in self._set_aside}
         imports = [event for event in self._imports if not self._is_import_set_aside(event)]
-        return Damage(frames, self._labels, imports, int((~self._is_covered).sum()))
+        return Damage(frames, self._labels, imports, self._arms, int((~self._is_covered).sum()))
 
     @property
     def n_set_aside(self) -> int:
@@ -106,7 +149,7 @@ class ContentCheck:
         return frame_id in self._set_aside
 
     def _accepted(self, event: LabelAccepted) -> None:
-        row, beside = self._row(event.label_id), self._row(event.baseline_id)
+        row, beside = self._label_rows.find(event.label_id), self._label_rows.find(event.baseline_id)
         if row < 0 or (event.baseline_id and beside < 0):
             self._labels[event.label_id] = event.frame_id  # its identity in the arrays is another
             return
@@ -141,6 +184,7 @@ class ContentCheck:
         n_frames = self._reader.head.lengths["frames"]
         if min(rows.start, frames.start) < 0 or rows.stop > len(self._frame_of) or frames.stop > n_frames:
             return  # `verify` says so
+        self._imported_frames.update(frames)
         for row in rows:
             self._import_of.setdefault(int(self._frame_of[row]), row)
         if event.values_digest:
@@ -151,23 +195,6 @@ class ContentCheck:
             digest.add_mask(self._stored.masks(frames.start, frames.stop))
             if digest.hexdigest() != event.values_digest:
                 self._imports.append(event)
-
-    def _row(self, label_id: str) -> int:
-        """Row of a label; -1 where there is none."""
-        if not label_id:
-            return -1
-        wanted = bytes.fromhex(label_id)
-        if self._id_at(self._next) == wanted:
-            self._next += 1
-            return self._next - 1
-        if self._rows is None:
-            self._rows = {self._id_at(row): row for row in range(len(self._frame_of))}
-        row = self._rows.get(wanted, -1)
-        self._next = row + 1
-        return row
-
-    def _id_at(self, row: int) -> bytes:
-        return self._label_ids[16 * row : 16 * row + 16]
 
     def _frame_id(self, row: int) -> str:
         return self._reader.read("frames/frame_id", row, row + 1).tobytes().hex()

@@ -97,6 +97,13 @@ class Files:
                 return aside
         return None
 
+    def copy_aside(self, path: Path) -> None:
+        """Copies a file beside itself before it is changed, under a name that nothing reads; nothing where none is."""
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            content = self.read(path)
+            if content:
+                self.replace(path.with_name(f"{path.name}.set-aside-{secrets.token_hex(3)}"), content)
+
     def make(self, path: Path) -> None:
         """Makes a folder and those that it lies in, where they are missing; the held one is there or gone for good."""
         name, folder = self._at(path)

@@ -3,9 +3,9 @@
 Nothing is deleted. A lost HEAD becomes that of the newest commit whose log and counts can be read. Lost metadata are
 written again. Frames and labels that are not what the log says are set aside by events: they are no data from there on,
 their bytes stay in the arrays. Where a chunk of values is gone, its rows are set aside first and the chunk is filled
-with zeros after that. Where one is gone that says what labels took, they stay data, and what is filled in is unknown;
-where frames came from, the log knows. What rows are found by (counts, identities, the log itself) cannot be made anew;
-that is said.
+with zeros after that. Where one is gone that says what labels took, they stay data, and what is filled in is unknown.
+What rows are found by is told by what else is there (`alsys.store.tables`). The log itself cannot be made anew; that is
+said. Files that are written over are kept beside themselves.
 """
 
 from __future__ import annotations
@@ -13,31 +13,35 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 from alsys.errors import FailureKind, InputError, StoreCorrupt
 from alsys.events import (
     CampaignOpened,
     ColumnLost,
+    DataImported,
     Event,
     FrameProposed,
     FrameQuarantined,
     LabelAccepted,
     LabelRetracted,
+    ModelPublished,
+    decode_all,
 )
-from alsys.frames import ARMS, Arm
+from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
 from alsys.store.damage import ContentCheck
-from alsys.store.encoding import from_hex, to_hex
+from alsys.store.encoding import decode_texts, to_hex
 from alsys.store.files import Files
+from alsys.store.guards import check_codes
 from alsys.store.schema import ALL_ARRAYS, AXES, CHARGES, COMMITS, ArraySpec
-from alsys.store.zarr import ZarrFolder, create_array, locked, new_identity, open_writer
+from alsys.store.tables import NO_BACKUP, Tables
+from alsys.store.zarr import ZarrFolder, create_hierarchy, locked, new_identity, open_writer
 
 REASON = "the arrays no longer hold what was accepted"
 FRAME_VALUES = ("numbers", "positions", "mask", "charge", "multiplicity", "cell", "pbc", "values")
@@ -52,11 +56,16 @@ LABEL_COSTS = {
     "host": 0,
 }
 """What labels took, and what stands for unknown."""
-FRAME_SOURCES = ("arm", "system", "method", "trajectory", "model_version", "deviation", "step", "temperature")
-"""Where frames came from."""
 Gap = tuple[ArraySpec, int, int]
 """A chunk that is gone or cut off: its array, its number, and its rows that are there."""
-NO_BACKUP = "cannot be made anew: restore it from a backup"
+WRITTEN = {
+    "events": "events/end",
+    "frames": "frames/frame_id",
+    "labels": "labels/label_id",
+    "levels": "levels/level_id",
+    "names": "names/end",
+}
+"""Arrays of which no row that was written is zeros, by axis."""
 
 
 @dataclass(slots=True)
@@ -67,12 +76,13 @@ class RepairReport:
     set_aside: dict[str, str] = field(default_factory=dict)
 
 
-def repair(path: str | Path, seq: int | None = None) -> RepairReport:
+def repair(path: str | Path, seq: int | None = None, levels: Iterable[LevelOfTheory] = ()) -> RepairReport:
     """Mends a store that nobody writes.
 
     Args:
         path: Its folder.
         seq: Dataset version to go back to where HEAD is lost and later commits cannot be read.
+        levels: Levels of theory that other files of the campaign name: where texts of levels come from.
 
     Raises:
         StoreBusy: A process writes it.
@@ -89,17 +99,12 @@ def repair(path: str | Path, seq: int | None = None) -> RepairReport:
         ]
         _restore_metadata(folder, report)
         _restore_head(folder, report, seq)
-        _restore_sources(folder, report)
+        Tables(folder, levels, report.lines).restore()
     writer = open_writer(path)
     try:
         gaps = writer.folder.fill_gaps()
         _refuse_gaps(gaps)
-        events, corrected = _events(writer, gaps, report)
-        for row, frame_id in corrected.items():
-            writer.folder.write("frames/frame_id", row, from_hex([frame_id]))
-            writer.folder.sync()
-            report.lines.append(f"frame {frame_id}: its identity was damaged and is written again")
-        writer.stage(events)
+        writer.stage(_events(writer, gaps, report))
         writer.commit()
         for spec, chunk, there in gaps:
             unknown = None
@@ -117,23 +122,21 @@ def repair(path: str | Path, seq: int | None = None) -> RepairReport:
 
 def _restore_metadata(folder: ZarrFolder, report: RepairReport) -> None:
     """Writes metadata again that cannot be read; the next writer sets the shape."""
-    damaged: list[ArraySpec] = []
+    damaged: dict[str, str] = {name: f"{name} is written again" for name in folder.damaged_groups()}
     for spec in ALL_ARRAYS:
         if folder.is_missing(spec):
             continue
         try:
             folder.shape(spec)
         except StoreCorrupt:
-            damaged.append(spec)
+            damaged[f"{spec.path}/zarr.json"] = f"{spec.path}: its zarr.json is written again"
     if not damaged:
         return
     with tempfile.TemporaryDirectory(prefix="alsys-repair-") as beside:
-        root = zarr.open_group(beside, mode="w", zarr_format=3)
-        for spec in damaged:
-            create_array(root, spec.path, spec)
-            content = (Path(beside) / spec.path / "zarr.json").read_bytes()
-            folder.replace(f"{spec.path}/zarr.json", content)
-            report.lines.append(f"{spec.path}: its zarr.json is written again")
+        create_hierarchy(Path(beside))
+        for name, line in damaged.items():
+            folder.replace(name, (Path(beside) / name).read_bytes())
+            report.lines.append(line)
 
 
 def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> None:
@@ -142,7 +145,13 @@ def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> 
             return
     commits = _commits(folder)
     if not commits:
-        raise StoreCorrupt(f"{COMMITS.path}: no commit can be read, so HEAD {NO_BACKUP}", "")
+        head, epoch = _head_of_rows(folder)
+        folder.write_head(Head(head.seq, epoch + 1, head.lengths, new_identity()))
+        report.lines.append(
+            f"HEAD is rebuilt from the log, as no commit can be read: dataset version {head.seq}, "
+            f"{head.lengths['labels']} labels; older versions are not known"
+        )
+        return
     if seq is not None and not 1 <= seq <= len(commits):
         raise InputError("no such dataset version", field="--seq", value=seq, remedy=f"there are 1 to {len(commits)}")
     problem = ""
@@ -166,59 +175,24 @@ def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> 
     )
 
 
-def _restore_sources(folder: ZarrFolder, report: RepairReport) -> None:
-    """Writes again where frames came from, as far as the log says so.
-
-    Raises:
-        StoreCorrupt: It does not.
-    """
-    head = folder.read_head()
-    wanted = {f"frames/{name}" for name in FRAME_SOURCES}
-    if not head.lengths[CHARGES]:
-        wanted.add("frames/n_charges")
-    gaps = [gap for gap in folder.fill_gaps() if gap[0].path in wanted]
-    if not gaps:
-        return
-    reader = ColumnReader(folder, head)
-    proposed = {event.frame_id: event for event in reader.iter_events() if isinstance(event, FrameProposed)}
-    frame_ids = to_hex(reader.column("frames/frame_id"))
-    names = {name: code for code, name in enumerate(reader.names_at(head.lengths))}
-    for spec, chunk, there in gaps:
-        first = chunk * spec.chunk_rows + there
-        rows = range(first, min(head.lengths["frames"], (chunk + 1) * spec.chunk_rows))
-        name = spec.path.removeprefix("frames/")
-        values = [_source_of(proposed.get(frame_ids[row]), name, row, names) for row in rows]
-        if None in values:
-            raise StoreCorrupt(f"{spec.path}: chunk {chunk} is missing or cut off", NO_BACKUP)
-        folder.make_chunk(spec, chunk, there, np.array(values, dtype=spec.dtype))
-        what = "is unknown from now on" if name in ("step", "temperature") else "is written again from the log"
-        report.lines.append(f"{spec.path}: chunk {chunk} {what}")
-
-
-def _source_of(event: FrameProposed | None, name: str, row: int, names: Mapping[str, int]) -> float | None:
-    """What the log says of a frame; None where it has to be known and is not. Imported frames have no event."""
-    if name in ("system", "method"):
-        return None if event is None else names.get(getattr(event, name))
-    if event is None:
-        return {"arm": ARMS.index(Arm.IMPORTED), "trajectory": row, "deviation": np.nan}.get(name, 0)
-    if name == "arm":
-        return ARMS.index(event.arm)
-    value: float = getattr(event, name, 0)
-    return value
-
-
 def _commits(folder: ZarrFolder) -> list[list[int]]:
-    """Lengths of every commit, as far as they can be read; a row that was never written is zeros."""
+    """Lengths of every commit, as far as they can be read; zeros for those that are gone or were never written."""
     rows: list[list[int]] = []
-    while True:
+    for chunk in range(1 + max(folder.chunks(COMMITS), default=-1)):
+        first = chunk * COMMITS.chunk_rows
         try:
-            part = folder.read(COMMITS.path, len(rows), len(rows) + COMMITS.chunk_rows).tolist()
+            rows += folder.read(COMMITS.path, first, first + COMMITS.chunk_rows).tolist()
         except StoreCorrupt:
-            return rows
-        for row in part:
-            if not any(row) or (rows and any(a < b for a, b in zip(row, rows[-1], strict=True))):
-                return rows
-            rows.append(row)
+            rows += [[0] * len(AXES)] * COMMITS.chunk_rows
+    last = [0] * len(AXES)
+    for number, row in enumerate(rows):
+        if any(row) and any(a < b for a, b in zip(row, last, strict=True)):
+            del rows[number:]
+            break
+        last = row if any(row) else last
+    while rows and not any(rows[-1]):
+        rows.pop()
+    return rows
 
 
 def _read_commit(folder: ZarrFolder, seq: int, row: list[int]) -> tuple[Head, int]:
@@ -227,12 +201,12 @@ def _read_commit(folder: ZarrFolder, seq: int, row: list[int]) -> tuple[Head, in
     Raises:
         StoreCorrupt: Its log or its counts cannot be read.
     """
+    if not any(row):
+        raise StoreCorrupt(f"{COMMITS.path}: the lengths of version {seq} are gone")
     lengths = dict(zip(AXES, row, strict=True))
     n_charges = folder.read("frames/n_charges", 0, lengths["frames"]).astype(np.int64)
     head = Head(seq, 0, lengths | {CHARGES: int(n_charges.sum())})
     reader = ColumnReader(folder, head)
-    reader.levels()
-    reader.texts("names")
     reader.atoms_of_labels(head.lengths)
     reader.charges_of_frames(head.lengths)
     epoch = 0
@@ -240,6 +214,51 @@ def _read_commit(folder: ZarrFolder, seq: int, row: list[int]) -> tuple[Head, in
         if isinstance(event, CampaignOpened):
             epoch = max(epoch, event.epoch)
     return head, epoch
+
+
+def _head_of_rows(folder: ZarrFolder) -> tuple[Head, int]:
+    """HEAD where no commit can be read: up to the last event whose frames and labels are there.
+
+    Rows of frames and labels are never zeros, and each group of records begins with its events. The number of commits
+    is not known; the log has the newest version that a model was fitted to.
+
+    Raises:
+        StoreCorrupt: The rows do not fit each other.
+    """
+    n = {axis: folder.written(path) for axis, path in WRITTEN.items()}
+    ends = folder.read("events/end", 0, n["events"])
+    log = decode_all(decode_texts(ends, 0, folder.read("events/bytes", 0, int(ends[-1]) if len(ends) else 0)))
+    frame_ids, label_ids = (to_hex(folder.read(path, 0, n[axis])) for axis, path in list(WRITTEN.items())[1:3])
+    rows, labels = ({x: row for row, x in enumerate(ids)} for ids in (frame_ids, label_ids))
+    n_frames = n_labels = seq = epoch = n_events = 0
+    for event in log:
+        if isinstance(event, FrameProposed):
+            stop, until = rows.get(event.frame_id, len(rows)) + 1, 0
+        elif isinstance(event, LabelAccepted):
+            names = filter(None, (event.label_id, event.baseline_id))
+            stop, until = 0, max(labels.get(name, len(labels)) for name in names) + 1
+        elif isinstance(event, DataImported):
+            stop, until = event.first_frame + event.n_frames, event.first_row + event.n_rows
+        else:
+            stop = until = 0
+        if stop > len(rows) or until > len(labels):
+            break
+        n_frames, n_labels, n_events = max(n_frames, stop), max(n_labels, until), n_events + 1
+        seq = max(seq, event.seq) if isinstance(event, ModelPublished) else seq
+        epoch = max(epoch, event.epoch) if isinstance(event, CampaignOpened) else epoch
+    if not n_events:
+        raise StoreCorrupt(f"{COMMITS.path}: no commit can be read, so HEAD {NO_BACKUP}", "")
+    counts = folder.read("frames/n_atoms", 0, n_frames).astype(np.int64)
+    frame_of = folder.read("labels/frame", 0, n_labels)
+    check_codes("labels/frame", frame_of, n_frames)
+    lengths = {axis: n[axis] for axis in ("levels", "names")} | {
+        "events": n_events, "event_bytes": int(ends[n_events - 1]), "frames": n_frames, "atoms": int(counts.sum()),
+        "labels": n_labels, "label_atoms": int(counts[frame_of].sum()),
+        CHARGES: int(folder.read("frames/n_charges", 0, n_frames).astype(np.int64).sum()),
+    }  # fmt: skip
+    for group, axis in (("levels", "level_bytes"), ("names", "name_bytes")):
+        lengths[axis] = int(folder.read(f"{group}/end", 0, n[group])[-1]) if n[group] else 0
+    return Head(seq + 1, 0, lengths), epoch
 
 
 def _refuse_gaps(gaps: list[Gap]) -> None:
@@ -277,8 +296,8 @@ class _Log:
             self.label_of.pop(event.frame_id, None)
 
 
-def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tuple[list[Event], dict[int, str]]:
-    """What sets damaged rows aside, and identities of frames that are to be written again, by row."""
+def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> list[Event]:
+    """What sets damaged rows aside."""
     log, check = _Log(), ContentCheck(reader)
     for event in reader.iter_events():
         log.add(event)
@@ -291,7 +310,6 @@ def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tupl
             events.append(ColumnLost(t=time.time(), column=spec.path, first_row=first + there, n_rows=n_rows))
             check.add(events[-1])
     damage = check.damage()
-    corrected: dict[int, str] = {}
     frame_ids = to_hex(reader.column("frames/frame_id"))
     first_label = _first_labels(reader)
 
@@ -310,12 +328,8 @@ def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tupl
             return
         report.set_aside[frame_id] = reason
 
-    stored = set(frame_ids)
-    for row, actual in damage.frames.items():
-        if frame_ids[row] not in log.proposed and actual in log.proposed and actual not in stored:
-            corrected[row] = actual
-        else:
-            set_aside(frame_ids[row], row, "damaged: the frame has another identity")
+    for row in damage.frames:
+        set_aside(frame_ids[row], row, "damaged: the frame has another identity")
     row_of = {frame_id: row for row, frame_id in enumerate(frame_ids)} if damage.labels else {}
     for frame_id in damage.labels.values():
         set_aside(frame_id, row_of.get(frame_id, -1), f"damaged: {REASON}")
@@ -325,7 +339,11 @@ def _events(reader: ColumnReader, gaps: list[Gap], report: RepairReport) -> tupl
             set_aside(frame_ids[row], row, f"damaged: a label of the import of {event.source!r} is")
     for row in _rows_in(reader, [gap for gap in gaps if not _is_cost(gap[0])]):
         set_aside(frame_ids[row], row, "damaged: a chunk with values of it is gone")
-    return events, corrected
+    levels, label_ids = to_hex(reader.column("levels/level_id")), to_hex(reader.column("labels/label_id"))
+    for label_id, row, level in zip(label_ids, frame_of.tolist(), reader.column("labels/level").tolist(), strict=True):
+        if label_id != label_id_of(frame_ids[row], levels[level]):
+            set_aside(frame_ids[row], row, "damaged: the identity of a label of it is another")
+    return events
 
 
 def _first_labels(reader: ColumnReader) -> Callable[[int], str]:

@@ -5,14 +5,12 @@ Every check states what is wrong in one line and lets the next one run where it 
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from alsys.errors import AlsysError, StoreCorrupt
 from alsys.events import DataImported, LabelAccepted, LabelRetracted
 from alsys.frames import ARMS
-from alsys.labels import LevelOfTheory, label_id_of
+from alsys.labels import label_id_of
 from alsys.store.base import VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.damage import ContentCheck
@@ -118,10 +116,7 @@ def _check_texts(reader: ColumnReader, report: VerifyReport) -> None:
         ends = reader.column(f"{group}/end")
         if (np.diff(ends, prepend=0) < 0).any() or (int(ends[-1]) if ends.size else 0) != lengths[axis]:
             report.problems.append(f"{group}: ends do not fit the {lengths[axis]} bytes")
-    for row, level_id in enumerate(to_hex(reader.column("levels/level_id"))):
-        found = LevelOfTheory(json.loads(reader.texts("levels", row)[0])).level_id
-        if found != level_id:
-            report.problems.append(f"level {level_id}: the specification has identity {found}")
+    reader.levels()
 
 
 def _check_frames(reader: ColumnReader, report: VerifyReport) -> None:
@@ -233,6 +228,8 @@ def _check_contents(reader: ColumnReader, report: VerifyReport) -> None:
         report.problems.append(f"frame {frame_id}: the content has another identity")
     for event in damage.imports:
         report.problems.append(f"import of {event.source!r}: a label or a mask is not what was imported")
+    if damage.arms:
+        report.problems.append(f"frames: arms of {len(damage.arms)} frames are not those of the log")
     for label_id in damage.labels:
         report.problems.append(f"label {label_id}: it, its baseline or the frame's mask is not what was accepted")
 

@@ -21,12 +21,14 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from alsys.errors import Fenced, InputError, StoreBusy, StoreCorrupt
 from alsys.outside.contents import parse_json
@@ -50,6 +52,11 @@ LOST_CHUNK = (
     "restore it, or `alsys data repair` mends what can be mended; `alsys data verify` names all that is damaged"
 )
 """What can be done about rows that are gone."""
+DECIDED = (
+    "zarr_format", "node_type", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs",
+    "storage_transformers",
+)  # fmt: skip
+"""What the schema decides of an array's metadata, apart from the shape."""
 NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What the file system says where a file should be and is none."""
 
@@ -208,9 +215,24 @@ class ZarrFolder:
         self._gaps = {(spec.path, chunk): there for spec, chunk, there in found}
         return found
 
+    def chunks(self, spec: ArraySpec) -> list[int]:
+        """Numbers of the chunks of an array that there are."""
+        return sorted(int(name) for name in self._files.names(self.path / spec.path / "c") if name.isdigit())
+
+    def written(self, path: str) -> int:
+        """Rows of an array up to the last one that is not zeros, whatever HEAD says."""
+        spec = BY_PATH[path]
+        for chunk in reversed(self.chunks(spec)):
+            n_rows = min(self._files.size(self._chunk(spec, chunk)) // spec.row_bytes, spec.chunk_rows)
+            first = chunk * spec.chunk_rows
+            rows = self.read(path, first, first + n_rows).reshape(n_rows, -1)
+            if (there := np.flatnonzero(rows.any(axis=1))).size:
+                return first + int(there[-1]) + 1
+        return 0
+
     def set_strangers_aside(self) -> Iterator[Path]:
         """Renames folders, pipes and links to nowhere that are in the places of HEAD, metadata and chunks."""
-        places = [self.path / "HEAD"]
+        places = [self.path / "HEAD", self.path / "zarr.json"]
         for spec in ALL_ARRAYS:
             places.append(self.path / spec.path / "zarr.json")
             names = self._files.names(self.path / spec.path / "c") if (self.path / spec.path / "c").is_dir() else ["0"]
@@ -230,9 +252,26 @@ class ZarrFolder:
             del self._folders[folder]
         self._gaps.pop((spec.path, chunk), None)
 
+    def restore(self, path: str, rows: NDArray[Any]) -> int:
+        """Makes the committed rows of an array these, and keeps chunks that change aside; returns how many differ."""
+        spec, n_changed = BY_PATH[path], 0
+        rows = np.ascontiguousarray(rows, dtype=spec.dtype)
+        for chunk, first in enumerate(range(0, len(rows), spec.chunk_rows)):
+            part = rows[first : first + spec.chunk_rows]
+            now = self.read(path, first, first + len(part))
+            width = (len(part), spec.row_bytes)
+            differs = (now.reshape(-1).view(np.uint8) != part.reshape(-1).view(np.uint8)).reshape(width).any(axis=1)
+            differs[self._gaps.get((path, chunk), len(part)) :] = True
+            if differs.any():
+                self._files.copy_aside(self._chunk(spec, chunk))
+                self.make_chunk(spec, chunk, 0, part)
+                n_changed += int(differs.sum())
+        return n_changed
+
     def replace(self, name: str, content: bytes) -> None:
-        """Replaces a small file below the folder, whole, and makes its folder."""
+        """Replaces a small file below the folder, whole, and makes its folder; what was there is kept aside."""
         self._files.make((self.path / name).parent)
+        self._files.copy_aside(self.path / name)
         self._files.replace(self.path / name, content)
 
     def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
@@ -358,8 +397,7 @@ class ZarrFolder:
     def _clear(self, spec: ArraySpec, length: int) -> None:
         """Zeroes rows beyond `length` in the last chunk and removes later chunks: a commit that failed left them."""
         last, inside = divmod(length, spec.chunk_rows)
-        chunks = self.path / spec.path / "c"
-        for chunk in [int(name) for name in self._files.names(chunks) if name.isdigit()]:
+        for chunk in self.chunks(spec):
             file = self._chunk(spec, chunk)
             if not self._files.exists(file):
                 continue
@@ -393,6 +431,18 @@ class ZarrFolder:
         """True for an array that the store is too old to have."""
         return _is_missing(self.path, spec, self._files)
 
+    def damaged_groups(self) -> list[str]:
+        """Metadata of groups that cannot be read, the root's included."""
+        groups = dict.fromkeys(["", *(s.path.partition("/")[0] for s in ALL_ARRAYS if not self.is_missing(s))])
+        return [name for name in (f"{group}/zarr.json".lstrip("/") for group in groups) if not self._is_group(name)]
+
+    def _is_group(self, name: str) -> bool:
+        try:
+            found = json.loads(self._files.read(self.path / name))
+            return (found["node_type"], found["zarr_format"]) == ("group", 3) and type(found["attributes"]) is dict
+        except (*NO_FILE, ValueError, KeyError, TypeError):
+            return False
+
     def shape(self, spec: ArraySpec) -> list[int]:
         """What the metadata of an array say.
 
@@ -405,6 +455,7 @@ class ZarrFolder:
     def verify(self, reader: ColumnReader) -> VerifyReport:
         """As `verify_columns`, and the shapes that Zarr sees."""
         report = verify_columns(reader)
+        report.problems += [f"{name} is missing or damaged" for name in self.damaged_groups()]
         for spec in ALL_ARRAYS:
             if self.is_missing(spec):
                 continue
@@ -428,9 +479,21 @@ class ZarrFolder:
             raise StoreCorrupt(f"{spec.path}: its zarr.json is {what}", LOST_METADATA) from None
         except ValueError as error:
             raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {error}", LOST_METADATA) from error
-        shape = metadata.get("shape") if isinstance(metadata, dict) else None
-        if not isinstance(shape, list) or [type(n) for n in shape[:1]] != [int] or shape[1:] != list(spec.row_shape):
+        if not isinstance(metadata, dict) or type(metadata.get("attributes", {})) is not dict:
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: it is no mapping", LOST_METADATA)
+        shape, expected = metadata.get("shape"), _metadata_of(spec)
+        length = shape[0] if isinstance(shape, list) and shape else None
+        if type(length) is not int or length < 0 or shape != [length, *spec.row_shape]:
             raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: shape {shape}", LOST_METADATA)
+        try:
+            ArrayV3Metadata.from_dict(json.loads(json.dumps(metadata)))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"zarr cannot read it: {' '.join(str(error).split())}"
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {what}", LOST_METADATA) from error
+        said = {"storage_transformers": [], **metadata}
+        if odd := [name for name in DECIDED if said.get(name) != expected[name]]:
+            what = f"{odd[0]} {_shown(metadata.get(odd[0]))} is not that of the array"
+            raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {what}", LOST_METADATA)
         found: dict[str, Any] = metadata
         return found
 
@@ -455,11 +518,16 @@ def _refuse_strangers(path: Path) -> None:
     if os.path.lexists(path / "HEAD"):
         return
     known = {"writer.lock", "zarr.json", "HEAD.tmp", *(spec.path.partition("/")[0] for spec in ALL_ARRAYS)}
-    strange = sorted(entry.name for entry in path.iterdir() if entry.name not in known and not _is_unfinished(entry))
+    strange = sorted(entry.name for entry in path.iterdir() if entry.name not in known and not _is_left(entry))
     if strange:
         raise InputError(
             f"is not an alsys store and holds {strange[0]!r}", source=str(path), remedy="name an empty or new folder"
         )
+
+
+def _is_left(path: Path) -> bool:
+    """Whether an unfinished creation or a repair left it."""
+    return _is_unfinished(path) or ".set-aside-" in path.name
 
 
 def _is_unfinished(path: Path) -> bool:
@@ -486,14 +554,19 @@ def _create(path: Path, files: Files) -> None:
     _refuse_headless(path)
     for leftover in (path / "zarr.json", *filter(_is_unfinished, path.iterdir())):
         leftover.unlink(missing_ok=True)
+    create_hierarchy(path)
+    files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
+    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), new_identity()))
+
+
+def create_hierarchy(path: Path) -> None:
+    """Makes the metadata of all groups and arrays, of no rows."""
     attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
     root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
     for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
         root.create_group(name, overwrite=True)
     for spec in ALL_ARRAYS:
         create_array(root, spec.path, spec)
-    files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
-    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), new_identity()))
 
 
 def create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
@@ -514,6 +587,20 @@ def create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any
         dimension_names=spec.dimension_names,
         attributes=attributes,
     )
+
+
+@cache
+def _metadata_of(spec: ArraySpec) -> dict[str, Any]:
+    """Metadata of an array without rows."""
+    store = zarr.storage.MemoryStore()
+    array = create_array(zarr.open_group(store, mode="w", zarr_format=3), spec.path, spec)
+    found: dict[str, Any] = json.loads(json.dumps(array.metadata.to_dict(), default=str))
+    return found
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _is_missing(path: Path, spec: ArraySpec, files: Files) -> bool:
@@ -552,19 +639,26 @@ def _lock(path: Path, files: Files) -> int:
     try:
         lock = files.lock(file)
     except BlockingIOError:
-        holder = file.read_text(errors="replace").strip()
+        holder, own = file.read_text(errors="replace").strip(), _holder()
+        if holder == own:
+            who, remedy = "this process", "wait for it, or ask it to stop"
+        else:
+            who, remedy = "another process", "wait for it, or `alsys stop` it"
         raise StoreBusy(
-            f"another process is writing this store{f' ({holder})' if holder else ''}",
-            source=str(path),
-            remedy="wait for it, or `alsys stop` it",
+            f"{who} is writing this store{f' ({holder})' if holder else ''}", source=str(path), remedy=remedy
         ) from None
     try:
         os.ftruncate(lock, 0)
-        os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(lock, f"{_holder()}\n".encode(), 0)
     except OSError:
         files.close(lock)
         raise
     return lock
+
+
+def _holder() -> str:
+    """What the lock's file says of who holds it."""
+    return f"pid {os.getpid()} on {socket.gethostname()}"
 
 
 def new_identity() -> str:

@@ -269,10 +269,11 @@ class MemoryShelf:
         self.states: dict[int, CommitteeState] = {}
         self.cards: dict[int, Mapping[str, object]] = {}
 
-    def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> None:
+    def write(self, trained: TrainedCommittee, card: Mapping[str, object]) -> str:
         """Keeps a committee."""
         self.states[trained.state.version] = trained.state
         self.cards[trained.state.version] = card
+        return ""
 
     def read(self, version: int) -> CommitteeState:
         """Gives it back."""

@@ -11,7 +11,6 @@ and ends with the driver.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -30,7 +29,7 @@ from typing import Any, Final
 from alsys.config import CampaignConfig, science_fields
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.labels import LevelOfTheory
-from alsys.potentials.bundle import SUMS, read_bundle
+from alsys.potentials.bundle import BUNDLE_DIGEST, bundle_digest, check_bundle, read_bundle
 from alsys.tracking.identity import new_identity
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
 from alsys.tracking.record import kept_uri, read_record
@@ -282,7 +281,7 @@ class _Delivery:
             tags, wanted = entity.tags, (self._identity.campaign_id, str(campaign_version))
             if (tags.get(TAG_CAMPAIGN_ID), tags.get(TAG_VERSION)) != wanted:
                 continue
-            digest = _digest(self._directory / f"models/v{campaign_version:04d}")
+            digest = bundle_digest(self._directory / f"models/v{campaign_version:04d}")
             if digest and tags.get(TAG_BUNDLE, digest) != digest:
                 self._identity = new_identity(self._outbox.directory)
                 logger.warning(
@@ -298,7 +297,7 @@ class _Delivery:
         from mlflow.exceptions import MlflowException
 
         bundle = self._directory / item.bundle
-        card = _card(bundle, item.card)
+        card = _card(bundle, item)
         tags = self._tags(item, card)
         run_id = self._run(item, card, tags)
         model_id = self._logged_model(run_id, bundle, tags)
@@ -349,7 +348,7 @@ class _Delivery:
             TAG_LEVEL: level.canonical,
             TAG_METRICS: json.dumps(_metrics(card)),
         }
-        if digest := _digest(self._directory / item.bundle):
+        if digest := bundle_digest(self._directory / item.bundle):
             tags[TAG_BUNDLE] = digest
         if card.get("dataset_digest"):
             tags[TAG_DIGEST] = str(card["dataset_digest"])
@@ -436,17 +435,12 @@ class _Delivery:
         return str(info.model_id)
 
 
-def _digest(bundle: Path) -> str:
-    """Identity of a bundle's files; empty where there is none."""
+def _card(bundle: Path, item: OutboxItem) -> dict[str, Any]:
+    """The card of a version: what was queued with it, on top of what is in its bundle, which must be that and sound."""
+    card = dict(item.card)
+    digest = str(card.pop(BUNDLE_DIGEST, ""))
     try:
-        return hashlib.blake2b((bundle / SUMS).read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return ""
-
-
-def _card(bundle: Path, card: Mapping[str, object]) -> dict[str, Any]:
-    """The card of a version: what was queued with it, on top of what is in the bundle, which must be sound."""
-    try:
+        check_bundle(bundle, item.version, digest)
         read_bundle(bundle)
         stored = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, AlsysError) as error:

@@ -34,7 +34,7 @@ logger = logging.getLogger("alsys.tracking.outbox")
 _FILE = re.compile(r"(\d{6,12})-(publish|promote|reject|validate)-v(\d{4,12})(?:-(\d{1,9}))?\.json")
 _PROBLEM: Final = "last-problem.json"
 _ALIAS: Final = "alias.json"
-_TEXTS: Final = ("reason", "dataset_digest")
+_TEXTS: Final = ("reason", "dataset_digest", "bundle_digest")
 _NUMBERS: Final = ("unix_time", "version", "parent", "n_labels", "head_seq")
 _MAPPINGS: Final = ("metrics", "level_of_theory")
 

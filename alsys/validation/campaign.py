@@ -31,9 +31,9 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.exploration.initial import is_simple
 from alsys.exploration.methods.torsions import find_rotors
 from alsys.frames import Arm, FloatArray, Frame
+from alsys.interop.calculator import read_model
 from alsys.labeling.base import Labeler
 from alsys.potentials.base import Committee, CommitteeState
-from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot, StoreReader
@@ -122,7 +122,7 @@ class CampaignValidation:
         """
         path = record_path(self._folder, self._version)
         old = read_validation(path)
-        self._state = read_bundle(self._bundle)
+        self._state, _ = read_model(self._bundle)
         cache = LabelCache(self._folder / "labels.jsonl")
         budget = self._settings.labels if self._budget is None else self._budget
         self._reference = Reference(self._build_labeler, cache, budget, self._settings.workers)
@@ -288,7 +288,7 @@ class CampaignValidation:
             if version not in self._n_labels:
                 continue
             try:
-                errors = evaluate(self._built(read_bundle(self._models / f"v{version:04d}")), self._random).force_mae
+                errors = evaluate(self._built(read_model(self._models / f"v{version:04d}")[0]), self._random).force_mae
             except InputError as error:  # an early version may not know an element, or be damaged
                 logger.warning("v%04d is not on the learning curve: %s", version, error)
                 continue

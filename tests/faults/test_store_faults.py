@@ -269,7 +269,7 @@ def test_altered_head_fails_its_checksum(template: Path, tmp_path: Path) -> None
 
 def test_second_writer_is_refused_in_one_line(tmp_path: Path) -> None:
     writer = open_writer(tmp_path / "s")
-    with pytest.raises(StoreBusy, match="another process is writing") as caught:
+    with pytest.raises(StoreBusy, match="this process is writing") as caught:
         open_writer(tmp_path / "s")
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "s") in str(caught.value)

@@ -26,6 +26,7 @@ from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import LevelOfTheory, Prediction
 from alsys.metrics import Metrics
 from alsys.potentials.base import CommitteeState
+from alsys.potentials.bundle import BUNDLE_DIGEST
 from alsys.store.base import Snapshot, StoreReader
 from alsys.training.base import TrainedCommittee, TrainingOrder
 
@@ -168,7 +169,7 @@ class TrainingHandler:
             card["baseline"] = dict(trained.state.baseline)
 
         async def record() -> None:
-            await asyncio.to_thread(self._shelf.write, trained, card)
+            digest = await asyncio.to_thread(self._shelf.write, trained, card)
             self._states[version] = trained.state
             event = ModelPublished(
                 t=self._clock(),
@@ -182,11 +183,12 @@ class TrainingHandler:
                 sent=call.sent,
                 started=call.started,
                 finished=call.finished,
+                digest=digest,
             )
             self._record(event)
             if self._review is not None:
                 self._review(dict(trained.predictions), snapshot)
-            self._journal.after(lambda: _call(self._registry.publish, version, card))
+            self._journal.after(lambda: _call(self._registry.publish, version, card | {BUNDLE_DIGEST: digest}))
             self._wake()  # to be judged now, not when the next worker or the clock says something
 
         self._journal.after(record)
@@ -216,7 +218,7 @@ def queue_models(ledger: Ledger, registry: Registry) -> None:
     for model in ledger.models.values():
         if model.is_lost:
             continue
-        registry.publish(model.version, {"version": model.version})
+        registry.publish(model.version, {"version": model.version, BUNDLE_DIGEST: model.digest})
         if model.promoted is False:
             registry.reject(model.version, model.reason)
     champions = ledger.champions

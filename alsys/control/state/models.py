@@ -70,6 +70,7 @@ class ModelVersions:
             parent=event.parent,
             seq=event.seq,
             wall_s=event.wall_s,
+            digest=event.digest,
         )
         if n_changes > self.n_changes_at_fit:
             self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes

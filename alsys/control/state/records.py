@@ -79,6 +79,7 @@ class ModelRecord:
         seq: Its dataset version.
         is_lost: Its bundle cannot be read.
         wall_s: Of its fit.
+        digest: Of its bundle; empty in older logs.
     """
 
     version: int
@@ -96,6 +97,7 @@ class ModelRecord:
     seq: int = 0
     is_lost: bool = False
     wall_s: float = 0.0
+    digest: str = ""
 
     @property
     def error(self) -> tuple[float, float, float]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,12 @@ import pytest
 import alsys
 import alsys.campaign
 from alsys import Campaign, open_dataset
+from alsys.cli import main
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
 from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
-from alsys.events import Event, LabelAccepted
+from alsys.events import Event, LabelAccepted, ModelLost
+from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.store.zarr import open_reader
 
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
@@ -300,3 +306,71 @@ def test_a_store_whose_commits_are_lost_is_not_gone_on_with(tmp_path: Path) -> N
         chunk.unlink()
     with pytest.raises(StoreCorrupt, match="tables of the store are damaged"):
         opened(tmp_path).run(labels=40)
+
+
+@pytest.mark.parametrize("array", ["labels/level", "levels/bytes", "names/bytes", "frames/arm", "frames/frame_id"])
+def test_a_campaign_with_a_lost_table_is_repaired_and_goes_on(done: Path, tmp_path: Path, array: str) -> None:
+    shutil.copytree(done, tmp_path / "campaign")
+    chunk = next(path for path in (tmp_path / "campaign" / "store.zarr" / array / "c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[:3] = b"\xff" * 3
+    chunk.write_bytes(content)
+    with pytest.raises((StoreCorrupt, InputError)):
+        opened(tmp_path).run(labels=33)
+    assert main(["data", "repair", str(tmp_path / "campaign")]) == 0
+    assert main(["data", "verify", str(tmp_path / "campaign")]) == 0
+    assert opened(tmp_path).run(labels=33).state == "finished"
+    assert len(open_dataset(tmp_path / "campaign").select("initial", "uncertain", "random")) >= 33
+
+
+def test_another_campaign_of_this_process_runs_it(tmp_path: Path) -> None:
+    campaign, errors = opened(tmp_path), []
+
+    def second(event: Event) -> None:
+        if isinstance(event, LabelAccepted) and not errors:
+            with pytest.raises(InputError) as caught:
+                opened(tmp_path).run()
+            errors.append(str(caught.value))
+
+    campaign.run(on_event=second)
+    assert "this process is writing this store" in errors[0]
+    assert "another process" not in errors[0]
+
+
+def test_acknowledgements_go_to_files_only(tmp_path: Path) -> None:
+    """A pipe may have no reader, which a driver would wait for."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe: --ack-log: is a pipe or socket; name a regular file"):
+        opened(tmp_path).run(ack_log=tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(InputError, match=r"pipe: --ack-log: is a pipe"):
+        opened(tmp_path).run(ack_log=tmp_path / "pipe")
+    os.close(reader)
+    assert not (tmp_path / "campaign" / "store.zarr").exists(), "nothing was started"
+
+
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_a_bundle_of_another_version_is_not_served(done: Path, tmp_path: Path, has_digest: bool) -> None:
+    place = Path(shutil.copytree(done, tmp_path / "campaign"))
+    champion = opened(tmp_path).models.champion
+    others = [folder for folder in sorted((place / "models").iterdir()) if folder.name != champion.name]
+    shutil.rmtree(place / "models" / champion.name)
+    shutil.copytree(others[0], place / "models" / champion.name)
+    if has_digest:  # one that says it is that version
+        path = place / "models" / champion.name
+        state = replace(read_bundle(path), version=champion.version)
+        shutil.rmtree(path)
+        write_bundle(path, state, {})
+    calls: list[Callable[[], object]] = [
+        opened(tmp_path).models.champion.calculator,
+        lambda: alsys.load_calculator(place),
+        lambda: alsys.load_calculator(place / "models" / champion.name),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="log names" if has_digest else "holds another model than") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    result = opened(tmp_path).run(labels=33)
+    assert result.state == "finished"
+    lost = [event.version for event in open_reader(place / "store.zarr").events() if isinstance(event, ModelLost)]
+    assert lost[0] == champion.version

@@ -180,7 +180,7 @@ def test_store_that_another_process_writes(tmp_path: Path, capsys: pytest.Captur
     assert main(["run", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "another process is writing" in error
+    assert "this process is writing" in error
     writer.close()
 
 

@@ -173,7 +173,7 @@ def test_nobody_else_may_write(config: Path, run: Run, labelled: list[Labelled],
         error = run("data", "import", config, write(tmp_path / "a.xyz", labelled), code=2)
     finally:
         store.close()
-    assert "another process is writing this store" in error
+    assert "this process is writing this store" in error
     assert directory.path.exists()
 
 
