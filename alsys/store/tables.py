@@ -326,6 +326,8 @@ class Tables:
                 if is_wrong or (name in ("arm", "system") and is_told):
                     column[row] = _source_of(event, name, row, n_atoms[row], codes)
             told_by = "as unknown" if name in NOT_LOGGED else "from the log"
+            if name == "system" and any(self._log.import_of(row) is not None for row in lost):
+                told_by += ", which does not say it of imported frames: they get the first system"
             self._write(path, column, told_by)
         if not self._head.lengths[CHARGES]:
             self._write("frames/n_charges", np.zeros(len(frame_ids), dtype="<i4"), "there are none")
