@@ -20,9 +20,9 @@ def run_with_reader_gone(*words: str) -> subprocess.CompletedProcess[str]:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        return subprocess.run(
-            [sys.executable, "-m", "alsys.cli", *words], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300
-        )
+        command = [sys.executable, "-m", "alsys.cli", *words]
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        return subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300, env=buffered)
     finally:
         os.close(writer)
 
