@@ -61,11 +61,20 @@ ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
             *(f"{n}electron{s}" for n in _HOW_MANY[1:] for s in ("", "s")),
         }
     ),
+    "channel": frozenset(
+        {
+            template.format(n=n, s=s)
+            for s in ("alpha", "beta", "up", "down")
+            for n in ("n_", "n_elec_", "nelec_", "n_el_", "num_", "n_electrons_", "")
+            for template in ("{n}{s}", "{n}{s}_electrons")
+            if n or template != "{n}{s}"
+        }
+    ),
     "spin": frozenset({"spin", "total_spin"}),
 }
-"""Words for charge, 2S + 1, 2S, the number of electrons, and what may be S, 2S or 2S + 1, in structures and data sets
-alike. Lower case; an underscore stands for a space, an underscore, a hyphen or nothing. `q` is a charge too where it
-may be one: structure files have scattering vectors of that name."""
+"""Words for charge, 2S + 1, 2S, the number of electrons, that of one spin, and what may be S, 2S or 2S + 1, in
+structures and data sets alike. Lower case; an underscore stands for a space, an underscore, a hyphen or nothing. `q` is
+a charge too where it may be one: structure files have scattering vectors of that name."""
 _WHAT_OF: Final = {word.replace("_", ""): what for what, words in ELECTRON_WORDS.items() for word in words}
 
 

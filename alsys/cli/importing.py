@@ -30,7 +30,7 @@ from alsys.interop.file_units import energy_unit, force_unit, length_unit, stres
 from alsys.interop.formats import find, guess
 from alsys.interop.importing import ImportReport, digest_of, import_frames
 from alsys.interop.keys import KeyChoice
-from alsys.interop.reading import ImportOrder, named_level
+from alsys.interop.reading import ImportOrder, may_be, named_level
 from alsys.interop.stated_electrons import SPINS
 from alsys.labels import Label, LevelOfTheory
 from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, read_text
@@ -73,7 +73,7 @@ def import_(args: argparse.Namespace) -> int:
             raise AlsysError(f"{directory.store} cannot be written: {error}; nothing was imported") from error
         raise
     store.close()
-    _print(args, config, report, _list_skipped(directory, order.path, report))
+    _print(args, config, own, report, _list_skipped(directory, order.path, report))
     return 0
 
 
@@ -219,7 +219,9 @@ def _baseline_labeler(
     return level, label
 
 
-def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportReport, listed: Path | None) -> None:
+def _print(
+    args: argparse.Namespace, config: CampaignConfig, own: LevelOfTheory, report: ImportReport, listed: Path | None
+) -> None:
     account = report.account
     if args.json:
         content = {
@@ -241,8 +243,8 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
         sys.stdout.write(json.dumps(content) + "\n")
         return
     known = f", {report.n_known} known already" if report.n_known else ""
-    own = f", {report.n_own} left to the campaign's own labelers (its frames, free atoms)" if report.n_own else ""
-    lines = [f"{report.n_new} new labels of {report.n_frames} frames{known}{own}; level {report.level.canonical}"]
+    left = f", {report.n_own} left to the campaign's own labelers (its frames, free atoms)" if report.n_own else ""
+    lines = [f"{report.n_new} new labels of {report.n_frames} frames{known}{left}; level {report.level.canonical}"]
     if report.n_new:
         lines.append(f"units: {report.note}")
     lines.append(account.text)
@@ -274,4 +276,6 @@ def _print(args: argparse.Namespace, config: CampaignConfig, report: ImportRepor
             f"they are of another level than the campaign's, {report.level.level_id[:8]}: stored, "
             + ("and learned before its own labels" if is_lesson else "and not trained on with its labels")
         )
+        if args.level and may_be(args.level, own):
+            lines.append(f"--level campaign says that {args.level} is exactly the campaign's, {own.canonical}")
     sys.stdout.write("\n".join(lines) + "\n")

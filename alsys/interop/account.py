@@ -59,6 +59,7 @@ class FileAccount:
         charge: As given.
         refused: The first `MAX_LISTED` refused frames.
         n_refused: How many there are.
+        notes: What else is to be said of the file.
     """
 
     def __init__(self, choice: KeyChoice | None = None, *, is_tolerant: bool = False, charge: int = 0) -> None:
@@ -67,6 +68,7 @@ class FileAccount:
         self.charge = charge
         self.refused: list[RefusedFrame] = []
         self.n_refused = 0
+        self.notes: list[str] = []
         self._met: dict[_Met, list[int]] = {}
         self._last: tuple[_Met, list[int]] | None = None
         self._used: Counter[str] = Counter()
@@ -198,7 +200,11 @@ class FileAccount:
                 field=f"{place}: {what}",
                 remedy=f"the frame holds {', '.join(names) or 'nothing'}",
             )
-        return InputError("is missing", field=f"{place}: {what}", remedy="give frames with energies and forces")
+        return InputError(
+            "is missing",
+            field=f"{place}: {what}",
+            remedy=f"the frame holds {', '.join(names)[:200] or 'nothing'}; {_OPTIONS[what]} says which of them it is",
+        )
 
     @property
     def used(self) -> dict[str, int]:
@@ -212,6 +218,7 @@ class FileAccount:
                 *s.multiplicity,
                 *s.unpaired,
                 *s.electrons,
+                *s.channels,
                 *s.spin,
                 *s.other,
             ):
@@ -266,7 +273,7 @@ class FileAccount:
             parts.append("left out: " + ", ".join(f"{', '.join(names)} ({why})" for why, names in by_reason.items()))
         if unknown := self.unknown:
             parts.append("unknown, not used: " + ", ".join(unknown))
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.notes])
 
 
 def _is_alike(

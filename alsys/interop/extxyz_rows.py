@@ -24,9 +24,10 @@ from alsys.atom_counts import cut_off
 from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount, same_numbers
-from alsys.interop.keys import KeyChoice, Selection, select, words_of
+from alsys.interop.keys import KeyChoice, Selection, select
 from alsys.interop.raw import RawRow
 from alsys.interop.stated_electrons import stated_electrons
+from alsys.said import is_of_free_atoms, unit_of
 
 LEVEL_KEYS: Final = ("level", "level_of_theory", "theory")
 """Keys of the comment line that state a level; else a functional and a basis do."""
@@ -96,6 +97,7 @@ class _Layout:
         columns: First column and number of columns of each property.
         element: Column of elements.
         is_number: Whether it holds atomic numbers.
+        symbol: Column of symbols beside numbers; empty for none.
         pos: Column of positions.
         selection: Of all other names.
         structure: Names of lattice, columns and periodicity.
@@ -107,6 +109,7 @@ class _Layout:
     columns: Mapping[str, tuple[int, int]]
     element: str
     is_number: bool
+    symbol: str
     pos: str
     selection: Selection
     structure: tuple[str, ...]
@@ -121,20 +124,21 @@ def _layout(names: tuple[str, ...], properties: str, choice: KeyChoice) -> _Layo
     known = _atom_columns(properties)
     if known is None:
         return None
-    element, is_number, pos, others = known
+    element, symbol, pos, others = known
     columns, _ = _columns(properties)
     selection = select(tuple(name for name in names if name.lower() not in _STRUCTURE), others, choice)
     of_atoms = (*selection.atom_charges, *selection.atom_moments, *selection.occupancies)
     return _Layout(
         columns,
         element,
-        is_number,
+        element.lower() in _NUMBERS,
+        symbol,
         pos,
         selection,
         (*(name for name in names if name.lower() in _STRUCTURE), element, pos),
         tuple(name for name in of_atoms if columns.get(name, (0, 0))[1] == 1),
         tuple((name, name.lower()) for name in names if name.lower() in (*LEVEL_KEYS, *PARTS_OF_LEVEL)),
-        tuple((what, name) for name in names if (what := stated_unit(name))),
+        tuple((what, name) for name in names if (what := unit_of(name))),
     )
 
 
@@ -170,6 +174,8 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             raise InputError("lacks a column `species` or `pos`", field=place, value=properties)
         selection = layout.selection
         numbers = _elements(tuple(block(layout.element)[0]), layout.is_number)
+        if layout.symbol:
+            _check_symbols(tuple(block(layout.symbol)[0]), numbers, f"{place}: {layout.element}")
         cell, pbc = _cell(structure.get("lattice"), structure.get("pbc"))
         energy = account.chosen_among("energy", selection.energy, info, place, same_numbers)
         columns_of_forces = {name: _floats(block(name)) for name in selection.forces}
@@ -234,6 +240,21 @@ def _elements(names: tuple[str, ...], is_number: bool) -> NDArray[np.int64]:
     return numbers
 
 
+@lru_cache(maxsize=64)
+def _elements_or_none(names: tuple[str, ...]) -> tuple[int | None, ...]:
+    return tuple(atomic_numbers.get(name) for name in names)
+
+
+def _check_symbols(names: tuple[str, ...], numbers: NDArray[np.int64], field: str) -> None:
+    """Refuses atomic numbers beside symbols of other elements; names that are no elements say nothing."""
+    for k, (said, number) in enumerate(zip(_elements_or_none(names), numbers.tolist(), strict=True)):
+        if said is not None and said != number:
+            raise InputError(
+                f"contradicts its column of elements: atom {k} is {names[k]} there", field=field, value=number,
+                remedy="correct or remove one of the columns",
+            )  # fmt: skip
+
+
 def _pairs(comment: str, place: str) -> dict[str, str]:
     """What a comment line says, by the names that it uses."""
     info: dict[str, str] = {}
@@ -279,8 +300,8 @@ def _columns(properties: str) -> tuple[dict[str, tuple[int, int]], int]:
 
 
 @lru_cache(maxsize=64)
-def _atom_columns(properties: str) -> tuple[str, bool, str, tuple[str, ...]] | None:
-    """Column of elements, whether it holds numbers, that of positions, and all others; None without one of those."""
+def _atom_columns(properties: str) -> tuple[str, str, str, tuple[str, ...]] | None:
+    """Column of elements, that of symbols beside numbers, that of positions, all others; None for no such columns."""
     columns, _ = _columns(properties)
     lower = {name.lower(): name for name in columns}
     pos = next((lower[name] for name in _POSITIONS if name in lower), None)
@@ -289,7 +310,8 @@ def _atom_columns(properties: str) -> tuple[str, bool, str, tuple[str, ...]] | N
     element = species if number is None else number
     if pos is None or element is None:
         return None
-    return element, number is not None, pos, tuple(name for name in columns if name not in (pos, species, number))
+    symbol = "" if number is None or species is None else species
+    return element, symbol, pos, tuple(name for name in columns if name not in (pos, species, number))
 
 
 def _floats(columns: list[list[str]]) -> FloatArray:
@@ -366,8 +388,7 @@ def same_tensors(one: Any, other: Any) -> bool:
 def _held(name: str, columns: list[list[str]]) -> NDArray[np.bool_]:
     """Atoms that a constraint holds: `move_mask` and its like are true where they are free."""
     flags = np.array([[token.lower() in _TRUE for token in column] for column in columns]).T
-    is_free = "_".join(words_of(name)) in ("move_mask", "selective_dynamics", "movable")
-    held: NDArray[np.bool_] = np.any(~flags if is_free else flags, axis=1)
+    held: NDArray[np.bool_] = np.any(~flags if is_of_free_atoms(name) else flags, axis=1)
     return held
 
 
@@ -391,17 +412,6 @@ def check_constraint(held: NDArray[np.bool_], forces: Any, field: str) -> None:
             value=f"{int(np.count_nonzero(held.any(axis=-1) if held.ndim > 1 else held))} atoms",
             remedy="write them without constraints (ASE: `get_forces(apply_constraint=False)`)",
         )
-
-
-@lru_cache(maxsize=1024)
-def stated_unit(name: str) -> str:
-    """Of what a key such as `energy_unit` states the unit; empty for no such key."""
-    words = words_of(name)
-    if len(words) != 2 or words[1] not in ("unit", "units"):
-        return ""
-    return {"energy": "energy", "length": "length", "force": "force", "forces": "force", "stress": "stress"}.get(
-        words[0], ""
-    )
 
 
 def stated_level(info: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ A force unit is an energy over a length, ``kcal/mol/angstrom``; a minus sign bef
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,8 +36,8 @@ COMMON_FORCES: Final = (
 """Some units of force differ by a few percent; these are the ones that files come in."""
 _ALIASES: Final[Mapping[str, str]] = {
     "ha": "hartree", "eh": "hartree", "au": "hartree", "a.u.": "hartree", "ry": "rydberg", "kcal": "kcal/mol",
-    "kj": "kj/mol", "electronvolt": "ev", "a": "angstrom", "ang": "angstrom", "å": "angstrom", "a0": "bohr",
-    "nanometer": "nm", "nanometre": "nm", "elementary_charge": "e",
+    "kj": "kj/mol", "electronvolt": "ev", "a": "angstrom", "ang": "angstrom", "angstroms": "angstrom", "å": "angstrom",
+    "a0": "bohr", "nanometer": "nm", "nanometre": "nm", "elementary_charge": "e",
 }  # fmt: skip
 
 _STRESS_ALIASES: Final[Mapping[str, str]] = {
@@ -44,6 +45,11 @@ _STRESS_ALIASES: Final[Mapping[str, str]] = {
     "ev/a3": "ev/angstrom^3", "kb": "kbar", "hartree/bohr3": "hartree/bohr^3", "au": "hartree/bohr^3",
     "ha/bohr^3": "hartree/bohr^3", "ry/bohr^3": "rydberg/bohr^3", "ry/bohr3": "rydberg/bohr^3",
 }  # fmt: skip
+_SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "metal": ("ev", "angstrom"), "ase": ("ev", "angstrom"), "real": ("kcal/mol", "angstrom"),
+    **dict.fromkeys(("atomic", "au", "a.u.", "atomic units", "hartree atomic units"), ("hartree", "bohr")),
+}  # fmt: skip
+"""Energy and length of systems of units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,25 @@ def stress_unit(name: str) -> str:
     sign = "-" if text.startswith("-") else ""
     text = text.removeprefix("-")
     return sign + _known(_STRESS_ALIASES.get(text, text), STRESSES, "stress unit", name)
+
+
+def units_in(text: str) -> dict[str, str]:
+    """What a text that is said to be the units of a file means: ``energy``, ``length`` or both.
+
+    Raises:
+        InputError: Unknown.
+    """
+    plain = text.strip().lower()
+    words = re.split(r"[\s,;/()\[\]]+", plain.replace("/mol", ""))
+    names = _SYSTEMS.get(plain, tuple(word for word in words if word))
+    found = {}
+    for name in map(_plain, names):
+        if name not in ENERGIES and name not in LENGTHS:
+            raise InputError(
+                "is not known", field="units", value=text, remedy="give --energy-unit, --force-unit and --length-unit"
+            )
+        found["energy" if name in ENERGIES else "length"] = name
+    return found
 
 
 def fitting(factor: float, units: Mapping[str, float], tolerance: float) -> list[str]:

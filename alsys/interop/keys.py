@@ -8,7 +8,6 @@ Names are taken apart at what is no letter or digit, so that `REF_energy`, `dft_
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from alsys.errors import InputError
+from alsys.said import holds_atoms, is_surrounding, is_verdict, unit_of, words_of
 from alsys.states import electron_word
 
 
@@ -32,6 +32,7 @@ class Meaning(StrEnum):
     MULTIPLICITY = "multiplicity"
     UNPAIRED = "unpaired electrons"
     ELECTRONS = "electrons"
+    CHANNEL = "electrons of one spin"
     SPIN = "spin"
     LEVEL = "level of theory"
     UNIT = "unit"
@@ -99,7 +100,7 @@ _WHY: Final[Mapping[str, str]] = _reasons(
             "configuration source subset dataset data_id origin file filename path uid unique_id hash doi author "
             "smiles inchi formula calculator calculator_name calculator_parameters calculator_version program code "
             "software username user ctime mtime keywords arm frame_id trajectory model_version deviation mp_id mol_id "
-            "molecule group fold split key_value_pairs relaxed converged scf_cycles n_scf_steps"
+            "molecule group fold split key_value_pairs relaxed scf_cycles n_scf_steps status state"
         ),
         "follows from the frame, or does not decide its label": (
             "step time frame iteration image snapshot i temperature temp t pressure density_kg_m3 volume timestep "
@@ -114,21 +115,11 @@ _WHY: Final[Mapping[str, str]] = _reasons(
 )
 _OF_ELECTRONS: Final = {
     "multiplicity": Meaning.MULTIPLICITY, "unpaired": Meaning.UNPAIRED, "electrons": Meaning.ELECTRONS,
-    "spin": Meaning.SPIN,
+    "channel": Meaning.CHANNEL, "spin": Meaning.SPIN,
 }  # fmt: skip
 _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})
-_CONVERGED: Final = frozenset(
-    {
-        f"{whose}{what}"
-        for whose in ("scf_", "is_scf_", "electronic_", "electronically_", "dft_", "qm_")
-        for what in ("converged", "convergence")
-    }
-)
-_FIXED: Final = frozenset(
-    {
-        "move_mask", "fixed", "fix", "frozen", "freeze", "selective_dynamics", "constraints", "movable",
-    }
-)  # fmt: skip
+_VERDICT: Final = "that its calculation converged"
+_SURROUNDING: Final = "nothing acts on the atoms from outside"
 _LEVELS: Final = frozenset({"level", "level_of_theory", "theory", "functional", "xc", "method", "basis"})
 _STRUCTURE: Final = frozenset({"mask"})
 _ENERGIES: Final = frozenset({"energy", "energies", "toten", "etot", "totenergy", "totalenergy", "epot"})
@@ -180,7 +171,9 @@ class Selection:
         atom_charges: Names of charges of atoms, which are left out but for their sum.
         atom_moments: Names of magnetic moments of atoms, likewise.
         occupancies: Names of occupancies of sites, likewise but that those below 1 are refused.
-        converged: Names of whether the electrons converged, likewise but that frames where they did not are refused.
+        verdicts: Names of whether the calculation converged, likewise but that frames where it did not are refused.
+        surroundings: Names of fields, solvents and the like, likewise but that frames with one are refused.
+        channels: Names of the numbers of electrons of each spin.
         spin: Names that may mean S, 2S or 2S + 1.
         fixed: Names of what holds atoms.
         left_out: Names that are not used, and why.
@@ -198,7 +191,9 @@ class Selection:
     atom_charges: tuple[str, ...] = ()
     atom_moments: tuple[str, ...] = ()
     occupancies: tuple[str, ...] = ()
-    converged: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    surroundings: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
@@ -208,13 +203,12 @@ class Selection:
     """Charge and spin are read from names that can be meant in one way, and from nothing of atoms."""
 
     def __post_init__(self) -> None:
-        others = (self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies, self.converged)
-        object.__setattr__(self, "is_plain", not any(others))
-
-
-def words_of(name: str) -> tuple[str, ...]:
-    """A name in lower case, taken apart at what is no letter or digit."""
-    return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
+        object.__setattr__(
+            self, "is_plain", not any((
+                self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies, self.verdicts,
+                self.surroundings, self.channels,
+            )),
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -227,16 +221,16 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
     """
     words = words_of(name)
     plain, found = "_".join(words), set(words)
-    if "unit" in found or "units" in found:
-        return Meaning.UNIT, ""
+    if (unit := unit_of(name)) is not None:
+        return (Meaning.UNIT, "") if unit else (Meaning.LEFT_OUT, "a unit of what is not imported")
     if plain in _STRUCTURE:
         return Meaning.STRUCTURE, ""
-    if plain in _FIXED:
-        return Meaning.FIXED, ""
     if plain in _LEVELS and not is_per_atom:
         return Meaning.LEVEL, ""
-    if plain in _CONVERGED and not is_per_atom:
-        return Meaning.LEFT_OUT, "that its electrons converged"
+    if is_verdict(name) and not is_per_atom:
+        return Meaning.LEFT_OUT, _VERDICT
+    if is_surrounding(name):
+        return Meaning.LEFT_OUT, _SURROUNDING
     if plain in _OCCUPANCIES:
         return Meaning.LEFT_OUT, "occupancies of sites, all of them 1"
     if plain in _WHY and (is_per_atom or not (plain in _ENERGIES or _is_charge(plain))):
@@ -248,6 +242,8 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
             return Meaning.LEFT_OUT, "what a model predicts"
         about = next((_OTHER[word] for word in words if word in others and word in _OTHER), "")
         return (Meaning.LEFT_OUT, about) if about else (quantity, "")
+    if holds_atoms(name):
+        return Meaning.FIXED, ""
     bare = "_".join(word for word in words if word not in ("ref", "dft", "qm"))
     if not is_per_atom:
         if _is_charge(bare):
@@ -339,7 +335,9 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         atom_charges=tuple(name for name, why in left_out if why == _CHARGES_OF_ATOMS),
         atom_moments=tuple(name for name, why in left_out if why == _MOMENTS_OF_ATOMS),
         occupancies=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _OCCUPANCIES),
-        converged=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _CONVERGED),
+        verdicts=tuple(name for name, why in left_out if why == _VERDICT),
+        surroundings=tuple(name for name, why in left_out if why == _SURROUNDING),
+        channels=tuple(found[Meaning.CHANNEL]),
         spin=tuple(found[Meaning.SPIN]),
         fixed=tuple(found[Meaning.FIXED]),
         left_out=tuple(left_out),

@@ -8,7 +8,7 @@ held as a whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
 from alsys.interop.account import FileAccount
 from alsys.interop.check import Sample
-from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
+from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit, units_in
 from alsys.interop.formats.base import Format, read_all
 from alsys.interop.keys import NO_CHOICE, ChoiceNeeded, KeyChoice
 from alsys.interop.outliers import balance_of
@@ -31,6 +31,7 @@ from alsys.labels import LevelOfTheory
 from alsys.outside.child import stream_from_child
 from alsys.outside.contents import parse_json
 from alsys.outside.limits import DATA_SET
+from alsys.said import ANY
 
 MAX_FORCE_ALONE: Final = 0.05
 """eV/Angstrom; what programs leave of a force that is zero by symmetry."""
@@ -144,6 +145,8 @@ class Reading:
                     remedy="give --level: `campaign` where it is exactly the campaign's, else e.g. pbe/def2-svp",
                 )
             self.level = known_level(said, order.known_levels)
+            if order.level is not None and raw.level and not may_be(raw.level, self.level):
+                self._overrule(raw.level, place)
         elif not same_level_text(raw.level, self._stated[0]):
             first, where = self._stated
             raise InputError(
@@ -152,20 +155,36 @@ class Reading:
                 remedy=f"import each by itself with --take '{raw.level or first}'",
             )
 
+    def _overrule(self, stated: str, place: str) -> None:
+        """Another level than the stated one is said; that of the campaign's labels must be meant (`take`)."""
+        order = self._order
+        if self.level in order.known_levels and not order.take:
+            raise InputError(
+                f"is not what {place} states: {stated}", field="level", value=str(order.level),
+                remedy=f"leave --level out, or add --take '{stated}' where both are the same method",
+            )  # fmt: skip
+        self.account.notes.append(f"the frames state {stated}: --level counts")
+
     def _check_units(self, raw: RawFrames) -> None:
         if not raw.units or raw.units in self._checked_units:
             return
         read = {"energy": energy_unit, "force": force_unit, "length": length_unit, "stress": stress_unit}
+        said: list[tuple[str, str]] = []
         for what, text in raw.units:
-            said, used = read[what](text), getattr(self.units, what)
-            if what == "stress" and not used and said == f"{self.units.energy}/{self.units.length}^3":
+            if what != ANY:
+                said.append((what, read[what](text)))
+            elif not {"energy", "force", "length"} <= {what for what, _ in self._order.units}:
+                said += units_in(text).items()
+        for what, unit in said:
+            used = getattr(self.units, what)
+            if what == "stress" and not used and unit == f"{self.units.energy}/{self.units.length}^3":
                 continue
-            if said != used:
+            if unit not in (used, used.removeprefix("-")):
                 raise InputError(
-                    f"says that it is in {said}",
+                    f"says that it is in {unit}",
                     field=f"{raw.place_of(0)}: {what} unit",
                     value=used,
-                    remedy=f"give --{what}-unit={said}",
+                    remedy=f"give --{what}-unit={unit}",
                 )
         self._checked_units.add(raw.units)
 
@@ -307,6 +326,28 @@ def _plain_level(text: str) -> str:
         return named_level(text).canonical.lower()
     except InputError:
         return text.strip().lower()
+
+
+def may_be(text: str, level: LevelOfTheory) -> bool:
+    """Whether a level that is named in short may be another one: all that it says, but for letter case, is said there.
+
+    Args:
+        text: A name such as ``PBE/def2-SVP``, or JSON.
+        level: With all its settings.
+    """
+    try:
+        return _values_of(named_level(text).spec) <= _values_of(level.spec)
+    except InputError:
+        return False
+
+
+def _values_of(spec: object) -> set[str]:
+    """All values within a specification, in lower case."""
+    if isinstance(spec, Mapping):
+        return set().union(*(_values_of(value) for value in spec.values()))
+    if isinstance(spec, list | tuple):
+        return set().union(*(_values_of(value) for value in spec))
+    return {str(spec).lower()}
 
 
 def known_level(level: LevelOfTheory, known: tuple[LevelOfTheory, ...]) -> LevelOfTheory:

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount
-from alsys.interop.keys import ChoiceNeeded, Selection, words_of
+from alsys.interop.keys import ChoiceNeeded, Selection
 from alsys.interop.raw import integer
+from alsys.said import is_there, says_failure, words_of
 from alsys.states import ElectronicState, SeenStates, formula_of
 
 SPINS: Final = ("2S+1", "2S", "S")
@@ -26,9 +27,6 @@ SUM_TOLERANCE: Final = 0.05
 """e or Bohr magnetons; what rounding leaves of a sum over atoms that is a whole number."""
 MAX_STATED: Final = 2**31
 _CORES: Final = (2, 10, 18, 36, 54, 86)
-
-
-_FALSE: Final = frozenset({"f", "false", "0", "0.0", "no", "none"})
 
 
 def stated_electrons(
@@ -57,6 +55,7 @@ def stated_electrons(
             not converge.
         ChoiceNeeded: `spin` may mean two things.
     """
+    check_verdict(selection, values, place)
     if selection.is_plain:
         charges, multiplicities = electrons_in(selection, values, numbers, place)
         return _agreed(charges, place), _agreed(multiplicities, place)
@@ -68,10 +67,10 @@ def stated_electrons(
                 "sites are occupied in part: no frame of whole atoms",
                 field=f"{place}: {name}", value=float(shares.min()), remedy="leave such frames out",
             )  # fmt: skip
-    for name in selection.converged:
-        if str(values.get(name, "")).strip().lower() in _FALSE:
+    for name in selection.surroundings:
+        if values.get(name) is not None and is_there(values[name]):
             raise InputError(
-                "its electrons did not converge: its label is none",
+                "is part of its label, and a frame has no place for it",
                 field=f"{place}: {name}", value=values[name], remedy="leave such frames out (--skip)",
             )  # fmt: skip
     charges, multiplicities = electrons_in(selection, values, z, place)
@@ -101,6 +100,20 @@ def stated_electrons(
     return charge, _agreed(multiplicities, place)
 
 
+def check_verdict(selection: Selection, values: Mapping[str, Any], place: str) -> None:
+    """Refuses a frame that says that its calculation failed, by a name of that or by any text.
+
+    Raises:
+        InputError: Names what says so.
+    """
+    for name, value in values.items():
+        if (isinstance(value, str) or name in selection.verdicts) and says_failure(name, value):
+            raise InputError(
+                "its calculation failed or did not converge: its label is none",
+                field=f"{place}: {name}", value=value, remedy="leave such frames out (--skip)",
+            )  # fmt: skip
+
+
 def electrons_in(
     selection: Selection, values: Mapping[str, Any], numbers: ArrayLike, place: str
 ) -> tuple[dict[str, int], dict[str, int]]:
@@ -122,6 +135,16 @@ def electrons_in(
     charges, multiplicities = stated(selection.charge), stated(selection.multiplicity)
     if selection.unpaired:
         multiplicities |= {name: abs(n) + 1 for name, n in stated(selection.unpaired).items()}
+    if len(channels := stated(selection.channels)) == 2:
+        (one, n_one), (other, n_other) = channels.items()
+        multiplicities[f"{one}, {other}"] = abs(n_one - n_other) + 1
+        charges[f"{one}, {other}"] = charge_of_count(numbers, n_one + n_other)
+    elif channels:
+        raise InputError(
+            "is the number of electrons of one spin, without that of the other",
+            field=f"{place}: {', '.join(channels)}", value=tuple(channels.values()),
+            remedy="state charge and multiplicity",
+        )  # fmt: skip
     if selection.electrons:
         charges |= {name: charge_of_count(numbers, n) for name, n in stated(selection.electrons).items()}
     return charges, multiplicities

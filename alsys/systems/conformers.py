@@ -22,6 +22,8 @@ SETTLED, OVERLAPPING = 1.0, 5.0
 """eV/Angstrom: largest force of a structure that is left as it is, and from which on steps are kept short."""
 MAX_XTB_ATOMS, XTB_ITERATIONS = 60, 200
 """Atoms up to which xTB shapes a molecule that MMFF has no parameters for, and its steps."""
+EMBEDDING_WORK, MIN_ATTEMPTS = 4_000_000, 20
+"""Attempts times the square of the atoms in the search for a structure, and attempts at least."""
 MAX_MATCHES = 1000
 """Symmetry-equivalent orders of a molecule's atoms that are tried for an RMSD."""
 
@@ -33,6 +35,12 @@ def quiet_rdkit() -> None:
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
 
 
+def _attempts(full: Mol) -> int:
+    """Attempts at a structure: RDKit's own ten for each atom, fewer for large molecules, whose attempts are dear."""
+    n = full.GetNumAtoms()
+    return min(10 * n, max(MIN_ATTEMPTS, EMBEDDING_WORK // n**2))
+
+
 def embed_one(full: Mol) -> list[int]:
     """Identity of one conformer in an RDKit molecule, MMFF's nearest minimum; empty where there is none.
 
@@ -41,8 +49,8 @@ def embed_one(full: Mol) -> list[int]:
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     if (
-        rdDistGeom.EmbedMolecule(full, randomSeed=SEED) != 0
-        and rdDistGeom.EmbedMolecule(full, randomSeed=SEED, useRandomCoords=True) != 0
+        rdDistGeom.EmbedMolecule(full, _attempts(full), randomSeed=SEED) != 0
+        and rdDistGeom.EmbedMolecule(full, _attempts(full), randomSeed=SEED, useRandomCoords=True) != 0
     ):
         return []
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
@@ -101,6 +109,7 @@ def embed_several(full: Mol, count: int) -> list[int]:
 
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = SEED  # type: ignore[assignment]
+    parameters.maxIterations = _attempts(full)  # type: ignore[assignment]
     found = list(rdDistGeom.EmbedMultipleConfs(full, max(count, min(TRIES * count, MAX_TRIES)), parameters))
     has_mmff = rdForceFieldHelpers.MMFFHasAllMoleculeParams(full)
     if found and (has_mmff or rdForceFieldHelpers.UFFHasAllMoleculeParams(full)):

@@ -122,7 +122,12 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
     chosen = embed_several(full, conformers) if conformers > 1 else []
     chosen = chosen or embed_one(full)
     if not chosen:
-        raise InputError("has no 3D structure that RDKit can find", field="smiles", value=smiles, remedy="use `file`")
+        raise InputError(
+            "has no 3D structure that RDKit finds in its attempts: its stereochemistry may be impossible",
+            field="smiles",
+            value=smiles,
+            remedy="correct it, or give a structure as `file`",
+        )
     settle_with_xtb(full, chosen)
     numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
     notes = isotope_note((atom.GetAtomicNum(), atom.GetIsotope()) for atom in full.GetAtoms() if atom.GetIsotope())

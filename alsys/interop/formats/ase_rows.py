@@ -20,11 +20,11 @@ from alsys.interop.extxyz_rows import (
     check_constraint,
     same_tensors,
     stated_level,
-    stated_unit,
     stress_of,
 )  # fmt: skip
 from alsys.interop.raw import RawRow
 from alsys.interop.stated_electrons import stated_electrons
+from alsys.said import unit_of
 
 
 def merged(data: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def labelled_row(
         dropped.append(("constraints", CONSTRAINT))
     z = numbers if n else np.zeros(0, dtype=np.int64)
     stated, multiplicity = stated_electrons(selection, values, z, account, place, is_periodic=any(pbc))
-    units = tuple((what, str(values[name])) for name in values if (what := stated_unit(name)))
+    units = tuple((what, str(values[name])) for name in values if (what := unit_of(name)))
     names = tuple(pair for pair in dropped if pair[0] not in taken)
     account.meet(selection, taken, names, place, ("numbers", "positions", "cell", "pbc"))
     value = values[energy]

@@ -25,15 +25,15 @@ from alsys.systems.files.content import (
     Statement,
     Structure,
     beyond,
+    constraints,
     fixed_atoms,
     isotope_note,
     occupied_in_part,
     partly_occupied,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import electrons_in, statements_in, statements_of
+from alsys.systems.files.statements import charge_of_atoms, electrons_in, spin_of_moments, statements_in, statements_of
 from alsys.systems.files.text import read_lines
-from alsys.systems.files.xyz import charge_of_atoms, spin_of_moments
 
 
 def read_gen(path: Path, index: int) -> Structure:
@@ -68,11 +68,13 @@ def read_poscar(path: Path, index: int) -> Structure:
     if len(lines) > 6 and not has_elements and not _are_elements(lines[0], len(lines[5].split())):
         raise FileProblem("names no elements (VASP 4)", "put a line of element symbols before the line of their counts")
     counts = lines[6 if has_elements else 5].split() if len(lines) > 6 else []
-    if sum(int(word) for word in counts if word.isascii() and word.isdigit()) > len(lines):
-        raise FileProblem("is cut off: it has fewer lines than atoms", "give the whole file")
-    structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
     first = len(lines) - len(lines[(8 if has_elements else 7) :])
     first += lines[first - 1].strip()[:1].lower() == "s"  # selective dynamics
+    n_atoms = sum(int(word) for word in counts if word.isascii() and word.isdigit())
+    for what, n, rows in (("cell vectors", 3, lines[2:5]), ("coordinates", n_atoms, lines[first : first + n_atoms])):
+        if (k := sum(_is_place([row]) for row in rows)) < n:
+            raise FileProblem(f"counts {n} {what} and holds {k} of three numbers", "give the whole file")
+    structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
     if _is_place(lines[first + len(structure.atoms) :][:1]):
         raise FileProblem(
             f"has more coordinates than the {len(structure.atoms)} atoms that it counts",
@@ -81,7 +83,7 @@ def read_poscar(path: Path, index: int) -> Structure:
     if structure.concerns:
         held = sum(len(constraint.get_indices()) for constraint in structure.atoms.constraints)
         structure = replace(structure, concerns=(fixed_atoms(held, "selective dynamics"),))
-    said = [s for s in statements_in(lines[0]) if "=" in s.text]
+    said = statements_in(lines[0])
     notes = [] if has_elements else ["elements from its first line"]
     return structure.adding(statements=said, notes=notes)
 
@@ -144,6 +146,8 @@ def read_cif(path: Path, index: int) -> Structure:
         raise beyond(path.name)
     block = blocks[index]
     block, unknown_group = _with_group(block)
+    if (extra := block.get("_cell_modulation_dimension", 0)) not in (0, "0", "?", "."):
+        raise FileProblem(f"is modulated (_cell_modulation_dimension {extra})", "give an approximant of the structure")
     _check_coordinates(block)
     concerns = [*_sites(block), *unknown_group]
     for label in block.get_symbols():
@@ -157,6 +161,10 @@ def read_cif(path: Path, index: int) -> Structure:
             Concern("hydrogens", f"names {missing} in its sum formula and has no such site",
                     "give a file with all atoms", "the structure is taken without")
         )  # fmt: skip
+    elif not concerns and (told := _units_of_formula(block, structure.atoms)):
+        concerns.append(
+            Concern("symmetry", told, "correct formula, Z or space group", "the atoms are taken as its sites give them")
+        )
     notes = _oxidation(block, structure.atoms)
     notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
     return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
@@ -271,6 +279,26 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
+def _units_of_formula(block: Any, atoms: Atoms) -> str:
+    """What sum formula and formula units say of the cell, where the atoms are others; empty where they agree."""
+    text, z = block.get("_chemical_formula_sum"), block.get("_cell_formula_units_z")
+    has_z = isinstance(z, int) and z > 0
+    pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)(?=[\s,']|$)", text) if isinstance(text, str) else []
+    formula: dict[str, float] = {}
+    for symbol, n in pairs:
+        key = "H" if symbol in ("D", "T") else symbol
+        formula[key] = formula.get(key, 0.0) + float(n or 1)
+    if not formula:
+        is_whole = not has_z or len(atoms) % z == 0
+        return "" if is_whole else f"says {z} formula units a cell, and has {len(atoms)} atoms"
+    units = z if has_z else len(atoms) / sum(formula.values())
+    there = atoms.symbols.formula.count()
+    if all(abs(units * n - there.get(symbol, 0)) < 0.1 for symbol, n in formula.items()):
+        return ""
+    said = f"{z} formula units of {' '.join(text.split())}" if has_z else " ".join(text.split())
+    return f"says {said}, and its sites and symmetry give {atoms.symbols.formula:hill} a cell"
+
+
 def _missing(block: Any, atoms: Atoms) -> str:
     """Elements of the sum formula that no site has."""
     formula = block.get("_chemical_formula_sum")
@@ -326,10 +354,7 @@ def _examined(atoms: Atoms) -> Structure:
         kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
         concerns.append(fixed_atoms(len(held), kinds))
     if others:
-        concerns.append(
-            Concern("fixed-atoms", f"holds constraints ({', '.join(sorted(set(others)))}) that no dynamics here keeps",
-                    "remove them", "they are left out")
-        )  # fmt: skip
+        concerns.append(constraints(", ".join(sorted(set(others)))))
     numbers = np.asarray(atoms.numbers)
     if atoms.has("masses"):
         masses = atoms.get_masses()

@@ -113,6 +113,25 @@ def fixed_atoms(count: int, how: str) -> Concern:
     )
 
 
+def constraints(how: str) -> Concern:
+    """The concern of a file that holds atoms or coordinates in some other way.
+
+    Args:
+        how: The file's words for it.
+    """
+    return Concern(
+        "fixed-atoms", f"holds constraints ({how}) that no dynamics here keeps", "remove them", "they are left out"
+    )
+
+
+def not_used(names: Iterable[str]) -> list[str]:
+    """The note on names of a file that say nothing of a structure; empty where there are none."""
+    listed = sorted(names)
+    return (
+        [f"not used: {', '.join(listed[:10])}{f' and {len(listed) - 10} more' * (len(listed) > 10)}"] if listed else []
+    )
+
+
 def partly_occupied(count: int, first: str) -> Concern:
     """The concern of sites that are not full.
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
+from alsys.said import holds_atoms
 from alsys.systems.conformers import embed_one, quiet_rdkit
-from alsys.systems.files.content import FileProblem, Statement, Structure, beyond, isotope_note
+from alsys.systems.files.content import FileProblem, Statement, Structure, beyond, constraints, isotope_note, not_used
 from alsys.systems.files.elements import unknown
 from alsys.systems.files.statements import statements_in, statements_of
 from alsys.systems.files.text import read_lines
@@ -42,8 +43,17 @@ def read_molfile(path: Path, index: int) -> Structure:
     mol = _parsed(block, is_sanitised=False)
     structure = _structure(block, mol)
     notes = [f"molecule {index % len(records)} of {len(records)} (index)"] if len(records) > 1 else []
-    said = [s for line in (block[0], block[2]) for s in statements_in(line) if "=" in s.text]
-    return structure.adding(statements=[*_statements(block, mol), *said, *statements_of(data)], notes=notes)
+    texts = [line for k, line in enumerate(block) if k in (0, 2) or line.startswith("V  ")]
+    said = [s for line in texts for s in statements_in(line)]
+    single = {name: value for name, value in data.items() if "\n" not in value}
+    stated = {name for name, value in single.items() if statements_of({name: value})}
+    held = [constraints(f"{name}: {value[:40]}") for name, value in data.items() if holds_atoms(name)]
+    unused = {name for name, value in data.items() if not holds_atoms(name) and not name not in stated}
+    return structure.adding(
+        statements=[*_statements(block, mol), *said, *statements_of(single)],
+        concerns=held,
+        notes=[*notes, *not_used(unused)],
+    )
 
 
 def _records(lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:
@@ -62,13 +72,17 @@ def _records(lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:
 
 
 def _data(lines: list[str]) -> dict[str, str]:
-    """Data fields whose value is one line."""
+    """Data fields; values of several lines are those of atoms or tables, and stay apart by line ends."""
     data: dict[str, str] = {}
-    for k, line in enumerate(lines[:-1]):
-        if line.startswith(">") and (match := re.search(r"<([^<>]+)>", line)):
-            is_single = k + 2 >= len(lines) or not lines[k + 2].strip() or lines[k + 2].startswith(">")
-            if is_single:
-                data[match[1].strip()] = lines[k + 1].strip()
+    name = ""
+    for line in lines:
+        if line.startswith(">"):
+            match = re.search(r"<([^<>]+)>", line)
+            name = match[1].strip() if match else ""
+        elif name and line.strip():
+            data[name] = f"{data[name]}\n{line.strip()}" if name in data else line.strip()
+        else:
+            name = ""
     return data
 
 
@@ -89,6 +103,11 @@ def _parsed(block: list[str], *, is_sanitised: bool) -> Mol:
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 0 or atom.HasQuery():
             raise unknown(atom.GetSymbol())
+    for k, line in enumerate(block[:-1]):
+        if re.match(r"[AG]  [ \d]{3}", line):
+            raise FileProblem(
+                f"holds a group as an alias or abbreviation ({block[k + 1].strip()[:20]!r})", "give its atoms"
+            )
     if any(re.match(r"M  STY.*\b(SRU|MON|MER|COP|MIX|FOR)\b", line) for line in block):
         raise FileProblem("holds a repeating unit of a polymer", "give all its atoms")
     return mol

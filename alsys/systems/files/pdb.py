@@ -37,6 +37,8 @@ HID HIE HIP HSD HSE HSP ASH GLH LYN CYX DA DC DG DT A C G U
 """
 RESIDUES = frozenset(_NAMES.split())
 """Residues of H, C, N, O, P and S: the first letter of a name in them is its element."""
+_FORMULA = re.compile(r"(?:(\d+)\s*\()?[A-Z][A-Za-z\d ]*? (\d)([+-])(?=[\s)]|$)")
+"""How many, and the charge of each, as in ``2(CA 2+)``."""
 OFTEN_MISALIGNED = frozenset(["Cl", "Br", "Na", "Li", "Mg", "Al", "Si", "Fe", "Ni", "Cu", "Zn", "Mn", "Se"])
 """Elements of ligands and ions whose names some programs write one column too far to the right."""
 
@@ -85,6 +87,8 @@ def read_pdb(path: Path, index: int) -> Structure:
     if len(models) > 1:
         notes.append(f"model {index % len(models)} of {len(models)} (index)")
     notes += _remarks(lines)
+    if any(atom.occupancy is not None for atom in chosen) and not any(atom.occupancy for atom in chosen):
+        notes.append("occupancies are all 0: taken as full")
     return Structure(frame, tuple(_statements(chosen, lines)), tuple(concerns), tuple(notes))
 
 
@@ -252,7 +256,12 @@ def _statements(atoms: list[_Atom], lines: list[str]) -> list[Statement]:
     if charges:
         total = sum(charges)
         found.append(Statement("charge", frozenset({total}), f"charges of atoms, which add up to {total:+d}"))
+    said = [match for line in lines if line.startswith("FORMUL") for match in _FORMULA.finditer(line[18:])]
+    total = sum(int(match[1] or 1) * int(match[3] + match[2]) for match in said)
+    if said:
+        found.append(Statement("charge", frozenset({total}), f"charges in FORMUL, which add up to {total:+d}"))
     for line in lines:
         if line.startswith(("REMARK", "TITLE", "COMPND", "USER")) and line[7:10].strip() not in ("465", "470"):
-            found += [s for s in statements_in(line[6:].strip()) if "=" in s.text or ":" in s.text]
+            is_free = line.startswith(("REMARK", "USER")) and not line[7:10].strip().isdigit()
+            found += [s for s in statements_in(line[6:].strip()) if is_free or "=" in s.text or ":" in s.text]
     return found

@@ -10,13 +10,14 @@ import math
 import re
 from collections.abc import Mapping
 
+from ase.formula import Formula
+
 from alsys.states import ELECTRON_WORDS
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
-MAX_TEXT = 4096
-"""Characters of a text that are looked at."""
 _NUMBER = (
-    r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))(?P<sign>[+-]?)(?![\w.])"
+    r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))"
+    r"(?P<sign>[+-]?)(?:\s?\|?e\|?)?(?![\w.])"
 )
 
 
@@ -28,20 +29,22 @@ def _any_of(what: str) -> str:
 
 _CHARGE = _any_of("charge")
 _MULTIPLICITY = rf"{_any_of('multiplicity')}\.?"
-_UNPAIRED = rf"(?:{_any_of('unpaired')}|(?:total[ _])?magmom)"
+_UNPAIRED = rf"(?:{_any_of('unpaired')}|(?:tot(?:al)?[ _])?(?:magmom|mag|magneti[sz]ation))"
 _SPIN = _any_of("spin")
 _ELECTRONS = re.compile(
     rf"(?<![\w.\-]){_any_of('electrons')}[\"']?\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{{1,6}})(?![\w.])",
     re.IGNORECASE,
 )
 _ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)
-_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"))
-"""Signs that text programs put in the place of a minus."""
+_SIGNS = str.maketrans({**dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"), "\u207a": "+"})
+"""Signs that text programs put in the place of a minus or a plus."""
+_SEPARATOR = r"[\"']?(?:\s*[\[(]\s*[a-z| ]{1,16}[\])])?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"
+"""Between a word and its number; a unit in brackets may stand there."""
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<![\w.\-])(?:{word}){separator}{_NUMBER}", re.IGNORECASE))
     for name, word, separator in (
-        ("charge", _CHARGE, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
-        ("multiplicity", _MULTIPLICITY, r"[\"']?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"),
+        ("charge", _CHARGE, _SEPARATOR),
+        ("multiplicity", _MULTIPLICITY, _SEPARATOR),
         ("charge", r"(?:total|net|overall|molecular)[ _]charge(?:\s+[a-z]+){1,6}?", r"\s+(?:is|=|:)\s*"),
         ("charge", r"--?chrg", r"[\s=]+"),
         ("multiplicity", r"2\s?s\s?\+\s?1", r"[\"']?\s*[=:]\s*"),
@@ -49,6 +52,7 @@ _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
         ("unpaired", r"--?uhf", r"[\s=]+"),
         ("sz", r"s_?z", r"[\"']?\s*[=:]\s*"),
+        ("sz", r"(?-i:S|M_?[sS])", r"\s*=\s*"),
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
     )
 )
@@ -56,9 +60,16 @@ _NAMED = re.compile(
     r"(?<![\w.\-])(?P<name>singlet|doublet|triplet|quartet|quintet|sextet|septet)(?=\s+(?:ground\s+)?state|\s*$|\s*[,;)])",
     re.IGNORECASE,
 )
+_IONS = re.compile(r"(?<![\w.\-])(?P<n>mono|di|tri|tetra)?(?P<ion>cation|anion)(?:ic)?(?![\w\-])", re.IGNORECASE)
+_RADICALS = re.compile(r"(?<![\w.\-])(?P<n>bi|di|tri)?radical(?![\w\-])", re.IGNORECASE)
+_FORMULA = re.compile(
+    r"(?<![\w.\-])\[?(?P<formula>[A-Z](?:[A-Za-z0-9]|\([A-Za-z0-9]+\)\d*)*)"
+    r"(?P<charge>\]?\d?[+-]|[\]^({]+\d?[+-]\d?|\s\d[+-]|\s[+-]\d)[)}]*(?![\w.+\-])"
+)
 _MULTIPLICITIES = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "septet")
-_ALPHA_BETA = re.compile(
-    r"(?<![\w.\-])n_?alpha[\"']?\s*[=:]\s*[\"']?(?P<alpha>\d{1,5})[\"']?[\s,;]+n_?beta[\"']?\s*[=:]\s*[\"']?(?P<beta>\d{1,5})",
+_CHANNELS = re.compile(
+    rf"(?<![\w.\-]){_any_of('channel')}[\"']?\s*[=:]\s*[\"']?(?P<one>\d{{1,5}})[\"']?[\s,;]+{_any_of('channel')}[\"']?\s*[=:]"
+    r"\s*[\"']?(?P<other>\d{1,5})(?![\w.])",
     re.IGNORECASE,
 )
 _MOMENT = r"(?:\d+\s*\*\s*)?[+-]?\d+(?:\.\d*)?"
@@ -84,7 +95,7 @@ def statements_in(text: str) -> list[Statement]:
         FileProblem: A charge or multiplicity that is none.
     """
     found: list[Statement] = []
-    text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text[:MAX_TEXT].translate(_MINUS).split()))
+    text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text.translate(_SIGNS).split()))
     text = _MOMENTS.sub(_summed, text)
     for match in _ORCA.finditer(text):
         found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
@@ -97,10 +108,52 @@ def statements_in(text: str) -> list[Statement]:
     for match in _NAMED.finditer(text):
         multiplicity = _MULTIPLICITIES.index(match["name"].lower()) + 1
         found.append(Statement("multiplicity", frozenset({multiplicity}), match["name"]))
-    for match in _ALPHA_BETA.finditer(text):
-        multiplicity = abs(int(match["alpha"]) - int(match["beta"])) + 1
+    return [*found, *channels_in(text), *_ions(text)]
+
+
+def channels_in(text: str) -> list[Statement]:
+    """The multiplicity that numbers of electrons of both spins leave, one after the other."""
+    found = []
+    for match in _CHANNELS.finditer(text):
+        multiplicity = abs(int(match["one"]) - int(match["other"])) + 1
         found.append(Statement("multiplicity", frozenset({multiplicity}), " ".join(match.group(0).split())))
     return found
+
+
+def _ions(text: str) -> list[Statement]:
+    """What words such as "radical cation" mean; a text of cations and anions says no total."""
+    found = []
+    ions = list(_IONS.finditer(text))
+    if len({match["ion"].lower() for match in ions}) == 1:
+        sizes = ("mono", "di", "tri", "tetra")
+        size = (ions[0]["n"] or "").lower()
+        counts = [sizes.index(size) + 1] if size else range(1, 5)
+        sign = 1 if ions[0]["ion"].lower() == "cation" else -1
+        found.append(Statement("charge", frozenset(sign * n for n in counts), ions[0].group(0)))
+    for match in _RADICALS.finditer(text):
+        values = {"tri": {2, 4}, "": {2}}.get((match["n"] or "").lower(), {1, 3})
+        found.append(Statement("multiplicity", frozenset(values), match.group(0)))
+    return found
+
+
+def formula_in(text: str, symbols: Formula) -> list[Statement]:
+    """The charge at a sum formula, as in ``CH3OH-`` and ``[H2O]2+``.
+
+    Args:
+        text: A comment.
+        symbols: Of the atoms; a formula of others says nothing.
+    """
+    for match in _FORMULA.finditer(" ".join(text.translate(_SIGNS).split())):
+        name, said = match["formula"], match["charge"].strip("]^({ ")
+        for formula, charge in ((name, said), (name[:-1], name[-1] + said)):
+            try:
+                is_it = Formula(formula).count() == symbols.count()
+            except ValueError:
+                continue
+            if is_it and (digits := re.fullmatch(r"(\d?)([+-])(\d?)", charge)):
+                value = int(digits[1] or digits[3] or 1) * (1 if digits[2] == "+" else -1)
+                return [Statement("charge", frozenset({value}), match.group(0).strip())]
+    return []
 
 
 def _summed(match: re.Match[str]) -> str:
@@ -143,7 +196,7 @@ def electrons_in(text: str, protons: int) -> list[Statement]:
         protons: Sum of the atomic numbers.
     """
     found = []
-    for match in _ELECTRONS.finditer(" ".join(text[:MAX_TEXT].split())):
+    for match in _ELECTRONS.finditer(" ".join(text.split())):
         charge = protons - int(match["value"])
         if abs(charge) < 10:
             found.append(Statement("charge", frozenset({charge}), f"{match.group(0)}, a charge of {charge:+d}"))
@@ -166,11 +219,36 @@ def statements_of(info: Mapping[str, object]) -> list[Statement]:
 
 def unit_in(text: str) -> str:
     """The unit of length, other than Angstrom, that a comment says; empty where it says none."""
-    text = text[:MAX_TEXT]
     if _UNITS.search(text):
         return "Bohr"
     match = _METRIC.search(text)
     return "" if match is None else "nm" if match["unit"].lower().startswith("n") else "pm"
+
+
+def charge_of_atoms(total: float, name: str) -> list[Statement]:
+    """The total charge that charges of atoms add up to, where that is a whole number other than zero.
+
+    Args:
+        total: Their sum, e.
+        name: Of the column.
+    """
+    nearest = round(total)
+    if nearest == 0 or abs(total - nearest) > 0.02:
+        return []
+    return [Statement("charge", frozenset({nearest}), f"{name}, which add up to {nearest:+d}")]
+
+
+def spin_of_moments(total: float, name: str) -> list[Statement]:
+    """The multiplicity of magnetic moments of atoms, where they add up to a whole number other than zero.
+
+    Args:
+        total: Their sum, Bohr magnetons.
+        name: Of the column.
+    """
+    nearest = round(abs(total))
+    if nearest == 0 or abs(abs(total) - nearest) > 0.1:
+        return []
+    return [Statement("multiplicity", frozenset({nearest + 1}), f"{name}, which add up to {nearest}")]
 
 
 def spin_values(value: float) -> frozenset[int]:

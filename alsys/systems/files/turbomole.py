@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,27 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from ase.units import Bohr
 
-from alsys.systems.files.content import Concern, FileProblem, Statement, Structure, beyond, fixed_atoms, isotope_note
+from alsys.said import holds_atoms
+from alsys.systems.files.content import (
+    FileProblem,
+    Statement,
+    Structure,
+    beyond,
+    constraints,
+    fixed_atoms,
+    isotope_note,
+    not_used,
+)
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import statements_in
+from alsys.systems.files.statements import electrons_in, statements_in
 from alsys.systems.files.text import number, read_lines
 
+_UNDERSTOOD = frozenset(
+    {
+        "coord", "periodic", "lattice", "cell", "eht", "charge", "chrg", "unpaired", "uhf", "spin", "set", "alpha",
+        "beta", "closed", "open", "end", "user", "title",
+    }
+)  # fmt: skip
 Groups = dict[str, tuple[list[str], list[str]]]
 
 
@@ -47,22 +64,24 @@ def read_coord(path: Path, index: int) -> Structure:
     atoms = Atoms(numbers=[z for z, _ in found], positions=np.array(positions) * unit)
     _set_cell(atoms, groups, positions if "frac" in head else None)
     concerns = [fixed_atoms(held, "`f` in $coord")] if held else []
-    concerns += [
-        Concern(
-            "fixed-atoms",
-            f"holds constraints (${name}) that no dynamics here keeps",
-            "remove them",
-            "they are left out",
-        )
-        for name in ("fix", "constrain")
-        if name in groups
-    ]
+    held_groups = [name for name, (_, rows) in groups.items() if holds_atoms(name) or _freezes(name, rows)]
+    concerns += [constraints(f"${name}") for name in held_groups]
+    unused = groups.keys() - {*_UNDERSTOOD, *held_groups}
     return Structure(
         atoms,
-        statements=tuple(_statements(groups)),
+        statements=tuple(_statements(groups, int(atoms.numbers.sum()))),
         concerns=tuple(concerns),
-        notes=tuple(isotope_note((z, mass) for z, mass in found if mass is not None)),
+        notes=(
+            *isotope_note((z, mass) for z, mass in found if mass is not None),
+            *not_used(f"${name}" for name in unused),
+        ),
     )
+
+
+def _freezes(name: str, rows: list[str]) -> bool:
+    """Whether a group holds coordinates: internal ones that are marked by an ``f``, or options such as ``freeze=1``."""
+    is_internal = name in ("intdef", "redundant")
+    return any("f" in row.split()[1:2] if is_internal else name != "coord" and holds_atoms(row) for row in rows)
 
 
 def _groups(lines: list[str]) -> Groups:
@@ -113,8 +132,8 @@ def _set_cell(atoms: Atoms, groups: Groups, fractions: list[list[float]] | None)
     atoms.pbc = [k < directions for k in range(3)]
 
 
-def _statements(groups: Groups) -> list[Statement]:
-    found: list[Statement] = []
+def _statements(groups: Groups, protons: int) -> list[Statement]:
+    found = _shells(groups, protons)
     for name in ("eht", "charge", "chrg", "unpaired", "uhf", "spin", "set"):
         words, rows = groups.get(name, ([], []))
         for text in (" ".join(words), *rows):
@@ -123,3 +142,27 @@ def _statements(groups: Groups) -> list[Statement]:
                 said = statements_in(f"{'unpaired' if name == 'spin' else name}={text.strip()}")
             found += said
     return found
+
+
+def _shells(groups: Groups, protons: int) -> list[Statement]:
+    """What occupied orbitals say: ``$alpha shells`` and ``$beta shells``, or ``$closed shells`` alone."""
+    counts = {name: _n_electrons(groups[name][1]) for name in ("alpha", "beta", "closed") if name in groups}
+    if {"open", "ecp"} & groups.keys():
+        return []
+    found = electrons_in(f"nelectrons={sum(counts.values()):.0f}", protons) if counts else []
+    if {"alpha", "beta"} <= counts.keys():
+        found += statements_in(f"nalpha={counts['alpha']:.0f} nbeta={counts['beta']:.0f}")
+    return found
+
+
+def _n_electrons(rows: list[str]) -> float:
+    """Electrons in shells such as ``a 1-4,6 ( 2 )``: orbitals of a kind, and how many are in each."""
+    total = 0.0
+    for row in rows:
+        match = re.fullmatch(r"\s*([a-z]\w*['\"]*)\s+([\d,\s-]+?)\s*\(\s*([\d./]+)\s*\)\s*", row.lower())
+        if match is None:
+            raise FileProblem(f"cannot be read: {row.strip()[:40]!r} is no line of occupied shells")
+        spans = [span.split("-") for span in match[2].replace(",", " ").split()]
+        orbitals = sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+        total += orbitals * float(match[3]) * {"e": 2, "t": 3}.get(match[1][0], 1)
+    return total

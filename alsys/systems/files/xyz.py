@@ -23,18 +23,32 @@ from ase.geometry import cellpar_to_cell
 from alsys.atom_counts import check_counts, cut_off
 from alsys.frames import FloatArray
 from alsys.outside.contents import encoding_of
+from alsys.said import NO, held_in_text, holds_atoms, is_angstrom, is_of_free_atoms, unit_of
+from alsys.states import electron_word
 from alsys.systems.files.content import (
     Concern,
     FileProblem,
     Statement,
     Structure,
     beyond,
+    constraints,
     fixed_atoms,
     isotope_note,
+    not_used,
     occupied_in_part,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import electrons_in, pair_in, statements_in, statements_of, unit_in
+from alsys.systems.files.statements import (
+    channels_in,
+    charge_of_atoms,
+    electrons_in,
+    formula_in,
+    pair_in,
+    spin_of_moments,
+    statements_in,
+    statements_of,
+    unit_in,
+)
 from alsys.systems.files.text import number
 from alsys.units import BOHR
 
@@ -44,11 +58,11 @@ NAMES = frozenset({"type", "label", "atom", "name"})
 POSITIONS = frozenset({"pos", "position", "positions", "coord", "coords", "coordinates", "r", "xyz"})
 NUMBERS = frozenset({"z", "numbers", "atomic_numbers", "atomic_number"})
 MASSES = frozenset({"mass", "masses"})
-FREE = frozenset({"move_mask", "movable", "is_free"})
-FIXED = frozenset({"fixed", "fix", "frozen", "constraint", "constraints", "fix_mask", "is_fixed"})
 OCCUPANCIES = frozenset({"occupancy", "occupancies", "occ"})
 CHARGES = frozenset({"initial_charges", "initial_charge", "formal_charges", "formal_charge"})
 MOMENTS = frozenset({"initial_magmoms", "magmoms", "magmom", "initial_magmom", "spins"})
+_OWN = frozenset({"properties", "lattice", "cell", "pbc", "occupancy"})
+"""Keys of a comment that make the structure."""
 MAX_COMMENT = 20_000
 """Characters of a comment."""
 LAYOUT = "give the number of atoms, a comment, and a line for each atom"
@@ -75,7 +89,7 @@ class _Block:
     comment: str
     rows: list[str]
     vectors: list[str] = field(default_factory=list)
-    trailing: int = 0
+    trailing: list[str] = field(default_factory=list)
     surplus: str = ""
     index: int = 0
     is_last: bool = True
@@ -102,34 +116,55 @@ def read_xyz(path: Path, index: int) -> Structure:
         )
     if len(block.comment) > MAX_COMMENT:
         raise FileProblem(f"has a comment of {len(block.comment)} characters", "shorten it")
-    header = _header(block.comment)
+    pairs = {key.lower(): value for key, value in _pairs(block.comment).items()}
+    header = pairs if _is_header(pairs) else {}
     atoms, structure = _table(block, header)
     if header:
         _set_cell(atoms, header)
-        structure = structure.adding(
-            statements=[*statements_of(header), *electrons_in(_spelled(header), int(atoms.numbers.sum()))],
-            concerns=occupied_in_part(_said(header.get("occupancy", ""))),
-        )
+        structure = structure.adding(concerns=occupied_in_part(_said(header.get("occupancy", ""))))
     else:
-        structure = structure.adding(statements=statements_in(block.comment), notes=_free_text_notes(block.comment))
-        protons = int(atoms.numbers.sum())
-        structure = structure.adding(
-            statements=[*pair_in(block.comment, protons), *electrons_in(block.comment, protons)]
-        )
-    if _IPI.search(block.comment):
-        _convert_ipi(atoms, block.comment)
-    elif unit := unit_in(block.comment):
-        structure = structure.adding(
-            concerns=[Concern("units", f"says that it is in {unit} ({block.comment.strip()[:60]!r})",
-                              "convert it to Angstrom", "lengths are read as Angstrom")]
-        )  # fmt: skip
+        structure = structure.adding(notes=_free_text_notes(block.comment))
+    structure = _told(structure, block, pairs).adding(concerns=_units(atoms, block.comment, pairs))
     if block.vectors:
         _set_vectors(atoms, block.vectors)
     if block.index or not block.is_last:
         structure = structure.adding(notes=[f"frame {block.index} of several (index)"])
     if block.trailing:
-        structure = structure.adding(notes=[f"{block.trailing} lines after its atoms are not read"])
+        structure = structure.adding(notes=[f"{len(block.trailing)} lines after its atoms are not read"])
     return structure
+
+
+def _told(structure: Structure, block: _Block, pairs: dict[str, str]) -> Structure:
+    """With what comment and trailing lines say."""
+    free = _PAIRS.sub(" ", block.comment) if _is_header(pairs) else block.comment
+    others = {key: value for key, value in _pairs(block.comment).items() if key.lower() not in _OWN}
+    spelled = " ".join(f"{key}={value}" for key, value in others.items())
+    protons, formula = int(structure.atoms.numbers.sum()), structure.atoms.symbols.formula
+    statements = [*statements_of(others), *pair_in(block.comment, protons), *electrons_in(f"{free} {spelled}", protons)]
+    statements += [*channels_in(spelled), *formula_in(f"{free} {spelled}", formula)]
+    held = [
+        f"{key}={value[:40]}" for key, value in others.items() if holds_atoms(key) and value.lower() not in NO - {"0"}
+    ]
+    for text in (free, *block.trailing):
+        statements += statements_in(text)
+        held += [said] if (said := held_in_text(text)) and not held else []
+    unused = {key for key, value in others.items() if not (holds_atoms(key) or statements_of({key: value}))}
+    unused = {
+        key for key in unused if unit_of(key) != "length" and electron_word(key.lower()) not in ("electrons", "channel")
+    }
+    return structure.adding(statements=statements, concerns=map(constraints, held[:1]), notes=not_used(unused))
+
+
+def _units(atoms: Atoms, comment: str, pairs: dict[str, str]) -> list[Concern]:
+    """The concern of lengths that are not in Angstrom; those of i-PI are converted."""
+    if _IPI.search(comment):
+        _convert_ipi(atoms, comment)
+        return []
+    stated = [value for key, value in pairs.items() if unit_of(key) == "length" and not is_angstrom(value)]
+    if unit := (unit_in(comment) or "".join(stated[:1])):
+        return [Concern("units", f"says that it is in {unit} ({comment.strip()[:60]!r})", "convert it to Angstrom",
+                        "lengths are read as Angstrom")]  # fmt: skip
+    return []
 
 
 def _encoding(path: Path) -> str:
@@ -178,7 +213,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[_Block]:
             if waiting.strip() != ">":  # between the frames that ORCA writes
                 if not block.trailing and rows and _are_alike(rows[-1].split(), waiting.split()):
                     block.surplus = waiting.strip()
-                block.trailing += 1
+                block.trailing.append(waiting[:MAX_COMMENT])
             waiting = _next(lines)
         block.index, block.is_last = k, waiting is None
         yield block
@@ -204,16 +239,15 @@ def _next(lines: Iterator[str]) -> str | None:
     return next((line for line in lines if line.strip()), None)
 
 
-def _header(comment: str) -> dict[str, str]:
-    """Keys (in lower case) and values of a comment that is a header; empty for free text."""
-    found = {m["key"].lower(): m["value"].strip().strip("\"'") for m in _PAIRS.finditer(comment)}
-    if _PROPERTIES.fullmatch(found.get("properties", "")):
-        return found
-    return found if any(_nine(found.get(key, "")) is not None for key in ("lattice", "cell")) else {}
+def _pairs(comment: str) -> dict[str, str]:
+    """Keys and values of a comment."""
+    return {m["key"]: m["value"].strip().strip("\"'") for m in _PAIRS.finditer(comment)}
 
 
-def _spelled(header: dict[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in header.items() if key != "properties")
+def _is_header(pairs: dict[str, str]) -> bool:
+    """Whether a comment is a header and no free text."""
+    has_cell = any(_nine(pairs.get(key, "")) is not None for key in ("lattice", "cell"))
+    return has_cell or _PROPERTIES.fullmatch(pairs.get("properties", "")) is not None
 
 
 def _said(text: str) -> object:
@@ -337,9 +371,9 @@ def _table(block: _Block, header: dict[str, str]) -> tuple[Atoms, Structure]:
             if count != 3:
                 raise FileProblem(f"has {count} coordinates an atom")
             positions = _numbers(cells, "coordinates")
-        elif key in FREE | FIXED:
+        elif holds_atoms(key):
             flags = np.array([[_flag(word, name) for word in cell] for cell in cells])
-            held = int((~flags if key in FREE else flags).any(axis=1).sum())
+            held = int((~flags if is_of_free_atoms(key) else flags).any(axis=1).sum())
             concerns += [fixed_atoms(held, name)] if held else []
         elif key in OCCUPANCIES:
             concerns += occupied_in_part(_numbers(cells, name)[:, 0])
@@ -424,29 +458,3 @@ def _masses(columns: list[tuple[str, str, int]], rows: list[list[str]], numbers:
             ]
         at += count
     return []
-
-
-def charge_of_atoms(total: float, name: str) -> list[Statement]:
-    """The total charge that charges of atoms add up to, where that is a whole number other than zero.
-
-    Args:
-        total: Their sum, e.
-        name: Of the column.
-    """
-    nearest = round(total)
-    if nearest == 0 or abs(total - nearest) > 0.02:
-        return []
-    return [Statement("charge", frozenset({nearest}), f"{name}, which add up to {nearest:+d}")]
-
-
-def spin_of_moments(total: float, name: str) -> list[Statement]:
-    """The multiplicity of magnetic moments of atoms, where they add up to a whole number other than zero.
-
-    Args:
-        total: Their sum, Bohr magnetons.
-        name: Of the column.
-    """
-    nearest = round(abs(total))
-    if nearest == 0 or abs(abs(total) - nearest) > 0.1:
-        return []
-    return [Statement("multiplicity", frozenset({nearest + 1}), f"{name}, which add up to {nearest}")]

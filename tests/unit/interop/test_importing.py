@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -257,6 +258,61 @@ def test_units_that_the_file_states_count(labelled: list[Labelled], tmp_path: Pa
     refused(path, "says that it is in kcal/mol", "--energy-unit=kcal/mol")
 
 
+@pytest.mark.parametrize(
+    ("says", "unit"),
+    [
+        ("position_unit=bohr", "--length-unit=bohr"), ("pos_units=bohr", "--length-unit=bohr"),
+        ("coordinates_unit=nm", "--length-unit=nm"), ("unit_length=a0", "--length-unit=bohr"),
+        ("energy_units=Ha", "--energy-unit=hartree"), ("unit_energy=kcal", "--energy-unit=kcal/mol"),
+        ("gradient_unit=hartree/bohr", "--force-unit=hartree/bohr"), ("unit_of_forces=kcal/mol/A", "kcal/mol/angstrom"),
+        ("units=bohr", "--length-unit=bohr"), ("unit=a.u.", "--energy-unit=hartree"), ("UNITS=kcal/mol", "kcal/mol"),
+        ("units=furlong", "units: is not known"), ("pos_unit=furlong", "length unit"),
+        ("units=metal unit_pos=Angstrom force_unit=eV/A units_of=eV dipole_unit=debye unit_cell_volume=3", ""),
+    ],
+)  # fmt: skip
+def test_a_stated_unit_is_used_or_refused(says: str, unit: str, labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:10])
+    rewritten(path, lambda text: text.replace(" charge=0", f" {says} charge=0"))
+    if unit:
+        refused(path, unit)
+    else:
+        assert take(open_writer(), path).n_new == 10
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_own"),
+    [("GFN1-xTB", True), ("gfn1-xtb", True), ("GFN2-xTB", False), ("PBE/def2-SVP", False), ("xc=PBE", False)],
+)
+def test_a_level_that_frames_state_is_not_overruled(
+    stated: str, is_own: bool, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:10])
+    says = f"level={stated}" if "=" not in stated else f"functional={stated[3:]}"
+    path.write_text("\n".join(
+        line.partition(" level=")[0] + f" {says}" * line.startswith("Prop") for line in path.read_text().splitlines()
+    ))  # fmt: skip
+    own = {"level": GFN1, "known_levels": (GFN1,)}
+    if is_own:
+        assert take(open_writer(), path, GFN1, **own).n_train == 10
+        return
+    word = stated.removeprefix("xc=")
+    refused(path, f"level: is not what frame 0 states: {word}", f"--take '{word}'", **own)
+    assert take(open_writer(), path, GFN1, take=word, **own).n_train == 10
+    foreign = take(open_writer(), path, GFN1, level=named_level("other"), is_trusted=True)
+    assert f"the frames state {word}: --level counts" in foreign.account.text
+
+
+def test_columns_of_elements_that_contradict_each_other(labelled: list[Labelled], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:2])
+    text = path.read_text().replace("species:S:1:", "species:S:1:Z:I:1:")
+    numbers = {"C": 6, "O": 8, "H": 1}
+    lines = [re.sub(r"^([COH]) ", lambda m: f"{m[1]} {numbers[m[1]]} ", line) for line in text.splitlines()]
+    path.write_text("\n".join(lines))
+    assert take(open_writer(), path).n_new == 2
+    path.write_text("\n".join(lines).replace("O 8", "O 7"))
+    refused(path, "Z: contradicts its column of elements", "is O there", "got 7")
+
+
 def test_units_that_change_within_a_file_are_found(labelled: list[Labelled], tmp_path: Path) -> None:
     """After the frames that are looked at first; what was appended by then is gone."""
     rng = np.random.default_rng(0)
@@ -475,6 +531,7 @@ def test_levels_are_one_in_any_case(labelled: list[Labelled], tmp_path: Path) ->
     assert take(open_writer(), path, take="pBe/Def2-sVp").n_new == 10
     own = LevelOfTheory({"engine": "tblite", "method": "GFN1-xTB", "accuracy": 1.0})
     said = named_level('{"engine": "tblite", "method": "gfn1-xtb", "accuracy": 1.0}')
+    path.write_text("\n".join(line.partition(" level=")[0] for line in lines) + "\n")
     report = take(open_writer(), path, own, level=said, known_levels=(own,))
     assert (report.level, report.n_train) == (own, 10)
 

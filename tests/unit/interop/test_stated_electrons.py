@@ -69,7 +69,7 @@ def test_a_number_of_electrons_is_of_all_or_of_those_outside_the_cores(n: int, c
     assert charge_of_count([8, 1, 1], n) == charge
 
 
-@pytest.mark.parametrize("what", sorted(ELECTRON_WORDS))
+@pytest.mark.parametrize("what", sorted(ELECTRON_WORDS.keys() - {"channel"}))
 def test_every_word_is_known_in_data_sets_and_in_structures(what: str) -> None:
     meanings = {"charge": Meaning.CHARGE, "multiplicity": Meaning.MULTIPLICITY, "unpaired": Meaning.UNPAIRED,
                 "electrons": Meaning.ELECTRONS, "spin": Meaning.SPIN}  # fmt: skip
@@ -86,11 +86,47 @@ def test_every_word_is_known_in_data_sets_and_in_structures(what: str) -> None:
                 assert found.values == values[what], name
 
 
-@pytest.mark.parametrize("name", ["scf_converged", "is_scf_converged", "dft_converged", "electronic_convergence"])
-def test_labels_of_electrons_that_did_not_converge_are_refused(name: str) -> None:
-    for value in ("T", "True", "1"):
-        assert electrons(f"{name}={value}") == (None, None)
-    for value in ("F", "False", "0"):
-        with pytest.raises(InputError, match=f"frame 0: {name}: its electrons did not converge"):
-            electrons(f"{name}={value}")
-    assert electrons("converged=F") == (None, None)  # which may be the geometry
+@pytest.mark.parametrize(("one", "other"), [("nalpha", "nbeta"), ("N_alpha", "n_beta"), ("nelec_up", "nelec_down")])
+def test_electrons_of_each_spin(one: str, other: str) -> None:
+    assert electrons(f"{one}=5 {other}=4") == (1, 2)
+    with pytest.raises(InputError, match=f"{one}: is the number of electrons of one spin"):
+        electrons(f"{one}=5")
+    assert {s.quantity: s.values for s in statements.statements_in(f"{one}=6 {other}=4")} == {"multiplicity": {3}}
+
+
+@pytest.mark.parametrize(
+    ("says", "failed"),
+    [
+        *((f"{name}=T", False) for name in ("scf_converged", "converged", "success", "dft_convergence")),
+        *((f"{name}=F", True) for name in ("scf_converged", "is_scf_converged", "converged", "Converged", "success")),
+        *((f"{name}=1", True) for name in ("failed", "calculation_failed", "exit_code", "scf_unconverged")),
+        *((f"{name}=0", False) for name in ("failed", "exit_code", "returncode")),
+        *((f"status={word}", True) for word in ("failed", "FAILED", "scf_failed", '"not converged"', "unconverged")),
+        *((f"{name}=failed", True) for name in ("config_type", "state", "frobnication", "label_status")),
+        ("status=finished", False),
+        ("config_type=failed_bonds_of_silicon", False),
+        ("geometry_converged=F", False),
+        ("relax_converged=F", False),
+        ("convergence_threshold=0", False),
+    ],
+)
+def test_frames_that_say_that_they_failed(says: str, failed: bool) -> None:
+    if not failed:
+        assert electrons(says) == (None, None)
+        return
+    with pytest.raises(InputError, match=f"frame 0: {says.partition('=')[0]}: its calculation failed"):
+        electrons(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "something", "nothing"),
+    [
+        ("electric_field", '"0 0 0.1"', '"0 0 0"'), ("efield", "0.01", "0.0"),
+        ("external_field", '"[0, 1, 0]"', "none"),
+        ("solvent", "water", "none"), ("implicit_solvent", "T", "vacuum"), ("point_charges", "4", "0"),
+    ],
+)  # fmt: skip
+def test_labels_of_atoms_that_something_acts_on(name: str, something: str, nothing: str) -> None:
+    assert electrons(f"{name}={nothing}") == (None, None)
+    with pytest.raises(InputError, match=f"frame 0: {name}: is part of its label"):
+        electrons(f"{name}={something}")

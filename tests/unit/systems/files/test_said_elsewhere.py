@@ -17,7 +17,7 @@ from alsys.systems.agreement import settle
 from alsys.systems.builders import build_system
 from alsys.systems.files.content import FileProblem, Structure
 from alsys.systems.files.elements import element
-from alsys.systems.files.reader import READERS
+from alsys.systems.files.reader import FORMATS, READERS
 from alsys.systems.files.statements import electrons_in, statements_in, unit_in
 from alsys.systems.structures import load
 
@@ -333,3 +333,131 @@ def test_a_coordinate_that_is_not_counted_is_refused(tmp_path: Path, tail: str) 
         SILICON.format("Si") + "\n" + "0.0 0.0 0.0\n" * 8
     )  # velocities follow a blank line
     assert build_system(SystemConfig(name="s", file="POSCAR"), tmp_path).starts[0].n_atoms == 8
+
+
+# --- one rule for each kind of fact, in every dialect
+
+
+HEADER = "Properties=species:S:1:pos:R:3"
+PDB = "".join(
+    f"HETATM{k:5d}  {s:<3} LIG A   1    {0.0:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00          {s[0]:>2}\n"
+    for k, (s, y, z) in enumerate([("O", 0.0, 0.1), ("H1", 0.76, -0.48), ("H2", -0.76, -0.48)], 1)
+)
+COORD = "$coord\n 0.0 0.0 0.2 o\n 0.0 1.43 -0.9 h\n 0.0 -1.43 -0.9 h\n{}\n$end\n"
+MOL = "{}\n  x\n{}\n  3  2  0  0  0  0  0  0  0  0999 V2000\n" + "".join(
+    f"    0.0000{y:10.4f}{z:10.4f} {s}   0  0\n" for s, y, z in (("O", 0, 0.1), ("H", 0.76, -0.48), ("H", -0.76, -0.48))
+) + "  1  2  1  0\n  1  3  1  0\n{}M  END\n{}"  # fmt: skip
+POSCAR = "{}\n1.0\n5 0 0\n0 5 0\n0 0 5\nNa Cl\n1 1\nDirect\n0 0 0\n{}\n"
+CELL = "".join(f"_cell_length_{k} 5\n" for k in "abc") + "".join(
+    f"_cell_angle_{k} 90\n" for k in ("alpha", "beta", "gamma")
+)
+CIF = (
+    "data_x\n" + CELL + "_space_group_name_H-M_alt 'P 1'\n{}\nloop_\n_atom_site_label\n_atom_site_fract_x\n"
+    "_atom_site_fract_y\n_atom_site_fract_z\nNa1 0 0 0\nCl1 0.5 0.5 0.5\n"
+)
+
+
+def taken(folder: Path, name: str, text: str, **fields: Any) -> list[str]:
+    (folder / name).write_text(text)
+    return settled(READERS[FORMATS[Path(name).suffix]](folder / name, 0), **fields)
+
+
+@pytest.mark.parametrize(
+    ("comment", "trailing", "quantity"),
+    [
+        *((text, "", "charge") for text in (
+            "H2O+", "CH1 no, H2O2+", "[H2O]2+", "H2O(-)", "H2O^+", "H2O 1-", "HOH\u207b", "of H2O\u2212 by PBE",
+            "water radical cation", "water dication", "an anion", "charge=1e", 'charge="-1 |e|"', "Charge (e): 1",
+            "y " * 3000 + "charge=1", f"{HEADER} Charge:1", f"{HEADER} charge: -1", f'{HEADER} charge="1e"',
+            f'{HEADER} name="water radical cation"', f"{HEADER} name=H2O+", f"{HEADER} nelectrons=9",
+        )),
+        *((text, "", "multiplicity") for text in (
+            "hydroxyl radical", "S=1", "Ms=1", f"{HEADER} S=1", "tot_magnetization=2",
+            f"{HEADER} total_magnetization=2",
+            f"{HEADER} nalpha=6 nbeta=4", f"{HEADER} mult: 3", "tot_mag = 2.0",
+        )),
+        ("w", "charge 1\nmult 2\n", "charge"), ("w", "$chrg 1\n", "charge"), ("w", "mult 3\n", "multiplicity"),
+        ("w", "$set\n uhf 2\n", "multiplicity"),
+    ],
+)  # fmt: skip
+def test_charge_and_spin_in_any_words(comment: str, trailing: str, quantity: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"`{quantity}` is .*set {quantity}"):
+        taken(tmp_path, "a.xyz", f"3\n{comment}\n{WATER}{trailing}")
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["counterion", "cation-pi", "cations and anions", "H2O-2", "H2O + H2O", "CH3OH-", "a S:1", "H2O -1.5 eV", "H2O_+"],
+)
+def test_words_that_say_no_charge(comment: str, tmp_path: Path) -> None:
+    assert not read(tmp_path, "a.xyz", f"3\n{comment}\n{WATER}").statements
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        f'{HEADER} constraints="0 1"', f"{HEADER} fixed_atoms=0", f"{HEADER} frozen=[0,1]", "freeze 1 2", "fixed: 1, 2",
+        "FixAtoms(indices=[0,1])", "frozen atoms: 1", "w\n$constrain", "w\n$fix", f"{HEADER}:is_frozen:I:1",
+        f"{HEADER}:if_pos:I:1", f"{HEADER}:Selective_Dynamics:I:1",
+    ],
+)  # fmt: skip
+def test_constraints_in_any_words(comment: str, tmp_path: Path) -> None:
+    first, _, after = comment.partition("\n")
+    rows = "".join(f"{row} {k}\n" for k, row in enumerate(["O 0 0 0", "H 0 0.76 0.59"]))
+    with pytest.raises(InputError, match=r"constraint.*ignore: .fixed-atoms"):
+        taken(tmp_path, "a.xyz", f"2\n{first}\n{rows}{after}\n")
+    for text in ("fixed cell", "no constraints", f"{HEADER} constraints=none", "suffix 1"):
+        assert not read(tmp_path, "b.xyz", f"3\n{text}\n{WATER}").concerns, text
+
+
+@pytest.mark.parametrize("says", ["unit_length=bohr", "pos_units=a0", "coordinates-unit=nm", "UNIT_POS=au"])
+def test_units_of_length_in_any_words(says: str, tmp_path: Path) -> None:
+    for comment in (says, f"{HEADER} {says}"):
+        with pytest.raises(InputError, match=r"says that it is in .*ignore: .units"):
+            taken(tmp_path, "a.xyz", f"3\n{comment}\n{WATER}")
+    assert taken(tmp_path, "a.xyz", f"3\n{HEADER} unit_length=Angstrom\n{WATER}") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.pdb", f"FORMUL   2  LIG    H2 O 1-\n{PDB}", "FORMUL, which add up to -1"),
+        ("a.pdb", f"FORMUL   2  LIG    2(H2 O 1+)\n{PDB}", "FORMUL, which add up to .2"),
+        ("a.pdb", f"REMARK   radical cation\n{PDB}", "says cation"),
+        ("a.coord", COORD.format("$alpha shells\n a 1-6 (1)\n$beta shells\n a 1-4 (1)"), "multiplicity"),
+        ("a.coord", COORD.format("$closed shells\n a1 1-3 ( 2 )\n b1 1 (2)\n b2 1 (1)"), "charge of .1"),
+        ("a.coord", COORD.format("$closed shells\n something"), "no line of occupied shells"),
+        ("a.coord", COORD.format("$intdef\n 1 f 1.0 stre 1 2"), "constraints"),
+        ("a.coord", COORD.format("$frozen\n 1"), "constraints"),
+        ("a.sdf", MOL.format("", "", "", "> <frozen_atoms>\n1 2\n\n$$$$\n"), "constraints"),
+        ("a.sdf", MOL.format("", "a radical anion", "", ""), "says anion"),
+        ("a.mol", MOL.format("", "", "A    1\nMe\n", ""), "alias"),
+        ("a.mol", MOL.format("", "", "V    1 charge 1\n", ""), "says charge 1"),
+        ("a.poscar", POSCAR.format("x", ""), "counts 2 coordinates and holds 1"),
+        ("a.poscar", POSCAR.format("x", ".5 .5"), "counts 2 coordinates and holds 1"),
+        ("a.poscar", POSCAR.format("x", ".5 .5 .5").replace("5 0 0", "5 0"), "counts 3 cell vectors and holds 2"),
+        ("a.poscar", POSCAR.format("charge 1", ".5 .5 .5"), "says charge 1"),
+        ("a.cif", CIF.format("_cell_modulation_dimension 1"), "is modulated"),
+        ("a.cif", CIF.format("_cell_formula_units_Z 16"), "16 formula units"),
+        ("a.cif", CIF.format("_cell_formula_units_Z 2\n_chemical_formula_sum 'Cl Na'"), "2 formula units of Cl Na"),
+        ("a.cif", CIF.format("_chemical_formula_sum 'Cl2 Na'"), "says Cl2 Na"),
+    ],
+)
+def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises((InputError, FileProblem), match=says):
+        taken(tmp_path, name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "note"),
+    [
+        ("a.xyz", f"3\n{HEADER} electric_field=1 converged=F\n{WATER}", "not used: converged, electric_field"),
+        ("a.pdb", PDB.replace("  1.00  0.00", "  0.00  0.00"), "occupancies are all 0: taken as full"),
+        ("a.coord", COORD.format("$point_charges\n 1 1 1 1.0"), "not used: $point_charges"),
+        ("a.sdf", MOL.format("", "", "", "> <energy>\n1\n2\n\n$$$$\n"), "not used: energy"),
+        ("a.cif", CIF.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Cl Na'"), ""),
+        ("a.poscar", POSCAR.format("x", ".5 .5 .5"), ""),
+    ],
+)
+def test_what_is_left_out_is_named(name: str, text: str, note: str, tmp_path: Path) -> None:
+    assert taken(tmp_path, name, text) == ([note] if note else [])
