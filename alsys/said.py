@@ -77,7 +77,7 @@ def unit_of(name: str) -> str | None:
     """Of what a name states the unit, see `UNIT_OF` and `ANY`; None for names that state none."""
     words = words_of(name)
     others = [word for word in words if word not in ("unit", "units")]
-    if len(others) == len(words) or (others == ["cell"] and words[0] == "unit") or "formula" in others:
+    if len(others) == len(words) or words[:2] == ("unit", "cell") or "formula" in others:
         return None
     known = [UNIT_OF[word] for word in others if word in UNIT_OF]
     return known[0] if known else "" if others else ANY

@@ -48,7 +48,7 @@ def read_molfile(path: Path, index: int) -> Structure:
     single = {name: value for name, value in data.items() if "\n" not in value}
     stated = {name for name, value in single.items() if statements_of({name: value})}
     held = [constraints(f"{name}: {value[:40]}") for name, value in data.items() if holds_atoms(name)]
-    unused = {name for name, value in data.items() if not holds_atoms(name) and not name not in stated}
+    unused = {name for name, value in data.items() if not holds_atoms(name) and name not in stated}
     return structure.adding(
         statements=[*_statements(block, mol), *said, *statements_of(single)],
         concerns=held,

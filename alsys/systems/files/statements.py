@@ -108,7 +108,9 @@ def statements_in(text: str) -> list[Statement]:
     for match in _NAMED.finditer(text):
         multiplicity = _MULTIPLICITIES.index(match["name"].lower()) + 1
         found.append(Statement("multiplicity", frozenset({multiplicity}), match["name"]))
-    return [*found, *channels_in(text), *_ions(text)]
+    found += channels_in(text)
+    has_spin = any(statement.quantity == "multiplicity" for statement in found)
+    return found + [said for said in _ions(text) if said.quantity == "charge" or not has_spin]
 
 
 def channels_in(text: str) -> list[Statement]:

@@ -145,7 +145,8 @@ def _told(structure: Structure, block: _Block, pairs: dict[str, str]) -> Structu
     held = [
         f"{key}={value[:40]}" for key, value in others.items() if holds_atoms(key) and value.lower() not in NO - {"0"}
     ]
-    for text in (free, *block.trailing):
+    trailing = ["=".join(line.split()) if len(line.split()) == 2 else line for line in block.trailing]
+    for text in (free, *trailing):
         statements += statements_in(text)
         held += [said] if (said := held_in_text(text)) and not held else []
     unused = {key for key, value in others.items() if not (holds_atoms(key) or statements_of({key: value}))}

@@ -351,7 +351,7 @@ POSCAR = "{}\n1.0\n5 0 0\n0 5 0\n0 0 5\nNa Cl\n1 1\nDirect\n0 0 0\n{}\n"
 CELL = "".join(f"_cell_length_{k} 5\n" for k in "abc") + "".join(
     f"_cell_angle_{k} 90\n" for k in ("alpha", "beta", "gamma")
 )
-CIF = (
+SALT = (
     "data_x\n" + CELL + "_space_group_name_H-M_alt 'P 1'\n{}\nloop_\n_atom_site_label\n_atom_site_fract_x\n"
     "_atom_site_fract_y\n_atom_site_fract_z\nNa1 0 0 0\nCl1 0.5 0.5 0.5\n"
 )
@@ -437,10 +437,10 @@ def test_units_of_length_in_any_words(says: str, tmp_path: Path) -> None:
         ("a.poscar", POSCAR.format("x", ".5 .5"), "counts 2 coordinates and holds 1"),
         ("a.poscar", POSCAR.format("x", ".5 .5 .5").replace("5 0 0", "5 0"), "counts 3 cell vectors and holds 2"),
         ("a.poscar", POSCAR.format("charge 1", ".5 .5 .5"), "says charge 1"),
-        ("a.cif", CIF.format("_cell_modulation_dimension 1"), "is modulated"),
-        ("a.cif", CIF.format("_cell_formula_units_Z 16"), "16 formula units"),
-        ("a.cif", CIF.format("_cell_formula_units_Z 2\n_chemical_formula_sum 'Cl Na'"), "2 formula units of Cl Na"),
-        ("a.cif", CIF.format("_chemical_formula_sum 'Cl2 Na'"), "says Cl2 Na"),
+        ("a.cif", SALT.format("_cell_modulation_dimension 1"), "is modulated"),
+        ("a.cif", SALT.format("_cell_formula_units_Z 16"), "16 formula units"),
+        ("a.cif", SALT.format("_cell_formula_units_Z 2\n_chemical_formula_sum 'Cl Na'"), "2 formula units of Cl Na"),
+        ("a.cif", SALT.format("_chemical_formula_sum 'Cl2 Na'"), "says Cl2 Na"),
     ],
 )
 def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path)
         ("a.pdb", PDB.replace("  1.00  0.00", "  0.00  0.00"), "occupancies are all 0: taken as full"),
         ("a.coord", COORD.format("$point_charges\n 1 1 1 1.0"), "not used: $point_charges"),
         ("a.sdf", MOL.format("", "", "", "> <energy>\n1\n2\n\n$$$$\n"), "not used: energy"),
-        ("a.cif", CIF.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Cl Na'"), ""),
+        ("a.cif", SALT.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Cl Na'"), ""),
         ("a.poscar", POSCAR.format("x", ".5 .5 .5"), ""),
     ],
 )
