@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
+from alsys import Campaign
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
+README = (EXAMPLES.parent / "README.md").read_text()
+
+
+def block(start: str) -> str:
+    """The indented block of the README that begins so."""
+    found = re.search(rf"(?m)^    {re.escape(start)}.*\n(?:    .*\n)*", README)
+    assert found is not None, start
+    return textwrap.dedent(found[0])
+
+
+def test_the_campaign_file_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the labels that it has, and with those that its comment names; its target can be reached."""
+    monkeypatch.chdir(tmp_path)
+    text = block("name: acetaldehyde")
+    dft = re.search(r"DFT: ({.*})", text)
+    assert dft is not None
+    Path("acetaldehyde.yaml").write_text(text)
+    for labeling, kind in (("{kind: xtb}", "xtb"), (dft[1], "pyscf")):
+        campaign = Campaign.open("acetaldehyde.yaml", overrides={"labeling": yaml.safe_load(labeling)})
+        assert campaign.config.labeling.kind == kind
+        assert campaign.plan.systems["acetaldehyde"].n_atoms == 7
+        stop, share = campaign.config.stop, campaign.config.selection.random_share
+        assert stop.target_force_mae is not None
+        assert stop.min_random <= share * stop.labels
+    assert os.listdir() == ["acetaldehyde.yaml"]
+
+
+def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there, with fewer labels and without Ray; then the model, of the toy instead of the quick start."""
+    monkeypatch.chdir(tmp_path)
+    toy = f"{EXAMPLES.parent}/configs/toy.yaml"
+    quick = '", overrides={"runtime.kind": "in-process", "tracking.enabled": False, "labeling.delay_s": 0})'
+    made = block("from alsys import Campaign").replace('configs/toy.yaml")', toy + quick).replace("=200", "=30")
+    used = block("import alsys").replace("campaigns/quickstart", "campaigns/toy")
+    names: dict[str, Any] = {}
+    exec(made + used.replace("CH3OH", "CH3CH2OH"), names)
+    assert len(names["campaign"].dataset()) >= 30
+    assert names["atoms"].get_forces().shape == (9, 3)
 
 
 def test_the_script(tmp_path: Path) -> None:
