@@ -246,11 +246,11 @@ class LabelAudited(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryChecked(Event):
+class ReferenceChecked(Event):
     """A labeler labelled a frame whose label is known: the campaign's first one of it.
 
     Attributes:
-        energy: eV; with the first sound canary of a campaign only, as is `forces`.
+        energy: eV; with the first sound one of a campaign only, as is `forces`.
         forces: Components, flat, eV/Angstrom.
     """
 
@@ -561,8 +561,8 @@ class AuditStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryStarted(Event):
-    """A labeler was sent the canary."""
+class ReferenceCheckStarted(Event):
+    """A labeler was sent the reference frame."""
 
     kind: ClassVar[str] = "canary-started"
     is_durable: ClassVar[bool] = False
@@ -640,7 +640,7 @@ EVENTS: Mapping[str, type[Event]] = {
         LabelDisputed,
         LabelDoubted,
         LabelAudited,
-        CanaryChecked,
+        ReferenceChecked,
         LabelRepeated,
         LabelRetracted,
         ColumnLost,

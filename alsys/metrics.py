@@ -6,7 +6,7 @@ reason after a slash: ``n_random/water``. `Metrics.read` takes what any alsys ha
 become those of today, and names that are not known here are left out.
 
 - ``holdout_...``: on frames that the fit has not seen, those of the random arm where there are enough.
-- ``stability_...``: of trial runs of dynamics (`alsys.training.trial_runs`).
+- ``stability_...``: of trial runs of dynamics (`alsys.training.stability_runs`).
 - ``..._low``, ``..._high``: ends of a 95 % interval.
 - ``champion_...``: of the champion of that time, on the same frames.
 """

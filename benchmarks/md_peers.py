@@ -23,8 +23,8 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from alsys.frames import Frame
 from alsys.potentials.base import FrameBatch
+from alsys.potentials.compile_cache import default_folder
 from alsys.potentials.nequip import build_model, input_of, type_lookup
-from alsys.potentials.packages import default_folder
 
 TIMESTEP_FS = 0.5
 TEMPERATURE_K = 300.0

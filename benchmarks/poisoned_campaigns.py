@@ -41,8 +41,8 @@ from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, FrameQuarantined, LabelAudited, LabelDisputed, LabelSuspected
 from alsys.frames import Arm, FloatArray, Frame
 from alsys.labeling.base import LabelingOrder
-from alsys.labeling.factory import build_labeler, build_station
-from alsys.labeling.station import LabelStation
+from alsys.labeling.factory import build_labeler, build_worker
+from alsys.labeling.worker import LabelingWorker
 from alsys.labels import Label, LabelFailure
 from alsys.store.zarr import open_writer
 
@@ -64,7 +64,7 @@ class PoisonedStation:
         seed: What is tampered with, and how.
     """
 
-    def __init__(self, station: LabelStation, config: XTBLabeling, share: float, seed: int) -> None:
+    def __init__(self, station: LabelingWorker, config: XTBLabeling, share: float, seed: int) -> None:
         self._station = station
         self._other = build_labeler(config.model_copy(update={"method": "GFN1-xTB"}))
         self._plain = build_labeler(config)
@@ -130,7 +130,7 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
 
     def station() -> PoisonedStation:
         share = 0.0 if arm == "clean" else SHARE
-        stations.append(PoisonedStation(build_station(labeling), labeling, share, seed))
+        stations.append(PoisonedStation(build_worker(labeling), labeling, share, seed))
         return stations[-1]
 
     workers: dict[str, tuple[Role, Callable[[], Any]]] = {

@@ -272,7 +272,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     rows = [row for run in runs for row in run["rows"]]
     bad, good = [r for r in rows if r["kind"]], [r for r in rows if not r["kind"]]
     n_good = sum(run["n_good"] for run in runs)
-    n_dropped, n_suspected = sum(r["dropped"] for r in good), sum(bool(r["suspected"]) for r in good)
+    n_dropped, n_failed_gate = sum(r["dropped"] for r in good), sum(bool(r["suspected"]) for r in good)
     n_review = sum(bool(r["reviewed"]) and not r["suspected"] for r in good)
     return {
         "by_kind": {kind: share([r for r in bad if r["kind"] == kind]) for kind in KINDS},
@@ -287,8 +287,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "n": n_good,
             "rejected": n_dropped,
             "rejected_95": wilson(n_dropped, n_good),
-            "suspected_on_arrival": n_suspected,
-            "suspected_on_arrival_95": wilson(n_suspected, n_good),
+            "suspected_on_arrival": n_failed_gate,
+            "suspected_on_arrival_95": wilson(n_failed_gate, n_good),
             "suspected_by_review_only": n_review,
             "checks": dict(Counter(r["suspected"] or r["reviewed"] for r in good)),
         },

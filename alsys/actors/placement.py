@@ -89,10 +89,10 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
 
 
 def _build_labeler(config: CampaignConfig) -> LabelWorker:
-    from alsys.labeling.factory import build_station
+    from alsys.labeling.factory import build_worker
 
     folder = Path(config.directory or Path("campaigns") / config.name) / "densities"
-    return build_station(config.labeling, needs_baseline=config.training.delta is not None, densities=folder)
+    return build_worker(config.labeling, needs_baseline=config.training.delta is not None, densities=folder)
 
 
 def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:

@@ -40,7 +40,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         InputError: One line with file, field, value and remedy.
         EnvironmentProblem: A package that the campaign needs is missing.
     """
-    from alsys.exploration.crew import check_methods
+    from alsys.exploration.allocation import check_methods
     from alsys.exploration.initial import check_initial
     from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.baseline import baseline_level
@@ -80,8 +80,8 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()
         levels = Levels(level, baseline if config.training.delta is not None else None)
-        is_lesson_needed = not (is_import and isinstance(config.training.start, ImportedStart))
-        start = starting_point(config, directory, labelled, levels, base) if is_lesson_needed else None
+        is_start_needed = not (is_import and isinstance(config.training.start, ImportedStart))
+        start = starting_point(config, directory, labelled, levels, base) if is_start_needed else None
         if config.tracking.enabled:
             from alsys.tracking.server import resolve_uri
 

@@ -69,8 +69,8 @@ def known_levels(directory: CampaignDirectory) -> list[LevelOfTheory]:
 
 def draw_audits(ledger: Ledger, store: StoreWriter, before: CampaignConfig, now: float) -> None:
     """Has the log of an older alsys say which labels are audited: those drawn by the config of its last run."""
-    if ledger.assurance.undrawn:
-        drawn = ledger.assurance.drawn(PolicySettings.of(before).audit_share)
+    if ledger.audits.undrawn:
+        drawn = ledger.audits.drawn(PolicySettings.of(before).audit_share)
         event = AuditsDrawn(t=now, frame_ids=tuple(audit.frame_id for audit in drawn))
         ledger.apply(event)
         store.stage([event])

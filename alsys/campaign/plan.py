@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alsys.config import CampaignConfig
     from alsys.frames import Frame
     from alsys.labels import LevelOfTheory
-    from alsys.training.lessons import Lesson
+    from alsys.training.pretraining import PretrainingData
     from alsys.training.start import StartingPoint
 
 
@@ -83,7 +83,7 @@ class Plan:
     labelled: Mapping[str, Frame]
     baseline: LevelOfTheory | None = None
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    start: StartingPoint | Lesson | None = None
+    start: StartingPoint | PretrainingData | None = None
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -306,7 +306,7 @@ def _states(plan: Plan) -> list[str]:
 
 def _start(plan: Plan) -> list[str]:
     """What the first fit starts from."""
-    from alsys.training.lessons import Lesson
+    from alsys.training.pretraining import PretrainingData
 
     start = plan.config.training.start
     if start is None:
@@ -315,7 +315,7 @@ def _start(plan: Plan) -> list[str]:
         return [f"first fit: goes on from {start.model}" + (", with replayed frames" if start.replay else "")]
     if start.kind == "teacher":
         return [f"first fit: taught by {start.teacher}: {start.frames} frames, then {start.budget_s:.0f} s, once"]
-    if not isinstance(plan.start, Lesson):
+    if not isinstance(plan.start, PretrainingData):
         return [f"first fit: imported labels of {start.level} have been learned"]
     lesson = plan.start
     what = f"{lesson.n_frames} imported labels of {lesson.level.canonical}"

@@ -27,7 +27,7 @@ from alsys.states import CompositionStates, ElectronicState, SeenStates, StateCo
 from alsys.store.base import Snapshot
 
 if TYPE_CHECKING:
-    from alsys.training.lessons import Lesson
+    from alsys.training.pretraining import PretrainingData
     from alsys.training.start import StartingPoint
 
 
@@ -41,7 +41,7 @@ class Levels:
 
 def starting_point(
     config: CampaignConfig, directory: CampaignDirectory, frames: Mapping[str, Frame], levels: Levels, base: Path
-) -> StartingPoint | Lesson | None:
+) -> StartingPoint | PretrainingData | None:
     """What the trainer is given; None where the config names nothing, or it is in the campaign's directory already.
 
     Args:
@@ -106,16 +106,16 @@ def _lesson(
     directory: CampaignDirectory,
     frames: Mapping[str, Frame],
     levels: Levels,
-) -> Lesson | None:
+) -> PretrainingData | None:
     """Imported labels to learn first; None where the campaign has a model that has learned them.
 
     Raises:
         InputError: There are none, they are of the campaign's own level or its baseline's, or lack an element.
     """
     from alsys.store.zarr import open_reader
-    from alsys.training.lessons import LESSON, chosen_lesson
+    from alsys.training.pretraining import PRETRAINING, choose_pretraining
 
-    if (directory.start / LESSON).is_file() and any(directory.models.glob("v*/model.json")):
+    if (directory.start / PRETRAINING).is_file() and any(directory.models.glob("v*/model.json")):
         return None
     place: dict[str, Any] = {"field": "training.start.level", "value": start.level}
     remedy = "take them in first: `alsys data import CAMPAIGN FILE --level LEVEL`"
@@ -128,7 +128,7 @@ def _lesson(
     finally:
         reader.close()
     rng = np.random.default_rng([config.seed, 5])
-    lesson = chosen_lesson(level, labels, start.frames, rng, is_difference=levels.baseline is not None)
+    lesson = choose_pretraining(level, labels, start.frames, rng, is_difference=levels.baseline is not None)
     if not lesson.n_frames:
         raise InputError("no frame of this level can be learned from", remedy=remedy, **place)
     learned = lesson.snapshot.select(~lesson.snapshot.is_arm(Arm.ATOM))
@@ -274,15 +274,15 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
     return replace(kept, arm=np.full(kept.n_frames, ARMS.index(Arm.IMPORTED), dtype=np.uint8))
 
 
-def keep(directory: CampaignDirectory, config: CampaignConfig, point: StartingPoint | Lesson | None) -> None:
+def keep(directory: CampaignDirectory, config: CampaignConfig, point: StartingPoint | PretrainingData | None) -> None:
     """Puts a starting point, or a lesson, where the trainer finds it."""
     start = config.training.start
     if point is None or start is None:
         return
-    from alsys.training.lessons import Lesson, write_lesson
+    from alsys.training.pretraining import PretrainingData, write_pretraining
     from alsys.training.start import write_starting_point
 
-    if isinstance(point, Lesson):
-        write_lesson(directory.start, point)
+    if isinstance(point, PretrainingData):
+        write_pretraining(directory.start, point)
     elif isinstance(start, ModelStart):
         write_starting_point(directory.start, point, start.model)

@@ -99,11 +99,11 @@ def _track(
     metrics = flat_metrics(record.units)
     if not config.tracking.enabled or not metrics:
         return
-    from alsys.tracking.courier import Courier
+    from alsys.tracking.delivery_process import DeliveryProcess
     from alsys.tracking.outbox import Outbox
 
     Outbox.of(directory.path).put_validation(record.version, metrics, record.unix_time)
-    courier = Courier(directory.path)
+    courier = DeliveryProcess(directory.path)
     try:
         if not courier.flush(config.tracking.flush_s):
             progress("MLflow has not taken the numbers yet; the next delivery will bring them")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from alsys.config import presets
 from alsys.config.section import Resources, Section, operational
@@ -39,7 +39,12 @@ class QualityConfig(Section):
         0.005, gt=0, description="Root mean square force difference within which a relabelling agrees, eV/Angstrom."
     )
     audit_share: float = operational(0.01, ge=0, le=1, description="Share of good labels that are computed again.")
-    canary_every: int = operational(100, ge=0, description="Labels of a worker between two canaries; 0 turns off.")
+    reference_every: int = operational(
+        100,
+        ge=0,
+        validation_alias=AliasChoices("reference_every", "canary_every"),
+        description="Labels of a worker between two checks with a reference frame; 0 turns off.",
+    )
 
 
 class GFN2Baseline(Section):

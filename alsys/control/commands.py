@@ -38,7 +38,7 @@ class AuditLabel:
 
 @dataclass(frozen=True, slots=True)
 class CheckLabeler:
-    """Send the canary to a labeler."""
+    """Send the reference frame to a labeler."""
 
     worker: str
 

@@ -51,12 +51,12 @@ from alsys.events import (
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
-    CanaryStarted,
     Event,
     ExplorationFailed,
     Heartbeat,
     LabelAbandoned,
     LabelStarted,
+    ReferenceCheckStarted,
     StopRequested,
     TrainingFailed,
     TrainingStarted,
@@ -139,7 +139,7 @@ class Coordinator:
         self._memory = FrameMemory(store)
         self._record = EventSink(ledger, self.journal, self._memory, lambda label_id: self._labels.forget(label_id))
         self._running = running or RunningClock()
-        self._workforce = WorkerCalls(pool, self._running, budgets)
+        self._calls = WorkerCalls(pool, self._running, budgets)
         self._labels = LabelHandler(
             ledger=ledger,
             level=level,
@@ -148,7 +148,7 @@ class Coordinator:
             gate=gate,
             queue=self._gate_queue,
             record=self._record,
-            restart=self._workforce.restart,
+            restart=self._calls.restart,
             clock=clock,
         )
         self._models = TrainingHandler(
@@ -284,7 +284,7 @@ class Coordinator:
             raise problem
         while True:
             now = self._clock()
-            commands = decide(self.ledger, now, Idle() if self.journal.is_behind else self._workforce.idle())
+            commands = decide(self.ledger, now, Idle() if self.journal.is_behind else self._calls.idle())
             for command in commands:
                 if isinstance(command, Finish):
                     return None if self._gate_queue.is_busy else self._stop(command, now)  # no label that came is lost
@@ -308,28 +308,26 @@ class Coordinator:
             case LabelFrames(worker, frame_ids, is_verification):
                 self._record(LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
                 frames = tuple(self._memory.frame(frame_id) for frame_id in frame_ids)
-                self._workforce.submit(
-                    worker, LabelingOrder(frames, is_tight=is_verification, has_slope=is_verification)
-                )
+                self._calls.submit(worker, LabelingOrder(frames, is_tight=is_verification, has_slope=is_verification))
             case AuditLabel(worker, frame_id):
                 self._record(AuditStarted(t=now, worker=worker, frame_id=frame_id))
-                is_doubted = self.ledger.assurance.auditing[worker].reason != "random"
+                is_doubted = self.ledger.audits.auditing[worker].reason != "random"
                 frame = self._memory.frame(frame_id)
-                self._workforce.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=is_doubted))
+                self._calls.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=is_doubted))
             case CheckLabeler(worker):
                 assert self._gate is not None
                 assert self._gate.reference_frame is not None
-                self._record(CanaryStarted(t=now, worker=worker))
-                is_first = self.ledger.assurance.reference is None
-                self._workforce.submit(worker, LabelingOrder((self._gate.reference_frame,), has_slope=is_first))
+                self._record(ReferenceCheckStarted(t=now, worker=worker))
+                is_first = self.ledger.audits.reference is None
+                self._calls.submit(worker, LabelingOrder((self._gate.reference_frame,), has_slope=is_first))
             case Explore():
-                self._workforce.submit(command.worker, self._explorations.order(command, now))
+                self._calls.submit(command.worker, self._explorations.order(command, now))
             case Train():
                 event_ = TrainingStarted(
                     t=now, worker=command.worker, version=command.version, n_labels=command.n_labels
                 )
                 self._record(event_)
-                self._workforce.reserve(command.worker)
+                self._calls.reserve(command.worker)
                 self._fit_task = asyncio.create_task(self._fit(command))
             case Finish():
                 raise AssertionError("Finish is handled by _act")
@@ -341,21 +339,21 @@ class Coordinator:
             self._problem = error
             return
         training = self.ledger.training
-        if training is None or training.version != command.version or not self._workforce.has_place(command.worker):
+        if training is None or training.version != command.version or not self._calls.has_place(command.worker):
             return  # the trainer died meanwhile, which counted as a failed fit
-        self._workforce.fill(command.worker, self._models.begin(fit))
+        self._calls.fill(command.worker, self._models.begin(fit))
 
     # --- results
 
     def _take(self, event: PoolEvent) -> None:
         match event:
             case WorkerUp():
-                self._workforce.arrive(event)
+                self._calls.arrive(event)
                 self._explorations.forget(event.worker)
             case WorkerDown():
                 self._lose(event)
             case Completion():
-                work = self._workforce.complete(event)
+                work = self._calls.complete(event)
                 match event.result:
                     case ExplorationReport():
                         self._explorations.take(event.worker, event.result)
@@ -370,13 +368,13 @@ class Coordinator:
 
     def _lose(self, event: WorkerDown) -> None:
         now = self._clock()
-        calls = self._workforce.lose(event)
+        calls = self._calls.lose(event)
         self._explorations.forget(event.worker)
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
         for i, work in enumerate(calls):
             if event.role is Role.LABELER:
                 if not isinstance(work, LabelingOrder) or (not i and self._labels.is_check(event.worker, work)):
-                    continue  # an audit or a canary: the ledger asks for another one
+                    continue  # an audit or a check: the ledger asks for another one
                 frame_ids = tuple(frame.frame_id for frame in work.frames)
                 if i:
                     self._record(LabelAbandoned(t=now, worker=event.worker, frame_ids=frame_ids))
@@ -394,7 +392,7 @@ class Coordinator:
         self._record(
             WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=event.message[:500])
         )
-        if event.is_final and self._workforce.give_up(event):
+        if event.is_final and self._calls.give_up(event):
             self._problem = CampaignFailed(
                 f"the last of the {event.role} died too often and was given up; its last words: {event.message}"
             )
@@ -456,21 +454,21 @@ class Coordinator:
             raise
 
     def _end_overdue(self) -> None:
-        overdue = self._workforce.overdue()
+        overdue = self._calls.overdue()
         for worker, message in overdue.slow.items():
             logger.warning("%s %s", worker, message)
         for worker, message in overdue.late.items():
-            self._workforce.restart(worker, message)
+            self._calls.restart(worker, message)
 
     def _beat(self) -> None:
         running = self._running()
-        busy = self._workforce.busy.take(running)
+        busy = self._calls.busy.take(running)
         self._record(
             Heartbeat(
                 t=self._clock(),
                 wall_s=running - self._last_beat,
                 busy_s={role: busy.get(role, 0.0) for role in Role},
-                workers={str(role): count for role, count in self._workforce.headcount().items()},
+                workers={str(role): count for role, count in self._calls.headcount().items()},
             )
         )
         self._last_beat = running

@@ -52,7 +52,7 @@ class PolicySettings:
         methods: Names of the exploration methods.
         method_floor: Least share of a method, as a fraction of an equal one.
         audit_share: Share of labels that are computed once more at tighter settings.
-        canary_every: Labels of a labeler between two canaries; 0 for none.
+        reference_every: Labels of a labeler between two checks with the reference frame; 0 for none.
         max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
         promotion: What a new committee must not fall short of.
         max_ahead: Training labels that may come while a fit runs; `auto` as in `alsys.control.rules.pace`, None for
@@ -92,7 +92,7 @@ class PolicySettings:
     chunk_steps: int
     max_attempts: int
     audit_share: float
-    canary_every: int
+    reference_every: int
     batch_s: float
     seed: int
     max_worker_kills: int = 2
@@ -146,6 +146,6 @@ class PolicySettings:
             max_attempts=config.labeling.max_attempts,
             batch_s=config.labeling.batch_s,
             audit_share=quality.audit_share if quality.enabled else 0.0,
-            canary_every=quality.canary_every if quality.enabled else 0,
+            reference_every=quality.reference_every if quality.enabled else 0,
             seed=config.seed,
         )

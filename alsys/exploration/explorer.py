@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
 from alsys.dynamics.geometry import is_sound
+from alsys.exploration.allocation import WalkerAllocation
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, counting, predict
-from alsys.exploration.crew import Crew
 from alsys.exploration.neighbourhoods import Neighbourhoods
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
@@ -76,7 +76,7 @@ class WalkerExplorer:
         self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
         self._selection = ChunkSelection(config.selection, seed)
         self._neighbourhoods = Neighbourhoods(config.exploration.carve)
-        self._crew = Crew(config, self._systems, seed)
+        self._crew = WalkerAllocation(config, self._systems, seed)
         self._walkers = self._crew.walkers({})
         self._next_trajectory = 0
         self._n_members = self._n_distinct = 0

@@ -29,7 +29,7 @@ class LabelingOrder:
 
 
 class LabelWorker(Protocol):
-    """Carries out orders; see `alsys.labeling.station`."""
+    """Carries out orders; see `alsys.labeling.worker`."""
 
     def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """One outcome for each frame, in order."""

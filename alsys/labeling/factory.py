@@ -18,8 +18,8 @@ from alsys.config.labeling import AnalyticLabeling, PySCFLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
-from alsys.labeling.station import LabelStation
 from alsys.labeling.tight import tightened
+from alsys.labeling.worker import LabelingWorker
 
 
 def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False, densities: Path | None = None) -> Labeler:
@@ -85,15 +85,15 @@ def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | Skala
     return EngineLabeler(engine, config, config, config.threads)
 
 
-def build_station(
+def build_worker(
     config: LabelingConfig, *, needs_baseline: bool = False, densities: Path | None = None
-) -> LabelStation:
+) -> LabelingWorker:
     """What a labeling worker runs: the labeler, and one at tighter settings for what must be verified.
 
     Converged densities are shared through the folder `densities`; the tighter labeler begins from nothing.
     """
     tight = tightened(config).model_copy(update={"baseline": None})
-    return LabelStation(
+    return LabelingWorker(
         build_labeler(config, needs_baseline=needs_baseline, densities=densities), partial(build_labeler, tight)
     )
 

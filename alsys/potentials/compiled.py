@@ -32,6 +32,7 @@ from alsys.potentials.base import (
     committee_prediction,
     has_volume,
 )
+from alsys.potentials.compile_cache import cached_package, default_folder, key_of, quiet
 from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
@@ -43,7 +44,6 @@ from alsys.potentials.nequip import (
     is_weight,
     state_energies,
 )
-from alsys.potentials.packages import cached_package, default_folder, key_of, quiet
 from alsys.potentials.tracing import tracing
 from alsys.potentials.undirected import UndirectedNequIP, inputs_of
 from alsys.states import NEUTRAL_SINGLET

@@ -52,7 +52,7 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "max_worker_kills": (1, 20),
     "max_disputes": (1, 20),
     "audit_share": (0.0, 1.0),
-    "canary_every": (0, 1),
+    "reference_every": (0, 1),
     "batch_s": (0.0, 10.0),
     "max_batch": (1, 1000),
     "prefetch_below_s": (0.0, 100.0),
@@ -89,7 +89,7 @@ def assert_report_agrees(settings: PolicySettings, log: Sequence[Event]) -> None
     assert len(summary.retracted) == labels["retracted"]
     assert summary.dropped.total() == candidates["dropped"]
     assert len(summary.audits) == status["assurance"]["audited"]
-    assert sum(not audit.is_confirmed for audit in summary.audits) == status["assurance"]["refuted"]
+    assert sum(not audit.is_confirmed for audit in summary.audits) == status["label_checks"]["rejected"]
     assert len(summary.restarts) == max(status["openings"] - 1, 0)
     assert sum(e.walker_steps for e in summary.exploration.values()) == status["exploration"]["walker_steps"]
     assert [model.version for model in summary.models] == list(summary.published)

@@ -39,7 +39,7 @@ BASE: Final = PolicySettings(
     chunk_steps=50,
     max_attempts=3,
     audit_share=0.0,
-    canary_every=0,
+    reference_every=0,
     batch_s=0.02,
     seed=0,
 )

@@ -21,8 +21,6 @@ from alsys.events import (
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
-    CanaryChecked,
-    CanaryStarted,
     Event,
     ExplorationReported,
     ExplorationStarted,
@@ -32,6 +30,8 @@ from alsys.events import (
     LabelAudited,
     LabelStarted,
     ModelPublished,
+    ReferenceChecked,
+    ReferenceCheckStarted,
     TrainingStarted,
 )
 from alsys.frames import Arm
@@ -141,7 +141,7 @@ class SimulatedCampaign:
                 self._record(AuditStarted(t=now, worker=worker, frame_id=frame_id))
                 self._submit(worker, 3 * self.durations.label_s, lambda: self._audited(worker, frame_id))
             case CheckLabeler(worker):
-                self._record(CanaryStarted(t=now, worker=worker))
+                self._record(ReferenceCheckStarted(t=now, worker=worker))
                 self._submit(worker, self.durations.label_s, lambda: self._checked(worker))
             case Explore():
                 self._record(
@@ -203,7 +203,7 @@ class SimulatedCampaign:
         )  # fmt: skip
 
     def _checked(self, worker: str) -> None:
-        self._record(CanaryChecked(t=self.clock, worker=worker, is_sound=True, energy=1.0, forces=(0.0,)))
+        self._record(ReferenceChecked(t=self.clock, worker=worker, is_sound=True, energy=1.0, forces=(0.0,)))
 
     def _explored(self, command: Explore) -> None:
         n = min(self.n_candidates, command.max_candidates)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from alsys.tracking.courier import Courier
+from alsys.tracking.delivery_process import DeliveryProcess
 from alsys.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ class OutboxRegistry:
         courier: Delivers; default starts child processes.
     """
 
-    def __init__(self, campaign_dir: str | Path, courier: Courier | None = None) -> None:
+    def __init__(self, campaign_dir: str | Path, courier: DeliveryProcess | None = None) -> None:
         self._outbox = Outbox.of(campaign_dir)
-        self._courier = courier or Courier(campaign_dir)
+        self._courier = courier or DeliveryProcess(campaign_dir)
         self._unqueued: deque[tuple[str, tuple[Callable[[], object], ...]]] = deque()
         self._is_refused = False
         try:

@@ -232,8 +232,8 @@ def _facts(
         facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
     if summary.retracted:
         facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
-    if summary.assurance or summary.audits:
-        facts.append(("Labels checked", _assurance(summary)))
+    if summary.label_checks or summary.audits:
+        facts.append(("Labels checked", _label_checks(summary)))
     if coverage := coverage_text(summary.ledger):
         facts.append(("Coverage", coverage))
     if summary.ledger.settings.targets.are_set:
@@ -254,12 +254,13 @@ def _import(event: DataImported) -> str:
     return f"{event.n_labels:,} from {event.source} ({event.format}; {use}; units: {event.proof or 'vouched for'})"
 
 
-def _assurance(summary: Summary) -> str:
-    counts = summary.assurance
-    refuted = sum(not audit.is_confirmed for audit in summary.audits)
+def _label_checks(summary: Summary) -> str:
+    counts = summary.label_checks
+    rejected = sum(not audit.is_confirmed for audit in summary.audits)
     return (
-        f"{counts['suspected']} suspected, {counts['disputed']} of them wrong; {len(summary.audits)} audited, "
-        f"{refuted} refuted; {counts['canaries']} canaries, {counts['canaries failed']} failed"
+        f"{counts['failed_gate']} failed the gate, {counts['not_reproduced']} of them not reproduced; "
+        f"{len(summary.audits)} audited, {rejected} rejected; "
+        f"{counts['reference_checks']} labels of the reference frame, {counts['reference_checks_failed']} wrong"
     )
 
 

@@ -241,7 +241,7 @@ def audits(summary: Summary) -> str:
         if rows:
             ys = [shares[values.index(value)] for value, _ in rows]
             chart.points([value for value, _ in rows], ys, color, radius=4, titles=[title for _, title in rows])
-            chart.legend(color, "confirmed" if is_confirmed else "refuted", "dot")
+            chart.legend(color, "confirmed" if is_confirmed else "rejected", "dot")
     return chart.render()
 
 

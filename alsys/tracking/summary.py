@@ -22,7 +22,6 @@ from alsys.events import (
     AlarmRaised,
     CampaignOpened,
     CampaignStopped,
-    CanaryChecked,
     DataImported,
     ErrorsObserved,
     Event,
@@ -43,6 +42,7 @@ from alsys.events import (
     ModelPromoted,
     ModelPublished,
     ModelRejected,
+    ReferenceChecked,
     TrainingFailed,
     WorkerLost,
 )
@@ -225,15 +225,15 @@ class Summary:
         return self.ledger.totals.conflicts
 
     @property
-    def assurance(self) -> Counter[str]:
-        """Counts that are not zero: labels ``suspected`` and ``disputed``, ``canaries`` and ``canaries failed``."""
-        state = self.ledger.assurance
+    def label_checks(self) -> Counter[str]:
+        """Counts that are not zero, as in the status: `failed_gate`, `not_reproduced`, `reference_checks` ..."""
+        state = self.ledger.audits
         return +Counter(
             {
-                "suspected": state.n_suspected,
-                "disputed": state.n_disputed,
-                "canaries": state.n_canaries,
-                "canaries failed": state.n_dead_canaries,
+                "failed_gate": state.n_failed_gate,
+                "not_reproduced": state.n_not_reproduced,
+                "reference_checks": state.n_reference_checks,
+                "reference_checks_failed": state.n_failed_reference_checks,
             }
         )
 
@@ -338,7 +338,7 @@ class _Recorder:
             case LabelAudited():
                 if not event.error:
                     summary.audits.append(event)
-            case CanaryChecked():
+            case ReferenceChecked():
                 if not event.is_sound:
                     self._tell(event, time, "bad", f"{event.worker} labels wrongly: {event.message}")
             case LabelRepeated():

@@ -24,7 +24,7 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainingFailure, TrainingOrder
 from alsys.training.evaluate import batch_of, evaluate
 from alsys.training.snapshots import joined
-from alsys.training.start import lesson_config
+from alsys.training.start import pretraining_config
 from alsys.training.teacher import CommitteeTeacher, relabelled, taught
 from alsys.training.trainer import NequIPTrainer
 
@@ -85,7 +85,7 @@ def distil(
     test, lessons = lessons.select(is_test), lessons.select(~is_test)
     own = relabelled(teacher, known.select(known.is_arm(*TRAINING_ARMS)))
     lessons = joined(own, lessons)
-    small = lesson_config(config, budget_s)
+    small = pretraining_config(config, budget_s)
     small = small.model_copy(
         update={
             "model": config.model.model_copy(update={"members": members}),

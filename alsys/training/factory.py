@@ -14,7 +14,7 @@ def build_trainer(config: CampaignConfig, start: Path | None = None, fit: Path |
     Args:
         config: The campaign.
         start: Folder for what the first fit starts from (`alsys.training.start`); None where nothing is kept.
-        fit: Folder for the fit that is running (`alsys.training.unfinished`); likewise.
+        fit: Folder for the fit that is running (`alsys.training.checkpoints`); likewise.
     """
     if config.model.kind == "pair":
         from alsys.training.pair import PairTrainer

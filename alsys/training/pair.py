@@ -14,7 +14,7 @@ from alsys.potentials.pair import PairCommittee, fit_pair
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, fit_metrics, predictions_of
-from alsys.training.examination import Examiner
+from alsys.training.model_tests import ModelTester
 
 
 class PairTrainer:
@@ -34,7 +34,7 @@ class PairTrainer:
         self._model = config.model
         self._config = config.training
         self._baseline = baseline_of(config)
-        self._examiner = Examiner(config)
+        self._examiner = ModelTester(config)
 
     def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Solves one ridge regression for each member; a linear fit needs no parent.

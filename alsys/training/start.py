@@ -1,11 +1,11 @@
 """What a campaign's first fit starts from: a committee that was taught, or one of another campaign.
 
-`StartingTrainer` wraps a trainer and gives its first fit a parent. Lessons are a teacher's labels, or imported ones of
-another level of theory (`alsys.training.lessons`). The parent's energy shifts are moved to the level of theory of the
-campaign's labels (`rebased`): free atoms there, plus the mean energy per atom that is left; weights and scales stay. A
-taught committee is kept in a folder under the digest of all that it depends on, so a restart does not teach it again,
-and teaching that was cut off begins anew. Where frames of another campaign are replayed, they are in every fit, before
-the campaign's own.
+`StartingTrainer` wraps a trainer and gives its first fit a parent. It learns a teacher's labels first, or imported ones
+of another level of theory (`alsys.training.pretraining`). The parent's energy shifts are moved to the level of theory
+of the campaign's labels (`rebased`): free atoms there, plus the mean energy per atom that is left; weights and scales
+stay. A taught committee is kept in a folder under the digest of all that it depends on, so a restart does not teach it
+again, and teaching that was cut off begins anew. Where frames of another campaign are replayed, they are in every fit,
+before the campaign's own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, thinned
-from alsys.training.lessons import beside_baseline, read_lesson
+from alsys.training.pretraining import beside_baseline, read_pretraining
 from alsys.training.snapshots import columns_of, joined, snapshot_from
 from alsys.training.states import energies_of_states, places_of, reference_of, states_for, with_states
 from alsys.training.step import SHIFTS
@@ -76,7 +76,7 @@ class StartingTrainer:
     Args:
         config: ``training.start`` says which.
         folder: Where taught committees are kept, and a starting point (`write_starting_point`) or a lesson
-            (`write_lesson`) has been put.
+            (`write_pretraining`) has been put.
         fit: Where the fit that is running is kept; None for nowhere.
 
     Raises:
@@ -145,7 +145,7 @@ class StartingTrainer:
             except InputError as error:
                 logger.warning("%s; it is taught again", error)
         labels = lesson.labels()
-        trainer = NequIPTrainer(lesson_config(config, start.budget_s))
+        trainer = NequIPTrainer(pretraining_config(config, start.budget_s))
         result = trainer.run(TrainingOrder(0, labels, None, None, seed=config.seed))
         if isinstance(result, TrainingFailure):
             return replace(result, message=f"teaching: {result.message}")
@@ -183,7 +183,7 @@ class StartingTrainer:
     def _imported(self) -> _Taught:
         """Imported labels of another level, less the baseline where the campaign learns a difference."""
         assert self._folder is not None
-        lesson = read_lesson(self._folder)
+        lesson = read_pretraining(self._folder)
         name = f"imported-{_digest(self._config, lesson=lesson.digest)}"
         baseline = baseline_of(self._config)
         return _Taught(name, lesson.level.canonical, partial(beside_baseline, lesson.snapshot, baseline))
@@ -198,7 +198,7 @@ class _Taught:
     labels: Callable[[], Snapshot]
 
 
-def lesson_config(config: CampaignConfig, budget_s: float) -> CampaignConfig:
+def pretraining_config(config: CampaignConfig, budget_s: float) -> CampaignConfig:
     """A campaign's config for a fit to labels that are not its own: no weights of arms, no score, no examination."""
     sections = {
         "exploration": config.exploration.model_copy(update={"uncertainty": "committee"}),

@@ -21,9 +21,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, version_of
 from alsys.potentials.base import has_volume
+from alsys.potentials.compile_cache import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.compiled import graph_of, probe_of
 from alsys.potentials.nequip import TypeLookup, blank_model, input_of
-from alsys.potentials.packages import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.tracing import evaluating, tracing
 from alsys.potentials.undirected import INPUTS, inputs_of
 from alsys.training.loss import LossWeights, Objective, coefficients_of, loss_of, penalty_of

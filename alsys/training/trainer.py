@@ -5,7 +5,7 @@ on from the parent's weights; frames that the parent has not seen and old ones s
 `alsys.training.replay`). Every few refits one member in turn begins anew with a larger
 share, so that members do not grow alike; it is taken where it is not much worse than the old one on frames that neither
 has seen. What ran out of budget is published, annealed. A fit that is cut off goes on where it was
-(`alsys.training.unfinished`).
+(`alsys.training.checkpoints`).
 
 A fresh member's energy shifts are free-atom energies from the same labeler plus one constant per atom, the mean
 atomisation energy of the training set, so that the network learns differences of a few eV and not thousands; its
@@ -49,19 +49,19 @@ from alsys.potentials.nequip import (
 from alsys.potentials.scored import COMMITTEE, fit_score
 from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
-from alsys.training.bags import is_in_bag
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.bootstrap import is_drawn
+from alsys.training.checkpoints import FitCheckpoint
+from alsys.training.compiled_steps import StepSource
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
-from alsys.training.examination import Examiner
 from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
 from alsys.training.loss import Objective
-from alsys.training.packages import StepSource
+from alsys.training.model_tests import ModelTester
 from alsys.training.replay import Draw, Replay, Shuffle
 from alsys.training.states import energies_of_states, knows_states, places_of, reference_of, states_for, with_states
 from alsys.training.step import SCALES, SHIFTS, Layout
 from alsys.training.tensors import TrainingFrames
-from alsys.training.unfinished import UnfinishedFit
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class NequIPTrainer:
         self._steps = StepSource(config.training, self._objective, clock)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
-        self._examiner = Examiner(config, clock)
+        self._examiner = ModelTester(config, clock)
         self._clock = clock
         self._folder = folder
         self._identity = config_hash(config)
@@ -143,7 +143,7 @@ class NequIPTrainer:
         if self._folder is not None:
             parent_version = None if order.parent is None else order.parent.version
             identity = {"version": order.version, "parent": parent_version, "config": self._identity}
-            unfinished = UnfinishedFit(self._folder, identity, spec, parts.train.frame_ids)
+            unfinished = FitCheckpoint(self._folder, identity, spec, parts.train.frame_ids)
             spec = unfinished.spec
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
@@ -234,7 +234,7 @@ class NequIPTrainer:
                 model = build_model(spec, seed=seed)
                 _set_buffers(model, *constants)
             start = Layout.of(model).flat(model)
-            bag = np.flatnonzero(is_in_bag(train.frame_ids, i, config.bootstrap))
+            bag = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap))
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
             members.append(_Member(model, start, not is_warm, share, seed, bag))
         return members
@@ -247,7 +247,7 @@ class NequIPTrainer:
         train: Snapshot,
         known: frozenset[str],
         started: float,
-        unfinished: UnfinishedFit | None,
+        unfinished: FitCheckpoint | None,
     ) -> list[FittedModel]:
         """Fits the members, `parallel` at a time; those that are done already are as they were.
 
@@ -321,7 +321,7 @@ class NequIPTrainer:
         member: int,
     ) -> bool:
         """Whether a renewed member errs much more than the one it would replace, on frames neither has seen."""
-        is_unseen = ~is_in_bag(parts.train.frame_ids, member, self._config.bootstrap)
+        is_unseen = ~is_drawn(parts.train.frame_ids, member, self._config.bootstrap)
         unseen = parts.train.select(is_unseen)
         if parts.validation.n_frames >= max(unseen.n_frames, MIN_UNSEEN):
             unseen = parts.validation
@@ -463,7 +463,7 @@ def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, o
     return replace(train, energy=train.energy - np.concatenate(energies), forces=train.forces - np.concatenate(forces))
 
 
-def _failed(version: int, message: str, unfinished: UnfinishedFit | None) -> TrainingFailure:
+def _failed(version: int, message: str, unfinished: FitCheckpoint | None) -> TrainingFailure:
     """A fit that gave nothing, which the next one is not to go on from."""
     if unfinished is not None:
         unfinished.clear()

@@ -20,8 +20,6 @@ from alsys.events import (
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
-    CanaryChecked,
-    CanaryStarted,
     ErrorsObserved,
     Event,
     ExplorationReported,
@@ -38,6 +36,8 @@ from alsys.events import (
     LabelStarted,
     LabelSuspected,
     ModelPublished,
+    ReferenceChecked,
+    ReferenceCheckStarted,
     TrainingFailed,
     TrainingStarted,
     WorkerLost,
@@ -137,7 +137,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.labeling[worker] = [Call("audit", (frame_id,))]
                 case CheckLabeler(worker):
                     assert worker not in self.labeling
-                    self.record(CanaryStarted(t=self.clock, worker=worker))
+                    self.record(ReferenceCheckStarted(t=self.clock, worker=worker))
                     self.labeling[worker] = [Call("canary")]
                 case Explore():
                     assert command.version == self.ledger.champion > 0
@@ -176,7 +176,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, worker: str, call: Call, outcome: str) -> None:
         """One call came back; what is odd is suspect, disputed, refuted or a dead canary."""
         if call.kind == "canary":
-            self.record(CanaryChecked(t=self.clock, worker=worker, is_sound=outcome == "good", forces=(0.0,)))
+            self.record(ReferenceChecked(t=self.clock, worker=worker, is_sound=outcome == "good", forces=(0.0,)))
             return
         for f in call.frame_ids:
             if call.kind == "audit":
@@ -370,8 +370,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         if hasattr(self, "ledger"):
             assert self.ledger.is_balanced
-            assert all(self.ledger.frames[f].status is Status.PENDING for f in self.ledger.assurance.suspects)
-            assert all(self.ledger.frames[f].status is Status.LABELLED for f in self.ledger.assurance.to_audit)
+            assert all(self.ledger.frames[f].status is Status.PENDING for f in self.ledger.audits.to_verify)
+            assert all(self.ledger.frames[f].status is Status.LABELLED for f in self.ledger.audits.to_audit)
             assert self.ledger.n_labels + self.ledger.n_in_flight <= self.settings.n_labels
 
     def teardown(self) -> None:
@@ -431,7 +431,7 @@ class AssuredMachine(LedgerMachine):
         max_pending=6,
         random_share=0.25,
         audit_share=0.3,
-        canary_every=5,
+        reference_every=5,
         train_on=2,
     )
 
@@ -447,7 +447,7 @@ class PacedMachine(LedgerMachine):
         random_share=0.25,
         max_ahead="auto",
         audit_share=0.2,
-        canary_every=7,
+        reference_every=7,
     )
 
     @invariant()
@@ -456,7 +456,7 @@ class PacedMachine(LedgerMachine):
         if hasattr(self, "ledger") and self.ledger.champion:
             ledger = self.ledger
             n_new = ledger.n_new - (len(ledger.retracted) - self.n_retracted_at_fit)
-            flying = ledger.flying[Arm.INITIAL] + ledger.flying[Arm.UNCERTAIN]
+            flying = ledger.in_flight_by_arm[Arm.INITIAL] + ledger.in_flight_by_arm[Arm.UNCERTAIN]
             late = sum(record.arm is Arm.INITIAL for record in ledger.frames.values())
             assert n_new + flying <= 5 + 3 + len(LABELERS) + late
 
@@ -465,7 +465,7 @@ class PacedMachine(LedgerMachine):
         """Whatever fails, no other arm takes what the random arm needs to be as large as planned."""
         if hasattr(self, "ledger") and self.ledger.champion and not self.ledger.retracted:
             ledger = self.ledger
-            n_train = ledger.n_train + ledger.flying[Arm.INITIAL] + ledger.flying[Arm.UNCERTAIN]
+            n_train = ledger.n_train + ledger.in_flight_by_arm[Arm.INITIAL] + ledger.in_flight_by_arm[Arm.UNCERTAIN]
             assert n_train <= 30 - 8
 
     @property

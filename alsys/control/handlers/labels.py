@@ -23,7 +23,6 @@ from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind
 from alsys.events import (
-    CanaryChecked,
     LabelAccepted,
     LabelAudited,
     LabelDisputed,
@@ -32,6 +31,7 @@ from alsys.events import (
     LabelRepeated,
     LabelRetracted,
     LabelSuspected,
+    ReferenceChecked,
 )
 from alsys.frames import Arm, Frame
 from alsys.labeling.base import LabelingOrder
@@ -90,7 +90,7 @@ class LabelHandler:
     def take(self, event: Completion, order: LabelingOrder, outcomes: tuple[Label | LabelFailure, ...]) -> None:
         """One call came back."""
         if self.is_check(event.worker, order):
-            if event.worker in self._ledger.assurance.checking:
+            if event.worker in self._ledger.audits.checking:
                 self._take_reference(event.worker, outcomes[0])
             else:
                 self._take_audit(event.worker, outcomes[0])
@@ -110,7 +110,7 @@ class LabelHandler:
 
     def is_check(self, worker: str, order: LabelingOrder) -> bool:
         """Whether the first call of a worker is an audit or a reference frame: no frame of it waits for a label."""
-        assurance = self._ledger.assurance
+        assurance = self._ledger.audits
         audit = assurance.auditing.get(worker)
         is_audit = audit is not None and order.is_tight and audit.frame_id == order.frames[0].frame_id
         return worker in assurance.checking or is_audit
@@ -279,7 +279,7 @@ class LabelHandler:
     def _take_reference(self, worker: str, outcome: Label | LabelFailure) -> None:
         """The first sound label of the reference frame is what later ones are compared with."""
         assert self._gate is not None
-        gate, known = self._gate, self._ledger.assurance.reference
+        gate, known = self._gate, self._ledger.audits.reference
         if isinstance(outcome, LabelFailure):
             # What this level cannot treat at all says nothing about the labeler.
             is_sound = known is None and not outcome.kind.is_lost_computing
@@ -293,7 +293,7 @@ class LabelHandler:
             reference = Label(frame.frame_id, self._level.level_id, known.energy, forces)
 
         def then(message: str) -> None:
-            if known is None and self._ledger.assurance.reference is not None:
+            if known is None and self._ledger.audits.reference is not None:
                 self._take_reference(worker, label)  # another labeler was first meanwhile
             else:
                 self._checked(worker, label, not message, message)
@@ -301,14 +301,14 @@ class LabelHandler:
         self._queue.ask(lambda: gate.judge_reference(reference, label), then)
 
     def _checked(self, worker: str, outcome: Label | LabelFailure, is_sound: bool, message: str) -> None:
-        assurance = self._ledger.assurance
+        assurance = self._ledger.audits
         if worker not in assurance.checking:
             return  # it died meanwhile, and is checked when it is back
         energy, forces = 0.0, tuple[float, ...]()
         if is_sound and assurance.reference is None and isinstance(outcome, Label):
             energy, forces = outcome.energy, tuple(outcome.forces.ravel().tolist())
         self._record(
-            CanaryChecked(
+            ReferenceChecked(
                 t=self._clock(),
                 worker=worker,
                 is_sound=is_sound,
@@ -353,7 +353,7 @@ class LabelHandler:
         largest: float = math.nan,
         mae: float = math.nan,
     ) -> None:
-        frame_id, audit = outcome.frame_id, self._ledger.assurance.auditing.get(worker)
+        frame_id, audit = outcome.frame_id, self._ledger.audits.auditing.get(worker)
         if audit is None or audit.frame_id != frame_id:
             return  # the labeler died meanwhile, and the audit is made again
         self._record(

@@ -19,21 +19,21 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
     audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of this waits
     for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
     """
-    state, settings = campaign.assurance, campaign.settings
+    state, settings = campaign.audits, campaign.settings
     free = [w for w in idle.labelers if w not in state.checking and w not in state.auditing]  # still being judged
     labelers = {*free, *idle.busy_labelers, *campaign.in_flight, *state.auditing, *state.checking}
     is_alone = len(labelers) <= 1
     commands: list[Command] = []
     ahead = list(idle.busy_labelers)
-    if settings.canary_every:
-        for worker in [worker for worker in free if _needs_canary(state, worker, settings.canary_every)]:
+    if settings.reference_every:
+        for worker in [worker for worker in free if _needs_check(state, worker, settings.reference_every)]:
             commands.append(CheckLabeler(worker))
             free.remove(worker)
-        ahead = [worker for worker in ahead if not _needs_canary(state, worker, settings.canary_every)]
+        ahead = [worker for worker in ahead if not _needs_check(state, worker, settings.reference_every)]
     wants = wants_labels(campaign)
     room = settings.n_labels - campaign.n_labels - campaign.n_in_flight if wants else 0
     is_waiting = False
-    for frame_id, author in itertools.islice(state.suspects.items(), max(room, 0)):
+    for frame_id, author in itertools.islice(state.to_verify.items(), max(room, 0)):
         taker = _other(free, author, is_alone)
         if taker is None:
             is_waiting = True
@@ -57,8 +57,8 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
     return commands, left, len(labelers)
 
 
-def _needs_canary(state: AuditState, worker: str, every: int) -> bool:
-    return worker not in state.since_canary or len(state.since_canary[worker]) >= every
+def _needs_check(state: AuditState, worker: str, every: int) -> bool:
+    return worker not in state.since_check or len(state.since_check[worker]) >= every
 
 
 def _other(free: Sequence[str], author: str, is_alone: bool) -> str | None:

@@ -48,7 +48,7 @@ def _bookkeeping(state: CampaignState, now: float) -> list[Command]:
         return emits  # they are still candidates, and must not be dropped too
     emits += [
         Emit(FrameDropped(t=now, frame_id=frame_id, reason="easy"))
-        for frame_id in state.easy
+        for frame_id in state.below_trust
         if frame_id in state.pending
     ]
     emits += [Emit(FrameDropped(t=now, frame_id=f, reason="evicted")) for f in labels.evict(state)]

@@ -28,7 +28,7 @@ def explore(state: CampaignState, explorers: Sequence[str]) -> list[Command]:
     busy = state.exploring.values()
     wanted = _random_wanted(state) - sum(order.n_random for order in busy)
     being_rescored = {frame_id for order in busy for frame_id in order.rescored}
-    stale = [frame_id for frame_id in state.stale if frame_id not in being_rescored]
+    stale = [frame_id for frame_id in state.to_rescore if frame_id not in being_rescored]
     unseen = list(itertools.islice(state.to_compare, COMPARE_CHUNK * len(explorers)))
     trust, shares = state.trust_band, method_shares(state)
     commands: list[Command] = []
@@ -66,7 +66,7 @@ def exploration_is_paused(state: CampaignState) -> bool:
         return False
     if (is_paced or settings.pool > 1.0) and state.exploration.n_candidates < settings.pool * settings.max_pending:
         return False
-    return not state.stale
+    return not state.to_rescore
 
 
 def round_is_gathering(state: CampaignState) -> bool:
@@ -88,7 +88,7 @@ def _random_wanted(state: CampaignState) -> int:
         return 0
     stock = max(1, math.ceil(share * min(settings.max_pending, settings.refit_every)))
     have = state.pending.count(Arm.RANDOM)
-    done = state.accepted[Arm.RANDOM] + state.flying[Arm.RANDOM]
+    done = state.accepted[Arm.RANDOM] + state.in_flight_by_arm[Arm.RANDOM]
     if settings.max_ahead == "auto":
         stock = max(stock, math.ceil(share * (state.n_labels + state.n_in_flight)) - done)
     missing = pace.random_total(settings, share) - done - have

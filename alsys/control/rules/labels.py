@@ -65,7 +65,7 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     """
     settings = state.settings
     atoms_left = state.pending.count(Arm.ATOM) > 0
-    room = settings.n_labels - state.n_labels - state.n_in_flight - len(state.assurance.suspects)
+    room = settings.n_labels - state.n_labels - state.n_in_flight - len(state.audits.to_verify)
     if not (atoms_left or (wants_labels(state) and room > 0)) or not len(state.pending):
         return []
     if is_hopeless(state) or (settings.is_rounds and round_is_gathering(state)):
@@ -118,7 +118,7 @@ class _Chooser:
         self._share = random_share(state)
         self._kept = pace.random_kept(state, self._share)
         self._unseen = pace.unseen(state, idle)
-        self._n_random = state.accepted[Arm.RANDOM] + state.flying[Arm.RANDOM]
+        self._n_random = state.accepted[Arm.RANDOM] + state.in_flight_by_arm[Arm.RANDOM]
         self._n_all = state.n_labels + state.n_in_flight
         self._atoms = state.pending.queued(Arm.ATOM)
         self._random = state.pending.queued(Arm.RANDOM)
@@ -134,7 +134,7 @@ class _Chooser:
             return
         labelled, strata = dict(self._state.strata), pending.strata()
         taken: set[str] = set(self._unseen)
-        turn = self._state.accepted[Arm.UNCERTAIN] + self._state.flying[Arm.UNCERTAIN]
+        turn = self._state.accepted[Arm.UNCERTAIN] + self._state.in_flight_by_arm[Arm.UNCERTAIN]
         while len(taken) < pending.count(Arm.UNCERTAIN):
             frame_id: str | None = None
             if turn % 2:

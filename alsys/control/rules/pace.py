@@ -67,13 +67,13 @@ def training_room(state: CampaignState, n_labelers: int) -> float:
     ahead = most_ahead(settings, batch, n_labelers, state.label_times.mean, state.fit_s)
     if ahead is None or settings.is_rounds or not state.champion:
         return math.inf
-    coming = state.n_new + state.flying[Arm.UNCERTAIN] + state.flying[Arm.INITIAL]
+    coming = state.n_new + state.in_flight_by_arm[Arm.UNCERTAIN] + state.in_flight_by_arm[Arm.INITIAL]
     return max(ahead + (batch if state.training is None else 0) - coming, 0)
 
 
 def first_fit_waits(state: CampaignState) -> bool:
     """Whether the first fit waits for sampled frames that are on their way: where their labels are quick."""
-    waiting = state.pending.count(Arm.INITIAL) + state.flying[Arm.INITIAL]
+    waiting = state.pending.count(Arm.INITIAL) + state.in_flight_by_arm[Arm.INITIAL]
     room = state.settings.n_labels - state.n_labels - random_kept(state, state.settings.random_share)
     if state.settings.max_ahead != "auto" or state.settings.is_rounds or min(waiting, room) <= 0:
         return False
@@ -91,7 +91,7 @@ def unseen(state: CampaignState, idle: Idle) -> Collection[str]:
     is_looked_at = bool(state.exploring or idle.explorers)
     if state.settings.max_ahead != "auto" or state.settings.is_random or not (is_fast and is_looked_at):
         return ()
-    return state.stale
+    return state.to_rescore
 
 
 def random_total(settings: PolicySettings, share: float) -> int:
@@ -107,10 +107,10 @@ def random_kept(state: CampaignState, share: float) -> int:
     settings = state.settings
     if settings.max_ahead != "auto" or settings.is_rounds:
         return 0
-    n_train = state.n_train + state.flying[Arm.INITIAL] + state.flying[Arm.UNCERTAIN]
+    n_train = state.n_train + state.in_flight_by_arm[Arm.INITIAL] + state.in_flight_by_arm[Arm.UNCERTAIN]
     if not state.champion and n_train < settings.first_at:
         return 0
-    return max(0, random_total(settings, share) - state.accepted[Arm.RANDOM] - state.flying[Arm.RANDOM])
+    return max(0, random_total(settings, share) - state.accepted[Arm.RANDOM] - state.in_flight_by_arm[Arm.RANDOM])
 
 
 def fits_left(settings: PolicySettings, n_train_at_fit: int, target: int) -> int:

@@ -11,12 +11,12 @@ from alsys.control.state.campaign import CampaignState
 def finish(state: CampaignState, now: float) -> Finish | None:
     """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
     if state.stop_requested is not None:
-        at_work = state.in_flight or state.training or state.exploring or state.assurance.is_busy
+        at_work = state.in_flight or state.training or state.exploring or state.audits.is_busy
         if state.stop_requested.drain and at_work:
             return None
         return Finish("user", "stopped on request; run the same command to go on", is_final=False)
     if is_hopeless(state) and wants_labels(state):
-        if state.in_flight or state.training or state.assurance.suspects or state.assurance.is_busy:
+        if state.in_flight or state.training or state.audits.to_verify or state.audits.is_busy:
             return None
         remedy = "see the quarantine table of the report; the same command tries again"
         lost = f"{state.lost_in_a_row} frames in a row gave no label, the last one: {state.last_loss}"
@@ -28,7 +28,7 @@ def finish(state: CampaignState, now: float) -> Finish | None:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
     if state.in_flight or state.training is not None or wants_last_fit(state) or trains_on(state):
         return None
-    if state.champion and (state.assurance.is_busy or state.assurance.waiting(settings.audit_share)):
+    if state.champion and (state.audits.is_busy or state.audits.waiting(settings.audit_share)):
         return None
     if not state.champion:
         message = f"there are labels but no model: every fit failed{_last_rejection(state)}"
@@ -42,7 +42,7 @@ def finish(state: CampaignState, now: float) -> Finish | None:
 
 def is_stuck(state: CampaignState, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
-    working = state.in_flight or state.exploring or state.training is not None or state.assurance.is_busy
+    working = state.in_flight or state.exploring or state.training is not None or state.audits.is_busy
     return not working and bool(idle.labelers and idle.explorers and idle.trainers)
 
 

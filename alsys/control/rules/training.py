@@ -86,7 +86,7 @@ def fit_is_due(state: CampaignState) -> bool:
     new = state.n_new
     if new <= 0 or (state.training_failures >= MAX_TRAINING_FAILURES and new < settings.refit_every):
         return False
-    if state.pending.count(Arm.ATOM) or state.flying[Arm.ATOM]:
+    if state.pending.count(Arm.ATOM) or state.in_flight_by_arm[Arm.ATOM]:
         return False
     if wants_last_fit(state):
         return True

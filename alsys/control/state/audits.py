@@ -1,9 +1,9 @@
 """Whether labels can be trusted: what waits to be verified, audited or checked, and what to do about it.
 
 A label that the gate suspects is not data until its frame was labelled again at tighter settings (*verified*). A
-random sample of labels that are data, those that a newer committee doubts, and those of a labeler whose canary failed
-are compared with tighter ones (*audited*); one that disagrees is retracted. Each labeler labels a *canary* when it
-comes up and every so many labels. Part of the ledger: events change it, nothing else does.
+random sample of labels that are data, those that a newer committee doubts, and those of a labeler whose check failed
+are compared with tighter ones (*audited*); one that disagrees is retracted. Each labeler labels a *reference frame*
+when it comes up and every so many labels. Part of the ledger: events change it, nothing else does.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Literal
 
-from alsys.events import AuditsDrawn, CanaryChecked, LabelAccepted, LabelAudited
+from alsys.events import AuditsDrawn, LabelAccepted, LabelAudited, ReferenceChecked
 
 MAX_AUDITS = 2
 """Attempts at one audit."""
 MAX_SINCE = 1000
-"""Labels of one labeler that are remembered since its last canary."""
+"""Labels of one labeler that are remembered since its last check."""
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
-    """The first sound canary of a campaign; eV, and components of forces, flat, eV/Angstrom."""
+class ReferenceLabel:
+    """The first sound label of the reference frame; eV, and components of forces, flat, eV/Angstrom."""
 
     energy: float
     forces: tuple[float, ...]
@@ -47,34 +47,34 @@ class AuditState:
     """What is known about the trustworthiness of labels.
 
     Attributes:
-        suspects: Frames whose label waits to be verified, with the labeler that gave it.
+        to_verify: Frames whose label waits to be verified, with the labeler that gave it.
         to_audit: Audits to be made, by frame.
         undrawn: Labels, by frame, of an older log of which nobody has said whether they are audited, and who gave them.
         auditing: Audit that each labeler is making.
-        checking: Labelers that have the canary.
-        since_canary: Labels of each labeler since its last sound canary; a labeler that is not in here needs one.
-        reference: What the canary's label must be; None before the first.
-        n_suspected: Labels that did not pass the gate.
-        n_disputed: Suspects that were wrong.
+        checking: Labelers that have the reference frame.
+        since_check: Labels of each labeler since its last good check; a labeler that is not in here needs one.
+        reference: What the label of the reference frame must be; None before the first.
+        n_failed_gate: Labels that did not pass the gate.
+        n_not_reproduced: Suspects that were wrong.
         n_audited: Audits that gave a label.
-        n_refuted: Audits that disagreed.
-        n_canaries: Canaries that were labelled.
-        n_dead_canaries: Canaries that failed.
+        n_rejected: Audits that disagreed.
+        n_reference_checks: Canaries that were labelled.
+        n_failed_reference_checks: Canaries that failed.
     """
 
-    suspects: dict[str, str] = field(default_factory=dict)
+    to_verify: dict[str, str] = field(default_factory=dict)
     to_audit: dict[str, Audit] = field(default_factory=dict)
     undrawn: dict[str, tuple[str, str]] = field(default_factory=dict)
     auditing: dict[str, Audit] = field(default_factory=dict)
     checking: set[str] = field(default_factory=set)
-    since_canary: dict[str, list[str]] = field(default_factory=dict)
-    reference: Canary | None = None
-    n_suspected: int = 0
-    n_disputed: int = 0
+    since_check: dict[str, list[str]] = field(default_factory=dict)
+    reference: ReferenceLabel | None = None
+    n_failed_gate: int = 0
+    n_not_reproduced: int = 0
     n_audited: int = 0
-    n_refuted: int = 0
-    n_canaries: int = 0
-    n_dead_canaries: int = 0
+    n_rejected: int = 0
+    n_reference_checks: int = 0
+    n_failed_reference_checks: int = 0
     _attempts: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -102,13 +102,13 @@ class AuditState:
             self.to_audit[audit.frame_id] = audit
         self.auditing.clear()
         self.checking.clear()
-        self.since_canary.clear()
-        self.suspects.clear()
+        self.since_check.clear()
+        self.to_verify.clear()
 
     def lose(self, worker: str) -> None:
         """A labeler died: its audit is to be done again, by whoever comes."""
         self.checking.discard(worker)
-        self.since_canary.pop(worker, None)
+        self.since_check.pop(worker, None)
         audit = self.auditing.pop(worker, None)
         if audit is not None:
             self._retry(audit)
@@ -116,8 +116,8 @@ class AuditState:
     def accept(self, event: LabelAccepted) -> None:
         """A label became data."""
         frame_id, worker = event.frame_id, event.worker
-        if worker in self.since_canary:
-            done = self.since_canary[worker]
+        if worker in self.since_check:
+            done = self.since_check[worker]
             done.append(frame_id)
             del done[:-MAX_SINCE]
         if not event.audit:
@@ -158,19 +158,19 @@ class AuditState:
             return
         self._attempts.pop(event.frame_id, None)
         self.n_audited += 1
-        self.n_refuted += not event.is_confirmed
+        self.n_rejected += not event.is_confirmed
 
-    def checked(self, event: CanaryChecked) -> None:
-        """A canary came back; where it failed, the labels since the last sound one are to be audited."""
+    def checked(self, event: ReferenceChecked) -> None:
+        """A check came back; where it failed, the labels since the last good one are to be audited."""
         self.checking.discard(event.worker)
-        self.n_canaries += 1
+        self.n_reference_checks += 1
         if event.is_sound:
-            self.since_canary[event.worker] = []
+            self.since_check[event.worker] = []
             if self.reference is None and event.forces:
-                self.reference = Canary(event.energy, event.forces)
+                self.reference = ReferenceLabel(event.energy, event.forces)
             return
-        self.n_dead_canaries += 1
-        for frame_id in self.since_canary.pop(event.worker, []):
+        self.n_failed_reference_checks += 1
+        for frame_id in self.since_check.pop(event.worker, []):
             self.request(Audit(frame_id, "canary", event.worker))
 
     def _take(self, frame_id: str) -> Audit | None:

@@ -25,15 +25,15 @@ class CampaignState:
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
-        self.assurance = AuditState()
+        self.audits = AuditState()
         self._models = ModelVersions()
-        self._frames = FrameStates(settings, self._models, self.assurance.suspects)
+        self._frames = FrameStates(settings, self._models, self.audits.to_verify)
         self._feedback = Feedback(settings)
         # The parts never replace their containers, so rules can read them here.
         self.frames, self.counts = self._frames.records, self._frames.counts
-        self.pending, self.stale = self._frames.pending, self._frames.stale
-        self.easy, self.failed = self._frames.easy, self._frames.failed
-        self.in_flight, self.flying = self._frames.in_flight, self._frames.flying
+        self.pending, self.to_rescore = self._frames.pending, self._frames.to_rescore
+        self.below_trust, self.failed = self._frames.below_trust, self._frames.failed
+        self.in_flight, self.in_flight_by_arm = self._frames.in_flight, self._frames.in_flight_by_arm
         self.models, self.champions = self._models.records, self._models.champions
         self.undecided = self._models.undecided
         self.to_compare, self.calibration = self._feedback.waiting, self._feedback.calibration
@@ -77,7 +77,7 @@ class CampaignState:
     @property
     def n_in_flight(self) -> int:
         """Frames in flight that count against the budget."""
-        return sum(self.flying.values()) - self.flying[Arm.ATOM]
+        return sum(self.in_flight_by_arm.values()) - self.in_flight_by_arm[Arm.ATOM]
 
     @property
     def n_changes(self) -> int:

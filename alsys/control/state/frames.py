@@ -27,28 +27,28 @@ class FrameStates:
     Attributes:
         settings: Of the campaign.
         models: For reading: frames that were seen by another version than the champion are stale.
-        suspects: Frames whose label waits to be verified, with the labeler that gave it.
+        to_verify: Frames whose label waits to be verified, with the labeler that gave it.
         records: All frames.
         pending: Frames that a labeler can have.
         counts: Frames by status.
-        flying: Frames in flight by arm.
+        in_flight_by_arm: Frames in flight by arm.
         in_flight: Calls of each labeler, each with its frames.
-        stale: Uncertain frames whose deviation is not the champion's.
+        to_rescore: Uncertain frames whose deviation is not the champion's.
         failed: Frames that wait after an attempt that gave no label, or a wrong one, with the last such attempt.
-        easy: Uncertain frames that the champion knows well enough.
+        below_trust: Uncertain frames that the champion knows well enough.
     """
 
     settings: PolicySettings
     models: ModelVersions
-    suspects: dict[str, str]
+    to_verify: dict[str, str]
     records: dict[str, FrameRecord] = field(default_factory=dict)
     pending: CandidateSet = field(default_factory=CandidateSet)
     counts: dict[Status, int] = field(default_factory=lambda: dict.fromkeys(Status, 0))
-    flying: dict[Arm, int] = field(default_factory=lambda: dict.fromkeys(Arm, 0))
+    in_flight_by_arm: dict[Arm, int] = field(default_factory=lambda: dict.fromkeys(Arm, 0))
     in_flight: dict[str, list[dict[str, None]]] = field(default_factory=dict)
-    stale: dict[str, None] = field(default_factory=dict)
+    to_rescore: dict[str, None] = field(default_factory=dict)
     failed: dict[str, LabelFailed | LabelDisputed] = field(default_factory=dict)
-    easy: dict[str, None] = field(default_factory=dict)
+    below_trust: dict[str, None] = field(default_factory=dict)
     _worker_of: dict[str, str] = field(default_factory=dict)
     _costs: LabelCostModel = field(default_factory=LabelCostModel)
 
@@ -57,7 +57,7 @@ class FrameStates:
         """The invariant of the module docstring."""
         return (
             len(self.records) == sum(self.counts.values())
-            and self.counts[Status.PENDING] == len(self.pending) + len(self.suspects)
+            and self.counts[Status.PENDING] == len(self.pending) + len(self.to_verify)
             and self.counts[Status.IN_FLIGHT] == sum(len(call) for calls in self.in_flight.values() for call in calls)
         )
 
@@ -89,7 +89,7 @@ class FrameStates:
             if not record.suspected:
                 record.chosen_by = self.models.champion if record.arm is Arm.RANDOM else record.seen_by
             self.move(record, Status.IN_FLIGHT)
-            self.flying[record.arm] += 1
+            self.in_flight_by_arm[record.arm] += 1
             self._worker_of[frame_id] = event.worker
         self.in_flight.setdefault(event.worker, []).append(dict.fromkeys(event.frame_ids))
 
@@ -125,7 +125,7 @@ class FrameStates:
         """A new driver: nothing is in flight, and labels under suspicion went with the old one."""
         for frame_id in list(self._worker_of):
             self.again(frame_id)
-        for frame_id in list(self.suspects):
+        for frame_id in list(self.to_verify):
             self._clear(frame_id)
 
     def move(self, record: FrameRecord, status: Status) -> None:
@@ -173,15 +173,15 @@ class FrameStates:
             record.deviation = deviation
             record.seen_by = event.model_version
             if frame_id in self.pending and record.arm is Arm.UNCERTAIN:
-                self.stale.pop(frame_id, None)
+                self.to_rescore.pop(frame_id, None)
                 self._enqueue(frame_id, record)
                 if deviation < easy_below and not self.settings.is_random:
-                    self.easy[frame_id] = None
+                    self.below_trust[frame_id] = None
 
     def outdate(self) -> None:
         """There is a new champion, which has seen none of the candidates."""
-        self.stale.clear()
-        self.stale.update(dict.fromkeys(self.pending.ranked()))
+        self.to_rescore.clear()
+        self.to_rescore.update(dict.fromkeys(self.pending.ranked()))
 
     def observe_cost(self, record: FrameRecord, wall_s: float) -> None:
         """Learns what labels cost from one that took `wall_s`, where that matters.
@@ -206,22 +206,22 @@ class FrameStates:
 
     def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
         if record.suspected:
-            self.suspects[frame_id] = record.suspected
+            self.to_verify[frame_id] = record.suspected
             return
         self.pending.add(frame_id, record.arm, self._worth(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by != self.models.champion:
-            self.stale[frame_id] = None
+            self.to_rescore[frame_id] = None
 
     def _unqueue(self, frame_id: str) -> None:
         self.pending.discard(frame_id)
-        self.stale.pop(frame_id, None)
-        self.easy.pop(frame_id, None)
-        self.suspects.pop(frame_id, None)
+        self.to_rescore.pop(frame_id, None)
+        self.below_trust.pop(frame_id, None)
+        self.to_verify.pop(frame_id, None)
 
     def _clear(self, frame_id: str) -> None:
         """A suspect frame is to be labelled afresh."""
         record = self.records[frame_id]
-        self.suspects.pop(frame_id, None)
+        self.to_verify.pop(frame_id, None)
         record.suspected = ""
         self._enqueue(frame_id, record)
 
@@ -234,4 +234,4 @@ class FrameStates:
             calls.remove(call)
         if not calls:
             del self.in_flight[worker]
-        self.flying[self.records[frame_id].arm] -= 1
+        self.in_flight_by_arm[self.records[frame_id].arm] -= 1

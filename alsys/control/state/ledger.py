@@ -27,8 +27,6 @@ from alsys.events import (
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
-    CanaryChecked,
-    CanaryStarted,
     ColumnLost,
     DataImported,
     ErrorsObserved,
@@ -56,6 +54,8 @@ from alsys.events import (
     ModelPromoted,
     ModelPublished,
     ModelRejected,
+    ReferenceChecked,
+    ReferenceCheckStarted,
     StopRequested,
     TrainingFailed,
     TrainingStarted,
@@ -83,7 +83,7 @@ class Ledger(CampaignState):
             LabelStarted: self._frames.start,
             LabelAbandoned: self._on_label_abandoned,
             LabelAccepted: self._on_label_accepted,
-            AuditsDrawn: self.assurance.draw,
+            AuditsDrawn: self.audits.draw,
             LabelFailed: self._on_label_failed,
             LabelRepeated: self._on_label_repeated,
             LabelRetracted: self._on_label_retracted,
@@ -94,8 +94,8 @@ class Ledger(CampaignState):
             LabelDoubted: self._on_doubted,
             LabelAudited: self._on_audited,
             AuditStarted: self._on_audit_started,
-            CanaryStarted: self._on_canary_started,
-            CanaryChecked: self._on_canary_checked,
+            ReferenceCheckStarted: self._on_reference_check_started,
+            ReferenceChecked: self._on_reference_checked,
             ModelPublished: self._on_published,
             ModelPromoted: self._on_promoted,
             ModelRejected: self._models.reject,
@@ -134,7 +134,7 @@ class Ledger(CampaignState):
 
     def _on_opened(self, event: CampaignOpened) -> None:
         self._frames.reopen()
-        self.assurance.restart()
+        self.audits.restart()
         self._leave_out_retracted()
         self.exploring.clear()
         self._models.reopen()
@@ -158,7 +158,7 @@ class Ledger(CampaignState):
     def _on_worker_lost(self, event: WorkerLost) -> None:
         self.totals.workers_lost += 1
         self.exploring.pop(event.worker, None)
-        self.assurance.lose(event.worker)
+        self.audits.lose(event.worker)
         self._leave_out_retracted()
 
     # --- frames
@@ -205,7 +205,7 @@ class Ledger(CampaignState):
         elif record.arm is Arm.RANDOM:
             self.random_labelled.append(event.frame_id)
         if record.arm is not Arm.ATOM:
-            self.assurance.accept(event)
+            self.audits.accept(event)
             if self.champion:
                 self._feedback.wait(event.frame_id)
 
@@ -227,7 +227,7 @@ class Ledger(CampaignState):
         elif record.arm is Arm.RANDOM:
             self.random_labelled.remove(event.frame_id)
         self._feedback.forget(event.frame_id)
-        self.assurance.withdraw(event.frame_id)
+        self.audits.withdraw(event.frame_id)
 
     def _count_chosen(self, record: FrameRecord, step: int) -> None:
         if record.arm is not Arm.ATOM:
@@ -258,36 +258,36 @@ class Ledger(CampaignState):
     # --- whether labels can be trusted
 
     def _on_suspected(self, event: LabelSuspected) -> None:
-        self.assurance.n_suspected += 1
+        self.audits.n_failed_gate += 1
         self._frames.suspect(event.frame_id, event.worker)
 
     def _on_disputed(self, event: LabelDisputed) -> None:
-        self.assurance.n_disputed += 1
+        self.audits.n_not_reproduced += 1
         self._frames.dispute(event)
 
     def _on_doubted(self, event: LabelDoubted) -> None:
         if self.frames[event.frame_id].status is Status.LABELLED:
-            self.assurance.request(Audit(event.frame_id, "doubted"))
+            self.audits.request(Audit(event.frame_id, "doubted"))
 
     def _on_audit_started(self, event: AuditStarted) -> None:
-        self.assurance.begin_audit(event.worker, event.frame_id)
+        self.audits.begin_audit(event.worker, event.frame_id)
 
     def _on_audited(self, event: LabelAudited) -> None:
-        self.assurance.audited(event)
+        self.audits.audited(event)
         self._leave_out_retracted()
 
-    def _on_canary_started(self, event: CanaryStarted) -> None:
-        self.assurance.checking.add(event.worker)
+    def _on_reference_check_started(self, event: ReferenceCheckStarted) -> None:
+        self.audits.checking.add(event.worker)
 
-    def _on_canary_checked(self, event: CanaryChecked) -> None:
-        self.assurance.checked(event)
+    def _on_reference_checked(self, event: ReferenceChecked) -> None:
+        self.audits.checked(event)
         self._leave_out_retracted()
 
     def _leave_out_retracted(self) -> None:
         """A label that was retracted meanwhile is not audited, nor tried again."""
-        for frame_id in list(self.assurance.to_audit):
+        for frame_id in list(self.audits.to_audit):
             if self.frames[frame_id].status is not Status.LABELLED:
-                self.assurance.withdraw(frame_id)
+                self.audits.withdraw(frame_id)
 
     # --- models
 

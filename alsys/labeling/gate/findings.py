@@ -28,7 +28,7 @@ class Finding:
     Attributes:
         check: Stable word: ``shape``, ``not-finite``, ``net-force``, ``torque``, ``largest-force``, ``spin``, ``gap``,
             ``energy``, ``residual-energy``, ``residual-force``, ``sign``, ``scale``, ``permutation``, ``rough-force``,
-            ``relabelled``, ``canary``, ``slope``.
+            ``relabelled``, ``reference``, ``slope``.
         value: What was found.
         limit: What is normal.
         is_fatal: No second label can make this one data.

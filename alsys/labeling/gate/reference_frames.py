@@ -1,7 +1,7 @@
-"""Canaries: a frame with a known label that every worker computes at its start and every so many labels.
+"""Reference frames: a frame with a known label that every worker computes at its start and every so many labels.
 
 A worker whose hardware, libraries or memory have gone wrong tells the wrong forces of a molecule that never changes.
-The reference is the first label of the canary in a campaign, so it is of the campaign's own level.
+Its first label in a campaign is what later ones are compared with, so it is of the campaign's own level.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ METHANOL = Frame.molecule(
 
 
 def reference_frames(start: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Canaries of a campaign: water and methanol where all systems hold carbon, hydrogen or oxygen and no cell.
+    """Reference frames of a campaign: water and methanol where all systems hold carbon, hydrogen or oxygen and no cell.
 
-    Other engines may lack these elements, so their canary is the smallest of the systems' own start geometries.
+    Other engines may lack these elements, so theirs is the smallest of the systems' own start geometries.
 
     Args:
         start: Start geometries of the systems.
@@ -49,21 +49,21 @@ def reference_frames(start: Sequence[Frame]) -> tuple[Frame, ...]:
 
 
 def compare_reference(reference: Label, label: Label) -> Finding | None:
-    """Compares a canary's label with its reference; None where it is as it should be.
+    """Compares a label of the reference frame with the first one; None where it is as it should be.
 
     Args:
-        reference: The first label of the canary.
+        reference: The first label.
         label: The same frame at the same level, now.
     """
     if reference.label_id != label.label_id or reference.forces.shape != label.forces.shape:
-        return Finding("canary", float("nan"), 0.0, True, "canary: the label of another frame or level")
+        return Finding("reference", float("nan"), 0.0, True, "reference frame: the label of another frame or level")
     n = len(label.forces)
     force = float(np.sqrt(np.square(label.forces - reference.forces).sum(axis=1)).max())
     energy = abs(label.energy - reference.energy) / n
     if not force <= FORCE_TOLERANCE:
-        message = f"canary {force:.4g} (limit {FORCE_TOLERANCE:.4g}): eV/Angstrom from its first label"
-        return Finding("canary", force, FORCE_TOLERANCE, True, message)
+        message = f"reference frame {force:.4g} (limit {FORCE_TOLERANCE:.4g}): eV/Angstrom from its first label"
+        return Finding("reference", force, FORCE_TOLERANCE, True, message)
     if not energy <= ENERGY_TOLERANCE:
-        message = f"canary {energy:.4g} (limit {ENERGY_TOLERANCE:.4g}): eV per atom from its first label"
-        return Finding("canary", energy, ENERGY_TOLERANCE, True, message)
+        message = f"reference frame {energy:.4g} (limit {ENERGY_TOLERANCE:.4g}): eV per atom from its first label"
+        return Finding("reference", energy, ENERGY_TOLERANCE, True, message)
     return None

@@ -27,17 +27,17 @@ def test_labels_of_an_older_log_are_drawn_by_the_config_of_its_last_run(share: f
     log: list[Event] = events_of(*records(40, seed=1))
     settings = policy_settings(audit_share=1.0)
     ledger, store = Ledger.fold(settings, log), open_writer(disk := MemoryDisk())
-    assert len(ledger.assurance.waiting(1.0)) == 40
+    assert len(ledger.audits.waiting(1.0)) == 40
     draw_audits(ledger, store, before, now=1.0)
     draw_audits(ledger, store, before, now=2.0)
     store.commit()
     (event,) = open_reader(disk).events()
     assert isinstance(event, AuditsDrawn)
-    waiting = [audit.frame_id for audit in ledger.assurance.waiting(1.0)]
+    waiting = [audit.frame_id for audit in ledger.audits.waiting(1.0)]
     assert (
         list(event.frame_ids)
         == waiting
-        == [a.frame_id for a in Ledger.fold(settings, [*log, event]).assurance.waiting(0.0)]
+        == [a.frame_id for a in Ledger.fold(settings, [*log, event]).audits.waiting(0.0)]
     )
     assert (len(waiting) > 0) is (share > 0)
     assert len(waiting) < 30

@@ -17,7 +17,7 @@ from alsys.errors import InputError
 from alsys.interop.formats import find
 from alsys.labels import LevelOfTheory
 from alsys.testing.labelled import GFN1, shaken_methanol, snapshot_of
-from alsys.training.lessons import read_lesson
+from alsys.training.pretraining import read_pretraining
 
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
 FIT = "{budget_s: 2.0, first_at: 4, refit_every: 100, compile: false, max_epochs: 4, validation_share: 0.0, start: %s}"
@@ -82,7 +82,7 @@ def test_a_campaign_learns_imported_labels_first_and_once(
     assert not (campaign / "start").exists()
 
     assert command(*run) == 0
-    lesson = read_lesson(campaign / "start")
+    lesson = read_pretraining(campaign / "start")
     assert lesson.n_frames == 40
     (taught,) = (campaign / "start").glob("imported-*")
     assert json.loads((taught / "card.json").read_text())["n_labels"] == 40
@@ -109,7 +109,7 @@ def test_labels_that_come_before_the_first_model_are_learned_too(command: Comman
     assert command("data", "import", TOY, more, "--level", "pbe/def2-svp") == 0
     plan = make_plan(CampaignDirectory.existing(str(campaign)).config(), str(TOY))
     keep(plan.directory, plan.config, plan.start)
-    assert read_lesson(campaign / "start").n_frames == 70
+    assert read_pretraining(campaign / "start").n_frames == 70
 
 
 @pytest.mark.parametrize(

@@ -99,16 +99,16 @@ def test_a_label_is_data_although_its_labeler_dies_while_it_is_judged() -> None:
 
 
 def test_every_labeler_is_checked_once_although_the_judgement_takes_long() -> None:
-    from alsys.events import CanaryChecked
+    from alsys.events import ReferenceChecked
 
     class Slow(LabelGate):
         def judge_reference(self, reference: Label | None, label: Label) -> str:
             time.sleep(0.2)
             return super().judge_reference(reference, label)
 
-    run = FakeCampaign(lambda: Slow(LOOSE, fake_frame(np.random.default_rng(99))), canary_every=1000, n_labels=30)
+    run = FakeCampaign(lambda: Slow(LOOSE, fake_frame(np.random.default_rng(99))), reference_every=1000, n_labels=30)
     assert run.run(has_gate_thread=True).reason == "labels"
-    checked = events_of(run, CanaryChecked)
+    checked = events_of(run, ReferenceChecked)
     assert sorted(event.worker for event in checked) == ["labeler-0", "labeler-1"]
     assert [bool(event.forces) for event in checked] == [True, False], "the second is compared with the first"
 

@@ -26,7 +26,7 @@ from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import coverage_text, status_of
-from alsys.events import CanaryChecked, Event, FramesRescored, LabelFailed, decode_all
+from alsys.events import Event, FramesRescored, LabelFailed, ReferenceChecked, decode_all
 from alsys.testing.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
 from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
@@ -56,7 +56,7 @@ OPERATIONAL = (
     "labeling.max_attempts=7",
     "labeling.batch_s=7",
     "labeling.quality.audit_share=0.7",
-    "labeling.quality.canary_every=7",
+    "labeling.quality.reference_every=7",
     "labeling.quality.enabled=false",
 )
 """Every operational option that policies know."""
@@ -89,7 +89,7 @@ def next_of(ledger: Ledger) -> list[str]:
         events = [command.event for command in commands if isinstance(command, Emit)]
         checks = [command.worker for command in commands if isinstance(command, CheckLabeler)]
         for worker in checks:
-            ledger.apply(CanaryChecked(t=0.0, worker=worker, is_sound=True))
+            ledger.apply(ReferenceChecked(t=0.0, worker=worker, is_sound=True))
         if not events and not checks:
             return [*lines, *(_rounded(repr(command)) for command in commands)]
         for event in events:
@@ -100,6 +100,16 @@ def next_of(ledger: Ledger) -> list[str]:
 def _rounded(text: str) -> str:
     """Numbers as every machine computes them."""
     return re.sub(r"\d+\.\d+(e-?\d+)?", lambda found: f"{float(found[0]):.6g}", text)
+
+
+RENAMED = {
+    "label_checks": "assurance",
+    "failed_gate": "suspected",
+    "not_reproduced": "disputed",
+    "rejected": "refuted",
+    "reference_checks": "canaries",
+    "reference_checks_failed": "canaries_failed",
+}
 
 
 def digest_of(lines: list[str]) -> str:
@@ -113,7 +123,9 @@ def beginnings(log: list[Event]) -> list[int]:
 
 
 def known(status: dict[str, Any]) -> dict[str, Any]:
-    """Without what has been added since, as JSON, with numbers that every machine computes."""
+    """Without what has been added since, under the old names, as JSON, with numbers that every machine computes."""
+    status = {RENAMED.get(key, key): value for key, value in status.items()}
+    status["assurance"] = {RENAMED.get(key, key): value for key, value in status["assurance"].items()}
     kept = {
         key: {k: v for k, v in value.items() if k not in ADDED.get(key, ())} if isinstance(value, dict) else value
         for key, value in status.items()

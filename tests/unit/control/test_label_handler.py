@@ -13,13 +13,13 @@ from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import CampaignFailed
 from alsys.events import (
-    CanaryChecked,
     Event,
     LabelAudited,
     LabelDisputed,
     LabelDoubted,
     LabelRetracted,
     LabelSuspected,
+    ReferenceChecked,
     StopRequested,
     WorkerLost,
 )
@@ -122,7 +122,7 @@ def test_a_share_of_good_labels_is_audited_and_confirmed() -> None:
     audits = events_of(run, LabelAudited)
     assert 8 <= len(audits) <= 36
     assert all(audit.is_confirmed and audit.force_difference == 0.0 for audit in audits)
-    assert run.ledger.assurance.n_audited == len(audits)
+    assert run.ledger.audits.n_audited == len(audits)
 
 
 @pytest.mark.parametrize("damage", [lambda forces: forces * np.nan, lambda forces: forces[:1]])
@@ -158,9 +158,11 @@ def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_rig
             is_wrong = self._is_bad and self._calls > 8
             return _turned(outcome, 0.9) if is_wrong else outcome
 
-    run = campaign(canary=CANARY, config=LOOSE.model_copy(update={"force_residual": 1e6}), canary_every=6, n_labels=80)
+    run = campaign(
+        canary=CANARY, config=LOOSE.model_copy(update={"force_residual": 1e6}), reference_every=6, n_labels=80
+    )
     assert run.run(labeler=GoingWrong).reason == "labels"
-    dead = [event for event in events_of(run, CanaryChecked) if not event.is_sound]
+    dead = [event for event in events_of(run, ReferenceChecked) if not event.is_sound]
     assert [event.worker for event in dead] == ["labeler-0"]
     assert "canary" in events_of(run, WorkerLost)[0].message
     assert any(event.reason.startswith("audit (canary)") for event in events_of(run, LabelRetracted))
@@ -188,16 +190,16 @@ def test_a_canary_that_the_level_cannot_treat_is_left_alone() -> None:
                 return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "no such element")
             return super().label(frame)
 
-    run = campaign(canary=CANARY, canary_every=10)
+    run = campaign(canary=CANARY, reference_every=10)
     assert run.run(labeler=Picky).reason == "labels"
-    assert all(event.is_sound and not event.forces for event in events_of(run, CanaryChecked))
+    assert all(event.is_sound and not event.forces for event in events_of(run, ReferenceChecked))
     assert not events_of(run, WorkerLost)
 
 
 @pytest.mark.parametrize("n_stops", [1, 5, 20])
 def test_stopped_and_resumed_the_gate_still_keeps_wrong_labels_out(n_stops: int) -> None:
     tamperer = Tamperer(0.15)
-    run = campaign(canary=CANARY, canary_every=20, audit_share=0.05, n_labels=120)
+    run = campaign(canary=CANARY, reference_every=20, audit_share=0.05, n_labels=120)
     for k in range(n_stops):
         run.run(labeler=lambda: FakeLabeler(is_poisoned=tamperer), stop_request=_after(3 + k % 4))
         assert run.ledger.is_balanced
@@ -255,7 +257,7 @@ def test_a_wrong_sign_that_repeats_itself_is_no_confirmation() -> None:
 
 
 def test_a_first_canary_with_forces_that_are_no_slope_is_not_believed() -> None:
-    run = campaign(canary=CANARY, canary_every=10)
+    run = campaign(canary=CANARY, reference_every=10)
     with pytest.raises(CampaignFailed, match="slope"):
         run.run(labeler=lambda: FakeLabeler(is_poisoned=lambda frame: True), restarts=2)
     assert run.ledger.counts[Status.LABELLED] == 0

@@ -166,7 +166,7 @@ def test_quick_labels_wait_for_the_fit() -> None:
     assert sent(ledger) == []
     ledger.apply(published(2, 22))
     ledger.apply(promoted(2))
-    ledger.apply(FramesRescored(t=0.0, model_version=2, deviations=dict.fromkeys(ledger.stale, 0.2)))
+    ledger.apply(FramesRescored(t=0.0, model_version=2, deviations=dict.fromkeys(ledger.to_rescore, 0.2)))
     assert sent(ledger)
 
 

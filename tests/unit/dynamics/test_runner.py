@@ -18,7 +18,7 @@ from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
-from alsys.training.trial_runs import TrialWalker, run_trial
+from alsys.training.stability_runs import StabilityWalker, run_trial
 
 NITROGEN = Frame.molecule([7, 7], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]])
 LIMITS = Limits()
@@ -88,7 +88,7 @@ def test_sixty_four_diatomics_go_on_for_20_000_steps() -> None:
 
 
 def test_healthy_diatomics_survive_a_trial_run() -> None:
-    of = [TrialWalker("n", NITROGEN, NITROGEN, 500.0, is_hot) for is_hot in (False, True)] * 320
+    of = [StabilityWalker("n", NITROGEN, NITROGEN, 500.0, is_hot) for is_hot in (False, True)] * 320
     outcome = run_trial(Diatomics(), of, timestep=0.5, n_steps=400, budget_s=1e6, limits=Limits(), seed=0)
     assert outcome.lost_constant == outcome.lost_hot == {}
 

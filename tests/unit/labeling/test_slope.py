@@ -18,7 +18,7 @@ from alsys.labeling.gate.findings import slope_finding
 from alsys.labeling.gate.gate import LabelGate
 from alsys.labeling.gate.xtb_check import gfn2_forces
 from alsys.labeling.slope import with_slope
-from alsys.labeling.station import LabelStation
+from alsys.labeling.worker import LabelingWorker
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.testing.fakes import FakeLabeler, fake_frame
@@ -60,7 +60,7 @@ class Spoilt:
 
 
 def checked(labeler: Spoilt, frame: Frame) -> Label:
-    (outcome,) = LabelStation(labeler).run(LabelingOrder((frame,), has_slope=True))
+    (outcome,) = LabelingWorker(labeler).run(LabelingOrder((frame,), has_slope=True))
     assert isinstance(outcome, Label)
     return outcome
 
@@ -91,7 +91,7 @@ def test_a_crystal_has_a_slope_too() -> None:
 def test_without_a_slope_nothing_is_said() -> None:
     """No order, forces that vanish, energies that cannot be had."""
     frame = fake_frame(np.random.default_rng(0))
-    (plain,) = LabelStation(FakeLabeler()).run(LabelingOrder((frame,)))
+    (plain,) = LabelingWorker(FakeLabeler()).run(LabelingOrder((frame,)))
     assert isinstance(plain, Label)
     assert math.isnan(plain.slope)
     still = replace(plain, forces=np.full((2, 3), 1e-4))
@@ -113,7 +113,7 @@ def verified(labeler: Spoilt, *, witness: bool = False, has_slope: bool = True) 
     gate = LabelGate(LOOSE, None, gfn2_forces if witness else None)
     first = labeler.label(frame)
     assert isinstance(first, Label)
-    (second,) = LabelStation(labeler).run(LabelingOrder((frame,), has_slope=has_slope))
+    (second,) = LabelingWorker(labeler).run(LabelingOrder((frame,), has_slope=has_slope))
     assert isinstance(second, Label)
     kept, findings, _ = gate.verify(frame, second, first, (), None)
     return kept, "; ".join(finding.check for finding in findings)

@@ -19,8 +19,8 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
-from alsys.tracking.courier import Courier
 from alsys.tracking.deliver import deliver
+from alsys.tracking.delivery_process import DeliveryProcess
 from alsys.tracking.mlflow import list_models, promote, rollback, show_model
 from alsys.tracking.outbox import Outbox
 from alsys.tracking.registry import OutboxRegistry
@@ -282,7 +282,7 @@ def test_resuming_a_campaign_does_not_undo_a_rollback(uri: str, tmp_path: Path) 
 
 def test_verdicts_and_reasons_are_in_the_registry_and_a_campaign_rolls_back(uri: str, tmp_path: Path) -> None:
     campaign = make_campaign(tmp_path / "campaign", "judged", uri)
-    registry = OutboxRegistry(campaign.directory, Courier(campaign.directory, command=["true"]))
+    registry = OutboxRegistry(campaign.directory, DeliveryProcess(campaign.directory, command=["true"]))
     for version in (1, 2, 3):
         campaign.make_bundle(version)
     registry.promote(1, "first version")

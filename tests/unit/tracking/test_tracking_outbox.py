@@ -225,7 +225,7 @@ def test_a_campaign_directory_keeps_its_identity_and_shares_it_with_no_other(tmp
 def test_the_driver_side_never_imports_mlflow() -> None:
     code = """
 import sys
-import alsys.tracking.outbox, alsys.tracking.courier, alsys.tracking.registry, alsys.tracking.summary
+import alsys.tracking.outbox, alsys.tracking.delivery_process, alsys.tracking.registry, alsys.tracking.summary
 import alsys.tracking.report, alsys.tracking.mlflow
 print([name for name in ("mlflow", "torch", "ray", "pyscf") if name in sys.modules])
 """

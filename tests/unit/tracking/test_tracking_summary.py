@@ -9,7 +9,6 @@ from alsys.errors import FailureKind
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
-    CanaryChecked,
     Event,
     ExplorationReported,
     FrameDropped,
@@ -27,6 +26,7 @@ from alsys.events import (
     ModelPromoted,
     ModelPublished,
     ModelRejected,
+    ReferenceChecked,
     TrainingFailed,
     WorkerLost,
 )
@@ -212,16 +212,18 @@ def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
             t=4.0, frame_id="a", worker="w1", reason="random", is_confirmed=True, force_difference=math.nan,
             force_mae=math.nan, error="timeout",
         ),
-        CanaryChecked(t=5.0, worker="w0", is_sound=False, message="canary 1 (limit 0.002)"),
+        ReferenceChecked(t=5.0, worker="w0", is_sound=False, message="canary 1 (limit 0.002)"),
     ]  # fmt: skip
     summary = summarise(log, policy_settings())
-    assert summary.assurance == {"suspected": 1, "disputed": 1, "canaries": 1, "canaries failed": 1}
+    assert summary.label_checks == {
+        "failed_gate": 1, "not_reproduced": 1, "reference_checks": 1, "reference_checks_failed": 1,
+    }  # fmt: skip
     assert [audit.is_confirmed for audit in summary.audits] == [False], "an audit that failed says nothing"
     told = " ".join(entry.text for entry in summary.timeline)
     assert "was wrong by 0.5 eV" in told
     assert "w0 labels wrongly: canary 1" in told
     drawing = plots.audits(summary)
-    assert "refuted" in drawing
+    assert "rejected" in drawing
     assert "200.00 meV" in drawing
     assert plots.audits(summarise([opened(0.0)], policy_settings())) == ""
 

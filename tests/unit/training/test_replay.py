@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alsys.training.bags import is_in_bag
+from alsys.training.bootstrap import is_drawn
 from alsys.training.replay import MOST_REPEATED, Replay, Shuffle
 
 
@@ -53,9 +53,9 @@ def test_a_small_system_is_replayed_more_than_by_chance() -> None:
 
 def test_a_frame_never_changes_bags() -> None:
     frames = [f"{i:032x}" for i in range(2000)]
-    first, second = (is_in_bag(frames, member, 0.8) for member in (0, 1))
+    first, second = (is_drawn(frames, member, 0.8) for member in (0, 1))
     assert first.mean() == pytest.approx(0.8, abs=0.03)
     assert (first & second).mean() == pytest.approx(0.64, abs=0.03), "members draw independently"
-    np.testing.assert_array_equal(is_in_bag(frames[500:600], 0, 0.8), first[500:600])
-    assert is_in_bag(frames, 3, 1.0).all()
-    assert is_in_bag(frames[:1], 0, 1e-9).all(), "nobody goes without frames"
+    np.testing.assert_array_equal(is_drawn(frames[500:600], 0, 0.8), first[500:600])
+    assert is_drawn(frames, 3, 1.0).all()
+    assert is_drawn(frames[:1], 0, 1e-9).all(), "nobody goes without frames"

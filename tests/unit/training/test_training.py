@@ -18,8 +18,8 @@ from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.testing.potentials import CommitteeContract
 from alsys.training import trainer as trainer_module
-from alsys.training.bags import is_in_bag
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.bootstrap import is_drawn
 from alsys.training.dataset import split
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
@@ -318,7 +318,7 @@ def test_what_the_parent_has_not_learned_is_drawn_more_often(
     assert isinstance(result, TrainedCommittee)
     assert len(drawn) == 2, "one of each member"
     for member, (new, old) in enumerate(drawn):
-        bag = set(np.flatnonzero(is_in_bag(train.frame_ids, member, 0.9)))
+        bag = set(np.flatnonzero(is_drawn(train.frame_ids, member, 0.9)))
         is_known = {row for row in bag if train.frame_ids[row] in known}
         assert set(old) == is_known
         assert set(new) == bag - is_known
@@ -402,8 +402,8 @@ def test_the_wait_for_a_compiler_is_no_part_of_the_budget(data: Snapshot, monkey
         late += 1000.0
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("alsys.training.packages.is_compiled", lambda *_: False)
-    monkeypatch.setattr("alsys.training.packages.compile_step", never_compiles)
+    monkeypatch.setattr("alsys.training.compiled_steps.is_compiled", lambda *_: False)
+    monkeypatch.setattr("alsys.training.compiled_steps.compile_step", never_compiles)
     trainer = NequIPTrainer(config(compile=True, budget_s=100.0, max_epochs=3), lambda: time.perf_counter() + late)
     fitted = trainer.run(TrainingOrder(1, data, None, None, seed=1))
     assert isinstance(fitted, TrainedCommittee)

@@ -15,7 +15,7 @@ from alsys.dynamics.stopping import Limits
 from alsys.frames import Frame
 from alsys.potentials.base import CommitteePrediction, FrameBatch, committee_prediction
 from alsys.testing.lennard_jones import LennardJonesCommittee
-from alsys.training.trial_runs import TrialOutcome, TrialWalker, run_trial
+from alsys.training.stability_runs import StabilityOutcome, StabilityWalker, run_trial
 
 WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
 
@@ -70,12 +70,12 @@ class Springs:
         return replace(result, is_failed=failed) if self._broken == "baseline" else result
 
 
-def walkers(n: int, frame: Frame = WATER, temperature: float = 300.0) -> list[TrialWalker]:
+def walkers(n: int, frame: Frame = WATER, temperature: float = 300.0) -> list[StabilityWalker]:
     """At constant energy and hot in turn."""
-    return [TrialWalker("water", frame, WATER, temperature, k % 2 == 1) for k in range(n)]
+    return [StabilityWalker("water", frame, WATER, temperature, k % 2 == 1) for k in range(n)]
 
 
-def run(committee: Any, of: Sequence[TrialWalker], n_steps: int = 200, **options: Any) -> TrialOutcome:
+def run(committee: Any, of: Sequence[StabilityWalker], n_steps: int = 200, **options: Any) -> StabilityOutcome:
     settings: dict[str, Any] = {"timestep": 0.5, "budget_s": 1e6, "limits": Limits(), "seed": 1}
     return run_trial(committee, of, n_steps=n_steps, **{**settings, **options})
 
@@ -108,7 +108,7 @@ def test_what_a_short_run_shows_is_no_certain_drift() -> None:
 def test_periodic_frames_of_any_cell_keep_their_energy() -> None:
     argon = bulk("Ar", "fcc", a=5.3, cubic=True) * (2, 2, 2)
     small, large = (Frame(argon.numbers, argon.positions * s, argon.cell.array * s, [True] * 3) for s in (1.0, 1.05))
-    of = [TrialWalker("argon", frame, small, 80.0, is_hot) for frame in (small, large) for is_hot in (False, True)]
+    of = [StabilityWalker("argon", frame, small, 80.0, is_hot) for frame in (small, large) for is_hot in (False, True)]
     outcome = run(LennardJonesCommittee(0.0104, 3.4, 5.0), of, 100, timestep=4.0)
     assert outcome.lost_constant == outcome.lost_hot == {}
     assert outcome.drift["argon"] < 1e-3
@@ -145,7 +145,7 @@ def test_heat_beyond_what_the_start_can_give_is_an_explosion() -> None:
 def test_atoms_that_come_apart_or_fuse_are_seen_before_the_committee_sees_them() -> None:
     free = Springs(Frame.molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]))  # wants them 9 Angstrom apart
     pair = Frame.molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
-    outcome = run(free, [TrialWalker("h2", pair, pair, 300.0, False)], 500, limits=Limits(1e9))
+    outcome = run(free, [StabilityWalker("h2", pair, pair, 300.0, False)], 500, limits=Limits(1e9))
     assert outcome.lost_constant[0] in ("broken", "force-too-large")
     assert outcome.n_steps < 500, "nobody is left to move"
 

@@ -28,9 +28,10 @@ from alsys.testing.fakes import FAKE_LEVEL
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import split
 from alsys.training.evaluate import fit_metrics
-from alsys.training.examination import (
+from alsys.training.factory import build_trainer
+from alsys.training.model_tests import (
     AtomErrors,
-    Examiner,
+    ModelTester,
     blind_spots,
     coverage,
     highest_temperature,
@@ -38,7 +39,6 @@ from alsys.training.examination import (
     skill,
     upper_limit,
 )
-from alsys.training.factory import build_trainer
 
 MOLECULES = {"water": "H2O", "so2": "SO2"}
 """Two systems without a pair of elements in common: what is wrong on one is right on the other."""
@@ -199,11 +199,11 @@ def test_weights_that_are_not_finite_are_a_failed_fit(data: Snapshot, model: dic
     members = (trained.state.members[0], {**trained.state.members[1], name: array}, *trained.state.members[2:])
     broken = replace(trained, state=replace(trained.state, members=members))
     order = TrainingOrder(2, data, None, None, seed=2)
-    failure = Examiner(settings).examine(broken, order)
+    failure = ModelTester(settings).examine(broken, order)
     assert isinstance(failure, TrainingFailure)
     assert failure.message == f"weights of member 1 are not finite ({name})"
     silent = replace(trained, metrics=trained.metrics | Metrics({"force_mae_train": math.nan}))
-    failure = Examiner(settings).examine(silent, order)
+    failure = ModelTester(settings).examine(silent, order)
     assert isinstance(failure, TrainingFailure)
     assert failure.message == "the committee predicts NaN (force_mae_train)"
 
@@ -232,7 +232,7 @@ def test_a_committee_that_explodes_is_rejected_though_its_errors_are_smaller(dat
         PairCommittee(spoiled), PairCommittee(champion.state), *parts_of(data), wall_s=1.0, epochs=1.0, seed=1
     )
     exploding = TrainedCommittee(spoiled, errors)
-    examined = Examiner(settings).examine(exploding, TrainingOrder(2, data, None, champion.state, seed=2))
+    examined = ModelTester(settings).examine(exploding, TrainingOrder(2, data, None, champion.state, seed=2))
     assert isinstance(examined, TrainedCommittee)
     event = decide(examined, champion)
     assert examined.metrics["difference_high"] < 0, "better on average"
@@ -266,7 +266,7 @@ def slowly(data: Snapshot, state: CommitteeState, seconds: float) -> TrainedComm
     slow = Slow(PairCommittee(state), seconds)
     errors, _ = fit_metrics(PairCommittee(state), None, *parts_of(data), wall_s=1.0, epochs=1.0, seed=1)
     order = TrainingOrder(2, data, None, None, seed=2)
-    examined = Examiner(settings, lambda: slow.now).examine(TrainedCommittee(state, errors), order, slow)
+    examined = ModelTester(settings, lambda: slow.now).examine(TrainedCommittee(state, errors), order, slow)
     assert isinstance(examined, TrainedCommittee)
     return examined
 
@@ -301,7 +301,7 @@ def test_a_committee_that_forgot_the_energies_of_one_system_is_rejected(data: Sn
     members = tuple({**member, "shifts": member["shifts"] + np.array([0.0, 0.0, 1.0])} for member in good.state.members)
     shifted = replace(good.state, version=2, members=members)
     order = TrainingOrder(2, data, None, good.state, seed=2)
-    examined = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(
+    examined = ModelTester(config(promotion={"length": 5.0, "walkers": 1})).examine(
         TrainedCommittee(shifted, Metrics()), order
     )
     assert isinstance(examined, TrainedCommittee)
@@ -311,7 +311,7 @@ def test_a_committee_that_forgot_the_energies_of_one_system_is_rejected(data: Sn
         "energy error more than doubled", "energy error more than doubled on so2",
     ]  # fmt: skip
     assert examined.metrics["holdout_energy_mae/so2"] == pytest.approx(1.0 / 3.0, abs=0.02)
-    same = Examiner(config(promotion={"length": 5.0, "walkers": 1})).examine(good, order)
+    same = ModelTester(config(promotion={"length": 5.0, "walkers": 1})).examine(good, order)
     assert isinstance(same, TrainedCommittee)
     assert same.metrics["holdout_energy_mae"] == same.metrics["holdout_champion_energy_mae"]
     assert isinstance(decide(same, good), ModelPromoted)
@@ -349,11 +349,11 @@ def test_a_difference_is_examined_with_its_baseline(data: Snapshot) -> None:
     member = {"coefficients": np.zeros(48), "shifts": np.zeros(3)}
     state = CommitteeState(1, "pair", spec, (member, member), baseline=XTBMethod("GFN1-xTB").spec)
     order = TrainingOrder(1, zeros, None, None, seed=1)
-    examined = Examiner(settings).examine(TrainedCommittee(state, Metrics()), order)
+    examined = ModelTester(settings).examine(TrainedCommittee(state, Metrics()), order)
     assert isinstance(examined, TrainedCommittee)
     assert examined.metrics["stability_steps"] == 120
     assert examined.metrics["stability_survival"] == examined.metrics["stability_hot_survival"] == 1.0
-    bare = Examiner(config(temperature=1000.0, promotion={"length": 60.0, "walkers": 2})).examine(
+    bare = ModelTester(config(temperature=1000.0, promotion={"length": 60.0, "walkers": 2})).examine(
         TrainedCommittee(replace(state, baseline=None), Metrics()), order
     )
     assert isinstance(bare, TrainedCommittee)
@@ -363,8 +363,8 @@ def test_a_difference_is_examined_with_its_baseline(data: Snapshot) -> None:
 def test_coverage_of_the_band_in_force_is_measured_for_both(data: Snapshot, good: TrainedCommittee) -> None:
     order = TrainingOrder(2, data, None, good.state, seed=2, band=Band(1e6, 1.0))
     settings = config(promotion={"length": 5.0, "walkers": 1})
-    wide = Examiner(settings).examine(good, order)
-    narrow = Examiner(settings).examine(good, replace(order, band=Band(1e-6, 1.0)))
+    wide = ModelTester(settings).examine(good, order)
+    narrow = ModelTester(settings).examine(good, replace(order, band=Band(1e-6, 1.0)))
     assert isinstance(wide, TrainedCommittee)
     assert isinstance(narrow, TrainedCommittee)
     assert wide.metrics["holdout_coverage"] == wide.metrics["holdout_champion_coverage"] == 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from alsys.tracking.courier import Courier
+from alsys.tracking.delivery_process import DeliveryProcess
 from alsys.tracking.outbox import Outbox
 from alsys.tracking.registry import OutboxRegistry
 
@@ -23,9 +23,9 @@ FAILS = "echo 'no route to host'; exit 1"
 HANGS = "sleep 60"
 
 
-def courier(directory: Path, script: str, **settings: float) -> Courier:
+def courier(directory: Path, script: str, **settings: float) -> DeliveryProcess:
     command = ["/bin/sh", "-c", script.format(outbox=directory / "outbox", directory=directory)]
-    return Courier(directory, command=command, **settings)
+    return DeliveryProcess(directory, command=command, **settings)
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
@@ -70,7 +70,7 @@ def test_a_failure_is_one_warning_and_a_growing_pause(tmp_path: Path, caplog: py
     Outbox.of(tmp_path).put_publish(1)
     now = [0.0]
     command = ["/bin/sh", "-c", FAILS]
-    failing = Courier(tmp_path, command=command, first_pause_s=30.0, clock=lambda: now[0])
+    failing = DeliveryProcess(tmp_path, command=command, first_pause_s=30.0, clock=lambda: now[0])
 
     def tries_at(times: list[float]) -> list[int]:
         counts = []
@@ -105,7 +105,7 @@ def test_a_flush_tries_once_more_and_gives_up_when_that_fails(tmp_path: Path) ->
 
 def test_a_command_that_cannot_be_started_does_not_stop_the_campaign(tmp_path: Path) -> None:
     Outbox.of(tmp_path).put_publish(1)
-    missing = Courier(tmp_path, command=["/nowhere/python"])
+    missing = DeliveryProcess(tmp_path, command=["/nowhere/python"])
     missing.poke()
     assert not missing.flush(60.0)
     missing.close()
@@ -116,12 +116,12 @@ def test_the_child_dies_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     driver = textwrap.dedent(
         """
         import sys, time
-        from alsys.tracking.courier import Courier
+        from alsys.tracking.delivery_process import DeliveryProcess
         from alsys.tracking.outbox import Outbox
         Outbox.of(sys.argv[1]).put_publish(1)
         child = ("import time; from alsys.tracking.deliver import _Driver; _Driver(); print('up', flush=True); "
                  "time.sleep(60)")
-        courier = Courier(sys.argv[1], command=[sys.executable, "-c", child])
+        courier = DeliveryProcess(sys.argv[1], command=[sys.executable, "-c", child])
         courier.poke()
         print(courier._child.pid, flush=True)
         time.sleep(60)

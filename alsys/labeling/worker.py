@@ -15,7 +15,7 @@ from alsys.labeling.slope import with_slope
 from alsys.labels import Label, LabelFailure
 
 
-class LabelStation:
+class LabelingWorker:
     """What an actor runs: one labeler, and another one for verification.
 
     Args:

@@ -44,8 +44,8 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import baseline_of, less_baseline, split
 from alsys.training.evaluate import N_BOOTSTRAP, batch_of, bootstrap_interval, chunks_of, thinned
+from alsys.training.stability_runs import StabilityWalker, run_trial, shortest_run
 from alsys.training.states import places_of
-from alsys.training.trial_runs import TrialWalker, run_trial, shortest_run
 
 LOSS_NAMES: Final[dict[str, tuple[LossName, LossName, LossName]]] = {
     "energy": ("holdout_energy_mae", "holdout_champion_energy_mae", "holdout_energy_loss_low"),
@@ -63,7 +63,7 @@ N_TRIES = 4
 """Draws of a start frame before a system goes without this walker."""
 
 
-class Examiner:
+class ModelTester:
     """Examines committees as a campaign wants it.
 
     Args:
@@ -203,7 +203,7 @@ class Examiner:
             parts |= {("stability_drift", system): drift for system, drift in sorted(outcome.drift.items())}
         return Metrics(metrics, parts)
 
-    def _walkers(self, order: TrainingOrder, hot: float) -> list[TrialWalker]:
+    def _walkers(self, order: TrainingOrder, hot: float) -> list[StabilityWalker]:
         """Pairs of a walker at constant energy and a hot one, systems in turn, from labelled frames drawn at random.
 
         Of frames of the same atoms the half of higher energy is left out: what they would set free heats walkers.
@@ -217,7 +217,7 @@ class Examiner:
         rng = np.random.default_rng([order.seed, 1])
         systems = rng.permutation(sorted(rows_of)).tolist()
         temperatures = ((highest_temperature(self._config), False), (hot, True))
-        walkers: list[TrialWalker] = []
+        walkers: list[StabilityWalker] = []
         n_atoms = 0
         for k in range(max(self._promotion.walkers, len(systems)) if systems else 0):
             system = systems[k % len(systems)]
@@ -229,7 +229,7 @@ class Examiner:
                     if is_sound(reference, start, exploration.min_distance, exploration.reactive):
                         name = snapshot.systems[system]
                         excess = float(snapshot.energy[row] - snapshot.energy[lowest])
-                        pair.append(TrialWalker(name, start, reference, temperature, is_hot, excess))
+                        pair.append(StabilityWalker(name, start, reference, temperature, is_hot, excess))
                         break
             if len(pair) < len(temperatures):
                 continue

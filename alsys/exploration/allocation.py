@@ -24,7 +24,7 @@ NEW_SHARE = 0.1
 """Change of a method's share from which walkers are grouped anew."""
 
 
-class Crew:
+class WalkerAllocation:
     """Makes batches of walkers.
 
     Args:

@@ -8,8 +8,8 @@ import pytest
 
 from alsys.config.schema import TrainingConfig
 from alsys.potentials.nequip import build_model
+from alsys.training.compiled_steps import AUTO_FROM_S, StepSource
 from alsys.training.loss import LossWeights, Objective
-from alsys.training.packages import AUTO_FROM_S, StepSource
 from alsys.training.step import CompiledStep, EagerStep
 
 SPEC = {

@@ -27,8 +27,8 @@ import torch
 
 from alsys.config.schema import TrainingConfig
 from alsys.potentials.architectures import is_own
+from alsys.potentials.compile_cache import default_folder
 from alsys.potentials.nequip import build_model
-from alsys.potentials.packages import default_folder
 from alsys.training.loss import LossWeights, Objective
 from alsys.training.step import CompiledStep, EagerStep, Step, compile_step, is_compiled, load_package, step_key
 
@@ -149,7 +149,7 @@ def _start_compiler(spec: Mapping[str, object], objective: Objective, threads: i
     """A process that compiles and ends; it ends with this one."""
     order = {"spec": dict(spec), "objective": asdict(objective), "threads": threads, "folder": str(default_folder())}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "alsys.training.packages"],
+        [sys.executable, "-P", "-m", "alsys.training.compiled_steps"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -11,8 +11,8 @@ from ase.build import molecule
 
 from alsys.config import CampaignConfig, parse_config
 from alsys.errors import InputError
+from alsys.exploration.allocation import WalkerAllocation, check_methods
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
-from alsys.exploration.crew import Crew, check_methods
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Arm, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
@@ -74,7 +74,7 @@ def run(explorer: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationRep
 
 def test_walkers_are_spread_over_methods_that_suit_the_system() -> None:
     systems = {"e": ETHANOL, "w": WATER}
-    crew = Crew(config_of(systems, walkers=16, methods=PORTFOLIO), systems, 0)
+    crew = WalkerAllocation(config_of(systems, walkers=16, methods=PORTFOLIO), systems, 0)
     walkers = crew.walkers({})
     counts = {
         system: [name for name, s in zip(walkers.steering.names, walkers.systems, strict=True) if s == system]
@@ -88,7 +88,7 @@ def test_walkers_are_spread_over_methods_that_suit_the_system() -> None:
 
 
 def test_shares_decide_how_many_walkers_a_method_gets() -> None:
-    crew = Crew(config_of({"e": ETHANOL}, walkers=10, methods=PORTFOLIO), {"e": ETHANOL}, 0)
+    crew = WalkerAllocation(config_of({"e": ETHANOL}, walkers=10, methods=PORTFOLIO), {"e": ETHANOL}, 0)
     shares = {"plain": 0.1, "udd": 0.7, "torsion-scan": 0.1, "ramp": 0.1}
     assert crew.walkers(shares).steering.names.count("udd") == 7
     assert not crew.is_new(shares)
@@ -147,7 +147,7 @@ def test_methods_of_one_kind_are_told_apart() -> None:
 
 def test_systems_take_turns_where_walkers_are_few() -> None:
     systems = {f"s{k}": WATER for k in range(5)}
-    crew = Crew(config_of(systems, walkers=2), systems, 0)
+    crew = WalkerAllocation(config_of(systems, walkers=2), systems, 0)
     seen: set[str] = set()
     for _ in range(20):
         walkers = crew.walkers({})

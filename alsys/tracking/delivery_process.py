@@ -27,7 +27,7 @@ LONGEST_PAUSE_S: Final = 600.0
 _POLL_S: Final = 0.05
 
 
-class Courier:
+class DeliveryProcess:
     """Runs deliveries of one campaign.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def is_in_bag(frame_ids: Sequence[str], member: int, share: float) -> NDArray[np.bool_]:
+def is_drawn(frame_ids: Sequence[str], member: int, share: float) -> NDArray[np.bool_]:
     """``(n_frames,)`` frames that a member may see; all of them where there would be none.
 
     Args:

@@ -16,8 +16,6 @@ from alsys.events import (
     AuditsDrawn,
     AuditStarted,
     CampaignOpened,
-    CanaryChecked,
-    CanaryStarted,
     Event,
     FrameProposed,
     FrameQuarantined,
@@ -28,6 +26,8 @@ from alsys.events import (
     LabelFailed,
     LabelStarted,
     LabelSuspected,
+    ReferenceChecked,
+    ReferenceCheckStarted,
     WorkerLost,
 )
 from alsys.frames import Arm
@@ -65,8 +65,8 @@ def audited(frame_id: str, worker: str = "w1", is_confirmed: bool = True, error:
     )
 
 
-def canary(worker: str, is_sound: bool = True) -> CanaryChecked:
-    return CanaryChecked(t=0.0, worker=worker, is_sound=is_sound, energy=1.0, forces=(0.5,))
+def canary(worker: str, is_sound: bool = True) -> ReferenceChecked:
+    return ReferenceChecked(t=0.0, worker=worker, is_sound=is_sound, energy=1.0, forces=(0.5,))
 
 
 def ledger_of(events: list[Event], **settings: Any) -> Ledger:
@@ -94,7 +94,7 @@ def test_a_confirmed_suspect_is_data() -> None:
     ledger = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a"), started("a", "w1"), accepted("a", "w1")])
     assert ledger.counts[Status.LABELLED] == 1
     assert ledger.is_balanced
-    assert ledger.assurance.suspects == {}
+    assert ledger.audits.to_verify == {}
 
 
 def test_a_wrong_label_is_made_again_and_given_up_after_two() -> None:
@@ -161,7 +161,7 @@ def test_one_audit_at_a_time_and_again_if_it_is_lost() -> None:
     ledger.apply(AuditStarted(t=0.0, worker="w2", frame_id="a"))
     ledger.apply(audited("a", "w2", error="timeout"))
     assert not any(isinstance(c, AuditLabel) for c in decide(ledger, 0.0, idle)), "two attempts are enough"
-    assert ledger.assurance.n_audited == 1
+    assert ledger.audits.n_audited == 1
 
 
 def test_a_doubted_label_is_audited_and_one_under_audit_not_twice() -> None:
@@ -171,19 +171,19 @@ def test_a_doubted_label_is_audited_and_one_under_audit_not_twice() -> None:
     assert AuditLabel("w0", "a") in decide(ledger, 0.0, Idle(labelers=("w0",)))
     ledger.apply(AuditStarted(t=0.0, worker="w0", frame_id="a"))
     ledger.apply(doubted)
-    assert not ledger.assurance.to_audit
+    assert not ledger.audits.to_audit
     reopened = ledger_of([OPENED, *proposed("a"), accepted("a"), doubted, OPENED])
-    assert list(reopened.assurance.to_audit) == ["a"]
+    assert list(reopened.audits.to_audit) == ["a"]
 
 
 def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
-    ledger = ledger_of([OPENED, *proposed("a", "b", "c")], canary_every=2)
+    ledger = ledger_of([OPENED, *proposed("a", "b", "c")], reference_every=2)
     idle = Idle(labelers=("w0",))
     assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")]
-    ledger.apply(CanaryStarted(t=0.0, worker="w0"))
+    ledger.apply(ReferenceCheckStarted(t=0.0, worker="w0"))
     ledger.apply(canary("w0"))
-    assert ledger.assurance.reference is not None
-    assert ledger.assurance.reference.forces == (0.5,)
+    assert ledger.audits.reference is not None
+    assert ledger.audits.reference.forces == (0.5,)
     for frame_id in ("a", "b"):
         assert decide(ledger, 0.0, idle) == [LabelFrames("w0", (frame_id,))]
         ledger.apply(started(frame_id))
@@ -195,9 +195,9 @@ def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
 
 def test_labels_since_the_last_sound_canary_are_audited_when_one_fails() -> None:
     events: list[Event] = [OPENED, *proposed("a", "b"), canary("w0"), started("a"), accepted("a")]
-    ledger = ledger_of([*events, canary("w0", is_sound=False)], canary_every=5)
+    ledger = ledger_of([*events, canary("w0", is_sound=False)], reference_every=5)
     ledger.apply(canary("w1"))
-    assert [audit.reason for audit in ledger.assurance.to_audit.values()] == ["canary"]
+    assert [audit.reason for audit in ledger.audits.to_audit.values()] == ["canary"]
     assert AuditLabel("w1", "a") in decide(ledger, 0.0, Idle(labelers=("w1",)))
 
 
@@ -218,7 +218,7 @@ def quick_campaign(n_labelers: int = 2, **settings: Any) -> Ledger:
 @pytest.mark.parametrize("work", ["suspect", "audit", "canary"])
 def test_quick_labels_do_not_keep_what_must_be_checked_waiting(work: str) -> None:
     """Labelers that have a call get no further one ahead of a suspect, an audit or a canary that is due."""
-    ledger = quick_campaign(canary_every=5 if work == "canary" else 0)
+    ledger = quick_campaign(reference_every=5 if work == "canary" else 0)
     if work != "suspect":
         ledger.apply(accepted("a"))
     if work == "audit":
@@ -259,7 +259,7 @@ def test_the_log_says_which_labels_are_audited_whatever_the_share_is_now() -> No
     events: list[Event] = [OPENED, *proposed("a", "b", "c")]
     events += [accepted("a", audit="yes", label_id="f" * 32), accepted("b", audit="no", label_id="0" * 32)]
     for share in (0.0, 0.01, 1.0):
-        assert [audit.frame_id for audit in ledger_of(events).assurance.waiting(share)] == ["a"]
+        assert [audit.frame_id for audit in ledger_of(events).audits.waiting(share)] == ["a"]
 
 
 def test_labels_of_an_older_log_are_drawn_once() -> None:
@@ -269,13 +269,13 @@ def test_labels_of_an_older_log_are_drawn_once() -> None:
     log: list[Event] = [OPENED, *proposed(*frames)]
     log += [accepted(f, label_id=hashlib.blake2b(f.encode(), digest_size=16).hexdigest()) for f in frames]
     shares = (0.0, 0.01, 0.1, 1.0)
-    counts = [len(ledger_of(log).assurance.waiting(share)) for share in shares]
+    counts = [len(ledger_of(log).audits.waiting(share)) for share in shares]
     assert counts[0] == 0 < counts[1] < counts[2] < counts[3] == n
-    drawn = [audit.frame_id for audit in ledger_of(log).assurance.drawn(0.01)]
+    drawn = [audit.frame_id for audit in ledger_of(log).audits.drawn(0.01)]
     done = next(f for f in frames if f not in drawn)
     log += [AuditsDrawn(t=1.0, frame_ids=tuple(drawn)), OPENED, audited(done)]
     for share in shares:
-        assert [audit.frame_id for audit in ledger_of(log).assurance.waiting(share)] == drawn
+        assert [audit.frame_id for audit in ledger_of(log).audits.waiting(share)] == drawn
 
 
 def test_suspects_have_their_place_in_the_budget() -> None:

@@ -25,13 +25,13 @@ from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
 from alsys.training import fit as fit_module
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.checkpoints import MAX_STALLS, FitCheckpoint
 from alsys.training.fit import Budget, FittedModel, Optimisation, Reached, fit_model
 from alsys.training.loss import LossWeights, Objective
 from alsys.training.replay import Shuffle
 from alsys.training.step import SCALES, SHIFTS, EagerStep, Layout
 from alsys.training.tensors import TrainingBatch, TrainingFrames
 from alsys.training.trainer import NequIPTrainer
-from alsys.training.unfinished import MAX_STALLS, UnfinishedFit
 
 MakeSnapshot = Callable[..., Snapshot]
 SPEC = {
@@ -143,9 +143,9 @@ def test_what_is_kept_at_the_end_is_what_the_fit_gave(train: Snapshot) -> None:
 # --- a fit on disk
 
 
-def unfinished(folder: Path, frames: tuple[str, ...] = ("a", "b"), **changes: Any) -> UnfinishedFit:
+def unfinished(folder: Path, frames: tuple[str, ...] = ("a", "b"), **changes: Any) -> FitCheckpoint:
     given = {"identity": IDENTITY, "spec": SPEC, **changes}
-    return UnfinishedFit(folder, frame_ids=frames, **given)
+    return FitCheckpoint(folder, frame_ids=frames, **given)
 
 
 def somewhere(steps: int = 7) -> tuple[torch.nn.Module, Reached]:

@@ -32,7 +32,7 @@ MOST_LATE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class TrialWalker:
+class StabilityWalker:
     """One walker of a trial run.
 
     Attributes:
@@ -53,7 +53,7 @@ class TrialWalker:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialOutcome:
+class StabilityOutcome:
     """What became of the walkers.
 
     Attributes:
@@ -77,7 +77,7 @@ class TrialOutcome:
 
 def run_trial(
     committee: Committee,
-    walkers: Sequence[TrialWalker],
+    walkers: Sequence[StabilityWalker],
     *,
     timestep: float,
     n_steps: int,
@@ -85,7 +85,7 @@ def run_trial(
     limits: Limits,
     seed: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> TrialOutcome:
+) -> StabilityOutcome:
     """Runs all walkers together.
 
     Args:
@@ -119,7 +119,7 @@ class _Run:
     """All walkers, those at constant energy first."""
 
     def __init__(
-        self, committee: Committee, walkers: Sequence[TrialWalker], timestep: float, limits: Limits, seed: int
+        self, committee: Committee, walkers: Sequence[StabilityWalker], timestep: float, limits: Limits, seed: int
     ) -> None:
         self._committee = committee
         self._places = sorted(range(len(walkers)), key=lambda k: walkers[k].is_hot)
@@ -147,10 +147,10 @@ class _Run:
         self.n_steps += 1
         self._energies.append(self._total())
 
-    def outcome(self) -> TrialOutcome:
+    def outcome(self) -> StabilityOutcome:
         """What became of them."""
         n, drifts = self._n_constant, self._drift()
-        return TrialOutcome(
+        return StabilityOutcome(
             n_steps=self.n_steps,
             n_constant=n,
             n_hot=len(self._walkers) - n,

@@ -21,7 +21,13 @@ from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
-from alsys.training.lessons import LESSON, Lesson, chosen_lesson, read_lesson, write_lesson
+from alsys.training.pretraining import (
+    PRETRAINING,
+    PretrainingData,
+    choose_pretraining,
+    read_pretraining,
+    write_pretraining,
+)
 from alsys.training.snapshots import joined
 
 MakeSnapshot = Callable[..., Snapshot]
@@ -76,10 +82,10 @@ def data(make_snapshot: MakeSnapshot) -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def lesson(make_snapshot: MakeSnapshot) -> Lesson:
+def lesson(make_snapshot: MakeSnapshot) -> PretrainingData:
     """Frames of the same molecules, other than the campaign's, without free atoms."""
     many = at_other_level(make_snapshot(160, 0, spread=0.07))
-    return Lesson(LEVEL, many.select(many.is_arm(Arm.INITIAL)))
+    return PretrainingData(LEVEL, many.select(many.is_arm(Arm.INITIAL)))
 
 
 def fit(settings: Any, data: Snapshot, folder: Path | None = None) -> TrainedCommittee:
@@ -89,9 +95,9 @@ def fit(settings: Any, data: Snapshot, folder: Path | None = None) -> TrainedCom
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, lesson: Lesson) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, lesson: PretrainingData) -> Path:
     path = tmp_path_factory.mktemp("start")
-    write_lesson(path, lesson)
+    write_pretraining(path, lesson)
     return path
 
 
@@ -126,14 +132,14 @@ def test_a_restart_does_not_learn_it_again(started: TrainedCommittee, data: Snap
             np.testing.assert_array_equal(mine[name], other[name])
 
 
-def test_other_labels_are_another_lesson(lesson: Lesson, data: Snapshot, tmp_path: Path) -> None:
+def test_other_labels_are_another_lesson(lesson: PretrainingData, data: Snapshot, tmp_path: Path) -> None:
     half = lesson.snapshot.select(np.arange(40))
     settings = config(imported(), steps=5)
-    write_lesson(tmp_path, Lesson(LEVEL, half))
+    write_pretraining(tmp_path, PretrainingData(LEVEL, half))
     fit(settings, data, tmp_path)
-    write_lesson(tmp_path, Lesson(LEVEL, dataclasses.replace(half, energy=half.energy + 1e-3)))
+    write_pretraining(tmp_path, PretrainingData(LEVEL, dataclasses.replace(half, energy=half.energy + 1e-3)))
     fit(settings, data, tmp_path)
-    write_lesson(tmp_path, Lesson(LevelOfTheory({"other": 1}), half))
+    write_pretraining(tmp_path, PretrainingData(LevelOfTheory({"other": 1}), half))
     fit(settings, data, tmp_path)
     assert len(list(tmp_path.glob("imported-*"))) == 3
 
@@ -144,17 +150,17 @@ def taught_state(folder: Path) -> Any:
 
 
 def test_free_atoms_are_fitted_where_they_were_not_imported(
-    lesson: Lesson, data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path
+    lesson: PretrainingData, data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path
 ) -> None:
     settings = config(imported(), steps=5)
     small = lesson.snapshot.select(np.arange(24))
-    write_lesson(tmp_path / "fitted", Lesson(LEVEL, small))
+    write_pretraining(tmp_path / "fitted", PretrainingData(LEVEL, small))
     fit(settings, data, tmp_path / "fitted")
     fitted = taught_state(tmp_path / "fitted")
     assert evaluate(build_committee(fitted), small).energy.mean() < 0.5, "both molecules, without a free atom"
     atoms = at_other_level(make_snapshot(4, 0))
     known = joined(atoms.select(atoms.is_arm(Arm.ATOM)), small)
-    write_lesson(tmp_path / "known", Lesson(LEVEL, known))
+    write_pretraining(tmp_path / "known", PretrainingData(LEVEL, known))
     fit(settings, data, tmp_path / "known")
     shifts = np.asarray(taught_state(tmp_path / "known").members[0][SHIFTS], dtype=np.float64).ravel()
     assert np.ptp(shifts - np.array([ZERO[1], ZERO[6], ZERO[8]])) < 1e-3, "free atoms and one constant"
@@ -167,17 +173,19 @@ def test_a_lesson_may_hold_more_elements_than_the_campaign(
     larger = dataclasses.replace(
         larger, arm=np.where(larger.is_arm(Arm.ATOM), larger.arm, ARMS.index(Arm.IMPORTED)).astype(np.uint8)
     )
-    chosen = chosen_lesson(LEVEL, at_other_level(larger), 100, np.random.default_rng(0), is_difference=False)
+    chosen = choose_pretraining(LEVEL, at_other_level(larger), 100, np.random.default_rng(0), is_difference=False)
     assert 7 in chosen.snapshot.numbers
-    write_lesson(tmp_path, chosen)
+    write_pretraining(tmp_path, chosen)
     result = fit(config(imported(), steps=5), data, tmp_path)
     assert result.state.spec["elements"] == ["H", "C", "O"]
     assert taught_state(tmp_path).spec["elements"] == ["H", "C", "N", "O"]
 
 
-def test_the_lesson_of_a_delta_campaign_is_a_difference(lesson: Lesson, data: Snapshot, tmp_path: Path) -> None:
+def test_the_lesson_of_a_delta_campaign_is_a_difference(
+    lesson: PretrainingData, data: Snapshot, tmp_path: Path
+) -> None:
     beside = dataclasses.replace(data, baseline_energy=data.energy - 1.0, baseline_forces=0.9 * data.forces)
-    write_lesson(tmp_path, Lesson(LEVEL, lesson.snapshot.select(np.arange(24))))
+    write_pretraining(tmp_path, PretrainingData(LEVEL, lesson.snapshot.select(np.arange(24))))
     result = fit(config(imported(), steps=5, delta="gfn2-xtb"), beside, tmp_path)
     assert result.state.baseline is not None
     state = taught_state(tmp_path)
@@ -196,11 +204,11 @@ def test_what_is_never_trained_on_is_not_learned_either(make_snapshot: MakeSnaps
     masked[labels.offsets[5] : labels.offsets[6]] = False
     labels = dataclasses.replace(labels, mask=masked)
     rng = np.random.default_rng
-    all_ = chosen_lesson(LEVEL, labels, 100, rng(0), is_difference=False)
+    all_ = choose_pretraining(LEVEL, labels, 100, rng(0), is_difference=False)
     assert all_.n_frames == 19
     assert not set(all_.snapshot.frame_ids) & set(labels.select(labels.is_arm(Arm.RANDOM)).frame_ids)
     assert int(all_.snapshot.is_arm(Arm.ATOM).sum()) == 3
-    some, again = (chosen_lesson(LEVEL, labels, 10, rng(1), is_difference=False) for _ in range(2))
+    some, again = (choose_pretraining(LEVEL, labels, 10, rng(1), is_difference=False) for _ in range(2))
     assert some.n_frames == 10
     assert some.digest == again.digest != all_.digest
 
@@ -211,24 +219,26 @@ def test_frames_that_the_baseline_cannot_treat_are_left_out(make_snapshot: MakeS
     charge[7] = 1  # an odd number of electrons that is said to be a singlet
     labels = dataclasses.replace(labels, charge=charge)
     rng = np.random.default_rng
-    assert chosen_lesson(LEVEL, labels, 100, rng(0), is_difference=False).n_frames == 20
-    assert chosen_lesson(LEVEL, labels, 100, rng(0), is_difference=True).n_frames == 19
+    assert choose_pretraining(LEVEL, labels, 100, rng(0), is_difference=False).n_frames == 20
+    assert choose_pretraining(LEVEL, labels, 100, rng(0), is_difference=True).n_frames == 19
 
 
-def test_a_lesson_survives_its_file_and_a_damaged_one_is_named(lesson: Lesson, data: Snapshot, tmp_path: Path) -> None:
-    write_lesson(tmp_path, lesson)
-    found = read_lesson(tmp_path)
+def test_a_lesson_survives_its_file_and_a_damaged_one_is_named(
+    lesson: PretrainingData, data: Snapshot, tmp_path: Path
+) -> None:
+    write_pretraining(tmp_path, lesson)
+    found = read_pretraining(tmp_path)
     assert found.digest == lesson.digest
     assert found.level == LEVEL
     assert found.snapshot.systems == lesson.snapshot.systems
-    whole = (tmp_path / LESSON).read_bytes()
+    whole = (tmp_path / PRETRAINING).read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", None):
         if damaged is None:
-            (tmp_path / LESSON).unlink()
+            (tmp_path / PRETRAINING).unlink()
         else:
-            (tmp_path / LESSON).write_bytes(damaged)
+            (tmp_path / PRETRAINING).write_bytes(damaged)
         with pytest.raises(InputError, match="is no lesson") as caught:
-            read_lesson(tmp_path)
+            read_pretraining(tmp_path)
         assert "\n" not in str(caught.value)
     result = build_trainer(config(imported()), tmp_path).run(TrainingOrder(1, data, None, None, seed=3))
     assert isinstance(result, TrainingFailure)

@@ -26,12 +26,12 @@ from alsys.store.base import Snapshot
 from alsys.training.evaluate import batch_of
 from alsys.training.snapshots import columns_of, snapshot_from
 
-LESSON = "lesson.npz"
+PRETRAINING = "lesson.npz"
 """The file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class PretrainingData:
     """Labels to learn first.
 
     Attributes:
@@ -57,9 +57,9 @@ class Lesson:
         return int((~self.snapshot.is_arm(Arm.ATOM)).sum())
 
 
-def chosen_lesson(
+def choose_pretraining(
     level: LevelOfTheory, labels: Snapshot, count: int, rng: np.random.Generator, *, is_difference: bool
-) -> Lesson:
+) -> PretrainingData:
     """What is learned of the labels of a level.
 
     Args:
@@ -78,7 +78,7 @@ def chosen_lesson(
     drawn = np.sort(rng.permutation(rows)[:count])
     snapshot = labels.select(np.concatenate([np.flatnonzero(is_atom), drawn]))
     arms = np.where(snapshot.is_arm(Arm.ATOM), ARMS.index(Arm.ATOM), ARMS.index(Arm.IMPORTED)).astype(np.uint8)
-    return Lesson(level, replace(snapshot, arm=arms))
+    return PretrainingData(level, replace(snapshot, arm=arms))
 
 
 def beside_baseline(snapshot: Snapshot, baseline: Mapping[str, object] | None) -> Snapshot:
@@ -93,26 +93,26 @@ def beside_baseline(snapshot: Snapshot, baseline: Mapping[str, object] | None) -
     return replace(snapshot, baseline_energy=values.energy, baseline_forces=values.forces)
 
 
-def write_lesson(folder: Path, lesson: Lesson) -> None:
+def write_pretraining(folder: Path, lesson: PretrainingData) -> None:
     """Puts a lesson where the trainer finds it, durably, in place of the one that is there."""
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = columns_of(lesson.snapshot)
-    with replacing(folder / LESSON, has_one_writer=True) as unfinished, unfinished.open("wb") as file:
+    with replacing(folder / PRETRAINING, has_one_writer=True) as unfinished, unfinished.open("wb") as file:
         np.savez(file, level_of_theory=np.array(lesson.level.canonical), **columns)
 
 
-def read_lesson(folder: Path) -> Lesson:
-    """What `write_lesson` wrote.
+def read_pretraining(folder: Path) -> PretrainingData:
+    """What `write_pretraining` wrote.
 
     Raises:
         InputError: It is not there, or damaged.
     """
-    path = folder / LESSON
+    path = folder / PRETRAINING
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in arrays.files}
         level = LevelOfTheory(json.loads(str(columns.pop("level_of_theory"))))
-        return Lesson(level, snapshot_from(columns))
+        return PretrainingData(level, snapshot_from(columns))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"is no lesson: {error}", source=str(path), remedy="run `alsys run` again") from error
 

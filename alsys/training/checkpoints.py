@@ -38,7 +38,7 @@ _TENSORS = ("weights", "average", "good")
 _NUMBERS = tuple(f.name for f in fields(Reached) if f.name not in (*_TENSORS, "moments"))
 
 
-class UnfinishedFit:
+class FitCheckpoint:
     """The fit in a folder: one that was cut off, or a new one in its place.
 
     Args:
