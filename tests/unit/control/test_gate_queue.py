@@ -46,18 +46,18 @@ def events_of(run: FakeCampaign, kind: type) -> list[Any]:
 
 def test_the_loop_goes_on_while_a_label_is_judged() -> None:
     gate = SlowGate()
-    after: list[str] = []
+    seen: list[str] = []
 
     class Labeler(FakeLabeler):
         def label(self, frame: Frame) -> Any:
-            if gate.asked.is_set():
-                after.append(frame.frame_id)
+            seen.append(frame.frame_id)
+            if len(seen) == 4:  # the first labels have come and are judged, or wait for that
+                assert gate.asked.wait(PATIENCE_S)
                 gate.go.set()  # else the judgement waits in vain, and the test fails
             return super().label(frame)
 
     run = FakeCampaign(lambda: gate)
     assert run.run(labeler=Labeler, has_gate_thread=True).reason == "labels"
-    assert after
     assert run.ledger.n_labels == 60
     assert run.ledger.is_balanced
 
