@@ -164,7 +164,7 @@ def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_rig
     assert run.run(labeler=GoingWrong).reason == "labels"
     dead = [event for event in events_of(run, ReferenceChecked) if not event.is_sound]
     assert [event.worker for event in dead] == ["labeler-0"]
-    assert "canary" in events_of(run, WorkerLost)[0].message
+    assert "reference frame" in events_of(run, WorkerLost)[0].message
     assert any(event.reason.startswith("audit (canary)") for event in events_of(run, LabelRetracted))
     assert not wrong_in_data(run)
     assert run.ledger.n_labels == 80
