@@ -19,7 +19,8 @@ from alsys.testing.store_records import fill, stage
 
 
 def removed(folder: Path) -> None:
-    shutil.rmtree(folder)
+    while folder.exists():  # a driver may write into it meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def moved(folder: Path) -> None:
