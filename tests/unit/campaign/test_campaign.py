@@ -316,7 +316,8 @@ def test_a_campaign_with_a_lost_table_is_repaired_and_goes_on(done: Path, tmp_pa
     content[:3] = b"\xff" * 3
     chunk.write_bytes(content)
     with pytest.raises((StoreCorrupt, InputError)):
-        opened(tmp_path).run(labels=33)
+        result = opened(tmp_path).run(labels=33)
+    assert result.state == "finished", (result.reason, result.message)
     assert main(["data", "repair", str(tmp_path / "campaign")]) == 0
     assert main(["data", "verify", str(tmp_path / "campaign")]) == 0
     assert opened(tmp_path).run(labels=33).state == "finished"
@@ -370,6 +371,7 @@ def test_a_bundle_of_another_version_is_not_served(done: Path, tmp_path: Path, h
         with pytest.raises(InputError, match="log names" if has_digest else "holds another model than") as caught:
             call()
         assert "\n" not in str(caught.value)
-    opened(tmp_path).run(labels=33)
+    result = opened(tmp_path).run(labels=33)
+    assert result.state == "finished", (result.reason, result.message)
     lost = [event.version for event in open_reader(place / "store.zarr").events() if isinstance(event, ModelLost)]
     assert lost[0] == champion.version
