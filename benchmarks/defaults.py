@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli.display import chosen_text
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
@@ -49,7 +49,7 @@ def compare(config: str, folder: Path, overrides: list[str]) -> dict[str, object
     started = time.perf_counter()
     subprocess.run([*command, "--quiet"], check=True, stdout=subprocess.DEVNULL)
     wall_s = time.perf_counter() - started
-    directory = CampaignDirectory(folder)
+    directory = CampaignFolder(folder)
     reader = open_reader(directory.store)
     events = list(reader.events())
     reader.close()

@@ -42,7 +42,7 @@ from typing import Any
 
 from orchestration import machine
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.control.commands import Idle, Train
 from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
@@ -179,7 +179,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
 
 
-def campaign(args: argparse.Namespace, kind: str, folder: Path) -> CampaignDirectory:
+def campaign(args: argparse.Namespace, kind: str, folder: Path) -> CampaignFolder:
     """Runs one, in a process of its own."""
     settings = {
         "directory": folder,
@@ -195,7 +195,7 @@ def campaign(args: argparse.Namespace, kind: str, folder: Path) -> CampaignDirec
     for override in (*(f"{name}={value}" for name, value in settings.items()), *args.set):
         command += ["--set", override]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    return CampaignDirectory(folder)
+    return CampaignFolder(folder)
 
 
 def measure(args: argparse.Namespace, kind: str) -> dict[str, Any]:

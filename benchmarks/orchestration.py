@@ -24,7 +24,7 @@ from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, LabelAccepted
 from alsys.store.zarr import open_reader, open_writer
-from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryRegistry, MemoryShelf, fake_candidates
+from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryBundles, MemoryRegistry, fake_candidates
 
 
 class ReadyPool(RayPool):
@@ -74,7 +74,7 @@ def run_campaign(
             ledger=Ledger(settings),
             store=store,
             pool=pool,
-            shelf=MemoryShelf(),
+            bundles=MemoryBundles(),
             registry=MemoryRegistry(),
             level=FAKE_LEVEL,
             initial=lambda: fake_candidates(n_initial),

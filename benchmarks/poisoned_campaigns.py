@@ -28,6 +28,7 @@ from fitted import label as label_again
 from orchestration import machine
 
 from alsys.actors.placement import worker_specs
+from alsys.campaign.bundles import BundleFolder
 from alsys.campaign.checks import make_plan
 from alsys.campaign.workers import first_frames, label_gate
 from alsys.config import parse_config
@@ -36,7 +37,6 @@ from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.ports import NoRegistry, Role
 from alsys.control.settings import PolicySettings
-from alsys.control.shelf import BundleShelf
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, FrameQuarantined, LabelAudited, LabelDisputed, LabelSuspected
 from alsys.frames import Arm, FloatArray, Frame
@@ -143,7 +143,7 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
         ledger=ledger,
         store=store,
         pool=InProcessPool(workers, use_threads=True),
-        shelf=BundleShelf(plan.directory.models, ledger.models),
+        bundles=BundleFolder(plan.directory.models, ledger.models),
         registry=NoRegistry(),
         level=plan.level,
         initial=lambda: first_frames(plan),

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from orchestration import machine
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
@@ -54,7 +54,7 @@ NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1], dtype=np.int32)
 STEPS = ("resume", "status", "verify", "report")
 
 
-def fill(directory: CampaignDirectory, n_labels: int) -> None:
+def fill(directory: CampaignFolder, n_labels: int) -> None:
     """A campaign's folder with a store of `n_labels`."""
     from alsys.store.zarr import open_writer
 
@@ -120,14 +120,14 @@ def fill(directory: CampaignDirectory, n_labels: int) -> None:
     store.close()
 
 
-def resume(directory: CampaignDirectory) -> None:
+def resume(directory: CampaignFolder) -> None:
     """Opens a campaign as a driver does, without workers, and stops it at once."""
     from alsys.campaign.opening import checked_ledger
     from alsys.control.coordinator import Coordinator
     from alsys.control.inprocess import InProcessPool
     from alsys.labeling.gate.gate import LabelGate
     from alsys.store.zarr import open_writer
-    from alsys.testing.fakes import MemoryRegistry, MemoryShelf
+    from alsys.testing.fakes import MemoryBundles, MemoryRegistry
 
     config = directory.config()
     store = open_writer(directory.store)
@@ -136,7 +136,7 @@ def resume(directory: CampaignDirectory) -> None:
         ledger=ledger,
         store=store,
         pool=InProcessPool({}),
-        shelf=MemoryShelf(),
+        bundles=MemoryBundles(),
         registry=MemoryRegistry(),
         level=FAKE_LEVEL,
         initial=list,
@@ -152,7 +152,7 @@ def step(name: str, path: str) -> None:
     """One measured step, in a process of its own; prints its CPU seconds, memory and elapsed time."""
     from alsys.cli import main as alsys
 
-    directory, started = CampaignDirectory(Path(path)), time.perf_counter()
+    directory, started = CampaignFolder(Path(path)), time.perf_counter()
     before = time.process_time()
     if name == "resume":
         resume(directory)
@@ -196,7 +196,7 @@ def main() -> None:
         folder = Path(args.folder or temporary)
         results: dict[str, dict[str, dict[str, float]]] = {}
         for n_labels in args.labels:
-            directory = CampaignDirectory(folder / f"campaign-{n_labels}")
+            directory = CampaignFolder(folder / f"campaign-{n_labels}")
             if not directory.record.is_file():
                 fill(directory, n_labels)
             results[str(n_labels)] = {name: measured(name, directory.path) for name in args.steps}

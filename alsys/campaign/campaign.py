@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alsys.campaign.folder import CampaignDirectory, read_status
+from alsys.campaign.folder import CampaignFolder, read_status
 from alsys.campaign.places import check_place
 from alsys.campaign.result import RunResult, finished
 from alsys.campaign.stopping import StopSignal
@@ -62,7 +62,7 @@ class Campaign:
         if isinstance(source, Mapping):
             config = parse_config(apply_overrides(_copied(source), given), source=None)
         elif os.path.isdir(source):  # False too for what can be no path
-            folder = CampaignDirectory.existing(str(source))
+            folder = CampaignFolder.existing(str(source))
             self._source = folder.source()
             data = {**folder.config().model_dump(mode="json"), "directory": str(source)}
             config = parse_config(apply_overrides(data, given), source=str(folder.record))
@@ -70,7 +70,7 @@ class Campaign:
             self._source = str(source)
             config = parse_config(apply_overrides(read_yaml(self._source), given), source=self._source)
             check_place(config, self._source, given)
-        self.folder = CampaignDirectory.of(config)
+        self.folder = CampaignFolder.of(config)
         self.folder.check_same(config, self._source)
         self.config = self.folder.as_begun(config)
         self._plan: Plan | None = None
@@ -97,7 +97,7 @@ class Campaign:
         campaign = cls(source, overrides)
         place = campaign.path.absolute()  # wherever the process goes from here
         campaign.config = campaign.config.model_copy(update={"directory": str(place)})
-        campaign.folder = CampaignDirectory(place)
+        campaign.folder = CampaignFolder(place)
         if not campaign.has_ended:
             campaign._checked()
         return campaign
@@ -263,7 +263,7 @@ class Campaign:
         Raises:
             InputError: It has not begun.
         """
-        return read_status(CampaignDirectory.existing(str(self.path)))
+        return read_status(CampaignFolder.existing(str(self.path)))
 
     def report(self, output: str | Path | None = None) -> Path:
         """Writes the report, one HTML file.
@@ -273,7 +273,7 @@ class Campaign:
         """
         from alsys.tracking.report import write_report
 
-        CampaignDirectory.existing(str(self.path))
+        CampaignFolder.existing(str(self.path))
         return write_report(self.path, None if output is None else Path(output))
 
     def dataset(self, version: int | None = None, level: str | None = None) -> Dataset:
@@ -288,14 +288,14 @@ class Campaign:
         """
         from alsys.campaign.dataset import Dataset
 
-        return Dataset.of(CampaignDirectory.existing(str(self.path)), version, level)
+        return Dataset.of(CampaignFolder.existing(str(self.path)), version, level)
 
     @property
     def models(self) -> CampaignModels:
         """Versions of the model by name (``"v0004"``) or number."""
         from alsys.campaign.models import CampaignModels
 
-        return CampaignModels(CampaignDirectory.existing(str(self.path)))
+        return CampaignModels(CampaignFolder.existing(str(self.path)))
 
     @property
     def champion(self) -> CampaignModel:
@@ -356,7 +356,7 @@ class Campaign:
 
     # --- inside
 
-    def _to_be_asked(self) -> CampaignDirectory:
+    def _to_be_asked(self) -> CampaignFolder:
         """The folder, for a request whose answer is waited for.
 
         Raises:
@@ -368,7 +368,7 @@ class Campaign:
                 source=str(self.path),
                 remedy="ask after `run` has returned, or from another thread",
             )
-        return CampaignDirectory.existing(str(self.path))
+        return CampaignFolder.existing(str(self.path))
 
     def _checked(self) -> Plan:
         if self._plan is None:

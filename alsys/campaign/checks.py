@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ase.data import chemical_symbols
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.plan import Plan
 from alsys.campaign.start import Levels, starting_point
 from alsys.config import CampaignConfig
@@ -47,7 +47,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
     from alsys.labeling.factory import build_labeler, check_labeling
     from alsys.systems.builders import build_system
 
-    directory = CampaignDirectory.of(config)
+    directory = CampaignFolder.of(config)
     directory.check_same(config, source)
     config = directory.as_begun(config)
     check_usual(config, directory.config() if directory.record.is_file() else None, source)
@@ -130,7 +130,7 @@ def _check_starts(config: CampaignConfig, built: Mapping[str, BuiltSystem], note
         notes[system.name].extend(said)
 
 
-def _check_log(config: CampaignConfig, directory: CampaignDirectory, source: str | None) -> None:
+def _check_log(config: CampaignConfig, directory: CampaignFolder, source: str | None) -> None:
     """Where the record of a campaign's config is lost, its log still knows the digest of what may not change.
 
     Raises:

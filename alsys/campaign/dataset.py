@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.events import DataImported
 from alsys.frames import ARMS, Arm, Frame
@@ -52,7 +52,7 @@ class Dataset:
     level: LevelOfTheory
 
     @classmethod
-    def of(cls, directory: CampaignDirectory, version: int | None = None, level: str | None = None) -> Dataset:
+    def of(cls, directory: CampaignFolder, version: int | None = None, level: str | None = None) -> Dataset:
         """Reads a version of a campaign's data.
 
         Args:
@@ -225,7 +225,7 @@ def open_dataset(folder: str | Path, version: int | None = None, level: str | No
     Raises:
         InputError: It is no campaign, there is no such version or level, or there are no labels.
     """
-    return Dataset.of(CampaignDirectory.existing(str(folder)), version, level)
+    return Dataset.of(CampaignFolder.existing(str(folder)), version, level)
 
 
 def chosen_level(reader: StoreReader, wanted: str | None) -> LevelOfTheory | None:

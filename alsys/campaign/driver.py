@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from alsys.campaign.folder import CampaignDirectory, moment, write_json
+from alsys.campaign.bundles import BundleFolder
+from alsys.campaign.folder import CampaignFolder, moment, write_json
 from alsys.campaign.opening import checked_ledger, draw_audits
 from alsys.campaign.places import remember_place
 from alsys.campaign.plan import Plan
@@ -27,7 +28,6 @@ from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.control.budgets import Budgets
 from alsys.control.coordinator import Coordinator
-from alsys.control.shelf import BundleShelf
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.errors import EnvironmentProblem, InputError
@@ -119,7 +119,7 @@ def _run(
     """The campaign at its end, why it ended, and whether the registry has all of it."""
     config, directory = plan.config, plan.directory
     ledger = checked_ledger(directory, config, store)
-    shelf = BundleShelf(directory.models, ledger.models)
+    bundles = BundleFolder(directory.models, ledger.models)
     if ledger.totals.openings or store.head.seq:
         observer.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
         observer.resume(status_of(ledger, state="running", head_seq=store.head.seq))
@@ -128,7 +128,7 @@ def _run(
     for name, said in plan.notes.items():
         for note in said:
             observer.message(f"system {name}: {note}")
-    _do_without_lost_models(ledger, store, shelf)
+    _do_without_lost_models(ledger, store, bundles)
     draw_audits(ledger, store, before, time.time())
     registry, flush = registry_of(config, directory, lambda: stop.is_impatient)
     opened = CampaignOpened(
@@ -144,7 +144,7 @@ def _run(
             ledger=ledger,
             store=store,
             pool=worker_pool(plan),
-            shelf=shelf,
+            bundles=bundles,
             registry=registry,
             level=plan.level,
             baseline=plan.baseline,
@@ -162,7 +162,7 @@ def _run(
         return ledger, asyncio.run(coordinator.run()), flush()
 
 
-def _do_without_lost_models(ledger: Ledger, store: StoreWriter, shelf: BundleShelf) -> None:
+def _do_without_lost_models(ledger: Ledger, store: StoreWriter, bundles: BundleFolder) -> None:
     """A champion whose bundle cannot be read makes way for the one before; without any, fits begin anew."""
     lost: list[ModelLost] = []
 
@@ -170,17 +170,17 @@ def _do_without_lost_models(ledger: Ledger, store: StoreWriter, shelf: BundleShe
         lost.append(ModelLost(t=time.time(), version=version, reason="its bundle cannot be read"))
         ledger.apply(lost[-1])
 
-    while ledger.champion and not shelf.has(ledger.champion):
+    while ledger.champion and not bundles.has(ledger.champion):
         lose(ledger.champion)
     for version in [] if ledger.champion else sorted(ledger.models, reverse=True):
         if not ledger.models[version].is_lost:
-            if shelf.has(version):
+            if bundles.has(version):
                 break
             lose(version)
     if not lost:
         return
     after = f"v{ledger.champion:04d} leads again" if ledger.champion else "a new committee is fitted to all labels"
-    names = ", ".join(str(shelf.path(event.version)) for event in lost)
+    names = ", ".join(str(bundles.path(event.version)) for event in lost)
     logger.warning("%s cannot be read: %s; restore it and use `alsys rollback` to have it back", names, after)
     store.stage(events=lost)
     store.commit()
@@ -238,7 +238,7 @@ class AcknowledgementLog:
 class LiveStatus:
     """Keeps the observer and `logs/live.json` up to date."""
 
-    def __init__(self, directory: CampaignDirectory, store: StoreWriter, observer: Observer) -> None:
+    def __init__(self, directory: CampaignFolder, store: StoreWriter, observer: Observer) -> None:
         self._directory = directory
         self._store = store
         self._observer = observer

@@ -35,7 +35,7 @@ VERSIONED = (
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignDirectory:
+class CampaignFolder:
     """Paths of one campaign."""
 
     path: Path
@@ -91,12 +91,12 @@ class CampaignDirectory:
         return self.path / "requests"
 
     @classmethod
-    def of(cls, config: CampaignConfig) -> CampaignDirectory:
+    def of(cls, config: CampaignConfig) -> CampaignFolder:
         """Where a campaign lives."""
         return cls(Path(config.directory or Path("campaigns") / config.name))
 
     @classmethod
-    def existing(cls, path: str) -> CampaignDirectory:
+    def existing(cls, path: str) -> CampaignFolder:
         """A directory that holds a campaign.
 
         Raises:
@@ -230,7 +230,7 @@ class CampaignDirectory:
         return record
 
 
-def read_status(directory: CampaignDirectory, reader: StoreReader | None = None) -> dict[str, object]:
+def read_status(directory: CampaignFolder, reader: StoreReader | None = None) -> dict[str, object]:
     """Status of a campaign: the driver's own while it runs, otherwise that of the log.
 
     What the log says is folded once for each HEAD and config, and kept beside the driver's own.
@@ -253,13 +253,13 @@ def read_status(directory: CampaignDirectory, reader: StoreReader | None = None)
     return {**status, "state": "running"} if is_running else status
 
 
-def keep_status(directory: CampaignDirectory, head: Head, status: Mapping[str, object]) -> None:
+def keep_status(directory: CampaignFolder, head: Head, status: Mapping[str, object]) -> None:
     """Keeps the status of a HEAD, for who asks next; where the folder cannot be written it is folded again."""
     with contextlib.suppress(OSError):
         write_json(directory.kept_status, {**_status_key(directory, head), "status": status}, is_durable=False)
 
 
-def _status_key(directory: CampaignDirectory, head: Head) -> dict[str, object]:
+def _status_key(directory: CampaignFolder, head: Head) -> dict[str, object]:
     """All that a status follows from: the log, the config's limits, and the code that folds."""
     try:
         config = hashlib.blake2b(read_bytes(directory.record, MAX_JSON_BYTES), digest_size=16).hexdigest()
@@ -284,7 +284,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _kept_status(directory: CampaignDirectory, key: Mapping[str, object]) -> dict[str, object] | None:
+def _kept_status(directory: CampaignFolder, key: Mapping[str, object]) -> dict[str, object] | None:
     try:
         record = read_json(directory.kept_status)
     except InputError:

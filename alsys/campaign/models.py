@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alsys.campaign.folder import CampaignDirectory, read_status
+from alsys.campaign.folder import CampaignFolder, read_status
 from alsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class CampaignModels(Mapping[str, CampaignModel]):
         directory: The campaign.
     """
 
-    def __init__(self, directory: CampaignDirectory) -> None:
+    def __init__(self, directory: CampaignFolder) -> None:
         status: Mapping[str, Any] = read_status(directory)
         self._place = directory.path
         self._champion = int(status["champion"] or 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.config import CampaignConfig
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
@@ -29,7 +29,7 @@ def has_final_stop(store: StoreReader) -> bool:
     return bool(ends) and isinstance(ends[-1], CampaignStopped) and ends[-1].is_final
 
 
-def checked_ledger(directory: CampaignDirectory, config: CampaignConfig, store: ColumnReader) -> Ledger:
+def checked_ledger(directory: CampaignFolder, config: CampaignConfig, store: ColumnReader) -> Ledger:
     """The state of a campaign whose frames and labels are what its log says.
 
     Raises:
@@ -47,7 +47,7 @@ def checked_ledger(directory: CampaignDirectory, config: CampaignConfig, store: 
     return ledger
 
 
-def known_levels(directory: CampaignDirectory) -> list[LevelOfTheory]:
+def known_levels(directory: CampaignFolder) -> list[LevelOfTheory]:
     """Levels of theory that a campaign's config and the cards of its models name, whatever its store says."""
     from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory, write_json
+from alsys.campaign.folder import CampaignFolder, write_json
 from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.errors import InputError
@@ -42,7 +42,7 @@ def check_place(config: CampaignConfig, source: str, overrides: Sequence[str] = 
         InputError: There is none here, and one elsewhere.
     """
     relative = Path(config.directory or Path("campaigns") / config.name)
-    directory = CampaignDirectory.of(config)
+    directory = CampaignFolder.of(config)
     is_said = any(override.partition("=")[0].strip() == "directory" for override in overrides)
     if is_said or relative.is_absolute() or directory.record.is_file() or directory.store.exists():
         return
@@ -57,7 +57,7 @@ def check_place(config: CampaignConfig, source: str, overrides: Sequence[str] = 
             )
 
 
-def remember_place(directory: CampaignDirectory, source: str) -> None:
+def remember_place(directory: CampaignFolder, source: str) -> None:
     """Notes that a campaign was made from a file; what cannot be written is not remembered."""
     file, index = Path(source).resolve(), _index(Path(source).resolve())
     if index is None:

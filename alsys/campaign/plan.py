@@ -18,7 +18,7 @@ from alsys.states import NEUTRAL_SINGLET, ElectronicState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alsys.campaign.folder import CampaignDirectory
+    from alsys.campaign.folder import CampaignFolder
     from alsys.config import CampaignConfig
     from alsys.frames import Frame
     from alsys.labels import LevelOfTheory
@@ -77,7 +77,7 @@ class Plan:
 
     config: CampaignConfig
     source: str | None
-    directory: CampaignDirectory
+    directory: CampaignFolder
     starts: Mapping[str, Sequence[Frame]]
     level: LevelOfTheory
     labelled: Mapping[str, Frame]

@@ -17,11 +17,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory, write_json
+from alsys.campaign.bundles import BundleFolder
+from alsys.campaign.folder import CampaignFolder, write_json
 from alsys.clock import RunningClock
 from alsys.control.rules.requests import Answer, Request, carry_out, from_record, to_record
 from alsys.control.settings import PolicySettings
-from alsys.control.shelf import BundleShelf
 from alsys.control.state.ledger import Ledger
 from alsys.errors import AlsysError, EnvironmentProblem, InputError, StoreBusy, remedy_of
 from alsys.files import move
@@ -157,7 +157,7 @@ class RequestFolder:
 
 
 def ask(
-    directory: CampaignDirectory,
+    directory: CampaignFolder,
     request: Request,
     timeout_s: float,
     *,
@@ -202,7 +202,7 @@ def ask(
     return answer.message
 
 
-def answer_waiting(directory: CampaignDirectory) -> None:
+def answer_waiting(directory: CampaignFolder) -> None:
     """Answers all requests of a campaign that nobody runs.
 
     Raises:
@@ -217,13 +217,13 @@ def answer_waiting(directory: CampaignDirectory) -> None:
         store = open_writer(directory.store)
         try:
             ledger = Ledger.fold(settings, store.events())
-            shelf = BundleShelf(directory.models, ledger.models)
+            bundles = BundleFolder(directory.models, ledger.models)
             for name, request in folder.waiting():
                 try:
                     if isinstance(request, InputError):
                         raise request
                     events, answer = carry_out(
-                        ledger, request, name, time.time(), is_running=False, has_model=shelf.has
+                        ledger, request, name, time.time(), is_running=False, has_model=bundles.has
                     )
                 except InputError as error:
                     events, answer = [], Answer(False, str(error))
@@ -238,7 +238,7 @@ def answer_waiting(directory: CampaignDirectory) -> None:
         raise cannot_ask(directory.store, error, "the request stays for the next `alsys run`") from error
 
 
-def ask_to_stop(directory: CampaignDirectory, *, drain: bool) -> None:
+def ask_to_stop(directory: CampaignFolder, *, drain: bool) -> None:
     """Leaves the request to stop for the driver of a campaign.
 
     Raises:

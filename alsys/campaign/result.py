@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory, state_of
+from alsys.campaign.bundles import BundleFolder
+from alsys.campaign.folder import CampaignFolder, state_of
 from alsys.campaign.opening import has_final_stop
 from alsys.campaign.requests import RequestFolder
 from alsys.config import CampaignConfig
@@ -24,7 +25,6 @@ from alsys.control.handlers.training import queue_models
 from alsys.control.ports import NoRegistry, Registry
 from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
-from alsys.control.shelf import BundleShelf
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import error_text, status_of
 from alsys.errors import AlsysError
@@ -71,7 +71,7 @@ class RunResult:
 
 
 def registry_of(
-    config: CampaignConfig, directory: CampaignDirectory, is_over: Callable[[], bool] = lambda: False
+    config: CampaignConfig, directory: CampaignFolder, is_over: Callable[[], bool] = lambda: False
 ) -> tuple[Registry, Callable[[], bool]]:
     """The registry, and what delivers the rest at the end: whether all is there; `is_over` ends the wait for it."""
     if not config.tracking.enabled:
@@ -90,7 +90,7 @@ def registry_of(
     return registry, flush
 
 
-def finished(config: CampaignConfig, directory: CampaignDirectory, tell: Callable[[str], None]) -> RunResult | None:
+def finished(config: CampaignConfig, directory: CampaignFolder, tell: Callable[[str], None]) -> RunResult | None:
     """The result of a campaign that has nothing left to do, whose registry gets the rest; None where it is to be run.
 
     Args:
@@ -118,7 +118,7 @@ def finished(config: CampaignConfig, directory: CampaignDirectory, tell: Callabl
     if stopped is None or not stopped.is_final or not _would_end_at_once(ledger):
         return None
     ledger.apply(stopped)
-    if ledger.champion and not BundleShelf(directory.models, ledger.models).has(ledger.champion):
+    if ledger.champion and not BundleFolder(directory.models, ledger.models).has(ledger.champion):
         return None
     with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result
         directory.write_record(config)
@@ -142,7 +142,7 @@ def _would_end_at_once(ledger: Ledger) -> bool:
 
 def conclude(
     config: CampaignConfig,
-    directory: CampaignDirectory,
+    directory: CampaignFolder,
     ledger: Ledger,
     stopped: CampaignStopped,
     head_seq: int,
@@ -205,7 +205,7 @@ def conclude(
     )
 
 
-def _loading(config: CampaignConfig, directory: CampaignDirectory, version: int, is_registered: bool) -> str:
+def _loading(config: CampaignConfig, directory: CampaignFolder, version: int, is_registered: bool) -> str:
     """The call that loads the champion: from the registry, where it is there, else from its bundle."""
     if not is_registered:
         return f"alsys.load_calculator('{directory.models / f'v{version:04d}'}')"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.requests import ask
 from alsys.control.handlers.training import queue_models
 from alsys.control.rules.requests import RollBack
@@ -10,7 +10,7 @@ from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 
 
-def roll_back(directory: CampaignDirectory, request: RollBack, timeout_s: float) -> str:
+def roll_back(directory: CampaignFolder, request: RollBack, timeout_s: float) -> str:
     """Has it done by the driver, or here where none runs; then the registry is told. One line on what was done.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart, ModelStart, ReplayConfig, TeacherStart
 from alsys.errors import InputError
@@ -40,7 +40,7 @@ class Levels:
 
 
 def starting_point(
-    config: CampaignConfig, directory: CampaignDirectory, frames: Mapping[str, Frame], levels: Levels, base: Path
+    config: CampaignConfig, directory: CampaignFolder, frames: Mapping[str, Frame], levels: Levels, base: Path
 ) -> StartingPoint | PretrainingData | None:
     """What the trainer is given; None where the config names nothing, or it is in the campaign's directory already.
 
@@ -103,7 +103,7 @@ def starting_point(
 def _lesson(
     config: CampaignConfig,
     start: ImportedStart,
-    directory: CampaignDirectory,
+    directory: CampaignFolder,
     frames: Mapping[str, Frame],
     levels: Levels,
 ) -> PretrainingData | None:
@@ -246,7 +246,7 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
 
     field = "training.start.replay.campaign"
     try:
-        reader = open_reader(CampaignDirectory.existing(str(base / replay.campaign)).store)
+        reader = open_reader(CampaignFolder.existing(str(base / replay.campaign)).store)
     except InputError as error:
         raise InputError(error.message, field=field, value=replay.campaign, remedy=error.remedy) from None
     try:
@@ -274,7 +274,7 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
     return replace(kept, arm=np.full(kept.n_frames, ARMS.index(Arm.IMPORTED), dtype=np.uint8))
 
 
-def keep(directory: CampaignDirectory, config: CampaignConfig, point: StartingPoint | PretrainingData | None) -> None:
+def keep(directory: CampaignFolder, config: CampaignConfig, point: StartingPoint | PretrainingData | None) -> None:
     """Puts a starting point, or a lesson, where the trainer finds it."""
     start = config.training.start
     if point is None or start is None:

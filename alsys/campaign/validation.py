@@ -10,7 +10,7 @@ import logging
 import statistics
 from collections.abc import Callable, Sequence
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.config import CampaignConfig
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate_model(
-    directory: CampaignDirectory,
+    directory: CampaignFolder,
     config: CampaignConfig,
     version: int | None = None,
     only: Sequence[str] = (),
@@ -85,7 +85,7 @@ def validate_model(
     return record
 
 
-def validate_at_end(directory: CampaignDirectory, config: CampaignConfig, progress: Callable[[str], None]) -> None:
+def validate_at_end(directory: CampaignFolder, config: CampaignConfig, progress: Callable[[str], None]) -> None:
     """What a finished campaign does where `validation.at_end` is set; what fails here fails no campaign."""
     try:
         validate_model(directory, config, progress=progress)
@@ -94,7 +94,7 @@ def validate_at_end(directory: CampaignDirectory, config: CampaignConfig, progre
 
 
 def _track(
-    directory: CampaignDirectory, config: CampaignConfig, record: ValidationRecord, progress: Callable[[str], None]
+    directory: CampaignFolder, config: CampaignConfig, record: ValidationRecord, progress: Callable[[str], None]
 ) -> None:
     metrics = flat_metrics(record.units)
     if not config.tracking.enabled or not metrics:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.requests import ask
 from alsys.campaign.rollback import roll_back
 from alsys.control.rules.requests import RetractLabels, RetryFrames, RollBack
@@ -23,7 +23,7 @@ def quarantine_list(args: argparse.Namespace) -> int:
     """Prints the frames in quarantine, oldest first."""
     from alsys.store.zarr import open_reader
 
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     rows = [
         {
             "frame_id": frame_id,
@@ -48,7 +48,7 @@ def quarantine_list(args: argparse.Namespace) -> int:
 
 def quarantine_retry(args: argparse.Namespace) -> int:
     """Makes quarantined frames pending again."""
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     request = RetryFrames(tuple(args.frame), args.kind or "", args.all)
     sys.stdout.write(ask(directory, request, args.timeout) + "\n")
     return 0
@@ -59,7 +59,7 @@ def quarantine_export(args: argparse.Namespace) -> int:
     from alsys.interop.extxyz import export_frames
     from alsys.store.zarr import open_reader
 
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     output = Path(args.output)
     if output.suffix not in (".xyz", ".extxyz"):
         raise InputError("write .extxyz or .xyz", field="output", value=args.output)
@@ -82,7 +82,7 @@ def quarantine_export(args: argparse.Namespace) -> int:
 
 def retract(args: argparse.Namespace) -> int:
     """Takes labels out of the data."""
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     request = RetractLabels(args.reason, tuple(args.frame), tuple(args.label))
     sys.stdout.write(ask(directory, request, args.timeout) + "\n")
     return 0
@@ -90,12 +90,12 @@ def retract(args: argparse.Namespace) -> int:
 
 def rollback(args: argparse.Namespace) -> int:
     """Makes an earlier version champion again, in the campaign and in the registry."""
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     sys.stdout.write(roll_back(directory, RollBack(args.version), args.timeout) + "\n")
     return 0
 
 
-def _quarantined(directory: CampaignDirectory, events: list[Event]) -> list[tuple[str, FrameRecord | None, str, str]]:
+def _quarantined(directory: CampaignFolder, events: list[Event]) -> list[tuple[str, FrameRecord | None, str, str]]:
     """Identity, record (of imported frames there is none), kind of failure and message of each frame in quarantine.
 
     Those whose label `alsys data repair` has set aside belong to them, as `damaged`.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli.configs import read_config
 from alsys.cli.outputs import check_folder, keep_bundle, unwritable
 from alsys.config import CampaignConfig
@@ -147,7 +147,7 @@ def frames_to_begin_from(config: CampaignConfig, source: str, card: Mapping[str,
         InputError: A structure cannot be built.
         EnvironmentProblem: packmol is missing.
     """
-    directory = CampaignDirectory.of(config)
+    directory = CampaignFolder.of(config)
     level = card.get("level_of_theory")
     base = Path(source).resolve().parent
     if directory.record.is_file() and isinstance(level, dict):

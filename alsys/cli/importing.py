@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alsys.campaign.checks import check_states, make_plan
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.places import check_place
 from alsys.campaign.start import is_meant
 from alsys.cli.configs import read_config
@@ -77,7 +77,7 @@ def import_(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list_skipped(directory: CampaignDirectory, source: Path, report: ImportReport) -> Path | None:
+def _list_skipped(directory: CampaignFolder, source: Path, report: ImportReport) -> Path | None:
     """Writes which frames were left out and why, one a line; None where there are none."""
     account = report.account
     if not account.n_refused:
@@ -92,7 +92,7 @@ def _list_skipped(directory: CampaignDirectory, source: Path, report: ImportRepo
 
 def _campaign(
     args: argparse.Namespace,
-) -> tuple[CampaignConfig, CampaignDirectory, LevelOfTheory, LevelOfTheory | None, CompositionStates | None]:
+) -> tuple[CampaignConfig, CampaignFolder, LevelOfTheory, LevelOfTheory | None, CompositionStates | None]:
     """Config, directory, level and baseline's level of a campaign that is there or to be, and states of compositions.
 
     The last are None where its model tells states apart, so that they need not be compared.
@@ -102,7 +102,7 @@ def _campaign(
         from alsys.labeling.baseline import baseline_level
         from alsys.labeling.factory import build_labeler
 
-        directory = CampaignDirectory.existing(args.campaign)
+        directory = CampaignFolder.existing(args.campaign)
         if args.set:
             raise InputError("goes with a campaign file", field="--set", value=args.set[0])
         config = directory.config()

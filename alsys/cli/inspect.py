@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alsys.campaign.dataset import chosen_level
-from alsys.campaign.folder import CampaignDirectory, read_status
+from alsys.campaign.folder import CampaignFolder, read_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
 from alsys.cli.display import Screen, status_panel
 from alsys.cli.outputs import check_file, unwritable
@@ -30,7 +30,7 @@ SUFFIXES = {
 
 def status(args: argparse.Namespace) -> int:
     """Prints the state of a campaign, once or again and again."""
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     console = Screen()
     while True:
         content = read_status(directory)
@@ -49,7 +49,7 @@ def status(args: argparse.Namespace) -> int:
         time.sleep(max(0.1, args.watch))
 
 
-def _undelivered(directory: CampaignDirectory, content: Mapping[str, Any]) -> Undelivered:
+def _undelivered(directory: CampaignFolder, content: Mapping[str, Any]) -> Undelivered:
     """What the registry does not have of a campaign in this state."""
     kept = [model["version"] for model in content["models"] if not model.get("is_lost")]
     return undelivered(directory.path, kept, is_tracked=directory.config().tracking.enabled)
@@ -57,7 +57,7 @@ def _undelivered(directory: CampaignDirectory, content: Mapping[str, Any]) -> Un
 
 def stop(args: argparse.Namespace) -> int:
     """Asks the driver to stop and waits for it."""
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     if not directory.is_running():
         sys.stdout.write(f"{headline(read_status(directory))}; nothing to stop\n")
         return 0
@@ -75,7 +75,7 @@ def report(args: argparse.Namespace) -> int:
     """Writes the report."""
     from alsys.tracking.report import write_report
 
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     path = Path(args.output) if args.output else directory.path / "report.html"
     if args.output or path.is_dir():
         check_file(path, "--output")
@@ -93,7 +93,7 @@ def data_info(args: argparse.Namespace) -> int:
     """Prints what the store holds."""
     from alsys.store.zarr import open_reader
 
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     reader = open_reader(directory.store)
     head = reader.head
     imports = [
@@ -162,7 +162,7 @@ def data_verify(args: argparse.Namespace) -> int:
     """Checks the store; exit code 4 where something is wrong."""
     from alsys.store.zarr import open_reader
 
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     result = open_reader(directory.store).verify()
     if args.json:
         content = {
@@ -194,7 +194,7 @@ def data_repair(args: argparse.Namespace) -> int:
     from alsys.store.repair import repair
     from alsys.store.zarr import open_reader
 
-    directory = CampaignDirectory(Path(args.directory))
+    directory = CampaignFolder(Path(args.directory))
     if not directory.record.is_file():
         raise InputError(
             "is not a campaign directory", source=args.directory, remedy="give the folder that `alsys run` printed"
@@ -227,7 +227,7 @@ def data_export(args: argparse.Namespace) -> int:
     from alsys.interop.formats import find
     from alsys.store.zarr import open_reader
 
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     output = Path(args.output)
     name = args.format or SUFFIXES.get(output.suffix)
     if name is None:

@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.validation import validate_model
 from alsys.cli.outputs import check_file
 from alsys.config import parse_config
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def validate(args: argparse.Namespace) -> int:
     """Validates one version; prints its numbers."""
-    directory = CampaignDirectory.existing(args.directory)
+    directory = CampaignFolder.existing(args.directory)
     config = directory.config()
     if args.set:
         data = apply_overrides(config.model_dump(mode="json"), args.set)
@@ -52,7 +52,7 @@ def validate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_report(directory: CampaignDirectory) -> Path | None:
+def _write_report(directory: CampaignFolder) -> Path | None:
     from alsys.tracking.report import write_report
 
     try:

@@ -83,7 +83,7 @@ class Coordinator:
         ledger: Folded from the store's events.
         store: The one writer.
         pool: Workers.
-        shelf: Where bundles go.
+        bundles: Where bundles go.
         registry: Where others get models.
         level: The campaign's level of theory.
         baseline: The level of the baseline beside each label; None where there is none.
@@ -107,7 +107,7 @@ class Coordinator:
         ledger: Ledger,
         store: StoreWriter,
         pool: WorkerPool,
-        shelf: BundleStore,
+        bundles: BundleStore,
         registry: Registry,
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
@@ -155,7 +155,7 @@ class Coordinator:
             ledger=ledger,
             store=store,
             journal=self.journal,
-            shelf=shelf,
+            bundles=bundles,
             registry=registry,
             level=level,
             baseline=baseline,

@@ -1,4 +1,4 @@
-"""What the coordinator needs from the world, as protocols: workers, a shelf of models, a registry, requests.
+"""What the coordinator needs from the world, as protocols: workers, bundles of models, a registry, requests.
 
 A pool owns its workers: it starts them, restarts them when they die, and reports every call exactly once, either as a
 `Completion` or inside a `WorkerDown`. Implementations: `alsys.control.inprocess` and `alsys.actors.pool`.
@@ -191,7 +191,7 @@ class Registry(Protocol):
     """Where others get models. Calls return at once and never raise for a registry that is down."""
 
     def publish(self, version: int, card: Mapping[str, object]) -> None:
-        """Queues a version whose bundle is on the shelf; a repeated call has no effect."""
+        """Queues a version whose bundle is written; a repeated call has no effect."""
         ...
 
     def promote(self, version: int, reason: str = "", times: int = 1) -> None:

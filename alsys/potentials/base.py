@@ -18,6 +18,9 @@ from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.states import SeenStates
 
+BUNDLE_DIGEST = "bundle_digest"
+"""Name under which the digest of a bundle goes with its card."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:

@@ -37,8 +37,6 @@ FORMAT_EXTENDED = 3
 FORMAT_STATES = 4
 """Of bundles whose networks tell states of charge and multiplicity apart."""
 SUMS = "SHA256SUMS"
-BUNDLE_DIGEST = "bundle_digest"
-"""Name under which `bundle_digest` goes with a card."""
 MAX_SUMS_BYTES = 2**20
 MAX_FILE_BYTES = 2**29
 MAX_MEMBERS = 64

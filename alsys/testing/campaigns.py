@@ -20,8 +20,8 @@ from alsys.testing.fakes import (
     FakeExplorer,
     FakeLabeler,
     FakeTrainer,
+    MemoryBundles,
     MemoryRegistry,
-    MemoryShelf,
     fake_candidates,
 )
 from alsys.testing.policies import policy_settings
@@ -39,7 +39,7 @@ class FakeCampaign:
         self._gate = gate
         self.settings = policy_settings(**{"n_labels": 60, "refit_every": 15, "random_share": 0.2, **settings})
         self.disk = MemoryDisk()
-        self.shelf = MemoryShelf()
+        self.bundles = MemoryBundles()
         self.registry = MemoryRegistry()
         self.acknowledged = AcknowledgedLabels()
         self.ledger = Ledger(self.settings)
@@ -68,7 +68,7 @@ class FakeCampaign:
             ledger=self.ledger,
             store=store,
             pool=InProcessPool(workers, use_threads=use_threads, restarts=restarts),
-            shelf=self.shelf,
+            bundles=self.bundles,
             registry=self.registry,
             level=FAKE_LEVEL,
             baseline=self.baseline,

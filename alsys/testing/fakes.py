@@ -262,7 +262,7 @@ class FakeTrainer:
         return TrainedCommittee(state, Metrics(metrics), predictions=predictions)
 
 
-class MemoryShelf:
+class MemoryBundles:
     """Bundles in memory."""
 
     def __init__(self) -> None:

@@ -29,7 +29,8 @@ from typing import Any, Final
 from alsys.config import CampaignConfig, science_fields
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.labels import LevelOfTheory
-from alsys.potentials.bundle import BUNDLE_DIGEST, bundle_digest, check_bundle, read_bundle
+from alsys.potentials.base import BUNDLE_DIGEST
+from alsys.potentials.bundle import bundle_digest, check_bundle, read_bundle
 from alsys.tracking.identity import new_identity
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
 from alsys.tracking.record import kept_uri, read_record

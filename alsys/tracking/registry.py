@@ -42,7 +42,7 @@ class OutboxRegistry:
             )
 
     def publish(self, version: int, card: Mapping[str, object]) -> None:
-        """Queues a version whose bundle is on the shelf; a repeated call has no effect."""
+        """Queues a version whose bundle is written; a repeated call has no effect."""
         self._put(f"model v{version:04d}", lambda: self._outbox.put_publish(version, card))
 
     def promote(self, version: int, reason: str = "", times: int = 1) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.events import (
     CampaignOpened,
     CampaignStopped,
@@ -34,7 +34,7 @@ class LiveCampaign:
     """`alsys run` in a process of its own, and other commands beside it."""
 
     def __init__(self, folder: Path, *overrides: str) -> None:
-        self.directory = CampaignDirectory(folder / "campaign")
+        self.directory = CampaignFolder(folder / "campaign")
         self._log = folder / "output.txt"
         settings = (f"directory={self.directory.path}", "tracking.enabled=false", f"stop.labels={N_LABELS}", *overrides)
         command = [sys.executable, "-m", "alsys.cli", "run", str(TOY), "--quiet"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.store.zarr import open_reader
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -68,7 +68,7 @@ class Driver:
         verified = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
         assert verified["ok"], verified
         assert verified["duplicate_labels"] == 0
-        reader = open_reader(CampaignDirectory(self.campaign).store)
+        reader = open_reader(CampaignFolder(self.campaign).store)
         stored = {event.label_id for event in reader.events() if event.kind == "label-accepted"}
         acknowledged = self.acks.read_text().split()
         assert len(acknowledged) == len(set(acknowledged)), "a label was acknowledged twice"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.config import parse_config
 from alsys.events import CampaignOpened
 from alsys.store.zarr import open_writer
@@ -45,8 +45,8 @@ pytestmark = pytest.mark.skipif(not may_mount(), reason="file systems cannot be 
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> CampaignDirectory:
-    directory = CampaignDirectory(tmp_path / "campaign")
+def campaign(tmp_path: Path) -> CampaignFolder:
+    directory = CampaignFolder(tmp_path / "campaign")
     directory.write_record(parse_config(CONFIG))
     store = open_writer(directory.store)
     store.stage([CampaignOpened(t=0.0, epoch=1, config_hash="", version="")])
@@ -56,7 +56,7 @@ def campaign(tmp_path: Path) -> CampaignDirectory:
     return directory
 
 
-def refused(campaign: CampaignDirectory, mount: str, words: str) -> str:
+def refused(campaign: CampaignFolder, mount: str, words: str) -> str:
     """The one line of a command that ends with 3 in a folder of such a disk."""
     disk = campaign.path.parent / "disk"
     mount = mount.format(disk=disk, campaign=campaign.path)
@@ -83,13 +83,13 @@ def refused(campaign: CampaignDirectory, mount: str, words: str) -> str:
     ],
 )
 def test_one_line_says_which_folder_and_what_helps(
-    campaign: CampaignDirectory, mount: str, words: str, expected: list[str]
+    campaign: CampaignFolder, mount: str, words: str, expected: list[str]
 ) -> None:
     line = refused(campaign, mount, words)
     assert all(part in line for part in expected), line
 
 
-def test_a_driver_on_a_full_disk_is_stopped_by_its_process_id(campaign: CampaignDirectory) -> None:
+def test_a_driver_on_a_full_disk_is_stopped_by_its_process_id(campaign: CampaignFolder) -> None:
     """The request cannot be written: the line says which process to end."""
     driver = campaign.path.parent / "driver.py"
     driver.write_text(DRIVER)

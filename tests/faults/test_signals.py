@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.events import CampaignStopped, WorkerLost
 from alsys.store.zarr import open_reader
 
@@ -64,7 +64,7 @@ class Run:
         return lines
 
     def stopped(self) -> CampaignStopped:
-        events = open_reader(CampaignDirectory(self.campaign).store).events()
+        events = open_reader(CampaignFolder(self.campaign).store).events()
         assert isinstance(events[-1], CampaignStopped)
         return events[-1]
 
@@ -208,7 +208,7 @@ def test_a_stopped_explorer_is_replaced(tmp_path: Path, runs: list[Run]) -> None
     run.until(lambda: f"explorer-0 (process {explorer.pid}) is stopped" in run.output.read_text(), 60.0)
     assert run.ends(240.0) == 0
     run.lines()
-    events = open_reader(CampaignDirectory(run.campaign).store).events()
+    events = open_reader(CampaignFolder(run.campaign).store).events()
     assert any(isinstance(event, WorkerLost) and "was stopped" in event.message for event in events)
 
 

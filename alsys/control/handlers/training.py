@@ -1,6 +1,6 @@
 """What trainers are sent, and what becomes of the committees that they return.
 
-A fit gets a snapshot of what is on disk. A committee that comes back is written to the shelf first, then recorded as
+A fit gets a snapshot of what is on disk. A committee that comes back is written to its folder first, then recorded as
 published, then told to the registry, each only once the disk holds what was before it. Committees that are in use stay
 in memory.
 """
@@ -25,8 +25,7 @@ from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected
 from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import LevelOfTheory, Prediction
 from alsys.metrics import Metrics
-from alsys.potentials.base import CommitteeState
-from alsys.potentials.bundle import BUNDLE_DIGEST
+from alsys.potentials.base import BUNDLE_DIGEST, CommitteeState
 from alsys.store.base import Snapshot, StoreReader
 from alsys.training.base import TrainedCommittee, TrainingOrder
 
@@ -58,7 +57,7 @@ class TrainingHandler:
         ledger: For reading.
         store: Where snapshots come from.
         journal: Says when the disk holds what was staged.
-        shelf: Where bundles go.
+        bundles: Where bundles go.
         registry: Where others get models.
         level: The campaign's level of theory.
         baseline: The level of the baseline beside each label; None where there is none.
@@ -75,7 +74,7 @@ class TrainingHandler:
         ledger: Ledger,
         store: StoreReader,
         journal: GroupCommit,
-        shelf: BundleStore,
+        bundles: BundleStore,
         registry: Registry,
         level: LevelOfTheory,
         baseline: LevelOfTheory | None,
@@ -88,7 +87,7 @@ class TrainingHandler:
         self._ledger = ledger
         self._store = store
         self._journal = journal
-        self._shelf = shelf
+        self._bundles = bundles
         self._registry = registry
         self._level = level
         self._baseline = baseline
@@ -101,9 +100,9 @@ class TrainingHandler:
         self._fit: Fit | None = None
 
     def state(self, version: int) -> CommitteeState:
-        """The committee of a version, from memory or the shelf."""
+        """The committee of a version, from memory or the bundles."""
         if version not in self._states:
-            self._states[version] = self._shelf.read(version)
+            self._states[version] = self._bundles.read(version)
         keep = {version, self._ledger.champion, max(self._ledger.models, default=0)}
         self._states = {v: s for v, s in self._states.items() if v in keep}
         return self._states[version]
@@ -169,7 +168,7 @@ class TrainingHandler:
             card["baseline"] = dict(trained.state.baseline)
 
         async def record() -> None:
-            digest = await asyncio.to_thread(self._shelf.write, trained, card)
+            digest = await asyncio.to_thread(self._bundles.write, trained, card)
             self._states[version] = trained.state
             event = ModelPublished(
                 t=self._clock(),

@@ -1,4 +1,4 @@
-"""The frame book: where every proposed frame is, and how it gets from there to the next place.
+"""The frames: where every proposed frame is, and how it gets from there to the next place.
 
 A frame is pending, in flight or settled. Pending ones wait in one of two places: the candidate set, or the suspects
 (their label is to be verified). After every call ``len(records) == sum(counts.values())``. What is stale, easy or has

@@ -5,8 +5,8 @@ is in `alsys.control.rules.decisions`. After every event
 ``proposed == pending + in_flight + labelled + dropped + quarantined + retracted``. Folding the durable events of a log
 gives the state of the campaign that wrote it, except that work in flight is pending again. A retracted label is as if
 it had never been, except that it counts as one more reason to fit again and that its frame is never labelled again.
-Imported labels are counts: their frames were never proposed. The frame book, the model book, the feedback and the
-assurance each own a part; the ledger tells them of events and owns what was labelled and explored.
+Imported labels are counts: their frames were never proposed. The frames, the model versions, the feedback and the
+audits each own a part; the ledger tells them of events and owns what was labelled and explored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model book: every version and what became of it, who is champion, and what the last fit knew.
+"""The model versions: every version and what became of it, who is champion, and what the last fit knew.
 
 A version is undecided from its publication to its promotion or rejection. The champion is the latest promoted one. A
 fit counts as done with the data it began with; one that fails is forgotten, so that the same data are a reason to fit

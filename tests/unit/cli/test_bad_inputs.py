@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from alsys.campaign.checks import make_plan
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.config.load import config_hash
@@ -115,7 +115,7 @@ def test_structure_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], row
 
 
 def test_directory_of_another_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = CampaignDirectory(tmp_path / "campaign")
+    directory = CampaignFolder(tmp_path / "campaign")
     other = {**BASE, "labeling": {"kind": "pyscf", "xc": "b3lyp", "basis": "def2-svp"}}
     directory.write_record(parse_config(other))
     before = directory.record.read_text()
@@ -124,7 +124,7 @@ def test_directory_of_another_campaign(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_operational_fields_may_change(tmp_path: Path) -> None:
-    directory = CampaignDirectory(tmp_path / "campaign")
+    directory = CampaignFolder(tmp_path / "campaign")
     directory.write_record(parse_config(BASE))
     directory.check_same(parse_config({**BASE, "stop": {"labels": 7}}), "x.yaml")
 
@@ -146,14 +146,14 @@ def test_operational_fields_may_change(tmp_path: Path) -> None:
 def test_what_changed_is_named_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: list[str]
 ) -> None:
-    CampaignDirectory(tmp_path / "campaign").write_record(parse_config(BASE))
+    CampaignFolder(tmp_path / "campaign").write_record(parse_config(BASE))
     refused(tmp_path, {**BASE, **change}, capsys, *words)
 
 
 def test_without_its_record_a_campaign_still_knows_its_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = CampaignDirectory(tmp_path / "campaign")
+    directory = CampaignFolder(tmp_path / "campaign")
     mine = {**BASE, "labeling": {"kind": "xtb"}, "directory": str(directory.path)}
     writer = open_writer(directory.store)
     digest = config_hash(parse_config(mine))

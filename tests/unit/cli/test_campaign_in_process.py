@@ -15,7 +15,7 @@ import pytest
 import alsys
 from alsys import open_dataset
 from alsys.campaign.driver import AcknowledgementLog
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.cli.configs import read_config
 from alsys.config import parse_config
@@ -244,7 +244,7 @@ def test_a_plan_says_how_many_fits_there_are_and_which_labels_come_from_which_mo
 
 
 def test_campaigns_from_before_labels_waited_go_on_as_they_were(campaign: Path, tmp_path: Path) -> None:
-    directory = CampaignDirectory(tmp_path)
+    directory = CampaignFolder(tmp_path)
     config = read_config(argparse.Namespace(config=str(TOY), set=[f"directory={tmp_path}"]))
     assert directory.as_begun(config).training.max_ahead == "auto", "it has not begun"
     shutil.copy(campaign / "campaign.json", tmp_path / "campaign.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 import ase.io
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.requests import RequestFolder, answer_waiting
 from alsys.cli import main
 from alsys.config import parse_config
@@ -45,9 +45,9 @@ REASON = 'SCF: "no convergence" after 50 cycles'
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> CampaignDirectory:
+def campaign(tmp_path: Path) -> CampaignFolder:
     """Six frames: four labelled, one that did not converge, one that took three attempts; finished."""
-    directory = CampaignDirectory(tmp_path / "campaign")
+    directory = CampaignFolder(tmp_path / "campaign")
     directory.write_record(parse_config(CONFIG))
     store = open_writer(directory.store)
     events = [
@@ -76,13 +76,13 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     return captured.err if code else captured.out
 
 
-def status(directory: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, int]]:
+def status(directory: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, int]]:
     assert main(["status", str(directory.path), "--json"]) == 0
     content: dict[str, dict[str, int]] = json.loads(capsys.readouterr().out)
     return content
 
 
-def test_quarantine_is_listed_with_reasons(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quarantine_is_listed_with_reasons(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(campaign.path)
     rows = json.loads(run(capsys, "quarantine", "list", path, "--json"))
     assert rows == [
@@ -100,7 +100,7 @@ def test_quarantine_is_listed_with_reasons(campaign: CampaignDirectory, capsys: 
 
 
 def test_quarantine_is_exported_with_reasons(
-    campaign: CampaignDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "quarantine.extxyz"
     assert "2 frames" in run(capsys, "quarantine", "export", str(campaign.path), str(output))
@@ -115,7 +115,7 @@ def test_quarantine_is_exported_with_reasons(
 
 
 def test_frames_are_retried_when_nobody_runs_the_campaign(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = run(capsys, "quarantine", "retry", str(campaign.path), IDS[5][:8])
     assert output.startswith("1 frame is pending again")
@@ -128,7 +128,7 @@ def test_frames_are_retried_when_nobody_runs_the_campaign(
 
 
 def test_labels_are_retracted_when_nobody_runs_the_campaign(
-    campaign: CampaignDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(campaign.path)
     output = run(capsys, "retract", path, IDS[0][:10], "--label", LABELS[2].label_id, "--reason", "another functional")
@@ -172,7 +172,7 @@ def test_labels_are_retracted_when_nobody_runs_the_campaign(
     ],
 )
 def test_bad_requests_change_nothing(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
     before = open_reader(campaign.store).head.lengths
     assert expected in run(capsys, *(word.format(campaign.path) for word in words), code=2)
@@ -186,7 +186,7 @@ def test_folders_that_are_no_campaign(tmp_path: Path, capsys: pytest.CaptureFixt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reason_is_required(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reason_is_required(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["data", "retract", str(campaign.path), IDS[0]])
     assert error.value.code == 2
@@ -194,7 +194,7 @@ def test_a_reason_is_required(campaign: CampaignDirectory, capsys: pytest.Captur
 
 
 def test_a_running_driver_is_asked_and_its_answer_printed(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     writer = open_writer(campaign.store)  # as a driver holds it
     folder = RequestFolder(campaign.requests)
@@ -217,7 +217,7 @@ def test_a_running_driver_is_asked_and_its_answer_printed(
 
 
 def test_a_driver_that_does_not_answer_keeps_the_request(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     writer = open_writer(campaign.store)
     words = ("retract", str(campaign.path), IDS[0], "--reason", "why", "--timeout", "0.2")
@@ -237,7 +237,7 @@ def test_a_driver_that_does_not_answer_keeps_the_request(
     assert kinds == [LabelRetracted, FrameRetried], "the older request was answered first"
 
 
-def test_an_answer_that_comes_with_the_last_look_is_taken(campaign: CampaignDirectory) -> None:
+def test_an_answer_that_comes_with_the_last_look_is_taken(campaign: CampaignFolder) -> None:
     folder = RequestFolder(campaign.requests)
     name = folder.add(RetryFrames(is_all=True))
     folder.answer(name, Answer(True, "just so"))
@@ -245,7 +245,7 @@ def test_an_answer_that_comes_with_the_last_look_is_taken(campaign: CampaignDire
     assert list(campaign.requests.iterdir()) == []
 
 
-def test_answers_that_a_killed_command_left_are_removed(campaign: CampaignDirectory) -> None:
+def test_answers_that_a_killed_command_left_are_removed(campaign: CampaignFolder) -> None:
     campaign.requests.mkdir()
     (campaign.requests / f"{10**18:020d}-0123abcd.answer.json").write_text("{}")
     fresh = campaign.requests / f"{time.time_ns():020d}-0123abcd.answer.json"
@@ -255,7 +255,7 @@ def test_answers_that_a_killed_command_left_are_removed(campaign: CampaignDirect
 
 
 def test_labels_are_retracted_by_what_the_acknowledgement_log_says(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("retract", str(campaign.path), LABELS[0].label_id, IDS[1], "--reason", "why")
     assert "2 labels are no longer data" in run(capsys, *words)
@@ -267,7 +267,7 @@ def test_labels_are_retracted_by_what_the_acknowledgement_log_says(
     assert LABELS[2].label_id not in missing
 
 
-def test_a_request_whose_effect_is_on_disk_is_not_carried_out_again(campaign: CampaignDirectory) -> None:
+def test_a_request_whose_effect_is_on_disk_is_not_carried_out_again(campaign: CampaignFolder) -> None:
     """The process died between the commit and the answer."""
     folder = RequestFolder(campaign.requests)
     name = folder.add(RetryFrames(is_all=True))
@@ -285,7 +285,7 @@ def test_a_request_whose_effect_is_on_disk_is_not_carried_out_again(campaign: Ca
     assert open_reader(campaign.store).head.lengths["events"] == n_events
 
 
-def test_a_file_that_is_no_request_is_refused_and_in_nobodys_way(campaign: CampaignDirectory) -> None:
+def test_a_file_that_is_no_request_is_refused_and_in_nobodys_way(campaign: CampaignFolder) -> None:
     folder = RequestFolder(campaign.requests)
     campaign.requests.mkdir()
     for name, content in (("0", "{"), ("1", '{"kind": "delete"}'), ("2", "\xff")):
@@ -301,7 +301,7 @@ def test_a_file_that_is_no_request_is_refused_and_in_nobodys_way(campaign: Campa
     assert good.is_accepted
 
 
-def test_what_is_no_request_is_set_aside_with_its_reason(campaign: CampaignDirectory) -> None:
+def test_what_is_no_request_is_set_aside_with_its_reason(campaign: CampaignFolder) -> None:
     folder = RequestFolder(campaign.requests)
     campaign.requests.mkdir()
     deep = "[" * 200_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.control.settings import PolicySettings
@@ -27,8 +27,8 @@ CONFIG = {
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> CampaignDirectory:
-    directory = CampaignDirectory(tmp_path / "campaign")
+def campaign(tmp_path: Path) -> CampaignFolder:
+    directory = CampaignFolder(tmp_path / "campaign")
     directory.write_record(parse_config(CONFIG))
     store = open_writer(directory.store)
     fill(store, 5)
@@ -36,7 +36,7 @@ def campaign(tmp_path: Path) -> CampaignDirectory:
     return directory
 
 
-def overwrite(campaign: CampaignDirectory, array: str, at: int, content: bytes) -> None:
+def overwrite(campaign: CampaignFolder, array: str, at: int, content: bytes) -> None:
     with (campaign.store / array / "c" / "0").open("r+b") as file:
         file.seek(at)
         file.write(content)
@@ -48,7 +48,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     return code, captured.out, captured.err
 
 
-def test_a_sound_store(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_store(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     code, output, _ = run(capsys, "verify", str(campaign.path))
     assert (code, output) == (0, "sound: 5 frames, 5 labels, 10 events\n")
     code, output, _ = run(capsys, "verify", str(campaign.path), "--json")
@@ -56,7 +56,7 @@ def test_a_sound_store(campaign: CampaignDirectory, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("name", ["gap", "wall_s", "scf_cycles"])
-def test_lost_chunks(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_lost_chunks(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], name: str) -> None:
     (campaign.store / "labels" / name / "c" / "0").unlink()
     code, output, _ = run(capsys, "verify", str(campaign.path))
     assert code == 4
@@ -66,7 +66,7 @@ def test_lost_chunks(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(("array", "at", "content"), [("labels/energy", 24, b"12345678"), ("atoms/mask", 3, b"\0")])
 def test_changed_labels(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], array: str, at: int, content: bytes
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], array: str, at: int, content: bytes
 ) -> None:
     overwrite(campaign, array, at, content)
     code, output, _ = run(capsys, "verify", str(campaign.path))
@@ -93,7 +93,7 @@ def test_changed_labels(
     ],
 )
 def test_damaged_codes_and_counts(
-    campaign: CampaignDirectory,
+    campaign: CampaignFolder,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     array: str,
@@ -114,7 +114,7 @@ def test_damaged_codes_and_counts(
 
 @pytest.mark.parametrize(("content", "what"), [(b"", "is empty"), (b"{", "is damaged")])
 def test_a_damaged_head(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], content: bytes, what: str
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], content: bytes, what: str
 ) -> None:
     (campaign.store / "HEAD").write_bytes(content)
     for command in ("info", "verify"):
@@ -126,7 +126,7 @@ def test_a_damaged_head(
 
 
 def test_repair_names_what_it_did_and_the_quarantine_lists_it(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = str(campaign.path)
     overwrite(campaign, "labels/energy", 24, b"12345678")
@@ -153,7 +153,7 @@ def test_repair_names_what_it_did_and_the_quarantine_lists_it(
     }  # fmt: skip
 
 
-def test_a_campaign_without_head_is_still_one(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_campaign_without_head_is_still_one(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     (campaign.store / "HEAD").unlink()
     for words in (["info"], ["verify"], ["quarantine", "list"]):
         code, _, errors = run(capsys, *words, str(campaign.path))
@@ -164,7 +164,7 @@ def test_a_campaign_without_head_is_still_one(campaign: CampaignDirectory, capsy
     assert (code, len(errors.splitlines())) == (2, 1)
 
 
-def test_a_damaged_frame_is_never_labelled(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_frame_is_never_labelled(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     waiting, _ = records(2, seed=9)
     store = open_writer(campaign.store)
     store.stage(events_of(waiting, []), waiting)
@@ -182,7 +182,7 @@ def test_a_damaged_frame_is_never_labelled(campaign: CampaignDirectory, capsys: 
 
 
 def test_the_status_of_a_head_is_folded_once(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def status() -> dict[str, object]:
         assert main(["status", str(campaign.path), "--json"]) == 0

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.interop.formats import find
@@ -141,9 +141,9 @@ def test_refused_imports_leave_nothing(config: Path, run: Run, labelled: list[La
     assert not (tmp_path / "campaign").exists()
     run("data", "import", config, write(tmp_path / "a.xyz", labelled[:25]))
     campaign = tmp_path / "campaign"
-    before = open_reader(CampaignDirectory(campaign).store).head.lengths
+    before = open_reader(CampaignFolder(campaign).store).head.lengths
     run("data", "import", campaign, wrong, code=2)
-    assert open_reader(CampaignDirectory(campaign).store).head.lengths == before
+    assert open_reader(CampaignFolder(campaign).store).head.lengths == before
     assert json.loads(run("data", "verify", campaign, "--json"))["ok"]
     options = ("--energy-unit", "hartree", "--force-unit=hartree/angstrom", "--json")
     assert json.loads(run("data", "import", campaign, wrong, *options))["frames"] == 40
@@ -166,7 +166,7 @@ def test_bad_arguments(config: Path, run: Run, labelled: list[Labelled], tmp_pat
 
 
 def test_nobody_else_may_write(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
-    directory = CampaignDirectory(tmp_path / "campaign")
+    directory = CampaignFolder(tmp_path / "campaign")
     directory.write_record(parse_config(yaml.safe_load(config.read_text())))
     store = open_writer(directory.store)
     try:

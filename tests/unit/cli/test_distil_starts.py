@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli.distil import frames_to_begin_from
 from alsys.config import CampaignConfig, parse_config
 from alsys.frames import Arm, Candidate, Frame, PointCharges, Source
@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> CampaignConfig:
 
 def write(config: CampaignConfig, frames: list[tuple[str, Frame, np.ndarray | None]]) -> None:
     """Frames of systems with labels of zeros, and masks where some atoms are not learned from."""
-    directory = CampaignDirectory.of(config)
+    directory = CampaignFolder.of(config)
     directory.write_record(config)
     store = open_writer(directory.store)
     store.stage(

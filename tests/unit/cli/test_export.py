@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.bundles import bundle_name
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
-from alsys.control.shelf import bundle_name
 from alsys.errors import InputError, StoreCorrupt
 from alsys.events import CampaignOpened, Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected
 from alsys.interop.calculator import read_model
@@ -28,7 +28,7 @@ CONFIG = {
 
 def make_campaign(folder: Path, events: list[Event]) -> Path:
     """A campaign directory with two bundles and this log."""
-    directory = CampaignDirectory(folder / "campaign")
+    directory = CampaignFolder(folder / "campaign")
     directory.write_record(parse_config(CONFIG))
     member = {"coefficients": np.zeros((1, 8)), "shifts": np.zeros(1)}
     spec = {"elements": ["H"], "r_max": 4.0, "n_basis": 8}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.cli.outputs import PAUSE_S, Kept, check_file, check_folder, keep_bundle
 from alsys.config import parse_config
@@ -156,9 +156,9 @@ def test_packages_are_refused_before_they_are_read(tmp_path: Path, capsys: pytes
     )
 
 
-def make_campaign(folder: Path, *, is_atoms_only: bool = False) -> CampaignDirectory:
+def make_campaign(folder: Path, *, is_atoms_only: bool = False) -> CampaignFolder:
     """Free atoms, H a doublet and C a triplet, and two frames of H2."""
-    directory = CampaignDirectory(folder / "campaign")
+    directory = CampaignFolder(folder / "campaign")
     directory.write_record(parse_config(CONFIG))
     candidates = [
         Candidate(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.places import check_place, remember_place
 from alsys.config import CampaignConfig, parse_config
 from alsys.errors import InputError
@@ -36,7 +36,7 @@ def config(**more: object) -> CampaignConfig:
 
 def start(chosen: CampaignConfig, file: Path, *, is_remembered: bool = True) -> Path:
     """What `alsys run` leaves before the first label."""
-    directory = CampaignDirectory.of(chosen)
+    directory = CampaignFolder.of(chosen)
     directory.store.mkdir(parents=True)
     (directory.store / "HEAD").write_text("{}")
     directory.write_record(chosen, str(file))
@@ -107,7 +107,7 @@ def test_without_a_state_folder_campaigns_above_the_file_are_found(
 
 
 def test_a_campaign_of_an_older_alsys_is_known_by_its_science(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory = CampaignDirectory.of(config())
+    directory = CampaignFolder.of(config())
     directory.store.mkdir(parents=True)
     (directory.store / "HEAD").write_text("{}")
     directory.write_record(config())
@@ -124,7 +124,7 @@ def test_the_database_that_a_campaign_has_used_stays_its_own(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     place, uri = start(config(), file), f"sqlite:///{file.parents[1] / 'mlflow.db'}"
-    directory = CampaignDirectory(place)
+    directory = CampaignFolder(place)
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert kept_uri(*read_record(place)) == uri
     directory.write_record(config())

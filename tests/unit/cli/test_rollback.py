@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.bundles import bundle_name
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
-from alsys.control.shelf import bundle_name
 from alsys.events import CampaignOpened, CampaignStopped, ModelPromoted, ModelPublished, ModelRejected
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.bundle import write_bundle
@@ -37,9 +37,9 @@ MISSING = (
 )
 
 
-def make_campaign(folder: Path, **sections: object) -> CampaignDirectory:
+def make_campaign(folder: Path, **sections: object) -> CampaignFolder:
     """Two champions and a challenger; finished."""
-    directory = CampaignDirectory(folder / "campaign")
+    directory = CampaignFolder(folder / "campaign")
     directory.write_record(parse_config({**CONFIG, **sections}))
     store = open_writer(directory.store)
     member = {"coefficients": np.zeros((1, 8)), "shifts": np.zeros(1)}
@@ -72,7 +72,7 @@ def make_campaign(folder: Path, **sections: object) -> CampaignDirectory:
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> CampaignDirectory:
+def campaign(tmp_path: Path) -> CampaignFolder:
     return make_campaign(tmp_path)
 
 
@@ -82,7 +82,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     return captured.err if code else captured.out
 
 
-def test_roll_back_and_forth(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_roll_back_and_forth(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(campaign.path)
     said = run(capsys, "rollback", path)
     assert said == (
@@ -99,14 +99,14 @@ def test_roll_back_and_forth(campaign: CampaignDirectory, capsys: pytest.Capture
 
 @pytest.mark.parametrize(("words", "expected"), [(["9"], "there are: 1, 2, 3"), (["2"], "is champion already")])
 def test_what_makes_no_sense_is_refused_in_one_line(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
     said = run(capsys, "rollback", str(campaign.path), *words, code=2)
     assert expected in said
     assert said.count("\n") == 1
 
 
-def test_a_bundle_that_is_gone_is_no_way_back(campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_that_is_gone_is_no_way_back(campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(campaign.models / bundle_name(1))
     assert "its bundle cannot be read (got 1)" in run(capsys, "rollback", str(campaign.path), code=2)
 
@@ -122,7 +122,7 @@ def test_the_registry_is_told_where_no_driver_does_it(tmp_path: Path, capsys: py
 
 
 def test_what_the_target_lacks_is_in_status_and_report(
-    campaign: CampaignDirectory, capsys: pytest.CaptureFixture[str]
+    campaign: CampaignFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(campaign.path)
     status = json.loads(run(capsys, "status", path, "--json"))

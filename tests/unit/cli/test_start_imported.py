@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alsys.campaign.checks import make_plan
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.start import Levels, is_meant, keep, stored_level
 from alsys.cli import main
 from alsys.errors import InputError
@@ -107,7 +107,7 @@ def test_labels_that_come_before_the_first_model_are_learned_too(command: Comman
     more = tmp_path / "more.xyz"
     find("extxyz").write(snapshot_of(shaken_methanol(30, seed=7)), more, GFN1)
     assert command("data", "import", TOY, more, "--level", "pbe/def2-svp") == 0
-    plan = make_plan(CampaignDirectory.existing(str(campaign)).config(), str(TOY))
+    plan = make_plan(CampaignFolder.existing(str(campaign)).config(), str(TOY))
     keep(plan.directory, plan.config, plan.start)
     assert read_pretraining(campaign / "start").n_frames == 70
 

@@ -11,11 +11,11 @@ import ase.io
 import numpy as np
 import pytest
 
-from alsys.campaign.folder import CampaignDirectory
+from alsys.campaign.bundles import bundle_name
+from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.config.validation import CHECKS
-from alsys.control.shelf import bundle_name
 from alsys.errors import FailureKind
 from alsys.frames import Frame
 from alsys.interop.formats import find
@@ -158,7 +158,7 @@ def test_where_labels_are_dear_the_model_is_measured_alone_or_beside_a_trajector
     assert content["n_labels"] <= 60, "the minimum, and no dynamics"
     assert "Nothing to compare with" in (campaign / "report.html").read_text()
 
-    level = build_labeler(CampaignDirectory.existing(str(campaign)).config().labeling).level
+    level = build_labeler(CampaignFolder.existing(str(campaign)).config().labeling).level
     find("extxyz").write(snapshot_of(sampled(MIN_FRAMES), level), tmp_path / "md.xyz", level)
     words = ["data", "import", str(campaign), str(tmp_path / "md.xyz"), "--level", "campaign"]
     assert main([*words, "--sampled-at", "300"]) == 0
@@ -188,7 +188,7 @@ class Moody:
 
 
 def test_reference_labels_that_fail_end_nothing(campaign: Path) -> None:
-    directory = CampaignDirectory.existing(str(campaign))
+    directory = CampaignFolder.existing(str(campaign))
     record = directory.config().model_dump(mode="json")
     settings = dict(override.removeprefix("validation.").split("=") for override in SMALL)
     record["validation"] |= {name: json.loads(value) for name, value in settings.items()}
@@ -218,7 +218,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     checks = ("--only", "minima,torsions,frequencies,distances")
     twin = Path(shutil.copytree(campaign, tmp_path / "twin"))
     expected = validate(twin, capsys, *checks)
-    directory = CampaignDirectory.existing(str(campaign))
+    directory = CampaignFolder.existing(str(campaign))
     config = directory.config()
 
     class Killed(BaseException):

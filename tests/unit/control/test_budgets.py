@@ -28,8 +28,8 @@ from alsys.testing.fakes import (
     FakeExplorer,
     FakeLabeler,
     FakeTrainer,
+    MemoryBundles,
     MemoryRegistry,
-    MemoryShelf,
     fake_candidates,
 )
 from alsys.testing.policies import policy_settings
@@ -178,7 +178,7 @@ def run(explorer: Callable[[], Any], clock: Callable[[], float], budgets: Budget
         ledger=Ledger(policy_settings(n_labels=24, first_at=4, refit_every=12, random_share=0.0)),
         store=store,
         pool=InProcessPool(workers, use_threads=True),
-        shelf=MemoryShelf(),
+        bundles=MemoryBundles(),
         registry=MemoryRegistry(),
         level=FAKE_LEVEL,
         initial=lambda: fake_candidates(8),

@@ -14,7 +14,7 @@ HEAVY = ("ray", "torch", "pyscf", "nequip", "zarr", "mlflow", "ase", "scipy", "t
 
 
 MODULES = (
-    ", ".join(m.name for m in pkgutil.walk_packages(alsys.control.__path__, "alsys.control.") if "shelf" not in m.name),
+    ", ".join(m.name for m in pkgutil.walk_packages(alsys.control.__path__, "alsys.control.")),
     "alsys.config, alsys.frames, alsys.events, alsys.units, alsys.errors",
 )
 

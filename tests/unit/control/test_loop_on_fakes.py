@@ -45,7 +45,7 @@ def test_every_label_is_learned_from_and_the_best_model_is_champion() -> None:
     assert ledger.champion == max(ledger.models)
     assert campaign.registry.published == sorted(ledger.models)
     assert campaign.registry.promoted[-1] == ledger.champion
-    assert sorted(campaign.shelf.states) == sorted(ledger.models)
+    assert sorted(campaign.bundles.states) == sorted(ledger.models)
 
 
 def test_random_arm_gets_its_share() -> None:

@@ -34,8 +34,8 @@ from alsys.testing.fakes import (
     FakeExplorer,
     FakeLabeler,
     FakeTrainer,
+    MemoryBundles,
     MemoryRegistry,
-    MemoryShelf,
     fake_candidates,
 )
 from alsys.testing.policies import policy_settings
@@ -82,7 +82,7 @@ class Campaign:
         self.settings = settings
         self.disk = MemoryDisk()
         self.box = Box(self.disk)
-        self.shelf = MemoryShelf()
+        self.bundles = MemoryBundles()
         self.registry = MemoryRegistry()
         self.ledger = Ledger(settings)
         self.healthy = False
@@ -104,7 +104,7 @@ class Campaign:
             ledger=self.ledger,
             store=store,
             pool=InProcessPool(workers),
-            shelf=self.shelf,
+            bundles=self.bundles,
             registry=self.registry,
             level=FAKE_LEVEL,
             initial=lambda: fake_candidates(12),
@@ -166,7 +166,7 @@ def test_a_bundle_that_is_gone_is_no_way_back_and_does_no_harm() -> None:
 
     def make() -> None:
         if campaign.ledger.champion >= 4 and not campaign.box.answers:
-            campaign.shelf.states.pop(1, None)
+            campaign.bundles.states.pop(1, None)
             campaign.box.requests["r1"] = RollBack(1)
 
     campaign.box.make = make

@@ -16,8 +16,8 @@ from alsys.testing.fakes import (
     FakeExplorer,
     FakeLabeler,
     FakeTrainer,
+    MemoryBundles,
     MemoryRegistry,
-    MemoryShelf,
     fake_candidates,
 )
 from alsys.testing.policies import policy_settings
@@ -42,7 +42,7 @@ def test_a_published_model_is_judged_at_once() -> None:
         ledger=Ledger(settings),
         store=store,
         pool=PatientPool(workers, use_threads=True),
-        shelf=MemoryShelf(),
+        bundles=MemoryBundles(),
         registry=MemoryRegistry(),
         level=FAKE_LEVEL,
         initial=lambda: fake_candidates(16),

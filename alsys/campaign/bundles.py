@@ -1,4 +1,4 @@
-"""The shelf of a campaign: bundles in `models/v0001`, `models/v0002`, ... ."""
+"""Bundles of a campaign, in `models/v0001`, `models/v0002`, ... ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bundle_name(version: int) -> str:
     return f"v{version:04d}"
 
 
-class BundleShelf:
+class BundleFolder:
     """Bundles on a file system.
 
     Args:
