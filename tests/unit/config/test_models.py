@@ -53,7 +53,7 @@ def test_what_is_recorded_is_read_back(model: dict[str, Any]) -> None:
 
 
 def test_every_field_reaches_the_specification() -> None:
-    """No option does nothing; what `states` does depends on the systems (tests/unit/cli/test_states.py)."""
+    """No option does nothing; what `states` does depends on the systems (tests/integration/test_states.py)."""
     changes: dict[str, Any] = {
         "r_max": 4.5, "cutoffs": {"H-C": 3.0}, "num_layers": 3, "l_max": 3, "parity": None, "num_bessels": 6,
         "bessel_trainable": True, "polynomial_cutoff_p": 5, "zbl": True, "dtype": "float64", "num_features": 7,

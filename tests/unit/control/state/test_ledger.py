@@ -32,7 +32,7 @@ from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
 
 GOLDEN = Path(__file__).parent / "golden"
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[4] / "configs" / "toy.yaml"
 NAMES = ("fakes", "toy")
 N_BEGINNINGS = 20
 IDLE = Idle(explorers=("e0", "e1"), labelers=("l0", "l1", "l2"), busy_labelers=("l3",), trainers=("t0",))

@@ -13,7 +13,7 @@ from alsys.cli import main
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.training.start import read_starting_point
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 FIT = "{budget_s: 1.0, first_at: 4, refit_every: 4, compile: false, max_epochs: 4, validation_share: 0.0%s}"
 MODEL = "{kind: nequip, num_layers: 1, num_features: 4, r_max: 3.5, members: 2}"
 

@@ -12,7 +12,7 @@ import pytest
 from alsys.cli import main
 from alsys.tracking.outbox import Outbox
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
 

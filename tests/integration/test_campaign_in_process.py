@@ -22,7 +22,7 @@ from alsys.config import parse_config
 from alsys.events import ModelLost, ModelPublished
 from alsys.store.zarr import open_reader
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 STATUS_KEYS = {"state", "head_seq", "labels", "candidates", "models", "champion", "wall_s", "utilisation"}
 
 

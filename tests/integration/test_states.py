@@ -27,7 +27,7 @@ from alsys.potentials.nequip import weights_of
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.states import ElectronicState, SeenStates
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 PAIRS = "{kind: pair}"
 IONS = "[{name: water, smiles: O}, {name: cation, molecule: H2O, charge: 1, multiplicity: 2}]"
 SPINS = "[{name: singlet, molecule: CH2_s1A1d}, {name: triplet, molecule: CH2_s3B1d, multiplicity: 3}]"

@@ -19,7 +19,7 @@ from alsys.labels import LevelOfTheory
 from alsys.testing.labelled import GFN1, shaken_methanol, snapshot_of
 from alsys.training.pretraining import read_pretraining
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 FIT = "{budget_s: 2.0, first_at: 4, refit_every: 100, compile: false, max_epochs: 4, validation_share: 0.0, start: %s}"
 MODEL = "{kind: nequip, num_layers: 1, num_features: 4, r_max: 3.5, members: 2}"
 START = "{kind: imported, level: pbe/def2-svp, budget_s: 2}"

@@ -25,7 +25,7 @@ from alsys.potentials.base import FrameBatch
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.pair import PairCommittee
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 
 
 def run(folder: Path, n_labels: int) -> int:

@@ -30,7 +30,7 @@ from alsys.tracking.outbox import ItemKind, Outbox
 from alsys.validation.campaign import CampaignValidation
 from alsys.validation.distance_check import MIN_FRAMES
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 SMALL = (
     "validation.time=30",
     "validation.walkers=4",

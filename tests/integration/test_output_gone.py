@@ -11,7 +11,7 @@ import pytest
 
 from alsys import open_dataset
 
-TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 ALSYS = f"{sys.executable} -m alsys.cli"
 
 
