@@ -88,7 +88,7 @@ def assert_report_agrees(settings: PolicySettings, log: Sequence[Event]) -> None
     assert len(summary.quarantined) == labels["quarantined"]
     assert len(summary.retracted) == labels["retracted"]
     assert summary.dropped.total() == candidates["dropped"]
-    assert len(summary.audits) == status["assurance"]["audited"]
+    assert len(summary.audits) == status["label_checks"]["audited"]
     assert sum(not audit.is_confirmed for audit in summary.audits) == status["label_checks"]["rejected"]
     assert len(summary.restarts) == max(status["openings"] - 1, 0)
     assert sum(e.walker_steps for e in summary.exploration.values()) == status["exploration"]["walker_steps"]
