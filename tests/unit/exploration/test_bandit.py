@@ -35,6 +35,12 @@ def test_a_method_that_was_never_tried_gets_its_chance() -> None:
     assert shares({"known": Tally(10.0, 100.0), "new": Tally()}, 0.0, 0)["new"] > 0.3
 
 
+def test_the_prior_is_one_count_at_the_pooled_rate() -> None:
+    """10 rewards in 100 s pool to one in 10 s, so P(Exp(10) > Gamma(11, 110)) = (11 / 12)^11."""
+    parts = shares({"known": Tally(10.0, 100.0), "new": Tally()}, 0.0, 1)
+    assert parts["new"] == pytest.approx((11 / 12) ** 11, abs=4 * 0.5 / math.sqrt(1000))
+
+
 def test_shares_are_the_probability_of_being_best() -> None:
     """Gamma(a) against Gamma(b) of one scale: P(X > Y) for whole a, b from the binomial distribution."""
     parts = shares({"a": Tally(4.0, 50.0), "b": Tally(2.0, 50.0)}, 0.0, 3)

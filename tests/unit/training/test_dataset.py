@@ -13,7 +13,7 @@ from alsys.frames import ARMS, Arm
 from alsys.potentials.base import FrameBatch
 from alsys.potentials.nequip import input_of, type_lookup
 from alsys.store.base import Snapshot
-from alsys.training.dataset import atomic_energies, split
+from alsys.training.dataset import atomic_energies, split, virials_of
 from alsys.training.tensors import TrainingFrames
 
 MakeSnapshot = Callable[..., Snapshot]
@@ -121,3 +121,20 @@ def edges(data: dict[str, object]) -> list[tuple[float, ...]]:
         cell, shift = np.asarray(data["cell"]), np.asarray(data["edge_cell_shift"])
         vectors = vectors + np.einsum("ei,eij->ej", shift, cell[batch[index[0]]])
     return sorted((int(i), int(j), *np.round(v, 9).tolist()) for (i, j), v in zip(index.T, vectors, strict=True))
+
+
+def test_a_virial_is_stress_times_volume_where_there_is_one(make_snapshot: MakeSnapshot) -> None:
+    data = make_snapshot(6)
+    n = data.n_frames
+    cells = np.tile(np.diag([2.0, 3.0, 4.0]), (n, 1, 1))
+    cells[5] = np.diag([2.0, -3.0, 4.0])  # left-handed: a volume all the same
+    pbc = np.ones((n, 3), dtype=np.bool_)
+    pbc[4] = False
+    stress = np.arange(9.0).reshape(3, 3) + np.zeros((n, 3, 3))
+    stress[3] = np.nan
+    virials = virials_of(dataclasses.replace(data, cell=cells, pbc=pbc, stress=stress))
+    assert virials is not None
+    assert virials[5] == pytest.approx(24.0 * np.arange(9.0).reshape(3, 3))
+    assert np.isnan(virials[[3, 4]]).all()
+    assert np.isfinite(np.delete(virials, [3, 4], axis=0)).all()
+    assert virials_of(dataclasses.replace(data, cell=cells, pbc=pbc, stress=np.full_like(stress, np.nan))) is None
