@@ -6,21 +6,19 @@ call is never silently executed twice.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from alsys.actors.shells import WorkerActor
+from alsys.actors.workers import SeparateWorker, explorer_of, labeler_of, trainer_of
 from alsys.config.schema import CampaignConfig
 from alsys.control.ports import Role, Worker
-from alsys.exploration.base import Explorer
 from alsys.frames import Frame
-from alsys.labeling.base import LabelWorker
-from alsys.training.base import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,7 @@ class WorkerSpec:
         cpus: Ray CPUs; likewise custom `resources`.
         threads: Threads it may use.
         gpus: Ray GPUs; Ray shows the worker no others.
+        python: Interpreter of the environment that it runs in; None for that of the driver.
     """
 
     role: Role
@@ -40,6 +39,11 @@ class WorkerSpec:
     resources: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     gpus: float = 0.0
+    python: str | None = None
+
+    def build_here(self) -> Worker:
+        """The worker for a thread of this process, or what stands here for one in another environment."""
+        return self.build() if self.python is None else SeparateWorker(self.build, self.python, self.threads)
 
 
 def start_actor(name: str, spec: WorkerSpec) -> Any:
@@ -52,6 +56,7 @@ def start_actor(name: str, spec: WorkerSpec) -> Any:
         resources=dict(spec.resources) or None,
         max_restarts=0,
         max_task_retries=0,
+        runtime_env=None if spec.python is None else {"py_executable": shlex.quote(spec.python)},
     ).remote(spec.build, spec.threads)
 
 
@@ -62,47 +67,30 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
     specs = {
         f"labeler-{i}": WorkerSpec(
             Role.LABELER,
-            partial(_build_labeler, config),
+            partial(labeler_of, config),
             labeling.cpus,
             labeling.resources,
             label_threads,
             labeling.gpus,
+            config.runtime.python_of("labelers"),
         )
         for i in range(labeling.workers)
     }
     for i in range(exploration.workers):
         specs[f"explorer-{i}"] = WorkerSpec(
             Role.EXPLORER,
-            partial(_build_explorer, config, dict(starts), config.seed * 1000 + i),
+            partial(explorer_of, config, dict(starts), config.seed * 1000 + i),
             exploration.cpus,
             exploration.resources,
             exploration.threads,
+            python=config.runtime.python_of("explorers"),
         )
     specs["trainer-0"] = WorkerSpec(
         Role.TRAINER,
-        partial(_build_trainer, config),
+        partial(trainer_of, config),
         training.cpus,
         training.resources,
         training.threads,
+        python=config.runtime.python_of("trainers"),
     )
     return specs
-
-
-def _build_labeler(config: CampaignConfig) -> LabelWorker:
-    from alsys.labeling.factory import build_worker
-
-    folder = Path(config.directory or Path("campaigns") / config.name) / "densities"
-    return build_worker(config.labeling, needs_baseline=config.training.delta is not None, densities=folder)
-
-
-def _build_explorer(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:
-    from alsys.exploration.factory import build_explorer
-
-    return build_explorer(config, starts, seed)
-
-
-def _build_trainer(config: CampaignConfig) -> Trainer:
-    from alsys.training.factory import build_trainer
-
-    folder = Path(config.directory or Path("campaigns") / config.name)
-    return build_trainer(config, folder / "start", folder / "fit")

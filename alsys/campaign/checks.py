@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from ase.data import chemical_symbols
 
+from alsys.campaign.environments import check_environments
 from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.plan import Plan
 from alsys.campaign.start import Levels, starting_point
 from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.config.plausible import check_usual
-from alsys.config.schema import PluginModel
 from alsys.config.start import ImportedStart
 from alsys.errors import InputError
 from alsys.events import CampaignOpened
@@ -152,15 +152,8 @@ def _check_log(config: CampaignConfig, directory: CampaignFolder, source: str | 
 
 
 def _check_model(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
-    if config.model.kind == "allegro":
-        from alsys.potentials.architectures import check_installed
-
-        check_installed("allegro")
-    if isinstance(config.model, PluginModel):
-        from alsys.potentials.plugins import check_plugin
-
-        numbers = sorted({int(z) for frame in systems.values() for z in frame.numbers})
-        check_plugin(config.model, [chemical_symbols[z] for z in numbers])
+    numbers = sorted({int(z) for frame in systems.values() for z in frame.numbers})
+    check_environments(config, [chemical_symbols[z] for z in numbers])
     for name, frame in systems.items():
         if config.model.kind == "pair" and frame.pbc.any():
             raise InputError(

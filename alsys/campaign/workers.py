@@ -65,7 +65,7 @@ def worker_pool(plan: Plan) -> WorkerPool:
     if config.runtime.kind == "in-process":
         from alsys.control.inprocess import InProcessPool
 
-        workers = {name: (spec.role, spec.build) for name, spec in specs.items()}
+        workers = {name: (spec.role, spec.build_here) for name, spec in specs.items()}
         return InProcessPool(workers, use_threads=True, restarts=config.runtime.worker_retries)
     from alsys.actors.pool import RayPool
 

@@ -122,7 +122,7 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
             remedy += f"; no plug-in of this name is installed (installed: {names}; see `alsys doctor`)"
         field = f"{field}.kind"
     elif kind == PLACED:
-        message, field, value, remedy = problem["msg"], context["field"], context["value"], "give it another name"
+        message, field, value, remedy = problem["msg"], context["field"], context["value"], context["remedy"]
     elif value is None:
         message, remedy = "is empty", f"write {shape_of(place.node, None)}, or leave it out where it has a default"
     elif kind in _LISTS:

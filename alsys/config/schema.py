@@ -8,9 +8,10 @@ may change at a restart), marked below with `operational()`. No key names code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from alsys.config.carving import CarveConfig
@@ -25,14 +26,14 @@ from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
-from alsys.config.section import Name, Resources, Section, operational
+from alsys.config.section import Name, Resources, Section, as_plugin, operational
 from alsys.config.start import StartConfig, TeacherStart
 from alsys.config.systems import SystemConfig
 from alsys.config.validation import ValidationConfig
 from alsys.frames import Arm
 
 PLACED = "placed"
-"""Type of a problem whose context says field and value."""
+"""Type of a problem whose context says field, value and remedy."""
 IMPORTED_AS = f"{Arm.IMPORTED.value}/"
 """Before the name that frames were imported under, in `training.weights`."""
 
@@ -304,6 +305,11 @@ class RuntimeConfig(Section):
     )
     address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
+    environments: dict[Literal["explorers", "labelers", "trainers"], str] = operational(
+        {},
+        description="Folders of Python environments in which workers of a role run, instead of this one, as "
+        "`{trainers: /opt/mace, explorers: /opt/mace}`; alsys of the same version must be installed there.",
+    )
     worker_retries: int = operational(
         20, ge=0, description="Restarts of one worker, without 20 results in a row, before it is given up."
     )
@@ -340,6 +346,23 @@ class RuntimeConfig(Section):
         description="Seconds for one label, then the labeler is replaced. Default: `labeling.timeout_s` (twice with a "
         "baseline) and seven minutes for a call.",
     )
+
+    @field_validator("environments")
+    @classmethod
+    def _absolute(cls, value: dict[str, str]) -> dict[str, str]:
+        for role, folder in value.items():
+            if not Path(folder).expanduser().is_absolute():
+                raise PydanticCustomError(
+                    PLACED,
+                    "must be a path from / or ~: workers start in other folders",
+                    {"field": f"runtime.environments.{role}", "value": folder, "remedy": "give the whole path"},
+                )
+        return value
+
+    def python_of(self, role: Literal["explorers", "labelers", "trainers"]) -> str | None:
+        """Interpreter of a role's environment; None for that of the driver."""
+        folder = self.environments.get(role)
+        return None if folder is None else str(Path(folder).expanduser() / "bin" / "python")
 
 
 class TrackingConfig(Section):
@@ -383,6 +406,17 @@ class CampaignConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _model_of_an_environment(cls, data: Any) -> Any:
+        """Where trainers have an environment, any kind may be the name of a potential that is installed there."""
+        if not isinstance(data, Mapping) or not isinstance(runtime := data.get("runtime"), Mapping):
+            return data
+        environments = runtime.get("environments")
+        if not isinstance(environments, Mapping) or "trainers" not in environments:
+            return data
+        return {**data, "model": as_plugin(data.get("model"), ModelConfig)}
+
+    @model_validator(mode="before")
+    @classmethod
     def _named_systems(cls, data: Any) -> Any:
         """A system without a name has the campaign's, numbered where there are several."""
         if not isinstance(data, Mapping) or not isinstance(data.get("systems"), list | tuple):
@@ -404,7 +438,7 @@ class CampaignConfig(Section):
                 raise PydanticCustomError(
                     PLACED,
                     f"systems need different names; systems[{first}] has it too",
-                    {"field": f"systems[{i}].name", "value": name},
+                    {"field": f"systems[{i}].name", "value": name, "remedy": "give it another name"},
                 )
         return self
 

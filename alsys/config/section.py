@@ -93,13 +93,19 @@ def plugin_named(group: str, union: Any) -> BeforeValidator:
         union: Sections, whose kinds go before.
     """
 
-    def named(data: Any) -> Any:
-        kind = data.get("kind") if isinstance(data, Mapping) else None
-        if isinstance(kind, str) and kind not in _kinds(union) and kind in plugins.installed(group):
-            return {**data, "kind": "plugin", "name": kind}
-        return data
+    def named_plugin(data: Any) -> Any:
+        named = as_plugin(data, union)
+        return named if named is not data and named["name"] in plugins.installed(group) else data
 
-    return BeforeValidator(named)
+    return BeforeValidator(named_plugin)
+
+
+def as_plugin(data: Any, union: Any) -> Any:
+    """A section of a kind that none of some sections is, as the one of kind `plugin` with that name."""
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if not isinstance(kind, str) or spelled_word(_kinds(union), kind) in _kinds(union):
+        return data
+    return {**data, "kind": "plugin", "name": kind}
 
 
 def operational(default: Any = ..., **kwargs: Any) -> Any:

@@ -122,8 +122,10 @@ class InProcessPool:
         return Completion(name, self._factories[name][0], result, sent, started, finished)
 
     def _done(self, name: str, generation: int, future: asyncio.Future[Completion]) -> None:
-        if generation == self._generation[name] and not future.cancelled():
-            self._finish(name, future.result)
+        if not future.cancelled():
+            future.exception()  # that of a worker that was ended is nobody's, and asyncio need not speak of it
+            if generation == self._generation[name]:
+                self._finish(name, future.result)
         self._wake.set()
 
     def _finish(self, name: str, call: Callable[[], Completion]) -> None:

@@ -300,14 +300,14 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
 
 def _own(path: Path) -> Path:
     """A bundle, which must be the one that the log of its campaign names; of a campaign's folder, its champion."""
-    from alsys.store.zarr import open_reader
-
     place = path.resolve()
     is_campaign, named = (path / "campaign.json").is_file(), _VERSION.fullmatch(place.name)
     campaign = path if is_campaign else place.parent.parent
     is_among = named and place.parent.name == "models" and (campaign / "campaign.json").is_file()
     if not is_campaign and (not is_among or not (campaign / "store.zarr").is_dir()):
         return path
+    from alsys.store.zarr import open_reader
+
     try:
         reader = open_reader(campaign / "store.zarr")
         champion, digests = versions_of(reader.iter_events())

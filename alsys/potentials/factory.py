@@ -34,8 +34,11 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
     if state.kind in ("nequip", "allegro", "pair"):
         check_fit(state)
     elif not is_of_plugin:
-        remedy = "one of nequip, allegro, pair, or that of an installed package (entry points `alsys.potentials`)"
-        raise InputError("unknown kind of committee", field="kind", value=state.kind, remedy=remedy)
+        message, remedy = "unknown kind of committee", "one of nequip, allegro, pair; or a newer alsys wrote it"
+        if "settings" in state.spec:  # which only potentials of others have
+            message = "a model of a potential that is not installed here (entry points `alsys.potentials`)"
+            remedy = "install its package, or use the model with the Python of an environment that has it"
+        raise InputError(message, field="kind", value=state.kind, remedy=remedy)
     if state.kind == "pair":
         from alsys.potentials.pair import PairCommittee
 

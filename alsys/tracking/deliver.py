@@ -485,7 +485,8 @@ def _signature() -> Any:
 def _requirements(bundle: Path) -> list[str]:
     """What a committee needs where it is served; given, because inferring it takes MLflow half a minute."""
     kind = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["kind"]
-    names = ["mlflow", "torch", "nequip", *(["nequip-allegro"] if kind == "allegro" else []), "numpy", "safetensors"]
+    networks = {"nequip": ["nequip"], "allegro": ["nequip", "nequip-allegro"]}.get(kind, [])
+    names = ["mlflow", "torch", *networks, "numpy", "safetensors"]
     pinned = [f"{name}=={metadata.version(name)}" for name in names]
     return [f"alsys=={__version__}", *pinned]
 

@@ -67,12 +67,12 @@ class StepSource:
     def prepare(self, spec: Mapping[str, object]) -> bool:
         """Makes ready for fits of a specification; True where they run compiled, on batches of pairs."""
         self.compiling_s = 0.0
-        key = step_key(spec, self._objective, self._config.threads)
+        key = step_key(spec, self._objective, self._config.threads) if is_own(spec) else ""
         if key != self._key:
             self._key, self._loaded, self._is_compiled = key, queue.SimpleQueue(), False
         if self._is_compiled or key in self._refused:
             return self._is_compiled
-        if not self._is_there(spec):
+        if not key or not self._is_there(spec):
             return False
         model = build_model(spec)
         for _ in range(self._config.parallel):
@@ -108,8 +108,14 @@ class StepSource:
             spec: Specification that was fitted.
             seconds: What the fit took.
         """
-        is_wanted = self._config.compile == "auto" and seconds >= AUTO_FROM_S and is_own(spec)
-        if not is_wanted or self._is_compiled or self._key in self._refused or self._compiler is not None:
+        is_wanted = self._config.compile == "auto" and seconds >= AUTO_FROM_S and self._key != ""
+        if (
+            not is_wanted
+            or not self._key
+            or self._is_compiled
+            or self._key in self._refused
+            or self._compiler is not None
+        ):
             return
         try:
             self._compiler = _start_compiler(spec, self._objective, self._config.threads)
@@ -122,7 +128,7 @@ class StepSource:
     def _is_there(self, spec: Mapping[str, object]) -> bool:
         """Whether the package is there, or was made now; may start to make it."""
         config = self._config
-        if config.compile is False or not is_own(spec):
+        if config.compile is False:
             return False
         if is_compiled(spec, self._objective, config.threads):
             return True

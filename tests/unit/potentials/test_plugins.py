@@ -105,7 +105,7 @@ def test_broken_packages_are_named() -> None:
 
 
 def test_a_committee_of_a_package_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InputError, match=r"unknown kind of committee .*got 'gone'.*alsys\.potentials"):
+    with pytest.raises(InputError, match=r"potential that is not installed here .*got 'gone'.*install its package"):
         build_committee(CommitteeState(1, "gone", {"architecture": "gone", "settings": {}}, ()))
 
 
