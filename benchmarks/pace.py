@@ -2,7 +2,7 @@
 
     python benchmarks/pace.py [--labels 200]
 
-The ledger decides as in a real campaign; workers only take their time (`alsys.testing.simulated_time`). For each speed
+The ledger decides as in a real campaign; workers only take their time (`simulated_time`). For each speed
 of labels and each `training.max_ahead`: hours to the last label, busy share of the labelers, fits before the last
 label, the most labels that one model chose, and the same from the plan. Prints JSON; a few seconds.
 """
@@ -14,9 +14,10 @@ import json
 import sys
 from typing import Any, Literal
 
+from simulated_time import Durations, SimulatedCampaign
+
 from alsys.control.rules.pace import label_plan
 from alsys.testing.policies import policy_settings
-from alsys.testing.simulated_time import Durations, SimulatedCampaign
 
 CASES = ((0.01, 1), (1.0, 1), (5.0, 1), (30.0, 1), (30.0, 4), (300.0, 4), (300.0, 16), (2000.0, 16))
 """Seconds of a label, and labelers; a fit takes a minute, a chunk of exploration five seconds."""

@@ -1,1 +1,1 @@
-"""Contract tests and fakes that others can use for their own labelers, potentials and stores."""
+"""Contract tests and fakes that others can use for their own labelers and potentials."""

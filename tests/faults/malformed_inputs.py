@@ -38,7 +38,7 @@ from alsys.potentials.base import CommitteeState
 from alsys.potentials.bundle import write_bundle
 from alsys.potentials.nequip import build_model, weights_of
 from alsys.store.zarr import open_writer
-from alsys.testing.labelled import shaken_methanol, snapshot_of
+from support.labelled import shaken_methanol, snapshot_of
 
 CONFIG: dict[str, Any] = {
     "name": "c",
@@ -339,7 +339,7 @@ def _structures(maker: Maker) -> None:
 
 
 def _data_sets(maker: Maker) -> None:
-    from alsys.testing.labelled import GFN1
+    from support.labelled import GFN1
 
     samples: dict[str, bytes] = {}
     for name, suffix in SUFFIXES.items():

@@ -20,7 +20,7 @@ from alsys.store.schema import BY_PATH
 from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.store_records import events_of, fill, records
-from alsys.testing.unreliable_files import UnreliableFiles
+from support.unreliable_files import UnreliableFiles
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from alsys.store.verification import verify_columns
 from alsys.store.zarr import ZarrFolder, ZarrWriter, _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, fake_candidates
 from alsys.testing.store_records import fill, stage
-from alsys.testing.unreliable_files import UnreliableFiles
+from support.unreliable_files import UnreliableFiles
 
 
 class HeadlessFiles(UnreliableFiles):

@@ -21,8 +21,8 @@ from alsys.config import parse_config
 from alsys.interop.formats import find
 from alsys.labels import LevelOfTheory
 from alsys.store.zarr import open_reader, open_writer
-from alsys.testing.labelled import GFN1, Labelled, shaken_methanol, snapshot_of
 from alsys.units import HARTREE
+from support.labelled import GFN1, Labelled, shaken_methanol, snapshot_of
 
 CONFIG: dict[str, Any] = {
     "name": "c",

@@ -16,8 +16,8 @@ from alsys.cli import main
 from alsys.errors import InputError
 from alsys.interop.formats import find
 from alsys.labels import LevelOfTheory
-from alsys.testing.labelled import GFN1, shaken_methanol, snapshot_of
 from alsys.training.pretraining import read_pretraining
+from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 FIT = "{budget_s: 2.0, first_at: 4, refit_every: 100, compile: false, max_epochs: 4, validation_share: 0.0, start: %s}"

@@ -25,10 +25,10 @@ from alsys.labels import Label, LabelFailure
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.store.zarr import open_reader
-from alsys.testing.labelled import METHANOL, POSITIONS, snapshot_of
 from alsys.tracking.outbox import ItemKind, Outbox
 from alsys.validation.campaign import CampaignValidation
 from alsys.validation.distance_check import MIN_FRAMES
+from support.labelled import METHANOL, POSITIONS, snapshot_of
 
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 SMALL = (

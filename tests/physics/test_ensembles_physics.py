@@ -20,8 +20,8 @@ from alsys.dynamics.nose_hoover import NoseHooverChains
 from alsys.dynamics.ramps import Ramp
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import CommitteePrediction, FrameBatch
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.units import ACCELERATION, BOLTZMANN
+from support.lennard_jones import LennardJonesCommittee
 
 EPSILON, SIGMA, MASS = 0.0104, 3.4, 39.948
 TAU = SIGMA * np.sqrt(MASS / EPSILON / ACCELERATION)

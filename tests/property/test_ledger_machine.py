@@ -43,8 +43,8 @@ from alsys.events import (
     WorkerLost,
 )
 from alsys.frames import Arm
-from alsys.testing.ledger_states import assert_report_agrees, others, state_of
 from alsys.testing.policies import policy_settings
+from support.ledger_states import assert_report_agrees, others, state_of
 
 SETTINGS = policy_settings(n_labels=30, first_at=4, refit_every=5, max_pending=6, random_share=0.25, max_attempts=3)
 EXPLORERS = ("explorer-0", "explorer-1")

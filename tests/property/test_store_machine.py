@@ -26,7 +26,7 @@ from alsys.store.verification import verify_columns
 from alsys.store.zarr import ZarrWriter, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.store_records import records, stage
-from alsys.testing.unreliable_files import UnreliableFiles
+from support.unreliable_files import UnreliableFiles
 
 
 @cache

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
@@ -23,15 +20,6 @@ from alsys.testing.policies import policy_settings
 
 SETTINGS = policy_settings(n_labels=100, first_at=2, refit_every=2, random_share=0.0)
 METRICS = {"steps": 50.0, "step_ms": 20.0, "model_tests_wall_s": 0.5, "n_labels_train": 2.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks() -> Iterator[None]:
-    """Benchmarks import each other by their bare names."""
-    folder = str(Path(__file__).parents[3] / "benchmarks")
-    sys.path.insert(0, folder)
-    yield
-    sys.path.remove(folder)
 
 
 def labels(first: int, *times: float) -> list[Event]:

@@ -20,10 +20,10 @@ from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.store.base import Snapshot
 from alsys.store.encoding import to_hex
 from alsys.store.memory import open_reader
-from alsys.testing.campaigns import FakeCampaign as Campaign
 from alsys.testing.fakes import FAKE_LEVEL, FakeExplorer, FakeLabeler, FakeTrainer
 from alsys.testing.policies import policy_settings
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from support.campaigns import FakeCampaign as Campaign
 
 
 def test_a_thousand_labels_in_under_ten_seconds() -> None:

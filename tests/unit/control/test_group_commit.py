@@ -18,8 +18,8 @@ from alsys.events import AlarmCleared, StopRequested
 from alsys.store.base import Head, StoreWriter
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
-from alsys.testing import campaigns
-from alsys.testing.campaigns import FakeCampaign
+from support import campaigns
+from support.campaigns import FakeCampaign
 
 
 @pytest.fixture(autouse=True)

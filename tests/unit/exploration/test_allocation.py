@@ -16,7 +16,7 @@ from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Arm, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
-from alsys.testing.committees import HarmonicCommittee
+from support.committees import HarmonicCommittee
 
 STATE = CommitteeState(1, "fake", {}, ())
 PORTFOLIO: list[dict[str, Any]] = [

@@ -21,8 +21,8 @@ from alsys.exploration.initial import initial_frames
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.selection.chunks import by_deviation
-from alsys.testing.committees import HarmonicCommittee
 from alsys.units import BOLTZMANN
+from support.committees import HarmonicCommittee
 
 STATE = CommitteeState(1, "fake", {}, ())
 ETHANOL = molecule("CH3CH2OH")

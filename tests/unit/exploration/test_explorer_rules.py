@@ -22,9 +22,9 @@ from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatc
 from alsys.potentials.baseline import DeltaCommittee
 from alsys.potentials.pair import fit_pair
 from alsys.potentials.xtb import XTBMethod
-from alsys.testing.committees import HarmonicCommittee
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.units import ACCELERATION
+from support.committees import HarmonicCommittee
+from support.lennard_jones import LennardJonesCommittee
 
 STATE = CommitteeState(1, "fake", {}, ())
 

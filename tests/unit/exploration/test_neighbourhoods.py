@@ -19,7 +19,7 @@ from alsys.exploration.initial import initial_frames
 from alsys.exploration.neighbourhoods import Neighbourhoods, labelled_systems
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
-from alsys.testing.committees import HarmonicCommittee
+from support.committees import HarmonicCommittee
 
 WATER = molecule("H2O")
 STATE = CommitteeState(1, "fake", {}, ())

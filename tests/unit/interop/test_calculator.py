@@ -29,7 +29,7 @@ from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatc
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
 from alsys.states import SeenStates
-from alsys.testing.committees import HarmonicCommittee
+from support.committees import HarmonicCommittee
 
 N_BASIS = 8
 

@@ -7,8 +7,8 @@ import pytest
 
 from alsys.errors import InputError
 from alsys.interop.certified_units import check_units
-from alsys.testing.labelled import Labelled, shaken_methanol
 from alsys.units import HARTREE
+from support.labelled import Labelled, shaken_methanol
 
 
 @pytest.fixture(scope="module")

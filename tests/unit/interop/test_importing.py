@@ -23,8 +23,8 @@ from alsys.labels import Label, LevelOfTheory
 from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
-from alsys.testing.labelled import GFN1, Labelled, boxed_water, shaken_methanol, snapshot_of
 from alsys.units import GIGAPASCAL, HARTREE
+from support.labelled import GFN1, Labelled, boxed_water, shaken_methanol, snapshot_of
 
 OWN = LevelOfTheory({"engine": "pyscf", "xc": "pbe"})
 

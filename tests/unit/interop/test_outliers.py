@@ -14,7 +14,7 @@ from alsys.interop.outliers import Outliers, balance_of
 from alsys.interop.proof import check_own_level
 from alsys.interop.reading import named_level
 from alsys.labels import LevelOfTheory
-from alsys.testing.labelled import GFN1, Labelled, shaken_methanol
+from support.labelled import GFN1, Labelled, shaken_methanol
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from alsys.interop.pair_fit import check_energies, check_stresses, fit_pairs
 from alsys.interop.proof import examine, free_atom_energy, judge, xtb_rows
 from alsys.interop.stress_check import check_strains, check_xtb
 from alsys.potentials.xtb import XTBMethod, single_point
-from alsys.testing.labelled import METHANOL, POSITIONS, boxed_water, shaken_methanol
 from alsys.units import BOHR, GIGAPASCAL, HARTREE
+from support.labelled import METHANOL, POSITIONS, boxed_water, shaken_methanol
 
 DATA = Path(os.environ.get("ALSYS_BENCHMARK_DATA", Path(__file__).parents[4] / "shared" / "data"))
 ALL = {"lengths", "forces", "energies"}

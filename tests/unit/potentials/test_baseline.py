@@ -24,8 +24,8 @@ from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import build_model, weights_of
 from alsys.potentials.pair import PairCommittee
 from alsys.potentials.xtb import XTBMethod
-from alsys.testing.committees import HarmonicCommittee
 from alsys.testing.potentials import CommitteeContract
+from support.committees import HarmonicCommittee
 
 SPEC = {"elements": ["H", "C", "O"], "r_max": 5.0, "n_basis": 8}
 GFN2 = XTBMethod.of(GFN2Baseline(kind="gfn2-xtb")).spec

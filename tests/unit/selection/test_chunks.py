@@ -9,7 +9,7 @@ from ase.build import molecule
 from alsys.config.schema import SelectionConfig
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.selection.chunks import ChunkSelection
-from alsys.testing.committees import HarmonicCommittee
+from support.committees import HarmonicCommittee
 
 
 def frame_of(name: str, scale: float = 1.0, shift: float = 0.0) -> Frame:

@@ -21,7 +21,7 @@ from alsys.store.writer import ColumnWriter
 from alsys.store.zarr import ZarrFolder, _checksum, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.store_records import events_of, fill, records, stage, tombstone
-from alsys.testing.unreliable_files import UnreliableFiles
+from support.unreliable_files import UnreliableFiles
 
 
 class WatchedFiles(Files):

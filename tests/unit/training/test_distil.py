@@ -24,13 +24,13 @@ from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.distil import Distilled, distil
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
 from alsys.training.snapshots import snapshot_of
 from alsys.training.teacher import CommitteeTeacher, taught
+from support.lennard_jones import LennardJonesCommittee
 
 MakeSnapshot = Callable[..., Snapshot]
 RAW: dict[str, Any] = {

@@ -11,8 +11,8 @@ import pytest
 from alsys.frames import Arm
 from alsys.potentials.base import FrameBatch
 from alsys.store.base import Snapshot
-from alsys.testing.committees import HarmonicCommittee
 from alsys.training.evaluate import BATCH_ATOMS, bootstrap_interval, chunks_of, evaluate, fit_metrics
+from support.committees import HarmonicCommittee
 
 MakeSnapshot = Callable[..., Snapshot]
 

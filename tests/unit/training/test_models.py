@@ -22,13 +22,13 @@ from alsys.potentials.bundle import write_bundle
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.store.memory import open_writer
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.dataset import atomic_energies, split
 from alsys.training.evaluate import batch_of
 from alsys.training.factory import build_trainer
 from alsys.training.tensors import TrainingFrames
 from alsys.training.trainer import SHIFTS, less_repulsion
+from support.lennard_jones import LennardJonesCommittee
 
 MakeSnapshot = Callable[..., Snapshot]
 NEQUIP = {"kind": "nequip", "num_layers": 1, "num_features": 8, "r_max": 4.0, "members": 2}

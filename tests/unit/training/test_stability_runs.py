@@ -14,8 +14,8 @@ from ase.build import bulk, molecule
 from alsys.dynamics.stopping import Limits
 from alsys.frames import Frame
 from alsys.potentials.base import CommitteePrediction, FrameBatch, committee_prediction
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.training.stability_runs import StabilityOutcome, StabilityWalker, run_trial
+from support.lennard_jones import LennardJonesCommittee
 
 WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
 

@@ -18,11 +18,11 @@ from alsys.potentials.base import FrameBatch
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.store.base import Snapshot
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.training.dataset import less_baseline
 from alsys.training.snapshots import snapshot_of
 from alsys.training.teacher import CommitteeTeacher, XTBTeacher, build_teacher, check_teacher, sample, taught
 from alsys.units import BOLTZMANN
+from support.lennard_jones import LennardJonesCommittee
 
 needs_torchani = pytest.mark.skipif(importlib.util.find_spec("torchani") is None, reason="torchani is not installed")
 

@@ -13,12 +13,12 @@ from alsys.config.validation import ValidationConfig
 from alsys.errors import FailureKind
 from alsys.exploration.methods.torsions import find_rotors
 from alsys.frames import Frame
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.validation.checks import check_frequencies, check_minimum, check_scans, check_stability
 from alsys.validation.dynamics import DynamicsSettings
 from alsys.validation.minima import Minimum
 from alsys.validation.reference import LabelCache, Reference
 from alsys.validation.scans import bond_scans, torsion_scans
+from support.lennard_jones import LennardJonesCommittee
 
 SETTINGS = ValidationConfig()
 EPSILON, SIGMA = 0.0103, 3.4  # argon

@@ -14,7 +14,6 @@ from alsys.frames import Arm, Candidate, FloatArray, Frame, IntArray, Source
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.base import FrameBatch
 from alsys.store.memory import open_writer
-from alsys.testing.lennard_jones import LennardJonesCommittee
 from alsys.validation.distance_check import (
     MIN_FRAMES,
     KnownFrames,
@@ -25,6 +24,7 @@ from alsys.validation.distance_check import (
 from alsys.validation.distances import ALL, DistanceRecord, distances_of
 from alsys.validation.dynamics import DynamicsSettings, committee_forces, run_dynamics
 from alsys.validation.reference import LabelCache, Reference
+from support.lennard_jones import LennardJonesCommittee
 
 EPSILON, SIGMA = 0.0103, 3.4  # argon
 LEVEL = LevelOfTheory({"engine": "lennard-jones"})

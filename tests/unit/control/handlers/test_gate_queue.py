@@ -19,8 +19,8 @@ from alsys.labeling.gate.findings import Finding
 from alsys.labeling.gate.gate import LabelGate
 from alsys.labels import Label
 from alsys.store.memory import open_reader
-from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeLabeler, fake_frame
+from support.campaigns import FakeCampaign
 
 LOOSE = QualityConfig(net_force=100.0, net_torque=100.0)
 PATIENCE_S = 20.0

@@ -27,8 +27,8 @@ from alsys.frames import Frame
 from alsys.labeling.gate.gate import LabelGate
 from alsys.labels import Label, LabelFailure
 from alsys.store.memory import open_reader
-from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_frame
+from support.campaigns import FakeCampaign
 
 LOOSE = QualityConfig(net_force=100.0, net_torque=100.0)
 """The harmonic well of the fakes pulls every molecule to the origin."""

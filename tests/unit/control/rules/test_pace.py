@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from simulated_time import Durations, SimulatedCampaign
 
 from alsys.control.commands import Idle, LabelFrames, Train
 from alsys.control.rules.decisions import decide
@@ -29,7 +30,6 @@ from alsys.events import (
 )
 from alsys.frames import Arm
 from alsys.testing.policies import policy_settings
-from alsys.testing.simulated_time import Durations, SimulatedCampaign
 
 IDLE = Idle(explorers=("e",), labelers=("w",), trainers=("t",))
 

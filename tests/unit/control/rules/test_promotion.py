@@ -17,10 +17,10 @@ from alsys.errors import InputError
 from alsys.events import Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected, decode, encode
 from alsys.metrics import Metrics
 from alsys.store.memory import open_reader
-from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeTrainer
 from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
+from support.campaigns import FakeCampaign
 
 SOUND = {
     "holdout_skill": 0.97, "holdout_skill_high": 0.98, "stability_survival": 1.0, "stability_hot_survival": 1.0,

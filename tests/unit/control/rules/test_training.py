@@ -11,8 +11,8 @@ from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind
 from alsys.events import ModelPromoted
 from alsys.store.memory import open_reader
-from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FakeLabeler, FakeTrainer, LognormalDuration
+from support.campaigns import FakeCampaign
 
 GOOD = {"difference_low": -0.02, "difference_high": -0.01}
 

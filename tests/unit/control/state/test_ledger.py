@@ -27,9 +27,9 @@ from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import coverage_text, status_of
 from alsys.events import Event, FramesRescored, LabelFailed, ReferenceChecked, decode_all
-from alsys.testing.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
 from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
+from support.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
 
 GOLDEN = Path(__file__).parent / "golden"
 TOY = Path(__file__).parents[4] / "configs" / "toy.yaml"

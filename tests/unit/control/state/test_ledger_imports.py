@@ -16,11 +16,11 @@ from alsys.frames import Arm
 from alsys.labels import label_id_of
 from alsys.store.base import own_level
 from alsys.store.memory import open_reader, open_writer
-from alsys.testing.campaigns import FakeCampaign
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.policies import policy_settings
 from alsys.testing.store_records import OTHER_LEVEL, records
 from alsys.training.dataset import split
+from support.campaigns import FakeCampaign
 
 WORKERS = Idle(explorers=("e",), labelers=("l",), trainers=("t",))
 

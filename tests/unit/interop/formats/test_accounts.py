@@ -19,7 +19,7 @@ from alsys.interop.account import FileAccount
 from alsys.interop.formats import find
 from alsys.interop.keys import KeyChoice
 from alsys.interop.raw import RawFrames
-from alsys.testing.labelled import GFN1, shaken_methanol, snapshot_of
+from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 ROWS = "O 0.0 0.0 0.1 {a}\nH 0.0 0.7 -0.4 {b}\nH 0.0 -0.7 -0.4 {c}\n"
 FORCES = {"a": "0.1 0.2 0.3", "b": "0.1 -0.2 -0.2", "c": "-0.2 0.0 -0.1"}

@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.interop.formats import ase_sqlite, find
-from alsys.testing.labelled import GFN1, shaken_methanol, snapshot_of
+from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 
 def water(seed: int, **results: Any) -> Atoms:

@@ -19,7 +19,7 @@ from alsys.errors import InputError
 from alsys.interop.formats import find, guess
 from alsys.interop.formats.base import require
 from alsys.interop.formats.spice import formal_charge
-from alsys.testing.labelled import GFN1, shaken_methanol, snapshot_of
+from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 XYZ = """2
 Properties=species:S:1:pos:R:3:forces:R:3 energy={energy} {more}

@@ -20,7 +20,7 @@ from alsys.interop.formats import FORMATS, find, guess
 from alsys.interop.formats.base import alike
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
-from alsys.testing.labelled import GFN1, Labelled, snapshot_of
+from support.labelled import GFN1, Labelled, snapshot_of
 
 SUFFIXES = {
     "extxyz": ".xyz", "ase-db": ".db", "spice": ".h5", "ani1x": ".h5", "omol25": ".aselmdb", "deepmd": "",

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from alsys.frames import Frame
 from alsys.potentials.base import FrameBatch
-from alsys.testing.lennard_jones import LennardJonesCommittee
+from support.lennard_jones import LennardJonesCommittee
 
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 7.5
 
