@@ -96,13 +96,11 @@ def _gpu() -> Check:
 
 
 def _engines() -> Iterator[Check]:
-    """Which optional engines can label here. Engines of other packages are listed, not imported."""
+    """Which optional engines can label here, and parts of other packages, which are listed, not imported."""
     from alsys.config.ase_calculators import CALCULATORS
-    from alsys.config.models import POTENTIALS
     from alsys.labeling.ase import calculator_problem
     from alsys.labeling.device import gpu_problem
-    from alsys.labeling.plugins import installed_plugins
-    from alsys.plugins import installed
+    from alsys.plugins import DOORS
 
     problem = gpu_problem()
     yield Check("labels on GPUs", None, problem or "gpu4pyscf")
@@ -113,10 +111,9 @@ def _engines() -> Iterator[Check]:
             example = dict.fromkeys(calculator.required, "x")
             (unable if calculator_problem(name, example, folder) else able).append(name)
     yield Check("kind: ase", None, f"{', '.join(able)}; not here: {', '.join(unable)}")
-    plugins = [f"{name} ({where})" for name, where in installed_plugins().items()]
-    yield Check("kind: plugin", None, ", ".join(plugins) or "none installed")
-    potentials = [f"{name} ({where})" for name, where in installed(POTENTIALS).items()]
-    yield Check("potentials", None, ", ".join(potentials) or "none but alsys's own installed")
+    for door in DOORS:
+        parts = [f"{name} ({where})" for name, where in door.installed().items()]
+        yield Check(door.group, None, ", ".join(parts) or "no part of another package is installed")
 
 
 def _fsync_ms() -> float:

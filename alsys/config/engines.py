@@ -7,13 +7,14 @@ Importable without any engine. A campaign file names no code: calculators are ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alsys.config.ase_calculators import CALCULATORS, check_parameters
 from alsys.config.labeling import AnalyticLabeling, LabelingBase, PySCFLabeling, XTBLabeling
-from alsys.config.section import Name, operational, plugin_named, spelled_word
+from alsys.config.section import PluginSection, operational, plugin_named, spelled_word
+from alsys.plugins import LABELERS
 
 Divisions = Annotated[int, Field(ge=1, le=64)]
 
@@ -140,15 +141,9 @@ class SkalaLabeling(LabelingBase):
         return self
 
 
-class PluginLabeling(LabelingBase):
-    """An engine of another package, installed under a name (entry points `alsys.labelers`).
+class PluginLabeling(PluginSection, LabelingBase):
+    """An engine of another package, installed under a name (entry points `alsys.labelers`)."""
 
-    Instead of ``kind: plugin`` and ``name: my-engine`` a campaign file may say ``kind: my-engine``.
-    """
-
-    kind: Literal["plugin"]
-    name: Name = Field(description="Name under which the engine is installed; `alsys doctor` lists them.")
-    settings: dict[str, Any] = Field({}, description="The engine's own settings.")
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
 
 
@@ -162,6 +157,4 @@ _Labeling = (
     | PluginLabeling
     | AnalyticLabeling
 )
-LABELERS: Final = "alsys.labelers"
-"""Group of entry points."""
 LabelingConfig = Annotated[_Labeling, Field(discriminator="kind"), plugin_named(LABELERS, _Labeling)]

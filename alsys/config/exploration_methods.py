@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alsys.config.section import Section
+from alsys.config.section import PluginSection, Section, plugin_named
+from alsys.plugins import METHODS
 
 Temperature = Annotated[float, Field(gt=0, le=20_000)]
 Time = Annotated[float, Field(ge=0, le=1e9)]
@@ -125,6 +126,10 @@ class NormalModesMethod(Thermostatted):
     )
 
 
+class PluginMethod(PluginSection, Thermostatted):
+    """A method of another package, installed under a name (entry points `alsys.methods`)."""
+
+
 _Method = (
     PlainMethod
     | RampMethod
@@ -133,5 +138,6 @@ _Method = (
     | MetadynamicsMethod
     | ReplicaExchangeMethod
     | NormalModesMethod
+    | PluginMethod
 )
-ExplorationMethod = Annotated[_Method, Field(discriminator="kind")]
+ExplorationMethod = Annotated[_Method, Field(discriminator="kind"), plugin_named(METHODS, _Method)]

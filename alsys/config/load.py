@@ -11,16 +11,12 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from alsys import plugins
 from alsys.config.described import place_of, shape_of
-from alsys.config.engines import LABELERS
-from alsys.config.models import POTENTIALS
 from alsys.config.schema import PLACED, CampaignConfig
+from alsys.config.section import NOT_INSTALLED
 from alsys.errors import InputError
 from alsys.outside.contents import MAX_YAML_BYTES, QUOTES, parse_yaml, read_text
 
-PLUGINS: Final = {"labeling": LABELERS, "model": POTENTIALS}
-"""Sections whose kind may be of another package, and its group of entry points."""
 _LISTS: Final = frozenset({"tuple_type", "list_type"})
 _MAPPINGS: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
 
@@ -117,10 +113,10 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
             field += ".kind" if kind == "union_tag_not_found" else ""
     elif kind == "union_tag_invalid":
         message, value, remedy = "unknown kind", context["tag"], f"one of {', '.join(place.kinds)}"
-        if group := PLUGINS.get(field):
-            names = ", ".join(plugins.installed(group)) or "none"
-            remedy += f"; no plug-in of this name is installed (installed: {names}; see `alsys doctor`)"
         field = f"{field}.kind"
+    elif kind == NOT_INSTALLED:
+        message, value, remedy = problem["msg"], context["value"], context["remedy"]
+        field += context["key"]
     elif kind == PLACED:
         message, field, value, remedy = problem["msg"], context["field"], context["value"], context["remedy"]
     elif value is None:

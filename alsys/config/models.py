@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from alsys.config.section import Section, plugin_named
+from alsys.config.section import PluginSection, Section, plugin_named
+from alsys.plugins import POTENTIALS
 
 NEQUIP_PRESETS: Final[Mapping[str, Mapping[str, object]]] = {
     "S": {"num_layers": 2, "l_max": 1, "num_features": (128, 64)},
@@ -202,15 +203,8 @@ class PairModel(Section):
     ridge: float = Field(1e-6, gt=0)
 
 
-class PluginModel(NetworkModel):
-    """Committee of potentials of another package, installed under a name (entry points `alsys.potentials`).
-
-    Instead of ``kind: plugin`` and ``name: painn`` a campaign file may say ``kind: painn``.
-    """
-
-    kind: Literal["plugin"]
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", description="Name under which the potential is installed.")
-    settings: dict[str, Any] = Field({}, description="The potential's own settings.")
+class PluginModel(PluginSection, NetworkModel):
+    """Committee of potentials of another package, installed under a name (entry points `alsys.potentials`)."""
 
     def spec(self, elements: Sequence[str]) -> dict[str, object]:
         """See `NetworkModel.spec`."""
@@ -224,6 +218,4 @@ class PluginModel(NetworkModel):
 
 
 _Model = NequIPModel | AllegroModel | PairModel | PluginModel
-POTENTIALS: Final = "alsys.potentials"
-"""Group of entry points."""
 ModelConfig = Annotated[_Model, Field(discriminator="kind"), plugin_named(POTENTIALS, _Model)]

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from alsys.config.carving import CarveConfig
 from alsys.config.engines import LabelingConfig
-from alsys.config.exploration_methods import ExplorationMethod, UDDMethod
+from alsys.config.exploration_methods import ExplorationMethod, PluginMethod, UDDMethod
 from alsys.config.labeling import PySCFBaseline, PySCFLabeling
 from alsys.config.loss import LossSettings
 from alsys.config.models import EquivariantModel as EquivariantModel
@@ -222,8 +222,8 @@ class ExplorationConfig(Section):
 
     @property
     def method_names(self) -> tuple[str, ...]:
-        """Names of the methods: their kinds, numbered where one is there more than once."""
-        kinds = [method.kind for method in self.methods] or ["plain"]
+        """Names of the methods: their kinds, or names of plug-ins, numbered where one is there more than once."""
+        kinds = [m.name if isinstance(m, PluginMethod) else m.kind for m in self.methods] or ["plain"]
         return tuple(
             kind if kinds.count(kind) == 1 else f"{kind}-{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)
         )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from alsys import plugins
 from alsys.outside.contents import QUOTES
+from alsys.plugins import Door
+
+NOT_INSTALLED: Final = "not_installed"
+"""Type of a problem whose context says key, value and remedy."""
 
 
 class Section(BaseModel):
@@ -85,27 +89,41 @@ def _takes(annotation: Any, kind: type) -> bool:
     return any(_takes(part, kind) or isinstance(part, kind) for part in get_args(annotation))
 
 
-def plugin_named(group: str, union: Any) -> BeforeValidator:
+def plugin_named(door: Door, union: Any) -> BeforeValidator:
     """Lets the name of an installed part stand for the section of kind `plugin` with that name.
 
     Args:
-        group: Of entry points.
-        union: Sections, whose kinds go before.
+        door: Of the part.
+        union: Sections, whose kinds go before, and words beside them.
     """
 
     def named_plugin(data: Any) -> Any:
-        named = as_plugin(data, union)
-        return named if named is not data and named["name"] in plugins.installed(group) else data
+        named, installed = as_plugin(data, union), door.installed()
+        if named is data or named["name"] in installed:
+            return named
+        is_kind = isinstance(data, Mapping)
+        known = ", ".join(_kinds(union) if is_kind else _words(union))
+        listed = f"(installed: {', '.join(installed) or 'none'}; see `alsys doctor`)"
+        raise PydanticCustomError(
+            NOT_INSTALLED,
+            "unknown kind" if is_kind else "unknown name",
+            {
+                "key": ".kind" if is_kind else "",
+                "value": named["name"],
+                "remedy": f"one of {known}; no plug-in of this name is installed {listed}",
+            },
+        )
 
     return BeforeValidator(named_plugin)
 
 
 def as_plugin(data: Any, union: Any) -> Any:
-    """A section of a kind that none of some sections is, as the one of kind `plugin` with that name."""
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if not isinstance(kind, str) or spelled_word(_kinds(union), kind) in _kinds(union):
+    """What is of no kind of some sections, and none of the words beside them, as the section of kind `plugin`."""
+    is_kind, known = isinstance(data, Mapping), _kinds(union) if isinstance(data, Mapping) else _words(union)
+    name = data.get("kind") if is_kind else data if known else None
+    if not isinstance(name, str) or spelled_word(known, name) in known:
         return data
-    return {**data, "kind": "plugin", "name": kind}
+    return {**(data if is_kind else {}), "kind": "plugin", "name": name}
 
 
 def operational(default: Any = ..., **kwargs: Any) -> Any:
@@ -115,3 +133,11 @@ def operational(default: Any = ..., **kwargs: Any) -> Any:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Resources = dict[str, Annotated[float, Field(ge=0)]]
+
+
+class PluginSection(Section):
+    """A part of another package. Instead of ``kind: plugin`` and ``name: painn`` a file may say ``kind: painn``."""
+
+    kind: Literal["plugin"]
+    name: Name = Field(description="Name under which it is installed; `alsys doctor` lists them.")
+    settings: dict[str, Any] = Field({}, description="Its own settings.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from alsys.config.exploration_methods import ExplorationMethod, PlainMethod
+from alsys.config.exploration_methods import ExplorationMethod, PlainMethod, PluginMethod
 from alsys.config.schema import CampaignConfig
 from alsys.errors import InputError
 from alsys.exploration.bandit import allocate
@@ -19,6 +19,7 @@ from alsys.exploration.shares import shares_of, spread
 from alsys.exploration.steering import GroupOfWalkers, Steering
 from alsys.exploration.walkers import Walkers
 from alsys.frames import Frame
+from alsys.plugins import METHODS
 
 NEW_SHARE = 0.1
 """Change of a method's share from which walkers are grouped anew."""
@@ -35,7 +36,7 @@ class WalkerAllocation:
 
     def __init__(self, config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> None:
         self._config, self._systems, self._seed = config, dict(systems), seed
-        self._names = config.exploration.method_names
+        self._names, self._methods = config.exploration.method_names, _methods(config)
         self._suited = {name: self._methods_for(name) for name in systems}
         self._shares: dict[str, float] = {}
         self._n_made = 0
@@ -81,9 +82,8 @@ class WalkerAllocation:
 
     def _methods_for(self, name: str) -> dict[str, ExplorationMethod]:
         """Methods that suit a system, by name; plain dynamics where none does."""
-        wanted = _methods(self._config)
         suited: dict[str, ExplorationMethod] = {}
-        for method_name, method in zip(self._names, wanted, strict=True):
+        for method_name, method in zip(self._names, self._methods, strict=True):
             try:
                 self._build(method, name, 1, 0)
             except InputError:
@@ -96,10 +96,11 @@ class WalkerAllocation:
 
 
 def check_methods(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
-    """Refuses an exploration method that suits none of the systems.
+    """Refuses an exploration method that suits none of the systems, or is not installed.
 
     Raises:
         InputError: With the reason that the first system gives.
+        EnvironmentProblem: A method of another package is broken.
     """
     for i, method in enumerate(_methods(config)):
         problems: list[InputError] = []
@@ -115,6 +116,10 @@ def check_methods(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
 
 
 def _methods(config: CampaignConfig) -> Sequence[ExplorationMethod]:
+    """The methods of a campaign; a plug-in that is missing here is an error, not a method that does not suit."""
+    for i, method in enumerate(config.exploration.methods):
+        if isinstance(method, PluginMethod):
+            METHODS.chosen(method, f"exploration.methods[{i}]")
     return config.exploration.methods or (PlainMethod(kind="plain"),)
 
 

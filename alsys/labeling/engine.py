@@ -3,7 +3,7 @@
 An engine is one class: a pydantic model of its settings, a level of theory made from them, a check, and a calculation.
 `EngineLabeler` adds what all need: a killable child with time and memory limits, the refusal of atoms that stand on top
 of each other, and the check that energy, forces and stress are finite and have the right shape. Engines of other
-packages come in by entry points (see `alsys.labeling.plugins`) and are treated alike.
+packages come in by entry points (`alsys.plugins`) and are treated alike.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from alsys.frames import Frame
 from alsys.labeling.base import Labeler
 from alsys.labeling.tight import tightened
 from alsys.labeling.worker import LabelingWorker
+from alsys.plugins import LABELERS
 
 
 def build_labeler(config: LabelingConfig, *, needs_baseline: bool = False, densities: Path | None = None) -> Labeler:
@@ -52,9 +53,10 @@ def _build(config: LabelingConfig, densities: Path | None = None) -> Labeler:
 
         return AnalyticLabeler(config)
     if isinstance(config, PluginLabeling):
-        from alsys.labeling.plugins import build_plugin
+        from alsys.labeling.engine import EngineLabeler
 
-        return build_plugin(config)
+        engine, settings = LABELERS.chosen(config)
+        return EngineLabeler(engine, settings, config, config.threads)
     if isinstance(config, PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling):
         return _engine_labeler(config)
     from alsys.labeling.xtb import XTBLabeler

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from alsys import plugins
-from alsys.config.models import POTENTIALS
 from alsys.errors import InputError
+from alsys.plugins import POTENTIALS
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.state_checks import check_fit
 
@@ -30,7 +29,7 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
 
 
 def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
-    is_of_plugin = state.kind in plugins.installed(POTENTIALS)
+    is_of_plugin = state.kind in POTENTIALS.installed()
     if state.kind in ("nequip", "allegro", "pair"):
         check_fit(state)
     elif not is_of_plugin:

@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import torch
 from ase.data import atomic_numbers
 from pydantic import BaseModel
 
-from alsys import plugins
-from alsys.config.models import POTENTIALS, PluginModel
-
-REQUIRED: Final = ("settings_model", "check", "build")
+from alsys.config.models import PluginModel
+from alsys.plugins import POTENTIALS, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +101,7 @@ def load_potential(name: str) -> type[PotentialPlugin]:
         InputError: No such potential is installed.
         EnvironmentProblem: It is installed and broken.
     """
-    found: type[PotentialPlugin] = plugins.load(
-        POTENTIALS, name, what="potential", field="model.name", required=REQUIRED
-    )
+    found: type[PotentialPlugin] = POTENTIALS.load(name)
     return found
 
 
@@ -116,8 +112,7 @@ def check_plugin(config: PluginModel, elements: Sequence[str]) -> None:
         InputError: Names the field.
         EnvironmentProblem: It is installed and broken.
     """
-    potential = load_potential(config.name)
-    settings = plugins.settings_of(potential.settings_model, config.settings, name=config.name, field="model.settings")
+    potential, settings = POTENTIALS.chosen(config)
     potential.check(settings, elements)
 
 
@@ -134,7 +129,7 @@ def build_plugin(spec: Mapping[str, Any], seed: int) -> torch.nn.Module:
     """
     name = str(spec["architecture"])
     potential = load_potential(name)
-    settings = plugins.settings_of(potential.settings_model, spec["settings"], name=name, field="spec.settings")
+    settings = settings_of(potential.settings_model, spec["settings"], name=name, field="spec.settings")
     elements = tuple(spec["elements"])
     dtype = torch.float64 if spec["dtype"] == "float64" else torch.float32
     order = NetworkOrder(

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from pydantic import BaseModel
 
 from alsys.frames import FloatArray, Frame, IntArray
 
@@ -74,3 +75,38 @@ class Method(Protocol):
     def exchange(self, group: Group, rng: np.random.Generator) -> Sequence[tuple[int, int]]:
         """Pairs of walkers whose temperatures were just swapped inside the method; velocities are to be rescaled."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOrder:
+    """What a method is built for: a group of walkers of one system.
+
+    Attributes:
+        start: Start structure of the system.
+        n_walkers: Walkers of the group, at least one.
+        timestep: fs.
+        temperatures: Thermostats, K, where the method's own settings say nothing else.
+        seed: Of what differs between groups of different explorers.
+        smiles: What the start structure was made from, if it was.
+    """
+
+    start: Frame
+    n_walkers: int
+    timestep: float
+    temperatures: Sequence[float]
+    seed: int
+    smiles: str | None = None
+
+
+class MethodPlugin(Protocol):
+    """What the class behind an entry point of the group `alsys.methods` has; it is never instantiated."""
+
+    settings_model: type[BaseModel]
+
+    @staticmethod
+    def build(settings: Any, order: MethodOrder) -> Method:
+        """The method for a group of walkers.
+
+        Raises:
+            InputError: It does not suit the system, which then goes without it; a method that suits none is refused.
+        """

@@ -12,6 +12,7 @@ from alsys.config.exploration_methods import (
     MetadynamicsMethod,
     NormalModesMethod,
     PlainMethod,
+    PluginMethod,
     RampMethod,
     ReplicaExchangeMethod,
     Thermostatted,
@@ -21,7 +22,7 @@ from alsys.config.exploration_methods import (
 from alsys.dynamics.geometry import MIN_CONTACT, is_sound
 from alsys.errors import InputError
 from alsys.exploration.initial import hessian, relax
-from alsys.exploration.methods.base import Method
+from alsys.exploration.methods.base import Method, MethodOrder
 from alsys.exploration.methods.metadynamics import Hills, Metadynamics
 from alsys.exploration.methods.normal_modes import NormalModes
 from alsys.exploration.methods.plain import Plain
@@ -31,6 +32,7 @@ from alsys.exploration.methods.torsions import Rotors, TorsionScan, find_rotors
 from alsys.exploration.methods.udd import UncertaintyDriven
 from alsys.exploration.reference import EnergyForces, xtb_potential
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.plugins import METHODS
 
 UDD_MEMORY = 100.0
 """Time over which the tuning of uncertainty-driven dynamics forgets, fs: a few vibrations."""
@@ -96,6 +98,12 @@ def build_method(
                 second_derivatives,
                 settings.displacement_temperature,
             )
+        case PluginMethod():
+            part, given = METHODS.chosen(settings)
+            hot = _hot(settings, temperatures)
+            with METHODS.calling(settings.name):
+                method: Method = part.build(given, MethodOrder(start, n_walkers, timestep, hot, seed, smiles))
+            return method
 
 
 def _metadynamics(

@@ -17,7 +17,7 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
 from alsys.labeling.factory import build_labeler, check_labeling
-from alsys.labeling.plugins import REQUIRED, installed_plugins
+from alsys.plugins import LABELERS
 from alsys.testing.labelers import LabelerContract
 
 ENGINE = '''
@@ -104,7 +104,7 @@ def test_limits_do_not_belong_to_the_level() -> None:
 
 
 def test_installed_engines_are_listed_without_being_imported() -> None:
-    assert installed_plugins()["springs"] == "springs_engine:SpringEngine"
+    assert LABELERS.installed()["springs"] == "springs_engine:SpringEngine"
     assert "broken_engine" not in sys.modules
 
 
@@ -143,7 +143,7 @@ def test_the_example_of_the_documentation_is_an_engine() -> None:
     namespace: dict[str, Any] = {}
     exec(compile(code, "my_cp2k.py", "exec"), namespace)
     engine = namespace["CP2KEngine"]
-    assert all(hasattr(engine, name) for name in REQUIRED)
+    assert all(hasattr(engine, name) for name in LABELERS.required)
     settings = engine.settings_model(cutoff=600)
     assert engine.spec(settings) == {"engine": "my-cp2k", "xc": "PBE", "basis": "DZVP-MOLOPT-SR-GTH", "cutoff": 600}
     with pytest.raises(InputError, match="neutral singlets"):
