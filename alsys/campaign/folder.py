@@ -279,7 +279,7 @@ def _code() -> str:
     """Digest of what folds a log to a status."""
     digest = hashlib.blake2b(digest_size=16)
     package = Path(control.__file__).parent
-    for path in [*sorted(package.rglob("*.py")), package.parent / "events.py"]:
+    for path in sorted([*package.rglob("*.py"), *(package.parent / "events").rglob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
