@@ -16,7 +16,7 @@ import psutil
 
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import RayPool
-from alsys.config.schema import RuntimeConfig
+from alsys.config.runtime import RuntimeConfig
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.ports import PoolEvent, WorkerUp

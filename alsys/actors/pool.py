@@ -24,7 +24,7 @@ import ray.exceptions as exceptions
 from alsys.actors.cluster import Cluster
 from alsys.actors.placement import WorkerSpec
 from alsys.clock import RunningClock
-from alsys.config.schema import RuntimeConfig
+from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.exploration.base import ExplorationOrder

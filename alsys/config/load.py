@@ -12,8 +12,8 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 
 from alsys.config.described import place_of, shape_of
-from alsys.config.schema import PLACED, CampaignConfig
-from alsys.config.section import NOT_INSTALLED
+from alsys.config.schema import CampaignConfig
+from alsys.config.section import NOT_INSTALLED, PLACED
 from alsys.errors import InputError
 from alsys.outside.contents import MAX_YAML_BYTES, QUOTES, parse_yaml, read_text
 

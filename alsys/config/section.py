@@ -14,6 +14,9 @@ from alsys.plugins import Door
 NOT_INSTALLED: Final = "not_installed"
 """Type of a problem whose context says key, value and remedy."""
 
+PLACED = "placed"
+"""Type of a problem whose context says field, value and remedy."""
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused."""
@@ -38,6 +41,13 @@ class Section(BaseModel):
                 remedy = QUOTES if _takes(field.annotation, str) else "give a value"
                 raise ValueError(f"{name} must not be {str(value).lower()}: {remedy}")
         return data
+
+
+def placed(message: str, field: str, value: str, remedy: str) -> PydanticCustomError:
+    """A problem of one value below the section that finds it."""
+    context = {"message": message, "field": field, "value": value, "remedy": remedy}
+    context = {"message": message, "field": field, "value": value, "remedy": remedy}
+    return PydanticCustomError(PLACED, "{message}", context)
 
 
 def spelled(annotation: Any, value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The coordinator: carries out what the ledger decides, and tells the ledger what came back.
 
-One asyncio loop, one owner of the store. Desks (labels, models, exploration, requests) put orders together and turn
+One asyncio loop, one owner of the store. Handlers (labels, models, exploration, requests) put orders together and turn
 results into events; an event is applied to the ledger and staged for the store at once, and committed by a thread that
 always takes everything staged (group commit). The ledger may run ahead of the disk by one commit, so nothing that
 leaves the process does: labels are acknowledged, snapshots are taken and models are published only after the commit
@@ -15,7 +15,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from heapq import nsmallest
 from typing import Any
 
 from alsys.clock import RunningClock
@@ -53,7 +52,6 @@ from alsys.events import (
     CampaignStopped,
     Event,
     ExplorationFailed,
-    Heartbeat,
     LabelAbandoned,
     LabelStarted,
     ReferenceCheckStarted,
@@ -367,7 +365,7 @@ class Coordinator:
                         self._labels.take(event, work, event.result)
 
     def _lose(self, event: WorkerDown) -> None:
-        now = self._clock()
+        now, message = self._clock(), event.message[:500]
         calls = self._calls.lose(event)
         self._explorations.forget(event.worker)
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
@@ -382,16 +380,11 @@ class Coordinator:
                     for frame_id in frame_ids:
                         self._labels.fail(frame_id, event.worker, event.failure, event.message, 0.0)
             elif event.role is Role.EXPLORER:
-                failure = ExplorationFailed(
-                    t=now, worker=event.worker, failure=event.failure, message=event.message[:500]
-                )
-                self._record(failure)
+                self._record(ExplorationFailed(t=now, worker=event.worker, failure=event.failure, message=message))
             elif self.ledger.training is not None:
                 version = self.ledger.training.version
-                self._record(TrainingFailed(t=now, version=version, failure=event.failure, message=event.message[:500]))
-        self._record(
-            WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=event.message[:500])
-        )
+                self._record(TrainingFailed(t=now, version=version, failure=event.failure, message=message))
+        self._record(WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=message))
         if event.is_final and self._calls.give_up(event):
             self._problem = CampaignFailed(
                 f"the last of the {event.role} died too often and was given up; its last words: {event.message}"
@@ -404,12 +397,7 @@ class Coordinator:
         waiting = [f for f, record in self.ledger.frames.items() if record.status is Status.PENDING]
         labelled = list(dict.fromkeys([*self.ledger.random_labelled[-MAX_COMPARED:], *self.ledger.to_compare]))
         self._memory.reload(waiting, labelled, self._level.level_id)
-        if self._gate is not None:  # imported labels never passed the gate: they set no expectation
-            own = ((r.label_id, f) for f, r in self.ledger.frames.items() if r.status is Status.LABELLED)
-            kept = [frame_id for _, frame_id in nsmallest(self._gate.n_learned, own)]
-            labels = self._store.labels(kept, self._level.level_id)
-            pairs = zip(self._store.candidates(kept), labels, strict=True)
-            self._labels.learn((c.frame, label) for c, label in pairs if label is not None)
+        self._labels.learn_from(self._store)
 
     def _stage_levels(self) -> None:
         """The baseline's level first: readers that want one level, and no config, take the last."""
@@ -436,7 +424,7 @@ class Coordinator:
         if not is_starting:
             if self._requests is not None:
                 self._requests.poll()
-            self._end_overdue()
+            self._calls.end_overdue()
         if running - self._last_beat >= HEARTBEAT_S:
             self._beat()
             self._registry.poke()
@@ -453,22 +441,7 @@ class Coordinator:
             self._problem = error
             raise
 
-    def _end_overdue(self) -> None:
-        overdue = self._calls.overdue()
-        for worker, message in overdue.slow.items():
-            logger.warning("%s %s", worker, message)
-        for worker, message in overdue.late.items():
-            self._calls.restart(worker, message)
-
     def _beat(self) -> None:
-        running = self._running()
-        busy = self._calls.busy.take(running)
-        self._record(
-            Heartbeat(
-                t=self._clock(),
-                wall_s=running - self._last_beat,
-                busy_s={role: busy.get(role, 0.0) for role in Role},
-                workers={str(role): count for role, count in self._calls.headcount().items()},
-            )
-        )
-        self._last_beat = running
+        beat = self._calls.heartbeat(self._clock(), self._last_beat)
+        self._record(beat)
+        self._last_beat += beat.wall_s

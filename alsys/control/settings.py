@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from alsys.config.exploration import CalibratedTrust
 from alsys.config.promotion import PromotionConfig
-from alsys.config.schema import CalibratedTrust, CampaignConfig
+from alsys.config.schema import CampaignConfig
 
 COVERED = 0.9
 """Share of atoms that the reported band covers where the config states none."""

@@ -8,6 +8,7 @@ before it came back.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from alsys.control.budgets import Budgets
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import Idle
 from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerPool, WorkerUp
+from alsys.events import Heartbeat
 from alsys.labeling.base import LabelingOrder
+
+logger = logging.getLogger(__name__)
 
 RESERVED = LabelingOrder(())
 """Stands for work that is still being put together."""
@@ -125,15 +129,35 @@ class WorkerCalls:
                 slow[worker] = f"has not answered for {spent:.0f} s; it is ended after {budget.timeout_s:.0f} s"
         return Overdue(slow, late)
 
+    def end_overdue(self) -> None:
+        """Says which workers let others wait, and starts those anew whose budget is used up."""
+        overdue = self.overdue()
+        for worker, message in overdue.slow.items():
+            logger.warning("%s %s", worker, message)
+        for worker, message in overdue.late.items():
+            self.restart(worker, message)
+
     def give_up(self, event: WorkerDown) -> bool:
         """A worker will not be back, it may never have been there: whether it was the last of its kind."""
         self._roles.pop(event.worker, None)
         self._given_up.add(event.worker)
         return all(name in self._given_up for name, role in self._pool.roles.items() if role is event.role)
 
-    def headcount(self) -> dict[Role, int]:
-        """Workers of each kind, those that are being restarted included."""
-        return {role: sum(r is role for r in self._roles.values()) for role in Role}
+    def heartbeat(self, t: float, since: float) -> Heartbeat:
+        """Busy seconds, and workers of each kind, those that are being restarted included.
+
+        Args:
+            t: Unix time.
+            since: When the last one was, by the clock of this.
+        """
+        now = self._clock()
+        busy, roles = self.busy.take(now), list(self._roles.values())
+        return Heartbeat(
+            t=t,
+            wall_s=now - since,
+            busy_s={role: busy.get(role, 0.0) for role in Role},
+            workers={role: roles.count(role) for role in Role},
+        )
 
     def idle(self) -> Idle:
         """Workers that can be given something to do."""

@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-from alsys.config.schema import ExplorationConfig
+from alsys.config.exploration import ExplorationConfig
 from alsys.dynamics.barostat import StochasticCellRescaling
 from alsys.dynamics.ensembles import build_integrator
 from alsys.dynamics.ramps import Ramp

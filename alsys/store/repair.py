@@ -41,7 +41,9 @@ from alsys.store.files import Files
 from alsys.store.guards import check_codes
 from alsys.store.schema import ALL_ARRAYS, AXES, CHARGES, COMMITS, ArraySpec
 from alsys.store.tables import NO_BACKUP, Tables
-from alsys.store.zarr import ZarrFolder, create_hierarchy, locked, new_identity, open_writer
+from alsys.store.zarr import locked, new_identity, open_writer
+from alsys.store.zarr_arrays import create_hierarchy
+from alsys.store.zarr_folder import ZarrFolder
 
 REASON = "the arrays no longer hold what was accepted"
 FRAME_VALUES = ("numbers", "positions", "mask", "charge", "multiplicity", "cell", "pbc", "values")

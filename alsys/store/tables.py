@@ -27,7 +27,7 @@ from alsys.store.damage import damaged_frames
 from alsys.store.encoding import AXIS_OF, Array, decode_texts, from_hex, to_hex
 from alsys.store.guards import check_counts, check_ends
 from alsys.store.schema import AXES, CHARGES, COMMITS
-from alsys.store.zarr import ZarrFolder
+from alsys.store.zarr_folder import ZarrFolder
 
 FRAME_SOURCES = ("arm", "system", "method", "trajectory", "model_version", "deviation", "step", "temperature")
 """Where frames came from."""

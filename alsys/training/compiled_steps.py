@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from alsys.config.schema import TrainingConfig
+from alsys.config.training import TrainingConfig
 from alsys.potentials.architectures import is_own
 from alsys.potentials.compile_cache import default_folder
 from alsys.potentials.nequip import build_model

@@ -23,8 +23,9 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from alsys.config.schema import CampaignConfig, NetworkModel, TrainingConfig
+from alsys.config.schema import CampaignConfig, NetworkModel
 from alsys.config.start import ImportedStart, ModelStart, TeacherStart
+from alsys.config.training import TrainingConfig
 from alsys.errors import AlsysError, FailureKind, InputError
 from alsys.files import replace_file, replacing
 from alsys.frames import FloatArray

@@ -30,11 +30,12 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.config.load import config_hash
-from alsys.config.schema import CampaignConfig, EquivariantModel, NetworkModel, TrainingConfig
+from alsys.config.schema import CampaignConfig, EquivariantModel, NetworkModel
+from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray
 from alsys.metrics import Metrics
-from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, states_of, type_names_of
+from alsys.potentials.architectures import architecture_of, kind_of, states_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
@@ -47,19 +48,19 @@ from alsys.potentials.nequip import (
     weights_of,
 )
 from alsys.potentials.scored import COMMITTEE, fit_score
-from alsys.potentials.tracing import evaluating
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.bootstrap import is_drawn
 from alsys.training.checkpoints import FitCheckpoint
 from alsys.training.compiled_steps import StepSource
+from alsys.training.constants import first_constants, force_scale, set_buffers
 from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
 from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
 from alsys.training.loss import Objective
 from alsys.training.model_tests import ModelTester
 from alsys.training.replay import Draw, Replay, Shuffle
-from alsys.training.states import energies_of_states, knows_states, places_of, reference_of, states_for, with_states
+from alsys.training.states import knows_states, states_for, with_states
 from alsys.training.step import SCALES, SHIFTS, Layout
 from alsys.training.tensors import TrainingFrames
 
@@ -148,7 +149,7 @@ class NequIPTrainer:
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
             parent = None
-        constants = self._shifts_and_scale(spec, parts, edges)
+        constants = first_constants(spec, parts, edges, self._config.atomic_energies)
         is_on_pairs = self._steps.prepare(spec)
         compiling_s = self._steps.compiling_s
         frames = edges
@@ -232,7 +233,7 @@ class NequIPTrainer:
                 load_weights(model, parent.members[i])
             else:
                 model = build_model(spec, seed=seed)
-                _set_buffers(model, *constants)
+                set_buffers(model, *constants)
             start = Layout.of(model).flat(model)
             bag = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap))
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
@@ -261,7 +262,7 @@ class NequIPTrainer:
         unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
         seen = np.array([frame_id in known for frame_id in train.frame_ids])
         how = Optimisation(
-            self._objective, config.learning_rate, config.ema, config.decay_share, _force_scale(members[0].model)
+            self._objective, config.learning_rate, config.ema, config.decay_share, force_scale(members[0].model)
         )
 
         def fit(i: int) -> FittedModel:
@@ -385,33 +386,6 @@ class NequIPTrainer:
                 return dict(parent.spec), frames
         return {**spec, "avg_num_neighbors": round(max(frames.mean_neighbours, 1e-3), 6)}, frames
 
-    def _shifts_and_scale(
-        self, spec: Mapping[str, object], parts: Split, frames: TrainingFrames
-    ) -> tuple[list[float], float, FloatArray]:
-        """See `shifts_and_scale`; of what is left for the network to learn where a repulsion of nuclei is added.
-
-        Shifts are those of a model's types; after them come energies of its states, eV, beyond those of their atoms.
-        """
-        train = parts.train if not spec.get("zbl") else less_repulsion(parts.train, frames, spec)
-        energies = atomic_energies(parts.atoms, train, self._config.atomic_energies)
-        elements, states = elements_of(spec), states_of(spec)
-        if not states:
-            return *shifts_and_scale(train, elements, energies), np.zeros(0)
-        reference, places = reference_of(states), places_of(train, states)
-        of_reference = train.select(places == reference)
-        _, scale = shifts_and_scale(train, elements, energies)
-        shifts, _ = shifts_and_scale(of_reference if of_reference.is_whole.any() else train, elements, energies)
-        by_number = {atomic_numbers[symbol]: shift for symbol, shift in zip(elements, shifts, strict=True)}
-        whole = train.select(train.is_whole)
-        atoms = np.bincount(
-            np.repeat(np.arange(whole.n_frames), whole.n_atoms),
-            weights=[by_number[int(z)] for z in whole.numbers],
-            minlength=whole.n_frames,
-        )
-        of_states = energies_of_states(whole.energy - atoms, places_of(whole, states), len(states))
-        of_states[reference] = 0.0
-        return shifts * len(states), scale, of_states
-
     def _committee_of(self, state: CommitteeState) -> NequIPCommittee:
         """The committee of the last fit with new weights: copies of models take longer than a short fit's metrics."""
         if self._committee is None:
@@ -433,36 +407,6 @@ class NequIPTrainer:
         return build_committee(replace(order.champion, baseline=None), threads=self._config.threads)
 
 
-def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, float]) -> tuple[list[float], float]:
-    """Energy shift of each element (eV) and one scale (eV: the root mean square force times 1 Angstrom).
-
-    An element with neither a free atom nor a training frame gets a shift of zero. Masked atoms and the energies of
-    frames that hold any do not enter; where all frames do, shifts are the energies of free atoms.
-    """
-    whole, forces = train.select(train.is_whole), train.forces[train.mask]
-    constant = 0.0
-    if whole.n_frames:
-        free = np.array([energies[int(z)] for z in whole.numbers])
-        constant = float((whole.energy.sum() - free.sum()) / whole.n_atoms.sum())
-    scale = max(float(np.sqrt(np.square(forces).mean())), 1e-3) if forces.size else 1e-3
-    by_symbol = {chemical_symbols[z]: energy + constant for z, energy in energies.items()}
-    return [by_symbol.get(symbol, 0.0) for symbol in elements], scale
-
-
-def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, object]) -> Snapshot:
-    """The labels of `train`, whose tensors are `frames`, less a model's ZBL term, by a model of scale zero."""
-    model = build_model(spec)
-    _set_buffers(model, [0.0] * len(type_names_of(spec)), 0.0)
-    model.eval()
-    energies, forces = [], []
-    for rows in chunks_of(train):
-        with evaluating():
-            out = model(dict(frames.batch(rows).data))
-        energies.append(out["total_energy"].detach().double().numpy().reshape(-1))
-        forces.append(out["forces"].detach().double().numpy())
-    return replace(train, energy=train.energy - np.concatenate(energies), forces=train.forces - np.concatenate(forces))
-
-
 def _failed(version: int, message: str, unfinished: FitCheckpoint | None) -> TrainingFailure:
     """A fit that gave nothing, which the next one is not to go on from."""
     if unfinished is not None:
@@ -475,18 +419,3 @@ def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArra
     half = train.select(np.arange(first, train.n_frames, 2))
     parts = [half.select(rows) for rows in chunks_of(half)]
     return [batch_of(part) for part in parts], [part.mask for part in parts]
-
-
-def _set_buffers(
-    model: torch.nn.Module, shifts: list[float], scale: float, state_energies: FloatArray | None = None
-) -> None:
-    state = model.state_dict()
-    if state_energies is not None and STATE_ENERGIES in state:
-        state[STATE_ENERGIES].copy_(torch.from_numpy(state_energies))
-    for name, values in ((SHIFTS, shifts), (SCALES, [scale] * len(shifts))):
-        state[name].copy_(torch.tensor(values, dtype=state[name].dtype).reshape(state[name].shape))
-
-
-def _force_scale(model: torch.nn.Module) -> float:
-    """The model's energy scale, eV: the root mean square force times 1 Angstrom where it began."""
-    return max(float(model.state_dict()[SCALES].abs().mean()), 1e-3)

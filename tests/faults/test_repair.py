@@ -365,7 +365,7 @@ def test_labels_without_digests_in_a_lost_chunk_are_set_aside_too(tmp_path: Path
 def test_a_repair_that_dies_anywhere_can_be_repeated(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are set aside before their chunk is filled: zeros are never data."""
     from alsys.store import repair as module
-    from alsys.store.zarr import ZarrFolder
+    from alsys.store.zarr_folder import ZarrFolder
 
     shutil.rmtree(store / "labels" / "energy" / "c")
     for name in ("make_chunk", "write_head"):

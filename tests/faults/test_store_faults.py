@@ -17,8 +17,10 @@ import pytest
 
 from alsys.errors import Fenced, StoreBusy, StoreCorrupt
 from alsys.store.base import Head
+from alsys.store.head import checksum
 from alsys.store.verification import verify_columns
-from alsys.store.zarr import ZarrFolder, ZarrWriter, _checksum, open_reader, open_writer
+from alsys.store.zarr import ZarrWriter, open_reader, open_writer
+from alsys.store.zarr_folder import ZarrFolder
 from alsys.testing.fakes import FAKE_LEVEL, fake_candidates
 from alsys.testing.store_records import fill, stage
 from support.unreliable_files import UnreliableFiles
@@ -233,7 +235,7 @@ def test_head_of_another_format_is_no_damage(template: Path, tmp_path: Path) -> 
     head = copied(template, tmp_path / "s") / "HEAD"
     record = {**json.loads(head.read_bytes()), "format": 2}
     del record["checksum"]
-    head.write_text(json.dumps({**record, "checksum": _checksum(record)}))
+    head.write_text(json.dumps({**record, "checksum": checksum(record)}))
     with pytest.raises(StoreCorrupt, match="has format 2, this alsys reads 1; use the alsys that wrote"):
         open_reader(tmp_path / "s")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
+from heapq import nsmallest
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from alsys.labeling.base import LabelingOrder
 from alsys.labeling.gate.findings import Finding
 from alsys.labels import Label, LabelFailure, LevelOfTheory, Prediction
 from alsys.potentials.calibration import Band
-from alsys.store.base import Snapshot
+from alsys.store.base import Snapshot, StoreWriter
 from alsys.store.digests import label_digest
 
 logger = logging.getLogger(__name__)
@@ -129,11 +130,15 @@ class LabelHandler:
         if self._gate is not None:
             self._queue.ask(partial(self._gate.forget, label_id))
 
-    def learn(self, labelled: Iterable[tuple[Frame, Label]]) -> None:
-        """Labels that were data before a restart."""
-        if self._gate is not None:
-            for frame, label in labelled:
-                self._queue.ask(partial(self._gate.learn, frame, label))
+    def learn_from(self, store: StoreWriter) -> None:
+        """Labels that were data before a restart; imported ones never passed the gate, and set no expectation."""
+        if self._gate is None:
+            return
+        own = ((r.label_id, f) for f, r in self._ledger.frames.items() if r.status is Status.LABELLED)
+        kept = [frame_id for _, frame_id in nsmallest(self._gate.n_learned, own)]
+        for candidate, label in zip(store.candidates(kept), store.labels(kept, self._level.level_id), strict=True):
+            if label is not None:
+                self._queue.ask(partial(self._gate.learn, candidate.frame, label))
 
     def review(self, predictions: Mapping[str, Prediction], snapshot: Snapshot) -> None:
         """Labels that look wrong to a new committee are to be audited."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alsys.actors import cluster
-from alsys.config.schema import RuntimeConfig
+from alsys.config.runtime import RuntimeConfig
 from alsys.errors import EnvironmentProblem
 
 

@@ -14,7 +14,7 @@ from ray import exceptions
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RayPool
 from alsys.clock import RunningClock
-from alsys.config.schema import RuntimeConfig
+from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.labeling.base import LabelingOrder

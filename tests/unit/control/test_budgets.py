@@ -69,7 +69,7 @@ def pass_time(hand: Hand, crew: WorkerCalls, seconds: float) -> None:
     """In steps of a second, as a loop that runs looks at its clock."""
     for _ in range(int(seconds)):
         hand.now += 1.0
-        crew.headcount(), crew._clock()
+        crew.idle(), crew._clock()
 
 
 def test_a_chunk_may_take_many_times_what_chunks_took() -> None:

@@ -33,7 +33,7 @@ def test_one_that_never_came_up_leaves_the_others_at_work() -> None:
     assert not lose(crew, "labeler-0")  # labeler-1 is still starting
     crew.arrive(WorkerUp("labeler-1", Role.LABELER))
     assert crew.idle().labelers == ("labeler-1",)
-    assert crew.headcount()[Role.LABELER] == 1
+    assert crew.heartbeat(0.0, 0.0).workers[Role.LABELER] == 1
 
 
 @pytest.mark.parametrize("were_up", [False, True])

@@ -22,8 +22,9 @@ from alsys.interop.clusters import cluster_of
 from alsys.interop.extxyz import read_labelled
 from alsys.interop.file_units import ENERGIES, FORCES, UnitSet, energy_unit, fitting, force_unit, length_unit
 from alsys.interop.pair_fit import check_energies, check_stresses, fit_pairs
-from alsys.interop.proof import examine, free_atom_energy, judge, xtb_rows
+from alsys.interop.proof import examine, judge
 from alsys.interop.stress_check import check_strains, check_xtb
+from alsys.interop.unit_checks import free_atom_energy, xtb_rows
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.units import BOHR, GIGAPASCAL, HARTREE
 from support.labelled import METHANOL, POSITIONS, boxed_water, shaken_methanol

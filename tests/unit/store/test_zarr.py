@@ -16,9 +16,11 @@ from alsys.errors import InputError, StoreCorrupt
 from alsys.store import columns
 from alsys.store.encoding import to_hex
 from alsys.store.files import Files
+from alsys.store.head import checksum
 from alsys.store.schema import ALL_ARRAYS, AXES, AXIS_ROWS, BY_PATH, CHARGES, ArraySpec
 from alsys.store.writer import ColumnWriter
-from alsys.store.zarr import ZarrFolder, _checksum, open_reader, open_writer
+from alsys.store.zarr import open_reader, open_writer
+from alsys.store.zarr_folder import ZarrFolder
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.store_records import events_of, fill, records, stage, tombstone
 from support.unreliable_files import UnreliableFiles
@@ -388,7 +390,7 @@ def test_store_from_before_some_arrays_is_read_and_completed(tmp_path: Path) -> 
     shutil.rmtree(path / CHARGES)
     head = json.loads((path / "HEAD").read_bytes())
     del head["lengths"][CHARGES], head["checksum"]
-    (path / "HEAD").write_text(json.dumps({**head, "checksum": _checksum(head)}))
+    (path / "HEAD").write_text(json.dumps({**head, "checksum": checksum(head)}))
     (path / "adding" / "gap").mkdir(parents=True)
     old = open_reader(path)
     assert old.verify().problems == []

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from alsys.config.schema import TrainingConfig
+from alsys.config.training import TrainingConfig
 from alsys.potentials.nequip import build_model
 from alsys.training.compiled_steps import AUTO_FROM_S, StepSource
 from alsys.training.loss import LossWeights, Objective

@@ -16,13 +16,13 @@ from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
+from alsys.training.constants import shifts_and_scale
 from alsys.training.dataset import atomic_energies, split
 from alsys.training.evaluate import evaluate, fit_metrics
 from alsys.training.factory import build_trainer
 from alsys.training.loss import LossWeights, Objective
 from alsys.training.step import EagerStep, Layout
 from alsys.training.tensors import TrainingFrames
-from alsys.training.trainer import shifts_and_scale
 
 MakeSnapshot = Callable[..., Snapshot]
 NEQUIP = {"kind": "nequip", "num_layers": 1, "num_features": 8, "r_max": 4.0, "members": 2}

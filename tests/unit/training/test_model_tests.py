@@ -29,16 +29,8 @@ from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import split
 from alsys.training.evaluate import fit_metrics
 from alsys.training.factory import build_trainer
-from alsys.training.model_tests import (
-    AtomErrors,
-    ModelTester,
-    blind_spots,
-    coverage,
-    highest_temperature,
-    p_positive,
-    skill,
-    upper_limit,
-)
+from alsys.training.model_errors import AtomErrors, blind_spots, coverage, p_positive, skill, upper_limit
+from alsys.training.model_tests import ModelTester, highest_temperature
 
 MOLECULES = {"water": "H2O", "so2": "SO2"}
 """Two systems without a pair of elements in common: what is wrong on one is right on the other."""

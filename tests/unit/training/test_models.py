@@ -23,11 +23,12 @@ from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.store.memory import open_writer
 from alsys.training.base import TrainedCommittee, TrainingOrder
+from alsys.training.constants import less_repulsion
 from alsys.training.dataset import atomic_energies, split
 from alsys.training.evaluate import batch_of
 from alsys.training.factory import build_trainer
 from alsys.training.tensors import TrainingFrames
-from alsys.training.trainer import SHIFTS, less_repulsion
+from alsys.training.trainer import SHIFTS
 from support.lennard_jones import LennardJonesCommittee
 
 MakeSnapshot = Callable[..., Snapshot]

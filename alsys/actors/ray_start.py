@@ -1,0 +1,171 @@
+"""How this process starts Ray or joins a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray._private import ray_constants
+
+from alsys.config.runtime import RuntimeConfig
+from alsys.errors import EnvironmentProblem
+
+logger = logging.getLogger(__name__)
+
+LOCAL_OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
+REACH_S: Final = 10.0
+"""Seconds in which the port of a cluster must answer."""
+TRIES: Final = 3
+"""How often Ray is started before it is given up."""
+PAUSE_S: Final = 2.0
+"""Between two tries."""
+LONGEST_TEMPORARY: Final = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""Longest name of Ray's folder: the path of a socket may have 107 bytes."""
+SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_reconnect_timeout_s": 600}
+"""Nobody reads the metrics of a Ray of our own; and who is dead is found out here, before Ray ends this process."""
+
+
+def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] = lambda: False) -> bool:
+    """Starts Ray here or joins a cluster; returns whether this process started it.
+
+    A cluster of our own has at least as many Ray CPUs as the workers ask for, so that a small machine runs them all;
+    threads are limited by each worker. It is tried again where the machine is too busy.
+
+    Raises:
+        EnvironmentProblem: Ray does not come up.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    address = runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    _prepare_token(is_local=not address)
+    if address:
+        _check_reachable(address)
+        try:
+            ray.init(address=address, **options)
+        except Exception as error:
+            raise EnvironmentProblem(f"cannot reach the Ray cluster at {address!r}: {_first_line(error)}") from error
+        return True
+    if runtime.num_cpus is not None and n_cpus > runtime.num_cpus:
+        raise EnvironmentProblem(
+            f"workers ask for {n_cpus:g} CPUs, runtime.num_cpus is {runtime.num_cpus}; raise it or ask for fewer"
+        )
+    options |= {
+        "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, int(n_cpus + 0.999)),
+        "include_dashboard": False,
+        "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+        "_node_ip_address": "127.0.0.1",
+        "_temp_dir": temporary_folder(),
+        "_system_config": dict(OWN_SETTINGS),
+    }
+    for left in reversed(range(TRIES)):
+        try:
+            with _on_loopback():
+                ray.init(**options)
+        except Exception as error:
+            with contextlib.suppress(Exception):  # half a Ray
+                ray.shutdown()
+            if not left or is_left():
+                raise EnvironmentProblem(
+                    f"cannot start Ray on this machine, tried {TRIES} times: {_first_line(error)}"
+                ) from error
+            logger.warning("Ray did not come up: %s; it is tried again", _first_line(error))
+            time.sleep(PAUSE_S)
+        else:
+            break
+    return True
+
+
+def temporary_folder() -> str:
+    """Where Ray keeps its sockets and logs: the usual place, or a shorter one.
+
+    Raises:
+        EnvironmentProblem: There is none that is short enough and can be written.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    folders = [os.path.join(usual, "ray")]
+    folders += [os.path.join(folder, f"ray-{os.getuid()}") for folder in SHORT_FOLDERS]
+    for folder in folders:
+        if len(os.fsencode(folder)) <= LONGEST_TEMPORARY and _is_writable(Path(folder)):
+            return folder
+    raise EnvironmentProblem(
+        f"Ray needs a folder for its sockets with a name of at most {LONGEST_TEMPORARY} bytes, and none of "
+        f"{', '.join(folders)} will do; set RAY_TMPDIR"
+    )
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray takes 127.0.0.1 for the machine's address on the network, except where it may not form clusters."""
+    was_enabled = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = was_enabled
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _check_reachable(address: str) -> None:
+    """Refuses an address at which nobody answers: Ray would try for ever, deaf to signals.
+
+    Raises:
+        EnvironmentProblem: No such host, or nothing listens there.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:  # `auto` and `local`: Ray looks for itself
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentProblem(
+            f"runtime.address: nothing answers at {address!r}: {reason}; start Ray there"
+        ) from error
+
+
+def _prepare_token(*, is_local: bool) -> None:
+    """Makes Ray's authentication token where there is none, readable by its owner only.
+
+    Ray 2.60 makes one by itself only while `RAY_AUTH_MODE` is unset, and leaves it readable by all. A Ray of our own
+    does without the file where the home folder cannot be written: its token lives as long as this process.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+        if stat.S_IMODE(path.stat().st_mode) != 0o600:
+            path.chmod(0o600)
+    except OSError as error:
+        if not is_local:
+            raise EnvironmentProblem(f"cannot keep Ray's token in {path}: {error.strerror}") from error
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

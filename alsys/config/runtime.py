@@ -1,0 +1,81 @@
+"""Where the work runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from alsys.config.models import EquivariantModel as EquivariantModel
+from alsys.config.models import ModelConfig as ModelConfig
+from alsys.config.models import NequIPModel as NequIPModel
+from alsys.config.models import NetworkModel as NetworkModel
+from alsys.config.models import PairModel as PairModel
+from alsys.config.models import PluginModel as PluginModel
+from alsys.config.section import Section, operational, placed
+
+
+class RuntimeConfig(Section):
+    """Where the work runs."""
+
+    kind: Literal["ray", "in-process"] = operational(
+        "ray", description="`in-process` does without Ray: one process, quickest for small campaigns."
+    )
+    address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
+    num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
+    environments: dict[Literal["explorers", "labelers", "trainers"], str] = operational(
+        {},
+        description="Folders of Python environments in which workers of a role run, instead of this one, as "
+        "`{trainers: /opt/mace, explorers: /opt/mace}`; alsys of the same version must be installed there.",
+    )
+    worker_retries: int = operational(
+        20, ge=0, description="Restarts of one worker, without 20 results in a row, before it is given up."
+    )
+    ray_start_timeout_s: float = operational(
+        300.0, gt=0, description="Seconds for Ray to come up here; it is tried again while they last."
+    )
+    ray_timeout_s: float = operational(
+        60.0,
+        ge=5,
+        description="Seconds that Ray may not answer. Then a Ray that was started here is started anew; one at "
+        "`address` ends the run.",
+    )
+    worker_start_timeout_s: float = operational(
+        900.0, gt=0, description="Seconds for one worker to find its place and start; then it is tried again, twice."
+    )
+    stopped_timeout_s: float = operational(
+        60.0, gt=0, description="Seconds that a worker on this machine may be stopped (SIGSTOP) before it is replaced."
+    )
+    chunk_timeout_s: float | None = operational(
+        None,
+        gt=0,
+        description="Seconds for one chunk of exploration, then the explorer is replaced. Default: 30 times the "
+        "longest of the last 50, at least 120; 1800 for the first.",
+    )
+    fit_timeout_s: float | None = operational(
+        None,
+        gt=0,
+        description="Seconds for one fit, then the trainer is replaced. Default: four times its budget and half an "
+        "hour.",
+    )
+    label_timeout_s: float | None = operational(
+        None,
+        gt=0,
+        description="Seconds for one label, then the labeler is replaced. Default: `labeling.timeout_s` (twice with a "
+        "baseline) and seven minutes for a call.",
+    )
+
+    @field_validator("environments")
+    @classmethod
+    def _absolute(cls, value: dict[str, str]) -> dict[str, str]:
+        for role, folder in value.items():
+            if not Path(folder).expanduser().is_absolute():
+                message = "must be a path from / or ~: workers start in other folders"
+                raise placed(message, f"runtime.environments.{role}", folder, "give the whole path")
+        return value
+
+    def python_of(self, role: Literal["explorers", "labelers", "trainers"]) -> str | None:
+        """Interpreter of a role's environment; None for that of the driver."""
+        folder = self.environments.get(role)
+        return None if folder is None else str(Path(folder).expanduser() / "bin" / "python")

@@ -1,0 +1,106 @@
+"""Metadata of the arrays of a store: made by zarr, and held against the schema where they are read."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.core.metadata.v3 import ArrayV3Metadata
+
+from alsys.errors import StoreCorrupt
+from alsys.store.files import Files
+from alsys.store.schema import ALL_ARRAYS, FORMAT, ArraySpec
+
+LOST_METADATA = "`alsys data repair` writes it again"
+"""What can be done about metadata that cannot be read."""
+DECIDED = (
+    "zarr_format", "node_type", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs",
+    "storage_transformers",
+)  # fmt: skip
+"""What the schema decides of an array's metadata, apart from the shape."""
+NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What the file system says where a file should be and is none."""
+
+
+def create_hierarchy(path: Path) -> None:
+    """Makes the metadata of all groups and arrays, of no rows."""
+    attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
+    root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
+    for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
+        root.create_group(name, overwrite=True)
+    for spec in ALL_ARRAYS:
+        create_array(root, spec.path, spec)
+
+
+def create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
+    """Makes an array of no rows with the metadata of its specification."""
+    attributes: dict[str, Any] = {"long_name": spec.doc}
+    if spec.unit:
+        attributes["units"] = spec.unit
+    if spec.path == "frames/n_atoms":
+        attributes["sample_dimension"] = "atoms"
+    return root.create_array(
+        name,
+        shape=(0, *spec.row_shape),
+        chunks=(spec.chunk_rows, *spec.row_shape),
+        dtype=spec.dtype,
+        compressors=None,
+        filters=None,
+        fill_value=0,
+        dimension_names=spec.dimension_names,
+        attributes=attributes,
+    )
+
+
+@cache
+def _metadata_of(spec: ArraySpec) -> dict[str, Any]:
+    """Metadata of an array without rows."""
+    store = zarr.storage.MemoryStore()
+    array = create_array(zarr.open_group(store, mode="w", zarr_format=3), spec.path, spec)
+    found: dict[str, Any] = json.loads(json.dumps(array.metadata.to_dict(), default=str))
+    return found
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def is_missing(path: Path, spec: ArraySpec, files: Files) -> bool:
+    """True for an array that the store is too old to have. One whose folder is there has lost its metadata."""
+    return spec.fill is not None and not files.exists(path / spec.path)
+
+
+def read_metadata(root: Path, spec: ArraySpec, files: Files) -> dict[str, Any]:
+    """Metadata of an array.
+
+    Raises:
+        StoreCorrupt: They are missing or damaged, or those of another array.
+    """
+    try:
+        metadata = json.loads(files.read(root / spec.path / "zarr.json"))
+    except NO_FILE as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "no file"
+        raise StoreCorrupt(f"{spec.path}: its zarr.json is {what}", LOST_METADATA) from None
+    except ValueError as error:
+        raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {error}", LOST_METADATA) from error
+    if not isinstance(metadata, dict) or type(metadata.get("attributes", {})) is not dict:
+        raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: it is no mapping", LOST_METADATA)
+    shape, expected = metadata.get("shape"), _metadata_of(spec)
+    length = shape[0] if isinstance(shape, list) and shape else None
+    if type(length) is not int or length < 0 or shape != [length, *spec.row_shape]:
+        raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: shape {shape}", LOST_METADATA)
+    try:
+        ArrayV3Metadata.from_dict(json.loads(json.dumps(metadata)))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = f"zarr cannot read it: {' '.join(str(error).split())}"
+        raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {what}", LOST_METADATA) from error
+    said = {"storage_transformers": [], **metadata}
+    if odd := [name for name in DECIDED if said.get(name) != expected[name]]:
+        what = f"{odd[0]} {_shown(metadata.get(odd[0]))} is not that of the array"
+        raise StoreCorrupt(f"{spec.path}: its zarr.json is damaged: {what}", LOST_METADATA)
+    found: dict[str, Any] = metadata
+    return found
