@@ -7,6 +7,7 @@ version yet. A report ends as events, which are recorded at once; its frames are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from alsys.control.commands import Explore
 from alsys.control.handlers.event_sink import EventSink
@@ -26,10 +27,11 @@ from alsys.frames import Candidate, Frame
 from alsys.potentials.base import CommitteeState
 
 
+@dataclass(kw_only=True)
 class ExplorationHandler:
     """Orders and reports of explorers.
 
-    Args:
+    Attributes:
         ledger: For reading.
         memory: Frames.
         record: Takes events.
@@ -38,24 +40,14 @@ class ExplorationHandler:
         clock: Unix time.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        memory: FrameMemory,
-        record: EventSink,
-        state: Callable[[int], CommitteeState],
-        epoch: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._memory = memory
-        self._record = record
-        self._state = state
-        self._epoch = epoch
-        self._clock = clock
-        self._loaded: dict[str, int] = {}
-        self._orders = 0
+    ledger: Ledger
+    memory: FrameMemory
+    record: EventSink
+    state: Callable[[int], CommitteeState]
+    epoch: int
+    clock: Callable[[], float]
+    _loaded: dict[str, int] = field(default_factory=dict, init=False)
+    _orders: int = field(default=0, init=False)
 
     def forget(self, worker: str) -> None:
         """An explorer was lost, or is new: it has no committee."""
@@ -66,12 +58,12 @@ class ExplorationHandler:
         state = None
         seeds: tuple[tuple[str, Frame], ...] = ()
         if self._loaded.get(command.worker) != command.version:
-            state = self._state(command.version)
-            seeds = tuple((c.source.system, c.frame) for c in self._memory.candidates(command.seeds))
+            state = self.state(command.version)
+            seeds = tuple((c.source.system, c.frame) for c in self.memory.candidates(command.seeds))
             self._loaded[command.worker] = command.version
-        compare = tuple((c.frame, forces) for c, forces in self._memory.with_forces(command.compare))
-        rescore = self._memory.candidates(command.rescore)
-        looked_at = (*rescore, *self._memory.candidates([frame.frame_id for frame, _ in compare]))
+        compare = tuple((c.frame, forces) for c, forces in self.memory.with_forces(command.compare))
+        rescore = self.memory.candidates(command.rescore)
+        looked_at = (*rescore, *self.memory.candidates([frame.frame_id for frame, _ in compare]))
         self._orders += 1
         order = ExplorationOrder(
             n_steps=command.n_steps,
@@ -84,9 +76,9 @@ class ExplorationHandler:
             masks={c.frame.frame_id: c.mask for c in looked_at if c.mask is not None},
             trust=command.trust,
             shares=command.shares,
-            trajectory_base=(self._epoch << 44) + (self._orders << 20),
+            trajectory_base=(self.epoch << 44) + (self._orders << 20),
         )
-        self._record(
+        self.record(
             ExplorationStarted(
                 t=now,
                 worker=command.worker,
@@ -100,8 +92,8 @@ class ExplorationHandler:
 
     def take(self, worker: str, report: ExplorationReport) -> None:
         """A chunk came back."""
-        now = self._clock()
-        self._record(
+        now = self.clock()
+        self.record(
             ExplorationReported(
                 t=now,
                 worker=worker,
@@ -120,26 +112,26 @@ class ExplorationHandler:
                 method_steps=report.method_steps,
             )
         )
-        self._memory.expect(report.predictions)
+        self.memory.expect(report.predictions)
         if report.compared:
-            self._record(_errors_observed(report, now))
+            self.record(_errors_observed(report, now))
         if report.rescored:
-            easy_below, _ = self._ledger.trust_band
-            self._record(
+            easy_below, _ = self.ledger.trust_band
+            self.record(
                 FramesRescored(
                     t=now, model_version=report.model_version, deviations=report.rescored, easy_below=easy_below
                 )
             )
         for frame_id in report.withdrawn:
-            record = self._ledger.frames.get(frame_id)
+            record = self.ledger.frames.get(frame_id)
             if record is not None and record.status is Status.PENDING:
-                self._record(FrameDropped(t=now, frame_id=frame_id, reason="near-test"))
+                self.record(FrameDropped(t=now, frame_id=frame_id, reason="near-test"))
         self.propose(report.candidates)
 
     def propose(self, candidates: Sequence[Candidate]) -> None:
         """Proposes frames in one commit; a frame that was ever proposed is ignored."""
-        now = self._clock()
-        fresh = {c.frame.frame_id: c for c in candidates if c.frame.frame_id not in self._ledger.frames}
+        now = self.clock()
+        fresh = {c.frame.frame_id: c for c in candidates if c.frame.frame_id not in self.ledger.frames}
         events = [
             FrameProposed(
                 t=now,
@@ -156,8 +148,8 @@ class ExplorationHandler:
             for frame_id, c in fresh.items()
         ]
         if events:
-            self._memory.add(fresh)
-            self._record.together(events, list(fresh.values()))
+            self.memory.add(fresh)
+            self.record.together(events, list(fresh.values()))
 
 
 def _errors_observed(report: ExplorationReport, now: float) -> ErrorsObserved:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from heapq import nsmallest
 
@@ -50,10 +51,11 @@ CONFLICT_FORCE = 1e-2
 """eV/Angstrom."""
 
 
+@dataclass(kw_only=True)
 class LabelHandler:
     """Takes in what labelers return.
 
-    Args:
+    Attributes:
         ledger: For reading.
         level: The campaign's level of theory.
         baseline: Level of the baseline; None where there is none.
@@ -65,33 +67,20 @@ class LabelHandler:
         clock: Unix time.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        level: LevelOfTheory,
-        baseline: LevelOfTheory | None = None,
-        memory: FrameMemory,
-        gate: LabelGate | None,
-        queue: GateQueue,
-        record: EventSink,
-        restart: Callable[[str, str], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._level = level
-        self._baseline = baseline
-        self._memory = memory
-        self._gate = gate
-        self._queue = queue
-        self._record = record
-        self._restart = restart
-        self._clock = clock
+    ledger: Ledger
+    level: LevelOfTheory
+    baseline: LevelOfTheory | None = None
+    memory: FrameMemory
+    gate: LabelGate | None
+    queue: GateQueue
+    record: EventSink
+    restart: Callable[[str, str], None]
+    clock: Callable[[], float]
 
     def take(self, event: Completion, order: LabelingOrder, outcomes: tuple[Label | LabelFailure, ...]) -> None:
         """One call came back."""
         if self.is_check(event.worker, order):
-            if event.worker in self._ledger.audits.checking:
+            if event.worker in self.ledger.audits.checking:
                 self._take_reference(event.worker, outcomes[0])
             else:
                 self._take_audit(event.worker, outcomes[0])
@@ -104,14 +93,14 @@ class LabelHandler:
                 self.fail(outcome.frame_id, event.worker, FailureKind.INTERNAL, message, outcome.cost.wall_s)
             elif order.is_tight:
                 self._verify(outcome, event)
-            elif self._ledger.frames[outcome.frame_id].status in (Status.LABELLED, Status.RETRACTED):
+            elif self.ledger.frames[outcome.frame_id].status in (Status.LABELLED, Status.RETRACTED):
                 self._repeated(outcome, event.worker)
             else:
                 self._judge(outcome, event)
 
     def is_check(self, worker: str, order: LabelingOrder) -> bool:
         """Whether the first call of a worker is an audit or a reference frame: no frame of it waits for a label."""
-        assurance = self._ledger.audits
+        assurance = self.ledger.audits
         audit = assurance.auditing.get(worker)
         is_audit = audit is not None and order.is_tight and audit.frame_id == order.frames[0].frame_id
         return worker in assurance.checking or is_audit
@@ -119,61 +108,61 @@ class LabelHandler:
     def fail(self, frame_id: str, worker: str, kind: FailureKind, message: str, wall_s: float) -> None:
         """An attempt gave no label."""
         logger.warning("label of %s failed on %s: %s: %s", frame_id[:8], worker, kind, message)
-        self._record(
+        self.record(
             LabelFailed(
-                t=self._clock(), frame_id=frame_id, failure=kind, message=message[:500], worker=worker, wall_s=wall_s
+                t=self.clock(), frame_id=frame_id, failure=kind, message=message[:500], worker=worker, wall_s=wall_s
             )
         )
 
     def forget(self, label_id: str) -> None:
         """A label is no longer data."""
-        if self._gate is not None:
-            self._queue.ask(partial(self._gate.forget, label_id))
+        if self.gate is not None:
+            self.queue.ask(partial(self.gate.forget, label_id))
 
     def learn_from(self, store: StoreWriter) -> None:
         """Labels that were data before a restart; imported ones never passed the gate, and set no expectation."""
-        if self._gate is None:
+        if self.gate is None:
             return
-        own = ((r.label_id, f) for f, r in self._ledger.frames.items() if r.status is Status.LABELLED)
-        kept = [frame_id for _, frame_id in nsmallest(self._gate.n_learned, own)]
-        for candidate, label in zip(store.candidates(kept), store.labels(kept, self._level.level_id), strict=True):
+        own = ((r.label_id, f) for f, r in self.ledger.frames.items() if r.status is Status.LABELLED)
+        kept = [frame_id for _, frame_id in nsmallest(self.gate.n_learned, own)]
+        for candidate, label in zip(store.candidates(kept), store.labels(kept, self.level.level_id), strict=True):
             if label is not None:
-                self._queue.ask(partial(self._gate.learn, candidate.frame, label))
+                self.queue.ask(partial(self.gate.learn, candidate.frame, label))
 
     def review(self, predictions: Mapping[str, Prediction], snapshot: Snapshot) -> None:
         """Labels that look wrong to a new committee are to be audited."""
-        if self._gate is None or not predictions:
+        if self.gate is None or not predictions:
             return
-        gate, level_id = self._gate, self._level.level_id
-        wanted = [f for f in predictions if self._ledger.frames[f].status is Status.LABELLED]
+        gate, level_id = self.gate, self.level.level_id
+        wanted = [f for f in predictions if self.ledger.frames[f].status is Status.LABELLED]
 
         def question() -> dict[str, tuple[Finding, ...]]:
             rows = labelled_frames(snapshot, level_id, wanted)
             return gate.review((frame, label, predictions[frame.frame_id]) for frame, label in rows)
 
-        self._queue.ask(question, self._doubt)
+        self.queue.ask(question, self._doubt)
 
     def _doubt(self, found: Mapping[str, tuple[Finding, ...]]) -> None:
         for frame_id, findings in found.items():
             lines = tuple(finding.message for finding in findings)
-            self._record(LabelDoubted(t=self._clock(), frame_id=frame_id, findings=lines))
+            self.record(LabelDoubted(t=self.clock(), frame_id=frame_id, findings=lines))
 
     @property
     def _band(self) -> Band | None:
-        calibration = self._ledger.calibration
+        calibration = self.ledger.calibration
         return calibration.band if calibration.is_fitted else None
 
     def _is_sound(self, label: Label, is_tight: bool) -> bool:
-        n_atoms = self._memory.frame(label.frame_id).n_atoms
+        n_atoms = self.memory.frame(label.frame_id).n_atoms
         baseline = label.baseline
         return (
-            (is_tight or label.level_id == self._level.level_id)
+            (is_tight or label.level_id == self.level.level_id)
             and _is_whole(label, n_atoms)
             and (
                 baseline is None
                 or (
-                    self._baseline is not None
-                    and baseline.level_id == self._baseline.level_id
+                    self.baseline is not None
+                    and baseline.level_id == self.baseline.level_id
                     and baseline.frame_id == label.frame_id
                     and _is_whole(baseline, n_atoms)
                 )
@@ -181,9 +170,9 @@ class LabelHandler:
         )
 
     def _accept(self, label: Label, event: Completion) -> None:
-        (candidate,) = self._memory.candidates([label.frame_id])
+        (candidate,) = self.memory.candidates([label.frame_id])
         accepted = LabelAccepted(
-            t=self._clock(),
+            t=self.clock(),
             frame_id=label.frame_id,
             label_id=label.label_id,
             worker=event.worker,
@@ -193,25 +182,25 @@ class LabelHandler:
             finished=event.finished,
             baseline_id="" if label.baseline is None else label.baseline.label_id,
             digest=label_digest(label, candidate.mask),
-            chosen_by=self._ledger.frames[label.frame_id].chosen_by,
+            chosen_by=self.ledger.frames[label.frame_id].chosen_by,
             audit=self._audit_of(label),
         )
-        self._record(accepted, label)
-        self._memory.keep(label)
+        self.record(accepted, label)
+        self.memory.keep(label)
 
     def _audit_of(self, label: Label) -> str:
-        is_atom = self._ledger.frames[label.frame_id].arm is Arm.ATOM
-        return audit_of(label.label_id, 0.0 if is_atom else self._ledger.settings.audit_share)
+        is_atom = self.ledger.frames[label.frame_id].arm is Arm.ATOM
+        return audit_of(label.label_id, 0.0 if is_atom else self.ledger.settings.audit_share)
 
     def _repeated(self, label: Label, worker: str) -> None:
-        first = self._memory.label_of(label.frame_id, self._level.level_id)
+        first = self.memory.label_of(label.frame_id, self.level.level_id)
         energy = force = 0.0
         if first is not None:
             energy = abs(first.energy - label.energy)
             force = float(np.abs(first.forces - label.forces).max())
-        self._record(
+        self.record(
             LabelRepeated(
-                t=self._clock(),
+                t=self.clock(),
                 frame_id=label.frame_id,
                 worker=worker,
                 is_conflict=energy > CONFLICT_ENERGY or force > CONFLICT_FORCE,
@@ -222,14 +211,14 @@ class LabelHandler:
 
     def _judge(self, label: Label, event: Completion) -> None:
         """A label is data, or waits to be verified where the gate finds something odd."""
-        gate, frame = self._gate, self._memory.frame(label.frame_id)
+        gate, frame = self.gate, self.memory.frame(label.frame_id)
         if gate is None:
             self._accept(label, event)
-        elif self._ledger.frames[label.frame_id].arm is Arm.ATOM:
-            self._queue.ask(lambda: gate.learn(frame, label), lambda _: self._accept(label, event))
+        elif self.ledger.frames[label.frame_id].arm is Arm.ATOM:
+            self.queue.ask(lambda: gate.learn(frame, label), lambda _: self._accept(label, event))
         else:
-            prediction, band = self._memory.expected(label.frame_id), self._band
-            self._queue.ask(
+            prediction, band = self.memory.expected(label.frame_id), self._band
+            self.queue.ask(
                 lambda: gate.judge(frame, label, prediction, band),
                 lambda findings: self._set_aside(label, event, findings) if findings else self._accept(label, event),
             )
@@ -238,10 +227,10 @@ class LabelHandler:
         """A label must be verified before it may be data."""
         lines = tuple(finding.message for finding in findings)
         logger.info("label of %s by %s is suspect: %s", label.frame_id[:8], event.worker, "; ".join(lines))
-        self._memory.suspect(label, findings)
-        self._record(
+        self.memory.suspect(label, findings)
+        self.record(
             LabelSuspected(
-                t=self._clock(),
+                t=self.clock(),
                 frame_id=label.frame_id,
                 worker=event.worker,
                 findings=lines,
@@ -251,11 +240,11 @@ class LabelHandler:
 
     def _verify(self, tight: Label, event: Completion) -> None:
         """A suspect was labelled at tighter settings: the first label is data, or the frame is labelled afresh."""
-        assert self._gate is not None
-        gate, frame_id = self._gate, tight.frame_id
-        frame, (first, findings) = self._memory.frame(frame_id), self._memory.take_suspect(frame_id)
-        prediction = self._memory.expected(frame_id)
-        self._queue.ask(
+        assert self.gate is not None
+        gate, frame_id = self.gate, tight.frame_id
+        frame, (first, findings) = self.memory.frame(frame_id), self.memory.take_suspect(frame_id)
+        prediction = self.memory.expected(frame_id)
+        self.queue.ask(
             lambda: gate.verify(frame, tight, first, findings, prediction),
             lambda answer: self._verified(tight, event, *answer),
         )
@@ -271,9 +260,9 @@ class LabelHandler:
             self.fail(frame_id, event.worker, FailureKind.LABEL_REJECTED, message, wall_s)
         else:
             logger.warning("label of %s is wrong: forces differ by %.3f eV/Angstrom", frame_id[:8], difference)
-            self._record(
+            self.record(
                 LabelDisputed(
-                    t=self._clock(),
+                    t=self.clock(),
                     frame_id=frame_id,
                     worker=event.worker,
                     force_difference=difference,
@@ -283,8 +272,8 @@ class LabelHandler:
 
     def _take_reference(self, worker: str, outcome: Label | LabelFailure) -> None:
         """The first sound label of the reference frame is what later ones are compared with."""
-        assert self._gate is not None
-        gate, known = self._gate, self._ledger.audits.reference
+        assert self.gate is not None
+        gate, known = self.gate, self.ledger.audits.reference
         if isinstance(outcome, LabelFailure):
             # What this level cannot treat at all says nothing about the labeler.
             is_sound = known is None and not outcome.kind.is_lost_computing
@@ -295,26 +284,26 @@ class LabelHandler:
         reference: Label | None = None
         if known is not None:
             forces = np.array(known.forces).reshape(-1, 3)
-            reference = Label(frame.frame_id, self._level.level_id, known.energy, forces)
+            reference = Label(frame.frame_id, self.level.level_id, known.energy, forces)
 
         def then(message: str) -> None:
-            if known is None and self._ledger.audits.reference is not None:
+            if known is None and self.ledger.audits.reference is not None:
                 self._take_reference(worker, label)  # another labeler was first meanwhile
             else:
                 self._checked(worker, label, not message, message)
 
-        self._queue.ask(lambda: gate.judge_reference(reference, label), then)
+        self.queue.ask(lambda: gate.judge_reference(reference, label), then)
 
     def _checked(self, worker: str, outcome: Label | LabelFailure, is_sound: bool, message: str) -> None:
-        assurance = self._ledger.audits
+        assurance = self.ledger.audits
         if worker not in assurance.checking:
             return  # it died meanwhile, and is checked when it is back
         energy, forces = 0.0, tuple[float, ...]()
         if is_sound and assurance.reference is None and isinstance(outcome, Label):
             energy, forces = outcome.energy, tuple(outcome.forces.ravel().tolist())
-        self._record(
+        self.record(
             ReferenceChecked(
-                t=self._clock(),
+                t=self.clock(),
                 worker=worker,
                 is_sound=is_sound,
                 message=message,
@@ -325,13 +314,13 @@ class LabelHandler:
         )
         if not is_sound:
             logger.warning("%s gave a wrong label of the reference frame: %s", worker, message)
-            self._restart(worker, f"its label of the reference frame is wrong: {message}")
+            self.restart(worker, f"its label of the reference frame is wrong: {message}")
 
     def _take_audit(self, worker: str, outcome: Label | LabelFailure) -> None:
         """A label that disagrees with its audit is retracted."""
-        assert self._gate is not None
-        gate, frame_id = self._gate, outcome.frame_id
-        first = self._memory.label_of(frame_id, self._level.level_id)
+        assert self.gate is not None
+        gate, frame_id = self.gate, outcome.frame_id
+        first = self.memory.label_of(frame_id, self.level.level_id)
         error = ""
         if isinstance(outcome, LabelFailure):
             error = f"{outcome.kind}: {outcome.message}"
@@ -340,8 +329,8 @@ class LabelHandler:
         elif not self._is_sound(outcome, is_tight=True):
             error = "the audit's label is not finite or of the wrong shape"
         else:
-            frame, known, tight = self._memory.frame(frame_id), first, outcome
-            self._queue.ask(
+            frame, known, tight = self.memory.frame(frame_id), first, outcome
+            self.queue.ask(
                 lambda: gate.audit(frame, known, tight),
                 lambda answer: self._audited(worker, tight, known, "", *answer),
             )
@@ -358,12 +347,12 @@ class LabelHandler:
         largest: float = math.nan,
         mae: float = math.nan,
     ) -> None:
-        frame_id, audit = outcome.frame_id, self._ledger.audits.auditing.get(worker)
+        frame_id, audit = outcome.frame_id, self.ledger.audits.auditing.get(worker)
         if audit is None or audit.frame_id != frame_id:
             return  # the labeler died meanwhile, and the audit is made again
-        self._record(
+        self.record(
             LabelAudited(
-                t=self._clock(),
+                t=self.clock(),
                 frame_id=frame_id,
                 worker=worker,
                 reason=audit.reason,
@@ -374,11 +363,11 @@ class LabelHandler:
                 error=error,
             )
         )
-        is_data = self._ledger.frames[frame_id].status is Status.LABELLED
+        is_data = self.ledger.frames[frame_id].status is Status.LABELLED
         if first is not None and against and is_data:
             why = f"audit ({audit.reason}): {against}"
             logger.warning("label of %s is retracted: %s", frame_id[:8], why)
-            self._record(LabelRetracted(t=self._clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
+            self.record(LabelRetracted(t=self.clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
 
 
 def _is_whole(label: Label, n_atoms: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from alsys.control.group_commit import GroupCommit
 from alsys.control.handlers.event_sink import EventSink
@@ -24,10 +25,11 @@ from alsys.store.base import StoreReader
 logger = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True)
 class RequestHandler:
     """Takes requests.
 
-    Args:
+    Attributes:
         ledger: For reading.
         box: Where requests wait.
         store: Where frames are read that wait again.
@@ -39,77 +41,64 @@ class RequestHandler:
         clock: Unix time.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        box: RequestBox,
-        store: StoreReader,
-        journal: GroupCommit,
-        memory: FrameMemory,
-        models: TrainingHandler,
-        record: EventSink,
-        wake: Callable[[], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._box = box
-        self._store = store
-        self._journal = journal
-        self._memory = memory
-        self._models = models
-        self._record = record
-        self._wake = wake
-        self._clock = clock
-        self._is_answering = False
-        self._taken: set[str] = set()
-        self._unanswered: set[str] = set()
+    ledger: Ledger
+    box: RequestBox
+    store: StoreReader
+    journal: GroupCommit
+    memory: FrameMemory
+    models: TrainingHandler
+    record: EventSink
+    wake: Callable[[], None]
+    clock: Callable[[], float]
+    _is_answering: bool = field(default=False, init=False)
+    _taken: set[str] = field(default_factory=set, init=False)
+    _unanswered: set[str] = field(default_factory=set, init=False)
 
     @property
     def is_waited_for(self) -> bool:
         """Whether there is a request that was not carried out yet."""
-        return any(name not in self._taken for name, _ in self._box.waiting())
+        return any(name not in self._taken for name, _ in self.box.waiting())
 
     def poll(self) -> None:
         """Sees to it that requests are carried out."""
         if not self._is_answering and self.is_waited_for:
             self._is_answering = True
-            self._journal.after(self.answer)
+            self.journal.after(self.answer)
 
     async def answer(self) -> None:
         """Carries out what users ask for; everything that was staged must be on disk."""
         self._is_answering = False
-        for name, request in self._box.waiting():
+        for name, request in self.box.waiting():
             if name not in self._taken:
                 self._taken.add(name)
                 self._carry_out(name, request)
-                self._wake()
+                self.wake()
 
     def _carry_out(self, name: str, request: Request | InputError) -> None:
         try:
             if isinstance(request, InputError):
                 raise request
-            is_running = self._ledger.stopped is None
+            is_running = self.ledger.stopped is None
             events, answer = carry_out(
-                self._ledger, request, name, self._clock(), is_running=is_running, has_model=self._models.has
+                self.ledger, request, name, self.clock(), is_running=is_running, has_model=self.models.has
             )
         except InputError as error:
             events, answer = [], Answer(False, str(error))
         logger.info("request %s: %s", name, answer.message)
         retried = [event.frame_id for event in events if isinstance(event, FrameRetried)]
-        self._memory.add(dict(zip(retried, self._store.candidates(retried), strict=True)))
-        self._record.together(events)
+        self.memory.add(dict(zip(retried, self.store.candidates(retried), strict=True)))
+        self.record.together(events)
         for event in events:
-            self._models.tell_registry(event)
+            self.models.tell_registry(event)
 
         async def reply() -> None:
             self._reply(name, answer)
 
-        self._journal.after(reply)
+        self.journal.after(reply)
 
     def _reply(self, name: str, answer: Answer) -> None:
         try:
-            self._box.answer(name, answer)
+            self.box.answer(name, answer)
         except OSError as error:  # a full disk; what was done is known by the name of the request
             if name not in self._unanswered:
                 logger.warning("cannot answer request %s: %s; it is tried again", name, error)

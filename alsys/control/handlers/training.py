@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,10 +50,11 @@ class Fit:
     n_retracted: int
 
 
+@dataclass(kw_only=True)
 class TrainingHandler:
     """Fits, committees and the registry of one campaign.
 
-    Args:
+    Attributes:
         ledger: For reading.
         store: Where snapshots come from.
         journal: Says when the disk holds what was staged.
@@ -68,42 +69,26 @@ class TrainingHandler:
         clock: Unix time.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        store: StoreReader,
-        journal: GroupCommit,
-        bundles: BundleStore,
-        registry: Registry,
-        level: LevelOfTheory,
-        baseline: LevelOfTheory | None,
-        epoch: int,
-        record: EventSink,
-        review: Callable[[dict[str, Prediction], Snapshot], None] | None,
-        wake: Callable[[], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._store = store
-        self._journal = journal
-        self._bundles = bundles
-        self._registry = registry
-        self._level = level
-        self._baseline = baseline
-        self._epoch = epoch
-        self._record = record
-        self._review = review
-        self._wake = wake
-        self._clock = clock
-        self._states: dict[int, CommitteeState] = {}
-        self._fit: Fit | None = None
+    ledger: Ledger
+    store: StoreReader
+    journal: GroupCommit
+    bundles: BundleStore
+    registry: Registry
+    level: LevelOfTheory
+    baseline: LevelOfTheory | None
+    epoch: int
+    record: EventSink
+    review: Callable[[dict[str, Prediction], Snapshot], None] | None
+    wake: Callable[[], None]
+    clock: Callable[[], float]
+    _states: dict[int, CommitteeState] = field(default_factory=dict, init=False)
+    _fit: Fit | None = field(default=None, init=False)
 
     def state(self, version: int) -> CommitteeState:
         """The committee of a version, from memory or the bundles."""
         if version not in self._states:
-            self._states[version] = self._bundles.read(version)
-        keep = {version, self._ledger.champion, max(self._ledger.models, default=0)}
+            self._states[version] = self.bundles.read(version)
+        keep = {version, self.ledger.champion, max(self.ledger.models, default=0)}
         self._states = {v: s for v, s in self._states.items() if v in keep}
         return self._states[version]
 
@@ -118,10 +103,10 @@ class TrainingHandler:
 
     async def prepare(self, command: Train) -> Fit:
         """What the next fit is to be sent, once everything that is staged is on disk."""
-        await self._journal.flush()
+        await self.journal.flush()
         snapshot, n_retracted, known = await asyncio.to_thread(self._read_snapshot, command.parent)
-        calibration = self._ledger.calibration
-        is_calibrated = self._ledger.settings.is_calibrated and calibration.is_fitted
+        calibration = self.ledger.calibration
+        is_calibrated = self.ledger.settings.is_calibrated and calibration.is_fitted
         order = TrainingOrder(
             version=command.version,
             snapshot=snapshot,
@@ -129,13 +114,13 @@ class TrainingHandler:
             champion=self.state(command.champion) if command.champion else None,
             # a fit that failed is not tried again in the very same way
             seed=(
-                self._epoch * 10_007
+                self.epoch * 10_007
                 + command.version * 101
-                + self._ledger.training_failures * 31
-                + self._ledger.settings.seed
+                + self.ledger.training_failures * 31
+                + self.ledger.settings.seed
             )
             % 2**31,
-            n_review=N_REVIEW if self._review is not None else 0,
+            n_review=N_REVIEW if self.review is not None else 0,
             band=calibration.band if is_calibrated else None,
             known=known,
         )
@@ -161,17 +146,17 @@ class TrainingHandler:
             "head_seq": snapshot.seq,
             "n_labels": n_labels,
             "dataset_digest": _digest(snapshot),
-            "level_of_theory": dict(self._level.spec),
+            "level_of_theory": dict(self.level.spec),
             "metrics": metrics,
         }
         if trained.state.baseline is not None:
             card["baseline"] = dict(trained.state.baseline)
 
         async def record() -> None:
-            digest = await asyncio.to_thread(self._bundles.write, trained, card)
+            digest = await asyncio.to_thread(self.bundles.write, trained, card)
             self._states[version] = trained.state
             event = ModelPublished(
-                t=self._clock(),
+                t=self.clock(),
                 version=version,
                 parent=parent,
                 seq=snapshot.seq,
@@ -184,30 +169,30 @@ class TrainingHandler:
                 finished=call.finished,
                 digest=digest,
             )
-            self._record(event)
-            if self._review is not None:
-                self._review(dict(trained.predictions), snapshot)
-            self._journal.after(lambda: _call(self._registry.publish, version, card | {BUNDLE_DIGEST: digest}))
-            self._wake()  # to be judged now, not when the next worker or the clock says something
+            self.record(event)
+            if self.review is not None:
+                self.review(dict(trained.predictions), snapshot)
+            self.journal.after(lambda: _call(self.registry.publish, version, card | {BUNDLE_DIGEST: digest}))
+            self.wake()  # to be judged now, not when the next worker or the clock says something
 
-        self._journal.after(record)
+        self.journal.after(record)
 
     def tell_registry(self, event: Event) -> None:
         """Once it is on disk."""
         if isinstance(event, ModelPromoted):
-            times = self._ledger.champions.count(event.version)
-            self._journal.after(lambda: _call(self._registry.promote, event.version, event.reason, times))
+            times = self.ledger.champions.count(event.version)
+            self.journal.after(lambda: _call(self.registry.promote, event.version, event.reason, times))
         elif isinstance(event, ModelRejected):
-            self._journal.after(lambda: _call(self._registry.reject, event.version, event.reason))
+            self.journal.after(lambda: _call(self.registry.reject, event.version, event.reason))
 
     def _read_snapshot(self, parent: int) -> tuple[Snapshot, int, frozenset[str]]:
         """What to train on, how many labels had been retracted by then, and which frames a version has learned."""
-        baseline_id = None if self._baseline is None else self._baseline.level_id
-        snapshot = self._store.snapshot(self._level.level_id, None, baseline_id)
-        n_retracted = len({tombstone.frame_id for tombstone in self._store.tombstones(snapshot.seq)})
+        baseline_id = None if self.baseline is None else self.baseline.level_id
+        snapshot = self.store.snapshot(self.level.level_id, None, baseline_id)
+        n_retracted = len({tombstone.frame_id for tombstone in self.store.tombstones(snapshot.seq)})
         known: frozenset[str] = frozenset()
-        if parent in self._ledger.models:
-            before = self._store.snapshot(self._level.level_id, self._ledger.models[parent].seq, baseline_id)
+        if parent in self.ledger.models:
+            before = self.store.snapshot(self.level.level_id, self.ledger.models[parent].seq, baseline_id)
             known = frozenset(before.frame_ids)
         return snapshot, n_retracted, known
 
