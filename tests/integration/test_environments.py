@@ -15,7 +15,7 @@ import pytest
 import alsys
 from alsys import Campaign, load_calculator
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.plugins import installed
+from alsys.plugins import POTENTIALS
 from alsys.version import __version__
 
 PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
@@ -108,7 +108,7 @@ def explore_and_use(campaign: Campaign, environment: Path) -> None:
 
 def test_a_campaign_trains_and_explores_there_and_goes_on(painn: Path, tmp_path: Path) -> None:
     """Stopped after its first model, resumed from its record, used."""
-    assert "painn" not in installed("alsys.potentials")
+    assert "painn" not in POTENTIALS.installed()
     campaign = Campaign.open(PLUGINS / "painn" / "campaign.yaml", overrides=settings(tmp_path / "campaign", painn))
 
     def stop_at_first_model(event: object) -> None:
