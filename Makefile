@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Of `make test`; two cores are what it is made for.
 TEST_PROCESSES ?= 2
 
-.PHONY: install install-dev quickstart test test-all check format clean
+.PHONY: install install-dev quickstart test test-fast test-all check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -26,6 +26,10 @@ quickstart: install
 
 test: install-dev
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(TEST_PROCESSES) --dist loadgroup
+
+# Rules, formats, numbers: a minute, after each change.
+test-fast: install-dev
+	$(BIN)/python -m pytest -m fast --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 test-all: install-dev
 	$(BIN)/python -m pytest

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
+
+HEAVY = re.compile(r"torch|nequip|pyscf|mlflow|import ray|skala|tblite|alsys\.cli|mark\.thorough", re.IGNORECASE)
+"""What a file names that `make test-fast` leaves out."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make test-fast` does not even import what it leaves out."""
+    if config.option.markexpr == "fast" and collection_path.suffix == ".py":
+        return not is_fast(collection_path) or None
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -13,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "ray" if item.get_closest_marker("ray") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+        if is_fast(item.path) and not any(item.get_closest_marker(name) for name in ("ray", "dft", "gpu", "slow")):
+            item.add_marker(pytest.mark.fast)
+
+
+@lru_cache
+def is_fast(path: Path) -> bool:
+    """Whether a file holds unit tests that name nothing heavy and are not thorough."""
+    return "unit" in path.parts and HEAVY.search(path.read_text()) is None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,8 @@ from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Wor
 from alsys.errors import EnvironmentProblem, FailureKind
 from alsys.labeling.base import LabelingOrder
 
+pytestmark = pytest.mark.thorough
+
 
 class Ref:
     def __init__(self, future: Future[Any]) -> None:

@@ -8,8 +8,11 @@ import textwrap
 from pathlib import Path
 
 import psutil
+import pytest
 
 from alsys.actors.reaper import Reaper
+
+pytestmark = pytest.mark.thorough
 
 SLEEPS = [sys.executable, "-S", "-c", "import time; time.sleep(120)"]
 

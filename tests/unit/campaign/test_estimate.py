@@ -19,6 +19,8 @@ from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.policies import policy_settings
 from alsys.testing.store_records import records
 
+pytestmark = pytest.mark.thorough
+
 TOY = Path(__file__).parents[3] / "configs" / "toy.yaml"
 
 

@@ -11,6 +11,8 @@ from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.units import BOLTZMANN
 
+pytestmark = pytest.mark.thorough
+
 N_ATOMS = np.array([4, 3, 2])
 PERIODIC = np.array([[True] * 3, [False] * 3, [True] * 3])
 CELL = np.stack([8.0 * np.eye(3), np.zeros((3, 3)), np.array([[9.0, 0, 0], [2.0, 8, 0], [1.0, -1, 7]])])

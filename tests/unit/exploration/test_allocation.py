@@ -18,6 +18,8 @@ from alsys.frames import Arm, Frame
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch, committee_prediction
 from support.committees import HarmonicCommittee
 
+pytestmark = pytest.mark.thorough
+
 STATE = CommitteeState(1, "fake", {}, ())
 PORTFOLIO: list[dict[str, Any]] = [
     {"kind": "plain", "temperatures": [100]},

@@ -24,6 +24,8 @@ from alsys.selection.chunks import by_deviation
 from alsys.units import BOLTZMANN
 from support.committees import HarmonicCommittee
 
+pytestmark = pytest.mark.thorough
+
 STATE = CommitteeState(1, "fake", {}, ())
 ETHANOL = molecule("CH3CH2OH")
 FRAME = Frame.molecule(ETHANOL.numbers, ETHANOL.positions)

@@ -20,6 +20,8 @@ from alsys.labeling.factory import build_labeler, check_labeling
 from alsys.plugins import LABELERS
 from alsys.testing.labelers import LabelerContract
 
+pytestmark = pytest.mark.thorough
+
 ENGINE = '''
 """Springs between all atoms."""
 

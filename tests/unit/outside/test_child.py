@@ -24,6 +24,8 @@ from alsys.outside import child
 from alsys.outside.child import read_in_child, stream_from_child
 from alsys.outside.limits import STRUCTURE, ReadLimits
 
+pytestmark = pytest.mark.thorough
+
 LIMITS = ReadLimits(memory_mb=600, cpu_s=1, silence_s=30.0)
 
 

@@ -10,6 +10,8 @@ import pytest
 from alsys.errors import InputError
 from alsys.outside.contents import check_regular, parse_json, parse_yaml, read_bytes, read_json, read_text
 
+pytestmark = pytest.mark.thorough
+
 
 def refusal_of_yaml(text: str) -> str:
     with pytest.raises(InputError) as caught:

@@ -14,6 +14,8 @@ from alsys.store.files import Files
 from alsys.store.writer import ColumnWriter
 from support.stores import StoreContract
 
+pytestmark = pytest.mark.thorough
+
 
 class TestMemoryStore(StoreContract):
     @pytest.fixture(autouse=True)

@@ -25,6 +25,8 @@ from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.store_records import events_of, fill, records, stage, tombstone
 from support.unreliable_files import UnreliableFiles
 
+pytestmark = pytest.mark.thorough
+
 
 class WatchedFiles(Files):
     """Real files that know what is not durable yet."""

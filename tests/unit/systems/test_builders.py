@@ -18,6 +18,8 @@ from alsys.frames import Frame
 from alsys.systems.builders import build_frame, build_starts
 from alsys.systems.structures import FORMATS
 
+pytestmark = pytest.mark.thorough
+
 PDB = (
     "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n"
     "ATOM      1  O   HOH A   1       0.000   0.000   0.117  1.00  0.00           O\n"

@@ -12,6 +12,8 @@ from alsys.tracking import validation_plots as plots
 from alsys.tracking.validation_section import validation_page, validation_section
 from alsys.validation.results import DONE, PARTIAL, UnitResult, ValidationRecord, record_path, write_validation
 
+pytestmark = pytest.mark.thorough
+
 EVIL = '<script>alert(1)</script><img src="http://example.org/x.png">'
 SCAN = {
     "name": "C0-O1", "kind": "bond", "x": [1.3, 1.4, 1.5], "reference": [0.1, 0.0, 0.2], "model": [0.3, 0.0, 0.2],

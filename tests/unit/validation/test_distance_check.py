@@ -26,6 +26,8 @@ from alsys.validation.dynamics import DynamicsSettings, committee_forces, run_dy
 from alsys.validation.reference import LabelCache, Reference
 from support.lennard_jones import LennardJonesCommittee
 
+pytestmark = pytest.mark.thorough
+
 EPSILON, SIGMA = 0.0103, 3.4  # argon
 LEVEL = LevelOfTheory({"engine": "lennard-jones"})
 SETTINGS = DynamicsSettings(90.0, 4.0, 0.01, 150, seed=2, sample_every=5)

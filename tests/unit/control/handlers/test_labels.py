@@ -30,6 +30,8 @@ from alsys.store.memory import open_reader
 from alsys.testing.fakes import FAKE_LEVEL, FakeLabeler, fake_frame
 from support.campaigns import FakeCampaign
 
+pytestmark = pytest.mark.thorough
+
 LOOSE = QualityConfig(net_force=100.0, net_torque=100.0)
 """The harmonic well of the fakes pulls every molecule to the origin."""
 CANARY = fake_frame(np.random.default_rng(99))

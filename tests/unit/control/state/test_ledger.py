@@ -31,6 +31,8 @@ from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
 from support.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
 
+pytestmark = pytest.mark.thorough
+
 GOLDEN = Path(__file__).parent / "golden"
 TOY = Path(__file__).parents[4] / "configs" / "toy.yaml"
 NAMES = ("fakes", "toy")

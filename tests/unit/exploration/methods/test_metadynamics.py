@@ -13,6 +13,8 @@ from alsys.exploration.methods.torsions import torsion
 from alsys.frames import Frame
 from alsys.units import BOLTZMANN
 
+pytestmark = pytest.mark.thorough
+
 HILLS = Hills(height=0.02, torsion_width=0.2, distance_width=0.1, max_distance=6.0, bias_factor=5.0, interval=10)
 NO_TORSIONS, ONE_PAIR = np.zeros((0, 4), dtype=np.int64), np.array([[0, 1]])
 CHAIN = np.array([[0.0, 0.3, 1.0], [0.0, 0.0, 0.0], [1.4, 0.1, 0.0], [1.8, 1.0, 0.6], [2.9, 1.1, 0.2]])

@@ -10,6 +10,8 @@ import pytest
 from alsys.exploration.methods.replica_exchange import ReplicaExchange, ladder
 from alsys.units import BOLTZMANN
 
+pytestmark = pytest.mark.thorough
+
 MakeGroup = Callable[..., object]
 
 

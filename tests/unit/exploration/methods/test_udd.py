@@ -18,6 +18,8 @@ from alsys.exploration.methods.udd import (
     spread_force,
 )
 
+pytestmark = pytest.mark.thorough
+
 TETRAHEDRON = 1.5 / math.sqrt(8.0) * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=np.float64)
 
 

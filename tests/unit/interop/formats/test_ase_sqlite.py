@@ -18,6 +18,8 @@ from alsys.frames import Frame
 from alsys.interop.formats import ase_sqlite, find
 from support.labelled import GFN1, shaken_methanol, snapshot_of
 
+pytestmark = pytest.mark.thorough
+
 
 def water(seed: int, **results: Any) -> Atoms:
     rng = np.random.default_rng(seed)

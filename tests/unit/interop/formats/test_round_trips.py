@@ -22,6 +22,8 @@ from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 from support.labelled import GFN1, Labelled, snapshot_of
 
+pytestmark = pytest.mark.thorough
+
 SUFFIXES = {
     "extxyz": ".xyz", "ase-db": ".db", "spice": ".h5", "ani1x": ".h5", "omol25": ".aselmdb", "deepmd": "",
     "rmd17": ".npz",

@@ -17,6 +17,8 @@ from alsys.labeling.gate.findings import Verdict, agree, settle
 from alsys.labeling.gate.pair_check import PairForces
 from alsys.labels import Diagnostics, Label, LevelOfTheory, Prediction
 
+pytestmark = pytest.mark.thorough
+
 ETHANOL = np.array(
     [
         [-0.888, 0.167, -0.027], [0.466, -0.512, -0.037], [1.431, 0.323, 0.587],

@@ -64,7 +64,7 @@ def test_forces_of_a_canary_tell_its_atoms_apart() -> None:
 def test_a_wrong_canary_is_found(wrong: Label) -> None:
     finding = compare_reference(REFERENCE, wrong)
     assert finding is not None
-    assert finding.check == "canary"
+    assert finding.check == "reference"
     assert "\n" not in finding.message
 
 

@@ -15,6 +15,8 @@ from alsys.errors import InputError
 from alsys.systems.builders import build_system
 from alsys.systems.files.reader import FORMATS
 
+pytestmark = pytest.mark.thorough
+
 CRYSTALS = (".cif", ".vasp", ".poscar", ".contcar", ".res")
 MOL = """x
   x                 3D
