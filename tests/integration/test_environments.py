@@ -103,7 +103,7 @@ def explore_and_use(campaign: Campaign, environment: Path) -> None:
     assert "\n" not in str(caught.value)
     python = str(environment / "bin" / "python")
     said = subprocess.run([python, "-I", "-c", FORCES, campaign.champion.path], capture_output=True, text=True)
-    assert said.stdout.split() == ["True", str(environment)], said.stderr
+    assert said.stdout.split()[-2:] == ["True", str(environment)], said.stderr
 
 
 def test_a_campaign_trains_and_explores_there_and_goes_on(painn: Path, tmp_path: Path) -> None:
@@ -198,4 +198,4 @@ def test_a_committee_of_mace_beside_nequip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not installed here .*got 'mace'"):
         load_calculator(campaign.champion.path)
     said = subprocess.run([python, "-I", "-c", FORCES, campaign.champion.path], capture_output=True, text=True)
-    assert said.stdout.split() == ["True", str(environment)], said.stderr
+    assert said.stdout.split()[-2:] == ["True", str(environment)], said.stderr
