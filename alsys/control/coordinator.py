@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from alsys import events
 from alsys.clock import RunningClock
 from alsys.control.budgets import Budgets
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
@@ -46,20 +47,6 @@ from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.control.worker_calls import WorkerCalls
 from alsys.errors import CampaignFailed, Fenced
-from alsys.events import (
-    AuditStarted,
-    CampaignOpened,
-    CampaignStopped,
-    Event,
-    ExplorationFailed,
-    LabelAbandoned,
-    LabelStarted,
-    ReferenceCheckStarted,
-    StopRequested,
-    TrainingFailed,
-    TrainingStarted,
-    WorkerLost,
-)
 from alsys.exploration.base import ExplorationReport
 from alsys.frames import Candidate
 from alsys.labeling.base import LabelingOrder
@@ -109,13 +96,13 @@ class Coordinator:
         registry: Registry,
         level: LevelOfTheory,
         initial: Callable[[], Sequence[Candidate]],
-        opened: CampaignOpened,
+        opened: events.CampaignOpened,
         baseline: LevelOfTheory | None = None,
         gate: LabelGate | None = None,
         has_gate_thread: bool = False,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
-        on_event: Callable[[Event], None] | None = None,
-        stop_request: Callable[[], StopRequested | None] | None = None,
+        on_event: Callable[[events.Event], None] | None = None,
+        stop_request: Callable[[], events.StopRequested | None] | None = None,
         requests: RequestBox | None = None,
         observe: Callable[[Coordinator], None] | None = None,
         clock: Callable[[], float] = time.time,
@@ -195,7 +182,7 @@ class Coordinator:
 
     # --- the loop
 
-    async def run(self) -> CampaignStopped:
+    async def run(self) -> events.CampaignStopped:
         """Runs until a stop criterion holds.
 
         Raises:
@@ -271,12 +258,12 @@ class Coordinator:
         waited_for.result()
         return False
 
-    async def _stopped_early(self) -> CampaignStopped:
+    async def _stopped_early(self) -> events.CampaignStopped:
         stopped = self._stop(Finish("user", "stopped on request before it began", is_final=False), self._clock())
         await self._drain()
         return stopped
 
-    def _act(self) -> CampaignStopped | None:
+    def _act(self) -> events.CampaignStopped | None:
         problem = self._problem or self.journal.problem
         if problem is not None:
             raise problem
@@ -290,9 +277,9 @@ class Coordinator:
             if not any(isinstance(command, Emit) for command in commands):
                 return None
 
-    def _stop(self, finish: Finish, now: float) -> CampaignStopped:
+    def _stop(self, finish: Finish, now: float) -> events.CampaignStopped:
         self._beat()
-        stopped = CampaignStopped(t=now, reason=finish.reason, message=finish.message, is_final=finish.is_final)
+        stopped = events.CampaignStopped(t=now, reason=finish.reason, message=finish.message, is_final=finish.is_final)
         self._record(stopped)
         if self._observe is not None:
             self._observe(self)
@@ -304,24 +291,24 @@ class Coordinator:
                 self._record(event)
                 self._models.tell_registry(event)
             case LabelFrames(worker, frame_ids, is_verification):
-                self._record(LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
+                self._record(events.LabelStarted(t=now, worker=worker, frame_ids=frame_ids))
                 frames = tuple(self._memory.frame(frame_id) for frame_id in frame_ids)
                 self._calls.submit(worker, LabelingOrder(frames, is_tight=is_verification, has_slope=is_verification))
             case AuditLabel(worker, frame_id):
-                self._record(AuditStarted(t=now, worker=worker, frame_id=frame_id))
+                self._record(events.AuditStarted(t=now, worker=worker, frame_id=frame_id))
                 is_doubted = self.ledger.audits.auditing[worker].reason != "random"
                 frame = self._memory.frame(frame_id)
                 self._calls.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=is_doubted))
             case CheckLabeler(worker):
                 assert self._gate is not None
                 assert self._gate.reference_frame is not None
-                self._record(ReferenceCheckStarted(t=now, worker=worker))
+                self._record(events.ReferenceCheckStarted(t=now, worker=worker))
                 is_first = self.ledger.audits.reference is None
                 self._calls.submit(worker, LabelingOrder((self._gate.reference_frame,), has_slope=is_first))
             case Explore():
                 self._calls.submit(command.worker, self._explorations.order(command, now))
             case Train():
-                event_ = TrainingStarted(
+                event_ = events.TrainingStarted(
                     t=now, worker=command.worker, version=command.version, n_labels=command.n_labels
                 )
                 self._record(event_)
@@ -359,7 +346,9 @@ class Coordinator:
                         self._models.publish(event.result, event)
                     case TrainingFailure(version, kind, message):
                         logger.warning("fit of v%04d failed: %s: %s", version, kind, message)
-                        self._record(TrainingFailed(t=self._clock(), version=version, failure=kind, message=message))
+                        self._record(
+                            events.TrainingFailed(t=self._clock(), version=version, failure=kind, message=message)
+                        )
                     case _:
                         assert isinstance(work, LabelingOrder)
                         self._labels.take(event, work, event.result)
@@ -375,16 +364,20 @@ class Coordinator:
                     continue  # an audit or a check: the ledger asks for another one
                 frame_ids = tuple(frame.frame_id for frame in work.frames)
                 if i:
-                    self._record(LabelAbandoned(t=now, worker=event.worker, frame_ids=frame_ids))
+                    self._record(events.LabelAbandoned(t=now, worker=event.worker, frame_ids=frame_ids))
                 else:
                     for frame_id in frame_ids:
                         self._labels.fail(frame_id, event.worker, event.failure, event.message, 0.0)
             elif event.role is Role.EXPLORER:
-                self._record(ExplorationFailed(t=now, worker=event.worker, failure=event.failure, message=message))
+                self._record(
+                    events.ExplorationFailed(t=now, worker=event.worker, failure=event.failure, message=message)
+                )
             elif self.ledger.training is not None:
                 version = self.ledger.training.version
-                self._record(TrainingFailed(t=now, version=version, failure=event.failure, message=message))
-        self._record(WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=message))
+                self._record(events.TrainingFailed(t=now, version=version, failure=event.failure, message=message))
+        self._record(
+            events.WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=message)
+        )
         if event.is_final and self._calls.give_up(event):
             self._problem = CampaignFailed(
                 f"the last of the {event.role} died too often and was given up; its last words: {event.message}"

@@ -12,16 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from alsys import events
 from alsys.errors import FailureKind, StoreCorrupt
-from alsys.events import (
-    ColumnLost,
-    DataImported,
-    Event,
-    FrameProposed,
-    FrameQuarantined,
-    LabelAccepted,
-    LabelRetracted,
-)
 from alsys.frames import ARMS, FRAME_ID_BYTES, FRAME_PERSON
 from alsys.store.columns import FRAMES_AT_ONCE, ColumnReader
 from alsys.store.digests import ImportDigest, StoredContents, contents_digest
@@ -44,7 +36,7 @@ class Damage:
 
     frames: dict[int, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    imports: list[DataImported] = field(default_factory=list)
+    imports: list[events.DataImported] = field(default_factory=list)
     arms: list[int] = field(default_factory=list)
     n_without_digest: int = 0
 
@@ -109,23 +101,23 @@ class ContentCheck:
         self._imported_frames: set[int] = set()
         self._labels: dict[str, str] = {}
         self._places: dict[str, tuple[int, int]] = {}
-        self._imports: list[DataImported] = []
+        self._imports: list[events.DataImported] = []
         self._set_aside: set[str] = set()
 
-    def add(self, event: Event) -> None:
+    def add(self, event: events.Event) -> None:
         """The next event of the log."""
-        if isinstance(event, LabelAccepted):
+        if isinstance(event, events.LabelAccepted):
             self._accepted(event)
-        elif isinstance(event, FrameProposed):
+        elif isinstance(event, events.FrameProposed):
             row = self._frame_rows.find(event.frame_id)
             if row >= 0 and row not in self._imported_frames and self._arm_of[row] != ARMS.index(event.arm):
                 self._arms.append(row)
-        elif isinstance(event, DataImported):
+        elif isinstance(event, events.DataImported):
             self._imported(event)
-        elif isinstance(event, ColumnLost):
+        elif isinstance(event, events.ColumnLost):
             self._lost(range(event.first_row, event.first_row + event.n_rows))
-        elif (isinstance(event, LabelRetracted) and event.is_damaged) or (
-            isinstance(event, FrameQuarantined) and event.failure is FailureKind.DAMAGED
+        elif (isinstance(event, events.LabelRetracted) and event.is_damaged) or (
+            isinstance(event, events.FrameQuarantined) and event.failure is FailureKind.DAMAGED
         ):
             self._set_aside.add(event.frame_id)
             for label_id, frame_id in list(self._labels.items()) if self._labels else ():
@@ -148,7 +140,7 @@ class ContentCheck:
         """Whether a frame was set aside."""
         return frame_id in self._set_aside
 
-    def _accepted(self, event: LabelAccepted) -> None:
+    def _accepted(self, event: events.LabelAccepted) -> None:
         row, beside = self._label_rows.find(event.label_id), self._label_rows.find(event.baseline_id)
         if row < 0 or (event.baseline_id and beside < 0):
             self._labels[event.label_id] = event.frame_id  # its identity in the arrays is another
@@ -178,7 +170,7 @@ class ContentCheck:
             if event.first_row >= rows.stop or event.first_row + event.n_rows <= rows.start
         ]  # fmt: skip
 
-    def _imported(self, event: DataImported) -> None:
+    def _imported(self, event: events.DataImported) -> None:
         rows = range(event.first_row, event.first_row + event.n_rows)
         frames = range(event.first_frame, event.first_frame + event.n_frames)
         n_frames = self._reader.head.lengths["frames"]
@@ -199,7 +191,7 @@ class ContentCheck:
     def _frame_id(self, row: int) -> str:
         return self._reader.read("frames/frame_id", row, row + 1).tobytes().hex()
 
-    def _is_import_set_aside(self, event: DataImported) -> bool:
+    def _is_import_set_aside(self, event: events.DataImported) -> bool:
         rows = self._frame_of[event.first_row : event.first_row + event.n_rows]
         return bool(self._set_aside) and all(self._frame_id(int(row)) in self._set_aside for row in set(rows.tolist()))
 

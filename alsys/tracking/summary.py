@@ -13,39 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from alsys import events
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import ModelRecord, Status
 from alsys.errors import FailureKind
-from alsys.events import (
-    AlarmCleared,
-    AlarmRaised,
-    CampaignOpened,
-    CampaignStopped,
-    DataImported,
-    ErrorsObserved,
-    Event,
-    ExplorationFailed,
-    ExplorationReported,
-    FrameDropped,
-    FrameProposed,
-    FrameQuarantined,
-    FrameRetried,
-    Heartbeat,
-    LabelAccepted,
-    LabelAudited,
-    LabelDisputed,
-    LabelFailed,
-    LabelRepeated,
-    LabelRetracted,
-    ModelLost,
-    ModelPromoted,
-    ModelPublished,
-    ModelRejected,
-    ReferenceChecked,
-    TrainingFailed,
-    WorkerLost,
-)
 from alsys.frames import Arm
 
 LONGEST_BEAT_S = 60.0
@@ -54,7 +26,13 @@ MAX_TIMELINE = 400
 """Entries kept of the timeline; beyond, what can happen again and again (lost workers, ...) is only counted."""
 
 
-_REPEATING = (WorkerLost, ExplorationFailed, LabelRepeated, LabelRetracted, FrameRetried)
+_REPEATING = (
+    events.WorkerLost,
+    events.ExplorationFailed,
+    events.LabelRepeated,
+    events.LabelRetracted,
+    events.FrameRetried,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +137,7 @@ class Summary:
     published: dict[int, float] = field(default_factory=dict)
     exploration: dict[int, ExplorationSummary] = field(default_factory=dict)
     retracted: list[Retracted] = field(default_factory=list)
-    audits: list[LabelAudited] = field(default_factory=list)
+    audits: list[events.LabelAudited] = field(default_factory=list)
     beats: list[Beat] = field(default_factory=list)
     first_frames: dict[str, str] = field(default_factory=dict)
     trust: tuple[float, ...] = ()
@@ -200,12 +178,12 @@ class Summary:
         return self.ledger.models.get(self.ledger.champion)
 
     @property
-    def stopped(self) -> CampaignStopped | None:
+    def stopped(self) -> events.CampaignStopped | None:
         """How it ended; None where it did not, or was reopened."""
         return self.ledger.stopped
 
     @property
-    def imports(self) -> list[DataImported]:
+    def imports(self) -> list[events.DataImported]:
         """Files whose labelled frames were imported, in order."""
         return self.ledger.imports
 
@@ -264,7 +242,7 @@ class Summary:
         return self.ledger.totals.stops
 
 
-def summarise(events: Iterable[Event], settings: PolicySettings) -> Summary:
+def summarise(events: Iterable[events.Event], settings: PolicySettings) -> Summary:
     """Folds a log.
 
     Args:
@@ -294,89 +272,89 @@ class _Recorder:
         self._at_mark = 0.0
         self._has_beat = False
 
-    def record(self, event: Event) -> None:
+    def record(self, event: events.Event) -> None:
         summary = self.summary
         time = self._time(event)
         match event:
-            case FrameProposed():
+            case events.FrameProposed():
                 if event.arm is not Arm.ATOM:
                     summary.first_frames.setdefault(event.system, event.frame_id)
-            case LabelAccepted():
+            case events.LabelAccepted():
                 arm = self._ledger.frames[event.frame_id].arm
                 summary._points.setdefault(event.frame_id, LabelPoint(time, arm, event.wall_s))
-            case CampaignOpened():
+            case events.CampaignOpened():
                 self._opened(event, time)
-            case CampaignStopped():
+            case events.CampaignStopped():
                 self._is_stopped = True
                 tone = "bad" if event.reason == "failed" else "plain"
                 self._tell(event, time, tone, f"stopped ({event.reason}): {event.message}")
-            case Heartbeat():
+            case events.Heartbeat():
                 workers = event.workers
                 capacity = {role: event.wall_s * count for role, count in workers.items()}
                 summary.beats.append(Beat(time, event.wall_s, dict(event.busy_s), capacity))
-            case FrameDropped():
+            case events.FrameDropped():
                 summary._dropped[event.frame_id] = event.reason
-            case FrameQuarantined():
+            case events.FrameQuarantined():
                 summary._quarantined[event.frame_id] = time
-            case FrameRetried():
+            case events.FrameRetried():
                 summary._quarantined.pop(event.frame_id, None)
                 self._tell(event, time, "plain", f"frame {event.frame_id[:8]} was taken out of quarantine")
-            case LabelRetracted():
+            case events.LabelRetracted():
                 self._retracted(event, time)
-            case DataImported():
+            case events.DataImported():
                 use = (
                     f"{event.n_train} of them to train on" if event.is_training else "of another level, not trained on"
                 )
                 self._tell(event, time, "good", f"{event.n_labels} labels imported from {event.source}: {use}")
-            case LabelFailed():
+            case events.LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
-            case LabelDisputed():
+            case events.LabelDisputed():
                 text = (
                     f"a label of {event.frame_id[:8]} was wrong by {event.force_difference:.3g} eV/Å; it is made again"
                 )
                 self._tell(event, time, "bad", text)
-            case LabelAudited():
+            case events.LabelAudited():
                 if not event.error:
                     summary.audits.append(event)
-            case ReferenceChecked():
+            case events.ReferenceChecked():
                 if not event.is_sound:
                     self._tell(event, time, "bad", f"{event.worker} labels wrongly: {event.message}")
-            case LabelRepeated():
+            case events.LabelRepeated():
                 if event.is_conflict:
                     text = (
                         f"a repeated label of {event.frame_id[:8]} disagrees: {event.energy_difference:.3g} eV, "
                         f"{event.force_difference:.3g} eV/Å; the first one stays"
                     )
                     self._tell(event, time, "bad", text)
-            case ModelLost():
+            case events.ModelLost():
                 self._tell(event, time, "bad", f"v{event.version:04d} is lost: {event.reason}")
-            case ModelPublished() | ModelPromoted() | ModelRejected() | TrainingFailed():
+            case events.ModelPublished() | events.ModelPromoted() | events.ModelRejected() | events.TrainingFailed():
                 self._model(event, time)
-            case ExplorationReported():
+            case events.ExplorationReported():
                 self._explored(event)
-            case ErrorsObserved():
+            case events.ErrorsObserved():
                 self._observed()
-            case AlarmRaised():
+            case events.AlarmRaised():
                 self._tell(event, time, "bad", f"alarm: {event.message}")
-            case AlarmCleared():
+            case events.AlarmCleared():
                 self._tell(event, time, "plain", f"alarm over: {event.name}")
-            case ExplorationFailed():
+            case events.ExplorationFailed():
                 self._tell(event, time, "bad", f"{event.worker} lost a chunk: {event.failure}: {event.message}")
-            case WorkerLost():
+            case events.WorkerLost():
                 self._tell(event, time, "bad", f"{event.worker} was lost: {event.failure}: {event.message}")
             case _:
                 pass  # a kind of event that draws nothing
 
-    def _time(self, event: Event) -> float:
+    def _time(self, event: events.Event) -> float:
         """Running time of an event.
 
         Seconds that heartbeats count, which no clock that is set can change, and a little more between two of them;
         before the first one, those of the clock that the log was written by.
         """
-        if isinstance(event, CampaignOpened) or self._mark is None:
+        if isinstance(event, events.CampaignOpened) or self._mark is None:
             self._mark, self._at_mark, self._has_beat = event.t, self.summary.running_s, False
         ahead = max(0.0, event.t - self._mark)
-        if isinstance(event, Heartbeat):
+        if isinstance(event, events.Heartbeat):
             self._mark, self._at_mark, self._has_beat = event.t, self._at_mark + event.wall_s, True
             ahead = 0.0
         elif self._has_beat:
@@ -384,7 +362,7 @@ class _Recorder:
         self.summary.running_s = max(self.summary.running_s, self._at_mark + ahead)
         return self.summary.running_s
 
-    def _opened(self, event: CampaignOpened, time: float) -> None:
+    def _opened(self, event: events.CampaignOpened, time: float) -> None:
         is_first = self._ledger.totals.openings == 1
         if not is_first:
             self.summary.restarts.append(time)
@@ -393,7 +371,7 @@ class _Recorder:
         self._is_stopped = False
         self._tell(event, time, "plain", f"{word}{after} by alsys {event.version} on {event.host or 'unknown host'}")
 
-    def _retracted(self, event: LabelRetracted, time: float) -> None:
+    def _retracted(self, event: events.LabelRetracted, time: float) -> None:
         if self.summary._points.pop(event.frame_id, None) is None:  # a second tombstone, or an imported label
             return
         record = self._ledger.frames[event.frame_id]
@@ -402,21 +380,25 @@ class _Recorder:
         )
         self._tell(event, time, "bad", f"the label of {event.frame_id[:8]} was retracted: {event.reason}")
 
-    def _model(self, event: ModelPublished | ModelPromoted | ModelRejected | TrainingFailed, time: float) -> None:
+    def _model(
+        self,
+        event: events.ModelPublished | events.ModelPromoted | events.ModelRejected | events.TrainingFailed,
+        time: float,
+    ) -> None:
         name = f"v{event.version:04d}"
-        if isinstance(event, ModelPublished):
+        if isinstance(event, events.ModelPublished):
             self.summary.published[event.version] = time
             self._tell(
                 event, time, "plain", f"{name} published: {event.n_labels} labels, fitted in {event.wall_s:.1f} s"
             )
-        elif isinstance(event, TrainingFailed):
+        elif isinstance(event, events.TrainingFailed):
             self._tell(event, time, "bad", f"fit of {name} failed: {event.failure}: {event.message}")
-        elif isinstance(event, ModelPromoted):
+        elif isinstance(event, events.ModelPromoted):
             self._tell(event, time, "good", f"{name} is champion: {event.reason}")
         else:
             self._tell(event, time, "plain", f"{name} stays challenger: {event.reason}")
 
-    def _explored(self, event: ExplorationReported) -> None:
+    def _explored(self, event: events.ExplorationReported) -> None:
         version = event.model_version
         total = self.summary.exploration.setdefault(version, ExplorationSummary(version))
         steps = total.walker_steps + event.walker_steps
@@ -437,7 +419,7 @@ class _Recorder:
             self.summary.coverage.append((calibration.n_frames, calibration.coverage.share))
         self._n_observed = calibration.n_frames
 
-    def _tell(self, event: Event, time: float, tone: str, text: str) -> None:
+    def _tell(self, event: events.Event, time: float, tone: str, text: str) -> None:
         timeline = self.summary.timeline
         if len(timeline) >= MAX_TIMELINE and isinstance(event, _REPEATING):
             self.summary.n_untold += 1

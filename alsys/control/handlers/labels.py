@@ -16,6 +16,7 @@ from heapq import nsmallest
 
 import numpy as np
 
+from alsys import events
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.handlers.gate_queue import GateQueue
@@ -24,17 +25,6 @@ from alsys.control.state.audits import audit_of
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind
-from alsys.events import (
-    LabelAccepted,
-    LabelAudited,
-    LabelDisputed,
-    LabelDoubted,
-    LabelFailed,
-    LabelRepeated,
-    LabelRetracted,
-    LabelSuspected,
-    ReferenceChecked,
-)
 from alsys.frames import Arm, Frame
 from alsys.labeling.base import LabelingOrder
 from alsys.labeling.gate.findings import Finding
@@ -109,7 +99,7 @@ class LabelHandler:
         """An attempt gave no label."""
         logger.warning("label of %s failed on %s: %s: %s", frame_id[:8], worker, kind, message)
         self.record(
-            LabelFailed(
+            events.LabelFailed(
                 t=self.clock(), frame_id=frame_id, failure=kind, message=message[:500], worker=worker, wall_s=wall_s
             )
         )
@@ -145,7 +135,7 @@ class LabelHandler:
     def _doubt(self, found: Mapping[str, tuple[Finding, ...]]) -> None:
         for frame_id, findings in found.items():
             lines = tuple(finding.message for finding in findings)
-            self.record(LabelDoubted(t=self.clock(), frame_id=frame_id, findings=lines))
+            self.record(events.LabelDoubted(t=self.clock(), frame_id=frame_id, findings=lines))
 
     @property
     def _band(self) -> Band | None:
@@ -171,7 +161,7 @@ class LabelHandler:
 
     def _accept(self, label: Label, event: Completion) -> None:
         (candidate,) = self.memory.candidates([label.frame_id])
-        accepted = LabelAccepted(
+        accepted = events.LabelAccepted(
             t=self.clock(),
             frame_id=label.frame_id,
             label_id=label.label_id,
@@ -199,7 +189,7 @@ class LabelHandler:
             energy = abs(first.energy - label.energy)
             force = float(np.abs(first.forces - label.forces).max())
         self.record(
-            LabelRepeated(
+            events.LabelRepeated(
                 t=self.clock(),
                 frame_id=label.frame_id,
                 worker=worker,
@@ -229,7 +219,7 @@ class LabelHandler:
         logger.info("label of %s by %s is suspect: %s", label.frame_id[:8], event.worker, "; ".join(lines))
         self.memory.suspect(label, findings)
         self.record(
-            LabelSuspected(
+            events.LabelSuspected(
                 t=self.clock(),
                 frame_id=label.frame_id,
                 worker=event.worker,
@@ -261,7 +251,7 @@ class LabelHandler:
         else:
             logger.warning("label of %s is wrong: forces differ by %.3f eV/Angstrom", frame_id[:8], difference)
             self.record(
-                LabelDisputed(
+                events.LabelDisputed(
                     t=self.clock(),
                     frame_id=frame_id,
                     worker=event.worker,
@@ -302,7 +292,7 @@ class LabelHandler:
         if is_sound and assurance.reference is None and isinstance(outcome, Label):
             energy, forces = outcome.energy, tuple(outcome.forces.ravel().tolist())
         self.record(
-            ReferenceChecked(
+            events.ReferenceChecked(
                 t=self.clock(),
                 worker=worker,
                 is_sound=is_sound,
@@ -351,7 +341,7 @@ class LabelHandler:
         if audit is None or audit.frame_id != frame_id:
             return  # the labeler died meanwhile, and the audit is made again
         self.record(
-            LabelAudited(
+            events.LabelAudited(
                 t=self.clock(),
                 frame_id=frame_id,
                 worker=worker,
@@ -367,7 +357,7 @@ class LabelHandler:
         if first is not None and against and is_data:
             why = f"audit ({audit.reason}): {against}"
             logger.warning("label of %s is retracted: %s", frame_id[:8], why)
-            self.record(LabelRetracted(t=self.clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
+            self.record(events.LabelRetracted(t=self.clock(), frame_id=frame_id, label_id=first.label_id, reason=why))
 
 
 def _is_whole(label: Label, n_atoms: int) -> bool:

@@ -12,55 +12,16 @@ audits each own a part; the ledger tells them of events and owns what was labell
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
+from alsys import events
 from alsys.control.settings import PolicySettings
 from alsys.control.state.audits import Audit
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.records import Exploration, FrameRecord, ModelRecord, Status
 from alsys.errors import FailureKind
-from alsys.events import (
-    AlarmCleared,
-    AlarmRaised,
-    AuditsDrawn,
-    AuditStarted,
-    CampaignOpened,
-    CampaignStopped,
-    ColumnLost,
-    DataImported,
-    ErrorsObserved,
-    Event,
-    ExplorationFailed,
-    ExplorationReported,
-    ExplorationStarted,
-    FrameDropped,
-    FrameProposed,
-    FrameQuarantined,
-    FrameRetried,
-    FramesRescored,
-    Heartbeat,
-    LabelAbandoned,
-    LabelAccepted,
-    LabelAudited,
-    LabelDisputed,
-    LabelDoubted,
-    LabelFailed,
-    LabelRepeated,
-    LabelRetracted,
-    LabelStarted,
-    LabelSuspected,
-    ModelLost,
-    ModelPromoted,
-    ModelPublished,
-    ModelRejected,
-    ReferenceChecked,
-    ReferenceCheckStarted,
-    StopRequested,
-    TrainingFailed,
-    TrainingStarted,
-    WorkerLost,
-)
 from alsys.frames import Arm
 from alsys.labels import label_id_of
 from alsys.metrics import Metrics
@@ -71,49 +32,18 @@ class Ledger(CampaignState):
 
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__(settings)
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
-            CampaignOpened: self._on_opened,
-            CampaignStopped: self._on_stopped,
-            Heartbeat: self.totals.beat,
-            FrameProposed: self._frames.propose,
-            FrameDropped: self._on_dropped,
-            FrameQuarantined: self._on_quarantined,
-            FrameRetried: self._on_retried,
-            FramesRescored: self._on_rescored,
-            LabelStarted: self._frames.start,
-            LabelAbandoned: self._on_label_abandoned,
-            LabelAccepted: self._on_label_accepted,
-            AuditsDrawn: self.audits.draw,
-            LabelFailed: self._on_label_failed,
-            LabelRepeated: self._on_label_repeated,
-            LabelRetracted: self._on_label_retracted,
-            ColumnLost: lambda _: None,  # says nothing that is decided by
-            DataImported: self._on_imported,
-            LabelSuspected: self._on_suspected,
-            LabelDisputed: self._on_disputed,
-            LabelDoubted: self._on_doubted,
-            LabelAudited: self._on_audited,
-            AuditStarted: self._on_audit_started,
-            ReferenceCheckStarted: self._on_reference_check_started,
-            ReferenceChecked: self._on_reference_checked,
-            ModelPublished: self._on_published,
-            ModelPromoted: self._on_promoted,
-            ModelRejected: self._models.reject,
-            ModelLost: self._on_lost,
-            TrainingStarted: self._on_training_started,
-            TrainingFailed: self._on_training_failed,
-            ExplorationStarted: self._on_exploration_started,
-            ExplorationReported: self._on_explored,
-            ExplorationFailed: self._on_exploration_failed,
-            WorkerLost: self._on_worker_lost,
-            ErrorsObserved: self._on_errors_observed,
-            AlarmRaised: self._on_alarm_raised,
-            AlarmCleared: self._on_alarm_cleared,
-            StopRequested: self._on_stop_requested,
+        self._handlers: dict[type[events.Event], Callable[[Any], None]] = {
+            events.Heartbeat: self.totals.beat,
+            events.FrameProposed: self._frames.propose,
+            events.LabelStarted: self._frames.start,
+            events.AuditsDrawn: self.audits.draw,
+            events.ModelRejected: self._models.reject,
+            events.ColumnLost: lambda _: None,  # says nothing that is decided by
+            **{kind: getattr(self, name) for kind, name in _own_handlers().items()},
         }
 
     @classmethod
-    def fold(cls, settings: PolicySettings, events: Iterable[Event]) -> Ledger:
+    def fold(cls, settings: PolicySettings, events: Iterable[events.Event]) -> Ledger:
         """The state that these events lead to."""
         ledger = cls(settings)
         for event in events:
@@ -122,7 +52,7 @@ class Ledger(CampaignState):
 
     # --- applying
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: events.Event) -> None:
         """Takes one event into account.
 
         Raises:
@@ -132,7 +62,7 @@ class Ledger(CampaignState):
 
     # --- the campaign
 
-    def _on_opened(self, event: CampaignOpened) -> None:
+    def _on_opened(self, event: events.CampaignOpened) -> None:
         self._frames.reopen()
         self.audits.restart()
         self._leave_out_retracted()
@@ -143,19 +73,19 @@ class Ledger(CampaignState):
         self.lost_in_a_row = 0
         self.totals.openings += 1
 
-    def _on_stopped(self, event: CampaignStopped) -> None:
+    def _on_stopped(self, event: events.CampaignStopped) -> None:
         self.stopped = event
 
-    def _on_stop_requested(self, event: StopRequested) -> None:
+    def _on_stop_requested(self, event: events.StopRequested) -> None:
         self.stop_requested = event
 
-    def _on_alarm_raised(self, event: AlarmRaised) -> None:
+    def _on_alarm_raised(self, event: events.AlarmRaised) -> None:
         self.alarms[event.name] = event.message
 
-    def _on_alarm_cleared(self, event: AlarmCleared) -> None:
+    def _on_alarm_cleared(self, event: events.AlarmCleared) -> None:
         self.alarms.pop(event.name, None)
 
-    def _on_worker_lost(self, event: WorkerLost) -> None:
+    def _on_worker_lost(self, event: events.WorkerLost) -> None:
         self.totals.workers_lost += 1
         self.exploring.pop(event.worker, None)
         self.audits.lose(event.worker)
@@ -163,29 +93,29 @@ class Ledger(CampaignState):
 
     # --- frames
 
-    def _on_dropped(self, event: FrameDropped) -> None:
+    def _on_dropped(self, event: events.FrameDropped) -> None:
         self._frames.settle(event.frame_id, Status.DROPPED)
 
-    def _on_quarantined(self, event: FrameQuarantined) -> None:
+    def _on_quarantined(self, event: events.FrameQuarantined) -> None:
         self.lost_in_a_row += 1
         self.last_loss = f"{event.failure}: {event.message}"
         record = self._frames.settle(event.frame_id, Status.QUARANTINED)
         record.verdict, record.suspected = (event.failure, event.message), ""
 
-    def _on_retried(self, event: FrameRetried) -> None:
+    def _on_retried(self, event: events.FrameRetried) -> None:
         self.requests.add(event.request)
         self._frames.retry(event.frame_id)
 
-    def _on_rescored(self, event: FramesRescored) -> None:
+    def _on_rescored(self, event: events.FramesRescored) -> None:
         self._frames.rescore(event, self.trust_band[0] if event.easy_below < 0 else event.easy_below)
 
-    def _on_label_abandoned(self, event: LabelAbandoned) -> None:
+    def _on_label_abandoned(self, event: events.LabelAbandoned) -> None:
         for frame_id in event.frame_ids:
             self._frames.again(frame_id)
 
     # --- labels
 
-    def _on_label_accepted(self, event: LabelAccepted) -> None:
+    def _on_label_accepted(self, event: events.LabelAccepted) -> None:
         record = self.frames[event.frame_id]
         if record.status in (Status.LABELLED, Status.RETRACTED):
             return
@@ -209,10 +139,10 @@ class Ledger(CampaignState):
             if self.champion:
                 self._feedback.wait(event.frame_id)
 
-    def _on_label_retracted(self, event: LabelRetracted) -> None:
+    def _on_label_retracted(self, event: events.LabelRetracted) -> None:
         self.requests.add(event.request)
         if event.frame_id not in self.frames:
-            self._on_imported_retracted(event)
+            self._retract_imported(event)
             return
         record = self.frames[event.frame_id]
         if record.status is not Status.LABELLED:
@@ -234,7 +164,7 @@ class Ledger(CampaignState):
             counts = self.chosen.setdefault(0 if record.arm is Arm.INITIAL else record.chosen_by, {})
             counts[record.arm] = counts.get(record.arm, 0) + step
 
-    def _on_imported_retracted(self, event: LabelRetracted) -> None:
+    def _retract_imported(self, event: events.LabelRetracted) -> None:
         """An imported label was damaged. Its frame was never proposed; its level says whether it was trained on."""
         self.retracted.append(event.frame_id)
         levels = {imported.level_id for imported in self.imports if imported.is_training}
@@ -242,44 +172,44 @@ class Ledger(CampaignState):
             self.accepted[Arm.IMPORTED] -= 1
             self._n_imported_gone += 1
 
-    def _on_label_failed(self, event: LabelFailed) -> None:
+    def _on_label_failed(self, event: events.LabelFailed) -> None:
         self.totals.failed += 1
         self._frames.fail(event)
 
-    def _on_label_repeated(self, event: LabelRepeated) -> None:
+    def _on_label_repeated(self, event: events.LabelRepeated) -> None:
         self._frames.again(event.frame_id)
         self.totals.repeated += 1
         self.totals.conflicts += event.is_conflict
 
-    def _on_imported(self, event: DataImported) -> None:
+    def _on_imported(self, event: events.DataImported) -> None:
         self.imports.append(event)
         self.accepted[Arm.IMPORTED] += event.n_train
 
     # --- whether labels can be trusted
 
-    def _on_suspected(self, event: LabelSuspected) -> None:
+    def _on_suspected(self, event: events.LabelSuspected) -> None:
         self.audits.n_failed_gate += 1
         self._frames.suspect(event.frame_id, event.worker)
 
-    def _on_disputed(self, event: LabelDisputed) -> None:
+    def _on_disputed(self, event: events.LabelDisputed) -> None:
         self.audits.n_not_reproduced += 1
         self._frames.dispute(event)
 
-    def _on_doubted(self, event: LabelDoubted) -> None:
+    def _on_doubted(self, event: events.LabelDoubted) -> None:
         if self.frames[event.frame_id].status is Status.LABELLED:
             self.audits.request(Audit(event.frame_id, "doubted"))
 
-    def _on_audit_started(self, event: AuditStarted) -> None:
+    def _on_audit_started(self, event: events.AuditStarted) -> None:
         self.audits.begin_audit(event.worker, event.frame_id)
 
-    def _on_audited(self, event: LabelAudited) -> None:
+    def _on_audited(self, event: events.LabelAudited) -> None:
         self.audits.audited(event)
         self._leave_out_retracted()
 
-    def _on_reference_check_started(self, event: ReferenceCheckStarted) -> None:
+    def _on_reference_check_started(self, event: events.ReferenceCheckStarted) -> None:
         self.audits.checking.add(event.worker)
 
-    def _on_reference_checked(self, event: ReferenceChecked) -> None:
+    def _on_reference_checked(self, event: events.ReferenceChecked) -> None:
         self.audits.checked(event)
         self._leave_out_retracted()
 
@@ -291,13 +221,13 @@ class Ledger(CampaignState):
 
     # --- models
 
-    def _on_training_started(self, event: TrainingStarted) -> None:
+    def _on_training_started(self, event: events.TrainingStarted) -> None:
         self._models.start(event, self.n_train, self.n_changes)
 
-    def _on_training_failed(self, event: TrainingFailed) -> None:
+    def _on_training_failed(self, event: events.TrainingFailed) -> None:
         self._models.fail(is_counted=event.failure is not FailureKind.WORKER_PREEMPTED)
 
-    def _on_published(self, event: ModelPublished) -> None:
+    def _on_published(self, event: events.ModelPublished) -> None:
         metrics = Metrics.read(event.metrics)
         n_trained = metrics.get("n_labels_train")
         n_train = event.n_labels if n_trained is None else int(n_trained)
@@ -312,12 +242,12 @@ class Ledger(CampaignState):
         self.fit_times.add(event.wall_s)
         self._models.publish(event, n_train=n_train, n_seen=n_seen, n_changes=n_changes)
 
-    def _on_promoted(self, event: ModelPromoted) -> None:
+    def _on_promoted(self, event: events.ModelPromoted) -> None:
         model = self._models.promote(event)
         self.requests.add(event.request)
         self._lead(model)
 
-    def _on_lost(self, event: ModelLost) -> None:
+    def _on_lost(self, event: events.ModelLost) -> None:
         self._models.lose(event)
         if self.champion:
             self._lead(self.models[self.champion])
@@ -332,11 +262,11 @@ class Ledger(CampaignState):
 
     # --- exploration
 
-    def _on_exploration_started(self, event: ExplorationStarted) -> None:
+    def _on_exploration_started(self, event: events.ExplorationStarted) -> None:
         self.exploring[event.worker] = event
         self._feedback.take(event.compared)
 
-    def _on_explored(self, event: ExplorationReported) -> None:
+    def _on_explored(self, event: events.ExplorationReported) -> None:
         self.exploring.pop(event.worker, None)
         self.totals.add(event)
         self.chunk_times.add(event.wall_s)
@@ -344,10 +274,17 @@ class Ledger(CampaignState):
         if event.model_version == self.champion:
             self.exploration.add(event)
 
-    def _on_exploration_failed(self, event: ExplorationFailed) -> None:
+    def _on_exploration_failed(self, event: events.ExplorationFailed) -> None:
         self.exploring.pop(event.worker, None)
 
-    def _on_errors_observed(self, event: ErrorsObserved) -> None:
+    def _on_errors_observed(self, event: events.ErrorsObserved) -> None:
         self._feedback.take(event.frame_ids)
         if event.model_version == self.champion:
             self._feedback.observe(event, self.frames)
+
+
+@cache
+def _own_handlers() -> dict[type[events.Event], str]:
+    """Names of the methods that take one kind of event, which is that of their argument."""
+    methods = {name: method for name, method in vars(Ledger).items() if name.startswith("_on_")}
+    return {get_type_hints(method)["event"]: name for name, method in methods.items()}
