@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alsys.campaign.folder import CampaignFolder, read_status
+from alsys.campaign.folder import CampaignFolder, whole_status
 from alsys.campaign.places import check_place
 from alsys.campaign.result import RunResult, finished
 from alsys.campaign.stopping import StopSignal
@@ -263,7 +263,7 @@ class Campaign:
         Raises:
             InputError: It has not begun.
         """
-        return read_status(CampaignFolder.existing(str(self.path)))
+        return whole_status(CampaignFolder.existing(str(self.path)))[0]
 
     def report(self, output: str | Path | None = None) -> Path:
         """Writes the report, one HTML file.

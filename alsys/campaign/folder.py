@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alsys import control
 from alsys.config import CampaignConfig, parse_config, science_fields
@@ -27,6 +27,9 @@ from alsys.files import replace_file
 from alsys.outside.contents import MAX_JSON_BYTES, read_bytes, read_json
 from alsys.store.base import Head, StoreReader
 from alsys.version import __version__
+
+if TYPE_CHECKING:
+    from alsys.tracking.undelivered import Undelivered
 
 LIVE_S = 15.0
 VERSIONED = (
@@ -251,6 +254,16 @@ def read_status(directory: CampaignFolder, reader: StoreReader | None = None) ->
         status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=reader.head.seq)
         keep_status(directory, reader.head, status)
     return {**status, "state": "running"} if is_running else status
+
+
+def whole_status(directory: CampaignFolder) -> tuple[dict[str, Any], Undelivered]:
+    """Status of a campaign with its delivery to MLflow, as `alsys status --json` prints it, and that delivery."""
+    from alsys.tracking.undelivered import undelivered
+
+    status: dict[str, Any] = dict(read_status(directory))
+    kept = [model["version"] for model in status["models"] if not model.get("is_lost")]
+    delivery = undelivered(directory.path, kept, is_tracked=directory.config().tracking.enabled)
+    return {**status, "delivery": delivery.as_json()}, delivery
 
 
 def keep_status(directory: CampaignFolder, head: Head, status: Mapping[str, object]) -> None:

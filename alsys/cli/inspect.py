@@ -6,12 +6,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from alsys.campaign.dataset import chosen_level
-from alsys.campaign.folder import CampaignFolder, read_status
+from alsys.campaign.folder import CampaignFolder, read_status, whole_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
 from alsys.cli.display import Screen, status_panel
 from alsys.cli.outputs import check_file, unwritable
@@ -20,7 +18,6 @@ from alsys.control.status import headline
 from alsys.errors import AlsysError, InputError
 from alsys.events import DataImported
 from alsys.frames import Arm
-from alsys.tracking.undelivered import Undelivered, undelivered
 
 SUFFIXES = {
     ".xyz": "extxyz", ".extxyz": "extxyz", ".db": "ase-db", ".json": "ase-db", ".npz": "rmd17", ".aselmdb": "omol25",
@@ -33,8 +30,7 @@ def status(args: argparse.Namespace) -> int:
     directory = CampaignFolder.existing(args.directory)
     console = Screen()
     while True:
-        content = read_status(directory)
-        content["delivery"] = _undelivered(directory, content).as_json()
+        content, delivery = whole_status(directory)
         if args.json:
             sys.stdout.write(json.dumps(content) + "\n")
             sys.stdout.flush()
@@ -42,17 +38,11 @@ def status(args: argparse.Namespace) -> int:
             if args.watch is not None and console.is_terminal:
                 console.clear()
             console.print(status_panel(str(directory.path), content))
-            for line in _undelivered(directory, content).lines:
+            for line in delivery.lines:
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
         if args.watch is None or content["state"] != "running":
             return 0
         time.sleep(max(0.1, args.watch))
-
-
-def _undelivered(directory: CampaignFolder, content: Mapping[str, Any]) -> Undelivered:
-    """What the registry does not have of a campaign in this state."""
-    kept = [model["version"] for model in content["models"] if not model.get("is_lost")]
-    return undelivered(directory.path, kept, is_tracked=directory.config().tracking.enabled)
 
 
 def stop(args: argparse.Namespace) -> int:

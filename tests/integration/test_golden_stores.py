@@ -39,7 +39,6 @@ def unpacked(name: str, folder: Path) -> Path:
 
 def as_now(then: dict[str, Any]) -> dict[str, Any]:
     now = dict(then)
-    del now["delivery"]  # what the command adds to it
     now["label_checks"] = {RENAMED.get(key, key): value for key, value in now.pop("assurance").items()}
     return now
 
