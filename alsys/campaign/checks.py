@@ -19,6 +19,7 @@ from alsys.config.start import ImportedStart
 from alsys.errors import InputError
 from alsys.events import CampaignOpened
 from alsys.frames import Frame
+from alsys.plugins import STOP_RULES
 from alsys.states import CompositionStates
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
     from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler, check_labeling
+    from alsys.selection.chunks import ChunkSelection
     from alsys.systems.builders import build_system
 
     directory = CampaignFolder.of(config)
@@ -74,6 +76,9 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
             check_states(starts)
         check_initial(config.initial, systems)
         check_methods(config, systems)
+        ChunkSelection(config.selection, config.seed)
+        for i, rule in enumerate(config.stop.rules):
+            STOP_RULES.chosen(rule, f"stop.rules[{i}]")
         if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with
             _check_starts(config, built, notes)
         labeler = build_labeler(config.labeling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -141,6 +142,7 @@ def _estimate(plan: Plan) -> Estimate:
     found = _whole(plan, mean) if ledger is None else _rest(plan, ledger, mean)
     lines += [
         *found.lines,
+        *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
         "nothing was started or written",

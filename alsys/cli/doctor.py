@@ -130,20 +130,21 @@ def _describe(node: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, field in node.get("properties", {}).items():
         path, target = f"{prefix}{name}", resolved(field)
         is_list = target.get("type") == "array"
+        note = " [may change on resume]" if field.get("operational") else ""
         section = resolved(target.get("items", {})) if is_list else target
         if variants := [resolved(variant) for variant in section.get("oneOf", ())]:
             if is_list:
-                yield f"{path}: list  {field.get('description', '')}".rstrip()
+                yield f"{path}: list{note}  {field.get('description', '')}".rstrip()
             for variant in variants:
                 kind = variant["properties"]["kind"]["const"]
                 yield f"{path}{'[]' if is_list else ''}: {{kind: {kind}}}  {_first_line(variant)}"
                 yield from _describe(variant, f"{path}[{kind}].")
         elif "properties" in section:
-            yield f"{path}: list" if is_list else f"{path}:  {_first_line(section)}"
+            said = f" list{note}  {field.get('description', '')}" if is_list else f"  {_first_line(section)}"
+            yield f"{path}:{said}".rstrip()
             yield from _describe(section, f"{path}{'[]' if is_list else ''}.")
         elif "const" not in field:  # the kind of a section, which has been said
             default = f" = {json.dumps(field['default'])}" if "default" in field else " (required)"
-            note = " [may change on resume]" if field.get("operational") else ""
             yield f"{path}: {values_of(field)}{default}{note}  {field.get('description', '')}".rstrip()
 
 

@@ -52,7 +52,10 @@ def place_of(location: Sequence[str | int]) -> Place:
         elif part in tags:
             inner = {"$ref": tags[part]}
         elif "anyOf" in node:
-            continue
+            named = [option for option in node["anyOf"] if option.get("$ref", "").endswith(f"/{part}")]
+            if not named:
+                continue
+            inner = named[0]
         else:
             field = f"{field}.{part}" if field else part
             free = node.get("additionalProperties")

@@ -97,7 +97,8 @@ def _collect(section: BaseModel, prefix: str, flat: dict[str, object]) -> None:
 
 
 def _first_problem(error: ValidationError, source: str | None) -> InputError:
-    problems = error.errors(include_url=False)
+    found = error.errors(include_url=False)  # of a section, no word that may stand in its place
+    problems = [p for p in found if p["type"] != "literal_error" or not isinstance(p["input"], Mapping)] or found
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     place = place_of(problem["loc"])

@@ -8,7 +8,7 @@ may change at a restart), marked below with `operational()`. No key names code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,12 +26,13 @@ from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
 from alsys.config.runtime import RuntimeConfig as RuntimeConfig
-from alsys.config.section import Name, Section, as_plugin, operational, placed
+from alsys.config.section import Name, PluginSection, Section, as_plugin, operational, placed, plugin_named
 from alsys.config.start import TeacherStart
 from alsys.config.systems import SystemConfig
 from alsys.config.training import TrainingConfig as TrainingConfig
 from alsys.config.validation import ValidationConfig
 from alsys.frames import Arm
+from alsys.plugins import SELECTIONS, STOP_RULES
 
 IMPORTED_AS = f"{Arm.IMPORTED.value}/"
 """Before the name that frames were imported under, in `training.weights`."""
@@ -50,6 +51,9 @@ class InitialConfig(Section):
     stdev: float = Field(0.05, gt=0, le=1, description="For `rattle`: standard deviation.")
 
 
+Diversity = Literal["lcmd", "farthest-point", "max-det", "stratified", "random", "none"]
+
+
 class SelectionConfig(Section):
     """Which frames are labelled."""
 
@@ -66,10 +70,11 @@ class SelectionConfig(Section):
         "`max_pending` push out the least informative.",
     )
     max_candidates: int = operational(16, ge=1, description="Candidates one explorer may return per chunk.")
-    diversity: Literal["lcmd", "farthest-point", "max-det", "stratified", "random", "none"] = Field(
+    diversity: Annotated[Diversity | PluginSection, plugin_named(SELECTIONS, Diversity | PluginSection)] = Field(
         "lcmd",
         description="How every other frame is chosen, instead of by uncertainty: by latent features (`lcmd`, "
-        "`farthest-point`, `max-det`), over bond topologies and temperatures, or at random. `none`: uncertainty only.",
+        "`farthest-point`, `max-det`), over bond topologies and temperatures, or at random. `none`: uncertainty only. "
+        "A rule of another package chooses all frames.",
     )
     near_duplicate: float = Field(
         0.1, ge=0, description="Distance of standardised latent features up to which two frames are one."
@@ -102,6 +107,9 @@ class StopConfig(Section):
     min_random: int = operational(20, ge=2, description="Random-arm frames before a target may be believed.")
     quiet_steps: int | None = operational(
         None, gt=0, description="Walker-steps without a frame above the trust band's lower edge, in one version."
+    )
+    rules: tuple[Annotated[PluginSection, plugin_named(STOP_RULES, PluginSection)], ...] = operational(
+        (), description="Stop rules of other packages, asked once there is a champion."
     )
 
 

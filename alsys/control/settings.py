@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from alsys.config.exploration import CalibratedTrust
 from alsys.config.promotion import PromotionConfig
 from alsys.config.schema import CampaignConfig
+from alsys.control.stop_rules import StopRules
 
 COVERED = 0.9
 """Share of atoms that the reported band covers where the config states none."""
@@ -61,6 +62,7 @@ class PolicySettings:
         fit_s: Seconds that a fit is given.
         train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
+        stop_rules: Rules of other packages that may end the campaign.
     """
 
     is_rounds: bool
@@ -100,6 +102,7 @@ class PolicySettings:
     max_disputes: int = 2
     max_batch: int = 64
     prefetch_below_s: float = 0.2
+    stop_rules: StopRules = field(default_factory=StopRules)
 
     @property
     def targets(self) -> Targets:
@@ -149,4 +152,5 @@ class PolicySettings:
             audit_share=quality.audit_share if quality.enabled else 0.0,
             reference_every=quality.reference_every if quality.enabled else 0,
             seed=config.seed,
+            stop_rules=StopRules(config.stop.rules),
         )

@@ -25,7 +25,8 @@ class CampaignStopped(Event):
     """The campaign reached a stop criterion, failed, or the user stopped it.
 
     Attributes:
-        reason: Stable word: ``labels``, ``wall-time``, ``target-reached``, ``nothing-uncertain``, ``user``, ``failed``.
+        reason: Stable word: ``labels``, ``wall-time``, ``target-reached``, ``nothing-uncertain``, ``rule``,
+            ``user``, ``failed``.
         is_final: False where running the same command again goes on (``user``).
     """
 

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from alsys.config.schema import SelectionConfig
+from alsys.config.section import PluginSection
 from alsys.dynamics.geometry import pair_ratios
 from alsys.frames import Candidate, FloatArray, Frame
 from alsys.potentials.base import Committee, FrameBatch
-from alsys.selection.batches import mixed, standardised
+from alsys.selection.batches import mixed, standardised, without_near_duplicates
 from alsys.selection.frame_features import frame_features
+from alsys.selection.plugins import SelectionRule
 
 ALIKE = 0.02
 """Root mean square difference of sorted distance ratios below which two frames are alike."""
@@ -27,7 +29,7 @@ class ChunkSelection:
 
     Args:
         settings: How.
-        seed: Of the random half.
+        seed: Of the random half, and of rules of other packages.
 
     Attributes:
         labelled: Labelled frames that the explorer knows.
@@ -35,29 +37,40 @@ class ChunkSelection:
 
     def __init__(self, settings: SelectionConfig, seed: int) -> None:
         self._settings, self._seed = settings, seed
+        diversity = settings.diversity
+        self._rule = SelectionRule(diversity) if isinstance(diversity, PluginSection) else None
         self._n_calls = 0
         self.labelled: list[Frame] = []
 
     def select(self, candidates: Sequence[Candidate], n: int, committee: Committee) -> list[Candidate]:
         """At most `n` candidates, most urgent first."""
         self._n_calls += 1
-        if len(candidates) < 2 or self._settings.diversity == "none":
+        diversity = self._settings.diversity
+        if len(candidates) < 2 or diversity == "none":
             return by_deviation(candidates, n)
         frames = [candidate.frame for candidate in candidates]
         rows = _features([*frames, *self.labelled], committee)
         if rows is None:
             return by_deviation(candidates, n)
         rows = _scaled(rows, [_composition(frame) for frame in (*frames, *self.labelled)])
-        chosen = mixed(
-            rows[: len(frames)],
-            np.array([candidate.source.deviation for candidate in candidates]),
-            n,
-            diversity=self._settings.diversity,
-            labelled=rows[len(frames) :],
-            strata=[candidate.source.stratum for candidate in candidates],
-            threshold=self._settings.near_duplicate,
-            seed=self._seed + self._n_calls,
-        )
+        pool, labelled = rows[: len(frames)], rows[len(frames) :]
+        uncertainty = np.array([candidate.source.deviation for candidate in candidates])
+        threshold, seed = self._settings.near_duplicate, self._seed + self._n_calls
+        if isinstance(diversity, PluginSection):
+            assert self._rule is not None
+            kept = without_near_duplicates(pool, threshold, labelled=labelled, score=uncertainty)
+            chosen = kept[self._rule(pool[kept], uncertainty[kept], labelled.copy(), min(n, len(kept)), seed)]
+        else:
+            chosen = mixed(
+                pool,
+                uncertainty,
+                n,
+                diversity=diversity,
+                labelled=labelled,
+                strata=[candidate.source.stratum for candidate in candidates],
+                threshold=threshold,
+                seed=seed,
+            )
         return [candidates[i] for i in chosen.tolist()]
 
 

@@ -16,9 +16,11 @@ from typing import Any, Final
 import numpy as np
 
 from alsys.config.promotion import PromotionConfig
+from alsys.config.section import PluginSection
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
+from alsys.control.stop_rules import StopRules
 from alsys.events import Event
 from alsys.frames import Arm
 from alsys.tracking.summary import summarise
@@ -57,6 +59,7 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "max_batch": (1, 1000),
     "prefetch_below_s": (0.0, 100.0),
     "seed": (0, 12345),
+    "stop_rules": (StopRules(), StopRules([PluginSection(kind="plugin", name="none-such")])),
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alsys.control.rules.convergence import Convergence, convergence
 from alsys.control.state.campaign import CampaignState
+from alsys.control.state.records import Status
+from alsys.control.stop_rules import CampaignView, VersionView
 from alsys.frames import Arm
 
 MOST_LOST_IN_A_ROW = 40
@@ -24,7 +26,7 @@ def target_reached(state: CampaignState) -> bool:
 def wants_labels(state: CampaignState) -> bool:
     """False once a stop criterion asks for no further labels; a last fit may still follow."""
     settings = state.settings
-    if state.n_labels >= settings.n_labels or target_reached(state) or is_quiet(state):
+    if state.n_labels >= settings.n_labels or target_reached(state) or is_quiet(state) or why_stop(state):
         return False
     return settings.wall_s is None or state.totals.wall_s < settings.wall_s
 
@@ -35,6 +37,31 @@ def is_quiet(state: CampaignState) -> bool:
     if limit is None or state.pending.count(Arm.UNCERTAIN, Arm.INITIAL):
         return False
     return state.exploration.steps_since_above >= limit
+
+
+def why_stop(state: CampaignState) -> str | None:
+    """Why a stop rule of another package wants the campaign to end; None where none does, or there is no champion."""
+    rules = state.settings.stop_rules
+    return rules.why_stop(view_of(state)) if rules and state.champion else None
+
+
+def view_of(state: CampaignState) -> CampaignView:
+    """What a stop rule sees of a campaign that has a champion."""
+    versions = {m.version: VersionView(m.version, m.n_labels, m.promoted, m.metrics) for m in state.models.values()}
+    coverage = state.calibration.coverage
+    return CampaignView(
+        n_labels=state.n_labels,
+        n_train=state.n_train,
+        n_random=state.accepted[Arm.RANDOM],
+        n_pending=len(state.pending),
+        n_quarantined=state.counts[Status.QUARANTINED],
+        walker_steps=state.totals.walker_steps,
+        wall_s=state.totals.wall_s,
+        champion=versions[state.champion],
+        versions=tuple(versions.values()),
+        coverage=coverage.share if coverage.n_frames else None,
+        coverage_frames=coverage.n_frames,
+    )
 
 
 def is_hopeless(state: CampaignState) -> bool:

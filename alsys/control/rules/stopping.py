@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alsys.control.commands import Finish, Idle
-from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels
+from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels, why_stop
 from alsys.control.rules.training import trains_on, wants_last_fit
 from alsys.control.state.campaign import CampaignState
 
@@ -37,6 +37,8 @@ def finish(state: CampaignState, now: float) -> Finish | None:
         return Finish("target-reached", converged(state).text.removeprefix("reached: "))
     if is_quiet(state):
         return Finish("nothing-uncertain", f"{settings.quiet_steps} walker-steps without an uncertain frame")
+    if reason := why_stop(state):
+        return Finish("rule", reason)
     return Finish("labels", f"{state.n_labels} labels")
 
 
