@@ -19,22 +19,7 @@ from alsys.potentials.base import BUNDLE_DIGEST
 from alsys.potentials.bundle import bundle_digest, check_bundle, read_bundle
 from alsys.tracking.identity import new_identity
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
-from alsys.tracking.server import (
-    CHALLENGER,
-    CHAMPION,
-    TAG_BUNDLE,
-    TAG_CAMPAIGN,
-    TAG_CAMPAIGN_ID,
-    TAG_DIGEST,
-    TAG_HEAD_SEQ,
-    TAG_LEVEL,
-    TAG_METRICS,
-    TAG_N_LABELS,
-    TAG_PARENT,
-    TAG_VALIDATION,
-    TAG_VERSION,
-    Server,
-)
+from alsys.tracking.server import CHALLENGER, CHAMPION, Server, Tag
 from alsys.version import __version__
 
 logger = logging.getLogger("alsys.tracking.deliver")  # one log, however it is started
@@ -92,7 +77,7 @@ class Delivery:
     def _promote(self, campaign_version: int, version: int) -> None:
         """Moves `champion`, but for a copy not away from the campaign that it was copied from; says whose it was."""
         before, name = self._holder(CHAMPION), self._name
-        owner = None if before is None else before.tags.get(TAG_CAMPAIGN_ID, "")
+        owner = None if before is None else before.tags.get(Tag.CAMPAIGN_ID, "")
         if before is not None and owner in self._identity.origins:
             self._outbox.note_alias(
                 f"`champion` of {name} in the registry stays version {before.version} of the campaign that this one "
@@ -118,7 +103,7 @@ class Delivery:
     def _is_of_original(self) -> bool:
         """Whether an alias that we would move points to a version of a campaign that this one is a copy of."""
         holders = [self._holder(alias) for alias in (CHAMPION, CHALLENGER)] if self._identity.origins else []
-        return any(one is not None and one.tags.get(TAG_CAMPAIGN_ID) in self._identity.origins for one in holders)
+        return any(one is not None and one.tags.get(Tag.CAMPAIGN_ID) in self._identity.origins for one in holders)
 
     def _there(self, item: OutboxItem) -> Any:
         """A version that an earlier item has registered; again, where it was deleted or is an original's."""
@@ -137,14 +122,14 @@ class Delivery:
 
         known = self._there(item)
         metrics, when = _metrics(item.card), int(1e3 * float(str(item.card.get("unix_time", 0.0))))
-        step = int(known.tags.get(TAG_N_LABELS, 0))
+        step = int(known.tags.get(Tag.N_LABELS, 0))
         run = self._restored(known.run_id)
         points = [] if run is None else [Metric(name, value, when, step) for name, value in metrics.items()]
         for start in range(0, len(points), _BATCH):
             self._client.log_batch(known.run_id, metrics=points[start : start + _BATCH])
         text = json.dumps(metrics, separators=(",", ":"))
         if len(text) <= _MAX_TAG:
-            self._client.set_model_version_tag(self._name, known.version, TAG_VALIDATION, text)
+            self._client.set_model_version_tag(self._name, known.version, Tag.VALIDATION, text)
         if run is None:
             logger.warning("the run of v%04d was deleted for good: its validation is on the version only", item.version)
             return
@@ -174,10 +159,10 @@ class Delivery:
         """
         for entity in self._server.versions(self._name):
             tags, wanted = entity.tags, (self._identity.campaign_id, str(campaign_version))
-            if (tags.get(TAG_CAMPAIGN_ID), tags.get(TAG_VERSION)) != wanted:
+            if (tags.get(Tag.CAMPAIGN_ID), tags.get(Tag.VERSION)) != wanted:
                 continue
             digest = bundle_digest(self._directory / f"models/v{campaign_version:04d}")
-            if digest and tags.get(TAG_BUNDLE, digest) != digest:
+            if digest and tags.get(Tag.BUNDLE, digest) != digest:
                 self._identity = new_identity(self._outbox.directory)
                 logger.warning(
                     "another campaign has registered another v%04d under the identity of this one, which is a copy: it "
@@ -234,19 +219,19 @@ class Delivery:
     def _tags(self, item: OutboxItem, card: Mapping[str, Any]) -> dict[str, str]:
         level = LevelOfTheory(card.get("level_of_theory") or {})
         tags = {
-            TAG_CAMPAIGN: self._config.name,
-            TAG_CAMPAIGN_ID: self._identity.campaign_id,
-            TAG_VERSION: str(item.version),
-            TAG_PARENT: str(card.get("parent", 0)),
-            TAG_N_LABELS: str(card.get("n_labels", 0)),
-            TAG_HEAD_SEQ: str(card.get("head_seq", 0)),
-            TAG_LEVEL: level.canonical,
-            TAG_METRICS: json.dumps(_metrics(card)),
+            Tag.CAMPAIGN: self._config.name,
+            Tag.CAMPAIGN_ID: self._identity.campaign_id,
+            Tag.VERSION: str(item.version),
+            Tag.PARENT: str(card.get("parent", 0)),
+            Tag.N_LABELS: str(card.get("n_labels", 0)),
+            Tag.HEAD_SEQ: str(card.get("head_seq", 0)),
+            Tag.LEVEL: level.canonical,
+            Tag.METRICS: json.dumps(_metrics(card)),
         }
         if digest := bundle_digest(self._directory / item.bundle):
-            tags[TAG_BUNDLE] = digest
+            tags[Tag.BUNDLE] = digest
         if card.get("dataset_digest"):
-            tags[TAG_DIGEST] = str(card["dataset_digest"])
+            tags[Tag.DIGEST] = str(card["dataset_digest"])
         return tags
 
     def _run(self, item: OutboxItem, card: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -268,12 +253,12 @@ class Delivery:
             self._client.log_batch(run_id, params=params[start : start + _BATCH])
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-        if TAG_DIGEST in tags and not run.inputs.dataset_inputs:
+        if Tag.DIGEST in tags and not run.inputs.dataset_inputs:
             dataset = Dataset(
                 name=self._config.name,
-                digest=tags[TAG_DIGEST],
+                digest=tags[Tag.DIGEST],
                 source_type="alsys",
-                source=json.dumps({"store": "store.zarr", "seq": int(tags[TAG_HEAD_SEQ])}),
+                source=json.dumps({"store": "store.zarr", "seq": int(tags[Tag.HEAD_SEQ])}),
                 profile=json.dumps({"n_labels": n_labels}),
             )
             self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
@@ -294,10 +279,10 @@ class Delivery:
             self._client.restore_experiment(experiment.experiment_id)
 
     def _existing_run(self, experiment_id: str, version: int) -> Any | None:
-        ours = f"tags.`{TAG_CAMPAIGN_ID}` = '{self._identity.campaign_id}'"
+        ours = f"tags.`{Tag.CAMPAIGN_ID}` = '{self._identity.campaign_id}'"
         found = self._client.search_runs(
             [experiment_id],
-            filter_string=f"{ours} and tags.`{TAG_VERSION}` = '{version}'",
+            filter_string=f"{ours} and tags.`{Tag.VERSION}` = '{version}'",
             run_view_type=_ALL_RUNS,
             max_results=1,
         )
@@ -325,7 +310,7 @@ class Delivery:
                 signature=_signature(),
                 pip_requirements=_requirements(bundle),
                 tags=dict(tags),
-                step=int(tags[TAG_N_LABELS]),
+                step=int(tags[Tag.N_LABELS]),
             )
         return str(info.model_id)
 

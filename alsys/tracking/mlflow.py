@@ -15,23 +15,7 @@ from typing import Any
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.interop.mlflow_settings import prepare_environment
-from alsys.tracking.server import (
-    CHAMPION,
-    PREVIOUS,
-    TAG_CAMPAIGN,
-    TAG_DIGEST,
-    TAG_HEAD_SEQ,
-    TAG_LEVEL,
-    TAG_METRICS,
-    TAG_N_LABELS,
-    TAG_PARENT,
-    TAG_REASON,
-    TAG_VERDICT,
-    TAG_VERSION,
-    Server,
-    checked_uri,
-    connect,
-)
+from alsys.tracking.server import CHAMPION, PREVIOUS, Server, Tag, checked_uri, connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +172,16 @@ def _version(entity: Any, aliases: list[str]) -> RegisteredVersion:
         name=entity.name,
         version=int(entity.version),
         aliases=tuple(sorted(aliases)),
-        campaign=tags.get(TAG_CAMPAIGN, ""),
-        campaign_version=int(tags.get(TAG_VERSION, 0)),
-        parent=int(tags.get(TAG_PARENT, 0)),
-        n_labels=int(tags.get(TAG_N_LABELS, 0)),
-        head_seq=int(tags.get(TAG_HEAD_SEQ, 0)),
-        dataset_digest=tags.get(TAG_DIGEST, ""),
-        level_of_theory=tags.get(TAG_LEVEL, ""),
-        metrics=json.loads(tags.get(TAG_METRICS, "{}")),
-        verdict=tags.get(TAG_VERDICT, ""),
-        reason=tags.get(TAG_REASON, ""),
+        campaign=tags.get(Tag.CAMPAIGN, ""),
+        campaign_version=int(tags.get(Tag.VERSION, 0)),
+        parent=int(tags.get(Tag.PARENT, 0)),
+        n_labels=int(tags.get(Tag.N_LABELS, 0)),
+        head_seq=int(tags.get(Tag.HEAD_SEQ, 0)),
+        dataset_digest=tags.get(Tag.DIGEST, ""),
+        level_of_theory=tags.get(Tag.LEVEL, ""),
+        metrics=json.loads(tags.get(Tag.METRICS, "{}")),
+        verdict=tags.get(Tag.VERDICT, ""),
+        reason=tags.get(Tag.REASON, ""),
         created=float(entity.creation_timestamp or 0) / 1e3,
         run_id=entity.run_id or "",
         source=entity.source or "",

@@ -25,19 +25,24 @@ CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 PREVIOUS: Final = "previous"
 
-TAG_CAMPAIGN: Final = "alsys.campaign"
-TAG_CAMPAIGN_ID: Final = "alsys.campaign_id"
-TAG_VERSION: Final = "alsys.version"
-TAG_PARENT: Final = "alsys.parent"
-TAG_N_LABELS: Final = "alsys.n_labels"
-TAG_HEAD_SEQ: Final = "alsys.head_seq"
-TAG_DIGEST: Final = "alsys.dataset_digest"
-TAG_BUNDLE: Final = "alsys.bundle_digest"
-TAG_LEVEL: Final = "alsys.level_of_theory"
-TAG_METRICS: Final = "alsys.metrics"
-TAG_VERDICT: Final = "alsys.verdict"
-TAG_REASON: Final = "alsys.reason"
-TAG_VALIDATION: Final = "alsys.validation"
+
+class Tag:
+    """Names of the tags of a model version."""
+
+    CAMPAIGN: Final = "alsys.campaign"
+    CAMPAIGN_ID: Final = "alsys.campaign_id"
+    VERSION: Final = "alsys.version"
+    PARENT: Final = "alsys.parent"
+    N_LABELS: Final = "alsys.n_labels"
+    HEAD_SEQ: Final = "alsys.head_seq"
+    DIGEST: Final = "alsys.dataset_digest"
+    BUNDLE: Final = "alsys.bundle_digest"
+    LEVEL: Final = "alsys.level_of_theory"
+    METRICS: Final = "alsys.metrics"
+    VERDICT: Final = "alsys.verdict"
+    REASON: Final = "alsys.reason"
+    VALIDATION: Final = "alsys.validation"
+
 
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 _RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -145,8 +150,8 @@ class Server:
 
     def decide(self, name: str, version: int, verdict: str, reason: str) -> None:
         """Writes what became of a version, and why, into its tags and description. Safe to repeat."""
-        self.client.set_model_version_tag(name, str(version), TAG_VERDICT, verdict)
-        self.client.set_model_version_tag(name, str(version), TAG_REASON, reason)
+        self.client.set_model_version_tag(name, str(version), Tag.VERDICT, verdict)
+        self.client.set_model_version_tag(name, str(version), Tag.REASON, reason)
         self.client.update_model_version(name, str(version), description=f"{verdict}: {reason}")
 
     def make_champion(self, name: str, version: int) -> None:
