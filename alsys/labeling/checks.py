@@ -13,6 +13,26 @@ FUSED = 0.3
 """Share of the covalent sum below which two atoms stand on top of each other."""
 
 
+def wrong_setting(settings: object, name: str, message: str, remedy: str | None = None) -> InputError:
+    """The error of one field of the section `labeling`, which names its value."""
+    return InputError(message, field=f"labeling.{name}", value=getattr(settings, name), remedy=remedy)
+
+
+def check_restricted(reference: str, frame: Frame) -> None:
+    """Refuses an open shell with a restricted reference.
+
+    Raises:
+        InputError: It is one.
+    """
+    if reference == "restricted" and frame.multiplicity != 1:
+        raise InputError(
+            "a restricted reference needs a singlet",
+            field="labeling.reference",
+            value=f"multiplicity {frame.multiplicity}",
+            remedy="use `auto` or `unrestricted`",
+        )
+
+
 def check_electrons(frame: Frame) -> None:
     """Refuses a spin that the number of electrons does not allow.
 

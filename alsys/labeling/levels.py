@@ -18,6 +18,7 @@ from ase.data import chemical_symbols
 from alsys.config.labeling import PySCFLabeling
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
+from alsys.labeling.checks import check_restricted, wrong_setting
 from alsys.labels import LevelOfTheory
 
 COMMON_FUNCTIONALS = (
@@ -35,7 +36,6 @@ LATER = (
 )  # fmt: skip
 """Settings that are part of a level only where they differ from their default."""
 _LIBXC_NUMBER = re.compile(r"(?:^|[-+,])\s*\d+\s*(?=$|[-+,])")
-_DISPERSION_FIELD = "labeling.dispersion"
 
 
 def level_of(config: PySCFLabeling) -> LevelOfTheory:
@@ -71,11 +71,8 @@ def check_level(config: PySCFLabeling, numbers: list[int]) -> None:
     _check_basis(config.basis, "labeling.basis", numbers)
     if config.auxbasis is not None:
         if not config.density_fit:
-            raise InputError(
-                "belongs to density fitting",
-                field="labeling.auxbasis",
-                value=config.auxbasis,
-                remedy="set density_fit: true, or leave it out",
+            raise wrong_setting(
+                config, "auxbasis", "belongs to density fitting", "set density_fit: true, or leave it out"
             )
         _check_basis(config.auxbasis, "labeling.auxbasis", numbers)
     _check_dispersion(config, numbers)
@@ -88,21 +85,13 @@ def check_reference(config: PySCFLabeling, frame: Frame) -> None:
     Raises:
         InputError: Names the setting.
     """
-    if config.reference == "restricted" and frame.multiplicity != 1:
-        raise InputError(
-            "a restricted reference needs a singlet",
-            field="labeling.reference",
-            value=f"multiplicity {frame.multiplicity}",
-            remedy="use `auto` or `unrestricted`",
-        )
+    check_restricted(config.reference, frame)
     if config.frozen_core:
         from pyscf.data import elements
 
         core = 2 * sum(elements.chemcore_atm[int(z)] for z in frame.numbers)
         if int(frame.numbers.sum()) - frame.charge <= core:
-            raise InputError(
-                "leaves no electron to correlate", field="labeling.frozen_core", value=True, remedy="set it to false"
-            )
+            raise wrong_setting(config, "frozen_core", "leaves no electron to correlate", "set it to false")
 
 
 def _check_functional(config: PySCFLabeling) -> None:
@@ -111,99 +100,65 @@ def _check_functional(config: PySCFLabeling) -> None:
 
     name = (config.xc or "").strip()
     if config.frozen_core:
-        raise InputError(
-            "belongs to mp2, ccsd and ccsd(t)", field="labeling.frozen_core", value=True, remedy="leave it out"
-        )
+        raise wrong_setting(config, "frozen_core", "belongs to mp2, ccsd and ccsd(t)", "leave it out")
     try:
         functional, dispersion = _parsed(name)
         hybrid, parts = libxc.parse_xc(functional)
         version = parse_disp(name)[1]
     except NotImplementedError as error:
-        raise InputError(
+        raise wrong_setting(
+            config,
+            "xc",
             "PySCF does not have this functional with its dispersion correction",
-            field="labeling.xc",
-            value=name,
-            remedy=_suggest(name, COMMON_FUNCTIONALS, cutoff=0.5),
+            _suggest(name, COMMON_FUNCTIONALS, cutoff=0.5),
         ) from error
     except (KeyError, ValueError) as error:
-        raise InputError(
-            "unknown functional", field="labeling.xc", value=name, remedy=_suggest(name, COMMON_FUNCTIONALS)
-        ) from error
+        raise wrong_setting(config, "xc", "unknown functional", _suggest(name, COMMON_FUNCTIONALS)) from error
     if not name or not (parts or any(hybrid)) or _LIBXC_NUMBER.search(functional):
-        raise InputError(
+        raise wrong_setting(
+            config,
+            "xc",
             "is not one functional by name",
-            field="labeling.xc",
-            value=name,
-            remedy="a bare number counts as a functional of libxc; " + _suggest(name, COMMON_FUNCTIONALS),
+            "a bare number counts as a functional of libxc; " + _suggest(name, COMMON_FUNCTIONALS),
         )
     if version is not None and version not in DISP_VERSIONS:
-        raise InputError(
-            f"PySCF has no dispersion correction `{version}`",
-            field="labeling.xc",
-            value=name,
-            remedy="one of -d3bj, -d3zero, -d4",
+        raise wrong_setting(
+            config, "xc", f"PySCF has no dispersion correction `{version}`", "one of -d3bj, -d3zero, -d4"
         )
     if any(libxc.needs_laplacian(number) for number, _ in parts):
-        raise InputError(
+        raise wrong_setting(
+            config,
+            "xc",
             "depends on the Laplacian of the density, for which PySCF has no gradient",
-            field="labeling.xc",
-            value=name,
-            remedy="for example `r2scan`",
+            "for example `r2scan`",
         )
     is_nonlocal = _has_vv10(name)
     if config.nlc_grid_level is not None and not is_nonlocal:
-        raise InputError(
-            f"belongs to VV10, which `{name}` does not have",
-            field="labeling.nlc_grid_level",
-            value=config.nlc_grid_level,
-            remedy="leave it out",
-        )
+        raise wrong_setting(config, "nlc_grid_level", f"belongs to VV10, which `{name}` does not have", "leave it out")
     if config.dispersion is not None and (dispersion or is_nonlocal):
         contained = str(dispersion) if dispersion else "VV10"
-        raise InputError(
-            f"`{name}` contains {contained} already",
-            field=_DISPERSION_FIELD,
-            value=config.dispersion,
-            remedy="leave it out",
-        )
+        raise wrong_setting(config, "dispersion", f"`{name}` contains {contained} already", "leave it out")
 
 
 def _check_wavefunction(config: PySCFLabeling) -> None:
     name = config.method
     if config.xc is not None:
-        raise InputError(
-            f"`{name}` has no functional",
-            field="labeling.xc",
-            value=config.xc,
-            remedy="leave it out, or set method: dft",
-        )
+        raise wrong_setting(config, "xc", f"`{name}` has no functional", "leave it out, or set method: dft")
     if config.nlc_grid_level is not None:
-        raise InputError(
-            f"`{name}` has no grid",
-            field="labeling.nlc_grid_level",
-            value=config.nlc_grid_level,
-            remedy="leave it out",
-        )
+        raise wrong_setting(config, "nlc_grid_level", f"`{name}` has no grid", "leave it out")
     if name not in CORRELATED:
         if config.frozen_core:
-            raise InputError(
-                "belongs to mp2, ccsd and ccsd(t)", field="labeling.frozen_core", value=True, remedy="leave it out"
-            )
+            raise wrong_setting(config, "frozen_core", "belongs to mp2, ccsd and ccsd(t)", "leave it out")
         return
     if config.density_fit:
-        raise InputError(
+        raise wrong_setting(
+            config,
+            "density_fit",
             f"PySCF has no correct gradient of `{name}` with density fitting",
-            field="labeling.density_fit",
-            value=True,
-            remedy="set density_fit: false",
+            "set density_fit: false",
         )
     if config.dispersion is not None:
-        raise InputError(
-            f"`{name}` describes dispersion itself",
-            field=_DISPERSION_FIELD,
-            value=config.dispersion,
-            remedy="leave it out",
-        )
+        raise wrong_setting(config, "dispersion", f"`{name}` describes dispersion itself", "leave it out")
 
 
 def _check_basis(name: str, field: str, numbers: list[int]) -> None:
@@ -268,7 +223,7 @@ def _check_dispersion(config: PySCFLabeling, numbers: list[int]) -> None:
         else:
             dftd3.DFTD3Dispersion(apart, xc=method, version=version).get_dispersion()
     except RuntimeError as error:
-        field, value = (_DISPERSION_FIELD, config.dispersion) if config.dispersion else ("labeling.xc", config.xc)
+        field, value = ("labeling.dispersion", config.dispersion) if config.dispersion else ("labeling.xc", config.xc)
         raise InputError(
             f"is not to be had here: {error}", field=field, value=value, remedy="try d3bj, d3zero or d4, or none"
         ) from error
@@ -294,18 +249,11 @@ def _check_solvent(config: PySCFLabeling) -> None:
             f"is not to be had with `{config.method}`", field=field, value=model, remedy="use method: dft or hf"
         )
     if model == "smd" and config.dielectric is not None:
-        raise InputError(
-            "SMD knows its solvents by name", field="labeling.dielectric", value=config.dielectric, remedy="set solvent"
-        )
+        raise wrong_setting(config, "dielectric", "SMD knows its solvents by name", "set solvent")
     if (config.solvent is None) == (config.dielectric is None):
         raise InputError("needs exactly one of solvent and dielectric", field=field, value=model)
     if config.solvent is not None and config.solvent.lower() not in smd.solvent_db:
-        raise InputError(
-            "unknown solvent",
-            field="labeling.solvent",
-            value=config.solvent,
-            remedy=_suggest(config.solvent, ("water", *smd.solvent_db)),
-        )
+        raise wrong_setting(config, "solvent", "unknown solvent", _suggest(config.solvent, ("water", *smd.solvent_db)))
 
 
 def _parsed(name: str) -> tuple[str, object]:

@@ -20,7 +20,7 @@ from ase.data import chemical_symbols
 from alsys.config.engines import PeriodicLabeling
 from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import FloatArray, Frame
-from alsys.labeling.checks import check_electrons
+from alsys.labeling.checks import check_electrons, check_restricted, wrong_setting
 from alsys.labeling.engine import Computed, Failed
 from alsys.labeling.pyscf import prepare_pyscf
 from alsys.labels import Diagnostics
@@ -64,13 +64,7 @@ class PeriodicEngine:
         check_electrons(frame)
         if frame.charge and not _is_free_atom(frame):
             raise InputError("the energy of a charged cell has no meaning", field="charge", value=frame.charge)
-        if settings.reference == "restricted" and frame.multiplicity != 1:
-            raise InputError(
-                "a restricted reference needs a singlet",
-                field="labeling.reference",
-                value=f"multiplicity {frame.multiplicity}",
-                remedy="use `auto` or `unrestricted`",
-            )
+        check_restricted(settings.reference, frame)
         if _is_free_atom(frame):
             return
         if not frame.pbc.all():
@@ -84,12 +78,7 @@ class PeriodicEngine:
         needed_mb = points * BYTES_PER_POINT // 2**20
         if needed_mb > settings.memory_mb:
             remedy = "use a pseudopotential" if settings.pseudo is None else "raise memory_mb, or use a softer basis"
-            raise InputError(
-                f"the FFT grid of this cell needs about {needed_mb} MB",
-                field="labeling.memory_mb",
-                value=settings.memory_mb,
-                remedy=remedy,
-            )
+            raise wrong_setting(settings, "memory_mb", f"the FFT grid of this cell needs about {needed_mb} MB", remedy)
 
     def compute(self, frame: Frame) -> Computed | Failed:
         """Converges an SCF, and takes its gradient and stress."""
@@ -146,27 +135,16 @@ def _is_free_atom(frame: Frame) -> bool:
 def _check_functional(settings: PeriodicLabeling) -> None:
     from pyscf.dft import libxc
 
-    field, value = "labeling.xc", settings.xc
     try:
-        kind, is_hybrid, is_nonlocal = (
-            libxc.xc_type(settings.xc),
-            libxc.is_hybrid_xc(settings.xc),
-            libxc.is_nlc(settings.xc),
-        )
+        kind, is_hybrid, is_nonlocal = (of(settings.xc) for of in (libxc.xc_type, libxc.is_hybrid_xc, libxc.is_nlc))
     except (KeyError, ValueError, NotImplementedError) as error:
-        raise InputError("unknown functional", field=field, value=value, remedy="for example `pbe`") from error
+        raise wrong_setting(settings, "xc", "unknown functional", "for example `pbe`") from error
     if kind not in ("LDA", "GGA"):
-        raise InputError(
-            "PySCF has no periodic forces for this kind", field=field, value=value, remedy="use an LDA or GGA"
-        )
+        raise wrong_setting(settings, "xc", "PySCF has no periodic forces for this kind", "use an LDA or GGA")
     if is_hybrid:
-        raise InputError(
-            "PySCF has no periodic stress for hybrids", field=field, value=value, remedy="use an LDA or GGA"
-        )
+        raise wrong_setting(settings, "xc", "PySCF has no periodic stress for hybrids", "use an LDA or GGA")
     if is_nonlocal:
-        raise InputError(
-            "PySCF has no periodic forces with VV10", field=field, value=value, remedy="use dispersion: d3bj"
-        )
+        raise wrong_setting(settings, "xc", "PySCF has no periodic forces with VV10", "use dispersion: d3bj")
     if settings.dispersion is not None:
         try:
             import pyscf.dispersion  # noqa: F401

@@ -20,7 +20,7 @@ from ase.data import chemical_symbols
 from alsys.config.engines import SkalaLabeling
 from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import Frame
-from alsys.labeling.checks import check_electrons
+from alsys.labeling.checks import check_electrons, wrong_setting
 from alsys.labeling.engine import Computed, Failed
 from alsys.labeling.pyscf import prepare_pyscf
 from alsys.labeling.rescue import RUNGS, converge
@@ -70,11 +70,8 @@ class SkalaEngine:
                     warnings.simplefilter("ignore")  # PySCF recommends a package for every unknown name
                     gto.basis.load(settings.basis, symbol)
             except Exception as error:  # PySCF raises many kinds
-                raise InputError(
-                    f"is unknown, or has nothing for {symbol}",
-                    field="labeling.basis",
-                    value=settings.basis,
-                    remedy="for example `def2-tzvp`",
+                raise wrong_setting(
+                    settings, "basis", f"is unknown, or has nothing for {symbol}", "for example `def2-tzvp`"
                 ) from error
         if int(frame.numbers.max()) >= FIRST_ECP:
             symbol = chemical_symbols[int(frame.numbers.max())]
@@ -89,11 +86,8 @@ class SkalaEngine:
             except ImportError as error:
                 raise EnvironmentProblem("labeling.dispersion needs pyscf-dispersion (extra `dispersion`)") from error
             except RuntimeError as error:
-                raise InputError(
-                    f"has no D3 parameters: {error}",
-                    field="labeling.functional",
-                    value=settings.functional,
-                    remedy="set dispersion: false",
+                raise wrong_setting(
+                    settings, "functional", f"has no D3 parameters: {error}", "set dispersion: false"
                 ) from error
 
     def compute(self, frame: Frame) -> Computed | Failed:
@@ -166,15 +160,10 @@ def load_functional(settings: SkalaLabeling) -> Any:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror}", field="labeling.model_file", value=settings.model_file
-        ) from error
+        raise wrong_setting(settings, "model_file", f"cannot be read: {error.strerror}") from error
     if found != settings.sha256:
-        raise InputError(
-            f"the file has the digest {found}",
-            field="labeling.sha256",
-            value=settings.sha256,
-            remedy="give the model that the campaign was started with",
+        raise wrong_setting(
+            settings, "sha256", f"the file has the digest {found}", "give the model that the campaign was started with"
         )
     with path.open("rb") as file:
         return TracedFunctional.load(file, expected_hash=settings.sha256)
