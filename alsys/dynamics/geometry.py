@@ -55,6 +55,46 @@ def _pairs(numbers: bytes) -> tuple[IntArray, IntArray, FloatArray]:
     return i, j, radii[i] + radii[j]
 
 
+def close_pairs(frame: Frame, cutoff: float) -> tuple[IntArray, IntArray, FloatArray, IntArray]:
+    """Pairs of atoms as of `pair_ratios`, periodic images included.
+
+    Args:
+        frame: The frame.
+        cutoff: Ratio up to which a periodic frame is searched at least.
+
+    Returns:
+        ``(n_pairs,)`` first and second atoms and ratios, and ``(n_pairs, 3)`` cells by which the second ones are
+        shifted. Of a periodic frame each pair comes both ways, of a molecule once.
+    """
+    if not frame.pbc.any():
+        i, j, ratio = pair_ratios(frame.numbers, frame.positions)
+        return i, j, ratio, np.zeros((i.size, 3), dtype=np.int64)
+    radii = covalent_radii[frame.numbers]
+    i, j, distance, shift = neighbour_list(
+        "ijdS", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * cutoff * radii.max())
+    )
+    return i, j, distance / (radii[i] + radii[j]), shift
+
+
+def superpositions(moving: FloatArray, fixed: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Proper rotations ``R`` that bring points closest to others: ``moving @ R``; no mirror images.
+
+    W. Kabsch, Acta Cryst. A 32, 922 (1976).
+
+    Args:
+        moving: ``(n, n_atoms, 3)``, relative to their centre.
+        fixed: ``(n, n_atoms, 3)`` or ``(n_atoms, 3)``, relative to theirs.
+        weights: ``(n_atoms,)``; None for equal ones.
+
+    Returns:
+        ``(n, 3, 3)``.
+    """
+    weighted = moving if weights is None else weights[:, None] * moving
+    u, _, vt = np.linalg.svd(np.swapaxes(weighted, -1, -2) @ fixed)
+    u[..., 2] *= np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None]
+    return np.asarray(u @ vt)
+
+
 def nearest_pair(frame: Frame, cutoff: float = 1.0) -> tuple[int, int, float]:
     """The two atoms that are closest for their size, periodic images included.
 
@@ -65,16 +105,7 @@ def nearest_pair(frame: Frame, cutoff: float = 1.0) -> tuple[int, int, float]:
     Returns:
         Both atoms (equal for an atom and its own image) and the ratio; infinity where there is no such pair.
     """
-    if frame.pbc.any():
-        radii = covalent_radii[frame.numbers]
-        i, j, distance = neighbour_list(
-            "ijd", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * cutoff * radii.max())
-        )
-        ratio = distance / (radii[i] + radii[j])
-    elif frame.n_atoms > 1:
-        i, j, ratio = pair_ratios(frame.numbers, frame.positions)
-    else:
-        return 0, 0, float("inf")
+    i, j, ratio, _ = close_pairs(frame, cutoff)
     if ratio.size == 0:
         return 0, 0, float("inf")
     k = int(np.argmin(ratio))
@@ -83,15 +114,8 @@ def nearest_pair(frame: Frame, cutoff: float = 1.0) -> tuple[int, int, float]:
 
 def molecules_of(frame: Frame) -> IntArray:
     """``(n_atoms,)`` molecule of each atom, from 0: what bonds hold together, across periodic boundaries too."""
-    if frame.pbc.any():
-        radii = covalent_radii[frame.numbers]
-        i, j, distance = neighbour_list(
-            "ijd", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * BONDED * radii.max())
-        )
-        is_bond = distance < BONDED * (radii[i] + radii[j])
-    else:
-        i, j, ratio = pair_ratios(frame.numbers, frame.positions)
-        is_bond = ratio < BONDED
+    i, j, ratio, _ = close_pairs(frame, BONDED)
+    is_bond = ratio < BONDED
     bonds = coo_array((np.ones(int(is_bond.sum())), (i[is_bond], j[is_bond])), shape=(frame.n_atoms, frame.n_atoms))
     return np.asarray(connected_components(bonds, directed=False)[1], dtype=np.int64)
 
@@ -214,18 +238,9 @@ class Bonds:
 
     def __init__(self, start: Frame, tolerance: float) -> None:
         self._n_atoms, self._tolerance = start.n_atoms, tolerance
-        if start.pbc.any():
-            radii = covalent_radii[start.numbers]
-            i, j, distance, shift = neighbour_list(
-                "ijdS", positions=start.positions, cell=start.cell, pbc=start.pbc,
-                cutoff=float(2.0 * BONDED * radii.max()),
-            )  # fmt: skip
-            is_bond = (distance < BONDED * (radii[i] + radii[j])) & (i < j)
-            self._shift: FloatArray = shift[is_bond] @ start.cell
-        else:
-            i, j, ratio = pair_ratios(start.numbers, start.positions)
-            is_bond = ratio < BONDED
-            self._shift = np.zeros((int(is_bond.sum()), 3))
+        i, j, ratio, shift = close_pairs(start, BONDED)
+        is_bond = (ratio < BONDED) & (i < j)
+        self._shift: FloatArray = shift[is_bond] @ start.cell
         self._i, self._j = i[is_bond], j[is_bond]
         self._lengths = self._lengths_of(start.positions)
 

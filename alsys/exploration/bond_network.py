@@ -11,12 +11,10 @@ import itertools
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
-from ase.data import covalent_radii
 from ase.geometry import complete_cell
-from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
-from alsys.dynamics.geometry import BONDED, pair_ratios
+from alsys.dynamics.geometry import BONDED, close_pairs
 from alsys.frames import FloatArray, Frame
 
 MAX_RING = 12
@@ -121,21 +119,12 @@ class BondNetwork:
 
 def _bonds(frame: Frame, may_bond: NDArray[np.bool_]) -> list[list[Node]]:
     """Atoms that each atom is bonded to, with the cells of their images."""
-    radii = covalent_radii[frame.numbers]
-    if frame.pbc.any():
-        i, j, distance, shift = neighbour_list(
-            "ijdS", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=float(2.0 * BONDED * radii.max())
-        )
-        is_bond = (distance < BONDED * (radii[i] + radii[j])) & may_bond[i] & may_bond[j]
-        i, j, shift = i[is_bond], j[is_bond], shift[is_bond]
-    else:
-        first, second, ratio = pair_ratios(frame.numbers, frame.positions)
-        is_bond = (ratio < BONDED) & may_bond[first] & may_bond[second]
-        first, second = first[is_bond], second[is_bond]
-        i, j = np.concatenate([first, second]), np.concatenate([second, first])
-        shift = np.zeros((i.size, 3), dtype=np.int64)
+    i, j, ratio, shift = close_pairs(frame, BONDED)
+    if not frame.pbc.any():  # then each pair comes once
+        i, j, ratio, shift = np.concatenate([i, j]), np.concatenate([j, i]), np.tile(ratio, 2), np.tile(shift, (2, 1))
+    is_bond = (ratio < BONDED) & may_bond[i] & may_bond[j]
     bonds: list[list[Node]] = [[] for _ in range(frame.n_atoms)]
-    for a, b, (x, y, z) in zip(i.tolist(), j.tolist(), shift.tolist(), strict=True):
+    for a, b, (x, y, z) in zip(i[is_bond].tolist(), j[is_bond].tolist(), shift[is_bond].tolist(), strict=True):
         bonds[a].append((b, (int(x), int(y), int(z))))
     return bonds
 

@@ -12,6 +12,7 @@ from ase.data import covalent_radii
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
+from alsys.dynamics.geometry import superpositions
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.interop.check import Check, Sample, compared, groups_of, rated, spaced
 from alsys.interop.clusters import cluster_of
@@ -210,7 +211,7 @@ def _pairs(samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
         else:
             start = start - start.mean(axis=1, keepdims=True)
             moved = moved - moved.mean(axis=1, keepdims=True)
-            rotation = _rotations(moved, start)
+            rotation = superpositions(moved, start)
             step = np.einsum("pai,pij->paj", moved, rotation) - start
             turned = np.einsum("pai,pij->paj", turned, rotation)
         distances.append(np.sqrt(np.square(step).sum(axis=(1, 2)) / positions.shape[1]))
@@ -232,14 +233,6 @@ def _near_image(step: FloatArray, frame: Frame) -> FloatArray:
     fractional = step @ np.linalg.inv(cell)
     nearest: FloatArray = (fractional - np.where(frame.pbc, np.round(fractional), 0.0)) @ cell
     return nearest
-
-
-def _rotations(moved: FloatArray, fixed: FloatArray) -> FloatArray:
-    """Proper rotations ``(n, 3, 3)`` that superpose rows of `moved` on `fixed` (W. Kabsch, Acta Cryst. A 32, 922)."""
-    u, _, vt = np.linalg.svd(np.einsum("pai,paj->pij", moved, fixed))
-    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    rotation: FloatArray = u @ vt
-    return rotation
 
 
 def check_totals(samples: Sequence[Sample]) -> Check:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from ase.data import chemical_symbols, covalent_radii
-from ase.geometry import find_mic
 
+from alsys.dynamics.geometry import nearest_pair
 from alsys.errors import InputError
 from alsys.frames import Frame
 
@@ -70,18 +69,9 @@ def check_alone(frame: Frame) -> None:
 
 def fused_atoms(frame: Frame) -> str | None:
     """Describes two atoms, or nearest images, that stand on top of each other; None where there are none."""
-    if frame.n_atoms < 2:
+    i, j, ratio = nearest_pair(frame, FUSED)
+    if ratio >= FUSED:
         return None
-    difference = frame.positions[:, None] - frame.positions[None]
-    if frame.pbc.any():
-        nearest, _ = find_mic(difference.reshape(-1, 3), frame.cell, frame.pbc)
-        difference = nearest.reshape(difference.shape)
-    distance = np.sqrt(np.square(difference).sum(axis=2))
-    radii = covalent_radii[frame.numbers]
-    ratio = distance / (radii[:, None] + radii[None])
-    ratio[np.diag_indices_from(ratio)] = np.inf
-    i, j = np.unravel_index(int(np.argmin(ratio)), ratio.shape)
-    if ratio[i, j] >= FUSED:
-        return None
-    first, second = chemical_symbols[frame.numbers[i]], chemical_symbols[frame.numbers[j]]
-    return f"atoms {i} ({first}) and {j} ({second}) are {distance[i, j]:.3f} Angstrom apart"
+    first, second = (f"{k} ({chemical_symbols[frame.numbers[k]]})" for k in (i, j))
+    distance = ratio * float(covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
+    return f"atoms {first} and {second} are {distance:.3f} Angstrom apart"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from alsys.dynamics.geometry import superpositions
 from alsys.frames import FloatArray
 
 N_DIRECTIONS = 40
@@ -80,19 +81,8 @@ def harmonic_rotations(rotations: FloatArray, momentum: int) -> FloatArray:
 
 
 def alignments(points: FloatArray, target: FloatArray, weights: FloatArray) -> FloatArray:
-    """Proper rotations R that bring points closest to a target, ``R p ~ t`` (W. Kabsch, Acta Cryst. A32, 922 (1976)).
-
-    Args:
-        points: ``(n, n_atoms, 3)``, relative to the centre.
-        target: ``(n_atoms, 3)``, relative to the centre.
-        weights: ``(n_atoms,)``.
-
-    Returns:
-        ``(n, 3, 3)``.
-    """
-    u, _, v = np.linalg.svd(np.einsum("a,nai,aj->nij", weights, points, target, optimize=True))
-    u[:, :, 2] *= np.sign(np.linalg.det(u) * np.linalg.det(v))[:, None]
-    return np.ascontiguousarray((u @ v).transpose(0, 2, 1))
+    """Rotations R with ``R p ~ t``, as of `superpositions`: ``(n, 3, 3)``."""
+    return np.ascontiguousarray(superpositions(points, target, weights).transpose(0, 2, 1))
 
 
 def half_powers(overlap: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.optimize import BFGS
 
-from alsys.dynamics.geometry import BONDED, MIN_CONTACT, is_sound, pair_ratios
+from alsys.dynamics.geometry import BONDED, MIN_CONTACT, is_sound, pair_ratios, superpositions
 from alsys.exploration.reference import EnergyForces
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.base import Committee, FrameBatch
@@ -144,16 +144,12 @@ def is_same_molecule(reference: Frame, model: Frame) -> bool:
 def superposition(fixed: FloatArray, moving: FloatArray) -> FloatArray:
     """``(3, 3)`` rotation ``R`` that brings centred `moving` closest to centred `fixed`: ``moving @ R``.
 
-    W. Kabsch, Acta Cryst. A 32, 922 (1976). No mirror images.
-
     Args:
         fixed: ``(n_atoms, 3)``, Angstrom.
         moving: ``(n_atoms, 3)``, Angstrom.
     """
-    u, _, vt = np.linalg.svd((moving - moving.mean(axis=0)).T @ (fixed - fixed.mean(axis=0)))
-    sign = np.diag([1.0, 1.0, float(np.sign(np.linalg.det(u @ vt)))])
-    rotation: FloatArray = u @ sign @ vt
-    return rotation
+    (rotation,) = superpositions((moving - moving.mean(axis=0))[None], fixed - fixed.mean(axis=0))
+    return np.asarray(rotation)
 
 
 def superposed_rmsd(fixed: FloatArray, moving: FloatArray) -> float:
