@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from alsys.config.engines import (
@@ -14,7 +15,7 @@ from alsys.config.engines import (
     PluginLabeling,
     SkalaLabeling,
 )
-from alsys.config.labeling import AnalyticLabeling, PySCFLabeling
+from alsys.config.labeling import AnalyticLabeling, LabelingBase, PySCFLabeling, XTBLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.base import Labeler
@@ -52,39 +53,22 @@ def _build(config: LabelingConfig, densities: Path | None = None) -> Labeler:
         from alsys.labeling.analytic import AnalyticLabeler
 
         return AnalyticLabeler(config)
-    if isinstance(config, PluginLabeling):
-        from alsys.labeling.engine import EngineLabeler
+    from alsys.labeling.engine import EngineLabeler
 
+    if isinstance(config, PluginLabeling):
         engine, settings = LABELERS.chosen(config)
         return EngineLabeler(engine, settings, config, config.threads)
-    if isinstance(config, PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling):
-        return _engine_labeler(config)
-    from alsys.labeling.xtb import XTBLabeler
-
-    return XTBLabeler(config)
+    module, name = _ENGINES[type(config)].split(":")
+    return EngineLabeler(getattr(import_module(module), name), config, config, getattr(config, "threads", 1))
 
 
-def _engine_labeler(config: PeriodicLabeling | ASELabeling | ANILabeling | SkalaLabeling) -> Labeler:
-    from alsys.labeling.engine import EngineClass, EngineLabeler
-
-    engine: type[EngineClass]
-    if isinstance(config, PeriodicLabeling):
-        from alsys.labeling.periodic import PeriodicEngine
-
-        engine = PeriodicEngine
-    elif isinstance(config, ASELabeling):
-        from alsys.labeling.ase import ASEEngine
-
-        engine = ASEEngine
-    elif isinstance(config, ANILabeling):
-        from alsys.labeling.ani import ANIEngine
-
-        engine = ANIEngine
-    else:
-        from alsys.labeling.skala import SkalaEngine
-
-        engine = SkalaEngine
-    return EngineLabeler(engine, config, config, config.threads)
+_ENGINES: Mapping[type[LabelingBase], str] = {
+    ANILabeling: "alsys.labeling.ani:ANIEngine",
+    ASELabeling: "alsys.labeling.ase:ASEEngine",
+    PeriodicLabeling: "alsys.labeling.periodic:PeriodicEngine",
+    SkalaLabeling: "alsys.labeling.skala:SkalaEngine",
+    XTBLabeling: "alsys.labeling.xtb:XTBEngine",
+}
 
 
 def build_worker(

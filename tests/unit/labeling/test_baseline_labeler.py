@@ -13,7 +13,6 @@ from alsys.frames import Frame
 from alsys.labeling.analytic import AnalyticLabeler
 from alsys.labeling.baseline import BaselineLabeler, baseline_labeling, baseline_level
 from alsys.labeling.factory import build_labeler, check_labeling
-from alsys.labeling.xtb import XTBLabeler
 from alsys.labels import Label, LabelFailure
 from alsys.potentials.base import FrameBatch
 from alsys.potentials.baseline import Baseline
@@ -65,7 +64,7 @@ def test_a_failed_baseline_costs_the_label_only_where_it_is_needed(is_needed: bo
     calls: list[Frame] = []
     labeler = BaselineLabeler(
         FakeLabeler(failure=lambda frame: calls.append(frame)),
-        XTBLabeler(XTBLabeling(kind="xtb", max_cycles=1)),
+        build_labeler(XTBLabeling(kind="xtb", max_cycles=1)),
         is_needed=is_needed,
     )
     outcome = labeler.label(WATER)

@@ -14,11 +14,11 @@ from alsys.errors import FailureKind, InputError
 from alsys.frames import Frame, PointCharges
 from alsys.labeling.analytic import AnalyticLabeler
 from alsys.labeling.atoms import free_atom_frames, ground_multiplicity
+from alsys.labeling.base import Labeler
 from alsys.labeling.certify import certify, evenly_spaced
 from alsys.labeling.factory import build_labeler, check_labeling
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler
 from alsys.labeling.rescue import Rung
-from alsys.labeling.xtb import XTBLabeler
 from alsys.labels import Label, LabelFailure
 from alsys.testing.labelers import LabelerContract
 from alsys.units import BOHR, HARTREE
@@ -50,13 +50,13 @@ class TestAnalytic(LabelerContract):
 class TestXTB(LabelerContract):
     frame = distorted("CH3OH")
 
-    def make(self) -> XTBLabeler:
-        return XTBLabeler(XTBLabeling(kind="xtb"))
+    def make(self) -> Labeler:
+        return build_labeler(XTBLabeling(kind="xtb"))
 
     cell = water_box()
 
-    def make_other(self) -> XTBLabeler:
-        return XTBLabeler(XTBLabeling(kind="xtb", method="GFN1-xTB"))
+    def make_other(self) -> Labeler:
+        return build_labeler(XTBLabeling(kind="xtb", method="GFN1-xTB"))
 
 
 @pytest.mark.dft
