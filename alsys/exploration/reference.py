@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from alsys.frames import FloatArray, Frame
+from alsys.potentials.xtb import calculator_of
 from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 EnergyForces = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -25,22 +26,10 @@ def xtb_potential(frame: Frame) -> EnergyForces:
     Raises:
         ValueError: A frame that is periodic in one or two directions.
     """
-    from tblite.interface import Calculator
-
     if frame.pbc.any() and not frame.pbc.all():
         raise ValueError("tblite takes no or three periodic directions")
 
-    lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
-    calculator = Calculator(
-        "GFN1-xTB" if frame.pbc.all() else "GFN2-xTB",
-        np.asarray(frame.numbers),
-        frame.positions / BOHR,
-        float(frame.charge),
-        frame.multiplicity - 1,
-        lattice,
-        periodic,
-    )
-    calculator.set("verbosity", 0)
+    calculator = calculator_of(frame, "GFN1-xTB" if frame.pbc.all() else "GFN2-xTB")
 
     def evaluate(positions: FloatArray) -> tuple[float, FloatArray]:
         calculator.update(np.ascontiguousarray(positions) / BOHR)

@@ -107,6 +107,21 @@ def check_frame(frame: Frame) -> None:
         )
 
 
+def calculator_of(frame: Frame, name: str) -> Any:
+    """Tblite's calculator of a molecule or a cell, which prints nothing.
+
+    Raises:
+        EnvironmentProblem: tblite is missing.
+    """
+    lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
+    positions, unpaired = frame.positions / BOHR, frame.multiplicity - 1
+    calculator = require_tblite().Calculator(
+        name, np.asarray(frame.numbers), positions, float(frame.charge), unpaired, lattice, periodic
+    )
+    calculator.set("verbosity", 0)
+    return calculator
+
+
 def single_point(frame: Frame, method: XTBMethod) -> XTBValues:
     """Energy, forces and stress of a frame that `check_frame` does not refuse.
 
@@ -114,21 +129,10 @@ def single_point(frame: Frame, method: XTBMethod) -> XTBValues:
         XTBFailure: The SCF does not converge, atoms stand on top of each other, or the numbers are not finite.
         EnvironmentProblem: tblite is missing.
     """
-    interface = require_tblite()
-    lattice, periodic = (frame.cell / BOHR, np.ones(3, dtype=bool)) if frame.pbc.all() else (None, None)
     try:
-        calculator = interface.Calculator(
-            method.name,
-            np.asarray(frame.numbers),
-            frame.positions / BOHR,
-            float(frame.charge),
-            frame.multiplicity - 1,
-            lattice,
-            periodic,
-        )
+        calculator = calculator_of(frame, method.name)
         calculator.set("accuracy", method.accuracy)
         calculator.set("max-iter", method.max_cycles)
-        calculator.set("verbosity", 0)
         result = calculator.singlepoint()
     except RuntimeError as error:  # tblite's own errors are among them
         raise XTBFailure(str(error).strip().splitlines()[-1][:300]) from error

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
-from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices, tell
+from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, slices, tell
 from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
@@ -32,28 +31,14 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     level = "" if (energy_name, forces_name) == (ENERGY, FORCES) else energy_name.rpartition(".")[0] or energy_name
     for what, name in (("energy", energy_name), ("forces", forces_name)):
         account.label_from(what, name)
-    with opened(path) as file:
-        found = False
-        for name, group in groups(file, "atomic_numbers"):
-            found = True
-            numbers = dataset(group, "atomic_numbers", name)[...].reshape(-1)
-            positions, energy, forces = (dataset(group, key, name) for key in ("coordinates", energy_name, forces_name))
-            n = n_conformations(positions, {energy_name: energy, forces_name: forces}, name)
-            tell(group, account, ("atomic_numbers", "coordinates", energy_name, forces_name), n)
-            for part in slices(n):
-                yield from checked_each(
-                    account,
-                    numbers,
-                    positions[part],
-                    energy[part],
-                    forces[part],
-                    place=f"{name} conformation",
-                    first=part.start,
-                    group=name,
-                    level=level,
-                )
-        if not found:
-            raise InputError("holds no group with `atomic_numbers`", source=str(path))
+    for name, group, numbers in molecules(path):
+        positions, energy, forces = (dataset(group, key, name) for key in ("coordinates", energy_name, forces_name))
+        n = n_conformations(positions, {energy_name: energy, forces_name: forces}, name)
+        tell(group, account, ("atomic_numbers", "coordinates", energy_name, forces_name), n)
+        place = f"{name} conformation"
+        for part in slices(n):
+            arrays = numbers, positions[part], energy[part], forces[part]
+            yield from checked_each(account, *arrays, place=place, first=part.start, group=name, level=level)
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

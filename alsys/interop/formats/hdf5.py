@@ -60,6 +60,20 @@ def groups(file: Any, marker: str, depth: int = 6, seen: set[int] | None = None)
             yield from groups(file[name], marker, depth - 1, seen)
 
 
+def molecules(path: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Name, group and atomic numbers ``(n_atoms,)`` of each molecule of a file.
+
+    Raises:
+        InputError: It is no HDF5 file, or holds none.
+    """
+    with opened(path) as file:
+        name = None
+        for name, group in groups(file, "atomic_numbers"):
+            yield name, group, dataset(group, "atomic_numbers", name)[...].reshape(-1)
+        if name is None:
+            raise InputError("holds no group with `atomic_numbers`", source=str(path))
+
+
 def _own_names(group: Any) -> list[str]:
     """Names in a group, none of which leads out of the file: nothing is opened before that is sure."""
     h5py = require("h5py")

@@ -17,7 +17,7 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
-from alsys.interop.formats.hdf5 import dataset, groups, holds, n_conformations, opened, slices, tell, text_or_number
+from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, slices, tell, text_or_number
 from alsys.interop.raw import RawFrames, checked_each, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
@@ -34,17 +34,11 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     account = FileAccount() if account is None else account
     for what, name in (("energy", ENERGY), ("forces", GRADIENT)):
         account.label_from(what, name)
-    with opened(path) as file:
-        found = False
-        for name, group in groups(file, "atomic_numbers"):
-            found = True
-            yield from _molecule(name, group, account)
-        if not found:
-            raise InputError("holds no group with `atomic_numbers`", source=str(path))
+    for name, group, numbers in molecules(path):
+        yield from _molecule(name, group, numbers, account)
 
 
-def _molecule(name: str, group: Any, account: FileAccount) -> Iterator[RawFrames]:
-    numbers = dataset(group, "atomic_numbers", name)[...].reshape(-1)
+def _molecule(name: str, group: Any, numbers: Any, account: FileAccount) -> Iterator[RawFrames]:
     positions, energy, gradient = (dataset(group, key, name) for key in ("conformations", ENERGY, GRADIENT))
     n = n_conformations(positions, {ENERGY: energy, GRADIENT: gradient}, name)
     tell(group, account, USED, n)
