@@ -237,20 +237,9 @@ def checked_each(
         return
     for i in range(n):
         part = slice(i, i + 1)
-        try:
-            yield checked(
-                numbers,
-                positions[part],
-                energy[part],
-                forces[part],
-                place=place,
-                first=first + i,
-                cell=None if cell is None else cell[part],
-                stress=None if stress is None else stress[part],
-                **rest,
-            )
-        except InputError as error:
-            account.refuse(f"{place} {first + i}", error)
+        box, virial = (None if values is None else values[part] for values in (cell, stress))
+        arrays = numbers, positions[part], energy[part], forces[part]
+        yield from checked_each(account, *arrays, place=place, first=first + i, cell=box, stress=virial, **rest)
 
 
 def gathered(rows: Iterable[RawRow], place: str, account: FileAccount | None = None) -> Iterator[RawFrames]:
