@@ -42,11 +42,11 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         EnvironmentProblem: A package that the campaign needs is missing.
     """
     from alsys.exploration.allocation import check_methods
+    from alsys.exploration.factory import check_parts
     from alsys.exploration.initial import check_initial
     from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.baseline import baseline_level
     from alsys.labeling.factory import build_labeler, check_labeling
-    from alsys.selection.chunks import ChunkSelection
     from alsys.systems.builders import build_system
 
     directory = CampaignFolder.of(config)
@@ -76,7 +76,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
             check_states(starts)
         check_initial(config.initial, systems)
         check_methods(config, systems)
-        ChunkSelection(config.selection, config.seed)
+        check_parts(config)
         for i, rule in enumerate(config.stop.rules):
             STOP_RULES.chosen(rule, f"stop.rules[{i}]")
         if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with

@@ -124,6 +124,10 @@ class WorkerCheck:
                 importlib.import_module(_MODULES[role])
             if set(roles) & MODEL_ROLES:
                 _check_model(config, elements)
+            if "explorers" in roles:
+                from alsys.exploration.factory import check_parts
+
+                check_parts(config)
         except ImportError as error:
             return EnvironmentProblem(f"runtime.environments.{roles[0]}: {error}")
         except AlsysError as error:

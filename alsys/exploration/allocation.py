@@ -36,7 +36,7 @@ class WalkerAllocation:
 
     def __init__(self, config: CampaignConfig, systems: Mapping[str, Frame], seed: int) -> None:
         self._config, self._systems, self._seed = config, dict(systems), seed
-        self._names, self._methods = config.exploration.method_names, _methods(config)
+        self._names, self._methods = config.exploration.method_names, methods_of(config)
         self._suited = {name: self._methods_for(name) for name in systems}
         self._shares: dict[str, float] = {}
         self._n_made = 0
@@ -102,7 +102,7 @@ def check_methods(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
         InputError: With the reason that the first system gives.
         EnvironmentProblem: A method of another package is broken.
     """
-    for i, method in enumerate(_methods(config)):
+    for i, method in enumerate(methods_of(config)):
         problems: list[InputError] = []
         for name, start in systems.items():
             try:
@@ -115,8 +115,13 @@ def check_methods(config: CampaignConfig, systems: Mapping[str, Frame]) -> None:
             raise InputError(first.message, field=field, value=first.value, remedy=first.remedy) from first
 
 
-def _methods(config: CampaignConfig) -> Sequence[ExplorationMethod]:
-    """The methods of a campaign; a plug-in that is missing here is an error, not a method that does not suit."""
+def methods_of(config: CampaignConfig) -> Sequence[ExplorationMethod]:
+    """The methods of a campaign; one that is not installed here is an error, not a method that does not suit.
+
+    Raises:
+        InputError: It is not installed, or refuses its settings.
+        EnvironmentProblem: Its package is broken.
+    """
     for i, method in enumerate(config.exploration.methods):
         if isinstance(method, PluginMethod):
             METHODS.chosen(method, f"exploration.methods[{i}]")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from alsys import Campaign
+from alsys.campaign.environments import WorkerCheck
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.config.load import science_fields
@@ -204,6 +205,15 @@ def test_broken_packages_are_one_line(changes: dict[str, Any], message: str) -> 
     with pytest.raises(EnvironmentProblem, match=message) as caught:
         Campaign.open(content(**changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [method(kind="plugin", name="gone"), selection({"kind": "plugin", "name": "gone"})])
+def test_a_part_that_an_environment_of_explorers_lacks_is_found_there(changes: dict[str, Any]) -> None:
+    config = parse_config(content(**changes))
+    found = WorkerCheck().problem((("explorers",), config, ("H", "O")))
+    assert isinstance(found, InputError)
+    assert found.value == "gone"
+    assert WorkerCheck().problem((("labelers",), config, ("H", "O"))) is None
 
 
 @pytest.mark.parametrize("answer", [[0, 0], [5], [-1], [0, 1, 2], [0.5], [[0]], "no", None])
