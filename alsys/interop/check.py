@@ -80,6 +80,31 @@ def compared(mine: FloatArray, theirs: FloatArray) -> tuple[float, float]:
     return float(mine.ravel() @ theirs.ravel()) / (norm * other), other / norm
 
 
+def held_against(
+    mine: FloatArray,
+    theirs: FloatArray,
+    text: str,
+    least_cosine: float,
+    clear: float = CLEAR,
+    tolerance: float = TOLERANCE,
+) -> Check:
+    """A check of values against a reference; of nothing where one of both is zero.
+
+    Args:
+        mine: Values.
+        theirs: The reference, in the same order.
+        text: What was compared, with ``{ratio}`` for what the reference is in terms of the values.
+        least_cosine: From which on they belong together.
+        clear: As of `rated`.
+        tolerance: Likewise.
+    """
+    cosine, ratio = compared(mine, theirs)
+    if not math.isfinite(cosine):
+        return NOTHING
+    said = f"{text.format(ratio=f'{ratio:.3g}')} (cosine {cosine:+.2f})"
+    return rated(ratio, abs(cosine) >= least_cosine, said, math.copysign(1.0, cosine), clear, tolerance)
+
+
 def groups_of(samples: Sequence[Sample], *, by_cell: bool = True) -> list[list[int]]:
     """Rows of frames of the same atoms in the same order, charge and spin, where there are several.
 

@@ -8,7 +8,6 @@ the mean stress, and energies as a function of volume and shape of the cell.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ import numpy as np
 from ase.neighborlist import primitive_neighbor_list
 
 from alsys.frames import FloatArray, Frame
-from alsys.interop.check import Check, Sample, compared, groups_of, rated, spaced
+from alsys.interop.check import Check, Sample, groups_of, held_against, spaced
 
 CUTOFF: Final = 5.0
 SPACING: Final = 0.25
@@ -107,14 +106,9 @@ def check_energies(samples: Sequence[Sample], fit: PairFit | None) -> Check:
         n_free += len(rows) - known.shape[1]
     if n_free < MIN_ENERGIES:
         return Check()
-    cosine, ratio = compared(np.concatenate(theirs), np.concatenate(mine))
-    if not np.isfinite(cosine):
-        return Check()
-    text = (
-        f"energies of {len(fit.rows)} frames differ by {ratio:.3g} times what a pair potential fitted to their forces "
-        f"says (cosine {cosine:+.2f})"
-    )
-    return rated(ratio, abs(cosine) >= MIN_COSINE, text, math.copysign(1.0, cosine))
+    said = "what a pair potential fitted to their forces says"
+    what = f"energies of {len(fit.rows)} frames differ by {{ratio}} times {said}"
+    return held_against(np.concatenate(theirs), np.concatenate(mine), what, MIN_COSINE)
 
 
 def check_stresses(samples: Sequence[Sample], fit: PairFit | None) -> Check:
@@ -129,14 +123,8 @@ def check_stresses(samples: Sequence[Sample], fit: PairFit | None) -> Check:
     trace = np.eye(3) / 3.0
     mine, theirs = (x - np.trace(x, axis1=1, axis2=2)[:, None, None] * trace for x in (mine, theirs))
     mine, theirs = mine - mine.mean(axis=0), theirs - theirs.mean(axis=0)
-    cosine, ratio = compared(mine, theirs)
-    if not np.isfinite(cosine):
-        return Check()
-    text = (
-        f"a pair potential fitted to the forces of {len(rows)} frames has stresses {ratio:.3g} times as large "
-        f"(cosine {cosine:+.2f})"
-    )
-    return rated(ratio, abs(cosine) >= MIN_COSINE, text, math.copysign(1.0, cosine), STRESS_CLEAR, STRESS_TOLERANCE)
+    what = f"a pair potential fitted to the forces of {len(rows)} frames has stresses {{ratio}} times as large"
+    return held_against(mine, theirs, what, MIN_COSINE, STRESS_CLEAR, STRESS_TOLERANCE)
 
 
 def _shape_terms(frames: Sequence[Frame]) -> FloatArray:

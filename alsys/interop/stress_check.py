@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from alsys.frames import FloatArray
-from alsys.interop.check import Check, Sample, compared, groups_of, rated
+from alsys.interop.check import Check, Sample, groups_of, held_against
 from alsys.interop.pair_fit import STRESS_CLEAR, STRESS_TOLERANCE
 
 MAX_STRAIN: Final = 0.06
@@ -40,14 +39,8 @@ def check_strains(samples: Sequence[Sample]) -> Check:
     if len(found) < MIN_PAIRS:
         return Check()
     rise, work = np.array([pair[1] for pair in found]), np.array([pair[2] for pair in found])
-    cosine, ratio = compared(work, rise)
-    if not np.isfinite(cosine):
-        return Check()
-    text = (
-        f"energies of {len(found)} pairs of strained cells differ by {ratio:.3g} times what their stresses say "
-        f"(cosine {cosine:+.2f})"
-    )
-    return rated(ratio, abs(cosine) >= MIN_COSINE, text, math.copysign(1.0, cosine), STRESS_CLEAR, STRESS_TOLERANCE)
+    what = f"energies of {len(found)} pairs of strained cells differ by {{ratio}} times what their stresses say"
+    return held_against(work, rise, what, MIN_COSINE, STRESS_CLEAR, STRESS_TOLERANCE)
 
 
 def _strained(one: Sample, other: Sample) -> tuple[float, float, float] | None:
@@ -84,11 +77,9 @@ def check_xtb(samples: Sequence[Sample], theirs: Sequence[FloatArray | None]) ->
     if len(pairs) < 3:
         return Check()
     mine, others = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
-    cosine, ratio = compared(mine - mine.mean(axis=0), others - others.mean(axis=0))
-    if not np.isfinite(cosine):
-        return Check()
-    text = f"GFN-xTB stresses of {len(pairs)} frames differ {ratio:.3g} times as much (cosine {cosine:+.2f})"
-    return rated(ratio, abs(cosine) >= MIN_XTB_COSINE, text, math.copysign(1.0, cosine), STRESS_CLEAR, STRESS_TOLERANCE)
+    mine, others = mine - mine.mean(axis=0), others - others.mean(axis=0)
+    what = f"GFN-xTB stresses of {len(pairs)} frames differ {{ratio}} times as much"
+    return held_against(mine, others, what, MIN_XTB_COSINE, STRESS_CLEAR, STRESS_TOLERANCE)
 
 
 def together(strains: Check, others: Sequence[Check]) -> Check:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from alsys.dynamics.geometry import superpositions
 from alsys.frames import FloatArray, Frame, IntArray
-from alsys.interop.check import Check, Sample, compared, groups_of, rated, spaced
+from alsys.interop.check import Check, Sample, compared, groups_of, held_against, rated, spaced
 from alsys.interop.clusters import cluster_of
 from alsys.interop.file_units import ENERGIES
 from alsys.interop.raw import formula
@@ -168,12 +168,9 @@ def check_forces(samples: Sequence[Sample], reference: Reference) -> Check:
     if float(np.abs(mine).max()) < VANISHING:
         is_so = float(np.abs(theirs).max()) < 100.0 * VANISHING
         return Check(True if is_so else None, 1.0, f"forces of {n} frames vanish, as those of GFN-xTB" if is_so else "")
-    cosine, ratio = compared(mine, theirs)
-    if not math.isfinite(cosine):
-        return Check()
     names = {"GFN2-xTB" if i in reference.clusters else _method_name(samples[i].frame) for i in reference.rows}
-    text = f"{'/'.join(sorted(names))} forces of {n} frame{'s' * (n > 1)} are {ratio:.3g} times as large "
-    return rated(ratio, abs(cosine) >= MIN_COSINE, f"{text}(cosine {cosine:+.2f})", math.copysign(1.0, cosine))
+    what = f"{'/'.join(sorted(names))} forces of {n} frame{'s' * (n > 1)} are {{ratio}} times as large"
+    return held_against(mine, theirs, what, MIN_COSINE)
 
 
 def _method_name(frame: Frame) -> str:
@@ -183,16 +180,10 @@ def _method_name(frame: Frame) -> str:
 def check_differences(samples: Sequence[Sample]) -> Check:
     """Of energies of near frames, against the trapezoid of their forces."""
     work, rise = _pairs(samples)
-    norm, other = float(np.linalg.norm(rise)), float(np.linalg.norm(work))
-    if work.size < MIN_PAIRS or not norm or not other or not math.isfinite(norm * other):
+    if work.size < MIN_PAIRS:
         return Check()
-    cosine = float(work @ rise) / (other * norm)
-    ratio = norm / other
-    text = (
-        f"energies of {work.size} pairs of near frames differ by {ratio:.3g} times what their forces say "
-        f"(cosine {cosine:+.2f})"
-    )
-    return rated(ratio, abs(cosine) >= MIN_PAIR_COSINE, text, math.copysign(1.0, cosine))
+    what = f"energies of {work.size} pairs of near frames differ by {{ratio}} times what their forces say"
+    return held_against(work, rise, what, MIN_PAIR_COSINE)
 
 
 def _pairs(samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
