@@ -12,7 +12,7 @@ from alsys.store import zarr as zarr_store
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
 from alsys.store.writer import ColumnWriter
-from support.stores import StoreContract
+from alsys.testing.stores import StoreContract
 
 pytestmark = pytest.mark.thorough
 
