@@ -4,7 +4,7 @@ The writer stages records cheaply in memory, then commits everything staged at o
 durable, and may be acknowledged, when `commit` returns. A dataset version is the sequence number of a commit; the
 store is append-only, so every older version is a prefix. A label is retracted by a tombstone in the log: it and all
 other labels of its frame are left out of later versions, and stay in earlier ones and in the arrays.
-`StoreContract` of the tests checks an implementation. Nothing here imports zarr.
+`alsys.testing.stores.StoreContract` checks an implementation. Nothing here imports zarr.
 """
 
 from __future__ import annotations
