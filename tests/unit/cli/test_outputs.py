@@ -135,7 +135,7 @@ def test_a_model_that_fits_nowhere_waits_and_says_so_once(
         (["new", "--temperature", "-5"], "--temperature: must be above 0 and at most 20,000 K (got -5.0)"),
         (["new", "--temperature", "300", "--temperature", "nan"], "--temperature: must be above 0"),
         (["new", "--temperature", "1e9"], "(got 1000000000.0)"),
-        (["new"], "BUNDLE: is not a readable bundle"),
+        (["new"], "BUNDLE: no such folder"),
     ],
 )
 def test_distilling_is_refused_before_the_model_is_read(
