@@ -108,8 +108,8 @@ class CampaignFolder:
         """
         directory = cls(Path(path))
         if directory.record.is_file():
-            directory.check_head()
-        if not directory.record.is_file() or not (directory.store / "HEAD").is_file():
+            directory.check_store(None)
+        else:
             raise InputError(
                 "is not a campaign directory", source=path, remedy="give the folder that `alsys run` printed"
             )
@@ -124,6 +124,21 @@ class CampaignFolder:
         if not (self.store / "HEAD").is_file() and (self.store / "events" / "bytes" / "c").is_dir():
             lost = StoreCorrupt(f"{self.store} has data but no HEAD", "`alsys data repair` rebuilds it")
             raise lost.located(self.path)
+
+    def check_store(self, source: str | None) -> None:
+        """Refuses a campaign whose store is gone: the record is written after the store was made.
+
+        Raises:
+            InputError: It is.
+            StoreCorrupt: It has lost its HEAD.
+        """
+        self.check_head()
+        if not (self.store / "HEAD").is_file():
+            raise InputError(
+                "holds a campaign whose store.zarr is gone: campaign.json is there, the labels are not", source=source,
+                field="directory", value=str(self.path),
+                remedy="restore store.zarr, name another directory, or remove this one to begin anew",
+            )  # fmt: skip
 
     def config(self) -> CampaignConfig:
         """The resolved config of the last run."""
@@ -144,6 +159,7 @@ class CampaignFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise InputError("is a file", source=source, field="directory", value=str(self.path))
             return
+        self.check_store(source)
         old = science_fields(parse_config(self._record()["config"], source=str(self.record)))
         new = science_fields(config)
         for name in ("systems", "exploration.methods"):

@@ -38,6 +38,8 @@ from alsys.store.columns import ColumnReader
 from alsys.store.damage import ContentCheck
 from alsys.store.encoding import decode_texts, to_hex
 from alsys.store.files import Files
+from alsys.store.head import head_content
+from alsys.store.history import head_problem
 from alsys.store.guards import check_codes
 from alsys.store.schema import ALL_ARRAYS, AXES, CHARGES, COMMITS, ArraySpec
 from alsys.store.tables import NO_BACKUP, Tables
@@ -142,13 +144,15 @@ def _restore_metadata(folder: ZarrFolder, report: RepairReport) -> None:
 
 
 def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> None:
-    with contextlib.suppress(StoreCorrupt, FileNotFoundError):
-        if folder.read_head().seq >= 0:
-            return
     commits = _commits(folder)
+    with contextlib.suppress(StoreCorrupt, FileNotFoundError):
+        problem = _misplaced(folder, commits)
+        if not problem:
+            return
+        report.lines.append(problem)
     if not commits:
         head, epoch = _head_of_rows(folder)
-        folder.write_head(Head(head.seq, epoch + 1, head.lengths, new_identity()))
+        _write_head(folder, head, epoch)
         report.lines.append(
             f"HEAD is rebuilt from the log, as no commit can be read: dataset version {head.seq}, "
             f"{head.lengths['labels']} labels; older versions are not known"
@@ -171,10 +175,38 @@ def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> 
             f"the newest {n_lost} of {len(commits)} commits cannot be read: {problem}",
             f"restore the array from a backup, or give them up with `--seq {head.seq}`",
         )
-    folder.write_head(Head(head.seq, epoch + 1, head.lengths, new_identity()))
+    _write_head(folder, head, epoch)
     report.lines.append(
         f"HEAD is rebuilt from the commits: dataset version {head.seq}, {head.lengths['labels']} labels"
     )
+
+
+def _write_head(folder: ZarrFolder, head: Head, epoch: int) -> None:
+    """Writes HEAD, with an identity of its own: no writer of before may go on."""
+    identity = new_identity()
+    folder.forget_commits(head.seq)
+    folder.write_identity(identity)
+    folder.replace("HEAD", head_content(Head(head.seq, epoch + 1, head.lengths, identity)))
+
+
+def _misplaced(folder: ZarrFolder, commits: list[list[int]]) -> str:
+    """What is wrong with a HEAD that can be read. Of older stores, whose root names no identity, the rows tell it.
+
+    Raises:
+        StoreCorrupt: HEAD cannot be read.
+    """
+    head = folder.read_head()
+    if problem := head_problem(folder):
+        return problem
+    row = [head.lengths[axis] for axis in AXES]
+    told = [*commits, row][min(head.seq, len(commits) + 1) - 1] if commits and head.seq else []
+    if folder.identity() or not any(told) or (told == row and head.seq <= len(commits)):
+        return ""
+    try:
+        _read_commit(folder, head.seq, row)
+    except (StoreCorrupt, ValueError, IndexError):
+        return "HEAD does not fit the rows: it is that of another store"
+    return ""
 
 
 def _commits(folder: ZarrFolder) -> list[list[int]]:

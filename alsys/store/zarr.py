@@ -28,6 +28,7 @@ from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
 from alsys.store.head import REBUILD
+from alsys.store.history import head_problem
 from alsys.store.schema import ALL_ARRAYS, ALL_AXES, AXIS_ROWS
 from alsys.store.writer import ColumnWriter
 from alsys.store.zarr_arrays import (
@@ -48,7 +49,8 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
     Raises:
         StoreBusy: Another process writes it.
         InputError: The path cannot hold a store, or holds something else.
-        StoreCorrupt: HEAD or an array is missing though there are data, or cannot be read. Nothing was written.
+        StoreCorrupt: HEAD or an array is missing though there are data, or cannot be read, or HEAD is an older one or
+            that of another store. Nothing was written.
         OSError: The file system refused; what is there stays sound.
     """
     path, files = Path(path), files or Files()
@@ -66,6 +68,8 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
         stack.callback(files.close, lock)
         if not os.path.lexists(path / "HEAD"):
             _create(path, files)
+        if problem := head_problem(ZarrFolder(path, files)):
+            raise StoreCorrupt(f"{path}: {problem}", REBUILD)
         _add_arrays(path, files)
         folder = ZarrFolder(path, files, lock=lock)
         stack.callback(folder.close_files)
@@ -73,6 +77,7 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
         folder.check_owner(head)
         head = Head(head.seq, head.epoch + 1, head.lengths, head.identity or new_identity())
         folder.write_head(head)  # fences first: nobody may commit what is cut next
+        folder.write_identity(head.identity)
         folder.cut(head)
         writer = ZarrWriter(folder, head)
         stack.pop_all()
@@ -167,9 +172,10 @@ def _create(path: Path, files: Files) -> None:
     _refuse_headless(path)
     for leftover in (path / "zarr.json", *filter(_is_unfinished, path.iterdir())):
         leftover.unlink(missing_ok=True)
-    create_hierarchy(path)
+    identity = new_identity()
+    create_hierarchy(path, identity)
     files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
-    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), new_identity()))
+    ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), identity))
 
 
 def _add_arrays(path: Path, files: Files) -> None:

@@ -14,6 +14,8 @@ from alsys.errors import StoreCorrupt
 from alsys.store.files import Files
 from alsys.store.schema import ALL_ARRAYS, FORMAT, ArraySpec
 
+IDENTITY = "alsys_store"
+"""Attribute of the root with the identity that HEAD has too."""
 LOST_METADATA = "`alsys data repair` writes it again"
 """What can be done about metadata that cannot be read."""
 DECIDED = (
@@ -25,9 +27,10 @@ NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What the file system says where a file should be and is none."""
 
 
-def create_hierarchy(path: Path) -> None:
-    """Makes the metadata of all groups and arrays, of no rows."""
+def create_hierarchy(path: Path, identity: str = "") -> None:
+    """Makes the metadata of all groups and arrays, of no rows, for a store of this identity."""
     attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
+    attributes |= {IDENTITY: identity} if identity else {}
     root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
     for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
         root.create_group(name, overwrite=True)

@@ -17,9 +17,11 @@ from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
 from alsys.store.head import REBUILD, head_content, read_head
+from alsys.store.history import head_problem
 from alsys.store.schema import ALL_ARRAYS, AXIS_ROWS, BY_PATH, COMMITS, ArraySpec
 from alsys.store.verification import shorten, verify_columns
 from alsys.store.zarr_arrays import (
+    IDENTITY,
     NO_FILE,
     is_missing,
     read_metadata,
@@ -168,6 +170,14 @@ class ZarrFolder:
         self._files.copy_aside(self.path / name)
         self._files.replace(self.path / name, content)
 
+    def forget_commits(self, seq: int) -> None:
+        """Makes version `seq` the newest that there are lengths of; what is cleared is kept aside."""
+        if (n_written := self.written(COMMITS.path)) > seq:
+            for chunk in range(seq // COMMITS.chunk_rows, -(-n_written // COMMITS.chunk_rows)):
+                self._files.copy_aside(self._chunk(COMMITS, chunk))
+        self._resize(COMMITS, seq)
+        self._clear(COMMITS, seq)
+
     def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
         """Writes rows into chunk files, growing the array first."""
         spec = BY_PATH[path]
@@ -296,11 +306,27 @@ class ZarrFolder:
         return [name for name in (f"{group}/zarr.json".lstrip("/") for group in groups) if not self._is_group(name)]
 
     def _is_group(self, name: str) -> bool:
+        return self._group(name) is not None
+
+    def _group(self, name: str) -> dict[str, Any] | None:
+        """Metadata of a group; None where they cannot be read."""
         try:
-            found = json.loads(self._files.read(self.path / name))
-            return (found["node_type"], found["zarr_format"]) == ("group", 3) and type(found["attributes"]) is dict
+            found: dict[str, Any] = json.loads(self._files.read(self.path / name))
+            is_group = (found["node_type"], found["zarr_format"]) == ("group", 3)
+            return found if is_group and type(found["attributes"]) is dict else None
         except (*NO_FILE, ValueError, KeyError, TypeError):
-            return False
+            return None
+
+    def identity(self) -> str:
+        """Identity of the store, as its root says; empty for older stores, and where the root cannot be read."""
+        return str((self._group("zarr.json") or {"attributes": {}})["attributes"].get(IDENTITY, ""))
+
+    def write_identity(self, identity: str) -> None:
+        """Has the root say it, where the root can be read and says another."""
+        root = self._group("zarr.json")
+        if root is not None and root["attributes"].get(IDENTITY) != identity:
+            root["attributes"][IDENTITY] = identity
+            self._files.replace(self.path / "zarr.json", json.dumps(root, indent=2).encode())
 
     def shape(self, spec: ArraySpec) -> list[int]:
         """What the metadata of an array say.
@@ -314,6 +340,10 @@ class ZarrFolder:
     def verify(self, reader: ColumnReader) -> VerifyReport:
         """As `verify_columns`, and the shapes that Zarr sees."""
         report = verify_columns(reader)
+        try:
+            report.problems += filter(None, [head_problem(self)])
+        except (StoreCorrupt, FileNotFoundError) as error:
+            report.problems.append(str(error))
         report.problems += [f"{name} is missing or damaged" for name in self.damaged_groups()]
         for spec in ALL_ARRAYS:
             if self.is_missing(spec):

@@ -240,25 +240,6 @@ def test_head_of_another_format_is_no_damage(template: Path, tmp_path: Path) -> 
         open_reader(tmp_path / "s")
 
 
-def test_an_older_head_makes_the_older_version(template: Path, tmp_path: Path) -> None:
-    """What the remedy of a damaged HEAD says: a backup of HEAD alone, from before the last commits, is enough."""
-    path = copied(template, tmp_path / "s")
-    older = (path / "HEAD").read_bytes()
-    before = open_reader(path).snapshot(FAKE_LEVEL.level_id)
-    writer, _ = reopened(path)
-    fill(writer, 3, seed=8)
-    writer.close()
-    (path / "HEAD").write_bytes(older)
-    reader = open_reader(path)
-    assert reader.verify().problems == []
-    assert reader.snapshot(FAKE_LEVEL.level_id).frame_ids == before.frame_ids
-    writer, _ = reopened(path)
-    assert writer.head.lengths["labels"] == 2
-    fill(writer, 1, seed=9)
-    writer.close()
-    assert open_reader(path).verify().problems == []
-
-
 def test_altered_head_fails_its_checksum(template: Path, tmp_path: Path) -> None:
     copied(template, tmp_path / "s")
     head = tmp_path / "s" / "HEAD"

@@ -1,0 +1,69 @@
+"""HEAD against the rest of its store: whether it is that of this store, and not older than what was committed since.
+
+A commit writes its row of lengths, syncs all rows, and then replaces HEAD; a writer that opens a store clears what lies
+beyond HEAD. So at most one row of lengths lies beyond HEAD, that of a commit which was not finished. The shape of the
+rows of lengths is whole chunks while a store is written, and HEAD's version when it was closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alsys.errors import StoreCorrupt
+from alsys.store.base import Head
+from alsys.store.encoding import Array
+from alsys.store.schema import AXES, AXIS_ROWS, COMMITS
+from alsys.store.zarr_arrays import NO_FILE
+
+if TYPE_CHECKING:
+    from alsys.store.zarr_folder import ZarrFolder
+
+
+def head_problem(folder: ZarrFolder) -> str:
+    """What is wrong with a HEAD that can be read, in one line; empty where nothing is. A writer may go on meanwhile.
+
+    Raises:
+        StoreCorrupt: HEAD or the lengths of commits cannot be read.
+    """
+    head = folder.read_head()
+    rows, closed_at = _rows_after(folder, head), _closed_at(folder)
+    seq, head = head.seq, folder.read_head()  # a writer replaces it after the rows that were seen
+    named = folder.identity()
+    if named and head.identity and named != head.identity:
+        return "HEAD is that of another store"
+    newest = max(seq + _n_commits(rows, seq, head), closed_at)
+    if newest > head.seq + (newest != closed_at):
+        return f"HEAD is an older one: it is of dataset version {head.seq}, and version {newest} was committed"
+    return ""
+
+
+def _rows_after(folder: ZarrFolder, head: Head) -> Array:
+    """Lengths of commits that lie beyond HEAD."""
+    with contextlib.suppress(*NO_FILE):  # other checks name it
+        n_written = folder.written(COMMITS.path)
+        if n_written > head.seq:
+            return folder.read(COMMITS.path, head.seq, n_written)
+    return np.zeros((0, len(AXES)), dtype=np.int64)
+
+
+def _n_commits(rows: Array, seq: int, head: Head) -> int:
+    """How many of the rows after version `seq` are lengths of commits that follow those of HEAD."""
+    last, n_found = np.array([head.lengths[axis] for axis in AXES]), 0
+    for number, row in enumerate(rows, 1):
+        if seq + number > head.seq and row.any():
+            if (row < last).any():
+                break
+            last, n_found = row, number
+    return n_found
+
+
+def _closed_at(folder: ZarrFolder) -> int:
+    """Version at which a writer closed the store; 0 where it has not."""
+    try:
+        length = folder.shape(COMMITS)[0]
+    except StoreCorrupt:
+        return 0
+    return length if length % AXIS_ROWS[COMMITS.axis] else 0
