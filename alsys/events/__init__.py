@@ -10,6 +10,7 @@ from alsys.events.campaign import *
 from alsys.events.frames import *
 from alsys.events.labels import *
 from alsys.events.models import *
+from alsys.events.serialization import LOST_EVENT as LOST_EVENT
 from alsys.events.serialization import decode as decode
 from alsys.events.serialization import decode_all as decode_all
 from alsys.events.serialization import encode as encode

@@ -113,3 +113,8 @@ class ExplorationFailed(Event):
     worker: str
     failure: FailureKind
     message: str = ""
+
+
+@event("event-lost")
+class EventLost(Event):
+    """In the place of an event that was damaged and could not be mended; `alsys data repair` puts it there."""

@@ -17,6 +17,8 @@ from alsys.events import campaign, frames, labels, models  # noqa: F401 (they fi
 from alsys.events.base import EVENTS, Event
 from alsys.frames import Arm
 
+LOST_EVENT = "`alsys data repair` mends it or sets it aside; an older alsys does not read the log of a newer one"
+"""What can be done about an event that cannot be read."""
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -51,7 +53,8 @@ def decode(line: bytes) -> Event:
     try:
         return _event(json.loads(line))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise StoreCorrupt(f"event log: cannot read {line[:200]!r}: {error}") from error
+        text = line[:80].decode(errors="replace")
+        raise StoreCorrupt(f"events: an event of the log cannot be read: {text}", LOST_EVENT) from error
 
 
 def decode_all(lines: Sequence[bytes]) -> list[Event]:

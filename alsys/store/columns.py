@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from alsys.errors import InputError, StoreCorrupt
-from alsys.events import Event, LabelRetracted, decode, decode_all
+from alsys.events import LOST_EVENT, Event, LabelRetracted, decode, decode_all
 from alsys.frames import ARMS, MAX_ATOMIC_NUMBER, Candidate, Frame, IntArray, PointCharges, Source
 from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
-from alsys.store.encoding import AXIS_OF, Array, decode_texts, ragged_indices, to_hex
+from alsys.store.encoding import AXIS_OF, Array, crc_of, decode_texts, ragged_indices, to_hex
 from alsys.store.guards import check_codes, check_counts, check_ends
 from alsys.store.schema import ALL_AXES, AXES, CHARGES, COMMITS
 
@@ -114,7 +114,12 @@ class ColumnReader:
         for first in range(start, lengths["events"], EVENTS_AT_ONCE):
             part = ends[first : first + EVENTS_AT_ONCE]
             begin = int(ends[first - 1]) if first else 0
-            yield from decode_all(decode_texts(part, begin, self.read("events/bytes", begin, int(part[-1]))))
+            lines = decode_texts(part, begin, self.read("events/bytes", begin, int(part[-1])))
+            crcs = self.read("events/crc", first, first + len(part))
+            kept = np.fromiter(map(crc_of, lines), dtype=np.uint32, count=len(lines))
+            if (damaged := np.flatnonzero((crcs != 0) & (crcs != kept))).size:
+                raise StoreCorrupt(f"events: event {first + int(damaged[0])} of the log is damaged", LOST_EVENT)
+            yield from decode_all(lines)
 
     def levels(self) -> tuple[LevelOfTheory, ...]:
         """Levels of theory, in the order they came; a blank text is one that `alsys data repair` could not restore."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -48,6 +49,11 @@ def ragged_indices(starts: Array, counts: Array, rows: Array) -> Array:
     total = int(chosen.sum())
     offsets = np.repeat(starts[rows] - (np.cumsum(chosen) - chosen), chosen)
     return offsets + np.arange(total)
+
+
+def crc_of(event: bytes) -> int:
+    """CRC-32 of an event of the log; never 0, which stands for none."""
+    return zlib.crc32(event) or 1
 
 
 def encode_texts(group: str, texts: Sequence[bytes], n_bytes: int) -> dict[str, Array]:

@@ -7,7 +7,6 @@ rows of lengths is whole chunks while a store is written, and HEAD's version whe
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,6 @@ from alsys.errors import StoreCorrupt
 from alsys.store.base import Head
 from alsys.store.encoding import Array
 from alsys.store.schema import AXES, AXIS_ROWS, COMMITS
-from alsys.store.zarr_arrays import NO_FILE
 
 if TYPE_CHECKING:
     from alsys.store.zarr_folder import ZarrFolder
@@ -42,11 +40,7 @@ def head_problem(folder: ZarrFolder) -> str:
 
 def _rows_after(folder: ZarrFolder, head: Head) -> Array:
     """Lengths of commits that lie beyond HEAD."""
-    with contextlib.suppress(*NO_FILE):  # other checks name it
-        n_written = folder.written(COMMITS.path)
-        if n_written > head.seq:
-            return folder.read(COMMITS.path, head.seq, n_written)
-    return np.zeros((0, len(AXES)), dtype=np.int64)
+    return folder.read(COMMITS.path, head.seq, max(head.seq, folder.written(COMMITS.path)))
 
 
 def _n_commits(rows: Array, seq: int, head: Head) -> int:

@@ -4,13 +4,14 @@ Nothing is deleted. A lost HEAD becomes that of the newest commit whose log and 
 written again. Frames and labels that are not what the log says are set aside by events: they are no data from there on,
 their bytes stay in the arrays. Where a chunk of values is gone, its rows are set aside first and the chunk is filled
 with zeros after that. Where one is gone that says what labels took, they stay data, and what is filled in is unknown.
-What rows are found by is told by what else is there (`alsys.store.tables`). The log itself cannot be made anew; that is
-said. Files that are written over are kept beside themselves.
+What rows are found by is told by what else is there (`alsys.store.tables`), and so is the log
+(`alsys.store.log_repair`). Files that are written over are kept beside themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,15 +39,16 @@ from alsys.store.columns import ColumnReader
 from alsys.store.damage import ContentCheck
 from alsys.store.encoding import decode_texts, to_hex
 from alsys.store.files import Files
+from alsys.store.guards import check_codes
 from alsys.store.head import head_content
 from alsys.store.history import head_problem
-from alsys.store.guards import check_codes
 from alsys.store.schema import ALL_ARRAYS, AXES, CHARGES, COMMITS, ArraySpec
 from alsys.store.tables import NO_BACKUP, Tables
 from alsys.store.zarr import locked, new_identity, open_writer
 from alsys.store.zarr_arrays import create_hierarchy
 from alsys.store.zarr_folder import ZarrFolder
 
+EPOCH = re.compile(rb'^\{"kind":"campaign-opened",.*"epoch":(\d{1,12})')
 REASON = "the arrays no longer hold what was accepted"
 FRAME_VALUES = ("numbers", "positions", "mask", "charge", "multiplicity", "cell", "pbc", "values")
 LABEL_VALUES = ("energy", "stress", "forces")
@@ -163,7 +165,8 @@ def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> 
     problem = ""
     for number in range(seq or len(commits), 0, -1):
         try:
-            head, epoch = _read_commit(folder, number, commits[number - 1])
+            before = commits[number - 2][AXES.index("events")] if number > 1 else 0
+            head, epoch = _read_commit(folder, number, commits[number - 1], before)
             break
         except (StoreCorrupt, ValueError, IndexError) as error:
             problem = problem or str(getattr(error, "message", error))
@@ -229,8 +232,8 @@ def _commits(folder: ZarrFolder) -> list[list[int]]:
     return rows
 
 
-def _read_commit(folder: ZarrFolder, seq: int, row: list[int]) -> tuple[Head, int]:
-    """HEAD of a commit, and the newest epoch in its log.
+def _read_commit(folder: ZarrFolder, seq: int, row: list[int], n_before: int = 0) -> tuple[Head, int]:
+    """HEAD of a commit, and the newest epoch in its log, of which the first `n_before` events may be damaged.
 
     Raises:
         StoreCorrupt: Its log or its counts cannot be read.
@@ -243,11 +246,9 @@ def _read_commit(folder: ZarrFolder, seq: int, row: list[int]) -> tuple[Head, in
     reader = ColumnReader(folder, head)
     reader.atoms_of_labels(head.lengths)
     reader.charges_of_frames(head.lengths)
-    epoch = 0
-    for event in reader.iter_events():
-        if isinstance(event, CampaignOpened):
-            epoch = max(epoch, event.epoch)
-    return head, epoch
+    texts = reader.texts("events")
+    decode_all(texts[n_before:])
+    return head, max((int(epoch) for text in texts for epoch in EPOCH.findall(text)), default=0)
 
 
 def _head_of_rows(folder: ZarrFolder) -> tuple[Head, int]:

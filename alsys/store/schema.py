@@ -122,6 +122,7 @@ ARRAYS: Final = (
     _array("names/end", "names", "<i8", (), "", "end of the name in names/bytes"),
     _array("names/bytes", "name_bytes", "|u1", (), "", "names of systems and sampling methods"),
     _array("events/end", "events", "<i8", (), "", "end of the event in events/bytes"),
+    _array("events/crc", "events", "<u4", (), "", "CRC-32 of the event; 0 where none was kept", 0),
     _array("events/bytes", "event_bytes", "|u1", (), "", "the log: JSON of each event"),
 )
 """All arrays but the history of commits."""

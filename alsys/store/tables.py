@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,15 +18,16 @@ from functools import cached_property
 import numpy as np
 
 from alsys.errors import StoreCorrupt
-from alsys.events import DataImported, FrameProposed, LabelAccepted
+from alsys.events import DataImported, EventLost, FrameProposed, LabelAccepted
 from alsys.frames import ARMS, FRAME_ID_BYTES, FRAME_PERSON, Arm
 from alsys.labels import LevelOfTheory, label_id_of
 from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
 from alsys.store.damage import damaged_frames
-from alsys.store.encoding import AXIS_OF, Array, decode_texts, from_hex, to_hex
+from alsys.store.encoding import AXIS_OF, Array, crc_of, decode_texts, from_hex, to_hex
 from alsys.store.guards import check_counts, check_ends
-from alsys.store.schema import AXES, CHARGES, COMMITS
+from alsys.store.log_repair import blank, is_whole, mended, missing, retell
+from alsys.store.schema import AXES, BY_PATH, CHARGES, COMMITS
 from alsys.store.zarr_folder import ZarrFolder
 
 FRAME_SOURCES = ("arm", "system", "method", "trajectory", "model_version", "deviation", "step", "temperature")
@@ -90,12 +91,14 @@ class Tables:
         """
         self._commits()
         self._event_ends()
+        self._events()
         self._counts()
         self._levels()
         self._names()
         self._frame_ids()
         self._labels()
         self._sources()
+        self._retell()
 
     @cached_property
     def _log(self) -> LogFacts:
@@ -131,14 +134,57 @@ class Tables:
 
     def _event_ends(self) -> None:
         path, total = "events/end", self._head.lengths["event_bytes"]
-        if "events/bytes" in self._gaps:
-            raise StoreCorrupt("events/bytes: a chunk of the log is missing or cut off", NO_BACKUP)
-        if path not in self._gaps and _is_sound(lambda: check_ends(path, self._reader.column(path), total)):
+        is_sound = path not in self._gaps and _is_sound(lambda: check_ends(path, self._reader.column(path), total))
+        if is_sound and _is_sound(lambda: deque(self._reader.iter_events(), maxlen=0)):
             return
         ends = [stop for _, stop in _json_objects(self._reader.column("events/bytes").tobytes())]
         if len(ends) != self._length(path) or ends[-1:] != [total]:
+            if is_sound:
+                return  # it is texts that are damaged, as below
             raise StoreCorrupt(f"{path} and events/bytes do not fit each other", f"the log {NO_BACKUP}")
-        self._write(path, np.array(ends, dtype="<i8"), "from the log itself")
+        found, crcs = np.array(ends, dtype="<i8"), self._reader.column("events/crc").tolist()
+        texts = decode_texts(found, 0, self._reader.column("events/bytes"))
+        if is_sound and not all(is_whole(text, crc) for text, crc in zip(texts, crcs, strict=True)):
+            return
+        self._write(path, found, "from the log itself")
+
+    def _events(self) -> None:
+        """Damaged events are mended or make room for what the arrays say."""
+        texts, crcs = self._reader.texts("events"), self._reader.column("events/crc")
+        crcs[list(self._lost("events/crc"))] = 0
+        n_mended = n_lost = 0
+        for row, text in enumerate(texts):
+            if not is_whole(text, int(crcs[row])):
+                found = mended(text, int(crcs[row]))
+                n_mended, n_lost = n_mended + (found is not None), n_lost + (found is None)
+                texts[row] = blank(text) if found is None else found
+                crcs[row] = crc_of(texts[row])
+        for row in self._lost("events/crc"):
+            crcs[row] = crc_of(texts[row])
+        self._write_log(texts, crcs)
+        if n_mended:
+            self._lines.append(f"events: one bit of {n_mended} events of the log was wrong and is put back")
+        if n_lost:
+            self._lines.append(f"events: {n_lost} events of the log cannot be read and are set aside")
+
+    def _write_log(self, texts: Sequence[bytes], crcs: Array) -> None:
+        self._folder.restore("events/bytes", np.frombuffer(b"".join(texts), dtype=np.uint8))
+        if not self._folder.is_missing(BY_PATH["events/crc"]):
+            self._folder.restore("events/crc", crcs)
+
+    def _retell(self) -> None:
+        """Frames and labels that stood in lost events."""
+        if not any(isinstance(event, EventLost) for event in self._reader.iter_events()):
+            return
+        texts, crcs = self._reader.texts("events"), self._reader.column("events/crc")
+        before, log = list(texts), LogFacts.of(self._reader)
+        n_told = retell(texts, *missing(self._reader, log.proposed, log.frame_of, log.imports))
+        for row, text in enumerate(texts):
+            if text != before[row]:
+                crcs[row] = crc_of(text)
+        self._write_log(texts, crcs)
+        if n_told:
+            self._lines.append(f"events: {n_told} of what was set aside are told again by the arrays")
 
     def _counts(self) -> None:
         """Atoms of frames: as many as give a frame its identity."""

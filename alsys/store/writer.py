@@ -21,7 +21,7 @@ from alsys.frames import ARMS, Arm, Candidate
 from alsys.labels import Label, LevelOfTheory, label_id_of
 from alsys.store.base import Head
 from alsys.store.columns import Backend, ColumnReader
-from alsys.store.encoding import AXIS_OF, DTYPE_OF, NO_STRESS, Array, encode_texts, from_hex, host_bytes, to_hex
+from alsys.store.encoding import AXIS_OF, DTYPE_OF, NO_STRESS, Array, crc_of, encode_texts, from_hex, host_bytes, to_hex
 from alsys.store.schema import AXES, COMMITS, HOST_BYTES
 
 NO_CHARGES = np.zeros((0, 3))
@@ -234,6 +234,7 @@ class ColumnWriter(ColumnReader):
         columns: dict[str, Array] = {}
         if group.events:
             columns |= encode_texts("events", group.events, lengths["event_bytes"])
+            columns["events/crc"] = np.array([crc_of(event) for event in group.events], dtype="<u4")
         if group.names:
             columns |= encode_texts("names", group.names, lengths["name_bytes"])
         if group.levels:

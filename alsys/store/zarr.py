@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from alsys.errors import InputError, StoreBusy, StoreCorrupt
+from alsys.errors import EnvironmentProblem, InputError, StoreBusy, StoreCorrupt
 from alsys.store.base import Head
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
@@ -48,6 +48,7 @@ def open_writer(path: str | Path, *, files: Files | None = None) -> ZarrWriter:
 
     Raises:
         StoreBusy: Another process writes it.
+        EnvironmentProblem: So does one that was stopped.
         InputError: The path cannot hold a store, or holds something else.
         StoreCorrupt: HEAD or an array is missing though there are data, or cannot be read, or HEAD is an older one or
             that of another store. Nothing was written.
@@ -173,7 +174,11 @@ def _create(path: Path, files: Files) -> None:
     for leftover in (path / "zarr.json", *filter(_is_unfinished, path.iterdir())):
         leftover.unlink(missing_ok=True)
     identity = new_identity()
-    create_hierarchy(path, identity)
+    try:
+        create_hierarchy(path, identity)
+    except OSError as error:  # zarr does not name its files
+        error.filename = error.filename or os.fspath(path)
+        raise
     files.sync_tree(path)  # zarr replaces objects atomically but does not sync them
     ZarrFolder(path, files).write_head(Head(0, 0, dict.fromkeys(ALL_AXES, 0), identity))
 
@@ -212,6 +217,10 @@ def _lock(path: Path, files: Files) -> int:
         holder, own = file.read_text(errors="replace").strip(), _holder()
         if holder == own:
             who, remedy = "this process", "wait for it, or ask it to stop"
+        elif is_stopped(holder):
+            raise EnvironmentProblem(
+                f"{path}: a stopped process is writing this store ({holder}): let it go on (`kill -CONT`), or end it"
+            ) from None
         else:
             who, remedy = "another process", "wait for it, or `alsys stop` it"
         raise StoreBusy(
@@ -229,6 +238,17 @@ def _lock(path: Path, files: Files) -> int:
 def _holder() -> str:
     """What the lock's file says of who holds it."""
     return f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+def is_stopped(holder: str) -> bool:
+    """Whether who holds a lock is a process of this machine that was stopped, as by SIGSTOP."""
+    words = holder.split()
+    if len(words) != 4 or words[3] != socket.gethostname():
+        return False
+    try:
+        return Path(f"/proc/{words[1]}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False
 
 
 def new_identity() -> str:

@@ -55,6 +55,7 @@ def create_array(root: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any
         fill_value=0,
         dimension_names=spec.dimension_names,
         attributes=attributes,
+        config={"write_empty_chunks": True},  # a chunk of zeros that has no file reads as lost
     )
 
 

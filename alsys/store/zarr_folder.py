@@ -119,7 +119,10 @@ class ZarrFolder:
         """Rows of an array up to the last one that is not zeros, whatever HEAD says."""
         spec = BY_PATH[path]
         for chunk in reversed(self.chunks(spec)):
-            n_rows = min(self._files.size(self._chunk(spec, chunk)) // spec.row_bytes, spec.chunk_rows)
+            try:
+                n_rows = min(self._files.size(self._chunk(spec, chunk)) // spec.row_bytes, spec.chunk_rows)
+            except NO_FILE:
+                continue
             first = chunk * spec.chunk_rows
             rows = self.read(path, first, first + n_rows).reshape(n_rows, -1)
             if (there := np.flatnonzero(rows.any(axis=1))).size:

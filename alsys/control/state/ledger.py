@@ -39,6 +39,7 @@ class Ledger(CampaignState):
             events.AuditsDrawn: self.audits.draw,
             events.ModelRejected: self._models.reject,
             events.ColumnLost: lambda _: None,  # says nothing that is decided by
+            events.EventLost: lambda _: None,
             **{kind: getattr(self, name) for kind, name in _own_handlers().items()},
         }
 

@@ -199,7 +199,7 @@ def damage(path: Path, array: str, at: int, content: bytes) -> None:
         ("labels/gap", 4, b"\0\0\0\0", "is not what was accepted"),
         ("atoms/mask", 14, b"\0", "it, its baseline or the frame's mask is not what was accepted"),
         ("levels/bytes", 2, b"E", "a specification does not fit its identity"),
-        ("events/bytes", 0, b"x", "event log: cannot read"),
+        ("events/bytes", 0, b"x", "events: event 0 of the log is damaged"),
         ("events/end", 0, b"\xff\xff", "ends do not fit"),
         ("commits/lengths", 0, b"\x01", "the last row is not HEAD"),
     ],
