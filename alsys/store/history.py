@@ -7,20 +7,41 @@ rows of lengths is whole chunks while a store is written, and HEAD's version whe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from alsys.errors import StoreCorrupt
 from alsys.store.base import Head
 from alsys.store.encoding import Array
-from alsys.store.schema import AXES, AXIS_ROWS, COMMITS
-
-if TYPE_CHECKING:
-    from alsys.store.zarr_folder import ZarrFolder
+from alsys.store.schema import AXES, AXIS_ROWS, COMMITS, ArraySpec
 
 
-def head_problem(folder: ZarrFolder) -> str:
+class Folder(Protocol):
+    """What is asked of a store's folder (`alsys.store.zarr_folder.ZarrFolder`)."""
+
+    def read_head(self) -> Head:
+        """The committed HEAD."""
+        ...
+
+    def identity(self) -> str:
+        """What the root says."""
+        ...
+
+    def read(self, path: str, start: int, stop: int) -> Array:
+        """Rows of an array."""
+        ...
+
+    def written(self, path: str) -> int:
+        """Rows of an array up to the last one that is not zeros."""
+        ...
+
+    def shape(self, spec: ArraySpec) -> list[int]:
+        """What the metadata of an array say."""
+        ...
+
+
+def head_problem(folder: Folder) -> str:
     """What is wrong with a HEAD that can be read, in one line; empty where nothing is. A writer may go on meanwhile.
 
     Raises:
@@ -38,7 +59,7 @@ def head_problem(folder: ZarrFolder) -> str:
     return ""
 
 
-def _rows_after(folder: ZarrFolder, head: Head) -> Array:
+def _rows_after(folder: Folder, head: Head) -> Array:
     """Lengths of commits that lie beyond HEAD."""
     return folder.read(COMMITS.path, head.seq, max(head.seq, folder.written(COMMITS.path)))
 
@@ -54,7 +75,7 @@ def _n_commits(rows: Array, seq: int, head: Head) -> int:
     return n_found
 
 
-def _closed_at(folder: ZarrFolder) -> int:
+def _closed_at(folder: Folder) -> int:
     """Version at which a writer closed the store; 0 where it has not."""
     try:
         length = folder.shape(COMMITS)[0]
