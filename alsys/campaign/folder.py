@@ -296,6 +296,7 @@ def _status_key(directory: CampaignFolder, head: Head) -> dict[str, object]:
         config = ""
     return {
         "store": head.identity,
+        "epoch": head.epoch,  # a repair may rewrite the log of a version
         "seq": head.seq,
         "events": head.lengths["events"],
         "config": config,
