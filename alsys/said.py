@@ -1,26 +1,36 @@
 """What names and values in files say beside atoms and labels: one table for structures and data sets.
 
 Units, atoms that are held, calculations that failed, fields around the atoms. Names are taken apart at what is no
-letter or digit, in any letter case. Charge and spin are in `alsys.states`.
+letter or digit, in any letter case. Charge and spin are in `alsys.states`; a name that has their words and is not
+understood is refused by its value (`objection`), as one of a failure or of surroundings is.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any, Final
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 UNIT_OF: Final = {
     word: what
     for what, words in {
-        "energy": "energy energies virial virials",
-        "force": "force forces gradient gradients grad",
+        "energy": "energy energies e virial virials",
+        "force": "force forces f gradient gradients grad",
         "length": (
             "length lengths pos position positions coord coords coordinate coordinates distance distances xyz geometry "
-            "lattice cell box"
+            "lattice cell box r x l"
         ),
         "stress": "stress",
-        "": "pressure dipole charge time mass velocity velocities temperature frequency angle magmom field",
+        "": (
+            "pressure dipole charge time mass velocity velocities temperature frequency angle magmom field density "
+            "volume"
+        ),
     }.items()
     for word in words.split()
 }
@@ -42,29 +52,59 @@ _SUCCESS: Final = frozenset(
     {"converged", "convergence", "success", "successful", "succeeded", "completed", "termination"}
 )
 _FAILURE: Final = frozenset(
-    {"failed", "failure", "fail", "crashed", "unconverged", "diverged", "aborted", "exitcode", "returncode"}
+    {"failed", "failure", "fail", "crashed", "unconverged", "diverged", "aborted", "exitcode", "returncode",
+     "exitstatus"}
+)  # fmt: skip
+_SUCCESS_ALONE, _FAILURE_ALONE = frozenset({"conv", "ok", "valid", "finished"}), frozenset({"error", "errors"})
+"""Words that judge a calculation only beside those of `_BESIDE`, or alone."""
+_BESIDE: Final = _set(
+    "scf is has was calc calculation run job dft qm label electronic elec n num flag message msg frame"
 )
 _OF_SHAPE: Final = frozenset(
     {
         "relax", "relaxed", "relaxation", "opt", "optimization", "optimisation", "geom", "geometry", "geometric",
-        "ionic", "neb", "threshold", "tol", "tolerance", "criterion", "criteria", "limit", "max", "cell",
+        "ionic", "neb", "threshold", "thr", "tol", "tolerance", "criterion", "criteria", "limit", "max", "cell",
     }
 )  # fmt: skip
 _FAILED = re.compile(
     r"(?:scf|calculation|job|run|label|dft|qm)?[\s_-]*(?:has|is|did)?[\s_-]*"
     r"(?:failed|fail|failure|crash(?:ed)?|diverged|aborted|killed|un-?converged|not?[\s_-]*(?:yet[\s_-]*)?converge[dn]?"
-    r"|timed?[\s_-]*out|incomplete|unfinished|error)(?:[\s_-]*(?:scf|calculation|job|run|label|dft|qm))?",
+    r"|timed?[\s_-]*out|incomplete|unfinished|error)(?:[\s_-]*(?:scf|calculation|job|run|label|dft|qm))?"
+    r"(?:\s+(?:after|in|within|at|with|to|due|because)\b.*|\s*[:;(].*)?",
     re.IGNORECASE,
 )
 _SURROUNDINGS: Final = frozenset(
     {
         "efield", "e_field", "field", "electric_field", "external_field", "external_electric_field", "magnetic_field",
         "bfield", "b_field", "e_ext", "external_potential", "point_charges", "external_charges", "embedding_charges",
-        "bias", "bias_potential", "solvent", "solvation", "solvent_model", "implicit_solvent", "solvation_model",
-        "epsilon_solvent", "background_charge",
+        "bias", "bias_potential", "epsilon", "epsilon_solvent", "background_charge", "mm_charges", "mm_point_charges",
+        "external_force", "external_forces",
     }
 )  # fmt: skip
+_MODELS: Final = _set("solvent solvation alpb gbsa pcm cpcm iefpcm ddpcm smd cosmo ddcosmo efield bfield qmmm")
+"""Words that say so within a longer name, but beside those of `_NO_MODEL`."""
+_NO_MODEL: Final = _set("n num number count id index energy shell shells atoms molecules box radius mask smiles")
+FAILED: Final = "its calculation failed or did not converge: its label is none"
 _NOTHING: Final = NO | {"vacuum", "gas", "gas_phase", "gas phase", "vac"}
+_DOUBTS: Final = {
+    word: what
+    for what, words in {
+        "charge": "charge chg chrg",
+        "spin": "spin multiplicity mult magnetization magnetisation unpaired",
+        "number of electrons": "electron electrons nelect nelec",
+    }.items()
+    for word in words.split()
+}
+_NO_DOUBT: Final = _set(
+    "density densities transfer method scheme model mixing tol threshold cutoff cut grid max min iter step steps id "
+    "index polarized polarised polarization orbit coupling contamination squared valence core type weight"
+)
+"""Words beside those of `_DOUBTS` that make a name a setting or a property."""
+_S_NAMES: Final = frozenset({"S", "Sz", "S_z", "Ms", "M_s"})
+_EXCITED: Final = frozenset({"electronic_state", "excited", "excited_state", "iroot", "root", "state"})
+_STATE = re.compile(r"(?P<letter>[sdtq])_?(?P<root>\d)|(?P<word>singlet|doublet|triplet|quartet)", re.IGNORECASE)
+_NO_LABEL: Final = frozenset({"find_energy", "find_force", "atom_pref"})
+"""DeePMD-kit's names that are 0 where a set has no such label, or an atom none."""
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -107,16 +147,29 @@ def held_in_text(text: str) -> str:
 @lru_cache(maxsize=4096)
 def is_verdict(name: str) -> bool:
     """Whether a name says that a calculation converged or failed; that of a geometry does not count."""
-    return bool(_judging(name) & (_SUCCESS | _FAILURE)) and not _judging(name) & _OF_SHAPE
+    judging = _judging(name)
+    if judging & _OF_SHAPE:
+        return False
+    alone = _SUCCESS_ALONE | _FAILURE_ALONE
+    return bool(judging & (_SUCCESS | _FAILURE)) or bool(judging & alone and set(words_of(name)) <= alone | _BESIDE)
+
+
+def failure_in(text: str) -> str:
+    """The objection to a text that says that a calculation failed, whatever its name is; empty for others."""
+    return FAILED if _FAILED.fullmatch(text.strip()) else ""
 
 
 def says_failure(name: str, value: Any) -> bool:
     """Whether a name of a verdict, or any text, says that a calculation failed."""
-    if isinstance(value, str) and _FAILED.fullmatch(value.strip()):
+    if isinstance(value, str) and failure_in(value):
         return True
-    if not is_verdict(name) or isinstance(value, float) or value is None:
+    if not is_verdict(name) or value is None:
         return False
-    return (str(value).strip().lower() in NO) != bool(_judging(name) & _FAILURE)
+    says_no = str(value).strip().lower() in NO
+    if _judging(name) & (_FAILURE | _FAILURE_ALONE):
+        number = number_of(value)
+        return not says_no and (number is None or number == round(number))
+    return says_no
 
 
 def _judging(name: str) -> set[str]:
@@ -124,9 +177,11 @@ def _judging(name: str) -> set[str]:
     return {*words, "".join(words)}
 
 
+@lru_cache(maxsize=4096)
 def is_surrounding(name: str) -> bool:
     """Whether a name is of what acts on the atoms from outside: a field, a solvent, charges."""
-    return "_".join(words_of(name)) in _SURROUNDINGS
+    words = words_of(name)
+    return "_".join(words) in _SURROUNDINGS or bool(set(words) & _MODELS and not set(words) & _NO_MODEL)
 
 
 def is_there(value: Any) -> bool:
@@ -134,7 +189,69 @@ def is_there(value: Any) -> bool:
     words = str(value.tolist() if hasattr(value, "tolist") else value).lower()
     if words.strip().replace("-", "_") in _NOTHING:
         return False
+    return any(word not in NO and number_of(word) != 0 for word in re.split(r"[\s,\[\](){}'\"]+", words) if word)
+
+
+def number_of(value: Any) -> float | None:
+    """A text or a scalar as a finite number; None for anything else."""
     try:
-        return any(float(word) for word in re.split(r"[\s,\[\](){}]+", words) if word)
-    except ValueError:
-        return True
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+@lru_cache(maxsize=4096)
+def doubt_of(name: str) -> str:
+    """What a name may state of the electrons in a way that is not understood; empty for nothing."""
+    words = words_of(name)
+    if name in _S_NAMES:
+        return "spin"
+    if "_".join(words) in _EXCITED:
+        return "state"
+    if "_".join(words) in _NO_LABEL:
+        return "label"
+    if set(words) & _NO_DOUBT:
+        return ""
+    return next((_DOUBTS[word] for word in words if word in _DOUBTS), "")
+
+
+def multiplicity_of(value: Any) -> int | None:
+    """2S + 1 of the lowest state that a text such as ``T1`` or ``triplet`` names; None where it names none."""
+    match = _STATE.fullmatch(str(value).strip())
+    if match is None or (match["letter"] and int(match["root"]) > (match["letter"] in "tT")):
+        return None
+    return "sdtq".index((match["letter"] or match["word"][0]).lower()) + 1
+
+
+def objection(name: str, value: Any) -> str:
+    """Why a frame with this fact cannot be taken; empty where it can.
+
+    Args:
+        name: As the file has it. Charge and spin that `alsys.states` understands are not asked for here.
+        value: Text, number or array.
+    """
+    if says_failure(name, value):
+        return FAILED
+    if is_surrounding(name):
+        is_vacuum = name.lower().startswith("epsilon") and number_of(value) == 1.0
+        return "is part of its label, and a frame has no place for it" if is_there(value) and not is_vacuum else ""
+    doubt, number = doubt_of(name), number_of(value)
+    if not doubt:
+        return ""
+    if doubt == "label":
+        values = value.tolist() if hasattr(value, "tolist") else value
+        is_zero = any(number_of(word) == 0 for word in re.split(r"[\s,\[\](){}'\"]+", str(values)) if word)
+        return "is 0 where there is no label" if is_zero else ""
+    if doubt == "state":
+        if number is None:
+            match = _STATE.fullmatch(str(value).strip())
+            is_excited = "excited" in str(value).lower() or bool(match and multiplicity_of(value) is None)
+            is_excited |= "excited" in name.lower() and is_there(value)
+        else:
+            is_excited = number != 0 and "_".join(words_of(name)) != "state"
+        return "is of an excited state, and labels are those of the lowest one" if is_excited else ""
+    if number is None or not number or abs(number) > (20 if doubt != "number of electrons" else math.inf):
+        return ""
+    steps = 2 * number if doubt == "spin" else number
+    return f"may state the {doubt}, in a way that is not understood" if steps == round(steps) else ""

@@ -29,7 +29,7 @@ _TABLE: Final = (
 _SYMBOLS: Final = _TABLE.split()
 
 _CHARGE = ("charge", "chrg", "chg")
-_WHOSE = ("total", "tot", "net", "molecular", "mol", "formal", "pubchem_total", "system", "overall")
+_WHOSE = ("total", "tot", "net", "molecular", "mol", "formal", "pubchem_total", "system", "overall", "smiles")
 _HOW_MANY = ("", "n_", "num_", "number_", "num_of_", "number_of_")
 ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
     "charge": frozenset(
@@ -54,6 +54,8 @@ ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "electrons": frozenset(
         {
+            "electrons",
+            "n_el",
             "n_elect",
             "n_elec",
             "n_elecs",
@@ -106,6 +108,7 @@ class ElectronicState:
         return f"charge {charge}, multiplicity {self.multiplicity}"
 
 
+_CORES: Final = (2, 10, 18, 36, 54, 86)
 NEUTRAL_SINGLET: Final = ElectronicState()
 
 
@@ -378,3 +381,16 @@ def multiplicity_of_spin(spin: float, n_electrons: int) -> int | None:
     if spin == round(spin) and (n_electrons + unpaired) % 2:
         unpaired -= 1
     return unpaired + 1 if unpaired >= 0 and (n_electrons + unpaired) % 2 == 0 else None
+
+
+def charge_of_count(numbers: ArrayLike, n_electrons: int) -> int:
+    """The charge that a number of electrons means, which may be that of all or of those outside noble gas cores.
+
+    Args:
+        numbers: ``(n_atoms,)`` atomic numbers.
+        n_electrons: As stated.
+    """
+    z = np.asarray(numbers)
+    missing = int(z.sum()) - n_electrons
+    core = sum(max((c for c in _CORES if c < one), default=0) for one in z.tolist())
+    return missing - core if core and abs(missing - core) < abs(missing) else missing

@@ -131,8 +131,9 @@ class FileAccount:
         dropped: tuple[tuple[str, str], ...] = (),
         place: str = "",
         structure: tuple[str, ...] = (),
+        n: int = 1,
     ) -> None:
-        """A frame whose names were selected.
+        """Frames whose names were selected.
 
         Args:
             selection: Of its names.
@@ -140,6 +141,7 @@ class FileAccount:
             dropped: Further names that were not used, and why.
             place: What the frame is called.
             structure: Names of what makes the structure.
+            n: How many frames.
 
         Raises:
             ChoiceNeeded: Another frame has its energy or forces under another name.
@@ -158,7 +160,7 @@ class FileAccount:
         if self._last is None or not _is_alike(self._last[0], selection, taken, dropped, structure):
             met = (selection, taken, dropped, structure)
             self._last = (met, self._met.setdefault(met, [0]))
-        self._last[1][0] += 1
+        self._last[1][0] += n
 
     def chosen_among(
         self, what: str, names: Sequence[str], values: Mapping[str, Any], place: str, same: Callable[[Any, Any], bool]

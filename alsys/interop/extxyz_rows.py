@@ -27,7 +27,7 @@ from alsys.interop.account import FileAccount, same_numbers
 from alsys.interop.keys import KeyChoice, Selection, select
 from alsys.interop.raw import RawRow
 from alsys.interop.stated_electrons import stated_electrons
-from alsys.said import is_of_free_atoms, unit_of
+from alsys.said import is_of_free_atoms, number_of, unit_of
 
 LEVEL_KEYS: Final = ("level", "level_of_theory", "theory")
 """Keys of the comment line that state a level; else a functional and a basis do."""
@@ -127,7 +127,7 @@ def _layout(names: tuple[str, ...], properties: str, choice: KeyChoice) -> _Layo
     element, symbol, pos, others = known
     columns, _ = _columns(properties)
     selection = select(tuple(name for name in names if name.lower() not in _STRUCTURE), others, choice)
-    of_atoms = (*selection.atom_charges, *selection.atom_moments, *selection.occupancies)
+    of_atoms = (*selection.atom_charges, *selection.atom_moments, *selection.occupancies, *selection.judged)
     return _Layout(
         columns,
         element,
@@ -136,7 +136,7 @@ def _layout(names: tuple[str, ...], properties: str, choice: KeyChoice) -> _Layo
         pos,
         selection,
         (*(name for name in names if name.lower() in _STRUCTURE), element, pos),
-        tuple(name for name in of_atoms if columns.get(name, (0, 0))[1] == 1),
+        tuple(name for name in of_atoms if name in columns),
         tuple((name, name.lower()) for name in names if name.lower() in (*LEVEL_KEYS, *PARTS_OF_LEVEL)),
         tuple((what, name) for name in names if (what := unit_of(name))),
     )
@@ -178,7 +178,7 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             _check_symbols(tuple(block(layout.symbol)[0]), numbers, f"{place}: {layout.element}")
         cell, pbc = _cell(structure.get("lattice"), structure.get("pbc"))
         energy = account.chosen_among("energy", selection.energy, info, place, same_numbers)
-        columns_of_forces = {name: _floats(block(name)) for name in selection.forces}
+        columns_of_forces = {name: _column(block(name), f"{place}: {name}") for name in selection.forces}
         forces = account.chosen_among("forces", selection.forces, columns_of_forces, place, same_numbers)
         if not energy or not (forces or n == 1):
             missing = "forces" if energy else "energy"
@@ -196,7 +196,7 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             dropped.append((name, CONSTRAINT))
         said: Mapping[str, Any] = info
         if layout.of_atoms:
-            said = {**info, **{name: np.array(block(name)[0]) for name in layout.of_atoms}}
+            said = {**info, **{name: _of_atoms(block(name)) for name in layout.of_atoms}}
         charge, multiplicity = stated_electrons(selection, said, numbers, account, place, is_periodic=any(pbc))
         mask = None
         if "mask" in columns:
@@ -209,7 +209,7 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
         return RawRow(
             i,
             numbers,
-            _floats(block(layout.pos)),
+            _column(block(layout.pos), f"{place}: {layout.pos}"),
             float(info[energy]),
             columns_of_forces[forces] if forces else np.zeros((1, 3)),  # of an isolated atom
             cell=cell,
@@ -291,7 +291,7 @@ def _columns(properties: str) -> tuple[dict[str, tuple[int, int]], int]:
     fields = properties.split(":")
     columns, start = {}, 0
     for name, count in zip(fields[::3], fields[2::3], strict=True):
-        key = "mask" if name.lower() == "mask" else name
+        key = "mask" if name.lower() in ("mask", "force_mask", "forces_mask") else name
         if key in columns:
             raise ValueError(f"{name} is there twice")
         columns[key] = (start, int(count))
@@ -316,6 +316,20 @@ def _atom_columns(properties: str) -> tuple[str, str, str, tuple[str, ...]] | No
 
 def _floats(columns: list[list[str]]) -> FloatArray:
     return np.array([list(map(float, column)) for column in columns]).T
+
+
+def _of_atoms(columns: list[list[str]]) -> NDArray[np.str_]:
+    """Words as ``(n_atoms,)``, or ``(n_atoms, k)`` of several columns."""
+    return np.array(columns[0]) if len(columns) == 1 else np.array(columns).T
+
+
+def _column(columns: list[list[str]], field: str) -> FloatArray:
+    """As `_floats`; names the column that is none of numbers."""
+    try:
+        return _floats(columns)
+    except ValueError:
+        bad = next((word for column in columns for word in column if number_of(word) is None), "")
+        raise InputError("holds something that is no number", field=field, value=bad) from None
 
 
 def _text(value: str) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from alsys.errors import InputError
-from alsys.said import holds_atoms, is_surrounding, is_verdict, unit_of, words_of
+from alsys.said import doubt_of, holds_atoms, is_surrounding, is_verdict, unit_of, words_of
 from alsys.states import electron_word
 
 
@@ -79,7 +79,8 @@ _WHY: Final[Mapping[str, str]] = _reasons(
         "labels do not depend on masses": "masses mass isotope isotopes",
         _MOMENTS_OF_ATOMS: (
             "magmom magmoms initial_magmoms initial_magmom magnetization magnetic_moments total_magmom mag spins "
-            "atomic_spins spin_density total_magnetization force_mag"
+            "atomic_spins spin_density spin_densities total_magnetization tot_magnetization totmag tot_mag total_mag "
+            "force_mag"
         ),
         _CHARGES_OF_ATOMS: (
             "charges initial_charges initial_charge partial_charges atomic_charges mulliken mulliken_charges "
@@ -92,7 +93,7 @@ _WHY: Final[Mapping[str, str]] = _reasons(
             "frequencies eigenvalues atomic_dipole atomic_polarizability r2 cv"
         ),
         "values of single atoms": (
-            "stresses energies virials_per_atom atomic_virials local_energy local_gap_variance atom_ener atom_pref"
+            "stresses energies virials_per_atom atomic_virials local_energy local_gap_variance atom_ener"
         ),
         "where it comes from": (
             "tags tag id ids index idx atom_index map_shift n_neighb residuenames residuenumbers atomtypes atom_types "
@@ -100,7 +101,7 @@ _WHY: Final[Mapping[str, str]] = _reasons(
             "configuration source subset dataset data_id origin file filename path uid unique_id hash doi author "
             "smiles inchi formula calculator calculator_name calculator_parameters calculator_version program code "
             "software username user ctime mtime keywords arm frame_id trajectory model_version deviation mp_id mol_id "
-            "molecule group fold split key_value_pairs relaxed scf_cycles n_scf_steps status state"
+            "molecule group fold split key_value_pairs relaxed scf_cycles n_scf_steps status"
         ),
         "follows from the frame, or does not decide its label": (
             "step time frame iteration image snapshot i temperature temp t pressure density_kg_m3 volume timestep "
@@ -120,6 +121,9 @@ _OF_ELECTRONS: Final = {
 _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})
 _VERDICT: Final = "that its calculation converged"
 _SURROUNDING: Final = "nothing acts on the atoms from outside"
+_DOUBT: Final = "says nothing of charge, spin or state"
+_JUDGED: Final = (_VERDICT, _SURROUNDING, _DOUBT)
+"""Reasons that hold for some values only; others are refused."""
 _LEVELS: Final = frozenset({"level", "level_of_theory", "theory", "functional", "xc", "method", "basis"})
 _STRUCTURE: Final = frozenset({"mask"})
 _ENERGIES: Final = frozenset({"energy", "energies", "toten", "etot", "totenergy", "totalenergy", "epot"})
@@ -171,8 +175,8 @@ class Selection:
         atom_charges: Names of charges of atoms, which are left out but for their sum.
         atom_moments: Names of magnetic moments of atoms, likewise.
         occupancies: Names of occupancies of sites, likewise but that those below 1 are refused.
-        verdicts: Names of whether the calculation converged, likewise but that frames where it did not are refused.
-        surroundings: Names of fields, solvents and the like, likewise but that frames with one are refused.
+        judged: Names of whether the calculation converged, of fields, solvents and the like, and such as may state
+            charge or spin, likewise but that frames are refused by their values.
         channels: Names of the numbers of electrons of each spin.
         spin: Names that may mean S, 2S or 2S + 1.
         fixed: Names of what holds atoms.
@@ -191,8 +195,7 @@ class Selection:
     atom_charges: tuple[str, ...] = ()
     atom_moments: tuple[str, ...] = ()
     occupancies: tuple[str, ...] = ()
-    verdicts: tuple[str, ...] = ()
-    surroundings: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
@@ -205,8 +208,8 @@ class Selection:
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "is_plain", not any((
-                self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies, self.verdicts,
-                self.surroundings, self.channels,
+                self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies, self.judged,
+                self.channels,
             )),
         )  # fmt: skip
 
@@ -231,6 +234,8 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.LEFT_OUT, _VERDICT
     if is_surrounding(name):
         return Meaning.LEFT_OUT, _SURROUNDING
+    if plain in ("state", "find_energy", "find_force", "atom_pref"):
+        return Meaning.LEFT_OUT, _DOUBT
     if plain in _OCCUPANCIES:
         return Meaning.LEFT_OUT, "occupancies of sites, all of them 1"
     if plain in _WHY and (is_per_atom or not (plain in _ENERGIES or _is_charge(plain))):
@@ -256,9 +261,17 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.LEFT_OUT, _WHY[bare]
     if bare == "spin":
         return Meaning.LEFT_OUT, _WHY["spins"]
+    if words and words[-1] == "charges":
+        return Meaning.LEFT_OUT, _CHARGES_OF_ATOMS
     if found & PREDICTED:
         return Meaning.LEFT_OUT, "what a model predicts"
-    return Meaning.UNKNOWN, ""
+    return (Meaning.LEFT_OUT, _DOUBT) if doubt_of(name) and not is_per_atom else (Meaning.UNKNOWN, "")
+
+
+def needs_value(name: str) -> bool:
+    """Whether a name says something of a frame by its value, which an import therefore has to see."""
+    meaning, why = meaning_of(name)
+    return meaning in (Meaning.CHARGE, *_OF_ELECTRONS.values()) or why in _JUDGED
 
 
 def _is_charge(plain: str) -> bool:
@@ -335,8 +348,7 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         atom_charges=tuple(name for name, why in left_out if why == _CHARGES_OF_ATOMS),
         atom_moments=tuple(name for name, why in left_out if why == _MOMENTS_OF_ATOMS),
         occupancies=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _OCCUPANCIES),
-        verdicts=tuple(name for name, why in left_out if why == _VERDICT),
-        surroundings=tuple(name for name, why in left_out if why == _SURROUNDING),
+        judged=tuple(name for name, why in left_out if why in _JUDGED),
         channels=tuple(found[Meaning.CHANNEL]),
         spin=tuple(found[Meaning.SPIN]),
         fixed=tuple(found[Meaning.FIXED]),

@@ -18,15 +18,14 @@ from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount
 from alsys.interop.keys import ChoiceNeeded, Selection
 from alsys.interop.raw import integer
-from alsys.said import is_there, says_failure, words_of
-from alsys.states import ElectronicState, SeenStates, formula_of
+from alsys.said import failure_in, is_there, multiplicity_of, number_of, objection, words_of
+from alsys.states import ElectronicState, SeenStates, charge_of_count, formula_of
 
 SPINS: Final = ("2S+1", "2S", "S")
 """What `spin` may mean."""
 SUM_TOLERANCE: Final = 0.05
 """e or Bohr magnetons; what rounding leaves of a sum over atoms that is a whole number."""
 MAX_STATED: Final = 2**31
-_CORES: Final = (2, 10, 18, 36, 54, 86)
 
 
 def stated_electrons(
@@ -55,7 +54,7 @@ def stated_electrons(
             not converge.
         ChoiceNeeded: `spin` may mean two things.
     """
-    check_verdict(selection, values, place)
+    check_judged(selection, values, place)
     if selection.is_plain:
         charges, multiplicities = electrons_in(selection, values, numbers, place)
         return _agreed(charges, place), _agreed(multiplicities, place)
@@ -66,12 +65,6 @@ def stated_electrons(
             raise InputError(
                 "sites are occupied in part: no frame of whole atoms",
                 field=f"{place}: {name}", value=float(shares.min()), remedy="leave such frames out",
-            )  # fmt: skip
-    for name in selection.surroundings:
-        if values.get(name) is not None and is_there(values[name]):
-            raise InputError(
-                "is part of its label, and a frame has no place for it",
-                field=f"{place}: {name}", value=values[name], remedy="leave such frames out (--skip)",
             )  # fmt: skip
     charges, multiplicities = electrons_in(selection, values, z, place)
     for name in selection.atom_charges:
@@ -85,12 +78,21 @@ def stated_electrons(
             )  # fmt: skip
         if is_near_whole(total) and round(total):
             charges[name] = round(total)
-    for name in () if is_periodic else selection.atom_moments:
-        if (of_atoms := _of_atoms(values.get(name), z.size)) is None:
+    for name in selection.atom_moments:
+        if (value := values.get(name)) is None:
             continue
-        total = float(of_atoms.sum())
-        if is_near_whole(total) and round(total):
-            multiplicities[name] = abs(round(total)) + 1
+        if np.shape(value) == (z.size, 3) and is_there(value) and set(words_of(name)) & {"spin", "spins", "force"}:
+            raise InputError(
+                "holds vectors, on which its label depends and for which a frame has no place",
+                field=f"{place}: {name}", remedy="leave such frames out (--skip)",
+            )  # fmt: skip
+        of_atoms = _of_atoms(value, z.size)
+        moment = number_of(value) if of_atoms is None else float(of_atoms.sum())
+        if not is_periodic and moment is not None and is_near_whole(moment) and round(moment):
+            multiplicities[name] = abs(round(moment)) + 1
+    for name in selection.judged:
+        if (named := multiplicity_of(values.get(name))) is not None:
+            multiplicities[name] = named
     charge = _agreed(charges, place)
     electrons = n_protons - (account.charge if charge is None else charge)
     for name in selection.spin:
@@ -100,17 +102,20 @@ def stated_electrons(
     return charge, _agreed(multiplicities, place)
 
 
-def check_verdict(selection: Selection, values: Mapping[str, Any], place: str) -> None:
-    """Refuses a frame that says that its calculation failed, by a name of that or by any text.
+def check_judged(selection: Selection, values: Mapping[str, Any], place: str) -> None:
+    """Refuses a frame by what it says beside its label, see `alsys.said.objection`; failures by any text.
 
     Raises:
         InputError: Names what says so.
     """
     for name, value in values.items():
-        if (isinstance(value, str) or name in selection.verdicts) and says_failure(name, value):
+        if not (isinstance(value, str) or name in selection.judged) or value is None:
+            continue
+        if why := objection(name, value) if name in selection.judged else failure_in(value):
             raise InputError(
-                "its calculation failed or did not converge: its label is none",
-                field=f"{place}: {name}", value=value, remedy="leave such frames out (--skip)",
+                why, field=f"{place}: {name}", value=value if np.ndim(value) == 0 else None,
+                remedy="state charge and multiplicity, and remove it where it says nothing of them"
+                if why.startswith("may state") else "leave such frames out (--skip)",
             )  # fmt: skip
 
 
@@ -176,19 +181,6 @@ def check_possible(
         field=f"{field}: charge, multiplicity", value=(state.charge, state.multiplicity),
         remedy=f"set `charge`, or `multiplicity` (2S + 1), which is {parity} here",
     )  # fmt: skip
-
-
-def charge_of_count(numbers: ArrayLike, n_electrons: int) -> int:
-    """The charge that a number of electrons means, which may be that of all or of those outside noble gas cores.
-
-    Args:
-        numbers: ``(n_atoms,)`` atomic numbers.
-        n_electrons: As stated.
-    """
-    z = np.asarray(numbers)
-    missing = int(z.sum()) - n_electrons
-    core = sum(max((c for c in _CORES if c < one), default=0) for one in z.tolist())
-    return missing - core if core and abs(missing - core) < abs(missing) else missing
 
 
 def is_near_whole(total: float) -> bool:

@@ -21,6 +21,7 @@ from alsys.systems.agreement import settle
 from alsys.systems.conformers import SEED, embed_one, embed_several, quiet_rdkit, settle_with_xtb
 from alsys.systems.files.content import Structure, isotope_note
 from alsys.systems.files.reader import FORMATS, read_structure
+from alsys.systems.files.statements import statements_in
 
 MAX_SMILES = 5000
 MAX_SMILES_ATOMS = 500
@@ -61,7 +62,7 @@ def load(origin: SystemConfig | Component, base: Path, conformers: int = 1) -> L
         structure = read_structure(base / origin.file, origin.index)
         return Loaded("file", [structure.atoms], tuple(_settled(structure, origin, base)))
     if origin.molecule is not None:
-        return Loaded("molecule", [_from_collection(origin.molecule)])
+        return Loaded("molecule", [_from_collection(origin)])
     assert isinstance(origin, SystemConfig)
     assert origin.bulk is not None
     return Loaded("bulk", [_from_bulk(origin.bulk)])
@@ -86,6 +87,12 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
         raise InputError(
             f"is longer than {MAX_SMILES} characters", field="smiles", value=smiles, remedy="give a structure as `file`"
         )
+    after = "".join(smiles.split(maxsplit=1)[1:])
+    if "^" in after or statements_in(after):
+        raise InputError(
+            f"goes on with {after!r}, which is not read", field="smiles", value=smiles,
+            remedy="remove it, and say it as `charge` and `multiplicity`",
+        )  # fmt: skip
     parsed = Chem.MolFromSmiles(smiles)
     if parsed is None or parsed.GetNumAtoms() == 0:
         reason = _problem(smiles)
@@ -147,12 +154,21 @@ def _problem(smiles: str) -> str:
     return text if match is None else f"a valence of {match[3]} is too high for atom {match[1]} ({match[2]})"
 
 
-def _from_collection(name: str) -> Atoms:
+def _from_collection(origin: SystemConfig | Component) -> Atoms:
+    name = str(origin.molecule)
     if name not in g2.names:
         close = difflib.get_close_matches(name, g2.names, n=3)
         remedy = f"did you mean {' or '.join(close)}?" if close else "see ase.collections.g2.names, or use `smiles`"
         raise InputError("is not in ASE's g2 collection", field="molecule", value=name, remedy=remedy)
-    return molecule(name)
+    atoms = molecule(name)
+    unpaired = round(abs(float(atoms.get_initial_magnetic_moments().sum())))
+    if isinstance(origin, SystemConfig) and unpaired > 1 and not origin.charge and origin.multiplicity != unpaired + 1:
+        raise InputError(
+            f"has a multiplicity of {unpaired + 1} in ASE's collection, `multiplicity` is {origin.multiplicity}",
+            field="molecule", value=name,
+            remedy=f"set multiplicity: {unpaired + 1}; give another state of it as a `file`",
+        )  # fmt: skip
+    return atoms
 
 
 def _from_bulk(config: BulkConfig) -> Atoms:

@@ -11,7 +11,8 @@ from pathlib import Path
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
-from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, slices, tell
+from alsys.interop.formats.facts import alike_frames
+from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, tell
 from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
@@ -34,11 +35,11 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     for name, group, numbers in molecules(path):
         positions, energy, forces = (dataset(group, key, name) for key in ("coordinates", energy_name, forces_name))
         n = n_conformations(positions, {energy_name: energy, forces_name: forces}, name)
-        tell(group, account, ("atomic_numbers", "coordinates", energy_name, forces_name), n)
+        facts = tell(group, account, ("atomic_numbers", "coordinates", energy_name, forces_name), n)
         place = f"{name} conformation"
-        for part in slices(n):
+        for part, said in alike_frames(account, facts, numbers, n, place, level=level):
             arrays = numbers, positions[part], energy[part], forces[part]
-            yield from checked_each(account, *arrays, place=place, first=part.start, group=name, level=level)
+            yield from checked_each(account, *arrays, place=place, first=part.start, group=name, **said)
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

@@ -18,8 +18,9 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.arrays import load
-from alsys.interop.formats.base import CHUNK, Format, alike, appearing, refuse_beyond
-from alsys.interop.keys import NONE
+from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
+from alsys.interop.formats.facts import alike_frames
+from alsys.interop.keys import NONE, needs_value
 from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
@@ -43,11 +44,14 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
             raise InputError("holds no set.*", source=str(system))
         for folder in sets:
             yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic, account)
+        in_sets = {file.stem for folder in sets for file in folder.glob("*.npy")}
         for file in sorted(entry for entry in system.iterdir() if entry.is_file()):
             if file.name in ("type.raw", "type_map.raw", "nopbc"):
                 account.use(file.name)
-            elif file.suffix == ".raw" and file.stem in FILES:
+            elif file.suffix == ".raw" and file.stem in in_sets:
                 account.leave_out(file.name, "the same as in its sets")
+            elif file.suffix == ".raw" and needs_value(file.stem):
+                raise InputError("is in no set", source=str(file), remedy="convert the system again, or remove it")
             elif file.name != "level_of_theory.json":
                 account.ignore(file.name)
 
@@ -89,9 +93,9 @@ def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool, account
     for name, values in found.items():
         if not values.ndim or values.shape[0] != n:
             raise InputError(f"must hold {n} frames", source=str(folder / f"{name}.npy"), value=values.shape)
-    _tell(folder, found, is_periodic, n, account)
-    for start in range(0, n, CHUNK):
-        part = {name: np.array(values[start : start + CHUNK]) for name, values in found.items()}
+    facts = _tell(folder, found, is_periodic, n, account)
+    for rows, said in alike_frames(account, facts, numbers, n, f"{place} frame", is_periodic=is_periodic):
+        part = {name: np.array(values[rows]) for name, values in found.items()}
         cell = part["box"].reshape(-1, 3, 3) if is_periodic and part["box"][0].size == 9 else part.get("box")
         stress = None
         if is_periodic and "virial" in part and cell is not None and part["virial"][0].size == 9:
@@ -106,16 +110,18 @@ def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool, account
             part["energy"],
             part["force"],
             place=f"{place} frame",
-            first=start,
+            first=rows.start,
             group=place.rpartition("/")[0],
             cell=cell if is_periodic else None,
             stress=stress,
             pbc=(is_periodic,) * 3,
+            **said,
         )
 
 
-def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, account: FileAccount) -> None:
-    """Tells the account all files of a set."""
+def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, account: FileAccount) -> dict[str, Any]:
+    """Tells the account all files of a set that an import knows; the arrays of the others, by name."""
+    facts = {}
     for what, name in (("energy", "energy"), ("forces", "force"), ("stress", "virial")):
         if name in found and (is_periodic or name != "virial"):
             account.label_from(what, f"{name}.npy")
@@ -127,8 +133,11 @@ def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, accoun
             account.leave_out(file.name, "not the one that was chosen" if is_periodic else "a molecule has none", n)
         elif name in ("fparam", "aparam"):
             account.leave_out(file.name, "a state that the model does not see", n)
+        elif file.suffix == ".npy":
+            facts[name] = load(file, mapped=True)
         else:
-            account.ignore(name, n, is_per_atom=name not in ("dipole", "polarizability"))
+            account.ignore(file.name, n)
+    return facts
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.interop.formats.base import CHUNK, require, starts_with
+from alsys.interop.formats.base import require, starts_with
+from alsys.interop.keys import needs_value
 
 MAX_CHUNK_BYTES = 2**28
 MIN_BOMB_BYTES, MAX_RATIO = 2**24, 200
@@ -200,8 +201,8 @@ def _stored(group: Any, name: str, place: str) -> Any:
     return found
 
 
-def tell(group: Any, account: FileAccount, used: Sequence[str], n: int) -> None:
-    """Tells the account all names of a group.
+def tell(group: Any, account: FileAccount, used: Sequence[str], n: int) -> dict[str, Any]:
+    """Tells the account the names of a group that a format uses; the other datasets and attributes, by name.
 
     Args:
         group: A molecule.
@@ -209,17 +210,18 @@ def tell(group: Any, account: FileAccount, used: Sequence[str], n: int) -> None:
         used: Names that are used.
         n: Its number of conformations.
     """
+    place = group.name.strip("/")
+    facts: dict[str, Any] = {**group.file.attrs, **group.attrs}
     for name in _own_names(group):
         if name in used:
             account.use(name, n)
+        elif (found := _stored(group, name, place)) is not None:
+            facts[name] = found
+        elif needs_value(name):
+            raise InputError("must be text or a number", field=f"{place}: {name}")
         else:
             account.ignore(name, n)
-
-
-def slices(n: int) -> Iterator[slice]:
-    """Conformations to be read at once."""
-    for start in range(0, n, CHUNK):
-        yield slice(start, min(start + CHUNK, n))
+    return facts
 
 
 def n_conformations(positions: Any, others: dict[str, Any], place: str) -> int:

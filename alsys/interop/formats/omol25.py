@@ -81,8 +81,7 @@ def _frame(value: bytes, place: str, number: int, account: FileAccount) -> RawRo
     for name in NOT_USED:
         if row.get(name) is not None and row[name] != "unknown":
             account.ignore(name, is_per_atom=name in PER_ATOM)
-    for name in sorted(row.keys() - KNOWN):
-        account.ignore(name)
+    facts = merged(facts, {name: row[name] for name in sorted(row.keys() - KNOWN)})
     return labelled_row(
         number,
         where,

@@ -15,7 +15,9 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.arrays import load, member
-from alsys.interop.formats.base import CHUNK, Format, alike, appearing, refuse_beyond
+from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
+from alsys.interop.formats.facts import alike_frames
+from alsys.interop.keys import needs_value
 from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
@@ -30,10 +32,19 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     archive = load(path)
     if not hasattr(archive, "files"):
         raise InputError("is an array and no npz archive of several", source=str(path))
+    facts = {}
     with archive:
         names = list(archive.files)
         numbers = member(archive, "nuclear_charges")
         positions, energy, forces = (member(archive, name) for name in ("coords", "energies", "forces"))
+        for name in names:
+            if name not in USED and not name.startswith("old_"):
+                try:
+                    facts[name] = member(archive, name)
+                except InputError:  # of objects, as names without a meaning may be
+                    if needs_value(name):
+                        raise
+                    account.ignore(name)
     n = int(positions.shape[0]) if positions.ndim else 0
     for name, values in (("energies", energy), ("forces", forces)):
         if not values.ndim or values.shape[0] != n:
@@ -47,12 +58,9 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
             account.use(name, n)
         elif name.startswith("old_"):
             account.leave_out(name, "of MD17, another calculation", n)
-        else:
-            account.ignore(name, n)
-    for start in range(0, n, CHUNK):
-        part = slice(start, start + CHUNK)
+    for part, said in alike_frames(account, facts, numbers, n, "frame"):
         yield from checked_each(
-            account, numbers, positions[part], energy[part], forces[part], place="frame", first=start
+            account, numbers, positions[part], energy[part], forces[part], place="frame", first=part.start, **said
         )
 
 

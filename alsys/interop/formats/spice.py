@@ -17,14 +17,15 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
-from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, slices, tell, text_or_number
-from alsys.interop.raw import RawFrames, checked_each, integer
+from alsys.interop.formats.facts import alike_frames
+from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, tell, text_or_number
+from alsys.interop.raw import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 UNITS = UnitSet("hartree", "-hartree/bohr", "bohr")
 ENERGY, GRADIENT = "dft_total_energy", "dft_total_gradient"
-USED = ("atomic_numbers", "conformations", ENERGY, GRADIENT, "smiles", "total_charge", "multiplicity")
+USED = ("atomic_numbers", "conformations", ENERGY, GRADIENT, "smiles")
 _FIELDS = {"dft_total_energy": "energy", "dft_total_gradient": "force", "conformations": "length"}
 _ATOM = re.compile(r"\[[^\]]*?(\++|-+|[+-]\d+)?(?::\d+)?\]")
 
@@ -41,16 +42,20 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
 def _molecule(name: str, group: Any, numbers: Any, account: FileAccount) -> Iterator[RawFrames]:
     positions, energy, gradient = (dataset(group, key, name) for key in ("conformations", ENERGY, GRADIENT))
     n = n_conformations(positions, {ENERGY: energy, GRADIENT: gradient}, name)
-    tell(group, account, USED, n)
+    facts = tell(group, account, USED, n)
+    units = tuple(_units(group))
     try:
-        charge = _charge(name, group)
-        multiplicity = text_or_number(group, "multiplicity", name)
-        multiplicity = 1 if multiplicity is None else integer(multiplicity, f"{name}: multiplicity")
+        smiles = text_or_number(group, "smiles", name)
+        if smiles is not None:
+            text = np.asarray(smiles).reshape(-1)[0]
+            facts["SMILES_charge"] = formal_charge(text.decode() if isinstance(text, bytes) else str(text))
     except InputError as error:
         account.refuse(f"{name} conformation 0", error, n)
         return
-    units = tuple(_units(group))
-    for part in slices(n):
+    for part, said in alike_frames(account, facts, numbers, n, f"{name} conformation"):
+        said = {**said, "units": (*said["units"], *units)}
+        if said["multiplicity"] is None:
+            said["multiplicity"] = 1
         yield from checked_each(
             account,
             numbers,
@@ -60,9 +65,7 @@ def _molecule(name: str, group: Any, numbers: Any, account: FileAccount) -> Iter
             place=f"{name} conformation",
             first=part.start,
             group=name,
-            charge=charge,
-            multiplicity=multiplicity,
-            units=units,
+            **said,
         )
 
 
@@ -72,21 +75,6 @@ def _units(group: Any) -> Iterator[tuple[str, str]]:
         if said is not None:
             text = said.decode() if isinstance(said, bytes) else str(said)
             yield what, f"-{text}" if what == "force" else text
-
-
-def _charge(name: str, group: Any) -> int | None:
-    total, smiles = (text_or_number(group, key, name) for key in ("total_charge", "smiles"))
-    found = []
-    if total is not None:
-        found.append(integer(np.asarray(total).reshape(-1)[0], f"{name}: total_charge"))
-    if smiles is not None:
-        text = np.asarray(smiles).reshape(-1)[0]
-        found.append(formal_charge(text.decode() if isinstance(text, bytes) else str(text)))
-    if len(set(found)) > 1:
-        raise InputError(
-            "is not that of its SMILES", field=f"{name}: total_charge", value=tuple(found), remedy="keep one"
-        )
-    return found[0] if found else None
 
 
 def formal_charge(smiles: str) -> int:

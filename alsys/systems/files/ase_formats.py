@@ -19,6 +19,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 
+from alsys.said import held_in_text
+from alsys.states import charge_of_count
 from alsys.systems.files.content import (
     Concern,
     FileProblem,
@@ -48,6 +50,8 @@ def read_gen(path: Path, index: int) -> Structure:
         found = [element(name) for name in lines[1].split()]
         lines[1] = " ".join(chemical_symbols[z] for z, _ in found)
         isotopes = [(z, mass) for z, mass in found if mass is not None]
+    if lines and lines[0].split()[-1:] == ["H"]:
+        raise FileProblem("is periodic along a helix (H)", "give it as C, S or F")
     structure = _read("gen", io.StringIO("\n".join(lines) + "\n"), 0)
     return structure.adding(statements=said, notes=isotope_note(isotopes))
 
@@ -83,9 +87,18 @@ def read_poscar(path: Path, index: int) -> Structure:
     if structure.concerns:
         held = sum(len(constraint.get_indices()) for constraint in structure.atoms.constraints)
         structure = replace(structure, concerns=(fixed_atoms(held, "selective dynamics"),))
-    said = statements_in(lines[0])
+    said = [*statements_in(lines[0]), *_of_valence(lines[0], structure.atoms)]
+    held_there = held_in_text(lines[0])
+    concerns = [constraints(held_there)] if held_there and not structure.concerns else []
     notes = [] if has_elements else ["elements from its first line"]
-    return structure.adding(statements=said, notes=notes)
+    return structure.adding(statements=said, concerns=concerns, notes=notes)
+
+
+def _of_valence(text: str, atoms: Atoms) -> list[Statement]:
+    """The charge that a number of electrons leaves, which VASP counts without those of cores (``NELECT``)."""
+    stated = electrons_in(text, 0, most=10**6)
+    charges = [(charge_of_count(atoms.numbers, -n), s.text.split(",")[0]) for s in stated for n in s.values]
+    return [Statement("charge", frozenset({charge}), how) for charge, how in charges if abs(charge) < 10]
 
 
 def _is_place(lines: list[str]) -> bool:
@@ -233,12 +246,17 @@ def _check_coordinates(block: Any) -> None:
 def _oxidation(block: Any, atoms: Atoms) -> list[str]:
     """The note on oxidation numbers that do not balance."""
     kinds = atoms.arrays.get("spacegroup_kinds")
-    found = [re.search(r"(\d?)([+-])$", str(label)) for label in _listed(block.get("_atom_site_type_symbol"))]
-    if kinds is None or not any(found) or max(kinds) >= len(found):
+    types = [str(label) for label in _listed(block.get("_atom_site_type_symbol"))]
+    found = [re.search(r"(\d?)([+-])$", label) for label in types]
+    symbols, stated = (_listed(block.get(f"_atom_type_{tag}")) for tag in ("symbol", "oxidation_number"))
+    of_type = {str(s): n for s, n in zip(symbols, stated, strict=False) if isinstance(n, int | float)}
+    if kinds is None or not (any(found) or of_type) or max(kinds) >= len(found):
         return []
-    charges = [0 if m is None else int(m[2] + (m[1] or "1")) for m in found]
+    charges = [
+        of_type.get(label, 0) if m is None else int(m[2] + (m[1] or "1")) for label, m in zip(types, found, strict=True)
+    ]
     total = sum(charges[kind] for kind in kinds)
-    return [f"oxidation numbers of its sites add up to {total:+d}: left out"] if total else []
+    return [f"oxidation numbers of its sites add up to {total:+g}: left out"] if total else []
 
 
 def _sites(block: Any) -> list[Concern]:

@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from alsys.config.systems import Ignorable
+from alsys.said import is_surrounding
 
 Quantity = Literal["charge", "multiplicity"]
 
@@ -124,9 +125,24 @@ def constraints(how: str) -> Concern:
     )
 
 
+def in_unit(unit: str, text: str) -> Concern:
+    """The concern of lengths that are not in Angstrom.
+
+    Args:
+        unit: That the file names.
+        text: How it says so.
+    """
+    return Concern(
+        "units", f"says that it is in {unit} ({text!r})", "convert it to Angstrom", "lengths are read as Angstrom"
+    )
+
+
 def not_used(names: Iterable[str]) -> list[str]:
-    """The note on names of a file that say nothing of a structure; empty where there are none."""
+    """The notes on names of a file that say nothing of a structure; empty where there are none."""
     listed = sorted(names)
+    if outside := [name for name in listed if is_surrounding(name)]:
+        rest = not_used(name for name in listed if name not in outside)
+        return [f"what surrounds its atoms is left out: {', '.join(outside)}", *rest]
     return (
         [f"not used: {', '.join(listed[:10])}{f' and {len(listed) - 10} more' * (len(listed) > 10)}"] if listed else []
     )

@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from alsys.said import holds_atoms
+from alsys.said import ANY, holds_atoms, unit_of
 from alsys.systems.conformers import embed_one, quiet_rdkit
-from alsys.systems.files.content import FileProblem, Statement, Structure, beyond, constraints, isotope_note, not_used
+from alsys.systems.files.content import (
+    FileProblem,
+    Statement,
+    Structure,
+    beyond,
+    constraints,
+    in_unit,
+    isotope_note,
+    not_used,
+)
 from alsys.systems.files.elements import unknown
-from alsys.systems.files.statements import statements_in, statements_of
+from alsys.systems.files.statements import electrons_in, statements_in, statements_of, unit_in
 from alsys.systems.files.text import read_lines
 
 if TYPE_CHECKING:
@@ -43,14 +52,18 @@ def read_molfile(path: Path, index: int) -> Structure:
     mol = _parsed(block, is_sanitised=False)
     structure = _structure(block, mol)
     notes = [f"molecule {index % len(records)} of {len(records)} (index)"] if len(records) > 1 else []
-    texts = [line for k, line in enumerate(block) if k in (0, 2) or line.startswith("V  ")]
+    texts = [line for k, line in enumerate(block) if k < 3 or line.startswith("V  ")]
     said = [s for line in texts for s in statements_in(line)]
     single = {name: value for name, value in data.items() if "\n" not in value}
     stated = {name for name, value in single.items() if statements_of({name: value})}
-    held = [constraints(f"{name}: {value[:40]}") for name, value in data.items() if holds_atoms(name)]
+    protons = int(structure.atoms.numbers.sum())
+    counted = electrons_in(" ".join(f"{name}={value}" for name, value in single.items()), protons)
+    lengths = [f"{name}: {value}" for name, value in single.items() if unit_of(name) in ("length", ANY)]
+    held = [in_unit(unit, text) for text in lengths if (unit := unit_in(text.replace("_", " ")))]
+    held += [constraints(f"{name}: {value[:40]}") for name, value in data.items() if holds_atoms(name)]
     unused = {name for name, value in data.items() if not holds_atoms(name) and name not in stated}
     return structure.adding(
-        statements=[*_statements(block, mol), *said, *statements_of(single)],
+        statements=[*_statements(block, mol), *said, *statements_of(single), *counted],
         concerns=held,
         notes=[*notes, *not_used(unused)],
     )

@@ -39,6 +39,9 @@ RESIDUES = frozenset(_NAMES.split())
 """Residues of H, C, N, O, P and S: the first letter of a name in them is its element."""
 _FORMULA = re.compile(r"(?:(\d+)\s*\()?[A-Z][A-Za-z\d ]*? (\d)([+-])(?=[\s)]|$)")
 """How many, and the charge of each, as in ``2(CA 2+)``."""
+_TEXTS = ("REMARK", "TITLE", "COMPND", "HETNAM", "USER")
+MAX_NAMED = 100
+"""Atoms up to which words such as "cation" in a title mean all of them; of a protein, they are of a part."""
 OFTEN_MISALIGNED = frozenset(["Cl", "Br", "Na", "Li", "Mg", "Al", "Si", "Fe", "Ni", "Cu", "Zn", "Mn", "Se"])
 """Elements of ligands and ions whose names some programs write one column too far to the right."""
 
@@ -261,7 +264,9 @@ def _statements(atoms: list[_Atom], lines: list[str]) -> list[Statement]:
     if said:
         found.append(Statement("charge", frozenset({total}), f"charges in FORMUL, which add up to {total:+d}"))
     for line in lines:
-        if line.startswith(("REMARK", "TITLE", "COMPND", "USER")) and line[7:10].strip() not in ("465", "470"):
+        if line.startswith(_TEXTS) and line[7:10].strip() not in ("465", "470"):
             is_free = line.startswith(("REMARK", "USER")) and not line[7:10].strip().isdigit()
-            found += [s for s in statements_in(line[6:].strip()) if is_free or "=" in s.text or ":" in s.text]
+            told = statements_in(line[11 if line.startswith("HETNAM") else 6 :].strip())
+            is_free |= len(atoms) <= MAX_NAMED or len({s.quantity for s in told}) == 2
+            found += [s for s in told if is_free or "=" in s.text or ":" in s.text]
     return found

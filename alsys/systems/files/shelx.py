@@ -8,8 +8,17 @@ from pathlib import Path
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
-from alsys.systems.files.content import Concern, FileProblem, Structure, beyond, isotope_note, partly_occupied
+from alsys.systems.files.content import (
+    Concern,
+    FileProblem,
+    Statement,
+    Structure,
+    beyond,
+    isotope_note,
+    partly_occupied,
+)
 from alsys.systems.files.elements import element
+from alsys.systems.files.statements import statements_in
 from alsys.systems.files.text import number, read_lines
 
 _WORD = re.compile(r"[A-Z]{4}(?:_\S+)?$")
@@ -29,7 +38,8 @@ def read_res(path: Path, index: int) -> Structure:
     cell: list[float] = []
     names: list[str] = []
     found, scaled, partial = [], [], []
-    symmetry, part, has_spins = "", 0, False
+    said: list[Statement] = []
+    symmetry, part, has_spins, is_refined = "", 0, False, False
     for line in lines:
         words = line.split()
         key = words[0].upper() if words else ""
@@ -41,6 +51,10 @@ def read_res(path: Path, index: int) -> Structure:
             names += [word for word in words[1:] if word.isalpha()]
         elif (key == "LATT" and words[1:2] != ["-1"]) or key == "SYMM":
             symmetry = symmetry or line.strip()
+        elif key in ("ZERR", "UNIT", "FVAR"):
+            is_refined = True
+        elif key == "TITL":
+            said += statements_in(line[4:])
         elif key == "PART":
             part = int(words[1]) if len(words) > 1 else 0
         elif names and len(words) >= 5 and not _WORD.match(words[0].upper()) and words[1].isdigit():
@@ -54,7 +68,7 @@ def read_res(path: Path, index: int) -> Structure:
             occupancy = _free(number(words[5])) if len(words) > 5 else 1.0
             if abs(occupancy - 1.0) > 1e-3 or part:
                 partial.append(f"{words[0]}, {occupancy:g}" + (f" in part {part}" if part else ""))
-            has_spins = has_spins or len(words) == 7
+            has_spins = has_spins or (len(words) == 7 and number(words[6]) != 0.0)
     if index > 0:
         raise beyond(path.name)
     if len(cell) != 6 or not found:
@@ -70,9 +84,9 @@ def read_res(path: Path, index: int) -> Structure:
             )
         )  # fmt: skip
     notes = isotope_note((z, mass) for z, mass in found if mass is not None)
-    if has_spins:
+    if has_spins and not is_refined:  # of a refinement, the last number is a displacement
         notes.append("spins of its atoms are not kept")
-    return Structure(atoms, concerns=tuple(concerns), notes=tuple(notes))
+    return Structure(atoms, statements=tuple(said), concerns=tuple(concerns), notes=tuple(notes))
 
 
 def _joined(lines: list[str]) -> list[str]:

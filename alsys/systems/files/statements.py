@@ -27,16 +27,27 @@ def _any_of(what: str) -> str:
     return f"(?:{'|'.join(word.replace('_', '[ _-]?') for word in words)})"
 
 
-_CHARGE = _any_of("charge")
+_CHARGE = rf"(?:(?:ref|reference|dft|qm|info|i_m)_)?{_any_of('charge')}"
 _MULTIPLICITY = rf"{_any_of('multiplicity')}\.?"
 _UNPAIRED = rf"(?:{_any_of('unpaired')}|(?:tot(?:al)?[ _])?(?:magmom|mag|magneti[sz]ation))"
 _SPIN = _any_of("spin")
 _ELECTRONS = re.compile(
-    rf"(?<![\w.\-]){_any_of('electrons')}[\"']?\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{{1,6}})(?![\w.])",
+    rf"(?<![\w.\-])(?!(?<=[a-z]\s)electrons){_any_of('electrons')}[\"']?\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{{1,6}})(?![\w.])",
     re.IGNORECASE,
 )
 _ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)
-_SIGNS = str.maketrans({**dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"), "\u207a": "+"})
+_BOTH = re.compile(
+    rf"(?<![\w.\-]){_any_of('charge')}[\s/,&]+(?:and\s+)?{_any_of('multiplicity')}\.?\s*[=:]?\s*"
+    r"(?P<charge>[+-]?\d{1,2})[\s/,;|]+(?P<multiplicity>[1-9]\d?)(?![\w.])",
+    re.IGNORECASE,
+)
+"""Both words and then both numbers, as in ``Charge/Mult: 1/2``."""
+_BEFORE = re.compile(
+    r"(?<![\w.])(?P<value>[+-]\d{1,2})e?\s+(?:total\s+|net\s+)?charge(?![\w\-]|\s*[=:\d])", re.IGNORECASE
+)
+_SIGNS = str.maketrans(
+    {"\uff1d": "=", "\uff1a": ":", **dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"), "\u207a": "+"}
+)
 """Signs that text programs put in the place of a minus or a plus."""
 _SEPARATOR = r"[\"']?(?:\s*[\[(]\s*[a-z| ]{1,16}[\])])?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"
 """Between a word and its number; a unit in brackets may stand there."""
@@ -57,14 +68,25 @@ _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 _NAMED = re.compile(
-    r"(?<![\w.\-])(?P<name>singlet|doublet|triplet|quartet|quintet|sextet|septet)(?=\s+(?:ground\s+)?state|\s*$|\s*[,;)])",
+    r"(?<![\w.\-])(?P<name>singlet|doublet|triplet|quartet|quintet|sextet|septet)"
+    r"(?=\s+(?:ground\s+)?state|\s*$|\s*[,;)]|\s+(?!gap|energ|split|excit|(?:and|or|to|of|with)\b|transition|state)[a-z])",
     re.IGNORECASE,
 )
-_IONS = re.compile(r"(?<![\w.\-])(?P<n>mono|di|tri|tetra)?(?P<ion>cation|anion)(?:ic)?(?![\w\-])", re.IGNORECASE)
+_TERM = re.compile(
+    r"(?:^|\bX\s+)(?P<of>[1-9])(?:[AB][123]?|E|T[12]|Sigma|Pi|Delta)['\"]*[gu]?[+-]?(?=\s+(?:ground\s+)?state|\s*$)"
+    r"|\b(?P<also>[1-9])(?:[AB][123]|Sigma|Pi|Delta)['\"]*[gu]?[+-]?\s+(?:ground\s+)?state"
+    r"|\b(?P<letter>[SDTQ])\d\s+(?:ground\s+)?state|\bstate\s+(?P<last>[SDTQ])\d(?!\w)"
+)
+"""Symbols of states: ``X 2B1``, ``3B1 state``, ``T1 state``."""
+_IONS = re.compile(
+    r"(?<![\w.\-])(?:(?P<n>mono|di|tri|tetra)?(?P<ion>cation|anion)(?:ic)?|(?P<how>(?:de)?protonated|ioni[sz]ed)"
+    r"|(?P<sign>positive|negative) ion)(?![\w\-])",
+    re.IGNORECASE,
+)
 _RADICALS = re.compile(r"(?<![\w.\-])(?P<n>bi|di|tri)?radical(?![\w\-])", re.IGNORECASE)
 _FORMULA = re.compile(
     r"(?<![\w.\-])\[?(?P<formula>[A-Z](?:[A-Za-z0-9]|\([A-Za-z0-9]+\)\d*)*)"
-    r"(?P<charge>\]?\d?[+-]|[\]^({]+\d?[+-]\d?|\s\d[+-]|\s[+-]\d)[)}]*(?![\w.+\-])"
+    r"(?P<charge>\]?\d?[+-]|[\]^({]+\d?[+-]\d?|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}]*(?![\w.+\-])"
 )
 _MULTIPLICITIES = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "septet")
 _CHANNELS = re.compile(
@@ -95,19 +117,26 @@ def statements_in(text: str) -> list[Statement]:
         FileProblem: A charge or multiplicity that is none.
     """
     found: list[Statement] = []
+    text = re.sub(r"(?<=[A-Za-z])(?=\u2212\d)", " ", text)
     text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text.translate(_SIGNS).split()))
     text = _MOMENTS.sub(_summed, text)
-    for match in _ORCA.finditer(text):
+    for match in (*_ORCA.finditer(text), *_BOTH.finditer(text)):
         found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
         found.append(Statement("multiplicity", frozenset({int(match["multiplicity"])}), match.group(0)))
+    text = _BOTH.sub(" ", text)
+    found += [Statement("charge", frozenset({int(m["value"])}), m.group(0)) for m in _BEFORE.finditer(text)]
     for name, pattern in _WORDS:
         for match in pattern.finditer(text):
             value, what = _signed(match), " ".join(match.group(0).split())
             if statement := _statement(name, value, what, is_explicit=any(c in match.group(0) for c in "=:")):
                 found.append(statement)
-    for match in _NAMED.finditer(text):
-        multiplicity = _MULTIPLICITIES.index(match["name"].lower()) + 1
-        found.append(Statement("multiplicity", frozenset({multiplicity}), match["name"]))
+    named = {_MULTIPLICITIES.index(match["name"].lower()) + 1: match["name"] for match in _NAMED.finditer(text)}
+    for match in _TERM.finditer(text):
+        letter = match["letter"] or match["last"]
+        n = "SDTQ".index(letter) + 1 if letter else int(match["of"] or match["also"])
+        named.setdefault(n, match.group(0).strip())
+    if len(named) == 1:  # of several states it is not said which one this is
+        found += [Statement("multiplicity", frozenset({n}), word) for n, word in named.items()]
     found += channels_in(text)
     has_spin = any(statement.quantity == "multiplicity" for statement in found)
     return found + [said for said in _ions(text) if said.quantity == "charge" or not has_spin]
@@ -126,16 +155,21 @@ def _ions(text: str) -> list[Statement]:
     """What words such as "radical cation" mean; a text of cations and anions says no total."""
     found = []
     ions = list(_IONS.finditer(text))
-    if len({match["ion"].lower() for match in ions}) == 1:
+    if len(signs := {_sign_of(match) for match in ions}) == 1:
         sizes = ("mono", "di", "tri", "tetra")
         size = (ions[0]["n"] or "").lower()
         counts = [sizes.index(size) + 1] if size else range(1, 5)
-        sign = 1 if ions[0]["ion"].lower() == "cation" else -1
+        (sign,) = signs
         found.append(Statement("charge", frozenset(sign * n for n in counts), ions[0].group(0)))
     for match in _RADICALS.finditer(text):
         values = {"tri": {2, 4}, "": {2}}.get((match["n"] or "").lower(), {1, 3})
         found.append(Statement("multiplicity", frozenset(values), match.group(0)))
     return found
+
+
+def _sign_of(ion: re.Match[str]) -> int:
+    words = (ion["ion"] or ion["how"] or ion["sign"]).lower()
+    return -1 if words.startswith(("anion", "de", "negative")) else 1
 
 
 def formula_in(text: str, symbols: Formula) -> list[Statement]:
@@ -190,17 +224,18 @@ def pair_in(text: str, protons: int) -> list[Statement]:
     ]
 
 
-def electrons_in(text: str, protons: int) -> list[Statement]:
+def electrons_in(text: str, protons: int, most: int = 9) -> list[Statement]:
     """The charge that a number of electrons leaves; none where it is too far off to be one, as of valence electrons.
 
     Args:
         text: A comment.
         protons: Sum of the atomic numbers.
+        most: Largest charge that is one.
     """
     found = []
     for match in _ELECTRONS.finditer(" ".join(text.split())):
         charge = protons - int(match["value"])
-        if abs(charge) < 10:
+        if abs(charge) <= most:
             found.append(Statement("charge", frozenset({charge}), f"{match.group(0)}, a charge of {charge:+d}"))
     return found
 

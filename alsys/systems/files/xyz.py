@@ -30,6 +30,7 @@ from alsys.systems.files.content import (
     Structure,
     beyond,
     constraints,
+    in_unit,
     not_used,
     occupied_in_part,
 )
@@ -62,6 +63,12 @@ _IPI = re.compile(
     r"#?\s*CELL\s*[\[({]?\s*(?P<kind>abcABC|H|GENH)\s*[\])}]?\s*:?\s*(?P<numbers>(?:[-+.\deEdD]+\s+){5,8}[-+.\deEdD]+)",
     re.IGNORECASE,
 )
+_CELL = re.compile(
+    r"\b(?:lattice|(?:unit)?cell|pbc|cellvecs?|cryst1|box)\b|^\s*(?:\d+\.\d+\s+){3}(?:\d{2,3}\.\d+\s*){3}$"
+    r"|\ba\s*=\s*[\d.]+[\s,;]+b\s*=\s*[\d.]+[\s,;]+c\s*=",
+    re.IGNORECASE,
+)
+"""Words and numbers of a cell, Tinker's six numbers and CP2K's ``a =, b =, c =`` among them."""
 _UNIT = re.compile(r"(?P<what>positions|cell)\s*\{\s*(?P<unit>\w+)\s*\}", re.IGNORECASE)
 
 
@@ -136,6 +143,9 @@ def _told(structure: Structure, block: _Block, pairs: dict[str, str]) -> Structu
     unused = {
         key for key in unused if unit_of(key) != "length" and electron_word(key.lower()) not in ("electrons", "channel")
     }
+    for key in sorted(unused):
+        if electron_word(key.lower()) in ("charge", "multiplicity"):
+            raise FileProblem(f"says {key}={others[key][:40]}, which is no whole number", "correct it")
     return structure.adding(statements=statements, concerns=map(constraints, held[:1]), notes=not_used(unused))
 
 
@@ -146,8 +156,7 @@ def _units(atoms: Atoms, comment: str, pairs: dict[str, str]) -> list[Concern]:
         return []
     stated = [value for key, value in pairs.items() if unit_of(key) == "length" and not is_angstrom(value)]
     if unit := (unit_in(comment) or "".join(stated[:1])):
-        return [Concern("units", f"says that it is in {unit} ({comment.strip()[:60]!r})", "convert it to Angstrom",
-                        "lengths are read as Angstrom")]  # fmt: skip
+        return [in_unit(unit, comment.strip()[:60])]
     return []
 
 
@@ -247,7 +256,7 @@ def _said(text: str) -> object:
 
 
 def _free_text_notes(comment: str) -> list[str]:
-    said = re.search(r"\b(?:lattice|cell|pbc)\b", comment, re.IGNORECASE)
+    said = _CELL.search(comment)
     if said is None or _IPI.search(comment):
         return []
     return [f"its comment ({comment.strip()[:60]!r}) is no header with a cell: taken as a molecule"]

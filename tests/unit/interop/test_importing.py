@@ -203,7 +203,7 @@ def test_electrons_must_be_known(labelled: list[Labelled], tmp_path: Path) -> No
         del next(iter(file.values()))["total_charge"]
     refused(tmp_path / "c.h5", "charge", "missing", "--charge", name="spice")
     report = take(open_writer(), tmp_path / "c.h5", name="spice", charge=0, is_trusted=True)
-    assert (report.n_new, report.level) == (3, find("spice").level)
+    assert (report.n_new, report.level) == (3, GFN1)
 
 
 @pytest.mark.parametrize("silent", [0, 1])

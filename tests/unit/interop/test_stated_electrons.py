@@ -10,8 +10,7 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.extxyz_rows import rows
 from alsys.interop.keys import Meaning, meaning_of
-from alsys.interop.stated_electrons import charge_of_count
-from alsys.states import ELECTRON_WORDS
+from alsys.states import ELECTRON_WORDS, charge_of_count
 from alsys.systems.files import statements
 
 WATER = (("O", 0.0, 0.0, 0.0), ("H", 0.96, 0.0, 0.0), ("H", -0.24, 0.93, 0.0))

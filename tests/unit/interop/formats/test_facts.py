@@ -1,0 +1,181 @@
+"""What stands beside labels is taken, refused or named by one rule in every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import h5py
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from alsys.errors import InputError
+from alsys.interop.account import FileAccount
+from alsys.interop.formats import find
+from alsys.interop.raw import RawFrames
+
+N = 4
+NUMBERS = np.array([8, 1, 1])
+PLACES = np.tile([[0.0, 0.0, 0.1], [0.0, 0.7, -0.4], [0.0, -0.7, -0.4]], (N, 1, 1))
+PLACES[:, 0, 0] += 0.01 * np.arange(N)
+FORCES = np.tile([[0.1, 0.2, 0.3], [0.1, -0.2, -0.2], [-0.2, 0.0, -0.1]], (N, 1, 1))
+ENERGY = -5.0 - np.arange(N)
+FORMATS = ("extxyz", "rmd17", "deepmd", "spice", "ani1x", "ase-db")
+
+
+def written(name: str, path: Path, key: str, values: list[Any]) -> Path:
+    """Four frames of water with one more fact of each."""
+    array = np.array(
+        [v.encode() for v in values] if isinstance(values[0], str) and name in ("spice", "ani1x") else values
+    )
+    if name == "extxyz":
+        blocks = []
+        for x, e, f, v in zip(PLACES, ENERGY, FORCES, values, strict=True):
+            lines = [" ".join(map(str, ("OHH"[i], *x[i], *f[i]))) for i in range(3)]
+            said = f'"{v}"' if isinstance(v, str) else "FT"[v] if isinstance(v, bool) else v
+            blocks.append("\n".join([f"3\nProperties=species:S:1:pos:R:3:forces:R:3 energy={e} {key}={said}", *lines]))
+        path = path / "a.xyz"
+        path.write_text("\n".join(blocks) + "\n")
+    elif name == "rmd17":
+        path = path / "a.npz"
+        np.savez(path, nuclear_charges=NUMBERS, coords=PLACES, energies=ENERGY, forces=FORCES, **{key: array})
+    elif name == "deepmd":
+        (path / "set.000").mkdir()
+        (path / "type.raw").write_text("0 1 1\n")
+        (path / "type_map.raw").write_text("O\nH\n")
+        (path / "nopbc").touch()
+        for file, data in (("coord", PLACES), ("energy", ENERGY), ("force", FORCES), (key, array)):
+            np.save(path / "set.000" / f"{file}.npy", data if data.ndim == 1 else data.reshape(N, -1))
+    elif name == "ase-db":
+        path = path / "a.db"
+        with ase.db.connect(path) as database:
+            for x, e, f, v in zip(PLACES, ENERGY, FORCES, values, strict=True):
+                atoms = Atoms("OH2", x)
+                atoms.calc = SinglePointCalculator(atoms, energy=e, forces=f)
+                database.write(atoms, data={key: v})
+    else:
+        path = path / "a.h5"
+        with h5py.File(path, "w") as file:
+            group = file.create_group("water")
+            group["atomic_numbers"] = NUMBERS
+            if name == "spice":
+                group["conformations"], group["dft_total_energy"], group["dft_total_gradient"] = PLACES, ENERGY, FORCES
+            else:
+                group["coordinates"], group["wb97x_dz.energy"], group["wb97x_dz.forces"] = PLACES, ENERGY, FORCES
+            group[key] = array
+    return path
+
+
+def read(name: str, path: Path, *, tolerant: bool = False) -> tuple[list[RawFrames], FileAccount]:
+    account = FileAccount(is_tolerant=tolerant)
+    return list(find(name).read(path, account)), account
+
+
+def each(facts: list[tuple[str, Any]]) -> list[Any]:
+    return [pytest.param(name, *fact, id=f"{name}-{fact[0]}-{fact[1]}") for fact in facts for name in FORMATS]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    each([("charge", 1), ("total_charge", 1), ("Q", 1), ("REF_charge", 1), ("electrons", 9), ("nel", 9)]),
+)
+def test_a_charge_is_taken(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    raws, account = read(name, written(name, tmp_path, key, [value] * N))
+    assert sum(raw.n_frames for raw in raws) == N
+    assert {raw.charge for raw in raws} == {1}
+    assert key in account.used
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    each([("multiplicity", 3), ("uhf", 2), ("total_magnetization", 2.0), ("totmag", 2.0), ("state", "T1")]),
+)
+def test_a_multiplicity_is_taken(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    if name == "deepmd" and isinstance(value, str):
+        pytest.skip("text is no array of DeePMD-kit")
+    raws, _ = read(name, written(name, tmp_path, key, [value] * N))
+    assert {raw.multiplicity for raw in raws} == {3}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    each(
+        [
+            ("converged", False), ("scf_conv", False), ("ok", False), ("valid", False), ("exit_status", 1),
+            ("error", True), ("n_errors", 3), ("status", "not converged after 128 cycles"), ("solvent", "water"),
+            ("alpb", "water"), ("smd_solvent", "water"), ("pcm", "water"), ("cosmo", 78.4), ("epsilon", 78.4),
+            ("mm_charges", 0.2), ("external_force", True), ("electronic_state", 1), ("excited", True), ("S", 1.0),
+            ("info_charge", 1), ("my_spin", 2.0),
+        ]
+    ),
+)  # fmt: skip
+def test_what_makes_a_label_none_is_refused_frame_by_frame(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    harmless = {bool: not value, str: "none"}.get(type(value), 0 * value if not isinstance(value, str) else 0)
+    path = written(name, tmp_path, key, [harmless, value, harmless, harmless])
+    raws, account = read(name, path, tolerant=True)
+    assert sum(raw.n_frames for raw in raws) == N - 1
+    assert account.n_refused == 1
+    assert key in str(account.refused[0].error), account.refused[0].error
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    each(
+        [
+            ("converged", True), ("scf_conv", 1e-8), ("conv_thr", 0.0), ("ok", True), ("state", "gas"), ("state", 1),
+            ("error", 0.03), ("error", False), ("exit_status", 0), ("solvent", "none"), ("n_solvent", 3),
+            ("epsilon", 1.0), ("spin_polarized", True), ("nspin", 2), ("charge_density_cutoff", 400.0),
+            ("valence_electrons", 8), ("charge_transfer", 0.3), ("valid_split", 0), ("root", "/data"),
+            ("force_field", "none"), ("mbis_charges", 0.0), ("solvation_energy", -0.3), ("zork", 7),
+        ],
+    ),
+)  # fmt: skip
+def test_what_says_nothing_is_not_refused(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    raws, account = read(name, written(name, tmp_path, key, [value] * N))
+    assert sum(raw.n_frames for raw in raws) == N
+    assert {(raw.charge, raw.multiplicity) for raw in raws} <= {(None, None), (0, 1), (0, None), (None, 1)}
+    assert key in account.text
+
+
+@pytest.mark.parametrize(("key", "value"), [("find_energy", 0.0), ("atom_pref", [0.0] * 3)])
+def test_labels_that_deepmd_marks_as_none(key: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is 0 where there is no label"):
+        read("deepmd", written("deepmd", tmp_path, key, [value] * N))
+
+
+@pytest.mark.parametrize("key", ["spin", "force_mag"])
+def test_vectors_of_spin_are_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="vectors"):
+        read("deepmd", written("deepmd", tmp_path, key, [[1.0] * 9] * N))
+
+
+@pytest.mark.parametrize(("key", "value"), [("lattice", np.eye(3) * 20), ("pbc", [True] * 3), ("mask", [1, 1, 0])])
+def test_molecules_with_a_cell_or_a_mask_are_refused(key: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, nuclear_charges=NUMBERS, coords=PLACES, energies=ENERGY, forces=FORCES, **{key: np.array(value)})
+    with pytest.raises(InputError, match=key):
+        read("rmd17", path)
+
+
+def test_units_and_level_are_those_that_a_file_states(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    facts = {"e_unit": "eV", "r_unit": "Bohr", "theory": "b3lyp", "frozen_atoms": np.array([0])}
+    np.savez(path, nuclear_charges=NUMBERS, coords=PLACES, energies=ENERGY, forces=FORCES, **facts)
+    (raw,), account = read("rmd17", path)
+    assert raw.units == (("energy", "eV"), ("length", "Bohr"))
+    assert raw.level == "b3lyp"
+    assert "frozen_atoms (a constraint" in account.text
+
+
+def test_frames_with_facts_of_their_own_come_in_order(tmp_path: Path) -> None:
+    path = written("rmd17", tmp_path, "charge", [1, 1, -1, -1])
+    raws, _ = read("rmd17", path)
+    assert [(raw.first, raw.n_frames, raw.charge) for raw in raws] == [(0, 2, 1), (2, 2, -1)]
+
+
+def test_sums_of_atoms(tmp_path: Path) -> None:
+    raws, _ = read("spice", written("spice", tmp_path, "mbis_charges", [[0.2, 0.4, 0.4], [-0.8, 0.4, 0.4]] * 2))
+    assert [raw.charge for raw in raws] == [1, None, 1, None]
