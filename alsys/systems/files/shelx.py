@@ -97,9 +97,9 @@ def _joined(lines: list[str]) -> list[str]:
         text = line.rstrip()
         if is_open and joined:
             joined[-1] += " " + text.rstrip("=")
-        elif text.upper()[:4] not in ("REM ", "TITL", "REM"):
+        elif text.upper()[:4] not in ("REM ", "REM"):
             joined.append(text.rstrip("="))
-        is_open = text.endswith("=")
+        is_open = text.endswith("=") and text.upper()[:4] != "TITL"
     return joined
 
 
