@@ -51,6 +51,8 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
 
     directory = CampaignFolder.of(config)
     directory.check_same(config, source)
+    if directory.record.is_file():
+        directory.check_store(source)
     config = directory.as_begun(config)
     check_usual(config, directory.config() if directory.record.is_file() else None, source)
     _check_log(config, directory, source)

@@ -159,7 +159,6 @@ class CampaignFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise InputError("is a file", source=source, field="directory", value=str(self.path))
             return
-        self.check_store(source)
         old = science_fields(parse_config(self._record()["config"], source=str(self.record)))
         new = science_fields(config)
         for name in ("systems", "exploration.methods"):
