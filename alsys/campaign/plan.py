@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
+from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import random_note
@@ -179,10 +180,10 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     if plan.directory.is_running():
         lines.append("a driver is running it now")
     elif ledger.stopped is not None and ledger.stopped.is_final:
-        lines.append(f"its last run ended: {ledger.stopped.message}")
+        lines.append(f"its last run ended: {ledger.stopped.message}; {how_to_go_on(ledger)}")
     n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
     if not n_left:
-        lines.append("labels left: none; raise stop.labels to go on")
+        lines.append("labels left: none" + ("" if ledger.stopped else "; raise stop.labels to go on"))
         return Estimate(label_s, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
     label_s = ledger.label_times.mean or label_s
     n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))

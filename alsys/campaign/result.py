@@ -24,6 +24,7 @@ from alsys.control.commands import Finish, Idle
 from alsys.control.handlers.training import queue_models
 from alsys.control.ports import NoRegistry, Registry
 from alsys.control.rules.decisions import decide
+from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import error_text, status_of
@@ -123,7 +124,7 @@ def finished(config: CampaignConfig, directory: CampaignFolder, tell: Callable[[
     with contextlib.suppress(OSError):  # a result on a disk that is read-only, or full, is a result
         directory.write_record(config)
         directory.stop_request.unlink(missing_ok=True)
-    tell(f"{directory.path} is finished; raise a stop criterion to go on")
+    tell(f"{directory.path} is finished; {how_to_go_on(ledger)}")
     registry, flush = registry_of(config, directory)
     queue_models(ledger, registry)
     is_registered = flush()

@@ -7,6 +7,7 @@ would have created is not there.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import shutil
 import sys
@@ -22,7 +23,9 @@ from alsys.campaign.start import is_meant
 from alsys.cli.configs import read_config
 from alsys.config import CampaignConfig
 from alsys.config.start import ImportedStart
+from alsys.control.rules.stopping import TO_GO_ON
 from alsys.errors import AlsysError, InputError
+from alsys.events import CampaignOpened, CampaignStopped
 from alsys.files import replace_file
 from alsys.frames import Arm, Frame
 from alsys.interop.account import MAX_LISTED
@@ -72,8 +75,11 @@ def import_(args: argparse.Namespace) -> int:
         if isinstance(error, OSError):
             raise AlsysError(f"{directory.store} cannot be written: {error}; nothing was imported") from error
         raise
+    turns = (event for event in reversed(store.events()) if isinstance(event, CampaignOpened | CampaignStopped))
+    last = next(turns, None)
     store.close()
-    _print(args, config, own, report, _list_skipped(directory, order.path, report))
+    ended = last if isinstance(last, CampaignStopped) and last.is_final else None
+    _print(args, config, own, report, _list_skipped(directory, order.path, report), ended)
     return 0
 
 
@@ -178,6 +184,8 @@ def _level(text: str, own: LevelOfTheory) -> LevelOfTheory:
     """The level that the user means: the campaign's, that of a file, or a named one."""
     if text.strip().lower() == "campaign":
         return own
+    if difflib.get_close_matches(text.strip().lower(), ["campaign"], cutoff=0.75):
+        raise InputError("is no level", source="--level", value=text, remedy="did you mean `campaign`?")
     path = Path(text)
     if path.suffix not in (".json", ".yaml", ".yml"):
         return named_level(text)
@@ -219,8 +227,20 @@ def _baseline_labeler(
     return level, label
 
 
+def _when(config: CampaignConfig, report: ImportReport, ended: CampaignStopped | None) -> str:
+    """When imported labels are learned."""
+    if ended is not None:
+        return f", once the campaign goes on; it has ended: {ended.message}; {TO_GO_ON.get(ended.reason, '')}"
+    return "; the first fit starts at once" if report.n_train >= config.training.first_at else ""
+
+
 def _print(
-    args: argparse.Namespace, config: CampaignConfig, own: LevelOfTheory, report: ImportReport, listed: Path | None
+    args: argparse.Namespace,
+    config: CampaignConfig,
+    own: LevelOfTheory,
+    report: ImportReport,
+    listed: Path | None,
+    ended: CampaignStopped | None,
 ) -> None:
     account = report.account
     if args.json:
@@ -264,11 +284,7 @@ def _print(
         counts = "; ".join(f"{state}: {n}" for state, n in sorted(report.states.items()))
         lines.append(f"frames by state: {counts}" + _apart(config, report))
     if report.n_train:
-        fits = report.n_train >= config.training.first_at
-        lines.append(
-            f"{report.n_train} are of the campaign's level and are trained on"
-            + ("; the first fit starts at once" if fits else "")
-        )
+        lines.append(f"{report.n_train} are of the campaign's level and are trained on" + _when(config, report, ended))
     elif report.n_new:
         start = config.training.start
         is_lesson = isinstance(start, ImportedStart) and is_meant(start.level, report.level)

@@ -182,7 +182,11 @@ def checked_uri(uri: str | None = None, *, create: bool = False) -> str:
         check_database(database, "tracking.uri", resolved)
     elif database is not None and not create:
         raise InputError(
-            "no such database", field="tracking.uri", value=resolved, remedy="run in its folder, or give --uri"
+            "no such database",
+            field="tracking.uri",
+            value=resolved,
+            remedy="run in the folder where it is, or give --uri; a campaign with tracking.enabled: false has none: "
+            "`alsys status` lists its versions",
         )
     return resolved
 

@@ -100,7 +100,7 @@ def test_finished_campaign_ends_at_once_and_goes_on_when_extended(
     assert main(arguments(campaign.parent, 40)) == 0
     assert time.monotonic() - started < 5
     output = capsys.readouterr().out
-    assert "is finished; raise a stop criterion" in output
+    assert "is finished; raise stop.labels to go on" in output
     assert "finished (labels): 40 labels" in output
     assert "alsys.load_calculator(" in output
     assert (campaign / "store.zarr" / "HEAD").read_bytes() == head, "nothing is opened, no time is added"

@@ -274,3 +274,13 @@ def test_a_choice_between_two(config: Path, run: Run, labelled: list[Labelled], 
     frames.write_text(file.read_text())
     assert "energy and cheap_energy differ" in run("certify", config, "--frames", frames, "--n", 1, code=2)
     assert "force_mae" in run("certify", config, "--frames", frames, "--n", 1, "--energy-key", "energy")
+
+
+def test_a_word_that_is_nearly_campaign_is_no_level(tmp_path: Path) -> None:
+    from alsys.cli.importing import _level
+    from alsys.errors import InputError
+
+    own = LevelOfTheory({"engine": "morse"})
+    with pytest.raises(InputError, match="did you mean `campaign`"):
+        _level("campaing", own)
+    assert _level(" Campaign", own) is own

@@ -42,6 +42,23 @@ def finish(state: CampaignState, now: float) -> Finish | None:
     return Finish("labels", f"{state.n_labels} labels")
 
 
+TO_GO_ON = {
+    "wall-time": "raise stop.wall_s (seconds of all runs together)",
+    "labels": "raise stop.labels",
+    "target-reached": "lower its targets (stop.target_force_mae, stop.target_blind_spots)",
+    "nothing-uncertain": "raise stop.quiet_steps",
+    "rule": "change stop.rules",
+}
+"""By the reason for which a campaign has ended."""
+
+
+def how_to_go_on(state: CampaignState) -> str:
+    """What to change in the file of a campaign that has ended, and what its last model has not learned."""
+    assert state.stopped is not None
+    unlearned = f"; {state.n_new} labels are in no model yet" if state.n_new > 0 else ""
+    return f"{TO_GO_ON.get(state.stopped.reason, 'raise a stop criterion')} to go on{unlearned}"
+
+
 def is_stuck(state: CampaignState, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
     working = state.in_flight or state.exploring or state.training is not None or state.audits.is_busy
