@@ -177,13 +177,14 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
         f"the directory holds this campaign: {ledger.n_labels} of {config.stop.labels} labels ({n_random} in the "
         f"random arm{imported}), {len(ledger.models)} models{leads}; `alsys run` goes on with it"
     ]
+    has_ended = ledger.stopped is not None and ledger.stopped.is_final
     if plan.directory.is_running():
         lines.append("a driver is running it now")
-    elif ledger.stopped is not None and ledger.stopped.is_final:
+    elif has_ended and ledger.stopped is not None:
         lines.append(f"its last run ended: {ledger.stopped.message}; {how_to_go_on(ledger)}")
     n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
     if not n_left:
-        lines.append("labels left: none" + ("" if ledger.stopped else "; raise stop.labels to go on"))
+        lines.append("labels left: none" + ("" if has_ended else "; raise stop.labels to go on"))
         return Estimate(label_s, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
     label_s = ledger.label_times.mean or label_s
     n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))
