@@ -55,7 +55,7 @@ class ImportOrder:
             do not, or nobody says so.
         choice: Which of several names is meant.
         is_skipping: Frames that are refused are left out, instead of the whole file.
-        known_levels: Of the campaign and of its store: one that is written alike but for letter case is that one.
+        known_levels: The campaign's own first, then those of its store: one that is written alike but for letter case is that one.
     """
 
     path: Path
@@ -158,7 +158,7 @@ class Reading:
     def _overrule(self, stated: str, place: str) -> None:
         """Another level than the stated one is said; that of the campaign's labels must be meant (`take`)."""
         order = self._order
-        if self.level in order.known_levels and not order.take:
+        if self.level in order.known_levels[:1] and not order.take:  # the campaign's own comes first
             raise InputError(
                 f"is not what {place} states: {stated}", field="level", value=str(order.level),
                 remedy=f"leave --level out, or add --take '{stated}' where both are the same method",

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from alsys.campaign.folder import CampaignFolder
-from alsys.events import CampaignStopped, WorkerLost
+from alsys.events import CampaignOpened, CampaignStopped, WorkerLost
 from alsys.store.zarr import open_reader
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -64,9 +64,11 @@ class Run:
         return lines
 
     def stopped(self) -> CampaignStopped:
+        """How the last run ended; a model that was being written then is recorded after it."""
         events = open_reader(CampaignFolder(self.campaign).store).events()
-        assert isinstance(events[-1], CampaignStopped)
-        return events[-1]
+        turns = [event for event in events if isinstance(event, CampaignOpened | CampaignStopped)]
+        assert isinstance(turns[-1], CampaignStopped)
+        return turns[-1]
 
 
 @pytest.fixture
