@@ -55,7 +55,8 @@ class ImportOrder:
             do not, or nobody says so.
         choice: Which of several names is meant.
         is_skipping: Frames that are refused are left out, instead of the whole file.
-        known_levels: The campaign's own first, then those of its store: one that is written alike but for letter case is that one.
+        known_levels: The campaign's own first, then those of its store: one that is written alike but for letter case
+            is that one.
     """
 
     path: Path

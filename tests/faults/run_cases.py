@@ -98,7 +98,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     from alsys import load_calculator  # noqa: F401  imported before the first clock starts
-    from alsys.campaign import estimate  # noqa: F401
+    from alsys.campaign import plan  # noqa: F401
     from alsys.cli import importing  # noqa: F401
     from alsys.potentials.architectures import prepare
 
