@@ -451,9 +451,10 @@ def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "text", "note"),
     [
-        ("a.xyz", f"3\n{HEADER} electric_field=1 converged=F\n{WATER}", "not used: converged, electric_field"),
+        ("a.xyz", f"3\n{HEADER} electric_field=1\n{WATER}", "what surrounds its atoms is left out: electric_field"),
+        ("a.xyz", f"3\n{HEADER} converged=F\n{WATER}", "not used: converged"),
         ("a.pdb", PDB.replace("  1.00  0.00", "  0.00  0.00"), "occupancies are all 0: taken as full"),
-        ("a.coord", COORD.format("$point_charges\n 1 1 1 1.0"), "not used: $point_charges"),
+        ("a.coord", COORD.format("$point_charges\n 1 1 1 1.0"), "what surrounds its atoms is left out: $point_charges"),
         ("a.sdf", MOL.format("", "", "", "> <energy>\n1\n2\n\n$$$$\n"), "not used: energy"),
         ("a.cif", SALT.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Cl Na'"), ""),
         ("a.poscar", POSCAR.format("x", ".5 .5 .5"), ""),
