@@ -96,7 +96,7 @@ def test_what_is_not_understood_is_corrupt(cls: type[Event], data: st.DataObject
             assert record[field] in set(kinds)
             wrong.append({**record, field: "added-by-a-newer-alsys"})
     for content in wrong:
-        with pytest.raises(StoreCorrupt, match="event log"):
+        with pytest.raises(StoreCorrupt, match="an event of the log cannot be read"):
             decode(json.dumps(content).encode())
 
 
