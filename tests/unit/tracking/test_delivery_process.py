@@ -23,7 +23,7 @@ FAILS = "echo 'no route to host'; exit 1"
 HANGS = "sleep 60"
 
 
-def courier(directory: Path, script: str, **settings: float) -> DeliveryProcess:
+def delivery(directory: Path, script: str, **settings: float) -> DeliveryProcess:
     command = ["/bin/sh", "-c", script.format(outbox=directory / "outbox", directory=directory)]
     return DeliveryProcess(directory, command=command, **settings)
 
@@ -38,7 +38,7 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
 
 
 def test_nothing_is_started_where_nothing_waits(tmp_path: Path) -> None:
-    lazy = courier(tmp_path, FAILS)
+    lazy = delivery(tmp_path, FAILS)
     lazy.poke()
     assert lazy.flush(5.0)
     assert lazy.n_started == 0
@@ -47,7 +47,7 @@ def test_nothing_is_started_where_nothing_waits(tmp_path: Path) -> None:
 
 def test_a_flush_returns_when_all_is_delivered(tmp_path: Path) -> None:
     Outbox.of(tmp_path).put_publish(1)
-    good = courier(tmp_path, DELIVERS)
+    good = delivery(tmp_path, DELIVERS)
     good.poke()
     assert good.flush(10.0)
     assert good.n_started == 1
@@ -56,7 +56,7 @@ def test_a_flush_returns_when_all_is_delivered(tmp_path: Path) -> None:
 
 def test_a_poke_returns_at_once_and_starts_one_child_at_a_time(tmp_path: Path) -> None:
     Outbox.of(tmp_path).put_publish(1)
-    slow = courier(tmp_path, HANGS)
+    slow = delivery(tmp_path, HANGS)
     started = time.monotonic()
     for _ in range(2000):  # more calls than a pipe holds
         slow.poke()
@@ -92,7 +92,7 @@ def test_a_failure_is_one_warning_and_a_growing_pause(tmp_path: Path, caplog: py
 
 def test_a_flush_tries_once_more_and_gives_up_when_that_fails(tmp_path: Path) -> None:
     Outbox.of(tmp_path).put_publish(1)
-    failing = courier(tmp_path, FAILS)
+    failing = delivery(tmp_path, FAILS)
     failing.poke()
     assert eventually(lambda: failing._child is None or failing._child.poll() is not None)
     failing.poke()
@@ -140,7 +140,7 @@ def test_the_child_dies_with_a_driver_that_is_killed(tmp_path: Path) -> None:
 
 def test_closing_ends_a_child_that_hangs(tmp_path: Path) -> None:
     Outbox.of(tmp_path).put_publish(1)
-    slow = courier(tmp_path, "echo $$ > {directory}/pid; exec sleep 60")
+    slow = delivery(tmp_path, "echo $$ > {directory}/pid; exec sleep 60")
     slow.poke()
     pid = tmp_path / "pid"
     assert eventually(lambda: pid.is_file() and bool(pid.read_text().strip()))
@@ -150,7 +150,7 @@ def test_closing_ends_a_child_that_hangs(tmp_path: Path) -> None:
 
 
 def test_the_registry_queues_in_order_and_repeats_without_effect(tmp_path: Path) -> None:
-    registry = OutboxRegistry(tmp_path, courier(tmp_path, HANGS))
+    registry = OutboxRegistry(tmp_path, delivery(tmp_path, HANGS))
     for _ in range(2):
         registry.publish(1, {"n_labels": 3})
         registry.promote(1)
@@ -164,7 +164,7 @@ def test_the_registry_queues_in_order_and_repeats_without_effect(tmp_path: Path)
 
 
 def test_a_promotion_brings_a_version_that_a_full_disk_kept_out(tmp_path: Path) -> None:
-    registry = OutboxRegistry(tmp_path, courier(tmp_path, HANGS))
+    registry = OutboxRegistry(tmp_path, delivery(tmp_path, HANGS))
     (tmp_path / "outbox").write_text("")  # a file in the way: nothing can be queued
     registry.publish(1, {})
     (tmp_path / "outbox").unlink()
@@ -176,7 +176,7 @@ def test_a_promotion_brings_a_version_that_a_full_disk_kept_out(tmp_path: Path) 
 def test_promotions_stay_in_order_whatever_a_full_disk_keeps_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry = OutboxRegistry(tmp_path, courier(tmp_path, HANGS))
+    registry = OutboxRegistry(tmp_path, delivery(tmp_path, HANGS))
     (tmp_path / "outbox").write_text("")
     for version in (1, 2):
         registry.publish(version, {})

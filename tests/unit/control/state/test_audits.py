@@ -65,7 +65,7 @@ def audited(frame_id: str, worker: str = "w1", is_confirmed: bool = True, error:
     )
 
 
-def canary(worker: str, is_sound: bool = True) -> ReferenceChecked:
+def checked(worker: str, is_sound: bool = True) -> ReferenceChecked:
     return ReferenceChecked(t=0.0, worker=worker, is_sound=is_sound, energy=1.0, forces=(0.5,))
 
 
@@ -181,7 +181,7 @@ def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
     idle = Idle(labelers=("w0",))
     assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")]
     ledger.apply(ReferenceCheckStarted(t=0.0, worker="w0"))
-    ledger.apply(canary("w0"))
+    ledger.apply(checked("w0"))
     assert ledger.audits.reference is not None
     assert ledger.audits.reference.forces == (0.5,)
     for frame_id in ("a", "b"):
@@ -194,9 +194,9 @@ def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
 
 
 def test_labels_since_the_last_sound_canary_are_audited_when_one_fails() -> None:
-    events: list[Event] = [OPENED, *proposed("a", "b"), canary("w0"), started("a"), accepted("a")]
-    ledger = ledger_of([*events, canary("w0", is_sound=False)], reference_every=5)
-    ledger.apply(canary("w1"))
+    events: list[Event] = [OPENED, *proposed("a", "b"), checked("w0"), started("a"), accepted("a")]
+    ledger = ledger_of([*events, checked("w0", is_sound=False)], reference_every=5)
+    ledger.apply(checked("w1"))
     assert [audit.reason for audit in ledger.audits.to_audit.values()] == ["canary"]
     assert AuditLabel("w1", "a") in decide(ledger, 0.0, Idle(labelers=("w1",)))
 
