@@ -78,14 +78,18 @@ _SURROUNDINGS: Final = frozenset(
         "efield", "e_field", "field", "electric_field", "external_field", "external_electric_field", "magnetic_field",
         "bfield", "b_field", "e_ext", "external_potential", "point_charges", "external_charges", "embedding_charges",
         "bias", "bias_potential", "epsilon", "epsilon_solvent", "background_charge", "mm_charges", "mm_point_charges",
-        "external_force", "external_forces",
+        "external_force", "external_forces", "environment", "medium",
     }
 )  # fmt: skip
 _MODELS: Final = _set("solvent solvation alpb gbsa pcm cpcm iefpcm ddpcm smd cosmo ddcosmo efield bfield qmmm")
 """Words that say so within a longer name, but beside those of `_NO_MODEL`."""
 _NO_MODEL: Final = _set("n num number count id index energy shell shells atoms molecules box radius mask smiles")
+MORE_SPIN: Final = "more spin"
+"""A doubt that a multiplicity beside it resolves, see `more_spin_in`."""
+LEAST_S_SQUARED: Final = 1.9
+"""hbar^2; that of a triplet is 2, with rounding; a contaminated doublet and a broken singlet have less."""
 FAILED: Final = "its calculation failed or did not converge: its label is none"
-_NOTHING: Final = NO | {"vacuum", "gas", "gas_phase", "gas phase", "vac"}
+_NOTHING: Final = NO | _set("vacuum vac gas gas_phase isolated molecule cluster bulk crystal surface slab periodic")
 _DOUBTS: Final = {
     word: what
     for what, words in {
@@ -105,6 +109,11 @@ _EXCITED: Final = frozenset({"electronic_state", "excited", "excited_state", "ir
 _STATE = re.compile(r"(?P<letter>[sdtq])_?(?P<root>\d)|(?P<word>singlet|doublet|triplet|quartet)", re.IGNORECASE)
 _NO_LABEL: Final = frozenset({"find_energy", "find_force", "atom_pref"})
 """DeePMD-kit's names that are 0 where a set has no such label, or an atom none."""
+_WEIGHTS: Final = _set("weight weights w")
+_WEIGHED: Final = _set("config sample frame data loss training train energy energies force forces gradient gradients")
+_STRESS: Final = _set("stress stresses virial virials")
+_MORE_SPIN = re.compile(r"(?<![a-z])(?:high|intermediate)[\s_-]*spin(?![a-z])", re.IGNORECASE)
+_S_SQUARED = re.compile(r"(?:s|spin)[\s_]*(?:\^|\*\*)?[\s_]*(?:2|sq|squared?)", re.IGNORECASE)
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -187,7 +196,7 @@ def is_surrounding(name: str) -> bool:
 def is_there(value: Any) -> bool:
     """Whether a value is more than zeros and words for nothing."""
     words = str(value.tolist() if hasattr(value, "tolist") else value).lower()
-    if words.strip().replace("-", "_") in _NOTHING:
+    if words.strip().replace("-", "_").replace(" ", "_") in _NOTHING:
         return False
     return any(word not in NO and number_of(word) != 0 for word in re.split(r"[\s,\[\](){}'\"]+", words) if word)
 
@@ -202,6 +211,31 @@ def number_of(value: Any) -> float | None:
 
 
 @lru_cache(maxsize=4096)
+def weight_of(name: str) -> str:
+    """What does not count where a weight of this name is 0: ``label`` or ``stress``; empty for other names."""
+    words = set(words_of(name))
+    weighed = words - _WEIGHTS - _WEIGHED
+    if not words & _WEIGHTS or words == {"w"} or weighed - _STRESS:
+        return ""
+    return "stress" if weighed else "label"
+
+
+def more_spin_in(name: str, value: Any) -> bool:
+    """Whether a fact says that the spin is not the lowest, and not which: "high spin", <S^2> from 1.9 on."""
+    if _S_SQUARED.fullmatch(name):
+        return (number_of(value) or 0.0) >= LEAST_S_SQUARED
+    if _MORE_SPIN.search(name):
+        return is_there(value)
+    is_short = isinstance(value, str) and value.strip().lower() == "hs" and doubt_of(name) == "spin"
+    return is_short or (isinstance(value, str) and has_more_spin(value))
+
+
+def has_more_spin(text: str) -> bool:
+    """Whether a text speaks of high or intermediate spin."""
+    return _MORE_SPIN.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
 def doubt_of(name: str) -> str:
     """What a name may state of the electrons in a way that is not understood; empty for nothing."""
     words = words_of(name)
@@ -209,8 +243,10 @@ def doubt_of(name: str) -> str:
         return "spin"
     if "_".join(words) in _EXCITED:
         return "state"
-    if "_".join(words) in _NO_LABEL:
+    if "_".join(words) in _NO_LABEL or weight_of(name) == "label":
         return "label"
+    if _MORE_SPIN.search(name) or _S_SQUARED.fullmatch(name):
+        return MORE_SPIN
     if set(words) & _NO_DOUBT:
         return ""
     return next((_DOUBTS[word] for word in words if word in _DOUBTS), "")
@@ -237,7 +273,7 @@ def objection(name: str, value: Any) -> str:
         is_vacuum = name.lower().startswith("epsilon") and number_of(value) == 1.0
         return "is part of its label, and a frame has no place for it" if is_there(value) and not is_vacuum else ""
     doubt, number = doubt_of(name), number_of(value)
-    if not doubt:
+    if not doubt or doubt == MORE_SPIN:
         return ""
     if doubt == "label":
         values = value.tolist() if hasattr(value, "tolist") else value

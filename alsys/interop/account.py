@@ -52,20 +52,30 @@ class FileAccount:
         choice: Names that the user chose.
         is_tolerant: Whether refused frames are collected instead of raised.
         charge: Total charge of frames that state none.
+        multiplicity: Likewise; None for unknown.
 
     Attributes:
         choice: As given.
         is_tolerant: As given.
         charge: As given.
+        multiplicity: As given.
         refused: The first `MAX_LISTED` refused frames.
         n_refused: How many there are.
         notes: What else is to be said of the file.
     """
 
-    def __init__(self, choice: KeyChoice | None = None, *, is_tolerant: bool = False, charge: int = 0) -> None:
+    def __init__(
+        self,
+        choice: KeyChoice | None = None,
+        *,
+        is_tolerant: bool = False,
+        charge: int = 0,
+        multiplicity: int | None = None,
+    ) -> None:
         self.choice = KeyChoice() if choice is None else choice
         self.is_tolerant = is_tolerant
         self.charge = charge
+        self.multiplicity = multiplicity
         self.refused: list[RefusedFrame] = []
         self.n_refused = 0
         self.notes: list[str] = []

@@ -27,7 +27,7 @@ from alsys.interop.account import FileAccount, same_numbers
 from alsys.interop.keys import KeyChoice, Selection, select
 from alsys.interop.raw import RawRow
 from alsys.interop.stated_electrons import stated_electrons
-from alsys.said import is_of_free_atoms, number_of, unit_of
+from alsys.said import is_of_free_atoms, number_of, unit_of, weight_of
 
 LEVEL_KEYS: Final = ("level", "level_of_theory", "theory")
 """Keys of the comment line that state a level; else a functional and a basis do."""
@@ -36,6 +36,7 @@ DEFAULT_COLUMNS: Final = "species:S:1:pos:R:3"
 VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 SAME: Final = "the same once more"
 NO_STRESS: Final = "no stress without three periodic directions"
+NO_WEIGHT: Final = "a stress of weight 0"
 CONSTRAINT: Final = "a constraint; labels are those of free atoms"
 _SPECIES: Final = ("species", "element", "elements", "symbol", "symbols")
 _NUMBERS: Final = ("z", "atomic_numbers", "numbers", "atomic_number")
@@ -184,12 +185,13 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             missing = "forces" if energy else "energy"
             raise account.missing(missing, place, [*info, *columns])
         tensors: dict[str, FloatArray] = {}
-        if selection.stress and cell is not None and all(pbc):
+        no_stress = why_no_stress(selection, info, cell, pbc)
+        if cell is not None and not no_stress:
             tensors = {key: sign * stress_of(info[key], cell if sign < 0 else None) for key, sign in selection.stress}
         stress = account.chosen_among("stress", tuple(tensors), tensors, place, same_tensors)
         dropped = [(name, SAME) for name in (*selection.energy, *selection.forces, *tensors)]
         if not tensors:
-            dropped += [(name, NO_STRESS) for name, _ in selection.stress]
+            dropped += [(name, no_stress) for name, _ in selection.stress]
         for name in selection.fixed:
             if name in columns:
                 check_constraint(_held(name, block(name)), columns_of_forces.get(forces), f"{place}: {name}")
@@ -366,6 +368,14 @@ def _cell(lattice: str | None, periodic: str | None) -> tuple[FloatArray | None,
     if values.size not in (3, 9):
         raise ValueError(f"a lattice of {values.size} numbers")
     return ((np.diag(values) if values.size == 3 else values.reshape(3, 3)) if any(pbc) else None), pbc
+
+
+def why_no_stress(selection: Selection, values: Mapping[str, Any], cell: Any, pbc: tuple[bool, bool, bool]) -> str:
+    """Why the stress of a frame is left out; empty where it counts."""
+    if cell is None or not all(pbc):
+        return NO_STRESS
+    weights = [name for name, _ in selection.left_out if selection.stress and weight_of(name) == "stress"]
+    return NO_WEIGHT if any(number_of(values.get(name)) == 0 for name in weights) else ""
 
 
 def stress_of(value: Any, cell: FloatArray | None) -> FloatArray:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from alsys.errors import InputError
-from alsys.said import doubt_of, holds_atoms, is_surrounding, is_verdict, unit_of, words_of
+from alsys.said import MORE_SPIN, doubt_of, holds_atoms, is_surrounding, is_verdict, unit_of, weight_of, words_of
 from alsys.states import electron_word
 
 
@@ -122,7 +122,8 @@ _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupa
 _VERDICT: Final = "that its calculation converged"
 _SURROUNDING: Final = "nothing acts on the atoms from outside"
 _DOUBT: Final = "says nothing of charge, spin or state"
-_JUDGED: Final = (_VERDICT, _SURROUNDING, _DOUBT)
+_WEIGHT: Final = "a setting of another training, other than 0"
+_JUDGED: Final = (_VERDICT, _SURROUNDING, _DOUBT, _WEIGHT)
 """Reasons that hold for some values only; others are refused."""
 _LEVELS: Final = frozenset({"level", "level_of_theory", "theory", "functional", "xc", "method", "basis"})
 _STRUCTURE: Final = frozenset({"mask"})
@@ -234,7 +235,9 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.LEFT_OUT, _VERDICT
     if is_surrounding(name):
         return Meaning.LEFT_OUT, _SURROUNDING
-    if plain in ("state", "find_energy", "find_force", "atom_pref"):
+    if weight_of(name) == "label":
+        return Meaning.LEFT_OUT, _WEIGHT
+    if plain == "state" or doubt_of(name) in ("label", MORE_SPIN):
         return Meaning.LEFT_OUT, _DOUBT
     if plain in _OCCUPANCIES:
         return Meaning.LEFT_OUT, "occupancies of sites, all of them 1"

@@ -121,7 +121,7 @@ class Reading:
         order = self._order
         budget = DATA_SET.for_(order.path)
         for found in stream_from_child(
-            read_all, budget, order.format.read, order.path, order.choice, order.charge or 0
+            read_all, budget, order.format.read, order.path, order.choice, order.charge or 0, order.multiplicity
         ):
             if isinstance(found, FileAccount):
                 self.account.absorb(found)

@@ -18,7 +18,7 @@ from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount
 from alsys.interop.keys import ChoiceNeeded, Selection
 from alsys.interop.raw import integer
-from alsys.said import failure_in, is_there, multiplicity_of, number_of, objection, words_of
+from alsys.said import failure_in, is_there, more_spin_in, multiplicity_of, number_of, objection, words_of
 from alsys.states import ElectronicState, SeenStates, charge_of_count, formula_of
 
 SPINS: Final = ("2S+1", "2S", "S")
@@ -57,6 +57,8 @@ def stated_electrons(
     check_judged(selection, values, place)
     if selection.is_plain:
         charges, multiplicities = electrons_in(selection, values, numbers, place)
+        if not (multiplicities or is_periodic or account.multiplicity):
+            _check_spin(selection, values, place)
         return _agreed(charges, place), _agreed(multiplicities, place)
     z = np.asarray(numbers)
     n_protons = int(z.sum()) if z.dtype.kind in "iu" else 0
@@ -99,7 +101,19 @@ def stated_electrons(
         if values.get(name) is not None:
             spin = _number(values[name], f"{place}: {name}")
             multiplicities[name] = _of_spin(spin, electrons, account, f"{place}: {name}", set(multiplicities.values()))
+    if not (multiplicities or is_periodic or account.multiplicity):
+        _check_spin(selection, values, place)
     return charge, _agreed(multiplicities, place)
+
+
+def _check_spin(selection: Selection, values: Mapping[str, Any], place: str) -> None:
+    """Refuses a molecule without a multiplicity that is said to have more spin than the lowest."""
+    for name, value in values.items():
+        if (isinstance(value, str) or name in selection.judged) and more_spin_in(name, value):
+            raise InputError(
+                "says more spin than the lowest, without the multiplicity", field=f"{place}: {name}", value=value,
+                remedy="state `multiplicity` (2S + 1), or give --multiplicity",
+            )  # fmt: skip
 
 
 def check_judged(selection: Selection, values: Mapping[str, Any], place: str) -> None:

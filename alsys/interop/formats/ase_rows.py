@@ -14,13 +14,13 @@ from alsys.interop.account import FileAccount, selected
 from alsys.interop.extxyz_rows import (
     CONSTRAINT,
     LEVEL_KEYS,
-    NO_STRESS,
     PARTS_OF_LEVEL,
     SAME,
     check_constraint,
     same_tensors,
     stated_level,
     stress_of,
+    why_no_stress,
 )  # fmt: skip
 from alsys.interop.raw import RawRow
 from alsys.interop.stated_electrons import stated_electrons
@@ -97,7 +97,8 @@ def labelled_row(
     if not energy or not (forces or n == 1):
         raise account.missing("forces" if energy else "energy", place, list(values))
     tensors: dict[str, Any] = {}
-    if selection.stress and cell is not None and all(pbc):
+    no_stress = why_no_stress(selection, values, cell, pbc)
+    if not no_stress:
         try:
             for name, sign in selection.stress:
                 tensors[name] = sign * stress_of(values[name], np.asarray(cell) if sign < 0 else None)
@@ -106,7 +107,7 @@ def labelled_row(
     stress = account.chosen_among("stress", tuple(tensors), tensors, place, same_tensors)
     taken = (energy, forces, stress)
     dropped = [(name, SAME) for name in (*selection.energy, *selection.forces, *tensors)]
-    dropped += [(name, NO_STRESS) for name, _ in selection.stress if not tensors]
+    dropped += [(name, no_stress) for name, _ in selection.stress if not tensors]
     dropped += [(name, CONSTRAINT) for name in selection.fixed]
     if constraints:
         check_constraint(_held(constraints, n), values.get(forces), f"{place}: constraints")

@@ -41,7 +41,9 @@ class Reader(Protocol):
         ...
 
 
-def read_all(read: Reader, path: Path, choice: KeyChoice, charge: int) -> Iterator[list[RawFrames] | FileAccount]:
+def read_all(
+    read: Reader, path: Path, choice: KeyChoice, charge: int, multiplicity: int | None = None
+) -> Iterator[list[RawFrames] | FileAccount]:
     """All frames, several at once, and then the account of the file; runs in a process of its own.
 
     Args:
@@ -49,8 +51,9 @@ def read_all(read: Reader, path: Path, choice: KeyChoice, charge: int) -> Iterat
         path: File or folder.
         choice: Which of several names is meant.
         charge: Total charge of frames that state none.
+        multiplicity: Likewise; None for unknown.
     """
-    account = FileAccount(choice, is_tolerant=True, charge=charge)
+    account = FileAccount(choice, is_tolerant=True, charge=charge, multiplicity=multiplicity)
     held: list[RawFrames] = []
     n_atoms = 0
     for raw in read(path, account):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from ase.formula import Formula
 
+from alsys.said import has_more_spin
 from alsys.states import ELECTRON_WORDS
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
@@ -88,6 +89,8 @@ _FORMULA = re.compile(
     r"(?<![\w.\-])\[?(?P<formula>[A-Z](?:[A-Za-z0-9]|\([A-Za-z0-9]+\)\d*)*)"
     r"(?P<charge>\]?\d?[+-]|[\]^({]+\d?[+-]\d?|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}]*(?![\w.+\-])"
 )
+MORE_SPIN = frozenset(range(3, 12))
+"""Multiplicities of what is said to have a high or an intermediate spin."""
 _MULTIPLICITIES = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "septet")
 _CHANNELS = re.compile(
     rf"(?<![\w.\-]){_any_of('channel')}[\"']?\s*[=:]\s*[\"']?(?P<one>\d{{1,5}})[\"']?[\s,;]+{_any_of('channel')}[\"']?\s*[=:]"
@@ -139,6 +142,8 @@ def statements_in(text: str) -> list[Statement]:
         found += [Statement("multiplicity", frozenset({n}), word) for n, word in named.items()]
     found += channels_in(text)
     has_spin = any(statement.quantity == "multiplicity" for statement in found)
+    if not has_spin and has_more_spin(text):
+        found.append(Statement("multiplicity", MORE_SPIN, "more spin than the lowest"))
     return found + [said for said in _ions(text) if said.quantity == "charge" or not has_spin]
 
 

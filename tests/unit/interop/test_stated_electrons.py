@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -129,3 +130,32 @@ def test_labels_of_atoms_that_something_acts_on(name: str, something: str, nothi
     assert electrons(f"{name}={nothing}") == (None, None)
     with pytest.raises(InputError, match=f"frame 0: {name}: is part of its label"):
         electrons(f"{name}={something}")
+
+
+@pytest.mark.parametrize(
+    ("says", "refused"),
+    [
+        ('spin_state="high spin"', True), ("config_type=high-spin", True), ("is_high_spin=T", True),
+        ("high_spin=1", True), ("spin_state=HS", True), ("S2=2.01", True), ("s_squared=6.02", True), ("S**2=6.02", True),
+        ('spin_state="low spin"', False), ("is_high_spin=F", False), ("S2=0.0", False), ("s2=0.76", False),
+        ("config_type=highspinner", False),
+    ],
+)  # fmt: skip
+def test_more_spin_than_the_lowest_asks_for_the_multiplicity(says: str, refused: bool) -> None:
+    assert electrons(f"{says} multiplicity=3") == (None, 3)
+    if not refused:
+        assert electrons(says) == (None, None)
+        return
+    with pytest.raises(InputError, match=f"frame 0: {re.escape(says.partition('=')[0])}: .* without the multiplicity"):
+        electrons(says)
+
+
+@pytest.mark.parametrize("word", ["water", '"CPCM(ethanol)"', "protein"])
+def test_an_environment_of_the_atoms_is_part_of_the_label(word: str) -> None:
+    with pytest.raises(InputError, match="frame 0: environment: is part of its label"):
+        electrons(f"environment={word}")
+
+
+@pytest.mark.parametrize("word", ["vacuum", "gas", '"gas phase"', "bulk", "surface", "none"])
+def test_an_environment_that_is_the_frame_itself_says_nothing(word: str) -> None:
+    assert electrons(f"environment={word}") == (None, None)

@@ -179,3 +179,50 @@ def test_frames_with_facts_of_their_own_come_in_order(tmp_path: Path) -> None:
 def test_sums_of_atoms(tmp_path: Path) -> None:
     raws, _ = read("spice", written("spice", tmp_path, "mbis_charges", [[0.2, 0.4, 0.4], [-0.8, 0.4, 0.4]] * 2))
     assert [raw.charge for raw in raws] == [1, None, 1, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    each(
+        [
+            ("weight", 0), ("energy_weight", 0.0), ("forces_weight", 0.0), ("config_weight", 0.0), ("w_energy", 0.0),
+            ("config_energy_weight", 0.0), ("loss_weight", 0.0), ("force_weights", [1.0, 1.0, 0.0]),
+        ]
+    ),
+)  # fmt: skip
+def test_a_label_of_no_weight_is_refused(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    ones = np.ones_like(np.asarray(value)).tolist()
+    raws, account = read(name, written(name, tmp_path, key, [ones, value, ones, ones]), tolerant=True)
+    assert sum(raw.n_frames for raw in raws) == N - 1
+    assert account.n_refused == 1
+    assert f"{key}: is 0 where there is no label" in str(account.refused[0].error)
+
+
+@pytest.mark.parametrize("key", ["dipole_weight", "config_stress_weight", "molecular_weight", "head_weight"])
+def test_a_weight_of_something_else_is_not(key: str, tmp_path: Path) -> None:
+    raws, _ = read("extxyz", written("extxyz", tmp_path, key, [0.0] * N))
+    assert sum(raw.n_frames for raw in raws) == N
+
+
+@pytest.mark.parametrize("name", ["extxyz", "ase-db"])
+def test_a_stress_of_no_weight_is_left_out(name: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.xyz" if name == "extxyz" else "a.db")
+    if name == "extxyz":
+        head = (
+            'Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=-1 stress="1 0 0 0 1 0 0 0 1"'
+        )
+        path.write_text("".join(f"1\n{head} config_stress_weight={w}\nH 0 0 0 0 0 0\n" for w in (1.0, 0.0)))
+    else:
+        with ase.db.connect(path) as database:
+            for w in (1.0, 0.0):
+                atoms = Atoms("H", cell=[9, 9, 9], pbc=True)
+                atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((1, 3)), stress=np.ones(6))
+                database.write(atoms, data={"config_stress_weight": w})
+    raws, account = read(name, path)
+    stresses = [
+        row is not None and bool(np.isfinite(row).all())
+        for raw in raws
+        for row in (raw.stress if raw.stress is not None else [None] * raw.n_frames)
+    ]
+    assert stresses == [True, False]
+    assert "stress (a stress of weight 0)" in account.text

@@ -375,6 +375,7 @@ def taken(folder: Path, name: str, text: str, **fields: Any) -> list[str]:
             "hydroxyl radical", "S=1", "Ms=1", f"{HEADER} S=1", "tot_magnetization=2",
             f"{HEADER} total_magnetization=2",
             f"{HEADER} nalpha=6 nbeta=4", f"{HEADER} mult: 3", "tot_mag = 2.0",
+            "high-spin iron", f'{HEADER} spin_state="high spin"',
         )),
         ("w", "charge 1\nmult 2\n", "charge"), ("w", "$chrg 1\n", "charge"), ("w", "mult 3\n", "multiplicity"),
         ("w", "$set\n uhf 2\n", "multiplicity"),
