@@ -136,7 +136,8 @@ def test_labels_of_atoms_that_something_acts_on(name: str, something: str, nothi
     ("says", "refused"),
     [
         ('spin_state="high spin"', True), ("config_type=high-spin", True), ("is_high_spin=T", True),
-        ("high_spin=1", True), ("spin_state=HS", True), ("S2=2.01", True), ("s_squared=6.02", True), ("S**2=6.02", True),
+        ("high_spin=1", True), ("spin_state=HS", True), ("S2=2.01", True), ("s_squared=6.02", True),
+        ("S**2=6.02", True),
         ('spin_state="low spin"', False), ("is_high_spin=F", False), ("S2=0.0", False), ("s2=0.76", False),
         ("config_type=highspinner", False),
     ],
