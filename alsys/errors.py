@@ -10,9 +10,12 @@ from __future__ import annotations
 import errno
 import re
 import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
+MAX_SHOWN: Final = 10
+"""Errors of one file that are told at once."""
 MAX_PART: Final = 600
 """Characters of each part of an error's line."""
 
@@ -97,13 +100,30 @@ class InputError(AlsysError):
 
     def located(self, source: str | None = None, field: str | None = None) -> InputError:
         """The same error with file or field filled in where they were missing."""
-        return type(self)(
+        error = type(self)(
             self.message,
             source=self.source or source,
             field=self.field or field,
             value=self.value,
             remedy=self.remedy,
         )
+        for note in getattr(self, "__notes__", ()):
+            error.add_note(note)
+        return error
+
+
+def several(errors: Sequence[InputError]) -> InputError:
+    """The first of some errors; the others, up to `MAX_SHOWN` in all, are its notes (PEP 678), one line each.
+
+    Args:
+        errors: One at least.
+    """
+    first, *others = errors
+    for other in others[: MAX_SHOWN - 1]:
+        first.add_note(str(other))
+    if len(errors) > MAX_SHOWN:
+        first.add_note(f"and {len(errors) - MAX_SHOWN} more")
+    return first
 
 
 def _shortened(text: str) -> str:

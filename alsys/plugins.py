@@ -39,12 +39,19 @@ class Door:
         what: What a part is, for messages.
         place: Where a campaign file names it.
         required: Attributes that a part must have.
+        example: Packages that bring one.
     """
 
     group: str
     what: str
     place: str
     required: tuple[str, ...]
+    example: str = "examples/plugins/rules"
+
+    @property
+    def guide(self) -> str:
+        """Where it is written how to install one."""
+        return f"docs/plugins.md says how to install one, as {self.example}"
 
     def installed(self) -> dict[str, str]:
         """Name of each installed part, and where it is: ``module:class``. Nothing is imported."""
@@ -115,8 +122,12 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-LABELERS: Final = Door("alsys.labelers", "engine", "labeling", ("settings_model", "spec", "check", "compute"))
-POTENTIALS: Final = Door("alsys.potentials", "potential", "model", ("settings_model", "check", "build"))
+LABELERS: Final = Door(
+    "alsys.labelers", "engine", "labeling", ("settings_model", "spec", "check", "compute"), "docs/labeling_engines.md"
+)
+POTENTIALS: Final = Door(
+    "alsys.potentials", "potential", "model", ("settings_model", "check", "build"), "examples/plugins/mace"
+)
 METHODS: Final = Door("alsys.methods", "exploration method", "exploration.methods", ("settings_model", "build"))
 SELECTIONS: Final = Door("alsys.selections", "selection rule", "selection.diversity", ("settings_model", "select"))
 STOP_RULES: Final = Door("alsys.stop_rules", "stop rule", "stop.rules", ("settings_model", "why_stop"))

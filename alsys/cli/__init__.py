@@ -57,7 +57,8 @@ def _main(argv: Sequence[str] | None) -> int:
             error = error.located(folder)
         if args.debug or (isinstance(error, RayLost) and argv is None and may_begin_again()):
             raise
-        sys.stderr.write(f"alsys: {error}\n")
+        for line in (error, *getattr(error, "__notes__", ())):
+            sys.stderr.write(f"alsys: {line}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

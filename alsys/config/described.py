@@ -91,6 +91,12 @@ def values_of(node: dict[str, Any]) -> str:
     return _PLAIN.get(kind, kind)
 
 
+def switched(node: dict[str, Any], value: bool) -> str:
+    """A section as it is written where it is switched on or off, or its shape where nothing in it does that."""
+    switches = [name for name in ("enabled", "examine") if name in resolved(node).get("properties", {})]
+    return f"{{{switches[0]}: {str(value).lower()}}}" if switches else shape_of(node, value)
+
+
 def shape_of(node: dict[str, Any], value: object) -> str:
     """A value as it is written at a node of the schema, for what was meant by another."""
     node = resolved(node)

@@ -64,7 +64,7 @@ class ASELabeling(LabelingBase):
     """Any calculator of ASE from an allow-list; commands of programs come from ASE's own configuration."""
 
     kind: Literal["ase"]
-    calculator: str = Field(description=f"One of {', '.join(CALCULATORS)}.")
+    calculator: str = Field(examples=list(CALCULATORS), description=f"One of {', '.join(CALCULATORS)}.")
     parameters: dict[str, Any] = Field(
         {}, description="Parameters on the calculator's allow-list; a dot goes one level down, as in `dft.xc`."
     )

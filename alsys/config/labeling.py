@@ -114,9 +114,14 @@ class PySCFLabeling(LabelingBase):
     model_config = ConfigDict(json_schema_extra=_preset_may_fill)
 
     kind: Literal["pyscf"]
-    preset: str | None = Field(None, description="Level of theory by name, for example `wb97m-v-def2-tzvpd`.")
+    preset: str | None = Field(
+        None, examples=list(presets.PRESETS), description="Level of theory by name, for example `wb97m-v-def2-tzvpd`."
+    )
     method: Literal["dft", "hf", "mp2", "ccsd", "ccsd(t)"] = Field("dft", description="What is computed.")
-    xc: str | None = Field(description="Functional, any name PySCF knows, for example `pbe`; for `method: dft` only.")
+    xc: str | None = Field(
+        examples=list(presets.FUNCTIONALS),
+        description="Functional, any name PySCF knows, for example `pbe`; for `method: dft` only.",
+    )
     basis: str = Field(description="Basis set, any name PySCF knows, for example `def2-svp`.")
     reference: Literal["auto", "restricted", "unrestricted"] = Field(
         "auto", description="`auto`: restricted for singlets while that is stable, unrestricted otherwise."

@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from alsys.config.described import place_of, shape_of
+from alsys.config.described import place_of, shape_of, switched
 from alsys.config.schema import CampaignConfig
-from alsys.config.section import NOT_INSTALLED, PLACED
-from alsys.errors import InputError
+from alsys.config.section import NOT_INSTALLED, TOGETHER, Switch
+from alsys.errors import InputError, several
 from alsys.outside.contents import MAX_YAML_BYTES, QUOTES, parse_yaml, read_text
 
+SCHEMA: Final = "see `alsys config schema`"
 _LISTS: Final = frozenset({"tuple_type", "list_type"})
 _MAPPINGS: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
 
@@ -47,7 +50,7 @@ def read_yaml(path: str | Path) -> object:
     try:
         return parse_yaml(text)
     except InputError as error:
-        remedy = error.remedy or "see `alsys config schema`"
+        remedy = error.remedy or SCHEMA
         raise InputError(
             error.message, source=str(path), field=error.field, value=error.value, remedy=remedy
         ) from error
@@ -57,14 +60,14 @@ def parse_config(data: object, source: str | None = None) -> CampaignConfig:
     """Validates the content of a campaign file.
 
     Raises:
-        InputError: The first problem, in one line.
+        InputError: The first problem, in one line; the others are its notes, see `alsys.errors.several`.
     """
     if not isinstance(data, Mapping):
         raise InputError("a campaign file is a mapping of keys", source=source, remedy="see configs/toy.yaml")
     try:
         return CampaignConfig.model_validate(data)
     except ValidationError as error:
-        raise _first_problem(error, source) from None
+        raise several(_problems(error, source)) from None
 
 
 def science_fields(config: CampaignConfig) -> dict[str, object]:
@@ -96,13 +99,31 @@ def _collect(section: BaseModel, prefix: str, flat: dict[str, object]) -> None:
             flat[path] = list(value) if isinstance(value, tuple) else value
 
 
-def _first_problem(error: ValidationError, source: str | None) -> InputError:
+def _problems(error: ValidationError, source: str | None) -> list[InputError]:
+    """All problems of a file, unknown keys first; of a field and its parts one."""
     found = error.errors(include_url=False)  # of a section, no word that may stand in its place
     problems = [p for p in found if p["type"] != "literal_error" or not isinstance(p["input"], Mapping)] or found
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    told: dict[tuple[str | int, ...], list[InputError]] = {}
+    for problem in sorted(problems, key=lambda p: p["type"] != "extra_forbidden"):
+        if problem["type"] == TOGETHER:
+            told[problem["loc"]] = [
+                InputError(
+                    one.message, source=source, field=one.field or None, value=one.value, remedy=one.remedy or SCHEMA
+                )
+                for one in problem["ctx"]["problems"]
+            ]
+            continue
+        parts = tuple(re.findall(r"[^.\[\]]+", place_of(problem["loc"]).field))
+        if not any(parts[: len(known)] == known or known[: len(parts)] == parts for known in told):
+            told[parts] = [_told(problem, problems, source)]
+    return [one for ones in told.values() for one in ones]
+
+
+def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str | None) -> InputError:
+    """One problem in a line, with what else is said of its field."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     place = place_of(problem["loc"])
-    field, remedy = place.field, "see `alsys config schema`"
+    field, remedy = place.field, SCHEMA
     if kind == "extra_forbidden":
         known = place_of(problem["loc"][:-1]).keys
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
@@ -118,8 +139,8 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
     elif kind == NOT_INSTALLED:
         message, value, remedy = problem["msg"], context["value"], context["remedy"]
         field += context["key"]
-    elif kind == PLACED:
-        message, field, value, remedy = problem["msg"], context["field"], context["value"], context["remedy"]
+    elif isinstance(value, Switch):
+        (message, remedy), value = value.problem, None
     elif value is None:
         message, remedy = "is empty", f"write {shape_of(place.node, None)}, or leave it out where it has a default"
     elif kind in _LISTS:
@@ -128,6 +149,8 @@ def _first_problem(error: ValidationError, source: str | None) -> InputError:
             message, remedy = "must be a list, not a mapping", 'begin each entry with "- "'
     elif kind in _MAPPINGS:
         message, remedy = "must be a mapping", f"write {shape_of(place.node, value)}"
+        if isinstance(value, bool):
+            remedy = f"write {switched(place.node, value)}, or leave it out where it has a default"
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
             message, remedy = "must be a mapping, not a list", 'leave out the "- " or the brackets'
     elif kind == "string_type":

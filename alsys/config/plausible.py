@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from alsys.config.schema import CampaignConfig
-from alsys.errors import InputError
+from alsys.errors import InputError, several
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,16 @@ def check_usual(config: CampaignConfig, begun: CampaignConfig | None = None, sou
         source: Its file.
 
     Raises:
-        InputError: The first value that nobody insists on; or `insist` names what is never asked about.
+        InputError: Values that nobody insists on, see `alsys.errors.several`; or `insist` names what is never asked
+            about.
     """
-    for field in config.insist:
-        if field not in USUAL:
-            known = ", ".join(USUAL)
-            raise InputError(
-                "is never asked about", source=source, field="insist", value=field, remedy=f"one of {known}"
-            )
+    errors = [
+        InputError(
+            "is never asked about", source=source, field="insist", value=field, remedy=f"one of {', '.join(USUAL)}"
+        )
+        for field in config.insist
+        if field not in USUAL
+    ]
     for field, value in unusual(config):
         if field in config.insist or (begun is not None and value in values_of(begun, field)):
             continue
@@ -99,13 +101,17 @@ def check_usual(config: CampaignConfig, begun: CampaignConfig | None = None, sou
             ),
             "",
         )
-        raise InputError(
-            f"is far from what is usual, {usual.low:g} to {usual.high:g} {usual.unit}",
-            source=source,
-            field=field,
-            value=value,
-            remedy=f"{meant}If it is meant, add `insist: [{field}]`",
+        errors.append(
+            InputError(
+                f"is far from what is usual, {usual.low:g} to {usual.high:g} {usual.unit}",
+                source=source,
+                field=field,
+                value=value,
+                remedy=f"{meant}If it is meant, add `insist: [{field}]`",
+            )
         )
+    if errors:
+        raise several(errors)
 
 
 def values_of(config: CampaignConfig, field: str) -> list[float]:

@@ -24,6 +24,9 @@ PRESETS: Final[Mapping[str, Mapping[str, object]]] = {
     "ccsd(t)-cc-pvdz": {"method": "ccsd(t)", "basis": "cc-pvdz", "frozen_core": True},
 }
 
+FUNCTIONALS: Final = ("pbe", "pbe0", "b3lyp", "r2scan", "tpss", "m06-2x", "wb97x-d3bj", "wb97m-d3bj", "wb97m-v")
+"""Some that a file may name; PySCF knows many more."""
+
 DECIDED: Final[Mapping[str, object]] = {
     "method": "dft", "xc": None, "basis": None, "dispersion": None, "frozen_core": False,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
-from alsys.config.section import Section, operational, placed
+from alsys.config.section import Problem, Section, operational, together
 
 
 class RuntimeConfig(Section):
@@ -69,10 +69,12 @@ class RuntimeConfig(Section):
     @field_validator("environments")
     @classmethod
     def _absolute(cls, value: dict[str, str]) -> dict[str, str]:
-        for role, folder in value.items():
-            if not Path(folder).expanduser().is_absolute():
-                message = "must be a path from / or ~: workers start in other folders"
-                raise placed(message, f"runtime.environments.{role}", folder, "give the whole path")
+        message = "must be a path from / or ~: workers start in other folders"
+        together(
+            Problem(message, f"runtime.environments.{role}", folder, "give the whole path")
+            for role, folder in value.items()
+            if not Path(folder).expanduser().is_absolute()
+        )
         return value
 
     def python_of(self, role: Literal["explorers", "labelers", "trainers"]) -> str | None:

@@ -7,7 +7,7 @@ may change at a restart), marked below with `operational()`. No key names code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
 from alsys.config.promotion import EXAM_SHARE, PromotionConfig
 from alsys.config.runtime import RuntimeConfig as RuntimeConfig
-from alsys.config.section import Name, PluginSection, Section, as_plugin, operational, placed, plugin_named
+from alsys.config.section import Name, PluginSection, Problem, Section, as_plugin, operational, plugin_named, together
 from alsys.config.start import TeacherStart
 from alsys.config.systems import SystemConfig
 from alsys.config.training import TrainingConfig as TrainingConfig
@@ -179,88 +179,80 @@ class CampaignConfig(Section):
         return {**data, "systems": named}
 
     @model_validator(mode="after")
-    def _unique_names(self) -> CampaignConfig:
+    def _fits_together(self) -> CampaignConfig:
+        checks = (
+            self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._charges
+        )  # fmt: skip
+        together(problem for check in checks for problem in check())
+        return self
+
+    def _names(self) -> Iterator[Problem]:
         names = [system.name for system in self.systems]
         for i, name in enumerate(names):
             if (first := names.index(name)) != i:
                 message = f"systems need different names; systems[{first}] has it too"
-                raise placed(message, f"systems[{i}].name", name, "give it another name")
-        return self
+                yield Problem(message, f"systems[{i}].name", name, "give it another name")
 
-    @model_validator(mode="after")
-    def _known_baseline(self) -> CampaignConfig:
+    def _baseline(self) -> Iterator[Problem]:
         delta, baseline = self.training.delta, self.labeling.baseline
         if delta is not None and (baseline is None or baseline.kind != delta):
-            raise ValueError(f"training.delta {delta} needs labeling.baseline: {{kind: {delta}}}")
-        return self
+            yield Problem(f"training.delta {delta} needs labeling.baseline: {{kind: {delta}}}")
 
-    @model_validator(mode="after")
-    def _known_loss(self) -> CampaignConfig:
+    def _loss(self) -> Iterator[Problem]:
         training = self.training
         if isinstance(self.model, PairModel) and training.needs_network is not None:
-            raise ValueError(f"training.{training.needs_network} needs model.kind nequip: pairs are fitted at once")
+            yield Problem(f"training.{training.needs_network} needs model.kind nequip: pairs are fitted at once")
         if training.delta is not None and isinstance(self.model, EquivariantModel) and self.model.zbl:
-            raise ValueError("model.zbl needs labels without training.delta, whose baseline repels nuclei already")
+            yield Problem("model.zbl needs labels without training.delta, whose baseline repels nuclei already")
         if training.parallel * training.threads > max(training.cpus, 1.0):
             cores = training.parallel * training.threads
-            raise ValueError(f"training.parallel times training.threads takes {cores} cores: set training.cpus to that")
+            yield Problem(f"training.parallel times training.threads takes {cores} cores: set training.cpus to that")
         if training.delta is not None and training.stress_weight > 0:
-            raise ValueError("training.stress_weight needs labels without training.delta, whose baseline has no stress")
+            yield Problem("training.stress_weight needs labels without training.delta, whose baseline has no stress")
         arms = [arm.value for arm in Arm if arm not in (Arm.ATOM, Arm.RANDOM)]
-        for name in training.weights.keys() - {*arms, *(system.name for system in self.systems)}:
+        for name in sorted(training.weights.keys() - {*arms, *(system.name for system in self.systems)}):
             if name.startswith(IMPORTED_AS) and name != IMPORTED_AS:
                 continue
             known = ", ".join(arms)
-            raise ValueError(
+            yield Problem(
                 f"training.weights names neither an arm that is learned from ({known}), nor a system, nor what was "
                 f"imported ({IMPORTED_AS}NAME): {name}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _known_blind_spots(self) -> CampaignConfig:
+    def _blind_spots(self) -> Iterator[Problem]:
         is_known = self.promotion.examine and isinstance(self.exploration.trust, CalibratedTrust)
         if self.stop.target_blind_spots is not None and not is_known:
-            raise ValueError("stop.target_blind_spots needs promotion.examine and exploration.trust.kind calibrated")
-        return self
+            yield Problem("stop.target_blind_spots needs promotion.examine and exploration.trust.kind calibrated")
 
-    @model_validator(mode="after")
-    def _known_start(self) -> CampaignConfig:
+    def _start(self) -> Iterator[Problem]:
         start = self.training.start
         if start is not None and not isinstance(self.model, NetworkModel):
-            raise ValueError("training.start needs model.kind nequip or allegro: pairs are fitted at once")
+            yield Problem("training.start needs model.kind nequip or allegro: pairs are fitted at once")
         if isinstance(start, TeacherStart) and start.teacher == self.training.delta:
-            raise ValueError(f"training.start.teacher {start.teacher} is training.delta: their difference is zero")
-        return self
+            yield Problem(f"training.start.teacher {start.teacher} is training.delta: their difference is zero")
 
-    @model_validator(mode="after")
-    def _known_pressure(self) -> CampaignConfig:
+    def _pressure(self) -> Iterator[Problem]:
         if self.exploration.pressure is not None and not isinstance(self.model, NetworkModel):
-            raise ValueError("exploration.pressure needs model.kind nequip or allegro, which have a stress")
+            yield Problem("exploration.pressure needs model.kind nequip or allegro, which have a stress")
         if self.exploration.uncertainty != "committee" and not isinstance(self.model, EquivariantModel):
-            raise ValueError(
-                f"exploration.uncertainty {self.exploration.uncertainty} needs a network: nequip or allegro"
-            )
+            yield Problem(f"exploration.uncertainty {self.exploration.uncertainty} needs a network: nequip or allegro")
         if self.exploration.pressure is not None and self.exploration.thermostat == "none":
-            raise ValueError("exploration.pressure needs a thermostat")
-        return self
+            yield Problem("exploration.pressure needs a thermostat")
 
-    @model_validator(mode="after")
-    def _known_charges(self) -> CampaignConfig:
+    def _charges(self) -> Iterator[Problem]:
         carve = self.exploration.carve
         packed = [p for system in self.systems for p in (system.box, system.cluster) if p is not None]
         is_charged = any(component.charge for p in packed for component in p.components)
         if carve is not None and is_charged and not carve.charges:
-            raise ValueError("exploration.carve.charges must give the charges of ions by formula, as {Na: 1, Cl: -1}")
+            yield Problem("exploration.carve.charges must give the charges of ions by formula, as {Na: 1, Cl: -1}")
         if carve is not None and carve.embedding is not None:
             labeling = self.labeling
             if not isinstance(labeling, PySCFLabeling) or labeling.method not in ("dft", "hf"):
-                raise ValueError("exploration.carve.embedding needs labeling.kind pyscf with method dft or hf")
-            if labeling.solvent_model is not None or labeling.device == "gpu":
-                raise ValueError("exploration.carve.embedding allows neither labeling.solvent_model nor device gpu")
+                yield Problem("exploration.carve.embedding needs labeling.kind pyscf with method dft or hf")
+            elif labeling.solvent_model is not None or labeling.device == "gpu":
+                yield Problem("exploration.carve.embedding allows neither labeling.solvent_model nor device gpu")
             if labeling.baseline is not None and not isinstance(labeling.baseline, PySCFBaseline):
-                raise ValueError("exploration.carve.embedding: xTB knows no point charges; drop it, or the baseline")
-        return self
+                yield Problem("exploration.carve.embedding: xTB knows no point charges; drop it, or the baseline")
 
     @property
     def model_name(self) -> str:

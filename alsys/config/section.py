@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,8 +16,14 @@ from alsys.plugins import Door
 NOT_INSTALLED: Final = "not_installed"
 """Type of a problem whose context says key, value and remedy."""
 
-PLACED = "placed"
-"""Type of a problem whose context says field, value and remedy."""
+TOGETHER: Final = "together"
+"""Type of a problem whose context has several, each a `Problem`."""
+
+VALUES: Final = ("method", "preset", "xc", "calculator", "model")
+"""Fields whose values are taken for kinds."""
+
+MIN_PREFIX: Final = 4
+"""Letters and digits with which such a value may begin."""
 
 
 class Section(BaseModel):
@@ -35,19 +43,59 @@ class Section(BaseModel):
     @classmethod
     def _numbers_are_no_switches(cls, data: Any) -> Any:
         """Pydantic takes ``true`` for 1, so `labels: yes` would be one label."""
-        for name, value in data.items() if isinstance(data, Mapping) else ():
-            field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and not _takes(field.annotation, bool):
-                remedy = QUOTES if _takes(field.annotation, str) else "give a value"
-                raise ValueError(f"{name} must not be {str(value).lower()}: {remedy}")
-        return data
+        if not isinstance(data, Mapping):
+            return data
+        types = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {
+            name: Switch(value, is_text=_takes(types[name], str))
+            if isinstance(value, bool)
+            and name in types
+            and not _takes(types[name], bool)
+            and not _has_sections(types[name])
+            else value
+            for name, value in data.items()
+        }
 
 
-def placed(message: str, field: str, value: str, remedy: str) -> PydanticCustomError:
-    """A problem of one value below the section that finds it."""
-    context = {"message": message, "field": field, "value": value, "remedy": remedy}
-    context = {"message": message, "field": field, "value": value, "remedy": remedy}
-    return PydanticCustomError(PLACED, "{message}", context)
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """``true`` or ``false`` in the place of a number or a text, which no field takes.
+
+    Attributes:
+        value: As given.
+        is_text: The field takes text.
+    """
+
+    value: bool
+    is_text: bool
+
+    @property
+    def problem(self) -> tuple[str, str]:
+        """What is wrong, and what to do."""
+        return f"must not be {str(self.value).lower()}", QUOTES if self.is_text else "give a value"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a section whose fields are each right.
+
+    Attributes:
+        message: What is wrong.
+        field: Dotted path of one field below the section; empty for several.
+        value: Its value.
+        remedy: What to do.
+    """
+
+    message: str
+    field: str = ""
+    value: str | None = None
+    remedy: str = ""
+
+
+def together(problems: Iterable[Problem]) -> None:
+    """Raises all problems that a section finds, where there are any."""
+    if found := tuple(problems):
+        raise PydanticCustomError(TOGETHER, "{message}", {"message": found[0].message, "problems": found})
 
 
 def spelled(annotation: Any, value: Any) -> Any:
@@ -92,6 +140,13 @@ def _kinds(annotation: Any) -> list[str]:
     return [kind for part in get_args(annotation) for kind in _kinds(part)]
 
 
+def _has_sections(annotation: Any) -> bool:
+    """Whether a type takes sections."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(_has_sections(part) for part in get_args(annotation))
+
+
 def _takes(annotation: Any, kind: type) -> bool:
     """Whether a field's type names a kind of value, or any."""
     if annotation is kind or annotation is Any:
@@ -114,17 +169,39 @@ def plugin_named(door: Door, union: Any) -> BeforeValidator:
         is_kind = isinstance(data, Mapping)
         known = ", ".join(_kinds(union) if is_kind else _words(union))
         listed = f"(installed: {', '.join(installed) or 'none'}; see `alsys doctor`)"
+        remedy = f"one of {known}; no plug-in of this name is installed {listed}; {door.guide}"
         raise PydanticCustomError(
             NOT_INSTALLED,
             "unknown kind" if is_kind else "unknown name",
             {
                 "key": ".kind" if is_kind else "",
                 "value": named["name"],
-                "remedy": f"one of {known}; no plug-in of this name is installed {listed}",
+                "remedy": f"write {meant}" if (meant := _meant(union, named["name"])) else remedy,
             },
         )
 
     return BeforeValidator(named_plugin)
+
+
+def _meant(union: Any, name: str) -> str:
+    """The section in which a word is a value, for a word that was given as its kind; empty where there is none.
+
+    A field lists its values in its type, or as examples.
+    """
+    bare = _bare(name)
+    for section in get_args(union):
+        fields = getattr(section, "model_fields", {})
+        for key in [key for key in VALUES if key in fields]:
+            for word in (*_words(fields[key].annotation), *(fields[key].examples or ())):
+                if bare == _bare(word) or (len(bare) >= MIN_PREFIX and _bare(word).startswith(bare)):
+                    others = [other for other, field in fields.items() if field.is_required() and other != key]
+                    more = ", ..." if len(others) > 1 and key != "preset" else ""
+                    return f"{{kind: {_kinds(section)[0]}, {key}: {word}{more}}}"
+    return ""
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", word.casefold())
 
 
 def as_plugin(data: Any, union: Any) -> Any:

@@ -186,11 +186,14 @@ def parse_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
         lines = text.splitlines()
+        remedy = None if "given twice" in str(problem) else f"where text holds [ ] {{ }} : # or a comma, {QUOTES}"
+        if mark and "'\\t'" in str(problem):
+            problem, remedy = f"a tab in column {mark.column + 1}", "use spaces"
         raise InputError(
             str(problem),
             field=f"line {mark.line + 1}" if mark else None,
             value=lines[mark.line].strip() if mark and mark.line < len(lines) else None,
-            remedy=None if "given twice" in str(problem) else f"where text holds [ ] {{ }} : # or a comma, {QUOTES}",
+            remedy=remedy,
         ) from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         # dates that do not exist, numbers of thousands of digits, keys that cannot be hashed, nesting

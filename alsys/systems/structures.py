@@ -103,11 +103,10 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
     formal = Chem.GetFormalCharge(parsed)
     if formal != charge:
         raise InputError(
-            f"has a formal charge of {formal:+d}, `charge` is {charge:+d}",
-            field="smiles",
-            value=smiles,
-            remedy=f"set charge: {formal}",
-        )
+            f"has a formal charge of {_signed(formal)}, `charge` is {_signed(charge)}", field="smiles", value=smiles,
+            remedy=("write the SMILES of the ion, as [NH4+] or [OH-], or give its structure as `file`; else "
+                    if charge else "") + f"set charge: {formal}",
+        )  # fmt: skip
     if any(atom.GetAtomicNum() == 0 for atom in parsed.GetAtoms()):
         raise InputError(
             "holds an unknown element (`*`)", field="smiles", value=smiles, remedy="replace dummy atoms by elements"
@@ -139,6 +138,10 @@ def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms]
     numbers = [atom.GetAtomicNum() for atom in full.GetAtoms()]
     notes = isotope_note((atom.GetAtomicNum(), atom.GetIsotope()) for atom in full.GetAtoms() if atom.GetIsotope())
     return [Atoms(numbers=numbers, positions=full.GetConformer(k).GetPositions()) for k in chosen], notes
+
+
+def _signed(charge: int) -> str:
+    return f"{charge:+d}" if charge else "0"
 
 
 def _problem(smiles: str) -> str:

@@ -12,9 +12,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from alsys.cli import main
 from alsys.config import CampaignConfig, load_config, parse_config, science_fields
 from alsys.config.load import config_hash
 from alsys.config.overrides import apply_overrides
+from alsys.config.plausible import check_usual
 from alsys.errors import InputError
 
 BASE: dict[str, Any] = {
@@ -123,8 +125,8 @@ def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
     ("section", "kinds"), [("labeling", ("pyscf", "xtb", "analytic")), ("model", ("nequip", "allegro", "pair"))]
 )
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path, section: str, kinds: tuple[str, ...]) -> None:
-    text = refusal(tmp_path, changed(**{section: {"kind": "psi4"}}))
-    assert text.startswith(f"{section}.kind: unknown kind (got 'psi4')")
+    text = refusal(tmp_path, changed(**{section: {"kind": "demon"}}))
+    assert text.startswith(f"{section}.kind: unknown kind (got 'demon')")
     assert all(kind in text for kind in kinds)
 
 
@@ -197,6 +199,86 @@ def test_a_value_out_of_range_is_named_with_its_field(tmp_path: Path, content: s
 @pytest.mark.parametrize("content", ["name: [1", "a: b: c", "\tname: x"])
 def test_what_is_not_yaml_is_refused_with_its_line(tmp_path: Path, content: str) -> None:
     assert refusal(tmp_path, content).startswith("line 1: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "start"),
+    [
+        ("a:\n  b: 1\n\tc: 2", "line 3: a tab in column 1 (got 'c: 2'); use spaces"),
+        ("a:\n \tb: 1", "line 2: a tab in column 2 (got 'b: 1'); use spaces"),
+        ("a: {b: 1,\n\t\tc: 2}", "line 2: a tab in column 1"),
+        ("a:\tb", "line 1: a tab in column 3"),
+    ],
+)
+def test_a_tab_is_named_with_its_column(tmp_path: Path, content: str, start: str) -> None:
+    assert refusal(tmp_path, content).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "says"),
+    [
+        ("tracking", False, "write {enabled: false}, or leave it out where it has a default; known keys: enabled, exp"),
+        ("tracking", True, "write {enabled: true}"),
+        ("promotion", False, "write {examine: false}"),
+        ("stop", False, "write {KEY: VALUE}, or leave it out where it has a default; known keys: labels, min_random"),
+        ("training", [1], "write {KEY: VALUE}; known keys: atomic_energies"),
+        ("runtime", "ray", "write {KEY: VALUE}; known keys: address"),
+    ],
+)
+def test_a_section_that_is_a_switch_says_its_keys(tmp_path: Path, section: str, value: object, says: str) -> None:
+    text = refusal(tmp_path, changed(**{section: value}))
+    assert text.startswith(f"{section}: must be a mapping (got ")
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "says"),
+    [
+        ("labeling", "gfn2-xtb", "write {kind: xtb, method: GFN2-xTB}"),
+        ("labeling", "GFN1", "write {kind: xtb, method: GFN1-xTB}"),
+        ("labeling", "pbe", "write {kind: pyscf, xc: pbe, ...}"),
+        ("labeling", "dft", "write {kind: pyscf, method: dft, ...}"),
+        ("labeling", "ccsd(t)", "write {kind: pyscf, method: ccsd(t), ...}"),
+        ("labeling", "wB97M-V/def2-TZVPD", "write {kind: pyscf, preset: wb97m-v-def2-tzvpd}"),
+        ("labeling", "emt", "write {kind: ase, calculator: emt}"),
+        ("labeling", "ani1x", "write {kind: ani, model: ani-1x}"),
+        ("labeling", "orca5", "docs/plugins.md says how to install one, as docs/labeling_engines.md"),
+        ("model", "mace", "docs/plugins.md says how to install one, as examples/plugins/mace"),
+    ],
+)
+def test_a_level_in_the_place_of_a_kind_is_told_how_to_write_it(
+    tmp_path: Path, section: str, kind: str, says: str
+) -> None:
+    assert refusal(tmp_path, changed(**{section: {"kind": kind}})).endswith(says)
+
+
+def test_all_problems_of_a_file_are_told_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(changed(tracking=False, stop={"labels": True, "label": 3}, labeling={"kind": "psi4"}, seed="one"))
+    assert main(["run", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2] for line in lines] == ["stop.label", "seed", "labeling.kind", "stop.labels", "tracking"]
+    assert all(line.startswith(f"alsys: {path}: ") for line in lines)
+
+
+def test_all_fields_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
+    training = {"delta": "gfn2-xtb", "weights": {f"none{i}": 1.0 for i in range(10)}}
+    path = tmp_path / "a.yaml"
+    path.write_text(changed(training=training, exploration__pressure=1.0))
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    lines = [str(caught.value), *caught.value.__notes__]
+    assert lines[0].startswith(f"{path}: training.delta gfn2-xtb needs labeling.baseline")
+    assert "none0" in lines[2]
+    assert len(lines) == 11
+    assert lines[-1] == "and 3 more"
+
+
+def test_all_unusual_values_are_told() -> None:
+    config = parse_config({**BASE, "exploration": {"temperatures": [10.0, 9000.0]}})
+    with pytest.raises(InputError) as caught:
+        check_usual(config)
+    assert len([caught.value, *caught.value.__notes__]) == 2
 
 
 @pytest.mark.parametrize("content", ["", "- name: x\n", "just text\n", "42\n"])
