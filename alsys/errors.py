@@ -33,8 +33,12 @@ class FailureKind(StrEnum):
     WORKER_PREEMPTED = "worker-preempted"
     INTERNAL = "internal"
     LABEL_REJECTED = "label-rejected"
-    LABEL_DISPUTED = "label-disputed"
+    LABEL_NOT_REPRODUCED = "label-not-reproduced"
     DAMAGED = "damaged"
+
+    @classmethod
+    def _missing_(cls, value: object) -> FailureKind | None:
+        return cls.LABEL_NOT_REPRODUCED if value == "label-disputed" else None  # in older logs
 
     @property
     def is_lost_computing(self) -> bool:

@@ -1,12 +1,12 @@
-"""Proof of the units of periodic boxes: CPU seconds and verdicts, for boxes of water at one density and at several.
+"""Unit check of periodic boxes: CPU seconds and verdicts, for boxes of water at one density and at several.
 
     python benchmarks/import_boxes.py --frames 400 --side 4
 
 Frames are independent of each other, as in published sets: molecules turned at random on a shaken lattice, so that no
 two of them are near. Labels are those of a flexible water model (harmonic bonds and angles, Lennard-Jones and damped,
-shifted Coulomb forces), which the proof does not know; energies have the offset of a pseudopotential calculation. It
-prints JSON: what is proven and what speaks for it; with `--wrong` also what becomes of stresses in GPa, of VASP's sign,
-and of energies in Hartree.
+shifted Coulomb forces), which the unit check does not know; energies have the offset of a pseudopotential calculation.
+It prints JSON: what is confirmed and what speaks for it; with `--wrong` also what becomes of stresses in GPa, of VASP's
+sign, and of energies in Hartree.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from scipy.special import erfc
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
-from alsys.interop.check import Sample
 from alsys.interop.file_units import UnitSet
-from alsys.interop.proof import examine, judge
+from alsys.interop.ratio_check import Sample
+from alsys.interop.unit_check import examine, judge
 from alsys.units import GIGAPASCAL, HARTREE
 
 BOND, BOND_STIFFNESS = 0.968, 45.0
@@ -106,7 +106,7 @@ def labelled(n: int, side: int, spread: float) -> list[Sample]:
 
 
 def verdict(samples: Sequence[Sample]) -> dict[str, object]:
-    """What the proof says of them, and what it takes."""
+    """What the unit check says of them, and what it takes."""
     started = time.process_time()
     findings = examine(samples)
     try:
@@ -115,7 +115,7 @@ def verdict(samples: Sequence[Sample]) -> dict[str, object]:
     except InputError as error:
         refusal = str(error)
     seconds = round(time.process_time() - started, 1)
-    return {"cpu_s": seconds, "proven": sorted(findings.proven), "by": findings.text, "refusal": refusal}
+    return {"cpu_s": seconds, "confirmed": sorted(findings.confirmed), "by": findings.text, "refusal": refusal}
 
 
 def _as_if(samples: Sequence[Sample], energy: float, stress: float) -> list[Sample]:

@@ -5,8 +5,8 @@
 Frames are of nine atoms: ethanol shaken at random, labelled with a pair potential. They are written once by the
 exporters, then each format is imported by a process of its own, whose peak resident memory is that of its kernel
 (`ru_maxrss`) and includes the interpreter and its libraries. Prints JSON. `floor_frames_per_s`: the same frames staged
-and appended to a store in batches, as objects that are there already. Units of made-up labels cannot be proven, so the
-timed imports take them on trust, after the same checks; `proof_s` is what those cost on frames of GFN1-xTB.
+and appended to a store in batches, as objects that are there already. Units of made-up labels cannot be checked, so the
+timed imports take them on trust, after the same checks; `unit_check_s` is what those cost on frames of GFN1-xTB.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from orchestration import machine
 
 from alsys.events import Event
 from alsys.frames import Arm, Candidate, Frame, Source
-from alsys.interop.check import Sample
 from alsys.interop.formats import FORMATS, find
+from alsys.interop.import_reader import ImportOrder
 from alsys.interop.importing import BATCH, import_frames
-from alsys.interop.proof import examine
-from alsys.interop.reading import ImportOrder
+from alsys.interop.ratio_check import Sample
+from alsys.interop.unit_check import examine
 from alsys.labels import Label, LevelOfTheory
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.store.base import Snapshot
@@ -100,8 +100,8 @@ def measure(file: Path, name: str, store_path: Path) -> dict[str, float]:
     }
 
 
-def proof_seconds() -> float:
-    """What proving the units of 2,048 frames takes."""
+def unit_check_seconds() -> float:
+    """What the unit check of 2,048 frames takes."""
     samples = []
     for candidates, _ in frames(2048):
         for i, candidate in enumerate(candidates):
@@ -110,8 +110,8 @@ def proof_seconds() -> float:
     started = time.perf_counter()
     findings = examine(samples)
     seconds = time.perf_counter() - started
-    if findings.proven != {"lengths", "forces", "energies"}:
-        raise SystemExit(f"not proven: {findings}")
+    if findings.confirmed != {"lengths", "forces", "energies"}:
+        raise SystemExit(f"not confirmed: {findings}")
     return seconds
 
 
@@ -156,7 +156,7 @@ def main() -> None:
             "frames": args.frames,
             "atoms": len(NUMBERS),
             "floor_frames_per_s": round(rate),
-            "proof_s": round(proof_seconds(), 2),
+            "unit_check_s": round(unit_check_seconds(), 2),
             "formats": results,
         }
     print(json.dumps(result))

@@ -7,8 +7,8 @@ settings are not spared either. A seed decides the campaign and what is poisoned
 `gate`, `no_gate`.
 
 For each run: errors of the last version on test sets of GFN2-xTB dynamics, wrong labels made and how many are data at
-the end (a frame's stored forces against GFN2-xTB computed once more), good labels that were suspected, disputed,
-rejected or retracted. Finished runs are kept in `--out`. Run with OMP_NUM_THREADS=1.
+the end (a frame's stored forces against GFN2-xTB computed once more), good labels that failed the gate, were not
+reproduced, were rejected or retracted. Finished runs are kept in `--out`. Run with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from alsys.control.inprocess import InProcessPool
 from alsys.control.ports import NoRegistry, Role
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
-from alsys.events import CampaignOpened, FrameQuarantined, LabelAudited, LabelDisputed, LabelSuspected
+from alsys.events import CampaignOpened, FrameQuarantined, LabelAudited, LabelFailedGate, LabelNotReproduced
 from alsys.frames import Arm, FloatArray, Frame
 from alsys.labeling.base import LabelingOrder
 from alsys.labeling.factory import build_labeler, build_worker
@@ -54,18 +54,18 @@ WRONG = 5e-3
 """Largest force component difference from which a stored label counts as wrong, eV/Angstrom; noise is below."""
 
 
-class PoisonedStation:
-    """A label station, some of whose labels are tampered with.
+class PoisonedLabeler:
+    """A labeler, some of whose labels are tampered with.
 
     Args:
-        station: The honest one.
+        honest: The one that computes.
         config: Its configuration.
         share: Of the labels, free atoms left out.
         seed: What is tampered with, and how.
     """
 
-    def __init__(self, station: LabelingWorker, config: XTBLabeling, share: float, seed: int) -> None:
-        self._station = station
+    def __init__(self, honest: LabelingWorker, config: XTBLabeling, share: float, seed: int) -> None:
+        self._honest = honest
         self._other = build_labeler(config.model_copy(update={"method": "GFN1-xTB"}))
         self._plain = build_labeler(config)
         self._rng = np.random.default_rng([seed, 5])
@@ -74,12 +74,12 @@ class PoisonedStation:
 
     def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
         """Labels, some of them wrong."""
-        outcomes = self._station.run(order)
+        outcomes = self._honest.run(order)
         return tuple(self._tampered(f, o) for f, o in zip(order.frames, outcomes, strict=True))
 
     def close(self) -> None:
         """Ends child processes."""
-        for part in (self._station, self._other, self._plain):
+        for part in (self._honest, self._other, self._plain):
             part.close()
 
     def _tampered(self, frame: Frame, outcome: Label | LabelFailure) -> Label | LabelFailure:
@@ -126,15 +126,15 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
     plan = make_plan(config, str(folder / "campaign.yaml"))
     plan.directory.logs.mkdir(parents=True, exist_ok=True)
     store = open_writer(plan.directory.store)
-    stations: list[PoisonedStation] = []
+    labelers: list[PoisonedLabeler] = []
 
-    def station() -> PoisonedStation:
+    def labeler() -> PoisonedLabeler:
         share = 0.0 if arm == "clean" else SHARE
-        stations.append(PoisonedStation(build_worker(labeling), labeling, share, seed))
-        return stations[-1]
+        labelers.append(PoisonedLabeler(build_worker(labeling), labeling, share, seed))
+        return labelers[-1]
 
     workers: dict[str, tuple[Role, Callable[[], Any]]] = {
-        name: (spec.role, station if spec.role is Role.LABELER else spec.build)
+        name: (spec.role, labeler if spec.role is Role.LABELER else spec.build)
         for name, spec in worker_specs(config, plan.starts).items()
     }
     plan.directory.write_record(config)
@@ -151,7 +151,7 @@ def run_campaign(folder: Path, arm: str, seed: int, labels: int, epochs: int) ->
         gate=label_gate(plan),
     )
     asyncio.run(coordinator.run())
-    result = account(store, plan.level.level_id, [made for s in stations for made in s.made])
+    result = account(store, plan.level.level_id, [made for each in labelers for made in each.made])
     store.close()
     return result
 
@@ -179,9 +179,9 @@ def account(store: Any, level_id: str, made: list[tuple[str, str]]) -> dict[str,
             for kind in KINDS
         },
         "largest_wrong": max(wrong.values(), default=0.0),
-        "suspected": sum(isinstance(e, LabelSuspected) for e in events),
-        "suspected_good": sum(isinstance(e, LabelSuspected) and e.frame_id not in poisoned for e in events),
-        "disputed": sum(isinstance(e, LabelDisputed) for e in events),
+        "failed_gate": sum(isinstance(e, LabelFailedGate) for e in events),
+        "failed_gate_good": sum(isinstance(e, LabelFailedGate) and e.frame_id not in poisoned for e in events),
+        "not_reproduced": sum(isinstance(e, LabelNotReproduced) for e in events),
         "audited": sum(isinstance(e, LabelAudited) for e in events),
         "refuted": sum(isinstance(e, LabelAudited) and not e.is_confirmed for e in events),
         "refuted_good": sum(

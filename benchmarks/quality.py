@@ -5,10 +5,10 @@ Poison: wrong sign, two atoms swapped, ten times the force, an SCF stopped after
 their net force and torque, which no labeler's are, so every good label gets white noise of `--grid-noise`: 0.5
 meV/Angstrom is what PySCF (grid level 3, density fitting) differs by from them. Predictions come from NequIP committees
 fitted to the accepted labels as the stream goes, at `--fits` labels, with whatever poison slipped through in them;
-after each fit all accepted labels are reviewed. A suspect's second label is the published one with noise of 1.2
+after each fit all accepted labels are reviewed. A second label is the published one with noise of 1.2
 meV/Angstrom, as density fitting makes.
 
-Prints one JSON object. Per kind: how many there were, how many were suspected when they came, how many were found by a
+Prints one JSON object. Per kind: how many there were, how many failed when they came, how many were found by a
 later review, how many the relabelling confirmed (caught). Intervals are Wilson's, 95 %, over all draws.
 
     python benchmarks/quality_poison.py --data rmd17_ethanol_train.xyz --out poison.jsonl
@@ -170,7 +170,7 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
     arrivals = stream.arrivals
     forecast: list[Prediction | None] = [None] * len(arrivals)
     accepted: list[int] = []
-    was_suspected: dict[int, str] = {}
+    at_arrival: dict[int, str] = {}
     found_later: dict[int, str] = {}
     dropped: set[int] = set()
     committees = []
@@ -180,7 +180,7 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
         bound = None if prediction is None or not calibration.is_fitted else band(calibration, prediction)
         findings = gate.examine(arrival.frame, arrival.label, prediction, bound)
         if findings:
-            was_suspected[i] = "+".join(f.check for f in findings)
+            at_arrival[i] = "+".join(f.check for f in findings)
             verdict = settle(config, arrival.frame, arrival.label, findings, arrival.second)
             if verdict is Verdict.DROP:
                 dropped.add(i)
@@ -199,12 +199,12 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
         forecast[i + 1 :] = everything[i + 1 :]
         calibration.replace()
         slipped = [arrivals[j].kind for j in accepted if arrivals[j].kind]
-        suspects = []
+        flagged = []
         if reviews:
             chosen = [arrivals[j] for j in accepted]
             seen = [everything[j] for j in accepted]
-            suspects = gate.review([a.frame for a in chosen], [a.label for a in chosen], seen)
-        for row, why in suspects:
+            flagged = gate.review([a.frame for a in chosen], [a.label for a in chosen], seen)
+        for row, why in flagged:
             j = accepted[row]
             found_later[j] = "+".join(f.check for f in why)
             if settle(config, arrivals[j].frame, arrivals[j].label, why, arrivals[j].second) is Verdict.DROP:
@@ -218,7 +218,7 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
                 "n_train": len(accepted) + sum(j in dropped for j in found_later),
                 "poison_in_it": dict(Counter(slipped)),
                 "errors_mev": errors_of(everything[i + 1 :], arrivals[i + 1 :]),
-                "review_suspects": len(suspects),
+                "review_flagged": len(flagged),
                 "review_good": sum(not arrivals[accepted_row].kind for accepted_row in found_later),
             }
         )
@@ -228,12 +228,12 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
             "kind": a.kind,
             "detail": a.detail,
             "had_model": forecast[i] is not None,
-            "suspected": was_suspected.get(i, ""),
+            "failed_gate": at_arrival.get(i, ""),
             "reviewed": found_later.get(i, ""),
             "dropped": i in dropped,
         }
         for i, a in enumerate(arrivals)
-        if a.kind or i in was_suspected or i in found_later
+        if a.kind or i in at_arrival or i in found_later
     ]
     n_good = sum(not a.kind for a in arrivals)
     return {"rows": rows, "n_good": n_good, "n": len(arrivals), "committees": committees}
@@ -258,12 +258,12 @@ def share(rows: list[dict[str, Any]]) -> dict[str, Any]:
     caught = sum(row["dropped"] for row in rows)
     return {
         "n": len(rows),
-        "suspected_on_arrival": sum(bool(row["suspected"]) for row in rows),
+        "failed_gate_on_arrival": sum(bool(row["failed_gate"]) for row in rows),
         "found_by_review": sum(bool(row["reviewed"]) for row in rows),
         "caught": caught,
         "caught_share": round(caught / len(rows), 4) if rows else None,
         "caught_95": wilson(caught, len(rows)),
-        "checks": dict(Counter(row["suspected"] or row["reviewed"] or "none" for row in rows)),
+        "checks": dict(Counter(row["failed_gate"] or row["reviewed"] or "none" for row in rows)),
     }
 
 
@@ -272,8 +272,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     rows = [row for run in runs for row in run["rows"]]
     bad, good = [r for r in rows if r["kind"]], [r for r in rows if not r["kind"]]
     n_good = sum(run["n_good"] for run in runs)
-    n_dropped, n_failed_gate = sum(r["dropped"] for r in good), sum(bool(r["suspected"]) for r in good)
-    n_review = sum(bool(r["reviewed"]) and not r["suspected"] for r in good)
+    n_dropped, n_failed_gate = sum(r["dropped"] for r in good), sum(bool(r["failed_gate"]) for r in good)
+    n_review = sum(bool(r["reviewed"]) and not r["failed_gate"] for r in good)
     return {
         "by_kind": {kind: share([r for r in bad if r["kind"] == kind]) for kind in KINDS},
         "gross": share([r for r in bad if r["kind"] in GROSS]),
@@ -287,10 +287,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "n": n_good,
             "rejected": n_dropped,
             "rejected_95": wilson(n_dropped, n_good),
-            "suspected_on_arrival": n_failed_gate,
-            "suspected_on_arrival_95": wilson(n_failed_gate, n_good),
-            "suspected_by_review_only": n_review,
-            "checks": dict(Counter(r["suspected"] or r["reviewed"] for r in good)),
+            "failed_gate_on_arrival": n_failed_gate,
+            "failed_gate_on_arrival_95": wilson(n_failed_gate, n_good),
+            "flagged_by_review_only": n_review,
+            "checks": dict(Counter(r["failed_gate"] or r["reviewed"] for r in good)),
         },
     }
 
@@ -308,7 +308,7 @@ def main() -> None:
     parser.add_argument("--fits", type=int, nargs="*", default=[50, 100, 200, 400], help="accepted labels")
     parser.add_argument("--budget-s", type=float, default=60.0, help="of a fit")
     parser.add_argument("--no-model", action="store_true", help="the gate without a committee")
-    parser.add_argument("--rows", action="store_true", help="print each poisoned or suspected label, too")
+    parser.add_argument("--rows", action="store_true", help="print each label that is poisoned or failed the gate, too")
     args = parser.parse_args()
     published = read_labelled(args.data)
     atoms: Labelled = [

@@ -18,6 +18,7 @@ from alsys.control.settings import PolicySettings
 from alsys.control.state.audits import audit_of
 from alsys.control.state.ledger import Ledger
 from alsys.events import (
+    AuditReason,
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
@@ -197,7 +198,7 @@ class SimulatedCampaign:
     def _audited(self, worker: str, frame_id: str) -> None:
         self._record(
             LabelAudited(
-                t=self.clock, frame_id=frame_id, worker=worker, reason="random", is_confirmed=True,
+                t=self.clock, frame_id=frame_id, worker=worker, reason=AuditReason.RANDOM, is_confirmed=True,
                 force_difference=0.0, force_mae=0.0,
             )
         )  # fmt: skip
@@ -217,7 +218,7 @@ class SimulatedCampaign:
             deviations = {f: 0.2 + 0.2 * float(self._rng.random()) for f in command.rescore}
             self._record(
                 FramesRescored(
-                    t=self.clock, model_version=command.version, deviations=deviations, easy_below=command.trust[0]
+                    t=self.clock, model_version=command.version, deviations=deviations, trusted_below=command.trust[0]
                 )
             )
         for _ in range(n):

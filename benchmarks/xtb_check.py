@@ -1,9 +1,9 @@
-"""Gross errors of the first label of a campaign: what the quality gate tells with GFN2-xTB as a witness, and without.
+"""Gross errors of the first label of a campaign: what the quality gate tells with GFN2-xTB, and without.
 
 Each labelled frame meets a gate that has seen nothing: as it is, with the wrong sign, with ten times the force, and
 with the forces of two atoms exchanged (drawn for each frame; one that changes at least a tenth of the squared force).
 
-    python benchmarks/witness.py --data rmd17_ethanol_train.xyz acac_train_300K.xyz --frames 300
+    python benchmarks/xtb_check.py --data rmd17_ethanol_train.xyz acac_train_300K.xyz --frames 300
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MUCH = 0.1
 
 
 def known(forces: FloatArray | None, frame: Frame) -> FloatArray | None:
-    """A witness that says what it said before."""
+    """An xTB check that gives the forces that it gave before."""
     return forces
 
 
@@ -44,7 +44,7 @@ def spoiled(forces: FloatArray, rng: np.random.Generator) -> dict[str, FloatArra
 
 
 def main() -> None:
-    """Prints the shares that are suspected."""
+    """Prints the shares that fail the gate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="labelled frames, extxyz")
     parser.add_argument("--frames", type=int, default=300, help="of each file")
@@ -53,7 +53,7 @@ def main() -> None:
     for path in args.data:
         rng = np.random.default_rng(5)
         rows = read_labelled(path)[: args.frames]
-        suspected: dict[str, dict[str, int]] = {"witness": {}, "alone": {}}
+        failed_gate: dict[str, dict[str, int]] = {"xtb": {}, "alone": {}}
         seconds = []
         for frame, energy, forces in rows:
             started = time.perf_counter()
@@ -61,16 +61,16 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
             for kind, wrong in spoiled(forces, rng).items():
                 label = Label(frame.frame_id, LEVEL, energy, wrong)
-                witnesses: dict[str, XTBCheck | None] = {"witness": partial(known, seen), "alone": None}
-                for name, witness in witnesses.items():
-                    found = bool(LabelChecks(QualityConfig(), witness).examine(frame, label, None, None))
-                    suspected[name][kind] = suspected[name].get(kind, 0) + found
+                references: dict[str, XTBCheck | None] = {"xtb": partial(known, seen), "alone": None}
+                for name, reference in references.items():
+                    found = bool(LabelChecks(QualityConfig(), reference).examine(frame, label, None, None))
+                    failed_gate[name][kind] = failed_gate[name].get(kind, 0) + found
         result[path.rpartition("/")[2]] = {
             "frames": len(rows),
-            **suspected,
-            "witness_ms": 1e3 * float(np.median(seconds)),
+            **failed_gate,
+            "xtb_ms": 1e3 * float(np.median(seconds)),
         }
-    print(json.dumps({"suspected": result, "machine": machine()}, indent=1))
+    print(json.dumps({"failed_gate": result, "machine": machine()}, indent=1))
 
 
 if __name__ == "__main__":

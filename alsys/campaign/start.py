@@ -220,7 +220,7 @@ def is_meant(text: str, level: LevelOfTheory) -> bool:
     Raises:
         InputError: It begins like JSON and is none.
     """
-    from alsys.interop.reading import named_level
+    from alsys.interop.import_reader import named_level
 
     if len(text) >= 8 and level.level_id.startswith(text.lower()):
         return True

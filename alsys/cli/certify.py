@@ -1,4 +1,4 @@
-"""`alsys certify`: the labeler proves itself against published frames."""
+"""`alsys certify`: checks the labeler against published frames."""
 
 from __future__ import annotations
 

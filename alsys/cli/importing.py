@@ -31,9 +31,9 @@ from alsys.frames import Arm, Frame
 from alsys.interop.account import MAX_LISTED
 from alsys.interop.file_units import energy_unit, force_unit, length_unit, stress_unit
 from alsys.interop.formats import find, guess
+from alsys.interop.import_reader import ImportOrder, may_be, named_level
 from alsys.interop.importing import ImportReport, digest_of, import_frames
 from alsys.interop.keys import KeyChoice
-from alsys.interop.reading import ImportOrder, may_be, named_level
 from alsys.interop.stated_electrons import SPINS
 from alsys.labels import Label, LevelOfTheory
 from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, read_text
@@ -252,7 +252,7 @@ def _print(
             "left_to_the_campaign": report.n_own,
             "level_id": report.level.level_id,
             "level": dict(report.level.spec),
-            "proof": report.note,
+            "unit_check": report.note,
             "keys": account.to_json(),
             "n_skipped": account.n_refused,
             "skipped": [{"frame": frame.place, "reason": frame.reason} for frame in account.refused],

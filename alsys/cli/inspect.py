@@ -95,7 +95,7 @@ def data_info(args: argparse.Namespace) -> int:
             "labels": event.n_labels,
             "trained_on": event.n_train,
             "units": event.units,
-            "proof": event.proof,
+            "unit_check": event.unit_check,
             "labels_from": event.labels_from,
             "skipped": event.n_skipped,
         }
@@ -136,7 +136,7 @@ def data_info(args: argparse.Namespace) -> int:
         lines.append(f"{content['retracted']} labels are retracted: no data, and kept in the arrays")
     lines += [
         f"imported {event['source']} ({event['format']}): {event['labels']} labels at level "
-        f"{str(event['level_id'])[:8]}, {event['trained_on']} to train on; {event['proof']}"
+        f"{str(event['level_id'])[:8]}, {event['trained_on']} to train on; {event['unit_check']}"
         for event in imports
     ]
     for level_info in levels:

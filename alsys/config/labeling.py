@@ -18,7 +18,7 @@ from alsys.config.section import Resources, Section, operational
 
 
 class QualityConfig(Section):
-    """What makes a label suspect (docs/design/015-quality-gate.md); a suspect is relabelled at tighter settings."""
+    """What makes a label fail the gate (docs/design/015-quality-gate.md); it is then repeated at tighter settings."""
 
     enabled: bool = operational(True, description="Examine labels before they become data.")
     net_force: float = operational(0.1, gt=0, description="Largest net force, eV/Angstrom (SPICE2's filter).")

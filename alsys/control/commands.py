@@ -20,7 +20,7 @@ class LabelFrames:
     """Send these pending frames to a labeler, in one call.
 
     Attributes:
-        is_verification: At tighter settings: their labels are suspect.
+        is_verification: At tighter settings: their labels failed the gate.
     """
 
     worker: str

@@ -296,9 +296,9 @@ class Coordinator:
                 self._calls.submit(worker, LabelingOrder(frames, is_tight=is_verification, has_slope=is_verification))
             case AuditLabel(worker, frame_id):
                 self._record(events.AuditStarted(t=now, worker=worker, frame_id=frame_id))
-                is_doubted = self.ledger.audits.auditing[worker].reason != "random"
+                has_cause = self.ledger.audits.auditing[worker].reason is not events.AuditReason.RANDOM
                 frame = self._memory.frame(frame_id)
-                self._calls.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=is_doubted))
+                self._calls.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=has_cause))
             case CheckLabeler(worker):
                 assert self._gate is not None
                 assert self._gate.reference_frame is not None

@@ -159,7 +159,7 @@ class LabelGate(Protocol):
         findings: Sequence[Finding],
         prediction: Prediction | None,
     ) -> tuple[Label | None, tuple[Finding, ...], float]:
-        """Judges a suspect by its frame's label at tighter settings."""
+        """Judges a label that failed the gate by its frame's label at tighter settings."""
         ...
 
     def audit(self, frame: Frame, label: Label, tight: Label) -> tuple[str, float, float]:

@@ -55,7 +55,7 @@ class PolicySettings:
         method_floor: Least share of a method, as a fraction of an equal one.
         audit_share: Share of labels that are computed once more at tighter settings.
         reference_every: Labels of a labeler between two checks with the reference frame; 0 for none.
-        max_disputes: Labels of a frame that may turn out wrong before it is quarantined.
+        max_not_reproduced: Labels of a frame that may turn out wrong before it is quarantined.
         promotion: What a new committee must not fall short of.
         max_ahead: Training labels that may come while a fit runs; `auto` as in `alsys.control.rules.pace`, None for
             any.
@@ -99,7 +99,7 @@ class PolicySettings:
     batch_s: float
     seed: int
     max_worker_kills: int = 2
-    max_disputes: int = 2
+    max_not_reproduced: int = 2
     max_batch: int = 64
     prefetch_below_s: float = 0.2
     stop_rules: StopRules = field(default_factory=StopRules)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar, dataclass_transform
+from dataclasses import Field, dataclass, field
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,11 @@ class Event:
 E = TypeVar("E", bound=Event)
 EVENTS: dict[str, type[Event]] = {}
 """Durable events by kind."""
+
+
+def log_name(attribute: Field[Any]) -> str:
+    """Name of an attribute in the log: its own, or the one that its ``metadata`` gives as ``log``."""
+    return str(attribute.metadata.get("log", attribute.name))
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))

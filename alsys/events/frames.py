@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
+from enum import StrEnum
 
 from alsys.errors import FailureKind
 from alsys.events.base import Event, event
@@ -24,12 +26,26 @@ class FrameProposed(Event):
     n_electrons: int = 0
 
 
+class DropReason(StrEnum):
+    """Why a frame is not labelled."""
+
+    EVICTED = "evicted"
+    BELOW_TRUST = "below-trust"
+    """Known well enough."""
+    NEAR_TEST = "near-test"
+    """Beside a test frame."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> DropReason | None:
+        return cls.BELOW_TRUST if value == "easy" else None  # in older logs
+
+
 @event("frame-dropped")
 class FrameDropped(Event):
-    """A pending frame left the candidate set unlabelled: ``evicted``, ``easy``, ``near-test`` (beside a test frame)."""
+    """A pending frame left the candidate set unlabelled."""
 
     frame_id: str
-    reason: str
+    reason: DropReason
 
 
 @event("frame-quarantined")
@@ -58,12 +74,12 @@ class FramesRescored(Event):
     """Pending frames seen again by a newer committee.
 
     Attributes:
-        easy_below: Force deviation below which they are known well enough, eV/Angstrom; negative in older logs.
+        trusted_below: Force deviation below which they are known well enough, eV/Angstrom; negative in older logs.
     """
 
     model_version: int
     deviations: Mapping[str, float]
-    easy_below: float = -1.0
+    trusted_below: float = field(default=-1.0, metadata={"log": "easy_below"})
 
 
 @event("data-imported")
@@ -82,7 +98,7 @@ class DataImported(Event):
         n_train: Those of them that are trained on; 0 where `is_training` is False.
         n_known: Labels of the file that the store had already.
         units: Units that were read: energy, force, length.
-        proof: How the units were proven, in one line; empty where the user vouched for them.
+        unit_check: How the units were checked, in one line; empty where the user vouched for them.
         first_frame: Row of the first new frame in the store; the others follow it.
         n_frames: New frames.
         values_digest: `alsys.store.digests.ImportDigest` of the new rows; empty in older logs.
@@ -101,7 +117,7 @@ class DataImported(Event):
     n_train: int
     n_known: int = 0
     units: str = ""
-    proof: str = ""
+    unit_check: str = field(default="", metadata={"log": "proof"})
     first_frame: int = 0
     n_frames: int = 0
     values_digest: str = ""

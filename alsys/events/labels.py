@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from alsys.errors import FailureKind
 from alsys.events.base import Event, event
+
+
+class AuditReason(StrEnum):
+    """Why a label that is data is compared with one at tighter settings."""
+
+    RANDOM = "random"
+    FLAGGED_BY_MODEL = "flagged-by-model"
+    REFERENCE = "reference"
+    """Its labeler failed on the reference frame after it."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> AuditReason | None:
+        return {"doubted": cls.FLAGGED_BY_MODEL, "canary": cls.REFERENCE}.get(str(value))  # in older logs
 
 
 @event("label-started", is_durable=False)
@@ -66,7 +81,7 @@ class LabelFailed(Event):
 
 
 @event("label-suspected")
-class LabelSuspected(Event):
+class LabelFailedGate(Event):
     """A label did not pass the quality gate; it is not data until the frame was labelled again at tighter settings.
 
     Attributes:
@@ -80,8 +95,8 @@ class LabelSuspected(Event):
 
 
 @event("label-disputed")
-class LabelDisputed(Event):
-    """A suspect label and the one at tighter settings disagree: both are thrown away, the frame is labelled afresh.
+class LabelNotReproduced(Event):
+    """A label that failed the gate and the one at tighter settings disagree: both are dropped, the frame waits.
 
     Attributes:
         force_difference: Largest component, eV/Angstrom.
@@ -94,7 +109,7 @@ class LabelDisputed(Event):
 
 
 @event("label-doubted")
-class LabelDoubted(Event):
+class LabelFlaggedByModel(Event):
     """A label that is data looks wrong to a newer committee; it is to be audited."""
 
     frame_id: str
@@ -106,7 +121,6 @@ class LabelAudited(Event):
     """A label that is data was compared with one at tighter settings.
 
     Attributes:
-        reason: Why: ``random``, ``doubted`` or ``canary``.
         is_confirmed: False where they disagree; the label is then retracted.
         force_difference: Largest component, eV/Angstrom; NaN where the audit gave no label.
         force_mae: Mean absolute difference of components, eV/Angstrom.
@@ -115,7 +129,7 @@ class LabelAudited(Event):
 
     frame_id: str
     worker: str
-    reason: str
+    reason: AuditReason
     is_confirmed: bool
     force_difference: float
     force_mae: float
@@ -182,7 +196,7 @@ class AuditStarted(Event):
     frame_id: str
 
 
-@event("canary-started", is_durable=False)
+@event("reference-check-started", is_durable=False)
 class ReferenceCheckStarted(Event):
     """A labeler was sent the reference frame."""
 

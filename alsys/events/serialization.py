@@ -1,7 +1,8 @@
 """Events as lines of JSON.
 
 Every event is one line with its `kind`; unknown kinds are an error, unknown fields too, so that an old alsys never
-misreads a newer log. Fields may be added with a default; none is ever renamed.
+misreads a newer log. Fields may be added with a default. An attribute may be
+renamed, its name in the log (`alsys.events.base.log_name`) never; an enumeration reads the values that it once had.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from alsys.errors import FailureKind, StoreCorrupt
 from alsys.events import campaign, frames, labels, models  # noqa: F401 (they fill EVENTS)
-from alsys.events.base import EVENTS, Event
+from alsys.events.base import EVENTS, Event, log_name
+from alsys.events.frames import DropReason
+from alsys.events.labels import AuditReason
 from alsys.frames import Arm
 
 LOST_EVENT = "`alsys data repair` mends it or sets it aside; an older alsys does not read the log of a newer one"
@@ -32,7 +35,7 @@ def encode(event: Event) -> bytes:
     if cls not in _FIELDS:
         raise TypeError(f"{cls.__name__} is transient and is never written")
     record: dict[str, Any] = {"kind": cls.kind}
-    for name in _FIELDS[cls]:
+    for name, logged in _FIELDS[cls]:
         value = getattr(event, name)
         if type(value) is float and not math.isfinite(value):
             value = None
@@ -40,7 +43,7 @@ def encode(event: Event) -> bytes:
             value = {k: (v if math.isfinite(v) else None) for k, v in value.items()}
         elif type(value) is tuple:
             value = [None if type(v) is float and not math.isfinite(v) else v for v in value]
-        record[name] = value
+        record[logged] = value
     return _ENCODER.encode(record).encode()
 
 
@@ -74,12 +77,16 @@ def decode_all(lines: Sequence[bytes]) -> list[Event]:
 
 def _event(record: dict[str, Any]) -> Event:
     cls = EVENTS[record.pop("kind")]
-    for name, convert in _CONVERTED[cls]:
-        if name in record:
-            record[name] = convert(record[name])
+    for name, logged, convert in _CONVERTED[cls]:
+        if logged in record:
+            record[name] = convert(record.pop(logged))
     if None in record.values():
         record = {name: math.nan if value is None else value for name, value in record.items()}
     return cls(**record)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _tuple(values: list[Any]) -> tuple[Any, ...]:
@@ -92,19 +99,21 @@ def _mapping(values: dict[str, Any]) -> dict[str, Any]:
 
 _CONVERTERS: Mapping[str, Callable[[Any], object]] = {
     "Arm": {str(arm): arm for arm in Arm}.__getitem__,
-    "FailureKind": {str(kind): kind for kind in FailureKind}.__getitem__,
+    "AuditReason": AuditReason,
+    "DropReason": DropReason,
+    "FailureKind": FailureKind,
     "tuple": _tuple,
     "Mapping": _mapping,
 }
-_FIELDS: Mapping[type[Event], tuple[str, ...]] = {
-    cls: tuple(field.name for field in dataclasses.fields(cls)) for cls in EVENTS.values()
+_FIELDS: Mapping[type[Event], tuple[tuple[str, str], ...]] = {
+    cls: tuple((field.name, log_name(field)) for field in dataclasses.fields(cls)) for cls in EVENTS.values()
 }
-_CONVERTED: Mapping[type[Event], tuple[tuple[str, Callable[[Any], object]], ...]] = {
+_CONVERTED: Mapping[type[Event], tuple[tuple[str, str, Callable[[Any], object]], ...]] = {
     cls: tuple(
-        (field.name, _CONVERTERS[kind])
+        (field.name, log_name(field), _CONVERTERS.get(kind, _as_it_is))
         for field in dataclasses.fields(cls)
-        if (kind := str(field.type).split("[")[0]) in _CONVERTERS
+        if (kind := str(field.type).split("[")[0]) in _CONVERTERS or log_name(field) != field.name
     )
     for cls in EVENTS.values()
 }
-"""Fields whose JSON is not the value itself."""
+"""Attributes whose JSON is not the value itself, or has another name."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
-from alsys.interop.check import TOLERANCE, Sample, compared, groups_of, rated
 from alsys.interop.file_units import ENERGIES, FORCES, fitting
+from alsys.interop.ratio_check import TOLERANCE, Sample, compared, groups_of, rated
 
 MIN_COSINE: Final = 0.8
 MIN_DIFFERENCES: Final = 3

@@ -20,7 +20,7 @@ from alsys.interop.account import FileAccount
 from alsys.interop.extxyz_rows import rows
 from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
 from alsys.interop.keys import KeyChoice
-from alsys.interop.raw import RawFrames, gathered
+from alsys.interop.raw_frames import RawFrames, gathered
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import read_in_child
 from alsys.outside.contents import check_regular, encoding_of

@@ -25,7 +25,7 @@ from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount, same_numbers
 from alsys.interop.keys import KeyChoice, Selection, select
-from alsys.interop.raw import RawRow
+from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
 from alsys.said import is_of_free_atoms, number_of, unit_of, weight_of
 

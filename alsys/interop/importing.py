@@ -2,7 +2,7 @@
 
 Frames are converted, checked and appended beyond HEAD in batches; the last commit, with one `DataImported` event, makes
 all of them data. Whatever is refused before that leaves nothing, and a killed import is cut away when the store is
-opened next. Units are proven on the first frames, before anything is written, and again on frames drawn from the rest.
+opened next. Units are checked on the first frames, before anything is written, and again on frames drawn from the rest.
 Frames of the campaign's own level are trained on; those of other levels are kept under their own level of theory.
 """
 
@@ -22,9 +22,9 @@ from alsys.events import DataImported
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
+from alsys.interop.import_reader import ImportOrder, ImportReader, LabelledSample
 from alsys.interop.outliers import Outliers
-from alsys.interop.proof import check_own_level, examine, judge
-from alsys.interop.reading import ImportOrder, LabelledSample, Reading
+from alsys.interop.unit_check import check_own_level, examine, judge
 from alsys.labels import Label, LevelOfTheory
 from alsys.states import CompositionStates, ElectronicState
 from alsys.store.base import StoreWriter
@@ -35,7 +35,7 @@ HEAD_FRAMES: Final = 2048
 BATCH: Final = 8192
 """Frames staged between two writes."""
 LATER: Final = 128
-"""Frames drawn at random from those after the first ones, for a second proof."""
+"""Frames drawn at random from those after the first ones, for a second unit check."""
 BLOCK: Final = 20
 """Consecutive frames of a group that stand on the same side of the split into training and validation."""
 MAX_COMPARED: Final = 64
@@ -58,7 +58,7 @@ class ImportReport:
         n_train: Those of them that are trained on.
         n_known: Labels that the store had already.
         n_own: Frames that the campaign itself has proposed, left to its own labelers.
-        note: What the proof of the units says.
+        note: What the unit check says.
         account: Of names and refused frames.
         states: Frames in each state of charge and multiplicity, free atoms left out.
         outliers: Frames that stand out of their file, each with why.
@@ -103,15 +103,15 @@ def import_frames(
     """
     source = order.path.name
     try:
-        reading = Reading(order)
-        first = list(islice(reading.stream, HEAD_FRAMES))
-        if not first and reading.account.n_refused:
-            raise _refusal(reading.account, 0, order.is_skipping)
-        if reading.level is None:
+        reader = ImportReader(order)
+        first = list(islice(reader.stream, HEAD_FRAMES))
+        if not first and reader.account.n_refused:
+            raise _refusal(reader.account, 0, order.is_skipping)
+        if reader.level is None:
             raise InputError(
                 "no frame states that level" if order.take else "holds no frames", value=order.take or None
             )
-        level = reading.level
+        level = reader.level
         if order.temperature and level.level_id != own.level_id:
             raise InputError(
                 "frames of another level than the campaign's are no comparison for its models",
@@ -119,8 +119,8 @@ def import_frames(
                 value=order.temperature,
                 remedy="leave --sampled-at out",
             )
-        account = reading.account
-        note, proven = _prove(first, reading.units, order.is_trusted)
+        account = reader.account
+        note, confirmed = _check_units(first, reader.units, order.is_trusted)
         if not order.is_trusted:
             check_own_level([sample for sample in first if sample.mask is None], level)
         intake = _Intake(store, order, level, own, digest_of(order.path), baseline, known, account)
@@ -128,7 +128,7 @@ def import_frames(
         rng = random.Random(0)
         intake.take(first)
         n_later = 0
-        while batch := list(islice(reading.stream, BATCH)):
+        while batch := list(islice(reader.stream, BATCH)):
             for sample in batch:  # reservoir: each of the later frames with the same probability
                 n_later += 1
                 if len(drawn) < LATER:
@@ -139,12 +139,12 @@ def import_frames(
         if account.n_refused and not (order.is_skipping and intake.n_taken):
             raise _refusal(account, intake.n_taken, order.is_skipping)
         if drawn and not order.is_trusted:
-            _prove(drawn, reading.units, is_trusted=False, before=proven)
-        event = intake.finish(now, source, reading.units, note)
+            _check_units(drawn, reader.units, is_trusted=False, before=confirmed)
+        event = intake.finish(now, source, reader.units, note)
         return ImportReport(
             event,
             level,
-            intake.n_frames + reading.account.n_refused - intake.n_refused,
+            intake.n_frames + reader.account.n_refused - intake.n_refused,
             intake.n_new,
             intake.n_train,
             intake.n_known,
@@ -261,7 +261,7 @@ class _Intake:
             self._store.stage((), candidates, labels, self._levels)
             self._store.append()
 
-    def finish(self, now: float, source: str, units: UnitSet, proof: str) -> DataImported | None:
+    def finish(self, now: float, source: str, units: UnitSet, unit_check: str) -> DataImported | None:
         """Commits everything; None where nothing is new."""
         if not self.n_new:
             return None
@@ -279,7 +279,7 @@ class _Intake:
             n_train=self.n_train,
             n_known=self.n_known,
             units=str(units),
-            proof=proof,
+            unit_check=unit_check,
             first_frame=self._first_frame,
             n_frames=lengths["frames"] - self._first_frame,
             n_skipped=self._account.n_refused,
@@ -370,27 +370,27 @@ def _refusal(account: FileAccount, n_taken: int, is_skipping: bool) -> InputErro
     return InputError(error.message, source=error.source, field=error.field, value=error.value, remedy=remedy)
 
 
-def _prove(
+def _check_units(
     samples: list[LabelledSample], units: UnitSet, is_trusted: bool, before: frozenset[str] | None = None
 ) -> tuple[str, frozenset[str]]:
-    """What speaks for the units, and what is proven.
+    """What speaks for the units, and what is confirmed.
 
     Args:
         samples: The frames.
         units: As they were read.
         is_trusted: Whether the user vouches for them.
-        before: What earlier frames have proven: these may say nothing of it; None for the first ones.
+        before: What earlier frames have confirmed: these may say nothing of it; None for the first ones.
 
     Raises:
-        InputError: They do not fit, or are not proven.
+        InputError: They do not fit, or are not confirmed.
     """
     whole = [sample for sample in samples if sample.mask is None]
     findings = examine(whole)
     if is_trusted:
         found = findings.text or "nothing could be checked"
-        return f"vouched for by the user; {found}", findings.proven
+        return f"vouched for by the user; {found}", findings.confirmed
     says_nothing = not findings.mixed and all(check.fits is not False for check in findings.checks)
     if before is not None and says_nothing and (not findings.has_stress or "stresses" in before):
         return "", before
     judge(findings, units)
-    return findings.text, findings.proven
+    return findings.text, findings.confirmed

@@ -97,7 +97,7 @@ def write_package(
     charge: int | None = None,
     multiplicity: int | None = None,
 ) -> ExportedPackage:
-    """Writes a package and proves it.
+    """Writes a package and checks it.
 
     A package knows neither charge nor multiplicity, so that of a model that tells states apart is of one of them: a
     plain network whose energies lack one constant for each frame.

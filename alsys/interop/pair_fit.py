@@ -16,7 +16,7 @@ import numpy as np
 from ase.neighborlist import primitive_neighbor_list
 
 from alsys.frames import FloatArray, Frame
-from alsys.interop.check import Check, Sample, groups_of, held_against, spaced
+from alsys.interop.ratio_check import Check, Sample, groups_of, held_against, spaced
 
 CUTOFF: Final = 5.0
 SPACING: Final = 0.25

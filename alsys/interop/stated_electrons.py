@@ -17,7 +17,7 @@ from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount
 from alsys.interop.keys import ChoiceNeeded, Selection
-from alsys.interop.raw import integer
+from alsys.interop.raw_frames import integer
 from alsys.said import failure_in, is_there, more_spin_in, multiplicity_of, number_of, objection, words_of
 from alsys.states import ElectronicState, SeenStates, charge_of_count, formula_of
 

@@ -1,7 +1,7 @@
 """Whether stresses fit: against the energies of slightly strained cells, against GFN-xTB, and against the forces.
 
 - *Strain*: between two near frames whose cells differ, the energy rises by V sigma : strain minus F dx (trapezoid),
-  which needs no method: it proves unit, sign and volume at once. Data of an equation of state have such pairs.
+  which needs no method: it confirms unit, sign and volume at once. Data of an equation of state have such pairs.
 - *xTB*: stresses of GFN-xTB, frame by frame and as they differ between frames: methods disagree about pressure.
 - *Forces*: a pair potential fitted to the forces (`alsys.interop.pair_fit`).
 """
@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 
 from alsys.frames import FloatArray
-from alsys.interop.check import Check, Sample, groups_of, held_against
 from alsys.interop.pair_fit import STRESS_CLEAR, STRESS_TOLERANCE
+from alsys.interop.ratio_check import Check, Sample, groups_of, held_against
 
 MAX_STRAIN: Final = 0.06
 MIN_STRAIN: Final = 1e-4

@@ -28,6 +28,7 @@ from alsys.events import (
     decode,
     encode,
 )
+from alsys.events.base import log_name
 from alsys.frames import ARMS
 from alsys.store.base import own_level
 from alsys.store.columns import ColumnReader
@@ -71,7 +72,7 @@ def blank(text: bytes) -> bytes:
 
 def in_room(event: Event, size: int) -> bytes | None:
     """An event in so many bytes, without what its defaults say; None where it does not fit."""
-    defaults = {field.name: field.default for field in fields(event)}
+    defaults = {log_name(field): field.default for field in fields(event)}
     record = {name: value for name, value in json.loads(encode(event)).items() if defaults.get(name, event) != value}
     line = json.dumps(record, separators=(",", ":")).encode()
     return line[:-1].ljust(size - 1) + line[-1:] if len(line) <= size else None

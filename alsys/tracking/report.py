@@ -251,7 +251,7 @@ def _undelivered(campaign_dir: Path, config: CampaignConfig, summary: Summary) -
 
 def _import(event: DataImported) -> str:
     use = f"{event.n_train:,} trained on" if event.is_training else f"kept apart, level {event.level_id[:8]}"
-    return f"{event.n_labels:,} from {event.source} ({event.format}; {use}; units: {event.proof or 'vouched for'})"
+    return f"{event.n_labels:,} from {event.source} ({event.format}; {use}; units: {event.unit_check or 'vouched for'})"
 
 
 def _label_checks(summary: Summary) -> str:

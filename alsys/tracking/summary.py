@@ -308,7 +308,7 @@ class _Recorder:
                 self._tell(event, time, "good", f"{event.n_labels} labels imported from {event.source}: {use}")
             case events.LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
-            case events.LabelDisputed():
+            case events.LabelNotReproduced():
                 text = (
                     f"a label of {event.frame_id[:8]} was wrong by {event.force_difference:.3g} eV/Å; it is made again"
                 )

@@ -1,4 +1,4 @@
-"""Before a campaign that carves is started: the labeler sees clusters in charges, also as its canary."""
+"""Before a campaign that carves is started: the labeler sees clusters in charges, also as its reference frame."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_labeler_of_molecules_is_never_sent_the_box(embedding: dict[str, Any] 
     assert (plan.labelled["w"].environment is None) == (embedding is None)
 
 
-def test_a_labeler_of_cells_keeps_the_canary_that_older_campaigns_remember() -> None:
+def test_a_labeler_of_cells_keeps_the_reference_frame_that_older_campaigns_remember() -> None:
     plan = make_plan(config({"kind": "xtb", "method": "GFN1-xTB"}, {"radius": 2.5}), "t.yaml")
     gate = label_gate(plan)
     assert gate is not None

@@ -17,6 +17,7 @@ from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
 from alsys.events import (
+    AuditReason,
     AuditStarted,
     CampaignOpened,
     CampaignStopped,
@@ -29,12 +30,12 @@ from alsys.events import (
     FramesRescored,
     LabelAccepted,
     LabelAudited,
-    LabelDisputed,
-    LabelDoubted,
     LabelFailed,
+    LabelFailedGate,
+    LabelFlaggedByModel,
+    LabelNotReproduced,
     LabelRetracted,
     LabelStarted,
-    LabelSuspected,
     ModelPublished,
     ReferenceChecked,
     ReferenceCheckStarted,
@@ -53,7 +54,7 @@ TRAINER = "trainer-0"
 
 
 class Call(NamedTuple):
-    """What a labeler works on: ``label``, ``verify``, ``audit`` or ``canary``."""
+    """What a labeler works on: ``label``, ``verify``, ``audit`` or ``reference``."""
 
     kind: str
     frame_ids: tuple[str, ...] = ()
@@ -126,19 +127,19 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.record(event)
                 case LabelFrames(worker, frame_ids, is_verification):
                     assert all(self.ledger.frames[f].status is Status.PENDING for f in frame_ids)
-                    assert all(bool(self.ledger.frames[f].suspected) is is_verification for f in frame_ids)
+                    assert all(bool(self.ledger.frames[f].unverified_of) is is_verification for f in frame_ids)
                     self.record(LabelStarted(t=self.clock, worker=worker, frame_ids=frame_ids))
                     self.labeling.setdefault(worker, []).append(
                         Call("verify" if is_verification else "label", frame_ids)
                     )
                 case AuditLabel(worker, frame_id):
-                    assert worker not in self.labeling, "audits and canaries go to idle labelers"
+                    assert worker not in self.labeling, "audits and reference checks go to idle labelers"
                     self.record(AuditStarted(t=self.clock, worker=worker, frame_id=frame_id))
                     self.labeling[worker] = [Call("audit", (frame_id,))]
                 case CheckLabeler(worker):
                     assert worker not in self.labeling
                     self.record(ReferenceCheckStarted(t=self.clock, worker=worker))
-                    self.labeling[worker] = [Call("canary")]
+                    self.labeling[worker] = [Call("reference")]
                 case Explore():
                     assert command.version == self.ledger.champion > 0
                     self.exploring[command.worker] = command
@@ -174,8 +175,8 @@ class LedgerMachine(RuleBasedStateMachine):
             del self.labeling[worker]
 
     def settle(self, worker: str, call: Call, outcome: str) -> None:
-        """One call came back; what is odd is suspect, disputed, refuted or a dead canary."""
-        if call.kind == "canary":
+        """One call came back; what is odd fails the gate, is not reproduced, is rejected, or costs the labeler."""
+        if call.kind == "reference":
             self.record(ReferenceChecked(t=self.clock, worker=worker, is_sound=outcome == "good", forces=(0.0,)))
             return
         for f in call.frame_ids:
@@ -184,9 +185,9 @@ class LedgerMachine(RuleBasedStateMachine):
             elif outcome == "good":
                 self.accept(worker, f)
             elif outcome == "odd" and call.kind == "label":
-                self.record(LabelSuspected(t=self.clock, frame_id=f, worker=worker, findings=("odd",)))
+                self.record(LabelFailedGate(t=self.clock, frame_id=f, worker=worker, findings=("odd",)))
             elif outcome == "odd":
-                self.record(LabelDisputed(t=self.clock, frame_id=f, worker=worker, force_difference=1.0))
+                self.record(LabelNotReproduced(t=self.clock, frame_id=f, worker=worker, force_difference=1.0))
             else:
                 self.record(LabelFailed(t=self.clock, frame_id=f, failure=FailureKind(outcome), worker=worker))
 
@@ -205,8 +206,9 @@ class LedgerMachine(RuleBasedStateMachine):
         is_there = self.ledger.frames[frame_id].status is Status.LABELLED
         self.record(
             LabelAudited(
-                t=self.clock, frame_id=frame_id, worker=worker, reason="random", is_confirmed=outcome != "odd",
-                force_difference=0.0, force_mae=0.0, error="" if is_label and is_there else "no label",
+                t=self.clock, frame_id=frame_id, worker=worker, reason=AuditReason.RANDOM,
+                is_confirmed=outcome != "odd", force_difference=0.0, force_mae=0.0,
+                error="" if is_label and is_there else "no label",
             )
         )  # fmt: skip
         if outcome == "odd" and is_there:
@@ -214,9 +216,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @precondition(lambda self: self.ledger.counts[Status.LABELLED])
-    def doubt(self, data: st.DataObject) -> None:
+    def flag(self, data: st.DataObject) -> None:
         frame_id = data.draw(st.sampled_from(self.frames_of(Status.LABELLED)))
-        self.record(LabelDoubted(t=self.clock, frame_id=frame_id, findings=("odd",)))
+        self.record(LabelFlaggedByModel(t=self.clock, frame_id=frame_id, findings=("odd",)))
 
     @rule(data=st.data())
     @precondition(lambda self: self.labeling)
@@ -456,9 +458,9 @@ class PacedMachine(LedgerMachine):
         if hasattr(self, "ledger") and self.ledger.champion:
             ledger = self.ledger
             n_new = ledger.n_new - (len(ledger.retracted) - self.n_retracted_at_fit)
-            flying = ledger.in_flight_by_arm[Arm.INITIAL] + ledger.in_flight_by_arm[Arm.UNCERTAIN]
+            in_flight = ledger.in_flight_by_arm[Arm.INITIAL] + ledger.in_flight_by_arm[Arm.UNCERTAIN]
             late = sum(record.arm is Arm.INITIAL for record in ledger.frames.values())
-            assert n_new + flying <= 5 + 3 + len(LABELERS) + late
+            assert n_new + in_flight <= 5 + 3 + len(LABELERS) + late
 
     @invariant()
     def the_random_arm_has_its_place(self) -> None:

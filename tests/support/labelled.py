@@ -1,6 +1,6 @@
 """Labelled frames for tests of imports: methanol shaken at random, with energies and forces of GFN1-xTB.
 
-A method that differs from the one that units are proven with, and cheap: 2 ms a frame. Also snapshots of any frames.
+A method that differs from the one that units are checked with, and cheap: 2 ms a frame. Also snapshots of any frames.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "chunk_steps": (1, 10_000),
     "max_attempts": (1, 20),
     "max_worker_kills": (1, 20),
-    "max_disputes": (1, 20),
+    "max_not_reproduced": (1, 20),
     "audit_share": (0.0, 1.0),
     "reference_every": (0, 1),
     "batch_s": (0.0, 10.0),

@@ -89,7 +89,7 @@ def test_words_in_the_log_are_for_ever() -> None:
 
 def test_chemistry_that_fails_is_not_lost_computing() -> None:
     chemistry = {FailureKind.SCF_NOT_CONVERGED, FailureKind.UNPHYSICAL_FRAME, FailureKind.UNSUPPORTED}
-    chemistry |= {FailureKind.LABEL_REJECTED, FailureKind.LABEL_DISPUTED, FailureKind.DAMAGED}
+    chemistry |= {FailureKind.LABEL_REJECTED, FailureKind.LABEL_NOT_REPRODUCED, FailureKind.DAMAGED}
     assert {kind for kind in FailureKind if not kind.is_lost_computing} == chemistry
 
 

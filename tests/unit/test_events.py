@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 import alsys.events
 from alsys.errors import FailureKind, StoreCorrupt
-from alsys.events import EVENTS, Event, FrameProposed, Heartbeat, ModelPublished, decode, encode
+from alsys.events import (
+    EVENTS,
+    AuditReason,
+    DropReason,
+    Event,
+    FrameProposed,
+    Heartbeat,
+    ModelPublished,
+    decode,
+    encode,
+)
+from alsys.events.base import log_name
 from alsys.frames import Arm
 
 FLOATS = st.floats(allow_infinity=False)
@@ -24,6 +35,8 @@ OF_TYPE: Mapping[object, st.SearchStrategy[object]] = {
     float: FLOATS,
     bool: st.booleans(),
     Arm: st.sampled_from(Arm),
+    AuditReason: st.sampled_from(AuditReason),
+    DropReason: st.sampled_from(DropReason),
     FailureKind: st.sampled_from(FailureKind),
     tuple[str, ...]: st.lists(st.text(), max_size=4).map(tuple),
     tuple[int, ...]: st.lists(st.integers(0, 2**63 - 1), max_size=4).map(tuple),
@@ -80,7 +93,7 @@ def test_a_line_is_strict_json_that_anybody_can_read(cls: type[Event], data: st.
 
     record = json.loads(encode(data.draw(events_of(cls))), parse_constant=refuse)
     assert record["kind"] == cls.kind
-    assert set(record) == {"kind", *(field.name for field in dataclasses.fields(cls))}
+    assert set(record) == {"kind", *map(log_name, dataclasses.fields(cls))}
 
 
 @each_event
@@ -88,7 +101,7 @@ def test_a_line_is_strict_json_that_anybody_can_read(cls: type[Event], data: st.
 @given(data=st.data())
 def test_what_is_not_understood_is_corrupt(cls: type[Event], data: st.DataObject) -> None:
     record = json.loads(encode(data.draw(events_of(cls))))
-    required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    required = [log_name(f) for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
     wrong = [{**record, "added_by_a_newer_alsys": 1}, {**record, "kind": f"{cls.kind}-2"}]
     wrong += [{k: v for k, v in record.items() if k != name} for name in ("kind", *required)]
     for field, kinds in (("arm", Arm), ("failure", FailureKind)):
@@ -114,8 +127,29 @@ def test_a_log_of_an_older_alsys_is_read_with_defaults(cls: type[Event], data: s
     record = json.loads(encode(event))
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:
-            back = decode(json.dumps({k: v for k, v in record.items() if k != field.name}).encode())
+            back = decode(json.dumps({k: v for k, v in record.items() if k != log_name(field)}).encode())
             assert getattr(back, field.name) == field.default
+
+
+OLD_WORDS: list[tuple[str, dict[str, object], str, object]] = [
+    ("label-audited", {"reason": "canary"}, "reason", AuditReason.REFERENCE),
+    ("label-audited", {"reason": "doubted"}, "reason", AuditReason.FLAGGED_BY_MODEL),
+    ("frame-dropped", {"reason": "easy"}, "reason", DropReason.BELOW_TRUST),
+    ("frame-quarantined", {"failure": "label-disputed"}, "failure", FailureKind.LABEL_NOT_REPRODUCED),
+    ("data-imported", {"proof": "by xTB"}, "unit_check", "by xTB"),
+    ("frames-rescored", {"easy_below": 0.25}, "trusted_below", 0.25),
+]
+
+
+@pytest.mark.parametrize(("kind", "words", "name", "value"), OLD_WORDS)
+@settings(max_examples=5)
+@given(data=st.data())
+def test_words_of_an_older_log_are_read(
+    kind: str, words: dict[str, object], name: str, value: object, data: st.DataObject
+) -> None:
+    record = json.loads(encode(data.draw(events_of(EVENTS[kind]))))
+    assert record.keys() >= words.keys(), "names of attributes in the log stay"
+    assert getattr(decode(json.dumps(record | words).encode()), name) == value
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

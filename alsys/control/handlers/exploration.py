@@ -15,6 +15,7 @@ from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.events import (
+    DropReason,
     ErrorsObserved,
     ExplorationReported,
     ExplorationStarted,
@@ -116,16 +117,16 @@ class ExplorationHandler:
         if report.compared:
             self.record(_errors_observed(report, now))
         if report.rescored:
-            easy_below, _ = self.ledger.trust_band
+            trusted_below, _ = self.ledger.trust_band
             self.record(
                 FramesRescored(
-                    t=now, model_version=report.model_version, deviations=report.rescored, easy_below=easy_below
+                    t=now, model_version=report.model_version, deviations=report.rescored, trusted_below=trusted_below
                 )
             )
         for frame_id in report.withdrawn:
             record = self.ledger.frames.get(frame_id)
             if record is not None and record.status is Status.PENDING:
-                self.record(FrameDropped(t=now, frame_id=frame_id, reason="near-test"))
+                self.record(FrameDropped(t=now, frame_id=frame_id, reason=DropReason.NEAR_TEST))
         self.propose(report.candidates)
 
     def propose(self, candidates: Sequence[Candidate]) -> None:

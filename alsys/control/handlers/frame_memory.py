@@ -33,7 +33,7 @@ class FrameMemory:
         self._labelled: OrderedDict[str, Candidate] = OrderedDict()
         self._labels: OrderedDict[str, Label] = OrderedDict()
         self._predictions: OrderedDict[str, Prediction] = OrderedDict()
-        self._suspects: dict[str, tuple[Label, tuple[Finding, ...]]] = {}
+        self._unverified: dict[str, tuple[Label, tuple[Finding, ...]]] = {}
 
     def add(self, candidates: Mapping[str, Candidate]) -> None:
         """Frames that wait from now on."""
@@ -43,7 +43,7 @@ class FrameMemory:
         """A frame does not wait any more, and will not be labelled."""
         self._waiting.pop(frame_id, None)
         self._predictions.pop(frame_id, None)
-        self._suspects.pop(frame_id, None)
+        self._unverified.pop(frame_id, None)
 
     def frame(self, frame_id: str) -> Frame:
         """One frame, from wherever it is."""
@@ -84,13 +84,13 @@ class FrameMemory:
         """What a committee predicts for a frame, where one has said so."""
         return self._predictions.get(frame_id)
 
-    def suspect(self, label: Label, findings: tuple[Finding, ...]) -> None:
+    def keep_unverified(self, label: Label, findings: tuple[Finding, ...]) -> None:
         """Keeps a label until its frame was labelled at tighter settings."""
-        self._suspects[label.frame_id] = (label, findings)
+        self._unverified[label.frame_id] = (label, findings)
 
-    def take_suspect(self, frame_id: str) -> tuple[Label | None, tuple[Finding, ...]]:
+    def take_unverified(self, frame_id: str) -> tuple[Label | None, tuple[Finding, ...]]:
         """The label that waits to be verified, which waits no longer, and what was odd about it."""
-        return self._suspects.pop(frame_id, (None, ()))
+        return self._unverified.pop(frame_id, (None, ()))
 
     def forget(self, frame_id: str) -> None:
         """A label is no longer data."""

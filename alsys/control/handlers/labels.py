@@ -1,4 +1,4 @@
-"""What becomes of what labelers return: data, a suspect, a repetition, a failure, an audit or a reference frame.
+"""What becomes of what labelers return: data, to be verified, a repetition, a failure, an audit or a reference frame.
 
 The gate is asked first, in its own thread; each answer ends as events, which are recorded at once, and the ledger
 decides what follows from them. A label stays in flight until then. Without a gate every sound label is data. A labeler
@@ -130,12 +130,12 @@ class LabelHandler:
             rows = labelled_frames(snapshot, level_id, wanted)
             return gate.review((frame, label, predictions[frame.frame_id]) for frame, label in rows)
 
-        self.queue.ask(question, self._doubt)
+        self.queue.ask(question, self._flag)
 
-    def _doubt(self, found: Mapping[str, tuple[Finding, ...]]) -> None:
+    def _flag(self, found: Mapping[str, tuple[Finding, ...]]) -> None:
         for frame_id, findings in found.items():
             lines = tuple(finding.message for finding in findings)
-            self.record(events.LabelDoubted(t=self.clock(), frame_id=frame_id, findings=lines))
+            self.record(events.LabelFlaggedByModel(t=self.clock(), frame_id=frame_id, findings=lines))
 
     @property
     def _band(self) -> Band | None:
@@ -216,10 +216,10 @@ class LabelHandler:
     def _set_aside(self, label: Label, event: Completion, findings: tuple[Finding, ...]) -> None:
         """A label must be verified before it may be data."""
         lines = tuple(finding.message for finding in findings)
-        logger.info("label of %s by %s is suspect: %s", label.frame_id[:8], event.worker, "; ".join(lines))
-        self.memory.suspect(label, findings)
+        logger.info("label of %s by %s failed the gate: %s", label.frame_id[:8], event.worker, "; ".join(lines))
+        self.memory.keep_unverified(label, findings)
         self.record(
-            events.LabelSuspected(
+            events.LabelFailedGate(
                 t=self.clock(),
                 frame_id=label.frame_id,
                 worker=event.worker,
@@ -229,10 +229,10 @@ class LabelHandler:
         )
 
     def _verify(self, tight: Label, event: Completion) -> None:
-        """A suspect was labelled at tighter settings: the first label is data, or the frame is labelled afresh."""
+        """The second label, at tighter settings: the first one is data, or the frame is labelled afresh."""
         assert self.gate is not None
         gate, frame_id = self.gate, tight.frame_id
-        frame, (first, findings) = self.memory.frame(frame_id), self.memory.take_suspect(frame_id)
+        frame, (first, findings) = self.memory.frame(frame_id), self.memory.take_unverified(frame_id)
         prediction = self.memory.expected(frame_id)
         self.queue.ask(
             lambda: gate.verify(frame, tight, first, findings, prediction),
@@ -251,7 +251,7 @@ class LabelHandler:
         else:
             logger.warning("label of %s is wrong: forces differ by %.3f eV/Angstrom", frame_id[:8], difference)
             self.record(
-                events.LabelDisputed(
+                events.LabelNotReproduced(
                     t=self.clock(),
                     frame_id=frame_id,
                     worker=event.worker,

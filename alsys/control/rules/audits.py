@@ -15,9 +15,9 @@ from alsys.control.state.campaign import CampaignState
 def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idle, int]:
     """Work that comes before new labels, the workers that are left after it, and how many labelers there are.
 
-    Canaries first; then suspects, which go to another labeler than the one that gave the label where there is one; then
-    audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of this waits
-    for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
+    Reference checks first; then verification, by another labeler than the one that gave the label where there is
+    one; then audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of
+    this waits for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
     """
     state, settings = campaign.audits, campaign.settings
     free = [w for w in idle.labelers if w not in state.checking and w not in state.auditing]  # still being judged

@@ -2,7 +2,7 @@
 
 `decide` asks the rules and returns commands; it changes nothing, and the same state gives the same commands. The
 bookkeeping comes first, alone: what it emits must be in the state before work is handed out. Then comes the end of the
-campaign, then work for trainers, labelers (verifying what is suspect before anything new) and explorers.
+campaign, then work for trainers, labelers (verifying what failed the gate before anything new) and explorers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from alsys.control.commands import Command, Emit, Finish, Idle
 from alsys.control.rules import exploration, labels, stopping, training, trust
 from alsys.control.rules.audits import plan_audits
 from alsys.control.state.campaign import CampaignState
-from alsys.events import FrameDropped, FrameQuarantined
+from alsys.events import DropReason, FrameDropped, FrameQuarantined
 
 
 def decide(state: CampaignState, now: float, idle: Idle) -> list[Command]:
@@ -47,11 +47,11 @@ def _bookkeeping(state: CampaignState, now: float) -> list[Command]:
     if emits:
         return emits  # they are still candidates, and must not be dropped too
     emits += [
-        Emit(FrameDropped(t=now, frame_id=frame_id, reason="easy"))
+        Emit(FrameDropped(t=now, frame_id=frame_id, reason=DropReason.BELOW_TRUST))
         for frame_id in state.below_trust
         if frame_id in state.pending
     ]
-    emits += [Emit(FrameDropped(t=now, frame_id=f, reason="evicted")) for f in labels.evict(state)]
+    emits += [Emit(FrameDropped(t=now, frame_id=f, reason=DropReason.EVICTED)) for f in labels.evict(state)]
     emits += [Emit(training.judge(state, state.models[version], now)) for version in state.undecided]
     emits += [Emit(event) for event in trust.alarms(state, now)]
     return emits

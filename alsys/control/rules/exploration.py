@@ -28,14 +28,14 @@ def explore(state: CampaignState, explorers: Sequence[str]) -> list[Command]:
     busy = state.exploring.values()
     wanted = _random_wanted(state) - sum(order.n_random for order in busy)
     being_rescored = {frame_id for order in busy for frame_id in order.rescored}
-    stale = [frame_id for frame_id in state.to_rescore if frame_id not in being_rescored]
+    to_rescore = [frame_id for frame_id in state.to_rescore if frame_id not in being_rescored]
     unseen = list(itertools.islice(state.to_compare, COMPARE_CHUNK * len(explorers)))
     trust, shares = state.trust_band, method_shares(state)
     commands: list[Command] = []
     for k, worker in enumerate(explorers):
         n_random = min(max(0, math.ceil(wanted / (len(explorers) - k))), 4)
         wanted -= n_random
-        rescore, stale = stale[:RESCORE_CHUNK], stale[RESCORE_CHUNK:]
+        rescore, to_rescore = to_rescore[:RESCORE_CHUNK], to_rescore[RESCORE_CHUNK:]
         compare, unseen = unseen[:COMPARE_CHUNK], unseen[COMPARE_CHUNK:]
         commands.append(
             Explore(

@@ -16,22 +16,25 @@ from alsys.control.settings import PolicySettings
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.records import FrameRecord
 from alsys.errors import FailureKind
-from alsys.events import LabelDisputed, LabelFailed
+from alsys.events import LabelFailed, LabelNotReproduced
 from alsys.frames import Arm
 
 
 def verdict(
-    record: FrameRecord, event: LabelFailed | LabelDisputed, settings: PolicySettings
+    record: FrameRecord, event: LabelFailed | LabelNotReproduced, settings: PolicySettings
 ) -> tuple[FailureKind, str] | None:
     """Why a frame is quarantined after this failure; None where it is tried again.
 
     Chemistry has been up the labeler's rescue ladder already, so it is final. Lost computing is retried elsewhere, but
     a frame that takes down two workers, or fails `max_attempts` times, is not, nor one with two wrong labels.
     """
-    if isinstance(event, LabelDisputed):
-        if record.disputes < settings.max_disputes:
+    if isinstance(event, LabelNotReproduced):
+        if record.n_not_reproduced < settings.max_not_reproduced:
             return None
-        return FailureKind.LABEL_DISPUTED, f"{record.disputes} labels of it were not confirmed at tighter settings"
+        return (
+            FailureKind.LABEL_NOT_REPRODUCED,
+            f"{record.n_not_reproduced} labels of it were not reproduced",
+        )
     if not event.failure.is_lost_computing:
         return event.failure, event.message
     if record.kills >= settings.max_worker_kills:

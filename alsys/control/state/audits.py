@@ -1,7 +1,7 @@
 """Whether labels can be trusted: what waits to be verified, audited or checked, and what to do about it.
 
 A label that the gate suspects is not data until its frame was labelled again at tighter settings (*verified*). A
-random sample of labels that are data, those that a newer committee doubts, and those of a labeler whose check failed
+random sample of labels that are data, those that a newer committee flags, and those of a labeler whose check failed
 are compared with tighter ones (*audited*); one that disagrees is retracted. Each labeler labels a *reference frame*
 when it comes up and every so many labels. Part of the ledger: events change it, nothing else does.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Literal
 
-from alsys.events import AuditsDrawn, LabelAccepted, LabelAudited, ReferenceChecked
+from alsys.events import AuditReason, AuditsDrawn, LabelAccepted, LabelAudited, ReferenceChecked
 
 MAX_AUDITS = 2
 """Attempts at one audit."""
@@ -33,12 +33,11 @@ class Audit:
     """A label that is to be compared with one at tighter settings.
 
     Attributes:
-        reason: As in `alsys.events.LabelAudited`.
         author: Labeler that gave the label; empty where unknown.
     """
 
     frame_id: str
-    reason: str
+    reason: AuditReason
     author: str = ""
 
 
@@ -55,11 +54,11 @@ class AuditState:
         since_check: Labels of each labeler since its last good check; a labeler that is not in here needs one.
         reference: What the label of the reference frame must be; None before the first.
         n_failed_gate: Labels that did not pass the gate.
-        n_not_reproduced: Suspects that were wrong.
+        n_not_reproduced: Those of them that were wrong.
         n_audited: Audits that gave a label.
         n_rejected: Audits that disagreed.
-        n_reference_checks: Canaries that were labelled.
-        n_failed_reference_checks: Canaries that failed.
+        n_reference_checks: Labels of the reference frame.
+        n_failed_reference_checks: Those of them that failed.
     """
 
     to_verify: dict[str, str] = field(default_factory=dict)
@@ -85,19 +84,19 @@ class AuditState:
     def drawn(self, share: float) -> list[Audit]:
         """Audits of labels of an older log of which nobody has said whether they are audited, if `share` of all are."""
         return [
-            Audit(frame_id, "random", author)
+            Audit(frame_id, AuditReason.RANDOM, author)
             for frame_id, (label_id, author) in self.undrawn.items()
             if frame_id not in self.to_audit and audit_of(label_id, share) == "yes"
         ]
 
     def waiting(self, share: float) -> list[Audit]:
-        """Audits to be made: of labels that somebody doubts first, then of those that were drawn, `share` of all."""
-        doubted = [audit for audit in self.to_audit.values() if audit.reason != "random"]
-        drawn = [audit for audit in self.to_audit.values() if audit.reason == "random"]
-        return [*doubted, *self.drawn(share), *drawn]
+        """Audits to be made: those with a cause first, then those that were drawn, `share` of all labels."""
+        with_cause = [audit for audit in self.to_audit.values() if audit.reason is not AuditReason.RANDOM]
+        drawn = [audit for audit in self.to_audit.values() if audit.reason is AuditReason.RANDOM]
+        return [*with_cause, *self.drawn(share), *drawn]
 
     def restart(self) -> None:
-        """A new driver: what was under way is to be done again; suspects are labelled afresh by the ledger."""
+        """A new driver: what was under way is to be done again; the ledger has unverified frames labelled afresh."""
         for audit in self.auditing.values():
             self.to_audit[audit.frame_id] = audit
         self.auditing.clear()
@@ -123,12 +122,12 @@ class AuditState:
         if not event.audit:
             self.undrawn.setdefault(frame_id, (event.label_id, intern(worker)))
         elif event.audit == "yes":
-            self.request(Audit(frame_id, "random", worker))
+            self.request(Audit(frame_id, AuditReason.RANDOM, worker))
 
     def draw(self, event: AuditsDrawn) -> None:
         """It was drawn which labels of an older log are audited."""
         for frame_id in event.frame_ids:
-            self.request(Audit(frame_id, "random", self.undrawn[frame_id][1]))
+            self.request(Audit(frame_id, AuditReason.RANDOM, self.undrawn[frame_id][1]))
         self.undrawn.clear()
 
     def request(self, audit: Audit) -> None:
@@ -171,13 +170,13 @@ class AuditState:
             return
         self.n_failed_reference_checks += 1
         for frame_id in self.since_check.pop(event.worker, []):
-            self.request(Audit(frame_id, "canary", event.worker))
+            self.request(Audit(frame_id, AuditReason.REFERENCE, event.worker))
 
     def _take(self, frame_id: str) -> Audit | None:
         """The audit of a frame, which does not wait any more."""
         undrawn = self.undrawn.pop(frame_id, None)
         audit = self.to_audit.pop(frame_id, None)
-        return Audit(frame_id, "random", undrawn[1]) if audit is None and undrawn is not None else audit
+        return Audit(frame_id, AuditReason.RANDOM, undrawn[1]) if audit is None and undrawn is not None else audit
 
     def _retry(self, audit: Audit) -> None:
         if self._attempts.get(audit.frame_id, 0) < MAX_AUDITS:

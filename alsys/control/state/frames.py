@@ -1,8 +1,8 @@
 """The frames: where every proposed frame is, and how it gets from there to the next place.
 
-A frame is pending, in flight or settled. Pending ones wait in one of two places: the candidate set, or the suspects
-(their label is to be verified). After every call ``len(records) == sum(counts.values())``. What is stale, easy or has
-failed is a mark on pending frames. Part of the ledger: events change it, nothing else does.
+A frame is pending, in flight or settled. Pending ones wait in one of two places: the candidate set, or those whose
+label is to be verified. After every call ``len(records) == sum(counts.values())``. What is to be rescored, is below the
+trust band or has failed is a mark on pending frames. Part of the ledger: events change it, nothing else does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from alsys.control.state.candidates import CandidateSet
 from alsys.control.state.models import ModelVersions
 from alsys.control.state.records import FINAL, FrameRecord, Status
 from alsys.errors import FailureKind
-from alsys.events import FrameProposed, FramesRescored, LabelDisputed, LabelFailed, LabelStarted
+from alsys.events import FrameProposed, FramesRescored, LabelFailed, LabelNotReproduced, LabelStarted
 from alsys.frames import Arm
 from alsys.selection.label_cost import FALLBACK_ELECTRONS, LabelCostModel
 
@@ -26,7 +26,7 @@ class FrameStates:
 
     Attributes:
         settings: Of the campaign.
-        models: For reading: frames that were seen by another version than the champion are stale.
+        models: For reading: frames that were seen by another version than the champion are to be rescored.
         to_verify: Frames whose label waits to be verified, with the labeler that gave it.
         records: All frames.
         pending: Frames that a labeler can have.
@@ -47,7 +47,7 @@ class FrameStates:
     in_flight_by_arm: dict[Arm, int] = field(default_factory=lambda: dict.fromkeys(Arm, 0))
     in_flight: dict[str, list[dict[str, None]]] = field(default_factory=dict)
     to_rescore: dict[str, None] = field(default_factory=dict)
-    failed: dict[str, LabelFailed | LabelDisputed] = field(default_factory=dict)
+    failed: dict[str, LabelFailed | LabelNotReproduced] = field(default_factory=dict)
     below_trust: dict[str, None] = field(default_factory=dict)
     _worker_of: dict[str, str] = field(default_factory=dict)
     _costs: LabelCostModel = field(default_factory=LabelCostModel)
@@ -86,7 +86,7 @@ class FrameStates:
             record = self.records[frame_id]
             self._unqueue(frame_id)
             self.failed.pop(frame_id, None)
-            if not record.suspected:
+            if not record.unverified_of:
                 record.chosen_by = self.models.champion if record.arm is Arm.RANDOM else record.seen_by
             self.move(record, Status.IN_FLIGHT)
             self.in_flight_by_arm[record.arm] += 1
@@ -116,7 +116,7 @@ class FrameStates:
         record = self.records[frame_id]
         if record.status is not Status.QUARANTINED:
             return
-        record.attempts = record.kills = record.disputes = 0
+        record.attempts = record.kills = record.n_not_reproduced = 0
         record.verdict, record.last_worker = None, ""
         self.move(record, Status.PENDING)
         self._enqueue(frame_id, record)
@@ -147,27 +147,27 @@ class FrameStates:
         record.last_worker = event.worker if event.failure.is_lost_computing else ""
         self.failed[event.frame_id] = event
 
-    def suspect(self, frame_id: str, worker: str) -> None:
+    def failed_gate(self, frame_id: str, worker: str) -> None:
         """The label that `worker` gave waits to be verified."""
         record = self.records[frame_id]
-        record.suspected = worker
+        record.unverified_of = worker
         if record.status is Status.IN_FLIGHT:
             self.again(frame_id)
         else:  # folded from a log, which does not say what was in flight
             self._unqueue(frame_id)
             self._enqueue(frame_id, record)
 
-    def dispute(self, event: LabelDisputed) -> None:
-        """A suspect's label was wrong: the frame is labelled afresh, unless it is given up."""
-        self.records[event.frame_id].disputes += 1
+    def not_reproduced(self, event: LabelNotReproduced) -> None:
+        """A second label at tighter settings disagreed: the frame is labelled afresh, unless it is given up."""
+        self.records[event.frame_id].n_not_reproduced += 1
         self.again(event.frame_id)
         self._clear(event.frame_id)
         self.failed[event.frame_id] = event
 
     # --- what a label would teach
 
-    def rescore(self, event: FramesRescored, easy_below: float) -> None:
-        """A committee has looked at frames again; those that it knows well are easy."""
+    def rescore(self, event: FramesRescored, trusted_below: float) -> None:
+        """A committee has looked at frames again; those that it knows well are below the trust band."""
         for frame_id, deviation in event.deviations.items():
             record = self.records[frame_id]
             record.deviation = deviation
@@ -175,7 +175,7 @@ class FrameStates:
             if frame_id in self.pending and record.arm is Arm.UNCERTAIN:
                 self.to_rescore.pop(frame_id, None)
                 self._enqueue(frame_id, record)
-                if deviation < easy_below and not self.settings.is_random:
+                if deviation < trusted_below and not self.settings.is_random:
                     self.below_trust[frame_id] = None
 
     def outdate(self) -> None:
@@ -205,8 +205,8 @@ class FrameStates:
     # --- places
 
     def _enqueue(self, frame_id: str, record: FrameRecord) -> None:
-        if record.suspected:
-            self.to_verify[frame_id] = record.suspected
+        if record.unverified_of:
+            self.to_verify[frame_id] = record.unverified_of
             return
         self.pending.add(frame_id, record.arm, self._worth(record), record.stratum)
         if record.arm is Arm.UNCERTAIN and record.seen_by != self.models.champion:
@@ -219,10 +219,10 @@ class FrameStates:
         self.to_verify.pop(frame_id, None)
 
     def _clear(self, frame_id: str) -> None:
-        """A suspect frame is to be labelled afresh."""
+        """A frame whose label failed the gate is to be labelled afresh."""
         record = self.records[frame_id]
         self.to_verify.pop(frame_id, None)
-        record.suspected = ""
+        record.unverified_of = ""
         self._enqueue(frame_id, record)
 
     def _land(self, frame_id: str) -> None:

@@ -101,14 +101,14 @@ class Ledger(CampaignState):
         self.lost_in_a_row += 1
         self.last_loss = f"{event.failure}: {event.message}"
         record = self._frames.settle(event.frame_id, Status.QUARANTINED)
-        record.verdict, record.suspected = (event.failure, event.message), ""
+        record.verdict, record.unverified_of = (event.failure, event.message), ""
 
     def _on_retried(self, event: events.FrameRetried) -> None:
         self.requests.add(event.request)
         self._frames.retry(event.frame_id)
 
     def _on_rescored(self, event: events.FramesRescored) -> None:
-        self._frames.rescore(event, self.trust_band[0] if event.easy_below < 0 else event.easy_below)
+        self._frames.rescore(event, self.trust_band[0] if event.trusted_below < 0 else event.trusted_below)
 
     def _on_label_abandoned(self, event: events.LabelAbandoned) -> None:
         for frame_id in event.frame_ids:
@@ -123,7 +123,7 @@ class Ledger(CampaignState):
         self.lost_in_a_row = 0
         self._frames.settle(event.frame_id, Status.LABELLED)
         record.label_id = event.label_id
-        record.suspected = ""
+        record.unverified_of = ""
         record.chosen_by = event.chosen_by if event.chosen_by >= 0 else record.seen_by
         self._count_chosen(record, 1)
         self.accepted[record.arm] += 1
@@ -188,17 +188,17 @@ class Ledger(CampaignState):
 
     # --- whether labels can be trusted
 
-    def _on_suspected(self, event: events.LabelSuspected) -> None:
+    def _on_failed_gate(self, event: events.LabelFailedGate) -> None:
         self.audits.n_failed_gate += 1
-        self._frames.suspect(event.frame_id, event.worker)
+        self._frames.failed_gate(event.frame_id, event.worker)
 
-    def _on_disputed(self, event: events.LabelDisputed) -> None:
+    def _on_not_reproduced(self, event: events.LabelNotReproduced) -> None:
         self.audits.n_not_reproduced += 1
-        self._frames.dispute(event)
+        self._frames.not_reproduced(event)
 
-    def _on_doubted(self, event: events.LabelDoubted) -> None:
+    def _on_flagged_by_model(self, event: events.LabelFlaggedByModel) -> None:
         if self.frames[event.frame_id].status is Status.LABELLED:
-            self.audits.request(Audit(event.frame_id, "doubted"))
+            self.audits.request(Audit(event.frame_id, events.AuditReason.FLAGGED_BY_MODEL))
 
     def _on_audit_started(self, event: events.AuditStarted) -> None:
         self.audits.begin_audit(event.worker, event.frame_id)

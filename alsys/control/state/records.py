@@ -42,8 +42,8 @@ class FrameRecord:
         verdict: Why it is in quarantine; None where it is not.
         last_worker: Worker that lost the computing of its last attempt.
         label_id: Its label, retracted or not; empty for none.
-        suspected: Labeler whose label of it waits to be verified; empty where none does.
-        disputes: Labels of it that turned out wrong.
+        unverified_of: Labeler whose label of it waits to be verified; empty where none does.
+        n_not_reproduced: Labels of it that turned out wrong.
         chosen_by: As in `alsys.events.LabelAccepted`.
     """
 
@@ -60,8 +60,8 @@ class FrameRecord:
     verdict: tuple[FailureKind, str] | None = None
     last_worker: str = ""
     label_id: str = ""
-    suspected: str = ""
-    disputes: int = 0
+    unverified_of: str = ""
+    n_not_reproduced: int = 0
     chosen_by: int = -1
 
 

@@ -13,7 +13,7 @@ from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
 from alsys.interop.formats.facts import alike_frames
 from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, tell
-from alsys.interop.raw import RawFrames, checked_each
+from alsys.interop.raw_frames import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 

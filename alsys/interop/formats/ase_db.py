@@ -23,7 +23,7 @@ from alsys.interop.formats import ase_sqlite
 from alsys.interop.formats.ase_rows import labelled_row, merged
 from alsys.interop.formats.ase_sqlite import DatabaseRow
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, starts_with
-from alsys.interop.raw import RawFrames, RawRow, gathered, integer
+from alsys.interop.raw_frames import RawFrames, RawRow, gathered, integer
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 

@@ -22,7 +22,7 @@ from alsys.interop.extxyz_rows import (
     stress_of,
     why_no_stress,
 )  # fmt: skip
-from alsys.interop.raw import RawRow
+from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
 from alsys.said import unit_of
 

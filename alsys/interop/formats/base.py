@@ -18,7 +18,7 @@ from alsys.frames import IntArray
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.keys import KeyChoice
-from alsys.interop.raw import RawFrames, formula
+from alsys.interop.raw_frames import RawFrames, formula
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 

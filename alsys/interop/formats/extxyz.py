@@ -14,7 +14,7 @@ from alsys.interop.extxyz import SAVE_AS_UTF8, export_extxyz, open_text
 from alsys.interop.extxyz_rows import rows
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format
-from alsys.interop.raw import RawFrames, gathered
+from alsys.interop.raw_frames import RawFrames, gathered
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 

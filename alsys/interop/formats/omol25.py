@@ -21,7 +21,7 @@ from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.ase_rows import labelled_row, merged
 from alsys.interop.formats.ase_sqlite import NOT_USED, PER_ATOM
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, require
-from alsys.interop.raw import RawFrames, RawRow, gathered
+from alsys.interop.raw_frames import RawFrames, RawRow, gathered
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 

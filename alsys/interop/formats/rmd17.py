@@ -18,7 +18,7 @@ from alsys.interop.formats.arrays import load, member
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
 from alsys.interop.formats.facts import alike_frames
 from alsys.interop.keys import needs_value
-from alsys.interop.raw import RawFrames, checked_each
+from alsys.interop.raw_frames import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 

@@ -1,6 +1,6 @@
 """The quality gate: what is examined before a label becomes data.
 
-`LabelChecks.examine` names what is odd about a label; the caller computes a suspect again at tighter settings and
+`LabelChecks.examine` names what is odd about a label; the caller computes such a frame again at tighter settings and
 `settle` says what becomes of it, so an honest surprise costs one label and is never thrown away. Expectations come from
 the labels observed so far, all of one level of theory. The state is a function of the set of observed labels (the ones
 with the smallest identities, where there are too many), so that a restart which observes them again, in any order,
@@ -21,7 +21,7 @@ from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.gate.balance import net_torque, own_net_force, turning_force
 from alsys.labeling.gate.expectations import BINDING, Composition, expected_energy, free_atom_sum, upper_limit
-from alsys.labeling.gate.findings import Finding, Suspect, finding, root_mean_square, slope_finding
+from alsys.labeling.gate.findings import Finding, Flagged, finding, root_mean_square, slope_finding
 from alsys.labeling.gate.gross_errors import best_scale, swapped_atoms
 from alsys.labeling.gate.pair_check import PairForces
 from alsys.labeling.gate.xtb_check import XTBCheck
@@ -110,7 +110,7 @@ class LabelChecks:
         self._energies = None
 
     def clear(self, label_id: str) -> None:
-        """A second label agreed with this one: `review` does not suspect it again."""
+        """A second label agreed with this one: `review` does not flag it again."""
         self._cleared.add(label_id)
 
     def forget(self, label_id: str) -> None:
@@ -178,7 +178,7 @@ class LabelChecks:
 
     def review(
         self, frames: Sequence[Frame], labels: Sequence[Label], predictions: Sequence[Prediction | None]
-    ) -> list[Suspect]:
+    ) -> list[Flagged]:
         """What is odd among labels that are data already, seen with a new committee.
 
         It may have been trained on them, so residuals are judged against each other and not against those observed.
@@ -196,7 +196,7 @@ class LabelChecks:
             [r.energy_ratio for r in records.values()],
             [r.force_residual for r in records.values()],
         )
-        suspects = []
+        flagged = []
         for i, (frame, label, prediction) in enumerate(zip(frames, labels, predictions, strict=True)):
             if label.label_id in self._cleared:
                 continue
@@ -209,8 +209,8 @@ class LabelChecks:
             elif broken is None:
                 findings += self._against_rough(frame, label) + self._composition(frame, label)
             if findings:
-                suspects.append((i, tuple(findings)))
-        return suspects
+                flagged.append((i, tuple(findings)))
+        return flagged
 
     def _intrinsic(self, frame: Frame, label: Label) -> list[Finding]:
         """What a label says of itself: limits of the config, and net forces and torques unlike those of its kind."""

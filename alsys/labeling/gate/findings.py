@@ -44,12 +44,12 @@ class Finding:
     stands: bool = False
 
 
-Suspect = tuple[int, tuple[Finding, ...]]
+Flagged = tuple[int, tuple[Finding, ...]]
 """Row of a reviewed label, and what is odd about it."""
 
 
 class Verdict(StrEnum):
-    """What becomes of a suspect once it has been labelled again."""
+    """What becomes of a label that failed the gate once it has been labelled again."""
 
     KEEP = "keep"
     """The label is good; observe and `LabelChecks.clear` it."""
@@ -60,12 +60,12 @@ class Verdict(StrEnum):
 def settle(
     config: QualityConfig, frame: Frame, first: Label, findings: Sequence[Finding], second: Label | None
 ) -> Verdict:
-    """What becomes of a suspect.
+    """What becomes of a label that failed the gate.
 
     Args:
         config: Limits.
         frame: What was labelled.
-        first: The suspect.
+        first: The label that failed the gate.
         findings: What is odd about it.
         second: Its relabelling at tighter settings; None where that failed.
     """

@@ -73,12 +73,12 @@ class LabelGate:
         findings: Sequence[Finding],
         prediction: Prediction | None,
     ) -> tuple[Label | None, tuple[Finding, ...], float]:
-        """Judges a suspect by its frame's label at tighter settings; one that is data is learned from.
+        """Judges a label that failed the gate by its frame's label at tighter settings; one that is data is learned.
 
         Args:
             frame: What was labelled.
             tight: Its label at tighter settings.
-            first: The suspect; None where it is not known any more.
+            first: The label that failed; None where it is not known any more.
             findings: What was odd about it.
             prediction: What a committee expects of it.
 
@@ -135,5 +135,5 @@ class LabelGate:
     def review(self, labelled: Iterable[tuple[Frame, Label, Prediction]]) -> dict[str, tuple[Finding, ...]]:
         """Labels that are data and look wrong to a newer committee, by frame."""
         rows = list(labelled)
-        suspects = self._checks.review([f for f, _, _ in rows], [x for _, x, _ in rows], [p for _, _, p in rows])
-        return {rows[i][0].frame_id: findings for i, findings in suspects}
+        flagged = self._checks.review([f for f, _, _ in rows], [x for _, x, _ in rows], [p for _, _, p in rows])
+        return {rows[i][0].frame_id: findings for i, findings in flagged}

@@ -16,9 +16,9 @@ from alsys.errors import InputError
 from alsys.events import DataImported, FrameProposed, LabelAccepted
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.formats import find
+from alsys.interop.import_reader import ImportOrder, named_level
 from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
 from alsys.interop.keys import KeyChoice
-from alsys.interop.reading import ImportOrder, named_level
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
@@ -79,7 +79,7 @@ def test_frames_of_another_level_are_kept_apart(labelled: list[Labelled], tmp_pa
     assert (event.source, event.digest, event.format, event.is_training) == ("a.xyz", digest_of(path), "extxyz", False)
     assert (event.first_row, event.n_rows, event.n_labels, event.n_train, event.t) == (0, 50, 50, 0, 7.0)
     assert event.units == "ev, ev/angstrom, angstrom"
-    assert "GFN2-xTB" in event.proof
+    assert "GFN2-xTB" in event.unit_check
 
 
 def test_frames_of_the_campaigns_level_are_trained_on(labelled: list[Labelled], tmp_path: Path) -> None:
@@ -575,6 +575,6 @@ def test_frames_that_stand_out_are_named(labelled: list[Labelled], tmp_path: Pat
 
 
 def test_labels_that_are_not_of_the_level_that_they_state(labelled: list[Labelled], tmp_path: Path) -> None:
-    """GFN1-xTB's, with its energies and forces proven, under the name of GFN2-xTB."""
+    """GFN1-xTB's, with its energies and forces confirmed, under the name of GFN2-xTB."""
     path = write(tmp_path / "a.xyz", labelled, LevelOfTheory({**GFN1.spec, "method": "GFN2-xTB"}))
     refused(path, "level: are not those of GFN2-xTB", "--level")

@@ -9,10 +9,10 @@ import pytest
 
 from alsys.errors import InputError
 from alsys.frames import Frame
-from alsys.interop.check import Sample
+from alsys.interop.import_reader import named_level
 from alsys.interop.outliers import Outliers, balance_of
-from alsys.interop.proof import check_own_level
-from alsys.interop.reading import named_level
+from alsys.interop.ratio_check import Sample
+from alsys.interop.unit_check import check_own_level
 from alsys.labels import LevelOfTheory
 from support.labelled import GFN1, Labelled, shaken_methanol
 

@@ -107,10 +107,10 @@ def test_without_a_slope_nothing_is_said() -> None:
     assert with_slope(frame, failure, FakeLabeler().label) is failure
 
 
-def verified(labeler: Spoilt, *, witness: bool = False, has_slope: bool = True) -> tuple[Label | None, str]:
-    """A suspect that the same labeler labels again."""
+def verified(labeler: Spoilt, *, has_xtb: bool = False, has_slope: bool = True) -> tuple[Label | None, str]:
+    """A label that failed the gate, repeated by the same labeler."""
     frame = frame_of(0)
-    gate = LabelGate(LOOSE, None, gfn2_forces if witness else None)
+    gate = LabelGate(LOOSE, None, gfn2_forces if has_xtb else None)
     first = labeler.label(frame)
     assert isinstance(first, Label)
     (second,) = LabelingWorker(labeler).run(LabelingOrder((frame,), has_slope=has_slope))
@@ -125,7 +125,7 @@ def test_an_error_that_repeats_itself_is_no_confirmation(spoil: Callable[[FloatA
 
 
 def test_an_honest_surprise_is_confirmed() -> None:
-    kept, findings = verified(Spoilt(), witness=True)
+    kept, findings = verified(Spoilt(), has_xtb=True)
     assert kept is not None
     assert not findings
 
@@ -134,12 +134,12 @@ def test_another_method_accuses_where_energies_are_wrong_too() -> None:
     """Energy and forces in another unit, or with the other sign: one is the slope of the other."""
     for factor in (-1.0, 1.0 / 27.2):
         wrong = Spoilt(lambda forces, factor=factor: factor * forces, factor)
-        assert verified(wrong, witness=True)[1] in ("sign", "scale", "slope")
-        assert verified(wrong, witness=True)[0] is None
+        assert verified(wrong, has_xtb=True)[1] in ("sign", "scale", "slope")
+        assert verified(wrong, has_xtb=True)[0] is None
 
 
 def test_another_method_accuses_where_there_is_no_slope() -> None:
-    assert verified(Spoilt(SPOILS["sign"]), witness=True, has_slope=False) == (None, "sign")
+    assert verified(Spoilt(SPOILS["sign"]), has_xtb=True, has_slope=False) == (None, "sign")
 
 
 def test_an_audit_finds_a_wrong_sign_that_both_labels_have() -> None:

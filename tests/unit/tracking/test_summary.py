@@ -7,8 +7,10 @@ import pytest
 
 from alsys.errors import FailureKind
 from alsys.events import (
+    AuditReason,
     CampaignOpened,
     CampaignStopped,
+    DropReason,
     Event,
     ExplorationReported,
     FrameDropped,
@@ -18,11 +20,11 @@ from alsys.events import (
     Heartbeat,
     LabelAccepted,
     LabelAudited,
-    LabelDisputed,
     LabelFailed,
+    LabelFailedGate,
+    LabelNotReproduced,
     LabelRepeated,
     LabelRetracted,
-    LabelSuspected,
     ModelPromoted,
     ModelPublished,
     ModelRejected,
@@ -151,7 +153,7 @@ def test_what_went_wrong_is_kept_with_its_reason() -> None:
         FrameProposed(t=0.0, frame_id="b", arm=Arm.UNCERTAIN, system="water", deviation=0.2),
         LabelFailed(t=1.0, frame_id="a", failure=failure, message="no convergence", worker="labeler-0"),
         FrameQuarantined(t=1.0, frame_id="a", failure=failure, message="no convergence"),
-        FrameDropped(t=1.0, frame_id="b", reason="easy"),
+        FrameDropped(t=1.0, frame_id="b", reason=DropReason.BELOW_TRUST),
         WorkerLost(t=2.0, worker="labeler-0", role="labelers", failure=FailureKind.WORKER_LOST, message=""),
         TrainingFailed(t=3.0, version=1, failure=FailureKind.OUT_OF_MEMORY, message="too large"),
         LabelRepeated(t=4.0, frame_id="a", worker="x", is_conflict=True, energy_difference=1.0, force_difference=2.0),
@@ -162,7 +164,7 @@ def test_what_went_wrong_is_kept_with_its_reason() -> None:
     assert [(q.frame_id, q.system, q.failure, q.message) for q in summary.quarantined] == [
         ("a", "water", failure, "no convergence")
     ]
-    assert summary.dropped == {"easy": 1}
+    assert summary.dropped == {"below-trust": 1}
     assert (summary.n_workers_lost, summary.n_repeated, summary.n_conflicts) == (1, 2, 1)
     assert [entry.tone for entry in summary.timeline] == ["bad"] * 4
     assert summary.stopped is not None
@@ -203,16 +205,17 @@ def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
     log = [
         opened(0.0),
         *labelled(1.0, "a", Arm.INITIAL),
-        LabelSuspected(t=2.0, frame_id="a", worker="w0", findings=("odd",)),
-        LabelDisputed(t=3.0, frame_id="a", worker="w1", force_difference=0.5),
+        LabelFailedGate(t=2.0, frame_id="a", worker="w0", findings=("odd",)),
+        LabelNotReproduced(t=3.0, frame_id="a", worker="w1", force_difference=0.5),
         LabelAudited(
-            t=4.0, frame_id="a", worker="w1", reason="random", is_confirmed=False, force_difference=0.2, force_mae=0.1
+            t=4.0, frame_id="a", worker="w1", reason=AuditReason.RANDOM, is_confirmed=False,
+            force_difference=0.2, force_mae=0.1,
         ),
         LabelAudited(
-            t=4.0, frame_id="a", worker="w1", reason="random", is_confirmed=True, force_difference=math.nan,
+            t=4.0, frame_id="a", worker="w1", reason=AuditReason.RANDOM, is_confirmed=True, force_difference=math.nan,
             force_mae=math.nan, error="timeout",
         ),
-        ReferenceChecked(t=5.0, worker="w0", is_sound=False, message="canary 1 (limit 0.002)"),
+        ReferenceChecked(t=5.0, worker="w0", is_sound=False, message="reference frame 1 (limit 0.002)"),
     ]  # fmt: skip
     summary = summarise(log, policy_settings())
     assert summary.label_checks == {
@@ -221,7 +224,7 @@ def test_what_was_done_about_wrong_labels_is_counted_and_told() -> None:
     assert [audit.is_confirmed for audit in summary.audits] == [False], "an audit that failed says nothing"
     told = " ".join(entry.text for entry in summary.timeline)
     assert "was wrong by 0.5 eV" in told
-    assert "w0 labels wrongly: canary 1" in told
+    assert "w0 labels wrongly: reference frame 1" in told
     drawing = plots.audits(summary)
     assert "rejected" in drawing
     assert "200.00 meV" in drawing

@@ -15,10 +15,10 @@ from alsys.errors import CampaignFailed
 from alsys.events import (
     Event,
     LabelAudited,
-    LabelDisputed,
-    LabelDoubted,
+    LabelFailedGate,
+    LabelFlaggedByModel,
+    LabelNotReproduced,
     LabelRetracted,
-    LabelSuspected,
     ReferenceChecked,
     StopRequested,
     WorkerLost,
@@ -34,11 +34,11 @@ pytestmark = pytest.mark.thorough
 
 LOOSE = QualityConfig(net_force=100.0, net_torque=100.0)
 """The harmonic well of the fakes pulls every molecule to the origin."""
-CANARY = fake_frame(np.random.default_rng(99))
+REFERENCE_FRAME = fake_frame(np.random.default_rng(99))
 
 
-def campaign(canary: Frame | None = None, config: QualityConfig = LOOSE, **settings: Any) -> FakeCampaign:
-    return FakeCampaign(lambda: LabelGate(config, canary), **settings)
+def campaign(reference_frame: Frame | None = None, config: QualityConfig = LOOSE, **settings: Any) -> FakeCampaign:
+    return FakeCampaign(lambda: LabelGate(config, reference_frame), **settings)
 
 
 class Tamperer:
@@ -67,11 +67,11 @@ def wrong_in_data(run: FakeCampaign) -> list[str]:
     return [snapshot.frame_ids[i] for i in np.flatnonzero(error > 1e-9)]
 
 
-def test_honest_labels_are_hardly_ever_suspected() -> None:
+def test_honest_labels_are_hardly_ever_fail_the_gate() -> None:
     run = campaign(n_labels=200)
     assert run.run().reason == "labels"
-    assert len(events_of(run, LabelSuspected)) <= 4
-    assert not events_of(run, LabelDisputed)
+    assert len(events_of(run, LabelFailedGate)) <= 4
+    assert not events_of(run, LabelNotReproduced)
     assert run.ledger.n_labels == 200
 
 
@@ -79,16 +79,16 @@ def test_wrong_labels_of_explored_frames_are_made_again() -> None:
     tamperer = Tamperer(0.1)
     run = campaign(n_labels=200)
     assert run.run(labeler=lambda: FakeLabeler(is_poisoned=tamperer)).reason == "labels"
-    disputed = {event.frame_id for event in events_of(run, LabelDisputed)}
+    not_reproduced = {event.frame_id for event in events_of(run, LabelNotReproduced)}
     assert len(tamperer.poisoned) > 10
-    assert disputed <= tamperer.poisoned
+    assert not_reproduced <= tamperer.poisoned
     assert run.ledger.n_labels == 200
-    assert not wrong_in_data(run), "also those of initial frames, which a later model doubts"
+    assert not wrong_in_data(run), "also those of initial frames, which a later model flags"
     assert open_reader(run.disk).verify().problems == []
     assert Ledger.fold(run.settings, open_reader(run.disk).events()).is_balanced
 
 
-def test_wrong_labels_from_before_the_first_model_are_doubted_audited_and_retracted() -> None:
+def test_wrong_labels_from_before_the_first_model_are_flagged_audited_and_retracted() -> None:
     run = campaign(n_labels=80, first_at=10)
     first = Tamperer(0.3)
     run.run(labeler=lambda: FakeLabeler(is_poisoned=lambda f: len(first.seen) < 12 and first(f)))
@@ -145,7 +145,7 @@ def test_an_audit_that_is_no_label_costs_no_good_one(damage: Callable[[Any], Any
     assert run.ledger.n_labels == 100
 
 
-def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_right() -> None:
+def test_a_labeler_gone_wrong_is_found_by_the_reference_frame_and_its_labels_are_made_right() -> None:
     built = {"n": 0}
 
     class GoingWrong(FakeLabeler):
@@ -161,38 +161,41 @@ def test_a_labeler_gone_wrong_is_found_by_its_canary_and_its_labels_are_made_rig
             return _turned(outcome, 0.9) if is_wrong else outcome
 
     run = campaign(
-        canary=CANARY, config=LOOSE.model_copy(update={"force_residual": 1e6}), reference_every=6, n_labels=80
+        reference_frame=REFERENCE_FRAME,
+        config=LOOSE.model_copy(update={"force_residual": 1e6}),
+        reference_every=6,
+        n_labels=80,
     )
     assert run.run(labeler=GoingWrong).reason == "labels"
     dead = [event for event in events_of(run, ReferenceChecked) if not event.is_sound]
     assert [event.worker for event in dead] == ["labeler-0"]
     assert "reference frame" in events_of(run, WorkerLost)[0].message
-    assert any(event.reason.startswith("audit (canary)") for event in events_of(run, LabelRetracted))
+    assert any(event.reason.startswith("audit (reference)") for event in events_of(run, LabelRetracted))
     assert not wrong_in_data(run)
     assert run.ledger.n_labels == 80
 
 
-def test_a_canary_beyond_the_limits_for_data_costs_no_labeler() -> None:
+def test_a_reference_frame_beyond_the_limits_for_data_costs_no_labeler() -> None:
     """Lennard-Jones water pulls harder than any label may; that says nothing about the labeler."""
     tight_limits = LOOSE.model_copy(update={"largest_force": 1e-6, "net_force": 1e-6})
-    gate = LabelGate(tight_limits, CANARY)
-    label = FakeLabeler().label(CANARY)
+    gate = LabelGate(tight_limits, REFERENCE_FRAME)
+    label = FakeLabeler().label(REFERENCE_FRAME)
     assert isinstance(label, Label)
     assert gate.judge_reference(None, label) == ""
     broken = Label(label.frame_id, label.level_id, float("nan"), label.forces)
     assert "not finite" in gate.judge_reference(None, broken)
 
 
-def test_a_canary_that_the_level_cannot_treat_is_left_alone() -> None:
+def test_a_reference_frame_that_the_level_cannot_treat_is_left_alone() -> None:
     class Picky(FakeLabeler):
         def label(self, frame: Frame) -> Label | LabelFailure:
             from alsys.errors import FailureKind
 
-            if frame == CANARY:
+            if frame == REFERENCE_FRAME:
                 return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "no such element")
             return super().label(frame)
 
-    run = campaign(canary=CANARY, reference_every=10)
+    run = campaign(reference_frame=REFERENCE_FRAME, reference_every=10)
     assert run.run(labeler=Picky).reason == "labels"
     assert all(event.is_sound and not event.forces for event in events_of(run, ReferenceChecked))
     assert not events_of(run, WorkerLost)
@@ -201,7 +204,7 @@ def test_a_canary_that_the_level_cannot_treat_is_left_alone() -> None:
 @pytest.mark.parametrize("n_stops", [1, 5, 20])
 def test_stopped_and_resumed_the_gate_still_keeps_wrong_labels_out(n_stops: int) -> None:
     tamperer = Tamperer(0.15)
-    run = campaign(canary=CANARY, reference_every=20, audit_share=0.05, n_labels=120)
+    run = campaign(reference_frame=REFERENCE_FRAME, reference_every=20, audit_share=0.05, n_labels=120)
     for k in range(n_stops):
         run.run(labeler=lambda: FakeLabeler(is_poisoned=tamperer), stop_request=_after(3 + k % 4))
         assert run.ledger.is_balanced
@@ -211,7 +214,7 @@ def test_stopped_and_resumed_the_gate_still_keeps_wrong_labels_out(n_stops: int)
     assert open_reader(run.disk).verify().problems == []
 
 
-def test_doubts_name_what_is_odd() -> None:
+def test_flags_name_what_is_odd() -> None:
     run = campaign(n_labels=60, first_at=10)
     seen = {"n": 0}
 
@@ -220,10 +223,10 @@ def test_doubts_name_what_is_odd() -> None:
         return seen["n"] == 4
 
     run.run(labeler=lambda: FakeLabeler(is_poisoned=is_poisoned))
-    doubts = events_of(run, LabelDoubted)
-    if doubts:  # the fourth label may have been suspected at once, against the others
-        assert all(event.findings for event in doubts)
-    assert doubts or events_of(run, LabelSuspected)
+    flags = events_of(run, LabelFlaggedByModel)
+    if flags:  # the fourth label may have failed the gate at once, against the others
+        assert all(event.findings for event in flags)
+    assert flags or events_of(run, LabelFailedGate)
 
 
 def _turned(outcome: Any, factor: float = -1.0) -> Any:
@@ -258,8 +261,8 @@ def test_a_wrong_sign_that_repeats_itself_is_no_confirmation() -> None:
     assert "slope" in stopped.message
 
 
-def test_a_first_canary_with_forces_that_are_no_slope_is_not_believed() -> None:
-    run = campaign(canary=CANARY, reference_every=10)
+def test_a_first_reference_label_with_forces_that_are_no_slope_is_not_believed() -> None:
+    run = campaign(reference_frame=REFERENCE_FRAME, reference_every=10)
     with pytest.raises(CampaignFailed, match="slope"):
         run.run(labeler=lambda: FakeLabeler(is_poisoned=lambda frame: True), restarts=2)
     assert run.ledger.counts[Status.LABELLED] == 0

@@ -13,6 +13,7 @@ from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind
 from alsys.events import (
+    AuditReason,
     AuditsDrawn,
     AuditStarted,
     CampaignOpened,
@@ -21,11 +22,11 @@ from alsys.events import (
     FrameQuarantined,
     LabelAccepted,
     LabelAudited,
-    LabelDisputed,
-    LabelDoubted,
     LabelFailed,
+    LabelFailedGate,
+    LabelFlaggedByModel,
+    LabelNotReproduced,
     LabelStarted,
-    LabelSuspected,
     ReferenceChecked,
     ReferenceCheckStarted,
     WorkerLost,
@@ -48,8 +49,8 @@ def accepted(frame_id: str, worker: str = "w0", label_id: str = "f" * 32, audit:
     return LabelAccepted(t=0.0, frame_id=frame_id, label_id=label_id, worker=worker, wall_s=1.0, audit=audit)
 
 
-def suspected(frame_id: str, worker: str = "w0") -> LabelSuspected:
-    return LabelSuspected(t=0.0, frame_id=frame_id, worker=worker, findings=("odd",))
+def failed_gate(frame_id: str, worker: str = "w0") -> LabelFailedGate:
+    return LabelFailedGate(t=0.0, frame_id=frame_id, worker=worker, findings=("odd",))
 
 
 def audited(frame_id: str, worker: str = "w1", is_confirmed: bool = True, error: str = "") -> LabelAudited:
@@ -57,7 +58,7 @@ def audited(frame_id: str, worker: str = "w1", is_confirmed: bool = True, error:
         t=0.0,
         frame_id=frame_id,
         worker=worker,
-        reason="random",
+        reason=AuditReason.RANDOM,
         is_confirmed=is_confirmed,
         force_difference=0.0,
         force_mae=0.0,
@@ -74,8 +75,8 @@ def ledger_of(events: list[Event], **settings: Any) -> Ledger:
     return Ledger.fold(policy_settings(**values), events)
 
 
-def test_a_suspect_is_verified_by_another_labeler() -> None:
-    ledger = ledger_of([OPENED, *proposed("a", "b"), started("a"), suspected("a")])
+def test_a_label_that_failed_the_gate_is_verified_by_another_labeler() -> None:
+    ledger = ledger_of([OPENED, *proposed("a", "b"), started("a"), failed_gate("a")])
     assert ledger.is_balanced
     assert ledger.counts[Status.LABELLED] == 0
     commands = decide(ledger, 0.0, Idle(labelers=("w0", "w1")))
@@ -83,23 +84,25 @@ def test_a_suspect_is_verified_by_another_labeler() -> None:
     assert LabelFrames("w0", ("b",)) in commands
 
 
-def test_a_suspect_waits_for_another_labeler_unless_there_is_none() -> None:
-    base = [OPENED, *proposed("a", "b"), started("b", "w1"), started("a"), suspected("a")]
+def test_a_label_that_failed_the_gate_waits_for_another_labeler_unless_there_is_none() -> None:
+    base = [OPENED, *proposed("a", "b"), started("b", "w1"), started("a"), failed_gate("a")]
     assert decide(ledger_of(base), 0.0, Idle(labelers=("w0",))) == []
-    alone = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a")])
+    alone = ledger_of([OPENED, *proposed("a"), started("a"), failed_gate("a")])
     assert decide(alone, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",), is_verification=True)]
 
 
-def test_a_confirmed_suspect_is_data() -> None:
-    ledger = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a"), started("a", "w1"), accepted("a", "w1")])
+def test_a_confirmed_label_is_data() -> None:
+    ledger = ledger_of(
+        [OPENED, *proposed("a"), started("a"), failed_gate("a"), started("a", "w1"), accepted("a", "w1")]
+    )
     assert ledger.counts[Status.LABELLED] == 1
     assert ledger.is_balanced
     assert ledger.audits.to_verify == {}
 
 
 def test_a_wrong_label_is_made_again_and_given_up_after_two() -> None:
-    wrong: list[Event] = [started("a"), suspected("a"), started("a", "w1")]
-    wrong.append(LabelDisputed(t=0.0, frame_id="a", worker="w1", force_difference=1.0))
+    wrong: list[Event] = [started("a"), failed_gate("a"), started("a", "w1")]
+    wrong.append(LabelNotReproduced(t=0.0, frame_id="a", worker="w1", force_difference=1.0))
     ledger = ledger_of([OPENED, *proposed("a"), *wrong])
     assert ledger.is_balanced
     assert decide(ledger, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",))]
@@ -107,12 +110,12 @@ def test_a_wrong_label_is_made_again_and_given_up_after_two() -> None:
         ledger.apply(event)
     assert ledger.is_balanced
     (command,) = decide(ledger, 0.0, Idle(labelers=("w0",)))
-    assert command.event.failure is FailureKind.LABEL_DISPUTED  # type: ignore[union-attr]
+    assert command.event.failure is FailureKind.LABEL_NOT_REPRODUCED  # type: ignore[union-attr]
 
 
 def test_a_rejected_frame_is_quarantined_at_once() -> None:
     failed = LabelFailed(t=0.0, frame_id="a", failure=FailureKind.LABEL_REJECTED, message="large", worker="w1")
-    ledger = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a"), started("a", "w1"), failed])
+    ledger = ledger_of([OPENED, *proposed("a"), started("a"), failed_gate("a"), started("a", "w1"), failed])
     assert ledger.is_balanced
     (command,) = decide(ledger, 0.0, Idle(labelers=("w0",)))
     assert command.event.failure is FailureKind.LABEL_REJECTED  # type: ignore[union-attr]
@@ -120,20 +123,20 @@ def test_a_rejected_frame_is_quarantined_at_once() -> None:
 
 def test_a_lost_verification_is_done_again() -> None:
     lost = LabelFailed(t=0.0, frame_id="a", failure=FailureKind.TIMEOUT, message="slow", worker="w1")
-    ledger = ledger_of([OPENED, *proposed("a"), started("a"), suspected("a"), started("a", "w1"), lost])
+    ledger = ledger_of([OPENED, *proposed("a"), started("a"), failed_gate("a"), started("a", "w1"), lost])
     assert ledger.is_balanced
     assert LabelFrames("w1", ("a",), is_verification=True) in decide(ledger, 0.0, Idle(labelers=("w0", "w1")))
 
 
-def test_after_a_restart_a_suspect_is_labelled_afresh() -> None:
+def test_after_a_restart_an_unverified_frame_is_labelled_afresh() -> None:
     """Its first label was in the old driver's memory; the log does not say what was in flight."""
-    ledger = ledger_of([OPENED, *proposed("a"), suspected("a"), OPENED])
+    ledger = ledger_of([OPENED, *proposed("a"), failed_gate("a"), OPENED])
     assert ledger.is_balanced
     assert decide(ledger, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",))]
 
 
 def test_verifying_stays_within_the_budget() -> None:
-    events = [OPENED, *proposed("a", "b", "c"), started("a"), suspected("a"), started("b"), accepted("b")]
+    events = [OPENED, *proposed("a", "b", "c"), started("a"), failed_gate("a"), started("b"), accepted("b")]
     ledger = ledger_of(events, n_labels=2)
     commands = decide(ledger, 0.0, Idle(labelers=("w0", "w1")))
     assert commands == [LabelFrames("w1", ("a",), is_verification=True)]
@@ -164,19 +167,19 @@ def test_one_audit_at_a_time_and_again_if_it_is_lost() -> None:
     assert ledger.audits.n_audited == 1
 
 
-def test_a_doubted_label_is_audited_and_one_under_audit_not_twice() -> None:
+def test_a_flagged_label_is_audited_and_one_under_audit_not_twice() -> None:
     ledger = ledger_of([OPENED, *proposed("a"), started("a"), accepted("a")])
-    doubted = LabelDoubted(t=0.0, frame_id="a", findings=("odd",))
-    ledger.apply(doubted)
+    flagged = LabelFlaggedByModel(t=0.0, frame_id="a", findings=("odd",))
+    ledger.apply(flagged)
     assert AuditLabel("w0", "a") in decide(ledger, 0.0, Idle(labelers=("w0",)))
     ledger.apply(AuditStarted(t=0.0, worker="w0", frame_id="a"))
-    ledger.apply(doubted)
+    ledger.apply(flagged)
     assert not ledger.audits.to_audit
-    reopened = ledger_of([OPENED, *proposed("a"), accepted("a"), doubted, OPENED])
+    reopened = ledger_of([OPENED, *proposed("a"), accepted("a"), flagged, OPENED])
     assert list(reopened.audits.to_audit) == ["a"]
 
 
-def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
+def test_labelers_begin_with_the_reference_frame_and_see_it_again() -> None:
     ledger = ledger_of([OPENED, *proposed("a", "b", "c")], reference_every=2)
     idle = Idle(labelers=("w0",))
     assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")]
@@ -193,11 +196,11 @@ def test_labelers_begin_with_the_canary_and_see_it_again() -> None:
     assert decide(ledger, 0.0, idle) == [CheckLabeler("w0")], "a new incarnation is checked"
 
 
-def test_labels_since_the_last_sound_canary_are_audited_when_one_fails() -> None:
+def test_labels_since_the_last_sound_check_are_audited_when_one_fails() -> None:
     events: list[Event] = [OPENED, *proposed("a", "b"), checked("w0"), started("a"), accepted("a")]
     ledger = ledger_of([*events, checked("w0", is_sound=False)], reference_every=5)
     ledger.apply(checked("w1"))
-    assert [audit.reason for audit in ledger.audits.to_audit.values()] == ["canary"]
+    assert [audit.reason for audit in ledger.audits.to_audit.values()] == [AuditReason.REFERENCE]
     assert AuditLabel("w1", "a") in decide(ledger, 0.0, Idle(labelers=("w1",)))
 
 
@@ -210,22 +213,22 @@ def quick_campaign(n_labelers: int = 2, **settings: Any) -> Ledger:
     for i in range(20):
         label = accepted(f"p{i}", worker="w1")
         events += [LabelAccepted(t=0.0, frame_id=f"p{i}", label_id=label.label_id, worker="w1", wall_s=0.01)]
-    events += [started("a"), suspected("a")]
+    events += [started("a"), failed_gate("a")]
     events += [started(f"p{30 + k}", f"w{k}") for k in range(n_labelers)]
     return ledger_of(events, **{**QUICK, **settings})
 
 
-@pytest.mark.parametrize("work", ["suspect", "audit", "canary"])
+@pytest.mark.parametrize("work", ["verification", "audit", "reference check"])
 def test_quick_labels_do_not_keep_what_must_be_checked_waiting(work: str) -> None:
-    """Labelers that have a call get no further one ahead of a suspect, an audit or a canary that is due."""
-    ledger = quick_campaign(reference_every=5 if work == "canary" else 0)
-    if work != "suspect":
+    """Labelers that have a call get no further one ahead of a check that is due."""
+    ledger = quick_campaign(reference_every=5 if work == "reference check" else 0)
+    if work != "verification":
         ledger.apply(accepted("a"))
     if work == "audit":
-        ledger.apply(LabelDoubted(t=0.0, frame_id="p3", findings=("odd",)))
+        ledger.apply(LabelFlaggedByModel(t=0.0, frame_id="p3", findings=("odd",)))
     busy = Idle(busy_labelers=("w0", "w1"))
     assert decide(ledger, 0.0, busy) == []
-    if work == "suspect":
+    if work == "verification":
         ledger.apply(accepted("p31", "w1"))
         assert LabelFrames("w1", ("a",), is_verification=True) in decide(ledger, 0.0, Idle(labelers=("w1",)))
 
@@ -241,7 +244,7 @@ def test_audits_run_in_parallel_on_half_of_the_labelers_and_on_all_of_them_at_th
     workers = tuple(f"w{i}" for i in range(8))
     events: list[Event] = [OPENED, *proposed(*(f"p{i}" for i in range(30)))]
     events += [event for i in range(12) for event in (started(f"p{i}", "x"), accepted(f"p{i}", "x"))]
-    events += [LabelDoubted(t=0.0, frame_id=f"p{i}", findings=("odd",)) for i in range(12)]
+    events += [LabelFlaggedByModel(t=0.0, frame_id=f"p{i}", findings=("odd",)) for i in range(12)]
     during = decide(ledger_of(events, n_labels=30), 0.0, Idle(labelers=workers))
     assert sum(isinstance(command, AuditLabel) for command in during) == 4
     assert sum(isinstance(command, LabelFrames) for command in during) == 4
@@ -249,9 +252,9 @@ def test_audits_run_in_parallel_on_half_of_the_labelers_and_on_all_of_them_at_th
     assert sum(isinstance(command, AuditLabel) for command in after) == 8
 
 
-def test_what_somebody_doubts_is_audited_before_what_was_drawn() -> None:
+def test_what_a_model_flags_is_audited_before_what_was_drawn() -> None:
     ledger = ledger_of([OPENED, *proposed("a", "b"), accepted("a", "x", audit="yes"), accepted("b", "x")])
-    ledger.apply(LabelDoubted(t=0.0, frame_id="b", findings=("odd",)))
+    ledger.apply(LabelFlaggedByModel(t=0.0, frame_id="b", findings=("odd",)))
     assert next(c for c in decide(ledger, 0.0, Idle(labelers=("w0",))) if isinstance(c, AuditLabel)).frame_id == "b"
 
 
@@ -278,9 +281,9 @@ def test_labels_of_an_older_log_are_drawn_once() -> None:
         assert [audit.frame_id for audit in ledger_of(log).audits.waiting(share)] == drawn
 
 
-def test_suspects_have_their_place_in_the_budget() -> None:
+def test_verification_has_its_place_in_the_budget() -> None:
     """Their author is busy with something else than they need, so they wait; new labels leave them their room."""
-    events = [OPENED, *proposed("a", "b", "c"), started("a"), suspected("a"), started("b", "w1")]
+    events = [OPENED, *proposed("a", "b", "c"), started("a"), failed_gate("a"), started("b", "w1")]
     assert decide(ledger_of(events, n_labels=2), 0.0, Idle(labelers=("w0",))) == []
 
 

@@ -26,7 +26,8 @@ from alsys.control.rules.decisions import decide
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import coverage_text, status_of
-from alsys.events import Event, FramesRescored, LabelFailed, ReferenceChecked, decode_all
+from alsys.errors import FailureKind
+from alsys.events import DropReason, Event, FramesRescored, LabelFailed, ReferenceChecked, decode_all
 from alsys.testing.policies import policy_settings
 from alsys.tracking.summary import summarise
 from support.ledger_states import FROZEN, MAY_CHANGE, assert_report_agrees, others, state_of
@@ -93,10 +94,17 @@ def next_of(ledger: Ledger) -> list[str]:
         for worker in checks:
             ledger.apply(ReferenceChecked(t=0.0, worker=worker, is_sound=True))
         if not events and not checks:
-            return [*lines, *(_rounded(repr(command)) for command in commands)]
+            return [*lines, *(_then(repr(command)) for command in commands)]
         for event in events:
-            lines.append(_rounded(repr(event)))
+            lines.append(_then(repr(event)))
             ledger.apply(event)
+
+
+def _then(text: str) -> str:
+    """In the words of that commit, numbers as every machine computes them."""
+    for now, then in THEN.items():
+        text = text.replace(now, then)
+    return _rounded(text)
 
 
 def _rounded(text: str) -> str:
@@ -104,6 +112,11 @@ def _rounded(text: str) -> str:
     return re.sub(r"\d+\.\d+(e-?\d+)?", lambda found: f"{float(found[0]):.6g}", text)
 
 
+THEN = {
+    repr(DropReason.BELOW_TRUST): "'easy'",
+    repr(DropReason.EVICTED): "'evicted'",
+    repr(FailureKind.LABEL_NOT_REPRODUCED): "<FailureKind.LABEL_DISPUTED: 'label-disputed'>",
+}
 RENAMED = {
     "label_checks": "assurance",
     "failed_gate": "suspected",

@@ -18,7 +18,7 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.formats import find
 from alsys.interop.keys import KeyChoice
-from alsys.interop.raw import RawFrames
+from alsys.interop.raw_frames import RawFrames
 from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 ROWS = "O 0.0 0.0 0.1 {a}\nH 0.0 0.7 -0.4 {b}\nH 0.0 -0.7 -0.4 {c}\n"

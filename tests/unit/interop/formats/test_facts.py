@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.formats import find
-from alsys.interop.raw import RawFrames
+from alsys.interop.raw_frames import RawFrames
 
 N = 4
 NUMBERS = np.array([8, 1, 1])

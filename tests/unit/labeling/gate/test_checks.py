@@ -112,7 +112,7 @@ def test_each_limit_of_the_config_is_kept_and_stands_when_a_second_label_agrees(
     assert not gate.examine(frame, replace(label, diagnostics=Diagnostics(gap=8.0, spin_excess=0.01)), None, None)
 
 
-def test_a_label_without_diagnostics_is_not_suspected_of_them() -> None:
+def test_a_label_without_diagnostics_does_not_fail_for_them() -> None:
     frame, label, _ = FRESH
     assert checks(LabelChecks(QualityConfig()), frame, label) == set()
 
@@ -201,8 +201,8 @@ def test_a_committee_without_a_notion_of_energies_does_not_hide_another_function
 def test_a_committee_that_halves_all_forces_accuses_nobody() -> None:
     rows = [(f, r, replace(p, forces=0.5 * p.forces)) for f, r, p in stream(40)]
     gate = LabelChecks(QualityConfig())
-    suspects = gate.review(*(list(column) for column in zip(*rows, strict=True)))
-    assert len(suspects) <= 1
+    flagged = gate.review(*(list(column) for column in zip(*rows, strict=True)))
+    assert len(flagged) <= 1
 
 
 def test_free_atoms_bound_the_energy_of_the_first_molecule() -> None:
@@ -259,33 +259,33 @@ def test_a_hot_frame_may_be_far_above_in_energy_but_not_below() -> None:
 
 
 @pytest.mark.parametrize("has_model", [False, True])
-def test_honest_labels_are_hardly_ever_suspected_and_poison_does_not_blind_the_gate(has_model: bool) -> None:
+def test_honest_labels_are_hardly_ever_fail_and_poison_does_not_blind_the_gate(has_model: bool) -> None:
     rng = np.random.default_rng(8)
     gate = LabelChecks(QualityConfig())
-    n_suspected = n_missed = n_poison = 0
+    n_failed = n_missed = n_poison = 0
     for i, (frame, label, prediction) in enumerate(stream(600, seed=7)):
         known = prediction if has_model and i >= 30 else None
         is_poison = rng.random() < 0.05
         if is_poison:
             label = replace(label, forces=-label.forces) if i % 2 else replace(label, energy=label.energy - 5.0)
         findings = gate.examine(frame, label, known, None)
-        n_suspected += bool(findings) and not is_poison
+        n_failed += bool(findings) and not is_poison
         n_poison += is_poison and i >= 30
         n_missed += is_poison and i >= 30 and not findings
         if not findings:
             gate.observe(frame, label, known)
     assert n_poison > 15
     assert n_missed == 0
-    assert n_suspected <= 3
+    assert n_failed <= 3
 
 
 def test_a_hotter_stage_is_not_taken_for_poison() -> None:
     gate = LabelChecks(QualityConfig())
-    n_suspected = 0
+    n_failed = 0
     for frame, label, _ in (*stream(150, seed=1, displacement=0.02), *stream(150, seed=2, displacement=0.04)):
-        n_suspected += bool(gate.examine(frame, label, None, None))
+        n_failed += bool(gate.examine(frame, label, None, None))
         gate.observe(frame, label, None)
-    assert n_suspected <= 6, "four times the temperature at a stroke may cost a few second labels"
+    assert n_failed <= 6, "four times the temperature at a stroke may cost a few second labels"
 
 
 def verdicts(gate: LabelChecks) -> list[tuple[str, ...]]:
@@ -355,10 +355,10 @@ def test_review_finds_what_slipped_through_and_passes_over_what_was_cleared() ->
     labels[40] = replace(labels[40], energy=labels[40].energy - 2.0)
     gate = LabelChecks(QualityConfig())
     frames, forecasts = [frame for frame, _, _ in rows], [prediction for _, _, prediction in rows]
-    suspects = dict(gate.review(frames, labels, forecasts))
-    assert set(suspects) == set(wrong)
+    flagged = dict(gate.review(frames, labels, forecasts))
+    assert set(flagged) == set(wrong)
     for row, check in wrong.items():
-        assert check in {finding.check for finding in suspects[row]}
+        assert check in {finding.check for finding in flagged[row]}
     gate.clear(labels[3].label_id)
     assert {row for row, _ in gate.review(frames, labels, forecasts)} == {17, 40}
 
@@ -372,8 +372,8 @@ def test_review_without_a_committee_finds_a_wrong_sign_among_the_first_labels() 
         findings = gate.examine(frame, labels[i], None, None)
         assert not findings, "nothing is known of the first labels"
         gate.observe(frame, labels[i], None)
-    suspects = gate.review([frame for frame, _, _ in rows], labels, [None] * 40)
-    assert [row for row, _ in suspects] == [3]
+    flagged = gate.review([frame for frame, _, _ in rows], labels, [None] * 40)
+    assert [row for row, _ in flagged] == [3]
 
 
 def test_a_committee_that_predicts_nan_accuses_nobody() -> None:

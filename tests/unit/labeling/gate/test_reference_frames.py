@@ -1,4 +1,4 @@
-"""Canaries are sensible molecules, and a worker that has gone wrong is told by them."""
+"""Reference frames are sensible molecules, and a worker that has gone wrong is told by them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFERENCE = Label(
 
 
 @pytest.mark.parametrize(("frame", "n_bonds"), [(WATER, 2), (METHANOL, 5)])
-def test_a_canary_is_the_molecule_it_claims_to_be(frame: Frame, n_bonds: int) -> None:
+def test_a_reference_frame_is_the_molecule_it_claims_to_be(frame: Frame, n_bonds: int) -> None:
     i, j = np.triu_indices(frame.n_atoms, k=1)
     distance = np.linalg.norm(frame.positions[i] - frame.positions[j], axis=1)
     ratio = distance / (covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
@@ -32,7 +32,7 @@ def test_a_canary_is_the_molecule_it_claims_to_be(frame: Frame, n_bonds: int) ->
     assert (ratio[~is_bond] > 1.3).all()
 
 
-def test_forces_of_a_canary_tell_its_atoms_apart() -> None:
+def test_forces_of_a_reference_frame_tell_its_atoms_apart() -> None:
     labeler = build_labeler(XTBLabeling(kind="xtb"))
     try:
         for frame in (WATER, METHANOL):
@@ -61,7 +61,7 @@ def test_forces_of_a_canary_tell_its_atoms_apart() -> None:
         replace(REFERENCE, level_id=LevelOfTheory({"engine": "other"}).level_id),
     ],
 )
-def test_a_wrong_canary_is_found(wrong: Label) -> None:
+def test_a_wrong_reference_label_is_found(wrong: Label) -> None:
     finding = compare_reference(REFERENCE, wrong)
     assert finding is not None
     assert finding.check == "reference"
@@ -72,7 +72,7 @@ def test_rounding_of_another_machine_is_forgiven() -> None:
     assert compare_reference(REFERENCE, replace(REFERENCE, energy=-76.0001, forces=REFERENCE.forces + 2e-4)) is None
 
 
-def test_other_elements_and_cells_have_canaries_of_their_own() -> None:
+def test_other_elements_and_cells_have_reference_frames_of_their_own() -> None:
     iron = Frame.molecule([26, 17, 17], [[0, 0, 0], [2.2, 0, 0], [-2.2, 0, 0]])
     assert reference_frames([METHANOL, WATER]) == (WATER, METHANOL)
     assert reference_frames([iron]) == (iron,)

@@ -20,7 +20,7 @@ from alsys.potentials.xtb import XTBMethod, single_point
 
 
 def honest(name: str = "CH3CH2OH", seed: int = 0) -> tuple[Frame, Label]:
-    """A label of another method than the witness, GFN1-xTB, off by a good tenth of the forces."""
+    """A label of another method than the one that checks: GFN1-xTB, off by a good tenth of the forces."""
     atoms = molecule(name)
     positions = atoms.positions + np.random.default_rng(seed).normal(0, 0.05, (len(atoms), 3))
     frame = Frame.molecule(atoms.numbers, positions)
@@ -51,8 +51,8 @@ def test_the_first_label_of_a_campaign_is_examined(
     gate = LabelChecks(limits, gfn2_forces)
     assert check in {finding.check for finding in gate.examine(frame, wrong, None, None)}
     assert not LabelChecks(limits).examine(frame, wrong, None, None)  # nobody else would have told
-    (suspect,) = gate.review([frame], [wrong], [None])
-    assert check in {finding.check for finding in suspect[1]}
+    (flagged,) = gate.review([frame], [wrong], [None])
+    assert check in {finding.check for finding in flagged[1]}
 
 
 @pytest.mark.parametrize("name", ["CH3OH", "H2O", "CH3CH2OH", "C6H6", "O2"])
@@ -62,7 +62,7 @@ def test_honest_labels_are_left_alone(name: str) -> None:
         assert not LabelChecks(QualityConfig(net_torque=5.0), gfn2_forces).examine(frame, label, None, None)
 
 
-def test_a_witness_that_cannot_tell_says_nothing() -> None:
+def test_an_xtb_check_that_cannot_tell_says_nothing() -> None:
     fused = Frame.molecule([8, 8], np.array([[0.0, 0, 0], [0, 0, 1e-4]]))
     heavy = Frame.molecule([92, 8], np.array([[0.0, 0, 0], [0, 0, 1.8]]))
     odd = Frame.molecule([8, 1], np.array([[0.0, 0, 0], [0, 0, 1.0]]))
@@ -82,7 +82,7 @@ def test_a_cluster_in_charges_is_not_compared_with_one_in_vacuum() -> None:
     assert not LabelChecks(QualityConfig(), gfn2_forces).examine(around, wrong, None, None)
 
 
-def test_potentials_that_are_made_up_have_no_witness() -> None:
+def test_potentials_that_are_made_up_have_no_xtb_check() -> None:
     adapter: TypeAdapter[LabelingConfig] = TypeAdapter(LabelingConfig)
     assert xtb_check_for(adapter.validate_python({"kind": "analytic"})) is None
     real = adapter.validate_python({"kind": "pyscf", "xc": "pbe", "basis": "def2-svp"})

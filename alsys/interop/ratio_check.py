@@ -1,4 +1,4 @@
-"""What the proof of units looks at, and what one of its checks says."""
+"""What the unit check looks at, and what one of its checks says: the ratio of values to a reference."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from scipy.spatial.transform import Rotation
 
 from alsys.errors import InputError
 from alsys.frames import Frame
-from alsys.interop.check import NOTHING, Sample
 from alsys.interop.clusters import cluster_of
 from alsys.interop.extxyz import read_labelled
 from alsys.interop.file_units import ENERGIES, FORCES, UnitSet, energy_unit, fitting, force_unit, length_unit
+from alsys.interop.force_energy_checks import free_atom_energy, xtb_rows
 from alsys.interop.pair_fit import check_energies, check_stresses, fit_pairs
-from alsys.interop.proof import examine, judge
+from alsys.interop.ratio_check import NOTHING, Sample
 from alsys.interop.stress_check import check_strains, check_xtb
-from alsys.interop.unit_checks import free_atom_energy, xtb_rows
+from alsys.interop.unit_check import examine, judge
 from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.units import BOHR, GIGAPASCAL, HARTREE
 from support.labelled import METHANOL, POSITIONS, boxed_water, shaken_methanol
@@ -51,9 +51,9 @@ def refusal(samples: Sequence[Sample], units: UnitSet | None = None) -> str:
     return str(caught.value)
 
 
-def test_right_units_are_proven(related: list[Sample]) -> None:
+def test_right_units_are_confirmed(related: list[Sample]) -> None:
     findings = examine(related)
-    assert findings.proven == ALL
+    assert findings.confirmed == ALL
     judge(findings, UnitSet())
     assert findings.differences.factor == pytest.approx(1.0, abs=0.1), "energies and forces of one method"
 
@@ -96,7 +96,7 @@ def test_lengths(related: list[Sample]) -> None:
 def test_atoms_in_another_order_prove_nothing(related: list[Sample]) -> None:
     order = np.array([3, 0, 4, 1, 5, 2])
     samples = [replace(s, forces=s.forces[order]) for s in related]
-    assert "nothing proves the unit of the" in refusal(samples)
+    assert "no check confirms the unit of the" in refusal(samples)
     assert "--trust-units" in refusal(samples)
 
 
@@ -112,7 +112,7 @@ def test_frames_that_nothing_can_be_said_of(related: list[Sample]) -> None:
     argon = Frame.molecule([18, 18], [[0, 0, 0], [0, 0, 3.8]])
     assert examine([Sample(argon, -28700.0, np.zeros((2, 3)), "frame 0")]).lengths.fits is None
     assert "--trust-units" in refusal([Sample(argon, 1.0, np.zeros((2, 3)), "frame 0")])
-    assert examine([]).proven == set()
+    assert examine([]).confirmed == set()
 
 
 def test_free_atoms_against_published_energies() -> None:
@@ -139,10 +139,10 @@ def test_single_unrelated_configurations_prove_themselves() -> None:
         method = scf.RHF(molecule).run()
         forces = -method.nuc_grad_method().kernel() * HARTREE / BOHR
         samples.append(Sample(frame, method.e_tot * HARTREE, forces, f"frame {i}"))
-    assert examine(samples).proven == ALL
+    assert examine(samples).confirmed == ALL
     for sample in samples:  # a molecule as small as water is too little for forces
         alone = examine([sample])
-        assert alone.proven >= {"lengths", "energies"}
+        assert alone.confirmed >= {"lengths", "energies"}
         assert alone.forces.fits is not False
     for energy in ENERGIES:
         for force in ("ev/angstrom", "hartree/bohr", "kcal/mol/angstrom", "-hartree/bohr"):
@@ -157,7 +157,7 @@ def test_single_unrelated_configurations_prove_themselves() -> None:
 @pytest.mark.parametrize("name", ["rmd17_ethanol_train.xyz", "acac_train_300K.xyz"])
 def test_published_data_prove_their_units(name: str) -> None:
     samples = [Sample(f, e, x, f"frame {i}") for i, (f, e, x) in enumerate(read_labelled(DATA / name))]
-    assert examine(samples).proven == ALL
+    assert examine(samples).confirmed == ALL
     for sample in samples[::50]:
         assert examine([sample]).forces.fits is not False
     assert "--force-unit=kcal/mol/angstrom" in refusal(said_in(samples, UnitSet("kcal/mol", "kcal/mol/angstrom")))
@@ -187,7 +187,7 @@ def boxed() -> list[Sample]:
 
 def test_stresses_are_proven_with_unit_sign_and_volume(boxed: list[Sample]) -> None:
     findings = examine(boxed)
-    assert findings.proven == ALL | {"stresses"}
+    assert findings.confirmed == ALL | {"stresses"}
     judge(findings, UnitSet())
     xtb, volume = findings.xtb_stresses, abs(float(np.linalg.det(boxed[0].frame.cell)))
     for factor, unit in ((1 / GIGAPASCAL, "gpa"), (-1.0, "-ev/angstrom^3"), (-10 / GIGAPASCAL, "-kbar"), (183.6, "")):
@@ -203,13 +203,13 @@ def test_stresses_are_proven_with_unit_sign_and_volume(boxed: list[Sample]) -> N
         )
         assert (found.fits, found.factor) == (False, pytest.approx(1 / factor, rel=1e-3))
     without = replace(findings, stresses=NOTHING)
-    with pytest.raises(InputError, match="nothing proves unit, sign and volume of the stresses"):
+    with pytest.raises(InputError, match="no check confirms unit, sign and volume of the stresses"):
         judge(without, UnitSet())
     judge(replace(without, has_stress=False), UnitSet())
 
 
 def morse(frame: Frame) -> tuple[float, np.ndarray, np.ndarray]:
-    """Energy, forces and stress of a Morse potential, by strain and positions: no method that the proof knows."""
+    """Energy, forces and stress of a Morse potential, by strain and positions: no method that the unit check knows."""
     i, _, vector, r = primitive_neighbor_list("ijDd", frame.pbc, frame.cell, frame.positions, 5.5)
     decay, slope = np.exp(-1.2 * (r - 2.7)), np.zeros_like(frame.positions)
     pull = 2 * 1.2 * 0.4 * (decay - decay**2) / r

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
 from alsys.interop.account import FileAccount
-from alsys.interop.check import Sample
 from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit, units_in
 from alsys.interop.formats.base import Format, read_all
 from alsys.interop.keys import NO_CHOICE, ChoiceNeeded, KeyChoice
 from alsys.interop.outliers import balance_of
-from alsys.interop.raw import RawFrames
+from alsys.interop.ratio_check import Sample
+from alsys.interop.raw_frames import RawFrames
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import stream_from_child
 from alsys.outside.contents import parse_json
@@ -50,7 +50,7 @@ class ImportOrder:
         multiplicity: 2S + 1 of frames that state none; None for unknown.
         take: Only frames that state this level; empty for all.
         system: What the frames are called.
-        is_trusted: Units are not proven.
+        is_trusted: Units are not checked.
         temperature: Of the equilibrium that the frames sample by dynamics at the campaign's own level, K; 0 where they
             do not, or nobody says so.
         choice: Which of several names is meant.
@@ -91,7 +91,7 @@ class LabelledSample(Sample):
         )  # fmt: skip
 
 
-class Reading:
+class ImportReader:
     """Converts what a reader yields into samples of one level, in eV and Angstrom, as a stream.
 
     Attributes:

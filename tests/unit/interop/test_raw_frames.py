@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alsys.errors import InputError
-from alsys.interop.raw import MAX_GATHERED, MAX_GATHERED_ATOMS, RawRow, gathered
+from alsys.interop.raw_frames import MAX_GATHERED, MAX_GATHERED_ATOMS, RawRow, gathered
 
 WATER = np.array([8, 1, 1])
 

@@ -1,4 +1,4 @@
-"""Checks of units on a sample of labelled frames, of which `alsys.interop.proof` tells."""
+"""Checks of lengths, forces and energies on a sample of labelled frames, for `alsys.interop.unit_check`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from alsys.dynamics.geometry import superpositions
 from alsys.frames import FloatArray, Frame, IntArray
-from alsys.interop.check import Check, Sample, compared, groups_of, held_against, rated, spaced
 from alsys.interop.clusters import cluster_of
 from alsys.interop.file_units import ENERGIES
-from alsys.interop.raw import formula
+from alsys.interop.ratio_check import Check, Sample, compared, groups_of, held_against, rated, spaced
+from alsys.interop.raw_frames import formula
 from alsys.potentials.xtb import MAX_NUMBER, XTBFailure, XTBMethod, XTBValues, single_point
 from alsys.units import HARTREE
 

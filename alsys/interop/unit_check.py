@@ -1,4 +1,4 @@
-"""Proof of the units of labelled frames: nothing is believed that can be checked.
+"""The unit check of labelled frames: no unit is taken on trust that can be checked.
 
 `examine` looks at a sample of frames, already in eV and Angstrom as their file's units have it, in seven ways:
 
@@ -16,8 +16,8 @@
 - *stresses*, where there are any (`stress_check`).
 
 A check says that a unit fits, that another one would, or nothing. `judge` puts them together: a contradiction is
-refused with the unit that would fit, and what no check speaks for is refused as unproven. What is computed is counted
-in evaluations and atoms, never in seconds, so a file has one verdict on all machines. Tolerances and their measurement:
+refused with the unit that would fit, and what no check speaks for is refused too. What is computed is counted in
+evaluations and atoms, never in seconds, so a file has one verdict on all machines. Tolerances and their measurement:
 docs/design/020-import.md.
 """
 
@@ -32,11 +32,8 @@ from typing import Final
 import numpy as np
 
 from alsys.errors import InputError
-from alsys.interop.check import NOTHING, TOLERANCE, Check, Sample, compared, spaced
 from alsys.interop.file_units import ENERGIES, FORCES, LENGTHS, STRESSES, UnitSet, fitting
-from alsys.interop.pair_fit import STRESS_TOLERANCE, check_energies, check_stresses, fit_pairs
-from alsys.interop.stress_check import check_strains, check_xtb, together
-from alsys.interop.unit_checks import (
+from alsys.interop.force_energy_checks import (
     XTB_WORK,
     check_differences,
     check_forces,
@@ -48,6 +45,9 @@ from alsys.interop.unit_checks import (
     reference_of,
     work_of,
 )
+from alsys.interop.pair_fit import STRESS_TOLERANCE, check_energies, check_stresses, fit_pairs
+from alsys.interop.ratio_check import NOTHING, TOLERANCE, Check, Sample, compared, spaced
+from alsys.interop.stress_check import check_strains, check_xtb, together
 from alsys.labels import LevelOfTheory
 from alsys.potentials.xtb import XTBFailure, XTBMethod, single_point
 
@@ -79,8 +79,8 @@ class Findings:
     mixed: str = ""
 
     @property
-    def proven(self) -> frozenset[str]:
-        """Which of ``lengths``, ``forces``, ``energies`` and ``stresses`` are proven."""
+    def confirmed(self) -> frozenset[str]:
+        """Which of ``lengths``, ``forces``, ``energies`` and ``stresses`` the checks confirm."""
         totals, spreads = bool(self.totals.fits), bool(self.spreads.fits)
         differences = bool(self.relation.fits)
         found = {"lengths"} if self.lengths.fits else set()
@@ -147,7 +147,7 @@ def judge(findings: Findings, units: UnitSet) -> None:
     """Refuses units that do not fit, and units that nothing speaks for.
 
     Raises:
-        InputError: Names the units that would fit, or what is not proven.
+        InputError: Names the units that would fit, or what is not confirmed.
     """
     if findings.lengths.fits is False:
         wanted = units.length_factor * findings.lengths.factor
@@ -171,21 +171,21 @@ def judge(findings: Findings, units: UnitSet) -> None:
         wanted = units.stress_factor * check.factor
         named = [("-" if wanted < 0 else "") + name for name in fitting(wanted, STRESSES, STRESS_TOLERANCE)]
         raise _refusal("stress unit", units.stress or "ev/angstrom^3", check, {"stress": named}, LEAVE_OUT_STRESS)
-    missing = [name for name in ("lengths", "energies", "forces") if name not in findings.proven]
+    missing = [name for name in ("lengths", "energies", "forces") if name not in findings.confirmed]
     if missing:
         unclear = [check.text for check in findings.checks if check.fits is None and check.text]
         why = "; ".join(unclear) or (
             "no near frames of one molecule, no totals with all electrons, and nothing that GFN2-xTB can treat"
         )
         raise InputError(
-            f"nothing proves the unit of the {' and the '.join(missing)}: {why}",
+            f"no check confirms the unit of the {' and the '.join(missing)}: {why}",
             field="units",
             value=str(units),
             remedy="make sure of them and of the order of atoms, then give --trust-units",
         )
-    if findings.has_stress and "stresses" not in findings.proven:
+    if findings.has_stress and "stresses" not in findings.confirmed:
         raise InputError(
-            f"nothing proves unit, sign and volume of the stresses: {findings.stresses.text or NO_STRESSES}",
+            f"no check confirms unit, sign and volume of the stresses: {findings.stresses.text or NO_STRESSES}",
             field="stress unit",
             value=units.stress or "ev/angstrom^3",
             remedy=f"{LEAVE_OUT_STRESS}, or make sure of all units and give --trust-units",
@@ -196,7 +196,7 @@ def check_own_level(samples: Sequence[Sample], level: LevelOfTheory) -> None:
     """Refuses labels that are said to be those of GFN-xTB where GFN-xTB says something else.
 
     Args:
-        samples: In proven units.
+        samples: In units that were checked.
         level: What they are said to be of; others than plain GFN1-xTB and GFN2-xTB are not checked.
 
     Raises:
