@@ -137,22 +137,24 @@ def main() -> None:
         rows = np.sort(np.random.default_rng([1, seed]).choice(pool, args.n, replace=False))
         train = joined(atoms, replace(data.select(rows), trajectory=np.arange(args.n)))
         started = time.perf_counter()
-        lessons = taught(teacher, train, args.frames, args.temperatures, np.random.default_rng([2, seed]))
+        teacher_labels = taught(teacher, train, args.frames, args.temperatures, np.random.default_rng([2, seed]))
         labelling_s = time.perf_counter() - started
-        lesson = fitted(config_of(args, args.teach_steps, args.teach_rate, args.frames), lessons, seed)
+        pretrained = fitted(config_of(args, args.teach_steps, args.teach_rate, args.frames), teacher_labels, seed)
         fine = config_of(args, args.fit_steps, args.fit_rate, args.n)
-        parent = rebased(lesson.state, train, fine.training)
+        parent = rebased(pretrained.state, train, fine.training)
         results = {
             "alone": fitted(config_of(args, args.teach_steps + args.fit_steps, args.rate, args.n), train, seed),
             "taught": fitted(fine, train, seed, parent),
         }
         draw: dict[str, Any] = {name: errors(result, test) for name, result in results.items()}
         draw |= {
-            "before_dft": errors(replace(lesson, state=parent), test),
+            "before_dft": errors(replace(pretrained, state=parent), test),
             "labelling_s": labelling_s,
-            "steps": {name: result.metrics["steps"] for name, result in [*results.items(), ("lesson", lesson)]},
+            "steps": {
+                name: result.metrics["steps"] for name, result in [*results.items(), ("pretraining", pretrained)]
+            },
             "step_ms": {name: result.metrics["step_ms"] for name, result in results.items()},
-            "lesson_force_mae_mev_per_ang": 1e3 * lesson.metrics["force_mae_train"],
+            "pretraining_force_mae_mev_per_ang": 1e3 * pretrained.metrics["force_mae_train"],
         }
         draw["ratio"] = draw["taught"]["force_mae_mev_per_ang"] / draw["alone"]["force_mae_mev_per_ang"]
         draws.append(draw)

@@ -248,8 +248,8 @@ class LiveStatus:
     def __call__(self, coordinator: Coordinator) -> None:
         """Shows and writes the state of now."""
         status = status_of(coordinator.ledger, state="running", head_seq=self._store.head.seq)
-        if coordinator.journal.disk_problem is not None:
-            status["message"] = f"waiting: {coordinator.journal.disk_problem}"
+        if coordinator.commits.disk_problem is not None:
+            status["message"] = f"waiting: {coordinator.commits.disk_problem}"
         self._observer.update(status)
         if time.monotonic() - self._written >= LIVE_EVERY_S:
             self._written = time.monotonic()

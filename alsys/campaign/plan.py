@@ -321,8 +321,8 @@ def _start(plan: Plan) -> list[str]:
         return [f"first fit: taught by {start.teacher}: {start.frames} frames, then {start.budget_s:.0f} s, once"]
     if not isinstance(plan.start, PretrainingData):
         return [f"first fit: imported labels of {start.level} have been learned"]
-    lesson = plan.start
-    what = f"{lesson.n_frames} imported labels of {lesson.level.canonical}"
+    pretraining_data = plan.start
+    what = f"{pretraining_data.n_frames} imported labels of {pretraining_data.level.canonical}"
     return [f"first fit: taught by {what}, {start.budget_s:.0f} s, once"]
 
 

@@ -61,7 +61,7 @@ def starting_point(
 
         check_teacher(start, dict(frames))
     if isinstance(start, ImportedStart):
-        return _lesson(config, start, directory, frames, levels)
+        return _pretraining_data(config, start, directory, frames, levels)
     if not isinstance(start, ModelStart):
         return None
     from alsys.training.start import NOTE, StartingPoint, check_parent
@@ -100,7 +100,7 @@ def starting_point(
     return StartingPoint(state, is_same, replay)
 
 
-def _lesson(
+def _pretraining_data(
     config: CampaignConfig,
     start: ImportedStart,
     directory: CampaignFolder,
@@ -128,10 +128,11 @@ def _lesson(
     finally:
         reader.close()
     rng = np.random.default_rng([config.seed, 5])
-    lesson = choose_pretraining(level, labels, start.frames, rng, is_difference=levels.baseline is not None)
-    if not lesson.n_frames:
+    pretraining_data = choose_pretraining(level, labels, start.frames, rng, is_difference=levels.baseline is not None)
+    if not pretraining_data.n_frames:
         raise InputError("no frame of this level can be learned from", remedy=remedy, **place)
-    learned = lesson.snapshot.select(~lesson.snapshot.is_arm(Arm.ATOM))
+    snapshot = pretraining_data.snapshot
+    learned = snapshot.select(~snapshot.is_arm(Arm.ATOM))
     if not config.tells_states_apart:
         _check_states(frames, "training.start.level", start.level, None, learned)
     wanted = {int(z) for frame in frames.values() for z in frame.numbers}
@@ -141,7 +142,7 @@ def _lesson(
             remedy="import frames that hold all elements of its systems, or leave training.start out",
             **place,
         )
-    return lesson
+    return pretraining_data
 
 
 def _check_states(
@@ -275,7 +276,7 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
 
 
 def keep(directory: CampaignFolder, config: CampaignConfig, point: StartingPoint | PretrainingData | None) -> None:
-    """Puts a starting point, or a lesson, where the trainer finds it."""
+    """Puts a starting point, or pretraining data, where the trainer finds it."""
     start = config.training.start
     if point is None or start is None:
         return

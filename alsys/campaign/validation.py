@@ -103,12 +103,12 @@ def _track(
     from alsys.tracking.outbox import Outbox
 
     Outbox.of(directory.path).put_validation(record.version, metrics, record.unix_time)
-    courier = DeliveryProcess(directory.path)
+    delivery = DeliveryProcess(directory.path)
     try:
-        if not courier.flush(config.tracking.flush_s):
+        if not delivery.flush(config.tracking.flush_s):
             progress("MLflow has not taken the numbers yet; the next delivery will bring them")
     finally:
-        courier.close()
+        delivery.close()
 
 
 def _labels_of_versions(events: Sequence[Event]) -> dict[int, int]:

@@ -287,10 +287,10 @@ def _print(
         lines.append(f"{report.n_train} are of the campaign's level and are trained on" + _when(config, report, ended))
     elif report.n_new:
         start = config.training.start
-        is_lesson = isinstance(start, ImportedStart) and is_meant(start.level, report.level)
+        is_pretraining = isinstance(start, ImportedStart) and is_meant(start.level, report.level)
         lines.append(
             f"they are of another level than the campaign's, {report.level.level_id[:8]}: stored, "
-            + ("and learned before its own labels" if is_lesson else "and not trained on with its labels")
+            + ("and learned before its own labels" if is_pretraining else "and not trained on with its labels")
         )
         if args.level and may_be(args.level, own):
             lines.append(f"--level campaign says that {args.level} is exactly the campaign's, {own.canonical}")

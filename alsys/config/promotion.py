@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alsys.config.section import Section, operational
 
-EXAM_SHARE = 0.1
-"""Most of the time for a fit that goes into its examination."""
+MODEL_TESTS_SHARE = 0.1
+"""Most of the time for a fit that goes into its model tests."""
 
 
 class PromotionConfig(Section):

@@ -24,7 +24,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
-from alsys.config.promotion import EXAM_SHARE, PromotionConfig
+from alsys.config.promotion import MODEL_TESTS_SHARE, PromotionConfig
 from alsys.config.runtime import RuntimeConfig as RuntimeConfig
 from alsys.config.section import Name, PluginSection, Problem, Section, as_plugin, operational, plugin_named, together
 from alsys.config.start import TeacherStart
@@ -270,7 +270,7 @@ class CampaignConfig(Section):
         return self.model.states is True or self.exploration.carve is None
 
     @property
-    def exam_s(self) -> float:
-        """Seconds of `training.budget_s` that the dynamics of the examination may take."""
+    def model_tests_s(self) -> float:
+        """Seconds of `training.budget_s` that the dynamics of the model tests may take."""
         promotion = self.promotion
-        return min(promotion.budget_s, EXAM_SHARE * self.training.budget_s) if promotion.examine else 0.0
+        return min(promotion.budget_s, MODEL_TESTS_SHARE * self.training.budget_s) if promotion.examine else 0.0

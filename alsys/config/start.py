@@ -1,7 +1,7 @@
 """The section ``training.start``: what the first fit starts from instead of random weights.
 
 A teacher is a frozen model whose labels cost nothing beside DFT: the committee is trained on its labels first, and
-then learns the campaign's. Imported labels of another level of theory are such a lesson too. A model is a committee
+then learns the campaign's. Imported labels of another level of theory may be learned first too. A model is a committee
 that another campaign has made. Importable without torch.
 """
 

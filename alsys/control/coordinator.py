@@ -110,7 +110,7 @@ class Coordinator:
         budgets: Budgets | None = None,
     ) -> None:
         self.ledger = ledger
-        self.journal = GroupCommit(store, on_acknowledged, on_event)
+        self.commits = GroupCommit(store, on_acknowledged, on_event)
         self._store = store
         self._pool = pool
         self._registry = registry
@@ -122,7 +122,7 @@ class Coordinator:
         self._gate_queue = GateQueue(self._wake_from_thread if has_gate_thread and gate is not None else None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._memory = FrameMemory(store)
-        self._record = EventSink(ledger, self.journal, self._memory, lambda label_id: self._labels.forget(label_id))
+        self._record = EventSink(ledger, self.commits, self._memory, lambda label_id: self._labels.forget(label_id))
         self._running = running or RunningClock()
         self._calls = WorkerCalls(pool, self._running, budgets)
         self._labels = LabelHandler(
@@ -139,7 +139,7 @@ class Coordinator:
         self._models = TrainingHandler(
             ledger=ledger,
             store=store,
-            journal=self.journal,
+            commits=self.commits,
             bundles=bundles,
             registry=registry,
             level=level,
@@ -164,7 +164,7 @@ class Coordinator:
                 ledger=ledger,
                 box=requests,
                 store=store,
-                journal=self.journal,
+                commits=self.commits,
                 memory=self._memory,
                 models=self._models,
                 record=self._record,
@@ -197,7 +197,7 @@ class Coordinator:
             if not await self._start():
                 return await self._stopped_early()
             if self._requests is not None and self._requests.is_waited_for:
-                await self.journal.flush()  # before a campaign that has all its labels finds that it is done
+                await self.commits.flush()  # before a campaign that has all its labels finds that it is done
                 await self._requests.answer()
             while (stopped := self._act()) is None:
                 for event in await self._pool.wait(TICK_S):
@@ -211,8 +211,8 @@ class Coordinator:
                 self._fit_task.cancel()
             self._gate_queue.close()
             await self._pool.close()
-            if self.journal.problem is None and self.journal.disk_problem is None:
-                await self.journal.flush()
+            if self.commits.problem is None and self.commits.disk_problem is None:
+                await self.commits.flush()
 
     def _wake_from_thread(self) -> None:
         if self._loop is not None:
@@ -221,10 +221,10 @@ class Coordinator:
 
     async def _drain(self) -> None:
         """Everything on disk; a stop that is asked for ends the wait for one that refuses."""
-        draining = asyncio.ensure_future(self.journal.drain())
+        draining = asyncio.ensure_future(self.commits.drain())
         while not draining.done():
             if self.ledger.stop_requested is not None or (self._stop_request is not None and self._stop_request()):
-                self.journal.leave()
+                self.commits.leave()
             await asyncio.wait([draining], timeout=TICK_S)
         await draining
 
@@ -264,12 +264,12 @@ class Coordinator:
         return stopped
 
     def _act(self) -> events.CampaignStopped | None:
-        problem = self._problem or self.journal.problem
+        problem = self._problem or self.commits.problem
         if problem is not None:
             raise problem
         while True:
             now = self._clock()
-            commands = decide(self.ledger, now, Idle() if self.journal.is_behind else self._calls.idle())
+            commands = decide(self.ledger, now, Idle() if self.commits.is_behind else self._calls.idle())
             for command in commands:
                 if isinstance(command, Finish):
                     return None if self._gate_queue.is_busy else self._stop(command, now)  # no label that came is lost
@@ -397,7 +397,7 @@ class Coordinator:
         known = {level.level_id for level in self._store.levels()}
         levels = [level for level in (self._baseline, self._level) if level is not None]
         if missing := [level for level in levels if level.level_id not in known]:
-            self.journal.stage(levels=missing)
+            self.commits.stage(levels=missing)
 
     # --- the clock
 

@@ -1,4 +1,4 @@
-"""The journal: stages records for the store and commits them in a thread, everything staged at once.
+"""Group commit: stages records for the store and commits them in a thread, everything staged at once.
 
 What leaves the process waits for the disk: acknowledgements are given out, and actions queued with `after` are run,
 only once everything staged before them is durable. What `alsys.control.disk_waits` waits for is waited for, by commits

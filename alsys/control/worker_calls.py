@@ -1,4 +1,4 @@
-"""The workforce: which workers there are, and which calls each of them has.
+"""Worker calls: which workers there are, and which calls each of them has.
 
 Calls to one worker come back in the order in which they were sent, so the first is the one that runs. A worker is free
 where it has no call and is not being restarted. A place can be reserved for work that is still being put together: the

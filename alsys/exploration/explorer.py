@@ -76,8 +76,8 @@ class WalkerExplorer:
         self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
         self._selection = ChunkSelection(config.selection, seed)
         self._neighbourhoods = Neighbourhoods(config.exploration.carve)
-        self._crew = WalkerAllocation(config, self._systems, seed)
-        self._walkers = self._crew.walkers({})
+        self._allocation = WalkerAllocation(config, self._systems, seed)
+        self._walkers = self._allocation.walkers({})
         self._next_trajectory = 0
         self._n_members = self._n_distinct = 0
         self._proposed: dict[int, Candidate] = {}
@@ -100,9 +100,9 @@ class WalkerExplorer:
         self._rng = np.random.default_rng([self._seed, order.trajectory_base, self._n_chunks])
         self._next_trajectory = order.trajectory_base
         self._take_seeds(order.seeds)
-        is_regrouped = order.state is not None and self._crew.is_new(order.shares)
+        is_regrouped = order.state is not None and self._allocation.is_new(order.shares)
         if is_regrouped:
-            self._walkers = self._crew.walkers(order.shares)
+            self._walkers = self._allocation.walkers(order.shares)
             self._proposed = {}
         if self._n_chunks == 0 or is_regrouped:
             for k in range(len(self._walkers)):

@@ -206,18 +206,18 @@ class FakeTrainer:
     Args:
         duration_s: Seconds of a fit.
         failure: Kind of failure of a version, or None.
-        examination: Metrics of a version that are added, or replace others.
+        model_tests: Metrics of a version that are added, or replace others.
     """
 
     def __init__(
         self,
         duration_s: float = 0.0,
         failure: Callable[[int], FailureKind | None] | None = None,
-        examination: Callable[[int], Mapping[Name, float]] | None = None,
+        model_tests: Callable[[int], Mapping[Name, float]] | None = None,
     ) -> None:
         self._duration_s = duration_s
         self._failure = failure
-        self._examination = examination
+        self._model_tests = model_tests
 
     def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Waits and returns weights that only say how many labels there were."""
@@ -243,8 +243,8 @@ class FakeTrainer:
                 "force_mae_random_arm_low": 0.9 * error,
                 "force_mae_random_arm_high": 1.1 * error,
             }
-        if self._examination is not None:
-            metrics |= dict(self._examination(order.version))
+        if self._model_tests is not None:
+            metrics |= dict(self._model_tests(order.version))
         molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM, Arm.IMPORTED))
         frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
         predictions = {

@@ -1,4 +1,4 @@
-"""The courier: a child process that delivers the outbox while the driver goes on.
+"""Delivery to MLflow: a child process that delivers the outbox while the driver goes on.
 
 `poke` never blocks and never raises for a registry that is down: at most one child runs, a failure is followed by a
 growing pause and one line of warning, and what was not delivered stays in the outbox. The child dies with the driver

@@ -1,6 +1,6 @@
-"""The registry port of the coordinator: an outbox and a courier.
+"""The registry port of the coordinator: an outbox and a process that delivers it.
 
-Calls return after one fsync; MLflow is only ever touched by the courier's child.
+Calls return after one fsync; MLflow is only ever touched by that process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class OutboxRegistry:
 
     Args:
         campaign_dir: The campaign; its `campaign.json` says where MLflow is.
-        courier: Delivers; default starts child processes.
+        delivery: Delivers; default starts child processes.
     """
 
-    def __init__(self, campaign_dir: str | Path, courier: DeliveryProcess | None = None) -> None:
+    def __init__(self, campaign_dir: str | Path, delivery: DeliveryProcess | None = None) -> None:
         self._outbox = Outbox.of(campaign_dir)
-        self._courier = courier or DeliveryProcess(campaign_dir)
+        self._delivery = delivery or DeliveryProcess(campaign_dir)
         self._unqueued: deque[tuple[str, tuple[Callable[[], object], ...]]] = deque()
         self._is_refused = False
         try:
@@ -64,21 +64,21 @@ class OutboxRegistry:
     def poke(self) -> None:
         """Gives what is queued, or could not be, another try."""
         self._queue()
-        self._courier.poke()
+        self._delivery.poke()
 
     def flush(self, timeout_s: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Waits until MLflow has everything; False where it does not answer, time is up, or `is_over`."""
         self._queue()
-        return self._courier.flush(timeout_s, is_over) and not self._unqueued
+        return self._delivery.flush(timeout_s, is_over) and not self._unqueued
 
     def close(self) -> None:
-        """Ends the courier; what is queued stays queued."""
-        self._courier.close()
+        """Ends the process; what is queued stays queued."""
+        self._delivery.close()
 
     def _put(self, what: str, *puts: Callable[[], object]) -> None:
         self._unqueued.append((what, puts))
         self._queue()
-        self._courier.poke()
+        self._delivery.poke()
 
     def _queue(self) -> None:
         """Puts in the order of the calls: a promotion that came after a later one would take its alias."""

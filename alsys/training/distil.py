@@ -79,12 +79,12 @@ def distil(
     if teacher.is_molecular:
         known = known.select(np.flatnonzero(~known.pbc.any(axis=1)))
     rng = np.random.default_rng([config.seed, 4])
-    lessons = taught(teacher, known, frames, temperatures, rng, field="systems")
-    is_atom, walkers = lessons.is_arm(Arm.ATOM), np.unique(lessons.trajectory[~lessons.is_arm(Arm.ATOM)])
-    is_test = ~is_atom & np.isin(lessons.trajectory, walkers[HELD_OUT - 1 :: HELD_OUT])
-    test, lessons = lessons.select(is_test), lessons.select(~is_test)
+    labelled = taught(teacher, known, frames, temperatures, rng, field="systems")
+    is_atom, walkers = labelled.is_arm(Arm.ATOM), np.unique(labelled.trajectory[~labelled.is_arm(Arm.ATOM)])
+    is_test = ~is_atom & np.isin(labelled.trajectory, walkers[HELD_OUT - 1 :: HELD_OUT])
+    test, labelled = labelled.select(is_test), labelled.select(~is_test)
     own = relabelled(teacher, known.select(known.is_arm(*TRAINING_ARMS)))
-    lessons = joined(own, lessons)
+    labelled = joined(own, labelled)
     small = pretraining_config(config, budget_s)
     small = small.model_copy(
         update={
@@ -92,7 +92,7 @@ def distil(
             "training": small.training.model_copy(update={"delta": None, "bootstrap": 1.0}),
         }
     )
-    result = NequIPTrainer(small).run(TrainingOrder(state.version, lessons, None, None, seed=config.seed))
+    result = NequIPTrainer(small).run(TrainingOrder(state.version, labelled, None, None, seed=config.seed))
     if isinstance(result, TrainingFailure):
         raise InputError(f"the fit failed: {result.message}", field="--config", remedy="lower training.learning_rate")
     student = build_committee(result.state, threads=config.training.threads)
@@ -111,7 +111,7 @@ def distil(
             "force_mae_random_arm": float(evaluate(student, random).force_mae.mean()),
             "teacher_force_mae_random_arm": float(evaluate(large, random).force_mae.mean()),
         }
-    timed = lessons.select(~lessons.is_arm(Arm.ATOM)).select(np.arange(TIMED_FRAMES))
+    timed = labelled.select(~labelled.is_arm(Arm.ATOM)).select(np.arange(TIMED_FRAMES))
     metrics |= {"frame_ms": _frame_ms(student, timed), "teacher_frame_ms": _frame_ms(large, timed)}
     metrics["speed_up"] = metrics["teacher_frame_ms"] / metrics["frame_ms"]
     return Distilled(result.state, Metrics(metrics))

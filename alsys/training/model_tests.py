@@ -1,4 +1,4 @@
-"""The examination of a new committee, on frames it has not seen and in dynamics. What follows is decided elsewhere.
+"""Model tests of a new committee: on frames it has not seen and in dynamics. What follows is decided elsewhere.
 
 Weights or metrics that are not finite make a fit a failure. Otherwise the metrics ``holdout_...``, ``stability_...``,
 of blind spots and of single systems are added, each where it can be measured (`alsys.metrics` says what they are,
@@ -71,7 +71,7 @@ class ModelTester:
     @property
     def budget_s(self) -> float:
         """Seconds of a fit's budget that the dynamics may take."""
-        return self._config.exam_s
+        return self._config.model_tests_s
 
     def examine(
         self,
@@ -80,7 +80,7 @@ class ModelTester:
         committee: Committee | None = None,
         champion: Committee | None = None,
     ) -> TrainedCommittee | TrainingFailure:
-        """The committee with the metrics of its examination, or why it is none.
+        """The committee with the metrics of its model tests, or why it is none.
 
         Args:
             trained: Newly fitted.

@@ -34,7 +34,7 @@ class PairTrainer:
         self._model = config.model
         self._config = config.training
         self._baseline = baseline_of(config)
-        self._examiner = ModelTester(config)
+        self._model_tester = ModelTester(config)
 
     def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Solves one ridge regression for each member; a linear fit needs no parent.
@@ -92,4 +92,4 @@ class PairTrainer:
         predictions = predictions_of(
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
-        return self._examiner.examine(TrainedCommittee(state, metrics, calibration, predictions), order, committee)
+        return self._model_tester.examine(TrainedCommittee(state, metrics, calibration, predictions), order, committee)

@@ -1,4 +1,4 @@
-"""Lessons of imported labels: frames at another level of theory that a committee learns before the campaign's own.
+"""Pretraining data from imported labels: frames at another level of theory that a committee learns first.
 
 The driver, which has the store, chooses them and puts them into the campaign's folder `start`, as one file that is
 replaced as a whole; the trainer, which has none, reads them there. They are never mixed with the campaign's labels.
@@ -27,7 +27,7 @@ from alsys.training.evaluate import batch_of
 from alsys.training.snapshots import columns_of, snapshot_from
 
 PRETRAINING = "lesson.npz"
-"""The file."""
+"""The file, under the name that campaigns of before have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,12 @@ def beside_baseline(snapshot: Snapshot, baseline: Mapping[str, object] | None) -
     return replace(snapshot, baseline_energy=values.energy, baseline_forces=values.forces)
 
 
-def write_pretraining(folder: Path, lesson: PretrainingData) -> None:
-    """Puts a lesson where the trainer finds it, durably, in place of the one that is there."""
+def write_pretraining(folder: Path, data: PretrainingData) -> None:
+    """Puts pretraining data where the trainer finds it, durably, in place of the one that is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    columns: dict[str, Any] = columns_of(lesson.snapshot)
+    columns: dict[str, Any] = columns_of(data.snapshot)
     with replacing(folder / PRETRAINING, has_one_writer=True) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, level_of_theory=np.array(lesson.level.canonical), **columns)
+        np.savez(file, level_of_theory=np.array(data.level.canonical), **columns)
 
 
 def read_pretraining(folder: Path) -> PretrainingData:
@@ -114,7 +114,9 @@ def read_pretraining(folder: Path) -> PretrainingData:
         level = LevelOfTheory(json.loads(str(columns.pop("level_of_theory"))))
         return PretrainingData(level, snapshot_from(columns))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"is no lesson: {error}", source=str(path), remedy="run `alsys run` again") from error
+        raise InputError(
+            f"holds no pretraining data: {error}", source=str(path), remedy="run `alsys run` again"
+        ) from error
 
 
 def _is_treated(labels: Snapshot, row: int) -> bool:

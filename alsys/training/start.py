@@ -76,7 +76,7 @@ class StartingTrainer:
 
     Args:
         config: ``training.start`` says which.
-        folder: Where taught committees are kept, and a starting point (`write_starting_point`) or a lesson
+        folder: Where taught committees are kept, and a starting point (`write_starting_point`) or pretraining data
             (`write_pretraining`) has been put.
         fit: Where the fit that is running is kept; None for nowhere.
 
@@ -135,34 +135,34 @@ class StartingTrainer:
         return replace(order, snapshot=joined(chosen, order.snapshot), known=known)
 
     def _taught(self, order: TrainingOrder) -> CommitteeState | TrainingFailure:
-        """The committee that has learned the lesson, from the folder where it is there."""
+        """The committee that was pretrained, from the folder where it is there."""
         start, config = self._start, self._config
         assert not isinstance(start, ModelStart)
-        lesson = self._imported() if isinstance(start, ImportedStart) else self._teachers(start, order.snapshot)
-        place = None if self._folder is None else self._folder / lesson.name
+        source = self._imported() if isinstance(start, ImportedStart) else self._teachers(start, order.snapshot)
+        place = None if self._folder is None else self._folder / source.name
         if place is not None and place.exists():
             try:
                 return read_bundle(place)
             except InputError as error:
                 logger.warning("%s; it is taught again", error)
-        labels = lesson.labels()
+        labels = source.labels()
         trainer = NequIPTrainer(pretraining_config(config, start.budget_s))
         result = trainer.run(TrainingOrder(0, labels, None, None, seed=config.seed))
         if isinstance(result, TrainingFailure):
             return replace(result, message=f"teaching: {result.message}")
         logger.info(
             "taught by %s on %d frames: force MAE %.4f eV/Angstrom to its labels",
-            lesson.source, labels.n_frames, result.metrics["force_mae_train"],
+            source.labelled_by, labels.n_frames, result.metrics["force_mae_train"],
         )  # fmt: skip
         if place is not None:
-            card = {"teacher": lesson.source, "n_labels": labels.n_frames, "metrics": dict(result.metrics.items())}
+            card = {"teacher": source.labelled_by, "n_labels": labels.n_frames, "metrics": dict(result.metrics.items())}
             try:
                 write_bundle(place, result.state, card)
             except OSError as error:
                 logger.warning("%s cannot be kept, so a restart teaches it again: %s", place, error)
         return result.state
 
-    def _teachers(self, start: TeacherStart, known: Snapshot) -> _Taught:
+    def _teachers(self, start: TeacherStart, known: Snapshot) -> _PretrainingLabels:
         """Labels of a teacher, of frames from its dynamics, begun from the campaign's."""
         config = self._config
 
@@ -179,28 +179,28 @@ class StartingTrainer:
 
         elements = sorted({int(z) for z in known.numbers})
         digest = _digest(config, elements=elements, systems=list(known.systems))
-        return _Taught(f"teacher-{digest}", start.teacher, labels)
+        return _PretrainingLabels(f"teacher-{digest}", start.teacher, labels)
 
-    def _imported(self) -> _Taught:
+    def _imported(self) -> _PretrainingLabels:
         """Imported labels of another level, less the baseline where the campaign learns a difference."""
         assert self._folder is not None
-        lesson = read_pretraining(self._folder)
-        name = f"imported-{_digest(self._config, lesson=lesson.digest)}"
+        data = read_pretraining(self._folder)
+        name = f"imported-{_digest(self._config, lesson=data.digest)}"  # `lesson`: as folders of before have it
         baseline = baseline_of(self._config)
-        return _Taught(name, lesson.level.canonical, partial(beside_baseline, lesson.snapshot, baseline))
+        return _PretrainingLabels(name, data.level.canonical, partial(beside_baseline, data.snapshot, baseline))
 
 
 @dataclass(frozen=True, slots=True)
-class _Taught:
-    """A lesson: the folder of the committee that has learned it, whose labels they are, and how they are got."""
+class _PretrainingLabels:
+    """Labels to pretrain on: folder of the committee that has learned them, what gave them, and how they are got."""
 
     name: str
-    source: str
+    labelled_by: str
     labels: Callable[[], Snapshot]
 
 
 def pretraining_config(config: CampaignConfig, budget_s: float) -> CampaignConfig:
-    """A campaign's config for a fit to labels that are not its own: no weights of arms, no score, no examination."""
+    """A campaign's config for a fit to labels that are not its own: no weights of arms, no score, no model tests."""
     sections = {
         "exploration": config.exploration.model_copy(update={"uncertainty": "committee"}),
         "promotion": config.promotion.model_copy(update={"examine": False}),
@@ -336,12 +336,12 @@ def check_parent(config: CampaignConfig, state: CommitteeState, elements: Sequen
     if state.baseline != baseline_of(config):
         names_ = [None if spec is None else spec.get("method") for spec in (state.baseline, baseline_of(config))]
         raise InputError(
-            f"has learned {_lesson(names_[0])}, the campaign learns {_lesson(names_[1])}",
+            f"has learned {_learned(names_[0])}, the campaign learns {_learned(names_[1])}",
             remedy="set `training.delta` to match", **place,
         )  # fmt: skip
 
 
-def _lesson(baseline: object) -> str:
+def _learned(baseline: object) -> str:
     return "labels" if baseline is None else f"differences to {baseline}"
 
 

@@ -84,7 +84,7 @@ class _Member:
         is_fresh: It begins anew.
         share: Shares of the budget.
         seed: Of its batches.
-        bag: Rows that it may see.
+        rows: Those that it may see.
         reached: Where a fit that was cut off had left it; None where it begins.
     """
 
@@ -93,7 +93,7 @@ class _Member:
     is_fresh: bool
     share: float
     seed: int
-    bag: NDArray[np.int64]
+    rows: NDArray[np.int64]
     reached: Reached | None = None
 
 
@@ -121,7 +121,7 @@ class NequIPTrainer:
         self._steps = StepSource(config.training, self._objective, clock)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
-        self._examiner = ModelTester(config, clock)
+        self._model_tester = ModelTester(config, clock)
         self._clock = clock
         self._folder = folder
         self._identity = config_hash(config)
@@ -206,7 +206,7 @@ class NequIPTrainer:
             committee, order.snapshot, order.n_review, is_difference=self._baseline is not None
         )
         trained = TrainedCommittee(state, metrics, calibration, predictions)
-        examined = self._examiner.examine(trained, order, committee, champion)
+        examined = self._model_tester.examine(trained, order, committee, champion)
         if isinstance(examined, TrainingFailure) and unfinished is not None:
             unfinished.clear()
         return examined
@@ -235,9 +235,9 @@ class NequIPTrainer:
                 model = build_model(spec, seed=seed)
                 set_buffers(model, *constants)
             start = Layout.of(model).flat(model)
-            bag = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap))
+            rows = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap))
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
-            members.append(_Member(model, start, not is_warm, share, seed, bag))
+            members.append(_Member(model, start, not is_warm, share, seed, rows))
         return members
 
     def _fit_members(
@@ -257,7 +257,7 @@ class NequIPTrainer:
         """
         config = self._config
         n_workers = min(config.parallel, len(members))
-        left = max(config.budget_s - self._examiner.budget_s - (self._clock() - started), 1e-3)
+        left = max(config.budget_s - self._model_tester.budget_s - (self._clock() - started), 1e-3)
         shares = [member.share for member in members]
         unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
         seen = np.array([frame_id in known for frame_id in train.frame_ids])
@@ -273,8 +273,8 @@ class NequIPTrainer:
                 keep = partial(unfinished.keep, i, member.model)
             seed = member.seed if member.reached is None else [member.seed, member.reached.steps]
             rng = np.random.default_rng(seed)
-            draw: Draw = Shuffle(member.bag, config.batch_size, rng)
-            new, old = member.bag[~seen[member.bag]], member.bag[seen[member.bag]]
+            draw: Draw = Shuffle(member.rows, config.batch_size, rng)
+            new, old = member.rows[~seen[member.rows]], member.rows[seen[member.rows]]
             if not member.is_fresh and new.size and old.size:
                 draw = Replay(new, old, train.system, config.new_share, config.batch_size, rng)
             with self._steps.step(member.model, spec) as step:

@@ -82,8 +82,8 @@ def test_a_campaign_learns_imported_labels_first_and_once(
     assert not (campaign / "start").exists()
 
     assert command(*run) == 0
-    lesson = read_pretraining(campaign / "start")
-    assert lesson.n_frames == 40
+    data = read_pretraining(campaign / "start")
+    assert data.n_frames == 40
     (taught,) = (campaign / "start").glob("imported-*")
     assert json.loads((taught / "card.json").read_text())["n_labels"] == 40
     card = json.loads(sorted((campaign / "models").glob("v*"))[0].joinpath("card.json").read_text())

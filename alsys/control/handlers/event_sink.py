@@ -22,16 +22,16 @@ class EventSink:
 
     Args:
         ledger: What events are applied to.
-        journal: Where they are staged.
+        commits: Where they are staged.
         memory: Forgets frames.
         forget_label: Told of labels that are data no longer.
     """
 
     def __init__(
-        self, ledger: Ledger, journal: GroupCommit, memory: FrameMemory, forget_label: Callable[[str], None]
+        self, ledger: Ledger, commits: GroupCommit, memory: FrameMemory, forget_label: Callable[[str], None]
     ) -> None:
         self._ledger = ledger
-        self._journal = journal
+        self._commits = commits
         self._memory = memory
         self._forget_label = forget_label
 
@@ -40,7 +40,7 @@ class EventSink:
         self._ledger.apply(event)
         if event.is_durable:
             labels = [] if label is None else [label] if label.baseline is None else [label, label.baseline]
-            self._journal.stage(events=[event], labels=labels)
+            self._commits.stage(events=[event], labels=labels)
         self._forget(event)
 
     def together(self, events: Sequence[Event], candidates: Sequence[Candidate] = ()) -> None:
@@ -49,7 +49,7 @@ class EventSink:
             self._ledger.apply(event)
             self._forget(event)
         if events:
-            self._journal.stage(events=events, candidates=candidates)
+            self._commits.stage(events=events, candidates=candidates)
 
     def _forget(self, event: Event) -> None:
         if isinstance(event, FrameDropped | FrameQuarantined):

@@ -33,7 +33,7 @@ class RequestHandler:
         ledger: For reading.
         box: Where requests wait.
         store: Where frames are read that wait again.
-        journal: Says when the disk holds what was staged.
+        commits: Say when the disk holds what was staged.
         memory: Frames.
         models: Knows which versions there are, and tells the registry.
         record: Takes events.
@@ -44,7 +44,7 @@ class RequestHandler:
     ledger: Ledger
     box: RequestBox
     store: StoreReader
-    journal: GroupCommit
+    commits: GroupCommit
     memory: FrameMemory
     models: TrainingHandler
     record: EventSink
@@ -63,7 +63,7 @@ class RequestHandler:
         """Sees to it that requests are carried out."""
         if not self._is_answering and self.is_waited_for:
             self._is_answering = True
-            self.journal.after(self.answer)
+            self.commits.after(self.answer)
 
     async def answer(self) -> None:
         """Carries out what users ask for; everything that was staged must be on disk."""
@@ -94,7 +94,7 @@ class RequestHandler:
         async def reply() -> None:
             self._reply(name, answer)
 
-        self.journal.after(reply)
+        self.commits.after(reply)
 
     def _reply(self, name: str, answer: Answer) -> None:
         try:

@@ -57,7 +57,7 @@ class TrainingHandler:
     Attributes:
         ledger: For reading.
         store: Where snapshots come from.
-        journal: Says when the disk holds what was staged.
+        commits: Say when the disk holds what was staged.
         bundles: Where bundles go.
         registry: Where others get models.
         level: The campaign's level of theory.
@@ -71,7 +71,7 @@ class TrainingHandler:
 
     ledger: Ledger
     store: StoreReader
-    journal: GroupCommit
+    commits: GroupCommit
     bundles: BundleStore
     registry: Registry
     level: LevelOfTheory
@@ -103,7 +103,7 @@ class TrainingHandler:
 
     async def prepare(self, command: Train) -> Fit:
         """What the next fit is to be sent, once everything that is staged is on disk."""
-        await self.journal.flush()
+        await self.commits.flush()
         snapshot, n_retracted, known = await asyncio.to_thread(self._read_snapshot, command.parent)
         calibration = self.ledger.calibration
         is_calibrated = self.ledger.settings.is_calibrated and calibration.is_fitted
@@ -172,18 +172,18 @@ class TrainingHandler:
             self.record(event)
             if self.review is not None:
                 self.review(dict(trained.predictions), snapshot)
-            self.journal.after(lambda: _call(self.registry.publish, version, card | {BUNDLE_DIGEST: digest}))
+            self.commits.after(lambda: _call(self.registry.publish, version, card | {BUNDLE_DIGEST: digest}))
             self.wake()  # to be judged now, not when the next worker or the clock says something
 
-        self.journal.after(record)
+        self.commits.after(record)
 
     def tell_registry(self, event: Event) -> None:
         """Once it is on disk."""
         if isinstance(event, ModelPromoted):
             times = self.ledger.champions.count(event.version)
-            self.journal.after(lambda: _call(self.registry.promote, event.version, event.reason, times))
+            self.commits.after(lambda: _call(self.registry.promote, event.version, event.reason, times))
         elif isinstance(event, ModelRejected):
-            self.journal.after(lambda: _call(self.registry.reject, event.version, event.reason))
+            self.commits.after(lambda: _call(self.registry.reject, event.version, event.reason))
 
     def _read_snapshot(self, parent: int) -> tuple[Snapshot, int, frozenset[str]]:
         """What to train on, how many labels had been retracted by then, and which frames a version has learned."""

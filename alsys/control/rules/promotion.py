@@ -3,7 +3,7 @@
 A challenger becomes champion unless something speaks against it: it is worse than the champion on the random arm beyond
 the 95 % paired interval; it is worse on one system, tested for all systems at once (S. Holm, Scand. J. Stat. 6, 65
 (1979)); its energies or stresses are off by more than twice as much as the champion's; it explains next to nothing of
-unseen forces; or it falls short of a limit of `promotion` in its examination (`alsys.training.model_tests`). A
+unseen forces; or it falls short of a limit of `promotion` in its model tests (`alsys.training.model_tests`). A
 shortcoming in dynamics or coverage that the champion has too, and no less, is no reason to keep that champion: the
 challenger is then promoted on probation, as long as it is not far behind the best of all champions so far. So is a
 first version with such shortcomings, since without a champion nothing is explored, and explorers have guards of their
@@ -209,7 +209,7 @@ def _is_no_worse(
             return _survives_no_less("stability_hot_survival", own, champion, alike, settings.survival)
         case "drift":
             before = champion.get("stability_drift_low")
-            if before is None:  # every walker was lost, or there was no examination
+            if before is None:  # every walker was lost, or there were no model tests
                 survival = champion.get("stability_survival")
                 return survival is None or survival < settings.survival
             least = min((low for m in alike if (low := m.get("stability_drift_low")) is not None), default=before)

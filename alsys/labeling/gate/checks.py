@@ -74,7 +74,7 @@ class LabelChecks:
         self._ids: list[str] = []
         self._cleared: set[str] = set()
         self._energies: dict[Composition, list[float]] | None = None
-        self._rough = PairForces()
+        self._pair_check = PairForces()
 
     @property
     def max_records(self) -> int:
@@ -103,10 +103,10 @@ class LabelChecks:
                     return
                 last = self._ids.pop()
                 del self._records[last]
-                self._rough.forget(last)
+                self._pair_check.forget(last)
             bisect.insort(self._ids, key)
         self._records[key] = _record(frame, label, prediction)
-        self._rough.observe(frame, label)
+        self._pair_check.observe(frame, label)
         self._energies = None
 
     def clear(self, label_id: str) -> None:
@@ -118,7 +118,7 @@ class LabelChecks:
         if self._records.pop(label_id, None) is not None:
             self._ids.remove(label_id)
             self._energies = None
-        self._rough.forget(label_id)
+        self._pair_check.forget(label_id)
         self._cleared.discard(label_id)
 
     def examine(
@@ -141,13 +141,13 @@ class LabelChecks:
             return (broken,)
         findings = self._intrinsic(frame, label)
         if prediction is not None and _fits(frame, prediction):
-            findings += _patterns(frame, label, prediction.forces)
+            findings += _gross_errors(frame, label, prediction.forces)
             energies, ratios, forces = self._residuals()
             if len(forces) >= MIN_RESIDUALS:
                 findings += self._against(frame, label, prediction, force_bound, (energies, ratios, forces))
                 return tuple(findings)
         else:
-            findings += self._against_rough(frame, label)
+            findings += self._against_pairs(frame, label)
         findings += self._composition(frame, label)
         return tuple(findings)
 
@@ -167,14 +167,14 @@ class LabelChecks:
         if slope is not None:
             return (slope,)
         seen = None if self._xtb_check is None or frame.environment is not None else self._xtb_check(frame)
-        if seen is not None and (found := _patterns(frame, second, seen)):
+        if seen is not None and (found := _gross_errors(frame, second, seen)):
             return tuple(found)
         if not math.isnan(second.slope):
             return ()
         if prediction is not None and _fits(frame, prediction):
-            return tuple(_patterns(frame, second, prediction.forces))
-        rough = self._rough.predict(frame, second.label_id)
-        return () if rough is None else tuple(_patterns(frame, second, rough.forces))
+            return tuple(_gross_errors(frame, second, prediction.forces))
+        pairs = self._pair_check.predict(frame, second.label_id)
+        return () if pairs is None else tuple(_gross_errors(frame, second, pairs.forces))
 
     def review(
         self, frames: Sequence[Frame], labels: Sequence[Label], predictions: Sequence[Prediction | None]
@@ -203,11 +203,11 @@ class LabelChecks:
             broken = _broken(frame, label)
             findings = [broken] if broken is not None else self._intrinsic(frame, label)
             if broken is None and prediction is not None and i in records:
-                findings += _patterns(frame, label, prediction.forces)
+                findings += _gross_errors(frame, label, prediction.forces)
                 if len(records) >= MIN_RESIDUALS:
                     findings += self._against(frame, label, prediction, None, scales)
             elif broken is None:
-                findings += self._against_rough(frame, label) + self._composition(frame, label)
+                findings += self._against_pairs(frame, label) + self._composition(frame, label)
             if findings:
                 flagged.append((i, tuple(findings)))
         return flagged
@@ -259,17 +259,17 @@ class LabelChecks:
                 return [finding("energy", binding, limit, "eV per atom from free atoms")]
         return []
 
-    def _against_rough(self, frame: Frame, label: Label) -> list[Finding]:
+    def _against_pairs(self, frame: Frame, label: Label) -> list[Finding]:
         """Forces against a pair potential fitted to the labels so far, or a xtb_check: enough for gross errors."""
-        rough = self._rough.predict(frame, label.label_id)
-        if rough is None:
+        pairs = self._pair_check.predict(frame, label.label_id)
+        if pairs is None:
             seen = None if self._xtb_check is None or frame.environment is not None else self._xtb_check(frame)
-            return [] if seen is None else _patterns(frame, label, seen)
-        found = _patterns(frame, label, rough.forces)
-        error = root_mean_square(label.forces - rough.forces)
-        limit = upper_limit(rough.past_errors, self._config.force_residual)
+            return [] if seen is None else _gross_errors(frame, label, seen)
+        found = _gross_errors(frame, label, pairs.forces)
+        error = root_mean_square(label.forces - pairs.forces)
+        limit = upper_limit(pairs.past_errors, self._config.force_residual)
         if error > limit:
-            found.append(finding("rough-force", error, limit, "eV/Angstrom from a pair potential fitted to others"))
+            found.append(finding("pair-force", error, limit, "eV/Angstrom from a pair potential fitted to others"))
         return found
 
     def _residuals(self) -> tuple[list[float], list[float], list[float]]:
@@ -343,7 +343,7 @@ def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Recor
     return _Record(*shared, prediction.model_version, residual, abs(residual) / deviation, error)
 
 
-def _patterns(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:
+def _gross_errors(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:
     if frame.n_atoms < 2:
         return []
     factor = best_scale(label.forces, predicted)

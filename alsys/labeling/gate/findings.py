@@ -27,7 +27,7 @@ class Finding:
 
     Attributes:
         check: Stable word: ``shape``, ``not-finite``, ``net-force``, ``torque``, ``largest-force``, ``spin``, ``gap``,
-            ``energy``, ``residual-energy``, ``residual-force``, ``sign``, ``scale``, ``permutation``, ``rough-force``,
+            ``energy``, ``residual-energy``, ``residual-force``, ``sign``, ``scale``, ``permutation``, ``pair-force``,
             ``relabelled``, ``reference``, ``slope``.
         value: What was found.
         limit: What is normal.

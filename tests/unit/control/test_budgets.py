@@ -57,19 +57,19 @@ def config(**sections: Any) -> Any:
     return parse_config(data)
 
 
-def crew(role: Role, budgets: Budgets) -> tuple[WorkerCalls, Hand]:
+def worker_calls(role: Role, budgets: Budgets) -> tuple[WorkerCalls, Hand]:
     hand = Hand()
     pool: Any = SimpleNamespace(roles={"w-0": role}, submit=lambda *_: None, restart=lambda *_: None)
-    crew = WorkerCalls(pool, RunningClock(hand), budgets)
-    crew.arrive(WorkerUp("w-0", role))
-    return crew, hand
+    calls = WorkerCalls(pool, RunningClock(hand), budgets)
+    calls.arrive(WorkerUp("w-0", role))
+    return calls, hand
 
 
-def pass_time(hand: Hand, crew: WorkerCalls, seconds: float) -> None:
+def pass_time(hand: Hand, calls: WorkerCalls, seconds: float) -> None:
     """In steps of a second, as a loop that runs looks at its clock."""
     for _ in range(int(seconds)):
         hand.now += 1.0
-        crew.idle(), crew._clock()
+        calls.idle(), calls._clock()
 
 
 def test_a_chunk_may_take_many_times_what_chunks_took() -> None:
@@ -114,40 +114,40 @@ def test_a_user_may_set_each() -> None:
 def test_one_that_is_silent_is_spoken_of_once_and_then_ended() -> None:
     budgets = Budgets()
     budgets.observe(Role.EXPLORER, 0.5)
-    workforce, hand = crew(Role.EXPLORER, budgets)
-    workforce.submit("w-0", CHUNK)
-    pass_time(hand, workforce, 30)
-    assert not workforce.overdue().slow
-    pass_time(hand, workforce, 25)
-    assert "has not answered for 55 s" in workforce.overdue().slow["w-0"]
-    assert not workforce.overdue().slow, "once"
-    pass_time(hand, workforce, 66)
-    assert "gave no answer for 121 s, and a chunk may take 120 s" in workforce.overdue().late["w-0"]
-    workforce.restart("w-0", "")
-    assert not workforce.overdue().late
+    calls, hand = worker_calls(Role.EXPLORER, budgets)
+    calls.submit("w-0", CHUNK)
+    pass_time(hand, calls, 30)
+    assert not calls.overdue().slow
+    pass_time(hand, calls, 25)
+    assert "has not answered for 55 s" in calls.overdue().slow["w-0"]
+    assert not calls.overdue().slow, "once"
+    pass_time(hand, calls, 66)
+    assert "gave no answer for 121 s, and a chunk may take 120 s" in calls.overdue().late["w-0"]
+    calls.restart("w-0", "")
+    assert not calls.overdue().late
 
 
 def test_a_call_ahead_has_its_own_budget() -> None:
-    workforce, hand = crew(Role.LABELER, Budgets(label_s=10.0, label_is_set=True))
+    calls, hand = worker_calls(Role.LABELER, Budgets(label_s=10.0, label_is_set=True))
     for _ in range(2):
-        workforce.submit("w-0", LabelingOrder(FRAMES[:1]))
-    pass_time(hand, workforce, 9)
-    workforce.complete(Completion("w-0", Role.LABELER, (), 0.0, 0.0, 0.0))
-    pass_time(hand, workforce, 9)
-    assert not workforce.overdue().late
-    pass_time(hand, workforce, 2)
-    assert workforce.overdue().late
+        calls.submit("w-0", LabelingOrder(FRAMES[:1]))
+    pass_time(hand, calls, 9)
+    calls.complete(Completion("w-0", Role.LABELER, (), 0.0, 0.0, 0.0))
+    pass_time(hand, calls, 9)
+    assert not calls.overdue().late
+    pass_time(hand, calls, 2)
+    assert calls.overdue().late
 
 
 def test_a_driver_that_was_stopped_for_an_hour_ends_nobody() -> None:
     budgets = Budgets()
     budgets.observe(Role.EXPLORER, 0.5)
-    workforce, hand = crew(Role.EXPLORER, budgets)
-    workforce.submit("w-0", CHUNK)
-    pass_time(hand, workforce, 5)
+    calls, hand = worker_calls(Role.EXPLORER, budgets)
+    calls.submit("w-0", CHUNK)
+    pass_time(hand, calls, 5)
     hand.now += 3600.0
-    assert not workforce.overdue().late
-    assert workforce.busy.take(workforce._clock()) == {Role.EXPLORER: 35.0}
+    assert not calls.overdue().late
+    assert calls.busy.take(calls._clock()) == {Role.EXPLORER: 35.0}
 
 
 class Hangs(FakeExplorer):

@@ -1,4 +1,4 @@
-"""What the journal runs after a commit waits for space; other errors end the campaign."""
+"""What a group commit runs after a commit waits for space; other errors end the campaign."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ def test_an_action_waits_for_space_and_later_ones_for_it(caplog: pytest.LogCaptu
         order.append(f"after {action.calls} calls")
 
     async def run() -> None:
-        journal = GroupCommit(open_writer(MemoryDisk()))
-        journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
-        journal.after(action)
-        journal.after(later)
+        commits = GroupCommit(open_writer(MemoryDisk()))
+        commits.stage(events=[AlarmCleared(t=1.0, name="alike")])
+        commits.after(action)
+        commits.after(later)
         while action.calls < 2:
             await asyncio.sleep(0.001)
-        assert journal.is_behind, "no new work meanwhile"
-        assert journal.disk_problem is not None
-        assert "No space left" in journal.disk_problem
-        await journal.drain()
-        assert journal.disk_problem is None
-        assert journal.problem is None
+        assert commits.is_behind, "no new work meanwhile"
+        assert commits.disk_problem is not None
+        assert "No space left" in commits.disk_problem
+        await commits.drain()
+        assert commits.disk_problem is None
+        assert commits.problem is None
 
     asyncio.run(run())
     assert action.calls == 4
@@ -74,10 +74,10 @@ def test_what_is_no_matter_of_space_ends_the_campaign(error: Exception) -> None:
         raise error
 
     async def run() -> None:
-        journal = GroupCommit(open_writer(MemoryDisk()))
-        journal.after(fails)
+        commits = GroupCommit(open_writer(MemoryDisk()))
+        commits.after(fails)
         with pytest.raises(type(error)):
-            await journal.drain()
+            await commits.drain()
 
     asyncio.run(run())
 
@@ -124,10 +124,10 @@ class Disk:
         return self._writer.commit()
 
 
-def committed(journal: GroupCommit) -> None:
+def committed(commits: GroupCommit) -> None:
     async def run() -> None:
-        journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
-        await journal.flush()
+        commits.stage(events=[AlarmCleared(t=1.0, name="alike")])
+        await commits.flush()
 
     asyncio.run(run())
 
@@ -159,12 +159,12 @@ def test_a_broken_disk_is_not_waited_for_for_ever(number: int, monkeypatch: pyte
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_who_is_asked_to_stop_waits_no_longer(number: int) -> None:
     async def run() -> None:
-        journal = GroupCommit(Disk(OSError(number, "no")))  # type: ignore[arg-type]
-        journal.stage(events=[AlarmCleared(t=1.0, name="alike")])
-        flushing = asyncio.ensure_future(journal.flush())
-        while journal.disk_problem is None:
+        commits = GroupCommit(Disk(OSError(number, "no")))  # type: ignore[arg-type]
+        commits.stage(events=[AlarmCleared(t=1.0, name="alike")])
+        flushing = asyncio.ensure_future(commits.flush())
+        while commits.disk_problem is None:
             await asyncio.sleep(0.001)
-        journal.leave()
+        commits.leave()
         with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
             await asyncio.wait_for(flushing, 2.0)
 
@@ -219,24 +219,24 @@ def test_flush_waits_for_what_was_staged_before_it_and_not_for_silence() -> None
 
     async def run() -> tuple[float, int, int]:
         slow: Any = SlowDisk(open_writer(disk), 0.1)
-        journal = GroupCommit(slow)
+        commits = GroupCommit(slow)
         staged = 0
 
         async def propose() -> None:
             nonlocal staged
             while True:
                 staged += 1
-                journal.stage(events=[AlarmCleared(t=float(staged), name="alike")])
+                commits.stage(events=[AlarmCleared(t=float(staged), name="alike")])
                 await asyncio.sleep(0.01)
 
         proposing = asyncio.create_task(propose())
         await asyncio.sleep(0.25)
         before, started = staged, time.monotonic()
-        await asyncio.wait_for(journal.flush(), 5.0)
+        await asyncio.wait_for(commits.flush(), 5.0)
         took = time.monotonic() - started
         n_durable = len(open_reader(disk).events())
         proposing.cancel()
-        await journal.flush()
+        await commits.flush()
         return took, before, n_durable
 
     took, before, n_durable = asyncio.run(run())
@@ -249,13 +249,13 @@ def test_flush_takes_what_somebody_else_staged_and_returns_where_there_is_nothin
 
     async def run() -> None:
         store = open_writer(disk)
-        journal = GroupCommit(store)
-        await asyncio.wait_for(journal.flush(), 5.0)
+        commits = GroupCommit(store)
+        await asyncio.wait_for(commits.flush(), 5.0)
         store.stage(events=[AlarmCleared(t=1.0, name="alike")])
-        await asyncio.wait_for(journal.flush(), 5.0)
+        await asyncio.wait_for(commits.flush(), 5.0)
         assert len(open_reader(disk).events()) == 1
-        journal.stage(events=[])
-        await asyncio.wait_for(journal.flush(), 5.0)
+        commits.stage(events=[])
+        await asyncio.wait_for(commits.flush(), 5.0)
 
     asyncio.run(run())
 
@@ -266,7 +266,7 @@ def test_what_is_staged_while_a_commit_begins_is_told_too() -> None:
     commit, told = store.commit, []
 
     async def run() -> None:
-        journal = GroupCommit(store, on_event=told.append)
+        commits = GroupCommit(store, on_event=told.append)
         loop = asyncio.get_running_loop()
 
         def late() -> Head:
@@ -277,12 +277,12 @@ def test_what_is_staged_while_a_commit_begins_is_told_too() -> None:
             return commit()
 
         async def stage() -> None:
-            journal.stage(events=[AlarmCleared(t=2.0, name="late")])
+            commits.stage(events=[AlarmCleared(t=2.0, name="late")])
 
         late_ones: list[int] = []
         store.commit = late  # type: ignore[method-assign]
-        journal.stage(events=[AlarmCleared(t=1.0, name="first")])
-        await journal.flush()
+        commits.stage(events=[AlarmCleared(t=1.0, name="first")])
+        await commits.flush()
 
     asyncio.run(run())
     assert [event.name for event in told] == ["first", "late"]

@@ -14,7 +14,7 @@ from alsys.errors import FailureKind
 ROLES = {"labeler-0": Role.LABELER, "labeler-1": Role.LABELER, "trainer-0": Role.TRAINER}
 
 
-def workforce() -> WorkerCalls:
+def worker_calls() -> WorkerCalls:
     pool: Any = SimpleNamespace(roles=ROLES)
     return WorkerCalls(pool, lambda: 0.0)
 
@@ -23,25 +23,25 @@ def down(worker: str) -> WorkerDown:
     return WorkerDown(worker, ROLES[worker], FailureKind.WORKER_LOST, "cannot start", is_final=True)
 
 
-def lose(crew: WorkerCalls, worker: str) -> bool:
-    crew.lose(down(worker))
-    return crew.give_up(down(worker))
+def lose(calls: WorkerCalls, worker: str) -> bool:
+    calls.lose(down(worker))
+    return calls.give_up(down(worker))
 
 
 def test_one_that_never_came_up_leaves_the_others_at_work() -> None:
-    crew = workforce()
-    assert not lose(crew, "labeler-0")  # labeler-1 is still starting
-    crew.arrive(WorkerUp("labeler-1", Role.LABELER))
-    assert crew.idle().labelers == ("labeler-1",)
-    assert crew.heartbeat(0.0, 0.0).workers[Role.LABELER] == 1
+    calls = worker_calls()
+    assert not lose(calls, "labeler-0")  # labeler-1 is still starting
+    calls.arrive(WorkerUp("labeler-1", Role.LABELER))
+    assert calls.idle().labelers == ("labeler-1",)
+    assert calls.heartbeat(0.0, 0.0).workers[Role.LABELER] == 1
 
 
 @pytest.mark.parametrize("were_up", [False, True])
 def test_the_last_of_its_kind_is_told(were_up: bool) -> None:
-    crew = workforce()
+    calls = worker_calls()
     if were_up:
         for name, role in ROLES.items():
-            crew.arrive(WorkerUp(name, role))
-    assert lose(crew, "trainer-0")
-    assert not lose(crew, "labeler-1")
-    assert lose(crew, "labeler-0")
+            calls.arrive(WorkerUp(name, role))
+    assert lose(calls, "trainer-0")
+    assert not lose(calls, "labeler-1")
+    assert lose(calls, "labeler-0")

@@ -76,8 +76,8 @@ def run(explorer: WalkerExplorer, n_steps: int, **fields: Any) -> ExplorationRep
 
 def test_walkers_are_spread_over_methods_that_suit_the_system() -> None:
     systems = {"e": ETHANOL, "w": WATER}
-    crew = WalkerAllocation(config_of(systems, walkers=16, methods=PORTFOLIO), systems, 0)
-    walkers = crew.walkers({})
+    allocation = WalkerAllocation(config_of(systems, walkers=16, methods=PORTFOLIO), systems, 0)
+    walkers = allocation.walkers({})
     counts = {
         system: [name for name, s in zip(walkers.steering.names, walkers.systems, strict=True) if s == system]
         for system in systems
@@ -90,11 +90,11 @@ def test_walkers_are_spread_over_methods_that_suit_the_system() -> None:
 
 
 def test_shares_decide_how_many_walkers_a_method_gets() -> None:
-    crew = WalkerAllocation(config_of({"e": ETHANOL}, walkers=10, methods=PORTFOLIO), {"e": ETHANOL}, 0)
+    allocation = WalkerAllocation(config_of({"e": ETHANOL}, walkers=10, methods=PORTFOLIO), {"e": ETHANOL}, 0)
     shares = {"plain": 0.1, "udd": 0.7, "torsion-scan": 0.1, "ramp": 0.1}
-    assert crew.walkers(shares).steering.names.count("udd") == 7
-    assert not crew.is_new(shares)
-    assert crew.is_new({**shares, "udd": 0.5, "plain": 0.3})
+    assert allocation.walkers(shares).steering.names.count("udd") == 7
+    assert not allocation.is_new(shares)
+    assert allocation.is_new({**shares, "udd": 0.5, "plain": 0.3})
 
 
 def test_walkers_are_regrouped_only_with_new_weights() -> None:
@@ -149,14 +149,14 @@ def test_methods_of_one_kind_are_told_apart() -> None:
 
 def test_systems_take_turns_where_walkers_are_few() -> None:
     systems = {f"s{k}": WATER for k in range(5)}
-    crew = WalkerAllocation(config_of(systems, walkers=2), systems, 0)
+    allocation = WalkerAllocation(config_of(systems, walkers=2), systems, 0)
     seen: set[str] = set()
     for _ in range(20):
-        walkers = crew.walkers({})
+        walkers = allocation.walkers({})
         assert len(walkers) == 2
         seen |= set(walkers.systems)
     assert seen == set(systems)
-    assert crew.is_new({})
+    assert allocation.is_new({})
 
 
 class Watched(HarmonicCommittee):

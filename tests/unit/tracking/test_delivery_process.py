@@ -1,4 +1,4 @@
-"""The courier with child processes that stand in for MLflow: `/bin/sh` scripts, so nothing waits for an import."""
+"""Delivery with child processes that stand in for MLflow: `/bin/sh` scripts, so nothing waits for an import."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def test_the_child_dies_with_a_driver_that_is_killed(tmp_path: Path) -> None:
         Outbox.of(sys.argv[1]).put_publish(1)
         child = ("import time; from alsys.tracking.deliver import _Driver; _Driver(); print('up', flush=True); "
                  "time.sleep(60)")
-        courier = DeliveryProcess(sys.argv[1], command=[sys.executable, "-c", child])
-        courier.poke()
-        print(courier._child.pid, flush=True)
+        delivery = DeliveryProcess(sys.argv[1], command=[sys.executable, "-c", child])
+        delivery.poke()
+        print(delivery._child.pid, flush=True)
         time.sleep(60)
         """
     )

@@ -184,8 +184,8 @@ def solid() -> CommitteeState:
     """A committee that has learned a Lennard-Jones crystal."""
     potential = CommitteeTeacher(LennardJonesCommittee(epsilon=0.104, sigma=3.40, cutoff=5.0))
     start = snapshot_of([crystal(0)], np.zeros(1), np.zeros((4, 3)))
-    lessons = taught(potential, start, 64, [300.0], np.random.default_rng(0))
-    result = build_trainer(parse_config(CRYSTAL)).run(TrainingOrder(1, lessons, None, None, seed=1))
+    labelled = taught(potential, start, 64, [300.0], np.random.default_rng(0))
+    result = build_trainer(parse_config(CRYSTAL)).run(TrainingOrder(1, labelled, None, None, seed=1))
     assert isinstance(result, TrainedCommittee)
     return result.state
 

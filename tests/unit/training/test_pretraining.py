@@ -82,7 +82,7 @@ def data(make_snapshot: MakeSnapshot) -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def lesson(make_snapshot: MakeSnapshot) -> PretrainingData:
+def pretraining(make_snapshot: MakeSnapshot) -> PretrainingData:
     """Frames of the same molecules, other than the campaign's, without free atoms."""
     many = at_other_level(make_snapshot(160, 0, spread=0.07))
     return PretrainingData(LEVEL, many.select(many.is_arm(Arm.INITIAL)))
@@ -95,9 +95,9 @@ def fit(settings: Any, data: Snapshot, folder: Path | None = None) -> TrainedCom
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, lesson: PretrainingData) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, pretraining: PretrainingData) -> Path:
     path = tmp_path_factory.mktemp("start")
-    write_pretraining(path, lesson)
+    write_pretraining(path, pretraining)
     return path
 
 
@@ -110,7 +110,7 @@ def test_a_started_committee_is_better_than_one_from_nothing_after_as_many_steps
     started: TrainedCommittee, data: Snapshot, folder: Path
 ) -> None:
     error = "force_mae_random_arm"
-    alone = fit(config(None, steps=2 * STEPS), data)  # the lesson's steps and its own
+    alone = fit(config(None, steps=2 * STEPS), data)  # as many steps as both fits
     assert alone.metrics["steps"] == 2 * STEPS
     assert started.metrics["steps"] == STEPS
     assert started.metrics["n_train"] == 6, "imported frames are no labels of the campaign"
@@ -119,7 +119,7 @@ def test_a_started_committee_is_better_than_one_from_nothing_after_as_many_steps
     (bundle,) = folder.glob("imported-*")
     random = data.select(data.is_arm(Arm.RANDOM))
     before = evaluate(build_committee(read_bundle(bundle)), random).force_mae.mean()
-    assert started.metrics[error] < before, "the campaign's labels say more than the lesson"
+    assert started.metrics[error] < before, "the campaign's labels say more than the pretraining"
 
 
 def test_a_restart_does_not_learn_it_again(started: TrainedCommittee, data: Snapshot, folder: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_restart_does_not_learn_it_again(started: TrainedCommittee, data: Snap
             np.testing.assert_array_equal(mine[name], other[name])
 
 
-def test_other_labels_are_another_lesson(lesson: PretrainingData, data: Snapshot, tmp_path: Path) -> None:
-    half = lesson.snapshot.select(np.arange(40))
+def test_other_labels_are_other_pretraining_data(pretraining: PretrainingData, data: Snapshot, tmp_path: Path) -> None:
+    half = pretraining.snapshot.select(np.arange(40))
     settings = config(imported(), steps=5)
     write_pretraining(tmp_path, PretrainingData(LEVEL, half))
     fit(settings, data, tmp_path)
@@ -150,10 +150,10 @@ def taught_state(folder: Path) -> Any:
 
 
 def test_free_atoms_are_fitted_where_they_were_not_imported(
-    lesson: PretrainingData, data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path
+    pretraining: PretrainingData, data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path
 ) -> None:
     settings = config(imported(), steps=5)
-    small = lesson.snapshot.select(np.arange(24))
+    small = pretraining.snapshot.select(np.arange(24))
     write_pretraining(tmp_path / "fitted", PretrainingData(LEVEL, small))
     fit(settings, data, tmp_path / "fitted")
     fitted = taught_state(tmp_path / "fitted")
@@ -166,7 +166,7 @@ def test_free_atoms_are_fitted_where_they_were_not_imported(
     assert np.ptp(shifts - np.array([ZERO[1], ZERO[6], ZERO[8]])) < 1e-3, "free atoms and one constant"
 
 
-def test_a_lesson_may_hold_more_elements_than_the_campaign(
+def test_pretraining_data_may_hold_more_elements_than_the_campaign(
     data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path
 ) -> None:
     larger = make_snapshot(12, 8, n_nitrogen=8)
@@ -181,18 +181,18 @@ def test_a_lesson_may_hold_more_elements_than_the_campaign(
     assert taught_state(tmp_path).spec["elements"] == ["H", "C", "N", "O"]
 
 
-def test_the_lesson_of_a_delta_campaign_is_a_difference(
-    lesson: PretrainingData, data: Snapshot, tmp_path: Path
+def test_the_pretraining_data_of_a_delta_campaign_is_a_difference(
+    pretraining: PretrainingData, data: Snapshot, tmp_path: Path
 ) -> None:
     beside = dataclasses.replace(data, baseline_energy=data.energy - 1.0, baseline_forces=0.9 * data.forces)
-    write_pretraining(tmp_path, PretrainingData(LEVEL, lesson.snapshot.select(np.arange(24))))
+    write_pretraining(tmp_path, PretrainingData(LEVEL, pretraining.snapshot.select(np.arange(24))))
     result = fit(config(imported(), steps=5, delta="gfn2-xtb"), beside, tmp_path)
     assert result.state.baseline is not None
     state = taught_state(tmp_path)
     assert state.baseline == result.state.baseline
-    lesson_rows = lesson.snapshot.select(np.arange(24))
-    # with the baseline added back the taught committee has the energies of the lesson's level
-    assert evaluate(build_committee(state), lesson_rows).energy.mean() < 2.0
+    first_rows = pretraining.snapshot.select(np.arange(24))
+    # with the baseline added back the taught committee has the energies of the first level
+    assert evaluate(build_committee(state), first_rows).energy.mean() < 2.0
 
 
 # --- what is chosen, and its file
@@ -223,25 +223,25 @@ def test_frames_that_the_baseline_cannot_treat_are_left_out(make_snapshot: MakeS
     assert choose_pretraining(LEVEL, labels, 100, rng(0), is_difference=True).n_frames == 19
 
 
-def test_a_lesson_survives_its_file_and_a_damaged_one_is_named(
-    lesson: PretrainingData, data: Snapshot, tmp_path: Path
+def test_pretraining_data_survive_their_file_and_a_damaged_one_is_named(
+    pretraining: PretrainingData, data: Snapshot, tmp_path: Path
 ) -> None:
-    write_pretraining(tmp_path, lesson)
+    write_pretraining(tmp_path, pretraining)
     found = read_pretraining(tmp_path)
-    assert found.digest == lesson.digest
+    assert found.digest == pretraining.digest
     assert found.level == LEVEL
-    assert found.snapshot.systems == lesson.snapshot.systems
+    assert found.snapshot.systems == pretraining.snapshot.systems
     whole = (tmp_path / PRETRAINING).read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", None):
         if damaged is None:
             (tmp_path / PRETRAINING).unlink()
         else:
             (tmp_path / PRETRAINING).write_bytes(damaged)
-        with pytest.raises(InputError, match="is no lesson") as caught:
+        with pytest.raises(InputError, match="holds no pretraining data") as caught:
             read_pretraining(tmp_path)
         assert "\n" not in str(caught.value)
     result = build_trainer(config(imported()), tmp_path).run(TrainingOrder(1, data, None, None, seed=3))
     assert isinstance(result, TrainingFailure)
-    assert "is no lesson" in result.message
+    assert "holds no pretraining data" in result.message
     with pytest.raises(InputError, match=r"training\.start"):
         build_trainer(config(imported()), None)

@@ -168,7 +168,7 @@ def test_a_restart_is_not_taught_again(taught: TrainedCommittee, data: Snapshot,
             np.testing.assert_array_equal(mine[name], other[name])
 
 
-def test_a_damaged_lesson_is_taught_again_and_another_lesson_has_a_place_of_its_own(
+def test_a_damaged_committee_is_taught_again_and_another_one_has_a_place_of_its_own(
     taught: TrainedCommittee, data: Snapshot, folder: Path
 ) -> None:
     (bundle,) = folder.glob("teacher-*")
@@ -186,7 +186,7 @@ def test_a_later_fit_goes_on_from_its_own_parent(taught: TrainedCommittee, data:
 
 
 @needs_torchani
-def test_lessons_of_a_delta_campaign_are_differences(data: Snapshot, tmp_path: Path) -> None:
+def test_labels_of_a_delta_campaign_are_differences(data: Snapshot, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     beside = dataclasses.replace(
         data, baseline_energy=data.energy - 1.0, baseline_forces=data.forces + rng.normal(0, 0.1, data.forces.shape)

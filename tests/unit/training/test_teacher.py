@@ -107,19 +107,19 @@ def test_a_teacher_that_heats_without_end_is_refused_and_one_whose_start_is_stra
     assert len(strained.frames) == 64
 
 
-def test_lessons_are_of_every_system_with_free_atoms_and_without_what_is_not_labelled(
+def test_labels_are_of_every_system_with_free_atoms_and_without_what_is_not_labelled(
     make_snapshot: MakeSnapshot,
 ) -> None:
     known = make_snapshot(12, 4)
-    lessons = taught(Springs(), known, 60, [300.0], np.random.default_rng(0))
-    molecules = lessons.select(~lessons.is_arm(Arm.ATOM))
+    labelled = taught(Springs(), known, 60, [300.0], np.random.default_rng(0))
+    molecules = labelled.select(~labelled.is_arm(Arm.ATOM))
     assert 0 < molecules.n_frames < 60
     assert set(molecules.n_atoms.tolist()) == {6}  # the teacher does not label water
     assert not set(molecules.frame_ids) & set(known.frame_ids)
     energy, forces, _ = Springs().labels(FrameBatch.of([molecules.frame(k) for k in range(molecules.n_frames)]))
     np.testing.assert_allclose(molecules.energy, energy)
     np.testing.assert_allclose(molecules.forces, forces)
-    atoms = lessons.select(lessons.is_arm(Arm.ATOM))
+    atoms = labelled.select(labelled.is_arm(Arm.ATOM))
     assert dict(zip(atoms.numbers.tolist(), atoms.energy.tolist(), strict=True)) == {1: -1.0, 6: -6.0, 8: -8.0}
     assert len(np.unique(molecules.trajectory)) > 10
 
@@ -132,9 +132,9 @@ def test_imported_frames_that_a_teacher_does_not_know_are_left_out(make_snapshot
     charge = known.charge.copy()
     charge[rows[1]] = 1
     mixed = replace(known, numbers=np.where(is_new, 16, known.numbers).astype(np.int32), charge=charge)
-    lessons = taught(Springs(elements=frozenset((1, 6, 8))), mixed, 60, [300.0], np.random.default_rng(0))
-    assert set(lessons.numbers.tolist()) == {1, 6, 8}
-    assert not lessons.charge.any()
+    labelled = taught(Springs(elements=frozenset((1, 6, 8))), mixed, 60, [300.0], np.random.default_rng(0))
+    assert set(labelled.numbers.tolist()) == {1, 6, 8}
+    assert not labelled.charge.any()
     all_of_it = taught(Springs(), mixed, 200, [300.0], np.random.default_rng(0))
     assert 16 in all_of_it.numbers
     with pytest.raises(InputError, match="to begin from"):
@@ -143,13 +143,13 @@ def test_imported_frames_that_a_teacher_does_not_know_are_left_out(make_snapshot
 
 def test_xtb_labels_are_those_of_xtb_and_their_difference_to_themselves_is_zero(make_snapshot: MakeSnapshot) -> None:
     method = XTBMethod("GFN2-xTB")
-    lessons = taught(XTBTeacher(), make_snapshot(4, 0), 8, [300.0], np.random.default_rng(0), Baseline(method.spec))
-    k = int(np.flatnonzero(~lessons.is_arm(Arm.ATOM))[0])
-    values = single_point(lessons.frame(k), method)
-    assert lessons.energy[k] == pytest.approx(values.energy, abs=1e-6)
-    np.testing.assert_allclose(lessons.forces[lessons.offsets[k] : lessons.offsets[k + 1]], values.forces, atol=1e-5)
-    left = less_baseline(lessons)
-    assert left.n_frames == lessons.n_frames
+    labelled = taught(XTBTeacher(), make_snapshot(4, 0), 8, [300.0], np.random.default_rng(0), Baseline(method.spec))
+    k = int(np.flatnonzero(~labelled.is_arm(Arm.ATOM))[0])
+    values = single_point(labelled.frame(k), method)
+    assert labelled.energy[k] == pytest.approx(values.energy, abs=1e-6)
+    np.testing.assert_allclose(labelled.forces[labelled.offsets[k] : labelled.offsets[k + 1]], values.forces, atol=1e-5)
+    left = less_baseline(labelled)
+    assert left.n_frames == labelled.n_frames
     assert np.abs(left.energy).max() < 1e-5
 
 
@@ -179,21 +179,21 @@ def known_frames(frames: Sequence[Frame], systems: Sequence[int]) -> Snapshot:
 def test_a_committee_teaches_periodic_frames_at_their_volume_and_molecules_beside_them() -> None:
     boxes = [argon(seed) for seed in range(3)]
     known = known_frames([*boxes, *(dimer(k) for k in range(3))], [0, 0, 0, 1, 1, 1])
-    lessons = taught(CommitteeTeacher(STIFF), known, 64, [400.0], np.random.default_rng(0))
-    is_box = lessons.pbc.all(axis=1)
-    assert (int(is_box.sum()), lessons.n_frames) == (32, 64)
-    assert [lessons.systems[k] for k in lessons.system] == ["box" if b else "dimer" for b in is_box]
+    labelled = taught(CommitteeTeacher(STIFF), known, 64, [400.0], np.random.default_rng(0))
+    is_box = labelled.pbc.all(axis=1)
+    assert (int(is_box.sum()), labelled.n_frames) == (32, 64)
+    assert [labelled.systems[k] for k in labelled.system] == ["box" if b else "dimer" for b in is_box]
     for row in np.flatnonzero(is_box):
-        np.testing.assert_array_equal(lessons.cell[row], boxes[0].cell)
-    frames = [lessons.frame(k) for k in range(lessons.n_frames)]
+        np.testing.assert_array_equal(labelled.cell[row], boxes[0].cell)
+    frames = [labelled.frame(k) for k in range(labelled.n_frames)]
     for k, frame in enumerate(frames):
         alone = STIFF.evaluate(FrameBatch.of([frame]))
-        assert lessons.energy[k] == pytest.approx(float(alone.energy[0]), abs=1e-9)
-        atoms = slice(lessons.offsets[k], lessons.offsets[k + 1])
-        np.testing.assert_allclose(lessons.forces[atoms], alone.forces, atol=1e-9)
+        assert labelled.energy[k] == pytest.approx(float(alone.energy[0]), abs=1e-9)
+        atoms = slice(labelled.offsets[k], labelled.offsets[k + 1])
+        np.testing.assert_allclose(labelled.forces[atoms], alone.forces, atol=1e-9)
         if is_box[k]:
             assert alone.stress is not None
-            np.testing.assert_allclose(lessons.stress[k], alone.stress[0], atol=1e-9)
+            np.testing.assert_allclose(labelled.stress[k], alone.stress[0], atol=1e-9)
     moved = [np.abs(frame.positions - boxes[0].positions).max() for frame in np.array(frames, dtype=object)[is_box]]
     assert min(moved) > 0.05
     assert max(moved) < 3.0
@@ -223,8 +223,8 @@ def test_periodic_walkers_are_as_warm_as_the_thermostat() -> None:
 def test_a_teacher_of_molecules_leaves_periodic_frames_out_and_says_what_it_lacks() -> None:
     pair = Frame.molecule([8, 1], 0.1 * np.eye(3)[:2])
     known = known_frames([argon(0), pair], [0, 1])
-    lessons = taught(Springs(), known, 10, [300.0], np.random.default_rng(0))
-    assert set(lessons.n_atoms.tolist()) == {2}
+    labelled = taught(Springs(), known, 10, [300.0], np.random.default_rng(0))
+    assert set(labelled.n_atoms.tolist()) == {2}
     with pytest.raises(
         InputError, match=r"^training.start.teacher: the teacher treats molecules only, and there is none"
     ):
@@ -240,10 +240,10 @@ def test_walkers_begin_from_carved_clusters_only_where_their_system_has_nothing_
     mask = known.mask.copy()
     mask[-1] = mask[-6] = False  # an atom of each cluster is not learned from
     known = replace(known, mask=mask)
-    lessons = taught(CommitteeTeacher(STIFF), known, 48, [200.0], np.random.default_rng(0))
-    sizes = {(lessons.systems[s], int(n)) for s, n in zip(lessons.system, lessons.n_atoms, strict=True)}
+    labelled = taught(CommitteeTeacher(STIFF), known, 48, [200.0], np.random.default_rng(0))
+    sizes = {(labelled.systems[s], int(n)) for s, n in zip(labelled.system, labelled.n_atoms, strict=True)}
     assert sizes == {("box", 16), ("dimer", 5)}
-    assert lessons.mask.all()  # all of a teacher's labels are learned from
+    assert labelled.mask.all()  # all of a teacher's labels are learned from
 
 
 @needs_torchani

@@ -318,10 +318,10 @@ def test_what_the_parent_has_not_learned_is_drawn_more_often(
     assert isinstance(result, TrainedCommittee)
     assert len(drawn) == 2, "one of each member"
     for member, (new, old) in enumerate(drawn):
-        bag = set(np.flatnonzero(is_drawn(train.frame_ids, member, 0.9)))
-        is_known = {row for row in bag if train.frame_ids[row] in known}
+        own = set(np.flatnonzero(is_drawn(train.frame_ids, member, 0.9)))
+        is_known = {row for row in own if train.frame_ids[row] in known}
         assert set(old) == is_known
-        assert set(new) == bag - is_known
+        assert set(new) == own - is_known
         assert new.size
     assert result.metrics["force_mae_random_arm"] < parent.metrics["force_mae_random_arm"]
     drawn.clear()

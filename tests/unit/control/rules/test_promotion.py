@@ -218,7 +218,7 @@ def test_campaigns_from_before_examinations_go_on_as_they_did() -> None:
 
 def examined(*bad: int, **metrics: float) -> Callable[[], FakeTrainer]:
     """A trainer whose versions are sound, but for some."""
-    return lambda: FakeTrainer(examination=lambda version: {**SOUND, **(metrics if version in bad else {})})
+    return lambda: FakeTrainer(model_tests=lambda version: {**SOUND, **(metrics if version in bad else {})})
 
 
 def decisions(campaign: FakeCampaign) -> list[ModelPromoted | ModelRejected]:
@@ -250,12 +250,12 @@ def test_a_first_version_that_learned_nothing_is_fitted_again() -> None:
 
 
 def test_fits_go_on_from_versions_that_were_not_good_enough_while_that_helps() -> None:
-    def examination(version: int) -> Mapping[str, float]:
+    def model_tests(version: int) -> Mapping[str, float]:
         skill = 0.03 * version - 0.05
         return {"holdout_skill": skill, "holdout_skill_high": skill + 0.01} if version < 3 else {}
 
     campaign = FakeCampaign()
-    assert campaign.run(trainer=lambda: FakeTrainer(examination=examination)).reason == "labels"
+    assert campaign.run(trainer=lambda: FakeTrainer(model_tests=model_tests)).reason == "labels"
     published = [e for e in open_reader(campaign.disk).events() if isinstance(e, ModelPublished)]
     assert [e.parent for e in published[:3]] == [0, 1, 2]
 

@@ -42,7 +42,7 @@ def run(
     **settings: object,
 ) -> FakeCampaign:
     campaign = campaign or FakeCampaign(train_on=train_on, **settings)
-    assert campaign.run(trainer=lambda: FakeTrainer(examination=metrics)).reason in ("labels", "target-reached")
+    assert campaign.run(trainer=lambda: FakeTrainer(model_tests=metrics)).reason in ("labels", "target-reached")
     return campaign
 
 
@@ -116,7 +116,7 @@ def test_a_fit_that_fails_ends_it_and_not_the_campaign() -> None:
     def failure(version: int) -> FailureKind | None:
         return FailureKind.INTERNAL if is_extra(campaign) else None
 
-    stopped = campaign.run(trainer=lambda: FakeTrainer(examination=halves, failure=failure))
+    stopped = campaign.run(trainer=lambda: FakeTrainer(model_tests=halves, failure=failure))
     assert stopped.reason == "labels"
     assert last_fits(campaign.ledger) == [campaign.ledger.champion]
 
@@ -139,7 +139,7 @@ def test_a_restart_neither_repeats_nor_forgets_them() -> None:
     versions = dict(campaign.ledger.models)
     folded = Ledger.fold(campaign.settings, open_reader(campaign.disk).events())
     assert last_fits(folded) == last_fits(campaign.ledger)
-    assert campaign.run(trainer=lambda: FakeTrainer(examination=halves)).reason == "labels"
+    assert campaign.run(trainer=lambda: FakeTrainer(model_tests=halves)).reason == "labels"
     assert sorted(campaign.ledger.models) == sorted(versions)
 
 
@@ -147,7 +147,7 @@ def test_an_idle_trainer_goes_on_while_labels_are_slow() -> None:
     campaign = FakeCampaign(train_on=4, n_labels=12, first_at=4, refit_every=50)
     duration = LognormalDuration(0.2, 1.0)  # in threads, so that a fit takes no time beside a label
     campaign.run(
-        trainer=lambda: FakeTrainer(examination=halves), labeler=lambda: FakeLabeler(duration), use_threads=True
+        trainer=lambda: FakeTrainer(model_tests=halves), labeler=lambda: FakeLabeler(duration), use_threads=True
     )
     first = campaign.ledger.models[1].n_changes
     assert sum(model.n_changes == first for model in campaign.ledger.models.values()) > 1

@@ -412,17 +412,17 @@ def test_agreement_of_two_labels() -> None:
 
 
 def test_each_charge_has_a_rough_fit_of_its_own() -> None:
-    rough, rng = PairForces(), np.random.default_rng(3)
+    pairs, rng = PairForces(), np.random.default_rng(3)
     frames = [Frame.molecule(NUMBERS, ETHANOL + 0.04 * rng.normal(size=(9, 3)), q, 1 + q) for q in [0, 1] * 15]
     for frame in frames:
         _, forces = morse(frame.numbers, frame.positions, 4.0, 1.9)
         sign = -1.0 if frame.charge else 1.0  # as far apart as can be
-        rough.observe(frame, Label(frame.frame_id, LEVEL.level_id, 0.0, sign * forces))
+        pairs.observe(frame, Label(frame.frame_id, LEVEL.level_id, 0.0, sign * forces))
     for charge, multiplicity in ((0, 1), (1, 2)):
         frame = Frame.molecule(NUMBERS, ETHANOL, charge, multiplicity)
         _, forces = morse(frame.numbers, frame.positions, 4.0, 1.9)
-        found = rough.predict(frame, "new")
+        found = pairs.predict(frame, "new")
         assert found is not None
         expected = -forces if charge else forces
         assert np.sqrt(np.square(found.forces - expected).mean()) < 0.5 * np.sqrt(np.square(forces).mean())
-    assert rough.predict(Frame.molecule(NUMBERS, ETHANOL, -1, 2), "new") is None
+    assert pairs.predict(Frame.molecule(NUMBERS, ETHANOL, -1, 2), "new") is None
