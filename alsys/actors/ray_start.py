@@ -10,7 +10,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,15 +86,15 @@ def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] =
     return True
 
 
-def temporary_folder() -> str:
-    """Where Ray keeps its sockets and logs: the usual place, or a shorter one.
+def temporary_folder(short: Sequence[str] = SHORT_FOLDERS) -> str:
+    """Where Ray keeps its sockets and logs: the usual place, or one in a folder of a short name.
 
     Raises:
         EnvironmentProblem: There is none that is short enough and can be written.
     """
     usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     folders = [os.path.join(usual, "ray")]
-    folders += [os.path.join(folder, f"ray-{os.getuid()}") for folder in SHORT_FOLDERS]
+    folders += [os.path.join(folder, f"ray-{os.getuid()}") for folder in short]
     for folder in folders:
         if len(os.fsencode(folder)) <= LONGEST_TEMPORARY and _is_writable(Path(folder)):
             return folder

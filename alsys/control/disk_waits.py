@@ -23,6 +23,8 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 PASSING = frozenset({errno.EIO, errno.EROFS})
 PATIENCE_S = 600.0
 """Seconds for which `PASSING` errors are waited for."""
+RETRY_S = 1.0
+"""Seconds between two tries."""
 GO_ON = "all that was acknowledged is on disk; mend it and run the same command to go on"
 
 
@@ -31,19 +33,24 @@ class DiskWait:
 
     Args:
         clock: Seconds in which this process ran.
+        retry_s: Seconds between two tries.
+        patience_s: Seconds for which `PASSING` errors are waited for.
 
     Attributes:
         problem: One line while the disk refuses; None otherwise.
     """
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float] | None = None, retry_s: float = RETRY_S, patience_s: float = PATIENCE_S
+    ) -> None:
         self.problem: str | None = None
         self._clock = clock or RunningClock()
+        self._retry_s, self._patience_s = retry_s, patience_s
         self._since = 0.0
         self._is_leaving = False
         self._left = asyncio.Event()
 
-    async def refused(self, error: OSError, retry_s: float) -> None:
+    async def refused(self, error: OSError) -> None:
         """Waits before the next try.
 
         Raises:
@@ -54,15 +61,16 @@ class DiskWait:
             raise EnvironmentProblem(f"{what}; {GO_ON}") from error
         if self.problem is None:
             self._since = self._clock()
-            how = "waiting for space" if error.errno in NO_SPACE else f"trying again for {PATIENCE_S / 60:.0f} minutes"
+            again = f"trying again for {self._patience_s / 60:.0f} minutes"
+            how = "waiting for space" if error.errno in NO_SPACE else again
             logger.error("%s; %s, nothing is lost", what, how)
-        elif error.errno in PASSING and self._clock() - self._since > PATIENCE_S:
-            raise EnvironmentProblem(f"{what}, for {PATIENCE_S / 60:.0f} minutes; {GO_ON}") from error
+        elif error.errno in PASSING and self._clock() - self._since > self._patience_s:
+            raise EnvironmentProblem(f"{what}, for {self._patience_s / 60:.0f} minutes; {GO_ON}") from error
         self.problem = what
         if self._is_leaving:
             raise EnvironmentProblem(f"stopped as asked while {what}; {GO_ON}") from error
         try:
-            await asyncio.wait_for(self._left.wait(), retry_s)
+            await asyncio.wait_for(self._left.wait(), self._retry_s)
         except TimeoutError:
             return
 

@@ -16,8 +16,6 @@ from alsys.frames import Candidate
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.base import StoreWriter
 
-RETRY_S = 1.0
-
 
 class GroupCommit:
     """Commits in the background of the running loop.
@@ -26,6 +24,7 @@ class GroupCommit:
         store: The one writer.
         on_acknowledged: Called with the identities of labels once they are on disk.
         on_event: Called with each event once it is on disk.
+        wait: Makes what decides how a refusal of the disk is waited for.
     """
 
     def __init__(
@@ -33,9 +32,10 @@ class GroupCommit:
         store: StoreWriter,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        wait: Callable[[], DiskWait] = DiskWait,
     ) -> None:
         self.problem: Exception | None = None
-        self._commits, self._writes = DiskWait(), DiskWait()
+        self._commits, self._writes = wait(), wait()
         self._store = store
         self._on_acknowledged = on_acknowledged
         self._on_event = on_event
@@ -125,7 +125,7 @@ class GroupCommit:
                 except OSError as error:
                     self._unacknowledged = acknowledged + self._unacknowledged
                     self._untold = told + self._untold
-                    await self._commits.refused(error, RETRY_S)
+                    await self._commits.refused(error)
                     continue
                 self._n_durable = n_staged
                 self._commits.recovered("the store")
@@ -163,7 +163,7 @@ class GroupCommit:
             except FileExistsError:
                 raise  # no matter of space
             except OSError as error:
-                await self._writes.refused(error, RETRY_S)
+                await self._writes.refused(error)
                 continue
             self._writes.recovered("files")
             return

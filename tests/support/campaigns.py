@@ -13,6 +13,7 @@ from alsys.control.ports import LabelGate, Role
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, CampaignStopped, StopRequested
 from alsys.labels import LevelOfTheory
+from alsys.store.base import StoreWriter
 from alsys.store.memory import MemoryDisk, open_writer
 from alsys.testing.fakes import (
     FAKE_LEVEL,
@@ -54,9 +55,10 @@ class FakeCampaign:
         restarts: int = 20,
         use_threads: bool = False,
         has_gate_thread: bool = False,
+        opened: Callable[[MemoryDisk], StoreWriter] = open_writer,
     ) -> CampaignStopped:
         """Starts or resumes it, and runs it to its end."""
-        store = open_writer(self.disk)
+        store = opened(self.disk)
         self.ledger = Ledger.fold(self.settings, store.events())
         workers = {
             "explorer-0": (Role.EXPLORER, explorer),

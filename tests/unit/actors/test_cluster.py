@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 
-from alsys.actors import cluster
+from alsys.actors.cluster import Cluster
 from alsys.config.runtime import RuntimeConfig
 
 
@@ -16,39 +19,43 @@ def test_a_ray_that_is_silent_is_told_and_the_next_one_is_asked_afresh(monkeypat
     """The question to the Ray that is gone hangs for ever."""
     now = 0.0
     release = threading.Event()
-    answers: list[Callable[[], tuple[str, list[Mapping[str, float]]]]] = [lambda: (str(release.wait(60.0)), [])]
 
-    def ask() -> tuple[str, list[Mapping[str, float]]]:
-        return answers[-1]()
+    def hangs() -> list[dict[str, Any]]:
+        release.wait(60.0)
+        return []
 
-    monkeypatch.setattr(cluster, "_ask", ask)
-    monkeypatch.setattr(cluster, "connect", lambda *_: True)
-    monkeypatch.setattr(cluster, "_node_processes", dict)
-    monkeypatch.setattr(cluster.Cluster, "_children", lambda _: [])
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    def node(is_alive: bool) -> list[dict[str, Any]]:
+        return [{"NodeID": "n0", "Alive": is_alive, "Resources": {"CPU": 2.0}}]
+
+    answers: list[Callable[[], list[dict[str, Any]]]] = [hangs]
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n0"))
+    monkeypatch.setattr(ray, "nodes", lambda: answers[-1]())
 
     async def run() -> None:
         nonlocal now
-        ray = cluster.Cluster(RuntimeConfig(ray_timeout_s=20), 1.0, lambda: now)
-        await ray.start()
+        cluster = Cluster(RuntimeConfig(address="auto", ray_timeout_s=20), 1.0, lambda: now)
+        await cluster.start()
         for _ in range(20):
             now += 1.0
-            assert ray.failure() is None
+            assert cluster.failure() is None
         now += 1.0
-        assert ray.failure() == "Ray has not answered for 21 s"
-        answers.append(lambda: ("", [{"CPU": 2.0}]))
-        await ray.renew()
+        assert cluster.failure() == "Ray has not answered for 21 s"
+        answers.append(lambda: node(is_alive=True))
+        await cluster.renew()
         for _ in range(60):
             now += 1.0
-            assert ray.failure() is None
+            assert cluster.failure() is None
             await asyncio.sleep(0.01)
-        assert ray.resources() == [{"CPU": 2.0}]
-        answers.append(lambda: ("the node of this process is dead to Ray", []))
+        assert cluster.resources() == [{"CPU": 2.0}]
+        answers.append(lambda: node(is_alive=False))
         now += 6.0
-        ray.failure()
+        cluster.failure()
         await asyncio.sleep(0.1)
-        assert ray.failure() == "the node of this process is dead to Ray"
+        assert cluster.failure() == "the node of this process is dead to Ray"
         release.set()
-        await ray.stop()
+        await cluster.stop()
 
     asyncio.run(run())

@@ -26,7 +26,7 @@ def test_an_address_at_which_nobody_answers_is_refused_at_once(
 ) -> None:
     address = form.format(free_port)
     monkeypatch.setattr(ray_start.ray, "init", lambda **_: pytest.fail("Ray would try for ever"))
-    monkeypatch.setattr(ray_start, "_prepare_token", lambda **_: None)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
     with pytest.raises(EnvironmentProblem, match=r"runtime\.address: nothing answers at .*start Ray there") as caught:
         ray_start.connect(RuntimeConfig(address=address), 1.0)
     assert address in str(caught.value)
@@ -57,18 +57,16 @@ def test_sockets_go_where_their_names_are_short_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(ray_start.tempfile, "gettempdir", lambda: f"/tmp/{name}")
-    monkeypatch.setattr(ray_start, "SHORT_FOLDERS", ("/tmp",))
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    folder = ray_start.temporary_folder()
+    folder = ray_start.temporary_folder(("/tmp",))
     socket_path = f"{folder}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
     assert len(os.fsencode(socket_path)) <= 107
 
 
 def test_where_no_folder_will_do_one_line_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
-    monkeypatch.setattr(ray_start, "SHORT_FOLDERS", ("/proc",))
     with pytest.raises(EnvironmentProblem, match="set RAY_TMPDIR") as caught:
-        ray_start.temporary_folder()
+        ray_start.temporary_folder(("/proc",))
     assert "\n" not in str(caught.value)
 
 
@@ -104,8 +102,8 @@ def test_a_busy_machine_is_tried_again_and_the_number_of_tries_is_bounded(
 
     monkeypatch.setattr(ray_start.ray, "init", init)
     monkeypatch.setattr(ray_start.ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray_start, "_prepare_token", lambda **_: None)
-    monkeypatch.setattr(ray_start, "PAUSE_S", 0.0)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.setattr(ray_start.time, "sleep", lambda _: None)
     fails_for = 3
     assert ray_start.connect(RuntimeConfig(), 2.0)
     assert len(tries) == 3

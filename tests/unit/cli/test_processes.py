@@ -15,7 +15,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Command lines that would have replaced this process."""
     started: list[list[str]] = []
     monkeypatch.delenv(processes.AGAIN, raising=False)
-    monkeypatch.setattr(processes, "_begun", processes.time.monotonic())
+    monkeypatch.setattr(processes.time, "monotonic", lambda: processes._begun + 1.0)
     monkeypatch.setattr(processes.os, "execv", lambda _, command: started.append(command))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "alsys.cli", "run", "c.yaml"])
     return started
@@ -31,7 +31,7 @@ def test_the_same_command_begins_anew_a_few_times(begun: list[list[str]], monkey
 def test_a_process_that_lasted_was_no_failed_beginning(begun: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(processes.AGAIN, str(processes.MAX_AGAIN))
     assert not processes.may_begin_again()
-    monkeypatch.setattr(processes, "_begun", processes.time.monotonic() - processes.LASTING_S - 1.0)
+    monkeypatch.setattr(processes.time, "monotonic", lambda: processes._begun + processes.LASTING_S + 1.0)
     assert processes.may_begin_again()
     processes.begin_again("Ray hangs")
     assert os.environ[processes.AGAIN] == "1"

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zarr
 
 from alsys.campaign.checks import make_plan
 from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import CampaignConfig, parse_config
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.store import zarr as store_module
 from alsys.store.zarr import open_writer
 
 
@@ -75,10 +75,10 @@ def test_a_writer_that_was_stopped_is_named(tmp_path: Path, writer_elsewhere: su
 
 
 def test_a_full_disk_names_the_store_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store_module, "create_hierarchy", refuse)
+    monkeypatch.setattr(zarr, "open_group", refuse)
     with pytest.raises(OSError, match="No space") as caught:
         open_writer(tmp_path / "s")
     assert caught.value.filename == str(tmp_path / "s")

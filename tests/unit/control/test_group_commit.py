@@ -11,20 +11,19 @@ from typing import Any
 
 import pytest
 
-from alsys.control import disk_waits, group_commit
+from alsys.control.disk_waits import DiskWait
 from alsys.control.group_commit import GroupCommit
 from alsys.errors import EnvironmentProblem
 from alsys.events import AlarmCleared, StopRequested
 from alsys.store.base import Head, StoreWriter
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
-from support import campaigns
 from support.campaigns import FakeCampaign
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "RETRY_S", 0.01)
+def group_commit(store: Any, patience_s: float = 600.0, **settings: Any) -> GroupCommit:
+    """One that tries again at once."""
+    return GroupCommit(store, wait=lambda: DiskWait(retry_s=0.01, patience_s=patience_s), **settings)
 
 
 class Refuses:
@@ -49,7 +48,7 @@ def test_an_action_waits_for_space_and_later_ones_for_it(caplog: pytest.LogCaptu
         order.append(f"after {action.calls} calls")
 
     async def run() -> None:
-        commits = GroupCommit(open_writer(MemoryDisk()))
+        commits = group_commit(open_writer(MemoryDisk()))
         commits.stage(events=[AlarmCleared(t=1.0, name="alike")])
         commits.after(action)
         commits.after(later)
@@ -74,7 +73,7 @@ def test_what_is_no_matter_of_space_ends_the_campaign(error: Exception) -> None:
         raise error
 
     async def run() -> None:
-        commits = GroupCommit(open_writer(MemoryDisk()))
+        commits = group_commit(open_writer(MemoryDisk()))
         commits.after(fails)
         with pytest.raises(type(error)):
             await commits.drain()
@@ -137,7 +136,7 @@ def test_what_waiting_does_not_mend_ends_the_driver_with_one_line(number: int) -
     error = OSError(number, "never shown")
     error.filename = "camp/store.zarr/labels/energy/c/0"
     with pytest.raises(EnvironmentProblem, match=r"cannot write camp/store\.zarr/labels/energy/c/0: ") as caught:
-        committed(GroupCommit(Disk(error)))  # type: ignore[arg-type]
+        committed(group_commit(Disk(error)))
     assert caught.value.exit_code == 3
     assert os.strerror(number) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -145,21 +144,20 @@ def test_what_waiting_does_not_mend_ends_the_driver_with_one_line(number: int) -
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 def test_what_may_pass_is_waited_for(number: int) -> None:
-    committed(GroupCommit(Disk(OSError(number, "no"), times=4)))  # type: ignore[arg-type]
+    committed(group_commit(Disk(OSError(number, "no"), times=4)))
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
-def test_a_broken_disk_is_not_waited_for_for_ever(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_waits, "PATIENCE_S", 0.05)
+def test_a_broken_disk_is_not_waited_for_for_ever(number: int) -> None:
     disk = Disk(OSError(number, "no"))
     with pytest.raises(EnvironmentProblem, match=r"cannot write .*, for 0 minutes"):
-        committed(GroupCommit(disk))  # type: ignore[arg-type]
+        committed(group_commit(disk, patience_s=0.05))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_who_is_asked_to_stop_waits_no_longer(number: int) -> None:
     async def run() -> None:
-        commits = GroupCommit(Disk(OSError(number, "no")))  # type: ignore[arg-type]
+        commits = group_commit(Disk(OSError(number, "no")))
         commits.stage(events=[AlarmCleared(t=1.0, name="alike")])
         flushing = asyncio.ensure_future(commits.flush())
         while commits.disk_problem is None:
@@ -192,10 +190,8 @@ def test_a_campaign_with_all_its_labels_and_a_full_disk_obeys_a_stop() -> None:
         writer.__class__ = Full
         return writer
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(campaigns, "open_writer", opened)
-        with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
-            campaign.run(stop_request=stop)
+    with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
+        campaign.run(stop_request=stop, opened=opened)
     assert campaign.run().reason == "labels"
 
 
@@ -219,7 +215,7 @@ def test_flush_waits_for_what_was_staged_before_it_and_not_for_silence() -> None
 
     async def run() -> tuple[float, int, int]:
         slow: Any = SlowDisk(open_writer(disk), 0.1)
-        commits = GroupCommit(slow)
+        commits = group_commit(slow)
         staged = 0
 
         async def propose() -> None:
@@ -249,7 +245,7 @@ def test_flush_takes_what_somebody_else_staged_and_returns_where_there_is_nothin
 
     async def run() -> None:
         store = open_writer(disk)
-        commits = GroupCommit(store)
+        commits = group_commit(store)
         await asyncio.wait_for(commits.flush(), 5.0)
         store.stage(events=[AlarmCleared(t=1.0, name="alike")])
         await asyncio.wait_for(commits.flush(), 5.0)
@@ -266,7 +262,7 @@ def test_what_is_staged_while_a_commit_begins_is_told_too() -> None:
     commit, told = store.commit, []
 
     async def run() -> None:
-        commits = GroupCommit(store, on_event=told.append)
+        commits = group_commit(store, on_event=told.append)
         loop = asyncio.get_running_loop()
 
         def late() -> Head:

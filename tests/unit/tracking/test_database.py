@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.interop import mlflow_database
 from alsys.interop.mlflow_database import DatabaseState, state_of_database
 from alsys.tracking.database import locked, prepare
 from alsys.tracking.server import connect, prepare_environment, resolve_uri
@@ -142,7 +141,8 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_locked_database_is_named(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Path(shutil.copy(whole, tmp_path / "mlflow.db"))
-    monkeypatch.setattr(mlflow_database, "LOCK_WAIT_S", 0.2)
+    connected = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **how: connected(*args, **{**how, "timeout": 0.2}))
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         for is_made in (True, False):

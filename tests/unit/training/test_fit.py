@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,8 +14,16 @@ from numpy.typing import NDArray
 from alsys.frames import Arm
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
-from alsys.training import fit as fit_module
-from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model, rate_at
+from alsys.training.fit import (
+    KEEP_EVERY_S,
+    Budget,
+    DivergedError,
+    FittedModel,
+    Optimisation,
+    Reached,
+    fit_model,
+    rate_at,
+)
 from alsys.training.loss import LossWeights, Objective
 from alsys.training.replay import Shuffle
 from alsys.training.step import EagerStep, Layout
@@ -43,11 +52,6 @@ class FlakyFrames(TrainingFrames):
         return dataclasses.replace(batch, forces=batch.forces * np.nan) if self._bad(self.n_batches) else batch
 
 
-@pytest.fixture(autouse=True)
-def keep_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "KEEP_EVERY_S", 0.0)
-
-
 @pytest.fixture(scope="module")
 def train(make_snapshot: MakeSnapshot) -> Snapshot:
     data = make_snapshot()
@@ -61,12 +65,14 @@ def fit(
     start: torch.Tensor | None = None,
     keep: Callable[[Reached], None] | None = None,
 ) -> tuple[FittedModel, int]:
-    """Ten epochs of four batches."""
+    """Ten epochs of four batches; half a minute goes by between two looks at the clock, so that each step is kept."""
+    clock = itertools.count(0.0, KEEP_EVERY_S + 1.0).__next__
     model = build_model(SPEC, seed=0)
     frames = FlakyFrames(train, bad)
     draw = Shuffle(np.arange(train.n_frames), 5, np.random.default_rng(0))
     begin = Layout.of(model).flat(model) if start is None else start
-    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget or Budget(1e6, 10), keep=keep)
+    budget = budget or Budget(1e6, 10)
+    fitted = fit_model(EagerStep(model, OBJECTIVE), begin, frames, draw, HOW, budget, clock, keep=keep)
     return fitted, frames.n_batches
 
 
