@@ -1,6 +1,6 @@
 """Parts of other packages, found by entry points: a campaign file names no code, only what somebody has installed.
 
-A distribution names its part in its metadata, in the group of its sort (`Door.group`):
+A distribution names its part in its metadata, in the group of its sort (`PluginKind.group`):
 ``my-name = "my_package.module:MyClass"``. See `docs/plugins.md`.
 """
 
@@ -31,7 +31,7 @@ class Chosen(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class PluginKind:
     """A sort of part that other packages may bring.
 
     Attributes:
@@ -62,7 +62,7 @@ class Door:
 
         Args:
             name: Of the part.
-            place: Of the section that names it; default is the door's.
+            place: Of the section that names it; default is `place`.
 
         Raises:
             InputError: No such part is installed.
@@ -92,7 +92,7 @@ class Door:
 
         Args:
             section: Of the campaign file.
-            place: Of the section; default is the door's.
+            place: Of the section; default is `place`.
 
         Raises:
             InputError: No such part is installed, or it refuses its settings.
@@ -122,16 +122,18 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-LABELERS: Final = Door(
+LABELERS: Final = PluginKind(
     "alsys.labelers", "engine", "labeling", ("settings_model", "spec", "check", "compute"), "docs/labeling_engines.md"
 )
-POTENTIALS: Final = Door(
+POTENTIALS: Final = PluginKind(
     "alsys.potentials", "potential", "model", ("settings_model", "check", "build"), "examples/plugins/mace"
 )
-METHODS: Final = Door("alsys.methods", "exploration method", "exploration.methods", ("settings_model", "build"))
-SELECTIONS: Final = Door("alsys.selections", "selection rule", "selection.diversity", ("settings_model", "select"))
-STOP_RULES: Final = Door("alsys.stop_rules", "stop rule", "stop.rules", ("settings_model", "why_stop"))
-DOORS: Final = (LABELERS, POTENTIALS, METHODS, SELECTIONS, STOP_RULES)
+METHODS: Final = PluginKind("alsys.methods", "exploration method", "exploration.methods", ("settings_model", "build"))
+SELECTIONS: Final = PluginKind(
+    "alsys.selections", "selection rule", "selection.diversity", ("settings_model", "select")
+)
+STOP_RULES: Final = PluginKind("alsys.stop_rules", "stop rule", "stop.rules", ("settings_model", "why_stop"))
+PLUGIN_KINDS: Final = (LABELERS, POTENTIALS, METHODS, SELECTIONS, STOP_RULES)
 
 
 def settings_of(model: type[BaseModel], given: Mapping[str, Any], *, name: str, field: str) -> Any:

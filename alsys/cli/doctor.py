@@ -100,7 +100,7 @@ def _engines() -> Iterator[Check]:
     from alsys.config.ase_calculators import CALCULATORS
     from alsys.labeling.ase import calculator_problem
     from alsys.labeling.device import gpu_problem
-    from alsys.plugins import DOORS
+    from alsys.plugins import PLUGIN_KINDS
 
     problem = gpu_problem()
     yield Check("labels on GPUs", None, problem or "gpu4pyscf")
@@ -111,9 +111,9 @@ def _engines() -> Iterator[Check]:
             example = dict.fromkeys(calculator.required, "x")
             (unable if calculator_problem(name, example, folder) else able).append(name)
     yield Check("kind: ase", None, f"{', '.join(able)}; not here: {', '.join(unable)}")
-    for door in DOORS:
-        parts = [f"{name} ({where})" for name, where in door.installed().items()]
-        yield Check(door.group, None, ", ".join(parts) or "no part of another package is installed")
+    for kind in PLUGIN_KINDS:
+        parts = [f"{name} ({where})" for name, where in kind.installed().items()]
+        yield Check(kind.group, None, ", ".join(parts) or "no part of another package is installed")
 
 
 def _fsync_ms() -> float:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from alsys.outside.contents import QUOTES
-from alsys.plugins import Door
+from alsys.plugins import PluginKind
 
 NOT_INSTALLED: Final = "not_installed"
 """Type of a problem whose context says key, value and remedy."""
@@ -154,22 +154,22 @@ def _takes(annotation: Any, kind: type) -> bool:
     return any(_takes(part, kind) or isinstance(part, kind) for part in get_args(annotation))
 
 
-def plugin_named(door: Door, union: Any) -> BeforeValidator:
+def plugin_named(kind: PluginKind, union: Any) -> BeforeValidator:
     """Lets the name of an installed part stand for the section of kind `plugin` with that name.
 
     Args:
-        door: Of the part.
+        kind: Of the part.
         union: Sections, whose kinds go before, and words beside them.
     """
 
     def named_plugin(data: Any) -> Any:
-        named, installed = as_plugin(data, union), door.installed()
+        named, installed = as_plugin(data, union), kind.installed()
         if named is data or named["name"] in installed:
             return named
         is_kind = isinstance(data, Mapping)
         known = ", ".join(_kinds(union) if is_kind else _words(union))
         listed = f"(installed: {', '.join(installed) or 'none'}; see `alsys doctor`)"
-        remedy = f"one of {known}; no plug-in of this name is installed {listed}; {door.guide}"
+        remedy = f"one of {known}; no plug-in of this name is installed {listed}; {kind.guide}"
         raise PydanticCustomError(
             NOT_INSTALLED,
             "unknown kind" if is_kind else "unknown name",

@@ -1,4 +1,4 @@
-"""Methods, selection rules and stop rules of other packages: the doors, and the package of the examples behind them."""
+"""Methods, selection rules and stop rules of other packages: entry points, and the package of the examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alsys.control.stop_rules import CampaignView, StopRules
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.metrics import Metrics
-from alsys.plugins import DOORS
+from alsys.plugins import PLUGIN_KINDS
 from alsys.selection.chunks import ChunkSelection
 from alsys.selection.plugins import SelectionRule
 from alsys.testing.rules import MethodContract, SelectionContract, StopRuleContract, campaign_view
@@ -281,7 +281,7 @@ def test_rules_are_not_asked_before_there_is_a_champion() -> None:
 def test_doctor_and_schema_know_the_doors(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert all(door.group in printed for door in DOORS)
+    assert all(kind.group in printed for kind in PLUGIN_KINDS)
     assert "plateau (alsys_rules:Plateau)" in printed
     assert main(["config", "schema"]) == 0
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Potentials of other packages: the door, and the PaiNN of the examples behind it."""
+"""Potentials of other packages: entry points, and the PaiNN of the examples."""
 
 from __future__ import annotations
 
