@@ -27,7 +27,7 @@ from fitted import Labelled, snapshot_of
 from orchestration import machine
 
 from alsys.config import CampaignConfig, parse_config
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.atoms import free_atom_frames
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.baseline import Baseline

@@ -27,7 +27,7 @@ from scipy.stats import t as student
 
 from alsys.config import CampaignConfig
 from alsys.frames import ARMS, Arm, Frame
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.atoms import free_atom_frames
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.baseline import Baseline

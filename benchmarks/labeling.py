@@ -26,7 +26,7 @@ from orchestration import machine
 from alsys.config import load_config
 from alsys.config.labeling import PySCFLabeling, QualityConfig
 from alsys.frames import Frame
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.child import ChildProcess
 from alsys.labeling.gate.checks import LabelChecks
 from alsys.labeling.pyscf import PySCFEngine

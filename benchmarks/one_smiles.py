@@ -32,7 +32,7 @@ from fitted import Labelled, sample, start_of
 from orchestration import machine
 
 from alsys.config import CampaignConfig, parse_config
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.factory import build_labeler
 from alsys.labels import Label
 from alsys.potentials.base import Committee, FrameBatch

@@ -35,7 +35,7 @@ from quality_poison import load
 
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.gate.checks import LabelChecks
 from alsys.labeling.gate.findings import Verdict, settle
 from alsys.labeling.gate.xtb_check import gfn2_forces

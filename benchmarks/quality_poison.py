@@ -18,7 +18,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from alsys.frames import FloatArray, Frame
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
 CYCLES = (3, 4, 5)

@@ -27,7 +27,7 @@ from orchestration import machine
 
 from alsys.config import CampaignConfig, parse_config
 from alsys.frames import Arm, Frame
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot

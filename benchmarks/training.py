@@ -26,7 +26,7 @@ from fitted import Labelled, snapshot_of
 from orchestration import machine
 
 from alsys.config import CampaignConfig, parse_config
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot

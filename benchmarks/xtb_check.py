@@ -18,7 +18,7 @@ from orchestration import machine
 
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.gate.checks import LabelChecks
 from alsys.labeling.gate.xtb_check import XTBCheck, gfn2_forces
 from alsys.labels import Label

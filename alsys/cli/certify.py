@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def certify(args: argparse.Namespace) -> int:
     """Relabels published frames and prints how far the labels are off."""
     from alsys.interop.certified_units import check_units
-    from alsys.interop.extxyz import read_labelled
+    from alsys.interop.extxyz_files import read_labelled
     from alsys.interop.keys import KeyChoice
     from alsys.labeling.certify import certify as run_certify
     from alsys.labeling.factory import build_labeler

@@ -56,7 +56,7 @@ def quarantine_retry(args: argparse.Namespace) -> int:
 
 def quarantine_export(args: argparse.Namespace) -> int:
     """Writes the structures in quarantine, each with its reason."""
-    from alsys.interop.extxyz import export_frames
+    from alsys.interop.extxyz_files import export_frames
     from alsys.store.zarr import open_reader
 
     directory = CampaignFolder.existing(args.directory)

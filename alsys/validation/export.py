@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alsys.errors import InputError
 from alsys.frames import Arm, Candidate, Frame, Source
-from alsys.interop.extxyz import export_extxyz
+from alsys.interop.extxyz_files import export_extxyz
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.memory import open_writer
 from alsys.validation.reference import LabelCache

@@ -14,7 +14,7 @@ from ase.io import write
 from alsys.atom_counts import check_counts
 from alsys.config import parse_config
 from alsys.errors import InputError
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.interop.formats import find
 from alsys.systems.builders import build_starts
 

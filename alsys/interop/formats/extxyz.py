@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.interop.extxyz import SAVE_AS_UTF8, export_extxyz, open_text
+from alsys.interop.extxyz_files import SAVE_AS_UTF8, export_extxyz, open_text
 from alsys.interop.extxyz_rows import rows
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.interop.clusters import cluster_of
-from alsys.interop.extxyz import read_labelled
+from alsys.interop.extxyz_files import read_labelled
 from alsys.interop.file_units import ENERGIES, FORCES, UnitSet, energy_unit, fitting, force_unit, length_unit
 from alsys.interop.force_energy_checks import free_atom_energy, xtb_rows
 from alsys.interop.pair_fit import check_energies, check_stresses, fit_pairs

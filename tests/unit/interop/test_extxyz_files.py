@@ -11,7 +11,7 @@ import pytest
 
 from alsys.errors import InputError
 from alsys.frames import Arm, Candidate, Frame, Source
-from alsys.interop.extxyz import export_extxyz, read_labelled
+from alsys.interop.extxyz_files import export_extxyz, read_labelled
 from alsys.labels import Label
 from alsys.store.base import Snapshot
 from alsys.store.memory import open_writer
