@@ -19,7 +19,7 @@ class ModelPublished(Event):
         seq: Dataset version it was trained on.
         n_labels: Accepted labels in that dataset version, free atoms not counted.
         wall_s: From `started` to `finished`.
-        metrics: Finite numbers only; see `alsys.training.base.FitMetrics`.
+        metrics: Finite numbers only; see `alsys.metrics.Metrics`.
         n_retracted: Labels of every arm that had been retracted in that dataset version.
         sent: Unix time when the fit was sent to the trainer; 0 in older logs, as are the next two.
         started: When the trainer began.
