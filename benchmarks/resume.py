@@ -125,13 +125,14 @@ def resume(directory: CampaignFolder) -> None:
     from alsys.campaign.opening import checked_ledger
     from alsys.control.coordinator import Coordinator
     from alsys.control.inprocess import InProcessPool
+    from alsys.control.settings import PolicySettings
     from alsys.labeling.gate.gate import LabelGate
     from alsys.store.zarr import open_writer
     from alsys.testing.fakes import MemoryBundles, MemoryRegistry
 
     config = directory.config()
     store = open_writer(directory.store)
-    ledger = checked_ledger(directory, config, store)
+    ledger = checked_ledger(directory, PolicySettings.of(config), store)
     coordinator = Coordinator(
         ledger=ledger,
         store=store,

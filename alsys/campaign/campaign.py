@@ -15,6 +15,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from alsys.campaign.stopping import StopSignal
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import read_yaml
 from alsys.config.overrides import apply_overrides
-from alsys.control.rules.requests import RetractLabels, RetryFrames, RollBack
+from alsys.control.rules.requests import RetractLabels, RetryFrames
 from alsys.errors import InputError
 from alsys.events import Event
 
@@ -155,7 +156,8 @@ class Campaign:
         Args:
             on_event: Called with each event of the log once it is on disk, in the driver's thread.
             wall_s: Seconds after which this run stops; the campaign can go on later (`stop.wall_s` is of all runs).
-            labels: New value of `stop.labels`.
+            labels: Labels of the whole campaign at which this run stops. Below `stop.labels` the campaign keeps its
+                target and can go on later; above, it is the new `stop.labels`.
             observer: Told what a terminal shows; default nothing.
             ack_log: File to which identities of labels are appended once they are on disk.
 
@@ -168,8 +170,7 @@ class Campaign:
             raise InputError("is a number of seconds above 0", field="wall_s", value=wall_s)
         if on_event is not None and not callable(on_event):
             raise InputError("is called with each event", field="on_event", value=on_event)
-        if labels is not None:
-            self._raise_labels(labels)
+        labels = None if labels is None else self._labels_of_run(labels)
         from alsys.campaign.driver import Silence
 
         told = observer or Silence()
@@ -177,8 +178,8 @@ class Campaign:
             return result
         log = None if ack_log is None else str(ack_log)
         if not _is_loop_running() and threading.current_thread() is threading.main_thread():
-            return self.drive(told, on_event=on_event, wall_s=wall_s, ack_log=log)
-        return self._in_thread(told, on_event, wall_s, log)
+            return self.drive(told, on_event=on_event, wall_s=wall_s, labels=labels, ack_log=log)
+        return self._in_thread(lambda: self.drive(told, on_event=on_event, wall_s=wall_s, labels=labels, ack_log=log))
 
     async def run_async(
         self,
@@ -205,6 +206,7 @@ class Campaign:
         *,
         on_event: Callable[[Event], None] | None = None,
         wall_s: float | None = None,
+        labels: int | None = None,
         ack_log: str | None = None,
         insist: Callable[[], None] | None = None,
     ) -> RunResult:
@@ -214,6 +216,7 @@ class Campaign:
             observer: As of `run`.
             on_event: Likewise.
             wall_s: Likewise.
+            labels: Labels at which this run stops; None for `stop.labels`.
             ack_log: Likewise.
             insist: Called at a second SIGINT; default raises KeyboardInterrupt.
         """
@@ -221,7 +224,7 @@ class Campaign:
 
         if self._stop is not None:
             raise InputError("runs in this process already", source=str(self.path))
-        plan = self._checked()
+        plan = replace(self._checked(), labels=labels)
         self._stop = StopSignal(self.folder.stop_request, wall_s, insist)
         self._driver = threading.get_ident()
         try:
@@ -292,7 +295,7 @@ class Campaign:
 
     @property
     def models(self) -> CampaignModels:
-        """Versions of the model by name (``"v0004"``) or number."""
+        """Versions of the model by name (``"v0004"``, ``"v4"``) or number."""
         from alsys.campaign.models import CampaignModels
 
         return CampaignModels(CampaignFolder.existing(str(self.path)))
@@ -306,11 +309,11 @@ class Campaign:
         """
         return self.models.champion
 
-    def rollback(self, version: int | None = None, timeout_s: float = ANSWER_S) -> str:
+    def rollback(self, version: int | str | None = None, timeout_s: float = ANSWER_S) -> str:
         """Makes an earlier version champion again, in the campaign and in its registry.
 
         Args:
-            version: Which; default the champion before this one.
+            version: Which, as in `models`; default the champion before this one.
             timeout_s: Seconds in which a running driver is to answer.
 
         Returns:
@@ -319,11 +322,10 @@ class Campaign:
         Raises:
             InputError: There is no such version.
         """
-        from alsys.campaign.rollback import roll_back
+        from alsys.campaign.rollback import request_of, roll_back
 
-        if not isinstance(version or 0, int) or (version or 0) < 0:
-            raise InputError("is the number of a version", field="version", value=version)
-        return roll_back(self._to_be_asked(), RollBack(version or 0), timeout_s)
+        folder = self._to_be_asked()
+        return roll_back(folder, request_of(folder, version), timeout_s)
 
     def retract(
         self, reason: str, *, frames: Sequence[str] = (), labels: Sequence[str] = (), timeout_s: float = ANSWER_S
@@ -378,24 +380,22 @@ class Campaign:
             self._plan = make_plan(self.config, self._source)
         return self._plan
 
-    def _raise_labels(self, labels: int) -> None:
+    def _labels_of_run(self, labels: int) -> int | None:
+        """Labels at which a run stops before the campaign's end; None where they are a new end."""
         data = apply_overrides(self.config.model_dump(mode="json"), [f"stop.labels={labels}"])
-        self.config = self.folder.as_begun(parse_config(data, source="labels"))
-        self._plan = None
+        config = self.folder.as_begun(parse_config(data, source="labels"))
+        if config.stop.labels < self.config.stop.labels:
+            return config.stop.labels
+        self.config, self._plan = config, None
+        return None
 
-    def _in_thread(
-        self,
-        observer: Observer,
-        on_event: Callable[[Event], None] | None,
-        wall_s: float | None,
-        ack_log: str | None,
-    ) -> RunResult:
+    def _in_thread(self, drive: Callable[[], RunResult]) -> RunResult:
         """The driver in a thread of its own; Ctrl-C in this one asks it to stop, a second one leaves it behind."""
         outcome: list[RunResult | BaseException] = []
 
         def call() -> None:
             try:
-                outcome.append(self.drive(observer, on_event=on_event, wall_s=wall_s, ack_log=ack_log))
+                outcome.append(drive())
             except BaseException as error:
                 outcome.append(error)
 

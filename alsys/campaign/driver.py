@@ -28,6 +28,7 @@ from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
 from alsys.control.budgets import Budgets
 from alsys.control.coordinator import Coordinator
+from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.errors import EnvironmentProblem, InputError
@@ -118,13 +119,15 @@ def _run(
 ) -> tuple[Ledger, CampaignStopped, bool]:
     """The campaign at its end, why it ended, and whether the registry has all of it."""
     config, directory = plan.config, plan.directory
-    ledger = checked_ledger(directory, config, store)
+    ledger = checked_ledger(directory, PolicySettings.of(config, plan.labels), store)
     bundles = BundleFolder(directory.models, ledger.models)
     if ledger.totals.openings or store.head.seq:
         observer.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
         observer.resume(status_of(ledger, state="running", head_seq=store.head.seq))
     else:
         observer.message(f"starting {directory.path}: {', '.join(plan.systems)}; stop.labels {config.stop.labels}")
+    if plan.labels is not None:
+        observer.message(f"this run stops at {plan.labels} labels; the campaign's stop.labels is {config.stop.labels}")
     for name, said in plan.notes.items():
         for note in said:
             observer.message(f"system {name}: {note}")

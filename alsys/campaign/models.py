@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +52,14 @@ class CampaignModel:
         return load_calculator(self.path, threads=threads)
 
 
+def version_number(said: object) -> int | None:
+    """The version that ``"v0004"``, ``"v4"``, ``"4"`` or 4 means; None for anything else."""
+    match = re.fullmatch(r"[vV]?(\d{1,9})", str(said)) if isinstance(said, str | int) else None
+    return None if match is None else int(match[1])
+
+
 class CampaignModels(Mapping[str, CampaignModel]):
-    """Versions by name (``"v0004"``) or number, oldest first, as the log had them when this was made.
+    """Versions by name (``"v0004"``, ``"v4"``) or number, oldest first, as the log had them when this was made.
 
     Args:
         directory: The campaign.
@@ -75,9 +82,8 @@ class CampaignModels(Mapping[str, CampaignModel]):
         }
 
     def __getitem__(self, key: str | int) -> CampaignModel:
-        name = f"v{key:04d}" if isinstance(key, int) else key
         try:
-            return self._models[name]
+            return self._models[f"v{version_number(key) or 0:04d}"]
         except KeyError:
             remedy = f"there are {', '.join(list(self._models)[-5:])}" if self._models else "it has none yet"
             raise InputError(
@@ -85,7 +91,7 @@ class CampaignModels(Mapping[str, CampaignModel]):
             ) from None
 
     def __contains__(self, key: object) -> bool:
-        return (f"v{key:04d}" if isinstance(key, int) else key) in self._models
+        return f"v{version_number(key) or 0:04d}" in self._models
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)

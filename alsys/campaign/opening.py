@@ -29,7 +29,7 @@ def has_final_stop(store: StoreReader) -> bool:
     return bool(ends) and isinstance(ends[-1], CampaignStopped) and ends[-1].is_final
 
 
-def checked_ledger(directory: CampaignFolder, config: CampaignConfig, store: ColumnReader) -> Ledger:
+def checked_ledger(directory: CampaignFolder, settings: PolicySettings, store: ColumnReader) -> Ledger:
     """The state of a campaign whose frames and labels are what its log says.
 
     Raises:
@@ -39,7 +39,7 @@ def checked_ledger(directory: CampaignFolder, config: CampaignConfig, store: Col
     from alsys.store.verification import check_tables
 
     check_tables(store)
-    ledger, check = Ledger(PolicySettings.of(config)), ContentCheck(store)
+    ledger, check = Ledger(settings), ContentCheck(store)
     for event in store.iter_events():
         ledger.apply(event)
         check.add(event)

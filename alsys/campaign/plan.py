@@ -75,6 +75,7 @@ class Plan:
         baseline: That of the baseline beside them; None where there is none.
         notes: What was taken from the files of each system, or left out.
         start: What the first fit goes on from, where it is not in the directory yet.
+        labels: Labels at which this run stops, fewer than `stop.labels`; None for that.
     """
 
     config: CampaignConfig
@@ -86,6 +87,7 @@ class Plan:
     baseline: LevelOfTheory | None = None
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     start: StartingPoint | PretrainingData | None = None
+    labels: int | None = None
 
     @property
     def systems(self) -> dict[str, Frame]:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from alsys.campaign.folder import CampaignFolder
+from alsys.campaign.models import CampaignModels, version_number
 from alsys.campaign.requests import ask
 from alsys.control.handlers.training import queue_models
 from alsys.control.rules.requests import RollBack
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
+from alsys.errors import InputError
+
+
+def request_of(directory: CampaignFolder, version: int | str | None) -> RollBack:
+    """The request for a version by number or name; None for the champion before this one.
+
+    Raises:
+        InputError: It is no version.
+    """
+    number = 0 if version is None else version_number(version)
+    if number is None or (version is not None and not number):
+        names = ", ".join(CampaignModels(directory)) or "none"
+        raise InputError("is no version", field="version", value=version, remedy=f"there are: {names}")
+    return RollBack(number)
 
 
 def roll_back(directory: CampaignFolder, request: RollBack, timeout_s: float) -> str:

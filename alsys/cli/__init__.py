@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rollback = add("rollback", "curation.rollback", "make an earlier model version champion again, and go on from it")
     rollback.add_argument("directory", help="campaign directory")
-    rollback.add_argument("version", nargs="?", type=int, default=0, help="default: the champion before this one")
+    rollback.add_argument("version", nargs="?", help="as v0004 or 4; default: the champion before this one")
     rollback.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a driver (default 60)")
 
     report = add("report", "inspect.report", "write report.html")
@@ -217,15 +217,15 @@ def _parser() -> argparse.ArgumentParser:
         required=True, metavar="COMMAND"
     )
     listing = add("list", "models.list_", "models and their versions", models)
-    listing.add_argument("name", nargs="?", help="only this model")
+    listing.add_argument("name", nargs="?", help="only this model, by its name or its campaign's directory")
     show = add("show", "models.show", "one version: metrics, data, aliases", models)
-    show.add_argument("name")
+    show.add_argument("name", help="registered name, or campaign directory")
     show.add_argument("version", nargs="?", help="number or alias (default: champion)")
     promote = add("promote", "models.promote", "make a version champion", models)
-    promote.add_argument("name")
+    promote.add_argument("name", help="registered name, or campaign directory")
     promote.add_argument("version", help="number in the registry")
     rollback = add("rollback", "models.rollback", "make the previous champion champion again", models)
-    rollback.add_argument("name")
+    rollback.add_argument("name", help="registered name, or campaign directory")
     for command in (listing, show, promote, rollback):
         command.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
     for command in (listing, show):

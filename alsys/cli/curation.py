@@ -9,8 +9,8 @@ from pathlib import Path
 
 from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.requests import ask
-from alsys.campaign.rollback import roll_back
-from alsys.control.rules.requests import RetractLabels, RetryFrames, RollBack
+from alsys.campaign.rollback import request_of, roll_back
+from alsys.control.rules.requests import RetractLabels, RetryFrames
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import FrameRecord, Status
@@ -91,7 +91,7 @@ def retract(args: argparse.Namespace) -> int:
 def rollback(args: argparse.Namespace) -> int:
     """Makes an earlier version champion again, in the campaign and in the registry."""
     directory = CampaignFolder.existing(args.directory)
-    sys.stdout.write(roll_back(directory, RollBack(args.version), args.timeout) + "\n")
+    sys.stdout.write(roll_back(directory, request_of(directory, args.version), args.timeout) + "\n")
     return 0
 
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -16,11 +16,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from alsys.control.status import error_text, headline
+from alsys.control.status import error_text, fit_text, headline
 
 N_MODELS = 6
 N_MESSAGES = 5
 N_CHOSEN = 9
+FIRST_EVERY_S, LATER_EVERY_S = 30.0, 600.0
+"""After so long without a line there is one, before the first champion and after it."""
 
 
 class Screen(Console):
@@ -64,6 +66,8 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
     facts.add_row("uncertainty", uncertainty_text(status["uncertainty"]))
     if "convergence" in status:  # a driver of an older version may have written it
         facts.add_row("target", Text(status["convergence"]["text"]))
+    if fit := fit_text(status, time.time()):
+        facts.add_row("fit", fit)
     models = Table(box=None, pad_edge=False)
     for column in ("version", "labels", "random-arm force MAE, meV/Angstrom", "state"):
         models.add_column(column)
@@ -118,7 +122,9 @@ def _eta(status: Mapping[str, Any]) -> str:
 class Display:
     """Live progress on a terminal, lines elsewhere."""
 
-    def __init__(self, title: str, *, is_quiet: bool) -> None:
+    def __init__(self, title: str, *, is_quiet: bool, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._said = clock()
         self._console = Screen(highlight=False, file=sys.stdout)  # whatever becomes of `sys.stdout` later
         self._title = title
         self._live: Live | None = None
@@ -175,7 +181,11 @@ class Display:
         if tenth > self._seen_tenth:
             self._seen_tenth = tenth
             self._line(headline(status))
+        if self._clock() - self._said >= (LATER_EVERY_S if status["champion"] else FIRST_EVERY_S):
+            fit = fit_text(status, self._clock())
+            self._line(headline(status) + (f"; {fit}" if fit else ""))
 
     def _line(self, text: str) -> None:
+        self._said = self._clock()
         with contextlib.suppress(OSError):  # the terminal is gone; the log has it
             self._console.print(f"{time.strftime('%H:%M:%S')} {text}", soft_wrap=True, markup=False)

@@ -6,16 +6,20 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 from alsys.errors import InputError
 from alsys.metrics import Metrics
+from alsys.tracking.record import kept_uri, read_record
 
 
 def list_(args: argparse.Namespace) -> int:
     """Prints models and versions."""
     from alsys.tracking.mlflow import list_models
 
-    models = list_models(args.name, uri=args.uri)
+    name, uri = _registered(args)
+    models = list_models(name, uri=uri)
     if args.json:
         sys.stdout.write(json.dumps([dataclasses.asdict(model) for model in models]) + "\n")
         return 0
@@ -34,7 +38,8 @@ def show(args: argparse.Namespace) -> int:
     """Prints one version."""
     from alsys.tracking.mlflow import show_model
 
-    model = show_model(args.name, args.version or "champion", uri=args.uri)
+    name, uri = _registered(args)
+    model = show_model(name, args.version or "champion", uri=uri)
     content = dataclasses.asdict(model)
     if args.json:
         sys.stdout.write(json.dumps(content) + "\n")
@@ -50,8 +55,9 @@ def promote(args: argparse.Namespace) -> int:
 
     if not args.version.isdecimal():
         raise InputError("is a number in the registry", field="version", value=args.version, remedy="see `models list`")
-    promote_version(args.name, int(args.version), uri=args.uri)
-    sys.stdout.write(f"{args.name}@champion is version {args.version}\n")
+    name, uri = _registered(args)
+    promote_version(name, int(args.version), uri=uri)
+    sys.stdout.write(f"{name}@champion is version {args.version}\n")
     return 0
 
 
@@ -59,6 +65,23 @@ def rollback(args: argparse.Namespace) -> int:
     """Makes the previous champion champion again."""
     from alsys.tracking.mlflow import rollback as roll_back
 
-    version = roll_back(args.name, uri=args.uri)
-    sys.stdout.write(f"{args.name}@champion is version {version}\n")
+    name, uri = _registered(args)
+    version = roll_back(name, uri=uri)
+    sys.stdout.write(f"{name}@champion is version {version}\n")
     return 0
+
+
+def _registered(args: argparse.Namespace) -> tuple[Any, str | None]:
+    """Name and registry that are meant: of a campaign's directory, those that it was last run with.
+
+    Raises:
+        InputError: The campaign is not tracked.
+    """
+    if args.name is None or not (Path(args.name) / "campaign.json").is_file():
+        return args.name, args.uri
+    config, record = read_record(Path(args.name))
+    if not config.tracking.enabled:
+        raise InputError(
+            "is in no registry: tracking.enabled is false", source=args.name, remedy="`alsys status` lists its models"
+        )
+    return config.model_name, args.uri or kept_uri(config, record)

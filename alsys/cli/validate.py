@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from alsys.campaign.folder import CampaignFolder
+from alsys.campaign.models import version_number
 from alsys.campaign.validation import validate_model
 from alsys.cli.outputs import check_file
 from alsys.config import parse_config
@@ -102,7 +103,6 @@ def _checks(text: str | None) -> tuple[str, ...]:
 
 
 def _version(text: str) -> int:
-    digits = text.removeprefix("v")
-    if not digits.isdecimal():
+    if (number := version_number(text)) is None:
         raise InputError("is a number, or champion", source="--model", value=text, remedy="see `alsys status`")
-    return int(digits)
+    return number

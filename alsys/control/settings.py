@@ -42,6 +42,7 @@ class PolicySettings:
 
     Attributes:
         is_rounds: Lock-step instead of asynchronous.
+        is_part: `n_labels` ends a run and not the campaign.
         is_random: Label in the order of arrival, whatever the deviation: the control for active learning.
         max_attempts: Attempts at a label after lost computing.
         max_worker_kills: Workers that one frame may take down before it is quarantined.
@@ -98,6 +99,7 @@ class PolicySettings:
     reference_every: int
     batch_s: float
     seed: int
+    is_part: bool = False
     max_worker_kills: int = 2
     max_not_reproduced: int = 2
     max_batch: int = 64
@@ -110,14 +112,15 @@ class PolicySettings:
         return Targets(self.target_force_mae, self.target_blind_spots, self.min_random, self.versions_in_a_row)
 
     @classmethod
-    def of(cls, config: CampaignConfig) -> PolicySettings:
-        """The settings of a campaign."""
+    def of(cls, config: CampaignConfig, labels: int | None = None) -> PolicySettings:
+        """The settings of a campaign, and of a run that is to stop at fewer labels where `labels` says so."""
         trust = config.exploration.trust
         quality = config.labeling.quality
         return cls(
             is_rounds=config.mode == "rounds",
             is_random=config.selection.strategy == "random",
-            n_labels=config.stop.labels,
+            n_labels=config.stop.labels if labels is None else labels,
+            is_part=labels is not None,
             wall_s=config.stop.wall_s,
             target_force_mae=config.stop.target_force_mae,
             target_blind_spots=config.stop.target_blind_spots,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from alsys.control.ports import Role
 from alsys.control.rules.goals import converged, wants_labels
@@ -83,6 +84,14 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             for model in ledger.models.values()
         ],
         "champion": ledger.champion or None,
+        "fit": None
+        if ledger.training is None
+        else {
+            "version": ledger.training.version,
+            "n_labels": ledger.training.n_labels,
+            "begun": ledger.training.t,
+            "budget_s": ledger.settings.fit_s,
+        },
         "training_on": {
             "is_due": trains_on(ledger),
             "fits_done": extra_fits(ledger),
@@ -148,6 +157,20 @@ def headline(status: Mapping[str, object]) -> str:
         return text + ", no model yet"
     text += f", champion v{champion['version']:04d}"
     return text + f" {error_text(champion)}"
+
+
+def fit_text(status: Mapping[str, Any], now: float) -> str:
+    """How far the fit is that a running campaign waits for, by its time; empty where there is none.
+
+    Args:
+        status: As of `status_of`.
+        now: Seconds since 1970.
+    """
+    fit = status.get("fit")  # a driver of an older version may have written it
+    if status["state"] != "running" or not fit:
+        return ""
+    said = f"v{fit['version']:04d} from {fit['n_labels']} labels, {max(now - fit['begun'], 0.0):.0f} s"
+    return f"fitting {said} of {fit['budget_s']:.0f} s, and tests"
 
 
 def random_note(n_random: int) -> str:

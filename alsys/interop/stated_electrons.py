@@ -80,7 +80,8 @@ def stated_electrons(
             )  # fmt: skip
         if is_near_whole(total) and round(total):
             charges[name] = round(total)
-    for name in selection.atom_moments:
+    computed = [n for n in selection.atom_moments if values.get(n) is not None and not _is_initial(n)]
+    for name in computed or selection.atom_moments:  # what a calculation began from counts where it gave none
         if (value := values.get(name)) is None:
             continue
         if np.shape(value) == (z.size, 3) and is_there(value) and set(words_of(name)) & {"spin", "spins", "force"}:

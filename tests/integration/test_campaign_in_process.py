@@ -167,12 +167,16 @@ def test_the_last_line_loads_the_champion(campaign: Path, tmp_path: Path, capsys
     copy = Path(shutil.copytree(campaign.parent, tmp_path / "copy"))
     assert main(arguments(copy, 40)) == 0
     assert f"alsys.load_calculator('{copy / 'campaign' / 'models'}" in capsys.readouterr().out
+    assert main(["models", "list", str(copy / "campaign")]) == 2
+    assert "is in no registry: tracking.enabled is false" in capsys.readouterr().err
     uri = f"sqlite:///{tmp_path / 'ml.db'}"
     overrides = [part for change in ("tracking.enabled=true", f"tracking.uri={uri}") for part in ("--set", change)]
     assert main([*arguments(copy, 40), *overrides]) == 0
     call = f"alsys.load_calculator('models:/toy@champion', tracking_uri='{uri}')"
     assert call in capsys.readouterr().out
     assert alsys.load_calculator("models:/toy@champion", tracking_uri=uri).results == {}
+    assert main(["models", "list", str(copy / "campaign")]) == 0
+    assert capsys.readouterr().out.startswith("toy/1")
 
 
 def test_acknowledgements_that_cannot_be_written_stop_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -97,7 +97,14 @@ def test_roll_back_and_forth(campaign: CampaignFolder, capsys: pytest.CaptureFix
     assert not list(campaign.requests.iterdir())
 
 
-@pytest.mark.parametrize(("words", "expected"), [(["9"], "there are: 1, 2, 3"), (["2"], "is champion already")])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["v9"], "there are: v0001, v0002, v0003"),
+        (["v0002"], "is champion already"),
+        (["best"], "there are: v0001, v0002"),
+    ],
+)
 def test_what_makes_no_sense_is_refused_in_one_line(
     campaign: CampaignFolder, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:

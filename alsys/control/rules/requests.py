@@ -233,7 +233,7 @@ def _to_promote(state: CampaignState, request: RollBack, name: str, now: float) 
             raise InputError("there was no champion before this one", field="version", value=state.champion or None)
         version = earlier[-1]
     if version not in state.models:
-        known = ", ".join(str(number) for number in sorted(state.models)[-10:]) or "none"
+        known = ", ".join(f"v{number:04d}" for number in sorted(state.models)[-10:]) or "none"
         raise InputError("no such version", field="version", value=version, remedy=f"there are: {known}")
     if version == state.champion:
         raise InputError("is champion already", field="version", value=version)

@@ -39,6 +39,8 @@ def finish(state: CampaignState, now: float) -> Finish | None:
         return Finish("nothing-uncertain", f"{settings.quiet_steps} walker-steps without an uncertain frame")
     if reason := why_stop(state):
         return Finish("rule", reason)
+    if settings.is_part:
+        return Finish("labels", f"{state.n_labels} labels, as asked of this run; the next one goes on", is_final=False)
     return Finish("labels", f"{state.n_labels} labels")
 
 

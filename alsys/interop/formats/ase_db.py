@@ -7,7 +7,6 @@ SQLite is read as a stream (`ase_sqlite`); ASE reads a JSON database as a whole,
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from alsys.interop.formats import ase_sqlite
 from alsys.interop.formats.ase_rows import labelled_row, merged
 from alsys.interop.formats.ase_sqlite import DatabaseRow
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, starts_with
-from alsys.interop.raw_frames import RawFrames, RawRow, gathered, integer
+from alsys.interop.raw_frames import RawFrames, RawRow, gathered
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -84,20 +83,18 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
             row.get("energy"),
             row.get("forces"),
             row.get("stress"),
-            None if (charges := row.get("initial_charges")) is None else float(np.sum(charges)),
-            merged(_mapping(row.data), row.key_value_pairs),
+            {
+                **ase_sqlite.with_electrons([row.get(name) for name in ase_sqlite.OF_ELECTRONS]),
+                **merged(_mapping(row.data), row.key_value_pairs),
+            },
             [constraint.todict() for constraint in row.constraints],
         )
 
 
 def _frame(row: DatabaseRow, account: FileAccount) -> RawRow:
-    place = f"row {row.id}"
-    charge = row.charge
-    if charge is not None and math.isfinite(charge) and abs(charge - round(charge)) < 1e-3:
-        charge = round(charge)
     return labelled_row(
         row.id,
-        place,
+        f"row {row.id}",
         row.numbers,
         row.positions,
         row.cell,
@@ -105,7 +102,6 @@ def _frame(row: DatabaseRow, account: FileAccount) -> RawRow:
         {"energy": row.energy, "forces": row.forces, "stress": row.stress},
         row.facts,
         account,
-        charge=None if charge is None else integer(charge, f"{place}: charge"),
         constraints=row.constraints,
     )
 

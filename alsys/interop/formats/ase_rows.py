@@ -46,7 +46,6 @@ def labelled_row(
     facts: Mapping[str, Any],
     account: FileAccount,
     *,
-    charge: int | None = None,
     constraints: Any = None,
     fixed_names: Mapping[str, str] | None = None,
 ) -> RawRow:
@@ -62,7 +61,6 @@ def labelled_row(
         columns: ``energy``, ``forces`` and ``stress`` of the layout, None where they are not there.
         facts: Data and key-value pairs.
         account: That names are told.
-        charge: Total charge where the facts state none.
         constraints: As ASE writes them: a list of names and arguments.
         fixed_names: Facts that have one meaning in this format, whatever their name says elsewhere: ``multiplicity``.
 
@@ -113,7 +111,7 @@ def labelled_row(
         check_constraint(_held(constraints, n), values.get(forces), f"{place}: constraints")
         dropped.append(("constraints", CONSTRAINT))
     z = numbers if n else np.zeros(0, dtype=np.int64)
-    stated, multiplicity = stated_electrons(selection, values, z, account, place, is_periodic=any(pbc))
+    charge, multiplicity = stated_electrons(selection, values, z, account, place, is_periodic=any(pbc))
     units = tuple((what, str(values[name])) for name in values if (what := unit_of(name)))
     names = tuple(pair for pair in dropped if pair[0] not in taken)
     account.meet(selection, taken, names, place, ("numbers", "positions", "cell", "pbc"))
@@ -126,7 +124,7 @@ def labelled_row(
         np.asarray(values[forces]) if forces else np.zeros((1, 3)),  # of an isolated atom
         cell=cell if any(pbc) else None,
         pbc=pbc,
-        charge=charge if stated is None else stated,
+        charge=charge,
         multiplicity=multiplicity,
         stress=tensors.get(stress),
         level=stated_level({key: facts[name] for name, key in _level_names(tuple(facts))}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from itertools import pairwise
@@ -28,24 +28,22 @@ from alsys.store.base import Snapshot
 VERSIONS: Final = range(5, 10)
 MAX_ROW_BYTES: Final = 64 * 2**20
 WRITTEN_AT_ONCE: Final = 1024
+OF_ELECTRONS: Final = ("initial_charges", "initial_magmoms", "charges", "magmoms", "magmom")
+"""Columns that state charge or spin by a sum over atoms, or by that sum."""
 READ: Final = (
-    "id", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "initial_charges", "constraints",
-    "key_value_pairs", "data",
+    "id", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "constraints", "key_value_pairs", "data",
+    *OF_ELECTRONS,
 )  # fmt: skip
 NOT_USED: Final = (
     "free_energy",
-    "initial_magmoms",
     "masses",
     "tags",
     "momenta",
     "dipole",
-    "magmoms",
-    "magmom",
-    "charges",
     "calculator",
 )
 """Columns that say something of a frame and that an import leaves out."""
-PER_ATOM: Final = ("initial_magmoms", "masses", "tags", "momenta", "magmoms", "charges")
+PER_ATOM: Final = ("masses", "tags", "momenta")
 WRITTEN: Final = (
     "id", "unique_id", "ctime", "mtime", "username", "numbers", "positions", "cell", "pbc", "calculator",
     "calculator_parameters", "energy", "forces", "stress", "key_value_pairs", "data", "natoms", "fmax", "smax",
@@ -65,8 +63,7 @@ class DatabaseRow(NamedTuple):
         energy: None where there is none.
         forces: ``(n_atoms, 3)``; None where there are none.
         stress: ``(6,)`` or ``(9,)``; None where there is none.
-        charge: Sum of the initial charges of atoms; None without them.
-        facts: Data and key-value pairs; shared by rows in which they are alike, so not to be changed.
+        facts: Data, key-value pairs and `OF_ELECTRONS`; shared by rows in which they are alike, so not to be changed.
         constraints: As ASE writes them.
     """
 
@@ -78,7 +75,6 @@ class DatabaseRow(NamedTuple):
     energy: Any
     forces: Any
     stress: Any
-    charge: float | None
     facts: Mapping[str, Any]
     constraints: Any = ()
 
@@ -99,13 +95,13 @@ def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
         connection.execute("PRAGMA trusted_schema = OFF")
         _check_version(connection, path)
         _tell(connection, account)
-        last: tuple[Any, Any] = (None, None)
+        last: list[Any] = []
         facts: Mapping[str, Any] = {}
         for row in connection.execute(f"SELECT {', '.join(READ)} FROM systems ORDER BY id"):
-            number, numbers, positions, cell, pbc, energy, forces, stress, charges, constraints, *texts = row
-            if (texts[0], texts[1]) != last:
-                last = (texts[0], texts[1])
-                facts = merged(_decoded(texts[1]), _decoded(texts[0]))
+            number, numbers, positions, cell, pbc, energy, forces, stress, constraints, *told = row
+            if told != last:
+                last, (pairs, data, *sums) = told, told
+                facts = {**with_electrons(sums), **merged(_decoded(data), _decoded(pairs))}
             pbc = 0 if pbc is None else int(pbc)
             yield DatabaseRow(
                 number,
@@ -116,10 +112,15 @@ def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
                 energy,
                 None if forces is None else np.frombuffer(forces, "<f8").reshape(-1, 3),
                 None if stress is None else np.frombuffer(stress, "<f8"),
-                None if charges is None else float(np.frombuffer(charges, "<f8").sum()),
                 facts,
                 () if constraints is None else _json(constraints),
             )
+
+
+def with_electrons(sums: Sequence[Any]) -> dict[str, Any]:
+    """Those of `OF_ELECTRONS` that a row has: arrays, or their bytes, and one number."""
+    found = {name: value for name, value in zip(OF_ELECTRONS, sums, strict=True) if value is not None}
+    return {name: np.frombuffer(v, "<f8") if isinstance(v, bytes) else v for name, v in found.items()}
 
 
 def _tell(connection: sqlite3.Connection, account: FileAccount) -> None:

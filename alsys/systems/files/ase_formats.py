@@ -178,6 +178,7 @@ def read_cif(path: Path, index: int) -> Structure:
         concerns.append(
             Concern("symmetry", told, "correct formula, Z or space group", "the atoms are taken as its sites give them")
         )
+    structure = structure.adding(statements=_moieties(block))
     notes = _oxidation(block, structure.atoms)
     notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
     return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
@@ -188,6 +189,8 @@ _SYMBOLS = (
     "_symmetry_space_group_name_h-m",
     "_space_group.patterson_name_h-m",
 )
+_MOIETY = re.compile(r"(?P<before>\d+\.?\d*)?\s*\(?.*\s(?P<charge>\d*)(?P<sign>[+-])\s*\)?\s*(?P<after>\d+\.?\d*)?")
+"""A charged moiety of a CIF: ``C6 H5 O 1-``, ``(Na 1+)2``, ``2(Na 1+)``."""
 _NUMBERS = ("_space_group.it_number", "_space_group_it_number", "_symmetry_int_tables_number")
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_symmetry_cell_setting")
@@ -257,6 +260,18 @@ def _oxidation(block: Any, atoms: Atoms) -> list[str]:
     ]
     total = sum(charges[kind] for kind in kinds)
     return [f"oxidation numbers of its sites add up to {total:+g}: left out"] if total else []
+
+
+def _moieties(block: Any) -> list[Statement]:
+    """The charge of the cell, where the charges of its moieties, as in ``(Na 1+)2, S O4 2-``, do not balance."""
+    text, z = block.get("_chemical_formula_moiety"), block.get("_cell_formula_units_z")
+    charged = [part.strip() for part in text.split(",") if "+" in part or "-" in part] if isinstance(text, str) else []
+    found = [match for part in charged if (match := _MOIETY.fullmatch(part))]
+    if len(found) < len(charged):
+        return []
+    total = sum(float(m["before"] or m["after"] or 1) * int(m["sign"] + (m["charge"] or "1")) for m in found)
+    charge = round(total * (z if isinstance(z, int) and z > 0 else 1))
+    return [Statement("charge", frozenset({charge}), f"moieties of charge {charge:+d} in all")] if charge else []
 
 
 def _sites(block: Any) -> list[Concern]:

@@ -21,6 +21,7 @@ import pytest
 import alsys
 import alsys.campaign
 from alsys import Campaign, open_dataset
+from alsys.campaign.driver import Silence
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.config.load import read_yaml
@@ -152,6 +153,19 @@ def test_a_finished_campaign_gives_its_result_again_and_goes_on_for_more_labels(
         opened(tmp_path).run(labels=-1)
 
 
+def test_fewer_labels_stop_a_run_and_not_the_campaign(tmp_path: Path) -> None:
+    campaign, told = opened(tmp_path), []
+    observer = Silence()
+    observer.message = told.append  # type: ignore[method-assign]
+    result = campaign.run(labels=20, observer=observer)
+    assert (result.state, result.reason, result.n_labels) == ("stopped", "labels", 20)
+    assert result.champion is not None
+    assert "this run stops at 20 labels; the campaign's stop.labels is 30" in told
+    assert campaign.config.stop.labels == Campaign.open(tmp_path / "campaign").config.stop.labels == 30
+    assert not campaign.has_ended
+    assert (campaign.run().state, campaign.status()["labels"]["accepted"]) == ("finished", 30)  # type: ignore[index]
+
+
 def test_it_runs_while_an_event_loop_runs(tmp_path: Path) -> None:
     async def notebook() -> tuple[str, str]:
         beats = asyncio.create_task(asyncio.sleep(0.0))
@@ -244,6 +258,24 @@ def test_models_are_found_by_name_and_number(done: Path) -> None:
     assert atoms.get_potential_energy() == pytest.approx(expected, abs=0.5)
 
 
+def test_a_version_is_named_in_one_way_everywhere(done: Path) -> None:
+    campaign = Campaign.open(done)
+    models = campaign.models
+    assert {models[key].version for key in ("v0001", "v1", "1", 1, "V01")} == {1}
+    assert "v1" in models
+    assert "v99" not in models
+    champion = campaign.champion.version
+    for key in (champion, f"v{champion}", f"v{champion:04d}", str(champion)):
+        with pytest.raises(InputError, match="is champion already"):
+            campaign.rollback(key)
+    for key in ("best", 0, -1, 1.0):
+        with pytest.raises(InputError, match=r"is no version .*there are: v0001, v0002"):
+            campaign.rollback(key)  # type: ignore[arg-type]
+    for key in ("best", "v99", 99, -1):
+        with pytest.raises(InputError, match=r"no such version .*v0002"):
+            _ = models[key]
+
+
 def test_rolling_back_and_retracting(tmp_path: Path) -> None:
     campaign = opened(tmp_path)
     campaign.run()
@@ -254,7 +286,7 @@ def test_rolling_back_and_retracting(tmp_path: Path) -> None:
     chosen = before.select("random").snapshot.frame_ids[0]
     assert "1 label is no longer data" in campaign.retract("a try", frames=[chosen])
     assert campaign.dataset().diff(before).added == (chosen,)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"no such version .*there are: v0001, v0002"):
         campaign.rollback(77)
 
 

@@ -204,6 +204,37 @@ def test_a_weight_of_something_else_is_not(key: str, tmp_path: Path) -> None:
     assert sum(raw.n_frames for raw in raws) == N
 
 
+@pytest.mark.parametrize("suffix", ["db", "json"])
+@pytest.mark.parametrize(
+    ("initial", "results", "found"),
+    [
+        ({"charges": [0.0, 0.5, 0.5]}, {}, (1, None)), ({"charges": [-0.6, 0.3, 0.3]}, {}, (None, None)),
+        ({"magmoms": [1.0, 0.5, 0.5]}, {}, (None, 3)), ({}, {"magmom": 2.0}, (None, 3)),
+        ({}, {"magmom": 0.0}, (None, None)), ({}, {"magmoms": np.array([2.0, 0.01, -0.01])}, (None, 3)),
+        ({}, {"charges": np.array([0.2, 0.4, 0.4])}, (1, None)),
+        ({"magmoms": [3.0, 1.0, 0.0]}, {"magmom": 2.0}, (None, 3)),
+        ({"magmoms": [2.0, 0, 0]}, {"magmom": 0.0}, (None, None)),
+        ({"charges": [0.2, 0.4, 0.4]}, {"charges": np.array([-0.2, -0.4, -0.4])}, "contradict"),
+        ({"charges": [0.2, 0.2, 0.2]}, {}, "do not sum to a whole number"),
+    ],
+)  # fmt: skip
+def test_columns_of_ase_databases_state_charge_and_spin(
+    suffix: str, initial: dict[str, Any], results: dict[str, Any], found: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with ase.db.connect(path) as database:
+        atoms = Atoms("OH2", PLACES[0], **initial)
+        atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=FORCES[0], **results)
+        database.write(atoms)
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            read("ase-db", path)
+        return
+    ((raw,), account) = read("ase-db", path)
+    assert (raw.charge, raw.multiplicity) == found
+    assert all(name in account.text for name in results)
+
+
 @pytest.mark.parametrize("name", ["extxyz", "ase-db"])
 def test_a_stress_of_no_weight_is_left_out(name: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.xyz" if name == "extxyz" else "a.db")

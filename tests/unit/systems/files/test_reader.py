@@ -15,6 +15,7 @@ from ase.constraints import FixAtoms
 from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
 from alsys.systems.builders import BuiltSystem, build_system
+from alsys.systems.files.molfile import read_molfile
 
 METHANOL = """C -0.0470 0.6640 0.0000
 O -0.0470 -0.7580 0.0000
@@ -97,6 +98,18 @@ def test_a_charge_that_a_file_states(tmp_path: Path, name: str, text: str) -> No
     ignored = built(tmp_path, name, text, ignore=["charge"])
     assert ignored.starts[0].charge == 0
     assert any("ignored" in note for note in ignored.notes)
+
+
+def test_charges_of_several_lines_add_up(tmp_path: Path) -> None:
+    ions = [("Na", 9.0 * k, 0.5, float(k % 2)) for k in range(12)]
+    first = "M  CHG  8" + "".join(f"{k:4d}   1" for k in range(1, 9))
+    text = molfile(
+        ions, [], f"{first}\nM  CHG  3   9   2  10  -1  12   1\nM  RAD  1   2   2\nM  RAD  2   3   2   4   2"
+    )
+    path = tmp_path / "a.sdf"
+    path.write_text(text)
+    said = {statement.quantity: statement.values for statement in read_molfile(path, 0).statements}
+    assert said == {"charge": {10}, "multiplicity": {4, 2}}
 
 
 def test_charges_and_radicals_of_v3000(tmp_path: Path) -> None:

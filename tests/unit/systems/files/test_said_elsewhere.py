@@ -442,6 +442,9 @@ def test_units_of_length_in_any_words(says: str, tmp_path: Path) -> None:
         ("a.cif", SALT.format("_cell_formula_units_Z 16"), "16 formula units"),
         ("a.cif", SALT.format("_cell_formula_units_Z 2\n_chemical_formula_sum 'Cl Na'"), "2 formula units of Cl Na"),
         ("a.cif", SALT.format("_chemical_formula_sum 'Cl2 Na'"), "says Cl2 Na"),
+        ("a.cif", SALT.format("_chemical_formula_moiety '(Na 1+)2, Cl 1-'"), r"moieties of charge \+1 in all"),
+        ("a.cif", SALT.format("_chemical_formula_moiety 'Cl 1-'\n_cell_formula_units_Z 1"), "moieties of charge -1"),
+        ("a.cif", SALT.format("_chemical_formula_moiety '(Fe (C N)6) 4-, 3(K 1+), H2 O'"), "moieties of charge -1"),
     ],
 )
 def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path) -> None:
@@ -458,6 +461,7 @@ def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path)
         ("a.coord", COORD.format("$point_charges\n 1 1 1 1.0"), "what surrounds its atoms is left out: $point_charges"),
         ("a.sdf", MOL.format("", "", "", "> <energy>\n1\n2\n\n$$$$\n"), "not used: energy"),
         ("a.cif", SALT.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Cl Na'"), ""),
+        ("a.cif", SALT.format("_chemical_formula_moiety 'Na 1+, Cl 1-'"), ""),
         ("a.poscar", POSCAR.format("x", ".5 .5 .5"), ""),
     ],
 )

@@ -1,0 +1,32 @@
+"""What is printed while a campaign runs without a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from alsys.cli.display import FIRST_EVERY_S, Display
+from alsys.control.state.ledger import Ledger
+from alsys.control.status import status_of
+from alsys.events import TrainingStarted
+from support.campaigns import FakeCampaign
+
+
+def test_a_first_fit_is_told_of_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [1000.0]
+    display = Display("a", is_quiet=False, clock=lambda: now[0])
+    ledger = Ledger(FakeCampaign(n_labels=12).settings)
+
+    def lines(after_s: float) -> list[str]:
+        now[0] += after_s
+        display.update(status_of(ledger, state="running", head_seq=1))
+        return capsys.readouterr().out.splitlines()
+
+    assert len(lines(0.0)) == 1
+    assert lines(FIRST_EVERY_S - 1.0) == []
+    (line,) = lines(1.0)
+    assert line.endswith("running: 0/12 labels, no model yet")
+    ledger.apply(TrainingStarted(t=now[0], worker="trainer-0", version=1, n_labels=9))
+    assert lines(FIRST_EVERY_S - 1.0) == []
+    (line,) = lines(1.0)
+    assert line.endswith(f"no model yet; fitting v0001 from 9 labels, 30 s of {ledger.settings.fit_s:.0f} s, and tests")
+    assert lines(1.0) == []
