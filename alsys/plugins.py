@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from alsys.errors import AlsysError, EnvironmentProblem, InputError
+from alsys.errors import AlsysError, EnvironmentProblem, InputError, several
 
 
 class Chosen(Protocol):
@@ -146,14 +146,18 @@ def settings_of(model: type[BaseModel], given: Mapping[str, Any], *, name: str, 
         field: Where the campaign file says it.
 
     Raises:
-        InputError: The part refuses them.
+        InputError: The part refuses them, see `alsys.errors.several`.
     """
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        path = ".".join([field, *(str(part) for part in problem["loc"])])
-        value = problem["input"] if not isinstance(problem["input"], dict) else None
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         known = ", ".join(model.model_fields)
-        raise InputError(message, field=path, value=value, remedy=f"settings of {name}: {known}") from None
+        raise several([
+            InputError(
+                problem["msg"].removeprefix("Value error, ").removeprefix("Input "),
+                field=".".join([field, *(str(part) for part in problem["loc"])]),
+                value=problem["input"] if not isinstance(problem["input"], dict) else None,
+                remedy=f"settings of {name}: {known}",
+            )
+            for problem in error.errors(include_url=False)
+        ]) from None  # fmt: skip
