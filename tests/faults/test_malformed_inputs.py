@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from malformed_inputs import Case, make_cases
 
+from alsys.errors import MAX_SHOWN
+
 MAX_CPU_S = 5.0
 MAX_WALL_S = 40.0
 """Of one case on a busy machine: what waits for ever."""
@@ -119,15 +121,17 @@ def problem(case: Case, answer: dict[str, Any]) -> str:
         return answer["trace"].strip().splitlines()[-1][:300]
     if answer["code"] not in case.codes:
         return f"exit code {answer['code']}: {answer['err'][-300:]}"
-    n_lines = answer["err"].count("\n")
+    lines = answer["err"].splitlines()
+    is_several = 1 < len(lines) <= MAX_SHOWN + 1 and all(line.startswith("alsys: ") for line in lines)
+    n_lines = 1 if is_several else answer["err"].count("\n")  # problems of a campaign file come one in a line
     if case.name.startswith("request:") and n_lines == 2 and "is set aside in" in answer["err"]:
         n_lines = 1  # and what became of the request that was made
     if answer["code"] and n_lines != 1:
         return f"{answer['err'].count(chr(10))} lines: {answer['err'][:300]!r}"
     if "Traceback" in answer["err"]:
         return "a traceback"
-    if len(answer["err"]) > 2000:
-        return f"a line of {len(answer['err'])} characters"
+    if (longest := max(map(len, lines), default=0)) > 2000:
+        return f"a line of {longest} characters"
     if answer["forbidden"]:
         return f"ran code: {answer['forbidden']}"
     if answer["cpu_s"] > MAX_CPU_S:

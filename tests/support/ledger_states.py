@@ -53,6 +53,7 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "max_attempts": (1, 20),
     "max_worker_kills": (1, 20),
     "max_not_reproduced": (1, 20),
+    "is_part": (False, True),
     "audit_share": (0.0, 1.0),
     "reference_every": (0, 1),
     "batch_s": (0.0, 10.0),
