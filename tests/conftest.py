@@ -20,8 +20,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of a file share one, and so do all that start Ray."""
+    """Where tests run in several processes, those of a file share one, and so do all that start Ray; these begin."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     for item in items:
         group = "ray" if item.get_closest_marker("ray") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -35,7 +35,9 @@ class Run:
         for override in (f"directory={self.campaign}", "tracking.enabled=false", *overrides):
             command += ["--set", override]
         with self.output.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, cwd=folder, preexec_fn=_hears_hangups
+            )
 
     def until(self, is_so: Callable[[], bool], timeout_s: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -69,6 +71,11 @@ class Run:
         turns = [event for event in events if isinstance(event, CampaignOpened | CampaignStopped)]
         assert isinstance(turns[-1], CampaignStopped)
         return turns[-1]
+
+
+def _hears_hangups() -> None:
+    """Also where the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
