@@ -82,13 +82,16 @@ class RepairReport:
     set_aside: dict[str, str] = field(default_factory=dict)
 
 
-def repair(path: str | Path, seq: int | None = None, levels: Iterable[LevelOfTheory] = ()) -> RepairReport:
+def repair(
+    path: str | Path, seq: int | None = None, levels: Iterable[LevelOfTheory] = (), *, files: Files | None = None
+) -> RepairReport:
     """Mends a store that nobody writes.
 
     Args:
         path: Its folder.
         seq: Dataset version to go back to where HEAD is lost and later commits cannot be read.
         levels: Levels of theory that other files of the campaign name: where texts of levels come from.
+        files: File operations; tests pass some that fail.
 
     Raises:
         StoreBusy: A process writes it.
@@ -96,17 +99,17 @@ def repair(path: str | Path, seq: int | None = None, levels: Iterable[LevelOfThe
         StoreCorrupt: Something is damaged that cannot be made anew. What could be mended before is mended.
         OSError: The file system refused.
     """
-    path, report = Path(path), RepairReport()
+    path, files, report = Path(path), files or Files(), RepairReport()
     if not any((path / spec.path / "c").is_dir() for spec in ALL_ARRAYS):
         raise InputError("holds no rows of a store", source=str(path))
-    with locked(path, Files()) as folder:
+    with locked(path, files) as folder:
         report.lines += [
             f"{aside.relative_to(path)}: is no file and was set aside" for aside in folder.set_strangers_aside()
         ]
         _restore_metadata(folder, report)
         _restore_head(folder, report, seq)
         Tables(folder, levels, report.lines).restore()
-    writer = open_writer(path)
+    writer = open_writer(path, files=files)
     try:
         gaps = writer.folder.fill_gaps()
         _refuse_gaps(gaps)

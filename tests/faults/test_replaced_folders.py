@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from alsys.errors import Fenced, StoreError
+from alsys.store.files import Files
 from alsys.store.zarr import ZarrWriter, open_reader, open_writer
 from alsys.testing.store_records import fill, stage
 
@@ -85,26 +86,36 @@ def test_one_that_nothing_replaces_is_not_made_anew(tmp_path: Path, destroy: Cal
 
 @pytest.mark.parametrize("destroy", WAYS)
 @pytest.mark.parametrize("name", ["head", "rows"])
-def test_replaced_between_the_check_and_the_write(
-    tmp_path: Path, destroy: Callable[[Path], None], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replaced_between_the_check_and_the_write(tmp_path: Path, destroy: Callable[[Path], None], name: str) -> None:
     """The last check has passed, then the folder is replaced: what is written goes to the folder that was opened."""
     path = tmp_path / "camp" / "store.zarr"
-    old = open_writer(path)
-    fill(old, 3, seed=1)
     before: dict[str, bytes] = {}
-    wrapped = old.folder.write_head if name == "head" else old.folder.write
 
-    def late(*args: object) -> None:
-        if not before:
-            destroy(tmp_path / "camp")
-            new = open_writer(path)
-            fill(new, 4, seed=2)
-            new.close()
-            before.update(state(path))
-        wrapped(*args)  # type: ignore[arg-type]
+    class Late(Files):
+        """The folder is replaced when the first rows, or HEAD, are about to be written."""
 
-    monkeypatch.setattr(old.folder, "write_head" if name == "head" else "write", late)
+        is_armed = False
+
+        def write(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
+            self._destroy(name == "rows")
+            super().write(descriptor, content, offset)
+
+        def replace(self, path: Path, content: bytes) -> None:
+            self._destroy(path.name == "HEAD")
+            super().replace(path, content)
+
+        def _destroy(self, is_it: bool) -> None:
+            if self.is_armed and is_it and not before:
+                destroy(tmp_path / "camp")
+                new = open_writer(path)
+                fill(new, 4, seed=2)
+                new.close()
+                before.update(state(path))
+
+    files = Late()
+    old = open_writer(path, files=files)
+    fill(old, 3, seed=1)
+    files.is_armed = True
     stage(old, 400, seed=3)
     with contextlib.suppress(OSError, StoreError):
         old.commit()
