@@ -1,4 +1,4 @@
-"""What a label costs beyond PySCF's own time: child process, transfer, checks.
+"""What a label costs: against plain PySCF, and beyond its engine's time (child process, transfer, checks).
 
 One process and its child take the same frames of rMD17 ethanol in turn, one thread each, never at the same time:
 
@@ -10,6 +10,13 @@ pipes, polling) is wall time here minus the engine's own wall time in the child;
 `cold_start_s` is what the first label of a child takes longer, once in a labeler's life; `overhead_share_cold` is the
 share if each label had a child of its own. `label_over_bare` compares with the script, frame by frame, and includes
 whatever rescue ladder, initial guess and diagnostics cost or save.
+
+With `--ways` the engine runs in this process, twice on the same frames in turn, with first densities learned in both:
+as it is, and as it would be with one grid and PySCF's own gradient. Per molecule: CPU seconds of SCF and of the whole
+label, their ratios, and differences of energies and forces. `--smiles` adds a molecule, displaced at random by 0.05
+Angstrom from RDKit's conformer.
+
+    python benchmarks/labeling.py --frames rmd17_ethanol_train.xyz --ways --smiles 'CC(=O)NC(C)C(=O)NC' --n 4 --json
 """
 
 from __future__ import annotations
@@ -18,20 +25,26 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from orchestration import machine
 
-from alsys.config import load_config
+from alsys.config import load_config, parse_config
 from alsys.config.labeling import PySCFLabeling, QualityConfig
-from alsys.frames import Frame
+from alsys.frames import FloatArray, Frame
 from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.child import ChildProcess
+from alsys.labeling.densities import DensityMemory
+from alsys.labeling.device import Device
 from alsys.labeling.gate.checks import LabelChecks
-from alsys.labeling.pyscf import PySCFEngine
+from alsys.labeling.pyscf import PySCFEngine, level_of
 from alsys.labels import Label, LabelFailure
+from alsys.systems.builders import build_frame
 
+MINIMAL = {"name": "benchmark", "labeling": {"kind": "xtb"}, "model": {"kind": "nequip"}}
 CONFIG = Path(__file__).parents[1] / "configs" / "ethanol.yaml"
 
 
@@ -76,9 +89,84 @@ def child_of(config: PySCFLabeling, path: str) -> ChildProcess:
     return ChildProcess("labeling:TimedEngine", (config, path), **limits)  # type: ignore[arg-type]
 
 
+class TimedDevice(Device):
+    """Times the gradient.
+
+    Args:
+        is_plain: Whether it is PySCF's own.
+    """
+
+    def __init__(self, is_plain: bool) -> None:
+        super().__init__("cpu", 0.0)
+        self._is_plain, self.gradient_s = is_plain, 0.0
+
+    def gradient(self, field: Any) -> FloatArray:
+        """As a label takes it, or PySCF's."""
+        started = time.process_time()
+        result = np.asarray(field.nuc_grad_method().kernel()) if self._is_plain else super().gradient(field)
+        self.gradient_s += time.process_time() - started
+        return result
+
+
+def ways(frames: list[Frame], config: PySCFLabeling) -> dict[str, Any]:
+    """CPU seconds a label of both ways, and how far they are apart."""
+    engines, labels, total = [], [], np.zeros((2, len(frames)))
+    for is_plain in (False, True):
+        mine = config.model_copy(update={"two_grids": not is_plain})
+        device = TimedDevice(is_plain)
+        engines.append((PySCFEngine(mine, DensityMemory(level_of(mine).level_id), device), device))
+    scf = np.zeros_like(total)
+    for i, frame in enumerate(frames):
+        pair = []
+        for way, (engine, device) in enumerate(engines):
+            started, before = time.process_time(), device.gradient_s
+            label = engine.label(frame)
+            if isinstance(label, LabelFailure):
+                raise SystemExit(label.message)
+            total[way, i] = time.process_time() - started
+            scf[way, i] = total[way, i] - (device.gradient_s - before)
+            pair.append(label)
+        labels.append(pair)
+    differences = np.array([np.abs(a.forces - b.forces).mean() for a, b in labels])
+    label_ratio, scf_ratio = total[0] / total[1], scf[0] / scf[1]
+    return {
+        "atoms": frames[0].n_atoms,
+        "frames": len(frames),
+        "label_s": float(total[0].mean()),
+        "plain_label_s": float(total[1].mean()),
+        "label_ratio": float(total[0].sum() / total[1].sum()),
+        "label_ratio_range": [float(label_ratio.min()), float(label_ratio.max())],
+        "target_label_ratio": 0.65,
+        "scf_ratio": float(scf[0].sum() / scf[1].sum()),
+        "scf_ratio_range": [float(scf_ratio.min()), float(scf_ratio.max())],
+        "target_scf_ratio": 0.5,
+        "largest_energy_difference_meV": float(max(1e3 * abs(a.energy - b.energy) for a, b in labels)),
+        "force_difference_meV": float(1e3 * differences.mean()),
+        "target_force_difference_meV": 0.05,
+    }
+
+
+def displaced(smiles: str, n: int) -> list[Frame]:
+    """Frames about a conformer."""
+    start = build_frame(
+        parse_config({**MINIMAL, "systems": [{"name": "molecule", "smiles": smiles}]}).systems[0], Path()
+    )
+    rng = np.random.default_rng(0)
+    return [replace(start, positions=start.positions + rng.normal(0.0, 0.05, start.positions.shape)) for _ in range(n)]
+
+
+def spread(path: str, n: int) -> list[Frame]:
+    """Frames all over a file."""
+    labelled = read_labelled(path)
+    return [labelled[i * len(labelled) // n][0] for i in range(n)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", required=True, help="extxyz of labelled ethanol")
+    parser.add_argument("--ways", nargs="*", help="compare with one grid; further extxyz files, one for each molecule")
+    parser.add_argument("--smiles", action="append", default=[], help="a further molecule of --ways")
+    parser.add_argument("--xc", help="another functional than the config's")
     parser.add_argument("--n", type=int, default=6)
     parser.add_argument("--set-grid", type=int, help="another grid level, for faster labels")
     parser.add_argument("--out", default="labeling_engine_times.txt", help="scratch file; removed at the end")
@@ -88,6 +176,15 @@ def main() -> None:
     assert isinstance(config, PySCFLabeling)
     if args.set_grid is not None:
         config = config.model_copy(update={"grid_level": args.set_grid})
+    if args.xc is not None:
+        config = config.model_copy(update={"xc": args.xc})
+    if args.ways is not None:
+        sets = {Path(path).stem: spread(path, args.n) for path in (args.frames, *args.ways)}
+        sets |= {smiles: displaced(smiles, args.n) for smiles in args.smiles}
+        molecules = {name: ways(frames, config) for name, frames in sets.items()}
+        found = {"xc": config.xc, "molecules": molecules, "machine": machine()}
+        print(json.dumps(found, indent=None if args.json else 1))
+        return
     labelled = read_labelled(args.frames)
     rows = [i * len(labelled) // (args.n + 1) for i in range(args.n + 1)]
     frames = [labelled[row][0] for row in rows]

@@ -153,6 +153,11 @@ class PySCFLabeling(LabelingBase):
     initial_guess: Literal["auto", "default", "nearest", "learned"] = operational(
         "auto", description="First density of an SCF: learned from earlier labels (`auto`), or PySCF's own (`default`)."
     )
+    two_grids: bool = operational(
+        True,
+        description="SCF iterations on a coarse grid, corrected to the solution of `grid_level`, at half the time; "
+        "for DFT with density fitting on the CPU.",
+    )
 
     @model_validator(mode="before")
     @classmethod

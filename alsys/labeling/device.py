@@ -18,6 +18,7 @@ import numpy as np
 
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray, Frame
+from alsys.labeling.gradients import gradient
 from alsys.labels import Label, LabelFailure
 
 logger = logging.getLogger(__name__)
@@ -168,7 +169,9 @@ class Device:
 
     def gradient(self, field: Any) -> FloatArray:
         """``(n_atoms, 3)`` Hartree/Bohr, of a converged object on the CPU, computed where this label is."""
-        return np.asarray(self.move(field).nuc_grad_method().kernel())
+        if self._is_active:
+            return np.asarray(self.move(field).nuc_grad_method().kernel())
+        return gradient(field)
 
     def _prepare(self) -> bool:
         """Whether there is an accelerator; opens it at the first call."""

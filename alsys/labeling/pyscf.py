@@ -32,6 +32,7 @@ from alsys.labeling.stability import (
     stabilise,
     without_newton,
 )
+from alsys.labeling.two_grids import COARSE_LEVEL, coarse_copy, refine
 from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
@@ -128,18 +129,7 @@ class PySCFEngine:
         config, densities = self._config, self._densities
         molecule = _molecule(frame, config)
 
-        def build() -> Any:
-            field = _mean_field(molecule, config, frame.environment)
-            if self._device.is_gpu:
-                return self._device.move(field)
-            hold_integrals(field)
-            return field
-
-        field, rung, cycles = converge(
-            build,
-            config.max_cycles,
-            None if densities is None else lambda fresh: densities.guess(frame, self._device.fetch(fresh)),
-        )
+        field, rung, cycles = self._converged(frame, molecule)
         if rung == Rung.EXHAUSTED:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
             return self._failure(frame, message, rung, cycles)
@@ -168,6 +158,41 @@ class PySCFEngine:
             LabelCost(scf_cycles=cycles, rescue_rung=int(rung)),
             diagnostics=Diagnostics(gap=gap_of(field), spin_excess=spin_excess_of(field)),
         )
+
+    def _converged(self, frame: Frame, molecule: Any) -> tuple[Any, int, int]:
+        """A converged mean-field object, the rung it took and all SCF iterations."""
+        config, densities = self._config, self._densities
+        fitting: Any = None
+
+        def build() -> Any:
+            nonlocal fitting
+            field = _mean_field(molecule, config, frame.environment)
+            if self._device.is_gpu:
+                return self._device.move(field)
+            if fitting is not None:
+                field.with_df = fitting
+            elif config.density_fit:
+                hold_integrals(field)
+                fitting = field.with_df
+            return field
+
+        def build_coarse() -> Any:
+            return coarse_copy(build())
+
+        def remembered(fresh: Any) -> Any:
+            return None if densities is None else densities.guess(frame, self._device.fetch(fresh))
+
+        used = 0
+        if config.two_grids and config.density_fit and not self._device.is_gpu and _has_finer_grid(molecule, config):
+            coarse, rung, used = converge(build_coarse, config.max_cycles, remembered)
+            if rung != Rung.EXHAUSTED:
+                field = build()
+                is_converged, cycles = refine(coarse, build_coarse, field, config.max_cycles)
+                used += cycles
+                if is_converged:
+                    return field, rung, used
+        field, rung, cycles = converge(build, config.max_cycles, remembered)
+        return field, rung, used + cycles
 
     def _failure(self, frame: Frame, message: str, rung: int, cycles: int) -> LabelFailure:
         cost = LabelCost(scf_cycles=cycles, rescue_rung=int(rung))
@@ -247,6 +272,10 @@ def _mean_field(molecule: Any, config: PySCFLabeling, environment: PointCharges 
     if environment is not None:
         field = qmmm.mm_charge(field, environment.positions, environment.values, unit="Angstrom")
     return field if config.solvent_model is None else _in_solvent(field, config)
+
+
+def _has_finer_grid(molecule: Any, config: PySCFLabeling) -> bool:
+    return config.method == "dft" and config.grid_level > COARSE_LEVEL and molecule.natm > 1
 
 
 _PCM = {"cpcm": "C-PCM", "iefpcm": "IEF-PCM", "cosmo": "COSMO", "ss(v)pe": "SS(V)PE"}

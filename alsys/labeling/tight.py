@@ -11,8 +11,8 @@ MAX_GRID_LEVEL = 9
 def tightened(config: LabelingConfig) -> LabelingConfig:
     """The same method with less numerical error; its labels have a level of their own.
 
-    PySCF and Skala: a finer grid, a tenth of the SCF tolerance, no density fitting, and first densities that no other
-    label had a part in; in a cell a tenth of the precision.
+    PySCF and Skala: a finer grid, a tenth of the SCF tolerance, no density fitting, one grid, and first
+    densities that no other label had a part in; in a cell a tenth of the precision.
     xTB: a tenth of the accuracy factor. A potential in closed form or a frozen model has no numerical error, and of an
     engine of ASE or of another package nothing is known: these are computed again as they are, without delay or
     failures on purpose.
@@ -24,6 +24,7 @@ def tightened(config: LabelingConfig) -> LabelingConfig:
                 "conv_tol": config.conv_tol / 10.0,
                 "density_fit": False,
                 "initial_guess": "default",
+                "two_grids": False,
             }
         )
     if isinstance(config, XTBLabeling):

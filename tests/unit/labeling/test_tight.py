@@ -20,7 +20,7 @@ def test_pyscf_gets_a_finer_grid_and_no_density_fitting_at_the_same_method() -> 
     assert isinstance(tight, PySCFLabeling)
     assert (tight.grid_level, tight.conv_tol, tight.density_fit) == (5, 1e-10, False)
     assert tight.initial_guess == "default"  # no other label has a part in a verification
-    same = {"grid_level": 4, "conv_tol": 1e-9, "density_fit": True, "initial_guess": "auto"}
+    same = {"grid_level": 4, "conv_tol": 1e-9, "density_fit": True, "initial_guess": "auto", "two_grids": True}
     assert tight.model_copy(update=same) == config
     assert tightened(config.model_copy(update={"grid_level": 9})).grid_level == 9  # type: ignore[union-attr]
 
