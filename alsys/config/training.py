@@ -31,7 +31,7 @@ class TrainingConfig(LossSettings):
         "where a batch of labels takes less than a tenth of a fit, else half of the next batch and one a labeler. "
         "`null`: any number, so that labels never wait.",
     )
-    budget_s: float = operational(60.0, gt=0, description="Seconds for one fit of the whole committee.")
+    budget_s: float = operational(60.0, gt=0, description="CPU seconds for one fit of the whole committee.")
     max_epochs: int = Field(1000, ge=1)
     max_gradient_steps: int | None = operational(
         None, ge=1, description="Gradient steps of one member in one fit, at most."

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -45,18 +45,14 @@ class StepSource:
     Args:
         config: ``compile``, ``budget_s``, ``parallel`` and ``threads`` are read.
         objective: The loss.
-        clock: As the trainer's.
 
     Attributes:
-        compiling_s: Seconds that the last `prepare` waited for a compiler; no part of a fit's budget.
+        compiling_s: Seconds of wall time that the last `prepare` waited for a compiler; no part of a fit's budget.
     """
 
-    def __init__(
-        self, config: TrainingConfig, objective: Objective, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, config: TrainingConfig, objective: Objective) -> None:
         self._config = config
         self._objective = objective
-        self._clock = clock
         self.compiling_s = 0.0
         self._key = ""
         self._loaded: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -133,7 +129,7 @@ class StepSource:
         if is_compiled(spec, self._objective, config.threads):
             return True
         if config.compile is True:
-            started = self._clock()
+            started = time.perf_counter()
             try:
                 compile_step(spec, self._objective, config.threads)
             except Exception as error:  # whatever a compiler, its absence or a full disk leads to
@@ -142,7 +138,7 @@ class StepSource:
                 self._refused.add(self._key)
                 return False
             finally:
-                self.compiling_s = self._clock() - started
+                self.compiling_s = time.perf_counter() - started
             return True
         if self._compiler is not None and self._compiler.poll() is not None:
             logger.warning("compiling the training step ended with %s, training eagerly", self._compiler.returncode)

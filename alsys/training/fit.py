@@ -42,7 +42,7 @@ class Budget:
     """What a fit may use: the first limit that is reached ends it.
 
     Attributes:
-        seconds: Of wall time.
+        seconds: Of the clock that counts: CPU seconds of the thread, unless another is given.
         epochs: Passes through the frames.
         steps: Of the optimiser; None for any number.
     """
@@ -120,7 +120,7 @@ class FittedModel:
         weights: ``(n_weights,)`` moving average after the decay.
         steps: Gradient steps taken.
         epochs: Frames seen over frames there are.
-        seconds: Wall time.
+        seconds: Of that clock.
         rollbacks: How often a loss was not finite.
     """
 
@@ -138,7 +138,7 @@ def fit_model(
     draw: Draw,
     how: Optimisation,
     budget: Budget,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.thread_time,
     *,
     reached: Reached | None = None,
     keep: Callable[[Reached], None] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -134,3 +135,24 @@ def test_rates_warm_up_stay_and_decay() -> None:
     assert (np.diff(rates[120:]) < 0).all()
     assert rates[-1] == pytest.approx(0.01)
     assert rate_at(1.7, 0.4) == pytest.approx(0.01), "a step that ends late"
+
+
+def test_time_in_which_others_compute_is_not_of_the_budget(train: Snapshot) -> None:
+    """A step that waits, as on a machine with other work, uses nothing of the budget: the fit is longer, not worse."""
+
+    class Waiting(EagerStep):
+        def gradient(
+            self, weights: torch.Tensor, batch: TrainingBatch, balance: LossWeights
+        ) -> tuple[float, torch.Tensor]:
+            time.sleep(0.05)
+            return super().gradient(weights, batch, balance)
+
+    model = build_model(SPEC)
+    step, rng = Waiting(model, OBJECTIVE), np.random.default_rng(0)
+    frames, draw = TrainingFrames(train, SPEC), Shuffle(np.arange(train.n_frames), 2, rng)
+    start = Layout.of(model).flat(model)
+    began = time.perf_counter()
+    fitted = fit_model(step, start, frames, draw, HOW, Budget(0.5, 10**6))
+    wall_s = time.perf_counter() - began
+    assert fitted.seconds >= 0.5
+    assert wall_s - fitted.seconds >= 0.05 * fitted.steps
