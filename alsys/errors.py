@@ -15,6 +15,8 @@ from enum import StrEnum
 from typing import Final
 
 MAX_SHOWN: Final = 10
+MAX_LINE: Final = 1800
+"""Characters of one line about several errors."""
 """Errors of one file that are told at once."""
 MAX_PART: Final = 600
 """Characters of each part of an error's line."""
@@ -128,6 +130,16 @@ def several(errors: Sequence[InputError]) -> InputError:
     if len(errors) > MAX_SHOWN:
         first.add_note(f"and {len(errors) - MAX_SHOWN} more")
     return first
+
+
+def told(error: AlsysError) -> str:
+    """An error and its notes as one line of at most `MAX_LINE` characters."""
+    first, notes = str(error), [str(note) for note in getattr(error, "__notes__", ())]
+    source = getattr(error, "source", None)
+    rest = " | ".join(note.removeprefix(f"{source}: ") for note in notes)
+    if rest and len(first) + len(rest) > MAX_LINE:
+        rest = f"{rest[: max(MAX_LINE - len(first), 200)]} ..."
+    return f"{first} | also: {rest}" if rest else first
 
 
 def _shortened(text: str) -> str:

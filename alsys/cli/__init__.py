@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from alsys.cli.processes import begin_again, flush_output, leave, may_begin_again, open_streams
-from alsys.errors import AlsysError, RayLost, StoreCorrupt, remedy_of
+from alsys.errors import AlsysError, RayLost, StoreCorrupt, remedy_of, told
 from alsys.threads import are_left
 from alsys.version import __version__
 
@@ -57,8 +57,7 @@ def _main(argv: Sequence[str] | None) -> int:
             error = error.located(folder)
         if args.debug or (isinstance(error, RayLost) and argv is None and may_begin_again()):
             raise
-        for line in (error, *getattr(error, "__notes__", ())):
-            sys.stderr.write(f"alsys: {line}\n")
+        sys.stderr.write(f"alsys: {told(error)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

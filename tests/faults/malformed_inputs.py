@@ -8,6 +8,7 @@ traceback, exits with another code than 0, 2 or those it names, takes too long o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -551,11 +552,12 @@ def _nasty_databases(maker: Maker, samples: dict[str, bytes]) -> None:
         return path
 
     endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x AS id, "
-    columns = "numbers, positions, cell, pbc, energy, forces, stress, initial_charges, key_value_pairs, data"
+    with contextlib.closing(sqlite3.connect(maker.file(samples["ase-db"], ".db"))) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(systems)") if name != "id"]
     nasty = {
-        "sqlite view": ("ALTER TABLE systems RENAME TO s", f"CREATE VIEW systems AS {endless} x AS numbers, x AS positions, x AS cell, x AS pbc, x AS energy, x AS forces, x AS stress, x AS initial_charges, x AS key_value_pairs, x AS data FROM c"),
-        "sqlite count": ("ALTER TABLE systems RENAME TO s", "CREATE VIEW systems AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) AS id, " + ", ".join(f"1 AS {name}" for name in columns.split(", ")) + " FROM c"),
-        "sqlite cross view": ("ALTER TABLE systems RENAME TO s", f"CREATE VIEW systems AS SELECT a.id, a.{columns.replace(', ', ', a.')} FROM s a, s b, s c, s d, s e, s f"),
+        "sqlite view": ("ALTER TABLE systems RENAME TO s", f"CREATE VIEW systems AS {endless} {', '.join(f'x AS {name}' for name in columns)} FROM c"),
+        "sqlite count": ("ALTER TABLE systems RENAME TO s", "CREATE VIEW systems AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) AS id, " + ", ".join(f"1 AS {name}" for name in columns) + " FROM c"),
+        "sqlite cross view": ("ALTER TABLE systems RENAME TO s", f"CREATE VIEW systems AS SELECT a.id, {', '.join(f'a.{name}' for name in columns)} FROM s a, s b, s c, s d, s e, s f"),
         "sqlite blob": ("UPDATE systems SET positions = zeroblob(50000000)",),
         "sqlite short": ("UPDATE systems SET positions = zeroblob(7)",),
         "sqlite text": ("UPDATE systems SET numbers = 'text', energy = 'text'",),

@@ -27,8 +27,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from malformed_inputs import Case, make_cases
 
-from alsys.errors import MAX_SHOWN
-
 MAX_CPU_S = 5.0
 MAX_WALL_S = 40.0
 """Of one case on a busy machine: what waits for ever."""
@@ -122,8 +120,7 @@ def problem(case: Case, answer: dict[str, Any]) -> str:
     if answer["code"] not in case.codes:
         return f"exit code {answer['code']}: {answer['err'][-300:]}"
     lines = answer["err"].splitlines()
-    is_several = 1 < len(lines) <= MAX_SHOWN + 1 and all(line.startswith("alsys: ") for line in lines)
-    n_lines = 1 if is_several else answer["err"].count("\n")  # problems of a campaign file come one in a line
+    n_lines = answer["err"].count("\n")
     if case.name.startswith("request:") and n_lines == 2 and "is set aside in" in answer["err"]:
         n_lines = 1  # and what became of the request that was made
     if answer["code"] and n_lines != 1:

@@ -252,13 +252,25 @@ def test_a_level_in_the_place_of_a_kind_is_told_how_to_write_it(
     assert refusal(tmp_path, changed(**{section: {"kind": kind}})).endswith(says)
 
 
-def test_all_problems_of_a_file_are_told_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_of_a_file_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(changed(tracking=False, stop={"labels": True, "label": 3}, labeling={"kind": "psi4"}, seed="one"))
     assert main(["run", str(path)]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[2] for line in lines] == ["stop.label", "seed", "labeling.kind", "stop.labels", "tracking"]
-    assert all(line.startswith(f"alsys: {path}: ") for line in lines)
+    (line,) = capsys.readouterr().err.splitlines()
+    first, rest = line.removeprefix(f"alsys: {path}: ").split(" | also: ")
+    problems = [first, *rest.split(" | ")]
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "stop.label", "seed", "labeling.kind", "stop.labels", "tracking",
+    ]  # fmt: skip
+
+
+def test_a_line_about_very_many_problems_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(changed(**{f"{'x' * 300}{i}": 1 for i in range(40)}))
+    assert main(["run", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 2500
+    assert line.endswith(" ...")
 
 
 def test_all_fields_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
