@@ -71,6 +71,7 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
     from ase.db import connect
 
     for row in connect(str(path), type="json", use_lock_file=False).select():
+        # values of keys such as `charge` are hidden behind properties of the row, but for `vars`
         for name in ase_sqlite.NOT_USED:
             if row.get(name) is not None:
                 account.ignore(name, is_per_atom=name in ase_sqlite.PER_ATOM)
@@ -85,7 +86,7 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
             row.get("stress"),
             {
                 **ase_sqlite.with_electrons([row.get(name) for name in ase_sqlite.OF_ELECTRONS]),
-                **merged(_mapping(row.data), row.key_value_pairs),
+                **merged(_mapping(row.data), {key: vars(row)[key] for key in row.key_value_pairs}),
             },
             [constraint.todict() for constraint in row.constraints],
         )

@@ -22,6 +22,7 @@ from alsys.interop.raw_frames import RawFrames
 from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 ROWS = "O 0.0 0.0 0.1 {a}\nH 0.0 0.7 -0.4 {b}\nH 0.0 -0.7 -0.4 {c}\n"
+PLACES = [[0.0, 0.0, 0.1], [0.0, 0.7, -0.4], [0.0, -0.7, -0.4]]
 FORCES = {"a": "0.1 0.2 0.3", "b": "0.1 -0.2 -0.2", "c": "-0.2 0.0 -0.1"}
 
 
@@ -248,6 +249,16 @@ def test_ase_databases_account_for_columns_and_facts(suffix: str, tmp_path: Path
     refused(path, "row 1: spin", "--spin-is", name="ase-db")
     path = database(tmp_path / f"e.{suffix}", {}, fixed=True)
     refused(path, "row 1: constraints", "exactly zero", name="ase-db")
+
+
+@pytest.mark.parametrize("suffix", ["db", "json"])
+def test_ase_databases_with_keys_of_names_that_a_row_has(suffix: str, tmp_path: Path) -> None:
+    atoms = Atoms("OH2", PLACES)
+    atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=np.ones((3, 3)))
+    with ase.db.connect(tmp_path / f"a.{suffix}") as database:
+        database.write(atoms, charge=1, multiplicity=2)
+    (raw,), _ = read(tmp_path / f"a.{suffix}", "ase-db")
+    assert (raw.charge, raw.multiplicity) == (1, 2)
 
 
 def spice(path: Path, **more: Any) -> Path:
