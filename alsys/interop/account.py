@@ -86,6 +86,8 @@ class FileAccount:
         self._left_out_counts: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
         self._taken: dict[str, tuple[str, str]] = {}
+        self._text = ("", "")
+        self._n_texts = 0
 
     def refuse(self, place: str, error: InputError, n: int = 1) -> None:
         """Takes note of a frame that cannot be taken.
@@ -116,6 +118,8 @@ class FileAccount:
         self._left_out_counts += other._left_out_counts
         self._unknown += other._unknown
         self._taken = {**other._taken, **self._taken}
+        self._text = self._text if self._n_texts else other._text
+        self._n_texts += other._n_texts
 
     def use(self, name: str, n: int = 1) -> None:
         """A name whose values are used."""
@@ -133,6 +137,12 @@ class FileAccount:
             self._unknown[name] += n
         else:
             self.leave_out(name, why or "not the one that this format is defined by", n)
+
+    def skip_text(self, text: str, place: str) -> None:
+        """Free text of a frame that is not read."""
+        if not self._n_texts:
+            self._text = text[:60], place
+        self._n_texts += 1
 
     def meet(
         self,
@@ -265,6 +275,12 @@ class FileAccount:
         """States under which name a format keeps a label."""
         self._taken.setdefault(what, (name, place))
 
+    @property
+    def not_read(self) -> str:
+        """The first free text that is not read, and in how many frames there is one; empty for none."""
+        (text, place), n = self._text, self._n_texts
+        return f"{text!r} in {place}{f' and text in {n - 1} others' * (n > 1)}" if n else ""
+
     def to_json(self) -> dict[str, object]:
         """Names with counts and reasons."""
         return {
@@ -272,6 +288,7 @@ class FileAccount:
             "used": self.used,
             "left_out": {name: {"frames": n, "why": why} for name, (n, why) in self.left_out.items()},
             "unknown": self.unknown,
+            "not_read": self.not_read,
         }
 
     @property
@@ -285,6 +302,8 @@ class FileAccount:
             parts.append("left out: " + ", ".join(f"{', '.join(names)} ({why})" for why, names in by_reason.items()))
         if unknown := self.unknown:
             parts.append("unknown, not used: " + ", ".join(unknown))
+        if not_read := self.not_read:
+            parts.append(f"not read: {not_read}")
         return "; ".join([*parts, *self.notes])
 
 

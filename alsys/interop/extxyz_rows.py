@@ -24,6 +24,7 @@ from alsys.atom_counts import cut_off
 from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount, same_numbers
+from alsys.interop.comments import free_text_in, pairs_in
 from alsys.interop.keys import KeyChoice, Selection, select
 from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
@@ -45,8 +46,6 @@ _STRUCTURE: Final = {
     "lattice": "lattice", "cell": "lattice", "unit_cell": "lattice", "lattice_vectors": "lattice", "box": "lattice",
     "properties": "properties", "pbc": "pbc", "n_charges": "n_charges",
 }  # fmt: skip
-_PAIR = re.compile(r"""([\w\-.:()*+]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
-_ESCAPED = re.compile(r"\\(.)")
 _TRUE, _FALSE = ("t", "true", "1", "yes", ".true."), ("f", "false", "0", "no", ".false.")
 
 
@@ -145,7 +144,7 @@ def _layout(names: tuple[str, ...], properties: str, choice: KeyChoice) -> _Layo
 
 def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawRow:
     place = f"frame {i}"
-    info = _pairs(comment, place)
+    info, free_text = pairs_in(comment, place)
     structure = _structure(info, place)
     properties = structure.get("properties", DEFAULT_COLUMNS)
     try:
@@ -200,11 +199,14 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
         if layout.of_atoms:
             said = {**info, **{name: _of_atoms(block(name)) for name in layout.of_atoms}}
         charge, multiplicity = stated_electrons(selection, said, numbers, account, place, is_periodic=any(pbc))
+        units = tuple((what, info[name]) for what, name in layout.units)
+        if free_text:
+            charge, multiplicity, more = free_text_in(free_text, numbers, charge, multiplicity, account, place)
+            units += more
         mask = None
         if "mask" in columns:
             mask = np.array([token.lower() in _TRUE for token in block("mask")[0]])
         level = stated_level({key: info[name] for name, key in layout.levels})
-        units = tuple((what, info[name]) for what, name in layout.units)
         taken = (energy, forces, stress)
         unused = tuple(pair for pair in dropped if pair[0] not in taken)
         account.meet(selection, taken, unused, place, layout.structure)
@@ -255,18 +257,6 @@ def _check_symbols(names: tuple[str, ...], numbers: NDArray[np.int64], field: st
                 f"contradicts its column of elements: atom {k} is {names[k]} there", field=field, value=number,
                 remedy="correct or remove one of the columns",
             )  # fmt: skip
-
-
-def _pairs(comment: str, place: str) -> dict[str, str]:
-    """What a comment line says, by the names that it uses."""
-    info: dict[str, str] = {}
-    for name, value in _PAIR.findall(comment):
-        text = _text(value)
-        if info.setdefault(name, text) != text:
-            raise InputError(
-                "stands twice, with two values", field=f"{place}: {name}", value=f"{info[name]} and {text}"
-            )
-    return info
 
 
 def _structure(info: Mapping[str, str], place: str) -> dict[str, str]:
@@ -332,18 +322,6 @@ def _column(columns: list[list[str]], field: str) -> FloatArray:
     except ValueError:
         bad = next((word for column in columns for word in column if number_of(word) is None), "")
         raise InputError("holds something that is no number", field=field, value=bad) from None
-
-
-def _text(value: str) -> str:
-    if value[0] == '"':
-        return _unescaped(value[1:-1]) if "\\" in value else value[1:-1]
-    return value[1:-1] if value[0] in "'{[" else value
-
-
-@lru_cache(maxsize=64)
-def _unescaped(text: str) -> str:
-    """A text that frames of a file share, such as their level."""
-    return _ESCAPED.sub(r"\1", text)
 
 
 def _numbers(text: str) -> list[float]:
