@@ -25,7 +25,7 @@ from alsys.campaign.result import RunResult, finished
 from alsys.campaign.stopping import StopSignal
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.load import read_yaml
-from alsys.config.overrides import apply_overrides
+from alsys.config.overrides import Overrides, apply_overrides
 from alsys.control.rules.requests import RetractLabels, RetryFrames
 from alsys.errors import InputError
 from alsys.events import Event
@@ -54,23 +54,26 @@ class Campaign:
     def __init__(
         self,
         source: str | Path | Mapping[str, Any] | CampaignConfig,
-        overrides: Sequence[str] | Mapping[str, Any] = (),
+        overrides: Overrides = (),
     ) -> None:
-        given = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
         self._source: str | None = None
         if isinstance(source, CampaignConfig):
             source = source.model_dump(mode="json", exclude_unset=True)
         if isinstance(source, Mapping):
-            config = parse_config(apply_overrides(_copied(source), given), source=None)
+            config = parse_config(apply_overrides(_copied(source), overrides), source=None)
+        elif not isinstance(source, str | os.PathLike):
+            raise InputError(
+                "is no campaign", field="source", value=source, remedy="give a file, a campaign's folder, or a mapping"
+            )
         elif os.path.isdir(source):  # False too for what can be no path
             folder = CampaignFolder.existing(str(source))
             self._source = folder.source()
             data = {**folder.config().model_dump(mode="json"), "directory": str(source)}
-            config = parse_config(apply_overrides(data, given), source=str(folder.record))
+            config = parse_config(apply_overrides(data, overrides), source=str(folder.record))
         else:
             self._source = str(source)
-            config = parse_config(apply_overrides(read_yaml(self._source), given), source=self._source)
-            check_place(config, self._source, given)
+            config = parse_config(apply_overrides(read_yaml(self._source), overrides), source=self._source)
+            check_place(config, self._source, overrides)
         self.folder = CampaignFolder.of(config)
         self.folder.check_same(config, self._source)
         self.config = self.folder.as_begun(config)
@@ -83,7 +86,7 @@ class Campaign:
         cls,
         source: str | Path | Mapping[str, Any] | CampaignConfig,
         *,
-        overrides: Sequence[str] | Mapping[str, Any] = (),
+        overrides: Overrides = (),
     ) -> Campaign:
         """A campaign that has been checked like that of `alsys run`. Nothing is written or started.
 
@@ -382,7 +385,7 @@ class Campaign:
 
     def _labels_of_run(self, labels: int) -> int | None:
         """Labels at which a run stops before the campaign's end; None where they are a new end."""
-        data = apply_overrides(self.config.model_dump(mode="json"), [f"stop.labels={labels}"])
+        data = apply_overrides(self.config.model_dump(mode="json"), {"stop.labels": labels})
         config = self.folder.as_begun(parse_config(data, source="labels"))
         if config.stop.labels < self.config.stop.labels:
             return config.stop.labels

@@ -230,11 +230,20 @@ class CampaignFolder:
 
     def writer(self) -> tuple[int, str]:
         """Process id of the writer, or the last one, and its host; 0 and an empty text where that is not known."""
-        try:
-            words = read_bytes(self.store / "writer.lock", 1000).decode(errors="replace").split()
-        except InputError:
-            words = []
+        words = self._lock_text().split()
         return (int(words[1]), words[3]) if len(words) == 4 and words[1].isdecimal() else (0, "")
+
+    def is_writer_stopped(self) -> bool:
+        """Whether the writer was stopped, as by SIGSTOP, so that it hears nothing."""
+        from alsys.store.zarr import is_stopped
+
+        return is_stopped(self._lock_text())
+
+    def _lock_text(self) -> str:
+        try:
+            return read_bytes(self.store / "writer.lock", 1000).decode(errors="replace")
+        except InputError:
+            return ""
 
     def _record(self) -> Mapping[str, Any]:
         try:

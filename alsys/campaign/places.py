@@ -15,12 +15,13 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from alsys.campaign.folder import CampaignFolder, write_json
 from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
+from alsys.config.overrides import Overrides, overridden
 from alsys.errors import InputError
 from alsys.tracking.files import Unreadable, read_small
 
@@ -30,21 +31,25 @@ MOST_KEPT = 50
 """Campaigns that are remembered of one file."""
 
 
-def check_place(config: CampaignConfig, source: str, overrides: Sequence[str] = ()) -> None:
+def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) -> None:
     """Refuses to start a second campaign of a file, where the user has not said that there shall be one.
 
     Args:
         config: The campaign.
         source: Its file.
-        overrides: `--set` of the command line; one that names the directory is the user's word.
+        overrides: Those of the config; one that names the directory is the user's word.
 
     Raises:
         InputError: There is none here, and one elsewhere.
     """
     relative = Path(config.directory or Path("campaigns") / config.name)
     directory = CampaignFolder.of(config)
-    is_said = any(override.partition("=")[0].strip() == "directory" for override in overrides)
-    if is_said or relative.is_absolute() or directory.record.is_file() or directory.store.exists():
+    if (
+        "directory" in overridden(overrides)
+        or relative.is_absolute()
+        or directory.record.is_file()
+        or directory.store.exists()
+    ):
         return
     file = Path(source).resolve()
     for place in dict.fromkeys(_candidates(file, relative)):

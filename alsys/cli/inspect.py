@@ -15,10 +15,12 @@ from alsys.cli.display import Screen, status_panel
 from alsys.cli.outputs import check_file, unwritable
 from alsys.clock import RunningClock
 from alsys.control.status import headline
-from alsys.errors import AlsysError, InputError
+from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.events import DataImported
 from alsys.frames import Arm
 
+SAY_EVERY_S = 30.0
+"""Of `alsys stop`: what it waits for."""
 SUFFIXES = {
     ".xyz": "extxyz", ".extxyz": "extxyz", ".db": "ase-db", ".json": "ase-db", ".npz": "rmd17", ".aselmdb": "omol25",
 }  # fmt: skip
@@ -52,8 +54,17 @@ def stop(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{headline(read_status(directory))}; nothing to stop\n")
         return 0
     ask_to_stop(directory, drain=args.drain)
-    clock = RunningClock()
+    clock, said_s = RunningClock(), SAY_EVERY_S / 3.0
+    pid, host = directory.writer()
     while directory.is_running():
+        if directory.is_writer_stopped():
+            raise EnvironmentProblem(
+                f"{directory.path}: its driver, process {pid}, is stopped and hears nothing: let it go on "
+                f"(`kill -CONT {pid}`), or end it; the request stays"
+            )
+        if clock() > said_s:
+            sys.stderr.write(f"asked process {pid} on {host} to stop; waiting for it since {clock():.0f} s\n")
+            said_s += SAY_EVERY_S
         if clock() > args.timeout:
             raise AlsysError(f"{directory.path} is still running after {args.timeout:.0f} s; the request stays")
         time.sleep(0.2)

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from alsys.config.described import place_of, shape_of, switched
 from alsys.config.schema import CampaignConfig
-from alsys.config.section import NOT_INSTALLED, TOGETHER, Switch
+from alsys.config.section import NAME, NOT_INSTALLED, TOGETHER, Switch
 from alsys.errors import InputError, several
 from alsys.outside.contents import MAX_YAML_BYTES, QUOTES, parse_yaml, read_text
 
@@ -103,6 +103,7 @@ def _problems(error: ValidationError, source: str | None) -> list[InputError]:
     """All problems of a file, unknown keys first; of a field and its parts one."""
     found = error.errors(include_url=False)  # of a section, no word that may stand in its place
     problems = [p for p in found if p["type"] != "literal_error" or not isinstance(p["input"], Mapping)] or found
+    problems = [p for p in problems if p["type"] != "missing" or not _is_explained(p, problems)]
     told: dict[tuple[str | int, ...], list[InputError]] = {}
     for problem in sorted(problems, key=lambda p: p["type"] != "extra_forbidden"):
         if problem["type"] == TOGETHER:
@@ -119,6 +120,21 @@ def _problems(error: ValidationError, source: str | None) -> list[InputError]:
     return [one for ones in told.values() for one in ones]
 
 
+def _is_explained(missing: ErrorDetails, problems: Sequence[ErrorDetails]) -> bool:
+    """Whether a field is missing because its key is misspelt, or because the preset that would fill it is unknown."""
+    *section, name = missing["loc"]
+    beside = [(p["loc"][-1], p["type"]) for p in problems if p["loc"][:-1] == tuple(section)]
+    return any(
+        (kind == "extra_forbidden" and _meant(str(key), [str(name)])) or (key == "preset" and kind != "missing")
+        for key, kind in beside
+    )
+
+
+def _meant(key: str, known: Sequence[str]) -> str:
+    """The known key that a misspelt one is close to; empty for none."""
+    return next(iter(difflib.get_close_matches(key, known, n=1)), "")
+
+
 def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str | None) -> InputError:
     """One problem in a line, with what else is said of its field."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
@@ -126,13 +142,15 @@ def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str |
     field, remedy = place.field, SCHEMA
     if kind == "extra_forbidden":
         known = place_of(problem["loc"][:-1]).keys
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        message, remedy = "unknown key", f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}"
+        close = _meant(str(problem["loc"][-1]), known)
+        message, remedy = "unknown key", f"did you mean `{close}`?" if close else f"known keys: {', '.join(known)}"
     elif kind in ("missing", "union_tag_not_found"):
-        message, value = "is required", None
+        keys = [str(key) for key in value] if kind == "union_tag_not_found" and isinstance(value, Mapping) else []
+        misspelt = _meant("kind", keys)
+        message, value = (f"unknown key `{misspelt}`" if misspelt else "is required"), None
         if place.kinds:
-            remedy = f"kinds: {', '.join(place.kinds)}"
-            field += ".kind" if kind == "union_tag_not_found" else ""
+            remedy = f"{'did you mean `kind`? ' if misspelt else ''}kinds: {', '.join(place.kinds)}"
+            field += ".kind" if kind == "union_tag_not_found" and not misspelt else ""
     elif kind == "union_tag_invalid":
         message, value, remedy = "unknown kind", context["tag"], f"one of {', '.join(place.kinds)}"
         field = f"{field}.kind"
@@ -153,6 +171,8 @@ def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str |
             remedy = f"write {switched(place.node, value)}, or leave it out where it has a default"
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
             message, remedy = "must be a mapping, not a list", 'leave out the "- " or the brackets'
+    elif kind == "string_pattern_mismatch" and context.get("pattern") == NAME:
+        message, remedy = "is no name", "up to 63 letters, digits, `_`, `.` and `-`, no spaces, the first no sign"
     elif kind == "string_type":
         message, remedy = "must be text", QUOTES
     else:

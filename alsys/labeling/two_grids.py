@@ -27,6 +27,8 @@ COARSE_LEVEL = 1
 """PySCF's grid level of the iterations."""
 LOOSE = 1e-4
 """Convergence of the coarse SCF before it knows of the fine grid, Hartree."""
+TIGHTER = 0.1
+"""Convergence of the corrected SCF over that of the fine one: its cycles cost little, and forces are better for it."""
 MAX_CORRECTIONS = 5
 
 
@@ -60,7 +62,7 @@ def refine(coarse: Any, fresh_coarse: Callable[[], Any], fine: Any, max_cycles: 
     fine.initialize_grids(fine.mol, density)
     field = fresh_coarse()
     field.grids = without_newton(coarse).grids
-    field.conv_tol, field.max_cycle = fine.conv_tol, max_cycles
+    field.conv_tol, field.max_cycle = TIGHTER * fine.conv_tol, max_cycles
     field.diis_start_cycle = 0
     threshold = fine.conv_tol_grad or math.sqrt(fine.conv_tol)
     correction = _difference(fine, field, density)

@@ -172,6 +172,17 @@ class LimitedLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _integer(loader: LimitedLoader, node: yaml.ScalarNode) -> int:
+    """YAML 1.1 reads 0100 as 64 and 1:40 as 100, which nobody means."""
+    text = node.value.lstrip("+-")
+    if ":" in text or (len(text) > 1 and text[0] == "0" and text[1].isdecimal()):
+        raise yaml.constructor.ConstructorError(None, None, f"{node.value} is no plain number", node.start_mark)
+    return loader.construct_yaml_int(node)
+
+
+LimitedLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
 def parse_yaml(text: str) -> Any:
     """What YAML stands for: plain values, lists and mappings.
 
@@ -187,6 +198,8 @@ def parse_yaml(text: str) -> Any:
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
         lines = text.splitlines()
         remedy = None if "given twice" in str(problem) else f"where text holds [ ] {{ }} : # or a comma, {QUOTES}"
+        if "no plain number" in str(problem):
+            remedy = "write it without leading zeros and colons, or in quotes where it is text"
         if mark and "'\\t'" in str(problem):
             problem, remedy = f"a tab in column {mark.column + 1}", "use spaces"
         raise InputError(
@@ -228,7 +241,7 @@ def _refuse_special(path: Path, mode: int, field: str | None) -> None:
 
 def _unreadable(path: Path, error: Exception, field: str | None) -> InputError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return InputError("cannot be read: no such file, it does not exist", source=str(path), field=field)
+        return InputError("cannot be read: no such file or folder", source=str(path), field=field)
     return InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=str(path), field=field)
 
 

@@ -100,6 +100,21 @@ def test_a_signal_stops_a_campaign_that_goes_on_later(tmp_path: Path, runs: list
     run.lines()
 
 
+def test_a_request_to_a_stopped_driver_says_that_it_hears_nothing(tmp_path: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path, "runtime.kind=in-process", "labeling.delay_s=0.3")
+    runs.append(run)
+    run.until(run.has_begun)
+    run.process.send_signal(signal.SIGSTOP)
+    command = [sys.executable, "-m", "alsys.cli", "stop", str(run.campaign)]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert asked.returncode == 3
+    assert f"kill -CONT {run.process.pid}" in asked.stderr
+    assert asked.stderr.count("\n") == 1
+    run.process.send_signal(signal.SIGCONT)
+    assert run.ends(30.0) in (0, 4)  # the request stayed
+    assert run.stopped().reason == "user"
+
+
 def test_first_frames_that_take_long_are_left_behind(tmp_path: Path, runs: list[Run]) -> None:
     """xTB dynamics of ten thousand first frames would take an hour."""
     overrides = ("initial={method: xtb-md, frames: 10000, temperature: 300}", "runtime.kind=in-process")

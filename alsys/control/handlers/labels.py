@@ -303,8 +303,9 @@ class LabelHandler:
             )
         )
         if not is_sound:
-            logger.warning("%s gave a wrong label of the reference frame: %s", worker, message)
-            self.restart(worker, f"its label of the reference frame is wrong: {message}")
+            what = "gave a wrong label of" if isinstance(outcome, Label) else "could not label"
+            logger.warning("%s %s the reference frame: %s", worker, what, message)
+            self.restart(worker, f"it {what} the reference frame: {message}")
 
     def _take_audit(self, worker: str, outcome: Label | LabelFailure) -> None:
         """A label that disagrees with its audit is retracted."""

@@ -264,6 +264,52 @@ def test_all_problems_of_a_file_are_told_in_one_line(tmp_path: Path, capsys: pyt
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("labelling: {kind: xtb}\nsystems: [{name: m, smiles: C}]\nmodel: {kind: pair}\n", "did you mean `labeling`?"),
+        ("labeling: {knd: xtb}\nsystems: [{name: m, smiles: C}]\nmodel: {kind: pair}\n", "did you mean `kind`?"),
+        (
+            "labeling: {kind: pyscf, preset: foo}\nsystems: [{name: m, smiles: C}]\nmodel: {kind: pair}\n",
+            "labeling.preset",
+        ),
+        ("labeling: {kind: xtb}\nsystem: [{name: m, smiles: C}]\nmodel: {kind: pair}\n", "did you mean `systems`?"),
+        (
+            "labeling: {kind: xtb}\nsystems: [{name: m, box: {component: [{molecule: H2O}]}}]\nmodel: {kind: pair}\n",
+            "did you mean `components`?",
+        ),
+    ],
+)
+def test_one_fault_is_one_problem(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"name: a\n{text}")
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert told in str(caught.value)
+    assert not getattr(caught.value, "__notes__", ())
+
+
+@pytest.mark.parametrize("number", ["0100", "1:40", "-07"])
+def test_numbers_that_yaml_reads_as_others_are_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"name: a\nseed: {number}\n")
+    with pytest.raises(InputError, match=r"line 2: .*no plain number.*leading zeros"):
+        load_config(path)
+
+
+def test_overrides_are_yaml_or_values_as_they_are() -> None:
+    data: dict[str, Any] = {"stop": {"labels": 3}}
+    apply_overrides(data, {"stop.labels": 5, "directory": "a #b", "exploration.temperatures": (300.0,), "name": "5"})
+    assert data == {
+        "stop": {"labels": 5}, "directory": "a #b", "exploration": {"temperatures": (300.0,)}, "name": "5",
+    }  # fmt: skip
+    apply_overrides(data, ["stop.labels=7"])
+    assert data["stop"] == {"labels": 7}
+    for wrong in (None, "stop.labels=5", [("stop.labels", 5)], ["stop.labels"]):
+        with pytest.raises(InputError):
+            apply_overrides({}, wrong)  # type: ignore[arg-type]
+
+
 def test_a_line_about_very_many_problems_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(changed(**{f"{'x' * 300}{i}": 1 for i in range(40)}))
