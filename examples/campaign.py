@@ -21,7 +21,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "toy.yaml"
 def main() -> None:
     """Does all that the page `docs/python.md` tells of."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="alsys-example-")) / "toy"
-    settings = {"directory": folder, "runtime.kind": "in-process", "tracking.enabled": "false", "stop.labels": 40}
+    settings = {"directory": folder, "runtime.kind": "in-process", "tracking.enabled": False, "stop.labels": 40}
 
     # Opening checks everything that can be checked; nothing is written yet.
     campaign = Campaign.open(CONFIG, overrides=settings)

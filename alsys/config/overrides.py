@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from alsys.errors import InputError
@@ -37,7 +38,8 @@ def overridden(overrides: Overrides) -> list[str]:
 
 def _pairs(overrides: Overrides) -> Iterator[tuple[str, object]]:
     if isinstance(overrides, Mapping):
-        yield from overrides.items()
+        for key, value in overrides.items():
+            yield key, os.fspath(value) if isinstance(value, os.PathLike) else value
         return
     if not isinstance(overrides, Sequence) or isinstance(overrides, str):
         raise InputError(

@@ -79,14 +79,14 @@ def settings(folder: Path, environment: Path) -> dict[str, Any]:
     return {
         "directory": folder,
         "runtime.kind": "in-process",
-        "runtime.environments": f"{{trainers: {environment}, explorers: {environment}}}",
-        "tracking.enabled": "false",
+        "runtime.environments": {"trainers": str(environment), "explorers": str(environment)},
+        "tracking.enabled": False,
         "model.members": 2,
-        "model.settings": "{features: 16, layers: 1}",
+        "model.settings": {"features": 16, "layers": 1},
         "training.budget_s": 3,
         "training.first_at": 10,
         "training.refit_every": 100,
-        "promotion.examine": "false",
+        "promotion.examine": False,
         "initial.frames": 14,
         "stop.labels": 18,
         "stop.wall_s": 200,
@@ -127,7 +127,7 @@ def test_actors_of_ray_run_there(painn: Path, tmp_path: Path) -> None:
 
 def refused(painn: Path, tmp_path: Path, folder: object, **more: Any) -> str:
     overrides = {**settings(tmp_path / "campaign", painn), **more}
-    overrides["runtime.environments"] = f"{{trainers: {folder}, explorers: {folder}}}"
+    overrides["runtime.environments"] = {"trainers": str(folder), "explorers": str(folder)}
     with pytest.raises((InputError, EnvironmentProblem)) as caught:
         Campaign.open(PLUGINS / "painn" / "campaign.yaml", overrides=overrides)
     assert "\n" not in str(caught.value)
@@ -163,7 +163,7 @@ def test_environments_that_do_not_suit_are_refused_in_one_line(painn: Path, tmp_
 
 
 def test_what_the_environment_says_of_the_model_is_one_line(painn: Path, tmp_path: Path) -> None:
-    said = refused(painn, tmp_path, painn, **{"model.settings": "{feature: 8}"})
+    said = refused(painn, tmp_path, painn, **{"model.settings": {"feature": 8}})
     assert "model.settings.feature: " in said
     assert f", in {painn}" in said
     without = make_environment(tmp_path / "without")
@@ -174,7 +174,7 @@ def test_what_the_environment_says_of_the_model_is_one_line(painn: Path, tmp_pat
 
 
 def test_explorers_need_the_model_too(painn: Path, tmp_path: Path) -> None:
-    overrides = settings(tmp_path / "campaign", painn) | {"runtime.environments": f"{{trainers: {painn}}}"}
+    overrides = settings(tmp_path / "campaign", painn) | {"runtime.environments": {"trainers": str(painn)}}
     with pytest.raises(InputError, match=r"no such potential is installed \(got 'painn'\)"):
         Campaign.open(PLUGINS / "painn" / "campaign.yaml", overrides=overrides)
 
@@ -188,8 +188,8 @@ def test_a_committee_of_mace_beside_nequip(tmp_path: Path) -> None:
         pytest.skip("no environment with MACE: see examples/plugins/mace/README.md")
     overrides = {
         "directory": tmp_path / "campaign",
-        "runtime.environments": f"{{trainers: {environment}, explorers: {environment}}}",
-        "tracking.enabled": "false",
+        "runtime.environments": {"trainers": str(environment), "explorers": str(environment)},
+        "tracking.enabled": False,
         "training.budget_s": 30,
         "stop.labels": 30,
     }

@@ -292,7 +292,7 @@ def test_doctor_and_schema_know_the_doors(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_campaign_with_all_three(tmp_path: Path) -> None:
     """The example's own: both methods explore, the rule selects, and the stop rule ends it; stopped and resumed."""
-    settings = {"directory": tmp_path / "campaign", "runtime.kind": "in-process", "tracking.enabled": "false"}
+    settings = {"directory": tmp_path / "campaign", "runtime.kind": "in-process", "tracking.enabled": False}
     campaign = Campaign.open(EXAMPLE / "campaign.yaml", overrides=settings)
     assert 'stop rule: plateau {"patience": 2, "gain": 0.3}' in str(campaign.plan.estimate())
 

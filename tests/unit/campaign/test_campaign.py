@@ -37,7 +37,7 @@ def settings(folder: Path, **more: object) -> dict[str, object]:
     return {
         "directory": folder / "campaign",
         "runtime.kind": "in-process",
-        "tracking.enabled": "false",
+        "tracking.enabled": False,
         "labeling.delay_s": 0,
         "stop.labels": 30,
         **more,

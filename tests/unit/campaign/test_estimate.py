@@ -30,7 +30,7 @@ def campaign_in(folder: Path, **more: object) -> Campaign:
 
 def overrides(folder: Path, **more: object) -> dict[str, object]:
     return {
-        "directory": folder / "campaign", "runtime.kind": "in-process", "tracking.enabled": "false",
+        "directory": folder / "campaign", "runtime.kind": "in-process", "tracking.enabled": False,
         "labeling.delay_s": 0, "stop.labels": 40, **more,
     }  # fmt: skip
 
