@@ -1,13 +1,11 @@
-"""CIF, GEN, POSCAR, XSF and ASE's own trajectories: read by ASE, which keeps more than it shows.
+"""GEN, POSCAR, XSF and ASE's own trajectories: read by ASE, which keeps more than it shows.
 
-What ASE drops is read from the file beside it: occupancies and sum formulas of CIF, comments of POSCAR. Warnings of ASE
-become notes.
+What ASE drops is read from the file beside it, as comments. Warnings of ASE become notes.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,20 +20,28 @@ from ase.data import atomic_masses, chemical_symbols
 from alsys.said import held_in_text
 from alsys.states import charge_of_count
 from alsys.systems.files.content import (
-    Concern,
     FileProblem,
     Statement,
     Structure,
     beyond,
     constraints,
     fixed_atoms,
+    in_unit,
     isotope_note,
     occupied_in_part,
-    partly_occupied,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import charge_of_atoms, electrons_in, spin_of_moments, statements_in, statements_of
+from alsys.systems.files.statements import (
+    charge_of_atoms,
+    electrons_in,
+    spin_of_moments,
+    statements_in,
+    statements_of,
+    unit_in,
+)
 from alsys.systems.files.text import read_lines
+
+_VASP_FLAGS = frozenset({"T", "F", ".T.", ".F.", "TRUE", "FALSE", ".TRUE.", ".FALSE."})
 
 
 def read_gen(path: Path, index: int) -> Structure:
@@ -52,8 +58,35 @@ def read_gen(path: Path, index: int) -> Structure:
         isotopes = [(z, mass) for z, mass in found if mass is not None]
     if lines and lines[0].split()[-1:] == ["H"]:
         raise FileProblem("is periodic along a helix (H)", "give it as C, S or F")
+    _check_gen(lines)
     structure = _read("gen", io.StringIO("\n".join(lines) + "\n"), 0)
     return structure.adding(statements=said, notes=isotope_note(isotopes))
+
+
+def _check_gen(lines: list[str]) -> None:
+    """Refuses atoms and vectors other than those that the first line counts; more columns; an element that is none."""
+    words = lines[0].split() if lines else []
+    if len(words) < 2 or not (words[0].isascii() and words[0].isdigit()):
+        raise FileProblem("cannot be read: its first line is not the number of atoms and C, S or F")
+    count, n_vectors = int(words[0]), 0 if words[1] == "C" else 4  # an origin comes first
+    rows, rest = lines[2 : 2 + count], lines[2 + count :]
+    if n_vectors and len(rest) < n_vectors:
+        raise FileProblem(
+            f"counts {count} atoms, and has {max(len(rest) - 1, 0)} of the 3 vectors after the origin of its cell",
+            "correct the number of atoms, or give the whole file",
+        )
+    if len(rows) < count:
+        raise FileProblem(f"counts {count} atoms and holds {len(rows)}", "give the whole file, or correct the number")
+    if len(rest) > n_vectors:
+        raise FileProblem(f"counts {count} atoms and goes on with {rest[n_vectors][:40]!r}", "correct the number")
+    n_elements = len(lines[1].split())
+    for row in rows:
+        if len(cells := row.split()) != 5:
+            raise FileProblem(
+                f"has an atom {row[:40]!r}, which is not five columns", "give number, element, x, y and z"
+            )
+        if not (cells[1].isdigit() and 1 <= int(cells[1]) <= n_elements):
+            raise FileProblem(f"has an atom {row[:40]!r} of element {cells[1]} of {n_elements}", "correct the element")
 
 
 def read_xsf(path: Path, index: int) -> Structure:
@@ -73,11 +106,19 @@ def read_poscar(path: Path, index: int) -> Structure:
         raise FileProblem("names no elements (VASP 4)", "put a line of element symbols before the line of their counts")
     counts = lines[6 if has_elements else 5].split() if len(lines) > 6 else []
     first = len(lines) - len(lines[(8 if has_elements else 7) :])
-    first += lines[first - 1].strip()[:1].lower() == "s"  # selective dynamics
+    is_selective = lines[first - 1].strip()[:1].lower() == "s"
+    first += is_selective
     n_atoms = sum(int(word) for word in counts if word.isascii() and word.isdigit())
     for what, n, rows in (("cell vectors", 3, lines[2:5]), ("coordinates", n_atoms, lines[first : first + n_atoms])):
         if (k := sum(_is_place([row]) for row in rows)) < n:
             raise FileProblem(f"counts {n} {what} and holds {k} of three numbers", "give the whole file")
+    if is_selective:
+        for row in lines[first : first + n_atoms]:
+            if len(flags := row.upper().split()[3:6]) < 3 or not set(flags) <= _VASP_FLAGS:
+                raise FileProblem(
+                    f"is of selective dynamics, and {row.strip()[:40]!r} has no three flags",
+                    "give T or F for each direction, or remove the line `Selective dynamics`",
+                )
     structure = _read("vasp", io.StringIO("\n".join(lines) + "\n"), 0)
     if _is_place(lines[first + len(structure.atoms) :][:1]):
         raise FileProblem(
@@ -87,11 +128,32 @@ def read_poscar(path: Path, index: int) -> Structure:
     if structure.concerns:
         held = sum(len(constraint.get_indices()) for constraint in structure.atoms.constraints)
         structure = replace(structure, concerns=(fixed_atoms(held, "selective dynamics"),))
+    moving = [row for row in lines[first + n_atoms :] if _is_place([row]) and any(map(float, row.split()[:3]))]
+    if moving and not structure.notes:
+        structure = structure.adding(notes=["velocities are not kept"])
+    _check_labels(lines[first : first + n_atoms], structure.atoms)
     said = [*statements_in(lines[0]), *_of_valence(lines[0], structure.atoms)]
     held_there = held_in_text(lines[0])
     concerns = [constraints(held_there)] if held_there and not structure.concerns else []
+    concerns += [in_unit(unit, lines[0].strip()[:60])] if (unit := unit_in(lines[0])) else []
     notes = [] if has_elements else ["elements from its first line"]
     return structure.adding(statements=said, concerns=concerns, notes=notes)
+
+
+def _check_labels(rows: list[str], atoms: Atoms) -> None:
+    """Refuses an atom whose label, behind its coordinates, is another element than that of its place."""
+    for k, row in enumerate(rows):
+        words = row.split()[3:]
+        label = words[3:4] if {word.upper() for word in words[:3]} <= _VASP_FLAGS and words[2:] else words[:1]
+        try:
+            number = element(label[0].strip("!#"))[0] if label and not label[0].isdigit() else atoms.numbers[k]
+        except FileProblem:
+            continue  # a remark
+        if number != atoms.numbers[k]:
+            raise FileProblem(
+                f"counts its atom {k + 1} as {atoms.symbols[k]}, and calls it {label[0]!r} in its row {k + 1}",
+                "correct the elements, their counts or the row",
+            )
 
 
 def _of_valence(text: str, atoms: Atoms) -> list[Statement]:
@@ -140,232 +202,29 @@ def read_traj(path: Path, index: int) -> Structure:
     )
 
 
-def read_cif(path: Path, index: int) -> Structure:
-    """One data block of a CIF; the whole cell by its symmetry."""
-    from ase.io.cif import parse_cif
-
-    lines = read_lines(path)
-    if any(line.strip().lower().startswith("_atom_site.cartn_x") for line in lines):
-        raise FileProblem("is an mmCIF file", "convert it to PDB")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        blocks = [block for block in parse_cif(io.StringIO("\n".join(lines))) if block.has_structure()]
-    said = _warned(caught)
-    if broken := [text for text in said if text.startswith("Wrong number")]:
-        raise FileProblem(f"cannot be read: {broken[0]}", "give each row of a loop as many values as it has tags")
-    if not blocks:
-        raise FileProblem("cannot be read: it has no atom sites")
-    if index >= len(blocks):
-        raise beyond(path.name)
-    block = blocks[index]
-    block, unknown_group = _with_group(block)
-    if (extra := block.get("_cell_modulation_dimension", 0)) not in (0, "0", "?", "."):
-        raise FileProblem(f"is modulated (_cell_modulation_dimension {extra})", "give an approximant of the structure")
-    _check_coordinates(block)
-    concerns = [*_sites(block), *unknown_group]
-    for label in block.get_symbols():
-        element(label)
-    structure = _caught(lambda: block.get_atoms(fractional_occupancies=True))
-    if block.get("_atom_site_moment.label") or block.get("_atom_site_moment_label"):
-        structure = structure.adding(notes=["magnetic moments are not kept"])
-    missing = _missing(block, structure.atoms)
-    if missing:
-        concerns.append(
-            Concern("hydrogens", f"names {missing} in its sum formula and has no such site",
-                    "give a file with all atoms", "the structure is taken without")
-        )  # fmt: skip
-    elif not concerns and (told := _units_of_formula(block, structure.atoms)):
-        concerns.append(
-            Concern("symmetry", told, "correct formula, Z or space group", "the atoms are taken as its sites give them")
-        )
-    structure = structure.adding(statements=_moieties(block))
-    notes = _oxidation(block, structure.atoms)
-    notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
-    return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
-
-
-_SYMBOLS = (
-    "_space_group_name_h-m_alt",
-    "_symmetry_space_group_name_h-m",
-    "_space_group.patterson_name_h-m",
-)
-_MOIETY = re.compile(r"(?P<before>\d+\.?\d*)?\s*\(?.*\s(?P<charge>\d*)(?P<sign>[+-])\s*\)?\s*(?P<after>\d+\.?\d*)?")
-"""A charged moiety of a CIF: ``C6 H5 O 1-``, ``(Na 1+)2``, ``2(Na 1+)``."""
-_NUMBERS = ("_space_group.it_number", "_space_group_it_number", "_symmetry_int_tables_number")
-_OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
-_SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_symmetry_cell_setting")
-
-
-def _with_group(block: Any) -> tuple[Any, list[Concern]]:
-    """The block without symmetry that it calls unknown; operations alone count where ASE knows no group of its name.
-
-    ASE takes operations only beside a group, and any will do: P 1 is set.
-    """
-    from ase.io.cif import CIFBlock
-
-    tags = dict(block)
-    unknown = [key for key in (*_SYMBOLS, *_NUMBERS, *_SETTINGS) if str(tags.get(key, "")).strip() in ("?", ".")]
-    for key in unknown:
-        del tags[key]
-    has_group = any(key in tags for key in (*_SYMBOLS, *_NUMBERS))
-    operations = next((_listed(tags[key]) for key in _OPERATIONS if key in tags), [])
-    if operations and not (has_group and _is_known(CIFBlock(block.name, tags))):
-        tags = {key: value for key, value in tags.items() if key not in (*_SYMBOLS, *_NUMBERS, *_SETTINGS)}
-        tags[_SYMBOLS[0]] = "P 1"
-    is_open = not operations and not has_group and set(unknown) & {*_SYMBOLS, *_NUMBERS}
-    concerns = [
-        Concern("symmetry", "names no space group (?) and no operations of symmetry",
-                "name the space group, or give the atoms of the whole cell as P 1",
-                "only the atoms of the file are in the cell")
-    ] if is_open else []  # fmt: skip
-    return CIFBlock(block.name, tags), concerns
-
-
-def _is_known(block: Any) -> bool:
-    """Whether ASE knows the space group of a block."""
-    from ase.spacegroup.spacegroup import SpacegroupError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            block.get_spacegroup(True)
-    except SpacegroupError:
-        return False
-    return True
-
-
-def _check_coordinates(block: Any) -> None:
-    """Refuses a site without coordinates."""
-    labels = _listed(block.get("_atom_site_label"))
-    for k in "xyz":
-        for i, value in enumerate(_listed(block.get(f"_atom_site_fract_{k}", block.get(f"_atom_site_cartn_{k}")))):
-            if not isinstance(value, int | float):
-                name = labels[i] if i < len(labels) else f"of site {i}"
-                raise FileProblem(
-                    f"gives no {k} for atom {name} ({str(value)[:20]!r})", "give its coordinates, or remove it"
-                )
-
-
-def _oxidation(block: Any, atoms: Atoms) -> list[str]:
-    """The note on oxidation numbers that do not balance."""
-    kinds = atoms.arrays.get("spacegroup_kinds")
-    types = [str(label) for label in _listed(block.get("_atom_site_type_symbol"))]
-    found = [re.search(r"(\d?)([+-])$", label) for label in types]
-    symbols, stated = (_listed(block.get(f"_atom_type_{tag}")) for tag in ("symbol", "oxidation_number"))
-    of_type = {str(s): n for s, n in zip(symbols, stated, strict=False) if isinstance(n, int | float)}
-    if kinds is None or not (any(found) or of_type) or max(kinds) >= len(found):
-        return []
-    charges = [
-        of_type.get(label, 0) if m is None else int(m[2] + (m[1] or "1")) for label, m in zip(types, found, strict=True)
-    ]
-    total = sum(charges[kind] for kind in kinds)
-    return [f"oxidation numbers of its sites add up to {total:+g}: left out"] if total else []
-
-
-def _moieties(block: Any) -> list[Statement]:
-    """The charge of the cell, where the charges of its moieties, as in ``(Na 1+)2, S O4 2-``, do not balance."""
-    text, z = block.get("_chemical_formula_moiety"), block.get("_cell_formula_units_z")
-    charged = [part.strip() for part in text.split(",") if "+" in part or "-" in part] if isinstance(text, str) else []
-    found = [match for part in charged if (match := _MOIETY.fullmatch(part))]
-    if len(found) < len(charged):
-        return []
-    total = sum(float(m["before"] or m["after"] or 1) * int(m["sign"] + (m["charge"] or "1")) for m in found)
-    charge = round(total * (z if isinstance(z, int) and z > 0 else 1))
-    return [Statement("charge", frozenset({charge}), f"moieties of charge {charge:+d} in all")] if charge else []
-
-
-def _sites(block: Any) -> list[Concern]:
-    """What a CIF says of its sites that a frame has no place for."""
-    labels = [str(label) for label in _listed(block.get("_atom_site_label"))]
-    concerns = []
-
-    def named(k: int) -> str:
-        return labels[k] if k < len(labels) else f"site {k}"
-
-    partial = [
-        f"{named(k)}, {value:g}"
-        for k, value in enumerate(_listed(block.get("_atom_site_occupancy")))
-        if isinstance(value, int | float) and value < 0.999
-    ]
-    disordered = [
-        f"{named(k)} in group {group}"
-        for k, group in enumerate(_listed(block.get("_atom_site_disorder_group")))
-        if str(group).strip() not in (".", "?", "0", "")
-    ]
-    if partial or disordered:
-        concerns.append(partly_occupied(max(len(partial), len(disordered)), (partial or disordered)[0]))
-    attached = [
-        value for value in _listed(block.get("_atom_site_attached_hydrogens")) if isinstance(value, int) and value > 0
-    ]
-    if attached:
-        concerns.append(
-            Concern("hydrogens", f"has {sum(attached)} attached hydrogens without coordinates",
-                    "give a file with all atoms", "the structure is taken without")
-        )  # fmt: skip
-    dummies = [named(k) for k, flag in enumerate(_listed(block.get("_atom_site_calc_flag"))) if flag == "dum"]
-    if dummies:
-        raise FileProblem(f"holds a dummy atom ({dummies[0]})", "remove it")
-    return concerns
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _units_of_formula(block: Any, atoms: Atoms) -> str:
-    """What sum formula and formula units say of the cell, where the atoms are others; empty where they agree."""
-    text, z = block.get("_chemical_formula_sum"), block.get("_cell_formula_units_z")
-    has_z = isinstance(z, int) and z > 0
-    pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)(?=[\s,']|$)", text) if isinstance(text, str) else []
-    formula: dict[str, float] = {}
-    for symbol, n in pairs:
-        key = "H" if symbol in ("D", "T") else symbol
-        formula[key] = formula.get(key, 0.0) + float(n or 1)
-    if not formula:
-        is_whole = not has_z or len(atoms) % z == 0
-        return "" if is_whole else f"says {z} formula units a cell, and has {len(atoms)} atoms"
-    units = z if has_z else len(atoms) / sum(formula.values())
-    there = atoms.symbols.formula.count()
-    if all(abs(units * n - there.get(symbol, 0)) < 0.1 for symbol, n in formula.items()):
-        return ""
-    said = f"{z} formula units of {' '.join(text.split())}" if has_z else " ".join(text.split())
-    return f"says {said}, and its sites and symmetry give {atoms.symbols.formula:hill} a cell"
-
-
-def _missing(block: Any, atoms: Atoms) -> str:
-    """Elements of the sum formula that no site has."""
-    formula = block.get("_chemical_formula_sum")
-    if not isinstance(formula, str):
-        return ""
-    named = set(re.findall(r"([A-Z][a-z]?)(?:\d*\.?\d*)(?=\s|$|[A-Z(),'])", formula))
-    there = set(atoms.symbols)
-    named = {"H" if symbol in ("D", "T") else symbol for symbol in named}
-    return " ".join(sorted(named - there))
-
-
 def _read(form: str, source: Any, index: int, name: str = "") -> Structure:
     def take() -> Atoms:
         return ase.io.read(source, index=index, format=form)
 
     try:
-        return _caught(take)
+        return taken(take)
     except (StopIteration, IndexError, AssertionError):
         if index > 0:
             raise beyond(name) from None
         raise
 
 
-def _caught(take: Callable[[], Any]) -> Structure:
+def taken(take: Callable[[], Any]) -> Structure:
     """Atoms that ASE reads, and what it says or keeps about them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         atoms = take()
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
         raise FileProblem("holds no atoms")
-    return _examined(atoms).adding(notes=[f"ASE: {text}" for text in _warned(caught)])
+    return _examined(atoms).adding(notes=[f"ASE: {text}" for text in warned(caught)])
 
 
-def _warned(caught: list[warnings.WarningMessage]) -> list[str]:
+def warned(caught: list[warnings.WarningMessage]) -> list[str]:
     """First line of each warning for users."""
     texts = {str(w.message).strip() for w in caught if issubclass(w.category, UserWarning)}
     return sorted(text.splitlines()[0][:160] for text in texts if text)

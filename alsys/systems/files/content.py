@@ -125,6 +125,11 @@ def constraints(how: str) -> Concern:
     )
 
 
+def twice(name: str) -> FileProblem:
+    """The problem of a fact that a file states in two ways."""
+    return FileProblem(f"says {name} twice, in two ways", "keep one of them")
+
+
 def in_unit(unit: str, text: str) -> Concern:
     """The concern of lengths that are not in Angstrom.
 

@@ -14,7 +14,11 @@ AMBIGUOUS = frozenset({"CA", "CD", "CE", "HE", "HF", "HG", "HO", "NB", "ND", "NE
 
 _GHOST = re.compile(r"[_.:@(-](?:bq|gh|gho|ghost|gst|x|du|dum|dummy)\d*\)?$", re.IGNORECASE)
 """How programs mark basis functions without an atom behind its symbol."""
-_CHARGED = re.compile(r"\d{0,3}[A-Za-z]{1,2}\d{0,6}(?:[+-]|[+]{2,4}|-{2,4}|\+\d)")
+_CHARGED = re.compile(r"\d{0,3}[A-Za-z]{1,2}[_.-]?\d{0,6}(?:[+-]|[+]{2,4}|-{2,4}|\+\d)")
+
+
+MAX_CHARGE = 8
+"""Largest number behind a hyphen that is a charge where it is no mass; larger ones number atoms."""
 
 
 def element(label: str) -> tuple[int, int | None]:
@@ -31,14 +35,11 @@ def element(label: str) -> tuple[int, int | None]:
     if _GHOST.search(label):
         raise unknown(label)
     if _CHARGED.fullmatch(label):
-        raise FileProblem(
-            f"holds an atom {label!r} with a charge",
-            "write the element only, and the charge of all atoms as `charge` of the system",
-        )
-    match = re.fullmatch(r"(\d{1,3})?([A-Za-z]{1,2})(?:[_.-]?\d{1,6}[+-]?|[_+-]\w{0,8}|\d?[+-])?", label, re.ASCII)
+        raise _charged(label)
+    match = re.fullmatch(r"(\d{1,3})?([A-Za-z]{1,2})(?:-(\d{1,3})|[_.-]?\d{1,6}|[_-]\w{0,8})?", label, re.ASCII)
     if match is None:
         raise unknown(label)
-    mass, letters = match.groups()
+    mass, letters, behind = match.groups()
     if letters in AMBIGUOUS:
         raise FileProblem(
             f"holds an atom {label!r}, which is {letters.capitalize()} or the name of an atom of {letters[0]}",
@@ -49,7 +50,19 @@ def element(label: str) -> tuple[int, int | None]:
         return 1, HEAVY_HYDROGEN[symbol]
     if symbol not in atomic_numbers or symbol == "X":
         raise unknown(label)
-    return atomic_numbers[symbol], None if mass is None else int(mass)
+    number, n = atomic_numbers[symbol], int(behind or 0)
+    if number <= n <= 3 * number:  # C-13
+        mass = mass or behind
+    elif 1 <= n <= MAX_CHARGE:  # O-2
+        raise _charged(label)
+    return number, None if mass is None else int(mass)
+
+
+def _charged(label: str) -> FileProblem:
+    return FileProblem(
+        f"holds an atom {label!r} with a charge",
+        "write the element only, and the charge of all atoms as `charge` of the system",
+    )
 
 
 def unknown(label: str) -> FileProblem:

@@ -76,14 +76,14 @@ def read_pdb(path: Path, index: int) -> Structure:
         raise beyond(path.name)
     rows, crystal = models[index]
     atoms = [_atom(row) for row in rows]
-    chosen, place_notes = _one_place(atoms)
+    chosen, full, place_notes = _one_place(atoms)
     frame = Atoms(numbers=[atom.number for atom in chosen], positions=[atom.position for atom in chosen])
     concerns: list[Concern] = []
     if crystal is not None and (cell := _cell(crystal)) is not None:
         frame.set_cell(cell)
         frame.pbc = True
         concerns += _symmetry(crystal, lines)
-    concerns += _occupancies(chosen)
+    concerns += _occupancies(chosen, full)
     notes = [*place_notes, *isotope_note((atom.number, atom.mass) for atom in chosen if atom.mass is not None)]
     if any(not row[76:78].strip().isalpha() for row in rows):
         notes.append(f"elements from the names of its atoms: {frame.get_chemical_formula()}")
@@ -148,6 +148,8 @@ def _atom(row: str) -> _Atom:
 
 def _element(row: str) -> tuple[int, int | None]:
     given = row[76:78].strip()
+    if re.fullmatch(r"\d[A-Za-z]", given, re.ASCII):  # 2H
+        return element(given)
     if given and given.isalpha():
         symbol = given.capitalize()
         if symbol in atomic_numbers or symbol in ("D", "T"):
@@ -187,12 +189,19 @@ def _charge(row: str) -> int | None:
         sign = match[2] or match[3] or match[5]
         value = int(match[1] or match[4] or 1)
         return -value if sign == "-" else value
+    is_numbered = bool(row[72:76].strip()) and not row[76:78].strip().isalpha()  # as lines were before version 2
+    if text and text != "0" and not is_numbered:
+        raise FileProblem(
+            f"has {row[78:80]!r} in columns 79 and 80 of atom {row[6:11].strip()}, which is no charge",
+            "write charges as 1+ and 2-, or leave the columns blank",
+        )
     return 0 if text == "0" else None
 
 
-def _one_place(atoms: list[_Atom]) -> tuple[list[_Atom], list[str]]:
-    """Atoms in one place each: in every residue the alternate with the larger occupancy; and a note about it.
+def _one_place(atoms: list[_Atom]) -> tuple[list[_Atom], dict[tuple[str, ...], float], list[str]]:
+    """Atoms in one place each, how full all places of each residue are together, and a note.
 
+    In every residue, the alternate with the larger occupancy is taken.
     Alternates of one residue may be residues of different names.
     """
     weights: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
@@ -202,20 +211,24 @@ def _one_place(atoms: list[_Atom]) -> tuple[list[_Atom], list[str]]:
             found[atom.place] = max(found.get(atom.place, 0.0), 1.0 if atom.occupancy is None else atom.occupancy)
     chosen_place = {residue: min(found, key=lambda place: (-found[place], place)) for residue, found in weights.items()}
     chosen = [atom for atom in atoms if not atom.place or atom.place == chosen_place[atom.residue[1:]]]
+    full = {residue: sum(found.values()) for residue, found in weights.items()}
     if len(chosen) == len(atoms):
-        return chosen, []
+        return chosen, full, []
     places = sorted(set(chosen_place.values()))
     left_out = len(atoms) - len(chosen)
-    return chosen, [
-        f"alternate places: {', '.join(places)} taken (larger occupancy), {left_out} atoms of others left out"
-    ]
+    return (
+        chosen,
+        full,
+        [f"alternate places: {', '.join(places)} taken (larger occupancy), {left_out} atoms of others left out"],
+    )
 
 
-def _occupancies(atoms: list[_Atom]) -> list[Concern]:
-    """Sites that are not full; a column of zeros only is no statement."""
+def _occupancies(atoms: list[_Atom], full: dict[tuple[str, ...], float]) -> list[Concern]:
+    """Sites that are not full, alternates of one together; a column of zeros only is no statement."""
     if all(not atom.occupancy for atom in atoms):
         return []
-    partial = [atom for atom in atoms if atom.occupancy is not None and atom.occupancy < 0.999 and not atom.place]
+    shares = [(atom, full[atom.residue[1:]] if atom.place else atom.occupancy) for atom in atoms]
+    partial = [atom for atom, share in shares if share is not None and not abs(share - 1.0) <= 0.011]
     if not partial:
         return []
     return [partly_occupied(len(partial), f"{partial[0].name} of {partial[0].residue[0]}, {partial[0].occupancy:g}")]

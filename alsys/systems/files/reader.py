@@ -10,6 +10,7 @@ from alsys.outside.child import read_in_child
 from alsys.outside.contents import check_regular
 from alsys.outside.limits import STRUCTURE
 from alsys.systems.files import ase_formats
+from alsys.systems.files.cif import read_cif
 from alsys.systems.files.content import FileProblem, Structure
 from alsys.systems.files.molfile import read_molfile
 from alsys.systems.files.pdb import read_pdb
@@ -20,7 +21,7 @@ from alsys.systems.files.xyz import read_xyz
 READERS: dict[str, Callable[[Path, int], Structure]] = {
     "extxyz": read_xyz,
     "proteindatabank": read_pdb,
-    "cif": ase_formats.read_cif,
+    "cif": read_cif,
     "sdf": read_molfile,
     "gen": ase_formats.read_gen,
     "vasp": ase_formats.read_poscar,

@@ -39,13 +39,17 @@ def read_res(path: Path, index: int) -> Structure:
     names: list[str] = []
     found, scaled, partial = [], [], []
     said: list[Statement] = []
-    symmetry, part, has_spins, is_refined = "", 0, False, False
+    symmetry, part, has_spins, is_refined, is_fragment = "", 0, False, False, False
+    if not any(line.upper().startswith("LATT") for line in lines):
+        symmetry = "no LATT, which is LATT 1: centrosymmetric"
     for line in lines:
         words = line.split()
         key = words[0].upper() if words else ""
         if key in ("END", "HKLF"):
             break
-        if key == "CELL":
+        if key in ("FRAG", "FEND") or is_fragment:  # the model of a group, and no atoms
+            is_fragment = key != "FEND"
+        elif key == "CELL":
             cell = [number(word) for word in words[-6:]]
         elif key == "SFAC":
             names += [word for word in words[1:] if word.isalpha()]

@@ -17,7 +17,7 @@ from alsys.states import ELECTRON_WORDS
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
 _NUMBER = (
-    r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))"
+    r"[\"'\[(]?\s*(?P<value>[+-]?(?:\d+\s?/\s?[1-9]\d*|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|nan|inf(?:inity)?))"
     r"(?P<sign>[+-]?)(?:\s?\|?e\|?)?(?![\w.])"
 )
 
@@ -38,14 +38,20 @@ _ELECTRONS = re.compile(
 )
 _ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)
 _BOTH = re.compile(
-    rf"(?<![\w.\-]){_any_of('charge')}[\s/,&]+(?:and\s+)?{_any_of('multiplicity')}\.?\s*[=:]?\s*"
-    r"(?P<charge>[+-]?\d{1,2})[\s/,;|]+(?P<multiplicity>[1-9]\d?)(?![\w.])",
+    rf"(?<![\w.\-]){_any_of('charge')}[\s/,&|;]+(?:and\s+)?{_any_of('multiplicity')}\.?\s*[=:]?\s*"
+    r"(?:(?P<charge>[+-]?\d{1,2})[\s/,;|]+(?P<multiplicity>[1-9]\d?)(?![\w.])|(?P<other>[+-]?\.?\d[^a-z]{0,12}))",
     re.IGNORECASE,
 )
-"""Both words and then both numbers, as in ``Charge/Mult: 1/2``."""
+"""Both words and then both numbers, as in ``Charge/Mult: 1/2``, or a number that is no such pair."""
 _BEFORE = re.compile(
     r"(?<![\w.])(?P<value>[+-]\d{1,2})e?\s+(?:total\s+|net\s+)?charge(?![\w\-]|\s*[=:\d])", re.IGNORECASE
 )
+_UNPAIRED_BEFORE = re.compile(r"(?<![\w.\-])(?P<value>\d{1,2})\s+unpaired(?:\s+electrons?)?(?!\w)", re.IGNORECASE)
+_ELECTRONS_BEFORE = re.compile(
+    r"(?<![\w.\-])(?P<value>\d{1,6})\s+electrons(?!\s+(?:in|per|from|are|transfer)|[\w\-])", re.IGNORECASE
+)
+_DOTS = "\u2022\u00b7\u2219\u22c5\u02d9"
+"""Of an unpaired electron."""
 _SIGNS = str.maketrans(
     {"\uff1d": "=", "\uff1a": ":", **dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"), "\u207a": "+"}
 )
@@ -63,6 +69,8 @@ _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("q", "q", r"[\"']?\s*[=:]\s*"),
         ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
         ("unpaired", r"--?uhf", r"[\s=]+"),
+        ("unpaired", r"(?-i:2\s?\*?\s?S)", r"\s*[=:]\s*"),
+        ("square", r"<\s?S\s?(?:\^|\*\*)?\s?2\s?>", r"\s*[=:]\s*"),
         ("sz", r"s_?z", r"[\"']?\s*[=:]\s*"),
         ("sz", r"(?-i:S|M_?[sS])", r"\s*=\s*"),
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
@@ -80,11 +88,11 @@ _TERM = re.compile(
 )
 """Symbols of states: ``X 2B1``, ``3B1 state``, ``T1 state``."""
 _IONS = re.compile(
-    r"(?<![\w.\-])(?:(?P<n>mono|di|tri|tetra)?(?P<ion>cation|anion)(?:ic)?|(?P<how>(?:de)?protonated|ioni[sz]ed)"
+    r"(?<![\w.\-])(?:(?:(?P<n>mono|di|tri|tetra)-?)?(?P<ion>cation|anion)(?:ic)?|(?P<how>(?:de)?protonated|ioni[sz]ed)"
     r"|(?P<sign>positive|negative) ion)(?![\w\-])",
     re.IGNORECASE,
 )
-_RADICALS = re.compile(r"(?<![\w.\-])(?P<n>bi|di|tri)?radical(?![\w\-])", re.IGNORECASE)
+_RADICALS = re.compile(r"(?<![\w.\-])(?:(?P<n>bi|di|tri)-?)?radical(?![\w\-])", re.IGNORECASE)
 _FORMULA = re.compile(
     r"(?<![\w.\-])\[?(?P<formula>[A-Z](?:[A-Za-z0-9]|\([A-Za-z0-9]+\)\d*)*)"
     r"(?P<charge>\]?\d?[+-]|[\]^({]+\d?[+-]\d?|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}]*(?![\w.+\-])"
@@ -121,13 +129,19 @@ def statements_in(text: str) -> list[Statement]:
     """
     found: list[Statement] = []
     text = re.sub(r"(?<=[A-Za-z])(?=\u2212\d)", " ", text)
+    text = re.sub(r"(?i)(?<=radical)-(?=(?:di)?-?(?:cat|an)ion)", " ", text)
     text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text.translate(_SIGNS).split()))
     text = _MOMENTS.sub(_summed, text)
     for match in (*_ORCA.finditer(text), *_BOTH.finditer(text)):
+        if match.groupdict().get("other"):
+            raise FileProblem(f"says {match.group(0).strip()}, which is no charge and multiplicity", "correct it")
         found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
         found.append(Statement("multiplicity", frozenset({int(match["multiplicity"])}), match.group(0)))
     text = _BOTH.sub(" ", text)
     found += [Statement("charge", frozenset({int(m["value"])}), m.group(0)) for m in _BEFORE.finditer(text)]
+    found += [
+        Statement("multiplicity", frozenset({int(m["value"]) + 1}), m.group(0)) for m in _UNPAIRED_BEFORE.finditer(text)
+    ]
     for name, pattern in _WORDS:
         for match in pattern.finditer(text):
             value, what = _signed(match), " ".join(match.group(0).split())
@@ -184,17 +198,26 @@ def formula_in(text: str, symbols: Formula) -> list[Statement]:
         text: A comment.
         symbols: Of the atoms; a formula of others says nothing.
     """
-    for match in _FORMULA.finditer(" ".join(text.translate(_SIGNS).split())):
+    text = " ".join(text.translate(_SIGNS).split())
+    found = []
+    for match in re.finditer(rf"([A-Z][A-Za-z0-9]*)\]?[{_DOTS}](?![A-Za-z0-9])", text):
+        if _is_formula(match[1], symbols):
+            found = [Statement("multiplicity", frozenset({2}), match[0])]
+    text = re.sub(r"(?<=\][+-])\.", "", re.sub(f"[{_DOTS}]", "", text))
+    for match in _FORMULA.finditer(text):
         name, said = match["formula"], match["charge"].strip("]^({ ")
         for formula, charge in ((name, said), (name[:-1], name[-1] + said)):
-            try:
-                is_it = Formula(formula).count() == symbols.count()
-            except ValueError:
-                continue
-            if is_it and (digits := re.fullmatch(r"(\d?)([+-])(\d?)", charge)):
+            if _is_formula(formula, symbols) and (digits := re.fullmatch(r"(\d?)([+-])(\d?)", charge)):
                 value = int(digits[1] or digits[3] or 1) * (1 if digits[2] == "+" else -1)
-                return [Statement("charge", frozenset({value}), match.group(0).strip())]
-    return []
+                return [Statement("charge", frozenset({value}), match.group(0).strip()), *found]
+    return found
+
+
+def _is_formula(text: str, symbols: Formula) -> bool:
+    try:
+        return bool(Formula(text).count() == symbols.count())
+    except ValueError:
+        return False
 
 
 def _summed(match: re.Match[str]) -> str:
@@ -238,7 +261,8 @@ def electrons_in(text: str, protons: int, most: int = 9) -> list[Statement]:
         most: Largest charge that is one.
     """
     found = []
-    for match in _ELECTRONS.finditer(" ".join(text.split())):
+    text = " ".join(text.split())
+    for match in (*_ELECTRONS.finditer(text), *_ELECTRONS_BEFORE.finditer(text)):
         charge = protons - int(match["value"])
         if abs(charge) <= most:
             found.append(Statement("charge", frozenset({charge}), f"{match.group(0)}, a charge of {charge:+d}"))
@@ -300,7 +324,8 @@ def spin_values(value: float) -> frozenset[int]:
 
 
 def _signed(match: re.Match[str]) -> float:
-    value, sign = float(match["value"]), match["sign"]
+    number, _, divisor = match["value"].partition("/")
+    value, sign = float(number) / float(divisor or 1), match["sign"]
     return -value if sign == "-" else value
 
 
@@ -317,6 +342,10 @@ def _statement(name: str, value: float, text: str, *, is_explicit: bool) -> Stat
     if name == "spin":
         values = spin_values(value)
         return Statement("multiplicity", values, text) if values else None
+    if name == "square":  # S (S + 1); one between two states is not of one of them
+        multiplicity = math.sqrt(1.0 + 4.0 * max(value, 0.0))
+        values = frozenset({math.floor(multiplicity + 0.1), math.ceil(multiplicity - 0.1)})
+        return Statement("multiplicity", values, text)
     if name == "unpaired":
         nearest = round(abs(value))
         return Statement("multiplicity", frozenset({nearest + 1}), text) if abs(abs(value) - nearest) < 0.1 else None

@@ -20,6 +20,7 @@ from alsys.systems.files.content import (
     fixed_atoms,
     isotope_note,
     not_used,
+    twice,
 )
 from alsys.systems.files.elements import element
 from alsys.systems.files.statements import electrons_in, statements_in
@@ -50,7 +51,7 @@ def read_coord(path: Path, index: int) -> Structure:
     if index > 0:
         raise beyond(path.name)
     head, rows = groups["coord"]
-    unit = 1.0 if {"angs", "angstrom"} & set(head) else Bohr
+    unit = _unit("coord", head)
     found, positions, held = [], [], 0
     for row in rows:
         words = row.split()
@@ -58,7 +59,7 @@ def read_coord(path: Path, index: int) -> Structure:
             raise FileProblem(f"cannot be read: {row.strip()[:40]!r} is not three coordinates and an element")
         found.append(element(words[3]))
         positions.append([number(word) for word in words[:3]])
-        held += "f" in words[4:]
+        held += "f" in row.lower().split()[4:]
     if not found:
         raise FileProblem("holds no atoms")
     atoms = Atoms(numbers=[z for z, _ in found], positions=np.array(positions) * unit)
@@ -78,6 +79,14 @@ def read_coord(path: Path, index: int) -> Structure:
     )
 
 
+def _unit(name: str, head: list[str]) -> float:
+    """Angstrom of the unit that the words after a group's name say; Bohr is the default."""
+    for word in head:
+        if word not in ("angs", "angstrom", "bohr", "frac") and not word.startswith("natoms="):
+            raise FileProblem(f"has ${name} {word}, which is not understood", "give lengths in Bohr, or say angs")
+    return 1.0 if {"angs", "angstrom"} & set(head) else Bohr
+
+
 def _freezes(name: str, rows: list[str]) -> bool:
     """Whether a group holds coordinates: internal ones that are marked by an ``f``, or options such as ``freeze=1``."""
     is_internal = name in ("intdef", "redundant")
@@ -91,6 +100,8 @@ def _groups(lines: list[str]) -> Groups:
     for line in lines:
         if line.startswith("$"):
             name, *words = line[1:].lower().split() or ["end"]
+            if name in groups and name in _UNDERSTOOD - {"end"}:
+                raise twice(f"${name}")
             groups.setdefault(name, (words, []))
         elif name and line.strip() and not line.lstrip().startswith("#"):
             groups[name][1].append(line)
@@ -109,7 +120,7 @@ def _set_cell(atoms: Atoms, groups: Groups, fractions: list[list[float]] | None)
         raise FileProblem("is periodic but has no $cell and no $lattice")
     else:
         return
-    unit = 1.0 if {"angs", "angstrom"} & set(head) else Bohr
+    unit = _unit("lattice" if "lattice" in groups else "cell", head)
     directions = directions or 3
     cell = np.zeros((3, 3))
     if "lattice" in groups:

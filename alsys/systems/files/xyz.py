@@ -33,6 +33,7 @@ from alsys.systems.files.content import (
     in_unit,
     not_used,
     occupied_in_part,
+    twice,
 )
 from alsys.systems.files.statements import (
     channels_in,
@@ -106,7 +107,7 @@ def read_xyz(path: Path, index: int) -> Structure:
         )
     if len(block.comment) > MAX_COMMENT:
         raise FileProblem(f"has a comment of {len(block.comment)} characters", "shorten it")
-    pairs = {key.lower(): value for key, value in _pairs(block.comment).items()}
+    pairs = _facts(block.comment)
     header = pairs if _is_header(pairs) else {}
     atoms, structure = table(block.rows, header)
     if header:
@@ -235,6 +236,18 @@ def _next(lines: Iterator[str]) -> str | None:
 def _pairs(comment: str) -> dict[str, str]:
     """Keys and values of a comment."""
     return {m["key"]: m["value"].strip().strip("\"'") for m in _PAIRS.finditer(comment)}
+
+
+def _facts(comment: str) -> dict[str, str]:
+    """Values of a comment by lower case keys; refuses two values of one key where they are a header's."""
+    pairs = {key.lower(): value for key, value in _pairs(comment).items()}
+    is_header, seen = _is_header(pairs), dict[str, str]()
+    for match in _PAIRS.finditer(comment):
+        key, value = match["key"].lower(), " ".join(match["value"].strip("\"'").split())
+        name = "lattice" if key == "cell" and is_header else key
+        if seen.setdefault(name, value) != value and (is_header or key in _OWN):
+            raise twice(name)
+    return pairs
 
 
 def _is_header(pairs: dict[str, str]) -> bool:

@@ -1,0 +1,219 @@
+"""CIF: read by ASE; what it drops, as occupancies, charges and sum formulas, is read from the tags beside it."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from alsys.systems.files.ase_formats import taken, warned
+from alsys.systems.files.content import Concern, FileProblem, Statement, Structure, beyond, partly_occupied
+from alsys.systems.files.elements import element
+from alsys.systems.files.text import read_lines
+
+
+def read_cif(path: Path, index: int) -> Structure:
+    """One data block of a CIF; the whole cell by its symmetry."""
+    from ase.io.cif import parse_cif
+
+    lines = read_lines(path)
+    if any(line.strip().lower().startswith("_atom_site.cartn_x") for line in lines):
+        raise FileProblem("is an mmCIF file", "convert it to PDB")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        blocks = [block for block in parse_cif(io.StringIO("\n".join(lines))) if block.has_structure()]
+    said = warned(caught)
+    if broken := [text for text in said if text.startswith("Wrong number")]:
+        raise FileProblem(f"cannot be read: {broken[0]}", "give each row of a loop as many values as it has tags")
+    if not blocks:
+        raise FileProblem("cannot be read: it has no atom sites")
+    if index >= len(blocks):
+        raise beyond(path.name)
+    block = blocks[index]
+    block, unknown_group = _with_group(block)
+    if (extra := block.get("_cell_modulation_dimension", 0)) not in (0, "0", "?", "."):
+        raise FileProblem(f"is modulated (_cell_modulation_dimension {extra})", "give an approximant of the structure")
+    _check_coordinates(block)
+    concerns = [*_sites(block), *unknown_group]
+    for label in block.get_symbols():
+        element(label)
+    structure = taken(lambda: block.get_atoms(fractional_occupancies=True))
+    if block.get("_atom_site_moment.label") or block.get("_atom_site_moment_label"):
+        structure = structure.adding(notes=["magnetic moments are not kept"])
+    missing = _missing(block, structure.atoms)
+    if missing:
+        concerns.append(
+            Concern("hydrogens", f"names {missing} in its sum formula and has no such site",
+                    "give a file with all atoms", "the structure is taken without")
+        )  # fmt: skip
+    elif not concerns and (told := _units_of_formula(block, structure.atoms)):
+        concerns.append(
+            Concern("symmetry", told, "correct formula, Z or space group", "the atoms are taken as its sites give them")
+        )
+    structure = structure.adding(statements=_moieties(block))
+    notes = _oxidation(block, structure.atoms)
+    notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
+    return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
+
+
+_SYMBOLS = (
+    "_space_group_name_h-m_alt",
+    "_symmetry_space_group_name_h-m",
+    "_space_group.patterson_name_h-m",
+)
+_MOIETY = re.compile(r"(?P<before>\d+\.?\d*)?\s*\(?.*\s(?P<charge>\d*)(?P<sign>[+-])\s*\)?\s*(?P<after>\d+\.?\d*)?")
+"""A charged moiety of a CIF: ``C6 H5 O 1-``, ``(Na 1+)2``, ``2(Na 1+)``."""
+_NUMBERS = ("_space_group.it_number", "_space_group_it_number", "_symmetry_int_tables_number")
+_OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_symmetry_cell_setting")
+
+
+def _with_group(block: Any) -> tuple[Any, list[Concern]]:
+    """The block without symmetry that it calls unknown; operations alone count where ASE knows no group of its name.
+
+    ASE takes operations only beside a group, and any will do: P 1 is set.
+    """
+    from ase.io.cif import CIFBlock
+
+    tags = dict(block)
+    unknown = [key for key in (*_SYMBOLS, *_NUMBERS, *_SETTINGS) if str(tags.get(key, "")).strip() in ("?", ".")]
+    for key in unknown:
+        del tags[key]
+    has_group = any(key in tags for key in (*_SYMBOLS, *_NUMBERS))
+    operations = next((_listed(tags[key]) for key in _OPERATIONS if key in tags), [])
+    if operations and not (has_group and _is_known(CIFBlock(block.name, tags))):
+        tags = {key: value for key, value in tags.items() if key not in (*_SYMBOLS, *_NUMBERS, *_SETTINGS)}
+        tags[_SYMBOLS[0]] = "P 1"
+    is_open = not operations and not has_group and set(unknown) & {*_SYMBOLS, *_NUMBERS}
+    concerns = [
+        Concern("symmetry", "names no space group (?) and no operations of symmetry",
+                "name the space group, or give the atoms of the whole cell as P 1",
+                "only the atoms of the file are in the cell")
+    ] if is_open else []  # fmt: skip
+    return CIFBlock(block.name, tags), concerns
+
+
+def _is_known(block: Any) -> bool:
+    """Whether ASE knows the space group of a block."""
+    from ase.spacegroup.spacegroup import SpacegroupError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            block.get_spacegroup(True)
+    except SpacegroupError:
+        return False
+    return True
+
+
+def _check_coordinates(block: Any) -> None:
+    """Refuses a site without coordinates."""
+    labels = _listed(block.get("_atom_site_label"))
+    for k in "xyz":
+        for i, value in enumerate(_listed(block.get(f"_atom_site_fract_{k}", block.get(f"_atom_site_cartn_{k}")))):
+            if not isinstance(value, int | float):
+                name = labels[i] if i < len(labels) else f"of site {i}"
+                raise FileProblem(
+                    f"gives no {k} for atom {name} ({str(value)[:20]!r})", "give its coordinates, or remove it"
+                )
+
+
+def _oxidation(block: Any, atoms: Atoms) -> list[str]:
+    """The note on oxidation numbers that do not balance."""
+    kinds = atoms.arrays.get("spacegroup_kinds")
+    types = [str(label) for label in _listed(block.get("_atom_site_type_symbol"))]
+    found = [re.search(r"(\d?)([+-])$", label) for label in types]
+    symbols, stated = (_listed(block.get(f"_atom_type_{tag}")) for tag in ("symbol", "oxidation_number"))
+    of_type = {str(s): n for s, n in zip(symbols, stated, strict=False) if isinstance(n, int | float)}
+    if kinds is None or not (any(found) or of_type) or max(kinds) >= len(found):
+        return []
+    charges = [
+        of_type.get(label, 0) if m is None else int(m[2] + (m[1] or "1")) for label, m in zip(types, found, strict=True)
+    ]
+    total = sum(charges[kind] for kind in kinds)
+    return [f"oxidation numbers of its sites add up to {total:+g}: left out"] if total else []
+
+
+def _moieties(block: Any) -> list[Statement]:
+    """The charge of the cell, where the charges of its moieties, as in ``(Na 1+)2, S O4 2-``, do not balance."""
+    text, z = block.get("_chemical_formula_moiety"), block.get("_cell_formula_units_z")
+    charged = [part.strip() for part in text.split(",") if "+" in part or "-" in part] if isinstance(text, str) else []
+    found = [match for part in charged if (match := _MOIETY.fullmatch(part))]
+    if len(found) < len(charged):
+        return []
+    total = sum(float(m["before"] or m["after"] or 1) * int(m["sign"] + (m["charge"] or "1")) for m in found)
+    charge = round(total * (z if isinstance(z, int) and z > 0 else 1))
+    return [Statement("charge", frozenset({charge}), f"moieties of charge {charge:+d} in all")] if charge else []
+
+
+def _sites(block: Any) -> list[Concern]:
+    """What a CIF says of its sites that a frame has no place for."""
+    labels = [str(label) for label in _listed(block.get("_atom_site_label"))]
+    concerns = []
+
+    def named(k: int) -> str:
+        return labels[k] if k < len(labels) else f"site {k}"
+
+    partial = [
+        f"{named(k)}, {value:g}"
+        for k, value in enumerate(_listed(block.get("_atom_site_occupancy")))
+        if isinstance(value, int | float) and value < 0.999
+    ]
+    disordered = [
+        f"{named(k)} in group {group}"
+        for k, group in enumerate(_listed(block.get("_atom_site_disorder_group")))
+        if str(group).strip() not in (".", "?", "0", "")
+    ]
+    if partial or disordered:
+        concerns.append(partly_occupied(max(len(partial), len(disordered)), (partial or disordered)[0]))
+    attached = [
+        value for value in _listed(block.get("_atom_site_attached_hydrogens")) if isinstance(value, int) and value > 0
+    ]
+    if attached:
+        concerns.append(
+            Concern("hydrogens", f"has {sum(attached)} attached hydrogens without coordinates",
+                    "give a file with all atoms", "the structure is taken without")
+        )  # fmt: skip
+    dummies = [named(k) for k, flag in enumerate(_listed(block.get("_atom_site_calc_flag"))) if flag == "dum"]
+    if dummies:
+        raise FileProblem(f"holds a dummy atom ({dummies[0]})", "remove it")
+    return concerns
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _units_of_formula(block: Any, atoms: Atoms) -> str:
+    """What sum formula and formula units say of the cell, where the atoms are others; empty where they agree."""
+    text, z = block.get("_chemical_formula_sum"), block.get("_cell_formula_units_z")
+    has_z = isinstance(z, int) and z > 0
+    pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)(?=[\s,']|$)", text) if isinstance(text, str) else []
+    formula: dict[str, float] = {}
+    for symbol, n in pairs:
+        key = "H" if symbol in ("D", "T") else symbol
+        formula[key] = formula.get(key, 0.0) + float(n or 1)
+    if not formula:
+        is_whole = not has_z or len(atoms) % z == 0
+        return "" if is_whole else f"says {z} formula units a cell, and has {len(atoms)} atoms"
+    units = z if has_z else len(atoms) / sum(formula.values())
+    there = atoms.symbols.formula.count()
+    if all(abs(units * n - there.get(symbol, 0)) < 0.1 for symbol, n in formula.items()):
+        return ""
+    said = f"{z} formula units of {' '.join(text.split())}" if has_z else " ".join(text.split())
+    return f"says {said}, and its sites and symmetry give {atoms.symbols.formula:hill} a cell"
+
+
+def _missing(block: Any, atoms: Atoms) -> str:
+    """Elements of the sum formula that no site has."""
+    formula = block.get("_chemical_formula_sum")
+    if not isinstance(formula, str):
+        return ""
+    named = set(re.findall(r"([A-Z][a-z]?)(?:\d*\.?\d*)(?=\s|$|[A-Z(),'])", formula))
+    there = set(atoms.symbols)
+    named = {"H" if symbol in ("D", "T") else symbol for symbol in named}
+    return " ".join(sorted(named - there))
