@@ -255,7 +255,10 @@ def _examined(atoms: Atoms) -> Structure:
             (int(z), round(float(m))) for z, m in zip(numbers[is_other], masses[is_other], strict=True)
         )
     if atoms.has("initial_charges"):
-        statements += charge_of_atoms(float(atoms.get_initial_charges().sum()), "charges of its atoms")
+        charges = atoms.get_initial_charges()
+        statements += charge_of_atoms(float(charges.sum()), "charges of its atoms")
+        if charges.any():
+            notes.append("charges of its atoms are not kept")
     if atoms.has("initial_magmoms"):
         moments = np.asarray(atoms.get_initial_magnetic_moments())
         if moments.ndim == 1 and not atoms.pbc.any():

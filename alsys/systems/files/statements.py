@@ -297,9 +297,14 @@ def charge_of_atoms(total: float, name: str) -> list[Statement]:
     Args:
         total: Their sum, e.
         name: Of the column.
+
+    Raises:
+        FileProblem: The sum is no whole number.
     """
-    nearest = round(total)
-    if nearest == 0 or abs(total - nearest) > 0.02:
+    nearest = round(total) if math.isfinite(total) else 0
+    if not abs(total - nearest) <= 0.05:
+        raise FileProblem(f"has {name} that add up to {total:.4g}, no whole number", "correct or remove them")
+    if nearest == 0:
         return []
     return [Statement("charge", frozenset({nearest}), f"{name}, which add up to {nearest:+d}")]
 
@@ -311,7 +316,7 @@ def spin_of_moments(total: float, name: str) -> list[Statement]:
         total: Their sum, Bohr magnetons.
         name: Of the column.
     """
-    nearest = round(abs(total))
+    nearest = round(abs(total)) if math.isfinite(total) else 0
     if nearest == 0 or abs(abs(total) - nearest) > 0.1:
         return []
     return [Statement("multiplicity", frozenset({nearest + 1}), f"{name}, which add up to {nearest}")]

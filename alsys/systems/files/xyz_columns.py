@@ -87,10 +87,11 @@ def table(lines: list[str], header: dict[str, str]) -> tuple[Atoms, Structure]:
             concerns += [fixed_atoms(held, name)] if held else []
         elif key in OCCUPANCIES:
             concerns += occupied_in_part(_numbers(cells, name)[:, 0])
-        elif key in CHARGES:
-            statements += charge_of_atoms(float(_numbers(cells, name).sum()), name)
-        elif key in MOMENTS and count == 1:
-            statements += spin_of_moments(float(_numbers(cells, name).sum()), name)
+        elif count == 1 and key in CHARGES | MOMENTS:
+            values = _numbers(cells, name)
+            said = (charge_of_atoms if key in CHARGES else spin_of_moments)(float(values.sum()), name)
+            statements += said
+            unused += [name] if values.any() and not said else []
         elif key not in MASSES:
             unused.append(name)
     if positions is None or not numbers:
