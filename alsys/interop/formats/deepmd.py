@@ -19,10 +19,11 @@ from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.arrays import load
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
-from alsys.interop.formats.facts import alike_frames
+from alsys.interop.formats.facts import alike_frames, label_of
 from alsys.interop.keys import NONE, needs_value
 from alsys.interop.raw_frames import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
+from alsys.said import unit_of
 from alsys.store.base import Snapshot
 
 FILES = ("coord", "energy", "force", "box", "virial")
@@ -42,8 +43,9 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
         sets = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
         if not sets:
             raise InputError("holds no set.*", source=str(system))
+        stated = _units(system)
         for folder in sets:
-            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic, account)
+            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic, account, stated)
         in_sets = {file.stem for folder in sets for file in folder.glob("*.npy")}
         for file in sorted(entry for entry in system.iterdir() if entry.is_file()):
             if file.name in ("type.raw", "type_map.raw", "nopbc"):
@@ -52,7 +54,7 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
                 account.leave_out(file.name, "the same as in its sets")
             elif file.suffix == ".raw" and needs_value(file.stem):
                 raise InputError("is in no set", source=str(file), remedy="convert the system again, or remove it")
-            elif file.name != "level_of_theory.json":
+            elif file.name != "level_of_theory.json" and file.stem not in stated:
                 account.ignore(file.name)
 
 
@@ -73,7 +75,19 @@ def _numbers(system: Path) -> Any:
         raise InputError(f"cannot be understood: {error}", source=str(system), field="type.raw") from error
 
 
-def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool, account: FileAccount) -> Iterator[RawFrames]:
+def _units(system: Path) -> dict[str, Any]:
+    """Texts of files that are named after units."""
+    files = [file for file in system.iterdir() if file.suffix in (".raw", ".txt", "") and file.is_file()]
+    return {
+        file.stem: np.array(file.read_bytes()[:1000].decode("utf-8", "replace").strip())
+        for file in files
+        if unit_of(file.stem) is not None
+    }
+
+
+def _read_set(
+    folder: Path, place: str, numbers: Any, is_periodic: bool, account: FileAccount, stated: dict[str, Any]
+) -> Iterator[RawFrames]:
     if (folder / "real_atom_types.npy").exists():
         raise InputError("is of mixed types", source=str(folder), remedy="split it by composition with dpdata")
     found = {}
@@ -93,7 +107,9 @@ def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool, account
     for name, values in found.items():
         if not values.ndim or values.shape[0] != n:
             raise InputError(f"must hold {n} frames", source=str(folder / f"{name}.npy"), value=values.shape)
-    facts = _tell(folder, found, is_periodic, n, account)
+    facts = {**stated, **_tell(folder, found, is_periodic, n, account)}
+    for what, name in (("energy", "energy"), ("forces", "force")):
+        found[name] = label_of(account, what, name, found[name], facts, f"{place} frame 0", n, ".npy")
     for rows, said in alike_frames(account, facts, numbers, n, f"{place} frame", is_periodic=is_periodic):
         part = {name: np.array(values[rows]) for name, values in found.items()}
         cell = part["box"].reshape(-1, 3, 3) if is_periodic and part["box"][0].size == 9 else part.get("box")
@@ -122,11 +138,12 @@ def _read_set(folder: Path, place: str, numbers: Any, is_periodic: bool, account
 def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, account: FileAccount) -> dict[str, Any]:
     """Tells the account all files of a set that an import knows; the arrays of the others, by name."""
     facts = {}
-    for what, name in (("energy", "energy"), ("forces", "force"), ("stress", "virial")):
-        if name in found and (is_periodic or name != "virial"):
-            account.label_from(what, f"{name}.npy")
+    if "virial" in found and is_periodic:
+        account.label_from("stress", "virial.npy")
     for file in sorted(folder.iterdir()):
         name = file.stem
+        if name in ("energy", "force") and file.suffix == ".npy":
+            continue  # told with the label
         if name in found and (is_periodic or name not in ("box", "virial")):
             account.use(file.name, n)
         elif name in FILES:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
-from alsys.interop.account import FileAccount, selected
+from alsys.interop.account import FileAccount, same_numbers, selected
 from alsys.interop.extxyz_rows import CONSTRAINT, LEVEL_KEYS, PARTS_OF_LEVEL, stated_level
 from alsys.interop.formats.base import CHUNK
 from alsys.interop.keys import ChoiceNeeded, Selection
@@ -21,6 +21,45 @@ from alsys.said import is_there, unit_of, words_of
 
 NOT_DEFINED: Final = "not the one that this format is defined by"
 _CELLS: Final = frozenset({"lattice", "lattice_vectors", "cell", "unit_cell", "box", "pbc"})
+
+
+def label_of(
+    account: FileAccount, what: str, own: str, values: Any, arrays: dict[str, Any], place: str, n: int, suffix: str = ""
+) -> Any:
+    """The array that holds a label: the format's own, or that of the user's choice, which is taken out of the others.
+
+    Args:
+        account: That names are told.
+        what: ``energy`` or ``forces``.
+        own: Name that the format has for it.
+        values: The array of that name.
+        arrays: All others of the file, by name.
+        place: What the frames are called.
+        n: Number of frames.
+        suffix: Of names in the account.
+
+    Raises:
+        ChoiceNeeded: Another array of that size could be it and differs, and the user has not said which counts.
+        InputError: There is none of the name that the user gave.
+    """
+    there = {own: values, **arrays}
+    sized = tuple(
+        name
+        for name, v in there.items()
+        if name == own or (v.size == values.size and {v.dtype.kind, values.dtype.kind} <= set("fiu"))
+    )
+    selection = selected(sized, (), account) if what == "energy" else selected((), sized, account)
+    found = sorted(selection.energy if what == "energy" else selection.forces, key=lambda name: name != own)
+    flat = {name: np.reshape(there[name], -1) for name in found}
+    if not found:
+        raise account.missing(what, place, list(there))
+    name = account.chosen_among(what, found, flat, place, same_numbers)
+    account.label_from(what, name + suffix, place)
+    account.use(name + suffix, n)
+    if name == own:
+        return values
+    account.leave_out(own + suffix, "not the one that was chosen", n)
+    return arrays.pop(name)
 
 
 def alike_frames(

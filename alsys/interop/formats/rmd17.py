@@ -16,7 +16,7 @@ from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.arrays import load, member
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
-from alsys.interop.formats.facts import alike_frames
+from alsys.interop.formats.facts import alike_frames, label_of
 from alsys.interop.keys import needs_value
 from alsys.interop.raw_frames import RawFrames, checked_each
 from alsys.labels import LevelOfTheory
@@ -33,12 +33,13 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     if not hasattr(archive, "files"):
         raise InputError("is an array and no npz archive of several", source=str(path))
     facts = {}
+    chosen = (account.choice.energy, account.choice.forces)
     with archive:
         names = list(archive.files)
         numbers = member(archive, "nuclear_charges")
         positions, energy, forces = (member(archive, name) for name in ("coords", "energies", "forces"))
         for name in names:
-            if name not in USED and not name.startswith("old_"):
+            if name not in USED and (name in chosen or not name.startswith("old_")):
                 try:
                     facts[name] = member(archive, name)
                 except InputError:  # of objects, as names without a meaning may be
@@ -51,12 +52,12 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
             raise InputError(f"must hold {n} frames", field=name, value=values.shape)
     if not n:
         raise InputError("holds no frames", source=str(path))
-    for what, name in (("energy", "energies"), ("forces", "forces")):
-        account.label_from(what, name)
+    energy = label_of(account, "energy", "energies", energy, facts, "frame 0", n)
+    forces = label_of(account, "forces", "forces", forces, facts, "frame 0", n)
     for name in names:
-        if name in USED:
+        if name in ("nuclear_charges", "coords"):
             account.use(name, n)
-        elif name.startswith("old_"):
+        elif name.startswith("old_") and name not in chosen:
             account.leave_out(name, "of MD17, another calculation", n)
     for part, said in alike_frames(account, facts, numbers, n, "frame"):
         yield from checked_each(

@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.formats import find
+from alsys.interop.keys import ChoiceNeeded, KeyChoice
 from alsys.interop.raw_frames import RawFrames
 
 N = 4
@@ -69,8 +70,10 @@ def written(name: str, path: Path, key: str, values: list[Any]) -> Path:
     return path
 
 
-def read(name: str, path: Path, *, tolerant: bool = False) -> tuple[list[RawFrames], FileAccount]:
-    account = FileAccount(is_tolerant=tolerant)
+def read(
+    name: str, path: Path, *, tolerant: bool = False, choice: KeyChoice | None = None
+) -> tuple[list[RawFrames], FileAccount]:
+    account = FileAccount(choice, is_tolerant=tolerant)
     return list(find(name).read(path, account)), account
 
 
@@ -257,3 +260,39 @@ def test_a_stress_of_no_weight_is_left_out(name: str, tmp_path: Path) -> None:
     ]
     assert stresses == [True, False]
     assert "stress (a stress of weight 0)" in account.text
+
+
+@pytest.mark.parametrize("name", ["rmd17", "deepmd"])
+@pytest.mark.parametrize(
+    ("key", "values"), [("dft_energies", ENERGY - 1), ("REF_energy", ENERGY - 1), ("dft_forces", FORCES[::, ::-1])]
+)
+def test_a_second_label_that_differs_is_asked_about(name: str, key: str, values: Any, tmp_path: Path) -> None:
+    path = written(name, tmp_path, key, values)
+    what = "forces" if "forces" in key else "energy"
+    option = "--forces-key" if what == "forces" else "--energy-key"
+    with pytest.raises(ChoiceNeeded, match=f"{option}={key}"):
+        read(name, path)
+    frames, account = read(name, path, choice=KeyChoice(**{what: key}))
+    read_values = np.concatenate([getattr(raw, what) for raw in frames])
+    np.testing.assert_array_equal(read_values, values)
+    assert account.labels[what].removesuffix(".npy") == key
+    own = {"rmd17": {"energy": "energies"}, "deepmd": {"forces": "force"}}[name].get(what, what)
+    frames, account = read(name, path, choice=KeyChoice(**{what: own}))
+    np.testing.assert_array_equal(np.concatenate([raw.energy for raw in frames]), ENERGY)
+    assert "chosen" in account.left_out[key][1]
+    with pytest.raises(InputError, match="there is no zork"):
+        read(name, path, choice=KeyChoice(**{what: "zork"}))
+
+
+@pytest.mark.parametrize("name", ["rmd17", "deepmd"])
+def test_a_second_label_that_is_the_same_needs_no_choice(name: str, tmp_path: Path) -> None:
+    _, account = read(name, written(name, tmp_path, "dft_energy", ENERGY))
+    assert "dft_energy" in account.left_out
+
+
+@pytest.mark.parametrize(("file", "what"), [("unit.raw", "any"), ("length_unit.txt", "length")])
+def test_units_in_files_beside_sets_of_deepmd(file: str, what: str, tmp_path: Path) -> None:
+    path = written("deepmd", tmp_path, "charge", [0] * N)
+    (path / file).write_text("bohr\n")
+    frames, _ = read("deepmd", path)
+    assert all(raw.units == ((what, "bohr"),) for raw in frames)
