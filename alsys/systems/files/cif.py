@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from pathlib import Path
@@ -13,12 +14,13 @@ from ase import Atoms
 from alsys.systems.files.ase_formats import taken, warned
 from alsys.systems.files.content import Concern, FileProblem, Statement, Structure, beyond, partly_occupied
 from alsys.systems.files.elements import element
+from alsys.systems.files.statements import charge_of_atoms, statements_of
 from alsys.systems.files.text import read_lines
 
 
 def read_cif(path: Path, index: int) -> Structure:
     """One data block of a CIF; the whole cell by its symmetry."""
-    from ase.io.cif import parse_cif
+    from ase.io.cif import CIFBlock, parse_cif
 
     lines = read_lines(path)
     if any(line.strip().lower().startswith("_atom_site.cartn_x") for line in lines):
@@ -33,7 +35,9 @@ def read_cif(path: Path, index: int) -> Structure:
         raise FileProblem("cannot be read: it has no atom sites")
     if index >= len(blocks):
         raise beyond(path.name)
+    _check_tags(lines)
     block = blocks[index]
+    _check_cell(block)
     block, unknown_group = _with_group(block)
     if (extra := block.get("_cell_modulation_dimension", 0)) not in (0, "0", "?", "."):
         raise FileProblem(f"is modulated (_cell_modulation_dimension {extra})", "give an approximant of the structure")
@@ -41,6 +45,11 @@ def read_cif(path: Path, index: int) -> Structure:
     concerns = [*_sites(block), *unknown_group]
     for label in block.get_symbols():
         element(label)
+    tags = dict(block)
+    if "_atom_site_occupancy" in tags:  # words among them are a concern by now
+        shares = map(_number, _listed(tags["_atom_site_occupancy"]))
+        tags["_atom_site_occupancy"] = [1.0 if share is None or math.isnan(share) else share for share in shares]
+        block = CIFBlock(block.name, tags)
     structure = taken(lambda: block.get_atoms(fractional_occupancies=True))
     if block.get("_atom_site_moment.label") or block.get("_atom_site_moment_label"):
         structure = structure.adding(notes=["magnetic moments are not kept"])
@@ -54,7 +63,7 @@ def read_cif(path: Path, index: int) -> Structure:
         concerns.append(
             Concern("symmetry", told, "correct formula, Z or space group", "the atoms are taken as its sites give them")
         )
-    structure = structure.adding(statements=_moieties(block))
+    structure = structure.adding(statements=[*_moieties(block), *_charges(block, structure.atoms)])
     notes = _oxidation(block, structure.atoms)
     notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
     return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
@@ -67,6 +76,8 @@ _SYMBOLS = (
 )
 _MOIETY = re.compile(r"(?P<before>\d+\.?\d*)?\s*\(?.*\s(?P<charge>\d*)(?P<sign>[+-])\s*\)?\s*(?P<after>\d+\.?\d*)?")
 """A charged moiety of a CIF: ``C6 H5 O 1-``, ``(Na 1+)2``, ``2(Na 1+)``."""
+_ONCE = ("_atom_site_", "_cell_", "_symmetry_", "_space_group", "_chemical_formula")
+_OF_ATOMS = ("_atom", "_chemical_conn", "_diffrn", "_refln")
 _NUMBERS = ("_space_group.it_number", "_space_group_it_number", "_symmetry_int_tables_number")
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_symmetry_cell_setting")
@@ -80,14 +91,23 @@ def _with_group(block: Any) -> tuple[Any, list[Concern]]:
     from ase.io.cif import CIFBlock
 
     tags = dict(block)
+    for key in _SYMBOLS:
+        if match := re.fullmatch(r"([A-Z]) 1 (\S+) 1", " ".join(str(tags.get(key, "")).split())):
+            tags[key] = f"{match[1]} {match[2]}"  # the full symbol of a monoclinic group
     unknown = [key for key in (*_SYMBOLS, *_NUMBERS, *_SETTINGS) if str(tags.get(key, "")).strip() in ("?", ".")]
     for key in unknown:
         del tags[key]
     has_group = any(key in tags for key in (*_SYMBOLS, *_NUMBERS))
+    groups = {no: key for key in (*_SYMBOLS, *_NUMBERS) if (no := _group_number(key, tags.get(key)))}
+    if len(groups) > 1:
+        said = " and ".join(f"{key} {tags[key]}" for key in groups.values())
+        raise FileProblem(f"names two space groups ({said})", "correct one of them")
     operations = next((_listed(tags[key]) for key in _OPERATIONS if key in tags), [])
     if operations and not (has_group and _is_known(CIFBlock(block.name, tags))):
         tags = {key: value for key, value in tags.items() if key not in (*_SYMBOLS, *_NUMBERS, *_SETTINGS)}
         tags[_SYMBOLS[0]] = "P 1"
+    elif has_group:
+        _check_group(CIFBlock(block.name, tags))
     is_open = not operations and not has_group and set(unknown) & {*_SYMBOLS, *_NUMBERS}
     concerns = [
         Concern("symmetry", "names no space group (?) and no operations of symmetry",
@@ -95,6 +115,82 @@ def _with_group(block: Any) -> tuple[Any, list[Concern]]:
                 "only the atoms of the file are in the cell")
     ] if is_open else []  # fmt: skip
     return CIFBlock(block.name, tags), concerns
+
+
+def _group_number(key: str, value: Any) -> int | None:
+    """Number of the space group that a tag names; None for none, or one that ASE does not know."""
+    from ase.spacegroup import Spacegroup
+    from ase.spacegroup.spacegroup import SpacegroupError
+
+    if key in _NUMBERS:
+        number = _number(value)
+        return int(number) if number else None
+    try:
+        return int(Spacegroup(str(value)).no) if value is not None else None
+    except SpacegroupError:
+        return None
+
+
+def _check_group(block: Any) -> None:
+    """Refuses a group that ASE does not know, without operations that would do."""
+    if not _is_known(block):
+        name = next(block[key] for key in (*_SYMBOLS, *_NUMBERS) if key in block)
+        raise FileProblem(
+            f"is of a space group that is not known ({name}), and has no operations of symmetry",
+            "give them, or the number of the group, or the atoms of the whole cell as P 1",
+        )
+
+
+def _check_tags(lines: list[str]) -> None:
+    """Refuses a tag of cell, symmetry, formula or sites that stands twice in a data block: one replaces the other."""
+    seen: set[str] = set()
+    is_text = False
+    for line in lines:
+        is_text ^= line.startswith(";")
+        tag = (line.split() or [""])[0].lower()
+        if tag.startswith("data_"):
+            seen = set()
+        elif not is_text and tag.startswith(_ONCE):
+            if tag in seen:
+                raise FileProblem(f"says {tag} twice", "keep one of them")
+            seen.add(tag)
+
+
+def _check_cell(block: Any) -> None:
+    """Refuses a length or an angle of the cell that is no number above 0."""
+    for tag in (*(f"_cell_length_{k}" for k in "abc"), *(f"_cell_angle_{k}" for k in ("alpha", "beta", "gamma"))):
+        if tag in block and not ((value := _number(block[tag])) and 0 < value < math.inf):
+            raise FileProblem(f"says {tag} {block[tag]}, which is no number above 0", "give all six of them")
+
+
+def _number(value: Any) -> float | None:
+    """A value as a number, in quotes or as a fraction too; None where it is not given, nan where it is no number."""
+    text = str(value).strip("'\" ")
+    if value is None or text in ("?", ".", ""):
+        return None
+    try:
+        number, _, divisor = text.partition("/")
+        return float(number) / float(divisor or 1)
+    except (ValueError, ZeroDivisionError):
+        return math.nan
+
+
+def _charges(block: Any, atoms: Atoms) -> list[Statement]:
+    """Charges of sites that add up to one of the cell; that of the sum formula, and of the cell itself."""
+    found: list[Statement] = []
+    kinds = atoms.arrays.get("spacegroup_kinds", range(len(atoms)))
+    for tag in ("_atom_site_charge", "_atom_site_formal_charge", "_atom_site_pdbx_formal_charge"):
+        values = [_number(value) or 0.0 for value in _listed(block.get(tag))]
+        if values and max(kinds) < len(values) and math.isfinite(total := sum(values[kind] for kind in kinds)):
+            found += charge_of_atoms(total, tag)
+    z = block.get("_cell_formula_units_z")
+    if match := re.search(r"\s(\d*)([+-])['\"\s]*$", str(block.get("_chemical_formula_sum", ""))):
+        charge = int(match[2] + (match[1] or "1")) * (z if isinstance(z, int) and z > 0 else 1)
+        found.append(Statement("charge", frozenset({charge}), f"a sum formula of charge {charge:+d} a cell"))
+    for tag, value in block.items():
+        if tag.endswith(("_charge", "_multiplicity")) and not tag.startswith(_OF_ATOMS) and not isinstance(value, list):
+            found += statements_of({tag.rpartition("_")[2]: str(value).strip("'\"")})
+    return found
 
 
 def _is_known(block: Any) -> bool:
@@ -125,6 +221,10 @@ def _check_coordinates(block: Any) -> None:
 def _oxidation(block: Any, atoms: Atoms) -> list[str]:
     """The note on oxidation numbers that do not balance."""
     kinds = atoms.arrays.get("spacegroup_kinds")
+    numbers = [_number(value) for value in _listed(block.get("_atom_site_oxidation_number"))]
+    if kinds is not None and numbers and max(kinds) < len(numbers):
+        total = sum(numbers[kind] or 0.0 for kind in kinds)
+        return [f"oxidation numbers of its sites add up to {total:+g}: left out"] if total else []
     types = [str(label) for label in _listed(block.get("_atom_site_type_symbol"))]
     found = [re.search(r"(\d?)([+-])$", label) for label in types]
     symbols, stated = (_listed(block.get(f"_atom_type_{tag}")) for tag in ("symbol", "oxidation_number"))
@@ -160,8 +260,8 @@ def _sites(block: Any) -> list[Concern]:
 
     partial = [
         f"{named(k)}, {value:g}"
-        for k, value in enumerate(_listed(block.get("_atom_site_occupancy")))
-        if isinstance(value, int | float) and value < 0.999
+        for k, value in enumerate(map(_number, _listed(block.get("_atom_site_occupancy"))))
+        if value is not None and not abs(value - 1.0) <= 1e-3
     ]
     disordered = [
         f"{named(k)} in group {group}"

@@ -24,9 +24,10 @@ from alsys.systems.files.content import (
     in_unit,
     isotope_note,
     not_used,
+    twice,
 )
 from alsys.systems.files.elements import unknown
-from alsys.systems.files.statements import electrons_in, statements_in, statements_of, unit_in
+from alsys.systems.files.statements import check_understood, electrons_in, statements_in, statements_of, unit_in
 from alsys.systems.files.text import read_lines
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def read_molfile(path: Path, index: int) -> Structure:
     held = [in_unit(unit, text) for text in lengths if (unit := unit_in(text.replace("_", " ")))]
     held += [constraints(f"{name}: {value[:40]}") for name, value in data.items() if holds_atoms(name)]
     unused = {name for name, value in data.items() if not holds_atoms(name) and name not in stated}
+    check_understood({name: data[name] for name in unused})
     return structure.adding(
         statements=[*_statements(block, mol), *said, *statements_of(single), *counted],
         concerns=held,
@@ -86,16 +88,21 @@ def _records(lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:
 
 def _data(lines: list[str]) -> dict[str, str]:
     """Data fields; values of several lines are those of atoms or tables, and stay apart by line ends."""
-    data: dict[str, str] = {}
-    name = ""
+    fields: list[tuple[str, list[str]]] = []
+    is_open = False
     for line in lines:
         if line.startswith(">"):
             match = re.search(r"<([^<>]+)>", line)
-            name = match[1].strip() if match else ""
-        elif name and line.strip():
-            data[name] = f"{data[name]}\n{line.strip()}" if name in data else line.strip()
+            is_open = match is not None
+            fields += [(match[1].strip(), [])] if match else []
+        elif is_open and line.strip():
+            fields[-1][1].append(line.strip())
         else:
-            name = ""
+            is_open = False
+    data: dict[str, str] = {}
+    for name, rows in fields:
+        if rows and data.setdefault(name, "\n".join(rows)) != "\n".join(rows):
+            raise twice(f"<{name}>")
     return data
 
 
@@ -176,7 +183,10 @@ def _drawn(block: list[str], notes: list[str]) -> Structure:
 def _statements(block: list[str], mol: Mol) -> list[Statement]:
     """Charge and multiplicity, where the molecule says them."""
     charges = [atom.GetFormalCharge() for atom in mol.GetAtoms()]
-    text = "\n".join(block)
+    text = re.sub(r"(?m)^(M  V30 .*)-\nM  V30 ", r"\1", "\n".join(line.rstrip() for line in block))
+    while text != (joined := re.sub(r"(?m)^(M  V30 .*)-\nM  V30 ", r"\1", text)):  # continued more than once
+        text = joined
+    block = text.split("\n")
     found = []
     if any(charges) or re.search(r"^M  CHG|^M  V30 .*\bCHG=", text, re.MULTILINE):
         found.append(

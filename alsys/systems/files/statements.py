@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from ase.formula import Formula
 
 from alsys.said import has_more_spin
-from alsys.states import ELECTRON_WORDS
+from alsys.states import ELECTRON_WORDS, electron_word
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
 _NUMBER = (
@@ -281,6 +281,17 @@ def statements_of(info: Mapping[str, object]) -> list[Statement]:
         if is_plain or getattr(value, "shape", None) == ():
             found += statements_in(f"{key}={value}")
     return found
+
+
+def check_understood(facts: Mapping[str, str]) -> None:
+    """Refuses facts of which nothing was understood, and whose names are those of charge or multiplicity.
+
+    Raises:
+        FileProblem: There is one.
+    """
+    for name in sorted(facts):
+        if electron_word(name.lower()) in ("charge", "multiplicity"):
+            raise FileProblem(f"says {name}={facts[name][:40]}, which is no whole number", "correct it")
 
 
 def unit_in(text: str) -> str:

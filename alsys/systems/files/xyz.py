@@ -37,6 +37,7 @@ from alsys.systems.files.content import (
 )
 from alsys.systems.files.statements import (
     channels_in,
+    check_understood,
     electrons_in,
     formula_in,
     pair_in,
@@ -144,9 +145,7 @@ def _told(structure: Structure, block: _Block, pairs: dict[str, str]) -> Structu
     unused = {
         key for key in unused if unit_of(key) != "length" and electron_word(key.lower()) not in ("electrons", "channel")
     }
-    for key in sorted(unused):
-        if electron_word(key.lower()) in ("charge", "multiplicity"):
-            raise FileProblem(f"says {key}={others[key][:40]}, which is no whole number", "correct it")
+    check_understood({key: others[key] for key in unused})
     return structure.adding(statements=statements, concerns=map(constraints, held[:1]), notes=not_used(unused))
 
 

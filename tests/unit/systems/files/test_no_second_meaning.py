@@ -148,3 +148,57 @@ def test_radical_ions_in_free_text(comment: str, says: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ["2 electrons in 2 orbitals", "8 valence electrons", "CuSO4\u00b75H2O"])
 def test_electrons_that_are_not_all(text: str) -> None:
     assert statements_in(text) == [] == electrons_in(text, 10)
+
+
+CIF = (
+    "data_x\n_cell_length_a 7\n_cell_length_b {b}\n_cell_length_c 7\n_cell_angle_alpha 90\n_cell_angle_beta 90\n"
+    "_cell_angle_gamma 90\n_symmetry_space_group_name_H-M '{group}'\n{more}\nloop_\n_atom_site_label\n"
+    "_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n{tag}\nNa1 .1 .2 .3 {first}\nCl1 .6 .7 .8 {second}\n"
+)
+LOOP = "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\nK1 0 0 0\n"
+OCCUPANCY = "_atom_site_occupancy"
+
+
+def cif(tag: str = "", first: str = "", second: str = "", b: str = "7", group: str = "P 1", more: str = "") -> str:
+    return CIF.format(tag=tag, first=first, second=second, b=b, group=group, more=more)
+
+
+V3000 = (
+    "hydroxyl\n  x                 3D\n\n  0  0  0     0  0            999 V3000\nM  V30 BEGIN CTAB\n"
+    "M  V30 COUNTS 2 1 0 0 0\nM  V30 BEGIN ATOM\nM  V30 1 O 0 0 0 0 RA-\nM  V30 D=2\nM  V30 2 H 0 0 0.97 0\n"
+    "M  V30 END ATOM\nM  V30 BEGIN BOND\nM  V30 1 1 1 2\nM  V30 END BOND\nM  V30 END CTAB\nM  END\n"
+)
+MOL = "x\n  x                 3D\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n"
+MOL += "    0.0000    0.0000    0.1000 Ne  0  0\nM  END\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        *(("a.cif", cif(f"_atom_site_{tag}", "1", "0"), "set charge: 1")
+          for tag in ("charge", "formal_charge", "pdbx_formal_charge")),
+        ("a.cif", cif(more="_chemical_formula_sum 'Na Cl 1+'"), "set charge: 1"),
+        ("a.cif", cif(more="_cell_charge 1"), "set charge: 1"),
+        *(("a.cif", cif(OCCUPANCY, first, "1"), "partly occupied") for first in ("'0.5'", "1/2", "nan", "1.5")),
+        ("a.cif", cif() + LOOP, "_atom_site_label twice"),
+        ("a.cif", cif(more="_symmetry_Int_Tables_number 225"), "names two space groups"),
+        ("a.cif", cif(group="P 9 odd"), "space group that is not known (P 9 odd)"),
+        ("a.cif", cif(b="?"), "_cell_length_b ?"), ("a.cif", cif(b="-7"), "_cell_length_b -7"),
+        ("a.mol", V3000, "set multiplicity: 2"),
+        ("a.sdf", MOL + "> <CHARGE>\n0\n\n> <CHARGE>\n1\n\n$$$$\n", "<CHARGE> twice"),
+        ("a.sdf", MOL + "> <CHARGE>\none\n\n$$$$\n", "CHARGE=one"),
+    ],
+)  # fmt: skip
+def test_tags_and_fields_that_say_more(name: str, text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        notes_of(tmp_path, name, text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tags_that_agree(tmp_path: Path) -> None:
+    assert notes_of(tmp_path, "a.cif", cif("_atom_site_charge", "0.71", "-0.71")) == ""
+    assert notes_of(tmp_path, "b.cif", cif(OCCUPANCY, "'1.0'", "?", more="_symmetry_Int_Tables_number 1")) == ""
+    assert "add up to +1" in notes_of(tmp_path, "c.cif", cif("_atom_site_oxidation_number", "1", "0"))
+    (tmp_path / "d.cif").write_text(cif(group="P 1 21/c 1"))
+    assert build_system(SystemConfig(name="x", file="d.cif"), tmp_path).starts[0].n_atoms == 8
