@@ -21,6 +21,7 @@ from alsys.control.status import error_text, fit_text, headline
 N_MODELS = 6
 N_MESSAGES = 5
 N_CHOSEN = 9
+OF_ITS_TIME = "each on the test frames of its time: rows do not compare (`alsys validate --only learning` does)"
 FIRST_EVERY_S, LATER_EVERY_S = 30.0, 600.0
 """After so long without a line there is one, before the first champion and after it."""
 
@@ -68,7 +69,7 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         facts.add_row("target", Text(status["convergence"]["text"]))
     if fit := fit_text(status, time.time()):
         facts.add_row("fit", fit)
-    models = Table(box=None, pad_edge=False)
+    models = Table(box=None, pad_edge=False, caption=OF_ITS_TIME, caption_justify="left")
     for column in ("version", "labels", "random-arm force MAE, meV/Angstrom", "state"):
         models.add_column(column)
     for model in status["models"][-N_MODELS:]:

@@ -25,8 +25,10 @@ def list_(args: argparse.Namespace) -> int:
         return 0
     for model in models:
         aliases = f" [{', '.join(model.aliases)}]" if model.aliases else ""
-        error = Metrics.read(model.metrics).get("force_mae_random_arm")
-        text = f", random-arm force MAE {error * 1e3:.1f} meV/Angstrom" if error is not None else ""
+        metrics = Metrics.read(model.metrics)
+        error, n = metrics.get("force_mae_random_arm"), metrics.get("n_random")
+        text = f", force MAE {error * 1e3:.1f} meV/Angstrom" if error is not None else ""
+        text += f" on the {n:.0f} random-arm frames of its time" if text and n is not None else ""
         verdict = f", {model.verdict}: {model.reason}" if model.verdict == "rejected" else ""
         sys.stdout.write(f"{model.name}/{model.version}{aliases}: {model.n_labels} labels{text}{verdict}\n")
     if not models:
