@@ -159,7 +159,7 @@ def test_nohup_is_obeyed(tmp_path: Path, runs: list[Run]) -> None:
     runs.append(run)
     run.until(lambda: "0/20 labels" in run.output.read_text())
     run.process.send_signal(signal.SIGHUP)
-    assert run.ends(60.0) == 0
+    assert run.ends(60.0) in (0, 4)  # 4 where no fit has ended yet
     assert run.stopped().reason == "labels"
 
 

@@ -89,7 +89,7 @@ def settings(folder: Path, environment: Path) -> dict[str, Any]:
         "promotion.examine": False,
         "initial.frames": 14,
         "stop.labels": 18,
-        "stop.wall_s": 200,
+        "stop.wall_s": 500,
     }
 
 
@@ -120,6 +120,7 @@ def test_a_campaign_trains_and_explores_there_and_goes_on(painn: Path, tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_actors_of_ray_run_there(painn: Path, tmp_path: Path) -> None:
     overrides = {**settings(tmp_path / "campaign", painn), "runtime.kind": "ray"}
     explore_and_use(Campaign.open(PLUGINS / "painn" / "campaign.yaml", overrides=overrides), painn)

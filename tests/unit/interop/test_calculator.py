@@ -241,11 +241,13 @@ def test_the_users_mlflow_settings_stay_what_they_were(registry: str, tmp_path: 
     assert [os.environ.get(name) for name in names] == before
     mine = f"sqlite:///{tmp_path / 'mine.db'}"
     mlflow.set_tracking_uri(mine)
+    mlflow.set_registry_uri(mine)  # another test of this process may have left one
     try:
         load_calculator("models:/water@champion", tracking_uri=registry)
         assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == mine
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # MLflow's way to unset it
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["nobody@champion", "water@previous", "water/7", "other/1", "water"])

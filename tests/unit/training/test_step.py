@@ -18,6 +18,8 @@ from alsys.training.loss import LossWeights, Objective
 from alsys.training.step import SCALES, SHIFTS, CompiledStep, EagerStep, Layout, compile_step, load_package
 from alsys.training.tensors import TrainingFrames
 
+pytestmark = pytest.mark.timeout(900)
+"""A step is compiled."""
 MakeSnapshot = Callable[..., Snapshot]
 SPEC = {
     "elements": ["H", "C", "O"], "r_max": 4.0, "num_layers": 2, "l_max": 1, "num_features": 4, "parity": False,

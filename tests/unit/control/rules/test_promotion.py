@@ -331,7 +331,7 @@ def test_roll_back_makes_the_champion_before_this_one_champion_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [(9, "no such version (got 9); there are: 1, 2"), (2, "is champion already (got 2)")]
+    ("version", "words"), [(9, "no such version (got 9); there are: v0001, v0002"), (2, "is champion already (got 2)")]
 )
 def test_roll_back_to_what_is_not_there_is_refused(version: int, words: str) -> None:
     ledger = Ledger(policy_settings())
