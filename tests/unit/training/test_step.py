@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 """A step is compiled."""
 MakeSnapshot = Callable[..., Snapshot]
 SPEC = {
-    "elements": ["H", "C", "O"], "r_max": 4.0, "num_layers": 2, "l_max": 1, "num_features": 4, "parity": False,
+    "elements": ["H", "C", "O"], "r_max": 4.0, "num_layers": 2, "l_max": 2, "num_features": 4, "parity": False,
     "dtype": "float64", "avg_num_neighbors": 4.0,
 }  # fmt: skip
 OBJECTIVE = Objective(LossWeights(0.7, 1.3), LossWeights(0.7, 1.3))
