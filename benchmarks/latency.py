@@ -209,7 +209,7 @@ def measure(args: argparse.Namespace, kind: str) -> dict[str, Any]:
     rows = segments(events, PolicySettings.of(config), n_in_turn)
     if not rows:
         raise SystemExit("no version reached the explorers: give --labels more")
-    budget = config.training.budget_s
+    budget = config.training.least_fit_s
     for row in rows:
         row["beyond_budget_s"] = row["total"] - budget - row["chunk_in_progress"] - row["trainer_busy"]
     names = [name for name in rows[0] if name != "version"]

@@ -154,10 +154,14 @@ class SimulatedCampaign:
                 self._submit(command.worker, self.durations.chunk_s, lambda: self._explored(command))
             case Train():
                 n = command.n_labels
-                self._record(TrainingStarted(t=now, worker=command.worker, version=command.version, n_labels=n))
-                n_train, parent = self.ledger.n_train, command.parent
-                version, worker = command.version, command.worker
-                self._submit(worker, self.durations.fit_s, lambda: self._fitted(version, parent, n, n_train))
+                self._record(
+                    TrainingStarted(
+                        t=now, worker=command.worker, version=command.version, n_labels=n, budget_s=command.budget_s,
+                        is_final=command.is_final,
+                    )
+                )  # fmt: skip
+                n_train = self.ledger.n_train
+                self._submit(command.worker, self.durations.fit_s, lambda: self._fitted(command, n_train))
             case Finish(reason, message, is_final):
                 self.stopped = CampaignStopped(t=now, reason=reason, message=message, is_final=is_final)
 
@@ -226,11 +230,11 @@ class SimulatedCampaign:
         for _ in range(command.n_random):
             self._propose(Arm.RANDOM, 0.0, command.version)
 
-    def _fitted(self, version: int, parent: int, n_labels: int, n_train: int) -> None:
+    def _fitted(self, command: Train, n_train: int) -> None:
         self._record(
             ModelPublished(
-                t=self.clock, version=version, parent=parent, seq=1, n_labels=n_labels, wall_s=self.durations.fit_s,
-                metrics={"n_labels_train": float(n_train)},
+                t=self.clock, version=command.version, parent=command.parent, seq=1, n_labels=command.n_labels,
+                wall_s=self.durations.fit_s, metrics={"n_labels_train": float(n_train)}, is_final=command.is_final,
             )
         )  # fmt: skip
 

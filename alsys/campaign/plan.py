@@ -192,12 +192,14 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))
     n_fits = fits_left(settings, ledger.n_train_at_fit, ledger.n_train + n_left - n_random_left)
     fit_s = 0.0 if config.model.kind == "pair" else ledger.fit_s
-    labeling_s, fits_s = label_s * n_left / n_labelers, n_fits * fit_s
+    labeling_s, fits_s = label_s * n_left / n_labelers, n_fits * fit_s + ledger.final_budget
     start_s = _ray_start(config)
     wall_s = (start_s + max(labeling_s, fits_s), start_s + labeling_s + fits_s)
     lines += [
         f"labels left: {n_left} on {n_labelers} labelers: about {labeling_s:.0f} s",
-        f"fits left: {n_fits} of {fit_s:.0f} s: {fits_s:.0f} s",
+        f"fits left: {n_fits} of {fit_s:.0f} s"
+        + (f", the final one at most {ledger.final_budget:.0f} CPU s" if ledger.final_budget else "")
+        + f": {fits_s:.0f} s",
         f"random arm: {n_random_left} of the labels that are left",
         f"wall time left: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
         + (f"; stop.wall_s is {config.stop.wall_s:.0f} s in all" if config.stop.wall_s else ""),
@@ -222,8 +224,8 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         label_s=mean,
     )
     labeling_s = mean * config.stop.labels / n_labelers
-    fit_s = 0.0 if config.model.kind == "pair" else config.training.budget_s  # pair models take milliseconds
-    fits_s = labels.n_fits * fit_s
+    has_fits = config.model.kind != "pair"  # pair models take milliseconds
+    fits_s = labels.fits_s + labels.final_s if has_fits else 0.0
     start_s = _ray_start(config)
     before_s = start_s + sampling_s
     wall_s = (before_s + max(labeling_s, fits_s), before_s + labeling_s + fits_s)
@@ -235,8 +237,8 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         )
     lines += [
         f"labels: {config.stop.labels} on {n_labelers} labelers: about {labeling_s:.0f} s",
-        f"fits: {labels.n_fits} of {fit_s:.0f} s, {labels.n_fits_before} of them before the last "
-        f"label: {fits_s:.0f} s"
+        f"fits: {labels.n_fits}, {labels.n_fits_before} of them before the last label: {fits_s:.0f} CPU s"
+        + (f", of which the final one at most {labels.final_s:.0f}" if labels.final_s else "")
         + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
         f"labels a model (of these in the random arm): {labels.text}",
         f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
@@ -287,7 +289,8 @@ def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:
     if settings.is_rounds:
         return "nothing is labelled (mode: rounds)"
     batch = next_batch(settings, settings.first_at)
-    most = most_ahead(settings, batch, n_labelers, label_s, settings.fit_s)
+    fit_s = settings.fit_budget(settings.first_at + batch, label_s)
+    most = most_ahead(settings, batch, n_labelers, label_s, fit_s)
     if most is None:
         return "any number of labels (training.max_ahead: null)"
     auto = " (training.max_ahead: auto)" if settings.max_ahead == "auto" else ""

@@ -21,7 +21,7 @@ class PromotionConfig(Section):
     budget_s: float = operational(
         10.0,
         gt=0,
-        description="Seconds for the dynamics, part of training.budget_s and at most a tenth of it.",
+        description="Seconds for the dynamics, part of those of a fit and at most a tenth of them.",
     )
     walkers: int = operational(
         8, ge=1, le=1000, description="Walkers at constant energy, and as many hot ones; at least one of each system."

@@ -101,6 +101,12 @@ class StopConfig(Section):
         description="Upper end (95 %) of the share of random-arm frames that are trusted although an atom's error is "
         "beyond exploration.trust.tolerated_error.",
     )
+    final_fit_s: Annotated[float, Field(ge=0)] | Literal["auto"] = operational(
+        "auto",
+        description="CPU seconds, at most, of the last fit, once the campaign is done: of a larger network where they "
+        "carry one, and ended earlier where errors on held-out frames fall no more. 0: it is a fit like others. "
+        "`auto`: four times theirs where `training.budget_s` is `auto`, else 0.",
+    )
     versions_in_a_row: int = operational(
         2, ge=1, le=100, description="Versions that must reach the targets one after another, the champion among them."
     )
@@ -269,8 +275,7 @@ class CampaignConfig(Section):
             return False
         return self.model.states is True or self.exploration.carve is None
 
-    @property
-    def model_tests_s(self) -> float:
-        """Seconds of `training.budget_s` that the dynamics of the model tests may take."""
+    def model_tests_s(self, fit_s: float) -> float:
+        """Seconds of those that a fit is given which the dynamics of the model tests may take."""
         promotion = self.promotion
-        return min(promotion.budget_s, MODEL_TESTS_SHARE * self.training.budget_s) if promotion.examine else 0.0
+        return min(promotion.budget_s, MODEL_TESTS_SHARE * fit_s) if promotion.examine else 0.0

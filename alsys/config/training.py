@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
 from alsys.config.section import Resources, operational
 from alsys.config.start import StartConfig
+
+LEAST_FIT_S: Final = 60.0
+"""CPU seconds of a fit with ``budget_s: auto``, at least."""
 
 
 class TrainingConfig(LossSettings):
@@ -31,7 +34,11 @@ class TrainingConfig(LossSettings):
         "where a batch of labels takes less than a tenth of a fit, else half of the next batch and one a labeler. "
         "`null`: any number, so that labels never wait.",
     )
-    budget_s: float = operational(60.0, gt=0, description="CPU seconds for one fit of the whole committee.")
+    budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = operational(
+        "auto",
+        description="CPU seconds for one fit of the whole committee. `auto`: as many as the campaign's labels that it "
+        "learns from took, at least 60.",
+    )
     max_epochs: int = Field(1000, ge=1)
     max_gradient_steps: int | None = operational(
         None, ge=1, description="Gradient steps of one member in one fit, at most."
@@ -82,3 +89,8 @@ class TrainingConfig(LossSettings):
         description="What the first fit starts from: a teacher's labels, imported labels of another level, or a model. "
         "Default: random weights.",
     )
+
+    @property
+    def least_fit_s(self) -> float:
+        """CPU seconds of a fit to labels of which it is not known how long they took."""
+        return LEAST_FIT_S if self.budget_s == "auto" else self.budget_s

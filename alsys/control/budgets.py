@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from alsys.control.ports import Role, Work
 from alsys.labeling.base import LabelingOrder
+from alsys.training.base import TrainingOrder
 
 if TYPE_CHECKING:
     from alsys.config import CampaignConfig
@@ -77,7 +78,8 @@ class Budgets:
     def of(cls, config: CampaignConfig) -> Budgets:
         """Those of a campaign."""
         runtime, training = config.runtime, config.training
-        fit_s = FIT_FACTOR * (training.budget_s + float(getattr(training.start, "budget_s", 0.0))) + FIT_MARGIN_S
+        start_s = float(getattr(training.start, "budget_s", 0.0))
+        fit_s = FIT_FACTOR * (training.least_fit_s + start_s) + FIT_MARGIN_S
         limit_s = float(getattr(config.labeling, "timeout_s", 0.0)) + float(getattr(config.labeling, "delay_s", 0.0))
         return cls(
             chunk_s=runtime.chunk_timeout_s,
@@ -97,9 +99,11 @@ class Budgets:
         if role is Role.EXPLORER:
             timeout_s, reason = self._of_chunk(longest)
         elif role is Role.TRAINER:
-            is_slow = longest is not None and not self._fit_is_set and FIT_FACTOR * longest > self._fit_s
-            timeout_s = FIT_FACTOR * longest if is_slow and longest is not None else self._fit_s
-            reason = "runtime.fit_timeout_s" if self._fit_is_set else "four times training.budget_s and half an hour"
+            timeout_s, reason = self._fit_s, "runtime.fit_timeout_s"
+            if not self._fit_is_set:
+                given_s = (work.budget_s or 0.0) if isinstance(work, TrainingOrder) else 0.0
+                timeout_s = max(timeout_s, FIT_FACTOR * (longest or 0.0), FIT_FACTOR * given_s + FIT_MARGIN_S)
+                reason = "four times what it is given and half an hour"
             reason = f"a fit may take {timeout_s:.0f} s ({reason})"
         else:
             n_frames = len(work.frames) if isinstance(work, LabelingOrder) else 1

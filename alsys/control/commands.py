@@ -75,6 +75,8 @@ class Train:
     Attributes:
         parent: Version to warm-start from; 0 for none.
         n_labels: Accepted labels when this was decided.
+        budget_s: CPU seconds for it.
+        is_final: The fit after the last label.
     """
 
     worker: str
@@ -82,6 +84,8 @@ class Train:
     parent: int
     champion: int
     n_labels: int
+    budget_s: float
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,7 +309,12 @@ class Coordinator:
                 self._calls.submit(command.worker, self._explorations.order(command, now))
             case Train():
                 event_ = events.TrainingStarted(
-                    t=now, worker=command.worker, version=command.version, n_labels=command.n_labels
+                    t=now,
+                    worker=command.worker,
+                    version=command.version,
+                    n_labels=command.n_labels,
+                    budget_s=command.budget_s,
+                    is_final=command.is_final,
                 )
                 self._record(event_)
                 self._calls.reserve(command.worker)

@@ -8,8 +8,11 @@ from typing import Literal
 from alsys.config.exploration import CalibratedTrust
 from alsys.config.promotion import PromotionConfig
 from alsys.config.schema import CampaignConfig
+from alsys.config.training import LEAST_FIT_S
 from alsys.control.stop_rules import StopRules
 
+FINAL_FACTOR = 4.0
+"""Times that ``stop.final_fit_s: auto`` gives the final fit what others get."""
 COVERED = 0.9
 """Share of atoms that the reported band covers where the config states none."""
 
@@ -60,7 +63,9 @@ class PolicySettings:
         promotion: What a new committee must not fall short of.
         max_ahead: Training labels that may come while a fit runs; `auto` as in `alsys.control.rules.pace`, None for
             any.
-        fit_s: Seconds that a fit is given.
+        fit_s: CPU seconds that a fit is given; None: as many as the labels that it learns from took.
+        final_fit_s: CPU seconds that the final fit is given at most, 0 for none; None: by those of others where these
+            go by the labels, else none.
         train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
         stop_rules: Rules of other packages that may end the campaign.
@@ -91,7 +96,8 @@ class PolicySettings:
     refit_every: int
     refit_growth: float
     max_ahead: int | Literal["auto"] | None
-    fit_s: float
+    fit_s: float | None
+    final_fit_s: float | None
     train_on: int
     chunk_steps: int
     max_attempts: int
@@ -111,11 +117,29 @@ class PolicySettings:
         """What ends the campaign early."""
         return Targets(self.target_force_mae, self.target_blind_spots, self.min_random, self.versions_in_a_row)
 
+    def fit_budget(self, n_labels: int, label_s: float | None) -> float:
+        """CPU seconds of a fit.
+
+        Args:
+            n_labels: Labels of the campaign that it learns from.
+            label_s: Seconds of one of them; None where unknown.
+        """
+        return max(LEAST_FIT_S, n_labels * (label_s or 0.0)) if self.fit_s is None else self.fit_s
+
+    def final_budget(self, n_labels: int, label_s: float | None) -> float:
+        """CPU seconds of the final fit, at most; 0 where there is none. A part of a campaign has none."""
+        if self.is_part:
+            return 0.0
+        if self.final_fit_s is not None:
+            return self.final_fit_s
+        return FINAL_FACTOR * self.fit_budget(n_labels, label_s) if self.fit_s is None else 0.0
+
     @classmethod
     def of(cls, config: CampaignConfig, labels: int | None = None) -> PolicySettings:
         """The settings of a campaign, and of a run that is to stop at fewer labels where `labels` says so."""
         trust = config.exploration.trust
         quality = config.labeling.quality
+        is_linear = config.model.kind == "pair"  # every fit of it is final
         return cls(
             is_rounds=config.mode == "rounds",
             is_random=config.selection.strategy == "random",
@@ -146,7 +170,8 @@ class PolicySettings:
             first_at=config.training.first_at,
             refit_every=config.training.refit_every,
             max_ahead=config.training.max_ahead,
-            fit_s=config.training.budget_s,
+            fit_s=_number(config.training.budget_s),
+            final_fit_s=0.0 if is_linear else _number(config.stop.final_fit_s),
             refit_growth=config.training.refit_growth,
             train_on=config.training.train_on,
             chunk_steps=config.exploration.chunk_steps,
@@ -157,3 +182,7 @@ class PolicySettings:
             seed=config.seed,
             stop_rules=StopRules(config.stop.rules),
         )
+
+
+def _number(value: float | Literal["auto"]) -> float | None:
+    return None if value == "auto" else value

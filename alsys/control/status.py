@@ -90,7 +90,8 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "version": ledger.training.version,
             "n_labels": ledger.training.n_labels,
             "begun": ledger.training.t,
-            "budget_s": ledger.settings.fit_s,
+            "budget_s": ledger.training.budget_s,
+            "is_final": ledger.training.is_final,
         },
         "training_on": {
             "is_due": trains_on(ledger),
@@ -170,7 +171,8 @@ def fit_text(status: Mapping[str, Any], now: float) -> str:
     if status["state"] != "running" or not fit:
         return ""
     said = f"v{fit['version']:04d} from {fit['n_labels']} labels, {max(now - fit['begun'], 0.0):.0f} s"
-    return f"fitting {said} of {fit['budget_s']:.0f} s, and tests"
+    what = "final fit, " if fit.get("is_final") else "fitting "
+    return f"{what}{said} of {fit['budget_s']:.0f} CPU s, and tests"
 
 
 def random_note(n_random: int) -> str:

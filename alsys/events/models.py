@@ -25,6 +25,7 @@ class ModelPublished(Event):
         started: When the trainer began.
         finished: When it had measured and examined what it fitted.
         digest: Of its bundle (`alsys.potentials.bundle.bundle_digest`); empty in older logs.
+        is_final: By the fit after the last label.
     """
 
     version: int
@@ -38,6 +39,7 @@ class ModelPublished(Event):
     started: float = 0.0
     finished: float = 0.0
     digest: str = ""
+    is_final: bool = False
 
 
 @event("model-promoted")
@@ -82,11 +84,18 @@ class ModelLost(Event):
 
 @event("training-started", is_durable=False)
 class TrainingStarted(Event):
-    """A fit was sent to a trainer."""
+    """A fit was sent to a trainer.
+
+    Attributes:
+        budget_s: CPU seconds that it is given; 0 in older logs.
+        is_final: The fit after the last label.
+    """
 
     worker: str
     version: int
     n_labels: int
+    budget_s: float = 0.0
+    is_final: bool = False
 
 
 @event("training-failed")

@@ -35,6 +35,7 @@ BASE: Final = PolicySettings(
     refit_growth=0.0,
     max_ahead=None,
     fit_s=60.0,
+    final_fit_s=0.0,
     train_on=0,
     chunk_steps=50,
     max_attempts=3,

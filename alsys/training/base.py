@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
 from alsys.labels import Prediction
 from alsys.metrics import Metrics
@@ -31,6 +32,9 @@ class TrainingOrder:
         n_review: So many of the newest labels are predicted by the new committee, to find wrong ones among them.
         band: Calibrated band in force, which the new committee is examined against; None where there is none.
         known: Frames of the snapshot that the parent has been fitted to.
+        budget_s: CPU seconds for the fit of all members; None: as ``training.budget_s`` says of labels that cost
+            nothing.
+        is_final: The fit after the last label: see `alsys.training.final`.
     """
 
     version: int
@@ -41,6 +45,12 @@ class TrainingOrder:
     n_review: int = 0
     band: Band | None = None
     known: frozenset[str] = frozenset()
+    budget_s: float | None = None
+    is_final: bool = False
+
+    def seconds(self, training: TrainingConfig) -> float:
+        """CPU seconds that the fit is given."""
+        return training.least_fit_s if self.budget_s is None else self.budget_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class StepSource:
     """Gives steps for models of one specification after another.
 
     Args:
-        config: ``compile``, ``budget_s``, ``parallel`` and ``threads`` are read.
+        config: ``compile`` and ``threads`` are read.
         objective: The loss.
 
     Attributes:
@@ -59,30 +59,38 @@ class StepSource:
         self._compiler: subprocess.Popen[bytes] | None = None
         self._refused: set[str] = set()
         self._is_compiled = False
+        self._n_loaded = 0
 
-    def prepare(self, spec: Mapping[str, object]) -> bool:
-        """Makes ready for fits of a specification; True where they run compiled, on batches of pairs."""
+    def prepare(self, spec: Mapping[str, object], parallel: int = 1, *, waits: bool = False) -> bool:
+        """Makes ready for fits of a specification; True where they run compiled, on batches of pairs.
+
+        Args:
+            spec: The specification.
+            parallel: Members fitted at the same time.
+            waits: With ``compile: auto`` too the fit is long enough to wait for the compiler.
+        """
         self.compiling_s = 0.0
         key = step_key(spec, self._objective, self._config.threads) if is_own(spec) else ""
         if key != self._key:
-            self._key, self._loaded, self._is_compiled = key, queue.SimpleQueue(), False
-        if self._is_compiled or key in self._refused:
+            self._key, self._loaded, self._is_compiled, self._n_loaded = key, queue.SimpleQueue(), False, 0
+        if key in self._refused or self._n_loaded >= parallel:
             return self._is_compiled
-        if not key or not self._is_there(spec):
+        if not key or not self._is_there(spec, waits=waits):
             return False
         model = build_model(spec)
-        for _ in range(self._config.parallel):
+        for _ in range(parallel - self._n_loaded):
             package = load_package(model, spec, self._objective, self._config.threads)
             if package is None:
                 self._refused.add(key)
+                self._is_compiled = False
                 return False
             self._loaded.put(package)
-        self._is_compiled = True
+        self._is_compiled, self._n_loaded = True, parallel
         return True
 
     @contextlib.contextmanager
     def step(self, model: torch.nn.Module, spec: Mapping[str, object]) -> Iterator[Step]:
-        """A step of a model; of compiled ones as many at a time as ``training.parallel`` says.
+        """A step of a model; of compiled ones as many at a time as was prepared.
 
         Args:
             model: Of the specification that was prepared.
@@ -121,14 +129,14 @@ class StepSource:
             return
         weakref.finalize(self, _end, self._compiler)
 
-    def _is_there(self, spec: Mapping[str, object]) -> bool:
+    def _is_there(self, spec: Mapping[str, object], *, waits: bool) -> bool:
         """Whether the package is there, or was made now; may start to make it."""
         config = self._config
         if config.compile is False:
             return False
         if is_compiled(spec, self._objective, config.threads):
             return True
-        if config.compile is True:
+        if config.compile is True or waits:
             started = time.perf_counter()
             try:
                 compile_step(spec, self._objective, config.threads)

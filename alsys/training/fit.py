@@ -76,6 +76,44 @@ class Optimisation:
     scale: float = 1.0
 
 
+@dataclass(slots=True)
+class Plateau:
+    """Sees when held-out frames gain no more, so that a fit decays and ends before its budget is used.
+
+    Attributes:
+        measure: Loss of weights on held-out frames.
+        every: Share of the budget after which it is measured again, and a measurement may take of what was used.
+        patience: Share of what was used, at least of the budget `least`, that must pass without a gain.
+        gain: Share of the loss that is one.
+        least: See there.
+    """
+
+    measure: Callable[[torch.Tensor], float]
+    every: float = 0.01
+    patience: float = 0.25
+    gain: float = 0.01
+    least: float = 0.05
+    _best: float = field(default=math.inf, init=False)
+    _best_at: float = field(default=0.0, init=False)
+    _asked_at: float = field(default=0.0, init=False)
+
+    def is_reached(self, progress: float, average: torch.Tensor) -> bool:
+        """Whether nothing was gained for long enough.
+
+        Args:
+            progress: Share of the budget that is used.
+            average: ``(n_weights,)`` what would be published.
+        """
+        if progress - self._asked_at < self.every:
+            return False
+        self._asked_at = progress
+        loss = self.measure(average)
+        if loss < (1.0 - self.gain) * self._best:
+            self._best, self._best_at = loss, progress
+            return False
+        return progress - self._best_at >= max(self.patience * progress, self.least)
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """Where a fit is: all that another process needs to go on.
@@ -91,6 +129,7 @@ class Reached:
         rollbacks: How often a loss was not finite.
         epochs: Frames seen over frames there are.
         seconds: Used.
+        end: Share of the budget at which the fit ends: smaller than 1 once held-out frames gained no more.
         is_done: The fit ended; `average` is what it gave.
     """
 
@@ -104,6 +143,7 @@ class Reached:
     rollbacks: int = 0
     epochs: float = 0.0
     seconds: float = 0.0
+    end: float = 1.0
     is_done: bool = False
 
     @property
@@ -142,6 +182,7 @@ def fit_model(
     *,
     reached: Reached | None = None,
     keep: Callable[[Reached], None] | None = None,
+    plateau: Plateau | None = None,
 ) -> FittedModel:
     """Trains a model.
 
@@ -155,6 +196,7 @@ def fit_model(
         clock: Seconds.
         reached: Where an earlier fit of the same model was; `start` is not read then.
         keep: Is given every `KEEP_EVERY_S` where the fit is, and at its end.
+        plateau: Begins the decay where it sees one, in proportion to what was used until then; None: the budget does.
 
     Raises:
         DivergedError: There are no finite weights that were trained.
@@ -170,18 +212,21 @@ def fit_model(
         optimizer.state[weights] = {name: value.clone() for name, value in reached.moments.items()}
     is_clean = True  # this pass had no loss that was not finite
     factor = 1.0 / how.scale**2
-    kept = reached.seconds
+    kept, end = reached.seconds, reached.end
 
     def here() -> Reached:
         moments = optimizer.state[weights] if steps else {}
         return Reached(
             weights.detach(), average, good, moments, has_good, peak, steps, rollbacks,
-            epochs_before + draw.epochs, clock() - started,
+            epochs_before + draw.epochs, clock() - started, end,
         )  # fmt: skip
 
     while True:
         seconds = clock() - started
-        progress = budget.used(seconds, epochs_before + draw.epochs, steps)
+        used = budget.used(seconds, epochs_before + draw.epochs, steps)
+        if plateau is not None and end == 1.0 and used < 1.0 - how.decay_share and plateau.is_reached(used, average):
+            end = used / (1.0 - how.decay_share)
+        progress = used / end
         if progress >= 1.0 and (steps or rollbacks):
             break
         if keep is not None and seconds - kept >= KEEP_EVERY_S:
@@ -219,10 +264,10 @@ def fit_model(
     is_sound = rollbacks <= MAX_ROLLBACKS and bool(torch.isfinite(average).all())
     if not steps or not (is_sound or has_good):
         raise DivergedError(f"the loss was not finite {rollbacks} times")
-    end = replace(here(), average=average if is_sound else good, is_done=True)
+    last = replace(here(), average=average if is_sound else good, is_done=True)
     if keep is not None:
-        keep(end)
-    return end.fitted
+        keep(last)
+    return last.fitted
 
 
 def rate_at(progress: float, decay_share: float) -> float:

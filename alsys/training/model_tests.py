@@ -68,10 +68,9 @@ class ModelTester:
         self._trust = trust if isinstance(trust, CalibratedTrust) else None
         self._clock = clock
 
-    @property
-    def budget_s(self) -> float:
+    def budget_s(self, order: TrainingOrder) -> float:
         """Seconds of a fit's budget that the dynamics may take."""
-        return self._config.model_tests_s
+        return self._config.model_tests_s(order.seconds(self._config.training))
 
     def examine(
         self,
@@ -166,7 +165,7 @@ class ModelTester:
             walkers,
             timestep=exploration.timestep,
             n_steps=n_steps,
-            budget_s=self.budget_s,
+            budget_s=self.budget_s(order),
             limits=Limits(exploration.max_temperature_ratio, exploration.min_distance, exploration.reactive),
             seed=order.seed,
             clock=self._clock,

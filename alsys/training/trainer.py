@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from alsys.config.load import config_hash
@@ -54,14 +55,16 @@ from alsys.training.bootstrap import is_drawn
 from alsys.training.checkpoints import FitCheckpoint
 from alsys.training.compiled_steps import StepSource
 from alsys.training.constants import first_constants, force_scale, set_buffers
-from alsys.training.dataset import Split, atomic_energies, baseline_of, less_baseline, seen_states, split
+from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
+from alsys.training.final import SLOW_AVERAGE, batch_size, final_model, held_out, plateau_on
 from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
+from alsys.training.growth import as_large_as, grown
 from alsys.training.loss import Objective
 from alsys.training.model_tests import ModelTester
 from alsys.training.replay import Draw, Replay, Shuffle
-from alsys.training.states import knows_states, states_for, with_states
-from alsys.training.step import SCALES, SHIFTS, Layout
+from alsys.training.states import knows_states, states_for
+from alsys.training.step import Layout
 from alsys.training.tensors import TrainingFrames
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,8 @@ FRESH_SHARES = 4.0
 """Shares of the budget of a member that begins anew beside others that go on."""
 MOST_WORSE = 1.25
 """Error of a renewed member over that of the one it replaces, at most."""
+COMPILE_FROM_S = 300.0
+"""CPU seconds from which a final fit waits for a compiler."""
 MIN_UNSEEN = 3
 """Frames that neither has seen from which they are compared on those, not on the training set."""
 
@@ -139,12 +144,18 @@ class NequIPTrainer:
         parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
-        order = self._with_all_types(order, parts)
+        if order.parent is not None:
+            wanted = self._wanted(order, parts, elements_of(order.parent.spec))
+            order = replace(order, parent=grown(order.parent, order, parts, self._campaign, wanted))
         spec, edges = self._prepare(order, parts)
         unfinished = None
         if self._folder is not None:
             parent_version = None if order.parent is None else order.parent.version
-            identity = {"version": order.version, "parent": parent_version, "config": self._identity}
+            identity: dict[str, object] = {
+                "version": order.version, "parent": parent_version, "config": self._identity,
+            }  # fmt: skip
+            if order.is_final:
+                identity["is_final"] = True
             unfinished = FitCheckpoint(self._folder, identity, spec, parts.train.frame_ids)
             spec = unfinished.spec
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
@@ -152,7 +163,8 @@ class NequIPTrainer:
             parent = None
         constants = first_constants(spec, parts, edges, self._config.atomic_energies)
         before = self._clock()
-        is_on_pairs = self._steps.prepare(spec)
+        is_long = order.is_final and order.seconds(self._config) >= COMPILE_FROM_S
+        is_on_pairs = self._steps.prepare(spec, self._parallel(order), waits=is_long)
         if self._steps.compiling_s > 0.0:  # no part of the budget
             started += self._clock() - before
         frames = edges
@@ -163,7 +175,7 @@ class NequIPTrainer:
             members = [replace(m, reached=unfinished.reached(i, m.model)) for i, m in enumerate(members)]
         resumed_s = sum(member.reached.seconds for member in members if member.reached is not None)
         try:
-            fits = self._fit_members(members, spec, frames, parts.train, order.known, started, unfinished)
+            fits = self._fit_members(members, spec, frames, parts, order, started, unfinished)
         except DivergedError as error:
             return _failed(order.version, str(error), unfinished)
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
@@ -225,7 +237,7 @@ class NequIPTrainer:
         """What each member starts from, and its share of the budget."""
         config, n_members = self._config, self._model_config.members
         every, renewed = config.renew_every, None
-        if parent is not None and every and n_members > 1 and order.version % every == 0:
+        if parent is not None and every and n_members > 1 and order.version % every == 0 and not order.is_final:
             renewed = order.version // every % n_members
         members = []
         for i in range(n_members):
@@ -248,8 +260,8 @@ class NequIPTrainer:
         members: list[_Member],
         spec: Mapping[str, object],
         frames: TrainingFrames,
-        train: Snapshot,
-        known: frozenset[str],
+        parts: Split,
+        order: TrainingOrder,
         started: float,
         unfinished: FitCheckpoint | None,
     ) -> list[FittedModel]:
@@ -258,15 +270,21 @@ class NequIPTrainer:
         Raises:
             DivergedError: A member has no weights to publish.
         """
-        config = self._config
-        n_workers = min(config.parallel, len(members))
-        left = max(config.budget_s - self._model_tester.budget_s - (self._clock() - started), 1e-3)
+        config, train, is_final = self._config, parts.train, order.is_final
+        n_workers = min(self._parallel(order), len(members))
+        given = order.seconds(config) - self._model_tester.budget_s(order)
+        left = max(given - (self._clock() - started), 1e-3)
         shares = [member.share for member in members]
         unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
-        seen = np.array([frame_id in known for frame_id in train.frame_ids])
+        seen = np.array([frame_id in order.known for frame_id in train.frame_ids])
+        size = batch_size(config, train.n_frames) if is_final else config.batch_size
+        ema = max(config.ema, SLOW_AVERAGE) if is_final and config.ema else config.ema
         how = Optimisation(
-            self._objective, config.learning_rate, config.ema, config.decay_share, force_scale(members[0].model)
+            self._objective, config.learning_rate, ema, config.decay_share, force_scale(members[0].model)
         )
+        validation = None
+        if is_final and parts.validation.n_frames:
+            validation = TrainingFrames(parts.validation, spec, config.weights, is_on_pairs=frames.is_on_pairs)
 
         def fit(i: int) -> FittedModel:
             member, keep = members[i], None
@@ -276,16 +294,20 @@ class NequIPTrainer:
                 keep = partial(unfinished.keep, i, member.model)
             seed = member.seed if member.reached is None else [member.seed, member.reached.steps]
             rng = np.random.default_rng(seed)
-            draw: Draw = Shuffle(member.rows, config.batch_size, rng)
+            draw: Draw = Shuffle(member.rows, size, rng)
             new, old = member.rows[~seen[member.rows]], member.rows[seen[member.rows]]
-            if not member.is_fresh and new.size and old.size:
-                draw = Replay(new, old, train.system, config.new_share, config.batch_size, rng)
+            if not member.is_fresh and not is_final and new.size and old.size:
+                draw = Replay(new, old, train.system, config.new_share, size, rng)
             with self._steps.step(member.model, spec) as step:
+                plateau = None
+                if is_final:
+                    plateau = plateau_on(held_out(frames, validation, member.rows), step, self._objective)
                 try:
                     budget = Budget(unit * member.share, config.max_epochs, config.max_gradient_steps)
                     return fit_model(
-                        step, member.start, frames, draw, how, budget, self._clock, reached=member.reached, keep=keep
-                    )
+                        step, member.start, frames, draw, how, budget, self._clock,
+                        reached=member.reached, keep=keep, plateau=plateau,
+                    )  # fmt: skip
                 except DivergedError as error:
                     raise DivergedError(f"member {i}: {error}") from error
 
@@ -336,49 +358,13 @@ class NequIPTrainer:
             errors.append(float(evaluate(alone, unseen).force_mae.mean()))
         return not errors[0] <= MOST_WORSE * errors[1]
 
-    def _with_all_types(self, order: TrainingOrder, parts: Split) -> TrainingOrder:
-        """The order with a parent that knows the snapshot's elements and states, where it lacks some and is alike.
-
-        Energies of new elements are free atoms plus what the parent's other elements have beyond theirs on average.
-        """
-        parent = order.parent
-        elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
-        if parent is None:
-            return order
-        known, known_states = elements_of(parent.spec), states_of(parent.spec)
-        states = states_for(self._campaign, order.snapshot, known_states)
-        if set(elements) <= set(known) and states == known_states:
-            return order
-        if known_states and not states:
-            return order
-        wanted = self._model_config.spec(known)
-        free_entries = {"avg_num_neighbors": None, "states": None}
-        if architecture_of({**wanted, **free_entries}) != architecture_of({**parent.spec, **free_entries}):
-            return order
-        if set(elements) <= set(known):
-            elements = known
-        energies = atomic_energies(parts.atoms, parts.train, self._config.atomic_energies)
-        free = np.array([energies.get(atomic_numbers[symbol], 0.0) for symbol in elements])
-        is_new = np.array([symbol not in known for symbol in elements])
-        grown = with_states(parent, elements, states, parts.train, order.seed)
-        members = []
-        for member in grown.members:
-            shifts, scales = (np.array(member[name]) for name in (SHIFTS, SCALES))
-            if is_new.any():
-                by_state, scales_by_state = shifts.reshape(-1, len(elements)), scales.reshape(-1, len(elements))
-                beyond = (by_state[:, ~is_new] - free[~is_new]).mean(axis=1, keepdims=True)
-                by_state[:, is_new] = free[is_new] + beyond
-                scales_by_state[:, is_new] = scales_by_state[:, ~is_new].mean(axis=1, keepdims=True)
-            members.append({**member, SHIFTS: shifts, SCALES: scales})
-        new = [*np.array(elements)[is_new], *(str(state) for state in states if state not in known_states)]
-        logger.info("the parent learns new elements or states: %s", "; ".join(new))
-        return replace(order, parent=replace(grown, members=tuple(members)))
-
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
         elements = [chemical_symbols[z] for z in sorted({int(z) for z in order.snapshot.numbers})]
         parent = order.parent
-        spec = self._model_config.spec(elements)
+        spec = self._wanted(order, parts, elements)
+        if parent is not None:
+            spec = as_large_as(spec, parent.spec)
         known = () if parent is None else states_of(parent.spec)
         if states := states_for(self._campaign, order.snapshot, known):
             spec["states"] = [[state.charge, state.multiplicity] for state in states]
@@ -388,6 +374,25 @@ class NequIPTrainer:
             if architecture_of({**spec, **neighbours}) == architecture_of(parent.spec):
                 return dict(parent.spec), frames
         return {**spec, "avg_num_neighbors": round(max(frames.mean_neighbours, 1e-3), 6)}, frames
+
+    def _wanted(self, order: TrainingOrder, parts: Split, elements: list[str]) -> dict[str, object]:
+        """Builder arguments of the config's network, or of the larger one that a final fit has seconds for.
+
+        What has learned from another source first (`training.start`) would have to learn that anew, and stays.
+        """
+        model = self._model_config
+        if order.is_final and self._config.start is None:
+            seconds = order.seconds(self._config) / model.members
+            model = final_model(model, seconds, float(parts.train.n_atoms.mean()))
+        return model.spec(elements)
+
+    def _parallel(self, order: TrainingOrder) -> int:
+        """Members fitted at the same time; in the final fit as many as a machine of its own has cores."""
+        config = self._config
+        if not order.is_final or self._campaign.runtime.address is not None:
+            return config.parallel
+        n_cores = len(os.sched_getaffinity(0)) // config.threads
+        return max(config.parallel, min(n_cores, self._model_config.members))
 
     def _committee_of(self, state: CommitteeState) -> NequIPCommittee:
         """The committee of the last fit with new weights: copies of models take longer than a short fit's metrics."""

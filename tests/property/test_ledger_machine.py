@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import NamedTuple
 
 from hypothesis import settings as hypothesis_settings
@@ -155,7 +156,12 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.snapshot = (set(self.ledger.labelled), len(self.ledger.retracted))
                     self.record(
                         TrainingStarted(
-                            t=self.clock, worker=TRAINER, version=command.version, n_labels=command.n_labels
+                            t=self.clock,
+                            worker=TRAINER,
+                            version=command.version,
+                            n_labels=command.n_labels,
+                            budget_s=command.budget_s,
+                            is_final=command.is_final,
                         )
                     )
                 case Finish(reason, message, is_final):
@@ -285,7 +291,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.record(
             ModelPublished(
                 t=self.clock, version=command.version, parent=command.parent, seq=1, n_labels=command.n_labels,
-                wall_s=1.0, metrics=metrics, n_retracted=n_retracted,
+                wall_s=1.0, metrics=metrics, n_retracted=n_retracted, is_final=command.is_final,
             )
         )  # fmt: skip
 
@@ -476,8 +482,26 @@ class PacedMachine(LedgerMachine):
         return 0 if latest is None else min(latest.n_changes - latest.n_seen, len(self.ledger.retracted))
 
 
+class FinalMachine(LedgerMachine):
+    """With a final fit at the end."""
+
+    settings = replace(SETTINGS, final_fit_s=500.0)
+
+    @invariant()
+    def final_fits_come_once_and_last(self) -> None:
+        if hasattr(self, "ledger"):
+            finals = [model.n_changes for model in self.ledger.models.values() if model.is_final and not model.is_lost]
+            assert len(set(finals)) == len(finals), "one for the same data"
+            if self.training is not None and self.training.is_final:
+                assert self.training.budget_s == 500.0
+            if self.finished in ("labels", "target-reached") and self.ledger.training_failures == 0:
+                assert finals, "no campaign ends without one"
+
+
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFinal = FinalMachine.TestCase
+TestFinal.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
 TestCalibrated = CalibratedMachine.TestCase
 TestCalibrated.settings = hypothesis_settings(max_examples=40, stateful_step_count=60, deadline=None)
 TestRounds = RoundsMachine.TestCase

@@ -123,6 +123,8 @@ class TrainingHandler:
             n_review=N_REVIEW if self.review is not None else 0,
             band=calibration.band if is_calibrated else None,
             known=known,
+            budget_s=command.budget_s,
+            is_final=command.is_final,
         )
         return Fit(order, command.parent, n_retracted)
 
@@ -136,7 +138,7 @@ class TrainingHandler:
         if self._fit is None:
             raise AssertionError("a committee arrived that nobody asked for")
         snapshot, parent, n_retracted = self._fit.order.snapshot, self._fit.parent, self._fit.n_retracted
-        version = trained.state.version
+        version, is_final = trained.state.version, self._fit.order.is_final
         n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
         own = Metrics({"n_labels_train": float(snapshot.is_arm(*TRAINING_ARMS).sum())})
         metrics = {k: v for k, v in (trained.metrics | own).items() if np.isfinite(v)}
@@ -168,6 +170,7 @@ class TrainingHandler:
                 started=call.started,
                 finished=call.finished,
                 digest=digest,
+                is_final=is_final,
             )
             self.record(event)
             if self.review is not None:

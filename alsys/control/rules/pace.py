@@ -152,11 +152,15 @@ class LabelPlan:
         chosen: Labels a model, in order.
         n_fits: All fits, the last one included, which learns from the last labels.
         n_fits_before: Fits that have ended when the last label is chosen.
+        fits_s: CPU seconds of all fits but the final one.
+        final_s: CPU seconds of the final one, at most; 0 where there is none.
     """
 
     chosen: tuple[ChosenLabels, ...]
     n_fits: int
     n_fits_before: int
+    fits_s: float
+    final_s: float
 
     @property
     def n_random(self) -> int:
@@ -185,17 +189,23 @@ def label_plan(
         n_labelers: Labels computed at the same time.
         label_s: Seconds of one label.
     """
-    fit_s, is_rounds = settings.fit_s, settings.is_rounds
+    is_rounds = settings.is_rounds
     is_auto = settings.max_ahead == "auto" and not is_rounds
-    during = 0.0 if is_rounds else n_labelers * fit_s / max(label_s, 1e-9)  # labels that could come during a fit
     n_random = max(random_total(settings, settings.random_share), min(n_initial_random, settings.n_labels))
     target = settings.n_labels - n_random
     sampled = min(n_initial, target) if is_auto else min(n_initial, settings.n_labels - n_initial_random)
     target = max(target, sampled)
     n_random = settings.n_labels - target
-    waits = is_rounds or (is_auto and is_quick(sampled, 1, label_s, fit_s))
+    final_s = settings.final_budget(target, label_s)
+    waits = is_rounds or (is_auto and is_quick(sampled, 1, label_s, settings.fit_budget(sampled, label_s)))
     at_fit = sampled if waits else min(settings.first_at, sampled)
-    n_train = int(min(sampled, at_fit + during))
+    fits_s = fit_s = settings.fit_budget(at_fit, label_s)
+
+    def during() -> float:
+        """Labels that could come during the fit."""
+        return 0.0 if is_rounds else n_labelers * fit_s / max(label_s, 1e-9)
+
+    n_train = int(min(sampled, at_fit + during()))
     counts, sent = [sampled], sampled
     n_fits, n_before = 1, 1  # fits that have ended: at all, and when the last label is chosen
     while sent < target or max(n_train, at_fit + next_batch(settings, at_fit)) < target:
@@ -206,7 +216,7 @@ def label_plan(
         in_flight = 0 if is_rounds or is_quick(batch, n_labelers, label_s, fit_s) else n_labelers
         share = 1.0 - settings.random_share
         if sent < target:
-            end = target if due >= target else min(target, int(due + min(share * (during + in_flight), most)))
+            end = target if due >= target else min(target, int(due + min(share * (during() + in_flight), most)))
             counts.append(max(end - sent, 0))
             sent, n_before = max(end, sent), n_fits
         if due >= target:
@@ -214,10 +224,16 @@ def label_plan(
         if n_fits >= MAX_FITS:  # the rest alike, uncounted
             n_before = n_fits + max(target - due, 0) // batch
             counts.append(target - sent)
-            return LabelPlan(_with_random(counts, n_initial_random, n_random, settings), n_before + 1, n_before)
-        n_train, at_fit, n_fits = min(target, int(due + min(share * during, most))), due, n_fits + 1
+            chosen = _with_random(counts, n_initial_random, n_random, settings)
+            fits_s += (n_before + 1 - n_fits) * fit_s
+            return LabelPlan(chosen, n_before + 1, n_before, fits_s, final_s)
+        fit_s = settings.fit_budget(due, label_s)
+        fits_s += fit_s
+        n_train, at_fit, n_fits = min(target, int(due + min(share * during(), most))), due, n_fits + 1
     chosen = _with_random(counts if len(counts) > 1 else [*counts, 0], n_initial_random, n_random, settings)
-    return LabelPlan(chosen, n_fits + (target > at_fit), n_before)
+    has_last = target > at_fit and not final_s
+    fits_s += settings.fit_budget(target, label_s) if has_last else 0.0
+    return LabelPlan(chosen, n_fits + (has_last or final_s > 0.0), n_before, fits_s, final_s)
 
 
 def _with_random(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alsys.control.commands import Finish, Idle
 from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels, why_stop
-from alsys.control.rules.training import trains_on, wants_last_fit
+from alsys.control.rules.training import trains_on, wants_final_fit, wants_last_fit
 from alsys.control.state.campaign import CampaignState
 
 
@@ -26,7 +26,9 @@ def finish(state: CampaignState, now: float) -> Finish | None:
     settings = state.settings
     if settings.wall_s is not None and state.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
-    if state.in_flight or state.training is not None or wants_last_fit(state) or trains_on(state):
+    if state.in_flight or state.training is not None:
+        return None
+    if wants_final_fit(state) or wants_last_fit(state) or trains_on(state):
         return None
     if state.champion and (state.audits.is_busy or state.audits.waiting(settings.audit_share)):
         return None

@@ -18,7 +18,7 @@ LEAST_GAIN = 0.01
 
 
 def train(state: CampaignState, trainers: Sequence[str]) -> Train | None:
-    """The next fit: at `first_at` training labels, then after `refit_every` more, and once more at the end.
+    """The next fit: at `first_at` training labels, then after `refit_every` more, and the final one at the end.
 
     In between, and after the end, a trainer that has nothing to do goes on with the data it has (`train_on`).
     A retracted label counts like a new one, and a fit after it waits for `first_at` labels as the first did. While no
@@ -26,12 +26,15 @@ def train(state: CampaignState, trainers: Sequence[str]) -> Train | None:
     """
     if not trainers or state.training is not None or not (fit_is_due(state) or trains_on(state)):
         return None
+    is_final = wants_final_fit(state)
     return Train(
         worker=trainers[0],
         version=state.next_version,
         parent=state.champion or _latest_that_learns(state),
         champion=state.champion,
         n_labels=state.n_labels,
+        budget_s=state.final_budget if is_final else state.fit_budget,
+        is_final=is_final,
     )
 
 
@@ -67,7 +70,7 @@ def trains_on(state: CampaignState) -> bool:
     if not settings.train_on or settings.is_rounds or state.n_new or state.training_failures:
         return False
     same = _on_same_data(state)
-    if not same or same[-1].version != state.champion or target_reached(state):
+    if not same or same[-1].version != state.champion or same[-1].is_final or target_reached(state):
         return False
     n_done = len(same) - 1
     return n_done < settings.train_on and (not n_done or _gain(state, same[-1]) >= LEAST_GAIN)
@@ -83,6 +86,10 @@ def fit_is_due(state: CampaignState) -> bool:
     settings = state.settings
     if settings.is_rounds and (state.in_flight or state.exploring):
         return False
+    if wants_final_fit(state):
+        return True
+    if state.final_budget and state.champion and not wants_labels(state):
+        return False  # what is in flight is learned by the final fit
     new = state.n_new
     if new <= 0 or (state.training_failures >= MAX_TRAINING_FAILURES and new < settings.refit_every):
         return False
@@ -108,6 +115,21 @@ def wants_last_fit(state: CampaignState) -> bool:
         and state.n_new > 0
         and state.n_train > 0
         and state.training_failures < MAX_TRAINING_FAILURES
+    )
+
+
+def wants_final_fit(state: CampaignState) -> bool:
+    """Whether the final fit is still to be done: everything is labelled, and none has learned from all of it."""
+    wall_s = state.settings.wall_s
+    return (
+        state.final_budget > 0.0
+        and state.champion > 0
+        and (wall_s is None or state.totals.wall_s < wall_s)
+        and not wants_labels(state)
+        and not state.in_flight
+        and state.n_train > 0
+        and state.training_failures < MAX_TRAINING_FAILURES
+        and not any(model.is_final and not model.is_lost for model in _on_same_data(state))
     )
 
 

@@ -97,8 +97,23 @@ class CampaignState:
     @property
     def fit_s(self) -> float:
         """Seconds of a fit: as they were, at most those that it is given."""
-        measured = self.fit_times.mean
-        return self.settings.fit_s if measured is None else min(measured, self.settings.fit_s)
+        measured, given = self.fit_times.mean, self.fit_budget
+        return given if measured is None else min(measured, given)
+
+    @property
+    def n_learned(self) -> int:
+        """Labels of the campaign's own that a fit learns from now."""
+        return self.n_train - self.accepted[Arm.IMPORTED]
+
+    @property
+    def fit_budget(self) -> float:
+        """CPU seconds that a fit is given now."""
+        return self.settings.fit_budget(self.n_learned, self.label_times.mean)
+
+    @property
+    def final_budget(self) -> float:
+        """CPU seconds that the final fit is given now, at most; 0 for none."""
+        return self.settings.final_budget(self.n_learned, self.label_times.mean)
 
     @property
     def next_version(self) -> int:

@@ -71,6 +71,7 @@ class ModelVersions:
             seq=event.seq,
             wall_s=event.wall_s,
             digest=event.digest,
+            is_final=event.is_final,
         )
         if n_changes > self.n_changes_at_fit:
             self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes

@@ -80,6 +80,7 @@ class ModelRecord:
         is_lost: Its bundle cannot be read.
         wall_s: Of its fit.
         digest: Of its bundle; empty in older logs.
+        is_final: By the fit after the last label.
     """
 
     version: int
@@ -98,6 +99,7 @@ class ModelRecord:
     is_lost: bool = False
     wall_s: float = 0.0
     digest: str = ""
+    is_final: bool = False
 
     @property
     def error(self) -> tuple[float, float, float]:

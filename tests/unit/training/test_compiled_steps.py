@@ -66,6 +66,17 @@ def test_a_long_fit_has_the_next_one_compiled() -> None:
 
 
 @pytest.mark.slow
+def test_a_fit_that_is_long_enough_waits_for_the_compiler() -> None:
+    made = source("auto")
+    assert made.prepare(SPEC, 2, waits=True)
+    assert made.compiling_s > 0.0
+    with made.step(build_model(SPEC), SPEC) as one, made.step(build_model(SPEC), SPEC) as other:
+        assert isinstance(one, CompiledStep)
+        assert isinstance(other, CompiledStep)
+    assert not source(False).prepare(SPEC, 2, waits=True)
+
+
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from alsys.training.fit import (
     DivergedError,
     FittedModel,
     Optimisation,
+    Plateau,
     Reached,
     fit_model,
     rate_at,
@@ -156,3 +157,54 @@ def test_time_in_which_others_compute_is_not_of_the_budget(train: Snapshot) -> N
     wall_s = time.perf_counter() - began
     assert fitted.seconds >= 0.5
     assert wall_s - fitted.seconds >= 0.05 * fitted.steps
+
+
+class Losses:
+    """Held-out losses that were measured one after another: each asked for, the last one again and again."""
+
+    def __init__(self, *losses: float) -> None:
+        self.left = list(losses)
+        self.n_asked = 0
+
+    def __call__(self, weights: torch.Tensor) -> float:
+        self.n_asked += 1
+        return self.left.pop(0) if len(self.left) > 1 else self.left[0]
+
+
+def test_a_plateau_needs_patience_in_proportion_to_what_was_used() -> None:
+    plateau = Plateau(Losses(1.0, 0.9, 0.895, 0.892, 0.5), every=0.09, patience=0.25, gain=0.01, least=0.15)
+    seen = [plateau.is_reached(share, torch.zeros(1)) for share in (0.1, 0.2, 0.3, 0.35, 0.4)]
+    assert seen == [False, False, False, False, True], "0.9 at 0.2 was the last gain of a hundredth"
+
+
+@pytest.mark.parametrize(("losses", "steps"), [((1.0,), 50), (tuple(0.9**k for k in range(200)), 100)])
+def test_a_fit_that_gains_no_more_decays_and_ends(train: Snapshot, losses: tuple[float, ...], steps: int) -> None:
+    """Nothing is gained from the first look on: a quarter of the 100 steps, then as many to anneal."""
+    model = build_model(SPEC, seed=0)
+    frames, rates = TrainingFrames(train, SPEC), []
+
+    def keep(reached: Reached) -> None:
+        rates.append(reached.end)
+
+    clock = itertools.count(0.0, KEEP_EVERY_S + 1.0).__next__
+    draw = Shuffle(np.arange(train.n_frames), 5, np.random.default_rng(0))
+    fitted = fit_model(
+        EagerStep(model, OBJECTIVE), Layout.of(model).flat(model), frames, draw, HOW, Budget(1e9, 10_000, 100), clock,
+        keep=keep, plateau=Plateau(Losses(*losses), every=0.01, patience=0.25, gain=0.01, least=0.24),
+    )  # fmt: skip
+    assert abs(fitted.steps - steps) <= 2
+    assert rates[0] == 1.0
+    assert rates[-1] == pytest.approx(steps / 100, abs=0.03)
+
+
+def test_a_fit_that_was_cut_off_on_its_plateau_ends_where_it_would_have(train: Snapshot) -> None:
+    model = build_model(SPEC, seed=0)
+    start = Layout.of(model).flat(model)
+    reached = Reached(start, start, start, has_good=True, peak=0.02, steps=30, seconds=30.0, end=0.5)
+    draw = Shuffle(np.arange(train.n_frames), 5, np.random.default_rng(0))
+    losses = Losses(1.0)
+    fitted = fit_model(
+        EagerStep(model, OBJECTIVE), start, TrainingFrames(train, SPEC), draw, HOW, Budget(1e9, 10_000, 100),
+        reached=reached, plateau=Plateau(losses),
+    )  # fmt: skip
+    assert (fitted.steps, losses.n_asked) == (50, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from alsys.errors import FailureKind
 from alsys.events import ModelPromoted
 from alsys.store.memory import open_reader
 from alsys.testing.fakes import FakeLabeler, FakeTrainer, LognormalDuration
+from alsys.testing.policies import policy_settings
 from support.campaigns import FakeCampaign
 
 GOOD = {"difference_low": -0.02, "difference_high": -0.01}
@@ -171,3 +173,59 @@ def test_the_status_says_that_it_trains_on() -> None:
 def test_all_labels_are_learned_from(train_on: int) -> None:
     ledger = run(train_on).ledger
     assert ledger.models[max(ledger.models)].n_labels == ledger.n_labels == 60
+
+
+def test_the_last_fit_is_the_final_one_and_comes_once() -> None:
+    campaign = run(0, final_fit_s=500.0)
+    models = campaign.ledger.models
+    assert [model.is_final for model in models.values()] == [False] * (len(models) - 1) + [True]
+    last = models[max(models)]
+    assert last.n_labels == campaign.ledger.n_labels == 60
+    assert last_fits(campaign.ledger) == [last.version], "what came last was not learned twice"
+
+
+def test_a_final_fit_that_is_worse_ends_the_campaign_with_the_champion_before() -> None:
+    def worse(version: int) -> Mapping[str, float]:
+        if not final:
+            return halves(version)
+        return {
+            "force_mae_random_arm": 9.0,
+            "champion_force_mae_random_arm": 1.0,
+            "difference_low": 7.0,
+            "difference_high": 9.0,
+        }
+
+    final: list[int] = []
+    campaign = FakeCampaign(final_fit_s=500.0)
+
+    class Trainer(FakeTrainer):
+        def run(self, order):  # type: ignore[no-untyped-def]
+            if order.is_final:
+                final.append(order.version)
+                assert order.budget_s == 500.0
+            return super().run(order)
+
+    assert campaign.run(trainer=lambda: Trainer(model_tests=worse)).reason == "labels"
+    assert final == [max(campaign.ledger.models)]
+    assert campaign.ledger.champion == final[0] - 1
+
+
+def test_more_labels_after_a_final_fit_end_with_another_one() -> None:
+    campaign = run(0, final_fit_s=500.0)
+    first = max(campaign.ledger.models)
+    campaign.settings = replace(campaign.settings, n_labels=80)
+    run(0, campaign=campaign)
+    finals = [model.version for model in campaign.ledger.models.values() if model.is_final]
+    assert finals == [first, max(campaign.ledger.models)]
+
+
+@pytest.mark.parametrize(
+    ("fit_s", "final_fit_s", "given"),
+    [(60.0, 0.0, (60.0, 0.0)), (60.0, None, (60.0, 0.0)), (None, None, (400.0, 1600.0)), (None, 30.0, (400.0, 30.0))],
+)
+def test_what_fits_are_given(fit_s: float | None, final_fit_s: float | None, given: tuple[float, float]) -> None:
+    """As long as the labels that they learn from took; the final one four times that."""
+    settings = policy_settings(fit_s=fit_s, final_fit_s=final_fit_s)
+    assert (settings.fit_budget(40, 10.0), settings.final_budget(40, 10.0)) == given
+    assert settings.fit_budget(40, None) == 60.0
+    assert policy_settings(fit_s=None, final_fit_s=None, is_part=True).final_budget(40, 10.0) == 0.0
