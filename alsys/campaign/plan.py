@@ -242,7 +242,7 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
         f"labels a model (of these in the random arm): {labels.text}",
         f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
-        f"random arm: {labels.n_random} of {config.stop.labels} labels"
+        f"random arm: {labels.n_random} of {config.stop.labels} labels, from {config.test_frames}"
         + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
         f"wall time: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),

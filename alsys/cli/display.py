@@ -49,8 +49,9 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         "labels",
         f"{labels['training']} for training"
         + (f" ({labels['imported']} imported)" if labels.get("imported") else "")
-        + f", {labels['random_arm']} in the random arm, "
-        f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined"
+        + f", {labels['random_arm']} in the random arm"
+        + (f" ({labels['test_frames']}), " if labels.get("test_frames") else ", ")
+        + f"{labels['failed']} failed attempts, {labels['quarantined']} quarantined"
         + (f", {labels['retracted']} retracted" if labels.get("retracted") else ""),
     )
     if status["state"] != "running" and labels.get("random_arm_note"):

@@ -62,6 +62,19 @@ def _named_trust(value: object) -> object:
     return value
 
 
+class TargetEnsemble(Section):
+    """What a model is for: the random arm is taken from long walks in this ensemble, so stated errors are of it."""
+
+    temperature: float = Field(gt=0, le=20_000, description="Of the thermostat.")
+    decorrelation: float = Field(
+        500.0,
+        gt=0,
+        description="Time that a walk must have gone on since it began at a labelled frame, and since the last frame "
+        "that was taken of it, before one is taken.",
+    )
+    share: float = Field(0.34, gt=0, lt=1, description="Share of each system's walkers, at least one.")
+
+
 class ExplorationConfig(Section):
     """Molecular dynamics of many walkers under the committee's mean force."""
 

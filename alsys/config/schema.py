@@ -16,6 +16,7 @@ from alsys.config.engines import LabelingConfig
 from alsys.config.exploration import CalibratedTrust as CalibratedTrust
 from alsys.config.exploration import ExplorationConfig as ExplorationConfig
 from alsys.config.exploration import FixedTrust as FixedTrust
+from alsys.config.exploration import TargetEnsemble as TargetEnsemble
 from alsys.config.exploration import TrustConfig as TrustConfig
 from alsys.config.labeling import PySCFBaseline, PySCFLabeling
 from alsys.config.models import EquivariantModel as EquivariantModel
@@ -145,6 +146,9 @@ class CampaignConfig(Section):
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
     exploration: ExplorationConfig = ExplorationConfig()
+    target: TargetEnsemble | None = Field(
+        None, description="Default: the random arm is taken from all walkers, whatever moves them."
+    )
     initial: InitialConfig = InitialConfig()
     selection: SelectionConfig = SelectionConfig()
     promotion: PromotionConfig = PromotionConfig()
@@ -187,7 +191,8 @@ class CampaignConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> CampaignConfig:
         checks = (
-            self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._charges
+            self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._charges,
+            self._target,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -259,6 +264,26 @@ class CampaignConfig(Section):
                 yield Problem("exploration.carve.embedding allows neither labeling.solvent_model nor device gpu")
             if labeling.baseline is not None and not isinstance(labeling.baseline, PySCFBaseline):
                 yield Problem("exploration.carve.embedding: xTB knows no point charges; drop it, or the baseline")
+
+    def _target(self) -> Iterator[Problem]:
+        if self.target is None:
+            return
+        if self.exploration.thermostat == "none":
+            yield Problem("target.temperature needs exploration.thermostat langevin or nose-hoover")
+        if self.exploration.walkers < (least := 2 * len(self.systems)):
+            yield Problem(
+                f"target takes one walker of each system for its tests and leaves one to explore: {least} at least",
+                "exploration.walkers", self.exploration.walkers,
+            )  # fmt: skip
+        if not self.selection.random_share:
+            yield Problem("target needs a random arm", "selection.random_share", 0, "leave target out, or 0.15")
+
+    @property
+    def test_frames(self) -> str:
+        """Of what ensemble frames of the random arm are, in words."""
+        if self.target is not None:
+            return f"dynamics at {self.target.temperature:g} K, {self.target.decorrelation:g} fs apart"
+        return f"exploration at {', '.join(f'{kelvin:g}' for kelvin in self.exploration.temperatures)} K"
 
     @property
     def model_name(self) -> str:

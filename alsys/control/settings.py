@@ -69,6 +69,7 @@ class PolicySettings:
         train_on: Fits in a row on unchanged data, while each is better than the last.
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
         stop_rules: Rules of other packages that may end the campaign.
+        test_frames: Of what ensemble the random arm is, in words.
     """
 
     is_rounds: bool
@@ -111,6 +112,7 @@ class PolicySettings:
     max_batch: int = 64
     prefetch_below_s: float = 0.2
     stop_rules: StopRules = field(default_factory=StopRules)
+    test_frames: str = "exploration"
 
     @property
     def targets(self) -> Targets:
@@ -181,6 +183,7 @@ class PolicySettings:
             reference_every=quality.reference_every if quality.enabled else 0,
             seed=config.seed,
             stop_rules=StopRules(config.stop.rules),
+            test_frames=config.test_frames,
         )
 
 

@@ -39,6 +39,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "training": ledger.n_train,
             "random_arm": ledger.accepted[Arm.RANDOM],
             "random_arm_note": random_note(ledger.accepted[Arm.RANDOM]),
+            "test_frames": ledger.settings.test_frames,
             "chosen_by": {
                 str(version): {
                     "training": sum(counts.values()) - counts.get(Arm.RANDOM, 0),

@@ -15,12 +15,15 @@ from alsys.errors import InputError
 from alsys.exploration.bandit import allocate
 from alsys.exploration.methods.base import Method
 from alsys.exploration.methods.factory import build_method
+from alsys.exploration.methods.plain import Plain
 from alsys.exploration.shares import shares_of, spread
 from alsys.exploration.steering import GroupOfWalkers, Steering
 from alsys.exploration.walkers import Walkers
 from alsys.frames import Frame
 from alsys.plugins import METHODS
 
+TARGET = "target"
+"""Name of the walkers in the target ensemble, which the random arm is taken from; no method has it."""
 NEW_SHARE = 0.1
 """Change of a method's share from which walkers are grouped anew."""
 
@@ -72,6 +75,11 @@ class WalkerAllocation:
             parts = {m: self._shares.get(m, 0.0) / total if total > 0 else 1.0 / len(suited) for m in suited}
             if not count:
                 continue
+            if target := self._config.target:
+                n_target = min(max(1, round(target.share * count)), count - 1)
+                groups.append(GroupOfWalkers(TARGET, Plain([target.temperature], n_target), n_target, start.n_atoms))
+                chosen += [name] * n_target
+                count -= n_target
             seed = self._seed + 7919 * self._n_made + 104_729 * index
             for method, n_walkers in allocate(parts, count, seed).items():
                 if n_walkers:

@@ -8,10 +8,11 @@ above it (a young model), the first one above. Where the geometry stops making s
 is proposed. A walk that ended goes on from its last trusted frame with new velocities, `max_rewinds` times at most.
 
 Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
-them; no frame within a spacing of one of them on the same trajectory is proposed for training, and one that was
-proposed in the chunk before is withdrawn. With the strategy
-`random`, walkers move and stop alike, and every spacing of every walker yields a candidate, of which a random choice
-is returned. A chunk is decided by the seed, the order and the number of chunks before it.
+them; where the campaign has a target ensemble, from walkers in it that go on through all regroupings. No frame within a
+spacing of one of them on the same trajectory is proposed for training, and one that was proposed in the chunk before is
+withdrawn. With the strategy `random`, walkers move and stop alike, and every spacing of every walker yields a
+candidate, of which a random choice is returned. A chunk is decided by the seed, the order and the number of chunks
+before it.
 
 Where the campaign carves (`exploration.carve`), what is returned of a periodic or large frame is the neighbourhood of
 its least certain atom, and of a random one for the random arm; frames that cannot be carved count as ``not-carved``.
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig
 from alsys.dynamics.geometry import is_sound
-from alsys.exploration.allocation import WalkerAllocation
+from alsys.exploration.allocation import TARGET, WalkerAllocation
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, counting, predict
 from alsys.exploration.neighbourhoods import Neighbourhoods
@@ -65,6 +66,8 @@ class WalkerExplorer:
     ) -> None:
         self._settings = settings = config.exploration
         self._is_random = config.selection.strategy == "random"
+        target = config.target
+        self._decorrelation = None if target is None else max(1, round(target.decorrelation / settings.timestep))
         self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or (
@@ -102,11 +105,14 @@ class WalkerExplorer:
         self._take_seeds(order.seeds)
         is_regrouped = order.state is not None and self._allocation.is_new(order.shares)
         if is_regrouped:
-            self._walkers = self._allocation.walkers(order.shares)
+            before, self._walkers = self._walkers, self._allocation.walkers(order.shares)
             self._proposed = {}
         if self._n_chunks == 0 or is_regrouped:
             for k in range(len(self._walkers)):
                 self._restart(k)
+        if self._n_chunks and is_regrouped:
+            for k, j in zip(self._in_target(self._walkers), self._in_target(before), strict=False):
+                self._walkers.go_on(k, before, j, self._rng)
         if self._n_chunks == 0 or order.state is not None:
             forces = self._walkers.evaluate(self._committee).member_forces
             if forces is not None:
@@ -164,7 +170,7 @@ class WalkerExplorer:
             is_sane[list(stops)] = False
             chunk.walker_steps += int(is_sane.sum())
             for k in drawn.get(step, ()):
-                if is_sane[k]:
+                if is_sane[k] and self._is_independent(k):
                     chunk.random.append(self._candidate(k, Arm.RANDOM))
                     proposed = self._proposed.get(k)
                     if proposed is not None and chunk.random[-1].is_beside(proposed, spacing):
@@ -204,13 +210,37 @@ class WalkerExplorer:
         is_due: NDArray[np.bool_] = due & ~is_near_test
         return is_due
 
+    def _in_target(self, walkers: Walkers) -> list[int]:
+        """Walkers in the target ensemble, those of a system in order."""
+        rows = [k for k, name in enumerate(walkers.steering.names) if name == TARGET]
+        return sorted(rows, key=lambda k: walkers.systems[k])
+
     def _draw_random_arm(self, order: ExplorationOrder) -> dict[int, list[int]]:
-        """Walkers whose frame is taken, by step: pairs drawn uniformly, none twice."""
+        """Walkers whose frame is taken, by step: pairs drawn uniformly, none twice.
+
+        In a target ensemble one frame at most of each walker that has gone on for long enough.
+        """
+        if self._decorrelation is not None:
+            return self._draw_in_target(order, self._decorrelation)
         n_walkers = len(self._walkers)
         n_pairs = n_walkers * order.n_steps
         drawn: dict[int, list[int]] = {}
         for pair in self._rng.choice(n_pairs, min(order.n_random, n_pairs), replace=False).tolist():
             drawn.setdefault(pair // n_walkers, []).append(pair % n_walkers)
+        return drawn
+
+    def _is_independent(self, k: int) -> bool:
+        """Whether walker `k` has gone on for long enough now: it may have been set back since its frame was drawn."""
+        last = max(int(self._walkers.last_random[k]), 0)
+        return self._decorrelation is None or int(self._walkers.step[k]) >= last + self._decorrelation
+
+    def _draw_in_target(self, order: ExplorationOrder, decorrelation: int) -> dict[int, list[int]]:
+        walkers, drawn = self._walkers, dict[int, list[int]]()
+        for k in self._rng.permutation(self._in_target(walkers)).tolist():
+            due = max(int(walkers.last_random[k]), 0) + decorrelation
+            first = max(due - int(walkers.step[k]) - 1, 0)  # a walker is a step on when it is looked at
+            if first < order.n_steps and sum(map(len, drawn.values())) < order.n_random:
+                drawn.setdefault(int(self._rng.integers(first, order.n_steps)), []).append(k)
         return drawn
 
     def _candidate(self, k: int, arm: Arm, is_earlier: bool = False) -> Candidate:

@@ -98,8 +98,11 @@ def initial_frames(
 
 
 def n_in_random_arm(config: CampaignConfig, n_frames: int) -> int:
-    """How many of so many first frames belong to the random arm: its share, so that a plan can tell."""
-    return round(config.selection.random_share * n_frames)
+    """How many of so many first frames belong to the random arm: its share, so that a plan can tell.
+
+    None where it is of a target ensemble, of which no first frame is.
+    """
+    return 0 if config.target is not None else round(config.selection.random_share * n_frames)
 
 
 def is_simple(frame: Frame) -> bool:

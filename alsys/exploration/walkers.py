@@ -206,6 +206,13 @@ class Walkers:
         self.rewinds[k] = 0
         self._put(k, frame, rng)
 
+    def go_on(self, k: int, before: Walkers, j: int, rng: np.random.Generator) -> None:
+        """Goes on as walker `j` of another batch, of the same system, on its trajectory, with new velocities."""
+        if self.systems[k] != before.systems[j]:
+            return
+        self.place(k, before.frame(j), int(before.trajectory[j]), rng)
+        self.step[k], self.last_random[k] = before.step[j], before.last_random[j]
+
     def rewind(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
         """Goes on from where walker `k` was last trusted, with new velocities."""
         self.step[k] = self._trusted_step[k]

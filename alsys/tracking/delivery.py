@@ -227,6 +227,7 @@ class Delivery:
             Tag.HEAD_SEQ: str(card.get("head_seq", 0)),
             Tag.LEVEL: level.canonical,
             Tag.METRICS: json.dumps(_metrics(card)),
+            Tag.TEST_FRAMES: self._config.test_frames,
         }
         if digest := bundle_digest(self._directory / item.bundle):
             tags[Tag.BUNDLE] = digest

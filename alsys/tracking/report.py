@@ -212,8 +212,8 @@ def _facts(
     model, exploration = config.model, config.exploration
     temperatures = ", ".join(f"{t:g}" for t in exploration.temperatures)
     arms = (
-        f"{summary.n_of(Arm.INITIAL)} initial, {summary.n_of(Arm.UNCERTAIN)} uncertain, "
-        f"{summary.n_of(Arm.RANDOM)} random arm (never trained on), {summary.n_of(Arm.ATOM)} free atoms"
+        f"{summary.n_of(Arm.INITIAL)} initial, {summary.n_of(Arm.UNCERTAIN)} uncertain, {summary.n_of(Arm.RANDOM)} "
+        f"random arm ({config.test_frames}; never trained on), {summary.n_of(Arm.ATOM)} free atoms"
     )
     note = random_note(summary.n_of(Arm.RANDOM))
     lost = f"{summary.n_workers_lost} workers lost, {len(summary.restarts)} restarts of the driver"

@@ -39,6 +39,7 @@ class Tag:
     BUNDLE: Final = "alsys.bundle_digest"
     LEVEL: Final = "alsys.level_of_theory"
     METRICS: Final = "alsys.metrics"
+    TEST_FRAMES: Final = "alsys.test_frames"
     VERDICT: Final = "alsys.verdict"
     REASON: Final = "alsys.reason"
     VALIDATION: Final = "alsys.validation"

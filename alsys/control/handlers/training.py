@@ -150,6 +150,7 @@ class TrainingHandler:
             "dataset_digest": _digest(snapshot),
             "level_of_theory": dict(self.level.spec),
             "metrics": metrics,
+            "test_frames": self.ledger.settings.test_frames,
         }
         if trained.state.baseline is not None:
             card["baseline"] = dict(trained.state.baseline)
