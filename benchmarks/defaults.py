@@ -58,7 +58,7 @@ def compare(config: str, folder: Path, overrides: list[str]) -> dict[str, object
     assert isinstance(labels, dict)
     last = max(i for i, event in enumerate(events) if isinstance(event, LabelAccepted))
     planned = {
-        "fits": int(found(r"fits: (\d+) of", plan)),
+        "fits": int(found(r"fits: (\d+),", plan)),
         "fits_before_the_last_label": int(found(r"(\d+) of them before the last", plan)),
         "labels_a_model": found(r"labels a model \(of these in the random arm\): (.*)", plan),
         "random_arm": int(found(r"random arm: (\d+) of", plan)),

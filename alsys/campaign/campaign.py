@@ -330,6 +330,17 @@ class Campaign:
         folder = self._to_be_asked()
         return roll_back(folder, request_of(folder, version), timeout_s)
 
+    def train(self, budget_s: float, timeout_s: float = ANSWER_S) -> str:
+        """Has one more final fit done on the data there are: by whoever runs the campaign, or by the next `run`.
+
+        Args:
+            budget_s: CPU seconds, at most; it ends earlier where errors on held-out frames fall no more.
+            timeout_s: Seconds in which a running driver is to answer.
+        """
+        from alsys.campaign.longer_training import ask_to_train
+
+        return ask_to_train(self._to_be_asked(), budget_s, timeout_s)
+
     def retract(
         self, reason: str, *, frames: Sequence[str] = (), labels: Sequence[str] = (), timeout_s: float = ANSWER_S
     ) -> str:

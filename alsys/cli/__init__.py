@@ -220,6 +220,15 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", "models.show", "one version: metrics, data, aliases", models)
     show.add_argument("name", help="registered name, or campaign directory")
     show.add_argument("version", nargs="?", help="number or alias (default: champion)")
+    train = add("train", "models.train", "fit to a campaign's data once more, to convergence", models)
+    train.add_argument("directory", help="campaign directory")
+    train.add_argument(
+        "--budget-s",
+        type=float,
+        default=3600.0,
+        help="CPU seconds at most (default 3600); ends where nothing is gained",
+    )
+    train.add_argument("--quiet", action="store_true", help="say nothing but the result")
     promote = add("promote", "models.promote", "make a version champion", models)
     promote.add_argument("name", help="registered name, or campaign directory")
     promote.add_argument("version", help="number in the registry")

@@ -273,10 +273,10 @@ class CampaignConfig(Section):
         if self.exploration.walkers < (least := 2 * len(self.systems)):
             yield Problem(
                 f"target takes one walker of each system for its tests and leaves one to explore: {least} at least",
-                "exploration.walkers", self.exploration.walkers,
+                "exploration.walkers", str(self.exploration.walkers),
             )  # fmt: skip
         if not self.selection.random_share:
-            yield Problem("target needs a random arm", "selection.random_share", 0, "leave target out, or 0.15")
+            yield Problem("target needs a random arm", "selection.random_share", "0", "leave target out, or 0.15")
 
     @property
     def test_frames(self) -> str:

@@ -98,6 +98,19 @@ class TrainingStarted(Event):
     is_final: bool = False
 
 
+@event("fit-requested")
+class FitRequested(Event):
+    """The user asked for another final fit to the data there are.
+
+    Attributes:
+        budget_s: CPU seconds, at most.
+        request: Identity of the request that asked for it.
+    """
+
+    budget_s: float
+    request: str = ""
+
+
 @event("training-failed")
 class TrainingFailed(Event):
     """A fit gave no model."""

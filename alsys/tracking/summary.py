@@ -326,6 +326,8 @@ class _Recorder:
                         f"{event.force_difference:.3g} eV/Å; the first one stays"
                     )
                     self._tell(event, time, "bad", text)
+            case events.FitRequested():
+                self._tell(event, time, "plain", f"a final fit of {event.budget_s:.0f} CPU s was asked for")
             case events.ModelLost():
                 self._tell(event, time, "bad", f"v{event.version:04d} is lost: {event.reason}")
             case events.ModelPublished() | events.ModelPromoted() | events.ModelRejected() | events.TrainingFailed():

@@ -16,7 +16,7 @@ from alsys.control.rules.goals import wants_labels
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
-from alsys.events import Event, FrameRetried, LabelRetracted, ModelPromoted
+from alsys.events import Event, FitRequested, FrameRetried, LabelRetracted, ModelPromoted
 
 MOST_NAMED = 10
 """Identities that are not found and named, of many."""
@@ -65,8 +65,21 @@ class RollBack:
     version: int = 0
 
 
-Request = RetryFrames | RetractLabels | RollBack
-_KINDS: Mapping[str, type[Request]] = {"retry": RetryFrames, "retract": RetractLabels, "rollback": RollBack}
+@dataclass(frozen=True, slots=True)
+class TrainLonger:
+    """Fit to the data there are once more, as the final fit does, from the champion on.
+
+    Attributes:
+        budget_s: CPU seconds, at most.
+    """
+
+    budget_s: float
+
+
+Request = RetryFrames | RetractLabels | RollBack | TrainLonger
+_KINDS: Mapping[str, type[Request]] = {
+    "retry": RetryFrames, "retract": RetractLabels, "rollback": RollBack, "train": TrainLonger,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,7 @@ _FITS: Mapping[str, Callable[[object], bool]] = {
     "failure": lambda value: isinstance(value, str),
     "reason": lambda value: isinstance(value, str),
     "is_all": lambda value: isinstance(value, bool),
+    "budget_s": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9,
     "version": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9,
 }
 """What each field of a request may be."""
@@ -158,6 +172,8 @@ def carry_out(
         who = "explorers go back to it and the next fit starts from it"
         then = who if is_running else f"with the next `alsys run`, {who}"
         return [promoted], Answer(True, f"v{promoted.version:04d} is champion, v{state.champion:04d} was; {then}")
+    if isinstance(request, TrainLonger):
+        return _to_train(state, request, name, now)
     reason = " ".join(request.reason.split())
     frame_ids = _to_retract(state, request)
     label_ids = [state.frames[frame_id].label_id for frame_id in frame_ids]
@@ -239,6 +255,14 @@ def _to_promote(state: CampaignState, request: RollBack, name: str, now: float) 
         raise InputError("is champion already", field="version", value=version)
     reason = f"rolled back by the user from v{state.champion:04d}" if state.champion else "chosen by the user"
     return ModelPromoted(t=now, version=version, reason=reason, request=name)
+
+
+def _to_train(state: CampaignState, request: TrainLonger, name: str, now: float) -> tuple[list[Event], Answer]:
+    if not state.champion:
+        raise InputError("there is no model to go on from", field="models", remedy="`alsys run` makes one")
+    then = "once the last label is there" if wants_labels(state) else "now"
+    said = f"the final fit of at most {request.budget_s:.0f} CPU s comes {then}"
+    return [FitRequested(t=now, budget_s=float(request.budget_s), request=name)], Answer(True, said)
 
 
 def _what_retries_need(state: CampaignState, *, is_running: bool) -> str:

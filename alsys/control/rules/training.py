@@ -129,8 +129,12 @@ def wants_final_fit(state: CampaignState) -> bool:
         and not state.in_flight
         and state.n_train > 0
         and state.training_failures < MAX_TRAINING_FAILURES
-        and not any(model.is_final and not model.is_lost for model in _on_same_data(state))
+        and (state.fit_requested > 0.0 or not _has_final_fit(state))
     )
+
+
+def _has_final_fit(state: CampaignState) -> bool:
+    return any(model.is_final and not model.is_lost for model in _on_same_data(state))
 
 
 def _latest_that_learns(state: CampaignState) -> int:

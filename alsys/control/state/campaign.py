@@ -101,6 +101,11 @@ class CampaignState:
         return given if measured is None else min(measured, given)
 
     @property
+    def fit_requested(self) -> float:
+        """CPU seconds of a final fit that the user has asked for; 0 for none."""
+        return self._models.requested_s
+
+    @property
     def n_learned(self) -> int:
         """Labels of the campaign's own that a fit learns from now."""
         return self.n_train - self.accepted[Arm.IMPORTED]
@@ -113,7 +118,7 @@ class CampaignState:
     @property
     def final_budget(self) -> float:
         """CPU seconds that the final fit is given now, at most; 0 for none."""
-        return self.settings.final_budget(self.n_learned, self.label_times.mean)
+        return self.fit_requested or self.settings.final_budget(self.n_learned, self.label_times.mean)
 
     @property
     def next_version(self) -> int:

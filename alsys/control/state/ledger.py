@@ -225,6 +225,10 @@ class Ledger(CampaignState):
     def _on_training_started(self, event: events.TrainingStarted) -> None:
         self._models.start(event, self.n_train, self.n_changes)
 
+    def _on_fit_requested(self, event: events.FitRequested) -> None:
+        self.requests.add(event.request)
+        self._models.request(event.budget_s)
+
     def _on_training_failed(self, event: events.TrainingFailed) -> None:
         self._models.fail(is_counted=event.failure is not FailureKind.WORKER_PREEMPTED)
 

@@ -24,6 +24,7 @@ class ModelVersions:
         undecided: Versions that are neither promoted nor rejected.
         training: The fit that is running.
         failures: Failed fits in a row.
+        requested_s: CPU seconds of a final fit that the user has asked for and that has given no version yet; else 0.
         n_train_at_fit: Training labels when the last fit was started.
         n_changes_at_fit: Changes of the data by then.
     """
@@ -35,6 +36,7 @@ class ModelVersions:
         self.undecided: dict[int, None] = {}
         self.training: TrainingStarted | None = None
         self.failures = 0
+        self.requested_s = 0.0
         self.n_train_at_fit = 0
         self.n_changes_at_fit = 0
 
@@ -51,6 +53,10 @@ class ModelVersions:
         else:
             self._forget_fit()
 
+    def request(self, budget_s: float) -> None:
+        """The user asks for a final fit; fits that failed before are no reason against it."""
+        self.requested_s, self.failures = budget_s, 0
+
     def reopen(self) -> None:
         """A new driver: no fit is running."""
         self.training = None
@@ -59,6 +65,7 @@ class ModelVersions:
     def publish(self, event: ModelPublished, *, n_train: int, n_seen: int, n_changes: int) -> None:
         """A fit gave a version; the numbers are those of `ModelRecord`."""
         self.training = None
+        self.requested_s = 0.0 if event.is_final else self.requested_s
         self.records[event.version] = ModelRecord(
             event.version,
             event.n_labels,

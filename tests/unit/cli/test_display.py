@@ -25,8 +25,8 @@ def test_a_first_fit_is_told_of_every_half_minute(capsys: pytest.CaptureFixture[
     assert lines(FIRST_EVERY_S - 1.0) == []
     (line,) = lines(1.0)
     assert line.endswith("running: 0/12 labels, no model yet")
-    ledger.apply(TrainingStarted(t=now[0], worker="trainer-0", version=1, n_labels=9))
+    ledger.apply(TrainingStarted(t=now[0], worker="trainer-0", version=1, n_labels=9, budget_s=77.0))
     assert lines(FIRST_EVERY_S - 1.0) == []
     (line,) = lines(1.0)
-    assert line.endswith(f"no model yet; fitting v0001 from 9 labels, 30 s of {ledger.settings.fit_s:.0f} s, and tests")
+    assert line.endswith("no model yet; fitting v0001 from 9 labels, 30 s of 77 CPU s, and tests")
     assert lines(1.0) == []

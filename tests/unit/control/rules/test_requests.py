@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from alsys.control.rules.requests import Answer, Request, RetractLabels, RetryFrames, carry_out, from_record, to_record
+from alsys.control.rules.requests import (
+    Answer,
+    Request,
+    RetractLabels,
+    RetryFrames,
+    TrainLonger,
+    carry_out,
+    from_record,
+    to_record,
+)
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind, InputError
@@ -146,7 +155,9 @@ def test_the_user_is_told_what_follows() -> None:
     assert "the next `alsys run` labels others" in done(ledger(), retract, is_running=False)[1]
 
 
-@pytest.mark.parametrize("request_", [RetryFrames(("a",), "", True), RetractLabels("why\nnot", ("a", "b"), ("c",))])
+@pytest.mark.parametrize(
+    "request_", [RetryFrames(("a",), "", True), RetractLabels("why\nnot", ("a", "b"), ("c",)), TrainLonger(9.5)]
+)
 def test_requests_come_back_from_json(request_: Request) -> None:
     assert from_record(json.loads(json.dumps(to_record(request_)))) == request_
 
@@ -168,6 +179,9 @@ def test_requests_come_back_from_json(request_: Request) -> None:
         {"kind": "rollback", "version": float("inf")},
         {"kind": "rollback", "version": -1},
         {"kind": "rollback", "version": True},
+        {"kind": "train"},
+        {"kind": "train", "budget_s": 0},
+        {"kind": "train", "budget_s": float("nan")},
     ],
 )
 def test_what_is_no_request_is_refused(record: object) -> None:

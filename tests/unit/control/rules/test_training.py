@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from alsys.control.rules.requests import TrainLonger, carry_out
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
-from alsys.errors import FailureKind
-from alsys.events import ModelPromoted
-from alsys.store.memory import open_reader
+from alsys.errors import FailureKind, InputError
+from alsys.events import FitRequested, ModelPromoted, ModelPublished
+from alsys.store.memory import open_reader, open_writer
 from alsys.testing.fakes import FakeLabeler, FakeTrainer, LognormalDuration
 from alsys.testing.policies import policy_settings
 from support.campaigns import FakeCampaign
@@ -179,9 +180,7 @@ def test_the_last_fit_is_the_final_one_and_comes_once() -> None:
     campaign = run(0, final_fit_s=500.0)
     models = campaign.ledger.models
     assert [model.is_final for model in models.values()] == [False] * (len(models) - 1) + [True]
-    last = models[max(models)]
-    assert last.n_labels == campaign.ledger.n_labels == 60
-    assert last_fits(campaign.ledger) == [last.version], "what came last was not learned twice"
+    assert models[max(models)].n_labels == campaign.ledger.n_labels == 60
 
 
 def test_a_final_fit_that_is_worse_ends_the_campaign_with_the_champion_before() -> None:
@@ -229,3 +228,34 @@ def test_what_fits_are_given(fit_s: float | None, final_fit_s: float | None, giv
     assert (settings.fit_budget(40, 10.0), settings.final_budget(40, 10.0)) == given
     assert settings.fit_budget(40, None) == 60.0
     assert policy_settings(fit_s=None, final_fit_s=None, is_part=True).final_budget(40, 10.0) == 0.0
+
+
+def test_a_user_may_have_another_final_fit_of_the_same_data() -> None:
+    """Of a campaign that has ended, with the seconds of the request, once; then it has ended again."""
+    campaign = run(0)
+    ended, models = campaign.ledger, set(campaign.ledger.models)
+    events, answer = carry_out(ended, TrainLonger(900.0), "r1", 9.0, is_running=False)
+    assert answer.message == "the final fit of at most 900 CPU s comes now"
+    store = open_writer(campaign.disk)
+    store.stage(events)
+    store.commit()
+    store.close()
+    run(0, campaign=campaign)
+    (new,) = set(campaign.ledger.models) - models
+    model = campaign.ledger.models[new]
+    assert (model.is_final, model.parent, campaign.ledger.fit_requested) == (True, ended.champion, 0.0)
+    given = [event.budget_s for event in open_reader(campaign.disk).events() if isinstance(event, FitRequested)]
+    assert given == [900.0]
+    run(0, campaign=campaign)
+    assert max(campaign.ledger.models) == new
+    assert carry_out(campaign.ledger, TrainLonger(900.0), "r1", 9.0, is_running=False)[0] == []
+
+
+def test_a_request_for_a_fit_waits_for_the_last_label_and_needs_a_model() -> None:
+    ledger = Ledger(policy_settings())
+    with pytest.raises(InputError, match="no model to go on from"):
+        carry_out(ledger, TrainLonger(900.0), "r1", 9.0, is_running=True)
+    ledger.apply(ModelPublished(t=1.0, version=1, parent=0, seq=1, n_labels=9, wall_s=1.0))
+    ledger.apply(ModelPromoted(t=1.0, version=1, reason="first"))
+    _, answer = carry_out(ledger, TrainLonger(900.0), "r1", 9.0, is_running=True)
+    assert answer.message == "the final fit of at most 900 CPU s comes once the last label is there"
