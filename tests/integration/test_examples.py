@@ -48,6 +48,7 @@ def test_the_campaign_file_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands there, with fewer labels and without Ray; then the model, of the toy instead of the quick start."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # campaigns that other tests have made of the file
     toy = f"{EXAMPLES.parent}/configs/toy.yaml"
     quick = '", overrides={"runtime.kind": "in-process", "tracking.enabled": False, "labeling.delay_s": 0})'
     made = block("from alsys import Campaign").replace('configs/toy.yaml")', toy + quick).replace("=200", "=30")
