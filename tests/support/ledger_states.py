@@ -62,6 +62,7 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "prefetch_below_s": (0.0, 100.0),
     "seed": (0, 12345),
     "stop_rules": (StopRules(), StopRules([PluginSection(kind="plugin", name="none-such")])),
+    "test_frames": ("exploration", "dynamics at 500 K"),
 }
 
 

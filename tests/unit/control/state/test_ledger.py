@@ -63,8 +63,11 @@ OPERATIONAL = (
     "labeling.quality.enabled=false",
 )
 """Every operational option that policies know."""
-ADDED = {"uncertainty": {"coverage", "coverage_standard_error", "coverage_frames", "coverage_version"}}
-"""What the status of today says otherwise: coverage stays visible after a promotion."""
+ADDED = {
+    "uncertainty": {"coverage", "coverage_standard_error", "coverage_frames", "coverage_version"},
+    "labels": {"test_frames"},
+}
+"""What the status of today says otherwise: coverage stays visible after a promotion; of what the random arm is."""
 
 
 def log_of(name: str) -> list[Event]:
@@ -101,7 +104,8 @@ def next_of(ledger: Ledger) -> list[str]:
 
 
 def _then(text: str) -> str:
-    """In the words of that commit, numbers as every machine computes them."""
+    """In the words of that commit, numbers as every machine computes them; fits had no seconds of their own then."""
+    text = re.sub(r"(Train\(.*), budget_s=[\d.]+, is_final=False\)", r"\1)", text)
     for now, then in THEN.items():
         text = text.replace(now, then)
     return _rounded(text)
