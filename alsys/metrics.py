@@ -33,11 +33,12 @@ Name = Literal[
     "error_correlation", "force_deviation_random_arm", "force_mae_random_arm", "force_mae_random_arm_high",
     "force_mae_random_arm_low", "force_mae_to_teacher", "force_mae_train", "force_mae_validation",
     "force_rmse_random_arm", "frame_ms", "holdout_champion_coverage", "holdout_coverage", "holdout_coverage_high",
-    "holdout_skill", "holdout_skill_high", "is_compiled", "members_renewed", "model_tests_wall_s", "n_frames",
-    "n_labels_train", "n_random", "n_train", "n_validation", "resumed_s", "rollbacks", "speed_up", "stability_drift",
-    "stability_drift_low", "stability_hot_survival", "stability_hot_temperature", "stability_ps", "stability_steps",
-    "stability_survival", "stability_walkers", "step_ms", "steps", "stress_mae_random_arm", "stress_mae_to_teacher",
-    "teacher_force_mae_random_arm", "teacher_frame_ms", "trusted", "wall_s",
+    "holdout_skill", "holdout_skill_high", "inner_force_mae_train", "is_compiled", "members_renewed",
+    "model_tests_wall_s", "n_frames", "n_labels_train", "n_random", "n_train", "n_validation", "resumed_s",
+    "rollbacks", "speed_up", "stability_drift", "stability_drift_low", "stability_hot_survival",
+    "stability_hot_temperature", "stability_ps", "stability_steps", "stability_survival", "stability_walkers",
+    "step_ms", "steps", "stress_mae_random_arm", "stress_mae_to_teacher", "teacher_force_mae_random_arm",
+    "teacher_frame_ms", "trusted", "wall_s",
 ]  # fmt: skip
 """Metrics of a version as a whole."""
 
@@ -71,6 +72,7 @@ METRICS: Final[dict[Name | PartName, Metric]] = {
     "members_renewed": Metric("", "members that began from new weights"),
     "resumed_s": Metric("s", "fitting that an earlier process had done"),
     "force_mae_train": Metric(_FORCE, "mean absolute error of force components, training set"),
+    "inner_force_mae_train": Metric(_FORCE, "the same as of the training set, network of the inner time steps"),
     "force_mae_validation": Metric(_FORCE, "the same, validation set"),
     "energy_mae_validation": Metric(_ENERGY, "mean absolute error of energies, frames without masked atoms"),
     "force_mae_random_arm": Metric(_FORCE, "the same as of the training set, random arm"),

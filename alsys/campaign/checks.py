@@ -42,7 +42,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         EnvironmentProblem: A package that the campaign needs is missing.
     """
     from alsys.exploration.allocation import check_methods
-    from alsys.exploration.factory import check_parts
+    from alsys.exploration.factory import check_parts, check_time_steps
     from alsys.exploration.initial import check_initial
     from alsys.exploration.neighbourhoods import labelled_systems
     from alsys.labeling.baseline import baseline_level
@@ -79,6 +79,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         check_initial(config.initial, systems)
         check_methods(config, systems)
         check_parts(config)
+        check_time_steps(config.exploration, systems)
         for i, rule in enumerate(config.stop.rules):
             STOP_RULES.chosen(rule, f"stop.rules[{i}]")
         if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with

@@ -75,6 +75,25 @@ class TargetEnsemble(Section):
     share: float = Field(0.34, gt=0, lt=1, description="Share of each system's walkers, at least one.")
 
 
+class MultipleTimeStep(Section):
+    """Dynamics on two time steps: a small network moves walkers, committee and baseline correct it every few steps.
+
+    With each committee one NequIP model of the sizes named here, with the committee's cutoffs, learns whole labels;
+    where the committee is of pairs, so is it.
+    """
+
+    outer_steps: int = operational(
+        4, ge=2, le=16, description="Steps between two evaluations of committee and baseline: 2 fs in all are safe."
+    )
+    num_layers: int = operational(2, ge=1, le=8)
+    l_max: int = operational(1, ge=0, le=6)
+    num_features: int = operational(16, ge=1, le=512, description="Features of each order.")
+    compile: bool = operational(
+        True, description="Compile the small network, as `exploration.compile` does the committee; else half the gain."
+    )
+    share: float = operational(0.25, gt=0, lt=1, description="Part of a fit's CPU seconds for the small network.")
+
+
 class ExplorationConfig(Section):
     """Molecular dynamics of many walkers under the committee's mean force."""
 
@@ -92,6 +111,18 @@ class ExplorationConfig(Section):
         (300.0,), min_length=1, description="Thermostats; walkers are spread over them."
     )
     timestep: float = Field(0.5, gt=0, le=20)
+    multiple_time_step: MultipleTimeStep | None = operational(
+        None,
+        description="`{}`: a small network moves walkers at each step, committee and baseline correct it every fourth. "
+        "Needs `training.delta`. Default: the committee at each step.",
+    )
+    hydrogen_mass: float | None = operational(
+        None,
+        gt=1.008,
+        le=4,
+        description="Mass of bonded hydrogen in dynamics, amu, taken from the atom it is bonded to; 3 allows twice the "
+        "time step. What is visited does not change. Default: its own.",
+    )
     methods: tuple[ExplorationMethod, ...] = Field(
         (), description="How configurations are explored; a bandit shares out the walkers. Default: plain dynamics."
     )
@@ -142,9 +173,18 @@ class ExplorationConfig(Section):
             raise ValueError("uncertainty_every must not be larger than spacing_steps")
         if self.pressure is not None and self.pressure_relaxation < 100.0 * self.timestep:
             raise ValueError("pressure_relaxation must be at least 100 time steps; 1000 fs are usual")
+        if self.multiple_time_step is not None and self.uncertainty_every > 1:
+            raise ValueError("uncertainty_every must be 1 with multiple_time_step, which looks at outer steps only")
+        if self.multiple_time_step is not None and self.pressure is not None:
+            raise ValueError("multiple_time_step is for constant volume: the barostat needs a stress at each step")
         if self.uncertainty != "committee" and not isinstance(self.trust, CalibratedTrust):
             raise ValueError(f"uncertainty {self.uncertainty} has no unit, so trust.kind must be calibrated")
         return self
+
+    @property
+    def steps_per_look(self) -> int:
+        """Steps from one evaluation of the committee to the next."""
+        return 1 if self.multiple_time_step is None else self.multiple_time_step.outer_steps
 
     @property
     def method_names(self) -> tuple[str, ...]:

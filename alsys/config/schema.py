@@ -191,8 +191,8 @@ class CampaignConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> CampaignConfig:
         checks = (
-            self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._charges,
-            self._target,
+            self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._time_steps,
+            self._charges, self._target,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -249,6 +249,17 @@ class CampaignConfig(Section):
             yield Problem(f"exploration.uncertainty {self.exploration.uncertainty} needs a network: nequip or allegro")
         if self.exploration.pressure is not None and self.exploration.thermostat == "none":
             yield Problem("exploration.pressure needs a thermostat")
+
+    def _time_steps(self) -> Iterator[Problem]:
+        if self.exploration.multiple_time_step is None:
+            return
+        if self.training.delta is None:
+            yield Problem(
+                "exploration.multiple_time_step needs training.delta: without a baseline the committee is no dearer at "
+                "each step than every few; exploration.compile makes it faster"
+            )
+        if not isinstance(self.model, EquivariantModel | PairModel):
+            yield Problem("exploration.multiple_time_step needs model.kind nequip, allegro or pair")
 
     def _charges(self) -> Iterator[Problem]:
         carve = self.exploration.carve

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from ase.data import atomic_masses
 
 from alsys.dynamics.barostat import StochasticCellRescaling
 from alsys.dynamics.integrators import Integrator, Langevin
+from alsys.dynamics.masses import masses_of
 from alsys.dynamics.stopping import NOT_FINITE, StopRule
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.base import FrameBatch
@@ -186,7 +186,11 @@ class Runner:
 
 
 def thermostatted(
-    starts: Sequence[Frame], temperatures: FloatArray, timestep: float, friction: FloatArray | float
+    starts: Sequence[Frame],
+    temperatures: FloatArray,
+    timestep: float,
+    friction: FloatArray | float,
+    hydrogen_mass: float | None = None,
 ) -> Langevin:
     """Langevin dynamics of walkers at these structures, centres of mass at rest.
 
@@ -195,8 +199,9 @@ def thermostatted(
         temperatures: ``(n_walkers,)``, K.
         timestep: fs.
         friction: One for all or ``(n_walkers,)``, 1/fs; 0 conserves the energy.
+        hydrogen_mass: As of `masses_of`.
     """
-    masses = np.concatenate([atomic_masses[frame.numbers] for frame in starts])
+    masses = masses_of(starts, hydrogen_mass)
     return Langevin(masses, temperatures, timestep, friction, [frame.n_atoms for frame in starts])
 
 

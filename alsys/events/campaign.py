@@ -77,7 +77,7 @@ class ExplorationReported(Event):
     """One chunk of exploration.
 
     Attributes:
-        n_steps: Steps that each walker was asked to make.
+        n_steps: Steps of `exploration.timestep` that each walker was asked to make; inner ones on multiple time steps.
         walker_steps: Steps made, summed over walkers.
         n_candidates: Frames it proposed.
         n_above: Frames that crossed the lower edge of the trust band.

@@ -47,7 +47,6 @@ class LabelAccepted(Event):
         chosen_by: Version by whose deviation its frame was chosen, or that led when a frame of the random arm was sent;
             -1 in older logs.
         audit: ``yes`` where it was drawn to be audited, ``no`` where not; empty in older logs, see `AuditsDrawn`.
-        cpu_s: CPU seconds of the process that labelled; 0 where unknown.
     """
 
     frame_id: str
@@ -61,7 +60,6 @@ class LabelAccepted(Event):
     digest: str = ""
     chosen_by: int = -1
     audit: str = ""
-    cpu_s: float = 0.0
 
 
 @event("audits-drawn")

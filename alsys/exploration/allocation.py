@@ -142,5 +142,11 @@ def _build(
     smiles = next((system.smiles for system in config.systems if system.name == name), None)
     settings = config.exploration
     return build_method(
-        method, start, n_walkers, settings.timestep, seed, smiles=smiles, temperatures=settings.temperatures
+        method,
+        start,
+        n_walkers,
+        settings.timestep * settings.steps_per_look,
+        seed,
+        smiles=smiles,
+        temperatures=settings.temperatures,
     )

@@ -23,7 +23,7 @@ class ExplorationOrder:
     """What an explorer is asked to do.
 
     Attributes:
-        n_steps: Steps for every walker.
+        n_steps: Steps for every walker, at least.
         n_random: Frames to take at random (uniform over walkers and steps) for the random arm.
         max_candidates: At most so many uncertain frames come back, the most uncertain ones.
         state: New weights, loaded before the chunk; None keeps the ones it has.

@@ -11,8 +11,8 @@ Frames of the random arm are drawn as (walker, step) pairs before the chunk star
 them; where the campaign has a target ensemble, from walkers in it that go on through all regroupings. No frame within a
 spacing of one of them on the same trajectory is proposed for training, and one that was proposed in the chunk before is
 withdrawn. With the strategy `random`, walkers move and stop alike, and every spacing of every walker yields a
-candidate, of which a random choice is returned. A chunk is decided by the seed, the order and the number of chunks
-before it.
+candidate, of which a random choice is returned. On multiple time steps walkers are looked at, counted and stopped
+between moves only. A chunk is decided by the seed, the order and the number of chunks before it.
 
 Where the campaign carves (`exploration.carve`), what is returned of a periodic or large frame is the neighbourhood of
 its least certain atom, and of a random one for the random arm; frames that cannot be carved count as ``not-carved``.
@@ -70,12 +70,11 @@ class WalkerExplorer:
         self._decorrelation = None if target is None else max(1, round(target.decorrelation / settings.timestep))
         self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
-        self._build = build or (
-            lambda state: scored(build_committee(state, threads=settings.threads, is_compiled=settings.compile), state)
-        )
+        self._build = build or self._built
         self._seed = seed
         self._n_chunks = 0
         self._committee: Committee | None = None
+        self._inner: Committee | None = None
         self._seeds: dict[str, list[Frame]] = {name: list(frames) for name, frames in starts.items()}
         self._selection = ChunkSelection(config.selection, seed)
         self._neighbourhoods = Neighbourhoods(config.exploration.carve)
@@ -94,10 +93,10 @@ class WalkerExplorer:
     def run(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""
         started = time.perf_counter()
-        if order.state is not None and self._committee is not None:
-            self._committee.load(order.state)
-        elif order.state is not None:
-            self._committee = self._build(order.state)
+        if order.state is not None:
+            self._committee = self._loaded(self._committee, order.state)
+            inner = order.state.inner if self._settings.multiple_time_step is not None else None
+            self._inner = None if inner is None else self._loaded(self._inner, inner)
         if self._committee is None:
             raise RuntimeError("the first order needs weights")
         self._rng = np.random.default_rng([self._seed, order.trajectory_base, self._n_chunks])
@@ -114,7 +113,7 @@ class WalkerExplorer:
             for k, j in zip(self._in_target(self._walkers), self._in_target(before), strict=False):
                 self._walkers.go_on(k, before, j, self._rng)
         if self._n_chunks == 0 or order.state is not None:
-            forces = self._walkers.evaluate(self._committee).member_forces
+            forces = self._walkers.evaluate(self._committee, inner=self._inner).member_forces
             if forces is not None:
                 self._n_members, self._n_distinct = len(forces), n_distinct_members(forces)
             self._walkers.was_in_band[:] = False  # that was another committee's band
@@ -142,7 +141,7 @@ class WalkerExplorer:
         return ExplorationReport(
             model_version=self._committee.version,
             candidates=tuple(proposed),
-            n_steps=order.n_steps,
+            n_steps=chunk.n_steps,
             walker_steps=chunk.walker_steps,
             n_above=chunk.n_above,
             wall_s=time.perf_counter() - started,
@@ -156,20 +155,22 @@ class WalkerExplorer:
             n_members=self._n_members,
             n_distinct=self._n_distinct,
             predictions=expected,
-            method_steps={name: count * order.n_steps for name, count in Counter(self._walkers.steering.names).items()},
+            method_steps={name: count * chunk.n_steps for name, count in Counter(self._walkers.steering.names).items()},
         )
 
     def _run(self, order: ExplorationOrder, committee: Committee) -> _Chunk:
-        chunk, walkers = _Chunk(), self._walkers
-        drawn = self._draw_random_arm(order)
+        walkers, n_each = self._walkers, self._settings.steps_per_look
+        n_moves = -(-order.n_steps // n_each)
+        chunk = _Chunk(n_moves * n_each)
+        drawn = self._draw_random_arm(order.n_random, n_moves)
         accurate_below, failed_above = order.trust
         spacing = self._settings.spacing_steps
-        for step in range(order.n_steps):
-            stops = walkers.move(committee, self._rng)
+        for move in range(n_moves):
+            stops = walkers.move(committee, self._rng, self._inner)
             is_sane = np.ones(len(walkers), dtype=np.bool_)
             is_sane[list(stops)] = False
-            chunk.walker_steps += int(is_sane.sum())
-            for k in drawn.get(step, ()):
+            chunk.walker_steps += int(is_sane.sum()) * n_each
+            for k in drawn.get(move, ()):
                 if is_sane[k] and self._is_independent(k):
                     chunk.random.append(self._candidate(k, Arm.RANDOM))
                     proposed = self._proposed.get(k)
@@ -210,22 +211,36 @@ class WalkerExplorer:
         is_due: NDArray[np.bool_] = due & ~is_near_test
         return is_due
 
+    def _built(self, state: CommitteeState) -> Committee:
+        settings, steps = self._settings, self._settings.multiple_time_step
+        is_compiled = settings.compile
+        if steps is not None and state.baseline is None:  # the small network: committees are differences there
+            is_compiled |= steps.compile
+        return scored(build_committee(state, threads=settings.threads, is_compiled=is_compiled), state)
+
+    def _loaded(self, committee: Committee | None, state: CommitteeState) -> Committee:
+        """The committee with these weights; a new one where there is none."""
+        if committee is None:
+            return self._build(state)
+        committee.load(state)
+        return committee
+
     def _in_target(self, walkers: Walkers) -> list[int]:
         """Walkers in the target ensemble, those of a system in order."""
         rows = [k for k, name in enumerate(walkers.steering.names) if name == TARGET]
         return sorted(rows, key=lambda k: walkers.systems[k])
 
-    def _draw_random_arm(self, order: ExplorationOrder) -> dict[int, list[int]]:
-        """Walkers whose frame is taken, by step: pairs drawn uniformly, none twice.
+    def _draw_random_arm(self, n_random: int, n_moves: int) -> dict[int, list[int]]:
+        """Walkers whose frame is taken, by move: pairs drawn uniformly, none twice.
 
         In a target ensemble one frame at most of each walker that has gone on for long enough.
         """
         if self._decorrelation is not None:
-            return self._draw_in_target(order, self._decorrelation)
+            return self._draw_in_target(n_random, n_moves, self._decorrelation)
         n_walkers = len(self._walkers)
-        n_pairs = n_walkers * order.n_steps
+        n_pairs = n_walkers * n_moves
         drawn: dict[int, list[int]] = {}
-        for pair in self._rng.choice(n_pairs, min(order.n_random, n_pairs), replace=False).tolist():
+        for pair in self._rng.choice(n_pairs, min(n_random, n_pairs), replace=False).tolist():
             drawn.setdefault(pair // n_walkers, []).append(pair % n_walkers)
         return drawn
 
@@ -234,13 +249,13 @@ class WalkerExplorer:
         last = max(int(self._walkers.last_random[k]), 0)
         return self._decorrelation is None or int(self._walkers.step[k]) >= last + self._decorrelation
 
-    def _draw_in_target(self, order: ExplorationOrder, decorrelation: int) -> dict[int, list[int]]:
-        walkers, drawn = self._walkers, dict[int, list[int]]()
+    def _draw_in_target(self, n_random: int, n_moves: int, decorrelation: int) -> dict[int, list[int]]:
+        walkers, drawn, n_each = self._walkers, dict[int, list[int]](), self._settings.steps_per_look
         for k in self._rng.permutation(self._in_target(walkers)).tolist():
             due = max(int(walkers.last_random[k]), 0) + decorrelation
-            first = max(due - int(walkers.step[k]) - 1, 0)  # a walker is a step on when it is looked at
-            if first < order.n_steps and sum(map(len, drawn.values())) < order.n_random:
-                drawn.setdefault(int(self._rng.integers(first, order.n_steps)), []).append(k)
+            first = max(-(-(due - int(walkers.step[k])) // n_each) - 1, 0)  # a walker is a move on when it is looked at
+            if first < n_moves and sum(map(len, drawn.values())) < n_random:
+                drawn.setdefault(int(self._rng.integers(first, n_moves)), []).append(k)
         return drawn
 
     def _candidate(self, k: int, arm: Arm, is_earlier: bool = False) -> Candidate:
@@ -301,8 +316,9 @@ class WalkerExplorer:
 
 @dataclass(slots=True)
 class _Chunk:
-    """What happened in one chunk; wrecks are in `stops` only."""
+    """What happened in one chunk of so many steps; wrecks are in `stops` only."""
 
+    n_steps: int
     candidates: list[Candidate] = field(default_factory=list)
     random: list[Candidate] = field(default_factory=list)
     latest: dict[int, Candidate] = field(default_factory=dict)

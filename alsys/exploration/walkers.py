@@ -3,7 +3,9 @@
 Walkers never see each other; they share arrays because a committee is cheapest on one batch. Centres of mass are at
 rest, so positions stay where they were. Forces that methods add move walkers, but are never judged. Where members of
 the committee are looked at every k-th step only, the first member alone drives all steps, and ``is_fresh`` says
-whether deviations belong to this step. Which frames are proposed is decided in `alsys.exploration.explorer`.
+whether deviations belong to this step. On multiple time steps a move is several steps under a small network, corrected
+by the committee at its end (`alsys.dynamics.multiple_time_steps`); methods count moves. Which frames are proposed is
+decided in `alsys.exploration.explorer`.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from alsys.config.exploration import ExplorationConfig
+from alsys.dynamics import multiple_time_steps
 from alsys.dynamics.barostat import StochasticCellRescaling
 from alsys.dynamics.ensembles import build_integrator
+from alsys.dynamics.masses import masses_of
 from alsys.dynamics.ramps import Ramp
-from alsys.dynamics.runner import Evaluation, Runner
+from alsys.dynamics.runner import Evaluation, Potential, Runner
 from alsys.dynamics.stopping import Limits, StopRule
 from alsys.exploration.steering import Steering
 from alsys.frames import FloatArray, Frame
@@ -68,6 +71,7 @@ class Walkers:
         self.last_random = np.full(n_walkers, NEVER, dtype=np.int64)
         self.rewinds = np.zeros(n_walkers, dtype=np.int64)
         self._settings = settings
+        self._n_steps = settings.steps_per_look
         self._n_moves = 0
         self._members = None if settings.uncertainty_every == 1 else (0,)
         self.temperatures = steering.temperatures(self.step)
@@ -82,7 +86,7 @@ class Walkers:
         settings, starts = self._settings, self.starts
         integrator = build_integrator(
             settings.thermostat,
-            np.concatenate([atomic_masses[frame.numbers] for frame in starts]),
+            masses_of(starts, settings.hydrogen_mass),
             self.temperatures,
             settings.timestep,
             self.n_atoms,
@@ -128,7 +132,7 @@ class Walkers:
 
     @property
     def bias(self) -> FloatArray:
-        """``(n_total, 3)`` forces that methods add to those of the committee now, eV/Angstrom."""
+        """``(n_total, 3)`` forces beyond those of the committee now: of methods, and of an impulse, eV/Angstrom."""
         bias = self._runner.evaluation.bias
         return np.zeros_like(self.positions) if bias is None else bias.copy()
 
@@ -162,14 +166,19 @@ class Walkers:
         self._trusted_cell[is_trusted] = self.cell[is_trusted]
         self._trusted_step[is_trusted] = self.step[is_trusted]
 
-    def move(self, committee: Committee, rng: np.random.Generator) -> dict[int, str]:
-        """One step of every walker under the committee's forces and those of the methods.
+    def move(self, committee: Committee, rng: np.random.Generator, inner: Committee | None = None) -> dict[int, str]:
+        """`ExplorationConfig.steps_per_look` steps of every walker under the committee's and the methods' forces.
+
+        Args:
+            committee: Is looked at after them.
+            rng: Source of chance.
+            inner: Moves walkers at the steps before; None where the committee does.
 
         Returns:
             Walkers that must stop, and why: as `Runner.step`, and ``baseline-failed``.
         """
         self._follow_schedules()
-        self.step = self.step + 1
+        self.step = self.step + self._n_steps
         self._n_moves += 1
         self.is_fresh = self._members is None or self._n_moves % self._settings.uncertainty_every == 0
         seen: list[CommitteePrediction] = []
@@ -178,14 +187,16 @@ class Walkers:
             seen.append(self._look(committee, batch) if self.is_fresh else self._glance(committee, batch))
             return self._evaluation(seen[-1], batch.positions)
 
-        problems = self._runner.step(potential, rng)
+        problems = multiple_time_steps.step(self._runner, potential, _plain(inner or committee), self._n_steps, rng)
         self._swap_temperatures(seen[-1], rng)
         return problems
 
-    def evaluate(self, committee: Committee, rows: Sequence[int] | None = None) -> CommitteePrediction:
+    def evaluate(
+        self, committee: Committee, rows: Sequence[int] | None = None, inner: Committee | None = None
+    ) -> CommitteePrediction:
         """Forces where walkers are, without a move; `rows` names those that are new there, None all.
 
-        Walkers that are new get the forces of their methods with their first step.
+        Walkers that are new get the forces of their methods, and an impulse, with their first move.
         """
         seen: list[CommitteePrediction] = []
 
@@ -195,7 +206,10 @@ class Walkers:
                 return Evaluation(seen[-1].forces, stress=seen[-1].stress)
             return self._evaluation(seen[-1], batch.positions)
 
-        self._runner.evaluate(potential, rows)
+        fast, n_steps = _plain(inner or committee), self._n_steps
+        self._runner.evaluate(
+            multiple_time_steps.impulsive(potential, fast, n_steps) if rows is None else potential, rows
+        )
         self.is_fresh = self.is_fresh or rows is None
         return seen[-1]
 
@@ -242,14 +256,19 @@ class Walkers:
         return Evaluation(
             forces=prediction.forces if self._members is None or members is None else members[0],
             stress=prediction.stress,
-            bias=self.steering.bias(positions, prediction, self.temperatures, self.step),
+            bias=self.steering.bias(positions, prediction, self.temperatures, self._moves),
             known=self.deviation,
             missing={} if failed is None else dict.fromkeys(np.flatnonzero(failed).tolist(), "baseline-failed"),
         )
 
+    @property
+    def _moves(self) -> NDArray[np.int64]:
+        """``(n_walkers,)`` moves on each trajectory: what methods count."""
+        return self.step // self._n_steps
+
     def _follow_schedules(self) -> None:
-        """Temperatures and pressures of this step."""
-        targets = self.steering.temperatures(self.step)
+        """Temperatures and pressures of this move."""
+        targets = self.steering.temperatures(self._moves)
         if not np.array_equal(targets, self.temperatures):
             self.temperatures = targets
             self._runner.integrator.set_temperatures(targets)
@@ -259,7 +278,7 @@ class Walkers:
     def _swap_temperatures(self, prediction: CommitteePrediction, rng: np.random.Generator) -> None:
         """Replicas that swapped temperatures keep their directions and take the speeds of the new ones."""
         before = self.temperatures
-        for pair in self.steering.exchange(self.positions, prediction, before, self.step, rng):
+        for pair in self.steering.exchange(self.positions, prediction, before, self._moves, rng):
             for k, other in (pair, pair[::-1]):
                 self.velocities[self._runner.atoms(k)] *= np.sqrt(before[other] / before[k])
         self._follow_schedules()
@@ -269,3 +288,8 @@ class Walkers:
         return Frame(
             start.numbers, positions[self._runner.atoms(k)], cell[k], start.pbc, start.charge, start.multiplicity
         )
+
+
+def _plain(committee: Committee) -> Potential:
+    """A committee as forces and nothing else."""
+    return lambda batch: Evaluation(committee.evaluate(batch).forces)

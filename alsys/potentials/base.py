@@ -198,6 +198,8 @@ class CommitteeState:
         baseline: Level of theory (`alsys.labels.LevelOfTheory.spec`) whose energies and forces must be added, for
             members that learned a difference; None for members that learned labels.
         seen: States of charge and multiplicity that it has learned from; None where nobody has recorded them.
+        inner: One small member that learned whole labels, to move walkers between two evaluations of this committee
+            (`alsys.dynamics.multiple_time_steps`); None for none.
     """
 
     version: int
@@ -208,6 +210,7 @@ class CommitteeState:
     score_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     baseline: Mapping[str, object] | None = None
     seen: SeenStates | None = None
+    inner: CommitteeState | None = None
 
     @property
     def n_members(self) -> int:

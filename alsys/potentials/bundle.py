@@ -1,7 +1,8 @@
 """Bundles: a committee on disk as JSON and safetensors, nothing that executes code.
 
 A bundle is a folder with ``model.json`` (kind, version, specification), ``member_00.safetensors`` and so on,
-``score.json`` and ``score.safetensors`` where atoms are not judged by the spread of members, a card
+``score.json`` and ``score.safetensors`` where atoms are not judged by the spread of members, ``inner.json`` and
+``inner.safetensors`` where a small network moves walkers between two evaluations of the committee, a card
 (``card.json`` and ``README.md``), extra files, and ``SHA256SUMS`` over all of them. It is written beside its place,
 synced and renamed, so it is either complete or not there; reading checks the sums. Weights reload bit for bit. One
 process at a time may write a given folder.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -73,11 +75,12 @@ def write_bundle(
     }
     if state.score_state:
         files["score.json"] = _json({"score": state.score})
-        files["score.safetensors"] = save({k: np.array(v, order="C") for k, v in state.score_state.items()})
+        files["score.safetensors"] = _saved(state.score_state)
+    if state.inner is not None:
+        files["inner.json"] = _json({"kind": state.inner.kind, "spec": dict(state.inner.spec)})
+        files["inner.safetensors"] = _saved(state.inner.members[0])
     for i, member in enumerate(state.members):
-        # safetensors writes an array that is not contiguous as if it were
-        arrays = {name: np.array(value, order="C") for name, value in member.items()}
-        files[f"member_{i:02d}.safetensors"] = save(arrays)
+        files[f"member_{i:02d}.safetensors"] = _saved(member)
     files[SUMS] = "".join(f"{_digest(content)}  {name}\n" for name, content in sorted(files.items())).encode()
     if path.exists():
         if _holds(path, files):
@@ -135,6 +138,10 @@ def read_bundle(path: Path) -> CommitteeState:
         score = _parsed(contents["score.json"])["score"] if "score.json" in contents else "committee"
         score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}
         seen = SeenStates.from_json(model["seen"]) if "seen" in model else None
+        inner = None
+        if "inner.json" in contents:
+            small, weights = _parsed(contents["inner.json"]), load(contents["inner.safetensors"])
+            inner = CommitteeState(int(model["version"]), str(small["kind"]), dict(small["spec"]), (weights,))
         state = CommitteeState(
             int(model["version"]),
             str(model["kind"]),
@@ -144,6 +151,7 @@ def read_bundle(path: Path) -> CommitteeState:
             score_state,
             baseline,
             seen,
+            inner,
         )
         check_state(state)
         return state
@@ -239,6 +247,11 @@ def _remove_remains(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(path)
     else:
         raise FileExistsError(f"{path} holds another bundle")
+
+
+def _saved(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    # safetensors writes an array that is not contiguous as if it were
+    return save({name: np.array(value, order="C") for name, value in arrays.items()})
 
 
 def _digest(content: bytes) -> str:

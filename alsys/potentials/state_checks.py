@@ -48,6 +48,8 @@ def check_state(state: CommitteeState) -> None:
         if arrays.keys() != first.keys() or any(arrays[name].shape != first[name].shape for name in arrays):
             raise InputError("differs from the first member", field=where, remedy=_REMEDY)
     _check_arrays(state.score_state, "score")
+    if state.inner is not None:
+        check_state(state.inner)
     if state.kind not in ("nequip", "allegro", "pair"):
         return  # refused by whoever builds it
     spec: Mapping[str, Any] = state.spec

@@ -198,7 +198,6 @@ def missing(
         row: LabelAccepted(
             t=0.0, frame_id=frame_ids[frame_of[row]], label_id=label_ids[row], worker="",
             wall_s=float(str(reader.read("labels/wall_s", row, row + 1)[0])), baseline_id=beside.get(frame_of[row], ""),
-            cpu_s=float(str(reader.read("labels/cpu_s", row, row + 1)[0])),
         )
         for row in rows
         if own is not None and levels[level_of[row]] == own.level_id

@@ -16,6 +16,15 @@ def build_trainer(config: CampaignConfig, start: Path | None = None, fit: Path |
         start: Folder for what the first fit starts from (`alsys.training.start`); None where nothing is kept.
         fit: Folder for the fit that is running (`alsys.training.checkpoints`); likewise.
     """
+    if config.exploration.multiple_time_step is None:
+        return _trainer(config, start, fit)
+    from alsys.training.inner import InnerModelTrainer, inner_config
+
+    small = _trainer(inner_config(config), None, None if fit is None else fit / "inner")
+    return InnerModelTrainer(config, _trainer(config, start, fit), small)
+
+
+def _trainer(config: CampaignConfig, start: Path | None, fit: Path | None) -> Trainer:
     if config.model.kind == "pair":
         from alsys.training.pair import PairTrainer
 

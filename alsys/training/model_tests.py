@@ -169,6 +169,7 @@ class ModelTester:
             limits=Limits(exploration.max_temperature_ratio, exploration.min_distance, exploration.reactive),
             seed=order.seed,
             clock=self._clock,
+            hydrogen_mass=exploration.hydrogen_mass,
         )
         metrics: dict[Name, float] = {
             "stability_steps": outcome.n_steps,

@@ -85,6 +85,7 @@ def run_trial(
     limits: Limits,
     seed: int,
     clock: Callable[[], float] = time.thread_time,
+    hydrogen_mass: float | None = None,
 ) -> StabilityOutcome:
     """Runs all walkers together.
 
@@ -97,11 +98,12 @@ def run_trial(
         limits: Beyond which a walker is lost; its excess may make it hotter.
         seed: Of velocities and noise.
         clock: Seconds.
+        hydrogen_mass: As of `alsys.dynamics.masses.masses_of`.
 
     Raises:
         InputError: The committee does not know an element.
     """
-    run = _Run(committee, walkers, timestep, limits, seed)
+    run = _Run(committee, walkers, timestep, limits, seed, hydrogen_mass)
     started, n_least = clock(), min(shortest_run(timestep), n_steps)
     while run.n_steps < n_steps and run.is_alive.any():
         if clock() - started >= budget_s * (MOST_LATE if run.n_steps < n_least else 1.0):
@@ -119,7 +121,13 @@ class _Run:
     """All walkers, those at constant energy first."""
 
     def __init__(
-        self, committee: Committee, walkers: Sequence[StabilityWalker], timestep: float, limits: Limits, seed: int
+        self,
+        committee: Committee,
+        walkers: Sequence[StabilityWalker],
+        timestep: float,
+        limits: Limits,
+        seed: int,
+        hydrogen_mass: float | None,
     ) -> None:
         self._committee = committee
         self._places = sorted(range(len(walkers)), key=lambda k: walkers[k].is_hot)
@@ -130,7 +138,7 @@ class _Run:
         starts = [w.start for w in self._walkers]
         temperatures = np.array([w.temperature for w in self._walkers])
         friction = np.array([FRICTION if w.is_hot else 0.0 for w in self._walkers])
-        integrator = thermostatted(starts, temperatures, timestep, friction)
+        integrator = thermostatted(starts, temperatures, timestep, friction, hydrogen_mass)
         self._excess = np.array([w.excess for w in self._walkers])
         rule = StopRule([w.reference for w in self._walkers], integrator.n_degrees, limits)
         self._runner = Runner(starts, integrator, rule)

@@ -365,6 +365,7 @@ class CampaignValidation:
             max_temperature_ratio=exploration.max_temperature_ratio,
             is_reactive=exploration.reactive,
             wall_s=settings.wall_s,
+            hydrogen_mass=exploration.hydrogen_mass,
         )
 
     def _begin(self, system: SystemConfig, start: Frame) -> Frame:

@@ -53,6 +53,7 @@ class DynamicsSettings:
         is_reactive: Bonds may break and form.
         sample_every: Steps between two observations.
         wall_s: Seconds after which walkers end alive.
+        hydrogen_mass: As of `alsys.dynamics.masses.masses_of`.
     """
 
     temperature: float
@@ -66,6 +67,7 @@ class DynamicsSettings:
     is_reactive: bool = False
     sample_every: int = 10
     wall_s: float = float("inf")
+    hydrogen_mass: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class _Walk:
         """A batch of those alive, at their starts."""
         starts, settings = [self._starts[k] for k in self.alive], self._settings
         temperatures = np.full(len(starts), settings.temperature)
-        integrator = thermostatted(starts, temperatures, settings.timestep, settings.friction)
+        integrator = thermostatted(starts, temperatures, settings.timestep, settings.friction, settings.hydrogen_mass)
         limits = Limits(settings.max_temperature_ratio, settings.min_distance, settings.is_reactive)
         return Runner(starts, integrator, StopRule(starts, integrator.n_degrees, limits, bonds=self._bonds))
 

@@ -174,7 +174,6 @@ class LabelHandler:
             digest=label_digest(label, candidate.mask),
             chosen_by=self.ledger.frames[label.frame_id].chosen_by,
             audit=self._audit_of(label),
-            cpu_s=label.cost.cpu_s,
         )
         self.record(accepted, label)
         self.memory.keep(label)

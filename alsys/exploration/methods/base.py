@@ -10,7 +10,7 @@ symbol             meaning                                            unit
 =================  =================================================  =====================
 ``n_walkers``      walkers of this method on this system              none
 ``n_members``      members of the committee                           none
-``step``           steps since a walker began                         none
+``step``           times that a walker was shown since it began       none
 =================  =================================================  =====================
 """
 
@@ -84,7 +84,7 @@ class MethodOrder:
     Attributes:
         start: Start structure of the system.
         n_walkers: Walkers of the group, at least one.
-        timestep: fs.
+        timestep: Time from one time that a walker is shown to the next, fs.
         temperatures: Thermostats, K, where the method's own settings say nothing else.
         seed: Of what differs between groups of different explorers.
         smiles: What the start structure was made from, if it was.

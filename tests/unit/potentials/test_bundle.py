@@ -57,6 +57,22 @@ def test_everything_reloads_bit_for_bit(tmp_path: Path) -> None:
             assert theirs[name].tobytes() == value.tobytes()
 
 
+def test_the_small_network_of_inner_steps_comes_along(tmp_path: Path) -> None:
+    inner = dataclasses.replace(STATE, members=STATE.members[:1])
+    path = write_bundle(tmp_path / "v0003", dataclasses.replace(STATE, inner=inner), CARD)
+    again = read_bundle(path)
+    assert again.n_members == 2
+    assert again.inner is not None
+    assert (again.inner.version, again.inner.kind, again.inner.spec) == (3, "pair", STATE.spec)
+    assert again.inner.members[0]["transposed"].tobytes() == STATE.members[0]["transposed"].tobytes()
+    weights = {**STATE.members[0], "shifts": np.array([np.nan, 0.0])}
+    sick = write_bundle(
+        tmp_path / "sick", dataclasses.replace(STATE, inner=dataclasses.replace(inner, members=(weights,))), CARD
+    )
+    with pytest.raises(InputError, match="holds NaN or infinity"):
+        read_bundle(sick)
+
+
 def test_a_bundle_explains_itself_and_can_be_checked_with_sha256sum(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert set(contents(path)) == {

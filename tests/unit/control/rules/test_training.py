@@ -11,8 +11,7 @@ from alsys.control.rules.requests import TrainLonger, carry_out
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind, InputError
-from alsys.events import FitRequested, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
-from alsys.frames import Arm
+from alsys.events import FitRequested, ModelPromoted, ModelPublished
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.fakes import FakeLabeler, FakeTrainer, LognormalDuration
 from alsys.testing.policies import policy_settings
@@ -260,13 +259,3 @@ def test_a_request_for_a_fit_waits_for_the_last_label_and_needs_a_model() -> Non
     ledger.apply(ModelPromoted(t=1.0, version=1, reason="first"))
     _, answer = carry_out(ledger, TrainLonger(900.0), "r1", 9.0, is_running=True)
     assert answer.message == "the final fit of at most 900 CPU s comes once the last label is there"
-
-
-@pytest.mark.parametrize(("cpu_s", "given"), [(7.0, 140.0), (0.0, 1000.0)])
-def test_a_busy_machine_makes_labels_longer_and_fits_none(cpu_s: float, given: float) -> None:
-    """Twenty labels of 50 s of wall time; what they took of a core counts, where it is known."""
-    ledger = Ledger(policy_settings(fit_s=None))
-    for k in range(20):
-        ledger.apply(FrameProposed(t=0.0, frame_id=f"f{k}", arm=Arm.INITIAL, system="s", deviation=0.0))
-        ledger.apply(LabelAccepted(t=1.0, frame_id=f"f{k}", label_id=f"l{k}", worker="w", wall_s=50.0, cpu_s=cpu_s))
-    assert (ledger.fit_budget, ledger.label_times.mean) == (pytest.approx(given), 50.0)
