@@ -8,9 +8,9 @@ above it (a young model), the first one above. Where the geometry stops making s
 is proposed. A walk that ended goes on from its last trusted frame with new velocities, `max_rewinds` times at most.
 
 Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
-them; where the campaign has a target ensemble, from walkers in it that go on through all regroupings. No frame within a
-spacing of one of them on the same trajectory is proposed for training, and one that was proposed in the chunk before is
-withdrawn. With the strategy `random`, walkers move and stop alike, and every spacing of every walker yields a
+them; where the campaign has a target ensemble, from walkers in it, which go on wherever geometry makes sense. No frame
+within a spacing of one of them on the same trajectory is proposed for training, and one that was proposed in the chunk
+before is withdrawn. With the strategy `random`, walkers move and stop alike, and every spacing of every walker yields a
 candidate, of which a random choice is returned. On multiple time steps walkers are looked at, counted and stopped
 between moves only. A chunk is decided by the seed, the order and the number of chunks before it.
 
@@ -177,7 +177,7 @@ class WalkerExplorer:
                     if proposed is not None and chunk.random[-1].is_beside(proposed, spacing):
                         chunk.withdrawn.append(proposed.frame.frame_id)
                         del self._proposed[k]
-                    walkers.last_random[k] = walkers.step[k]
+                    walkers.last_random[k], walkers.age[k] = walkers.step[k], 0
             if walkers.is_fresh:
                 deviation = walkers.deviation
                 is_above = is_sane & (deviation >= accurate_below)
@@ -245,15 +245,14 @@ class WalkerExplorer:
         return drawn
 
     def _is_independent(self, k: int) -> bool:
-        """Whether walker `k` has gone on for long enough now: it may have been set back since its frame was drawn."""
-        last = max(int(self._walkers.last_random[k]), 0)
-        return self._decorrelation is None or int(self._walkers.step[k]) >= last + self._decorrelation
+        """Whether walker `k` has gone on for long enough now: it may have begun anew since its frame was drawn."""
+        return self._decorrelation is None or int(self._walkers.age[k]) >= self._decorrelation
 
     def _draw_in_target(self, n_random: int, n_moves: int, decorrelation: int) -> dict[int, list[int]]:
         walkers, drawn, n_each = self._walkers, dict[int, list[int]](), self._settings.steps_per_look
         for k in self._rng.permutation(self._in_target(walkers)).tolist():
-            due = max(int(walkers.last_random[k]), 0) + decorrelation
-            first = max(-(-(due - int(walkers.step[k])) // n_each) - 1, 0)  # a walker is a move on when it is looked at
+            left = decorrelation - int(walkers.age[k])
+            first = max(-(-left // n_each) - 1, 0)  # a walker is a move on when it is looked at
             if first < n_moves and sum(map(len, drawn.values())) < n_random:
                 drawn.setdefault(int(self._rng.integers(first, n_moves)), []).append(k)
         return drawn
@@ -279,7 +278,9 @@ class WalkerExplorer:
         """After a stop: back to the last trusted frame, or to a new trajectory."""
         walkers = self._walkers
         trusted = walkers.trusted_frame(k)
-        if reason == "max-steps" or trusted is None or walkers.rewinds[k] >= self._settings.max_rewinds:
+        is_endless = walkers.steering.names[k] == TARGET  # goes on within what is known
+        is_used_up = walkers.rewinds[k] >= self._settings.max_rewinds and not is_endless
+        if reason == "max-steps" or trusted is None or is_used_up:
             self._restart(k)
             return
         frame = walkers.steering.start(k, [trusted], self._rng)

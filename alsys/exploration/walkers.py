@@ -50,6 +50,7 @@ class Walkers:
         was_in_band: ``(n_walkers,)`` whether the look before lay in the trust band, on the same trajectory.
         trajectory: ``(n_walkers,)`` identity of the trajectory since the last restart.
         step: ``(n_walkers,)`` steps on it.
+        age: ``(n_walkers,)`` steps made since it began or was last taken for the random arm, rewound ones included.
         last_candidate, last_random: ``(n_walkers,)`` step of the last frame proposed, and taken for the random arm, on
             it, or `NEVER`.
         rewinds: ``(n_walkers,)`` how often it was rewound.
@@ -67,6 +68,7 @@ class Walkers:
         self.was_in_band = np.zeros(n_walkers, dtype=np.bool_)
         self.trajectory = np.zeros(n_walkers, dtype=np.int64)
         self.step = np.zeros(n_walkers, dtype=np.int64)
+        self.age = np.zeros(n_walkers, dtype=np.int64)
         self.last_candidate = np.full(n_walkers, NEVER, dtype=np.int64)
         self.last_random = np.full(n_walkers, NEVER, dtype=np.int64)
         self.rewinds = np.zeros(n_walkers, dtype=np.int64)
@@ -178,7 +180,7 @@ class Walkers:
             Walkers that must stop, and why: as `Runner.step`, and ``baseline-failed``.
         """
         self._follow_schedules()
-        self.step = self.step + self._n_steps
+        self.step, self.age = self.step + self._n_steps, self.age + self._n_steps
         self._n_moves += 1
         self.is_fresh = self._members is None or self._n_moves % self._settings.uncertainty_every == 0
         seen: list[CommitteePrediction] = []
@@ -215,7 +217,7 @@ class Walkers:
 
     def place(self, k: int, frame: Frame, trajectory: int, rng: np.random.Generator) -> None:
         """Begins a new trajectory of walker `k` at a frame, with velocities of its temperature."""
-        self.trajectory[k], self.step[k] = trajectory, 0
+        self.trajectory[k], self.step[k], self.age[k] = trajectory, 0, 0
         self.last_candidate[k] = self.last_random[k] = self._trusted_step[k] = NEVER
         self.rewinds[k] = 0
         self._put(k, frame, rng)
@@ -225,7 +227,7 @@ class Walkers:
         if self.systems[k] != before.systems[j]:
             return
         self.place(k, before.frame(j), int(before.trajectory[j]), rng)
-        self.step[k], self.last_random[k] = before.step[j], before.last_random[j]
+        self.step[k], self.age[k], self.last_random[k] = before.step[j], before.age[j], before.last_random[j]
 
     def rewind(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
         """Goes on from where walker `k` was last trusted, with new velocities."""

@@ -79,6 +79,26 @@ def test_tests_are_taken_there_once_they_have_forgotten_where_they_began() -> No
         assert min(np.diff(of_walk)) >= 10
 
 
+def test_a_walk_that_leaves_what_is_known_is_set_back_and_its_time_counts() -> None:
+    """The committee fails at each step but the first few of a walk: of others three rewinds in a row are the most."""
+    looks = [0]
+
+    def deviation(batch: Any) -> Any:
+        looks[0] += 1
+        return np.full(batch.n_frames, 0.05 if looks[0] < 4 else 0.9)
+
+    settings = {**config().exploration.model_dump(), "trust": {"accurate_below": 0.1, "failed_above": 0.5}}
+    of = WalkerExplorer(config(exploration=settings), FRAMES, 0, build=lambda state: HarmonicCommittee(0.0, deviation))
+    taken, trajectories = [], set()
+    for k in range(6):
+        report = run(of, k, state=STATE if k == 0 else None)
+        taken += [candidate for candidate in report.candidates if candidate.source.arm is Arm.RANDOM]
+        trajectories |= {int(of.walkers.trajectory[k]) for k in range(10) if of.walkers.steering.names[k] == "target"}
+    assert len(trajectories) == 4, "none began anew"
+    assert len(taken) >= 4
+    assert max(candidate.source.step for candidate in taken) < 10
+
+
 def test_walks_go_on_when_methods_get_other_shares() -> None:
     of = explorer()
     run(of, 0, state=STATE)
