@@ -165,6 +165,7 @@ class WalkerExplorer:
         drawn = self._draw_random_arm(order.n_random, n_moves)
         accurate_below, failed_above = order.trust
         spacing = self._settings.spacing_steps
+        is_target = np.array([name == TARGET for name in walkers.steering.names])
         for move in range(n_moves):
             stops = walkers.move(committee, self._rng, self._inner)
             is_sane = np.ones(len(walkers), dtype=np.bool_)
@@ -183,7 +184,7 @@ class WalkerExplorer:
                 is_above = is_sane & (deviation >= accurate_below)
                 is_failed = is_sane & (deviation >= failed_above)
                 chunk.count(deviation[is_sane], int(is_above.sum()))
-                is_wanted = is_sane if self._is_random else is_above
+                is_wanted = is_sane if self._is_random else is_above & ~(is_failed & is_target)
                 for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
                     has_left_band = bool(is_failed[k] and walkers.was_in_band[k] and not self._is_random)
                     chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, is_earlier=has_left_band))
@@ -191,7 +192,7 @@ class WalkerExplorer:
                     walkers.last_candidate[k] = walkers.step[k]
                 walkers.was_in_band = is_above & ~is_failed
                 walkers.trust(is_sane & ~is_above, spacing)
-                for k in np.flatnonzero(is_failed & (walkers.step >= spacing)).tolist():
+                for k in np.flatnonzero(is_failed & ~is_target & (walkers.step >= spacing)).tolist():
                     stops[k] = "failed"
             for k in np.flatnonzero(walkers.step >= self._settings.max_steps).tolist():
                 stops.setdefault(k, "max-steps")

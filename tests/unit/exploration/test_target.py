@@ -79,24 +79,42 @@ def test_tests_are_taken_there_once_they_have_forgotten_where_they_began() -> No
         assert min(np.diff(of_walk)) >= 10
 
 
-def test_a_walk_that_leaves_what_is_known_is_set_back_and_its_time_counts() -> None:
-    """The committee fails at each step but the first few of a walk: of others three rewinds in a row are the most."""
-    looks = [0]
-
-    def deviation(batch: Any) -> Any:
-        looks[0] += 1
-        return np.full(batch.n_frames, 0.05 if looks[0] < 4 else 0.9)
-
+def test_a_walk_goes_on_whatever_the_committee_thinks_of_it() -> None:
+    """It is beyond the upper edge everywhere: others end, and nothing of these walks is proposed for training."""
     settings = {**config().exploration.model_dump(), "trust": {"accurate_below": 0.1, "failed_above": 0.5}}
-    of = WalkerExplorer(config(exploration=settings), FRAMES, 0, build=lambda state: HarmonicCommittee(0.0, deviation))
-    taken, trajectories = [], set()
+    of = WalkerExplorer(
+        config(exploration=settings), FRAMES, 0,
+        build=lambda state: HarmonicCommittee(0.0, lambda batch: np.full(batch.n_frames, 0.9)),
+    )  # fmt: skip
+    proposed, trajectories, n_failed = [], set(), 0
     for k in range(6):
-        report = run(of, k, state=STATE if k == 0 else None)
-        taken += [candidate for candidate in report.candidates if candidate.source.arm is Arm.RANDOM]
-        trajectories |= {int(of.walkers.trajectory[k]) for k in range(10) if of.walkers.steering.names[k] == "target"}
+        report = run(of, k, state=STATE if k == 0 else None, trust=(0.1, 0.5))
+        proposed += [candidate.source for candidate in report.candidates]
+        n_failed += report.stops.get("failed", 0)
+        names = of.walkers.steering.names
+        trajectories |= {int(of.walkers.trajectory[j]) for j in range(10) if names[j] == "target"}
     assert len(trajectories) == 4, "none began anew"
-    assert len(taken) >= 4
-    assert max(candidate.source.step for candidate in taken) < 10
+    assert n_failed >= 6
+    assert {source.method for source in proposed if source.arm is Arm.RANDOM} == {"target"}
+    assert "target" not in {source.method for source in proposed if source.arm is not Arm.RANDOM}
+    assert sum(source.arm is Arm.RANDOM for source in proposed) >= 8
+
+
+def test_a_walk_whose_geometry_makes_no_sense_is_set_back_and_its_time_counts() -> None:
+    """Atoms fly apart within a few femtoseconds and bonds may not break."""
+    settings = {**config().exploration.model_dump(), "reactive": False, "max_rewinds": 0}
+    of = WalkerExplorer(
+        config(exploration=settings, target={"temperature": 8000, "decorrelation": 60.0}), FRAMES, 0,
+        build=lambda state: HarmonicCommittee(0.0, lambda batch: np.full(batch.n_frames, 0.05)),
+    )  # fmt: skip
+    taken, n_stops = [], 0
+    for k in range(40):
+        report = run(of, k, state=STATE if k == 0 else None)
+        taken += [candidate.source for candidate in report.candidates if candidate.source.arm is Arm.RANDOM]
+        n_stops += sum(report.stops.values())
+    assert n_stops > 4
+    assert taken
+    assert min(source.step for source in taken) < 120, "set back, and still taken"
 
 
 def test_walks_go_on_when_methods_get_other_shares() -> None:
