@@ -89,7 +89,7 @@ class MultipleTimeStep(Section):
     l_max: int = operational(1, ge=0, le=6)
     num_features: int = operational(16, ge=1, le=512, description="Features of each order.")
     compile: bool = operational(
-        True, description="Compile the small network, as `exploration.compile` does the committee; else half the gain."
+        True, description="Compile the small network, as `exploration.compile` does the committee."
     )
     share: float = operational(0.25, gt=0, lt=1, description="Part of a fit's CPU seconds for the small network.")
 
