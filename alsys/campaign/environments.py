@@ -12,9 +12,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from alsys.config import CampaignConfig
+from alsys.config.runtime import Role
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.version import __version__
 from alsys.worker_process import WorkerFailed, WorkerProcess
@@ -36,11 +37,11 @@ except metadata.PackageNotFoundError:
     pass
 print(json.dumps(found))
 """
-Role = Literal["explorers", "labelers", "trainers"]
 _MODULES: Final[Mapping[Role, str]] = {
     "trainers": "alsys.training.trainer",
     "explorers": "alsys.exploration.explorer",
     "labelers": "alsys.labeling.factory",
+    "teachers": "alsys.potentials.ase_single_points",
 }
 """Module whose imports a role needs."""
 MODEL_ROLES: Final = frozenset({"trainers", "explorers"})
@@ -59,7 +60,7 @@ def check_environments(config: CampaignConfig, elements: Sequence[str]) -> None:
         EnvironmentProblem: A package is missing there, or here.
     """
     roles: dict[str | None, list[Role]] = {}
-    for role in _MODULES:
+    for role in [role for role in _MODULES if role != "teachers" or config.has_ase_teacher]:
         roles.setdefault(config.runtime.python_of(role), []).append(role)
     for python, those in roles.items():
         if python is not None:
@@ -70,7 +71,7 @@ def check_environments(config: CampaignConfig, elements: Sequence[str]) -> None:
 
 def _check_environment(python: str, roles: Sequence[Role], config: CampaignConfig, elements: Sequence[str]) -> None:
     field, folder = f"runtime.environments.{roles[0]}", config.runtime.environments[roles[0]]
-    _check_python(python, field, folder, needs_ray=config.runtime.kind == "ray")
+    _check_python(python, field, folder, needs_ray=config.runtime.kind == "ray" and set(roles) != {"teachers"})
     process = WorkerProcess(WorkerCheck, python=python)
     try:
         problem: AlsysError | None = process.call("problem", (roles, config, list(elements)), CHECK_S).value

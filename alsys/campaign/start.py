@@ -59,7 +59,7 @@ def starting_point(
     if isinstance(start, TeacherStart):
         from alsys.training.teacher import check_teacher
 
-        check_teacher(start, dict(frames))
+        check_teacher(start, frames, config.runtime.python_of("teachers"))
     if isinstance(start, ImportedStart):
         return _pretraining_data(config, start, directory, frames, levels)
     if not isinstance(start, ModelStart):

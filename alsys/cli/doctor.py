@@ -98,9 +98,9 @@ def _gpu() -> Check:
 def _engines() -> Iterator[Check]:
     """Which optional engines can label here, and parts of other packages, which are listed, not imported."""
     from alsys.config.ase_calculators import CALCULATORS
-    from alsys.labeling.ase import calculator_problem
     from alsys.labeling.device import gpu_problem
     from alsys.plugins import PLUGIN_KINDS
+    from alsys.potentials.ase_single_points import calculator_problem
 
     problem = gpu_problem()
     yield Check("labels on GPUs", None, problem or "gpu4pyscf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,8 @@ def place_of(location: Sequence[str | int]) -> Place:
         elif part in tags:
             inner = {"$ref": tags[part]}
         elif "anyOf" in node:
-            named = [option for option in node["anyOf"] if option.get("$ref", "").endswith(f"/{part}")]
+            words = re.findall(r"\w+", part)  # with validators it is `function-after[NAME(), CLASS]`
+            named = [option for option in node["anyOf"] if option.get("$ref", "").rsplit("/", 1)[-1] in words]
             if not named:
                 continue
             inner = named[0]

@@ -6,14 +6,13 @@ Importable without any engine. A campaign file names no code: calculators are ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from alsys.config.ase_calculators import CALCULATORS, check_parameters
+from alsys.config.ase_calculators import ASECalculator
 from alsys.config.labeling import AnalyticLabeling, LabelingBase, PySCFLabeling, XTBLabeling
-from alsys.config.section import PluginSection, operational, plugin_named, spelled_word
+from alsys.config.section import PluginSection, operational, plugin_named
 from alsys.plugins import LABELERS
 
 Divisions = Annotated[int, Field(ge=1, le=64)]
@@ -60,44 +59,10 @@ class PeriodicLabeling(LabelingBase):
         return self
 
 
-class ASELabeling(LabelingBase):
+class ASELabeling(ASECalculator, LabelingBase):
     """Any calculator of ASE from an allow-list; commands of programs come from ASE's own configuration."""
 
-    kind: Literal["ase"]
-    calculator: str = Field(examples=list(CALCULATORS), description=f"One of {', '.join(CALCULATORS)}.")
-    parameters: dict[str, Any] = Field(
-        {}, description="Parameters on the calculator's allow-list; a dot goes one level down, as in `dft.xc`."
-    )
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_any_case(cls, data: Any) -> Any:
-        """The calculator's name, and those that its parameters take."""
-        name = data.get("calculator") if isinstance(data, Mapping) else None
-        if not isinstance(name, str) or name.lower() not in CALCULATORS:
-            return data
-        data, kinds = {**data, "calculator": name.lower()}, CALCULATORS[name.lower()].parameters
-        if isinstance(data.get("parameters"), Mapping):
-            data["parameters"] = {
-                key: spelled_word(kinds[key], value)
-                if isinstance(value, str) and isinstance(kinds.get(key), tuple)
-                else value
-                for key, value in data["parameters"].items()
-            }
-        return data
-
-    @field_validator("calculator")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        if value not in CALCULATORS:
-            raise ValueError(f"no such calculator; one of {', '.join(CALCULATORS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _parameters_are_allowed(self) -> ASELabeling:
-        check_parameters(self.calculator, self.parameters)
-        return self
 
 
 class ANILabeling(LabelingBase):

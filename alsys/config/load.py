@@ -187,4 +187,5 @@ def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str |
 
 def _message(text: str) -> str:
     text = text.removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
+    text = re.sub(r" or instance of \w+", "", text)
     return text.replace("valid tuple", "list").replace("valid dictionary", "mapping")

@@ -15,6 +15,8 @@ from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
 from alsys.config.section import Problem, Section, operational, together
 
+Role = Literal["explorers", "labelers", "trainers", "teachers"]
+
 
 class RuntimeConfig(Section):
     """Where the work runs."""
@@ -24,10 +26,11 @@ class RuntimeConfig(Section):
     )
     address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
-    environments: dict[Literal["explorers", "labelers", "trainers"], str] = operational(
+    environments: dict[Role, str] = operational(
         {},
         description="Folders of Python environments in which workers of a role run, instead of this one, as "
-        "`{trainers: /opt/mace, explorers: /opt/mace}`; alsys of the same version must be installed there.",
+        "`{trainers: /opt/mace, explorers: /opt/mace}`; alsys of the same version must be installed there. `teachers`: "
+        "for a calculator of ASE in `training.start`.",
     )
     worker_retries: int = operational(
         20, ge=0, description="Restarts of one worker, without 20 results in a row, before it is given up."
@@ -77,7 +80,7 @@ class RuntimeConfig(Section):
         )
         return value
 
-    def python_of(self, role: Literal["explorers", "labelers", "trainers"]) -> str | None:
-        """Interpreter of a role's environment; None for that of the driver."""
-        folder = self.environments.get(role)
+    def python_of(self, role: Role) -> str | None:
+        """Interpreter of a role's environment, of teachers by default that of trainers; None for that of the driver."""
+        folder = self.environments.get(role, self.environments.get("trainers") if role == "teachers" else None)
         return None if folder is None else str(Path(folder).expanduser() / "bin" / "python")

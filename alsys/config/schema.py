@@ -241,6 +241,8 @@ class CampaignConfig(Section):
             yield Problem("training.start needs model.kind nequip or allegro: pairs are fitted at once")
         if isinstance(start, TeacherStart) and start.teacher == self.training.delta:
             yield Problem(f"training.start.teacher {start.teacher} is training.delta: their difference is zero")
+        if "teachers" in self.runtime.environments and not self.has_ase_teacher:
+            yield Problem("runtime.environments.teachers needs training.start.teacher: {kind: ase, calculator: NAME}")
 
     def _pressure(self) -> Iterator[Problem]:
         if self.exploration.pressure is not None and not isinstance(self.model, NetworkModel):
@@ -300,6 +302,12 @@ class CampaignConfig(Section):
     def model_name(self) -> str:
         """Name under which models are registered."""
         return self.tracking.model or self.name
+
+    @property
+    def has_ase_teacher(self) -> bool:
+        """Whether the first fit starts from a calculator of ASE."""
+        start = self.training.start
+        return isinstance(start, TeacherStart) and not isinstance(start.teacher, str)
 
     @property
     def tells_states_apart(self) -> bool:

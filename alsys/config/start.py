@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from alsys.config.ase_calculators import CALCULATORS, ASECalculator
 from alsys.config.section import Section, operational
 
-ANI_ELEMENTS: Final = ("H", "C", "N", "O")
-"""What ANI-1x knows."""
+SPACING: Final = 25
+"""Steps of a teacher's dynamics between two frames of a walker."""
 
 
 class TeacherStart(Section):
     """Train on a teacher's labels first, of frames from its own dynamics; then on the campaign's."""
 
     kind: Literal["teacher"]
-    teacher: Literal["ani-1x", "gfn2-xtb"] = Field(
-        "ani-1x", description="`ani-1x` (neutral molecules of H, C, N and O; extra `teacher`) or `gfn2-xtb`."
+    teacher: Literal["ani-1x", "gfn2-xtb", "gfn1-xtb"] | ASECalculator = Field(
+        "ani-1x",
+        description="`ani-1x` (neutral molecules of H, C, N and O; extra `teacher`), `gfn2-xtb`, `gfn1-xtb`, or "
+        "`{kind: ase, calculator: NAME, parameters: {...}}` as in `labeling`; docs/teachers.md.",
     )
     frames: int = Field(1000, ge=10, le=100_000, description="Frames that the teacher labels.")
     temperatures: tuple[Annotated[float, Field(gt=0, le=20_000)], ...] = Field(
@@ -32,6 +35,18 @@ class TeacherStart(Section):
     learning_rate: float | None = Field(
         0.002, gt=0, description="Peak of the first fit to the campaign's labels; null: `training.learning_rate`."
     )
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _is_no_calculator(cls, value: object) -> object:
+        if isinstance(value, str) and value.lower() in CALCULATORS:
+            raise ValueError(f"is a calculator of ASE: write {{kind: ase, calculator: {value}}}")
+        return value
+
+    @property
+    def n_evaluations(self) -> int:
+        """Energies and forces that the teacher's dynamics take."""
+        return SPACING * self.frames
 
 
 class ImportedStart(Section):

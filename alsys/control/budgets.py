@@ -25,6 +25,8 @@ FIRST_CHUNK_S: Final = 1800.0
 FIT_FACTOR: Final = 4.0
 FIT_MARGIN_S: Final = 1800.0
 """Beyond the budget of a fit: compiling, evaluation, reading a large data set."""
+EVALUATION_S: Final = 1.0
+"""Of a calculator that teaches, large and without a GPU."""
 LABEL_MARGIN_S: Final = 420.0
 """Beyond the limit of the labels of a call: the start of two child processes."""
 REMIND_S: Final = 50.0
@@ -80,6 +82,8 @@ class Budgets:
         runtime, training = config.runtime, config.training
         start_s = float(getattr(training.start, "budget_s", 0.0))
         fit_s = FIT_FACTOR * (training.least_fit_s + start_s) + FIT_MARGIN_S
+        if config.has_ase_teacher:  # whose process has limits of its own
+            fit_s += EVALUATION_S * float(getattr(training.start, "n_evaluations", 0.0))
         limit_s = float(getattr(config.labeling, "timeout_s", 0.0)) + float(getattr(config.labeling, "delay_s", 0.0))
         return cls(
             chunk_s=runtime.chunk_timeout_s,

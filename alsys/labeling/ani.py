@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 
 from alsys.config.engines import ANILabeling
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
 from alsys.labeling.atoms import ground_multiplicity
 from alsys.labeling.engine import Computed, Failed
-
-ELEMENTS = frozenset({1, 6, 7, 8})
 
 
 class ANIEngine:
@@ -49,18 +47,11 @@ class ANIEngine:
     @classmethod
     def check(cls, settings: ANILabeling, frame: Frame) -> None:
         """Refuses all but neutral singlets of H, C, N and O without a cell, and a missing torchani."""
-        from alsys.potentials.ani import ani1x_folder
+        from alsys.potentials.ani import ani1x_folder, check_frame
 
-        unknown = sorted({int(z) for z in frame.numbers} - ELEMENTS)
-        if unknown:
-            raise InputError("ANI-1x knows H, C, N and O only", field="element", value=chemical_symbols[unknown[0]])
-        if frame.pbc.any():
-            raise InputError("ANI-1x labels are for molecules", field="pbc", value=frame.pbc.tolist())
-        if frame.charge:
-            raise InputError("ANI-1x knows neutral molecules only", field="charge", value=frame.charge)
-        expected = ground_multiplicity(int(frame.numbers[0])) if frame.n_atoms == 1 else 1
-        if frame.multiplicity != expected:
-            raise InputError("ANI-1x knows singlets only", field="multiplicity", value=frame.multiplicity)
+        check_frame(frame)
+        if frame.n_atoms == 1 and frame.multiplicity != ground_multiplicity(int(frame.numbers[0])):
+            raise InputError("ANI-1x knows free atoms as they are", field="multiplicity", value=frame.multiplicity)
         try:
             ani1x_folder()
         except InputError as error:

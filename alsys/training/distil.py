@@ -75,8 +75,8 @@ def distil(
     large = build_committee(state, threads=config.training.threads)
     atoms = known.select(known.is_arm(Arm.ATOM))
     free = {int(z): float(energy) for z, energy in zip(atoms.numbers, atoms.energy, strict=True)}
-    teacher = CommitteeTeacher(large, free or None, is_molecular=state.kind == "pair")
-    if teacher.is_molecular:
+    teacher = CommitteeTeacher(large, free or None)
+    if state.kind == "pair":  # treats molecules only
         known = known.select(np.flatnonzero(~known.pbc.any(axis=1)))
     rng = np.random.default_rng([config.seed, 4])
     labelled = taught(teacher, known, frames, temperatures, rng, field="systems")

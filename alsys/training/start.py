@@ -169,7 +169,7 @@ class StartingTrainer:
         def labels() -> Snapshot:
             baseline = baseline_of(config)
             return taught(
-                build_teacher(start.teacher),
+                build_teacher(start.teacher, config.runtime.python_of("teachers"), config.training.threads),
                 known,
                 start.frames,
                 start.temperatures,
@@ -179,7 +179,7 @@ class StartingTrainer:
 
         elements = sorted({int(z) for z in known.numbers})
         digest = _digest(config, elements=elements, systems=list(known.systems))
-        return _PretrainingLabels(f"teacher-{digest}", start.teacher, labels)
+        return _PretrainingLabels(f"teacher-{digest}", str(start.teacher), labels)
 
     def _imported(self) -> _PretrainingLabels:
         """Imported labels of another level, less the baseline where the campaign learns a difference."""

@@ -8,45 +8,53 @@ Its energies are of another zero than the campaign's, so they are never mixed wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from alsys.config.start import ANI_ELEMENTS, TeacherStart
+from alsys.config.ase_calculators import ASECalculator
+from alsys.config.start import SPACING, TeacherStart
 from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted, trusted
 from alsys.dynamics.stopping import Limits, StopRule
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame, IntArray
+from alsys.potentials.ase_single_points import check_treated
 from alsys.potentials.base import Committee, FrameBatch
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.xtb import XTBMethod
+from alsys.potentials.xtb import check_frame as check_xtb_frame
 from alsys.store.base import Snapshot
+from alsys.training.ase_teacher import FIELD, ASETeacher
 from alsys.training.evaluate import batch_of, chunks_of
 from alsys.training.snapshots import joined, snapshot_of
 
 MAX_WALKERS = 32
-SPACING = 25
-"""Steps between two frames of a walker."""
 LIMITS = Limits(min_distance=None)
 """Of a walk. Geometry is not asked: what the teacher makes of it is what is learned."""
 MAX_RESETS = 20
 """For each walker, on average."""
 
 
+XTB: Final[Mapping[str, str]] = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
+FrameCheck = Callable[[Frame], None]
+"""Refuses, with `InputError`, a frame that a teacher does not treat."""
+
+
 class Teacher(Protocol):
-    """Labels frames.
+    """Labels frames."""
 
-    Attributes:
-        is_molecular: Whether it treats molecules only, and no periodic frames.
-        elements: Atomic numbers of the neutral molecules that are all it treats; None where there is no such limit.
-    """
+    def check(self, frame: Frame) -> None:
+        """Refuses a frame that it does not treat.
 
-    is_molecular: bool
-    elements: frozenset[int] | None
+        Raises:
+            InputError: Names the field of the frame.
+        """
+        ...
 
     def evaluate(self, batch: FrameBatch) -> Evaluation:
         """Energies and forces to move with, NaN where it fails; may be cheaper than labels."""
@@ -62,7 +70,7 @@ class Teacher(Protocol):
         ...
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
-        """Energies of free atoms at its level, eV; None where it has none."""
+        """Energies of free atoms at its level, eV, NaN of those that it does not know; None where it has none."""
         ...
 
 
@@ -72,20 +80,18 @@ class CommitteeTeacher:
     Args:
         committee: It.
         free: Energies of free atoms by atomic number, eV; None where it knows none.
-        is_molecular: Whether it treats molecules only.
-        elements: As `Teacher.elements`.
+        check: As `Teacher.check`; None where it treats all frames.
     """
 
     def __init__(
-        self,
-        committee: Committee,
-        free: dict[int, float] | None = None,
-        *,
-        is_molecular: bool = False,
-        elements: frozenset[int] | None = None,
+        self, committee: Committee, free: Mapping[int, float] | None = None, check: FrameCheck | None = None
     ) -> None:
-        self._committee, self._free = committee, free
-        self.is_molecular, self.elements = is_molecular, elements
+        self._committee, self._free, self._check = committee, free, check
+
+    def check(self, frame: Frame) -> None:
+        """As given."""
+        if self._check is not None:
+            self._check(frame)
 
     def evaluate(self, batch: FrameBatch) -> Evaluation:
         """Those of the first member."""
@@ -105,82 +111,106 @@ class CommitteeTeacher:
 
 
 class XTBTeacher:
-    """GFN2-xTB as a teacher, of molecules only."""
+    """GFN-xTB as a teacher: GFN1-xTB of molecules and boxes, GFN2-xTB of molecules only.
 
-    is_molecular = True
-    elements: frozenset[int] | None = None
+    Args:
+        name: ``gfn2-xtb`` or ``gfn1-xtb``.
 
-    def __init__(self) -> None:
-        self._method = Baseline(XTBMethod("GFN2-xTB").spec)
+    Raises:
+        EnvironmentProblem: tblite is missing.
+    """
+
+    def __init__(self, name: str = "gfn2-xtb") -> None:
+        self._name, self._method = name, Baseline(XTBMethod(XTB[name]).spec)
+
+    def check(self, frame: Frame) -> None:
+        """Refuses elements beyond radon, impossible spins, and cells that the method is not for."""
+        _check_xtb(self._name, frame)
 
     def evaluate(self, batch: FrameBatch) -> Evaluation:
-        """GFN2-xTB's."""
+        """XTB's."""
         found = self._method.evaluate(batch)
         return Evaluation(found.forces, found.energy)
 
     def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-        """GFN2-xTB's."""
+        """XTB's."""
         values = self._method.evaluate(batch)
         return values.energy, values.forces, values.stress
 
     def free_atoms(self, atoms: Sequence[Frame]) -> FloatArray | None:
-        """GFN2-xTB's."""
+        """XTB's."""
         return self._method.evaluate(FrameBatch.of(atoms)).energy if atoms else None
 
 
-def build_teacher(name: str) -> Teacher:
+def _check_xtb(name: str, frame: Frame) -> None:
+    if name == "gfn2-xtb" and frame.pbc.any():
+        raise InputError(
+            "gfn2-xtb teaches molecules only", field="pbc", value=frame.pbc.tolist(), remedy="use gfn1-xtb"
+        )
+    check_xtb_frame(frame)
+
+
+def frame_check(teacher: str | ASECalculator) -> FrameCheck:
+    """What a teacher of a config refuses, whether it is installed or not."""
+    if isinstance(teacher, ASECalculator):
+        return partial(check_treated, teacher.calculator)
+    if teacher in XTB:
+        return partial(_check_xtb, teacher)
+    from alsys.potentials.ani import check_frame
+
+    return check_frame
+
+
+def build_teacher(teacher: str | ASECalculator, python: str | None = None, threads: int = 1) -> Teacher:
     """The teacher of a config.
 
     Args:
-        name: ``ani-1x`` or ``gfn2-xtb``.
+        teacher: ``ani-1x``, ``gfn2-xtb``, ``gfn1-xtb``, or a calculator of ASE.
+        python: Interpreter of the environment that has the calculator; None for this one.
+        threads: Threads that the calculator may use.
 
     Raises:
         InputError: The package torchani, which carries ANI-1x, is missing.
-        EnvironmentProblem: tblite is missing.
+        EnvironmentProblem: tblite, or the calculator's package, is missing.
     """
-    if name == "gfn2-xtb":
-        return XTBTeacher()
+    if isinstance(teacher, ASECalculator):
+        return ASETeacher(teacher, python, threads)
+    if teacher in XTB:
+        return XTBTeacher(teacher)
     from alsys.potentials.ani import AniCommittee, ani1x_state
 
     state = ani1x_state()
-    energies = state.spec["free_atoms"]
+    elements, energies = state.spec["elements"], state.spec["free_atoms"]
+    assert isinstance(elements, list)
     assert isinstance(energies, list)
-    free = {chemical_symbols.index(symbol): energy for symbol, energy in zip(ANI_ELEMENTS, energies, strict=True)}
-    return CommitteeTeacher(AniCommittee(state), free, is_molecular=True, elements=frozenset(free))
+    free = {atomic_numbers[symbol]: float(energy) for symbol, energy in zip(elements, energies, strict=True)}
+    return CommitteeTeacher(AniCommittee(state), free, frame_check(teacher))
 
 
-def check_teacher(start: TeacherStart, frames: dict[str, Frame]) -> None:
+def check_teacher(start: TeacherStart, frames: Mapping[str, Frame], python: str | None = None) -> None:
     """Refuses what a teacher cannot treat, and a teacher that is not installed.
 
     Args:
         start: The section.
         frames: What a labeler gets to see of each system.
+        python: As of `build_teacher`.
 
     Raises:
         InputError: Names the system.
-        EnvironmentProblem: tblite is missing.
+        EnvironmentProblem: tblite, or the calculator's package, is missing.
     """
-    field = "training.start.teacher"
+    check = frame_check(start.teacher)
     for name, frame in frames.items():
-        if frame.pbc.any():
+        try:
+            check(frame)
+        except InputError as error:
             raise InputError(
-                f"treats molecules only, {name} is periodic",
-                field=field,
-                value=start.teacher,
-                remedy="leave `training.start` out, or start from a model (`kind: model`)",
-            )
-        if start.teacher != "ani-1x":
-            continue
-        unknown = sorted({chemical_symbols[z] for z in frame.numbers} - set(ANI_ELEMENTS))
-        if unknown or frame.charge or frame.multiplicity != 1:
-            what = f"holds {' '.join(unknown)}" if unknown else "is charged or open-shell"
-            raise InputError(
-                f"knows neutral molecules of {' '.join(ANI_ELEMENTS)}, {name} {what}",
-                field=field,
-                value=start.teacher,
-                remedy="use gfn2-xtb",
-            )
-    build_teacher(start.teacher)
+                f"{error.message}: {name} has {error.field} {error.value}",
+                field=FIELD,
+                value=str(start.teacher),
+                remedy=error.remedy or "use another teacher, or leave `training.start` out",
+            ) from None
+    build_teacher(start.teacher, python)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +317,7 @@ def taught(
     """
     rows = _evenly(np.flatnonzero(_is_start(teacher, known)), known.system, rng)
     if not rows.size:
-        what = "treats molecules only, and there is none" if teacher.is_molecular else "finds no frame"
-        raise InputError(f"the teacher {what} to begin from", field=field)
+        raise InputError("the teacher finds no frame to begin from: it treats none of them", field=field)
     drawn = sample(teacher, [known.frame(int(row)) for row in rows], count, temperatures, rng)
     labelled = snapshot_of(
         drawn.frames, np.zeros(len(drawn.frames)), np.zeros((sum(f.n_atoms for f in drawn.frames), 3)),
@@ -300,9 +329,7 @@ def taught(
     labelled = relabelled(teacher, labelled)
     if not labelled.n_frames:
         raise InputError("the teacher labels none of the frames", field=field)
-    atoms = known.select(known.is_arm(Arm.ATOM))
-    if teacher.elements is not None:
-        atoms = atoms.select(np.isin(atoms.numbers, list(teacher.elements)))
+    atoms = known.select(_is_treated(teacher, known, known.is_arm(Arm.ATOM)))
     free = teacher.free_atoms([atoms.frame(k) for k in range(atoms.n_frames)])
     if free is not None and atoms.n_frames:
         atoms = replace(
@@ -341,16 +368,23 @@ def relabelled(teacher: Teacher, frames: Snapshot) -> Snapshot:
     return labelled.select(np.isfinite(labelled.energy))
 
 
+def _is_treated(teacher: Teacher, known: Snapshot, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``(n_frames,)`` frames that a teacher treats; imported ones may be beyond it."""
+    is_treated = np.zeros(known.n_frames, dtype=np.bool_)
+    for row in np.flatnonzero(among):
+        try:
+            teacher.check(known.frame(int(row)))
+        except InputError:
+            continue
+        is_treated[row] = True
+    return is_treated
+
+
 def _is_start(teacher: Teacher, known: Snapshot) -> NDArray[np.bool_]:
-    """``(n_frames,)`` frames that walkers may begin from; imported ones may be beyond the teacher."""
-    is_learned = known.is_arm(*TRAINING_ARMS)
-    if teacher.elements is not None and known.n_frames:
-        is_known = np.logical_and.reduceat(np.isin(known.numbers, list(teacher.elements)), known.offsets[:-1])
-        is_learned &= is_known & (known.charge == 0) & (known.multiplicity == 1)
-    if teacher.is_molecular:
-        return is_learned & ~known.pbc.any(axis=1)
-    has_whole = np.isin(known.system, known.system[is_learned & known.is_whole])
-    return is_learned & (known.is_whole | ~has_whole)
+    """``(n_frames,)`` frames that walkers may begin from: whole ones, where their system has any that is treated."""
+    is_start = _is_treated(teacher, known, known.is_arm(*TRAINING_ARMS))
+    has_whole = np.isin(known.system, known.system[is_start & known.is_whole])
+    return is_start & (known.is_whole | ~has_whole)
 
 
 def _evenly(rows: IntArray, system: np.ndarray[tuple[int], np.dtype[np.int32]], rng: np.random.Generator) -> IntArray:

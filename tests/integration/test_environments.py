@@ -6,43 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import alsys
 from alsys import Campaign, load_calculator
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.plugins import POTENTIALS
 from alsys.version import __version__
+from support.environments import block, make_environment
 
 PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
-
-
-def make_environment(folder: Path, *, example: str | None = None, shares: bool = True) -> Path:
-    """A venv without pip.
-
-    Args:
-        folder: That it becomes.
-        example: Folder of `examples/plugins` that is installed there, as pip would.
-        shares: Whether alsys and the packages of this Python are there too.
-    """
-    venv.create(folder, with_pip=False)
-    site = next(folder.glob("lib/python3*/site-packages"))
-    if shares:
-        packages = [path for path in sys.path if path.endswith("site-packages")]
-        (site / "shared.pth").write_text("\n".join([str(Path(alsys.__file__).parents[1]), *packages]) + "\n")
-    if example is not None:
-        install(example, site)
-    return folder
-
-
-def block(folder: Path, package: str) -> None:
-    """Has a package fail to import in an environment, where its own packages go before those that it shares."""
-    site = next(folder.glob("lib/python3*/site-packages"))
-    (site / f"{package}.py").write_text(f"raise ImportError('there is no {package} here')\n")
 
 
 def install(example: str, site: Path) -> None:
@@ -69,7 +44,8 @@ print(abs(atoms.get_forces()).max() < 100.0, sys.prefix)
 @pytest.fixture(scope="module")
 def painn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With PaiNN, without what neither workers that evaluate a model nor its calculator need."""
-    folder = make_environment(tmp_path_factory.mktemp("environments") / "painn", example="painn")
+    folder = make_environment(tmp_path_factory.mktemp("environments") / "painn")
+    install("painn", next(folder.glob("lib/python3*/site-packages")))
     for package in ("nequip", "e3nn", "pyscf", "rdkit", "mlflow"):
         block(folder, package)
     return folder

@@ -33,11 +33,13 @@ STIFFNESS = 20.0
 class Springs:
     """Every atom on a spring to the middle of its frame; may fail on frames that are stretched."""
 
-    is_molecular = True
-
     def __init__(self, breaks_beyond: float = np.inf, elements: frozenset[int] | None = None) -> None:
         self.breaks_beyond = breaks_beyond
         self.elements = elements
+
+    def check(self, frame: Frame) -> None:
+        if frame.pbc.any() or (self.elements is not None and (frame.charge or set(frame.numbers) - self.elements)):
+            raise InputError("knows no springs for this")
 
     def evaluate(self, batch: FrameBatch) -> Evaluation:
         starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
@@ -141,9 +143,14 @@ def test_imported_frames_that_a_teacher_does_not_know_are_left_out(make_snapshot
         taught(Springs(elements=frozenset((2,))), mixed, 60, [300.0], np.random.default_rng(0))
 
 
-def test_xtb_labels_are_those_of_xtb_and_their_difference_to_themselves_is_zero(make_snapshot: MakeSnapshot) -> None:
-    method = XTBMethod("GFN2-xTB")
-    labelled = taught(XTBTeacher(), make_snapshot(4, 0), 8, [300.0], np.random.default_rng(0), Baseline(method.spec))
+@pytest.mark.parametrize(("name", "method_name"), [("gfn2-xtb", "GFN2-xTB"), ("gfn1-xtb", "GFN1-xTB")])
+def test_xtb_labels_are_those_of_xtb_and_their_difference_to_themselves_is_zero(
+    name: str, method_name: str, make_snapshot: MakeSnapshot
+) -> None:
+    method = XTBMethod(method_name)
+    labelled = taught(
+        XTBTeacher(name), make_snapshot(4, 0), 8, [300.0], np.random.default_rng(0), Baseline(method.spec)
+    )
     k = int(np.flatnonzero(~labelled.is_arm(Arm.ATOM))[0])
     values = single_point(labelled.frame(k), method)
     assert labelled.energy[k] == pytest.approx(values.energy, abs=1e-6)
@@ -226,7 +233,7 @@ def test_a_teacher_of_molecules_leaves_periodic_frames_out_and_says_what_it_lack
     labelled = taught(Springs(), known, 10, [300.0], np.random.default_rng(0))
     assert set(labelled.n_atoms.tolist()) == {2}
     with pytest.raises(
-        InputError, match=r"^training.start.teacher: the teacher treats molecules only, and there is none"
+        InputError, match=r"^training.start.teacher: the teacher finds no frame to begin from: it treats none"
     ):
         taught(Springs(), known.select(known.pbc.all(axis=1)), 10, [300.0], np.random.default_rng(0))
     nothing = known.select(np.zeros(2, dtype=bool))
@@ -259,9 +266,10 @@ def test_ani_1x_knows_its_free_atoms() -> None:
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (Frame.molecule([16, 1, 1], np.eye(3)), "sulfide holds S"),
-        (Frame.molecule([8, 1], np.eye(3)[:2], charge=-1), "is charged or open-shell"),
-        (Frame([8, 1, 1], np.eye(3), 10 * np.eye(3), [True] * 3), "is periodic"),  # type: ignore[arg-type]
+        (Frame.molecule([16, 1, 1], np.eye(3)), "knows H, C, N and O only: sulfide has element S"),
+        (Frame.molecule([8, 1], np.eye(3)[:2], charge=-1), "knows neutral molecules only: sulfide has charge -1"),
+        (Frame.molecule([8, 8], np.eye(3)[:2], multiplicity=3), "knows singlets only: sulfide has multiplicity 3"),
+        (Frame([8, 1, 1], np.eye(3), 10 * np.eye(3), [True] * 3), "is for molecules: sulfide has pbc"),  # type: ignore[arg-type]
     ],
 )
 def test_what_a_teacher_cannot_treat_is_refused_in_one_line(frame: Frame, reason: str) -> None:
@@ -269,5 +277,10 @@ def test_what_a_teacher_cannot_treat_is_refused_in_one_line(frame: Frame, reason
         check_teacher(TeacherStart(kind="teacher"), {"sulfide": frame})
     assert "\n" not in str(caught.value)
     assert caught.value.field == "training.start.teacher"
+    check_teacher(TeacherStart(kind="teacher", teacher="gfn1-xtb"), {"sulfide": frame})
+    gfn2 = TeacherStart(kind="teacher", teacher="gfn2-xtb")
     if not frame.pbc.any():
-        check_teacher(TeacherStart(kind="teacher", teacher="gfn2-xtb"), {"sulfide": frame})
+        check_teacher(gfn2, {"sulfide": frame})
+        return
+    with pytest.raises(InputError, match=r"teaches molecules only: sulfide has pbc .*; use gfn1-xtb"):
+        check_teacher(gfn2, {"sulfide": frame})

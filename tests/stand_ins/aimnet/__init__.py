@@ -1,0 +1,1 @@
+"""aimnet 0.2: charge and multiplicity are arguments."""
