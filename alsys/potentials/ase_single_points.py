@@ -84,8 +84,8 @@ class SinglePoints:
         from ase.calculators.calculator import PropertyNotImplementedError
 
         allowed = self._allowed
-        state = {allowed.charge: int(frame.charge), allowed.multiplicity: int(frame.multiplicity)}
-        state.pop(None, None)
+        values = ((allowed.charge, int(frame.charge)), (allowed.multiplicity, int(frame.multiplicity)))
+        state = {name: value for name, value in values if name is not None}
         has_stress = bool(frame.pbc.all())
         atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
         parameters: dict[str, object] = {} if allowed.stress is None else {allowed.stress: has_stress}
@@ -168,7 +168,12 @@ def make_calculator(name: str, parameters: Mapping[str, object], folder: str) ->
         target[inner] = value
     if allowed.is_program:
         nested["directory"] = folder
-    return reduce(getattr, attribute.split("."), importlib.import_module(module))(**nested)
+    return _callable(module, attribute)(**nested)
+
+
+def _callable(module: str, attribute: str) -> Any:
+    found: Any = importlib.import_module(module)
+    return reduce(getattr, attribute.split("."), found)
 
 
 def calculator_problem(name: str, parameters: Mapping[str, object], folder: str) -> str | None:
@@ -181,7 +186,7 @@ def calculator_problem(name: str, parameters: Mapping[str, object], folder: str)
         if allowed.package:
             module, _, attribute = allowed.path.partition(":")
             importlib.import_module(allowed.module or module)
-            reduce(getattr, attribute.split("."), importlib.import_module(module))
+            _callable(module, attribute)
             return None
         calculator = make_calculator(name, parameters, folder)
     except Exception as error:  # each package and calculator says it in its own way
