@@ -79,6 +79,7 @@ def test_a_campaign_that_a_calculator_teaches_is_killed_and_resumed(
     reader = open_reader(CampaignFolder(campaign).store)
     [level] = reader.levels()  # the teacher's labels are none of the campaign's
     snapshot = reader.snapshot(level.level_id)
+    reader.close()
     assert snapshot.energy.min() > -100.0
     assert int((~snapshot.is_arm(Arm.ATOM)).sum()) == 6
     first = read_bundle(campaign / "models" / "v0001")
