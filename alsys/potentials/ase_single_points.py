@@ -97,6 +97,7 @@ class SinglePoints:
         with tempfile.TemporaryDirectory() as folder:
             if allowed.package:
                 atoms.calc = self._kept(given, frame.numbers.tobytes() if allowed.is_of_one_composition else b"")
+                atoms.calc.reset()  # charge and spin in `info` are not what ASE looks at to see whether atoms changed
             else:
                 atoms.calc = self._made(given, b"", folder)
             forces = atoms.get_forces()  # first: some compute no forces for an energy

@@ -428,7 +428,7 @@ def test_text_that_yaml_takes_for_something_else_needs_quotes(tmp_path: Path, co
 def test_an_unknown_kind_may_be_a_plug_in_that_is_not_installed(
     tmp_path: Path, section: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = changed(**{section: {"kind": "mace"}})
+    missing = changed(**{section: {"kind": "mine"}})
     assert "no plug-in of this name is installed (installed: none; see `alsys doctor`)" in refusal(tmp_path, missing)
     info = tmp_path / "parts-1.0.dist-info"
     info.mkdir()

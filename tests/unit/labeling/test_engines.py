@@ -14,13 +14,13 @@ from alsys.config.ase_calculators import CALCULATORS
 from alsys.config.engines import ANILabeling, ASELabeling
 from alsys.errors import EnvironmentProblem, FailureKind, InputError
 from alsys.frames import Frame
-from alsys.labeling.ase import make_calculator
 from alsys.labeling.atoms import free_atom_frames
 from alsys.labeling.base import Labeler
 from alsys.labeling.checks import fused_atoms
 from alsys.labeling.engine import Computed, Failed, label_of
 from alsys.labeling.factory import build_labeler
 from alsys.labels import Label, LabelFailure
+from alsys.potentials.ase_single_points import make_calculator
 from alsys.testing.labelers import LabelerContract
 from alsys.units import HARTREE
 
