@@ -127,7 +127,7 @@ def test_a_calculator_is_found_in_an_environment_of_its_own(
             "training.start.teacher: mace-off cannot run here: ModuleNotFoundError: No module",
         ),
         (MACE, "{smiles: '[SiH4]'}", "mace-off does not know this element: toy has element Si (got 'mace-off (model"),
-        (MACE, "{smiles: '[OH-]'}", "mace-off treats neutral frames only: toy has charge -1"),
+        (MACE, "{smiles: '[OH-]', charge: -1}", "mace-off treats neutral frames only: toy has charge -1"),
         (MACE, "{smiles: '[CH3]', multiplicity: 2}", "mace-off is set up for singlets only: toy has multiplicity 2"),
         (
             MACE.replace("small", "tiny"),

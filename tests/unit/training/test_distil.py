@@ -234,5 +234,5 @@ def test_a_model_of_molecules_leaves_the_crystal_out_and_names_the_systems_where
     ]
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert error == "alsys: systems: the teacher treats molecules only, and there is none to begin from\n"
+    assert error == "alsys: systems: the teacher finds no frame to begin from: it treats none of them\n"
     assert not (tmp_path / "small").exists()
