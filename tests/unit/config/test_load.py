@@ -41,7 +41,8 @@ OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.", "
 OPERATIONAL_NAMES = {
     "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates", "max_gradient_steps", "parallel",
-    "method_floor", "max_ahead", "train_on", "pool", "uncertainty_every", "max_rewinds",
+    "method_floor", "max_ahead", "train_on", "pool", "uncertainty_every", "max_rewinds", "multiple_time_step",
+    "hydrogen_mass",
     "initial_guess", "two_grids", "ignore", "check", "insist",
     "device", "gpu_memory_mb", "model_file",
 }  # fmt: skip
