@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from alsys.config.effect import unused
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
 from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.settings import PolicySettings
@@ -148,6 +149,7 @@ def _estimate(plan: Plan) -> Estimate:
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
+        *(f"not used: {one.field} needs {one.needs}" for one in unused(config)),
         "nothing was started or written",
     ]
     return replace(found, lines=tuple(lines))

@@ -16,6 +16,9 @@ from pydantic import AliasChoices, ConfigDict, Field, ValidationInfo, field_vali
 from alsys.config import presets
 from alsys.config.section import Resources, Section, operational
 
+COARSE_GRID = 1
+"""PySCF's grid level of the iterations where `two_grids` is on."""
+
 
 class QualityConfig(Section):
     """What makes a label fail the gate (docs/design/015-quality-gate.md); it is then repeated at tighter settings."""

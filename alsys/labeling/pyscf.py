@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from ase.data import chemical_symbols
 
-from alsys.config.labeling import PySCFLabeling
+from alsys.config.labeling import COARSE_GRID, PySCFLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame, PointCharges
 from alsys.labeling.checks import check_alone, check_electrons, fused_atoms
@@ -32,7 +32,7 @@ from alsys.labeling.stability import (
     stabilise,
     without_newton,
 )
-from alsys.labeling.two_grids import COARSE_LEVEL, coarse_copy, refine
+from alsys.labeling.two_grids import coarse_copy, refine
 from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 
@@ -275,7 +275,7 @@ def _mean_field(molecule: Any, config: PySCFLabeling, environment: PointCharges 
 
 
 def _has_finer_grid(molecule: Any, config: PySCFLabeling) -> bool:
-    return config.method == "dft" and config.grid_level > COARSE_LEVEL and molecule.natm > 1
+    return config.method == "dft" and config.grid_level > COARSE_GRID and molecule.natm > 1
 
 
 _PCM = {"cpcm": "C-PCM", "iefpcm": "IEF-PCM", "cosmo": "COSMO", "ss(v)pe": "SS(V)PE"}

@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from alsys.config.labeling import COARSE_GRID
 from alsys.labeling.exchange_correlation import xc_matrix
 from alsys.labeling.rescue import cycles_of, run_scf
 from alsys.labeling.stability import without_newton
 
-COARSE_LEVEL = 1
-"""PySCF's grid level of the iterations."""
 LOOSE = 1e-4
 """Convergence of the coarse SCF before it knows of the fine grid, Hartree."""
 TIGHTER = 0.1
@@ -38,7 +37,7 @@ def coarse_copy(field: Any) -> Any:
     Args:
         field: A Kohn-Sham object of PySCF that has not built its grids.
     """
-    field.grids.level = COARSE_LEVEL
+    field.grids.level = COARSE_GRID
     numint = type(field._numint)
     field._numint = type(f"Corrected{numint.__name__}", (_Corrected, numint), {})()
     field.conv_tol = max(field.conv_tol, LOOSE)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from alsys.config.labeling import PySCFLabeling
+from alsys.config.labeling import COARSE_GRID, PySCFLabeling
 from alsys.frames import Frame, PointCharges
 from alsys.labeling.pyscf import PySCFEngine
-from alsys.labeling.two_grids import COARSE_LEVEL, coarse_copy, refine
+from alsys.labeling.two_grids import coarse_copy, refine
 from alsys.labels import Label
 
 pytestmark = pytest.mark.dft
@@ -65,7 +65,7 @@ def test_a_label_is_that_of_the_stated_grid(case: str) -> None:
 def test_it_is_of_the_stated_grid_and_not_of_the_coarse_one() -> None:
     frame = CASES["pbe"][0]
     found, _ = labels_of(frame)
-    coarse, _ = labels_of(frame, grid_level=COARSE_LEVEL)
+    coarse, _ = labels_of(frame, grid_level=COARSE_GRID)
     assert abs(found.energy - coarse.energy) > 1e-4
 
 
