@@ -252,11 +252,14 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument("bundle", help="bundle folder, or models:/NAME@champion")
     distil.add_argument("output", help="folder of the new bundle")
     distil.add_argument("--config", required=True, help="campaign file: systems, and `model` of the new one")
-    distil.add_argument("--frames", type=int, default=1000, help="frames of its own dynamics (default 1000)")
-    distil.add_argument("--budget-s", type=float, default=600.0, help="seconds of training (default 600)")
+    distil.add_argument("--frames", type=int, default=2000, help="frames of dynamics (default 2000)")
+    distil.add_argument("--budget-s", type=float, default=1200.0, help="CPU seconds of training at most (default 1200)")
+    distil.add_argument(
+        "--speed-up", type=float, default=5.0, help="fewer layers where it is not so many times as fast (default 5)"
+    )
     distil.add_argument("--members", type=int, choices=[1, 2], default=1, help="members of the new one (default 1)")
     distil.add_argument(
-        "--temperature", type=float, action="append", help="K (repeatable; default: exploration.temperatures)"
+        "--temperature", type=float, action="append", help="K (repeatable; default: exploration.temperatures and above)"
     )
     distil.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
     distil.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")

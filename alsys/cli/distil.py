@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,13 +22,17 @@ from alsys.config.systems import SystemConfig
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import TRAINING_ARMS
 from alsys.labels import LevelOfTheory
-from alsys.metrics import Metrics
 from alsys.store.base import Snapshot
+
+if TYPE_CHECKING:
+    from alsys.training.distil import Distilled
 
 STRUCTURES = 1_000_000
 """First identity of the trajectories that structures of systems are on, each on its own."""
 MAX_TEMPERATURE = 20_000.0
 """K, as in the config."""
+HOTTER = 1.5
+"""Hottest walkers, in units of the campaign's highest temperature."""
 
 
 def distil(args: argparse.Namespace) -> int:
@@ -35,7 +40,9 @@ def distil(args: argparse.Namespace) -> int:
     config, output = read_config(args), Path(args.output)
     if not isinstance(config.model, NetworkModel):
         raise InputError("takes nequip or allegro", source=args.config, field="model.kind", value=config.model.kind)
-    for name, value, least in (("--frames", args.frames, 16), ("--budget-s", args.budget_s, 0.1)):
+    for name, value, least in (
+        ("--frames", args.frames, 16), ("--budget-s", args.budget_s, 0.1), ("--speed-up", args.speed_up, 1),
+    ):  # fmt: skip
         if not value >= least:
             raise InputError(f"must be at least {least:g}", field=name, value=value)
     for kelvin in args.temperature or ():
@@ -46,13 +53,15 @@ def distil(args: argparse.Namespace) -> int:
             )  # fmt: skip
     check_folder(output, "OUTPUT")
     from alsys.interop.calculator import read_model
+    from alsys.training.distil import GOAL
     from alsys.training.distil import distil as train_small
 
     try:
         state, card = read_model(args.bundle, tracking_uri=args.uri)
     except InputError as error:
         raise error.located(source=args.bundle, field="BUNDLE") from error
-    temperatures = args.temperature or list(config.exploration.temperatures)
+    own = config.exploration.temperatures
+    temperatures = args.temperature or [*own, min(HOTTER * max(own), MAX_TEMPERATURE)]
     known = frames_to_begin_from(config, args.config, card)
     result = train_small(
         state,
@@ -62,6 +71,7 @@ def distil(args: argparse.Namespace) -> int:
         temperatures=temperatures,
         members=args.members,
         budget_s=args.budget_s,
+        speed_up=args.speed_up,
     )
     facts: dict[str, object] = {
         **{name: card[name] for name in ("level_of_theory", "n_labels", "head_seq") if name in card},
@@ -69,13 +79,14 @@ def distil(args: argparse.Namespace) -> int:
         "distilled": {
             "from": args.bundle, "version": state.version, "members": state.n_members,
             "baseline": None if state.baseline is None else dict(state.baseline), "temperatures": temperatures,
+            "goal": GOAL, "is_reached": result.is_good,
         },
     }  # fmt: skip
     kept = keep_bundle(output, result.state, facts)
     if args.json:
         sys.stdout.write(json.dumps({"bundle": str(kept.place), **facts}) + "\n")
     else:
-        sys.stdout.write("\n".join(_lines(args, kept.place, state.n_members, result.metrics)) + "\n")
+        sys.stdout.write("\n".join(_lines(args, kept.place, state.n_members, result)) + "\n")
     if kept.problem:
         raise EnvironmentProblem(
             f"{output}: OUTPUT: cannot be written: {kept.problem}; the model is in {kept.place}, move it from there"
@@ -83,9 +94,13 @@ def distil(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(args: argparse.Namespace, place: Path, n_members: int, found: Metrics) -> list[str]:
+def _lines(args: argparse.Namespace, place: Path, n_members: int, result: Distilled) -> list[str]:
     """What the user is told of a distilled model."""
-    lines = [f"{place}: {args.members} of {n_members} members, {found['n_frames']:.0f} frames"]
+    from alsys.training.distil import GOAL
+
+    found = result.metrics
+    learned = f"{found['n_frames']:.0f} frames in {found['rounds']:.0f} rounds"
+    lines = [f"{place}: {args.members} of {n_members} members, {learned}"]
     if "force_mae_to_teacher" in found:
         lines.append(f"force MAE to {args.bundle}: {1e3 * found['force_mae_to_teacher']:.1f} meV/Angstrom")
     if "stress_mae_to_teacher" in found:
@@ -93,8 +108,14 @@ def _lines(args: argparse.Namespace, place: Path, n_members: int, found: Metrics
     if "force_mae_random_arm" in found:
         lines.append(
             f"force MAE on the random arm: {1e3 * found['force_mae_random_arm']:.1f} meV/Angstrom "
-            f"(its teacher {1e3 * found['teacher_force_mae_random_arm']:.1f})"
+            f"(its teacher {1e3 * found['teacher_force_mae_random_arm']:.1f}): {found['force_mae_ratio']:.2f} of it"
         )
+    if result.is_good is None:
+        lines.append(f"at most {GOAL} of its teacher's: not measured, there are no two labels of the random arm")
+    else:
+        low, high = found["force_mae_ratio_low"], found["force_mae_ratio_high"]
+        verdict = "reached" if result.is_good else "not reached; give more with --budget-s and --frames"
+        lines.append(f"at most {GOAL} of its teacher's: {verdict} (95 % interval {low:.2f} to {high:.2f})")
     lines.append(
         f"a frame takes {found['frame_ms']:.2f} ms instead of {found['teacher_frame_ms']:.2f} ms: "
         f"{found['speed_up']:.1f} times as fast"

@@ -167,6 +167,13 @@ def bootstrap_interval(values: FloatArray, seed: int = 0) -> tuple[float, float]
     return float(low), float(high)
 
 
+def bootstrap_ratio(values: FloatArray, reference: FloatArray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of `values` over that of `reference`, on the same frames; needs at least two."""
+    drawn = np.random.default_rng(seed).integers(0, values.size, (N_BOOTSTRAP, values.size))
+    low, high = np.quantile(values[drawn].mean(axis=1) / reference[drawn].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def fit_metrics(
     committee: Committee,
     champion: Committee | None,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from alsys.config.ase_calculators import ASECalculator
 from alsys.config.start import SPACING, TeacherStart
 from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted, trusted
-from alsys.dynamics.stopping import Limits, StopRule
+from alsys.dynamics.stopping import MAX_FORCE, Limits, StopRule
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame, IntArray
 from alsys.potentials.ase_single_points import check_treated
@@ -81,12 +81,18 @@ class CommitteeTeacher:
         committee: It.
         free: Energies of free atoms by atomic number, eV; None where it knows none.
         check: As `Teacher.check`; None where it treats all frames.
+        mover: Whose first member moves the walkers; None for the committee's own.
     """
 
     def __init__(
-        self, committee: Committee, free: Mapping[int, float] | None = None, check: FrameCheck | None = None
+        self,
+        committee: Committee,
+        free: Mapping[int, float] | None = None,
+        check: FrameCheck | None = None,
+        mover: Committee | None = None,
     ) -> None:
         self._committee, self._free, self._check = committee, free, check
+        self._mover = committee if mover is None else mover
 
     def check(self, frame: Frame) -> None:
         """As given."""
@@ -95,7 +101,7 @@ class CommitteeTeacher:
 
     def evaluate(self, batch: FrameBatch) -> Evaluation:
         """Those of the first member."""
-        found = self._committee.evaluate(batch, [0])
+        found = self._mover.evaluate(batch, [0])
         return Evaluation(found.forces, found.energy)
 
     def labels(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray | None]:
@@ -343,7 +349,9 @@ def taught(
 
 
 def relabelled(teacher: Teacher, frames: Snapshot) -> Snapshot:
-    """The same frames with the teacher's labels, all atoms trusted; without those that it does not label.
+    """The same frames with the teacher's labels, all atoms trusted.
+
+    Without those that it does not label, or with a force at which a walk would have ended.
 
     Args:
         teacher: Labels.
@@ -365,7 +373,10 @@ def relabelled(teacher: Teacher, frames: Snapshot) -> Snapshot:
         baseline_energy=None,
         baseline_forces=None,
     )
-    return labelled.select(np.isfinite(labelled.energy))
+    if not labelled.n_frames:
+        return labelled
+    largest = np.maximum.reduceat(np.linalg.norm(labelled.forces, axis=1), labelled.offsets[:-1])
+    return labelled.select(np.isfinite(labelled.energy) & (largest <= MAX_FORCE))
 
 
 def _is_treated(teacher: Teacher, known: Snapshot, among: NDArray[np.bool_]) -> NDArray[np.bool_]:

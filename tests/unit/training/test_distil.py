@@ -18,6 +18,7 @@ from ase.build import bulk
 
 from alsys.cli import main
 from alsys.config import parse_config
+from alsys.errors import InputError
 from alsys.frames import Arm, Frame
 from alsys.potentials import bundle
 from alsys.potentials.base import CommitteeState, FrameBatch
@@ -25,7 +26,7 @@ from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
-from alsys.training.distil import Distilled, distil
+from alsys.training.distil import GOAL, Distilled, distil
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
 from alsys.training.snapshots import snapshot_of
@@ -99,6 +100,67 @@ def test_the_report_is_of_frames_that_were_held_out(
     assert metrics["force_mae_to_teacher"] < typical
 
 
+def test_rounds_end_where_the_goal_is_reached_for_sure(
+    large: CommitteeState, data: Snapshot, distilled: Distilled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = distilled.metrics
+    ratio = metrics["force_mae_random_arm"] / metrics["teacher_force_mae_random_arm"]
+    assert metrics["force_mae_ratio"] == pytest.approx(ratio)
+    assert metrics["force_mae_ratio_low"] < ratio < metrics["force_mae_ratio_high"]
+    assert distilled.is_good is (metrics["force_mae_ratio_high"] <= GOAL)
+    how: dict[str, Any] = {"frames": 28, "temperatures": [300.0], "members": 1, "budget_s": 1e6}
+    config = parse_config({**RAW, "training": {**RAW["training"], "max_epochs": 1}})
+    for goal, rounds, n_frames in ((0.0, 3.0, 16 + 4 + 7 + 14), (1e9, 1.0, 16 + 4)):
+        monkeypatch.setattr("alsys.training.distil.GOAL", goal)
+        found = distil(large, data, config, **how)
+        assert (found.is_good, found.metrics["rounds"]) == (rounds == 1.0, rounds)
+        assert found.metrics["n_frames"] == n_frames
+    unlabelled = distil(large, data.select(~data.is_arm(Arm.RANDOM)), config, **how)
+    assert (unlabelled.is_good, unlabelled.metrics["rounds"]) == (None, 3.0)
+
+
+def test_later_walkers_are_moved_by_the_small_model_and_by_the_large_one_where_that_loses_them(
+    large: CommitteeState, data: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The energy of who moves a walker is that of its label where the teacher moves it."""
+    moved: list[float] = []
+    is_lost = False
+
+    def walk(teacher: Any, known: Snapshot, *args: Any, **kwargs: Any) -> Snapshot:
+        first = FrameBatch.of([known.frame(int(np.flatnonzero(known.n_atoms > 1)[0]))])
+        energy, _, _ = teacher.labels(first)
+        found = teacher.evaluate(first)
+        moved.append(float(abs(found.energy[0] - energy[0])))
+        if is_lost and len(moved) == 2:
+            raise InputError("lost")
+        return taught(teacher, known, *args, **kwargs)
+
+    monkeypatch.setattr("alsys.training.distil.taught", walk)
+    config = parse_config({**RAW, "training": {**RAW["training"], "max_epochs": 1}})
+    how: dict[str, Any] = {"frames": 28, "temperatures": [300.0], "members": 1, "budget_s": 1e6}
+    plain = dataclasses.replace(large, members=large.members[:1])
+    monkeypatch.setattr("alsys.training.distil.GOAL", 0.0)
+    distil(plain, data, config, **how)
+    assert moved[0] == 0.0
+    assert min(moved[1:]) > 0.0
+    moved.clear()
+    is_lost = True
+    distil(plain, data, config, **how)
+    assert [value == 0.0 for value in moved] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("speed_up", "layers"), [(1e-9, 2), (1e9, 1)])
+def test_it_has_fewer_layers_where_it_is_not_fast_enough(
+    large: CommitteeState, data: Snapshot, speed_up: float, layers: int
+) -> None:
+    model = {**RAW["model"], "num_layers": 2}
+    config = parse_config({**RAW, "model": model, "training": {**RAW["training"], "max_epochs": 1}})
+    small = distil(
+        large, data, config, frames=16, temperatures=[300.0], members=1, budget_s=1e6, speed_up=speed_up
+    ).state  # fmt: skip
+    assert small.spec["num_layers"] == layers
+
+
 def test_the_command_writes_a_bundle_that_loads_and_refuses_what_it_cannot_do(
     large: CommitteeState, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +179,7 @@ def test_the_command_writes_a_bundle_that_loads_and_refuses_what_it_cannot_do(
     said = json.loads(capsys.readouterr().out)
     assert said["level_of_theory"] == {"a": 1}
     assert said["distilled"]["temperatures"] == [100.0]
+    assert (said["distilled"]["goal"], said["distilled"]["is_reached"]) == (GOAL, None)
     assert read_bundle(tmp_path / "small").n_members == 2
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from alsys.frames import Arm
 from alsys.potentials.base import FrameBatch
 from alsys.store.base import Snapshot
-from alsys.training.evaluate import BATCH_ATOMS, bootstrap_interval, chunks_of, evaluate, fit_metrics
+from alsys.training.evaluate import BATCH_ATOMS, bootstrap_interval, bootstrap_ratio, chunks_of, evaluate, fit_metrics
 from support.committees import HarmonicCommittee
 
 MakeSnapshot = Callable[..., Snapshot]
@@ -58,6 +58,19 @@ def test_intervals_cover_the_mean_of_the_population() -> None:
     mean = float(np.exp(0.125))
     covered = [low <= mean <= high for low, high in (bootstrap_interval(sample) for sample in samples)]
     assert 0.85 <= np.mean(covered) <= 0.99
+
+
+def test_the_ratio_of_errors_on_the_same_frames_is_known_better_than_either() -> None:
+    rng = np.random.default_rng(0)
+    covered, widths = [], []
+    for _ in range(200):
+        reference = rng.lognormal(0.0, 0.5, 20)
+        values = reference * rng.normal(1.1, 0.05, 20)
+        low, high = bootstrap_ratio(values, reference)
+        covered.append(low <= 1.1 <= high)
+        widths.append((high - low) / np.diff(bootstrap_interval(values))[0])
+    assert 0.85 <= np.mean(covered) <= 0.99
+    assert np.mean(widths) < 0.2
 
 
 def parts(make_snapshot: MakeSnapshot, n_random: int) -> tuple[Snapshot, Snapshot]:

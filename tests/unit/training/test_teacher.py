@@ -20,8 +20,17 @@ from alsys.potentials.xtb import XTBMethod, single_point
 from alsys.store.base import Snapshot
 from alsys.training.dataset import less_baseline
 from alsys.training.snapshots import snapshot_of
-from alsys.training.teacher import CommitteeTeacher, XTBTeacher, build_teacher, check_teacher, sample, taught
+from alsys.training.teacher import (
+    CommitteeTeacher,
+    XTBTeacher,
+    build_teacher,
+    check_teacher,
+    relabelled,
+    sample,
+    taught,
+)
 from alsys.units import BOLTZMANN
+from support.committees import HarmonicCommittee
 from support.lennard_jones import LennardJonesCommittee
 
 needs_torchani = pytest.mark.skipif(importlib.util.find_spec("torchani") is None, reason="torchani is not installed")
@@ -124,6 +133,23 @@ def test_labels_are_of_every_system_with_free_atoms_and_without_what_is_not_labe
     atoms = labelled.select(labelled.is_arm(Arm.ATOM))
     assert dict(zip(atoms.numbers.tolist(), atoms.energy.tolist(), strict=True)) == {1: -1.0, 6: -6.0, 8: -8.0}
     assert len(np.unique(molecules.trajectory)) > 10
+
+
+def test_frames_with_forces_at_which_walks_end_are_not_labelled(make_snapshot: MakeSnapshot) -> None:
+    known = make_snapshot(12, 0)
+    frames = known.select(known.n_atoms == 6)
+    frames = replace(frames, positions=frames.positions.copy())
+    frames.positions[:6] *= 10.0
+    assert relabelled(Springs(), frames).frame_ids == frames.frame_ids[1:]
+    assert relabelled(Springs(), frames.select(np.arange(0))).n_frames == 0
+
+
+def test_walkers_may_be_moved_by_another_committee_than_the_one_that_labels() -> None:
+    soft, hard = HarmonicCommittee(1.0), HarmonicCommittee(9.0)
+    teacher = CommitteeTeacher(hard, mover=soft)
+    batch = FrameBatch.of([water(1.0)])
+    np.testing.assert_array_equal(teacher.evaluate(batch).forces, soft.evaluate(batch).forces)
+    np.testing.assert_array_equal(teacher.labels(batch)[1], hard.evaluate(batch).forces)
 
 
 def test_imported_frames_that_a_teacher_does_not_know_are_left_out(make_snapshot: MakeSnapshot) -> None:
