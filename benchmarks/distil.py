@@ -41,7 +41,7 @@ def config_for(args: argparse.Namespace) -> CampaignConfig:
     model = {"kind": "nequip", "members": 4, "num_layers": args.layers, "l_max": args.l_max, "num_features": 32}
     training = {
         "budget_s": args.teacher_s, "max_epochs": 10_000_000, "learning_rate": 0.01, "batch_size": 2, "ema": 0.999,
-        "bootstrap": 1.0, "validation_share": 0.0, "delta": args.delta, "compile": True,
+        "bootstrap": 1.0, "validation_share": 0.0, "delta": args.delta, "compile": not args.eager,
     }  # fmt: skip
     return parse_config(
         {
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[300.0, 500.0, 750.0])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--json", action="store_true", help="one line instead of indented JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
