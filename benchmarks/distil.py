@@ -37,7 +37,9 @@ from alsys.training.trainer import NequIPTrainer
 
 def config_for(args: argparse.Namespace) -> CampaignConfig:
     """The campaign whose committee is the teacher."""
-    baseline = {"baseline": {"kind": args.delta}} if args.delta else {}
+    labeling: dict[str, object] = {"kind": "xtb", "method": "GFN1-xTB"}
+    if args.delta:
+        labeling["baseline"] = {"kind": args.delta}
     model = {"kind": "nequip", "members": 4, "num_layers": args.layers, "l_max": args.l_max, "num_features": 32}
     training = {
         "budget_s": args.teacher_s, "max_epochs": 10_000_000, "learning_rate": 0.01, "batch_size": 2, "ema": 0.999,
@@ -47,7 +49,7 @@ def config_for(args: argparse.Namespace) -> CampaignConfig:
         {
             "name": "distil",
             "systems": [{"name": "molecule", "smiles": "CCO"}],
-            "labeling": {"kind": "xtb", "method": "GFN1-xTB", **baseline},
+            "labeling": labeling,
             "model": model,
             "training": training,
             "promotion": {"examine": False},

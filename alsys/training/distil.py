@@ -109,15 +109,17 @@ def distil(
     train, test = _parts(taught(teacher, known, _part(frames, 0), temperatures, rng, field="systems"))
     molecules = np.flatnonzero(~train.is_arm(Arm.ATOM))
     timed = train.select(np.resize(molecules, TIMED_FRAMES))
+    assert isinstance(config.model, NetworkModel), "as the command has checked"
     config = _fit_config(config, _fast_enough(config.model, large, timed, members, speed_up), budget_s)
-    small, steps = None, 0.0
+    small: CommitteeState | None = None
+    steps = 0.0
     for number, share in enumerate(SHARES, 1):
         order = TrainingOrder(state.version, joined(own, train), small, None, seed=config.seed)
         fit = _fitted(pretraining_config(config, share * budget_s), order)
         small, steps = fit.state, steps + fit.metrics["steps"]
-        student = build_committee(small, threads=config.training.threads)
+        student = build_committee(fit.state, threads=config.training.threads)
         metrics = Metrics({"rounds": number, "n_frames": fit.metrics["n_train"], "steps": steps})
-        found = Distilled(small, metrics | _errors(student, large, test, random))
+        found = Distilled(fit.state, metrics | _errors(student, large, test, random))
         if found.is_good or number == len(SHARES):
             break
         guided = CommitteeTeacher(large, free, mover=student)
@@ -130,7 +132,7 @@ def distil(
         train, test = joined(train, more), joined(test, unseen)
     frame_ms, teacher_ms = _frame_ms(student, timed), _frame_ms(large, timed)
     speed = Metrics({"frame_ms": frame_ms, "teacher_frame_ms": teacher_ms, "speed_up": teacher_ms / frame_ms})
-    return Distilled(small, found.metrics | speed)
+    return Distilled(found.state, found.metrics | speed)
 
 
 def _part(frames: int, number: int) -> int:
