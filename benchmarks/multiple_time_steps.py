@@ -25,7 +25,7 @@ from fitted import config_of, snapshot_of
 from orchestration import machine
 from scipy.stats import ks_2samp
 
-from alsys.config import CampaignConfig
+from alsys.config import CampaignConfig, parse_config
 from alsys.dynamics import multiple_time_steps
 from alsys.dynamics.runner import Evaluation, Potential, Runner, thermostatted
 from alsys.dynamics.stopping import Limits, StopRule
@@ -60,10 +60,11 @@ def config_for(args: argparse.Namespace, is_split: bool) -> CampaignConfig:
             "num_features": args.inner_features, "share": args.share,
         }  # fmt: skip
     model = {"members": args.members, "num_layers": 2, "l_max": 1, "num_features": 16}
-    config = config_of("CCO", model=model, budget_s=args.budget_s, exploration=exploration)
-    training = {**config.training.model_dump(), "delta": "gfn2-xtb", "compile": False}
-    labeling = {**config.labeling.model_dump(), "method": "GFN1-xTB", "baseline": {"kind": "gfn2-xtb"}}
-    return CampaignConfig.model_validate({**config.model_dump(), "training": training, "labeling": labeling})
+    config = config_of("CCO", model=model, budget_s=args.budget_s)
+    raw = config.model_dump(mode="json")
+    raw["training"] |= {"delta": "gfn2-xtb", "compile": False}
+    raw["labeling"] |= {"method": "GFN1-xTB", "baseline": {"kind": "gfn2-xtb"}}
+    return parse_config({**raw, "exploration": exploration})
 
 
 def fitted(args: argparse.Namespace) -> CommitteeState:
