@@ -70,6 +70,7 @@ class PolicySettings:
         prefetch_below_s: Labels faster than this on average are worth sending one call ahead.
         stop_rules: Rules of other packages that may end the campaign.
         test_frames: Of what ensemble the random arm is, in words.
+        has_target: It is of one that the user has named.
     """
 
     is_rounds: bool
@@ -113,6 +114,7 @@ class PolicySettings:
     prefetch_below_s: float = 0.2
     stop_rules: StopRules = field(default_factory=StopRules)
     test_frames: str = "exploration"
+    has_target: bool = False
 
     @property
     def targets(self) -> Targets:
@@ -184,6 +186,7 @@ class PolicySettings:
             seed=config.seed,
             stop_rules=StopRules(config.stop.rules),
             test_frames=config.test_frames,
+            has_target=config.target is not None,
         )
 
 

@@ -178,7 +178,7 @@ class WalkerExplorer:
                     if proposed is not None and chunk.random[-1].is_beside(proposed, spacing):
                         chunk.withdrawn.append(proposed.frame.frame_id)
                         del self._proposed[k]
-                    walkers.last_random[k], walkers.age[k] = walkers.step[k], 0
+                    walkers.last_random[k], walkers.age[k], walkers.restarts[k] = walkers.step[k], 0, 0
             if walkers.is_fresh:
                 deviation = walkers.deviation
                 is_above = is_sane & (deviation >= accurate_below)
@@ -237,7 +237,7 @@ class WalkerExplorer:
         In a target ensemble one frame at most of each walker that has gone on for long enough.
         """
         if self._decorrelation is not None:
-            return self._draw_in_target(n_random, n_moves, self._decorrelation)
+            return self._draw_in_target(n_random, n_moves)
         n_walkers = len(self._walkers)
         n_pairs = n_walkers * n_moves
         drawn: dict[int, list[int]] = {}
@@ -247,12 +247,20 @@ class WalkerExplorer:
 
     def _is_independent(self, k: int) -> bool:
         """Whether walker `k` has gone on for long enough now: it may have begun anew since its frame was drawn."""
-        return self._decorrelation is None or int(self._walkers.age[k]) >= self._decorrelation
+        return self._decorrelation is None or int(self._walkers.age[k]) >= self._between_tests(k)
 
-    def _draw_in_target(self, n_random: int, n_moves: int, decorrelation: int) -> dict[int, list[int]]:
+    def _between_tests(self, k: int) -> int:
+        """Steps that walker `k` goes on before it is taken: half as many each time it broke before it had made them.
+
+        Where a model breaks all walks it is measured on short ones, and no campaign waits for ever.
+        """
+        steps = self._decorrelation or 0
+        return max(steps >> min(int(self._walkers.restarts[k]), 30), min(steps, self._settings.spacing_steps))
+
+    def _draw_in_target(self, n_random: int, n_moves: int) -> dict[int, list[int]]:
         walkers, drawn, n_each = self._walkers, dict[int, list[int]](), self._settings.steps_per_look
         for k in self._rng.permutation(self._in_target(walkers)).tolist():
-            left = decorrelation - int(walkers.age[k])
+            left = self._between_tests(k) - int(walkers.age[k])
             first = max(-(-left // n_each) - 1, 0)  # a walker is a move on when it is looked at
             if first < n_moves and sum(map(len, drawn.values())) < n_random:
                 drawn.setdefault(int(self._rng.integers(first, n_moves)), []).append(k)
@@ -282,6 +290,7 @@ class WalkerExplorer:
         is_endless = walkers.steering.names[k] == TARGET  # goes on within what is known
         is_used_up = walkers.rewinds[k] >= self._settings.max_rewinds and not is_endless
         if reason == "max-steps" or trusted is None or is_used_up:
+            walkers.restarts[k] += reason != "max-steps"
             self._restart(k)
             return
         frame = walkers.steering.start(k, [trusted], self._rng)

@@ -54,6 +54,7 @@ class Walkers:
         last_candidate, last_random: ``(n_walkers,)`` step of the last frame proposed, and taken for the random arm, on
             it, or `NEVER`.
         rewinds: ``(n_walkers,)`` how often it was rewound.
+        restarts: ``(n_walkers,)`` how often it began anew since it was last taken for the random arm.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Walkers:
         self.last_candidate = np.full(n_walkers, NEVER, dtype=np.int64)
         self.last_random = np.full(n_walkers, NEVER, dtype=np.int64)
         self.rewinds = np.zeros(n_walkers, dtype=np.int64)
+        self.restarts = np.zeros(n_walkers, dtype=np.int64)
         self._settings = settings
         self._n_steps = settings.steps_per_look
         self._n_moves = 0
@@ -227,7 +229,8 @@ class Walkers:
         if self.systems[k] != before.systems[j]:
             return
         self.place(k, before.frame(j), int(before.trajectory[j]), rng)
-        self.step[k], self.age[k], self.last_random[k] = before.step[j], before.age[j], before.last_random[j]
+        for kept in ("step", "age", "restarts", "last_random"):
+            getattr(self, kept)[k] = getattr(before, kept)[j]
 
     def rewind(self, k: int, frame: Frame, rng: np.random.Generator) -> None:
         """Goes on from where walker `k` was last trusted, with new velocities."""

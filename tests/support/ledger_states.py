@@ -63,6 +63,7 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "seed": (0, 12345),
     "stop_rules": (StopRules(), StopRules([PluginSection(kind="plugin", name="none-such")])),
     "test_frames": ("exploration", "dynamics at 500 K"),
+    "has_target": (False, True),
 }
 
 

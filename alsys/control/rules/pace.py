@@ -102,10 +102,11 @@ def random_total(settings: PolicySettings, share: float) -> int:
 def random_kept(state: CampaignState, share: float) -> int:
     """Labels of the budget that no other arm may take, so that the random arm is as large as planned at the end.
 
-    The first model comes first: without one there are no frames to take at random.
+    The first model comes first: without one there are no frames to take at random. Frames of a target ensemble come
+    later than others, so their place is kept at any pace.
     """
     settings = state.settings
-    if settings.max_ahead != "auto" or settings.is_rounds:
+    if not (settings.max_ahead == "auto" or settings.has_target) or settings.is_rounds:
         return 0
     n_train = state.n_train + state.in_flight_by_arm[Arm.INITIAL] + state.in_flight_by_arm[Arm.UNCERTAIN]
     if not state.champion and n_train < settings.first_at:

@@ -117,6 +117,26 @@ def test_a_walk_whose_geometry_makes_no_sense_is_set_back_and_its_time_counts() 
     assert min(source.step for source in taken) < 120, "set back, and still taken"
 
 
+def test_a_model_that_breaks_all_walks_is_measured_on_short_ones() -> None:
+    """Nothing is trusted and atoms fly apart: of walks of 500 fs there are none."""
+    settings = {
+        **config().exploration.model_dump(),
+        "reactive": False,
+        "trust": {"accurate_below": 0.1, "failed_above": 9},
+    }
+    of = WalkerExplorer(
+        config(exploration=settings, target={"temperature": 8000, "decorrelation": 500.0}), FRAMES, 0,
+        build=lambda state: HarmonicCommittee(0.0, lambda batch: np.full(batch.n_frames, 0.5)),
+    )  # fmt: skip
+    taken: list[int] = []
+    for k in range(60):
+        report = run(of, k, state=STATE if k == 0 else None)
+        taken += [candidate.source.step for candidate in report.candidates if candidate.source.arm is Arm.RANDOM]
+    assert taken
+    assert min(taken) >= 4
+    assert max(taken) < 1000
+
+
 def test_walks_go_on_when_methods_get_other_shares() -> None:
     of = explorer()
     run(of, 0, state=STATE)

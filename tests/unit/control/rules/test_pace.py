@@ -10,7 +10,7 @@ from simulated_time import Durations, SimulatedCampaign
 
 from alsys.control.commands import Idle, LabelFrames, Train
 from alsys.control.rules.decisions import decide
-from alsys.control.rules.pace import label_plan, most_ahead
+from alsys.control.rules.pace import label_plan, most_ahead, random_kept
 from alsys.control.rules.trust import random_share
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import RunningTimes
@@ -250,3 +250,15 @@ def test_a_committee_of_copies_does_not_stop_the_campaign() -> None:
     assert random_share(ledger) == 1.0
     ledger.exploration.n_distinct = 2
     assert random_share(ledger) == 0.4
+
+
+@pytest.mark.parametrize(("max_ahead", "has_target", "kept"), [("auto", False, 4), (14, False, 0), (14, True, 4)])
+def test_the_place_of_test_frames_that_come_late_is_kept_at_any_pace(
+    max_ahead: Any, has_target: bool, kept: int
+) -> None:
+    settings = policy_settings(n_labels=20, first_at=2, max_ahead=max_ahead, has_target=has_target, random_share=0.2)
+    ledger = Ledger(settings)
+    for k in range(8):
+        ledger.apply(proposed(f"f{k}", Arm.INITIAL, 0))
+        ledger.apply(accepted(f"f{k}"))
+    assert random_kept(ledger, settings.random_share) == kept
