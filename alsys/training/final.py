@@ -30,6 +30,8 @@ SIZES: Final = ((60.0, {"l_max": 2}), (120.0, {"num_layers": 4}))
 With 50 frames of ethanol three layers err by 47.6 meV/Angstrom at l_max 2 after 100 s and by 58.6 at l_max 1, which is
 the better one after less; four layers by 40.7 after 120 s and 37.9 after 240 s, three by 41.8 and 39.3.
 """
+EAGER: Final = 4.5
+"""Times that an eager step takes of a compiled one, with which `SIZES` were measured (docs/measurements.md)."""
 N_ATOMS: Final = 9.0
 """Of ethanol, on which the seconds were measured; of larger molecules a step takes longer in proportion."""
 SMALL_BATCH, SMALL_UP_TO = 2, 600

@@ -57,7 +57,7 @@ from alsys.training.compiled_steps import StepSource
 from alsys.training.constants import first_constants, force_scale, set_buffers
 from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
-from alsys.training.final import SLOW_AVERAGE, batch_size, final_model, held_out, plateau_on
+from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model, held_out, plateau_on
 from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
 from alsys.training.growth import as_large_as, grown
 from alsys.training.loss import Objective
@@ -163,8 +163,7 @@ class NequIPTrainer:
             parent = None
         constants = first_constants(spec, parts, edges, self._config.atomic_energies)
         before = self._clock()
-        is_long = order.is_final and order.seconds(self._config) >= COMPILE_FROM_S
-        is_on_pairs = self._steps.prepare(spec, self._parallel(order), waits=is_long)
+        is_on_pairs = self._steps.prepare(spec, self._parallel(order), waits=self._waits(order))
         if self._steps.compiling_s > 0.0:  # no part of the budget
             started += self._clock() - before
         frames = edges
@@ -382,9 +381,14 @@ class NequIPTrainer:
         """
         model = self._model_config
         if order.is_final and self._config.start is None:
-            seconds = order.seconds(self._config) / model.members
+            seconds = order.seconds(self._config) / model.members / (1.0 if self._waits(order) else EAGER)
             model = final_model(model, seconds, float(parts.train.n_atoms.mean()))
         return model.spec(elements)
+
+    def _waits(self, order: TrainingOrder) -> bool:
+        """Whether the fit is long enough to wait for a compiler."""
+        is_long = order.seconds(self._config) >= COMPILE_FROM_S
+        return order.is_final and is_long and self._config.compile is not False
 
     def _parallel(self, order: TrainingOrder) -> int:
         """Members fitted at the same time; in the final fit as many as a machine of its own has cores."""

@@ -94,12 +94,12 @@ def test_the_final_fit_grows_holds_out_what_it_did_not_learn_and_later_ones_go_o
     assert isinstance(first, TrainedCommittee)
     assert [(b.seconds < 3.0, plateau, ema, n) for b, plateau, ema, n in seen] == [(True, None, 0.99, 5)] * 2
     seen.clear()
-    order = TrainingOrder(2, data, first.state, first.state, seed=2, budget_s=100.0, is_final=True)
+    order = TrainingOrder(2, data, first.state, first.state, seed=2, budget_s=600.0, is_final=True)
     final = trainer.run(order)
     assert isinstance(final, TrainedCommittee)
     assert (final.state.spec["num_layers"], final.state.spec["l_max"]) == (1, 2)
     for budget, plateau, ema, n in seen:
-        assert budget.seconds > 40.0
+        assert budget.seconds > 240.0
         assert plateau is not None
         assert (ema, n) == (0.999, 2)
     after = trainer.run(dataclasses.replace(order, version=3, parent=final.state, is_final=False))
