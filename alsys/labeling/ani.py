@@ -47,7 +47,8 @@ class ANIEngine:
     @classmethod
     def check(cls, settings: ANILabeling, frame: Frame) -> None:
         """Refuses all but neutral singlets of H, C, N and O without a cell, and a missing torchani."""
-        from alsys.potentials.ani import ani1x_folder, check_frame
+        from alsys.potentials.ani import ani1x_folder
+        from alsys.potentials.ani_frames import check_frame
 
         check_frame(frame)
         if frame.n_atoms == 1 and frame.multiplicity != ground_multiplicity(int(frame.numbers[0])):

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from torch import Tensor
 
 from alsys.errors import InputError
-from alsys.frames import FloatArray, Frame
+from alsys.frames import FloatArray
 from alsys.potentials.base import (
     CommitteePrediction,
     CommitteeState,
@@ -38,8 +38,6 @@ from alsys.potentials.base import (
 )
 from alsys.units import HARTREE
 
-ELEMENTS = (1, 6, 7, 8)
-"""Atomic numbers of what ANI-1x knows: H, C, N, O."""
 N_MEMBERS = 8
 KIND = "ani"
 CELU_ALPHA = 0.1
@@ -47,22 +45,6 @@ CELU, LINEAR = 9, 6
 """NeuroChem's numbers of activations."""
 COSINE_SCALE = 0.95
 _LAYER = re.compile(r"nodes=(\d+);.*?activation=(\d+);.*?blocksize=(\d+);.*?FILE:(\S+?)\[.*?FILE:(\S+?)\[", re.DOTALL)
-
-
-def check_frame(frame: Frame) -> None:
-    """Refuses all but neutral singlets, and free atoms, of H, C, N and O without a cell.
-
-    Raises:
-        InputError: Names the field of the frame.
-    """
-    if unknown := sorted({int(z) for z in frame.numbers} - set(ELEMENTS)):
-        raise InputError("ANI-1x knows H, C, N and O only", field="element", value=chemical_symbols[unknown[0]])
-    if frame.pbc.any():
-        raise InputError("ANI-1x is for molecules", field="pbc", value=frame.pbc.tolist())
-    if frame.charge:
-        raise InputError("ANI-1x knows neutral molecules only", field="charge", value=frame.charge)
-    if frame.multiplicity != 1 and frame.n_atoms > 1:
-        raise InputError("ANI-1x knows singlets only", field="multiplicity", value=frame.multiplicity)
 
 
 def ani1x_folder() -> Path:

@@ -162,7 +162,7 @@ def frame_check(teacher: str | ASECalculator) -> FrameCheck:
         return partial(check_treated, teacher.calculator)
     if teacher in XTB:
         return partial(_check_xtb, teacher)
-    from alsys.potentials.ani import check_frame
+    from alsys.potentials.ani_frames import check_frame
 
     return check_frame
 
