@@ -69,6 +69,11 @@ class DynamicsSettings:
     wall_s: float = float("inf")
     hydrogen_mass: float | None = None
 
+    @property
+    def identity(self) -> str:
+        """What a checkpoint must share to be gone on from; without a mass as it was before there was that field."""
+        return repr(self).replace(", hydrogen_mass=None", "")
+
 
 @dataclass(frozen=True, slots=True)
 class DynamicsResult:
@@ -171,7 +176,7 @@ class _Walk:
             "step": self.step,
             "spent_s": self.spent_s,
             "reasons": self.reasons,
-            "settings": repr(self._settings),
+            "settings": self._settings.identity,
             "starts": [start.frame_id for start in self._starts],
             "rng": self._rng.bit_generator.state,
         }
@@ -193,7 +198,7 @@ class _Walk:
         except (OSError, ValueError, KeyError):
             return
         ids = [start.frame_id for start in self._starts]
-        if facts.get("settings") != repr(self._settings) or facts.get("starts") != ids:
+        if facts.get("settings") != self._settings.identity or facts.get("starts") != ids:
             return
         self.step, self.spent_s, self.reasons = int(facts["step"]), float(facts["spent_s"]), list(facts["reasons"])
         self.times, self.alive = kept["times"], kept["alive"]

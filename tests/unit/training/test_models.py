@@ -27,8 +27,8 @@ from alsys.training.constants import less_repulsion
 from alsys.training.dataset import atomic_energies, split
 from alsys.training.evaluate import batch_of
 from alsys.training.factory import build_trainer
+from alsys.training.step import SHIFTS
 from alsys.training.tensors import TrainingFrames
-from alsys.training.trainer import SHIFTS
 from support.lennard_jones import LennardJonesCommittee
 
 MakeSnapshot = Callable[..., Snapshot]
