@@ -287,7 +287,7 @@ class WalkerExplorer:
         """After a stop: back to the last trusted frame, or to a new trajectory."""
         walkers = self._walkers
         trusted = walkers.trusted_frame(k)
-        is_endless = walkers.steering.names[k] == TARGET  # goes on within what is known
+        is_endless = walkers.steering.names[k] == TARGET  # a long walk, whatever stops it
         is_used_up = walkers.rewinds[k] >= self._settings.max_rewinds and not is_endless
         if reason == "max-steps" or trusted is None or is_used_up:
             walkers.restarts[k] += reason != "max-steps"

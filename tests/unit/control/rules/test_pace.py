@@ -10,6 +10,7 @@ from simulated_time import Durations, SimulatedCampaign
 
 from alsys.control.commands import Idle, LabelFrames, Train
 from alsys.control.rules.decisions import decide
+from alsys.control.rules.exploration import exploration_is_paused
 from alsys.control.rules.pace import label_plan, most_ahead, random_kept
 from alsys.control.rules.trust import random_share
 from alsys.control.state.ledger import Ledger
@@ -262,3 +263,16 @@ def test_the_place_of_test_frames_that_come_late_is_kept_at_any_pace(
         ledger.apply(proposed(f"f{k}", Arm.INITIAL, 0))
         ledger.apply(accepted(f"f{k}"))
     assert random_kept(ledger, settings.random_share) == kept
+
+
+@pytest.mark.parametrize(("has_target", "is_paused"), [(False, True), (True, False)])
+def test_explorers_go_on_for_test_frames_whose_place_is_kept(has_target: bool, is_paused: bool) -> None:
+    """The candidate set is full, and none of it may be labelled in their place: a pause would be for ever."""
+    settings = policy_settings(n_labels=20, max_ahead=14, has_target=has_target, max_pending=4)
+    ledger = Ledger(settings)
+    for k in range(8):
+        ledger.apply(proposed(f"f{k}", Arm.INITIAL, 0))
+        ledger.apply(accepted(f"f{k}"))
+    for event in (published(1, 8), promoted(1), *(proposed(f"u{k}") for k in range(4))):
+        ledger.apply(event)
+    assert exploration_is_paused(ledger) is is_paused
