@@ -22,6 +22,10 @@ MAX_PART: Final = 600
 """Characters of each part of an error's line."""
 
 
+AGAIN: Final = "the same `alsys run`, or `Campaign.run` in Python,"
+"""What goes on with a campaign, for a user of the command line or of Python."""
+
+
 class FailureKind(StrEnum):
     """Why a piece of work gave no result. The values are stable: they are written to the event log."""
 
@@ -164,6 +168,10 @@ class EnvironmentProblem(AlsysError):
     exit_code = 3
 
 
+class WorkerUnfit(EnvironmentProblem):
+    """The process of a worker lacks what it needs, such as a package: another try there would not help."""
+
+
 _REMEDIES: Final = {
     errno.ENOSPC: "make space and repeat the command",
     errno.EDQUOT: "make space in your quota and repeat the command",
@@ -187,7 +195,7 @@ class RayLost(EnvironmentProblem):
 
     def __init__(self, message: str) -> None:
         self.message = message
-        super().__init__(f"{message}; the same command goes on")
+        super().__init__(f"{message}; in a new process, {AGAIN} goes on")
 
 
 class CampaignFailed(AlsysError):

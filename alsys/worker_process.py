@@ -31,7 +31,7 @@ from typing import IO, Any, Final
 import psutil
 
 from alsys.clock import RunningClock
-from alsys.errors import FailureKind
+from alsys.errors import AlsysError, FailureKind, WorkerUnfit
 
 START_TIMEOUT_S: Final = 180.0
 POLL_S: Final = 0.1
@@ -123,6 +123,7 @@ class WorkerProcess:
 
         Raises:
             WorkerFailed: It raised, and the process is still there; or the process died or went beyond a limit.
+            WorkerUnfit: The object cannot be made there, for want of a package or a setting.
         """
         clock = RunningClock(longest_gap_s=LONGEST_GAP_S)
         if self._process is None:
@@ -171,9 +172,12 @@ class WorkerProcess:
             bufsize=0,
         )
         try:
-            self._exchange((self._build, self._memory_bytes, self._has_gpu), clock, START_TIMEOUT_S)
+            problem = self._exchange((self._build, self._memory_bytes, self._has_gpu), clock, START_TIMEOUT_S)
         except WorkerFailed as error:
             raise WorkerFailed(error.kind, f"while starting: {error.message}", error.wall_s) from error
+        if problem:
+            self.close()
+            raise unfit(problem, self._python)
 
     def _exchange(self, message: object, clock: RunningClock, timeout_s: float | None) -> Any:
         """Sends a message and waits for the answer; the process is ended where there is none."""
@@ -227,12 +231,16 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever the worker prints must not get between messages
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    build, memory_bytes, has_gpu = _receive(requests)
-    if memory_bytes is not None and not has_gpu:
-        backstop = 2 * memory_bytes + 4 * 2**30
-        resource.setrlimit(resource.RLIMIT_DATA, (backstop, backstop))
-    worker = build()
-    _send(output, "ready")
+    try:
+        build, memory_bytes, has_gpu = _receive(requests)
+        if memory_bytes is not None and not has_gpu:
+            backstop = 2 * memory_bytes + 4 * 2**30
+            resource.setrlimit(resource.RLIMIT_DATA, (backstop, backstop))
+        worker = build()
+    except UNFIT as error:
+        _send(output, reason_of(error))
+        return
+    _send(output, "")
     while True:
         try:
             method, argument = _receive(requests)
@@ -247,6 +255,28 @@ def serve() -> None:
         except Exception as error:
             kind, value = FailureKind.INTERNAL, f"{type(error).__name__}: {error}"[:500]
         _send(output, (kind, value, time.process_time() - cpu))
+
+
+UNFIT: Final = (ImportError, AlsysError)
+"""What is raised where a worker cannot be made, now or later."""
+
+
+def reason_of(error: Exception) -> str:
+    """Such an error as one line."""
+    return str(error) if isinstance(error, AlsysError) else f"{type(error).__name__}: {error}"
+
+
+def unfit(reason: str, python: str | None) -> WorkerUnfit:
+    """The error of a worker that cannot be made.
+
+    Args:
+        reason: As of `reason_of`.
+        python: Interpreter of another environment; None for this one.
+    """
+    return WorkerUnfit(
+        f"a worker cannot start: {reason}; install what is missing for {python or sys.executable}: workers see the "
+        "packages that are installed there, not the modules of a folder"
+    )
 
 
 def _send(pipe: IO[bytes], message: object) -> None:

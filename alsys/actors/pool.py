@@ -26,7 +26,7 @@ from alsys.actors.placement import WorkerSpec
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
-from alsys.errors import EnvironmentProblem, FailureKind
+from alsys.errors import AGAIN, EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
 
@@ -129,7 +129,8 @@ class RayPool:
         """Waits for calls to return, workers to come up or to die.
 
         Raises:
-            EnvironmentProblem: Ray is gone and cannot be brought up anew, or no node can hold the workers of a role.
+            EnvironmentProblem: Ray is gone and cannot be brought up anew, no node can hold the workers of a role, or
+                a worker lacks what it needs.
         """
         if not self._inbox and not self._events:
             self._wake.clear()
@@ -203,6 +204,9 @@ class RayPool:
         try:
             value = done.result()
         except Exception as error:
+            cause = getattr(error, "cause", error)
+            if isinstance(cause, WorkerUnfit):
+                raise cause from None
             return self._lost(name, error, is_start)
         if is_start:
             entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
@@ -269,9 +273,7 @@ class RayPool:
         """All workers are lost; Ray is brought up anew where it is ours."""
         if not self._cluster.is_local:
             where = self._cluster.address or "this machine"
-            raise EnvironmentProblem(
-                f"{failure}: the cluster at {where} is lost; see to it, then the same command goes on"
-            )
+            raise EnvironmentProblem(f"{failure}: the cluster at {where} is lost; see to it, then {AGAIN} goes on")
         self._renewals += 1
         if self._renewals > MAX_RENEWALS:
             raise EnvironmentProblem(f"{failure}; it was brought up anew {MAX_RENEWALS} times; see logs/stderr.log")

@@ -19,6 +19,7 @@ from dataclasses import replace
 from alsys.control.ports import Result, Work, Worker
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
+from alsys.worker_process import UNFIT, reason_of, unfit
 
 _PR_SET_PDEATHSIG = 1
 
@@ -49,10 +50,20 @@ class WorkerActor:
 
     def __init__(self, build: Callable[[], Worker], threads: int) -> None:
         configure_worker(threads)
-        self._worker = build()
+        self._unfit = ""
+        try:
+            self._worker = build()
+        except UNFIT as error:
+            self._unfit = reason_of(error)
 
     def ready(self) -> int:
-        """Answers with its process id once the worker is built."""
+        """Answers with its process id once the worker is built.
+
+        Raises:
+            WorkerUnfit: It cannot be, for want of a package or a setting.
+        """
+        if self._unfit:
+            raise unfit(self._unfit, None)
         return os.getpid()
 
     def run(self, order: Work, state: CommitteeState | None = None) -> tuple[float, float, Result]:

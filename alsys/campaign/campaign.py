@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alsys.arguments import checked
 from alsys.campaign.folder import CampaignFolder, whole_status
 from alsys.campaign.places import check_place
 from alsys.campaign.result import RunResult, finished
@@ -82,6 +83,7 @@ class Campaign:
         self._driver = 0
 
     @classmethod
+    @checked
     def open(
         cls,
         source: str | Path | Mapping[str, Any] | CampaignConfig,
@@ -142,6 +144,7 @@ class Campaign:
         finally:
             reader.close()
 
+    @checked
     def run(
         self,
         *,
@@ -169,10 +172,8 @@ class Campaign:
             EnvironmentProblem: The machine lacks something.
             CampaignFailed: The campaign cannot go on.
         """
-        if wall_s is not None and not (isinstance(wall_s, int | float) and wall_s > 0):
-            raise InputError("is a number of seconds above 0", field="wall_s", value=wall_s)
-        if on_event is not None and not callable(on_event):
-            raise InputError("is called with each event", field="on_event", value=on_event)
+        if wall_s is not None and not wall_s > 0:
+            raise InputError("must be above 0", field="wall_s", value=wall_s, remedy="give seconds, or leave it out")
         labels = None if labels is None else self._labels_of_run(labels)
         from alsys.campaign.driver import Silence
 
@@ -184,6 +185,7 @@ class Campaign:
             return self.drive(told, on_event=on_event, wall_s=wall_s, labels=labels, ack_log=log)
         return self._in_thread(lambda: self.drive(told, on_event=on_event, wall_s=wall_s, labels=labels, ack_log=log))
 
+    @checked
     async def run_async(
         self,
         *,
@@ -203,6 +205,7 @@ class Campaign:
             await call
             raise
 
+    @checked
     def drive(
         self,
         observer: Observer,
@@ -244,6 +247,7 @@ class Campaign:
         with log_to(self.folder.logs / "campaign.log", observer):
             return finished(self.config, self.folder, observer.message)
 
+    @checked
     def request_stop(self, *, drain: bool = False) -> None:
         """Asks whoever runs the campaign to stop, in this process or another; returns at once.
 
@@ -271,6 +275,7 @@ class Campaign:
         """
         return whole_status(CampaignFolder.existing(str(self.path)))[0]
 
+    @checked
     def report(self, output: str | Path | None = None) -> Path:
         """Writes the report, one HTML file.
 
@@ -282,6 +287,7 @@ class Campaign:
         CampaignFolder.existing(str(self.path))
         return write_report(self.path, None if output is None else Path(output))
 
+    @checked
     def dataset(self, version: int | None = None, level: str | None = None) -> Dataset:
         """The labelled frames.
 
@@ -312,6 +318,7 @@ class Campaign:
         """
         return self.models.champion
 
+    @checked
     def rollback(self, version: int | str | None = None, timeout_s: float = ANSWER_S) -> str:
         """Makes an earlier version champion again, in the campaign and in its registry.
 
@@ -330,6 +337,7 @@ class Campaign:
         folder = self._to_be_asked()
         return roll_back(folder, request_of(folder, version), timeout_s)
 
+    @checked
     def train(self, budget_s: float, timeout_s: float = ANSWER_S) -> str:
         """Has one more final fit done on the data there are: by whoever runs the campaign, or by the next `run`.
 
@@ -341,6 +349,7 @@ class Campaign:
 
         return ask_to_train(self._to_be_asked(), budget_s, timeout_s)
 
+    @checked
     def retract(
         self, reason: str, *, frames: Sequence[str] = (), labels: Sequence[str] = (), timeout_s: float = ANSWER_S
     ) -> str:
@@ -357,6 +366,7 @@ class Campaign:
         request = RetractLabels(reason, tuple(frames), tuple(labels))
         return ask(self._to_be_asked(), request, timeout_s)
 
+    @checked
     def retry(self, frames: Sequence[str] = (), *, kind: str = "", timeout_s: float = ANSWER_S) -> str:
         """Has frames in quarantine labelled again.
 
@@ -396,7 +406,7 @@ class Campaign:
 
     def _labels_of_run(self, labels: int) -> int | None:
         """Labels at which a run stops before the campaign's end; None where they are a new end."""
-        data = apply_overrides(self.config.model_dump(mode="json"), {"stop.labels": labels})
+        data = apply_overrides(self.config.model_dump(mode="json", exclude_unset=True), {"stop.labels": labels})
         config = self.folder.as_begun(parse_config(data, source="labels"))
         if config.stop.labels < self.config.stop.labels:
             return config.stop.labels

@@ -54,7 +54,8 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
     if directory.record.is_file():
         directory.check_store(source)
     config = directory.as_begun(config)
-    check_usual(config, directory.config() if directory.record.is_file() else None, source)
+    begun = directory.config() if directory.record.is_file() else None
+    check_usual(config, begun, source)
     _check_log(config, directory, source)
     base = Path.cwd() if source is None else Path(source).resolve().parent
     built: dict[str, BuiltSystem] = {}

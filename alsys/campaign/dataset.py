@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alsys.arguments import checked
 from alsys.campaign.folder import CampaignFolder
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.events import DataImported
@@ -93,6 +94,7 @@ class Dataset:
     def __repr__(self) -> str:
         return f"<Dataset version {self.version}: {len(self)} frames>"
 
+    @checked
     def select(self, *arms: Arm | str, system: str | None = None) -> Dataset:
         """The frames of some arms (none for all), and of one system where it is named."""
         chosen = np.ones(len(self), dtype=np.bool_)
@@ -184,6 +186,7 @@ class Dataset:
             attrs={"version": data.seq, "level_of_theory": self.level.canonical},
         )
 
+    @checked
     def diff(self, other: Dataset) -> DatasetDifference:
         """What `other` has that this one lacks, lacks that this one has, and has otherwise.
 
@@ -214,6 +217,7 @@ class Dataset:
         return self.snapshot.forces[offsets[row] : offsets[row + 1]]
 
 
+@checked
 def open_dataset(folder: str | Path, version: int | None = None, level: str | None = None) -> Dataset:
     """The labelled frames of a campaign's folder, whether it runs or not.
 

@@ -94,18 +94,19 @@ def drive(
 
     config, directory = plan.config, plan.directory
     directory.logs.mkdir(parents=True, exist_ok=True)
-    with AcknowledgementLog(ack_log) as acknowledge, contextlib.closing(open_writer(directory.store)) as store:
-        # the lock comes before anything else of the campaign is written
-        keep(directory, config, plan.start)
-        before = directory.config() if directory.record.is_file() else config
-        directory.write_record(config, plan.source)
-        if plan.source is not None:
-            remember_place(directory, plan.source)
-        directory.stop_request.unlink(missing_ok=True)
-        with log_to(directory.logs / "campaign.log", observer):
+    with contextlib.ExitStack() as told:
+        with AcknowledgementLog(ack_log) as acknowledge, contextlib.closing(open_writer(directory.store)) as store:
+            # the lock comes before anything else of the campaign is written
+            keep(directory, config, plan.start)
+            before = directory.config() if directory.record.is_file() else config
+            directory.write_record(config, plan.source)
+            if plan.source is not None:
+                remember_place(directory, plan.source)
+            directory.stop_request.unlink(missing_ok=True)
+            told.enter_context(log_to(directory.logs / "campaign.log", observer))
             ledger, stopped, is_registered = _run(plan, before, store, stop, observer, on_event, acknowledge)
-        head_seq = store.head.seq
-    return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
+            head_seq = store.head.seq
+        return conclude(config, directory, ledger, stopped, head_seq, observer.message, is_registered=is_registered)
 
 
 def _run(

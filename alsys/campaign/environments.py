@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from alsys.config import CampaignConfig
 from alsys.config.runtime import Role
-from alsys.errors import AlsysError, EnvironmentProblem, InputError
+from alsys.errors import AlsysError, EnvironmentProblem, InputError, WorkerUnfit
 from alsys.version import __version__
 from alsys.worker_process import WorkerFailed, WorkerProcess
 
@@ -75,8 +75,8 @@ def _check_environment(python: str, roles: Sequence[Role], config: CampaignConfi
     process = WorkerProcess(WorkerCheck, python=python)
     try:
         problem: AlsysError | None = process.call("problem", (roles, config, list(elements)), CHECK_S).value
-    except WorkerFailed as error:
-        raise EnvironmentProblem(f"{field}: {folder}: {error.message}") from None
+    except (WorkerFailed, WorkerUnfit) as error:
+        raise EnvironmentProblem(f"{field}: {folder}: {error}") from None
     finally:
         process.close()
     if isinstance(problem, InputError):

@@ -93,6 +93,11 @@ class CampaignFolder:
         """Requests that wait for a driver, and answers to them."""
         return self.path / "requests"
 
+    @property
+    def is_campaign(self) -> bool:
+        """Whether there is a record or a store."""
+        return self.record.exists() or self.store.is_dir()
+
     @classmethod
     def of(cls, config: CampaignConfig) -> CampaignFolder:
         """Where a campaign lives."""
@@ -103,16 +108,26 @@ class CampaignFolder:
         """A directory that holds a campaign.
 
         Raises:
-            InputError: It does not.
+            InputError: It does not, or its record is gone or damaged.
             StoreCorrupt: It has lost its HEAD.
         """
+        directory = cls.recorded(path)
+        directory.check_store(None)
+        return directory
+
+    @classmethod
+    def recorded(cls, path: str) -> CampaignFolder:
+        """A directory that holds a campaign, whatever its store looks like.
+
+        Raises:
+            InputError: It does not, or its record is gone or damaged.
+        """
         directory = cls(Path(path))
-        if directory.record.is_file():
-            directory.check_store(None)
-        else:
+        if not directory.is_campaign:
             raise InputError(
                 "is not a campaign directory", source=path, remedy="give the folder that `alsys run` printed"
             )
+        directory._record()
         return directory
 
     def check_head(self) -> None:
@@ -216,17 +231,11 @@ class CampaignFolder:
 
     def is_running(self) -> bool:
         """Whether a process holds the writer's lock."""
-        try:
-            lock = os.open(self.store / "writer.lock", os.O_RDONLY | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return _is_locked(self.store / "writer.lock")
+
+    def is_being_validated(self) -> bool:
+        """Whether a process holds a model of it against physics."""
+        return _is_locked(self.validation / "lock")
 
     def writer(self) -> tuple[int, str]:
         """Process id of the writer, or the last one, and its host; 0 and an empty text where that is not known."""
@@ -246,15 +255,24 @@ class CampaignFolder:
             return ""
 
     def _record(self) -> Mapping[str, Any]:
-        try:
-            record = read_json(self.record)
-        except InputError as error:
-            located = error.located(source=str(self.record))
-            located.remedy = "restore it, or remove it and run the file that the campaign was made with"
-            raise located from error
-        if not isinstance(record, dict) or "config" not in record:
-            raise InputError("is not a campaign record", source=str(self.record))
-        return record
+        from alsys.tracking.record import record_content
+
+        return record_content(self.path)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def read_status(directory: CampaignFolder, reader: StoreReader | None = None) -> dict[str, object]:
@@ -287,7 +305,7 @@ def whole_status(directory: CampaignFolder) -> tuple[dict[str, Any], Undelivered
     status: dict[str, Any] = dict(read_status(directory))
     kept = [model["version"] for model in status["models"] if not model.get("is_lost")]
     delivery = undelivered(directory.path, kept, is_tracked=directory.config().tracking.enabled)
-    return {**status, "delivery": delivery.as_json()}, delivery
+    return {**status, "is_being_validated": directory.is_being_validated(), "delivery": delivery.as_json()}, delivery
 
 
 def keep_status(directory: CampaignFolder, head: Head, status: Mapping[str, object]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alsys.arguments import checked
 from alsys.campaign.folder import CampaignFolder, read_status
 from alsys.errors import InputError
 
@@ -38,6 +39,7 @@ class CampaignModel:
         """As its folder: ``v0004``."""
         return f"v{self.version:04d}"
 
+    @checked
     def calculator(self, *, threads: int = 1) -> AlsysCalculator:
         """An ASE calculator.
 
@@ -89,6 +91,10 @@ class CampaignModels(Mapping[str, CampaignModel]):
             raise InputError(
                 "no such version", source=str(self._place), field="models", value=key, remedy=remedy
             ) from None
+
+    def get(self, key: str | int, default: Any = None) -> Any:
+        """A version, or `default` where there is no such one."""
+        return self._models.get(f"v{version_number(key) or 0:04d}", default)
 
     def __contains__(self, key: object) -> bool:
         return f"v{version_number(key) or 0:04d}" in self._models

@@ -19,7 +19,7 @@ from alsys.labels import LabelFailure
 from alsys.states import NEUTRAL_SINGLET, ElectronicState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from alsys.campaign.folder import CampaignFolder
     from alsys.config import CampaignConfig
@@ -65,7 +65,7 @@ class Estimate:
         return "\n".join(self.lines)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """A checked campaign: nothing has been started or written yet.
 
@@ -95,17 +95,48 @@ class Plan:
         """The reference structure of each system."""
         return {name: frames[0] for name, frames in self.starts.items()}
 
-    def estimate(self) -> Estimate:
+    def __repr__(self) -> str:
+        return f"<Plan of {self.config.name!r}: {', '.join(self.starts)}>"
+
+    def __str__(self) -> str:
+        config, stop = self.config, self.config.stop
+        limits = {name: getattr(stop, name) for name in ("target_force_mae", "target_blind_spots", "wall_s")}
+        criteria = [f"{stop.labels} labels", *(f"{name} {value:g}" for name, value in limits.items() if value)]
+        lines = [f"campaign {config.name} in {self.directory.path}"]
+        for name, frame in self.systems.items():
+            n = len(self.starts[name])
+            state = _electrons(frame).removesuffix(", ")
+            parts = [
+                f"{frame.n_atoms} atoms",
+                state,
+                f"{n} start structures" if n > 1 else "",
+                *self.notes.get(name, ()),
+            ]
+            lines.append(f"system {name}: {', '.join(filter(None, parts))}")
+        lines.append(f"labels: {self.level.canonical}")
+        if self.baseline is not None:
+            lines.append(f"baseline: {self.baseline.canonical}")
+        lines += [
+            f"model: {config.model.kind}, a committee of {config.model.members}",
+            f"ends with the first of: {', '.join(criteria)}",
+            "`estimate()` tries it and says what it costs",
+        ]
+        return "\n".join(lines)
+
+    def estimate(self, tell: Callable[[str], None] | None = None) -> Estimate:
         """What the campaign will cost, from one label of each system.
+
+        Args:
+            tell: Told what is being tried; default nobody.
 
         Raises:
             InputError: A structure cannot be labelled.
             CampaignFailed: The machine failed while one was.
         """
-        return _estimate(self)
+        return _estimate(self, tell or (lambda message: None))
 
 
-def _estimate(plan: Plan) -> Estimate:
+def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
     """Labels each structure, and adds up; of a campaign that has begun, what is left.
 
     Raises:
@@ -121,6 +152,7 @@ def _estimate(plan: Plan) -> Estimate:
     lines = [f"{plan.source or 'no file'}: campaign {config.name} in {plan.directory.path}"]
     try:
         for name, frame in plan.labelled.items():
+            tell(f"system {name}: labelling {frame.n_atoms} atoms twice, to see how long a label takes")
             started = time.perf_counter()
             outcome = labeler.label(frame)
             wall = time.perf_counter() - started
@@ -142,6 +174,7 @@ def _estimate(plan: Plan) -> Estimate:
     finally:
         labeler.close()
     lines += _states(plan)
+    tell("trying how long first frames take")
     mean = sum(seconds) / len(seconds)
     found = _whole(plan, mean) if ledger is None else _rest(plan, ledger, mean)
     lines += [

@@ -28,7 +28,7 @@ from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import error_text, status_of
-from alsys.errors import AlsysError
+from alsys.errors import AGAIN, AlsysError
 from alsys.events import CampaignOpened, CampaignStopped
 from alsys.version import __version__
 
@@ -84,7 +84,7 @@ def registry_of(
     def flush() -> bool:
         is_delivered = registry.flush(config.tracking.flush_s, is_over)
         if not is_delivered:
-            logger.warning("MLflow has not taken everything yet; the same `alsys run` delivers the rest")
+            logger.warning("MLflow has not taken everything yet; %s delivers the rest", AGAIN)
         registry.close()
         return is_delivered
 
@@ -128,7 +128,7 @@ def finished(config: CampaignConfig, directory: CampaignFolder, tell: Callable[[
     registry, flush = registry_of(config, directory)
     queue_models(ledger, registry)
     is_registered = flush()
-    return conclude(config, directory, ledger, stopped, head_seq, is_registered=is_registered)
+    return conclude(config, directory, ledger, stopped, head_seq, tell, is_registered=is_registered)
 
 
 def _would_end_at_once(ledger: Ledger) -> bool:
@@ -147,10 +147,14 @@ def conclude(
     ledger: Ledger,
     stopped: CampaignStopped,
     head_seq: int,
+    tell: Callable[[str], None],
     *,
     is_registered: bool,
 ) -> RunResult:
-    """Writes the report, validates the champion where the config says so, and says what came of the campaign."""
+    """Writes the report, validates the champion where the config says so, and says what came of the campaign.
+
+    What a validation does is told, and stands in the log.
+    """
     from alsys.tracking.report import write_report
     from alsys.tracking.undelivered import undelivered
 
@@ -161,7 +165,12 @@ def conclude(
         from alsys.validation.results import record_path
 
         if not record_path(directory.validation, ledger.champion).is_file():
-            validate_at_end(directory, config, logger.info)
+
+            def say(message: str) -> None:
+                logger.info("validation: %s", message)
+                tell(f"validation: {message}")
+
+            validate_at_end(directory, config, say)
     status = status_of(ledger, state=state_of(ledger, is_running=False), head_seq=head_seq)
     kept = [version for version, model in ledger.models.items() if not model.is_lost]
     missing = undelivered(directory.path, kept, is_tracked=config.tracking.enabled)

@@ -9,7 +9,7 @@ from alsys.control.handlers.training import queue_models
 from alsys.control.rules.requests import RollBack
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
-from alsys.errors import InputError
+from alsys.errors import AGAIN, InputError
 
 
 def request_of(directory: CampaignFolder, version: int | str | None) -> RollBack:
@@ -44,4 +44,4 @@ def roll_back(directory: CampaignFolder, request: RollBack, timeout_s: float) ->
     queue_models(Ledger.fold(PolicySettings.of(config), open_reader(directory.store).events()), registry)
     is_delivered = registry.flush(config.tracking.flush_s)
     registry.close()
-    return said if is_delivered else f"{said}\nMLflow has not taken it yet; the next `alsys run` delivers it"
+    return said if is_delivered else f"{said}\nMLflow has not taken it yet; {AGAIN} delivers it"

@@ -134,6 +134,7 @@ class Display:
         self._seen_models: set[int] = set()
         self._seen_tenth = -1
         self._seen_alarms: set[str] = set()
+        self._seen_fit = 0
         if not is_quiet and self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=2, transient=True)
 
@@ -183,9 +184,12 @@ class Display:
         if tenth > self._seen_tenth:
             self._seen_tenth = tenth
             self._line(headline(status))
-        if self._clock() - self._said >= (LATER_EVERY_S if status["champion"] else FIRST_EVERY_S):
-            fit = fit_text(status, self._clock())
-            self._line(headline(status) + (f"; {fit}" if fit else ""))
+        fit, is_last = fit_text(status, self._clock()), status["training_on"]["is_last"]
+        is_new = bool(fit) and is_last and status["fit"]["version"] != self._seen_fit
+        every_s = FIRST_EVERY_S if is_last or not status["champion"] else LATER_EVERY_S
+        if is_new or self._clock() - self._said >= every_s:
+            self._seen_fit = status["fit"]["version"] if fit else self._seen_fit
+            self._line(headline(status) + (f"; {'last fit: ' if is_last and fit else ''}{fit}" if fit else ""))
 
     def _line(self, text: str) -> None:
         self._said = self._clock()

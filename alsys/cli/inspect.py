@@ -40,7 +40,8 @@ def status(args: argparse.Namespace) -> int:
             if args.watch is not None and console.is_terminal:
                 console.clear()
             console.print(status_panel(str(directory.path), content))
-            for line in delivery.lines:
+            validation = ["a validation of a model is running"] if content["is_being_validated"] else []
+            for line in [*validation, *delivery.lines]:
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
         if args.watch is None or content["state"] != "running":
             return 0
@@ -195,11 +196,7 @@ def data_repair(args: argparse.Namespace) -> int:
     from alsys.store.repair import repair
     from alsys.store.zarr import open_reader
 
-    directory = CampaignFolder(Path(args.directory))
-    if not directory.record.is_file():
-        raise InputError(
-            "is not a campaign directory", source=args.directory, remedy="give the folder that `alsys run` printed"
-        )
+    directory = CampaignFolder.recorded(args.directory)
     report = repair(directory.store, args.seq, known_levels(directory))
     reader = open_reader(directory.store)
     result = reader.verify()

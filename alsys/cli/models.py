@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alsys.campaign.folder import CampaignFolder
 from alsys.errors import InputError
 from alsys.metrics import Metrics
 from alsys.tracking.record import kept_uri, read_record
@@ -93,7 +94,7 @@ def _registered(args: argparse.Namespace) -> tuple[Any, str | None]:
     Raises:
         InputError: The campaign is not tracked.
     """
-    if args.name is None or not (Path(args.name) / "campaign.json").is_file():
+    if args.name is None or not CampaignFolder(Path(args.name)).is_campaign:
         return args.name, args.uri
     config, record = read_record(Path(args.name))
     if not config.tracking.enabled:

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(campaign: Campaign, args: argparse.Namespace) -> int:
     if args.dry_run:
-        sys.stdout.write(f"{campaign.plan.estimate()}\n")
+        sys.stdout.write(f"{campaign.plan.estimate(_tell if sys.stderr.isatty() else None)}\n")
         return 0
     result = None
     if campaign.has_ended:
@@ -40,3 +40,7 @@ def _run(campaign: Campaign, args: argparse.Namespace) -> int:
     with contextlib.suppress(BrokenPipeError):  # the reader left meanwhile; what counts is what came of the campaign
         sys.stdout.write("\n".join(result.lines) + "\n")
     return result.exit_code
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"{message}\n")

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 
 from alsys.clock import RunningClock
-from alsys.errors import EnvironmentProblem
+from alsys.errors import AGAIN, EnvironmentProblem
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ PATIENCE_S = 600.0
 """Seconds for which `PASSING` errors are waited for."""
 RETRY_S = 1.0
 """Seconds between two tries."""
-GO_ON = "all that was acknowledged is on disk; mend it and run the same command to go on"
+GO_ON = f"all that was acknowledged is on disk; mend it, then {AGAIN} goes on"
 
 
 class DiskWait:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, Worker, WorkerDown, WorkerUp
-from alsys.errors import FailureKind
+from alsys.errors import FailureKind, WorkerUnfit
 from alsys.threads import WorkerThread
 
 CLOSE_S = 10.0
@@ -49,6 +49,7 @@ class InProcessPool:
         self._wake = asyncio.Event()
         self._threads = {name: WorkerThread(name) for name in workers} if use_threads else {}
         self._generation = dict.fromkeys(workers, 0)
+        self._unfit: WorkerUnfit | None = None
 
     @property
     def roles(self) -> Mapping[str, Role]:
@@ -76,7 +77,11 @@ class InProcessPool:
         self._wake.set()
 
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
-        """Runs one queued call, or waits for a thread."""
+        """Runs one queued call, or waits for a thread.
+
+        Raises:
+            WorkerUnfit: A worker lacks what it needs.
+        """
         await asyncio.sleep(0)  # inline calls must not starve the commits
         if not self._ready and self._queue:
             worker, work, sent = self._queue.popleft()
@@ -90,6 +95,8 @@ class InProcessPool:
                 self._wake.clear()
         elif not self._ready:
             await asyncio.sleep(min(timeout_s, 0.01))
+        if self._unfit is not None:
+            raise self._unfit
         events = list(self._ready)
         self._ready.clear()
         return events
@@ -135,6 +142,8 @@ class InProcessPool:
             self._results[name] += 1
             if self._results[name] >= FORGIVEN_AFTER:
                 self._restarts[name] = self._most_restarts
+        except WorkerUnfit as error:
+            self._unfit = error
         except Exception as error:
             self._replace(name, f"{type(error).__name__}: {error}")
 

@@ -20,6 +20,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from alsys.arguments import checked
 from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
 from alsys.frames import FloatArray, Frame
 from alsys.interop.keys import Meaning, meaning_of, select
@@ -236,6 +237,7 @@ def _sum(values: FloatArray) -> int:
     return round(total) if abs(total - round(total)) < 1e-3 else 0
 
 
+@checked
 def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1) -> AlsysCalculator:
     """An ASE calculator from a bundle folder, a campaign or a registered model.
 
@@ -301,10 +303,11 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
 def _own(path: Path) -> Path:
     """A bundle, which must be the one that the log of its campaign names; of a campaign's folder, its champion."""
     place = path.resolve()
-    is_campaign, named = (path / "campaign.json").is_file(), _VERSION.fullmatch(place.name)
+    is_campaign = any((path / name).exists() for name in ("campaign.json", "store.zarr"))
+    named = _VERSION.fullmatch(place.name)
     campaign = path if is_campaign else place.parent.parent
-    is_among = named and place.parent.name == "models" and (campaign / "campaign.json").is_file()
-    if not is_campaign and (not is_among or not (campaign / "store.zarr").is_dir()):
+    is_among = named and place.parent.name == "models" and (campaign / "store.zarr").is_dir()
+    if not is_campaign and not is_among:
         return path
     from alsys.store.zarr import open_reader
 

@@ -59,7 +59,11 @@ class ChildProcess:
         return self._process.pid
 
     def label(self, frame: Frame) -> Label | LabelFailure:
-        """Labels a frame; never raises for what happens to the child."""
+        """Labels a frame; does not raise for what happens to the child.
+
+        Raises:
+            WorkerUnfit: It lacks a package, so that there is no child.
+        """
         outcome: Label | LabelFailure
         answer: Answer | WorkerFailed
         try:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -202,15 +204,57 @@ def parse_yaml(text: str) -> Any:
             remedy = "write it without leading zeros and colons, or in quotes where it is text"
         if mark and "'\\t'" in str(problem):
             problem, remedy = f"a tab in column {mark.column + 1}", "use spaces"
+        line = _line_of(error, lines) if mark else 0
+        problem = next((text for part, text in _PLAIN if part in str(problem)), problem)
         raise InputError(
             str(problem),
-            field=f"line {mark.line + 1}" if mark else None,
-            value=lines[mark.line].strip() if mark and mark.line < len(lines) else None,
+            field=f"line {line + 1}" if mark else None,
+            value=lines[line].strip() if mark and line < len(lines) else None,
             remedy=remedy,
         ) from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         # dates that do not exist, numbers of thousands of digits, keys that cannot be hashed, nesting
         raise InputError(f"cannot be read: {error}", remedy="put quotes around text") from error
+
+
+_PLAIN: Final = (
+    ("expected ',' or", "a bracket is not closed, or a comma is missing"),
+    ("could not find expected ':'", "a key without a colon"),
+    ("mapping values are not allowed here", "a colon is missing or too many, or a line begins too far to the right"),
+    ("<document start>", "begins further to the right than what follows"),
+    ("<block end>", "does not fit what is above: it begins in another column, or has a bracket too many"),
+    ("end of stream", "quotes that are not closed"),
+    ("<stream end>", "ends in the middle of a value"),
+)
+"""What PyYAML says of the layout, in words of the file."""
+
+
+def _line_of(error: yaml.YAMLError, lines: Sequence[str]) -> int:
+    """The line that is wrong, from 0: of a bracket or a key that is not ended, PyYAML names what comes next."""
+    mark, begun, context, problem = (
+        getattr(error, name, None) for name in ("problem_mark", "context_mark", "context", "problem")
+    )
+    line: int = mark.line if mark else 0
+    said = [k for k, text in enumerate(lines[:line]) if text.strip() and not text.strip().startswith("#")]
+    if "<document start>" in str(problem) and said:
+        return said[0]  # all below it begin further to the left
+    if said and "mapping values" in str(problem):
+        before, here = lines[said[-1]], lines[line]
+        is_key = ":" in before or _indent(before) != _indent(here)
+        return line if is_key else said[-1]  # a key without a colon takes the next line in
+    if begun is not None and "quoted" in str(context):
+        return int(begun.line)
+    if said and line >= len(lines):
+        return said[-1]
+    if begun is None or line <= begun.line or "block" in str(context):
+        return line
+    if line < len(lines) and re.search(r"[][{}:,'\"]", lines[line][: mark.column if mark else 0]):
+        return line
+    return said[-1] if said else line
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _expanded(node: yaml.Node, known: dict[int, int], open_: set[int]) -> int:

@@ -106,6 +106,11 @@ def repair(
         report.lines += [
             f"{aside.relative_to(path)}: is no file and was set aside" for aside in folder.set_strangers_aside()
         ]
+        report.lines += [
+            f"{spec.path}: is missing and is made anew, without values"
+            for spec in ALL_ARRAYS
+            if folder.is_missing(spec)
+        ]
         _restore_metadata(folder, report)
         _restore_head(folder, report, seq)
         Tables(folder, levels, report.lines).restore()

@@ -159,9 +159,11 @@ class Tables:
                 n_mended, n_lost = n_mended + (found is not None), n_lost + (found is None)
                 texts[row] = blank(text) if found is None else found
                 crcs[row] = crc_of(texts[row])
-        for row in self._lost("events/crc"):
+        for row in (lost := self._lost("events/crc")):
             crcs[row] = crc_of(texts[row])
         self._write_log(texts, crcs)
+        if lost:
+            self._lines.append(f"events/crc: {len(lost)} of {len(crcs)} values are written again, from the log itself")
         if n_mended:
             self._lines.append(f"events: one bit of {n_mended} events of the log was wrong and is put back")
         if n_lost:

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from alsys.errors import Fenced, StoreCorrupt
+from alsys.errors import AGAIN, Fenced, StoreCorrupt
 from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
@@ -28,8 +28,8 @@ from alsys.store.zarr_arrays import (
 )
 
 GONE = (
-    "was removed, moved or replaced while this process was writing it: nothing more is written; put the folder back "
-    "and run the same command to go on, or run it to begin anew"
+    "was removed, moved or replaced while this process was writing it: nothing more is written; put the folder back, "
+    f"then {AGAIN} goes on; without it, that begins anew"
 )
 LOST_CHUNK = (
     "restore it, or `alsys data repair` mends what can be mended; `alsys data verify` names all that is damaged"

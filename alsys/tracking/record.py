@@ -19,12 +19,30 @@ def read_record(campaign_dir: Path) -> tuple[CampaignConfig, dict[str, Any]]:
     Raises:
         InputError: Not a campaign directory, or a config of another alsys.
     """
+    record = record_content(campaign_dir)
+    return parse_config(record["config"], source=str(campaign_dir / "campaign.json")), record
+
+
+def record_content(campaign_dir: Path) -> dict[str, Any]:
+    """The whole record, whose config is not looked at.
+
+    Raises:
+        InputError: It is gone, or no record; says how to have it again.
+    """
     path = campaign_dir / "campaign.json"
+    again = "run the file that the campaign was made with, which writes it again"
+    if not path.exists():
+        raise InputError(
+            "is gone, and the rest of the campaign is there", source=str(path), remedy=f"restore it, or {again}"
+        )
     try:
         record = read_json(path)
-        return parse_config(record["config"], source=str(path)), record
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"is not a campaign record: {error}", source=str(path)) from error
+        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+            raise InputError("is not a campaign record")
+    except InputError as error:
+        remedy = f"restore it, or remove it and {again}"
+        raise InputError(error.message, source=str(path), value=error.value, remedy=remedy) from error
+    return record
 
 
 def given_uri(config: CampaignConfig) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from alsys.errors import AGAIN
 from alsys.tracking.files import set_aside_reasons
 from alsys.tracking.outbox import Outbox
 
@@ -39,9 +40,9 @@ class Undelivered:
         lines = []
         because = f" ({self.problem})" if self.problem else ""
         if self.versions:
-            lines.append(f"not in the registry: {_names(self.versions)}{because}; the same `alsys run` delivers them")
+            lines.append(f"not in the registry: {_names(self.versions)}{because}; {AGAIN} delivers them")
         elif self.n_waiting:
-            lines.append(f"{self.n_waiting} changes wait for the registry{because}; the same `alsys run` delivers them")
+            lines.append(f"{self.n_waiting} changes wait for the registry{because}; {AGAIN} delivers them")
         lines += [self.alias] if self.alias else []
         lines += [f"set aside: {name}: {reason}" for name, reason in list(self.set_aside.items())[:_MOST]]
         if len(self.set_aside) > _MOST:

@@ -173,6 +173,7 @@ class CampaignValidation:
                 if old is not None and old.key == place.key and old.status == DONE:
                     self._progress(f"{place.place}: known")
                     continue
+                self._progress(f"{place.place}: begins")
                 finding = self._safely(place.place, make)
                 self._progress(f"{place.place}: {'; '.join([finding.status, *finding.notes])}")
                 yield replace(
@@ -425,10 +426,14 @@ def exclusive(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError("another process is validating this campaign", source=str(folder)) from None
+        for left in (1, 0):  # one who asks whether it is held holds it for a moment
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise InputError("another process is validating this campaign", source=str(folder)) from None
+                time.sleep(0.2)
         yield
     finally:
         os.close(handle)

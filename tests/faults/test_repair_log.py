@@ -201,3 +201,12 @@ def test_an_event_of_a_newer_alsys_is_no_damage(store: Path, monkeypatch: pytest
     monkeypatch.delitem(EVENTS, "heartbeat")
     with pytest.raises(StoreCorrupt, match="newer alsys"):
         repair(store)
+
+
+@pytest.mark.parametrize("what", ["events/crc", "events/crc/c"])
+def test_checksums_that_are_written_anew_are_told_of(store: Path, what: str) -> None:
+    shutil.rmtree(store / what)
+    [line] = repair(store).lines
+    assert line.startswith("events/crc: ")
+    assert repair(store).lines == []
+    assert open_reader(store).verify().is_ok

@@ -280,7 +280,10 @@ def test_models_of_a_finished_campaign_are_validated_where_that_is_asked_for(
     record["directory"] = str(campaign)
     config = campaign.parent / "again.yaml"
     config.write_text(json.dumps(record))
-    assert main(["run", str(config), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["run", str(config)]) == 0
+    assert "validation: parity: begins" in capsys.readouterr().out
+    assert "validation: parity: done" in (campaign / "logs" / "campaign.log").read_text()
     [path] = (campaign / "validation").glob("v*.json")
     assert [unit["check"] for unit in json.loads(path.read_text())["units"]] == ["parity"]
     assert "Parity of forces" in (campaign / "report.html").read_text()

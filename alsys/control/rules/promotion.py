@@ -167,7 +167,8 @@ def _shortcomings(metrics: Metrics, settings: PromotionConfig, probability: floa
     lost = ", ".join(f"{count:.0f} {reason}" for reason, count in metrics.of("stability_lost").items())
     share = metrics.get("stability_survival")
     if share is None and metrics.get("stability_steps") is not None:
-        found.append(Shortcoming("dynamics", f"dynamics not examined: time for {length:.0f} fs only"))
+        remedy = "raise promotion.budget_s, and training.budget_s to ten times that"
+        found.append(Shortcoming("dynamics", f"dynamics not examined: time for {length:.0f} fs only ({remedy})"))
     if share is not None and share < settings.survival:
         text = f"lost {_count(share, n)} of {n} walkers at constant energy within {length:.0f} fs ({lost})"
         found.append(Shortcoming("survival", text))

@@ -190,7 +190,8 @@ def carry_out(
 
 def _to_retry(state: CampaignState, request: RetryFrames) -> list[str]:
     if (bool(request.frames) + bool(request.failure) + request.is_all) != 1:
-        raise InputError("name frames, or a kind of failure, or all", field="frames")
+        remedy = 'frames=["3fa1..."] or kind="timeout" in Python, neither for all; --all on the command line'
+        raise InputError("name frames, or a kind of failure, or all", field="frames", remedy=remedy)
     if request.frames:
         frame_ids = _resolve(request.frames, state.frames, "frame")
         for frame_id in frame_ids:
@@ -224,9 +225,13 @@ def _can_be_retried(state: CampaignState, frame_id: str) -> bool:
 
 def _to_retract(state: CampaignState, request: RetractLabels) -> list[str]:
     if not request.reason.strip():
-        raise InputError("a retraction needs a reason", field="reason")
+        raise InputError(
+            "a retraction needs a reason", field="reason", value=request.reason, remedy="say why, for the log"
+        )
     if not request.frames and not request.labels:
-        raise InputError("name frames or labels", field="frames")
+        raise InputError(
+            "name frames or labels", field="frames", remedy="give identities, see `alsys data info` or `Dataset.frames`"
+        )
     frame_of = {record.label_id: frame_id for frame_id, record in state.frames.items() if record.label_id}
     either = {**frame_of, **{frame_id: frame_id for frame_id in state.frames}}
     frame_ids = [either[name] for name in _resolve(request.frames, either, "frame", "frame or label")]

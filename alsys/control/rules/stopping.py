@@ -6,6 +6,7 @@ from alsys.control.commands import Finish, Idle
 from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels, why_stop
 from alsys.control.rules.training import trains_on, wants_final_fit, wants_last_fit
 from alsys.control.state.campaign import CampaignState
+from alsys.errors import AGAIN
 
 
 def finish(state: CampaignState, now: float) -> Finish | None:
@@ -14,11 +15,11 @@ def finish(state: CampaignState, now: float) -> Finish | None:
         at_work = state.in_flight or state.training or state.exploring or state.audits.is_busy
         if state.stop_requested.drain and at_work:
             return None
-        return Finish("user", "stopped on request; run the same command to go on", is_final=False)
+        return Finish("user", f"stopped on request; {AGAIN} goes on", is_final=False)
     if is_hopeless(state) and wants_labels(state):
         if state.in_flight or state.training or state.audits.to_verify or state.audits.is_busy:
             return None
-        remedy = "see the quarantine table of the report; the same command tries again"
+        remedy = f"see the quarantine table of the report; {AGAIN} tries again"
         lost = f"{state.lost_in_a_row} frames in a row gave no label, the last one: {state.last_loss}"
         return Finish("failed", f"{lost}; {remedy}", is_final=False)
     if wants_labels(state):

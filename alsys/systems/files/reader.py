@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,11 @@ FORMATS = {
 """Formats by file ending, or by name for a file without one."""
 
 
+NAMES = {
+    "extxyz": "XYZ", "proteindatabank": "PDB", "cif": "CIF", "sdf": "SDF", "gen": "GEN", "vasp": "POSCAR",
+    "traj": "ASE trajectory", "xsf": "XSF", "res": "SHELX RES", "turbomole": "Turbomole coord",
+}  # fmt: skip
+"""Formats as people call them."""
 MAX_ATOMS = 10_000
 """Of a start structure: its pairs are looked at, and each frame is labelled as a whole or carved."""
 
@@ -98,5 +104,22 @@ def _parsed(path: Path, index: int, form: str) -> Structure:
             f"holds an unknown element {error}", field="file", value=str(path), remedy="use element symbols"
         ) from error
     except Exception as error:  # readers of ASE and RDKit raise whatever a broken file leads them to
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"cannot be read: {message}", field="file", value=str(path)) from error
+        name = NAMES.get(form, form)
+        raise InputError(
+            f"cannot be read as {name}: {_plain(error)}",
+            field="file",
+            value=str(path),
+            remedy=f"give a whole {name} file, as a program writes it, or another format ({', '.join(FORMATS)})",
+        ) from error
+
+
+def _plain(error: Exception) -> str:
+    """What an error of a reader means for the file, without words of its code."""
+    text = str(error)
+    if match := re.search(
+        r"could not convert string to float: (.+)|invalid literal for int\(\) with base 10: (.+)", text
+    ):
+        return f"{match[1] or match[2]} stands where a number belongs"[:200]
+    if isinstance(error, IndexError | StopIteration | EOFError) or re.search(r"unpack|reshape|broadcast|shape", text):
+        return "it ends too early, or numbers are missing in a line"
+    return "its lines are not those of this format"

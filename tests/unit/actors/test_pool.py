@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -16,7 +18,7 @@ from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RayPool
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, WorkerDown, WorkerUp
-from alsys.errors import EnvironmentProblem, FailureKind
+from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.labeling.base import LabelingOrder
 
 pytestmark = pytest.mark.thorough
@@ -381,3 +383,32 @@ def test_a_worker_that_is_stopped_while_it_starts_is_replaced(caplog: pytest.Log
 
     asyncio.run(run())
     assert any("was stopped while it started" in message for message in caplog.messages)
+
+
+def test_a_worker_that_lacks_a_package_is_not_started_again() -> None:
+    async def check() -> None:
+        bench = Bench()
+        bench.ray.starts = False
+        await bench.pool.start()
+        cause = WorkerUnfit("a worker cannot start: no module")
+        bench.actor().calls[0][1].set_exception(exceptions.RayTaskError("ready", "", cause))
+        with pytest.raises(EnvironmentProblem, match="a worker cannot start: no module"):
+            await bench.after(1.0)
+        assert len(bench.ray.actors["labeler-0"]) == 1
+
+    asyncio.run(check())
+
+
+def test_an_actor_says_what_its_worker_lacks() -> None:
+    """In a process of its own, since an actor changes what its process does."""
+    program = """
+from alsys.errors import WorkerUnfit
+try:
+    WorkerActor(lambda: __import__("no_such_engine"), 1).ready()
+except WorkerUnfit as error:
+    print(error)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert said.startswith("a worker cannot start: ModuleNotFoundError: No module named 'no_such_engine'; install")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,27 @@ def test_fits_that_are_left_are_those_of_full_batches_and_of_the_last_labels() -
     settings = policy_settings(first_at=10, refit_every=5, refit_growth=0.0)
     assert [fits_left(settings, 0, target) for target in (5, 10, 11, 15, 16)] == [1, 1, 2, 2, 3]
     assert [fits_left(settings, 20, target) for target in (20, 21, 25, 26, 31)] == [0, 1, 1, 2, 3]
+
+
+def test_a_plan_is_printed_in_a_few_lines(tmp_path: Path) -> None:
+    plan = campaign_in(tmp_path, **{"stop.wall_s": 60}).plan
+    lines = str(plan).splitlines()
+    assert lines[0] == f"campaign {plan.config.name} in {tmp_path / 'campaign'}"
+    assert "system ethanol: 9 atoms" in lines[1]
+    assert "ends with the first of: 40 labels, wall_s 60" in lines
+    assert len(lines) < 10
+    assert max(map(len, lines)) < 300
+    assert repr(plan) == f"<Plan of {plan.config.name!r}: ethanol>"
+
+
+def test_an_estimate_says_on_a_terminal_what_it_tries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    campaign_in(tmp_path).plan.estimate(said.append)
+    assert said[0] == "system ethanol: labelling 9 atoms twice, to see how long a label takes"
+    given = [word for key, value in overrides(tmp_path).items() for word in ("--set", f"{key}={value}")]
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        assert main(["run", str(TOY), *given, "--dry-run"]) == 0
+        assert capsys.readouterr().err.splitlines() == (said if is_terminal else [])

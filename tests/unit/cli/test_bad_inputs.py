@@ -187,7 +187,7 @@ def test_store_that_another_process_writes(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("a: [1", "expected ',' or ']'"),
+        ("a: [1", "a bracket is not closed"),
         ("- 1", "mapping"),
         ("", "mapping"),
         ("name: x", "is required"),

@@ -30,3 +30,25 @@ def test_a_first_fit_is_told_of_every_half_minute(capsys: pytest.CaptureFixture[
     (line,) = lines(1.0)
     assert line.endswith("no model yet; fitting v0001 from 9 labels, 30 s of 77 CPU s, and tests")
     assert lines(1.0) == []
+
+
+def test_the_last_fit_is_told_of_as_soon_as_it_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [1000.0]
+    display = Display("a", is_quiet=False, clock=lambda: now[0])
+    ledger = Ledger(FakeCampaign(n_labels=12).settings)
+    status = status_of(ledger, state="running", head_seq=1)
+    training_on, fit = status["training_on"], {"version": 3, "n_labels": 12, "begun": 1000.0, "budget_s": 60.0}
+    assert isinstance(training_on, dict)
+    display.update(status)
+    capsys.readouterr()
+    display.update({**status, "fit": fit})
+    assert capsys.readouterr().out == "", "labels go on: no last fit"
+    last = {**status, "fit": fit, "champion": 2, "training_on": {**training_on, "is_last": True}}
+    display.update(last)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "; last fit: fitting v0003 from 12 labels, 0 s of 60 s, and tests" in line
+    display.update(last)
+    assert capsys.readouterr().out == ""
+    now[0] += FIRST_EVERY_S
+    display.update(last)
+    assert "last fit: fitting v0003 from 12 labels, 30 s" in capsys.readouterr().out

@@ -82,3 +82,36 @@ def test_a_full_disk_names_the_store_that_cannot_be_made(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="No space") as caught:
         open_writer(tmp_path / "s")
     assert caught.value.filename == str(tmp_path / "s")
+
+
+COMMANDS = (
+    "status {}", "status {} --json", "stop {}", "report {}", "validate {}", "rollback {}", "data info {}",
+    "data verify {}", "data repair {}", "data export {} out.xyz", "data quarantine list {}",
+    "data quarantine retry {} --all",
+    "data quarantine export {} out.xyz", "data retract {} 3fa1 --reason none", "models list {}", "models show {} 1",
+    "models promote {} 1", "models rollback {}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "removed"])
+def test_every_command_says_how_to_have_a_lost_record_again(
+    config: CampaignConfig,
+    command: str,
+    is_empty: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = CampaignFolder.of(config)
+    open_writer(directory.store).close()
+    directory.write_record(config)
+    directory.record.unlink()
+    if is_empty:
+        directory.record.touch()
+    assert main(command.format(directory.path).split()) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0
+    assert f"{directory.record}: " in said
+    assert "run the file that the campaign was made with, which writes it again" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from alsys.campaign import Campaign
 from alsys.config.engines import PluginLabeling
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
@@ -150,3 +152,35 @@ def test_the_example_of_the_documentation_is_an_engine() -> None:
     assert engine.spec(settings) == {"engine": "my-cp2k", "xc": "PBE", "basis": "DZVP-MOLOPT-SR-GTH", "cutoff": 600}
     with pytest.raises(InputError, match="neutral singlets"):
         engine.check(settings, Frame.molecule([1, 1], [[0, 0, 0], [0, 0, 0.7]], charge=-2))
+
+
+def test_an_engine_that_its_child_lacks_ends_the_campaign_at_once(tmp_path: Path) -> None:
+    """Importable here by the folder of the driver, not in the child: no frame is blamed, nothing is tried again."""
+    site = tmp_path / "site"
+    points = "[alsys.labelers]\nhere-only = here_only:SpringEngine\n"
+    install(site, points, {"here_only": ENGINE})
+    data = {
+        "name": "a",
+        "directory": str(tmp_path / "a"),
+        "systems": [{"molecule": "H2O"}],
+        "labeling": {"kind": "plugin", "name": "here-only", "settings": {"stiffness": 2.0}},
+        "model": {"kind": "pair"},
+        "initial": {"method": "rattle"},
+        "runtime": {"kind": "in-process"},
+        "tracking": {"enabled": False},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        campaign = Campaign.open(data)
+        started = time.monotonic()
+        with pytest.raises(
+            EnvironmentProblem, match=r"a worker cannot start: ModuleNotFoundError: .*here_only"
+        ) as ended:
+            campaign.run()
+        assert time.monotonic() - started < 30
+        assert ended.value.exit_code == 3
+        assert "\n" not in str(ended.value)
+        assert campaign.status()["labels"]["quarantined"] == 0
+        with pytest.raises(EnvironmentProblem, match="here_only"):
+            campaign.plan.estimate()
+    sys.modules.pop("here_only", None)

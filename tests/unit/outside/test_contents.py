@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,36 @@ def test_aliases_count_as_what_they_stand_for() -> None:
 )  # fmt: skip
 def test_other_yaml_is_one_line(text: str) -> None:
     assert "\n" not in refusal_of_yaml(text)
+
+
+LAYOUTS: list[tuple[str, int]] = [
+    ("name: a\nlabeling: {kind: xtb\nmodel: {kind: pair}\n", 2),
+    ("name: a\nlabeling\nmodel: {kind: pair}\n", 2),
+    ("name: a\nsystems: [{smiles: CCO}\n\n# x\nmodel: {kind: pair}\n", 2),
+    ('name: "a\nmodel: {kind: pair}\nx: 1\n', 1),
+    ("labeling: {\n  kind: xtb,\n  method GFN2-xTB\n  timeout_s: 5\n}\n", 3),
+    ("labeling: {\n  kind: xtb,\n  accuracy: 0.1 : 2,\n}\n", 3),
+    ("name: a\nlabeling: {kind: xtb", 2),
+    ("  name: a\nmodel: {kind: pair}\n", 1),
+    ("name: a\n  systems: b\n", 2),
+    ("systems:\n  smiles: CCO\n  - molecule: H2O\n", 3),
+    ("systems:\n  - smiles: CCO\n labeling: {kind: xtb}\n", 3),
+    ("name: a\nlabeling: {kind: xtb}}\n", 2),
+    ("name: a: b\n", 1),
+    ("name: a\nstop:\n\tlabels: 5\n", 3),
+    ("name: a\n? x\nmodel: [\n", 3),
+    ("name: a\nstop:\n  labels 5\n  wall_s: 3\n", 3),
+    ("name: a\nsystems:\n  - smiles: CCO\n    charge 0\n    share: 2\n", 4),
+    ("name: a\nstop:\n  labels: 5\n   wall_s: 3\n", 4),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), LAYOUTS)
+def test_the_line_of_a_wrong_layout_is_the_one_to_mend(text: str, line: int) -> None:
+    """Of a bracket or a key that is not ended, PyYAML names what comes after it."""
+    with pytest.raises(InputError) as refusal:
+        parse_yaml(text)
+    assert refusal.value.field == f"line {line}"
+    assert str(refusal.value.value) in text.splitlines()[line - 1]
+    assert not re.search(r"expected|<|node|scalar", refusal.value.message), "no word of PyYAML's own"
+    assert refusal.value.remedy

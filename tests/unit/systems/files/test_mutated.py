@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ase.build import bulk, molecule
 from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
 from alsys.systems.builders import build_system
-from alsys.systems.files.reader import FORMATS
+from alsys.systems.files.reader import FORMATS, _parsed
 
 pytestmark = pytest.mark.thorough
 
@@ -36,6 +37,10 @@ PIECES = [
     b"nan", b"-1", b"99999999999", b"1e400", b"", b"charge=", b"\x00", b"\xff\xfe", b"D", b"=", b"[", b'"', b"$",
     b"loop_", b"0", b"T", b"M  CHG", b"M  RAD  1   9   9", b"?", b"\xc3\xa9", b"\r", b"  ",
 ]  # fmt: skip
+
+
+CODE = r"\w(Error|Exception|Iteration)\b|could not convert|invalid literal|out of range|object|unpack|Traceback"
+"""Words of readers and of Python."""
 
 
 def refusal(folder: Path, name: str, index: int = 0) -> str:
@@ -76,7 +81,10 @@ def test_mutated_files(tmp_path: Path, ending: str) -> None:
     for _ in range(15):
         path.write_bytes(mutated(whole, rng))
         started = time.process_time()
-        assert "\n" not in refusal(tmp_path, path.name, rng.choice([0, 0, -1, 1]))
+        said = refusal(tmp_path, path.name, rng.choice([0, 0, -1, 1]))
+        assert "\n" not in said
+        assert not re.search(CODE, said), "words of the reader's code"
+        assert "cannot be read as" not in said or "; give a whole " in said
         assert time.process_time() - started < 2.0
 
 
@@ -96,3 +104,51 @@ def test_comments_made_to_be_slow(tmp_path: Path, comment: str) -> None:
     started = time.process_time()
     assert len(refusal(tmp_path, "c.xyz")) < 500
     assert time.process_time() - started < 1.0
+
+
+CIF = """data_a
+_cell_length_a 5.64
+_cell_length_b 5.64
+_cell_length_c 5.64
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Na1 0 0 0
+Cl1 0.5 0.5 0.5
+"""
+XSF = "CRYSTAL\nPRIMVEC\n5.64 0 0\n0 5.64 0\n0 0 5.64\nPRIMCOORD\n2 1\n11 0 0 0\n17 2.82 2.82 2.82\n"
+
+
+def read(path: Path) -> tuple[str, str]:
+    """Message and remedy of a refusal, in this process."""
+    try:
+        _parsed(path, 0, FORMATS[path.suffix])
+    except InputError as error:
+        return str(error), error.remedy or ""
+    return "", ""
+
+
+@pytest.mark.parametrize(("ending", "text"), [(".cif", CIF), (".xsf", XSF)])
+def test_every_word_and_line_of_a_crystal_may_be_wrong(tmp_path: Path, ending: str, text: str) -> None:
+    """Without a word of ASE's or Python's."""
+    path, lines, n_refused = tmp_path / f"m{ending}", text.splitlines(), 0
+    for k, line in enumerate(lines):
+        words = line.split()
+        changed = [lines[:k], [*lines[:k], *lines[k + 1 :]]]
+        for word in ("abc", "'x", "1e999", "-1", ";"):
+            changed += [
+                [*lines[:k], " ".join([*words[:j], word, *words[j + 1 :]]), *lines[k + 1 :]] for j in range(len(words))
+            ]
+        for content in changed:
+            path.write_text("\n".join(content) + "\n")
+            said, remedy = read(path)
+            n_refused += bool(said)
+            assert not re.search(CODE, said), content
+            assert "cannot be read as" not in said or remedy, content
+    assert n_refused > 20
