@@ -21,8 +21,9 @@ Check = Callable[[object], bool]
 
 
 def _is_list_of_texts(value: object) -> bool:
-    is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
-    return is_list and all(isinstance(item, str) for item in value)
+    if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
+        return False
+    return all(isinstance(item, str) for item in value)
 
 
 KINDS: Final[Mapping[str, tuple[Check, str]]] = {
