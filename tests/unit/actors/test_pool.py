@@ -402,6 +402,7 @@ def test_a_worker_that_lacks_a_package_is_not_started_again() -> None:
 def test_an_actor_says_what_its_worker_lacks() -> None:
     """In a process of its own, since an actor changes what its process does."""
     program = """
+from alsys.actors.shells import WorkerActor
 from alsys.errors import WorkerUnfit
 try:
     WorkerActor(lambda: __import__("no_such_engine"), 1).ready()

@@ -45,8 +45,13 @@ def cases() -> Iterator[Any]:
 def call(function: Callable[..., Any], name: str, value: object) -> None:
     """With nothing but one argument that means something; others are what any object would be."""
     parameters = inspect.signature(function).parameters
-    needed = [other.name for other in parameters.values() if other.default is inspect.Parameter.empty]
-    given = dict.fromkeys({*needed} - {name, "self"}, "x")
+    given: dict[str, object] = {
+        other.name: 1.0 if other.annotation == "float" else "x"
+        for other in parameters.values()
+        if other.name not in (name, "self")
+        and other.default is inspect.Parameter.empty
+        and other.kind is not inspect.Parameter.VAR_POSITIONAL
+    }
     result = function(*([object()] if "self" in parameters else []), **given, **{name: value})
     if inspect.iscoroutine(result):
         result.send(None)

@@ -46,7 +46,7 @@ def test_the_last_fit_is_told_of_as_soon_as_it_begins(capsys: pytest.CaptureFixt
     last = {**status, "fit": fit, "champion": 2, "training_on": {**training_on, "is_last": True}}
     display.update(last)
     (line,) = capsys.readouterr().out.splitlines()
-    assert "; last fit: fitting v0003 from 12 labels, 0 s of 60 s, and tests" in line
+    assert "; last fit: fitting v0003 from 12 labels, 0 s of 60 CPU s, and tests" in line
     display.update(last)
     assert capsys.readouterr().out == ""
     now[0] += FIRST_EVERY_S
