@@ -63,7 +63,9 @@ class Dataset:
 
         Raises:
             InputError: There is no such version or level, or there are no labels.
+            StoreCorrupt: Frames or labels are damaged and were not set aside.
         """
+        from alsys.store.damage import sound_snapshot
         from alsys.store.zarr import open_reader
 
         reader = open_reader(directory.store)
@@ -79,7 +81,7 @@ class Dataset:
                     value=version,
                     remedy=f"the newest is {reader.head.seq}",
                 )
-            return cls(reader.snapshot(chosen.level_id, version), chosen)
+            return cls(sound_snapshot(reader, directory.path, chosen.level_id, version), chosen)
         finally:
             reader.close()
 
@@ -228,6 +230,7 @@ def open_dataset(folder: str | Path, version: int | None = None, level: str | No
 
     Raises:
         InputError: It is no campaign, there is no such version or level, or there are no labels.
+        StoreCorrupt: Frames or labels are damaged; `alsys data repair` sets them aside.
     """
     return Dataset.of(CampaignFolder.existing(str(folder)), version, level)
 

@@ -112,6 +112,7 @@ def _pretraining_data(
     Raises:
         InputError: There are none, they are of the campaign's own level or its baseline's, or lack an element.
     """
+    from alsys.store.damage import sound_snapshot
     from alsys.store.zarr import open_reader
     from alsys.training.pretraining import PRETRAINING, choose_pretraining
 
@@ -124,7 +125,7 @@ def _pretraining_data(
     reader = open_reader(directory.store)
     try:
         level = stored_level(start.level, reader.levels(), levels, remedy)
-        labels = reader.snapshot(level.level_id)
+        labels = sound_snapshot(reader, directory.path, level.level_id)
     finally:
         reader.close()
     rng = np.random.default_rng([config.seed, 5])
@@ -243,6 +244,7 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
     Raises:
         InputError: It has none at this campaign's level of theory.
     """
+    from alsys.store.damage import sound_snapshot
     from alsys.store.zarr import open_reader
 
     field = "training.start.replay.campaign"
@@ -261,8 +263,11 @@ def _replay(replay: ReplayConfig, levels: Levels, base: Path) -> Snapshot:
                     value=replay.campaign,
                     remedy="leave `replay` out: levels of theory are never mixed",
                 )
-        snapshot = reader.snapshot(
-            levels.labels.level_id, baseline_id=None if levels.baseline is None else levels.baseline.level_id
+        snapshot = sound_snapshot(
+            reader,
+            replay.campaign,
+            levels.labels.level_id,
+            baseline_id=None if levels.baseline is None else levels.baseline.level_id,
         )
     finally:
         reader.close()

@@ -172,11 +172,12 @@ def frames_to_begin_from(config: CampaignConfig, source: str, card: Mapping[str,
     level = card.get("level_of_theory")
     base = Path(source).resolve().parent
     if directory.record.is_file() and isinstance(level, dict):
+        from alsys.store.damage import sound_snapshot
         from alsys.store.zarr import open_reader
 
         reader = open_reader(directory.store)
         try:
-            snapshot = reader.snapshot(LevelOfTheory(level).level_id)
+            snapshot = sound_snapshot(reader, directory.path, LevelOfTheory(level).level_id)
         finally:
             reader.close()
         if snapshot.n_frames:

@@ -223,6 +223,7 @@ def data_export(args: argparse.Namespace) -> int:
     Free atoms are no neutral singlets: formats that hold nothing else get the others, unless arms are named.
     """
     from alsys.interop.formats import find
+    from alsys.store.damage import sound_snapshot
     from alsys.store.zarr import open_reader
 
     directory = CampaignFolder.existing(args.directory)
@@ -237,7 +238,7 @@ def data_export(args: argparse.Namespace) -> int:
     level = chosen_level(reader, args.level)
     if level is None:
         raise InputError("holds no labels yet", source=str(directory.path))
-    snapshot = reader.snapshot(level.level_id, args.seq)
+    snapshot = sound_snapshot(reader, directory.path, level.level_id, args.seq)
     n_left_out = 0
     if args.arm is not None:
         snapshot = snapshot.select(snapshot.is_arm(*(Arm(arm) for arm in args.arm)))

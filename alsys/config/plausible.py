@@ -40,6 +40,7 @@ FORCE: Final[Mapping[str, Callable[[float], float]]] = {
 TEMPERATURE: Final[Mapping[str, Callable[[float], float]]] = {"degrees Celsius": lambda value: round(value + 273.15)}
 TIME: Final[Mapping[str, Callable[[float], float]]] = {"ps": lambda value: value * 1000.0}
 RATE: Final[Mapping[str, Callable[[float], float]]] = {"1/ps": lambda value: value / 1000.0}
+PRESSURE: Final[Mapping[str, Callable[[float], float]]] = {"Pa": lambda value: value * 1e-5}
 _KELVIN = Usual(50.0, 6000.0, "K", TEMPERATURE)
 
 USUAL: Final[Mapping[str, Usual]] = {
@@ -51,11 +52,18 @@ USUAL: Final[Mapping[str, Usual]] = {
     "exploration.temperatures": _KELVIN,
     "exploration.methods": _KELVIN,
     "initial.temperature": _KELVIN,
+    "target.temperature": _KELVIN,
+    "target.decorrelation": Usual(5.0, 1e5, "fs", TIME),
+    "training.start.temperatures": _KELVIN,
+    "validation.temperatures": _KELVIN,
+    "validation.time": Usual(50.0, 1e7, "fs", TIME),
+    "exploration.pressure": Usual(-10_000.0, 50_000.0, "bar", PRESSURE),
     "exploration.timestep": Usual(0.02, 5.0, "fs", TIME),
     "exploration.friction": Usual(1e-5, 0.2, "1/fs", RATE),
     "exploration.relaxation": Usual(2.0, 5000.0, "fs", TIME),
     "exploration.pressure_relaxation": Usual(20.0, 50_000.0, "fs", TIME),
     "labeling.quality.net_force": Usual(1e-3, 1e4, "eV/Angstrom", FORCE),
+    "labeling.quality.largest_force": Usual(0.5, 1e4, "eV/Angstrom", FORCE),
     "labeling.quality.agreement": Usual(1e-5, 0.3, "eV/Angstrom", FORCE),
     "model.r_max": Usual(2.0, 15.0, "Angstrom", {"nm": lambda value: value * 10.0}),
 }
@@ -122,6 +130,7 @@ def values_of(config: CampaignConfig, field: str) -> list[float]:
     for name in field.split("."):
         node = getattr(node, name, None)
     items = node if isinstance(node, tuple) else (node,)
+    items = tuple(item[1] if isinstance(item, tuple) else item for item in items)  # corners of a ramp
     return [float(item) for item in items if isinstance(item, int | float)]
 
 

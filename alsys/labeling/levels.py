@@ -22,7 +22,7 @@ from alsys.labeling.checks import check_restricted, wrong_setting
 from alsys.labels import LevelOfTheory
 
 COMMON_FUNCTIONALS = (
-    "lda", "pbe", "pbe0", "blyp", "b3lyp", "bp86", "tpss", "tpssh", "scan", "r2scan", "revpbe", "hse06", "m06-2x",
+    "svwn", "pbe", "pbe0", "blyp", "b3lyp", "bp86", "tpss", "tpssh", "scan", "r2scan", "revpbe", "hse06", "m06-2x",
     "m06-l", "cam-b3lyp", "wb97x-v", "wb97m-v", "wb97m-d3bj", "wb97x-d3bj", "b97m-v",
 )  # fmt: skip
 COMMON_BASES = (
@@ -125,6 +125,19 @@ def _check_functional(config: PySCFLabeling) -> None:
         raise wrong_setting(
             config, "xc", f"PySCF has no dispersion correction `{version}`", "one of -d3bj, -d3zero, -d4"
         )
+    if name.lower() in ("b97-d3bj", "b97-d3zero", "b97-d4"):
+        raise wrong_setting(
+            config, "xc", "PySCF takes the hybrid B97 for it, not B97-D", f"set xc: b97-d and dispersion: {version}"
+        )
+    if name.lower().endswith(("-d", "-d2")) and config.dispersion is None:
+        raise wrong_setting(
+            config, "xc", "has a dispersion correction (D2) that PySCF lacks", "set dispersion: d3bj beside it"
+        )
+    if parts and "," not in functional and all(_is_exchange(number) for number, _ in parts):
+        raise wrong_setting(
+            config, "xc", "is exchange without correlation in PySCF",
+            f"for example `{name},vwn`, or `{name},` where that is meant",
+        )  # fmt: skip
     if any(libxc.needs_laplacian(number) for number, _ in parts):
         raise wrong_setting(
             config,
@@ -264,6 +277,14 @@ def _parsed(name: str) -> tuple[str, object]:
         warnings.simplefilter("ignore")  # a change of defaults that PySCF announces for wb97x-d4
         functional, _, dispersion = parse_dft(name)
     return str(functional), dispersion
+
+
+def _is_exchange(number: int) -> bool:
+    """Whether a functional of libxc is exchange and nothing else."""
+    from pyscf.dft import libxc
+
+    names = [name for name, known in libxc.XC_CODES.items() if known == number and "_" in name]
+    return any(re.match(r"(HYB_)?(LDA|GGA|MGGA)_X(_|$)", name) for name in names)
 
 
 def _has_vv10(name: str) -> bool:

@@ -219,6 +219,7 @@ def parse_yaml(text: str) -> Any:
 
 _PLAIN: Final = (
     ("expected ',' or", "a bracket is not closed, or a comma is missing"),
+    ("could not determine a constructor", "a tag (`!`) stands for no plain value"),
     ("could not find expected ':'", "a key without a colon"),
     ("mapping values are not allowed here", "a colon is missing or too many, or a line begins too far to the right"),
     ("<document start>", "begins further to the right than what follows"),

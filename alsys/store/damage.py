@@ -15,6 +15,7 @@ import numpy as np
 from alsys import events
 from alsys.errors import FailureKind, StoreCorrupt
 from alsys.frames import ARMS, FRAME_ID_BYTES, FRAME_PERSON
+from alsys.store.base import Snapshot
 from alsys.store.columns import FRAMES_AT_ONCE, ColumnReader
 from alsys.store.digests import ImportDigest, StoredContents, contents_digest
 from alsys.store.encoding import Array
@@ -242,3 +243,25 @@ def refuse_damage(check: ContentCheck, path: object) -> None:
     """
     if text := check.damage().text:
         raise StoreCorrupt(f"{path}: {text}", REMEDY)
+
+
+def sound_snapshot(
+    reader: ColumnReader, path: object, level_id: str, seq: int | None = None, baseline_id: str | None = None
+) -> Snapshot:
+    """Labelled frames as of `StoreReader.snapshot`, to be given away: only of a store that is what its log says.
+
+    Args:
+        reader: The store.
+        path: Where it is, for the error.
+        level_id: Level of the labels.
+        seq: Dataset version.
+        baseline_id: Level of the baseline whose values are wanted beside them.
+
+    Raises:
+        StoreCorrupt: Frames or labels are damaged and were not set aside.
+    """
+    check = ContentCheck(reader)
+    for event in reader.iter_events():
+        check.add(event)
+    refuse_damage(check, path)
+    return reader.snapshot(level_id, seq, baseline_id)

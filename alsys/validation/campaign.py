@@ -36,7 +36,9 @@ from alsys.labeling.base import Labeler
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
-from alsys.store.base import Snapshot, StoreReader
+from alsys.store.base import Snapshot
+from alsys.store.columns import ColumnReader
+from alsys.store.damage import sound_snapshot
 from alsys.training.evaluate import bootstrap_interval, evaluate
 from alsys.validation import checks
 from alsys.validation.accuracy import Comparison, compare_labels
@@ -94,7 +96,7 @@ class CampaignValidation:
         version: int,
         *,
         config: CampaignConfig,
-        reader: StoreReader,
+        reader: ColumnReader,
         models: Path,
         folder: Path,
         n_labels: Mapping[int, int],
@@ -135,7 +137,7 @@ class CampaignValidation:
                     value=level.canonical,
                     remedy="validate with the alsys that made them",
                 )
-            self._snapshot = self._reader.snapshot(level.level_id)
+            self._snapshot = sound_snapshot(self._reader, self._folder.parent, level.level_id)
             self._known_minima = KnownMinima(self._folder / "minima.json")
             self._starts = StartStructures(self._folder / "starts.json", self._config, self._snapshot)
             left_out = [system.name for system in self._config.systems[self._settings.max_systems :]]

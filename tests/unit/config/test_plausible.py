@@ -18,6 +18,8 @@ BASE: dict[str, Any] = {
     "labeling": {"kind": "xtb"},
     "model": {"kind": "nequip"},
 }
+BOX: dict[str, Any] = {"timestep": 0.5, "pressure_relaxation": 1000.0}
+"""Of dynamics at constant pressure."""
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
 
@@ -65,6 +67,30 @@ def test_our_own_campaigns_are_not_asked_about(path: Path) -> None:
         ({"exploration": {"timestep": 0.0005}}, "exploration.timestep", "did you mean 0.5 (0.0005 ps)?"),
         ({"exploration": {"friction": 1}}, "exploration.friction", "did you mean 0.001"),
         ({"model": {"kind": "nequip", "r_max": 1.2}}, "model.r_max", "did you mean 12 (1.2 nm)?"),
+        ({"target": {"temperature": 25}}, "target.temperature", "did you mean 298 (25 degrees Celsius)?"),
+        (
+            {"target": {"temperature": 300, "decorrelation": 0.5}},
+            "target.decorrelation",
+            "did you mean 500 (0.5 ps)?",
+        ),
+        (
+            {"training": {"start": {"kind": "teacher", "temperatures": [27, 300]}}},
+            "training.start.temperatures",
+            "did you mean 300 (27 degrees Celsius)?",
+        ),
+        ({"validation": {"temperatures": [25]}}, "validation.temperatures", "did you mean 298"),
+        ({"validation": {"time": 5}}, "validation.time", "did you mean 5000 (5 ps)?"),
+        ({"exploration": {**BOX, "pressure": 101325}}, "exploration.pressure", "did you mean 1.013 (101325 Pa)?"),
+        (
+            {"exploration": {**BOX, "pressure": [[0, 1], [2000, 1e5]]}},
+            "exploration.pressure",
+            "did you mean 1 (100000 Pa)",
+        ),
+        (
+            {"labeling": {"kind": "xtb", "quality": {"largest_force": 15000}}},
+            "labeling.quality.largest_force",
+            "did you mean 15 (15000 meV/Angstrom)?",
+        ),
     ],
 )
 def test_what_is_far_from_usual_is_asked_about(sections: dict[str, Any], field: str, meant: str) -> None:
@@ -89,7 +115,9 @@ def test_what_a_campaign_has_had_all_along_is_not_asked_about() -> None:
 def test_every_field_that_is_asked_about_exists() -> None:
     fixed = {"trust": {"kind": "fixed"}, "methods": [{"kind": "ramp"}]}
     everything = [
-        parse_config({**BASE, "stop": {"target_force_mae": 0.03}}),
+        parse_config({**BASE, "stop": {"target_force_mae": 0.03}, "target": {"temperature": 300}}),
+        parse_config({**BASE, "training": {"start": {"kind": "teacher"}}, "validation": {"temperatures": [300]}}),
+        parse_config({**BASE, "exploration": {"pressure": 1.0}}),
         parse_config({**BASE, "exploration": fixed}),
     ]
     for field in USUAL:

@@ -15,7 +15,7 @@ from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.labeling.correlated import needed_mb
 from alsys.labeling.factory import check_labeling
-from alsys.labeling.levels import core_potentials, level_of
+from alsys.labeling.levels import check_level, core_potentials, level_of
 
 WATER = Frame.molecule(molecule("H2O").numbers, molecule("H2O").positions)
 PBE: dict[str, Any] = {"xc": "pbe", "basis": "def2-svp"}
@@ -124,6 +124,13 @@ def test_density_fitting_is_on_where_its_gradient_is_right() -> None:
 
 
 @pytest.mark.parametrize(
+    "fields", [{"xc": "b97-d", "dispersion": "d3bj"}, {"xc": "svwn"}, {"xc": "b88,"}, {"xc": "lda,vwn"}]
+)
+def test_functionals_that_say_all_that_they_mean_are_taken(fields: dict[str, Any]) -> None:
+    check_level(config(**fields, basis="def2-svp"), [1, 8])
+
+
+@pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
         ({"xc": "wb97x-d", "basis": "def2-svp"}, "xc", "did you mean `wb97x-"),
@@ -132,6 +139,10 @@ def test_density_fitting_is_on_where_its_gradient_is_right() -> None:
         ({"xc": "pbe-d3", "basis": "def2-svp"}, "xc", "no dispersion correction `d3`"),
         ({"xc": "wb97x-2", "basis": "def2-svp"}, "xc", "a bare number counts as a functional"),
         ({"xc": "scanl", "basis": "def2-svp"}, "xc", "Laplacian"),
+        ({"xc": "B97-D", "basis": "def2-svp"}, "xc", "set dispersion: d3bj beside it"),
+        ({"xc": "b97-d3bj", "basis": "def2-svp"}, "xc", "set xc: b97-d and dispersion: d3bj"),
+        ({"xc": "LDA", "basis": "def2-svp"}, "xc", "exchange without correlation"),
+        ({"xc": "b88", "basis": "def2-svp"}, "xc", "`b88,` where that is meant"),
         ({"xc": "", "basis": "def2-svp"}, "xc", "not one functional"),
         ({"xc": "b3lyp-d3bj", "basis": "def2-svp", "dispersion": "d3bj"}, "dispersion", "contains d3bj already"),
         ({"xc": "wb97m-d3bj", "basis": "def2-svp", "dispersion": "d4"}, "dispersion", "contains d3bj already"),

@@ -116,6 +116,7 @@ LAYOUTS: list[tuple[str, int]] = [
     ("name: a\nstop:\n  labels 5\n  wall_s: 3\n", 3),
     ("name: a\nsystems:\n  - smiles: CCO\n    charge 0\n    share: 2\n", 4),
     ("name: a\nstop:\n  labels: 5\n   wall_s: 3\n", 4),
+    ("name: a\nx: !!python/object:os.system\n", 2),
 ]
 
 
