@@ -61,7 +61,7 @@ def member(archive: Any, name: str) -> Any:
 
 
 def _refusal(error: ValueError) -> InputError:
-    if "pickle" in str(error):
+    if "pickle" in str(error) or "Python objects" in str(error):  # read, and mapped
         return InputError(
             "holds a pickle, which runs code when it is read",
             value="array of objects",

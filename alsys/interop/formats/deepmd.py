@@ -59,20 +59,38 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
 
 
 def _numbers(system: Path) -> Any:
-    try:
-        types = [int(word) for word in (system / "type.raw").read_text(encoding="utf-8").split()]
-        names = (system / "type_map.raw").read_text(encoding="utf-8").split()
-        if types and min(types) < 0:
-            raise InputError(
-                "is negative", source=str(system), field="type.raw", value=min(types), remedy="types count from 0"
-            )
-        return np.array([atomic_numbers[names[t]] for t in types], dtype=np.int32)
-    except FileNotFoundError as error:
+    types = _words(system, "type.raw")
+    names = _words(system, "type_map.raw")
+    if strange := [word for word in types if not word.lstrip("-").isdecimal()]:
+        raise InputError("is no whole number", source=str(system), field="type.raw", value=strange[0])
+    numbers = [int(word) for word in types]
+    if numbers and min(numbers) < 0:
         raise InputError(
-            "is missing: without it atoms have no elements", source=str(system), field="type_map.raw"
+            "is negative", source=str(system), field="type.raw", value=min(numbers), remedy="types count from 0"
+        )
+    if numbers and max(numbers) >= len(names):
+        raise InputError(
+            f"names {len(names)} elements, and type.raw holds type {max(numbers)}",
+            source=str(system), field="type_map.raw", remedy="give an element for each type; types count from 0",
+        )  # fmt: skip
+    if strange := [names[t] for t in sorted(set(numbers)) if names[t] not in atomic_numbers]:
+        raise InputError(
+            "is no element", source=str(system), field="type_map.raw", value=strange[0],
+            remedy="write symbols such as H and Cl; an isotope has the symbol of its element",
+        )  # fmt: skip
+    return np.array([atomic_numbers[names[t]] for t in numbers], dtype=np.int32)
+
+
+def _words(system: Path, name: str) -> list[str]:
+    """Of a text file of a system."""
+    try:
+        return (system / name).read_text(encoding="utf-8").split()
+    except FileNotFoundError as error:
+        raise InputError("is missing: without it atoms have no elements", source=str(system), field=name) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "cannot be read as text", source=str(system), field=name, remedy="convert the system again"
         ) from error
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise InputError(f"cannot be understood: {error}", source=str(system), field="type.raw") from error
 
 
 def _units(system: Path) -> dict[str, Any]:
@@ -101,8 +119,13 @@ def _read_set(
             found[name] = load(file, mapped=True)
             if found[name].dtype.kind not in "fiu":
                 raise InputError("must be an array of numbers", source=str(file), value=str(found[name].dtype))
-        elif name in ("coord", "energy", "force") or (name == "box" and is_periodic):
+        elif name in ("coord", "energy", "force"):
             raise InputError("is missing", source=str(file), remedy="give frames with labels")
+        elif name == "box" and is_periodic:
+            raise InputError(
+                "is missing: a system without a file `nopbc` is periodic", source=str(file),
+                remedy="restore it, or make an empty file `nopbc` beside type.raw where these are molecules",
+            )  # fmt: skip
     n = int(found["coord"].shape[0]) if found["coord"].ndim else 0
     for name, values in found.items():
         if not values.ndim or values.shape[0] != n:

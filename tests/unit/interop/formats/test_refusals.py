@@ -250,11 +250,15 @@ def deepmd(folder: Path) -> Path:
     return folder
 
 
+def deepmd_system(root: Path) -> Path:
+    return next(path for path in deepmd(root).iterdir() if path.is_dir())
+
+
 def test_deepmd(tmp_path: Path) -> None:
     root = deepmd(tmp_path / "d")
     system = next(root.rglob("type.raw")).parent
     (system / "nopbc").unlink()
-    refused(root, "deepmd", "box.npy", "missing")
+    refused(root, "deepmd", "box.npy", "missing", "restore it, or make an empty file `nopbc`")
     (system / "nopbc").touch()
     np.save(system / "set.000" / "force.npy", np.ones((2, 17)))
     refused(root, "deepmd", "forces", "(2, 6, 3)", "(2, 17)")
@@ -266,6 +270,28 @@ def test_deepmd(tmp_path: Path) -> None:
     refused(root, "deepmd", "type_map.raw", "no elements")
     (system / "type.raw").unlink()
     refused(root, "deepmd", "no type.raw")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("type_map.raw", "C H", ["type_map.raw", "names 2 elements", "type 2"]),
+        ("type_map.raw", "C D O", ["type_map.raw", "no element", "'D'", "symbol of its element"]),
+        ("type_map.raw", "c H O", ["type_map.raw", "no element", "'c'"]),
+        ("type_map.raw", "\xff", ["type_map.raw", "as text"]),
+        ("type.raw", "0 1 1.5", ["type.raw", "no whole number", "'1.5'"]),
+    ],
+)
+def test_types_of_deepmd(file: str, text: str, words: list[str], tmp_path: Path) -> None:
+    system = deepmd_system(tmp_path / "d")
+    (system / file).write_text(text, encoding="latin-1")
+    refused(tmp_path / "d", "deepmd", *words)
+
+
+def test_objects_in_arrays_of_deepmd(tmp_path: Path) -> None:
+    system = deepmd_system(tmp_path / "d")
+    np.save(system / "set.000" / "coord.npy", np.array([[1.0, None]] * 2, dtype=object), allow_pickle=True)
+    refused(tmp_path / "d", "deepmd", "coord.npy", "pickle", "array of numbers")
 
 
 def test_ase_db(tmp_path: Path) -> None:
