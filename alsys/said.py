@@ -75,12 +75,18 @@ _FAILED = re.compile(
 )
 _SURROUNDINGS: Final = frozenset(
     {
-        "efield", "e_field", "field", "electric_field", "external_field", "external_electric_field", "magnetic_field",
-        "bfield", "b_field", "e_ext", "external_potential", "point_charges", "external_charges", "embedding_charges",
-        "bias", "bias_potential", "epsilon", "epsilon_solvent", "background_charge", "mm_charges", "mm_point_charges",
-        "external_force", "external_forces", "environment", "medium",
+        "efield", "bfield", "e_ext", "external_potential", "point_charges", "external_charges", "embedding_charges",
+        "bias", "bias_potential", "background_charge", "mm_charges", "mm_point_charges", "external_force",
+        "external_forces", "environment", "medium",
     }
 )  # fmt: skip
+_PERMITTIVITIES: Final = frozenset(
+    {"epsilon", "epsilon_r", "epsilon_solvent", "dielectric", "dielectric_constant", "permittivity",
+     "relative_permittivity"}
+)  # fmt: skip
+"""Surroundings that are a vacuum where they are 1."""
+_FIELD_OF: Final = _set("electric magnetic e b external x y z vector strength amplitude uniform homogeneous static")
+"""Words beside `field` that leave it a field."""
 _MODELS: Final = _set("solvent solvation alpb gbsa pcm cpcm iefpcm ddpcm smd cosmo ddcosmo efield bfield qmmm")
 """Words that say so within a longer name, but beside those of `_NO_MODEL`."""
 _NO_MODEL: Final = _set("n num number count id index energy shell shells atoms molecules box radius mask smiles")
@@ -105,7 +111,8 @@ _NO_DOUBT: Final = _set(
 )
 """Words beside those of `_DOUBTS` that make a name a setting or a property."""
 _S_NAMES: Final = frozenset({"S", "Sz", "S_z", "Ms", "M_s"})
-_EXCITED: Final = frozenset({"electronic_state", "excited", "excited_state", "iroot", "root", "state"})
+_GROUND: Final = frozenset({"ground_state", "is_ground_state", "groundstate"})
+_EXCITED: Final = frozenset({"electronic_state", "excited", "excited_state", "iroot", "root", "state"}) | _GROUND
 _STATE = re.compile(r"(?P<letter>[sdtq])_?(?P<root>\d)|(?P<word>singlet|doublet|triplet|quartet)", re.IGNORECASE)
 _NO_LABEL: Final = frozenset({"find_energy", "find_force", "atom_pref"})
 """DeePMD-kit's names that are 0 where a set has no such label, or an atom none."""
@@ -113,7 +120,7 @@ _WEIGHTS: Final = _set("weight weights w")
 _WEIGHED: Final = _set("config sample frame data loss training train energy energies force forces gradient gradients")
 _STRESS: Final = _set("stress stresses virial virials")
 _MORE_SPIN = re.compile(r"(?<![a-z])(?:high|intermediate)[\s_-]*spin(?![a-z])", re.IGNORECASE)
-_S_SQUARED = re.compile(r"(?:s|spin)[\s_]*(?:\^|\*\*)?[\s_]*(?:2|sq|squared?)", re.IGNORECASE)
+_S_SQUARED = re.compile(r"<?\s*(?:s|spin)[\s_]*(?:\^|\*\*)?[\s_]*(?:2|sq|squared?)\s*>?", re.IGNORECASE)
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -190,7 +197,9 @@ def _judging(name: str) -> set[str]:
 def is_surrounding(name: str) -> bool:
     """Whether a name is of what acts on the atoms from outside: a field, a solvent, charges."""
     words = words_of(name)
-    return "_".join(words) in _SURROUNDINGS or bool(set(words) & _MODELS and not set(words) & _NO_MODEL)
+    found, plain = set(words), "_".join(words)
+    is_field = "field" in found and found - {"field"} <= _FIELD_OF
+    return is_field or plain in _SURROUNDINGS | _PERMITTIVITIES or bool(found & _MODELS and not found & _NO_MODEL)
 
 
 def is_there(value: Any) -> bool:
@@ -270,7 +279,7 @@ def objection(name: str, value: Any) -> str:
     if says_failure(name, value):
         return FAILED
     if is_surrounding(name):
-        is_vacuum = name.lower().startswith("epsilon") and number_of(value) == 1.0
+        is_vacuum = "_".join(words_of(name)) in _PERMITTIVITIES and number_of(value) == 1.0
         return "is part of its label, and a frame has no place for it" if is_there(value) and not is_vacuum else ""
     doubt, number = doubt_of(name), number_of(value)
     if not doubt or doubt == MORE_SPIN:
@@ -280,7 +289,9 @@ def objection(name: str, value: Any) -> str:
         is_zero = any(number_of(word) == 0 for word in re.split(r"[\s,\[\](){}'\"]+", str(values)) if word)
         return "is 0 where there is no label" if is_zero else ""
     if doubt == "state":
-        if number is None:
+        if "_".join(words_of(name)) in _GROUND:
+            is_excited = str(value).strip().lower() in NO or str(value).lower().startswith("excited")
+        elif number is None:
             match = _STATE.fullmatch(str(value).strip())
             is_excited = "excited" in str(value).lower() or bool(match and multiplicity_of(value) is None)
             is_excited |= "excited" in name.lower() and is_there(value)

@@ -8,6 +8,7 @@ Names are taken apart at what is no letter or digit, so that `REF_energy`, `dft_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -80,7 +81,8 @@ _WHY: Final[Mapping[str, str]] = _reasons(
         _MOMENTS_OF_ATOMS: (
             "magmom magmoms initial_magmoms initial_magmom magnetization magnetic_moments total_magmom mag spins "
             "atomic_spins spin_density spin_densities total_magnetization tot_magnetization totmag tot_mag total_mag "
-            "force_mag"
+            "force_mag mag_moment mag_moments magnetic_moment total_magnetic_moment total_mag_moment spin_moment "
+            "spin_moments"
         ),
         _CHARGES_OF_ATOMS: (
             "charges initial_charges initial_charge partial_charges atomic_charges mulliken mulliken_charges "
@@ -118,6 +120,7 @@ _OF_ELECTRONS: Final = {
     "multiplicity": Meaning.MULTIPLICITY, "unpaired": Meaning.UNPAIRED, "electrons": Meaning.ELECTRONS,
     "channel": Meaning.CHANNEL, "spin": Meaning.SPIN,
 }  # fmt: skip
+_TWICE_S: Final = {"2S": Meaning.UNPAIRED, "2S+1": Meaning.MULTIPLICITY}
 _OCCUPANCIES: Final = frozenset({"occupancy", "occupancies", "occ", "site_occupancy", "occupation"})
 _VERDICT: Final = "that its calculation converged"
 _SURROUNDING: Final = "nothing acts on the atoms from outside"
@@ -229,6 +232,8 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return (Meaning.UNIT, "") if unit else (Meaning.LEFT_OUT, "a unit of what is not imported")
     if plain in _STRUCTURE:
         return Meaning.STRUCTURE, ""
+    if not is_per_atom and (twice := _TWICE_S.get(re.sub(r"[ *]", "", name))):
+        return twice, ""
     if plain in _LEVELS and not is_per_atom:
         return Meaning.LEVEL, ""
     if is_verdict(name) and not is_per_atom:

@@ -94,7 +94,19 @@ def test_a_charge_is_taken(name: str, key: str, value: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("name", "key", "value"),
-    each([("multiplicity", 3), ("uhf", 2), ("total_magnetization", 2.0), ("totmag", 2.0), ("state", "T1")]),
+    each(
+        [
+            ("multiplicity", 3),
+            ("uhf", 2),
+            ("total_magnetization", 2.0),
+            ("totmag", 2.0),
+            ("state", "T1"),
+            ("2S", 2),
+            ("2S+1", 3),
+            ("mag_moment", 2.0),
+            ("total_magnetic_moment", -2.0),
+        ]
+    ),
 )
 def test_a_multiplicity_is_taken(name: str, key: str, value: Any, tmp_path: Path) -> None:
     if name == "deepmd" and isinstance(value, str):
@@ -111,7 +123,8 @@ def test_a_multiplicity_is_taken(name: str, key: str, value: Any, tmp_path: Path
             ("error", True), ("n_errors", 3), ("status", "not converged after 128 cycles"), ("solvent", "water"),
             ("alpb", "water"), ("smd_solvent", "water"), ("pcm", "water"), ("cosmo", 78.4), ("epsilon", 78.4),
             ("mm_charges", 0.2), ("external_force", True), ("electronic_state", 1), ("excited", True), ("S", 1.0),
-            ("info_charge", 1), ("my_spin", 2.0),
+            ("info_charge", 1), ("my_spin", 2.0), ("electric_field_z", 0.05), ("magnetic_field_strength", 1.0),
+            ("dielectric_constant", 78.4), ("permittivity", 4.0), ("<S^2>", 2.0), ("ground_state", False),
         ]
     ),
 )  # fmt: skip
@@ -130,7 +143,9 @@ def test_what_makes_a_label_none_is_refused_frame_by_frame(name: str, key: str, 
         [
             ("converged", True), ("scf_conv", 1e-8), ("conv_thr", 0.0), ("ok", True), ("state", "gas"), ("state", 1),
             ("error", 0.03), ("error", False), ("exit_status", 0), ("solvent", "none"), ("n_solvent", 3),
-            ("epsilon", 1.0), ("spin_polarized", True), ("nspin", 2), ("charge_density_cutoff", 400.0),
+            ("epsilon", 1.0), ("dielectric_constant", 1.0), ("electric_field_gradient", 0.3), ("ground_state", True),
+            ("<S^2>", 0.75), ("electric_field_x", 0.0), ("spin_polarized", True), ("nspin", 2),
+            ("charge_density_cutoff", 400.0),
             ("valence_electrons", 8), ("charge_transfer", 0.3), ("valid_split", 0), ("root", "/data"),
             ("force_field", "none"), ("mbis_charges", 0.0), ("solvation_energy", -0.3), ("zork", 7),
         ],
