@@ -27,12 +27,12 @@ from alsys.systems.files.content import (
     isotope_note,
     partly_occupied,
 )
-from alsys.systems.files.elements import element
+from alsys.systems.files.elements import HEAVY_HYDROGEN, element
 from alsys.systems.files.statements import statements_in
 from alsys.systems.files.text import read_lines
 
 _NAMES = """
-ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL SEC HOH WAT TIP TIP3 SOL ACE NME NMA
+ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL HOH WAT TIP TIP3 SOL ACE NME NMA
 HID HIE HIP HSD HSE HSP ASH GLH LYN CYX DA DC DG DT A C G U
 """
 RESIDUES = frozenset(_NAMES.split())
@@ -147,40 +147,52 @@ def _atom(row: str) -> _Atom:
 
 
 def _element(row: str) -> tuple[int, int | None]:
-    given = row[76:78].strip()
+    given, name, residue = row[76:78].strip(), row[12:16].ljust(4), row[17:21].strip().upper()
     if re.fullmatch(r"\d[A-Za-z]", given, re.ASCII):  # 2H
         return element(given)
+    letters = "".join(c for c in name if c.isalpha())
+    candidates = _candidates(name, letters, residue)
+    whose = f"atom {name.strip()!r} of {residue or 'a residue without name'}"
     if given and given.isalpha():
         symbol = given.capitalize()
-        if symbol in atomic_numbers or symbol in ("D", "T"):
+        if symbol in atomic_numbers or symbol in HEAVY_HYDROGEN:
+            is_told = residue in RESIDUES or symbol.upper() == letters[:2].upper()  # names of ligands are free
+            if is_told and candidates and _ordinary(symbol) not in map(_ordinary, candidates):
+                raise FileProblem(
+                    f"gives {symbol} in columns 77 and 78 for {whose}, whose name is that of {min(candidates)}",
+                    "correct the element, or begin the name of an element of two letters in column 13",
+                )
             return element(symbol)
         if symbol != "X":
             raise FileProblem(f"holds an unknown element {given!r}", "use element symbols in columns 77 and 78")
-    name, residue = row[12:16].ljust(4), row[17:21].strip().upper()
-    letters = "".join(c for c in name if c.isalpha())
     if not letters:
         raise FileProblem(f"names an atom {name.strip()!r} and gives no element", "fill in columns 77 and 78")
-    first = letters[0].upper()
-    two = letters[:2].capitalize()
-    is_aligned_right = name[0] in " 0123456789"
-    candidates = {symbol for symbol in (first, two) if symbol in atomic_numbers or symbol in ("D", "T")}
+    if len(candidates) != 1:
+        which = " or ".join(sorted(candidates)) or "no element"
+        raise FileProblem(f"gives no element for {whose}, which is {which}", "fill in columns 77 and 78")
+    return element(candidates.pop())
+
+
+def _candidates(name: str, letters: str, residue: str) -> set[str]:
+    """Elements that a name, by its columns and its residue, can be of."""
+    first, two = letters[:1].upper(), letters[:2].capitalize()
+    found = {symbol for symbol in (first, two) if symbol in atomic_numbers or symbol in HEAVY_HYDROGEN}
+    is_aligned_right = name[0] in " 0123456789" and name[1] != " "
     is_in_doubt = len(letters) == 2 and two in OFTEN_MISALIGNED
-    if letters.upper() == residue and two in candidates:
-        candidates = {two}  # an ion is a residue of its own name
-    elif (
-        (residue in RESIDUES and first in "HCNOPSD")
-        or (first == "H" and name[3] != " ")
+    if letters.upper() == residue and two in found:
+        return {two}  # an ion is a residue of its own name
+    if (
+        (residue in RESIDUES and first in [*"HCNOPSD"])
+        or (first == "H" and " " not in (name[0], name[3]))
         or len(letters) == 1
         or (is_aligned_right and not is_in_doubt)
     ):
-        candidates &= {first}
-    if len(candidates) != 1:
-        which = " or ".join(sorted(candidates)) or "no element"
-        raise FileProblem(
-            f"gives no element for atom {name.strip()!r} of {residue or 'a residue without name'}, which is {which}",
-            "fill in columns 77 and 78",
-        )
-    return element(candidates.pop())
+        return found & {first}
+    return found
+
+
+def _ordinary(symbol: str) -> str:
+    return "H" if symbol in HEAVY_HYDROGEN else symbol
 
 
 def _charge(row: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
@@ -21,7 +22,14 @@ from alsys.systems.files.elements import element
 from alsys.systems.files.statements import statements_in
 from alsys.systems.files.text import number, read_lines
 
-_WORD = re.compile(r"[A-Z]{4}(?:_\S+)?$")
+_NAMES = """
+ABIN ACTA AFIX ANIS ANSC ANSR BASF BEDE BIND BLOC BOND BUMP CELL CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX DISP EADP
+EGEN EQIV ESEL EXTI EXYZ FEND FLAT FMAP FRAG FREE FRES FVAR GRID HFIX HOPE HTAB INIT ISOR L.S. LATT LAUE LIST LONE MERG
+MOLE MORE MOVE MPLA NCSY NEUT OMIT PART PATT PHAN PLAN PRIG REM RESI RIGU RTAB SADI SAME SFAC SHEL SIMU SIZE SPEC STIR
+SUMP SWAT SYMM TEMP TEXP TIME TITL TREF TWIN TWST UNIT WGHT WIGL WPDB XNPD ZERR
+"""
+_INSTRUCTIONS = frozenset(_NAMES.split())
+"""Of SHELXS-97 and SHELXL-2019, but END and HKLF, which end a structure; other first words are names of atoms."""
 
 
 def read_res(path: Path, index: int) -> Structure:
@@ -52,7 +60,7 @@ def read_res(path: Path, index: int) -> Structure:
         elif key == "CELL":
             cell = [number(word) for word in words[-6:]]
         elif key == "SFAC":
-            names += [word for word in words[1:] if word.isalpha()]
+            names += [word.lstrip("$") for word in words[1:] if not re.match(r"[-+.\d]", word)]
         elif (key == "LATT" and words[1:2] != ["-1"]) or key == "SYMM":
             symmetry = symmetry or line.strip()
         elif key in ("ZERR", "UNIT", "FVAR"):
@@ -61,14 +69,12 @@ def read_res(path: Path, index: int) -> Structure:
             said += statements_in(line[4:])
         elif key == "PART":
             part = int(words[1]) if len(words) > 1 else 0
-        elif names and len(words) >= 5 and not _WORD.match(words[0].upper()) and words[1].isdigit():
-            which = int(words[1])
-            if re.match(r"Q\d", words[0].upper()):
-                raise FileProblem(f"holds a peak of electron density that is no atom ({words[0]})", "remove it")
+        elif words and key.partition("_")[0] not in _INSTRUCTIONS:
+            which, place = _atom(words, line)
             if not 1 <= which <= len(names):
                 raise FileProblem(f"has an atom {words[0]!r} of element {which}, of {len(names)} in SFAC")
             found.append(element(names[which - 1]))
-            scaled.append([_free(number(word)) for word in words[2:5]])
+            scaled.append(place)
             occupancy = _free(number(words[5])) if len(words) > 5 else 1.0
             if abs(occupancy - 1.0) > 1e-3 or part:
                 partial.append(f"{words[0]}, {occupancy:g}" + (f" in part {part}" if part else ""))
@@ -93,12 +99,28 @@ def read_res(path: Path, index: int) -> Structure:
     return Structure(atoms, statements=tuple(said), concerns=tuple(concerns), notes=tuple(notes))
 
 
+def _atom(words: list[str], line: str) -> tuple[int, list[float]]:
+    """Place in SFAC and coordinates of an atom; refuses a line that is no whole one."""
+    if re.match(r"Q\d", words[0].upper()):
+        raise FileProblem(f"holds a peak of electron density that is no atom ({words[0]})", "remove it")
+    try:
+        place = [_free(number(word)) for word in words[2:5]]
+        if len(place) == 3 and np.isfinite(place).all():
+            return int(words[1]), place
+    except ValueError:
+        pass
+    raise FileProblem(
+        f"has a line that is no instruction of SHELX and no whole atom ({line.strip()[:40]!r})",
+        "give name, place in SFAC and x y z of the atom, or remove the line",
+    )
+
+
 def _joined(lines: list[str]) -> list[str]:
     """Lines with their continuations, without remarks."""
     joined: list[str] = []
     is_open = False
     for line in lines:
-        text = line.rstrip()
+        text = (line if line.upper().startswith("TITL") else line.partition("!")[0]).rstrip()
         if is_open and joined:
             joined[-1] += " " + text.rstrip("=")
         elif text.upper()[:4] not in ("REM ", "REM"):
