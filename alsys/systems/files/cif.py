@@ -12,6 +12,7 @@ from typing import Any
 from ase import Atoms
 
 from alsys.systems.files.ase_formats import taken, warned
+from alsys.systems.files.cif_symmetry import with_symmetry
 from alsys.systems.files.content import Concern, FileProblem, Statement, Structure, beyond, partly_occupied
 from alsys.systems.files.elements import element
 from alsys.systems.files.statements import charge_of_atoms, statements_of
@@ -27,7 +28,8 @@ def read_cif(path: Path, index: int) -> Structure:
         raise FileProblem("is an mmCIF file", "convert it to PDB")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        blocks = [block for block in parse_cif(io.StringIO("\n".join(lines))) if block.has_structure()]
+        parsed = [CIFBlock(b.name, _spelled(dict(b))) for b in parse_cif(io.StringIO("\n".join(lines)))]
+    blocks = [block for block in parsed if block.has_structure()]
     said = warned(caught)
     if broken := [text for text in said if text.startswith("Wrong number")]:
         raise FileProblem(f"cannot be read: {broken[0]}", "give each row of a loop as many values as it has tags")
@@ -38,20 +40,20 @@ def read_cif(path: Path, index: int) -> Structure:
     _check_tags(lines)
     block = blocks[index]
     _check_cell(block)
-    block, unknown_group = _with_group(block)
+    tags, unknown_group = with_symmetry(dict(block))
+    block = CIFBlock(block.name, tags)
     if (extra := block.get("_cell_modulation_dimension", 0)) not in (0, "0", "?", "."):
         raise FileProblem(f"is modulated (_cell_modulation_dimension {extra})", "give an approximant of the structure")
     _check_coordinates(block)
     concerns = [*_sites(block), *unknown_group]
     for label in block.get_symbols():
         element(label)
-    tags = dict(block)
     if "_atom_site_occupancy" in tags:  # words among them are a concern by now
         shares = map(_number, _listed(tags["_atom_site_occupancy"]))
         tags["_atom_site_occupancy"] = [1.0 if share is None or math.isnan(share) else share for share in shares]
         block = CIFBlock(block.name, tags)
     structure = taken(lambda: block.get_atoms(fractional_occupancies=True))
-    if block.get("_atom_site_moment.label") or block.get("_atom_site_moment_label"):
+    if block.get("_atom_site_moment_label"):
         structure = structure.adding(notes=["magnetic moments are not kept"])
     missing = _missing(block, structure.atoms)
     if missing:
@@ -69,76 +71,15 @@ def read_cif(path: Path, index: int) -> Structure:
     return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
 
 
-_SYMBOLS = (
-    "_space_group_name_h-m_alt",
-    "_symmetry_space_group_name_h-m",
-    "_space_group.patterson_name_h-m",
-)
 _MOIETY = re.compile(r"(?P<before>\d+\.?\d*)?\s*\(?.*\s(?P<charge>\d*)(?P<sign>[+-])\s*\)?\s*(?P<after>\d+\.?\d*)?")
 """A charged moiety of a CIF: ``C6 H5 O 1-``, ``(Na 1+)2``, ``2(Na 1+)``."""
 _ONCE = ("_atom_site_", "_cell_", "_symmetry_", "_space_group", "_chemical_formula")
 _OF_ATOMS = ("_atom", "_chemical_conn", "_diffrn", "_refln")
-_NUMBERS = ("_space_group.it_number", "_space_group_it_number", "_symmetry_int_tables_number")
-_OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
-_SETTINGS = ("_symmetry_space_group_setting", "_space_group_crystal_system", "_symmetry_cell_setting")
 
 
-def _with_group(block: Any) -> tuple[Any, list[Concern]]:
-    """The block without symmetry that it calls unknown; operations alone count where ASE knows no group of its name.
-
-    ASE takes operations only beside a group, and any will do: P 1 is set.
-    """
-    from ase.io.cif import CIFBlock
-
-    tags = dict(block)
-    for key in _SYMBOLS:
-        if match := re.fullmatch(r"([A-Z]) 1 (\S+) 1", " ".join(str(tags.get(key, "")).split())):
-            tags[key] = f"{match[1]} {match[2]}"  # the full symbol of a monoclinic group
-    unknown = [key for key in (*_SYMBOLS, *_NUMBERS, *_SETTINGS) if str(tags.get(key, "")).strip() in ("?", ".")]
-    for key in unknown:
-        del tags[key]
-    has_group = any(key in tags for key in (*_SYMBOLS, *_NUMBERS))
-    groups = {no: key for key in (*_SYMBOLS, *_NUMBERS) if (no := _group_number(key, tags.get(key)))}
-    if len(groups) > 1:
-        said = " and ".join(f"{key} {tags[key]}" for key in groups.values())
-        raise FileProblem(f"names two space groups ({said})", "correct one of them")
-    operations = next((_listed(tags[key]) for key in _OPERATIONS if key in tags), [])
-    if operations and not (has_group and _is_known(CIFBlock(block.name, tags))):
-        tags = {key: value for key, value in tags.items() if key not in (*_SYMBOLS, *_NUMBERS, *_SETTINGS)}
-        tags[_SYMBOLS[0]] = "P 1"
-    elif has_group:
-        _check_group(CIFBlock(block.name, tags))
-    is_open = not operations and not has_group and set(unknown) & {*_SYMBOLS, *_NUMBERS}
-    concerns = [
-        Concern("symmetry", "names no space group (?) and no operations of symmetry",
-                "name the space group, or give the atoms of the whole cell as P 1",
-                "only the atoms of the file are in the cell")
-    ] if is_open else []  # fmt: skip
-    return CIFBlock(block.name, tags), concerns
-
-
-def _group_number(key: str, value: Any) -> int | None:
-    """Number of the space group that a tag names; None for none, or one that ASE does not know."""
-    from ase.spacegroup import Spacegroup
-    from ase.spacegroup.spacegroup import SpacegroupError
-
-    if key in _NUMBERS:
-        number = _number(value)
-        return int(number) if number else None
-    try:
-        return int(Spacegroup(str(value)).no) if value is not None else None
-    except SpacegroupError:
-        return None
-
-
-def _check_group(block: Any) -> None:
-    """Refuses a group that ASE does not know, without operations that would do."""
-    if not _is_known(block):
-        name = next(block[key] for key in (*_SYMBOLS, *_NUMBERS) if key in block)
-        raise FileProblem(
-            f"is of a space group that is not known ({name}), and has no operations of symmetry",
-            "give them, or the number of the group, or the atoms of the whole cell as P 1",
-        )
+def _spelled(tags: dict[str, Any]) -> dict[str, Any]:
+    """Tags of newer dictionaries (``_cell.length_a``) as those of the old one."""
+    return {tag.replace(".", "_"): value for tag, value in tags.items()}
 
 
 def _check_tags(lines: list[str]) -> None:
@@ -147,7 +88,7 @@ def _check_tags(lines: list[str]) -> None:
     is_text = False
     for line in lines:
         is_text ^= line.startswith(";")
-        tag = (line.split() or [""])[0].lower()
+        tag = (line.split() or [""])[0].lower().replace(".", "_")
         if tag.startswith("data_"):
             seen = set()
         elif not is_text and tag.startswith(_ONCE):
@@ -191,19 +132,6 @@ def _charges(block: Any, atoms: Atoms) -> list[Statement]:
         if tag.endswith(("_charge", "_multiplicity")) and not tag.startswith(_OF_ATOMS) and not isinstance(value, list):
             found += statements_of({tag.rpartition("_")[2]: str(value).strip("'\"")})
     return found
-
-
-def _is_known(block: Any) -> bool:
-    """Whether ASE knows the space group of a block."""
-    from ase.spacegroup.spacegroup import SpacegroupError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            block.get_spacegroup(True)
-    except SpacegroupError:
-        return False
-    return True
 
 
 def _check_coordinates(block: Any) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ase.spacegroup import Spacegroup
+from ase.spacegroup.spacegroup import SpacegroupError
 
 from alsys.config.systems import SystemConfig
 from alsys.errors import InputError
 from alsys.systems.builders import build_system
+from alsys.systems.files.cif_symmetry import with_symmetry
 from alsys.systems.files.content import Structure
 from alsys.systems.files.reader import FORMATS, _parsed
 
@@ -84,3 +87,88 @@ def test_elements_of_pdb_that_names_contradict(name: str, residue: str, element:
 )  # fmt: skip
 def test_elements_of_pdb_that_names_allow(name: str, residue: str, element: str, symbol: str, tmp_path: Path) -> None:
     assert read(tmp_path, "a.pdb", atom(name, residue, element)).atoms.get_chemical_symbols() == [symbol]
+
+
+# --- the symmetry of CIFs
+
+CELL = "".join(f"_cell_length_{k} 3.57\n" for k in "abc") + "".join(
+    f"_cell_angle_{k} 90\n" for k in ("alpha", "beta", "gamma")
+)
+SITES = "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\nC1 {place}\n"
+MAGNETIC = "loop_\n_space_group_symop_magn_operation.id\n_space_group_symop_magn_operation.xyz\n1 {one}\n2 {two}\n"
+
+
+def cif(*symmetry: str, operations: str = "", place: str = ".1 .2 .3") -> str:
+    """A CIF with some tags of symmetry and a loop of operations, apart by semicolons."""
+    listed = "".join(f"'{one.strip()}'\n" for one in operations.split(";"))
+    loop = f"loop_\n_space_group_symop_operation_xyz\n{listed}" if operations else ""
+    return f"data_x\n{CELL}" + "".join(f"{line}\n" for line in symmetry) + loop + SITES.format(place=place)
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "says"),
+    [
+        ("_space_group_name_Hall '-F 4vw 2vw 3'", "_space_group_name_hall -F 4vw 2vw 3"),
+        ("_symmetry_space_group_name_Hall '-F 4vw 2vw 3'", "_symmetry_space_group_name_hall -F 4vw 2vw 3"),
+        ("_space_group.name_Hall '-P 1'\n_symmetry_space_group_name_H-M ?", "_space_group_name_hall -P 1"),
+        ("_space_group.Patterson_name_H-M 'F m -3 m'", "F m -3 m"),
+        ("_space_group_name_Schoenflies 'Oh^7'", "schoenflies Oh"),
+        ("_space_group_magn.name_BNS 'P -1'", "_space_group_magn_name_bns P -1"),
+        ("_parent_space_group.name_H-M_alt 'P -1'", "_parent_space_group_name_h-m_alt P -1"),
+        (MAGNETIC.format(one="x,y,z,+1", two="-x,-y,-z,-1"), "xyz -x,-y,-z,-1"),
+        ("_space_group_name_H-M_alt 'P -1'\n" + MAGNETIC.format(one="x,y,z,+1", two="x+1/2,y,z,-1"), "x+1/2,y,z,-1"),
+        ("_space_group_name_H-M_alt 'P 1 21/n 1'\n_space_group_IT_number 14", "not known (P 1 21/n 1)"),
+    ],
+)
+def test_symmetry_that_is_not_read(symmetry: str, says: str, tmp_path: Path) -> None:
+    assert says in refused(tmp_path, "a.cif", cif(symmetry))
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        ("P -1", "x,y,z"), ("P 1", "x,y,z; -x,-y,-z"), ("P 21", "x,y,z; -x,y,-z"), ("P 2", "x,y,z; x,-y,z"),
+        ("C 2", "x,y,z; -x,y,-z"), ("P 2", "x,y,z; -x,y,-z; x+1/2,y+1/2,z; -x+1/2,y+1/2,-z"), ("P -1", "-x,-y,-z"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("tag", ["_space_group_name_H-M_alt", "_symmetry.space_group_name_H-M"])
+def test_operations_that_are_not_those_of_the_group(tag: str, name: str, operations: str, tmp_path: Path) -> None:
+    said = refused(tmp_path, "a.cif", cif(f"{tag} '{name}'", operations=operations))
+    assert f"names the space group {name}" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "n_atoms"),
+    [
+        (cif("_space_group_IT_number 227", place="0 0 0"), 8),
+        (cif("_space_group.IT_number 2"), 2),
+        (cif("_space_group_name_H-M_alt 'P 1'", "_space_group_name_Hall 'P 1'"), 1),
+        (cif("_space_group_name_Hall 'P 1'"), 1),
+        (cif("_space_group_name_Hall '-P 1'", operations="x,y,z; -x,-y,-z"), 2),
+        (cif("_space_group_name_H-M_alt 'P 2'", operations="x,y,z; -x,-y,z"), 2),  # another axis
+        (cif("_space_group_name_H-M_alt 'P -1'", operations="x,y,z; -x+1/2,-y,-z"), 2),  # another origin
+        (cif("_space_group_IT_number 2", operations="x,y,z; -x,-y,-z; x+1/2,y,z; -x+1/2,-y,-z"), 4),
+        (cif("_space_group_name_H-M_alt 'R 3'", operations="x,y,z; z,x,y; y,z,x"), 3),  # rhombohedral axes
+        (cif("_space_group_name_H-M_alt 'P 31'", operations="x,y,z; -y,x-y,z+0.3333; -x+y,-x,z+0.6667"), 3),
+        (cif("_space_group_name_H-M_alt 'C m c a'", operations="x,y,z; -x,-y,-z").replace("'C m c a'", "?"), 2),
+    ],
+)
+def test_symmetry_that_is_applied(text: str, n_atoms: int, tmp_path: Path) -> None:
+    assert len(read(tmp_path, "a.cif", text).atoms) == n_atoms
+
+
+@pytest.mark.parametrize("number", range(1, 231))
+def test_every_group_agrees_with_its_own_operations(number: int) -> None:
+    for setting in (1, 2):
+        try:
+            group = Spacegroup(number, setting)
+        except SpacegroupError:
+            continue
+        listed = [",".join(_written(*row) for row in zip(r, t, strict=True)) for r, t in group.get_symop()]
+        with_symmetry(
+            {"_space_group_name_h-m_alt": Spacegroup(number).symbol, "_space_group_symop_operation_xyz": listed}
+        )
+
+
+def _written(rotation: list[int], shift: float) -> str:
+    return "".join(f"{n:+d}*{k}" for n, k in zip(rotation, "xyz", strict=True) if n).replace("1*", "") + f"+{shift:.4f}"
