@@ -29,7 +29,7 @@ _TABLE: Final = (
 _SYMBOLS: Final = _TABLE.split()
 
 _CHARGE = ("charge", "chrg", "chg")
-_WHOSE = ("total", "tot", "net", "molecular", "mol", "formal", "pubchem_total", "system", "overall", "smiles")
+_WHOSE = ("total", "tot", "net", "molecular", "mol", "formal", "pubchem_total", "system", "overall", "smiles", "sys")
 _HOW_MANY = ("", "n_", "num_", "number_", "num_of_", "number_of_")
 ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
     "charge": frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,19 @@ EMBEDDING_WORK, MIN_ATTEMPTS = 4_000_000, 20
 """Attempts times the square of the atoms in the search for a structure, and attempts at least."""
 MAX_MATCHES = 1000
 """Symmetry-equivalent orders of a molecule's atoms that are tried for an RMSD."""
+
+
+def plain(problem: str, first: int = 0) -> str:
+    """What RDKit says against a molecule, in plain words.
+
+    Args:
+        problem: Its text.
+        first: Number of the first atom.
+    """
+    text = " ".join(problem.split())
+    if match := re.search(r"Explicit valence for atom # (\d+) (\w+), (\d+), is greater than permitted", text):
+        return f"a valence of {match[3]} is too high for atom {int(match[1]) + first} ({match[2]})"
+    return "its aromatic bonds fit no ring" if re.search("kekul|aromatic", text) else "its bonds fit no molecule"
 
 
 def quiet_rdkit() -> None:

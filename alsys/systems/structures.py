@@ -7,7 +7,6 @@ says besides its atoms has been held against the config (`alsys.systems.agreemen
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ase.collections import g2
 from alsys.config.systems import BulkConfig, Component, SystemConfig
 from alsys.errors import InputError
 from alsys.systems.agreement import settle
-from alsys.systems.conformers import SEED, embed_one, embed_several, quiet_rdkit, settle_with_xtb
+from alsys.systems.conformers import SEED, embed_one, embed_several, plain, quiet_rdkit, settle_with_xtb
 from alsys.systems.files.content import Structure, isotope_note
 from alsys.systems.files.reader import FORMATS, read_structure
 from alsys.systems.files.statements import statements_in
@@ -150,11 +149,7 @@ def _problem(smiles: str) -> str:
 
     unchecked = Chem.MolFromSmiles(smiles, sanitize=False)
     problems = [] if unchecked is None else Chem.DetectChemistryProblems(unchecked)
-    if not problems:
-        return ""
-    text = " ".join(problems[0].Message().split())
-    match = re.fullmatch(r"Explicit valence for atom # (\d+) (\w+), (\d+), is greater than permitted", text)
-    return text if match is None else f"a valence of {match[3]} is too high for atom {match[1]} ({match[2]})"
+    return plain(problems[0].Message()) if problems else ""
 
 
 def _from_collection(origin: SystemConfig | Component) -> Atoms:

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from alsys.said import ANY, holds_atoms, unit_of
-from alsys.systems.conformers import embed_one, quiet_rdkit
+from alsys.systems.conformers import embed_one, plain, quiet_rdkit
 from alsys.systems.files.content import (
     FileProblem,
     Statement,
@@ -114,10 +114,10 @@ def _parsed(block: list[str], *, is_sanitised: bool) -> Mol:
         raise FileProblem("cannot be read: line 4 of the molecule is not a counts line that ends with V2000 or V3000")
     try:
         mol = Chem.MolFromMolBlock("\n".join(block) + "\n", sanitize=is_sanitised, removeHs=False, strictParsing=True)
-    except RuntimeError as error:  # invariants of RDKit
-        raise FileProblem(f"cannot be read: {str(error).strip().splitlines()[0]}") from error
+    except RuntimeError:  # invariants of RDKit
+        mol = None
     if mol is None:
-        raise FileProblem("cannot be read: its counts, atoms or bonds are not in their columns")
+        raise FileProblem("cannot be read: its counts, atoms or bonds are not in their columns", "write it anew")
     if mol.GetNumAtoms() == 0:
         raise FileProblem("holds no atoms")
     for atom in mol.GetAtoms():
@@ -146,8 +146,9 @@ def _structure(block: list[str], mol: Mol) -> Structure:
     try:
         Chem.SanitizeMol(full)
     except ValueError as error:  # RDKit's own errors are among them
-        reason = str(error).strip().splitlines()[0]
-        return as_given.adding(notes=[f"bond table without a Lewis structure ({reason}): hydrogens are not looked for"])
+        return as_given.adding(
+            notes=[f"bond table without a Lewis structure ({plain(str(error), first=1)}): hydrogens are not looked for"]
+        )
     n_implied = sum(atom.GetTotalNumHs() for atom in full.GetAtoms())
     dimension = block[1][20:22].upper()
     is_flat = not positions[:, 2].any()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ase.formula import Formula
 
-from alsys.said import has_more_spin
+from alsys.said import doubt_of, has_more_spin, objection
 from alsys.states import ELECTRON_WORDS, electron_word
 from alsys.systems.files.content import FileProblem, Quantity, Statement
 
@@ -54,10 +54,15 @@ _DOTS = "\u2022\u00b7\u2219\u22c5\u02d9"
 """Of an unpaired electron."""
 _SIGNS = str.maketrans(
     {"\uff1d": "=", "\uff1a": ":", **dict.fromkeys("\u2212\u2013\u207b\ufe63\uff0d", "-"), "\u207a": "+"}
+    | {chr(0x2080 + n): str(n) for n in range(10)}
+    | {raised: f"^{n}" for n, raised in enumerate("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")}
 )
-"""Signs that text programs put in the place of a minus or a plus."""
-_SEPARATOR = r"[\"']?(?:\s*[\[(]\s*[a-z| ]{1,16}[\])])?\s*(?:[=:]\s*|(?:of|is)\s+|\s)\s*"
-"""Between a word and its number; a unit in brackets may stand there."""
+"""Signs that text programs put in the place of a minus or a plus, lowered and raised digits."""
+_SEPARATOR = (
+    r"[\"']?(?:\s*[\[(]\s*[a-z| ]{1,16}[\])]|\s?/\s?\|?e\|?(?![a-z]))?\s*"
+    r"(?:[=:]\s*|(?:of|is|was|equals|equal to)\s+|\s)\s*"
+)
+"""Between a word and its number; a unit in brackets or behind a slash may stand there."""
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<![\w.\-])(?:{word}){separator}{_NUMBER}", re.IGNORECASE))
     for name, word, separator in (
@@ -84,9 +89,10 @@ _NAMED = re.compile(
 _TERM = re.compile(
     r"(?:^|\bX\s+)(?P<of>[1-9])(?:[AB][123]?|E|T[12]|Sigma|Pi|Delta)['\"]*[gu]?[+-]?(?=\s+(?:ground\s+)?state|\s*$)"
     r"|\b(?P<also>[1-9])(?:[AB][123]|Sigma|Pi|Delta)['\"]*[gu]?[+-]?\s+(?:ground\s+)?state"
+    r"|\^\{?(?P<raised>[1-9])\}?(?:[AB](?:_?\{?[123]\}?)?|E|T_?[12]|Sigma|Pi|Delta)(?![A-Za-z0-9])"
     r"|\b(?P<letter>[SDTQ])\d\s+(?:ground\s+)?state|\bstate\s+(?P<last>[SDTQ])\d(?!\w)"
 )
-"""Symbols of states: ``X 2B1``, ``3B1 state``, ``T1 state``."""
+"""Symbols of states: ``X 2B1``, ``3B1 state``, ``^3B1``, ``T1 state``."""
 _IONS = re.compile(
     r"(?<![\w.\-])(?:(?:(?P<n>mono|di|tri|tetra)-?)?(?P<ion>cation|anion)(?:ic)?|(?P<how>(?:de)?protonated|ioni[sz]ed)"
     r"|(?P<sign>positive|negative) ion)(?![\w\-])",
@@ -95,7 +101,7 @@ _IONS = re.compile(
 _RADICALS = re.compile(r"(?<![\w.\-])(?:(?P<n>bi|di|tri)-?)?radical(?![\w\-])", re.IGNORECASE)
 _FORMULA = re.compile(
     r"(?<![\w.\-])\[?(?P<formula>[A-Z](?:[A-Za-z0-9]|\([A-Za-z0-9]+\)\d*)*)"
-    r"(?P<charge>\]?\d?[+-]|[\]^({]+\d?[+-]\d?|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}]*(?![\w.+\-])"
+    r"(?P<charge>\]?\d?(?:\+{1,4}|-{1,4})|[\]^({]+\d?(?:\+{1,4}|-{1,4})\d?|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}]*(?![\w.+\-])"
 )
 MORE_SPIN = frozenset(range(3, 12))
 """Multiplicities of what is said to have a high or an intermediate spin."""
@@ -109,16 +115,24 @@ _MOMENT = r"(?:\d+\s*\*\s*)?[+-]?\d+(?:\.\d*)?"
 _MOMENTS = re.compile(rf"(?P<key>magmom\s*[=:]\s*)(?P<list>{_MOMENT}(?:[\s,]+{_MOMENT}(?![\w.=]))*)", re.IGNORECASE)
 """Moments of atoms, as VASP writes them: ``MAGMOM = 4*1.0 4*-1``."""
 _PAIR = re.compile(r"\s*([+-]?\d{1,2})\s+(\d{1,2})\s*")
-_UNITS = re.compile(
-    r"(?:units?|coord\w*|positions?)\W{0,3}(?:in\s+|are\s+)?\W?(?:bohr|a\.?u\b|atomic)"
-    r"|\b(?:in|\()\s*(?:bohr|atomic units)|^\W*bohr\W*$",
+_LENGTHS = (
+    r"(?:(?P<nm>nm|nano-?met(?:er|re)s?)|(?P<pm>pm|pico-?met(?:er|re)s?)|(?P<bohr>bohrs?|atomic[ _]units?|%s))(?![\w])"
+)
+_AU = r"(?-i:a\.u\.?|au|A\.U\.?)"
+"""Not ``Au``, which is gold."""
+_ALONE = re.compile(rf"^\W*(?:in\s+)?{_LENGTHS % _AU}\W*$", re.IGNORECASE)
+_WHOSE = re.compile(
+    r"(?<![a-z])(?:units?|coord\w*|positions?|lengths?)\W{0,3}(?:in\s+|are\s+)*\W?" + _LENGTHS % r"atomic|a\.?u\.?",
     re.IGNORECASE,
 )
-
-_METRIC = re.compile(
-    r"(?:units?|coord\w*|positions?|lengths?)\W{0,3}(?:in\s+|are\s+)*\W?(?P<unit>nm|nano\w{5,6}|pm|pico\w{5,6})\b",
+_BEHIND = re.compile(
+    rf"(?P<of>[\w.=+\-]*)\s*(?:\bin\s+|[\[({{]\s*){_LENGTHS % _AU}(?!\W{{0,2}}\s*[=:]?\s*[-+.]?\d)", re.IGNORECASE
+)
+_OTHERS = re.compile(
+    r".*[\d=]|e|energ\w*|forces?|grad\w*|dipole\w*|charges?|times?|wave\w*|lambda|freq\w*|field|volumes?|mass\w*",
     re.IGNORECASE,
 )
+"""Numbers and quantities that a unit behind them is of, and not of the coordinates."""
 
 
 def statements_in(text: str) -> list[Statement]:
@@ -150,7 +164,7 @@ def statements_in(text: str) -> list[Statement]:
     named = {_MULTIPLICITIES.index(match["name"].lower()) + 1: match["name"] for match in _NAMED.finditer(text)}
     for match in _TERM.finditer(text):
         letter = match["letter"] or match["last"]
-        n = "SDTQ".index(letter) + 1 if letter else int(match["of"] or match["also"])
+        n = "SDTQ".index(letter) + 1 if letter else int(match["of"] or match["also"] or match["raised"])
         named.setdefault(n, match.group(0).strip())
     if len(named) == 1:  # of several states it is not said which one this is
         found += [Statement("multiplicity", frozenset({n}), word) for n, word in named.items()]
@@ -207,8 +221,8 @@ def formula_in(text: str, symbols: Formula) -> list[Statement]:
     for match in _FORMULA.finditer(text):
         name, said = match["formula"], match["charge"].strip("]^({ ")
         for formula, charge in ((name, said), (name[:-1], name[-1] + said)):
-            if _is_formula(formula, symbols) and (digits := re.fullmatch(r"(\d?)([+-])(\d?)", charge)):
-                value = int(digits[1] or digits[3] or 1) * (1 if digits[2] == "+" else -1)
+            if _is_formula(formula, symbols) and (digits := re.fullmatch(r"(\d?)([+]+|-+)(\d?)", charge)):
+                value = int(digits[1] or digits[3] or len(digits[2])) * (1 if digits[2][0] == "+" else -1)
                 return [Statement("charge", frozenset({value}), match.group(0).strip()), *found]
     return found
 
@@ -284,22 +298,24 @@ def statements_of(info: Mapping[str, object]) -> list[Statement]:
 
 
 def check_understood(facts: Mapping[str, str]) -> None:
-    """Refuses facts of which nothing was understood, and whose names are those of charge or multiplicity.
+    """Refuses facts of which nothing was understood, and whose names have words of charge or spin.
 
     Raises:
         FileProblem: There is one.
     """
     for name in sorted(facts):
+        value = facts[name][:40]
         if electron_word(name.lower()) in ("charge", "multiplicity"):
-            raise FileProblem(f"says {name}={facts[name][:40]}, which is no whole number", "correct it")
+            raise FileProblem(f"says {name}={value}, which is no whole number", "correct it")
+        if doubt_of(name) in ("charge", "spin") and (why := objection(name, value)):
+            raise FileProblem(f"says {name}={value}, which {why}", "call it charge or multiplicity, or remove it")
 
 
 def unit_in(text: str) -> str:
     """The unit of length, other than Angstrom, that a comment says; empty where it says none."""
-    if _UNITS.search(text):
-        return "Bohr"
-    match = _METRIC.search(text)
-    return "" if match is None else "nm" if match["unit"].lower().startswith("n") else "pm"
+    match = _ALONE.search(text) or _WHOSE.search(text)
+    match = match or next((m for m in _BEHIND.finditer(text) if not _OTHERS.fullmatch(m["of"])), None)
+    return "" if match is None else "nm" if match["nm"] else "pm" if match["pm"] else "Bohr"
 
 
 def charge_of_atoms(total: float, name: str) -> list[Statement]:

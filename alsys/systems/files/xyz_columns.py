@@ -30,7 +30,10 @@ NAMES = frozenset({"type", "label", "atom", "name"})
 POSITIONS = frozenset({"pos", "position", "positions", "coord", "coords", "coordinates", "r", "xyz"})
 NUMBERS = frozenset({"z", "numbers", "atomic_numbers", "atomic_number"})
 MASSES = frozenset({"mass", "masses"})
-OCCUPANCIES = frozenset({"occupancy", "occupancies", "occ"})
+OCCUPANCIES = frozenset({"occupancy", "occupancies", "occ", "sof", "site_occupancy", "site_occupancies"})
+GHOSTS = frozenset({"ghost", "ghosts", "is_ghost", "dummy", "is_dummy", "bq"})
+FREE = frozenset({"move", "moves", "moving", "is_moving", "relax", "is_relaxed", "free", "optimize", "optimise"})
+"""Columns of flags that are true for atoms that move, beside those of `alsys.said`."""
 CHARGES = frozenset({"initial_charges", "initial_charge", "formal_charges", "formal_charge"})
 MOMENTS = frozenset({"initial_magmoms", "magmoms", "magmom", "initial_magmom", "spins"})
 FLAGS = dict.fromkeys(("t", "true", "1", "yes", ".true."), True) | dict.fromkeys(
@@ -81,9 +84,12 @@ def table(lines: list[str], header: dict[str, str]) -> tuple[Atoms, Structure]:
             if count != 3:
                 raise FileProblem(f"has {count} coordinates an atom")
             positions = _numbers(cells, "coordinates")
-        elif holds_atoms(key):
+        elif key in GHOSTS:
+            if ghosts := [k for k, cell in enumerate(cells) if any(_flag(word, name) for word in cell)]:
+                raise FileProblem(f"marks {len(ghosts)} atoms as none ({name}; first: atom {ghosts[0]})", "remove them")
+        elif holds_atoms(key) or (key in FREE and kind in "LI"):
             flags = np.array([[_flag(word, name) for word in cell] for cell in cells])
-            held = int((~flags if is_of_free_atoms(key) else flags).any(axis=1).sum())
+            held = int((~flags if key in FREE or is_of_free_atoms(key) else flags).any(axis=1).sum())
             concerns += [fixed_atoms(held, name)] if held else []
         elif key in OCCUPANCIES:
             concerns += occupied_in_part(_numbers(cells, name)[:, 0])
@@ -141,16 +147,22 @@ def _columns(header: dict[str, str]) -> list[tuple[str, str, int]]:
 
 
 def _numbers(cells: list[list[str]], name: str) -> FloatArray:
-    try:
-        return np.array([[number(word) for word in cell] for cell in cells])
-    except ValueError as error:
-        raise FileProblem(f"cannot be read: {name} of an atom: {error}") from None
+    values = []
+    for k, cell in enumerate(cells):
+        try:
+            values.append([number(word) for word in cell])
+        except ValueError:
+            raise FileProblem(
+                f"cannot be read: {name} of atom {k} {'are' if len(cell) > 1 else 'is'} {' '.join(cell)[:60]!r}",
+                "give numbers, with decimal points",
+            ) from None
+    return np.array(values)
 
 
 def _flag(word: str, name: str) -> bool:
     value = FLAGS.get(word.lower())
     if value is None:
-        raise FileProblem(f"cannot be read: {name} is {word!r} and not T or F")
+        raise FileProblem(f"cannot be read: {name} is {word!r} and not T or F", "correct the column")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Structure files that contradict themselves, or hold lines and operations that no reader keeps, are refused."""
+"""Structure files that contradict themselves, or hold what no reader keeps, are refused in one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from alsys.systems.builders import build_system
 from alsys.systems.files.cif_symmetry import with_symmetry
 from alsys.systems.files.content import Structure
 from alsys.systems.files.reader import FORMATS, _parsed
+from alsys.systems.files.statements import unit_in
 
 RES = "TITL x\nCELL 0.71 7 7 7 90 90 90\nLATT -1\nSFAC O H\n{atom}\nH1 2 0 .11 -.07 1.0\nH2 2 0 -.11 -.07 1.0\nEND\n"
 
@@ -172,3 +173,75 @@ def test_every_group_agrees_with_its_own_operations(number: int) -> None:
 
 def _written(rotation: list[int], shift: float) -> str:
     return "".join(f"{n:+d}*{k}" for n, k in zip(rotation, "xyz", strict=True) if n).replace("1*", "") + f"+{shift:.4f}"
+
+
+# --- comments and columns of XYZ
+
+
+WATER = "O 0 0 .119\nH 0 .763 -.477\nH 0 -.763 -.477\n"
+
+
+def columns(name: str, kind: str, *values: str) -> str:
+    rows = (f"{row} {value}\n" for row, value in zip(WATER.splitlines(), values, strict=True))
+    return f"3\nProperties=species:S:1:pos:R:3:{name}:{kind}:1\n" + "".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("comment", "says"),
+    [
+        *((text, "set charge: 2") for text in ("H2O++", "[H2O]++", "H2O^{++}", "H\u2082O\u00b2\u207a")),
+        *((text, "set charge: 1") for text in ("charge equals 1", "charge/e: 1", "sys_charge=1")),
+        *((text, "set multiplicity: 3") for text in ("^3B1", "water ^3B_1", "^{3}B_{1}", "\u00b3B\u2081")),
+        ("my_charge=1", "says my_charge=1, which may state the charge"),
+        *((text, "in nm") for text in ("[nm]", "nm", "(nm)", "water [nm]", "all in nm", "positions in nm")),
+        *((text, "in Bohr") for text in ("au", "a.u.", "[au]", "water [bohr]", "water in bohr", "units: atomic")),
+        ("[pm]", "in pm"),
+    ],
+)
+def test_comments_of_xyz_are_understood(comment: str, says: str, tmp_path: Path) -> None:
+    assert says in refused(tmp_path, "a.xyz", f"3\n{comment}\n{WATER}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Au",
+        "AU",
+        "energy in au",
+        "E=-76.4 a.u.",
+        "wavelength in nm",
+        "10 nm",
+        "lambda [nm]: 300",
+        "in atomic resolution",
+    ],
+)
+def test_units_of_other_things(text: str) -> None:
+    assert unit_in(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        *((columns(name, "L", "T", "F", "T"), f"fixes 1 atoms ({name})") for name in ("moving", "relax", "move")),
+        (columns("sof", "R", "0.5", "1.0", "1.0"), "partly occupied"),
+        (columns("ghost", "L", "F", "F", "T"), "marks 1 atoms as none (ghost; first: atom 2)"),
+        (f"3\n\n{WATER}".replace(".", ","), "coordinates of atom 0 are '0 0 ,119'"),
+        (columns("magmoms", "R", "0,5", "0", "0"), "magmoms of atom 0 is '0,5'"),
+    ],
+)
+def test_columns_of_xyz(text: str, says: str, tmp_path: Path) -> None:
+    assert says in refused(tmp_path, "a.xyz", text)
+
+
+def test_columns_of_xyz_that_hold_no_atom(tmp_path: Path) -> None:
+    for name, kind, value in (("relax", "L", "T"), ("ghost", "L", "F"), ("sof", "R", "1.0")):
+        assert read(tmp_path, "a.xyz", columns(name, kind, *[value] * 3)).concerns == ()
+
+
+def test_why_a_bond_table_fits_no_molecule_is_plain(tmp_path: Path) -> None:
+    atoms = "".join(
+        f"    0.0000    0.0000    {z} {symbol}   0  0\n" for symbol, z in (("C", "0.0000"), ("O", "1.1280"))
+    )
+    text = f"CO\n  x                 3D\n\n  2  1  0  0  0  0  0  0  0  0999 V2000\n{atoms}  1  2  3  0\nM  END\n"
+    (note,) = read(tmp_path, "a.mol", text).notes
+    assert "a valence of 3 is too high for atom 2 (O)" in note
