@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from alsys.errors import InputError
-from alsys.interop.keys import NONE, ChoiceNeeded, KeyChoice, Meaning, Selection, meaning_of, select
+from alsys.interop.keys import NONE, ChoiceNeeded, KeyChoice, Meaning, Selection, meaning_of, select, unit_named
 
 MAX_LISTED: Final = 100_000
 """Refused frames whose reasons are kept; all are counted."""
@@ -270,6 +270,12 @@ class FileAccount:
     def labels(self) -> dict[str, str]:
         """Under which names ``energy``, ``forces`` and ``stress`` were found."""
         return {what: name for what, (name, _) in self._taken.items()}
+
+    @property
+    def units(self) -> tuple[tuple[str, str], ...]:
+        """Units that the names of the labels say."""
+        named = (unit_named(name.removesuffix(".npy")) for name, _ in self._taken.values())
+        return tuple(unit for unit in named if unit)
 
     def label_from(self, what: str, name: str, place: str = "") -> None:
         """States under which name a format keeps a label."""

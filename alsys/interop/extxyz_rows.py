@@ -223,7 +223,7 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
             stress=tensors.get(stress),
             mask=None if mask is None or mask.all() else mask,
             level=level,
-            units=units,
+            units=units + account.units,
         )
     except KeyError as error:
         raise InputError("is no element", field=f"{place}: species", value=str(error.args[0])) from None

@@ -118,6 +118,8 @@ def force_unit(name: str) -> str:
     """
     text = name.strip()
     sign = "-" if text.startswith("-") else ""
+    if (system := _SYSTEMS.get(text.removeprefix("-").lower())) is not None:
+        text = "/".join(system)
     energy, _, length = text.removeprefix("-").replace("*angstrom^-1", "/angstrom").rpartition("/")
     return sign + _known(f"{_plain(energy)}/{_plain(length)}", FORCES, "force unit", name)
 

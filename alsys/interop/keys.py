@@ -135,6 +135,24 @@ _FORCES: Final = frozenset({"force", "forces"})
 _GRADIENTS: Final = frozenset({"gradient", "gradients", "grad", "grads"})
 _STRESSES: Final = frozenset({"stress", "stresses"})
 _VIRIALS: Final = frozenset({"virial", "virials"})
+_LABELS: Final = _ENERGIES | _FORCES | _GRADIENTS | _STRESSES | _VIRIALS
+_UNIT_OF: Final = {
+    Meaning.ENERGY: "energy", Meaning.FREE_ENERGY: "energy", Meaning.VIRIAL: "energy", Meaning.FORCES: "force",
+    Meaning.GRADIENT: "force", Meaning.STRESS: "stress",
+}  # fmt: skip
+_OF_ATOMS: Final = frozenset({"hartree", "ha", "eh", "ry", "rydberg"})
+"""Units of energy beside which lengths are in Bohr."""
+_LENGTHS: Final = frozenset(
+    {"a", "ang", "angstrom", "angstroms", "bohr", "a0", "nm", "3", "a3", "ang3", "angstrom3", "bohr3"}
+)
+_UNIT_WORDS: Final = (
+    _LENGTHS
+    | _OF_ATOMS
+    | frozenset(
+        {"au", "ev", "mev", "kcal", "kj", "mol", "kcalmol", "kjmol", "gpa", "mpa", "kbar", "kb", "bar", "pa", "atm"}
+    )
+)
+"""Words of which units in names are made."""
 _REFERENCE: Final = frozenset({"ref", "dft", "reference", "qm", "total"})
 NONE: Final = "none"
 """What a user gives for a stress that is to be left out."""
@@ -280,6 +298,30 @@ def needs_value(name: str) -> bool:
     """Whether a name says something of a frame by its value, which an import therefore has to see."""
     meaning, why = meaning_of(name)
     return meaning in (Meaning.CHARGE, *_OF_ELECTRONS.values()) or why in _JUDGED
+
+
+@lru_cache(maxsize=1024)
+def unit_named(name: str) -> tuple[str, str] | None:
+    """The unit that the name of a label ends with, as ``energy_hartree``, ``energy (eV)`` and ``stress_GPa`` do.
+
+    Returns:
+        What it is of (`alsys.said.unit_of`), and the unit; None for a name that ends with none.
+    """
+    what = _UNIT_OF.get(meaning_of(name)[0])
+    name = re.sub(r"a\.u\b\.?", "au", name, flags=re.IGNORECASE)
+    bare, _, bracket = re.sub(r"[\])]\s*$", "", name).replace("[", "(").rpartition("(")
+    words = words_of(bracket) if bare else ()
+    if not bare:
+        every = words_of(name)
+        ends = [k + 1 for k, word in enumerate(every) if word in _LABELS]
+        words = every[ends[-1] :] if ends else ()
+    words = tuple(word for word in words if word != "in")
+    if what is None or not words or words[0] in _LENGTHS | {"mol"} or not set(words) <= _UNIT_WORDS:
+        return None
+    unit = re.sub(r"(kcal|kj)/?mol", r"\1/mol", "/".join(words)).replace("/3", "3")
+    if what == "force" and unit != "au" and not set(words) & _LENGTHS:
+        unit += "/bohr" if words[0] in _OF_ATOMS else "/angstrom"
+    return what, unit
 
 
 def _is_charge(plain: str) -> bool:

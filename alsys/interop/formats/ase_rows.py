@@ -128,7 +128,7 @@ def labelled_row(
         multiplicity=multiplicity,
         stress=tensors.get(stress),
         level=stated_level({key: facts[name] for name, key in _level_names(tuple(facts))}),
-        units=units,
+        units=units + account.units,
     )
 
 

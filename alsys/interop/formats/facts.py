@@ -132,7 +132,7 @@ def alike_frames(
             "charge": charge,
             "multiplicity": multiplicity,
             "level": level or stated_level({name.lower(): said[name] for name in levels}),
-            "units": tuple((unit_of(name), str(said[name])) for name in units),
+            "units": (*((unit_of(name), str(said[name])) for name in units), *account.units),
         }
         for first in range(start, stop, CHUNK):
             yield slice(first, min(first + CHUNK, stop)), facts

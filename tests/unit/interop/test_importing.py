@@ -280,6 +280,25 @@ def test_a_stated_unit_is_used_or_refused(says: str, unit: str, labelled: list[L
 
 
 @pytest.mark.parametrize(
+    ("name", "named", "unit"),
+    [
+        ("energy=", "energy_hartree=", "--energy-unit=hartree"), ("energy=", '"energy (au)"=', "--energy-unit=hartree"),
+        ("energy=", "energy_kcal=", "--energy-unit=kcal/mol"), ("forces:", "forces_au:", "--force-unit=hartree/bohr"),
+        ("energy=", "energy_eV=", ""), ("forces:", "forces_eV_A:", ""),
+    ],
+)  # fmt: skip
+def test_a_unit_in_the_name_of_a_label_counts(
+    name: str, named: str, unit: str, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.xyz", labelled[:10])
+    rewritten(path, lambda text: text.replace(name, named))
+    if unit:
+        refused(path, unit, "frame 0")
+    else:
+        assert take(open_writer(), path).n_new == 10
+
+
+@pytest.mark.parametrize(
     ("stated", "is_own"),
     [("GFN1-xTB", True), ("gfn1-xtb", True), ("GFN2-xTB", False), ("PBE/def2-SVP", False), ("xc=PBE", False)],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alsys.interop.keys import KeyChoice, Meaning, meaning_of, select
+from alsys.interop.keys import KeyChoice, Meaning, meaning_of, select, unit_named
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,23 @@ def test_names_of_frames(name: str, meaning: Meaning) -> None:
 )  # fmt: skip
 def test_names_of_columns(name: str, meaning: Meaning) -> None:
     assert meaning_of(name, is_per_atom=True)[0] is meaning
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("energy_hartree", ("energy", "hartree")), ("REF_energy_au", ("energy", "au")), ("energy_eV", ("energy", "ev")),
+        ("energy (Hartree)", ("energy", "hartree")), ("energy[a.u.]", ("energy", "au")),
+        ("energy/kcal_mol", ("energy", "kcal/mol")), ("energy_kcalmol", ("energy", "kcal/mol")),
+        ("virial_ev", ("energy", "ev")), ("forces_au", ("force", "au")), ("forces_hartree", ("force", "hartree/bohr")),
+        ("forces_kcal_mol_A", ("force", "kcal/mol/a")), ("force (eV/Ang)", ("force", "ev/ang")),
+        ("stress_GPa", ("stress", "gpa")), ("stress_kB", ("stress", "kb")), ("stress (eV/A^3)", ("stress", "ev/a3")),
+        ("energy", None), ("energy.pbe0", None), ("energy_mol", None), ("energy(sigma->0)", None), ("energy_3", None),
+        ("bar_energy", None), ("cell_bohr", None),
+    ],
+)  # fmt: skip
+def test_units_that_names_end_with(name: str, unit: tuple[str, str] | None) -> None:
+    assert unit_named(name) == unit
 
 
 def test_every_name_is_somewhere() -> None:
