@@ -1,22 +1,24 @@
 """What the comment line of a frame says: key-value pairs, and free text by the words of structure files.
 
 A charge or multiplicity that free text can mean in one way only is taken where no key states one. Else the text must
-agree with what is stated or what the user gave: `cation` is refused of a neutral frame.
+agree with what is stated or what the user gave: `cation` is refused of a neutral frame. Names, labels, formulas and
+SMILES in keys state nothing, and must agree likewise.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from ase.data import ground_state_magnetic_moments
 from ase.formula import Formula
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.said import doubt_of, failure_in
+from alsys.said import doubt_of, failure_in, words_of
 from alsys.states import formula_of
 from alsys.systems.files.content import FileProblem, Statement
 from alsys.systems.files.statements import electrons_in, formula_in, pair_in, statements_in, unit_in
@@ -29,6 +31,11 @@ _PAIR = re.compile(
         ("(?:[^"\\]|\\.)*"|'[^']*'|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]|\S+)""",
     re.VERBOSE,
 )
+_ATOM = re.compile(r"\[[^\]]*?(\++|-+|[+-]\d+)?(?::\d+)?\]")
+"""Of SMILES."""
+_TERM_NAMES = frozenset({"term", "state", "symmetry", "irrep"})
+"""Words of names whose value may be a symbol such as ``3A1``, which is a plain name elsewhere."""
+_JOINED = re.compile(r"_|(?<=[^\W\d_])-(?=(?:cation|anion|doublet|triplet|quartet)$)", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -76,40 +83,104 @@ def free_text_in(
         raise InputError(f"has a text of {len(text)} characters", field=field, value=shown, remedy="shorten it")
     if why := failure_in(text):
         raise InputError(why, field=field, value=shown, remedy="leave such frames out (--skip)")
-    try:
-        said = _statements(text, int(z.sum()), formula_of(z))
-    except FileProblem as error:
-        raise InputError(str(error), field=field, value=shown, remedy=error.remedy) from None
-    charges, multiplicities = ([one for one in said if one.quantity == what] for what in ("charge", "multiplicity"))
-    doubt = doubt_of(text)
-    known = {
-        "charge": charges or charge,
-        "number of electrons": charges or charge,
-        "spin": multiplicities or multiplicity or account.multiplicity,
-    }
-    if doubt in known and known[doubt] in (None, []):
-        raise InputError(
-            f"may state the {doubt}, in a way that is not understood", field=field, value=shown, remedy=REMEDY
-        )
+    said = (*pair_in(text, int(z.sum())), *_understood(text, z, field))
+    charges, multiplicities = _of_both(said)
+    _check_doubt(text, charges or charge, multiplicities or multiplicity or account.multiplicity, field)
     unit = unit_in(text)
     if not (said or unit) and any(letter.isalnum() for letter in text):
         account.skip_text(text, place)
-    lowest = round(float(ground_state_magnetic_moments[z[0]])) + 1 if z.size == 1 else 1
     return (
         _agreeing(charges, charge, account.charge, field),
-        _agreeing(multiplicities, multiplicity, account.multiplicity or lowest, field),
+        _agreeing(multiplicities, multiplicity, account.multiplicity or _lowest(z), field),
         (("length", unit),) if unit else (),
     )
 
 
-@lru_cache(maxsize=64)
+def check_described(
+    name: str,
+    text: str,
+    z: NDArray[Any],
+    charge: int | None,
+    multiplicity: int | None,
+    account: FileAccount,
+    field: str,
+) -> None:
+    """Refuses a frame whose name, formula or the like says another charge or spin than is stated or assumed.
+
+    Args:
+        name: Of the key.
+        text: What stands under it.
+        z: ``(n_atoms,)`` atomic numbers.
+        charge: That the frame states; None for none.
+        multiplicity: Likewise.
+        account: Of the file.
+        field: Frame and name.
+
+    Raises:
+        InputError: The text contradicts them, or may speak of them in a way that is not understood.
+    """
+    words, text = set(words_of(name)), text[:MAX_TEXT].strip()
+    if "smiles" in words or "inchi" in words:
+        total = formal_charge(text) if "smiles" in words else charge_of_inchi(text)
+        said: tuple[Statement, ...] = (Statement("charge", frozenset({total}), text),)
+    elif text[:1].isdigit() and " " not in text and not words & _TERM_NAMES:
+        return
+    else:
+        text = _JOINED.sub(" ", text)
+        said = _understood(text, z, field)
+    charges, multiplicities = _of_both(said)
+    if not words & {"smiles", "inchi"}:
+        _check_doubt(text, charges or charge, multiplicities or multiplicity or account.multiplicity, field)
+    known = account.charge if charge is None else charge, multiplicity or account.multiplicity or _lowest(z)
+    _agreeing(charges, known[0], known[0], field)
+    _agreeing(multiplicities, known[1], known[1], field)
+
+
+def formal_charge(smiles: str) -> int:
+    """Sum of the formal charges of a SMILES string."""
+    total = 0
+    for sign in _ATOM.findall(smiles):
+        if sign:
+            total += int(sign) if sign[-1].isdigit() else (len(sign) if sign[0] == "+" else -len(sign))
+    return total
+
+
+def charge_of_inchi(text: str) -> int:
+    """Sum of the charges and of the protons that an InChI adds, its layers ``/q`` and ``/p``."""
+    found = re.findall(r"(?:/[qp]|;)(?:(\d+)\*)?([+-]\d+)(?=[;/]|$)", text)
+    return sum(int(times or 1) * int(value) for times, value in found)
+
+
+def _understood(text: str, z: NDArray[Any], field: str) -> tuple[Statement, ...]:
+    try:
+        return _statements(text, int(z.sum()), formula_of(z))
+    except FileProblem as error:
+        raise InputError(str(error), field=field, value=text[:60], remedy=error.remedy) from None
+
+
+@lru_cache(maxsize=1024)
 def _statements(text: str, protons: int, formula: str) -> tuple[Statement, ...]:
-    return (
-        *statements_in(text),
-        *pair_in(text, protons),
-        *electrons_in(text, protons),
-        *formula_in(text, Formula(formula)),
-    )
+    return (*statements_in(text), *electrons_in(text, protons), *formula_in(text, Formula(formula)))
+
+
+def _of_both(said: tuple[Statement, ...]) -> tuple[list[Statement], list[Statement]]:
+    """Statements of charge, and of multiplicity."""
+    return [one for one in said if one.quantity == "charge"], [one for one in said if one.quantity == "multiplicity"]
+
+
+def _check_doubt(text: str, charge: object, multiplicity: object, field: str) -> None:
+    """Refuses a text that has a word for something of which nothing is known, be it stated or understood."""
+    doubt = doubt_of(text)
+    known = {"charge": charge, "number of electrons": charge, "spin": multiplicity}
+    if doubt in known and known[doubt] in (None, []):
+        raise InputError(
+            f"may state the {doubt}, in a way that is not understood", field=field, value=text[:60], remedy=REMEDY
+        )
+
+
+def _lowest(z: NDArray[Any]) -> int:
+    """The multiplicity that is assumed of a frame that states none."""
+    return round(float(ground_state_magnetic_moments[z[0]])) + 1 if z.size == 1 else 1
 
 
 def _agreeing(said: list[Statement], stated: int | None, assumed: int, field: str) -> int | None:

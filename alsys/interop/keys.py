@@ -74,6 +74,7 @@ _OTHER: Final[Mapping[str, str]] = _reasons(
 """Words beside `energy`, `forces` or `stress` that make it something else."""
 _CHARGES_OF_ATOMS: Final = "charges of atoms; the total one is taken from `charge`, or is their sum"
 _MOMENTS_OF_ATOMS: Final = "magnetic moments; spin is taken from `multiplicity`, or is their sum"
+_ORIGIN: Final = "where it comes from"
 _WHY: Final[Mapping[str, str]] = _reasons(
     {
         "motion; labels do not depend on it": "momenta momentum velocities velocity velo vel v velocs",
@@ -97,7 +98,7 @@ _WHY: Final[Mapping[str, str]] = _reasons(
         "values of single atoms": (
             "stresses energies virials_per_atom atomic_virials local_energy local_gap_variance atom_ener"
         ),
-        "where it comes from": (
+        _ORIGIN: (
             "tags tag id ids index idx atom_index map_shift n_neighb residuenames residuenumbers atomtypes atom_types "
             "type types name names label labels comment title config_type config system system_name config_name "
             "configuration source subset dataset data_id origin file filename path uid unique_id hash doi author "
@@ -197,6 +198,8 @@ class Selection:
         atom_charges: Names of charges of atoms, which are left out but for their sum.
         atom_moments: Names of magnetic moments of atoms, likewise.
         occupancies: Names of occupancies of sites, likewise but that those below 1 are refused.
+        described: Names of texts that say what the frame is, or that nobody knows: they must agree with its charge
+            and spin.
         judged: Names of whether the calculation converged, of fields, solvents and the like, and such as may state
             charge or spin, likewise but that frames are refused by their values.
         channels: Names of the numbers of electrons of each spin.
@@ -217,6 +220,7 @@ class Selection:
     atom_charges: tuple[str, ...] = ()
     atom_moments: tuple[str, ...] = ()
     occupancies: tuple[str, ...] = ()
+    described: tuple[str, ...] = ()
     judged: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
@@ -398,6 +402,9 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         atom_charges=tuple(name for name, why in left_out if why == _CHARGES_OF_ATOMS),
         atom_moments=tuple(name for name, why in left_out if why == _MOMENTS_OF_ATOMS),
         occupancies=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _OCCUPANCIES),
+        described=tuple(
+            name for name in frame_names if meaning_of(name)[0] is Meaning.UNKNOWN or meaning_of(name)[1] == _ORIGIN
+        ),
         judged=tuple(name for name, why in left_out if why in _JUDGED),
         channels=tuple(found[Meaning.CHANNEL]),
         spin=tuple(found[Meaning.SPIN]),

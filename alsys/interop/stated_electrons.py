@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from alsys.errors import InputError
 from alsys.frames import FloatArray
 from alsys.interop.account import FileAccount
+from alsys.interop.comments import check_described
 from alsys.interop.keys import ChoiceNeeded, Selection
 from alsys.interop.raw_frames import integer
 from alsys.said import failure_in, is_there, more_spin_in, multiplicity_of, number_of, objection, words_of
@@ -59,7 +60,9 @@ def stated_electrons(
         charges, multiplicities = electrons_in(selection, values, numbers, place)
         if not (multiplicities or is_periodic or account.multiplicity):
             _check_spin(selection, values, place)
-        return _agreed(charges, place), _agreed(multiplicities, place)
+        return _described(
+            selection, values, numbers, _agreed(charges, place), _agreed(multiplicities, place), account, place
+        )
     z = np.asarray(numbers)
     n_protons = int(z.sum()) if z.dtype.kind in "iu" else 0
     for name in selection.occupancies:
@@ -104,7 +107,18 @@ def stated_electrons(
             multiplicities[name] = _of_spin(spin, electrons, account, f"{place}: {name}", set(multiplicities.values()))
     if not (multiplicities or is_periodic or account.multiplicity):
         _check_spin(selection, values, place)
-    return charge, _agreed(multiplicities, place)
+    return _described(selection, values, z, charge, _agreed(multiplicities, place), account, place)
+
+
+def _described(
+    selection: Selection, values: Mapping[str, Any], numbers: ArrayLike, charge: int | None, multiplicity: int | None,
+    account: FileAccount, place: str,
+) -> tuple[int | None, int | None]:  # fmt: skip
+    """Charge and multiplicity, with which the frame's names, formulas and the like have been found to agree."""
+    for name in selection.described:
+        if isinstance(text := values.get(name), str) and text:
+            check_described(name, text, np.asarray(numbers), charge, multiplicity, account, f"{place}: {name}")
+    return charge, multiplicity
 
 
 def _check_spin(selection: Selection, values: Mapping[str, Any], place: str) -> None:

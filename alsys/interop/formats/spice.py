@@ -6,7 +6,6 @@ One group for each molecule: ``atomic_numbers``, ``conformations``, ``dft_total_
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
+from alsys.interop.comments import formal_charge
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
 from alsys.interop.formats.facts import alike_frames
@@ -27,7 +27,6 @@ UNITS = UnitSet("hartree", "-hartree/bohr", "bohr")
 ENERGY, GRADIENT = "dft_total_energy", "dft_total_gradient"
 USED = ("atomic_numbers", "conformations", ENERGY, GRADIENT, "smiles")
 _FIELDS = {"dft_total_energy": "energy", "dft_total_gradient": "force", "conformations": "length"}
-_ATOM = re.compile(r"\[[^\]]*?(\++|-+|[+-]\d+)?(?::\d+)?\]")
 
 
 def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
@@ -75,15 +74,6 @@ def _units(group: Any) -> Iterator[tuple[str, str]]:
         if said is not None:
             text = said.decode() if isinstance(said, bytes) else str(said)
             yield what, f"-{text}" if what == "force" else text
-
-
-def formal_charge(smiles: str) -> int:
-    """Sum of the formal charges of a SMILES string."""
-    total = 0
-    for sign in _ATOM.findall(smiles):
-        if sign:
-            total += int(sign) if sign[-1].isdigit() else (len(sign) if sign[0] == "+" else -len(sign))
-    return total
 
 
 def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:

@@ -158,6 +158,44 @@ def test_what_says_nothing_is_not_refused(name: str, key: str, value: Any, tmp_p
     assert key in account.text
 
 
+DESCRIBED = [
+    ("config_type", "cation"), ("config_type", "water-triplet"), ("name", "H2O+"), ("name", "water radical cation"),
+    ("label", "charge_1_mult_2"), ("formula", "H2O+"), ("smiles", "[OH2+]"), ("canonical_smiles", "[OH2+]"),
+    ("inchi", "InChI=1S/H2O/h1H2/q+1"), ("term", "2B1"), ("note", "water_anion"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["extxyz", "rmd17", "spice", "ani1x", "ase-db"])
+@pytest.mark.parametrize(("key", "value"), DESCRIBED)
+def test_what_a_frame_is_called_agrees_with_its_electrons(name: str, key: str, value: str, tmp_path: Path) -> None:
+    if (name, key) == ("spice", "smiles"):
+        pytest.skip("states the charge there")
+    with pytest.raises(InputError, match=rf"{key}: its (charge|multiplicity) is [01] elsewhere.*state `charge=`"):
+        read(name, written(name, tmp_path, key, [value] * N))
+
+
+@pytest.mark.parametrize(("key", "value"), DESCRIBED[:-1])
+def test_names_that_agree_with_charge_and_spin(key: str, value: str, tmp_path: Path) -> None:
+    multiplicity = 3 if "triplet" in value else 2
+    said = f'{value}" charge=1 multiplicity="{multiplicity}'
+    (raw,), account = read("extxyz", written("extxyz", tmp_path, key, [said] * N))
+    assert (raw.charge, raw.multiplicity) == (1, multiplicity)
+    assert key in account.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "2B"), ("name", "water"), ("config_type", "cation-pi"), ("dataset", "cations and anions"),
+        ("id", "1 2"), ("smiles", "O"), ("smiles", "C[N+](=O)[O-]"), ("inchi", "InChI=1S/H2O/h1H2"), ("hash", "3e+2"),
+        ("config_type", "singlet"), ("formula", "H2O"), ("note", "spin polarized"),
+    ],
+)  # fmt: skip
+def test_names_that_say_nothing_of_electrons(key: str, value: str, tmp_path: Path) -> None:
+    (raw,), _ = read("extxyz", written("extxyz", tmp_path, key, [value] * N))
+    assert raw.n_frames == N
+
+
 @pytest.mark.parametrize(("key", "value"), [("find_energy", 0.0), ("atom_pref", [0.0] * 3)])
 def test_labels_that_deepmd_marks_as_none(key: str, value: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is 0 where there is no label"):

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from alsys.errors import InputError
+from alsys.interop.comments import formal_charge
 from alsys.interop.formats import find, guess
 from alsys.interop.formats.base import require
-from alsys.interop.formats.spice import formal_charge
 from support.labelled import GFN1, shaken_methanol, snapshot_of
 
 XYZ = """2
