@@ -254,6 +254,8 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return (Meaning.UNIT, "") if unit else (Meaning.LEFT_OUT, "a unit of what is not imported")
     if plain in _STRUCTURE:
         return Meaning.STRUCTURE, ""
+    if words[:2] == ("calculator", "parameters"):
+        return Meaning.LEFT_OUT, _ORIGIN
     if not is_per_atom and (twice := _TWICE_S.get(re.sub(r"[ *]", "", name))):
         return twice, ""
     if plain in _LEVELS and not is_per_atom:
@@ -279,7 +281,7 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return (Meaning.LEFT_OUT, about) if about else (quantity, "")
     if holds_atoms(name):
         return Meaning.FIXED, ""
-    bare = "_".join(word for word in words if word not in ("ref", "dft", "qm"))
+    bare = "_".join(word for word in words if word not in ("ref", "dft", "qm", "data"))
     if not is_per_atom:
         if _is_charge(bare):
             return Meaning.CHARGE, ""
@@ -296,6 +298,12 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
     if found & PREDICTED:
         return Meaning.LEFT_OUT, "what a model predicts"
     return (Meaning.LEFT_OUT, _DOUBT) if doubt_of(name) and not is_per_atom else (Meaning.UNKNOWN, "")
+
+
+def decides_label(name: str) -> bool:
+    """Whether a setting of a calculator, or of a whole file, says something of charge, spin, level or surroundings."""
+    meaning, why = meaning_of(name)
+    return meaning in (Meaning.CHARGE, Meaning.LEVEL, *_OF_ELECTRONS.values()) or why in (_SURROUNDING, _DOUBT)
 
 
 def needs_value(name: str) -> bool:

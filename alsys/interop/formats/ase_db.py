@@ -19,7 +19,7 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats import ase_sqlite
-from alsys.interop.formats.ase_rows import labelled_row, merged
+from alsys.interop.formats.ase_rows import labelled_row, merged, settings_of
 from alsys.interop.formats.ase_sqlite import DatabaseRow
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, starts_with
 from alsys.interop.raw_frames import RawFrames, RawRow, gathered
@@ -70,7 +70,11 @@ def _rows(path: Path, is_sqlite: bool, account: FileAccount) -> Iterator[Databas
 def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
     from ase.db import connect
 
-    for row in connect(str(path), type="json", use_lock_file=False).select():
+    database = connect(str(path), type="json", use_lock_file=False)
+    metadata = _mapping(database.metadata)
+    for row in database.select():
+        stated = merged(_mapping(row.data), {key: vars(row)[key] for key in row.key_value_pairs})
+        general = merged(settings_of(row.get("calculator_parameters")), metadata)
         # values of keys such as `charge` are hidden behind properties of the row, but for `vars`
         for name in ase_sqlite.NOT_USED:
             if row.get(name) is not None:
@@ -86,7 +90,7 @@ def _json_rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
             row.get("stress"),
             {
                 **ase_sqlite.with_electrons([row.get(name) for name in ase_sqlite.OF_ELECTRONS]),
-                **merged(_mapping(row.data), {key: vars(row)[key] for key in row.key_value_pairs}),
+                **merged(stated, general),
             },
             [constraint.todict() for constraint in row.constraints],
         )

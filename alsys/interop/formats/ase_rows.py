@@ -22,6 +22,7 @@ from alsys.interop.extxyz_rows import (
     stress_of,
     why_no_stress,
 )  # fmt: skip
+from alsys.interop.keys import decides_label
 from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
 from alsys.said import unit_of
@@ -32,6 +33,17 @@ def merged(data: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(pairs)
     for name, value in data.items():
         found[name if name not in found or _is_same(found[name], value) else f"data.{name}"] = value
+    return found
+
+
+def settings_of(parameters: Any) -> dict[str, Any]:
+    """Parameters of a calculator as facts: those that decide a label under their own names, however deep they stand."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items() if isinstance(parameters, Mapping) else ():
+        inner = settings_of(value) if isinstance(value, Mapping) else {name: value}
+        for key, one in inner.items():
+            plain = str(key).removeprefix("calculator_parameters.")
+            found[plain if decides_label(plain) else f"calculator_parameters.{plain}"] = one
     return found
 
 

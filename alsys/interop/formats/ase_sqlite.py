@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.interop.formats.ase_rows import merged
+from alsys.interop.formats.ase_rows import merged, settings_of
 from alsys.store.base import Snapshot
 
 VERSIONS: Final = range(5, 10)
@@ -32,7 +32,7 @@ OF_ELECTRONS: Final = ("initial_charges", "initial_magmoms", "charges", "magmoms
 """Columns that state charge or spin by a sum over atoms, or by that sum."""
 READ: Final = (
     "id", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "constraints", "key_value_pairs", "data",
-    *OF_ELECTRONS,
+    "calculator_parameters", *OF_ELECTRONS,
 )  # fmt: skip
 NOT_USED: Final = (
     "free_energy",
@@ -95,13 +95,17 @@ def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
         connection.execute("PRAGMA trusted_schema = OFF")
         _check_version(connection, path)
         _tell(connection, account)
+        found = connection.execute("SELECT value FROM information WHERE name = 'metadata'").fetchone()
+        metadata = _decoded(found[0]) if found else {}
         last: list[Any] = []
         facts: Mapping[str, Any] = {}
         for row in connection.execute(f"SELECT {', '.join(READ)} FROM systems ORDER BY id"):
             number, numbers, positions, cell, pbc, energy, forces, stress, constraints, *told = row
             if told != last:
-                last, (pairs, data, *sums) = told, told
-                facts = {**with_electrons(sums), **merged(_decoded(data), _decoded(pairs))}
+                last, (pairs, data, parameters, *sums) = told, told
+                stated = merged(_decoded(data), _decoded(pairs))
+                general = merged(settings_of(_decoded(parameters)), metadata)
+                facts = {**with_electrons(sums), **merged(stated, general)}
             pbc = 0 if pbc is None else int(pbc)
             yield DatabaseRow(
                 number,

@@ -404,3 +404,24 @@ def test_cells_that_are_none(lattice: str, tmp_path: Path) -> None:
 )
 def test_electrons_that_are_no_numbers(key: str, value: str, tmp_path: Path) -> None:
     refused(xyz(tmp_path / "a.xyz", f"{HEAD} energy=-1 {key}={value}"), f"frame 0: {key}")
+
+
+@pytest.mark.parametrize("suffix", ["db", "json"])
+def test_settings_of_calculators_and_metadata_of_databases(suffix: str, tmp_path: Path) -> None:
+    def base(name: str, metadata: dict[str, Any], parameters: dict[str, Any], **pairs: Any) -> Path:
+        atoms = Atoms("OH2", PLACES)
+        atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=np.zeros((3, 3)))
+        atoms.calc.name, atoms.calc.parameters = "orca", parameters
+        with ase.db.connect(tmp_path / f"{name}.{suffix}") as database:
+            database.write(atoms, key_value_pairs=pairs)
+            database.metadata = metadata
+        return tmp_path / f"{name}.{suffix}"
+
+    (raw,), account = read(base("a", {}, {"charge": 1, "dft": {"mult": 2}, "encut": 400}), "ase-db")
+    assert (raw.charge, raw.multiplicity) == (1, 2)
+    assert "calculator_parameters.encut" in account.text
+    (raw,), account = read(base("b", {"charge": -1, "energy_unit": "Hartree", "made": "here"}, {}), "ase-db")
+    assert (raw.charge, raw.units) == (-1, (("energy", "Hartree"),))
+    assert "made" in account.text
+    refused(base("c", {}, {"solvent": "water"}), "solvent", "part of its label", name="ase-db")
+    refused(base("d", {}, {"charge": 1}, charge=0), "contradict", name="ase-db")
