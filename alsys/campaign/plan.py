@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from alsys.config.effect import unused
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
 from alsys.control.rules.stopping import how_to_go_on
+from alsys.control.rules.training import lacks_final_fit, wants_last_fit
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import random_note
@@ -214,24 +215,27 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
         f"the directory holds this campaign: {ledger.n_labels} of {config.stop.labels} labels ({n_random} in the "
         f"random arm{imported}), {len(ledger.models)} models{leads}; `alsys run` goes on with it"
     ]
+    n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
+    goes_on = n_left or wants_last_fit(ledger) or lacks_final_fit(ledger)
+    is_timed_out = config.stop.wall_s is not None and ledger.totals.wall_s >= config.stop.wall_s
     has_ended = ledger.stopped is not None and ledger.stopped.is_final
     if plan.directory.is_running():
         lines.append("a driver is running it now")
     elif has_ended and ledger.stopped is not None:
-        lines.append(f"its last run ended: {ledger.stopped.message}; {how_to_go_on(ledger)}")
-    n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
-    if not n_left:
+        remedy = f"; {how_to_go_on(ledger)}" if is_timed_out or not goes_on else ""
+        lines.append(f"its last run ended: {ledger.stopped.message}{remedy}")
+    if not goes_on:
         lines.append("labels left: none" + ("" if has_ended else "; raise stop.labels to go on"))
         return Estimate(label_s, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), tuple(lines))
     label_s = ledger.label_times.mean or label_s
     n_random_left = min(n_left, max(random_total(settings, settings.random_share) - n_random, 0))
-    n_fits = fits_left(settings, ledger.n_train_at_fit, ledger.n_train + n_left - n_random_left)
+    n_fits = fits_left(settings, ledger.n_train_at_fit, ledger.n_train + n_left - n_random_left, ledger.n_train)
     fit_s = 0.0 if config.model.kind == "pair" else ledger.fit_s
     labeling_s, fits_s = label_s * n_left / n_labelers, n_fits * fit_s + ledger.final_budget
     start_s = _ray_start(config)
     wall_s = (start_s + max(labeling_s, fits_s), start_s + labeling_s + fits_s)
     lines += [
-        f"labels left: {n_left} on {n_labelers} labelers: about {labeling_s:.0f} s",
+        f"labels left: {n_left} on {n_labelers} labelers: about {labeling_s:.0f} s" if n_left else "labels left: none",
         f"fits left: {n_fits} of {fit_s:.0f} s"
         + (f", the final one at most {ledger.final_budget:.0f} CPU s" if ledger.final_budget else "")
         + f": {fits_s:.0f} s",
@@ -282,6 +286,13 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         f"wall time: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
     ]
+    if config.stop.wall_s is not None and wall_s[0] > config.stop.wall_s:
+        lines.append("stop.wall_s ends it before all is labelled and fitted; raise it to get what is planned")
+    if config.stop.target_force_mae is not None and labels.n_random < config.stop.min_random:
+        lines.append(
+            f"stop.target_force_mae is believed from {config.stop.min_random} frames of the random arm on "
+            "(stop.min_random), and there will be fewer: raise stop.labels or selection.random_share"
+        )
     return Estimate(
         label_s=mean,
         sampling_s=sampling_s,

@@ -199,6 +199,8 @@ def conclude(
         lines.append(
             f"nothing was made: no model from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts)"
         )
+    if stopped.reason == "wall-time":
+        lines.append(how_to_go_on(ledger))
     lines += missing.lines
     return RunResult(
         state=str(status["state"]),

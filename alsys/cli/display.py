@@ -118,6 +118,8 @@ def _eta(status: Mapping[str, Any]) -> str:
     if status["state"] != "running" or done < 3 or done >= target or wall <= 0:
         return f"{wall:.0f} s"
     left = wall / done * (target - done)
+    if status.get("wall_limit_s"):  # a driver of an older version did not write it
+        left = min(left, max(status["wall_limit_s"] - wall, 0.0))
     return f"{wall:.0f} s, about {left:.0f} s left"
 
 

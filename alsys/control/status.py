@@ -133,6 +133,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         },
         "openings": ledger.totals.openings,
         "wall_s": round(ledger.totals.wall_s, 3),
+        "wall_limit_s": ledger.settings.wall_s,
         "utilisation": {role: round(ledger.totals.utilisation.get(role, 0.0), 4) for role in ROLES},
     }
 
@@ -201,7 +202,7 @@ def error_text(model: Mapping[str, object]) -> str:
     """Force MAE on the random arm with its interval, meV/Angstrom."""
     mae, interval = model["force_mae_random_arm"], model["force_mae_interval"]
     if not isinstance(mae, float) or not isinstance(interval, list):
-        return "(not measured: no random-arm label yet)"
+        return "(not measured: there was no test frame when it was fitted)"
     text = f"{mae * 1e3:.1f}"
     if all(isinstance(x, float) for x in interval):
         text += f" [{interval[0] * 1e3:.1f}, {interval[1] * 1e3:.1f}]"

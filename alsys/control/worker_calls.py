@@ -126,7 +126,9 @@ class WorkerCalls:
                 late[worker] = f"gave no answer for {spent:.0f} s, and {budget.reason}"
             elif spent >= budget.remind_s and worker not in self._reminded:
                 self._reminded.add(worker)
-                slow[worker] = f"has not answered for {spent:.0f} s; it is ended after {budget.timeout_s:.0f} s"
+                slow[worker] = (
+                    f"is at one call for {spent:.0f} s, longer than usual; it is ended after {budget.timeout_s:.0f} s"
+                )
         return Overdue(slow, late)
 
     def end_overdue(self) -> None:

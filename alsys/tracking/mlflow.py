@@ -145,7 +145,7 @@ def _check_name(server: Server, name: str) -> None:
     names = _names(server)
     if name not in names:
         known = f"there are: {', '.join(names[:10])}" if names else "there are none yet"
-        raise InputError("no registered model of this name", field="name", value=name, remedy=known)
+        raise InputError(f"no registered model of this name in {server.uri}", field="name", value=name, remedy=known)
 
 
 def _find(server: Server, name: str, version: int | str) -> RegisteredVersion:

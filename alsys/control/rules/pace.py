@@ -114,20 +114,21 @@ def random_kept(state: CampaignState, share: float) -> int:
     return max(0, random_total(settings, share) - state.accepted[Arm.RANDOM] - state.in_flight_by_arm[Arm.RANDOM])
 
 
-def fits_left(settings: PolicySettings, n_train_at_fit: int, target: int) -> int:
+def fits_left(settings: PolicySettings, n_train_at_fit: int, target: int, n_train: int = 0) -> int:
     """Fits that are still to come: one whenever a batch is full, and a last one of what is left.
 
     Args:
         settings: Of the campaign.
         n_train_at_fit: Training labels of the last fit; 0 for none.
         target: Training labels at the end.
+        n_train: Training labels that are there already, all of which the next fit learns.
     """
     at_fit, n_fits = n_train_at_fit, 0
     while n_fits < MAX_FITS:
         due = at_fit + next_batch(settings, at_fit) if at_fit else settings.first_at
         if due >= target:
             break
-        at_fit, n_fits = due, n_fits + 1
+        at_fit, n_fits = max(due, n_train), n_fits + 1
     return n_fits + (target > at_fit)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alsys.control.commands import Finish, Idle
 from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels, why_stop
-from alsys.control.rules.training import trains_on, wants_final_fit, wants_last_fit
+from alsys.control.rules.training import lacks_final_fit, trains_on, wants_final_fit, wants_last_fit
 from alsys.control.state.campaign import CampaignState
 from alsys.errors import AGAIN
 
@@ -61,7 +61,8 @@ def how_to_go_on(state: CampaignState) -> str:
     """What to change in the file of a campaign that has ended, and what its last model has not learned."""
     assert state.stopped is not None
     unlearned = f"; {state.n_new} labels are in no model yet" if state.n_new > 0 else ""
-    return f"{TO_GO_ON.get(state.stopped.reason, 'raise a stop criterion')} to go on{unlearned}"
+    final = "; the final fit is still to be done" if lacks_final_fit(state) else ""
+    return f"{TO_GO_ON.get(state.stopped.reason, 'raise a stop criterion')} to go on{unlearned}{final}"
 
 
 def is_stuck(state: CampaignState, idle: Idle) -> bool:

@@ -133,6 +133,12 @@ def wants_final_fit(state: CampaignState) -> bool:
     )
 
 
+def lacks_final_fit(state: CampaignState) -> bool:
+    """Whether all is labelled and the final fit did not come to its end, for want of running time."""
+    is_labelled = state.n_labels >= state.settings.n_labels
+    return state.final_budget > 0.0 and state.champion > 0 and is_labelled and not _has_final_fit(state)
+
+
 def _has_final_fit(state: CampaignState) -> bool:
     return any(model.is_final and not model.is_lost for model in _on_same_data(state))
 

@@ -48,11 +48,12 @@ def begin(campaign: Campaign, n: int) -> None:
         for c, arm in zip(candidates, arms, strict=True)
     ]
     accepted = [LabelAccepted(t=2.0, frame_id=x.frame_id, label_id=x.label_id, worker="w", wall_s=3.0) for x in labels]
+    learned = {"n_labels_train": float(sum(arm is Arm.INITIAL for arm in arms))}
     events = [
         CampaignOpened(t=0.0, epoch=1, config_hash="", version=""),
         *proposed,
         *accepted,
-        ModelPublished(t=3.0, version=1, parent=0, seq=1, n_labels=n, wall_s=1.0, metrics={}),
+        ModelPublished(t=3.0, version=1, parent=0, seq=1, n_labels=n, wall_s=1.0, metrics=learned),
         ModelPromoted(t=3.0, version=1, reason="first version"),
         CampaignStopped(t=4.0, reason="user", message="stopped as asked", is_final=False),
     ]
@@ -137,3 +138,43 @@ def test_an_estimate_says_on_a_terminal_what_it_tries(
         monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
         assert main(["run", str(TOY), *given, "--dry-run"]) == 0
         assert capsys.readouterr().err.splitlines() == (said if is_terminal else [])
+
+
+def test_a_plan_says_which_limits_it_cannot_meet(tmp_path: Path) -> None:
+    more = {"stop.wall_s": 1, "initial.frames": 4, "stop.target_force_mae": 0.03, "selection.random_share": 0.2}
+    lines = campaign_in(tmp_path, labeling={"kind": "analytic", "delay_s": 1}, **more).plan.estimate().lines
+    assert "stop.wall_s ends it before all is labelled and fitted; raise it to get what is planned" in lines
+    assert any(line.startswith("stop.target_force_mae is believed from 20 frames") for line in lines)
+    met = campaign_in(tmp_path, **{"stop.wall_s": 1e6, "selection.random_share": 0.5}).plan.estimate()
+    assert "ends it before" not in str(met)
+    assert "is believed from" not in str(met)
+
+
+def test_a_campaign_that_ran_out_of_time_has_its_last_fit_left(tmp_path: Path) -> None:
+    campaign = campaign_in(tmp_path, **{"stop.wall_s": 100})
+    begin(campaign, 40)
+    store = open_writer(campaign.folder.store)
+    candidates, labels = records(44)
+    events = [
+        CampaignOpened(t=5.0, epoch=2, config_hash="", version=""),
+        *(
+            FrameProposed(t=6.0, frame_id=c.frame.frame_id, arm=Arm.UNCERTAIN, system="x", deviation=0.1)
+            for c in candidates[40:]
+        ),
+        *(LabelAccepted(t=7.0, frame_id=x.frame_id, label_id=x.label_id, worker="w", wall_s=3.0) for x in labels[40:]),
+        CampaignStopped(t=200.0, reason="wall-time", message="100 s of running time are used up", is_final=True),
+    ]
+    store.stage(events, candidates[40:], labels[40:])
+    store.commit()
+    store.close()
+    over = str(campaign_in(tmp_path, **{"stop.wall_s": 100}).plan.estimate())
+    assert "used up; raise stop.wall_s (seconds of all runs together) to go on; 4 labels are in no model yet" in over
+    more = str(campaign_in(tmp_path, **{"stop.wall_s": 1000}).plan.estimate())
+    assert "its last run ended: 100 s of running time are used up\n" in more
+    assert "labels left: none\nfits left: 1 of" in more
+
+
+def test_imported_labels_are_learned_at_once() -> None:
+    settings = policy_settings(first_at=16, refit_every=10, refit_growth=0.0)
+    assert fits_left(settings, 0, 1016, n_train=1000) == 3
+    assert fits_left(settings, 0, 1016) == 101

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alsys.cli.display import FIRST_EVERY_S, Display
+from alsys.cli.display import FIRST_EVERY_S, Display, _eta
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import status_of
 from alsys.events import TrainingStarted
@@ -52,3 +52,10 @@ def test_the_last_fit_is_told_of_as_soon_as_it_begins(capsys: pytest.CaptureFixt
     now[0] += FIRST_EVERY_S
     display.update(last)
     assert "last fit: fitting v0003 from 12 labels, 30 s" in capsys.readouterr().out
+
+
+def test_no_more_time_is_left_than_the_campaign_may_take() -> None:
+    status = {"state": "running", "labels": {"accepted": 10, "target": 40}, "wall_s": 100.0}
+    assert _eta(status) == "100 s, about 300 s left"
+    assert _eta({**status, "wall_limit_s": 120.0}) == "100 s, about 20 s left"
+    assert _eta({**status, "wall_limit_s": None}) == "100 s, about 300 s left"

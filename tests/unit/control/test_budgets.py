@@ -119,7 +119,7 @@ def test_one_that_is_silent_is_spoken_of_once_and_then_ended() -> None:
     pass_time(hand, calls, 30)
     assert not calls.overdue().slow
     pass_time(hand, calls, 25)
-    assert "has not answered for 55 s" in calls.overdue().slow["w-0"]
+    assert "is at one call for 55 s" in calls.overdue().slow["w-0"]
     assert not calls.overdue().slow, "once"
     pass_time(hand, calls, 66)
     assert "gave no answer for 121 s, and a chunk may take 120 s" in calls.overdue().late["w-0"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from alsys.control.rules.requests import TrainLonger, carry_out
+from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind, InputError
@@ -181,6 +182,15 @@ def test_the_last_fit_is_the_final_one_and_comes_once() -> None:
     models = campaign.ledger.models
     assert [model.is_final for model in models.values()] == [False] * (len(models) - 1) + [True]
     assert models[max(models)].n_labels == campaign.ledger.n_labels == 60
+
+
+def test_a_final_fit_that_time_cuts_off_is_told_of() -> None:
+    campaign = run(0, final_fit_s=500.0)
+    ledger = campaign.ledger
+    assert "final fit" not in how_to_go_on(ledger)
+    last = max(ledger.models)
+    ledger.models[last] = replace(ledger.models[last], is_final=False)
+    assert how_to_go_on(ledger).endswith("; the final fit is still to be done")
 
 
 def test_a_final_fit_that_is_worse_ends_the_campaign_with_the_champion_before() -> None:
