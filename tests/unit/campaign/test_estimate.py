@@ -13,7 +13,15 @@ from alsys.campaign.plan import RAY_START_S
 from alsys.cli import main
 from alsys.control.rules.pace import fits_left
 from alsys.errors import StoreCorrupt
-from alsys.events import CampaignOpened, CampaignStopped, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
+from alsys.events import (
+    CampaignOpened,
+    CampaignStopped,
+    FrameProposed,
+    Heartbeat,
+    LabelAccepted,
+    ModelPromoted,
+    ModelPublished,
+)
 from alsys.frames import Arm
 from alsys.store.zarr import open_writer
 from alsys.testing.fakes import FAKE_LEVEL
@@ -162,6 +170,7 @@ def test_a_campaign_that_ran_out_of_time_has_its_last_fit_left(tmp_path: Path) -
             for c in candidates[40:]
         ),
         *(LabelAccepted(t=7.0, frame_id=x.frame_id, label_id=x.label_id, worker="w", wall_s=3.0) for x in labels[40:]),
+        Heartbeat(t=199.0, wall_s=100.0, busy_s={}, workers={}),
         CampaignStopped(t=200.0, reason="wall-time", message="100 s of running time are used up", is_final=True),
     ]
     store.stage(events, candidates[40:], labels[40:])
