@@ -160,8 +160,17 @@ class ImportReader:
         """Another level than the stated one is said; that of the campaign's labels must be meant (`take`)."""
         order = self._order
         if self.level in order.known_levels[:1] and not order.take:  # the campaign's own comes first
+            own = self.level.spec
+            if stated.lstrip().startswith("{"):
+                theirs = named_level(stated).spec
+                names = [name for name in sorted({*own, *theirs}) if own.get(name) != theirs.get(name)]
+                differences = ", ".join(f"{name} {theirs.get(name)} and not {own.get(name)}" for name in names)
+                raise InputError(
+                    f"{place} is of another level: {differences}", field="level", value="campaign",
+                    remedy="leave --level out: they stay apart from the campaign's labels",
+                )  # fmt: skip
             raise InputError(
-                f"is not what {place} states: {stated}", field="level", value=str(order.level),
+                f"is not what {place} states: {stated}", field="level", value=self.level.canonical,
                 remedy=f"leave --level out, or add --take '{stated}' where both are the same method",
             )  # fmt: skip
         self.account.notes.append(f"the frames state {stated}: --level counts")

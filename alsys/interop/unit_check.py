@@ -64,7 +64,7 @@ MIN_FORCE: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All checks of a sample."""
+    """All checks of a sample; without `has_bonds` it is of free atoms, which have neither lengths nor forces."""
 
     lengths: Check = NOTHING
     forces: Check = NOTHING
@@ -76,6 +76,7 @@ class Findings:
     strains: Check = NOTHING
     xtb_stresses: Check = NOTHING
     has_stress: bool = False
+    has_bonds: bool = True
     mixed: str = ""
 
     @property
@@ -122,6 +123,8 @@ def examine(samples: Sequence[Sample]) -> Findings:
     several = [s for s in samples if s.frame.n_atoms > 1]
     lengths = check_lengths(several)
     totals = check_totals(samples)
+    if not several:
+        return Findings(totals=totals, has_bonds=False)
     if lengths.fits is False:
         return Findings(lengths=lengths, totals=totals)
     reference, fit = reference_of(several), fit_pairs(several)
@@ -171,7 +174,8 @@ def judge(findings: Findings, units: UnitSet) -> None:
         wanted = units.stress_factor * check.factor
         named = [("-" if wanted < 0 else "") + name for name in fitting(wanted, STRESSES, STRESS_TOLERANCE)]
         raise _refusal("stress unit", units.stress or "ev/angstrom^3", check, {"stress": named}, LEAVE_OUT_STRESS)
-    missing = [name for name in ("lengths", "energies", "forces") if name not in findings.confirmed]
+    needed = ("lengths", "energies", "forces") if findings.has_bonds else ("energies",)
+    missing = [name for name in needed if name not in findings.confirmed]
     if missing:
         unclear = [check.text for check in findings.checks if check.fits is None and check.text]
         why = "; ".join(unclear) or (

@@ -321,6 +321,16 @@ def test_a_level_that_frames_state_is_not_overruled(
     assert f"the frames state {word}: --level counts" in foreign.account.text
 
 
+def test_a_whole_level_that_is_not_the_campaigns_is_told_by_what_differs(
+    labelled: list[Labelled], tmp_path: Path
+) -> None:
+    own = LevelOfTheory({"engine": "pyscf", "xc": "pbe", "basis": "def2-svp", "grid_level": 4})
+    path = write(tmp_path / "a.xyz", labelled[:10], LevelOfTheory({**own.spec, "grid_level": 3}))
+    said = refused(path, "frame 0 is of another level: grid_level 3 and not 4", level=own, known_levels=(own,))
+    assert "--take" not in said
+    assert "engine" not in said
+
+
 def test_columns_of_elements_that_contradict_each_other(labelled: list[Labelled], tmp_path: Path) -> None:
     path = write(tmp_path / "a.xyz", labelled[:10])
     text = path.read_text().replace("species:S:1:", "species:S:1:Z:I:1:")

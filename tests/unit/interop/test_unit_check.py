@@ -115,6 +115,20 @@ def test_frames_that_nothing_can_be_said_of(related: list[Sample]) -> None:
     assert examine([]).confirmed == set()
 
 
+def test_free_atoms_prove_the_unit_of_their_energies() -> None:
+    """They have neither lengths nor forces."""
+    atoms = [
+        Sample(Frame.molecule([z], [[0, 0, 0]], multiplicity=m), energy, np.zeros((1, 3)), f"frame {i}")
+        for i, (z, m, energy) in enumerate([(6, 3, -1027.6), (8, 3, -2040.9), (1, 2, -13.57)])
+    ]
+    judge(examine(atoms), UnitSet())
+    hartree = [replace(atom, energy=atom.energy / HARTREE) for atom in atoms]
+    with pytest.raises(InputError, match="energy unit"):
+        judge(examine(hartree), UnitSet())
+    with pytest.raises(InputError, match="no check confirms the unit of the energies"):
+        judge(examine([replace(atom, energy=0.1 * atom.energy) for atom in atoms[2:]]), UnitSet())
+
+
 def test_free_atoms_against_published_energies() -> None:
     """E. Clementi, C. Roetti, At. Data Nucl. Data Tables 14, 177 (1974), Hartree."""
     published = {6: -37.6886, 7: -54.4009, 8: -74.8094, 9: -99.4093, 16: -397.505, 17: -459.482, 35: -2572.441}
