@@ -8,7 +8,8 @@ above it (a young model), the first one above. Where the geometry stops making s
 is proposed. A walk that ended goes on from its last trusted frame with new velocities, `max_rewinds` times at most.
 
 Frames of the random arm are drawn as (walker, step) pairs before the chunk starts, whatever the committee thinks of
-them; where the campaign has a target ensemble, from walkers in it, which go on wherever geometry makes sense. No frame
+them; where the campaign has a target ensemble, from walkers in it, which go on wherever geometry makes sense, and only
+frames in the band whose energy that ensemble reaches are proposed for training, as long as there are any. No frame
 within a spacing of one of them on the same trajectory is proposed for training, and one that was proposed in the chunk
 before is withdrawn. With the strategy `random`, walkers move and stop alike, and every spacing of every walker yields a
 candidate, of which a random choice is returned. On multiple time steps walkers are looked at, counted and stopped
@@ -34,6 +35,7 @@ from alsys.exploration.allocation import TARGET, WalkerAllocation
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, counting, predict
 from alsys.exploration.neighbourhoods import Neighbourhoods
+from alsys.exploration.relevance import ThermalBound
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
@@ -68,6 +70,7 @@ class WalkerExplorer:
         self._is_random = config.selection.strategy == "random"
         target = config.target
         self._decorrelation = None if target is None else max(1, round(target.decorrelation / settings.timestep))
+        self._bound = None if target is None else ThermalBound(target.temperature, starts)
         self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
         self._build = build or self._built
@@ -116,9 +119,13 @@ class WalkerExplorer:
             forces = self._walkers.evaluate(self._committee, inner=self._inner).member_forces
             if forces is not None:
                 self._n_members, self._n_distinct = len(forces), n_distinct_members(forces)
+            if self._bound is not None:
+                self._bound.load(self._committee)
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
         chunk = self._run(order, self._committee)
+        if self._bound is not None and self._bound.takes_others(bool(chunk.candidates), bool(chunk.others)):
+            chunk.candidates += chunk.others
         found = chunk.for_training(self._settings.spacing_steps)
         if self._is_random:
             chosen = pick_at_random(found, order.max_candidates, self._rng)
@@ -187,8 +194,11 @@ class WalkerExplorer:
                 is_wanted = is_sane if self._is_random else is_above & ~(is_failed & is_target)
                 for k in np.flatnonzero(is_wanted & self._is_due()).tolist():
                     has_left_band = bool(is_failed[k] and walkers.was_in_band[k] and not self._is_random)
-                    chunk.candidates.append(self._candidate(k, Arm.UNCERTAIN, is_earlier=has_left_band))
-                    chunk.latest[k] = chunk.candidates[-1]
+                    candidate = self._candidate(k, Arm.UNCERTAIN, is_earlier=has_left_band)
+                    is_known_wrong = bool(is_failed[k]) and not has_left_band and not self._is_random
+                    is_wanted_most = self._bound is None or (not is_known_wrong and self._is_likely(k, has_left_band))
+                    (chunk.candidates if is_wanted_most else chunk.others).append(candidate)
+                    chunk.latest[k] = candidate
                     walkers.last_candidate[k] = walkers.step[k]
                 walkers.was_in_band = is_above & ~is_failed
                 walkers.trust(is_sane & ~is_above, spacing)
@@ -202,6 +212,13 @@ class WalkerExplorer:
             if stops:
                 walkers.evaluate(committee, list(stops))
         return chunk
+
+    def _is_likely(self, k: int, is_earlier: bool) -> bool:
+        """Whether the target ensemble reaches the energy of the frame that walker `k` yields."""
+        assert self._bound is not None
+        walkers = self._walkers
+        energy = (walkers.last_energy if is_earlier else walkers.energy)[k]
+        return self._bound.is_likely(walkers.systems[k], int(walkers.n_atoms[k]), float(energy))
 
     def _is_due(self) -> NDArray[np.bool_]:
         """``(n_walkers,)`` walkers that may yield a candidate now."""
@@ -331,6 +348,7 @@ class _Chunk:
 
     n_steps: int
     candidates: list[Candidate] = field(default_factory=list)
+    others: list[Candidate] = field(default_factory=list)
     random: list[Candidate] = field(default_factory=list)
     latest: dict[int, Candidate] = field(default_factory=dict)
     withdrawn: list[str] = field(default_factory=list)

@@ -46,7 +46,8 @@ class Walkers:
         temperatures: ``(n_walkers,)`` thermostats in force, K.
         deviation: ``(n_walkers,)`` largest force deviation of an atom when last looked at, eV/Angstrom.
         is_fresh: Whether that was at this step.
-        last_deviation: The deviation of the look before.
+        energy: ``(n_walkers,)`` mean over the members when last looked at, eV.
+        last_deviation, last_energy: Those of the look before.
         was_in_band: ``(n_walkers,)`` whether the look before lay in the trust band, on the same trajectory.
         trajectory: ``(n_walkers,)`` identity of the trajectory since the last restart.
         step: ``(n_walkers,)`` steps on it.
@@ -65,7 +66,8 @@ class Walkers:
         self.n_atoms = np.array([frame.n_atoms for frame in starts], dtype=np.int64)
         self.deviation: FloatArray = np.zeros(n_walkers)
         self.is_fresh = True
-        self.last_deviation = self.deviation
+        self.energy: FloatArray = np.full(n_walkers, np.nan)
+        self.last_deviation, self.last_energy = self.deviation, self.energy
         self.was_in_band = np.zeros(n_walkers, dtype=np.bool_)
         self.trajectory = np.zeros(n_walkers, dtype=np.int64)
         self.step = np.zeros(n_walkers, dtype=np.int64)
@@ -245,10 +247,11 @@ class Walkers:
 
     def _look(self, committee: Committee, batch: FrameBatch) -> CommitteePrediction:
         """Evaluates all members, and keeps where the look before was."""
-        self._last_place, self.last_deviation, self._last_step = self._place, self.deviation, self._look_step
+        self._last_place, self._last_step = self._place, self._look_step
+        self.last_deviation, self.last_energy = self.deviation, self.energy
         prediction = committee.evaluate(batch)
         self._place, self._look_step = (batch.positions.copy(), batch.cell.copy()), self.step.copy()
-        self.deviation = prediction.frame_deviation
+        self.deviation, self.energy = prediction.frame_deviation, prediction.energy
         return prediction
 
     def _glance(self, committee: Committee, batch: FrameBatch) -> CommitteePrediction:

@@ -203,6 +203,7 @@ def test_members_that_err_alike_raise_the_alarm_until_a_champion_whose_members_d
             assert isinstance(event, AlarmRaised)
             assert event.name == "alike"
             assert "0.95" in event.message
+            assert random_share(ledger) == ledger.settings.random_share, "test frames cannot mend it"
         else:
             assert isinstance(event, AlarmCleared)
 
