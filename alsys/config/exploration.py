@@ -63,7 +63,10 @@ def _named_trust(value: object) -> object:
 
 
 class TargetEnsemble(Section):
-    """What a model is for: the random arm is taken from long walks in this ensemble, so stated errors are of it."""
+    """What a model is for: the random arm is taken from long walks in this ensemble, so stated errors are of it.
+
+    Training frames are of energies that it reaches, as long as there are any.
+    """
 
     temperature: float = Field(gt=0, le=20_000, description="Of the thermostat.")
     decorrelation: float = Field(
