@@ -42,15 +42,15 @@ def alarms(state: CampaignState, now: float) -> list[AlarmRaised | AlarmCleared]
 def random_share(state: CampaignState) -> float:
     """Share of labels that the random arm gets: twice what was asked for, at most half, while there is an alarm.
 
-    Not where members err alike, which test frames show already and cannot mend. All of them once members that are
-    copies of one another have found nothing for long: by them nothing ever is uncertain, and the campaign would stand
-    still.
+    With a target ensemble not where members err alike, which test frames show already and cannot mend. All of them once
+    members that are copies of one another have found nothing for long: by them nothing ever is uncertain, and the
+    campaign would stand still.
     """
     share = state.settings.random_share
     is_blind = "copies" in state.alarms and state.exploration.n_distinct == 1
     if is_blind and state.exploration.steps_since_above >= BLIND_CHUNKS * state.settings.chunk_steps:
         return 1.0
-    is_doubtful = bool(state.alarms.keys() - {"alike"})
+    is_doubtful = bool(state.alarms.keys() - ({"alike"} if state.settings.has_target else set()))
     return max(share, min(2.0 * share, ALARM_SHARE)) if is_doubtful else share
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -203,7 +204,9 @@ def test_members_that_err_alike_raise_the_alarm_until_a_champion_whose_members_d
             assert isinstance(event, AlarmRaised)
             assert event.name == "alike"
             assert "0.95" in event.message
-            assert random_share(ledger) == ledger.settings.random_share, "test frames cannot mend it"
+            assert random_share(ledger) == 0.4
+            ledger.settings = replace(ledger.settings, has_target=True)
+            assert random_share(ledger) == 0.2, "test frames cannot mend it"
         else:
             assert isinstance(event, AlarmCleared)
 
