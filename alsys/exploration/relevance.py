@@ -1,7 +1,7 @@
 """Which energies a target ensemble reaches: frames far above them teach a model little of what it is for.
 
 Walkers that are pushed, hot, or in a hole of a young model's energy are where it is most uncertain, so that labels
-would go where the ensemble never is (docs/design/044-budgets.md, Test frames).
+would go where the ensemble never is (docs/design/044-budgets.md, Training frames).
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ WIDTH: Final = 3.0
 """Standard deviations of the potential energy above its mean up to which frames are of the ensemble."""
 PATIENCE: Final = 20
 """Chunks without a frame of the ensemble after which others are taken."""
+
+AT_ONCE: Final = 16
+"""Start structures of a batch."""
 
 
 class ThermalBound:
@@ -43,7 +46,8 @@ class ThermalBound:
     def load(self, committee: Committee) -> None:
         """Takes a new committee's energies of the start structures."""
         for name, frames in self._starts.items():
-            energies = committee.evaluate(FrameBatch.of(frames)).energy
+            parts = (frames[k : k + AT_ONCE] for k in range(0, len(frames), AT_ONCE))
+            energies = np.concatenate([committee.evaluate(FrameBatch.of(part)).energy for part in parts])
             self._lowest[name] = float(np.fmin.reduce(energies))
 
     def is_likely(self, system: str, n_atoms: int, energy: float) -> bool:

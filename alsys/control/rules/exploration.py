@@ -61,9 +61,8 @@ def exploration_is_paused(state: CampaignState) -> bool:
         return True
     if state.pending.count(Arm.UNCERTAIN) < settings.max_pending:
         return False
-    is_paced = (
-        settings.max_ahead == "auto" or settings.has_target
-    )  # each model searches for itself, and a random arm that lags is served
+    # each model searches for itself, and a random arm that lags is served
+    is_paced = settings.max_ahead == "auto" or settings.has_target
     if is_paced and _random_wanted(state) and not state.pending.count(Arm.RANDOM):
         return False
     if (is_paced or settings.pool > 1.0) and state.exploration.n_candidates < settings.pool * settings.max_pending:
