@@ -40,8 +40,10 @@ ANY: Final = "any"
 _ANGSTROM: Final = frozenset({"angstrom", "angstroms", "ang", "a", "å", "\u212b", "angst", "ångström", "1e-10m"})
 NO: Final = frozenset({"f", "false", "0", "0.0", "no", "none", "n", "off", ".false.", "", "null"})
 """Values that deny, in lower case."""
+TELLING: Final = frozenset({"ref", "reference", "dft", "qm", "data"})
+"""Words that say of whom a name is, and not what it means."""
 _HOLDS = r"(?<!suf)(?<!pre)fix(?!tur)|froz|freez|constrain|restrain"
-_FREES = r"move?_?mask|move?able|mobile|selective_?dyn|if_pos|is_free"
+_FREES = r"move?_?mask|move?able|mobile|selective_?dyn|if_pos|is_free|^moves?$"
 _HELD = re.compile(f"{_HOLDS}|{_FREES}", re.IGNORECASE)
 _FREE = re.compile(_FREES, re.IGNORECASE)
 _HELD_IN_TEXT = re.compile(
@@ -55,7 +57,10 @@ _FAILURE: Final = frozenset(
     {"failed", "failure", "fail", "crashed", "unconverged", "diverged", "aborted", "exitcode", "returncode",
      "exitstatus"}
 )  # fmt: skip
-_SUCCESS_ALONE, _FAILURE_ALONE = frozenset({"conv", "ok", "valid", "finished"}), frozenset({"error", "errors"})
+_SUCCESS_ALONE: Final = frozenset({"conv", "ok", "valid", "finished"})
+_FAILURE_ALONE: Final = frozenset(
+    {"error", "errors", "exit", "bad", "invalid", "outlier", "discard", "discarded", "exclude", "excluded", "rejected"}
+)
 """Words that judge a calculation only beside those of `_BESIDE`, or alone."""
 _BESIDE: Final = _set(
     "scf is has was calc calculation run job dft qm label electronic elec n num flag message msg frame"
@@ -77,7 +82,7 @@ _SURROUNDINGS: Final = frozenset(
     {
         "efield", "bfield", "e_ext", "external_potential", "point_charges", "external_charges", "embedding_charges",
         "bias", "bias_potential", "background_charge", "mm_charges", "mm_point_charges", "external_force",
-        "external_forces", "environment", "medium",
+        "external_forces", "environment", "medium", "ghost", "ghosts", "is_ghost", "ghost_atoms", "bq", "scrf", "lsol",
     }
 )  # fmt: skip
 _PERMITTIVITIES: Final = frozenset(
@@ -94,7 +99,7 @@ MORE_SPIN: Final = "more spin"
 """A doubt that a multiplicity beside it resolves, see `more_spin_in`."""
 LEAST_S_SQUARED: Final = 1.9
 """hbar^2; that of a triplet is 2, with rounding; a contaminated doublet and a broken singlet have less."""
-FAILED: Final = "its calculation failed or did not converge: its label is none"
+FAILED: Final = "its calculation failed or did not converge, or it is marked as bad: its label is none"
 _NOTHING: Final = NO | _set("vacuum vac gas gas_phase isolated molecule cluster bulk crystal surface slab periodic")
 _DOUBTS: Final = {
     word: what
@@ -111,6 +116,7 @@ _NO_DOUBT: Final = _set(
 )
 """Words beside those of `_DOUBTS` that make a name a setting or a property."""
 _S_NAMES: Final = frozenset({"S", "Sz", "S_z", "Ms", "M_s"})
+_IONIC: Final = frozenset({"anion", "cation", "ion", "charged", "ionized", "ionised", "protonated", "deprotonated"})
 _GROUND: Final = frozenset({"ground_state", "is_ground_state", "groundstate"})
 _EXCITED: Final = frozenset({"electronic_state", "excited", "excited_state", "iroot", "root", "state"}) | _GROUND
 _STATE = re.compile(r"(?P<letter>[sdtq])_?(?P<root>\d)|(?P<word>singlet|doublet|triplet|quartet)", re.IGNORECASE)
@@ -120,6 +126,11 @@ _WEIGHTS: Final = _set("weight weights w")
 _WEIGHED: Final = _set("config sample frame data loss training train energy energies force forces gradient gradients")
 _STRESS: Final = _set("stress stresses virial virials")
 _MORE_SPIN = re.compile(r"(?<![a-z])(?:high|intermediate)[\s_-]*spin(?![a-z])", re.IGNORECASE)
+_SAYS_MORE = re.compile(r"[+-]?\d{1,2}[\s,;/|]+[+-]?\d{1,2}|t|true|yes", re.IGNORECASE)
+"""Charge and multiplicity, or that there is one."""
+_SOLVENT_MODEL = re.compile(
+    r"(?<![a-z])(?:c?pcm|iefpcm|ddpcm|smd|alpb|gbsa|cosmo|ddcosmo|scrf|efield)(?![a-z])", re.IGNORECASE
+)
 _S_SQUARED = re.compile(r"<?\s*(?:s|spin)[\s_]*(?:\^|\*\*)?[\s_]*(?:2|sq|squared?)\s*>?", re.IGNORECASE)
 
 
@@ -196,10 +207,16 @@ def _judging(name: str) -> set[str]:
 @lru_cache(maxsize=4096)
 def is_surrounding(name: str) -> bool:
     """Whether a name is of what acts on the atoms from outside: a field, a solvent, charges."""
-    words = words_of(name)
+    words = tuple(word for word in words_of(name) if word not in TELLING)
     found, plain = set(words), "_".join(words)
     is_field = "field" in found and found - {"field"} <= _FIELD_OF
     return is_field or plain in _SURROUNDINGS | _PERMITTIVITIES or bool(found & _MODELS and not found & _NO_MODEL)
+
+
+def surrounding_in(text: str) -> str:
+    """The solvent model or field that an input of a quantum chemistry program asks for; empty for none."""
+    found = _SOLVENT_MODEL.search(text)
+    return "" if found is None else found.group(0)
 
 
 def is_there(value: Any) -> bool:
@@ -250,6 +267,8 @@ def doubt_of(name: str) -> str:
     words = words_of(name)
     if name in _S_NAMES:
         return "spin"
+    if "_".join(word for word in words if word != "is") in _IONIC:
+        return "charge"
     if "_".join(words) in _EXCITED:
         return "state"
     if "_".join(words) in _NO_LABEL or weight_of(name) == "label":
@@ -298,6 +317,8 @@ def objection(name: str, value: Any) -> str:
         else:
             is_excited = number != 0 and "_".join(words_of(name)) != "state"
         return "is of an excited state, and labels are those of the lowest one" if is_excited else ""
+    if isinstance(value, str) and _SAYS_MORE.fullmatch(value.strip()):
+        return f"may state the {doubt}, in a way that is not understood"
     if number is None or not number or abs(number) > (20 if doubt != "number of electrons" else math.inf):
         return ""
     steps = 2 * number if doubt == "spin" else number

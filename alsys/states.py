@@ -38,6 +38,13 @@ ELECTRON_WORDS: Final[Mapping[str, frozenset[str]]] = {
             "charge_total",
             "charge_state",
             "ion_charge",
+            "excess_charge",
+            "cell_charge",
+            "n_charge",
+            "icharg",
+            *(f"{whose}_q" for whose in ("total", "tot", "net")),
+            "q_tot",
+            "q_total",
             *(f"{whose}_{word}" for whose in _WHOSE for word in _CHARGE),
         }
     ),

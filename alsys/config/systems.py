@@ -15,9 +15,10 @@ from alsys.config.section import Name, Section, operational
 Ignorable = Literal["charge", "multiplicity", "fixed-atoms", "occupancy", "hydrogens", "symmetry", "units"]
 """What a structure file may say in vain."""
 _IGNORE = (
-    "For `file`: what it says and is left out instead of refused: `charge` and `multiplicity` where they are wrong, "
-    "`fixed-atoms` (constraints, selective dynamics), `occupancy` (partly occupied sites), `hydrogens` (named and "
-    "without coordinates), `symmetry` (of a cell that is not filled), `units` (Bohr)."
+    "For `file` (`multiplicity` also for `smiles`): what it says and is left out instead of refused: `charge` and "
+    "`multiplicity` where they are wrong, `fixed-atoms` (constraints, selective dynamics), `occupancy` (partly "
+    "occupied sites), `hydrogens` (named and without coordinates), `symmetry` (of a cell that is not filled), `units` "
+    "(Bohr)."
 )
 
 
@@ -173,7 +174,8 @@ class SystemConfig(Section):
     def _one_origin(self) -> SystemConfig:
         _only(self, ORIGINS)
         _belongs(self, "index", "file")
-        _belongs(self, "ignore", "file")
+        if self.smiles is None:
+            _belongs(self, "ignore", "file")
         _belongs(self, "conformers", "smiles")
         return self
 

@@ -144,7 +144,8 @@ class AlarmRaised(Event):
     """Uncertainties cannot be believed for now; the random arm grows until it is over.
 
     Attributes:
-        name: ``calibration`` (the band does not cover what it should) or ``copies`` (members are copies of each other).
+        name: ``calibration`` (the band does not cover what it should) ``copies`` (members are copies of each other),
+            ``alike`` (their errors are) or ``stuck`` (walks break before they find a frame).
     """
 
     name: str

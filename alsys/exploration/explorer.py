@@ -200,6 +200,8 @@ class WalkerExplorer:
                     (chunk.candidates if is_wanted_most else chunk.others).append(candidate)
                     chunk.latest[k] = candidate
                     walkers.last_candidate[k] = walkers.step[k]
+                    if not is_target[k]:
+                        walkers.restarts[k] = 0
                 walkers.was_in_band = is_above & ~is_failed
                 walkers.trust(is_sane & ~is_above, spacing)
                 for k in np.flatnonzero(is_failed & ~is_target & (walkers.step >= spacing)).tolist():
@@ -221,10 +223,15 @@ class WalkerExplorer:
         return self._bound.is_likely(walkers.systems[k], int(walkers.n_atoms[k]), float(energy))
 
     def _is_due(self) -> NDArray[np.bool_]:
-        """``(n_walkers,)`` walkers that may yield a candidate now."""
+        """``(n_walkers,)`` walkers that may yield a candidate now.
+
+        Half as early each time that one began anew without a candidate: where a model breaks all walks, no campaign
+        waits for ever.
+        """
         walkers, spacing = self._walkers, self._settings.spacing_steps
         since = walkers.step - walkers.last_candidate
-        due = np.where(walkers.last_candidate == NEVER, walkers.step >= spacing // 2, np.abs(since) >= spacing)
+        first = np.maximum((spacing // 2) >> np.minimum(walkers.restarts, 30), 1)
+        due = np.where(walkers.last_candidate == NEVER, walkers.step >= first, np.abs(since) >= spacing)
         is_near_test = (walkers.last_random != NEVER) & (np.abs(walkers.step - walkers.last_random) < spacing)
         is_due: NDArray[np.bool_] = due & ~is_near_test
         return is_due

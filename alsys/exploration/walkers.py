@@ -55,7 +55,7 @@ class Walkers:
         last_candidate, last_random: ``(n_walkers,)`` step of the last frame proposed, and taken for the random arm, on
             it, or `NEVER`.
         rewinds: ``(n_walkers,)`` how often it was rewound.
-        restarts: ``(n_walkers,)`` how often it began anew since it was last taken for the random arm.
+        restarts: ``(n_walkers,)`` how often it began anew since a frame of it was last taken.
     """
 
     def __init__(

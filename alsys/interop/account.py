@@ -88,6 +88,7 @@ class FileAccount:
         self._taken: dict[str, tuple[str, str]] = {}
         self._text = ("", "")
         self._n_texts = 0
+        self._heads: dict[str, tuple[str, str]] = {}
 
     def refuse(self, place: str, error: InputError, n: int = 1) -> None:
         """Takes note of a frame that cannot be taken.
@@ -118,6 +119,8 @@ class FileAccount:
         self._left_out_counts += other._left_out_counts
         self._unknown += other._unknown
         self._taken = {**other._taken, **self._taken}
+        for name, (value, place) in other._heads.items():
+            self.meet_head(name, value, place)
         self._text = self._text if self._n_texts else other._text
         self._n_texts += other._n_texts
 
@@ -137,6 +140,25 @@ class FileAccount:
             self._unknown[name] += n
         else:
             self.leave_out(name, why or "not the one that this format is defined by", n)
+
+    def meet_head(self, name: str, value: Any, place: str) -> None:
+        """What a frame calls its level of theory in a training of several.
+
+        Args:
+            name: Of the key.
+            value: What stands under it.
+            place: What the frame is called.
+
+        Raises:
+            ChoiceNeeded: Another frame is of another one.
+        """
+        known, where = self._heads.setdefault(name, (str(value), place))
+        if known != str(value):
+            raise ChoiceNeeded(
+                f"is {known!r} in {where} and {str(value)!r} in {place}: labels of two levels of theory",
+                field=name,
+                remedy="split the file, and import each part with its own --level",
+            )
 
     def skip_text(self, text: str, place: str) -> None:
         """Free text of a frame that is not read."""

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.said import doubt_of, failure_in, words_of
+from alsys.said import doubt_of, failure_in, surrounding_in, words_of
 from alsys.states import formula_of
 from alsys.systems.files.content import FileProblem, Statement
 from alsys.systems.files.statements import electrons_in, formula_in, pair_in, statements_in, unit_in
@@ -120,6 +120,11 @@ def check_described(
         InputError: The text contradicts them, or may speak of them in a way that is not understood.
     """
     words, text = set(words_of(name)), text[:MAX_TEXT].strip()
+    if {"calculator", "parameters"} <= words and (model := surrounding_in(text)):
+        raise InputError(
+            f"asks for {model}: what surrounds the atoms is part of the label, and a frame has no place for it",
+            field=field, value=text[:60], remedy="leave such frames out (--skip)",
+        )  # fmt: skip
     if "smiles" in words or "inchi" in words:
         total = formal_charge(text) if "smiles" in words else charge_of_inchi(text)
         said: tuple[Statement, ...] = (Statement("charge", frozenset({total}), text),)

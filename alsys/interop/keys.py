@@ -16,7 +16,17 @@ from functools import lru_cache
 from typing import Final
 
 from alsys.errors import InputError
-from alsys.said import MORE_SPIN, doubt_of, holds_atoms, is_surrounding, is_verdict, unit_of, weight_of, words_of
+from alsys.said import (
+    MORE_SPIN,
+    TELLING,
+    doubt_of,
+    holds_atoms,
+    is_surrounding,
+    is_verdict,
+    unit_of,
+    weight_of,
+    words_of,
+)
 from alsys.states import electron_word
 
 
@@ -75,6 +85,7 @@ _OTHER: Final[Mapping[str, str]] = _reasons(
 _CHARGES_OF_ATOMS: Final = "charges of atoms; the total one is taken from `charge`, or is their sum"
 _MOMENTS_OF_ATOMS: Final = "magnetic moments; spin is taken from `multiplicity`, or is their sum"
 _ORIGIN: Final = "where it comes from"
+_HEAD: Final = "the level of another training: all frames have the same"
 _WHY: Final[Mapping[str, str]] = _reasons(
     {
         "motion; labels do not depend on it": "momenta momentum velocities velocity velo vel v velocs",
@@ -111,9 +122,8 @@ _WHY: Final[Mapping[str, str]] = _reasons(
             "md_step generation cell_origin natoms n_atoms num_atoms nat fmax smax cutoff nneightol dft_step "
             "wall_time cpu_time walltime"
         ),
-        "a setting of another training": (
-            "weight weights config_weight sample_weight head heads loss_weight regularisation"
-        ),
+        "a setting of another training": "weight weights config_weight sample_weight loss_weight regularisation",
+        _HEAD: "head heads",
         "bonds": "bonds connectivity bond_orders mayer_indices wiberg_lowdin_indices edge_index",
     }
 )
@@ -198,6 +208,7 @@ class Selection:
         atom_charges: Names of charges of atoms, which are left out but for their sum.
         atom_moments: Names of magnetic moments of atoms, likewise.
         occupancies: Names of occupancies of sites, likewise but that those below 1 are refused.
+        heads: Names of what a model of several levels of theory calls one of them.
         described: Names of texts that say what the frame is, or that nobody knows: they must agree with its charge
             and spin.
         judged: Names of whether the calculation converged, of fields, solvents and the like, and such as may state
@@ -220,6 +231,7 @@ class Selection:
     atom_charges: tuple[str, ...] = ()
     atom_moments: tuple[str, ...] = ()
     occupancies: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
     described: tuple[str, ...] = ()
     judged: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
@@ -235,7 +247,7 @@ class Selection:
         object.__setattr__(
             self, "is_plain", not any((
                 self.electrons, self.spin, self.atom_charges, self.atom_moments, self.occupancies, self.judged,
-                self.channels,
+                self.channels, self.heads,
             )),
         )  # fmt: skip
 
@@ -281,7 +293,7 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return (Meaning.LEFT_OUT, about) if about else (quantity, "")
     if holds_atoms(name):
         return Meaning.FIXED, ""
-    bare = "_".join(word for word in words if word not in ("ref", "dft", "qm", "data"))
+    bare = "_".join(word for word in words if word not in TELLING)
     if not is_per_atom:
         if _is_charge(bare):
             return Meaning.CHARGE, ""
@@ -291,10 +303,10 @@ def meaning_of(name: str, is_per_atom: bool = False) -> tuple[Meaning, str]:
         return Meaning.LEFT_OUT, _WHY["charges"]
     if bare in _WHY:
         return Meaning.LEFT_OUT, _WHY[bare]
-    if bare == "spin":
-        return Meaning.LEFT_OUT, _WHY["spins"]
-    if words and words[-1] == "charges":
+    if words[-1:] == ("charges",) or (is_per_atom and found & {"charge", "charges"}):
         return Meaning.LEFT_OUT, _CHARGES_OF_ATOMS
+    if is_per_atom and found & {"spin", "spins"}:
+        return Meaning.LEFT_OUT, _MOMENTS_OF_ATOMS
     if found & PREDICTED:
         return Meaning.LEFT_OUT, "what a model predicts"
     return (Meaning.LEFT_OUT, _DOUBT) if doubt_of(name) and not is_per_atom else (Meaning.UNKNOWN, "")
@@ -336,6 +348,10 @@ def unit_named(name: str) -> tuple[str, str] | None:
     return what, unit
 
 
+def _is_described(name: str) -> bool:
+    return meaning_of(name) in ((Meaning.UNKNOWN, ""), (Meaning.LEFT_OUT, _ORIGIN)) or doubt_of(name) == "state"
+
+
 def _is_charge(plain: str) -> bool:
     return plain == "q" or electron_word(plain) == "charge"
 
@@ -364,8 +380,7 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         atom_names: Names of values of its atoms.
         choice: What the user says.
     """
-    found: dict[Meaning, list[str]] = {meaning: [] for meaning in Meaning}
-    left_out: list[tuple[str, str]] = []
+    found, left_out = {meaning: list[str]() for meaning in Meaning}, list[tuple[str, str]]()
     for names, is_per_atom in ((frame_names, False), (atom_names, True)):
         for name in names:
             meaning, why = meaning_of(name, is_per_atom)
@@ -410,9 +425,8 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
         atom_charges=tuple(name for name, why in left_out if why == _CHARGES_OF_ATOMS),
         atom_moments=tuple(name for name, why in left_out if why == _MOMENTS_OF_ATOMS),
         occupancies=tuple(name for name, _ in left_out if "_".join(words_of(name)) in _OCCUPANCIES),
-        described=tuple(
-            name for name in frame_names if meaning_of(name)[0] is Meaning.UNKNOWN or meaning_of(name)[1] == _ORIGIN
-        ),
+        heads=tuple(name for name, why in left_out if why == _HEAD),
+        described=tuple(name for name in frame_names if _is_described(name)),
         judged=tuple(name for name, why in left_out if why in _JUDGED),
         channels=tuple(found[Meaning.CHANNEL]),
         spin=tuple(found[Meaning.SPIN]),

@@ -19,7 +19,7 @@ from alsys.interop.account import FileAccount
 from alsys.interop.comments import check_described
 from alsys.interop.keys import ChoiceNeeded, Selection
 from alsys.interop.raw_frames import integer
-from alsys.said import failure_in, is_there, more_spin_in, multiplicity_of, number_of, objection, words_of
+from alsys.said import doubt_of, failure_in, is_there, more_spin_in, multiplicity_of, number_of, objection, words_of
 from alsys.states import ElectronicState, SeenStates, charge_of_count, formula_of
 
 SPINS: Final = ("2S+1", "2S", "S")
@@ -63,6 +63,9 @@ def stated_electrons(
         return _described(
             selection, values, numbers, _agreed(charges, place), _agreed(multiplicities, place), account, place
         )
+    for name in selection.heads:
+        if values.get(name) is not None:
+            account.meet_head(name, values[name], place)
     z = np.asarray(numbers)
     n_protons = int(z.sum()) if z.dtype.kind in "iu" else 0
     for name in selection.occupancies:
@@ -140,12 +143,20 @@ def check_judged(selection: Selection, values: Mapping[str, Any], place: str) ->
     for name, value in values.items():
         if not (isinstance(value, str) or name in selection.judged) or value is None:
             continue
-        if why := objection(name, value) if name in selection.judged else failure_in(value):
+        if why := _objection(selection, values, name) if name in selection.judged else failure_in(value):
             raise InputError(
                 why, field=f"{place}: {name}", value=value if np.ndim(value) == 0 else None,
                 remedy="state charge and multiplicity, and remove it where it says nothing of them"
                 if why.startswith("may state") else "leave such frames out (--skip)",
             )  # fmt: skip
+
+
+def _objection(selection: Selection, values: Mapping[str, Any], name: str) -> str:
+    """That of `alsys.said`; beside a stated total, a name of the like is of a part."""
+    why = objection(name, values[name])
+    of = {"charge": selection.charge, "spin": selection.multiplicity}.get(doubt_of(name), ())
+    is_known = any(values.get(known) is not None for known in of)
+    return "" if why.startswith("may state") and is_known else why
 
 
 def electrons_in(
@@ -267,6 +278,8 @@ def _of_spin(spin: float, electrons: int, account: FileAccount, field: str, know
 def _whole(value: Any, place: str, name: str) -> int:
     if type(value) is int and abs(value) < MAX_STATED:
         return value
+    if isinstance(value, bool | np.bool_):
+        raise InputError("must be a whole number", field=f"{place}: {name}", value=bool(value))
     if isinstance(value, str) and value.lstrip("+-").isdecimal():
         return int(value)
     return integer(_number(value, f"{place}: {name}"), f"{place}: {name}")

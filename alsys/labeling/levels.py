@@ -35,6 +35,8 @@ LATER = (
     "dielectric",
 )  # fmt: skip
 """Settings that are part of a level only where they differ from their default."""
+CORE = 1.5
+"""Least exponent of an s function that describes a 1s orbital, in units of Z^2, Bohr^-2; 2.0 in STO-3G."""
 _LIBXC_NUMBER = re.compile(r"(?:^|[-+,])\s*\d+\s*(?=$|[-+,])")
 
 
@@ -69,6 +71,7 @@ def check_level(config: PySCFLabeling, numbers: list[int]) -> None:
     else:
         _check_wavefunction(config)
     _check_basis(config.basis, "labeling.basis", numbers)
+    _check_cores(config.basis, numbers)
     if config.auxbasis is not None:
         if not config.density_fit:
             raise wrong_setting(
@@ -101,6 +104,11 @@ def _check_functional(config: PySCFLabeling) -> None:
     name = (config.xc or "").strip()
     if config.frozen_core:
         raise wrong_setting(config, "frozen_core", "belongs to mp2, ccsd and ccsd(t)", "leave it out")
+    if name.lower().endswith("3c"):
+        raise wrong_setting(
+            config, "xc", "is a composite method with a basis and corrections of its own, which PySCF lacks",
+            _suggest(name[:-2].rstrip("-"), COMMON_FUNCTIONALS),
+        )  # fmt: skip
     try:
         functional, dispersion = _parsed(name)
         hybrid, parts = libxc.parse_xc(functional)
@@ -178,12 +186,30 @@ def _check_basis(name: str, field: str, numbers: list[int]) -> None:
     for number in numbers:
         symbol = chemical_symbols[number]
         if not _has_functions(name, symbol):
-            is_known = any(_has_functions(name, other) for other in ("H", "C", "O", "Fe", "I"))
+            is_known = any(_has_functions(name, other) for other in ("H", "C", "O", "Fe", "Cu", "I"))
             raise InputError(
                 f"has no functions for {symbol}" if is_known else "unknown basis",
                 field=field,
                 value=name,
                 remedy="choose a basis that covers all elements" if is_known else _suggest(name, COMMON_BASES),
+            )
+
+
+def _check_cores(name: str, numbers: list[int]) -> None:
+    """Refuses functions of the valence for an element without a core potential: they would hold all its electrons."""
+    from pyscf import gto
+
+    potentials = core_potentials(name, numbers)
+    for number in numbers:
+        symbol = chemical_symbols[number]
+        shells = [shell for shell in gto.basis.load(name, symbol) if shell[0] == 0]
+        steepest = max(row[0] for shell in shells for row in shell[1:] if isinstance(row, list | tuple))
+        if number > 2 and symbol not in potentials and steepest < CORE * number**2:
+            raise InputError(
+                f"has functions of the valence only for {symbol}, and PySCF has no core potential of that name",
+                field="labeling.basis",
+                value=name,
+                remedy="choose one with all electrons or with a core potential of its own, such as def2-svp",
             )
 
 
@@ -210,7 +236,7 @@ def core_potentials(basis: str, numbers: Iterable[int]) -> dict[str, str]:
             try:
                 if gto.basis.load_ecp(basis, symbol):
                     potentials[symbol] = basis
-            except (KeyError, RuntimeError, OSError, ValueError):
+            except (KeyError, RuntimeError, OSError, ValueError, TypeError):
                 continue
     return potentials
 
@@ -229,7 +255,8 @@ def _check_dispersion(config: PySCFLabeling, numbers: list[int]) -> None:
     from pyscf.scf.dispersion import parse_disp
 
     method, version, _ = parse_disp(config.xc if config.method == "dft" else "hf", config.dispersion)
-    apart = gto.M(atom=[(number, (0.0, 0.0, 9.0 * i)) for i, number in enumerate(numbers)], basis={}, spin=None)
+    atoms = [(number, (0.0, 0.0, 9.0 * i)) for i, number in enumerate(numbers)]
+    apart = gto.M(atom=atoms, basis={}, spin=None, verbose=0)
     try:
         if version == "d4":
             dftd4.DFTD4Dispersion(apart, xc=method).get_dispersion()

@@ -70,7 +70,7 @@ def _contradiction(statement: Statement, configured: int, electrons: int, field:
         f"says {statement.text}, `{statement.quantity}` is {_signed(statement.quantity, configured)}",
         field=field,
         value=value,
-        remedy=f"set {statement.quantity}: {choices}, or ignore: [{statement.quantity}] where the file is wrong",
+        remedy=f"set {statement.quantity}: {choices}, or ignore: [{statement.quantity}] where the {field} is wrong",
     )
 
 

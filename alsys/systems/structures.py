@@ -18,13 +18,15 @@ from alsys.config.systems import BulkConfig, Component, SystemConfig
 from alsys.errors import InputError
 from alsys.systems.agreement import settle
 from alsys.systems.conformers import SEED, embed_one, embed_several, plain, quiet_rdkit, settle_with_xtb
-from alsys.systems.files.content import Structure, isotope_note
+from alsys.systems.files.content import Statement, Structure, isotope_note
 from alsys.systems.files.reader import FORMATS, read_structure
 from alsys.systems.files.statements import statements_in
 
 MAX_SMILES = 5000
 MAX_SMILES_ATOMS = 500
 """With hydrogens; a chain of so many takes RDKit a minute."""
+TRIPLETS = frozenset({"O2", "S2", "OS", "Se2", "Te2"})
+"""Molecules that are triplets, although their SMILES has no unpaired electron."""
 __all__ = ["FORMATS", "SEED", "Loaded", "load"]
 
 
@@ -56,6 +58,12 @@ def load(origin: SystemConfig | Component, base: Path, conformers: int = 1) -> L
     """
     if origin.smiles is not None:
         structures, notes = _from_smiles(origin.smiles, origin.charge, conformers)
+        if isinstance(origin, SystemConfig):
+            said = Structure(structures[0], tuple(_spin_of_smiles(origin.smiles, structures[0])))
+            notes += settle(
+                said, field="smiles", value=origin.smiles, charge=origin.charge, multiplicity=origin.multiplicity,
+                ignore=origin.ignore,
+            )  # fmt: skip
         return Loaded("smiles", structures, tuple(notes))
     if origin.file is not None:
         structure = read_structure(base / origin.file, origin.index)
@@ -76,6 +84,17 @@ def _settled(structure: Structure, origin: SystemConfig | Component, base: Path)
         multiplicity=origin.multiplicity if isinstance(origin, SystemConfig) else None,
         ignore=origin.ignore,
     )
+
+
+def _spin_of_smiles(smiles: str, atoms: Atoms) -> list[Statement]:
+    """What radical centres, all of them parallel, say of the spin; and what is known of molecules like O=O."""
+    from rdkit import Chem
+
+    centres = sum(atom.GetNumRadicalElectrons() for atom in Chem.MolFromSmiles(smiles).GetAtoms())
+    if centres:
+        return [Statement("multiplicity", frozenset({centres + 1}), f"{centres} unpaired electrons ({smiles})")]
+    formula = atoms.get_chemical_formula()
+    return [Statement("multiplicity", frozenset({3}), f"{formula}, a triplet")] if formula in TRIPLETS else []
 
 
 def _from_smiles(smiles: str, charge: int, conformers: int) -> tuple[list[Atoms], list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from alsys.control.state.campaign import CampaignState
 from alsys.events import AlarmCleared, AlarmRaised
 from alsys.exploration import bandit
+from alsys.frames import Arm
 
 BLIND_CHUNKS = 200
 """Chunks of one walker without an uncertain frame, after which a committee of copies is not waited for."""
@@ -28,6 +29,12 @@ def alarms(state: CampaignState, now: float) -> list[AlarmRaised | AlarmCleared]
         current["copies"] = f"of {seen.n_members} members of the committee only {seen.n_distinct} differ"
     elif not seen.n_members and "copies" in state.alarms:
         current["copies"] = state.alarms["copies"]  # the new champion has not been seen yet
+    if is_stuck(state):
+        steps, broken = seen.steps_since_candidate, seen.broken_since_candidate
+        current["stuck"] = (
+            f"no frame to label in {steps} walker-steps: walks of v{state.champion:04d} break after {steps // broken} "
+            "steps on average; check start structures, labels and the model's size"
+        )
     correlation = state.models[state.champion].metrics.get("error_correlation") if state.champion else None
     if correlation is not None and correlation > ALIKE:
         current["alike"] = (
@@ -39,16 +46,25 @@ def alarms(state: CampaignState, now: float) -> list[AlarmRaised | AlarmCleared]
     return [*raised, *(AlarmCleared(t=now, name=name) for name in state.alarms if name not in current)]
 
 
+def is_stuck(state: CampaignState) -> bool:
+    """Whether walks break so early, and have for so long, that no frame to label is found."""
+    seen, chunk = state.exploration, state.settings.chunk_steps
+    steps, broken = seen.steps_since_candidate, seen.broken_since_candidate
+    return steps >= BLIND_CHUNKS * chunk and broken * chunk >= steps and not state.pending.count(Arm.UNCERTAIN)
+
+
 def random_share(state: CampaignState) -> float:
     """Share of labels that the random arm gets: twice what was asked for, at most half, while there is an alarm.
 
     With a target ensemble not where members err alike, which test frames show already and cannot mend. All of them once
-    members that are copies of one another have found nothing for long: by them nothing ever is uncertain, and the
+    members that are copies of one another have found nothing for long, or walks break before they find anything: the
     campaign would stand still.
     """
     share = state.settings.random_share
     is_blind = "copies" in state.alarms and state.exploration.n_distinct == 1
     if is_blind and state.exploration.steps_since_above >= BLIND_CHUNKS * state.settings.chunk_steps:
+        return 1.0
+    if is_stuck(state):
         return 1.0
     is_doubtful = bool(state.alarms.keys() - ({"alike"} if state.settings.has_target else set()))
     return max(share, min(2.0 * share, ALARM_SHARE)) if is_doubtful else share

@@ -110,12 +110,18 @@ class ModelRecord:
         return mae, low, high
 
 
+WITHOUT_FAULT = frozenset({"max-steps", "failed", "not-carved"})
+"""Stops of walks that the model has not broken."""
+
+
 @dataclass(slots=True)
 class Exploration:
     """Exploration since the champion last changed."""
 
     walker_steps: int = 0
     steps_since_above: int = 0
+    steps_since_candidate: int = 0
+    broken_since_candidate: int = 0
     n_candidates: int = 0
     n_members: int = 0
     n_distinct: int = 0
@@ -125,6 +131,12 @@ class Exploration:
         self.walker_steps += event.walker_steps
         self.n_candidates += event.n_candidates
         self.steps_since_above = 0 if event.n_above else self.steps_since_above + event.walker_steps
+        if event.n_candidates:
+            self.steps_since_candidate = self.broken_since_candidate = 0
+        else:
+            broken = sum(n for reason, n in event.stops.items() if reason not in WITHOUT_FAULT)
+            self.broken_since_candidate += broken
+            self.steps_since_candidate += max(event.walker_steps, broken)  # one that broke at once made none
         self.n_members, self.n_distinct = event.n_members, event.n_distinct
 
 

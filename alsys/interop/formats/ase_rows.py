@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -25,14 +26,26 @@ from alsys.interop.extxyz_rows import (
 from alsys.interop.keys import decides_label
 from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
-from alsys.said import unit_of
+from alsys.said import unit_of, words_of
+from alsys.states import electron_word
 
 
 def merged(data: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """Data and key-value pairs of a row; where both have a name and differ, that of the data is ``data.NAME``."""
+    """Data and key-value pairs of a row; where both have a name and differ, that of the data is ``data.NAME``.
+
+    What dictionaries among them say of a label, and of units, is a fact under its own name too.
+    """
     found = dict(pairs)
     for name, value in data.items():
         found[name if name not in found or _is_same(found[name], value) else f"data.{name}"] = value
+    for name, value in [*found.items()]:
+        if not isinstance(value, Mapping) or name.lower() in LEVEL_KEYS:
+            continue
+        is_of_units = bool({"unit", "units"} & set(words_of(name)))
+        inner = {f"{key}_unit": one for key, one in value.items()} if is_of_units else settings_of(value)
+        for key, one in inner.items():
+            if is_of_units or decides_label(key):
+                found[key if key not in found or _is_same(found[key], one) else f"{name}.{key}"] = one
     return found
 
 
@@ -43,6 +56,8 @@ def settings_of(parameters: Any) -> dict[str, Any]:
         inner = settings_of(value) if isinstance(value, Mapping) else {name: value}
         for key, one in inner.items():
             plain = str(key).removeprefix("calculator_parameters.")
+            last = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain.rpartition("_")[2])
+            plain = last if electron_word(last.lower()) else plain  # DFTB+: Hamiltonian_Charge
             found[plain if decides_label(plain) else f"calculator_parameters.{plain}"] = one
     return found
 

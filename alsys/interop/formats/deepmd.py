@@ -28,6 +28,8 @@ from alsys.store.base import Snapshot
 
 FILES = ("coord", "energy", "force", "box", "virial")
 """That a set may hold and an import uses."""
+LEVEL = "level_of_theory.json"
+"""That an export writes beside its systems."""
 
 
 def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
@@ -36,6 +38,10 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     systems = sorted(file.parent for file in path.rglob("type.raw"))
     if not systems:
         raise InputError("holds no type.raw", source=str(path), remedy="name a folder of DeePMD systems")
+    level = ""
+    if (path / LEVEL).is_file():
+        level = " ".join(_words(path, LEVEL))
+        account.use(LEVEL)
     for system in systems:
         name = "" if system == path else f"{system.relative_to(path)}/"
         numbers = _numbers(system)
@@ -45,16 +51,16 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
             raise InputError("holds no set.*", source=str(system))
         stated = _units(system)
         for folder in sets:
-            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic, account, stated)
+            yield from _read_set(folder, f"{name}{folder.name}", numbers, is_periodic, account, stated, level)
         in_sets = {file.stem for folder in sets for file in folder.glob("*.npy")}
         for file in sorted(entry for entry in system.iterdir() if entry.is_file()):
             if file.name in ("type.raw", "type_map.raw", "nopbc"):
                 account.use(file.name)
             elif file.suffix == ".raw" and file.stem in in_sets:
-                account.leave_out(file.name, "the same as in its sets")
-            elif file.suffix == ".raw" and needs_value(file.stem):
+                account.leave_out(file.name, "its sets are read, which have it too")
+            elif needs_value(file.stem):
                 raise InputError("is in no set", source=str(file), remedy="convert the system again, or remove it")
-            elif file.name != "level_of_theory.json" and file.stem not in stated:
+            elif file.stem not in stated:
                 account.ignore(file.name)
 
 
@@ -104,7 +110,7 @@ def _units(system: Path) -> dict[str, Any]:
 
 
 def _read_set(
-    folder: Path, place: str, numbers: Any, is_periodic: bool, account: FileAccount, stated: dict[str, Any]
+    folder: Path, place: str, numbers: Any, is_periodic: bool, account: FileAccount, stated: dict[str, Any], level: str
 ) -> Iterator[RawFrames]:
     if (folder / "real_atom_types.npy").exists():
         raise InputError("is of mixed types", source=str(folder), remedy="split it by composition with dpdata")
@@ -133,7 +139,7 @@ def _read_set(
     facts = {**stated, **_tell(folder, found, is_periodic, n, account)}
     for what, name in (("energy", "energy"), ("forces", "force")):
         found[name] = label_of(account, what, name, found[name], facts, f"{place} frame 0", n, ".npy")
-    for rows, said in alike_frames(account, facts, numbers, n, f"{place} frame", is_periodic=is_periodic):
+    for rows, said in alike_frames(account, facts, numbers, n, f"{place} frame", level=level, is_periodic=is_periodic):
         part = {name: np.array(values[rows]) for name, values in found.items()}
         cell = part["box"].reshape(-1, 3, 3) if is_periodic and part["box"][0].size == 9 else part.get("box")
         stress = None
@@ -172,7 +178,13 @@ def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, accoun
         elif name in FILES:
             account.leave_out(file.name, "not the one that was chosen" if is_periodic else "a molecule has none", n)
         elif name in ("fparam", "aparam"):
-            account.leave_out(file.name, "a state that the model does not see", n)
+            values = load(file, mapped=True) if file.suffix == ".npy" else np.zeros((n, 0))
+            if values.shape[:1] == (n,) and (values != values[:1]).any():
+                raise InputError(
+                    "differs from frame to frame: labels of different states, which no model here tells apart",
+                    source=str(file), remedy="import the frames of each by themselves, or remove the file",
+                )  # fmt: skip
+            account.leave_out(file.name, "a state that the model does not see, the same in all frames", n)
         elif file.suffix == ".npy":
             facts[name] = load(file, mapped=True)
         else:
@@ -185,7 +197,7 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
     refuse_beyond(snapshot, "deepmd", cells=True)
     with appearing(path) as temporary:
         temporary.mkdir(parents=True)
-        (temporary / "level_of_theory.json").write_text(level.canonical + "\n", encoding="utf-8")
+        (temporary / LEVEL).write_text(level.canonical + "\n", encoding="utf-8")
         for i, part in enumerate(alike(snapshot)):
             if any(part.pbc) and not all(part.pbc):
                 raise InputError("holds no partly periodic frames", field="format deepmd", value=part.pbc)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
@@ -20,7 +21,13 @@ from alsys.interop.stated_electrons import SUM_TOLERANCE, stated_electrons
 from alsys.said import is_there, unit_of, words_of
 
 NOT_DEFINED: Final = "not the one that this format is defined by"
-_CELLS: Final = frozenset({"lattice", "lattice_vectors", "cell", "unit_cell", "box", "pbc"})
+_CELLS: Final = frozenset(
+    {
+        "lattice", "lattices", "lattice_vectors", "cell", "cells", "cellpar", "unit_cell", "unit_cells", "unitcell",
+        "box", "boxes", "pbc",
+    }
+)  # fmt: skip
+_ELEMENTS: Final = frozenset(["z", "numbers", "atomic_numbers", "nuclear_charges", "species", "elements", "symbols"])
 
 
 def label_of(
@@ -99,6 +106,10 @@ def alike_frames(
     units = [name for name in arrays if unit_of(name)]
     cells = [name for name in arrays if "_".join(words_of(name)) in _CELLS]
     texts = [name for name, array in arrays.items() if getattr(array, "dtype", np.dtype("O")).kind in "SUO"]
+    for name in arrays:
+        if "_".join(words_of(name)) in _ELEMENTS:
+            values = np.asarray(arrays[name][()] if hasattr(arrays[name], "id") else arrays[name])
+            _check_elements(values, z, f"{place}s: {name}")
     read = {}
     for name in dict.fromkeys((*_telling(selection), *levels, *units, *cells, *texts)):
         is_of_frames, inner = shapes[name]
@@ -136,6 +147,24 @@ def alike_frames(
         }
         for first in range(start, stop, CHUNK):
             yield slice(first, min(first + CHUNK, stop)), facts
+
+
+def _check_elements(values: NDArray[Any], z: NDArray[Any], field: str) -> None:
+    """Refuses atomic numbers or symbols that are those of other atoms than the frames'."""
+    if values.dtype.kind in "SUO":
+        words = [value.decode() if isinstance(value, bytes) else str(value) for value in values.reshape(-1).tolist()]
+        if not all(word in atomic_numbers for word in words):
+            return  # names of another kind
+        values = np.array([atomic_numbers[word] for word in words])
+    if values.dtype.kind not in "iu" or not z.size or values.size % z.size:
+        return
+    for row in values.reshape(-1, z.size):
+        if (row != z).any():
+            k = int(np.flatnonzero(row != z)[0])
+            raise InputError(
+                f"says that atom {k} is {row[k]}, and the format's own numbers {z[k]}",
+                field=field, remedy="remove the wrong one",
+            )  # fmt: skip
 
 
 def _inner(array: Any, n: int, n_atoms: int) -> tuple[bool, tuple[int, ...]]:

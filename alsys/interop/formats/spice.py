@@ -70,7 +70,8 @@ def _molecule(name: str, group: Any, numbers: Any, account: FileAccount) -> Iter
 
 def _units(group: Any) -> Iterator[tuple[str, str]]:
     for key, what in _FIELDS.items():
-        said = group[key].attrs.get("units")
+        attributes = {name.lower(): value for name, value in group[key].attrs.items()}
+        said = attributes.get("units", attributes.get("unit"))
         if said is not None:
             text = said.decode() if isinstance(said, bytes) else str(said)
             yield what, f"-{text}" if what == "force" else text

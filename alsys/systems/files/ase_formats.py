@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 
-from alsys.said import held_in_text
 from alsys.states import charge_of_count
 from alsys.systems.files.content import (
     FileProblem,
@@ -26,28 +25,22 @@ from alsys.systems.files.content import (
     beyond,
     constraints,
     fixed_atoms,
-    in_unit,
     isotope_note,
     occupied_in_part,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import (
-    charge_of_atoms,
-    electrons_in,
-    spin_of_moments,
-    statements_in,
-    statements_of,
-    unit_in,
-)
+from alsys.systems.files.remarks import with_pairs, with_texts
+from alsys.systems.files.statements import charge_of_atoms, electrons_in, spin_of_moments
 from alsys.systems.files.text import read_lines
 
+MAX_VALUES = 20
+"""Of an array that may say something of the whole structure."""
 _VASP_FLAGS = frozenset({"T", "F", ".T.", ".F.", "TRUE", "FALSE", ".TRUE.", ".FALSE."})
 
 
 def read_gen(path: Path, index: int) -> Structure:
     """DFTB+'s format; comments begin with ``#``."""
     given = read_lines(path)
-    said = [s for line in given for s in statements_in(line.partition("#")[2])]
     lines = [text for line in given if (text := line.split("#")[0].strip())]
     if index > 0:
         raise beyond(path.name)
@@ -60,7 +53,7 @@ def read_gen(path: Path, index: int) -> Structure:
         raise FileProblem("is periodic along a helix (H)", "give it as C, S or F")
     _check_gen(lines)
     structure = _read("gen", io.StringIO("\n".join(lines) + "\n"), 0)
-    return structure.adding(statements=said, notes=isotope_note(isotopes))
+    return with_texts(structure, (line.partition("#")[2] for line in given)).adding(notes=isotope_note(isotopes))
 
 
 def _check_gen(lines: list[str]) -> None:
@@ -92,8 +85,23 @@ def _check_gen(lines: list[str]) -> None:
 def read_xsf(path: Path, index: int) -> Structure:
     """XCrySDen's format."""
     lines = read_lines(path)
-    said = [s for line in lines for s in statements_in(line.partition("#")[2])]
-    return _read("xsf", io.StringIO("\n".join(lines) + "\n"), index, path.name).adding(statements=said)
+    notes = _check_xsf(lines, index)
+    structure = _read("xsf", io.StringIO("\n".join(lines) + "\n"), index, path.name)
+    return with_texts(structure, (line.partition("#")[2] for line in lines)).adding(notes=notes)
+
+
+def _check_xsf(lines: list[str], index: int) -> list[str]:
+    """Refuses other numbers of atoms than are counted; a note where there are several structures."""
+    rows = [line.split("#")[0].split() for line in lines]
+    starts = [k for k, row in enumerate(rows) if row[:1] and row[0].upper() == "PRIMCOORD"]
+    for k in starts:
+        head = rows[k + 1] if k + 1 < len(rows) else []
+        n = next((j for j, row in enumerate(rows[k + 2 :]) if not _is_place([" ".join(row[1:])])), len(rows) - k - 2)
+        if head and head[0].isdigit() and int(head[0]) != n:
+            raise FileProblem(f"counts {head[0]} atoms and holds {n}", "give the whole file, or correct the number")
+    if len(starts) < 2:
+        return []
+    return [f"frame {index % len(starts)} of {len(starts)} (index)"]
 
 
 def read_poscar(path: Path, index: int) -> Structure:
@@ -132,12 +140,9 @@ def read_poscar(path: Path, index: int) -> Structure:
     if moving and not structure.notes:
         structure = structure.adding(notes=["velocities are not kept"])
     _check_labels(lines[first : first + n_atoms], structure.atoms)
-    said = [*statements_in(lines[0]), *_of_valence(lines[0], structure.atoms)]
-    held_there = held_in_text(lines[0])
-    concerns = [constraints(held_there)] if held_there and not structure.concerns else []
-    concerns += [in_unit(unit, lines[0].strip()[:60])] if (unit := unit_in(lines[0])) else []
+    structure = with_texts(structure, lines[:1], has_all_electrons=False)
     notes = [] if has_elements else ["elements from its first line"]
-    return structure.adding(statements=said, concerns=concerns, notes=notes)
+    return structure.adding(statements=_of_valence(lines[0], structure.atoms), notes=notes)
 
 
 def _check_labels(rows: list[str], atoms: Atoms) -> None:
@@ -194,12 +199,22 @@ def read_traj(path: Path, index: int) -> Structure:
     moment = 0.0 if atoms.calc is None else np.asarray(getattr(atoms.calc, "results", {}).get("magmom", 0.0))
     if np.any(np.abs(moment) > 0.1):
         notes.append(f"its calculator found a magnetic moment of {moment}, which is not held against the multiplicity")
-    text = " ".join(f"{key}={value}" for key, value in atoms.info.items() if isinstance(value, int | np.integer))
-    return structure.adding(
-        statements=[*statements_of(dict(atoms.info)), *electrons_in(text, int(atoms.numbers.sum()))],
-        concerns=occupied_in_part(atoms.info.get("occupancy")),
-        notes=notes,
-    )
+    occupancy = atoms.info.pop("occupancy", None)
+    said = {**_pairs_of(getattr(atoms.calc, "parameters", {})), **_pairs_of(atoms.info)}
+    structure = with_texts(with_pairs(structure, said), said.values(), has_units=False)
+    return structure.adding(concerns=occupied_in_part(occupancy), notes=notes)
+
+
+def _pairs_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Values as text, those of dictionaries under their own names; large arrays say nothing of the whole."""
+    found: dict[str, str] = {}
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            found |= _pairs_of(value)
+        elif np.size(value) <= MAX_VALUES and value is not None:
+            plain = value.tolist() if hasattr(value, "tolist") else value
+            found[str(key)] = str(plain[0] if isinstance(plain, list) and len(plain) == 1 else plain)
+    return found
 
 
 def _read(form: str, source: Any, index: int, name: str = "") -> Structure:
@@ -237,7 +252,8 @@ def _examined(atoms: Atoms) -> Structure:
     held: set[int] = set()
     others: list[str] = []
     for constraint in atoms.constraints:
-        indices = getattr(constraint, "index", getattr(constraint, "a", None))
+        stored = vars(constraint)
+        indices = stored.get("index", stored.get("a"))
         if indices is None:
             others.append(type(constraint).__name__)
         else:

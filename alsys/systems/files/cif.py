@@ -14,7 +14,7 @@ from ase import Atoms
 from alsys.systems.files.ase_formats import taken, warned
 from alsys.systems.files.cif_symmetry import with_symmetry
 from alsys.systems.files.content import Concern, FileProblem, Statement, Structure, beyond, partly_occupied
-from alsys.systems.files.elements import element
+from alsys.systems.files.elements import element, unknown
 from alsys.systems.files.statements import charge_of_atoms, statements_of
 from alsys.systems.files.text import read_lines
 
@@ -46,6 +46,10 @@ def read_cif(path: Path, index: int) -> Structure:
         raise FileProblem(f"is modulated (_cell_modulation_dimension {extra})", "give an approximant of the structure")
     _check_coordinates(block)
     concerns = [*_sites(block), *unknown_group]
+    for symbol in map(str, _listed(block.get("_atom_site_type_symbol"))):
+        if (of_type := _TYPE.fullmatch(symbol)) is None:
+            raise unknown(symbol)
+        element(of_type[1])
     for label in block.get_symbols():
         element(label)
     if "_atom_site_occupancy" in tags:  # words among them are a concern by now
@@ -67,10 +71,17 @@ def read_cif(path: Path, index: int) -> Structure:
         )
     structure = structure.adding(statements=[*_moieties(block), *_charges(block, structure.atoms)])
     notes = _oxidation(block, structure.atoms)
+    if any(block.get(tag) is not None for tag in _MASKED):
+        notes.append("its refinement took solvent out of the pores (SQUEEZE): the structure is without")
+    if not any(tag.startswith(("_symmetry_", "_space_group")) for tag in tags):
+        notes.append("says no symmetry: taken as P 1")
     notes += [f"data block {index % len(blocks)} of {len(blocks)} (index)"] if len(blocks) > 1 else []
     return structure.adding(concerns=concerns, notes=[*notes, *(f"ASE: {text}" for text in said)])
 
 
+_TYPE = re.compile(r"([A-Za-z]{1,2}?)(?:\d{0,3}[+-]?|[+-]\d)")
+"""An atom type of a CIF: a symbol, and a charge."""
+_MASKED = ("_platon_squeeze_void_count_electrons", "_smtbx_masks_void_count_electrons")
 _MOIETY = re.compile(r"(?P<before>\d+\.?\d*)?\s*\(?.*\s(?P<charge>\d*)(?P<sign>[+-])\s*\)?\s*(?P<after>\d+\.?\d*)?")
 """A charged moiety of a CIF: ``C6 H5 O 1-``, ``(Na 1+)2``, ``2(Na 1+)``."""
 _ONCE = ("_atom_site_", "_cell_", "_symmetry_", "_space_group", "_chemical_formula")

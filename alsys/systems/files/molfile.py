@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from alsys.said import ANY, holds_atoms, unit_of
 from alsys.systems.conformers import embed_one, plain, quiet_rdkit
 from alsys.systems.files.content import (
     FileProblem,
     Statement,
     Structure,
     beyond,
-    constraints,
-    in_unit,
     isotope_note,
-    not_used,
     twice,
 )
 from alsys.systems.files.elements import unknown
-from alsys.systems.files.statements import check_understood, electrons_in, statements_in, statements_of, unit_in
+from alsys.systems.files.remarks import with_pairs, with_texts
 from alsys.systems.files.text import read_lines
 
 if TYPE_CHECKING:
@@ -54,21 +50,9 @@ def read_molfile(path: Path, index: int) -> Structure:
     structure = _structure(block, mol)
     notes = [f"molecule {index % len(records)} of {len(records)} (index)"] if len(records) > 1 else []
     texts = [line for k, line in enumerate(block) if k < 3 or line.startswith("V  ")]
-    said = [s for line in texts for s in statements_in(line)]
-    single = {name: value for name, value in data.items() if "\n" not in value}
-    stated = {name for name, value in single.items() if statements_of({name: value})}
-    protons = int(structure.atoms.numbers.sum())
-    counted = electrons_in(" ".join(f"{name}={value}" for name, value in single.items()), protons)
-    lengths = [f"{name}: {value}" for name, value in single.items() if unit_of(name) in ("length", ANY)]
-    held = [in_unit(unit, text) for text in lengths if (unit := unit_in(text.replace("_", " ")))]
-    held += [constraints(f"{name}: {value[:40]}") for name, value in data.items() if holds_atoms(name)]
-    unused = {name for name, value in data.items() if not holds_atoms(name) and name not in stated}
-    check_understood({name: data[name] for name in unused})
-    return structure.adding(
-        statements=[*_statements(block, mol), *said, *statements_of(single), *counted],
-        concerns=held,
-        notes=[*notes, *not_used(unused)],
-    )
+    pairs = {name: value if "\n" not in value else "several lines" for name, value in data.items()}
+    structure = with_texts(structure.adding(statements=_statements(block, mol)), texts)
+    return with_pairs(structure.adding(notes=notes), pairs)
 
 
 def _records(lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:

@@ -28,6 +28,7 @@ from alsys.systems.files.content import (
     partly_occupied,
 )
 from alsys.systems.files.elements import HEAVY_HYDROGEN, element
+from alsys.systems.files.remarks import with_texts
 from alsys.systems.files.statements import statements_in
 from alsys.systems.files.text import read_lines
 
@@ -92,7 +93,15 @@ def read_pdb(path: Path, index: int) -> Structure:
     notes += _remarks(lines)
     if any(atom.occupancy is not None for atom in chosen) and not any(atom.occupancy for atom in chosen):
         notes.append("occupancies are all 0: taken as full")
-    return Structure(frame, tuple(_statements(chosen, lines)), tuple(concerns), tuple(notes))
+    structure = Structure(frame, tuple(_statements(chosen, lines)), tuple(concerns), tuple(notes))
+    if len(chosen) > MAX_NAMED:
+        return structure
+    return with_texts(structure, (line[6:].strip() for line in lines if line.startswith(_TEXTS) and _is_free(line)))
+
+
+def _is_free(line: str) -> bool:
+    """Whether a record holds text of no format of its own."""
+    return not (line.startswith(("REMARK", "HETNAM")) and line[7:10].strip().isdigit())
 
 
 def _models(lines: list[str]) -> list[tuple[list[str], str | None]]:

@@ -12,14 +12,13 @@ from ase.geometry import cellpar_to_cell
 from alsys.systems.files.content import (
     Concern,
     FileProblem,
-    Statement,
     Structure,
     beyond,
     isotope_note,
     partly_occupied,
 )
 from alsys.systems.files.elements import element
-from alsys.systems.files.statements import statements_in
+from alsys.systems.files.remarks import with_texts
 from alsys.systems.files.text import number, read_lines
 
 _NAMES = """
@@ -46,7 +45,7 @@ def read_res(path: Path, index: int) -> Structure:
     cell: list[float] = []
     names: list[str] = []
     found, scaled, partial = [], [], []
-    said: list[Statement] = []
+    texts: list[str] = []
     symmetry, part, has_spins, is_refined, is_fragment = "", 0, False, False, False
     if not any(line.upper().startswith("LATT") for line in lines):
         symmetry = "no LATT, which is LATT 1: centrosymmetric"
@@ -65,8 +64,8 @@ def read_res(path: Path, index: int) -> Structure:
             symmetry = symmetry or line.strip()
         elif key in ("ZERR", "UNIT", "FVAR"):
             is_refined = True
-        elif key == "TITL":
-            said += statements_in(line[4:])
+        elif key in ("TITL", "REM"):
+            texts.append(line[4:])
         elif key == "PART":
             part = int(words[1]) if len(words) > 1 else 0
         elif words and key.partition("_")[0] not in _INSTRUCTIONS:
@@ -96,7 +95,7 @@ def read_res(path: Path, index: int) -> Structure:
     notes = isotope_note((z, mass) for z, mass in found if mass is not None)
     if has_spins and not is_refined:  # of a refinement, the last number is a displacement
         notes.append("spins of its atoms are not kept")
-    return Structure(atoms, statements=tuple(said), concerns=tuple(concerns), notes=tuple(notes))
+    return with_texts(Structure(atoms, concerns=tuple(concerns), notes=tuple(notes)), texts)
 
 
 def _atom(words: list[str], line: str) -> tuple[int, list[float]]:
@@ -116,14 +115,14 @@ def _atom(words: list[str], line: str) -> tuple[int, list[float]]:
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """Lines with their continuations, without remarks."""
+    """Lines with their continuations."""
     joined: list[str] = []
     is_open = False
     for line in lines:
         text = (line if line.upper().startswith("TITL") else line.partition("!")[0]).rstrip()
         if is_open and joined:
             joined[-1] += " " + text.rstrip("=")
-        elif text.upper()[:4] not in ("REM ", "REM"):
+        else:
             joined.append(text.rstrip("="))
         is_open = text.endswith("=") and text.upper()[:4] != "TITL"
     return joined

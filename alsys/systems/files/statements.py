@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ase.formula import Formula
 
@@ -33,7 +33,7 @@ _MULTIPLICITY = rf"{_any_of('multiplicity')}\.?"
 _UNPAIRED = rf"(?:{_any_of('unpaired')}|(?:tot(?:al)?[ _])?(?:magmom|mag|magneti[sz]ation))"
 _SPIN = _any_of("spin")
 _ELECTRONS = re.compile(
-    rf"(?<![\w.\-])(?!(?<=[a-z]\s)electrons){_any_of('electrons')}[\"']?\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{{1,6}})(?![\w.])",
+    rf"(?<![\w.\-])(?!(?<=[a-z]\s)electrons){_any_of('electrons')}[\"']?\s*(?:[=:]|\bis\b|\s)\s*[\"']?(?P<value>\d{{1,6}})(?:\.0*)?(?![\w.])",
     re.IGNORECASE,
 )
 _ORCA = re.compile(r"\*\s*xyz(?:file)?\s+(?P<charge>[+-]?\d{1,2})\s+(?P<multiplicity>[1-9]\d?)(?![\w.])", re.IGNORECASE)
@@ -44,11 +44,13 @@ _BOTH = re.compile(
 )
 """Both words and then both numbers, as in ``Charge/Mult: 1/2``, or a number that is no such pair."""
 _BEFORE = re.compile(
-    r"(?<![\w.])(?P<value>[+-]\d{1,2})e?\s+(?:total\s+|net\s+)?charge(?![\w\-]|\s*[=:\d])", re.IGNORECASE
+    r"(?<![\w.])(?P<value>[+-]\d{1,2}|\d{1,2}[+-])e?\s+(?:total\s+|net\s+)?charge(?![\w\-]|\s*[=:\d])", re.IGNORECASE
 )
-_UNPAIRED_BEFORE = re.compile(r"(?<![\w.\-])(?P<value>\d{1,2})\s+unpaired(?:\s+electrons?)?(?!\w)", re.IGNORECASE)
+_UNPAIRED_BEFORE = re.compile(
+    r"(?<![\w.\-])(?P<value>\d{1,2})\s+unpaired(?:\s+electrons?)?(?!\w|\s*[=:]|\s+\d|\s+electrons?)", re.IGNORECASE
+)
 _ELECTRONS_BEFORE = re.compile(
-    r"(?<![\w.\-])(?P<value>\d{1,6})\s+electrons(?!\s+(?:in|per|from|are|transfer)|[\w\-])", re.IGNORECASE
+    r"(?<![\w.\-])(?P<value>\d{1,6})\s+electrons(?!\s+(?:in|per|from|are|transfer|\d)|\s*[=:]|[\w\-])", re.IGNORECASE
 )
 _DOTS = "\u2022\u00b7\u2219\u22c5\u02d9"
 """Of an unpaired electron."""
@@ -60,22 +62,23 @@ _SIGNS = str.maketrans(
 """Signs that text programs put in the place of a minus or a plus, lowered and raised digits."""
 _SEPARATOR = (
     r"[\"']?(?:\s*[\[(]\s*[a-z| ]{1,16}[\])]|\s?/\s?\|?e\|?(?![a-z]))?\s*"
-    r"(?:[=:]\s*|(?:of|is|was|equals|equal to)\s+|\s)\s*"
+    r"(?:[=:]\s*|(?:of|is|was|equals|equal to)\s+|\s|(?=\(\s*[+-]?\d+[+-]?\s*\)))\s*"
 )
-"""Between a word and its number; a unit in brackets or behind a slash may stand there."""
+"""Between a word and its number, which may be in brackets; a unit in brackets or behind a slash may stand there."""
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<![\w.\-])(?:{word}){separator}{_NUMBER}", re.IGNORECASE))
     for name, word, separator in (
         ("charge", _CHARGE, _SEPARATOR),
         ("multiplicity", _MULTIPLICITY, _SEPARATOR),
         ("charge", r"(?:total|net|overall|molecular)[ _]charge(?:\s+[a-z]+){1,6}?", r"\s+(?:is|=|:)\s*"),
-        ("charge", r"--?chrg", r"[\s=]+"),
+        ("charge", r"--?(?:chrg|charge)", r"[\s=]+"),
         ("multiplicity", r"2\s?s\s?\+\s?1", r"[\"']?\s*[=:]\s*"),
         ("q", "q", r"[\"']?\s*[=:]\s*"),
         ("unpaired", _UNPAIRED, r"[\"']?\s*[=:]\s*"),
         ("unpaired", r"--?uhf", r"[\s=]+"),
+        ("unpaired", r"spin\.total", r"[\s=]+"),
         ("unpaired", r"(?-i:2\s?\*?\s?S)", r"\s*[=:]\s*"),
-        ("square", r"<\s?S\s?(?:\^|\*\*)?\s?2\s?>", r"\s*[=:]\s*"),
+        ("square", r"<\s?S\s?(?:\^|\*\*)?\s?2\s?>|S\s?(?:\^|\*\*)\s?2", r"\s*[=:]\s*"),
         ("sz", r"s_?z", r"[\"']?\s*[=:]\s*"),
         ("sz", r"(?-i:S|M_?[sS])", r"\s*=\s*"),
         ("spin", _SPIN, r"[\"']?\s*[=:]\s*"),
@@ -95,26 +98,28 @@ _TERM = re.compile(
 """Symbols of states: ``X 2B1``, ``3B1 state``, ``^3B1``, ``T1 state``."""
 _IONS = re.compile(
     r"(?<![\w.\-])(?:(?:(?P<n>mono|di|tri|tetra)-?)?(?P<ion>cation|anion)(?:ic)?|(?P<how>(?:de)?protonated|ioni[sz]ed)"
-    r"|(?P<sign>positive|negative) ion)(?![\w\-])",
+    r"|(?P<sign>positive|negative)(?:\s+ion|ly[\s-]charged))(?![\w\-])",
     re.IGNORECASE,
 )
+_TIMES_CHARGED = re.compile(r"(?<![\w.\-])(?P<n>singly|doubly|triply)[\s-]charged(?![\w\-])", re.IGNORECASE)
 _RADICALS = re.compile(r"(?<![\w.\-])(?:(?P<n>bi|di|tri)-?)?radical(?![\w\-])", re.IGNORECASE)
 _FORMULA = re.compile(
     r"(?<![\w.\-])\[?(?P<formula>[A-Z](?:[A-Za-z0-9]|\([A-Za-z0-9]+\)\d*)*)"
-    r"(?P<charge>\]?\d?(?:\+{1,4}|-{1,4})|[\]^({]+\d?(?:\+{1,4}|-{1,4})\d?|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}]*(?![\w.+\-])"
+    r"(?P<charge>\]?\d?(?:\+{1,4}|-{1,4})|[\]^({]+\d?(?:\+{1,4}|-{1,4})\d?|[+-]\d(?=\])|\s\d[+-]|\s[+-]\d|\s[+-](?=\s*$))[)}\]]*(?![\w.+\-])"
 )
 MORE_SPIN = frozenset(range(3, 12))
 """Multiplicities of what is said to have a high or an intermediate spin."""
 _MULTIPLICITIES = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "septet")
 _CHANNELS = re.compile(
-    rf"(?<![\w.\-]){_any_of('channel')}[\"']?\s*[=:]\s*[\"']?(?P<one>\d{{1,5}})[\"']?[\s,;]+{_any_of('channel')}[\"']?\s*[=:]"
-    r"\s*[\"']?(?P<other>\d{1,5})(?![\w.])",
+    rf"(?<![\w.\-]){_any_of('channel')}[\"']?\s*[=:\s]\s*[\"']?(?P<one>\d{{1,5}})[\"']?[\s,;]+{_any_of('channel')}[\"']?\s*[=:\s]"
+    r"\s*[\"']?(?P<other>\d{1,5})(?![\w.])|(?P<before>\d{1,5})\s+(?:alpha|up)(?:\s+electrons?)?[\s,;]+(?:and\s+)?"
+    r"(?P<last>\d{1,5})\s+(?:beta|down)\s+electrons?(?!\w)",
     re.IGNORECASE,
 )
 _MOMENT = r"(?:\d+\s*\*\s*)?[+-]?\d+(?:\.\d*)?"
 _MOMENTS = re.compile(rf"(?P<key>magmom\s*[=:]\s*)(?P<list>{_MOMENT}(?:[\s,]+{_MOMENT}(?![\w.=]))*)", re.IGNORECASE)
 """Moments of atoms, as VASP writes them: ``MAGMOM = 4*1.0 4*-1``."""
-_PAIR = re.compile(r"\s*([+-]?\d{1,2})\s+(\d{1,2})\s*")
+_PAIR = re.compile(r"\s*([+-]?\d{1,2})(?:\s+|\s*[,;/|]\s*)(\d{1,2})\s*")
 _LENGTHS = (
     r"(?:(?P<nm>nm|nano-?met(?:er|re)s?)|(?P<pm>pm|pico-?met(?:er|re)s?)|(?P<bohr>bohrs?|atomic[ _]units?|%s))(?![\w])"
 )
@@ -143,6 +148,8 @@ def statements_in(text: str) -> list[Statement]:
     """
     found: list[Statement] = []
     text = re.sub(r"(?<=[A-Za-z])(?=\u2212\d)", " ", text)
+    if re.match(r"(?:.*\s)?g?xtb\d?(?:\s|$)", text):
+        text = re.sub(r"(?<!\S)-c(?=\s+[+-]?\d)", "--chrg", re.sub(r"(?<!\S)-u(?=\s+\d)", "--uhf", text))
     text = re.sub(r"(?i)(?<=radical)-(?=(?:di)?-?(?:cat|an)ion)", " ", text)
     text = re.sub(r"([=:] ?[+-]) (?=\d)", r"\1", " ".join(text.translate(_SIGNS).split()))
     text = _MOMENTS.sub(_summed, text)
@@ -152,14 +159,17 @@ def statements_in(text: str) -> list[Statement]:
         found.append(Statement("charge", frozenset({int(match["charge"])}), match.group(0)))
         found.append(Statement("multiplicity", frozenset({int(match["multiplicity"])}), match.group(0)))
     text = _BOTH.sub(" ", text)
-    found += [Statement("charge", frozenset({int(m["value"])}), m.group(0)) for m in _BEFORE.finditer(text)]
+    for match in _BEFORE.finditer(text):
+        value = match["value"]
+        charge = int(value if value[0] in "+-" else value[-1] + value[:-1])
+        found.append(Statement("charge", frozenset({charge}), match.group(0)))
     found += [
         Statement("multiplicity", frozenset({int(m["value"]) + 1}), m.group(0)) for m in _UNPAIRED_BEFORE.finditer(text)
     ]
     for name, pattern in _WORDS:
         for match in pattern.finditer(text):
-            value, what = _signed(match), " ".join(match.group(0).split())
-            if statement := _statement(name, value, what, is_explicit=any(c in match.group(0) for c in "=:")):
+            signed, what = _signed(match), " ".join(match.group(0).split())
+            if statement := _statement(name, signed, what, is_explicit=any(c in match.group(0) for c in "=:")):
                 found.append(statement)
     named = {_MULTIPLICITIES.index(match["name"].lower()) + 1: match["name"] for match in _NAMED.finditer(text)}
     for match in _TERM.finditer(text):
@@ -179,7 +189,7 @@ def channels_in(text: str) -> list[Statement]:
     """The multiplicity that numbers of electrons of both spins leave, one after the other."""
     found = []
     for match in _CHANNELS.finditer(text):
-        multiplicity = abs(int(match["one"]) - int(match["other"])) + 1
+        multiplicity = abs(int(match["one"] or match["before"]) - int(match["other"] or match["last"])) + 1
         found.append(Statement("multiplicity", frozenset({multiplicity}), " ".join(match.group(0).split())))
     return found
 
@@ -194,6 +204,9 @@ def _ions(text: str) -> list[Statement]:
         counts = [sizes.index(size) + 1] if size else range(1, 5)
         (sign,) = signs
         found.append(Statement("charge", frozenset(sign * n for n in counts), ions[0].group(0)))
+    for match in _TIMES_CHARGED.finditer(text):
+        n = ("singly", "doubly", "triply").index(match["n"].lower()) + 1
+        found.append(Statement("charge", frozenset({n, -n}), match.group(0)))
     for match in _RADICALS.finditer(text):
         values = {"tri": {2, 4}, "": {2}}.get((match["n"] or "").lower(), {1, 3})
         found.append(Statement("multiplicity", frozenset(values), match.group(0)))
@@ -297,8 +310,12 @@ def statements_of(info: Mapping[str, object]) -> list[Statement]:
     return found
 
 
-def check_understood(facts: Mapping[str, str]) -> None:
+def check_understood(facts: Mapping[str, str], known: Collection[str]) -> None:
     """Refuses facts of which nothing was understood, and whose names have words of charge or spin.
+
+    Args:
+        facts: By name.
+        known: What others state, ``charge`` and ``multiplicity``: beside it a name of the like is of a part.
 
     Raises:
         FileProblem: There is one.
@@ -307,7 +324,9 @@ def check_understood(facts: Mapping[str, str]) -> None:
         value = facts[name][:40]
         if electron_word(name.lower()) in ("charge", "multiplicity"):
             raise FileProblem(f"says {name}={value}, which is no whole number", "correct it")
-        if doubt_of(name) in ("charge", "spin") and (why := objection(name, value)):
+        doubt = doubt_of(name)
+        is_of_part = {"charge": "charge", "spin": "multiplicity"}.get(doubt) in known
+        if doubt in ("charge", "spin") and not is_of_part and (why := objection(name, value)):
             raise FileProblem(f"says {name}={value}, which {why}", "call it charge or multiplicity, or remove it")
 
 

@@ -23,6 +23,7 @@ from alsys.systems.files.content import (
     twice,
 )
 from alsys.systems.files.elements import element
+from alsys.systems.files.remarks import with_texts
 from alsys.systems.files.statements import electrons_in, statements_in
 from alsys.systems.files.text import number, read_lines
 
@@ -45,7 +46,8 @@ def read_coord(path: Path, index: int) -> Structure:
     Raises:
         FileProblem: It cannot be read.
     """
-    groups = _groups(read_lines(path))
+    lines = read_lines(path)
+    groups = _groups(lines)
     if "coord" not in groups:
         raise FileProblem("cannot be read: it has no $coord")
     if index > 0:
@@ -68,7 +70,9 @@ def read_coord(path: Path, index: int) -> Structure:
     held_groups = [name for name, (_, rows) in groups.items() if holds_atoms(name) or _freezes(name, rows)]
     concerns += [constraints(f"${name}") for name in held_groups]
     unused = groups.keys() - {*_UNDERSTOOD, *held_groups}
-    return Structure(
+    texts = [line.partition("#")[2] for line in lines]
+    texts += [text for name in ("title", "user") for text in _all(groups, name)]
+    structure = Structure(
         atoms,
         statements=tuple(_statements(groups, int(atoms.numbers.sum()))),
         concerns=tuple(concerns),
@@ -77,6 +81,13 @@ def read_coord(path: Path, index: int) -> Structure:
             *not_used(f"${name}" for name in unused),
         ),
     )
+    return with_texts(structure, texts, has_units=False)
+
+
+def _all(groups: Groups, name: str) -> list[str]:
+    """Lines of a group, with the one of its name."""
+    head, rows = groups.get(name, ([], []))
+    return [" ".join(head), *rows]
 
 
 def _unit(name: str, head: list[str]) -> float:

@@ -22,29 +22,15 @@ from ase.geometry import cellpar_to_cell
 from alsys.atom_counts import check_counts, cut_off
 from alsys.frames import FloatArray
 from alsys.outside.contents import encoding_of
-from alsys.said import NO, held_in_text, holds_atoms, is_angstrom, unit_of
-from alsys.states import electron_word
 from alsys.systems.files.content import (
-    Concern,
     FileProblem,
     Structure,
     beyond,
-    constraints,
-    in_unit,
-    not_used,
     occupied_in_part,
     twice,
 )
-from alsys.systems.files.statements import (
-    channels_in,
-    check_understood,
-    electrons_in,
-    formula_in,
-    pair_in,
-    statements_in,
-    statements_of,
-    unit_in,
-)
+from alsys.systems.files.remarks import with_pairs, with_texts
+from alsys.systems.files.statements import pair_in
 from alsys.systems.files.text import number
 from alsys.systems.files.xyz_columns import FLAGS, table
 from alsys.units import BOHR
@@ -116,7 +102,7 @@ def read_xyz(path: Path, index: int) -> Structure:
         structure = structure.adding(concerns=occupied_in_part(_said(header.get("occupancy", ""))))
     else:
         structure = structure.adding(notes=_free_text_notes(block.comment))
-    structure = _told(structure, block, pairs).adding(concerns=_units(atoms, block.comment, pairs))
+    structure = _told(structure, block, pairs)
     if block.vectors:
         _set_vectors(atoms, block.vectors)
     if block.index or not block.is_last:
@@ -130,34 +116,16 @@ def _told(structure: Structure, block: _Block, pairs: dict[str, str]) -> Structu
     """With what comment and trailing lines say."""
     free = _PAIRS.sub(" ", block.comment) if _is_header(pairs) else block.comment
     others = {key: value for key, value in _pairs(block.comment).items() if key.lower() not in _OWN}
-    spelled = " ".join(f"{key}={value}" for key, value in others.items())
-    protons, formula = int(structure.atoms.numbers.sum()), structure.atoms.symbols.formula
-    statements = [*statements_of(others), *pair_in(block.comment, protons), *electrons_in(f"{free} {spelled}", protons)]
-    statements += [*channels_in(spelled), *formula_in(f"{free} {spelled}", formula)]
-    held = [
-        f"{key}={value[:40]}" for key, value in others.items() if holds_atoms(key) and value.lower() not in NO - {"0"}
-    ]
     trailing = ["=".join(line.split()) if len(line.split()) == 2 else line for line in block.trailing]
-    for text in (free, *trailing):
-        statements += statements_in(text)
-        held += [said] if (said := held_in_text(text)) and not held else []
-    unused = {key for key, value in others.items() if not (holds_atoms(key) or statements_of({key: value}))}
-    unused = {
-        key for key in unused if unit_of(key) != "length" and electron_word(key.lower()) not in ("electrons", "channel")
-    }
-    check_understood({key: others[key] for key in unused})
-    return structure.adding(statements=statements, concerns=map(constraints, held[:1]), notes=not_used(unused))
-
-
-def _units(atoms: Atoms, comment: str, pairs: dict[str, str]) -> list[Concern]:
-    """The concern of lengths that are not in Angstrom; those of i-PI are converted."""
-    if _IPI.search(comment):
-        _convert_ipi(atoms, comment)
-        return []
-    stated = [value for key, value in pairs.items() if unit_of(key) == "length" and not is_angstrom(value)]
-    if unit := (unit_in(comment) or "".join(stated[:1])):
-        return [in_unit(unit, comment.strip()[:60])]
-    return []
+    is_ipi = _IPI.search(block.comment) is not None
+    if is_ipi:
+        _convert_ipi(structure.atoms, block.comment)
+    found = structure.adding(statements=pair_in(block.comment, int(structure.atoms.numbers.sum())))
+    found = with_texts(with_pairs(found, others), [free], has_units=not is_ipi)
+    has_more = len(found.statements) + len(found.concerns) > len(structure.statements) + len(structure.concerns)
+    if not (has_more or others or is_ipi) and any(letter.isdigit() for letter in free) and not structure.notes:
+        found = found.adding(notes=[f"its comment is not used: {free.strip()[:60]!r}"])
+    return with_texts(found, trailing, has_units=False)
 
 
 def _encoding(path: Path) -> str:

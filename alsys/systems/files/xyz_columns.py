@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from alsys.frames import FloatArray
-from alsys.said import holds_atoms, is_of_free_atoms
+from alsys.said import holds_atoms, is_of_free_atoms, words_of
 from alsys.systems.files.content import (
     Concern,
     FileProblem,
@@ -93,9 +93,11 @@ def table(lines: list[str], header: dict[str, str]) -> tuple[Atoms, Structure]:
             concerns += [fixed_atoms(held, name)] if held else []
         elif key in OCCUPANCIES:
             concerns += occupied_in_part(_numbers(cells, name)[:, 0])
-        elif count == 1 and key in CHARGES | MOMENTS:
+        elif count == 1 and (of := _of_electrons(key)) and (key in CHARGES or kind in "RI"):
             values = _numbers(cells, name)
-            said = (charge_of_atoms if key in CHARGES else spin_of_moments)(float(values.sum()), name)
+            total = float(values.sum())
+            is_charge = of == "charge" and (key in CHARGES or abs(total - round(total)) <= 0.05)
+            said = charge_of_atoms(total, name) if is_charge else spin_of_moments(total, name) if of == "spin" else []
             statements += said
             unused += [name] if values.any() and not said else []
         elif key not in MASSES:
@@ -114,6 +116,14 @@ def table(lines: list[str], header: dict[str, str]) -> tuple[Atoms, Structure]:
         notes.append("columns after the coordinates are not read")
     atoms = Atoms(numbers=numbers, positions=positions)
     return atoms, Structure(atoms, tuple(statements), tuple(concerns), tuple(notes))
+
+
+def _of_electrons(key: str) -> str:
+    """``charge`` or ``spin`` for a column of either, in lower case; empty for others."""
+    words = set(words_of(key))
+    if key in CHARGES or words & {"charge", "charges", "q"} or key in ("mulliken", "hirshfeld", "bader", "loewdin"):
+        return "charge"
+    return "spin" if key in MOMENTS or words & {"spin", "spins", "magmom", "magmoms"} else ""
 
 
 def _check_agree(numbers: list[int], others: list[int], name: str) -> None:

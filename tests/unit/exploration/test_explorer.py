@@ -196,3 +196,15 @@ def test_initial_frames(method: str) -> None:
     assert all(closest_contact(c.frame.numbers, c.frame.positions) > 0.6 for c in candidates)
     spread = np.std([closest_contact(c.frame.numbers, c.frame.positions) for c in candidates])
     assert 0 < spread < 0.2
+
+
+def test_a_model_that_breaks_every_walk_at_once_still_yields_frames() -> None:
+    made = explorer(constant(0.2), stiffness=-3.0, spacing_steps=40)
+    first = made.run(order(20))
+    assert first.stops["too-hot"] > 4
+    assert 0 < first.walker_steps < 10 * first.stops["too-hot"], "no walk lives for half a spacing"
+    found = list(first.candidates)
+    for _ in range(20):
+        found += made.run(order(20, state=None)).candidates
+    assert found
+    assert all(c.source.step < 20 for c in found)

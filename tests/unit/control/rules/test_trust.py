@@ -193,6 +193,27 @@ def test_four_copies_of_one_model_raise_the_alarm_with_the_first_report() -> Non
     assert [type(event) for event in bookkeeping(ledger)] == [AlarmCleared]
 
 
+def test_walks_that_break_before_they_find_anything_are_told_and_not_waited_for() -> None:
+    ledger, _ = campaign()
+    broken = replace(explored(n_distinct=4), walker_steps=5_000, n_candidates=0, n_above=9, stops={"too-hot": 1_000})
+    for _ in range(2):
+        assert not bookkeeping(ledger)
+        ledger.apply(broken)
+    (alarm,) = bookkeeping(ledger)
+    assert isinstance(alarm, AlarmRaised)
+    assert alarm.name == "stuck"
+    assert "10000 walker-steps: walks of v0001 break after 5 steps" in alarm.message
+    assert random_share(ledger) == 1.0
+    ledger.apply(replace(broken, n_candidates=1))
+    assert [type(event) for event in bookkeeping(ledger)] == [AlarmCleared]
+    assert random_share(ledger) < 1.0
+    for stops in ({"failed": 1_000}, {}, {"too-hot": 10}):  # of a model that knows what it does not know, or enough
+        for _ in range(10):
+            ledger.apply(replace(broken, stops=stops))
+        assert not bookkeeping(ledger)
+        ledger.apply(replace(broken, n_candidates=1))
+
+
 def test_members_that_err_alike_raise_the_alarm_until_a_champion_whose_members_differ() -> None:
     ledger, _ = campaign()
     for version, correlation in ((2, 0.95), (3, 0.6)):

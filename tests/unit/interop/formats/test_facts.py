@@ -83,7 +83,18 @@ def each(facts: list[tuple[str, Any]]) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("name", "key", "value"),
-    each([("charge", 1), ("total_charge", 1), ("Q", 1), ("REF_charge", 1), ("electrons", 9), ("nel", 9)]),
+    each(
+        [
+            ("charge", 1),
+            ("total_charge", 1),
+            ("Q", 1),
+            ("REF_charge", 1),
+            ("electrons", 9),
+            ("nel", 9),
+            ("q_tot", 1),
+            ("excess_charge", 1),
+        ]
+    ),
 )
 def test_a_charge_is_taken(name: str, key: str, value: Any, tmp_path: Path) -> None:
     raws, account = read(name, written(name, tmp_path, key, [value] * N))
@@ -124,6 +135,8 @@ def test_a_multiplicity_is_taken(name: str, key: str, value: Any, tmp_path: Path
             ("alpb", "water"), ("smd_solvent", "water"), ("pcm", "water"), ("cosmo", 78.4), ("epsilon", 78.4),
             ("mm_charges", 0.2), ("external_force", True), ("electronic_state", 1), ("excited", True), ("S", 1.0),
             ("info_charge", 1), ("my_spin", 2.0), ("electric_field_z", 0.05), ("magnetic_field_strength", 1.0),
+            ("REF_electric_field", 0.1), ("discard", True), ("outlier", True),
+            ("is_cation", True), ("charged", True), ("is_ghost", True),
             ("dielectric_constant", 78.4), ("permittivity", 4.0), ("<S^2>", 2.0), ("ground_state", False),
         ]
     ),
@@ -159,7 +172,8 @@ def test_what_says_nothing_is_not_refused(name: str, key: str, value: Any, tmp_p
 
 
 DESCRIBED = [
-    ("config_type", "cation"), ("config_type", "water-triplet"), ("name", "H2O+"), ("name", "water radical cation"),
+    ("config_type", "cation"), ("state", "cation"), ("config_type", "water-triplet"), ("name", "H2O+"),
+    ("name", "water radical cation"),
     ("label", "charge_1_mult_2"), ("formula", "H2O+"), ("smiles", "[OH2+]"), ("canonical_smiles", "[OH2+]"),
     ("inchi", "InChI=1S/H2O/h1H2/q+1"), ("term", "2B1"), ("note", "water_anion"),
 ]  # fmt: skip
@@ -349,3 +363,111 @@ def test_units_in_files_beside_sets_of_deepmd(file: str, what: str, tmp_path: Pa
     (path / file).write_text("bohr\n")
     frames, _ = read("deepmd", path)
     assert all(raw.units == ((what, "bohr"),) for raw in frames)
+
+
+@pytest.mark.parametrize("name", ["extxyz", "ase-db", "rmd17"])
+def test_charge_and_multiplicity_in_one_text_are_asked_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="charge_mult: may state the charge"):
+        read(name, written(name, tmp_path, "charge_mult", ["1 2"] * N))
+
+
+@pytest.mark.parametrize("name", ["extxyz", "ase-db", "rmd17", "spice"])
+def test_frames_of_two_heads_are_of_two_levels(name: str, tmp_path: Path) -> None:
+    (raw, *_), _ = read(name, written(name, tmp_path, "head", ["pbe"] * N))
+    assert raw.n_frames
+    (tmp_path / "mixed").mkdir()
+    with pytest.raises(ChoiceNeeded, match="labels of two levels of theory"):
+        read(name, written(name, tmp_path / "mixed", "head", ["pbe", "pbe", "wb97m", "pbe"]))
+
+
+def test_parts_of_a_charge_beside_the_whole_say_nothing(tmp_path: Path) -> None:
+    path = written("extxyz", tmp_path, "charge_a", ['1 charge=0 charge_b="-1'] * N)
+    path.write_text(path.read_text().replace('charge_a="1', "charge_a=1"))
+    (raw,), _ = read("extxyz", path)
+    assert raw.charge == 0
+
+
+@pytest.mark.parametrize("name", ["rmd17", "deepmd", "ani1x"])
+@pytest.mark.parametrize("key", ["species", "elements", "cellpar", "cells"])
+def test_arrays_that_speak_of_other_frames_are_refused(name: str, key: str, tmp_path: Path) -> None:
+    is_of_elements = key in ("species", "elements")
+    own = written(name, tmp_path, key, [NUMBERS] * N if is_of_elements else [0.0] * N)
+    assert sum(raw.n_frames for raw in read(name, own)[0]) == N
+    (tmp_path / "other").mkdir()
+    values = [np.array([7, 1, 1])] * N if is_of_elements else [8.0] * N
+    with pytest.raises(InputError, match=key):
+        read(name, written(name, tmp_path / "other", key, values))
+
+
+@pytest.mark.parametrize("column", ["mulliken_spins", "spin_pop", "partial_charge"])
+def test_columns_of_atoms_count_under_any_name(column: str, tmp_path: Path) -> None:
+    values = [np.array([1.0, 0.5, 0.5])] * N
+    (raw,), _ = read("rmd17", written("rmd17", tmp_path, column, values))
+    assert (raw.charge, raw.multiplicity) == ((2, None) if "charge" in column else (None, 3))
+
+
+# --- rows of ASE
+
+
+def row(folder: Path, data: dict[str, Any], *, parameters: dict[str, Any] | None = None, **pairs: Any) -> Path:
+    path = folder / "row.db"
+    with ase.db.connect(path) as database:
+        atoms = Atoms("OH2", PLACES[0])
+        atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=FORCES[0])
+        atoms.calc.parameters.update(parameters or {})
+        atoms.calc.name = "dftb"
+        database.write(atoms, data=data, **pairs)
+    return path
+
+
+@pytest.mark.parametrize(
+    "data", [{"info": {"charge": 2}}, {"calc": {"parameters": {"charge": 2}}}, {"charge": 2}, {"a": {"tot_charge": 2}}]
+)
+def test_what_dictionaries_say_counts(data: dict[str, Any], tmp_path: Path) -> None:
+    (raw,), _ = read("ase-db", row(tmp_path, data))
+    assert raw.charge == 2
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"orcasimpleinput": "B3LYP CPCM(water)"}, {"orcablocks": "%cpcm smd true end"}, {"scrf": "pcm"},
+        {"lsol": True}, {"Hamiltonian_SpinPolarisation_UnpairedElectrons": "two"},
+    ],
+)  # fmt: skip
+def test_what_a_calculator_was_asked_for_counts(parameters: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        read("ase-db", row(tmp_path, {}, parameters=parameters))
+
+
+def test_units_of_properties_are_those_of_the_rows(tmp_path: Path) -> None:
+    path = row(tmp_path, {})
+    with ase.db.connect(path) as database:
+        database.metadata = {"_property_unit_dict": {"energy": "Hartree", "forces": "Hartree/Bohr"}}
+    (raw,), _ = read("ase-db", path)
+    assert {("energy", "Hartree"), ("force", "Hartree/Bohr")} <= set(raw.units)
+
+
+# --- folders of DeePMD-kit
+
+
+@pytest.mark.parametrize("file", ["charge", "charge.txt", "charge.json"])
+def test_files_beside_the_sets_that_may_say_a_charge_are_refused(file: str, tmp_path: Path) -> None:
+    written("deepmd", tmp_path, "zork", [0] * N)
+    (tmp_path / file).write_text("2")
+    with pytest.raises(InputError, match="is in no set"):
+        read("deepmd", tmp_path)
+
+
+def test_a_state_that_differs_is_of_two_levels(tmp_path: Path) -> None:
+    read("deepmd", written("deepmd", tmp_path, "fparam", [0.1] * N))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="differs from frame to frame"):
+        read("deepmd", written("deepmd", tmp_path / "other", "fparam", [0.1, 0.1, 0.2, 0.1]))
+
+
+def test_the_level_that_an_export_writes_is_read(tmp_path: Path) -> None:
+    written("deepmd", tmp_path, "zork", [0] * N)
+    (tmp_path / "level_of_theory.json").write_text('{"engine": "xtb", "method": "GFN2-xTB"}')
+    (raw,), _ = read("deepmd", tmp_path)
+    assert "GFN2-xTB" in raw.level

@@ -334,7 +334,7 @@ def test_isotopes_of_a_smiles_and_a_trajectory_are_said_alike(tmp_path: Path) ->
         ("2\n\nO 0 0 0 0.1 0.2\nH 0 0 .97 0.1 0.2\n", "columns after"),
         (b"\xff\xfe" + "2\n\nO 0 0 0\nH 0 0 .97\n".encode("utf-16-le"), ""),
         ("2\r\n\r\nO 0 0 0\r\nH 0 0 .97\r\n", ""),
-        (b"2\nsize 1.5 \xc5\x85\nO 0 0 0\nH 0 0 .97\n", ""),
+        (b"2\nsize 1.5 \xc5\x85\nO 0 0 0\nH 0 0 .97\n", "comment is not used"),
         ("2\n\nO 0 0 0\nH 0 0 .97\n>\n2\n\nO 0 0 0\nH 0 0 1\n", "frame 0 of several"),
         ("2\ncell 5 5 5, pbc = no\nO 0 0 0\nH 0 0 .97\n", "no header"),
         ("2\nlattice = 5.43\nO 0 0 0\nH 0 0 .97\n", "no header"),
