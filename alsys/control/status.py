@@ -172,9 +172,9 @@ def fit_text(status: Mapping[str, Any], now: float) -> str:
     fit = status.get("fit")  # a driver of an older version may have written it
     if status["state"] != "running" or not fit:
         return ""
-    said = f"v{fit['version']:04d} from {fit['n_labels']} labels, {max(now - fit['begun'], 0.0):.0f} s"
+    said = f"v{fit['version']:04d} from {fit['n_labels']} labels, for {max(now - fit['begun'], 0.0):.0f} s"
     what = "final fit, " if fit.get("is_final") else "fitting "
-    return f"{what}{said} of {fit['budget_s']:.0f} CPU s, and tests"
+    return f"{what}{said} (budget: {fit['budget_s']:.0f} CPU s, and tests)"
 
 
 def random_note(n_random: int) -> str:

@@ -28,7 +28,7 @@ def test_a_first_fit_is_told_of_every_half_minute(capsys: pytest.CaptureFixture[
     ledger.apply(TrainingStarted(t=now[0], worker="trainer-0", version=1, n_labels=9, budget_s=77.0))
     assert lines(FIRST_EVERY_S - 1.0) == []
     (line,) = lines(1.0)
-    assert line.endswith("no model yet; fitting v0001 from 9 labels, 30 s of 77 CPU s, and tests")
+    assert line.endswith("no model yet; fitting v0001 from 9 labels, for 30 s (budget: 77 CPU s, and tests)")
     assert lines(1.0) == []
 
 
@@ -46,12 +46,12 @@ def test_the_last_fit_is_told_of_as_soon_as_it_begins(capsys: pytest.CaptureFixt
     last = {**status, "fit": fit, "champion": 2, "training_on": {**training_on, "is_last": True}}
     display.update(last)
     (line,) = capsys.readouterr().out.splitlines()
-    assert "; last fit: fitting v0003 from 12 labels, 0 s of 60 CPU s, and tests" in line
+    assert "; last fit: fitting v0003 from 12 labels, for 0 s (budget: 60 CPU s, and tests)" in line
     display.update(last)
     assert capsys.readouterr().out == ""
     now[0] += FIRST_EVERY_S
     display.update(last)
-    assert "last fit: fitting v0003 from 12 labels, 30 s" in capsys.readouterr().out
+    assert "last fit: fitting v0003 from 12 labels, for 30 s" in capsys.readouterr().out
 
 
 def test_no_more_time_is_left_than_the_campaign_may_take() -> None:
