@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("directory", help="campaign directory")
     for command in (info, verify, export):
         command.add_argument("--json", action="store_true", help="print JSON")
-    export.add_argument("output", help="file to write, e.g. .extxyz, .db, .aselmdb")
+    export.add_argument("output", help="file to write, e.g. .extxyz, .db, .aselmdb; nothing is overwritten")
     formats = "extxyz, ase-db, spice, ani1x, omol25, deepmd, rmd17"
     export.add_argument("--format", help=f"one of {formats} (default: by the suffix)")
     export.add_argument("--level", metavar="ID", help="level of theory, or the beginning of its identity")

@@ -234,6 +234,8 @@ def data_export(args: argparse.Namespace) -> int:
             f"the suffix is none of {', '.join(SUFFIXES)}", field="output", value=args.output, remedy="give --format"
         )
     known = find(name)
+    if output.exists():
+        raise InputError("exists, and nothing is overwritten", source=str(output), remedy="name another, or remove it")
     reader = open_reader(directory.store)
     level = chosen_level(reader, args.level)
     if level is None:

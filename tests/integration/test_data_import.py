@@ -125,6 +125,9 @@ def test_levels_apart_and_exported_by_name(config: Path, run: Run, labelled: lis
     assert "of another level than the campaign's" in output
     other = LevelOfTheory({"method": "other"})
     assert "20 frames" in run("data", "export", campaign, tmp_path / "own.xyz")
+    before = (tmp_path / "own.xyz").read_bytes()
+    assert "nothing is overwritten" in run("data", "export", campaign, tmp_path / "own.xyz", "--seq", 1, code=2)
+    assert (tmp_path / "own.xyz").read_bytes() == before
     assert "40 frames" in run("data", "export", campaign, tmp_path / "x.xyz", "--level", other.level_id[:8])
     assert "0 levels" in run("data", "export", campaign, tmp_path / "y.xyz", "--level", "zz", code=2)
     assert "--format" in run("data", "export", campaign, tmp_path / "y.h5", code=2)
