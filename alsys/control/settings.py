@@ -126,7 +126,7 @@ class PolicySettings:
 
         Args:
             n_labels: Labels of the campaign that it learns from.
-            label_s: Seconds of one of them; None where unknown.
+            label_s: CPU seconds of one of them; None where unknown.
         """
         return max(LEAST_FIT_S, n_labels * (label_s or 0.0)) if self.fit_s is None else self.fit_s
 

@@ -47,6 +47,7 @@ class LabelAccepted(Event):
         chosen_by: Version by whose deviation its frame was chosen, or that led when a frame of the random arm was sent;
             -1 in older logs.
         audit: ``yes`` where it was drawn to be audited, ``no`` where not; empty in older logs, see `AuditsDrawn`.
+        cpu_s: CPU seconds that it took; 0 where unknown.
     """
 
     frame_id: str
@@ -60,6 +61,7 @@ class LabelAccepted(Event):
     digest: str = ""
     chosen_by: int = -1
     audit: str = ""
+    cpu_s: float = 0.0
 
 
 @event("audits-drawn")

@@ -167,6 +167,7 @@ class LabelHandler:
             label_id=label.label_id,
             worker=event.worker,
             wall_s=label.cost.wall_s,
+            cpu_s=label.cost.cpu_s,
             sent=event.sent,
             started=event.started,
             finished=event.finished,

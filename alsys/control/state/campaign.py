@@ -50,6 +50,7 @@ class CampaignState:
         self.imports: list[DataImported] = []
         self._n_imported_gone = 0
         self.label_times, self.chunk_times, self.fit_times = RunningTimes(), RunningTimes(), RunningTimes()
+        self.label_work = RunningTimes()
         self.chosen: dict[int, dict[Arm, int]] = {}
         self.exploring: dict[str, ExplorationStarted] = {}
         self.exploration = Exploration()
@@ -113,12 +114,12 @@ class CampaignState:
     @property
     def fit_budget(self) -> float:
         """CPU seconds that a fit is given now."""
-        return self.settings.fit_budget(self.n_learned, self.label_times.mean)
+        return self.settings.fit_budget(self.n_learned, self.label_work.mean)
 
     @property
     def final_budget(self) -> float:
         """CPU seconds that the final fit is given now, at most; 0 for none."""
-        return self.fit_requested or self.settings.final_budget(self.n_learned, self.label_times.mean)
+        return self.fit_requested or self.settings.final_budget(self.n_learned, self.label_work.mean)
 
     @property
     def next_version(self) -> int:

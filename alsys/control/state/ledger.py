@@ -129,6 +129,7 @@ class Ledger(CampaignState):
         self.accepted[record.arm] += 1
         self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
         self.label_times.add(event.wall_s)
+        self.label_work.add(event.cpu_s or event.wall_s)
         self._frames.observe_cost(record, event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
             self.labelled.append(event.frame_id)

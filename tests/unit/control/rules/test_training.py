@@ -12,7 +12,8 @@ from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind, InputError
-from alsys.events import FitRequested, ModelPromoted, ModelPublished
+from alsys.events import FitRequested, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
+from alsys.frames import Arm
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.fakes import FakeLabeler, FakeTrainer, LognormalDuration
 from alsys.testing.policies import policy_settings
@@ -269,3 +270,13 @@ def test_a_request_for_a_fit_waits_for_the_last_label_and_needs_a_model() -> Non
     ledger.apply(ModelPromoted(t=1.0, version=1, reason="first"))
     _, answer = carry_out(ledger, TrainLonger(900.0), "r1", 9.0, is_running=True)
     assert answer.message == "the final fit of at most 900 CPU s comes once the last label is there"
+
+
+@pytest.mark.parametrize(("cpu_s", "given"), [(20.0, 400.0), (0.0, 2000.0)])
+def test_labels_that_waited_for_a_busy_machine_give_a_fit_no_more_time(cpu_s: float, given: float) -> None:
+    ledger = Ledger(policy_settings(fit_s=None, final_fit_s=None))
+    for i in range(20):
+        ledger.apply(FrameProposed(t=0.0, frame_id=f"f{i}", arm=Arm.INITIAL, system="s", deviation=0.0))
+        ledger.apply(LabelAccepted(t=0.0, frame_id=f"f{i}", label_id=f"l{i}", worker="w", wall_s=100.0, cpu_s=cpu_s))
+    assert ledger.fit_budget == given
+    assert ledger.label_times.mean == 100.0
