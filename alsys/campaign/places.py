@@ -52,14 +52,16 @@ def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) 
     ):
         return
     file = Path(source).resolve()
-    for place in dict.fromkeys(_candidates(file, relative)):
-        if _is_made_from(place, file, config):
-            raise InputError(
-                f"this file's campaign {config.name!r} is in {place}, and there is none in {directory.path.absolute()}",
-                source=source,
-                field="directory",
-                remedy=f"go on with it by --set directory={place}, or start another by --set directory={relative}",
-            )
+    found = [place for place in dict.fromkeys(_candidates(file, relative)) if _is_made_from(place, file, config)]
+    if found:
+        others = f" (and in {', '.join(map(str, found[1:4]))})" if found[1:] else ""
+        raise InputError(
+            f"this file's campaign {config.name!r} is in {found[0]}{others}, and there is none in "
+            f"{directory.path.absolute()}",
+            source=source,
+            field="directory",
+            remedy=f"go on with it by --set directory={found[0]}, or start another by --set directory={relative}",
+        )
 
 
 def remember_place(directory: CampaignFolder, source: str) -> None:

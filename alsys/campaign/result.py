@@ -30,6 +30,7 @@ from alsys.control.state.ledger import Ledger
 from alsys.control.status import error_text, status_of
 from alsys.errors import AGAIN, AlsysError
 from alsys.events import CampaignOpened, CampaignStopped
+from alsys.frames import Arm
 from alsys.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -188,16 +189,21 @@ def conclude(
         model = next(m for m in models if m["version"] == ledger.champion)
         bundle = directory.models / f"v{ledger.champion:04d}"
         systems = ", ".join(system.name for system in config.systems)
+        n_made = len(ledger.models)
+        imported = f" and {n} imported ones" if (n := ledger.accepted[Arm.IMPORTED]) else ""
         lines += [
-            f"made: a committee of {config.model.members} for {systems}, {len(ledger.models)} versions "
-            f"from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts) in {ledger.totals.wall_s:.0f} s",
+            f"made: a committee of {config.model.members} for {systems}, {n_made} version{'s' * (n_made != 1)} "
+            f"from {ledger.n_labels} labels{imported} ({ledger.totals.failed} failed attempts) in "
+            f"{ledger.totals.wall_s:.0f} s",
             f"champion: v{ledger.champion:04d}, {error_text(model)}",
             f"bundle: {bundle}",
             f'use it: python -c "import alsys; calc = {_loading(config, directory, ledger.champion, is_registered)}"',
         ]
     else:
+        staying = ", which are kept" if ledger.n_labels else ""
         lines.append(
-            f"nothing was made: no model from {ledger.n_labels} labels ({ledger.totals.failed} failed attempts)"
+            f"nothing was made: no model from {ledger.n_labels} labels{staying} "
+            f"({ledger.totals.failed} failed attempts); exit code 4"
         )
     if stopped.reason == "wall-time":
         lines.append(how_to_go_on(ledger))

@@ -89,7 +89,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         if ledger.training is None
         else {
             "version": ledger.training.version,
-            "n_labels": ledger.training.n_labels,
+            "n_labels": ledger.training.n_labels + ledger.accepted[Arm.IMPORTED],
             "begun": ledger.training.t,
             "budget_s": ledger.training.budget_s,
             "is_final": ledger.training.is_final,

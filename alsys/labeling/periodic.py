@@ -77,7 +77,8 @@ class PeriodicEngine:
         points = int(np.prod(_cell(frame, settings).mesh))
         needed_mb = points * BYTES_PER_POINT // 2**20
         if needed_mb > settings.memory_mb:
-            remedy = "use a pseudopotential" if settings.pseudo is None else "raise memory_mb, or use a softer basis"
+            softer = "use a basis made for the pseudopotential, such as gth-dzvp, or raise memory_mb"
+            remedy = "set pseudo: gth-pbe" if settings.pseudo is None else softer
             raise wrong_setting(settings, "memory_mb", f"the FFT grid of this cell needs about {needed_mb} MB", remedy)
 
     def compute(self, frame: Frame) -> Computed | Failed:

@@ -75,7 +75,10 @@ class PySCFLabeler(ChildLabeler):
         """Refuses what this level cannot treat: functional, basis, solvent, spin, size, cells."""
         if frame.pbc.any():
             raise InputError(
-                "PySCF labels are for molecules", field="pbc", value=frame.pbc.tolist(), remedy="remove the cell"
+                "PySCF labels are for molecules, and this one is periodic",
+                field="pbc",
+                value=frame.pbc.tolist(),
+                remedy="set labeling.kind: pyscf-periodic or xtb, or give molecules as a `cluster` instead of a `box`",
             )
         config = self._config
         if config.device == "gpu" and config.gpus <= 0:
