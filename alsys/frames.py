@@ -39,6 +39,8 @@ class Arm(StrEnum):
     """Taken at random from what the explorers visit. Never trained on: the unbiased test set."""
     IMPORTED = "imported"
     """Came with its label from elsewhere; trained on where that is of the campaign's level. Outside the budget."""
+    CURVATURE = "curvature"
+    """Derived for a fit from the Hessian of another frame (`alsys.training.curvature`): no label, never stored."""
 
 
 ARMS: Final = tuple(Arm)

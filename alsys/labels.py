@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from alsys.errors import FailureKind
 from alsys.frames import FloatArray
@@ -118,6 +120,33 @@ class Label:
     def label_id(self) -> str:
         """Identity of this label."""
         return label_id_of(self.frame_id, self.level_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Hessian:
+    """Second derivatives of the energy of a labelled frame, at the level of its label.
+
+    Attributes:
+        frame_id: Identity of the frame.
+        matrix: ``(3 n_atoms, 3 n_atoms)`` symmetric, eV/Angstrom^2; x, y, z of the first atom come first.
+    """
+
+    frame_id: str
+    matrix: FloatArray
+
+    @classmethod
+    def of_triangle(cls, frame_id: str, values: Sequence[float]) -> Hessian:
+        """From its lower triangle, row by row."""
+        n = math.isqrt(2 * len(values))
+        matrix = np.zeros((n, n))
+        matrix[np.tril_indices(n)] = values
+        return cls(frame_id, np.tril(matrix, -1).T + matrix)
+
+    @property
+    def triangle(self) -> tuple[float, ...]:
+        """The lower triangle, row by row."""
+        values: list[float] = self.matrix[np.tril_indices(len(self.matrix))].tolist()
+        return tuple(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ from orchestration import machine
 
 from alsys.config.labeling import PySCFLabeling
 from alsys.config.systems import BoxConfig
+from alsys.dynamics.minima import EnergyForces
 from alsys.exploration.carving import Carver, Convergence, converged_radius
 from alsys.exploration.initial import relax, sample_md
-from alsys.exploration.reference import EnergyForces
 from alsys.frames import FloatArray, Frame
 from alsys.labels import LabelFailure
 from alsys.systems.packing import pack, recipe

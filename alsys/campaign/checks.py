@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from alsys.campaign.environments import check_environments
 from alsys.campaign.folder import CampaignFolder
+from alsys.campaign.minima import structures_with_hessians
 from alsys.campaign.plan import Plan
 from alsys.campaign.start import Levels, starting_point
 from alsys.config import CampaignConfig
@@ -85,6 +86,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
             STOP_RULES.chosen(rule, f"stop.rules[{i}]")
         if not (directory.store / "HEAD").is_file():  # what has begun goes on with what it began with
             _check_starts(config, built, notes)
+        structures_with_hessians(config, starts, labelled)
         labeler = build_labeler(config.labeling)
         level, baseline = labeler.level, baseline_level(labeler)
         labeler.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ import numpy as np
 from alsys.arguments import checked
 from alsys.campaign.folder import CampaignFolder
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.events import DataImported
-from alsys.frames import ARMS, Arm, Frame
-from alsys.labels import LevelOfTheory
+from alsys.events import DataImported, HessianComputed
+from alsys.frames import ARMS, Arm, FloatArray, Frame
+from alsys.labels import Hessian, LevelOfTheory
 from alsys.store.base import Snapshot, StoreReader, own_level
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ class Dataset:
     Attributes:
         snapshot: Flat arrays; eV, eV/Angstrom, Angstrom.
         level: Level of theory.
+        hessians: ``(3 n_atoms, 3 n_atoms)`` second derivatives, eV/Angstrom^2, by the frames of `labeling.hessians`.
     """
 
     snapshot: Snapshot
     level: LevelOfTheory
+    hessians: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, directory: CampaignFolder, version: int | None = None, level: str | None = None) -> Dataset:
@@ -81,7 +83,8 @@ class Dataset:
                     value=version,
                     remedy=f"the newest is {reader.head.seq}",
                 )
-            return cls(sound_snapshot(reader, directory.path, chosen.level_id, version), chosen)
+            snapshot, is_own = sound_snapshot(reader, directory.path, chosen.level_id, version), level is None
+            return cls(snapshot, chosen, _hessians_of(reader, snapshot.frame_ids) if is_own else {})
         finally:
             reader.close()
 
@@ -114,7 +117,9 @@ class Dataset:
                     remedy=f"there are {', '.join(self.snapshot.systems)}",
                 )
             chosen &= self.snapshot.system == self.snapshot.systems.index(system)
-        return Dataset(self.snapshot.select(chosen), self.level)
+        snapshot = self.snapshot.select(chosen)
+        there = set(snapshot.frame_ids)
+        return Dataset(snapshot, self.level, {name: h for name, h in self.hessians.items() if name in there})
 
     def frames(self) -> Iterator[Frame]:
         """The structures."""
@@ -217,6 +222,13 @@ class Dataset:
     def _forces(self, row: int) -> Any:
         offsets = self.snapshot.offsets
         return self.snapshot.forces[offsets[row] : offsets[row + 1]]
+
+
+def _hessians_of(reader: StoreReader, frame_ids: Sequence[str]) -> dict[str, FloatArray]:
+    """Hessians of frames, at the campaign's own level of theory."""
+    wanted = set(frame_ids)
+    found = (event for event in reader.iter_events() if isinstance(event, HessianComputed))
+    return {e.frame_id: Hessian.of_triangle(e.frame_id, e.triangle).matrix for e in found if e.frame_id in wanted}
 
 
 @checked

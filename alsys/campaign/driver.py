@@ -11,6 +11,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -120,7 +121,8 @@ def _run(
 ) -> tuple[Ledger, CampaignStopped, bool]:
     """The campaign at its end, why it ended, and whether the registry has all of it."""
     config, directory = plan.config, plan.directory
-    ledger = checked_ledger(directory, PolicySettings.of(config, plan.labels), store)
+    settings = replace(PolicySettings.of(config, plan.labels), hessians=tuple(plan.minima))
+    ledger = checked_ledger(directory, settings, store)
     bundles = BundleFolder(directory.models, ledger.models)
     if ledger.totals.openings or store.head.seq:
         observer.message(f"resuming {directory.path}: {ledger.n_labels} labels, {len(ledger.models)} models")
@@ -152,6 +154,7 @@ def _run(
             registry=registry,
             level=plan.level,
             baseline=plan.baseline,
+            minima=plan.minima,
             initial=lambda: first_frames(plan),
             opened=opened,
             gate=label_gate(plan),

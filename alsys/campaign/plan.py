@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from alsys.campaign.minima import hessian_lines, structures_with_hessians
 from alsys.config.effect import unused
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
 from alsys.control.rules.stopping import how_to_go_on
@@ -96,6 +97,11 @@ class Plan:
         """The reference structure of each system."""
         return {name: frames[0] for name, frames in self.starts.items()}
 
+    @property
+    def minima(self) -> dict[str, Frame]:
+        """Structures whose minima get a Hessian, by name."""
+        return structures_with_hessians(self.config, self.starts, self.labelled)
+
     def __repr__(self) -> str:
         return f"<Plan of {self.config.name!r}: {', '.join(self.starts)}>"
 
@@ -180,6 +186,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
     found = _whole(plan, mean) if ledger is None else _rest(plan, ledger, mean)
     lines += [
         *found.lines,
+        *hessian_lines(config, {} if ledger is None else ledger.hessians.found, plan.minima, mean),
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",

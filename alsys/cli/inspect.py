@@ -16,7 +16,7 @@ from alsys.cli.outputs import check_file, unwritable
 from alsys.clock import RunningClock
 from alsys.control.status import headline
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
-from alsys.events import DataImported
+from alsys.events import DataImported, HessianComputed
 from alsys.frames import Arm
 
 SAY_EVERY_S = 30.0
@@ -98,6 +98,7 @@ def data_info(args: argparse.Namespace) -> int:
     directory = CampaignFolder.existing(args.directory)
     reader = open_reader(directory.store)
     head = reader.head
+    log = reader.events()
     imports = [
         {
             "source": event.source,
@@ -111,9 +112,10 @@ def data_info(args: argparse.Namespace) -> int:
             "labels_from": event.labels_from,
             "skipped": event.n_skipped,
         }
-        for event in reader.events()
+        for event in log
         if isinstance(event, DataImported)
     ]
+    hessians = {event.name: event.frame_id for event in log if isinstance(event, HessianComputed)}
     content: dict[str, object] = {
         "store": str(directory.store),
         "head_seq": head.seq,
@@ -121,6 +123,7 @@ def data_info(args: argparse.Namespace) -> int:
         "lengths": dict(head.lengths),
         "retracted": len(reader.tombstones()),
         "imports": imports,
+        "hessians": hessians,
         "levels": [],
     }
     levels = []
@@ -131,7 +134,7 @@ def data_info(args: argparse.Namespace) -> int:
                 "level_id": level.level_id,
                 "spec": dict(level.spec),
                 "labels": snapshot.n_frames,
-                "by_arm": {str(arm): int(snapshot.is_arm(arm).sum()) for arm in Arm},
+                "by_arm": {str(arm): int(snapshot.is_arm(arm).sum()) for arm in Arm if arm is not Arm.CURVATURE},
                 "systems": {
                     name: count
                     for i, name in enumerate(snapshot.systems)
@@ -151,6 +154,7 @@ def data_info(args: argparse.Namespace) -> int:
         f"{str(event['level_id'])[:8]}, {event['trained_on']} to train on; {event['unit_check']}"
         for event in imports
     ]
+    lines += [f"Hessian of {name}, at frame {frame_id[:8]}" for name, frame_id in hessians.items()]
     for level_info in levels:
         lines.append(f"level {str(level_info['level_id'])[:8]}: {json.dumps(level_info['spec'])}")
         lines.append(

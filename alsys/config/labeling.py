@@ -90,6 +90,14 @@ class LabelingBase(Section):
         "Default: none. `training.delta` says whether models learn the difference.",
     )
 
+    hessians: int = operational(
+        0,
+        ge=0,
+        le=100,
+        description="Start structures of each system, from the first one on, whose minimum is found at the level of "
+        "the labels and its Hessian computed, once: models learn it beside the labels, so that vibrations are right. "
+        "For molecules and crystals; 0 for none.",
+    )
     workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
     timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")
     memory_mb: int = operational(4000, ge=64, description="Memory of one label, of all its processes together.")

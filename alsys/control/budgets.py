@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from alsys.control.ports import Role, Work
-from alsys.labeling.base import LabelingOrder
+from alsys.labeling.base import HessianOrder, LabelingOrder
 from alsys.training.base import TrainingOrder
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ EVALUATION_S: Final = 1.0
 """Of a calculator that teaches, large and without a GPU."""
 LABEL_MARGIN_S: Final = 420.0
 """Beyond the limit of the labels of a call: the start of two child processes."""
+RELAXATION_LABELS: Final = 100
+"""Most labels of a relaxation towards a Hessian, which itself takes six an atom at most."""
 REMIND_S: Final = 50.0
 """A call that takes longer, and three times as long as those before it, is spoken of."""
 N_OBSERVED: Final = 50
@@ -111,6 +113,8 @@ class Budgets:
             reason = f"a fit may take {timeout_s:.0f} s ({reason})"
         else:
             n_frames = len(work.frames) if isinstance(work, LabelingOrder) else 1
+            if isinstance(work, HessianOrder):
+                n_frames = RELAXATION_LABELS + 6 * work.frame.n_atoms
             timeout_s = max(1, n_frames) * self._label_s
             if self._label_is_set:
                 reason = f"{n_frames} labels may take {timeout_s:.0f} s (runtime.label_timeout_s)"

@@ -44,6 +44,14 @@ class CheckLabeler:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputeHessian:
+    """Have a structure relaxed, or the Hessian of its minimum computed."""
+
+    worker: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explore:
     """Send a chunk of exploration to an explorer.
 
@@ -97,7 +105,7 @@ class Finish:
     is_final: bool = True
 
 
-Command = Emit | LabelFrames | AuditLabel | CheckLabeler | Explore | Train | Finish
+Command = Emit | LabelFrames | AuditLabel | CheckLabeler | ComputeHessian | Explore | Train | Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,30 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alsys import events
 from alsys.clock import RunningClock
 from alsys.control.budgets import Budgets
-from alsys.control.commands import AuditLabel, CheckLabeler, Command, Emit, Explore, Finish, Idle, LabelFrames, Train
+from alsys.control.commands import (
+    AuditLabel,
+    CheckLabeler,
+    Command,
+    ComputeHessian,
+    Emit,
+    Explore,
+    Finish,
+    Idle,
+    LabelFrames,
+    Train,
+)
 from alsys.control.group_commit import GroupCommit
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.handlers.exploration import ExplorationHandler
 from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.handlers.gate_queue import GateQueue
+from alsys.control.handlers.hessians import HessianHandler
 from alsys.control.handlers.labels import LabelHandler
 from alsys.control.handlers.requests import RequestHandler
 from alsys.control.handlers.training import TrainingHandler, queue_models
@@ -48,9 +60,9 @@ from alsys.control.state.records import Status
 from alsys.control.worker_calls import WorkerCalls
 from alsys.errors import CampaignFailed, Fenced
 from alsys.exploration.base import ExplorationReport
-from alsys.frames import Candidate
-from alsys.labeling.base import LabelingOrder
-from alsys.labels import LevelOfTheory
+from alsys.frames import Candidate, Frame
+from alsys.labeling.base import Curvature, HessianOrder, LabelingOrder
+from alsys.labels import LabelFailure, LevelOfTheory
 from alsys.store.base import StoreWriter
 from alsys.threads import WorkerThread
 from alsys.training.base import TrainedCommittee, TrainingFailure
@@ -74,6 +86,7 @@ class Coordinator:
         baseline: The level of the baseline beside each label; None where there is none.
         initial: Makes the first frames; called in a thread, only for a campaign without frames.
         opened: The event that says who opened the campaign.
+        minima: Structures whose minima get a Hessian, by the names in `PolicySettings.hessians`.
         gate: Judges labels before they become data; None takes all of them.
         has_gate_thread: Whether it does so in a thread of its own.
         on_acknowledged: Called with the identities of labels once they are on disk.
@@ -98,6 +111,7 @@ class Coordinator:
         initial: Callable[[], Sequence[Candidate]],
         opened: events.CampaignOpened,
         baseline: LevelOfTheory | None = None,
+        minima: Mapping[str, Frame] | None = None,
         gate: LabelGate | None = None,
         has_gate_thread: bool = False,
         on_acknowledged: Callable[[Sequence[str]], None] | None = None,
@@ -156,6 +170,15 @@ class Coordinator:
             record=self._record,
             state=self._models.state,
             epoch=store.epoch,
+            clock=clock,
+        )
+        self._hessians = HessianHandler(
+            ledger=ledger,
+            memory=self._memory,
+            record=self._record,
+            propose=self._explorations.propose,
+            offer=self._labels.offer,
+            starts=minima or {},
             clock=clock,
         )
         self._requests: RequestHandler | None = None
@@ -305,6 +328,8 @@ class Coordinator:
                 self._record(events.ReferenceCheckStarted(t=now, worker=worker))
                 is_first = self.ledger.audits.reference is None
                 self._calls.submit(worker, LabelingOrder((self._gate.reference_frame,), has_slope=is_first))
+            case ComputeHessian(worker):
+                self._calls.submit(worker, self._hessians.order(command))
             case Explore():
                 self._calls.submit(command.worker, self._explorations.order(command, now))
             case Train():
@@ -354,6 +379,8 @@ class Coordinator:
                         self._record(
                             events.TrainingFailed(t=self._clock(), version=version, failure=kind, message=message)
                         )
+                    case Curvature() | LabelFailure():
+                        self._hessians.take(event, event.result)
                     case _:
                         assert isinstance(work, LabelingOrder)
                         self._labels.take(event, work, event.result)
@@ -364,7 +391,9 @@ class Coordinator:
         self._explorations.forget(event.worker)
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
         for i, work in enumerate(calls):
-            if event.role is Role.LABELER:
+            if isinstance(work, HessianOrder):
+                self._hessians.fail(event.worker, event.failure, event.message)
+            elif event.role is Role.LABELER:
                 if not isinstance(work, LabelingOrder) or (not i and self._labels.is_check(event.worker, work)):
                     continue  # an audit or a check: the ledger asks for another one
                 frame_ids = tuple(frame.frame_id for frame in work.frames)

@@ -15,7 +15,7 @@ from alsys.control.rules.requests import Answer, Request
 from alsys.errors import FailureKind, InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.frames import Frame
-from alsys.labeling.base import LabelingOrder
+from alsys.labeling.base import Curvature, HessianOrder, LabelingOrder
 from alsys.labeling.gate.findings import Finding
 from alsys.labels import Label, LabelFailure, Prediction
 from alsys.potentials.base import CommitteeState
@@ -35,10 +35,12 @@ class Role(StrEnum):
     TRAINER = "trainers"
 
 
-Work = LabelingOrder | ExplorationOrder | TrainingOrder
-"""What a worker is sent: frames to label, a chunk to explore, a committee to fit."""
+Work = LabelingOrder | HessianOrder | ExplorationOrder | TrainingOrder
+"""What a worker is sent: frames to label, a step towards a Hessian, a chunk to explore, a committee to fit."""
 
-Result = tuple[Label | LabelFailure, ...] | ExplorationReport | TrainedCommittee | TrainingFailure
+Result = (
+    tuple[Label | LabelFailure, ...] | Curvature | LabelFailure | ExplorationReport | TrainedCommittee | TrainingFailure
+)
 """What a worker returns."""
 
 

@@ -71,6 +71,7 @@ class PolicySettings:
         stop_rules: Rules of other packages that may end the campaign.
         test_frames: Of what ensemble the random arm is, in words.
         has_target: It is of one that the user has named.
+        hessians: Names of the structures whose minima get a Hessian.
     """
 
     is_rounds: bool
@@ -115,6 +116,7 @@ class PolicySettings:
     stop_rules: StopRules = field(default_factory=StopRules)
     test_frames: str = "exploration"
     has_target: bool = False
+    hessians: tuple[str, ...] = ()
 
     @property
     def targets(self) -> Targets:

@@ -57,6 +57,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "conflicts": ledger.totals.conflicts,
             "mean_s": ledger.label_times.mean,
         },
+        "hessians": hessians_text(ledger),
         "candidates": {
             "proposed": ledger.proposed,
             "pending": counts[Status.PENDING],
@@ -150,6 +151,8 @@ def headline(status: Mapping[str, object]) -> str:
         text += f", {labels['imported']} imported"
     if labels.get("retracted"):
         text += f", {labels['retracted']} retracted"
+    if status.get("hessians"):  # a driver of an older version may have written it
+        text += f", Hessians {status['hessians']}"
     training_on = status["training_on"]
     assert isinstance(training_on, dict)
     if status["state"] == "running" and training_on["is_due"] and training_on["is_last"]:
@@ -160,6 +163,18 @@ def headline(status: Mapping[str, object]) -> str:
         return text + ", no model yet"
     text += f", champion v{champion['version']:04d}"
     return text + f" {error_text(champion)}"
+
+
+def hessians_text(ledger: Ledger) -> str:
+    """Of which structures Hessians are there, with what they took, and of which there will be none; may be empty."""
+    hessians = ledger.hessians
+    there = [
+        f"of {event.name} ({'by the engine' if event.is_analytic else 'from differences of forces'}, "
+        f"{event.wall_s:.0f} s)"
+        for event in hessians.found.values()
+    ]
+    under_way = [f"at work on {name}" for name in sorted(hessians.computing.values())]
+    return "; ".join([*there, *under_way, *(f"none of {n}: {e.message}" for n, e in hessians.given_up.items())])
 
 
 def fit_text(status: Mapping[str, Any], now: float) -> str:

@@ -8,6 +8,7 @@ from alsys.events.base import EVENTS as EVENTS
 from alsys.events.base import Event as Event
 from alsys.events.campaign import *
 from alsys.events.frames import *
+from alsys.events.hessians import *
 from alsys.events.labels import *
 from alsys.events.models import *
 from alsys.events.serialization import LOST_EVENT as LOST_EVENT

@@ -26,6 +26,7 @@ class ModelPublished(Event):
         finished: When it had measured and examined what it fitted.
         digest: Of its bundle (`alsys.potentials.bundle.bundle_digest`); empty in older logs.
         is_final: By the fit after the last label.
+        n_hessians: Hessians that it was trained on.
     """
 
     version: int
@@ -40,6 +41,7 @@ class ModelPublished(Event):
     finished: float = 0.0
     digest: str = ""
     is_final: bool = False
+    n_hessians: int = 0
 
 
 @event("model-promoted")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alsys.errors import FailureKind, StoreCorrupt
-from alsys.events import campaign, frames, labels, models  # noqa: F401 (they fill EVENTS)
+from alsys.events import campaign, frames, hessians, labels, models  # noqa: F401 (they fill EVENTS)
 from alsys.events.base import EVENTS, Event, log_name
 from alsys.events.frames import DropReason
 from alsys.events.labels import AuditReason

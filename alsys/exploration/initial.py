@@ -20,11 +20,13 @@ from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
 from alsys.dynamics.geometry import MIN_CONTACT, GeometryCheck, is_sound, molecules_of, nearest_pair
+from alsys.dynamics.minima import EnergyForces
 from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermostatted, trusted
 from alsys.dynamics.stopping import Limits, StopRule
+from alsys.dynamics.vibrations import hessian_of
 from alsys.errors import InputError
 from alsys.exploration.neighbourhoods import Neighbourhoods
-from alsys.exploration.reference import EnergyForces, xtb_potential
+from alsys.exploration.reference import xtb_potential
 from alsys.exploration.shares import shares_of, spread
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import FrameBatch
@@ -38,8 +40,6 @@ MAX_ITERATIONS = 500
 """Of a relaxation."""
 SETTLING = 30
 """Iterations that take a packed box or cluster out of its worst contacts; it has no minimum worth looking for."""
-STEP = 0.01
-"""Finite difference of the Hessian, Angstrom."""
 SOFTEST = 0.05
 """Softest force constant that is displaced, eV/Angstrom^2/amu: below, a mode is a rotation or as loose as one."""
 MD_SPACING = 40
@@ -228,19 +228,6 @@ def relax(frame: Frame, potential: EnergyForces, f_max: float = 0.01, max_iterat
     return frame.with_positions(np.asarray(result.x).reshape(-1, 3))
 
 
-def hessian(frame: Frame, potential: EnergyForces) -> FloatArray:
-    """``(3 n_atoms, 3 n_atoms)`` second derivatives by central differences of forces, eV/Angstrom^2."""
-    n = 3 * frame.n_atoms
-    matrix = np.zeros((n, n))
-    for k in range(n):
-        step = np.zeros(n)
-        step[k] = STEP
-        _, forward = potential(frame.positions + step.reshape(-1, 3))
-        _, backward = potential(frame.positions - step.reshape(-1, 3))
-        matrix[k] = (backward - forward).ravel() / (2.0 * STEP)
-    return 0.5 * (matrix + matrix.T)
-
-
 def sample_modes(
     frame: Frame, potential: EnergyForces, temperature: float, count: int, rng: np.random.Generator
 ) -> list[Frame]:
@@ -253,7 +240,7 @@ def sample_modes(
         count: Frames wanted.
         rng: Source of normal deviates.
     """
-    return displace_along_modes(frame, hessian(frame, potential), temperature, count, rng)
+    return displace_along_modes(frame, hessian_of(frame, potential), temperature, count, rng)
 
 
 def displace_along_modes(

@@ -6,16 +6,12 @@ processes of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from alsys.dynamics.minima import EnergyForces
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.xtb import calculator_of
 from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
-
-EnergyForces = Callable[[FloatArray], tuple[float, FloatArray]]
-"""``(n_atoms, 3)`` positions to energy (eV) and forces (eV/Angstrom)."""
 
 
 def xtb_potential(frame: Frame) -> EnergyForces:

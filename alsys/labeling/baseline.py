@@ -13,8 +13,8 @@ from dataclasses import replace
 from alsys.config.engines import LabelingConfig
 from alsys.config.labeling import BaselineConfig, PySCFBaseline, PySCFLabeling, XTBLabeling
 from alsys.errors import InputError
-from alsys.frames import Frame
-from alsys.labeling.base import Labeler
+from alsys.frames import FloatArray, Frame
+from alsys.labeling.base import HessianLabeler, Labeler
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.potentials.xtb import XTBMethod
 
@@ -76,6 +76,10 @@ class BaselineLabeler:
             logger.warning("frame %s has no baseline: %s: %s", frame.frame_id[:8], baseline.kind, baseline.message)
             return label
         return replace(label, baseline=baseline)
+
+    def hessian(self, frame: Frame) -> FloatArray | LabelFailure | None:
+        """Second derivatives at the level of the labels, where their labeler has its own."""
+        return self._labeler.hessian(frame) if isinstance(self._labeler, HessianLabeler) else None
 
     def close(self) -> None:
         """Ends both."""

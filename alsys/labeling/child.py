@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from alsys.errors import FailureKind, InputError
-from alsys.frames import Frame
+from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_alone
 from alsys.labels import Label, LabelFailure, LevelOfTheory
 from alsys.worker_process import Answer, WorkerFailed, WorkerProcess
@@ -57,6 +57,15 @@ class ChildProcess:
     def pid(self) -> int | None:
         """Process id of the child; None where there is none."""
         return self._process.pid
+
+    def hessian(self, frame: Frame) -> FloatArray | LabelFailure | None:
+        """What the engine's `hessian` gives, within as many times the limit of a label as the frame has atoms."""
+        try:
+            found: FloatArray | LabelFailure | None
+            found = self._process.call("hessian", frame, frame.n_atoms * self._timeout_s).value
+            return found
+        except WorkerFailed as error:
+            return LabelFailure(frame.frame_id, error.kind, error.message)
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Labels a frame; does not raise for what happens to the child.

@@ -34,7 +34,7 @@ from alsys.labeling.stability import (
 )
 from alsys.labeling.two_grids import coarse_copy, refine
 from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure
-from alsys.units import HARTREE, HARTREE_PER_BOHR
+from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 __all__ = ["DensitySource", "PySCFEngine", "PySCFLabeler", "check_level", "level_of"]
 
@@ -92,6 +92,10 @@ class PySCFLabeler(ChildLabeler):
             molecule = _molecule(frame, config)
             check_memory(config, molecule, is_open=_starts_unrestricted(molecule, config))
 
+    def hessian(self, frame: Frame) -> FloatArray | LabelFailure | None:
+        """Analytic second derivatives, on the CPU; None of correlated methods, and where PySCF has none."""
+        return None if self._config.method in CORRELATED else self._child.hessian(frame)
+
     @property
     def sees_charges(self) -> bool:
         """Not with a correlated method or a continuum, and not where only a GPU may be used."""
@@ -125,11 +129,47 @@ class PySCFEngine:
             return self._label(frame)
         return self._device.run(frame, self._label)
 
+    def hessian(self, frame: Frame) -> FloatArray | LabelFailure | None:
+        """``(3 n_atoms, 3 n_atoms)``, eV/Angstrom^2, on the CPU; None where PySCF has no second derivatives."""
+        solved = self._solved(frame)
+        if isinstance(solved, LabelFailure):
+            return solved
+        try:
+            derivatives = np.asarray(solved[0].Hessian().kernel())
+        except (NotImplementedError, AttributeError):
+            return None
+        n = 3 * frame.n_atoms
+        return derivatives.transpose(0, 2, 1, 3).reshape(n, n) * (HARTREE_PER_BOHR / BOHR)
+
     def _label(self, frame: Frame) -> Label | LabelFailure:
+        solved = self._solved(frame)
+        if isinstance(solved, LabelFailure):
+            return solved
+        field, rung, cycles = solved
+        try:
+            energy, gradient = self._point(field)
+        except NotConverged as error:
+            return self._failure(frame, str(error), Rung.EXHAUSTED, cycles)
+        energy, forces = energy * HARTREE, -gradient * HARTREE_PER_BOHR
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            return self._failure(frame, "energy or forces are not finite", rung, cycles)
+        if self._densities is not None:
+            self._densities.keep(frame, field)
+        return Label(
+            frame.frame_id,
+            self._level_id,
+            energy,
+            forces,
+            LabelCost(scf_cycles=cycles, rescue_rung=int(rung)),
+            diagnostics=Diagnostics(gap=gap_of(field), spin_excess=spin_excess_of(field)),
+        )
+
+    def _solved(self, frame: Frame) -> tuple[Any, int, int] | LabelFailure:
+        """A converged and stable mean-field object on the CPU, the rung it took and all SCF iterations."""
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
-        config, densities = self._config, self._densities
+        config = self._config
         molecule = _molecule(frame, config)
 
         field, rung, cycles = self._converged(frame, molecule)
@@ -144,23 +184,7 @@ class PySCFEngine:
             if verdict.problem is not None:
                 return self._failure(frame, verdict.problem, Rung.EXHAUSTED, cycles)
             field, rung = verdict.field, rung if verdict.rung is None else verdict.rung
-        try:
-            energy, gradient = self._point(field)
-        except NotConverged as error:
-            return self._failure(frame, str(error), Rung.EXHAUSTED, cycles)
-        energy, forces = energy * HARTREE, -gradient * HARTREE_PER_BOHR
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            return self._failure(frame, "energy or forces are not finite", rung, cycles)
-        if densities is not None:
-            densities.keep(frame, field)
-        return Label(
-            frame.frame_id,
-            self._level_id,
-            energy,
-            forces,
-            LabelCost(scf_cycles=cycles, rescue_rung=int(rung)),
-            diagnostics=Diagnostics(gap=gap_of(field), spin_excess=spin_excess_of(field)),
-        )
+        return field, rung, cycles
 
     def _converged(self, frame: Frame, molecule: Any) -> tuple[Any, int, int]:
         """A converged mean-field object, the rung it took and all SCF iterations."""

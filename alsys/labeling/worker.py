@@ -7,10 +7,12 @@ its memory for the one label in a hundred that is verified.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import overload
 
 from alsys.errors import FailureKind
 from alsys.frames import Frame
-from alsys.labeling.base import Labeler, LabelingOrder
+from alsys.labeling.base import Curvature, HessianOrder, Labeler, LabelingOrder
+from alsys.labeling.hessians import towards_hessian
 from alsys.labeling.slope import with_slope
 from alsys.labels import Label, LabelFailure
 
@@ -27,8 +29,16 @@ class LabelingWorker:
         self._labeler = labeler
         self._build_tight = build_tight
 
-    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
-        """Labels the frames of an order, one after another."""
+    @overload
+    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]: ...
+
+    @overload
+    def run(self, order: HessianOrder) -> Curvature | LabelFailure: ...
+
+    def run(self, order: LabelingOrder | HessianOrder) -> tuple[Label | LabelFailure, ...] | Curvature | LabelFailure:
+        """Labels the frames of an order, one after another, or goes a step towards a Hessian."""
+        if isinstance(order, HessianOrder):
+            return towards_hessian(order, self._labeler)
         if not order.is_tight:
             return _carry_out(order, self._labeler)
         if self._build_tight is None:

@@ -18,9 +18,9 @@ import numpy as np
 from alsys.errors import FailureKind
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.frames import TRAINING_ARMS, Arm, Candidate, FloatArray, Frame, Source
-from alsys.labeling.base import LabelingOrder
+from alsys.labeling.base import Curvature, HessianOrder, LabelingOrder
 from alsys.labeling.slope import with_slope
-from alsys.labels import Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
+from alsys.labels import Hessian, Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
 from alsys.metrics import Metrics, Name
 from alsys.potentials.base import CommitteeState
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -99,8 +99,10 @@ class FakeLabeler:
         sign = 1.0 if self._is_poisoned is not None and self._is_poisoned(frame) else -1.0
         return Label(frame.frame_id, FAKE_LEVEL.level_id, energy, sign * frame.positions, cost)
 
-    def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]:
-        """Labels frames; what is tight is labelled the same, at another level."""
+    def run(self, order: LabelingOrder | HessianOrder) -> tuple[Label | LabelFailure, ...] | Curvature | LabelFailure:
+        """Labels frames; what is tight is labelled the same, at another level. Minima are near the origin."""
+        if isinstance(order, HessianOrder):
+            return self._towards_hessian(order.frame)
         outcomes = tuple(self.label(frame) for frame in order.frames)
         if order.has_slope:
             pairs = zip(order.frames, outcomes, strict=True)
@@ -109,6 +111,16 @@ class FakeLabeler:
             return outcomes
         tight = FAKE_TIGHT_LEVEL.level_id
         return tuple(o if isinstance(o, LabelFailure) else replace(o, level_id=tight) for o in outcomes)
+
+    def _towards_hessian(self, frame: Frame) -> Curvature | LabelFailure:
+        """Steps as those of `alsys.labeling.hessians`."""
+        is_minimum = float(np.linalg.norm(frame.positions, axis=1).max()) < 0.01
+        minimum = frame if is_minimum else frame.with_positions(1e-3 * frame.positions)
+        label = self.label(minimum)
+        if isinstance(label, LabelFailure):
+            return replace(label, frame_id=frame.frame_id)
+        hessian = Hessian(frame.frame_id, np.eye(frame.positions.size)) if is_minimum else None
+        return Curvature(minimum, label, hessian, n_labels=1, wall_s=label.cost.wall_s)
 
     def close(self) -> None:
         """Has nothing to end."""

@@ -25,7 +25,7 @@ from alsys.config import CampaignConfig
 from alsys.control.rules.goals import converged
 from alsys.control.settings import PolicySettings
 from alsys.control.state.records import ModelRecord
-from alsys.control.status import coverage_text, random_note
+from alsys.control.status import coverage_text, hessians_text, random_note
 from alsys.errors import InputError
 from alsys.events import DataImported
 from alsys.files import replace_file
@@ -230,6 +230,8 @@ def _facts(
         facts.append(("Imported labels", "; ".join(_import(event) for event in summary.imports)))
     if summary.n_repeated:
         facts.append(("Repeated labels", f"{summary.n_repeated}, of which {summary.n_conflicts} disagree"))
+    if hessians := hessians_text(summary.ledger):
+        facts.append(("Hessians", hessians))
     if summary.retracted:
         facts.append(("Retracted labels", f"{len(summary.retracted)}, left out of the dataset since"))
     if summary.label_checks or summary.audits:

@@ -306,6 +306,11 @@ class _Recorder:
                     f"{event.n_train} of them to train on" if event.is_training else "of another level, not trained on"
                 )
                 self._tell(event, time, "good", f"{event.n_labels} labels imported from {event.source}: {use}")
+            case events.HessianComputed():
+                how = "by the engine" if event.is_analytic else "from differences of forces"
+                self._tell(event, time, "good", f"Hessian of {event.name} {how}, {event.wall_s:.1f} s")
+            case events.HessianFailed():
+                self._tell(event, time, "bad", f"no Hessian of {event.name}: {event.failure}: {event.message}")
             case events.LabelFailed():
                 summary.failures.append(FailurePoint(time, event.failure, event.message))
             case events.LabelNotReproduced():

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
-from alsys.labels import Prediction
+from alsys.labels import Hessian, Prediction
 from alsys.metrics import Metrics
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.calibration import Band
@@ -35,6 +35,7 @@ class TrainingOrder:
         budget_s: CPU seconds for the fit of all members; None: as ``training.budget_s`` says of labels that cost
             nothing.
         is_final: The fit after the last label: see `alsys.training.final`.
+        hessians: Second derivatives at frames of the snapshot; those of frames that are not in it say nothing.
     """
 
     version: int
@@ -47,6 +48,7 @@ class TrainingOrder:
     known: frozenset[str] = frozenset()
     budget_s: float | None = None
     is_final: bool = False
+    hessians: tuple[Hessian, ...] = ()
 
     def seconds(self, training: TrainingConfig) -> float:
         """CPU seconds that the fit is given."""

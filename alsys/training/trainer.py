@@ -34,7 +34,7 @@ from alsys.config.load import config_hash
 from alsys.config.schema import CampaignConfig, EquivariantModel, NetworkModel
 from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
-from alsys.frames import FloatArray
+from alsys.frames import Arm, FloatArray
 from alsys.metrics import Metrics
 from alsys.potentials.architectures import architecture_of, kind_of, states_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
@@ -55,6 +55,7 @@ from alsys.training.bootstrap import is_drawn
 from alsys.training.checkpoints import FitCheckpoint
 from alsys.training.compiled_steps import StepSource
 from alsys.training.constants import first_constants, force_scale, set_buffers
+from alsys.training.curvature import with_curvature
 from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
 from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model, held_out, plateau_on
@@ -144,6 +145,7 @@ class NequIPTrainer:
         parts = split(snapshot, self._config.validation_share)
         if parts.train.n_frames < 1:
             return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
+        learned = replace(parts, train=with_curvature(parts.train, order.snapshot, order.hessians, self._baseline))
         if order.parent is not None:
             wanted = self._wanted(order, parts, elements_of(order.parent.spec))
             order = replace(order, parent=grown(order.parent, order, parts, self._campaign, wanted))
@@ -156,7 +158,7 @@ class NequIPTrainer:
             }  # fmt: skip
             if order.is_final:
                 identity["is_final"] = True
-            unfinished = FitCheckpoint(self._folder, identity, spec, parts.train.frame_ids)
+            unfinished = FitCheckpoint(self._folder, identity, spec, learned.train.frame_ids)
             spec = unfinished.spec
         parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
         if parent is not None and parent.baseline != self._baseline:
@@ -167,14 +169,14 @@ class NequIPTrainer:
         if self._steps.compiling_s > 0.0:  # no part of the budget
             started += self._clock() - before
         frames = edges
-        if is_on_pairs:
-            frames = TrainingFrames(parts.train, spec, self._config.weights, is_on_pairs=True)
-        members = self._plan(order, spec, parent, parts.train, constants)
+        if is_on_pairs or learned.train is not parts.train:
+            frames = TrainingFrames(learned.train, spec, self._config.weights, is_on_pairs=is_on_pairs)
+        members = self._plan(order, spec, parent, learned.train, constants)
         if unfinished is not None:
             members = [replace(m, reached=unfinished.reached(i, m.model)) for i, m in enumerate(members)]
         resumed_s = sum(member.reached.seconds for member in members if member.reached is not None)
         try:
-            fits = self._fit_members(members, spec, frames, parts, order, started, unfinished)
+            fits = self._fit_members(members, spec, frames, learned, order, started, unfinished)
         except DivergedError as error:
             return _failed(order.version, str(error), unfinished)
         self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
@@ -191,8 +193,8 @@ class NequIPTrainer:
         champion = self._champion(order, parts.random)
         if self._score != COMMITTEE:
             (first, first_masks), (second, second_masks) = (_batches(thinned(parts.train), k) for k in (0, 1))
-            learned = fit_score(self._score, committee, first, second, (first_masks, second_masks))
-            state = replace(state, score=self._score, score_state=learned)
+            score_state = fit_score(self._score, committee, first, second, (first_masks, second_masks))
+            state = replace(state, score=self._score, score_state=score_state)
         metrics, calibration = fit_metrics(
             committee,
             champion,
@@ -249,7 +251,7 @@ class NequIPTrainer:
                 model = build_model(spec, seed=seed)
                 set_buffers(model, *constants)
             start = Layout.of(model).flat(model)
-            rows = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap))
+            rows = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap) | train.is_arm(Arm.CURVATURE))
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
             members.append(_Member(model, start, not is_warm, share, seed, rows))
         return members
@@ -275,7 +277,8 @@ class NequIPTrainer:
         left = max(given - (self._clock() - started), 1e-3)
         shares = [member.share for member in members]
         unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
-        seen = np.array([frame_id in order.known for frame_id in train.frame_ids])
+        is_curvature = train.is_arm(Arm.CURVATURE)
+        seen = np.array([frame_id in order.known for frame_id in train.frame_ids]) | is_curvature
         size = batch_size(config, train.n_frames) if is_final else config.batch_size
         ema = max(config.ema, SLOW_AVERAGE) if is_final and config.ema else config.ema
         how = Optimisation(

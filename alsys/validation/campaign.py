@@ -27,6 +27,7 @@ import numpy as np
 from alsys.config.schema import CampaignConfig
 from alsys.config.systems import SystemConfig
 from alsys.config.validation import CHECKS
+from alsys.dynamics.minima import Minimum, relaxed
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.exploration.initial import is_simple
 from alsys.exploration.methods.torsions import find_rotors
@@ -52,7 +53,7 @@ from alsys.validation.distance_check import (
     known_frames,
 )
 from alsys.validation.dynamics import DynamicsSettings
-from alsys.validation.minima import Minimum, NoForces, is_same_molecule, relaxed
+from alsys.validation.minima import NoForces, is_same_molecule
 from alsys.validation.reference import LabelCache, NoLabel, Reference
 from alsys.validation.results import (
     DONE,

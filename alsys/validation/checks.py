@@ -15,24 +15,20 @@ from typing import Any
 import numpy as np
 
 from alsys.config.validation import ValidationConfig
+from alsys.dynamics.minima import Minimum, relaxed
+from alsys.dynamics.vibrations import displaced, hessian_from, vibrations
 from alsys.frames import Frame
 from alsys.labels import Label
 from alsys.potentials.base import Committee
 from alsys.validation.accuracy import Comparison, learning_exponent, parity_metrics, parity_points
 from alsys.validation.calibration import MIN_FRAMES, calibration_diagram
 from alsys.validation.dynamics import DynamicsSettings, committee_forces, run_dynamics
-from alsys.validation.minima import Minimum, committee_potential, compare_minima, is_same_molecule, relaxed
+from alsys.validation.minima import committee_potential, compare_minima, is_same_molecule
 from alsys.validation.reference import Reference
 from alsys.validation.results import DONE, PARTIAL, SKIPPED, finite, rounded
 from alsys.validation.scans import Profile, Scan, profile_of
 from alsys.validation.survival import kaplan_meier
-from alsys.validation.vibrations import (
-    committee_hessian,
-    compare_vibrations,
-    displaced,
-    hessian_from,
-    vibrations,
-)
+from alsys.validation.vibrations import committee_hessian, compare_vibrations
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from alsys.dynamics.minima import EnergyForces
 from alsys.errors import FailureKind, InputError
-from alsys.exploration.reference import EnergyForces
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.base import Labeler
 from alsys.labels import Label, LabelCost, LabelFailure, label_id_of

@@ -17,12 +17,12 @@ import numpy as np
 
 from alsys.config.schema import CampaignConfig
 from alsys.config.systems import SystemConfig
+from alsys.dynamics.minima import Minimum
 from alsys.errors import InputError
 from alsys.files import replace_file
 from alsys.frames import Arm, Frame
 from alsys.store.base import Snapshot
 from alsys.systems.builders import build_frame
-from alsys.validation.minima import Minimum
 
 
 class StartStructures:

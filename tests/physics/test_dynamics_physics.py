@@ -15,7 +15,8 @@ from ase.units import fs
 from ase.vibrations import Vibrations
 
 from alsys.dynamics.integrators import Langevin, degrees_of_freedom, kinetic_temperature
-from alsys.exploration.initial import hessian, relax, sample_modes, xtb_potential
+from alsys.dynamics.vibrations import hessian_of
+from alsys.exploration.initial import relax, sample_modes, xtb_potential
 from alsys.frames import FloatArray, Frame
 from alsys.units import ACCELERATION, BOLTZMANN
 
@@ -126,7 +127,7 @@ def test_normal_mode_samples_obey_equipartition() -> None:
         return float(energy), forces
 
     frame = relax(Frame.molecule(WATER.numbers, WATER.positions), potential, f_max=1e-5)
-    matrix = hessian(frame, potential)
+    matrix = hessian_of(frame, potential)
     samples = sample_modes(frame, potential, 300.0, 2_000, np.random.default_rng(4))
     shifts = np.array([(s.positions - frame.positions).ravel() for s in samples])
     energies = 0.5 * np.einsum("si,ij,sj->s", shifts, matrix, shifts)
@@ -142,7 +143,7 @@ def test_frequencies_of_water_are_those_of_ase(tmp_path: Path) -> None:
     potential = xtb_potential(Frame.molecule(WATER.numbers, WATER.positions))
     frame = relax(Frame.molecule(WATER.numbers, WATER.positions), potential, f_max=1e-4)
     masses = np.repeat(atomic_masses[frame.numbers], 3)
-    values = np.linalg.eigvalsh(hessian(frame, potential) / np.sqrt(masses[:, None] * masses[None]))
+    values = np.linalg.eigvalsh(hessian_of(frame, potential) / np.sqrt(masses[:, None] * masses[None]))
     ours = np.sqrt(values[-3:] * ACCELERATION) / (2 * np.pi) * 33356.41  # 1/fs to 1/cm
     atoms = Atoms(frame.numbers, frame.positions, calculator=ase.TBLite(method="GFN2-xTB", verbosity=0))
     vibrations = Vibrations(atoms, name=str(tmp_path / "vib"), delta=0.01)

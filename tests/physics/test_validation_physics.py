@@ -9,12 +9,12 @@ import pytest
 from ase.build import molecule
 
 from alsys.config.labeling import PySCFLabeling
+from alsys.dynamics.minima import relaxed
+from alsys.dynamics.vibrations import displaced, hessian_from, vibrations
 from alsys.frames import Frame
 from alsys.labeling.factory import build_labeler
 from alsys.labels import Label
-from alsys.validation.minima import relaxed
 from alsys.validation.reference import LabelCache, Reference
-from alsys.validation.vibrations import displaced, hessian_from, vibrations
 
 CONFIG = PySCFLabeling(kind="pyscf", xc="pbe", basis="sto-3g", density_fit=False, grid_level=5)
 

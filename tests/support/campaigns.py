@@ -12,6 +12,7 @@ from alsys.control.inprocess import InProcessPool
 from alsys.control.ports import LabelGate, Role
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, CampaignStopped, StopRequested
+from alsys.frames import Frame
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
 from alsys.store.memory import MemoryDisk, open_writer
@@ -45,6 +46,7 @@ class FakeCampaign:
         self.acknowledged = AcknowledgedLabels()
         self.ledger = Ledger(self.settings)
         self.baseline: LevelOfTheory | None = None
+        self.minima: dict[str, Frame] = {}
 
     def run(
         self,
@@ -74,6 +76,7 @@ class FakeCampaign:
             registry=self.registry,
             level=FAKE_LEVEL,
             baseline=self.baseline,
+            minima=self.minima,
             initial=lambda: fake_candidates(16),
             opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="test"),
             gate=None if self._gate is None else self._gate(),

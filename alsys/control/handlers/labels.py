@@ -88,6 +88,13 @@ class LabelHandler:
             else:
                 self._judge(outcome, event)
 
+    def offer(self, label: Label, event: Completion) -> None:
+        """A label that came beside something else: where its frame waits for one, it is judged like any other."""
+        frame_id = label.frame_id
+        if self.ledger.frames[frame_id].status is Status.PENDING and self._is_sound(label, is_tight=False):
+            self.record(events.LabelStarted(t=self.clock(), worker=event.worker, frame_ids=(frame_id,)))
+            self._judge(label, event)
+
     def is_check(self, worker: str, order: LabelingOrder) -> bool:
         """Whether the first call of a worker is an audit or a reference frame: no frame of it waits for a label."""
         assurance = self.ledger.audits

@@ -23,7 +23,7 @@ from alsys.control.state.ledger import Ledger
 from alsys.errors import AlsysError
 from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected
 from alsys.frames import TRAINING_ARMS, Arm
-from alsys.labels import LevelOfTheory, Prediction
+from alsys.labels import Hessian, LevelOfTheory, Prediction
 from alsys.metrics import Metrics
 from alsys.potentials.base import BUNDLE_DIGEST, CommitteeState
 from alsys.store.base import Snapshot, StoreReader
@@ -103,6 +103,7 @@ class TrainingHandler:
 
     async def prepare(self, command: Train) -> Fit:
         """What the next fit is to be sent, once everything that is staged is on disk."""
+        found = list(self.ledger.hessians.found.values())  # of which all is on disk, once everything staged is
         await self.commits.flush()
         snapshot, n_retracted, known = await asyncio.to_thread(self._read_snapshot, command.parent)
         calibration = self.ledger.calibration
@@ -125,6 +126,7 @@ class TrainingHandler:
             known=known,
             budget_s=command.budget_s,
             is_final=command.is_final,
+            hessians=tuple(Hessian.of_triangle(event.frame_id, event.triangle) for event in found),
         )
         return Fit(order, command.parent, n_retracted)
 
@@ -138,6 +140,7 @@ class TrainingHandler:
         if self._fit is None:
             raise AssertionError("a committee arrived that nobody asked for")
         snapshot, parent, n_retracted = self._fit.order.snapshot, self._fit.parent, self._fit.n_retracted
+        n_hessians = len(self._fit.order.hessians)
         version, is_final = trained.state.version, self._fit.order.is_final
         n_labels = int((~snapshot.is_arm(Arm.ATOM)).sum())
         own = Metrics({"n_labels_train": float(snapshot.is_arm(*TRAINING_ARMS).sum())})
@@ -172,6 +175,7 @@ class TrainingHandler:
                 finished=call.finished,
                 digest=digest,
                 is_final=is_final,
+                n_hessians=n_hessians,
             )
             self.record(event)
             if self.review is not None:

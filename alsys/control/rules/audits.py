@@ -21,7 +21,8 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
     """
     state, settings = campaign.audits, campaign.settings
     free = [w for w in idle.labelers if w not in state.checking and w not in state.auditing]  # still being judged
-    labelers = {*free, *idle.busy_labelers, *campaign.in_flight, *state.auditing, *state.checking}
+    at_work = {*campaign.in_flight, *state.auditing, *state.checking, *campaign.hessians.computing}
+    labelers = {*free, *idle.busy_labelers, *at_work}
     is_alone = len(labelers) <= 1
     commands: list[Command] = []
     ahead = list(idle.busy_labelers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from alsys.control.commands import Command, Emit, Finish, Idle
 from alsys.control.rules import exploration, labels, stopping, training, trust
 from alsys.control.rules.audits import plan_audits
+from alsys.control.rules.hessians import plan_hessians
 from alsys.control.state.campaign import CampaignState
 from alsys.events import DropReason, FrameDropped, FrameQuarantined
 
@@ -31,7 +32,8 @@ def decide(state: CampaignState, now: float, idle: Idle) -> list[Command]:
     if fit is not None:
         commands.append(fit)
     urgent, left, n_labelers = plan_audits(state, idle)
-    commands += urgent
+    curvature, left = plan_hessians(state, left, n_labelers)
+    commands += urgent + curvature
     commands += labels.label(state, left, n_labelers)
     commands += exploration.explore(state, idle.explorers)
     if not commands and stopping.is_stuck(state, idle):

@@ -59,7 +59,7 @@ def evict(state: CampaignState) -> list[str]:
 def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays.
 
-    Labels that wait to be verified have their place in the budget.
+    Labels that wait to be verified, and those of minima to come, have their place in the budget.
 
     Args:
         state: The campaign.
@@ -68,7 +68,8 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     """
     settings = state.settings
     atoms_left = state.pending.count(Arm.ATOM) > 0
-    room = settings.n_labels - state.n_labels - state.n_in_flight - len(state.audits.to_verify)
+    kept = len(state.audits.to_verify) + state.hessians.n_minima_left
+    room = settings.n_labels - state.n_labels - state.n_in_flight - kept
     if not (atoms_left or (wants_labels(state) and room > 0)) or not len(state.pending):
         return []
     if is_hopeless(state) or (settings.is_rounds and round_is_gathering(state)):

@@ -12,7 +12,8 @@ from alsys.errors import AGAIN
 def finish(state: CampaignState, now: float) -> Finish | None:
     """The end of the campaign, once nothing is in flight and everything labelled has been learned from."""
     if state.stop_requested is not None:
-        at_work = state.in_flight or state.training or state.exploring or state.audits.is_busy
+        at_labels = state.in_flight or state.audits.is_busy or state.hessians.computing
+        at_work = at_labels or state.training or state.exploring
         if state.stop_requested.drain and at_work:
             return None
         return Finish("user", f"stopped on request; {AGAIN} goes on", is_final=False)
@@ -27,7 +28,7 @@ def finish(state: CampaignState, now: float) -> Finish | None:
     settings = state.settings
     if settings.wall_s is not None and state.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
-    if state.in_flight or state.training is not None:
+    if state.in_flight or state.training is not None or state.hessians.is_busy:
         return None
     if wants_final_fit(state) or wants_last_fit(state) or trains_on(state):
         return None
@@ -67,8 +68,9 @@ def how_to_go_on(state: CampaignState) -> str:
 
 def is_stuck(state: CampaignState, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
-    working = state.in_flight or state.exploring or state.training is not None or state.audits.is_busy
-    return not working and bool(idle.labelers and idle.explorers and idle.trainers)
+    at_labels = state.in_flight or state.audits.is_busy or state.hessians.computing
+    is_working = at_labels or state.exploring or state.training is not None
+    return not is_working and bool(idle.labelers and idle.explorers and idle.trainers)
 
 
 def stuck_message(state: CampaignState) -> str:

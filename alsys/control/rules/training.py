@@ -111,7 +111,7 @@ def wants_last_fit(state: CampaignState) -> bool:
     """Whether the last labels are still to be learned from."""
     return (
         not wants_labels(state)
-        and not state.in_flight
+        and not (state.in_flight or state.hessians.is_busy)
         and state.n_new > 0
         and state.n_train > 0
         and state.training_failures < MAX_TRAINING_FAILURES
@@ -126,7 +126,7 @@ def wants_final_fit(state: CampaignState) -> bool:
         and state.champion > 0
         and (wall_s is None or state.totals.wall_s < wall_s)
         and not wants_labels(state)
-        and not state.in_flight
+        and not (state.in_flight or state.hessians.is_busy)
         and state.n_train > 0
         and state.training_failures < MAX_TRAINING_FAILURES
         and (state.fit_requested > 0.0 or not _has_final_fit(state))

@@ -1,6 +1,7 @@
 """The state of a campaign, for reading: what rules decide by.
 
-The frames, the model versions, the feedback and the audits each own a part; only the ledger changes any of it.
+The frames, the model versions, the feedback, the audits and the Hessians each own a part; only the ledger changes any
+of it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from alsys.control.settings import PolicySettings
 from alsys.control.state.audits import AuditState
 from alsys.control.state.feedback import Feedback
 from alsys.control.state.frames import FrameStates
+from alsys.control.state.hessians import HessianStates
 from alsys.control.state.models import ModelVersions
 from alsys.control.state.records import Exploration, RunningTimes, Totals
 from alsys.events import CampaignStopped, DataImported, ExplorationStarted, StopRequested, TrainingStarted
@@ -29,6 +31,7 @@ class CampaignState:
         self._models = ModelVersions()
         self._frames = FrameStates(settings, self._models, self.audits.to_verify)
         self._feedback = Feedback(settings)
+        self.hessians = HessianStates(settings)
         # The parts never replace their containers, so rules can read them here.
         self.frames, self.counts = self._frames.records, self._frames.counts
         self.pending, self.to_rescore = self._frames.pending, self._frames.to_rescore
@@ -82,8 +85,9 @@ class CampaignState:
 
     @property
     def n_changes(self) -> int:
-        """Training labels ever accepted, and labels ever retracted: each is a reason to fit again."""
-        return len(self._trainable) + len(self.retracted) + self.accepted[Arm.IMPORTED] + self._n_imported_gone
+        """Training labels ever accepted, labels ever retracted, and Hessians: each is a reason to fit again."""
+        n_gone = len(self.retracted) + self._n_imported_gone
+        return len(self._trainable) + self.accepted[Arm.IMPORTED] + n_gone + len(self.hessians.found)
 
     @property
     def n_new(self) -> int:

@@ -5,8 +5,8 @@ is in `alsys.control.rules.decisions`. After every event
 ``proposed == pending + in_flight + labelled + dropped + quarantined + retracted``. Folding the durable events of a log
 gives the state of the campaign that wrote it, except that work in flight is pending again. A retracted label is as if
 it had never been, except that it counts as one more reason to fit again and that its frame is never labelled again.
-Imported labels are counts: their frames were never proposed. The frames, the model versions, the feedback and the
-audits each own a part; the ledger tells them of events and owns what was labelled and explored.
+Imported labels are counts: their frames were never proposed. The frames, the model versions, the feedback, the
+audits and the Hessians each own a part; the ledger tells them of events and owns what was labelled and explored.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class Ledger(CampaignState):
             events.LabelStarted: self._frames.start,
             events.AuditsDrawn: self.audits.draw,
             events.ModelRejected: self._models.reject,
+            events.HessianStarted: self.hessians.start,
+            events.MinimumFound: self.hessians.relax,
+            events.HessianComputed: self.hessians.compute,
+            events.HessianFailed: self.hessians.fail,
             events.ColumnLost: lambda _: None,  # says nothing that is decided by
             events.EventLost: lambda _: None,
             **{kind: getattr(self, name) for kind, name in _own_handlers().items()},
@@ -66,6 +70,7 @@ class Ledger(CampaignState):
     def _on_opened(self, event: events.CampaignOpened) -> None:
         self._frames.reopen()
         self.audits.restart()
+        self.hessians.reopen()
         self._leave_out_retracted()
         self.exploring.clear()
         self._models.reopen()
@@ -244,7 +249,7 @@ class Ledger(CampaignState):
             - n_imported
             + sum(f in self.frames and self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
         )
-        n_changes = n_seen + n_imported + event.n_retracted + self._n_imported_gone
+        n_changes = n_seen + n_imported + event.n_retracted + self._n_imported_gone + event.n_hessians
         self.fit_times.add(event.wall_s)
         self._models.publish(event, n_train=n_train, n_seen=n_seen, n_changes=n_changes)
 

@@ -20,8 +20,10 @@ from alsys.config.exploration_methods import (
     UDDMethod,
 )
 from alsys.dynamics.geometry import MIN_CONTACT, is_sound
+from alsys.dynamics.minima import EnergyForces
+from alsys.dynamics.vibrations import hessian_of
 from alsys.errors import InputError
-from alsys.exploration.initial import hessian, relax
+from alsys.exploration.initial import relax
 from alsys.exploration.methods.base import Method, MethodOrder
 from alsys.exploration.methods.metadynamics import Hills, Metadynamics
 from alsys.exploration.methods.normal_modes import NormalModes
@@ -30,7 +32,7 @@ from alsys.exploration.methods.ramps import Ramp
 from alsys.exploration.methods.replica_exchange import ReplicaExchange
 from alsys.exploration.methods.torsions import Rotors, TorsionScan, find_rotors
 from alsys.exploration.methods.udd import UncertaintyDriven
-from alsys.exploration.reference import EnergyForces, xtb_potential
+from alsys.exploration.reference import xtb_potential
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.plugins import METHODS
 
@@ -163,7 +165,7 @@ def _atoms(groups: Sequence[Sequence[int]], size: int, start: Frame, field: str)
 def _modes(start: Frame, potential_of: Callable[[Frame], EnergyForces]) -> tuple[Frame, FloatArray]:
     """Minimum and second derivatives of a system; explorers ask again with every new version."""
     minimum, potential = _minimum(start, potential_of)
-    return minimum, hessian(minimum, potential)
+    return minimum, hessian_of(minimum, potential)
 
 
 def _minimum(start: Frame, potential_of: Callable[[Frame], EnergyForces]) -> tuple[Frame, EnergyForces]:

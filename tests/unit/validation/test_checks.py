@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from alsys.config.validation import ValidationConfig
+from alsys.dynamics.minima import Minimum
 from alsys.errors import FailureKind
 from alsys.exploration.methods.torsions import find_rotors
 from alsys.frames import Frame
 from alsys.validation.checks import check_frequencies, check_minimum, check_scans, check_stability
 from alsys.validation.dynamics import DynamicsSettings
-from alsys.validation.minima import Minimum
 from alsys.validation.reference import LabelCache, Reference
 from alsys.validation.scans import bond_scans, torsion_scans
 from support.lennard_jones import LennardJonesCommittee

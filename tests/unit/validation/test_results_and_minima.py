@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alsys.dynamics.minima import Minimum, relaxed
 from alsys.errors import InputError
 from alsys.frames import Frame
-from alsys.validation.minima import (
-    Minimum,
-    NoForces,
-    committee_potential,
-    compare_minima,
-    relaxed,
-    superposed_rmsd,
-)
+from alsys.validation.minima import NoForces, committee_potential, compare_minima, superposed_rmsd
 from alsys.validation.results import (
     DONE,
     UnitResult,

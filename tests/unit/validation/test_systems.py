@@ -8,12 +8,12 @@ import pytest
 from ase.build import molecule
 
 from alsys.config import CampaignConfig, parse_config
+from alsys.dynamics.minima import Minimum
 from alsys.errors import InputError
 from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.labels import Label
 from alsys.store.base import Snapshot
 from alsys.store.memory import open_writer
-from alsys.validation.minima import Minimum
 from alsys.validation.systems import KnownMinima, StartStructures
 
 ATOMS = molecule("H2O")

@@ -11,16 +11,10 @@ from ase.data import atomic_masses
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations as ASEVibrations
 
+from alsys.dynamics.vibrations import Vibrations, displaced, hessian_from, vibrations
 from alsys.frames import FloatArray, Frame
 from alsys.units import ACCELERATION, PLANCK_LIGHT, SPEED_OF_LIGHT
-from alsys.validation.vibrations import (
-    Vibrations,
-    committee_hessian,
-    compare_vibrations,
-    displaced,
-    hessian_from,
-    vibrations,
-)
+from alsys.validation.vibrations import committee_hessian, compare_vibrations
 
 
 def frame_of(atoms: Atoms) -> Frame:
@@ -83,7 +77,8 @@ def test_a_crystal_keeps_its_rotations_and_loses_its_translations() -> None:
 
 
 def test_a_committee_and_modes_that_change_places(morse_committee: Any, molecule_frame: Any) -> None:
-    from alsys.validation.minima import committee_potential, relaxed
+    from alsys.dynamics.minima import relaxed
+    from alsys.validation.minima import committee_potential
 
     start = molecule_frame("H2O")
     soft, stiff = morse_committee([1.0, 1.0]), morse_committee([1.21, 1.21])
