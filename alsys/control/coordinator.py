@@ -58,7 +58,7 @@ from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.control.worker_calls import WorkerCalls
-from alsys.errors import CampaignFailed, Fenced
+from alsys.errors import CampaignFailed
 from alsys.exploration.base import ExplorationReport
 from alsys.frames import Candidate, Frame
 from alsys.labeling.base import Curvature, HessianOrder, LabelingOrder
@@ -214,7 +214,8 @@ class Coordinator:
         """
         self._loop = asyncio.get_running_loop()
         self._last_beat = self._running()
-        self._stage_levels()
+        # the baseline's first: readers that want one level, and no config, take the last
+        self.commits.stage_levels([level for level in (self._baseline, self._level) if level is not None])
         self._record(self._opened)
         try:
             if not await self._start():
@@ -333,15 +334,7 @@ class Coordinator:
             case Explore():
                 self._calls.submit(command.worker, self._explorations.order(command, now))
             case Train():
-                event_ = events.TrainingStarted(
-                    t=now,
-                    worker=command.worker,
-                    version=command.version,
-                    n_labels=command.n_labels,
-                    budget_s=command.budget_s,
-                    is_final=command.is_final,
-                )
-                self._record(event_)
+                self._models.start(command, now)
                 self._calls.reserve(command.worker)
                 self._fit_task = asyncio.create_task(self._fit(command))
             case Finish():
@@ -376,9 +369,7 @@ class Coordinator:
                         self._models.publish(event.result, event)
                     case TrainingFailure(version, kind, message):
                         logger.warning("fit of v%04d failed: %s: %s", version, kind, message)
-                        self._record(
-                            events.TrainingFailed(t=self._clock(), version=version, failure=kind, message=message)
-                        )
+                        self._models.fail(version, kind, message)
                     case Curvature() | LabelFailure():
                         self._hessians.take(event, event.result)
                     case _:
@@ -407,8 +398,7 @@ class Coordinator:
                     events.ExplorationFailed(t=now, worker=event.worker, failure=event.failure, message=message)
                 )
             elif self.ledger.training is not None:
-                version = self.ledger.training.version
-                self._record(events.TrainingFailed(t=now, version=version, failure=event.failure, message=message))
+                self._models.fail(self.ledger.training.version, event.failure, message)
         self._record(
             events.WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=message)
         )
@@ -426,13 +416,6 @@ class Coordinator:
         self._memory.reload(waiting, labelled, self._level.level_id)
         self._labels.learn_from(self._store)
 
-    def _stage_levels(self) -> None:
-        """The baseline's level first: readers that want one level, and no config, take the last."""
-        known = {level.level_id for level in self._store.levels()}
-        levels = [level for level in (self._baseline, self._level) if level is not None]
-        if missing := [level for level in levels if level.level_id not in known]:
-            self.commits.stage(levels=missing)
-
     # --- the clock
 
     def _tick(self, *, is_starting: bool = False) -> None:
@@ -443,7 +426,7 @@ class Coordinator:
         if running - self._last_tick < TICK_S:
             return
         self._last_tick = running
-        self._check_store()
+        self.commits.check_owner()
         if self._stop_request is not None and self.ledger.stop_requested is None:
             request = self._stop_request()
             if request is not None:
@@ -457,16 +440,6 @@ class Coordinator:
             self._registry.poke()
         if self._observe is not None:
             self._observe(self)
-
-    def _check_store(self) -> None:
-        """A driver whose folder is gone must not make files in the one that takes its place."""
-        try:
-            self._store.check_owner()
-        except OSError:
-            return  # the next commit says what is wrong with the disk
-        except Fenced as error:
-            self._problem = error
-            raise
 
     def _beat(self) -> None:
         beat = self._calls.heartbeat(self._clock(), self._last_beat)

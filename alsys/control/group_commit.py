@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from alsys.control.disk_waits import DiskWait
+from alsys.errors import Fenced
 from alsys.events import Event
 from alsys.frames import Candidate
 from alsys.labels import Label, LevelOfTheory
@@ -62,6 +63,26 @@ class GroupCommit:
             self._untold += events
         self._n_staged += 1
         self._kick()
+
+    def stage_levels(self, levels: Sequence[LevelOfTheory]) -> None:
+        """Takes those levels of theory that the store does not hold yet, in order."""
+        known = {level.level_id for level in self._store.levels()}
+        if missing := [level for level in levels if level.level_id not in known]:
+            self.stage(levels=missing)
+
+    def check_owner(self) -> None:
+        """A driver whose folder is gone must not make files in the one that takes its place.
+
+        Raises:
+            Fenced: The store is another's now.
+        """
+        try:
+            self._store.check_owner()
+        except OSError:
+            return  # the next commit says what is wrong with the disk
+        except Fenced as error:
+            self.problem = error
+            raise
 
     @property
     def disk_problem(self) -> str | None:

@@ -12,7 +12,6 @@ from alsys.errors import FailureKind
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.pair import PairCommittee, fit_pair
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
-from alsys.training.curvature import with_curvature
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, fit_metrics, predictions_of
 from alsys.training.model_tests import ModelTester
@@ -56,25 +55,23 @@ class PairTrainer:
             "r_max": self._model.r_max,
             "n_basis": self._model.n_basis,
         }
-        learned = with_curvature(train, order.snapshot, order.hessians, self._baseline)
-        n_derived, rows = learned.n_frames - train.n_frames, []
+        rows = []
         for i in range(self._model.members):
             rng = np.random.default_rng([order.seed, i])
             n_chosen = max(1, round(self._config.bootstrap * train.n_frames))
-            drawn = n_derived + np.sort(rng.choice(train.n_frames, n_chosen, replace=False))
-            rows.append(np.concatenate([np.arange(n_derived), drawn]))
+            rows.append(np.sort(rng.choice(train.n_frames, n_chosen, replace=False)))
         try:
             coefficients = fit_pair(
                 spec,
-                batch_of(learned),
-                learned.energy,
-                learned.forces,
+                batch_of(train),
+                train.energy,
+                train.forces,
                 shifts,
                 self._model.ridge,
                 rows=rows,
                 energy_weight=self._config.energy_weight,
                 force_weight=self._config.force_weight,
-                mask=learned.mask,
+                mask=train.mask,
             )
         except np.linalg.LinAlgError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"no fit: {error}")

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
 
-from alsys import load_calculator, open_dataset
+from alsys import open_dataset
 from alsys.cli import main
 from alsys.dynamics.vibrations import hessian_of, vibrations
-from alsys.events import HessianComputed, MinimumFound
+from alsys.events import HessianComputed, MinimumFound, ModelPublished
 from alsys.exploration.reference import xtb_potential
-from alsys.frames import FloatArray
 from alsys.store.zarr import open_reader
 
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
@@ -70,18 +68,9 @@ def test_they_are_read_with_the_data_and_are_those_of_the_potential(campaign: Pa
     assert dataset.select("random").hessians == {}
 
 
-def test_the_champion_has_learned_them(campaign: Path) -> None:
-    dataset, calculator = open_dataset(campaign), load_calculator(campaign)
-    (frame, matrix), *_ = [
-        (f, dataset.hessians[f.frame_id]) for f in dataset.frames() if f.frame_id in dataset.hessians
-    ]
-
-    def potential(positions: FloatArray) -> tuple[float, FloatArray]:
-        atoms = Atoms(frame.numbers, positions, calculator=calculator)
-        return float(atoms.get_potential_energy()), np.asarray(atoms.get_forces())
-
-    own = vibrations(frame, hessian_of(frame, potential)).wavenumbers
-    assert np.abs(own - vibrations(frame, matrix).wavenumbers).mean() < 100.0
+def test_the_fits_after_them_were_given_them(campaign: Path) -> None:
+    published = [event for event in open_reader(campaign / "store.zarr").events() if isinstance(event, ModelPublished)]
+    assert published[-1].n_hessians == 2
 
 
 def test_the_plan_says_what_they_cost_and_that_they_are_there(
@@ -94,7 +83,8 @@ def test_the_plan_says_what_they_cost_and_that_they_are_there(
 
 
 def test_systems_without_one_minimum_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(command(tmp_path, 20, systems="[{name: waters, smiles: O.O.O, check: false}]")) == 2
+    waters = "[{name: waters, cluster: {radius: 5.0, components: [{smiles: O, count: 3}]}}]"
+    assert main(command(tmp_path, 20, systems=waters)) == 2
     said = capsys.readouterr().err
     assert "labeling.hessians" in said
     assert "leave it out" in said

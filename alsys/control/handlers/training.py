@@ -20,8 +20,8 @@ from alsys.control.group_commit import GroupCommit
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.ports import BundleStore, Completion, Registry
 from alsys.control.state.ledger import Ledger
-from alsys.errors import AlsysError
-from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected
+from alsys.errors import AlsysError, FailureKind
+from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected, TrainingFailed, TrainingStarted
 from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import Hessian, LevelOfTheory, Prediction
 from alsys.metrics import Metrics
@@ -129,6 +129,23 @@ class TrainingHandler:
             hessians=tuple(Hessian.of_triangle(event.frame_id, event.triangle) for event in found),
         )
         return Fit(order, command.parent, n_retracted)
+
+    def start(self, command: Train, now: float) -> None:
+        """Records that a fit was decided on."""
+        self.record(
+            TrainingStarted(
+                t=now,
+                worker=command.worker,
+                version=command.version,
+                n_labels=command.n_labels,
+                budget_s=command.budget_s,
+                is_final=command.is_final,
+            )
+        )
+
+    def fail(self, version: int, kind: FailureKind, message: str) -> None:
+        """Records that a fit came to nothing."""
+        self.record(TrainingFailed(t=self.clock(), version=version, failure=kind, message=message[:500]))
 
     def begin(self, fit: Fit) -> TrainingOrder:
         """The fit is sent to a trainer: the next committee that comes back is its."""
