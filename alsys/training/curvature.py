@@ -10,13 +10,14 @@ learns labels, with a weight that makes up for how small their forces are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from ase.data import atomic_masses
 
 from alsys.dynamics.vibrations import vibrations
-from alsys.frames import Arm, FloatArray, Frame
+from alsys.frames import Arm, FloatArray, Frame, IntArray
 from alsys.labels import Hessian
 from alsys.store.base import Snapshot
 from alsys.training.dataset import less_baseline
@@ -25,6 +26,9 @@ from alsys.training.snapshots import joined, snapshot_of
 
 DISPLACEMENT: Final = 0.01
 """Of the atom that a mode moves most, Angstrom."""
+LENGTH: Final = 0.1
+"""Displacement at which an error of second derivatives counts as an error of forces does, Angstrom."""
+NO_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 def with_curvature(
@@ -60,6 +64,26 @@ def _around(label: Snapshot, matrix: FloatArray) -> Snapshot:
         arms=[Arm.CURVATURE] * len(moves),
     )
     return found
+
+
+def pairs_among(train: Snapshot, weights: Mapping[str, float] = NO_WEIGHTS) -> tuple[IntArray, FloatArray]:
+    """Which frames of a training set lie on both sides of a minimum along one mode.
+
+    Args:
+        train: The frames; those that are derived from Hessians stand in pairs, as `with_curvature` put them.
+        weights: Of frames by arm.
+
+    Returns:
+        ``(n_frames,)`` the frame on the other side for the first of each pair, -1 for all others; and ``(n_frames,)``
+        what the square of the difference of their force errors is multiplied by, 0 for all others: with it a pair
+        counts as a frame at a distance of `LENGTH` from the minimum does whose forces are wrong by its Hessian alone.
+    """
+    derived = np.flatnonzero(train.is_arm(Arm.CURVATURE))
+    other = np.full(train.n_frames, -1, dtype=np.int64)
+    bend = np.zeros(train.n_frames)
+    other[derived[::2]] = derived[1::2]
+    bend[derived[::2]] = weights.get(Arm.CURVATURE.value, 1.0) * (LENGTH / (2.0 * DISPLACEMENT)) ** 2
+    return other, bend
 
 
 def displacements(frame: Frame, matrix: FloatArray) -> Iterator[FloatArray]:

@@ -103,7 +103,7 @@ def held_out(frames: TrainingFrames, validation: TrainingFrames | None, rows: ND
         validation: Validation frames, where there are any.
         rows: Training frames that it learns from.
     """
-    parts = [HeldOut(frames, np.setdiff1d(np.arange(frames.n_frames), rows))]
+    parts = [HeldOut(frames, np.setdiff1d(np.flatnonzero(frames.is_drawn), rows))]
     return parts if validation is None else [*parts, HeldOut(validation, np.arange(validation.n_frames))]
 
 

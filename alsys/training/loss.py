@@ -4,9 +4,10 @@ Errors are those of the energy per atom (eV), of force components (eV/Angstrom) 
 atom, stress times volume over atoms (eV), which unlike a stress does not shrink with the vacuum in a cell. Each kind
 is averaged over what may be learned from in the batch: masked atoms, energies and virials of frames that hold any, and
 virials that no label gives are taken out before anything is computed with them, so that neither the loss nor a gradient
-depends on them to the last bit. A frame's weight multiplies its errors and does not enter the averages: a frame of
-weight 0.2 pulls a fifth as hard, in a batch of its own too. NequIP's own loss is a Lightning metric and knows neither
-masks nor frame weights (docs/design/023-models.md).
+depends on them to the last bit. Frames on both sides of a minimum enter with the difference of their force errors only
+(`alsys.training.curvature`). A frame's weight multiplies its errors and does not enter the averages: a frame of weight
+0.2 pulls a fifth as hard, in a batch of its own too. NequIP's own loss is a Lightning metric and knows neither masks
+nor frame weights (docs/design/023-models.md).
 """
 
 from __future__ import annotations
@@ -111,6 +112,11 @@ def loss_of(
             atom_weight, energy_weight = atom_weight[batch.mask], frame_weight[batch.is_whole]
     loss = weights.force * _mean(force_error, atom_weight, kind, huber_delta)
     loss = loss + weights.energy * _mean(energy_error, energy_weight, kind, huber_delta)
+    if batch.partner is not None and batch.bend is not None:
+        every = output["forces"].double() - batch.forces
+        bend = torch.repeat_interleave(batch.bend, batch.n_atoms.long())
+        difference = (every - every[batch.partner])[bend > 0.0]
+        loss = loss + weights.force * _mean(difference, bend[bend > 0.0], kind, huber_delta)
     if weights.stress == 0.0 or batch.virial is None or batch.has_virial is None:
         return loss
     has = batch.has_virial
@@ -120,13 +126,15 @@ def loss_of(
     return loss + weights.stress * _mean(virial_error, virial_weight, kind, huber_delta)
 
 
-def coefficients_of(batch: TrainingBatch, weights: LossWeights) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def coefficients_of(
+    batch: TrainingBatch, weights: LossWeights
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """What each error of a batch is multiplied by in its loss: 0 for what may not be learned from.
 
     Returns:
-        ``(n_total,)`` of the three errors of each atom's forces, ``(n_frames,)`` of the energy per atom and
-        ``(n_frames,)`` of the nine errors of the virial per atom; float64. With penalties p they make the loss,
-        sum(c p(force)) + sum(c p(energy)) + sum(c p(virial)).
+        ``(n_total,)`` of the three errors of each atom's forces, ``(n_frames,)`` of the energy per atom,
+        ``(n_frames,)`` of the nine errors of the virial per atom, and ``(n_total,)`` of the differences of force errors
+        to those of the atom's partner; float64. With penalties p they make the loss, the sum of all c p.
     """
     frame = torch.ones_like(batch.n_atoms) if batch.weight is None else batch.weight.double()
     n_atoms = batch.n_atoms.long()
@@ -139,7 +147,12 @@ def coefficients_of(batch: TrainingBatch, weights: LossWeights) -> tuple[torch.T
     virial = torch.zeros_like(frame)
     if weights.stress != 0.0 and batch.has_virial is not None:
         virial = weights.stress * frame * batch.has_virial / max(9 * int(batch.has_virial.sum()), 1)
-    return weights.force * atom / max(3 * n_trusted, 1), weights.energy * energy / max(n_whole, 1), virial
+    bend = torch.zeros(int(n_atoms.sum()), dtype=torch.float64)
+    if batch.bend is not None:
+        bend = torch.repeat_interleave(batch.bend, n_atoms)
+        bend = weights.force * bend / max(3 * int((bend > 0.0).sum()), 1)
+    force, energy = weights.force * atom / max(3 * n_trusted, 1), weights.energy * energy / max(n_whole, 1)
+    return force, energy, virial, bend
 
 
 def penalty_of(error: torch.Tensor, kind: LossKind, delta: float) -> torch.Tensor:

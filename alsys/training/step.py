@@ -31,7 +31,7 @@ from alsys.training.tensors import TrainingBatch
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 """Largest difference of a compiled gradient to the eager one, relative to its norm."""
 SHIFTS = "model.func.per_type_energy_scale_shift.shifts"
@@ -154,7 +154,10 @@ class CompiledStep:
         virial = torch.zeros((n_frames, 3, 3), dtype=torch.float64)
         if batch.virial is not None and batch.has_virial is not None:
             virial[: batch.n_atoms.shape[0]][batch.has_virial] = batch.virial[batch.has_virial]
-        atom, energy, stress = coefficients_of(batch, balance)
+        atom, energy, stress, bend = coefficients_of(batch, balance)
+        partner = torch.arange(n_total)
+        if batch.partner is not None:
+            partner[: batch.partner.shape[0]] = batch.partner
         loss, gradient = self._package(
             weights,
             *self._constants,
@@ -165,6 +168,8 @@ class CompiledStep:
             _padded(atom, n_total),
             _padded(energy, n_frames),
             _padded(stress, n_frames),
+            _padded(bend, n_total),
+            partner,
         )
         return float(loss), gradient
 
@@ -218,6 +223,8 @@ def _difference(step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, o
         n_atoms=torch.from_numpy(np.asarray(frames.n_atoms, dtype=np.float64)),
         virial=torch.zeros((frames.n_frames, 3, 3), dtype=torch.float64),
         has_virial=torch.from_numpy(has_volume(frames)),
+        partner=torch.arange(frames.numbers.size).flip(0),
+        bend=torch.ones(frames.n_frames, dtype=torch.float64),
     )
     pairs = replace(edges, data=dict(zip(INPUTS, inputs_of(frames, lookup, r_max), strict=True)))
     balance = LossWeights(1.0, 1.0, 1.0)
@@ -280,15 +287,17 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
 
         def step(flat: torch.Tensor, *others: torch.Tensor) -> Sequence[torch.Tensor]:
             given, inputs = others[:n_values], others[n_values : n_values + 5]
-            forces, energies, virials, of_atom, of_energy, of_virial = others[n_values + 5 :]
+            forces, energies, virials, of_atom, of_energy, of_virial, of_bend, partner = others[n_values + 5 :]
             flat = flat.detach().requires_grad_()
             parts = layout.parts(flat)
             replaced = {name: parts[i] for name, i in weight_names.items()}
             replaced |= {name: given[k] for name, k in buffer_names.items()}
             energy, force, _, virial = torch.func.functional_call(graph, replaced, tuple(inputs), tie_weights=False)
             n_atoms = inputs[4].double()
+            error = force - forces
             loss = (
-                _sum(force - forces, of_atom, objective)
+                _sum(error, of_atom, objective)
+                + _sum(error - error[partner], of_bend, objective)
                 + _sum((energy.reshape(-1) - energies) / n_atoms, of_energy, objective)
                 + _sum((virial - virials) / n_atoms.reshape(-1, 1, 1), of_virial, objective)
             )
@@ -298,8 +307,8 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
         inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])))
         n_total, n_frames = inputs[2].shape[0], inputs[4].shape[0]
         zeros = [torch.zeros(shape, dtype=torch.float64) for shape in ((n_total, 3), (n_frames,), (n_frames, 3, 3))]
-        ones = [torch.ones(size, dtype=torch.float64) for size in (n_total, n_frames, n_frames)]
-        arguments = [weights, *values, *inputs, *zeros, *ones]
+        ones = [torch.ones(size, dtype=torch.float64) for size in (n_total, n_frames, n_frames, n_total)]
+        arguments = [weights, *values, *inputs, *zeros, *ones, torch.arange(n_total).flip(0)]
         with fx_duck_shape(False):
             traced = make_fx(
                 step,
@@ -320,6 +329,8 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
             {0: atom},
             {0: frame},
             {0: frame},
+            {0: atom},
+            {0: atom},
         ]
         exported = torch.export.export(traced, tuple(arguments), dynamic_shapes=tuple(sizes))
         with torch._inductor.config.patch({"compile_threads": 1, "cpp.threads": threads}):

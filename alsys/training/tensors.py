@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alsys.frames import FloatArray, IntArray
+from alsys.frames import Arm, FloatArray, IntArray
 from alsys.potentials.nequip import TypeLookup, input_of, types_of
 from alsys.potentials.undirected import INPUTS, is_undirected, with_ghost
 from alsys.store.base import Snapshot
+from alsys.training.curvature import pairs_among
 from alsys.training.dataset import frame_weights, virials_of
 from alsys.training.evaluate import batch_of, chunks_of
 
@@ -37,6 +38,11 @@ class TrainingBatch:
         virial: ``(n_frames, 3, 3)`` stress times volume, eV; None where no frame of the training set has a stress.
         has_virial: ``(n_frames,)`` frames whose stress counts; None likewise.
         weight: ``(n_frames,)`` by which each frame's errors are multiplied; None where all are 1.
+        partner: ``(n_total,)`` for each atom that of the frame on the other side of a minimum, or itself; None where no
+            frame has one (`alsys.training.curvature`).
+        bend: ``(n_frames,)`` what the difference of a frame's force errors to those of its partner's is multiplied by,
+            squared: a weight over the square of their distance, so that it is an error of second derivatives; 0 for
+            none. None likewise.
         states: ``(n_frames,)`` place of each frame's charge and multiplicity among the model's states; None where it
             tells none apart.
     """
@@ -51,6 +57,8 @@ class TrainingBatch:
     has_virial: torch.Tensor | None = None
     weight: torch.Tensor | None = None
     states: torch.Tensor | None = None
+    partner: torch.Tensor | None = None
+    bend: torch.Tensor | None = None
 
     def less(self, state_energies: torch.Tensor | None) -> TrainingBatch:
         """The batch with energies less those of the frames' states: what the network itself is to say.
@@ -113,6 +121,7 @@ class TrainingFrames:
         self._edge_starts = np.cumsum(self._n_edges) - self._n_edges
         self._edges = edges
         self._shifts = images if train.pbc.any() else None
+        self._backward, self._bend = pairs_among(train, weights)
         everything = batch_of(train)
         self._types = types_of(everything, lookup)
         self._states = lookup.states_in(everything)
@@ -120,8 +129,10 @@ class TrainingFrames:
         self._cell = np.array(train.cell)
         self._energy = np.array(train.energy)
         self._forces = np.array(train.forces)
-        self._mask = None if train.mask.all() else np.array(train.mask)
-        self._is_whole = train.is_whole
+        is_label = ~train.is_arm(Arm.CURVATURE)
+        mask = train.mask & np.repeat(is_label, self._n_atoms)
+        self._mask = None if mask.all() else mask
+        self._is_whole = train.is_whole & is_label
         self._virial = virials_of(train)
         self._weight = frame_weights(train, weights)
 
@@ -135,8 +146,18 @@ class TrainingFrames:
         """Whether batches hold pairs instead of edges."""
         return self._vectors is not None
 
+    @property
+    def is_drawn(self) -> NDArray[np.bool_]:
+        """``(n_frames,)`` frames that batches are asked for; others come with those on the other side of a minimum."""
+        found = np.ones(self.n_frames, dtype=np.bool_)
+        found[self._backward[self._backward >= 0]] = False
+        return found
+
     def batch(self, rows: NDArray[np.integer]) -> TrainingBatch:
-        """The frames at `rows`, concatenated in that order."""
+        """The frames at `rows`, concatenated in that order, and behind them the partners of those that have one."""
+        backward = self._backward[rows]
+        forward = np.flatnonzero(backward >= 0)
+        rows = np.concatenate([rows, backward[forward]])
         n_atoms, n_edges = self._n_atoms[rows], self._n_edges[rows]
         atoms = _ranges(self._atom_starts[rows], n_atoms)
         edges = _ranges(self._edge_starts[rows], n_edges)
@@ -153,6 +174,8 @@ class TrainingFrames:
             has_virial=None if virial is None else torch.from_numpy(np.isfinite(virial).all(axis=(1, 2))),
             weight=None if self._weight is None else torch.from_numpy(self._weight[rows]),
             states=None if self._states is None else torch.from_numpy(self._states[rows]),
+            partner=torch.from_numpy(_partners(n_atoms, forward)) if forward.size else None,
+            bend=torch.from_numpy(self._bend[rows]) if forward.size else None,
         )
 
     def _data(
@@ -173,6 +196,15 @@ class TrainingFrames:
         if self._shifts is not None:
             data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in data.items()}
+
+
+def _partners(n_atoms: IntArray, forward: IntArray) -> IntArray:
+    """Atoms of the frames behind, for those of frames that have a partner there, in order; for others themselves."""
+    starts = np.cumsum(n_atoms) - n_atoms
+    partner: IntArray = np.arange(n_atoms.sum())
+    there = np.arange(len(n_atoms) - len(forward), len(n_atoms))
+    partner[_ranges(starts[forward], n_atoms[forward])] = _ranges(starts[there], n_atoms[there])
+    return partner
 
 
 def _ranges(starts: IntArray, counts: IntArray) -> IntArray:

@@ -55,7 +55,7 @@ from alsys.training.bootstrap import is_drawn
 from alsys.training.checkpoints import FitCheckpoint
 from alsys.training.compiled_steps import StepSource
 from alsys.training.constants import first_constants, force_scale, set_buffers
-from alsys.training.curvature import with_curvature
+from alsys.training.curvature import pairs_among, with_curvature
 from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
 from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model, held_out, plateau_on
@@ -251,7 +251,9 @@ class NequIPTrainer:
                 model = build_model(spec, seed=seed)
                 set_buffers(model, *constants)
             start = Layout.of(model).flat(model)
-            rows = np.flatnonzero(is_drawn(train.frame_ids, i, config.bootstrap) | train.is_arm(Arm.CURVATURE))
+            is_pair = pairs_among(train)[0] >= 0  # which every member sees, and as a whole
+            is_label = ~train.is_arm(Arm.CURVATURE)
+            rows = np.flatnonzero((is_drawn(train.frame_ids, i, config.bootstrap) & is_label) | is_pair)
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
             members.append(_Member(model, start, not is_warm, share, seed, rows))
         return members
