@@ -292,6 +292,7 @@ def _print(
             f"they are of another level than the campaign's, {report.level.level_id[:8]}: stored, "
             + ("and learned before its own labels" if is_pretraining else "and not trained on with its labels")
         )
-        if args.level and may_be(args.level, own):
-            lines.append(f"--level campaign says that {args.level} is exactly the campaign's, {own.canonical}")
+        if may_be(args.level or report.level.canonical, own):
+            said = args.level or "what the file states"
+            lines.append(f"--level campaign says that {said} is exactly the campaign's, {own.canonical}")
     sys.stdout.write("\n".join(lines) + "\n")

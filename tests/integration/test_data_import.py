@@ -19,6 +19,7 @@ from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.config import parse_config
 from alsys.interop.formats import find
+from alsys.interop.import_reader import named_level
 from alsys.labels import LevelOfTheory
 from alsys.store.zarr import open_reader, open_writer
 from alsys.units import HARTREE
@@ -68,6 +69,16 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def write(path: Path, labelled: list[Labelled], name: str = "extxyz", level: LevelOfTheory = GFN1) -> Path:
     find(name).write(snapshot_of(labelled, level), path, level)
     return path
+
+
+def test_a_level_that_a_file_names_in_short_may_be_the_campaigns(
+    config: Path, run: Run, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.xyz", labelled, level=named_level("gfn1-xtb"))
+    assert "--level campaign says that what the file states is exactly the campaign's" in run(
+        "data", "import", config, file
+    )
+    assert "are trained on" in run("data", "import", config, file, "--level", "campaign")
 
 
 def test_a_campaign_starts_from_a_file(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:
