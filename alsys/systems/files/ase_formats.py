@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 
-from alsys.states import charge_of_count
+from alsys.states import charge_of_count, electron_word
 from alsys.systems.files.content import (
     FileProblem,
     Statement,
@@ -200,9 +200,15 @@ def read_traj(path: Path, index: int) -> Structure:
     if np.any(np.abs(moment) > 0.1):
         notes.append(f"its calculator found a magnetic moment of {moment}, which is not held against the multiplicity")
     occupancy = atoms.info.pop("occupancy", None)
-    said = {**_pairs_of(getattr(atoms.calc, "parameters", {})), **_pairs_of(atoms.info)}
-    structure = with_texts(with_pairs(structure, said), said.values(), has_units=False)
-    return structure.adding(concerns=occupied_in_part(occupancy), notes=notes)
+    said, settings = _pairs_of(atoms.info), _pairs_of(getattr(atoms.calc, "parameters", {}))
+    counts = [f"{key}={value}" for key, value in settings.items() if electron_word(key.lower()) == "electrons"]
+    of_electrons = {
+        key: value for key, value in settings.items() if electron_word(key.lower()) not in ("", "electrons")
+    }
+    structure = with_texts(with_pairs(structure, of_electrons | said), said.values(), has_units=False)
+    return structure.adding(
+        statements=_of_valence(" ".join(counts), atoms), concerns=occupied_in_part(occupancy), notes=notes
+    )
 
 
 def _pairs_of(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -154,7 +154,8 @@ def _calculator(parameters: dict[str, object]) -> Any:
 @pytest.mark.parametrize(
     "change",
     [
-        _calculator({"charge": 2}), lambda a: a.info.update(params={"charge": 2}),
+        _calculator({"charge": 2}), _calculator({"nelect": 7.0}), _calculator({"mult": 3}),
+        lambda a: a.info.update(params={"charge": 2}),
         lambda a: a.info.update(data={"charge": 2}), lambda a: a.info.update(charge=np.array([2])),
         lambda a: a.info.update(total_charge=[2, 1]), lambda a: a.info.update(nelect=8.0),
         lambda a: a.info.update(length_unit="Bohr"), lambda a: a.info.update(units="bohr"),
@@ -169,4 +170,8 @@ def test_facts_of_a_trajectory(tmp_path: Path, change: Any) -> None:
 
 def test_a_trajectory_with_other_facts_is_taken(tmp_path: Path) -> None:
     settled(trajectory(tmp_path, lambda a: a.info.update(charge=0, source="xtb", step=4, params={"xc": "pbe"})))
-    settled(trajectory(tmp_path, _calculator({"charge": 0, "mult": 1})))
+    settled(
+        trajectory(
+            tmp_path, _calculator({"charge": 0, "mult": 1, "nelect": 8, "fixed_cutoff": True, "kpts": [1, 1, 1]})
+        )
+    )
