@@ -29,6 +29,7 @@ FROZEN: Final = frozenset({"is_random", "is_cost_aware", "trust", "is_calibrated
 """Settings that the fold of a log may use."""
 MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "is_rounds": (False, True),
+    "hessians": ((), ("ethanol", "ethanol/2")),
     "n_labels": (1, 1_000_000),
     "wall_s": (1.0, None),
     "target_force_mae": (1e-6, 1e6),

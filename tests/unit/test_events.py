@@ -181,12 +181,12 @@ def test_kinds_are_distinct_and_stable() -> None:
 
 def test_durable_events_and_no_others_can_be_written() -> None:
     assert all(cls.is_durable for cls in EVENTS.values())
-    assert len(TRANSIENT) == 7
+    assert len(TRANSIENT) == 8
     for cls in TRANSIENT:
         assert not cls.is_durable
         values = {
             "t": 0.0, "worker": "w", "frame_ids": (), "version": 1, "n_labels": 1, "n_steps": 1, "n_random": 0,
-            "drain": True, "frame_id": "f",
+            "drain": True, "frame_id": "f", "name": "n",
         }  # fmt: skip
         names = {field.name for field in dataclasses.fields(cls)}
         event = cls(**{name: value for name, value in values.items() if name in names})

@@ -43,7 +43,7 @@ OPERATIONAL_NAMES = {
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates", "max_gradient_steps", "parallel",
     "method_floor", "max_ahead", "train_on", "pool", "uncertainty_every", "max_rewinds", "multiple_time_step",
     "hydrogen_mass",
-    "initial_guess", "two_grids", "ignore", "check", "insist",
+    "initial_guess", "two_grids", "hessians", "ignore", "check", "insist",
     "device", "gpu_memory_mb", "model_file",
 }  # fmt: skip
 

@@ -376,7 +376,7 @@ def test_frames_of_the_campaign_are_left_to_it(labelled: list[Labelled], tmp_pat
     other = take(store, path, GFN1, level=third)
     assert (other.n_new, other.n_own) == (11, 0), "at another level they are no business of the campaign's labelers"
     snapshot = store.snapshot(third.level_id)
-    assert [int(snapshot.is_arm(arm).sum()) for arm in Arm] == [1, 1, 0, 1, 8]
+    assert [int(snapshot.is_arm(arm).sum()) for arm in Arm] == [1, 1, 0, 1, 8, 0]
     assert store.verify().problems == []
 
 

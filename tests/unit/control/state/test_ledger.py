@@ -57,6 +57,7 @@ OPERATIONAL = (
     "training.budget_s=7",
     "training.train_on=7",
     "labeling.max_attempts=7",
+    "labeling.hessians=7",
     "labeling.batch_s=7",
     "labeling.quality.audit_share=0.7",
     "labeling.quality.reference_every=7",
@@ -148,7 +149,7 @@ def known(status: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: {k: v for k, v in value.items() if k not in ADDED.get(key, ())} if isinstance(value, dict) else value
         for key, value in status.items()
-        if key not in ("fit", "wall_limit_s")
+        if key not in ("fit", "wall_limit_s", "hessians")
     }
     return json.loads(_rounded(json.dumps(kept)))  # type: ignore[no-any-return]
 
