@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from alsys.errors import InputError
 from alsys.outside.child import read_in_child
 from alsys.outside.contents import check_regular
@@ -56,6 +58,8 @@ NAMES = {
     "traj": "ASE trajectory", "xsf": "XSF", "res": "SHELX RES", "turbomole": "Turbomole coord",
 }  # fmt: skip
 """Formats as people call them."""
+FARTHEST = 1e5
+"""Largest coordinate, Angstrom; beyond, digits of a distance are lost."""
 MAX_ATOMS = 10_000
 """Of a start structure: its pairs are looked at, and each frame is labelled as a whole or carved."""
 
@@ -90,6 +94,9 @@ def _parsed(path: Path, index: int, form: str) -> Structure:
         structure = READERS[form](path, index)
         if len(structure.atoms) > MAX_ATOMS:
             raise FileProblem(f"holds {len(structure.atoms)} atoms, {MAX_ATOMS} at most are taken", "cut a part out")
+        far = int(np.argmax(np.abs(structure.atoms.positions).max(axis=1)))
+        if np.abs(structure.atoms.positions[far]).max() > FARTHEST:
+            raise FileProblem(f"has atom {far} at {structure.atoms.positions[far].tolist()} Angstrom", "correct it")
         return structure
     except FileProblem as error:
         value: object = index if error.field == "index" else str(path)

@@ -16,7 +16,7 @@ from ase.constraints import FixCom
 from alsys.errors import InputError
 from alsys.systems.agreement import settle
 from alsys.systems.files.content import FileProblem, Structure
-from alsys.systems.files.reader import FORMATS, READERS
+from alsys.systems.files.reader import FORMATS, READERS, read_structure
 
 ROWS = "O 0 0 0\nH 0 0.76 0.59\nH 0 -0.76 0.59\n"
 COORD = "$coord\n 0 0 0 o\n 0 1.43 1.11 h\n 0 -1.43 1.11 h\n"
@@ -130,6 +130,12 @@ def test_what_a_refinement_left_out_is_told(tmp_path: Path) -> None:
     notes = read(tmp_path, "w.cif", CIF.format("_platon_squeeze_void_count_electrons 40\n", "O")).notes
     assert any("solvent" in note for note in notes)
     assert any("no symmetry" in note for note in notes)
+
+
+def test_an_atom_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "far.xyz").write_text("2\n\nO 0 0 0\nH 0 1e300 0\n")
+    with pytest.raises(InputError, match="has atom 1 at"):
+        read_structure(tmp_path / "far.xyz", 0)
 
 
 # --- ASE's trajectories
