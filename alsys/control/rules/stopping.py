@@ -62,6 +62,8 @@ def how_to_go_on(state: CampaignState) -> str:
     """What to change in the file of a campaign that has ended, and what its last model has not learned."""
     assert state.stopped is not None
     unlearned = f"; {state.n_new} labels are in no model yet" if state.n_new > 0 else ""
+    if (fit := state.training) is not None:
+        unlearned = f"; the fit of v{fit.version:04d} to {fit.n_labels} labels was cut off"
     final = "; the final fit is still to be done" if lacks_final_fit(state) else ""
     return f"{TO_GO_ON.get(state.stopped.reason, 'raise a stop criterion')} to go on{unlearned}{final}"
 

@@ -12,7 +12,7 @@ from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import headline, status_of
 from alsys.errors import FailureKind, InputError
-from alsys.events import FitRequested, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished
+from alsys.events import FitRequested, FrameProposed, LabelAccepted, ModelPromoted, ModelPublished, TrainingStarted
 from alsys.frames import Arm
 from alsys.store.memory import open_reader, open_writer
 from alsys.testing.fakes import FakeLabeler, FakeTrainer, LognormalDuration
@@ -192,6 +192,8 @@ def test_a_final_fit_that_time_cuts_off_is_told_of() -> None:
     last = max(ledger.models)
     ledger.models[last] = replace(ledger.models[last], is_final=False)
     assert how_to_go_on(ledger).endswith("; the final fit is still to be done")
+    ledger.apply(TrainingStarted(t=0.0, worker="w", version=last + 1, n_labels=60))
+    assert f"; the fit of v{last + 1:04d} to 60 labels was cut off" in how_to_go_on(ledger)
 
 
 def test_a_final_fit_that_is_worse_ends_the_campaign_with_the_champion_before() -> None:
