@@ -116,6 +116,8 @@ class ElectronicState:
 
 
 _CORES: Final = (2, 10, 18, 36, 54, 86)
+_PLAUSIBLE_CHARGE: Final = 2
+"""Largest charge, e, of molecules with so few atoms that their cores hold few electrons."""
 NEUTRAL_SINGLET: Final = ElectronicState()
 
 
@@ -390,14 +392,18 @@ def multiplicity_of_spin(spin: float, n_electrons: int) -> int | None:
     return unpaired + 1 if unpaired >= 0 and (n_electrons + unpaired) % 2 == 0 else None
 
 
-def charge_of_count(numbers: ArrayLike, n_electrons: int) -> int:
-    """The charge that a number of electrons means, which may be that of all or of those outside noble gas cores.
+def charges_of_count(numbers: ArrayLike, n_electrons: int) -> tuple[int, ...]:
+    """The charges that a number of electrons may mean: that of all, and that of those outside noble gas cores.
+
+    Both, in this order, where both are of the size that molecules have (8 electrons of OH: +1 or -1).
 
     Args:
         numbers: ``(n_atoms,)`` atomic numbers.
         n_electrons: As stated.
     """
     z = np.asarray(numbers)
-    missing = int(z.sum()) - n_electrons
-    core = sum(max((c for c in _CORES if c < one), default=0) for one in z.tolist())
-    return missing - core if core and abs(missing - core) < abs(missing) else missing
+    of_all = int(z.sum()) - n_electrons
+    of_valence = of_all - sum(max((c for c in _CORES if c < one), default=0) for one in z.tolist())
+    if of_all and of_all != of_valence and max(abs(of_all), abs(of_valence)) <= _PLAUSIBLE_CHARGE:
+        return of_all, of_valence
+    return (of_valence if abs(of_valence) < abs(of_all) else of_all,)

@@ -8,6 +8,7 @@ SMILES in keys state nothing, and must agree likewise.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.said import doubt_of, failure_in, surrounding_in, words_of
 from alsys.states import formula_of
+from alsys.systems.conformers import quiet_rdkit
 from alsys.systems.files.content import FileProblem, Statement
 from alsys.systems.files.statements import electrons_in, formula_in, pair_in, statements_in, unit_in
 
@@ -126,6 +128,7 @@ def check_described(
             field=field, value=text[:60], remedy="leave such frames out (--skip)",
         )  # fmt: skip
     if "smiles" in words or "inchi" in words:
+        check_bonds(text, z, field)
         total = formal_charge(text) if "smiles" in words else charge_of_inchi(text)
         said: tuple[Statement, ...] = (Statement("charge", frozenset({total}), text),)
     elif text[:1].isdigit() and " " not in text and not words & _TERM_NAMES:
@@ -148,6 +151,39 @@ def formal_charge(smiles: str) -> int:
         if sign:
             total += int(sign) if sign[-1].isdigit() else (len(sign) if sign[0] == "+" else -len(sign))
     return total
+
+
+def check_bonds(text: str, z: NDArray[Any], field: str, *, is_whole: bool = False) -> None:
+    """Refuses a SMILES string or an InChI with atoms that a frame has not.
+
+    Args:
+        text: The string; one that RDKit does not read says nothing.
+        z: ``(n_atoms,)`` atomic numbers.
+        field: Where it stands.
+        is_whole: It is of all atoms of the frame; else it may be of some, such as what is dissolved.
+
+    Raises:
+        InputError: Its atoms are not those of the frame.
+    """
+    of_text, of_frame = _atoms_of(text), Counter(z.tolist())
+    if of_text and (not of_text <= of_frame or (is_whole and of_text != of_frame)):
+        symbols = formula_of([number for number, count in sorted(of_text.items()) for _ in range(count)])
+        raise InputError(
+            f"is of {symbols}, the frame of {formula_of(z)}", field=field, value=text[:60],
+            remedy="leave such frames out (--skip), or correct it",
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _atoms_of(text: str) -> Counter[int]:
+    """Atomic numbers, with those of implied hydrogens; none of what RDKit does not read."""
+    from rdkit import Chem
+
+    quiet_rdkit()
+    molecule = Chem.MolFromInchi(text) if text.startswith("InChI=") else Chem.MolFromSmiles(text)
+    if molecule is None or any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
+        return Counter()
+    return Counter(atom.GetAtomicNum() for atom in Chem.AddHs(molecule).GetAtoms())
 
 
 def charge_of_inchi(text: str) -> int:

@@ -362,10 +362,10 @@ def _quantity(found: set[str], is_per_atom: bool) -> Meaning | None:
         return Meaning.FORCES
     if found & _GRADIENTS:
         return Meaning.GRADIENT
+    if found & _STRESSES:  # a virial stress is one
+        return Meaning.STRESS
     if found & _VIRIALS:
         return Meaning.VIRIAL
-    if found & _STRESSES:
-        return Meaning.STRESS
     if found & _ENERGIES:
         return Meaning.FREE_ENERGY if "free" in found else Meaning.ENERGY
     return None
@@ -411,7 +411,7 @@ def select(frame_names: tuple[str, ...], atom_names: tuple[str, ...], choice: Ke
     if choice.stress:
         kept, dropped = _chosen(choice.stress, [name for name, _ in stress], frame_names)
         left_out = [pair for pair in left_out if pair[0] not in kept] + dropped
-        stress = [(name, -1 if set(words_of(name)) & _VIRIALS else 1) for name in kept]
+        stress = [(n, -1 if _quantity(set(words_of(n)), False) is Meaning.VIRIAL else 1) for n in kept]
     left_out += [(name, "gradients; --forces-key and a minus sign before --force-unit take them") for name in gradients]
     labels = (*energy, *forces, *(name for name, _ in stress))
     return Selection(

@@ -20,7 +20,7 @@ from alsys.interop.comments import check_described
 from alsys.interop.keys import ChoiceNeeded, Selection
 from alsys.interop.raw_frames import integer
 from alsys.said import doubt_of, failure_in, is_there, more_spin_in, multiplicity_of, number_of, objection, words_of
-from alsys.states import ElectronicState, SeenStates, charge_of_count, formula_of
+from alsys.states import ElectronicState, SeenStates, charges_of_count, formula_of
 
 SPINS: Final = ("2S+1", "2S", "S")
 """What `spin` may mean."""
@@ -183,7 +183,8 @@ def electrons_in(
     if len(channels := stated(selection.channels)) == 2:
         (one, n_one), (other, n_other) = channels.items()
         multiplicities[f"{one}, {other}"] = abs(n_one - n_other) + 1
-        charges[f"{one}, {other}"] = charge_of_count(numbers, n_one + n_other)
+        name = f"{one}, {other}"
+        charges[name] = _of_count(numbers, n_one + n_other, charges, f"{place}: {name}")
     elif channels:
         raise InputError(
             "is the number of electrons of one spin, without that of the other",
@@ -191,7 +192,8 @@ def electrons_in(
             remedy="state charge and multiplicity",
         )  # fmt: skip
     if selection.electrons:
-        charges |= {name: charge_of_count(numbers, n) for name, n in stated(selection.electrons).items()}
+        for name, n in stated(selection.electrons).items():
+            charges[name] = _of_count(numbers, n, charges, f"{place}: {name}")
     return charges, multiplicities
 
 
@@ -248,6 +250,18 @@ def _agreed(found: Mapping[str, int], place: str) -> int | None:
             f"{' and '.join(found)} contradict each other", field=place, value=tuple(found.values()), remedy="keep one"
         )
     return next(iter(found.values()), None)
+
+
+def _of_count(numbers: ArrayLike, n: int, known: Mapping[str, int], field: str) -> int:
+    """The charge that a number of electrons means; VASP's `NELECT` is of those outside the cores."""
+    possible = charges_of_count(numbers, n)
+    agreeing = [charge for charge in possible if charge in known.values()]
+    if len(possible) == 1 or known or field.lower().endswith(": nelect"):
+        return (agreeing or possible)[-1]
+    raise InputError(
+        f"may be of all electrons, a charge of {possible[0]:+d}, or of those outside the cores, {possible[1]:+d}",
+        field=field, value=n, remedy="state `charge`",
+    )  # fmt: skip
 
 
 def _of_spin(spin: float, electrons: int, account: FileAccount, field: str, known: set[int]) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.interop.comments import formal_charge
+from alsys.interop.comments import check_bonds, formal_charge
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
 from alsys.interop.formats.facts import alike_frames
@@ -46,8 +46,10 @@ def _molecule(name: str, group: Any, numbers: Any, account: FileAccount) -> Iter
     try:
         smiles = text_or_number(group, "smiles", name)
         if smiles is not None:
-            text = np.asarray(smiles).reshape(-1)[0]
-            facts["SMILES_charge"] = formal_charge(text.decode() if isinstance(text, bytes) else str(text))
+            first = np.asarray(smiles).reshape(-1)[0]
+            text = first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+            check_bonds(text, numbers, f"{name}: smiles", is_whole=True)
+            facts["SMILES_charge"] = formal_charge(text)
     except InputError as error:
         account.refuse(f"{name} conformation 0", error, n)
         return

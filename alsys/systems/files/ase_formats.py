@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 
-from alsys.states import charge_of_count, electron_word
+from alsys.states import charges_of_count, electron_word
 from alsys.systems.files.content import (
     FileProblem,
     Statement,
@@ -164,7 +164,7 @@ def _check_labels(rows: list[str], atoms: Atoms) -> None:
 def _of_valence(text: str, atoms: Atoms) -> list[Statement]:
     """The charge that a number of electrons leaves, which VASP counts without those of cores (``NELECT``)."""
     stated = electrons_in(text, 0, most=10**6)
-    charges = [(charge_of_count(atoms.numbers, -n), s.text.split(",")[0]) for s in stated for n in s.values]
+    charges = [(charges_of_count(atoms.numbers, -n)[-1], s.text.split(",")[0]) for s in stated for n in s.values]
     return [Statement("charge", frozenset({charge}), how) for charge, how in charges if abs(charge) < 10]
 
 

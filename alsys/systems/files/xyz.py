@@ -37,6 +37,8 @@ from alsys.units import BOHR
 
 _OWN = frozenset({"properties", "lattice", "cell", "pbc", "occupancy"})
 """Keys of a comment that make the structure."""
+_LAMMPS = "Atoms. Timestep:"
+"""Comment of LAMMPS, which writes types where it knows no elements."""
 MAX_COMMENT = 20_000
 """Characters of a comment."""
 LAYOUT = "give the number of atoms, a comment, and a line for each atom"
@@ -96,6 +98,8 @@ def read_xyz(path: Path, index: int) -> Structure:
         raise FileProblem(f"has a comment of {len(block.comment)} characters", "shorten it")
     pairs = _facts(block.comment)
     header = pairs if _is_header(pairs) else {}
+    if block.comment.startswith(_LAMMPS) and all(row.split()[:1] and row.split()[0].isdigit() for row in block.rows):
+        raise FileProblem("has LAMMPS' types for elements", "write it with `dump_modify ... element`")
     atoms, structure = table(block.rows, header)
     if header:
         _set_cell(atoms, header)

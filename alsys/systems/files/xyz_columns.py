@@ -52,9 +52,10 @@ def table(lines: list[str], header: dict[str, str]) -> tuple[Atoms, Structure]:
             raise FileProblem(f"cannot be read: atom {k} has {len(row)} columns of {width}: {' '.join(row)[:60]!r}")
     if not rows:
         raise FileProblem("holds no atoms")
-    if not header and _has_freeze_codes(rows):
+    if not header and (what := _column_before(rows)):
         raise FileProblem(
-            "has a column of 0 and -1 before its coordinates (atoms to move and to freeze)", "remove the column"
+            f"has {what} between elements and coordinates, or a column after the coordinates",
+            "remove the column, or name all in Properties=",
         )
     numbers: list[int] = []
     isotopes: list[tuple[int, int]] = []
@@ -141,12 +142,22 @@ def _flagged(rows: list[list[str]]) -> int:
     return sum("F" in flags for row in rows if set(flags := [w.upper() for w in row[4:7]]) <= {"T", "F"} and flags[2:])
 
 
-def _has_freeze_codes(rows: list[list[str]]) -> bool:
-    """Whether the second column is Gaussian's of atoms to move (0) and to freeze (-1), and the coordinates follow."""
+def _column_before(rows: list[list[str]]) -> str:
+    """What may stand before the coordinates: Gaussian's codes of atoms to move or freeze, GAMESS' nuclear charges."""
+    if not all(len(row) >= 5 and _is_number(row[4]) for row in rows):
+        return ""
     codes = {row[1] for row in rows}
-    if "-1" not in codes or not codes <= {"0", "-1"}:
+    if codes <= {"0", "-1"} and all("." in word for row in rows for word in row[2:5]):
+        return "a column of 0 or -1 (atoms to move and to freeze)"
+    is_charge = all(_is_number(row[1]) and number(row[1]) == element(row[0])[0] for row in rows)
+    return "a column of nuclear charges" if is_charge else ""
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return bool(np.isfinite(number(word)))
+    except ValueError:
         return False
-    return all(len(row) >= 5 and all("." in word for word in row[2:5]) for row in rows)
 
 
 def _columns(header: dict[str, str]) -> list[tuple[str, str, int]]:

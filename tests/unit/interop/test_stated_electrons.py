@@ -11,7 +11,7 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.extxyz_rows import rows
 from alsys.interop.keys import Meaning, meaning_of
-from alsys.states import ELECTRON_WORDS, charge_of_count
+from alsys.states import ELECTRON_WORDS, charges_of_count
 from alsys.systems.files import statements
 
 WATER = (("O", 0.0, 0.0, 0.0), ("H", 0.96, 0.0, 0.0), ("H", -0.24, 0.93, 0.0))
@@ -28,7 +28,9 @@ def electrons(info: str = "", column: str = "", values: tuple[float, ...] = ()) 
 @pytest.mark.parametrize(
     ("info", "found"),
     [
-        ("q=1", (1, None)), ("chg=-1", (-1, None)), ("nelectrons=9", (1, None)), ("nelect=8", (0, None)),
+        ("q=1", (1, None)), ("chg=-1", (-1, None)), ("nelectrons=9 charge=1", (1, None)),
+        ("charge=2 nelectrons=8", (2, None)), ("charge=0 nelectrons=8", (0, None)),
+        ("nelectrons=10", (0, None)), ("nelect=8", (0, None)),
         ("num_unpaired_electrons=2", (None, 3)),
         ("Charge=-1 uhf=1", (-1, 2)), ("config_type=q", (None, None)),
     ],
@@ -64,9 +66,16 @@ def test_what_contradicts_itself_is_refused(info: str, column: str, values: tupl
         electrons(info, column, values)
 
 
-@pytest.mark.parametrize(("n", "charge"), [(10, 0), (9, 1), (8, 0), (7, 1), (11, -1)])
-def test_a_number_of_electrons_is_of_all_or_of_those_outside_the_cores(n: int, charge: int) -> None:
-    assert charge_of_count([8, 1, 1], n) == charge
+@pytest.mark.parametrize(("n", "charges"), [(10, (0,)), (9, (1, -1)), (8, (2, 0)), (7, (1,)), (11, (-1,)), (12, (-2,))])
+def test_a_number_of_electrons_is_of_all_or_of_those_outside_the_cores(n: int, charges: tuple[int, ...]) -> None:
+    assert charges_of_count([8, 1, 1], n) == charges
+
+
+def test_a_number_of_electrons_that_may_mean_two_charges_is_asked_about() -> None:
+    with pytest.raises(InputError, match=r"n_electrons.*a charge of \+2, or of those outside the cores, \+0.*`charge`"):
+        electrons("n_electrons=8")
+    with pytest.raises(InputError, match="a charge of \\+1, or"):
+        electrons("nalpha=5 nbeta=4")
 
 
 @pytest.mark.parametrize("what", sorted(ELECTRON_WORDS.keys() - {"channel"}))
@@ -88,7 +97,7 @@ def test_every_word_is_known_in_data_sets_and_in_structures(what: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [("nalpha", "nbeta"), ("N_alpha", "n_beta"), ("nelec_up", "nelec_down")])
 def test_electrons_of_each_spin(one: str, other: str) -> None:
-    assert electrons(f"{one}=5 {other}=4") == (1, 2)
+    assert electrons(f"{one}=4 {other}=3") == (1, 2)
     with pytest.raises(InputError, match=f"{one}: is the number of electrons of one spin"):
         electrons(f"{one}=5")
     assert {s.quantity: s.values for s in statements.statements_in(f"{one}=6 {other}=4")} == {"multiplicity": {3}}

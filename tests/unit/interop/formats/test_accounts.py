@@ -276,7 +276,7 @@ def test_hdf5_accounts_for_data_sets(tmp_path: Path) -> None:
     assert {"mbis_charges", "formation_energy", "subset"} <= {*account.left_out, *account.unknown}
     assert account.unknown["zork"] == 2
     assert account.labels == {"energy": "dft_total_energy", "forces": "dft_total_gradient"}
-    refused(spice(tmp_path / "b.h5", smiles=np.array([b"C[OH2+]"], dtype=object)), "SMILES", name="spice")
+    refused(spice(tmp_path / "b.h5", smiles=np.array([b"[CH2+]O.[H]"], dtype=object)), "SMILES", name="spice")
 
 
 def test_hdf5_reads_no_other_file(tmp_path: Path) -> None:

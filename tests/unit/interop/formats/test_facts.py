@@ -89,8 +89,8 @@ def each(facts: list[tuple[str, Any]]) -> list[Any]:
             ("total_charge", 1),
             ("Q", 1),
             ("REF_charge", 1),
-            ("electrons", 9),
-            ("nel", 9),
+            ("electrons", 7),
+            ("nel", 7),
             ("q_tot", 1),
             ("excess_charge", 1),
         ]
@@ -201,13 +201,25 @@ def test_names_that_agree_with_charge_and_spin(key: str, value: str, tmp_path: P
     ("key", "value"),
     [
         ("name", "2B"), ("name", "water"), ("config_type", "cation-pi"), ("dataset", "cations and anions"),
-        ("id", "1 2"), ("smiles", "O"), ("smiles", "C[N+](=O)[O-]"), ("inchi", "InChI=1S/H2O/h1H2"), ("hash", "3e+2"),
+        ("id", "1 2"), ("smiles", "O"), ("smiles", "[H+].[OH-]"), ("solute_smiles", "[H][H]"),
+        ("inchi", "InChI=1S/H2O/h1H2"),
+        ("hash", "3e+2"),
         ("config_type", "singlet"), ("formula", "H2O"), ("note", "spin polarized"),
     ],
 )  # fmt: skip
 def test_names_that_say_nothing_of_electrons(key: str, value: str, tmp_path: Path) -> None:
     (raw,), _ = read("extxyz", written("extxyz", tmp_path, key, [value] * N))
     assert raw.n_frames == N
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("extxyz", "smiles", "CO"), ("ase-db", "inchi", "InChI=1S/CH4O/c1-2/h2H,1H3"), ("spice", "smiles", "CO"),
+     ("spice", "smiles", "[OH]")],
+)  # fmt: skip
+def test_bonds_of_other_atoms_are_refused(name: str, key: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{key}.*(CH4O|HO), the frame of H2O"):
+        read(name, written(name, tmp_path, key, [value] * N))
 
 
 @pytest.mark.parametrize(("key", "value"), [("find_energy", 0.0), ("atom_pref", [0.0] * 3)])
