@@ -281,11 +281,21 @@ class Campaign:
 
         Args:
             output: Where; default ``report.html`` in the campaign's folder.
+
+        Raises:
+            InputError: It cannot be written there.
         """
         from alsys.tracking.report import write_report
 
         CampaignFolder.existing(str(self.path))
-        return write_report(self.path, None if output is None else Path(output))
+        target = self.path / "report.html" if output is None else Path(output)
+        try:
+            return write_report(self.path, target)
+        except OSError as error:
+            raise InputError(
+                f"cannot be written: {error.strerror or error}", field="output", value=str(target),
+                remedy="name a file in a folder that exists and has space",
+            ) from error  # fmt: skip
 
     @checked
     def dataset(self, version: int | None = None, level: str | None = None) -> Dataset:

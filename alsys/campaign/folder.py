@@ -181,7 +181,7 @@ class CampaignFolder:
             if before != now:
                 raise InputError(
                     f"{self.path} holds a campaign with {before} of them", source=source, field=name, value=now,
-                    remedy="restore the section, or give this campaign another name or directory",
+                    remedy=self._as_it_was("section"),
                 )  # fmt: skip
         for field in sorted(old.keys() | new.keys(), key=lambda name: (not name.endswith("kind"), name)):
             if _meaning(field, old.get(field)) != _meaning(field, new.get(field)):
@@ -190,8 +190,11 @@ class CampaignFolder:
                     source=source,
                     field=field,
                     value=new.get(field),
-                    remedy="restore the field, or give this campaign another name or directory",
+                    remedy=self._as_it_was("field"),
                 )
+
+    def _as_it_was(self, what: str) -> str:
+        return f"`alsys run {self.path}` goes on as begun; or restore the {what}, or give another name or directory"
 
     def as_begun(self, config: CampaignConfig) -> CampaignConfig:
         """A config with defaults of today that would change what the campaign in this folder has been doing.

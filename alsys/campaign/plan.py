@@ -247,7 +247,7 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
         + (f", the final one at most {ledger.final_budget:.0f} CPU s" if ledger.final_budget else "")
         + f": {fits_s:.0f} s",
         f"random arm: {n_random_left} of the labels that are left",
-        f"wall time left: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
+        f"wall time left: {_seconds(wall_s)}{_of_ray(start_s)}"
         + (f"; stop.wall_s is {config.stop.wall_s:.0f} s in all" if config.stop.wall_s else ""),
     ]
     n_before = max(n_fits - 1, 0)
@@ -290,7 +290,7 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
         f"random arm: {labels.n_random} of {config.stop.labels} labels, from {config.test_frames}"
         + (f"; {note}" if (note := random_note(labels.n_random)) else ""),
-        f"wall time: about {wall_s[0]:.0f} to {wall_s[1]:.0f} s{_of_ray(start_s)}"
+        f"wall time: {_seconds(wall_s)}{_of_ray(start_s)}"
         + (f", at most {config.stop.wall_s:.0f} s" if config.stop.wall_s else ""),
     ]
     if config.stop.wall_s is not None and wall_s[0] > config.stop.wall_s:
@@ -337,6 +337,12 @@ def _unlabelled(plan: Plan, name: str, failure: LabelFailure) -> AlsysError:
     )
 
 
+def _seconds(bounds: tuple[float, float]) -> str:
+    """A time between two others, rounded."""
+    low, high = (f"{bound:.0f}" for bound in bounds)
+    return f"about {low} s" if low == high else f"about {low} to {high} s"
+
+
 def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:
     """How far labels run ahead of the next model."""
     if settings.is_rounds:
@@ -347,7 +353,10 @@ def _ahead(settings: PolicySettings, n_labelers: int, label_s: float) -> str:
     if most is None:
         return "any number of labels (training.max_ahead: null)"
     auto = " (training.max_ahead: auto)" if settings.max_ahead == "auto" else ""
-    return f"at most {most} further training labels of the next {batch}" + auto
+    ahead = (
+        f"at most {most} of the next model's {batch} training labels are made" if most else "labels wait for its model"
+    )
+    return ahead + auto
 
 
 def _electrons(frame: Frame) -> str:

@@ -195,6 +195,11 @@ def _level(text: str, own: LevelOfTheory) -> LevelOfTheory:
         raise error.located(source=text, field="level") from error
     if not isinstance(spec, dict) or not spec:
         raise InputError("is no mapping", field="level", source=text)
+    if {"systems", "labeling"} & spec.keys():
+        raise InputError(
+            "is a campaign file and no level of theory", field="level", source=text,
+            remedy="give `campaign` for the campaign's own level, else e.g. pbe/def2-svp",
+        )  # fmt: skip
     return named_level(json.dumps(spec))
 
 

@@ -115,7 +115,9 @@ def data_info(args: argparse.Namespace) -> int:
         for event in log
         if isinstance(event, DataImported)
     ]
-    hessians = {event.name: event.frame_id for event in log if isinstance(event, HessianComputed)}
+    gone = {tombstone.frame_id for tombstone in reader.tombstones()}
+    found = {event.name: event.frame_id for event in log if isinstance(event, HessianComputed)}
+    hessians = {name: frame_id for name, frame_id in found.items() if frame_id not in gone}
     content: dict[str, object] = {
         "store": str(directory.store),
         "head_seq": head.seq,

@@ -68,6 +68,8 @@ def parse_config(data: object, source: str | None = None) -> CampaignConfig:
         return CampaignConfig.model_validate(data)
     except ValidationError as error:
         raise several(_problems(error, source)) from None
+    except RecursionError:
+        raise InputError("holds itself, or sections without end", source=source, remedy=SCHEMA) from None
 
 
 def science_fields(config: CampaignConfig) -> dict[str, object]:
@@ -115,9 +117,34 @@ def _problems(error: ValidationError, source: str | None) -> list[InputError]:
             ]
             continue
         parts = tuple(re.findall(r"[^.\[\]]+", place_of(problem["loc"]).field))
+        if _kinds_with(problem):
+            told.setdefault(problem["loc"][:-1], [_of_other_kind(problem, problems, source)])
+            continue
         if not any(parts[: len(known)] == known or known[: len(parts)] == parts for known in told):
             told[parts] = [_told(problem, problems, source)]
     return [one for ones in told.values() for one in ones]
+
+
+def _kinds_with(problem: ErrorDetails) -> list[str]:
+    """Kinds of a section that have a key which its own kind has not."""
+    if problem["type"] != "extra_forbidden" or len(problem["loc"]) < 3:
+        return []
+    *section, tag, key = problem["loc"]
+    kinds = place_of(section).kinds
+    return [kind for kind in kinds if tag in kinds and key in place_of((*section, kind)).keys]
+
+
+def _of_other_kind(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str | None) -> InputError:
+    """All keys of a section that are those of other kinds, as they stay when `--set` changes the kind alone."""
+    *section, tag, _ = problem["loc"]
+    found = {str(p["loc"][-1]): _kinds_with(p) for p in problems if p["loc"][:-1] == problem["loc"][:-1]}
+    keys = [key for key, kinds in found.items() if kinds]
+    field, others = place_of(section).field, " and ".join(_kinds_with(problem))
+    return InputError(
+        f"unknown key{'s' * (len(keys) > 1)} of kind `{tag}`: {', '.join(keys)} (of {others})",
+        source=source, field=field,
+        remedy=f"leave {'them' if keys[1:] else 'it'} out; --set '{field}={{kind: {tag}}}' replaces the whole section",
+    )  # fmt: skip
 
 
 def _is_explained(missing: ErrorDetails, problems: Sequence[ErrorDetails]) -> bool:

@@ -1,8 +1,9 @@
-"""Settings that go before those of a file: ``key.path=value``."""
+"""Settings that go before those of a file: ``key.path=value``; `systems[0].charge` is of a list's first entry."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from alsys.errors import InputError
@@ -21,14 +22,28 @@ def apply_overrides(data: object, overrides: Overrides) -> object:
     for key, value in _pairs(overrides):
         if not key or not isinstance(data, dict):
             raise InputError("overrides look like key.path=value", source="--set", value=key)
-        node = data
-        *parents, last = key.split(".")
+        node: dict[str, object] | list[object] = data
+        *parents, last = [part for part in re.split(r"[.\[\]]", key) if part]
         for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
+            inner = node[_place(node, parent, key)] if isinstance(node, list) else node.setdefault(parent, {})
+            if not isinstance(inner, dict | list):
                 raise InputError("is not a section", source="--set", field=key)
-        node[last] = value
+            node = inner
+        if isinstance(node, list):
+            node[_place(node, last, key)] = value
+        else:
+            node[last] = value
     return data
+
+
+def _place(entries: list[object], word: str, key: str) -> int:
+    """Which entry of a list."""
+    if not word.isdecimal() or int(word) >= len(entries):
+        raise InputError(
+            f"is in a list of {len(entries)} entries, counted from 0", source="--set", field=key, value=word,
+            remedy="write LIST[0].KEY=VALUE, or give the whole list: LIST=[{...}]",
+        )  # fmt: skip
+    return int(word)
 
 
 def overridden(overrides: Overrides) -> list[str]:

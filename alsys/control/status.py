@@ -167,10 +167,10 @@ def headline(status: Mapping[str, object]) -> str:
 
 def hessians_text(ledger: Ledger) -> str:
     """Of which structures Hessians are there, with what they took, and of which there will be none; may be empty."""
-    hessians = ledger.hessians
+    hessians, gone = ledger.hessians, set(ledger.retracted)
     there = [
         f"of {event.name} ({'by the engine' if event.is_analytic else 'from differences of forces'}, "
-        f"{event.wall_s:.0f} s)"
+        f"{event.wall_s:.0f} s){', not learned: its label was retracted' * (event.frame_id in gone)}"
         for event in hessians.found.values()
     ]
     under_way = [f"at work on {name}" for name in sorted(hessians.computing.values())]

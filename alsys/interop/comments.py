@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -180,7 +181,8 @@ def _atoms_of(text: str) -> Counter[int]:
     from rdkit import Chem
 
     quiet_rdkit()
-    molecule = Chem.MolFromInchi(text) if text.startswith("InChI=") else Chem.MolFromSmiles(text)
+    read: Callable[[str], Any] = Chem.MolFromInchi if text.startswith("InChI=") else Chem.MolFromSmiles
+    molecule = read(text)
     if molecule is None or any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
         return Counter()
     return Counter(atom.GetAtomicNum() for atom in Chem.AddHs(molecule).GetAtoms())

@@ -228,7 +228,12 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
     except KeyError as error:
         raise InputError("is no element", field=f"{place}: species", value=str(error.args[0])) from None
     except ValueError as error:
-        raise InputError(f"holds something that is no number: {error}", field=place) from None
+        raise InputError("holds something that is no number", field=place, value=_last(error)) from None
+
+
+def _last(error: ValueError) -> str:
+    """What Python could not read as a number."""
+    return str(error).rpartition(": ")[2].strip("'\"")[:60]
 
 
 @lru_cache(maxsize=64)

@@ -114,6 +114,11 @@ class ImportReader:
         self.account = FileAccount(order.choice, is_tolerant=True, charge=order.charge or 0)
         self.stream = self._convert()
         self._stated: tuple[str, str] | None = None
+        self._unused = {
+            name: value
+            for name, value in (("charge", order.charge), ("multiplicity", order.multiplicity))
+            if value is not None
+        }
         self._says: dict[str, tuple[bool, str]] = {}
         self._checked_units: set[tuple[tuple[str, str], ...]] = set()
 
@@ -238,6 +243,9 @@ class ImportReader:
         order, place = self._order, raw.place_of(0)
         kind = order.format.electrons
         charge = raw.charge if raw.charge is not None else order.charge
+        for name, stated in (("charge", raw.charge), ("multiplicity", raw.multiplicity)):
+            if stated is None or stated == self._unused.get(name):
+                self._unused.pop(name, None)
         if charge is None:
             if kind == "required":
                 raise ChoiceNeeded(
@@ -265,6 +273,18 @@ class ImportReader:
                 remedy="state charge and multiplicity in the file, or give --charge and --multiplicity",
             )
         return charge, multiplicity
+
+    def check_used(self) -> None:
+        """Refuses a charge or multiplicity of the user's that is not that of any frame, once all are read.
+
+        Raises:
+            InputError: All frames state another one.
+        """
+        for name, value in self._unused.items():
+            raise InputError(
+                "is for frames that state none, and all frames state another", field=name, value=value,
+                remedy=f"leave --{name} out, or correct the file",
+            )  # fmt: skip
 
     def _check_silence(self, what: str, stated: int | None, place: str) -> None:
         """Refuses frames that state nothing beside others that do, where the user has not said what they mean."""
@@ -381,6 +401,6 @@ def named_level(text: str) -> LevelOfTheory:
             raise InputError(f"is no JSON object: {error}", field="level", value=text) from error
     method, _, basis = (part.strip().lower() for part in text.partition("/"))
     method = method.replace("-d3(bj)", "-d3bj")
-    if not method:
-        raise InputError("is empty", field="level", value=text, remedy="a name such as pbe/def2-svp")
+    if not any(letter.isalpha() for letter in method):
+        raise InputError("is no name of a method", field="level", value=text, remedy="a name such as pbe/def2-svp")
     return LevelOfTheory({"method": method, "basis": basis} if basis else {"method": method})

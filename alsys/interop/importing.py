@@ -12,7 +12,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from alsys.frames import Arm, Candidate, Frame, Source
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.import_reader import ImportOrder, ImportReader, LabelledSample
+from alsys.interop.near_frames import NearFrames
 from alsys.interop.outliers import Outliers
 from alsys.interop.unit_check import check_own_level, examine, judge
 from alsys.labels import Label, LevelOfTheory
@@ -140,6 +141,7 @@ def import_frames(
             raise _refusal(account, intake.n_taken, order.is_skipping)
         if drawn and not order.is_trusted:
             _check_units(drawn, reader.units, is_trusted=False, before=confirmed)
+        reader.check_used()
         event = intake.finish(now, source, reader.units, note)
         return ImportReport(
             event,
@@ -203,6 +205,7 @@ class _Intake:
         self._members: dict[str, int] = {}
         self._trajectories: dict[tuple[str, int], int] = {}
         self._n_compared = 0
+        self._near = NearFrames(store.snapshot(known.level_id) for known in store.levels())
         self._levels = [level] if self._baseline is None else [self._baseline[0], level]
         self.n_frames = self.n_new = self.n_train = self.n_known = self.n_own = self.n_refused = 0
 
@@ -219,12 +222,13 @@ class _Intake:
         """
         candidates: list[Candidate] = []
         labels: list[Label] = []
-        known: list[LabelledSample] = []
+        known: list[tuple[LabelledSample, str]] = []
         level_id = self._level.level_id
-        for sample in batch:
+        near = self._near.find([sample.frame for sample in batch])
+        for sample, stored_id in zip(batch, near, strict=True):
             self.n_frames += 1
             frame = sample.frame
-            frame_id = frame.frame_id
+            frame_id = stored_id or frame.frame_id
             number = self._members.get(sample.group, 0)
             self._members[sample.group] = number + 1
             if frame_id in self._energies:
@@ -238,7 +242,7 @@ class _Intake:
                 self.outliers.add(frame, sample.energy, sample.balance, sample.place)
             arm = self._store.arm_of(frame_id)
             if arm is not None and self._store.is_labelled(frame_id, level_id):
-                known.append(sample)
+                known.append((sample, frame_id))
                 self.n_known += 1
                 continue
             if self.is_training and (frame.n_atoms == 1 or arm not in (None, Arm.IMPORTED)):
@@ -253,7 +257,7 @@ class _Intake:
             self.n_train += self.is_training
             if self._baseline is not None and not self._store.is_labelled(frame_id, self._baseline[0].level_id):
                 beside = self._baseline[1](frame)
-                labels += [] if beside is None else [beside]
+                labels += [] if beside is None else [replace(beside, frame_id=frame_id)]
         self._compare(known[: MAX_COMPARED - self._n_compared])
         if labels:
             for label in labels:
@@ -330,12 +334,12 @@ class _Intake:
         )
         return Candidate(sample.frame, source, sample.mask)
 
-    def _compare(self, known: list[LabelledSample]) -> None:
+    def _compare(self, known: list[tuple[LabelledSample, str]]) -> None:
         if not known:
             return
         self._n_compared += len(known)
-        stored = self._store.labels([s.frame.frame_id for s in known], self._level.level_id)
-        for sample, label in zip(known, stored, strict=True):
+        stored = self._store.labels([frame_id for _, frame_id in known], self._level.level_id)
+        for (sample, _), label in zip(known, stored, strict=True):
             if label is not None and self._is_other(sample, label.energy, "the store, at the same level"):
                 self.n_known -= 1
 

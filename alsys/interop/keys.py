@@ -77,7 +77,7 @@ _OTHER: Final[Mapping[str, str]] = _reasons(
             "atomisation cohesive adsorption correlation corr exchange coulomb solvation solv zero zpe zpve "
             "vibrational thermal enthalpy gibbs peratom per atomic atom isolated homo lumo fermi gap band barrier "
             "activation relative delta diff difference smearing ewald hull above constraint external applied bias "
-            "orbital orbitals"
+            "orbital orbitals excitation excitations"
         ),
     }
 )

@@ -286,7 +286,7 @@ def _refuse_special(path: Path, mode: int, field: str | None) -> None:
 
 def _unreadable(path: Path, error: Exception, field: str | None) -> InputError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return InputError("cannot be read: no such file, it does not exist", source=str(path), field=field)
+        return InputError("cannot be read: no such file", source=str(path), field=field)
     return InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=str(path), field=field)
 
 

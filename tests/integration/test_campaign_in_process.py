@@ -239,7 +239,7 @@ def test_a_plan_says_how_many_fits_there_are_and_which_labels_come_from_which_mo
     output = capsys.readouterr().out
     assert "of them before the last label" in output
     assert "labels a model (of these in the random arm): sampled 10 (2), v1 " in output
-    assert "while a fit runs: at most 0 further training labels of the next" in output
+    assert "while a fit runs: labels wait for its model" in output
     assert "random arm: 8 of 40 labels, from exploration at 300, 600 K; the random arm has 8 frames, fewer" in output
     assert main([*arguments(tmp_path, 60), *more, "--set", "training.max_ahead=null", "--dry-run"]) == 0
     output = capsys.readouterr().out

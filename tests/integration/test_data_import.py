@@ -71,6 +71,15 @@ def write(path: Path, labelled: list[Labelled], name: str = "extxyz", level: Lev
     return path
 
 
+@pytest.mark.parametrize(("level", "says"), [("{config}", "is a campaign file"), ("[1]", "no name"), (".", "no name")])
+def test_what_is_no_level(
+    level: str, says: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.xyz", shaken_methanol(3))
+    assert main(["data", "import", str(config), str(file), "--level", level.format(config=config)]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_level_that_a_file_names_in_short_may_be_the_campaigns(
     config: Path, run: Run, labelled: list[Labelled], tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ class TrainingHandler:
         found = list(self.ledger.hessians.found.values())  # of which all is on disk, once everything staged is
         await self.commits.flush()
         snapshot, n_retracted, known = await asyncio.to_thread(self._read_snapshot, command.parent)
+        there = frozenset(snapshot.frame_ids)  # not those of minima whose labels were retracted
         calibration = self.ledger.calibration
         is_calibrated = self.ledger.settings.is_calibrated and calibration.is_fitted
         order = TrainingOrder(
@@ -126,7 +127,7 @@ class TrainingHandler:
             known=known,
             budget_s=command.budget_s,
             is_final=command.is_final,
-            hessians=tuple(Hessian.of_triangle(event.frame_id, event.triangle) for event in found),
+            hessians=tuple(Hessian.of_triangle(e.frame_id, e.triangle) for e in found if e.frame_id in there),
         )
         return Fit(order, command.parent, n_retracted)
 

@@ -249,7 +249,9 @@ class Ledger(CampaignState):
             - n_imported
             + sum(f in self.frames and self.frames[f].arm in (Arm.INITIAL, Arm.UNCERTAIN) for f in gone)
         )
-        n_changes = n_seen + n_imported + event.n_retracted + self._n_imported_gone + event.n_hessians
+        minima = {hessian.frame_id for hessian in self.hessians.found.values()}
+        n_hessians = event.n_hessians + sum(f in minima for f in gone)
+        n_changes = n_seen + n_imported + event.n_retracted + self._n_imported_gone + n_hessians
         self.fit_times.add(event.wall_s)
         self._models.publish(event, n_train=n_train, n_seen=n_seen, n_changes=n_changes)
 

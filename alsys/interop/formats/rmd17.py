@@ -36,6 +36,11 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
     chosen = (account.choice.energy, account.choice.forces)
     with archive:
         names = list(archive.files)
+        if missing := set(USED) - set(names):
+            raise InputError(
+                f"has no {', '.join(sorted(missing))}", source=str(path), value=names[:8],
+                remedy=f"save it with {', '.join(USED)} and level_of_theory (of MD17 and MD22: z, R, E, F, theory)",
+            )  # fmt: skip
         numbers = member(archive, "nuclear_charges")
         positions, energy, forces = (member(archive, name) for name in ("coords", "energies", "forces"))
         for name in names:

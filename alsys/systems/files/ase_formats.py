@@ -205,6 +205,8 @@ def read_traj(path: Path, index: int) -> Structure:
     of_electrons = {
         key: value for key, value in settings.items() if electron_word(key.lower()) not in ("", "electrons")
     }
+    if moment_of_all := settings.get("tot_magnetization"):  # of Quantum ESPRESSO
+        of_electrons["nupdown"] = moment_of_all
     structure = with_texts(with_pairs(structure, of_electrons | said), said.values(), has_units=False)
     return structure.adding(
         statements=_of_valence(" ".join(counts), atoms), concerns=occupied_in_part(occupancy), notes=notes

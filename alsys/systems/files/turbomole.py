@@ -92,8 +92,8 @@ def _all(groups: Groups, name: str) -> list[str]:
 
 def _unit(name: str, head: list[str]) -> float:
     """Angstrom of the unit that the words after a group's name say; Bohr is the default."""
-    for word in head:
-        if word not in ("angs", "angstrom", "bohr", "frac") and not word.startswith("natoms="):
+    for word in re.sub(r"natoms\s*=\s*\d+", "", " ".join(head)).split():
+        if word not in ("angs", "angstrom", "bohr", "frac"):
             raise FileProblem(f"has ${name} {word}, which is not understood", "give lengths in Bohr, or say angs")
     return 1.0 if {"angs", "angstrom"} & set(head) else Bohr
 

@@ -315,6 +315,21 @@ def test_overrides_are_yaml_or_values_as_they_are() -> None:
             apply_overrides({}, wrong)  # type: ignore[arg-type]
 
 
+def test_overrides_reach_into_lists() -> None:
+    data: dict[str, Any] = {"systems": [{"smiles": "CO"}]}
+    apply_overrides(data, ["systems[0].charge=1", "systems.0.multiplicity=2"])
+    assert data == {"systems": [{"smiles": "CO", "charge": 1, "multiplicity": 2}]}
+    for wrong in ("systems[1].charge=1", "systems.charge=1", "systems[0].smiles.x=1"):
+        with pytest.raises(InputError, match=r"--set: systems.*(a list of 1 entries|not a section)"):
+            apply_overrides(data, [wrong])
+
+
+def test_keys_that_stay_when_the_kind_changes_are_one_problem(tmp_path: Path) -> None:
+    text = refusal(tmp_path, changed(labeling={"kind": "xtb", "xc": "pbe", "basis": "def2-svp"}))
+    assert "labeling: unknown keys of kind `xtb`: basis, xc (of pyscf and" in text, text
+    assert "--set 'labeling={kind: xtb}'" in text
+
+
 def test_a_line_about_very_many_problems_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(changed(**{f"{'x' * 300}{i}": 1 for i in range(40)}))

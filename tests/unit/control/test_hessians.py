@@ -11,6 +11,7 @@ import pytest
 from alsys.control.commands import ComputeHessian, Idle
 from alsys.control.rules.decisions import decide
 from alsys.control.state.ledger import Ledger
+from alsys.control.status import hessians_text
 from alsys.errors import FailureKind
 from alsys.events import (
     CampaignOpened,
@@ -164,7 +165,12 @@ def test_a_retracted_minimum_teaches_nothing_any_more() -> None:
     store.commit()
     store.close()
     orders = watched(campaign)
-    assert frame_id not in orders[-1].snapshot.frame_ids  # and `with_curvature` looks there
+    assert frame_id not in orders[-1].snapshot.frame_ids
+    assert all(frame_id not in {h.frame_id for h in order.hessians} for order in orders)
+    assert len(orders[-1].hessians) == events_of(campaign, ModelPublished)[-1].n_hessians == 0
+    assert hessians_text(campaign.ledger).endswith("not learned: its label was retracted")
+    assert campaign.ledger.n_new == 0
+    assert watched(campaign) == []  # nothing is left to learn
 
 
 def test_events_keep_every_bit_and_the_ledger_follows_them() -> None:

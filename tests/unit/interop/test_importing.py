@@ -19,6 +19,7 @@ from alsys.interop.formats import find
 from alsys.interop.import_reader import ImportOrder, named_level
 from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
 from alsys.interop.keys import KeyChoice
+from alsys.interop.near_frames import NearFrames
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
@@ -182,6 +183,54 @@ def test_one_frame_with_two_energies(labelled: list[Labelled], tmp_path: Path) -
     shifted = write(tmp_path / "b.xyz", [(f, e + 0.1, x) for f, e, x in labelled[:20]])
     with pytest.raises(InputError, match="in the store, at the same level"):
         take(store, shifted)
+
+
+def rounded(labelled: Sequence[Labelled], digits: int, shift: float = 0.0) -> list[Labelled]:
+    """As they come back from a program that writes so many decimals."""
+    return [(replace(f, positions=f.positions.round(digits)), energy + shift, x) for f, energy, x in labelled]
+
+
+@pytest.mark.parametrize("digits", [5, 8])
+def test_frames_that_come_back_with_rounded_coordinates_are_known(
+    digits: int, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    """Else one of a test set would be learned, and one frame have two energies."""
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled[:40]), GFN1)
+    again = take(store, write(tmp_path / "b.xyz", rounded(labelled, digits)), GFN1)
+    assert (again.n_known, again.n_new) == (40, 10)
+    assert store.snapshot(GFN1.level_id).n_frames == 50
+    with pytest.raises(InputError, match="in the store, at the same level"):
+        take(store, write(tmp_path / "c.xyz", rounded(labelled, digits, 1.0)), GFN1)
+
+
+def test_frames_that_are_near_are_told_from_those_that_are_other(labelled: list[Labelled]) -> None:
+    known = NearFrames([snapshot_of(labelled[:20])])
+    first = labelled[0][0]
+    shaken = [first.positions + step * np.eye(first.n_atoms, 3) for step in (0.0, 1e-8, 1e-3)]
+    others = [
+        replace(first, charge=1, multiplicity=2),
+        replace(first, numbers=first.numbers[::-1].copy()),
+        boxed_water(1)[0][0],
+    ]
+    found = known.find([*(replace(first, positions=p) for p in shaken), *others])
+    assert found == [first.frame_id, first.frame_id, "", "", "", ""]
+    boxes = [(frame, values.energy, values.forces) for frame, values in boxed_water(3)]
+    cells = NearFrames([snapshot_of(boxes)])
+    box = boxes[1][0]
+    assert cells.find([replace(box, cell=box.cell + 1e-9), replace(box, cell=box.cell * 1.001)]) == [box.frame_id, ""]
+    assert NearFrames([]).find([first]) == [""]
+
+
+@pytest.mark.parametrize(("option", "value"), [("charge", 1), ("multiplicity", 3), ("multiplicity", 0)])
+def test_a_charge_or_spin_of_the_users_that_all_frames_contradict(
+    option: str, value: int, labelled: list[Labelled], tmp_path: Path
+) -> None:
+    path = rewritten(
+        write(tmp_path / "a.xyz", labelled[:5]), lambda text: text.replace("energy=", "charge=0 multiplicity=1 energy=")
+    )
+    refused(path, f"{option}: is for frames that state none", **{option: value})
+    assert take(open_writer(), path, **{option: {"charge": 0, "multiplicity": 1}[option]}).n_new == 5
 
 
 def test_electrons_must_be_known(labelled: list[Labelled], tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def test_rmd17_that_is_something_else(tmp_path: Path) -> None:
     assert "pickle" not in str(error)
     np.save(tmp_path / "a.npy", np.ones(3))
     refused(tmp_path / "a.npy", "rmd17", "no npz archive")
+    np.savez(tmp_path / "md17.npz", z=np.ones(2), R=np.ones((1, 2, 3)), E=np.ones(1), F=np.ones((1, 2, 3)))
+    refused(tmp_path / "md17.npz", "rmd17", "has no coords, energies, forces, nuclear_charges", "save it with")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for name in ("nuclear_charges", "coords", "energies", "forces"):
             archive.writestr(name, "text")

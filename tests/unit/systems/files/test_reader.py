@@ -74,7 +74,7 @@ FORMATE = molfile(FORMIC, [(1, 2, 1), (1, 3, 2), (1, 4, 1)], "M  CHG  1   2  -1"
         ),
         (
             "a.coord",
-            "$coord\n"
+            "$coord natoms=    4\n"
             + "".join(f"{x * 1.89} {y * 1.89} {z * 1.89} {s.lower()}\n" for s, x, y, z in FORMIC)
             + "$eht charge=-1 unpaired=0\n$end\n",
         ),

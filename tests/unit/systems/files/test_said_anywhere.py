@@ -167,6 +167,7 @@ def _calculator(parameters: dict[str, object]) -> Any:
         lambda a: a.info.update(length_unit="Bohr"), lambda a: a.info.update(units="bohr"),
         lambda a: a.info.update(formula="H2O2+"), lambda a: a.info.update(frozen=[0]),
         lambda a: a.info.update(occupancy=[0.5, 1, 1]), lambda a: a.set_constraint(FixCom()),
+        _calculator({"tot_magnetization": 2}),
     ],
 )  # fmt: skip
 def test_facts_of_a_trajectory(tmp_path: Path, change: Any) -> None:
