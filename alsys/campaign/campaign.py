@@ -52,12 +52,9 @@ class Campaign:
         InputError: The config cannot be used, or the folder holds a campaign of other science.
     """
 
-    def __init__(
-        self,
-        source: str | Path | Mapping[str, Any] | CampaignConfig,
-        overrides: Overrides = (),
-    ) -> None:
+    def __init__(self, source: str | Path | Mapping[str, Any] | CampaignConfig, overrides: Overrides = ()) -> None:
         self._source: str | None = None
+        self._is_recorded, self._remark = False, ""
         if isinstance(source, CampaignConfig):
             source = source.model_dump(mode="json", exclude_unset=True)
         if isinstance(source, Mapping):
@@ -68,13 +65,13 @@ class Campaign:
             )
         elif os.path.isdir(source):  # False too for what can be no path
             folder = CampaignFolder.existing(str(source))
-            self._source = folder.source()
+            self._source, self._is_recorded = folder.source(), True
             data = {**folder.config().model_dump(mode="json"), "directory": str(source)}
             config = parse_config(apply_overrides(data, overrides), source=str(folder.record))
         else:
             self._source = str(source)
             config = parse_config(apply_overrides(read_yaml(self._source), overrides), source=self._source)
-            check_place(config, self._source, overrides)
+            self._remark = check_place(config, self._source, overrides)
         self.folder = CampaignFolder.of(config)
         self.folder.check_same(config, self._source)
         self.config = self.folder.as_begun(config)
@@ -281,21 +278,11 @@ class Campaign:
 
         Args:
             output: Where; default ``report.html`` in the campaign's folder.
-
-        Raises:
-            InputError: It cannot be written there.
         """
         from alsys.tracking.report import write_report
 
         CampaignFolder.existing(str(self.path))
-        target = self.path / "report.html" if output is None else Path(output)
-        try:
-            return write_report(self.path, target)
-        except OSError as error:
-            raise InputError(
-                f"cannot be written: {error.strerror or error}", field="output", value=str(target),
-                remedy="name a file in a folder that exists and has space",
-            ) from error  # fmt: skip
+        return write_report(self.path, None if output is None else Path(output))
 
     @checked
     def dataset(self, version: int | None = None, level: str | None = None) -> Dataset:
@@ -411,7 +398,8 @@ class Campaign:
             from alsys.campaign.checks import make_plan
 
             self.folder.check_head()
-            self._plan = make_plan(self.config, self._source)
+            plan = make_plan(self.config, self._source)
+            self._plan = replace(plan, is_recorded=self._is_recorded, remark=self._remark)
         return self._plan
 
     def _labels_of_run(self, labels: int) -> int | None:

@@ -101,7 +101,7 @@ class CampaignFolder:
     @classmethod
     def of(cls, config: CampaignConfig) -> CampaignFolder:
         """Where a campaign lives."""
-        return cls(Path(config.directory or Path("campaigns") / config.name))
+        return cls(Path(config.directory or Path("campaigns") / config.name).expanduser())
 
     @classmethod
     def existing(cls, path: str) -> CampaignFolder:

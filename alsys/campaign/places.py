@@ -31,7 +31,7 @@ MOST_KEPT = 50
 """Campaigns that are remembered of one file."""
 
 
-def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) -> None:
+def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) -> str:
     """Refuses to start a second campaign of a file, where the user has not said that there shall be one.
 
     Args:
@@ -39,10 +39,13 @@ def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) 
         source: Its file.
         overrides: Those of the config; one that names the directory is the user's word.
 
+    Returns:
+        What a user should know before one begins: that there was one, which is gone. Empty for nothing.
+
     Raises:
         InputError: There is none here, and one elsewhere.
     """
-    relative = Path(config.directory or Path("campaigns") / config.name)
+    relative = Path(config.directory or Path("campaigns") / config.name).expanduser()
     directory = CampaignFolder.of(config)
     if (
         "directory" in overridden(overrides)
@@ -50,7 +53,7 @@ def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) 
         or directory.record.is_file()
         or directory.store.exists()
     ):
-        return
+        return ""
     file = Path(source).resolve()
     found = [place for place in dict.fromkeys(_candidates(file, relative)) if _is_made_from(place, file, config)]
     if found:
@@ -62,6 +65,10 @@ def check_place(config: CampaignConfig, source: str, overrides: Overrides = ()) 
             field="directory",
             remedy=f"go on with it by --set directory={found[0]}, or start another by --set directory={relative}",
         )
+    gone = [place for place in _listed(file) if place.name == relative.name and not place.exists()]
+    if not gone:
+        return ""
+    return f"a new campaign: that of before in {gone[-1]} is not there; moved, it goes on by --set directory=FOLDER"
 
 
 def remember_place(directory: CampaignFolder, source: str) -> None:
@@ -107,11 +114,16 @@ def _record(place: Path) -> dict[str, object] | None:
 
 
 def _remembered(file: Path) -> list[Path]:
+    return [place for place in _listed(file) if _record(place)]
+
+
+def _listed(file: Path) -> list[Path]:
+    """Folders in the list of a file, whatever is there now; no trials."""
     index = _index(file)
     try:
         content = {} if index is None else json.loads(read_small(index))
         places = [Path(path) for path in content.get("directories", []) if isinstance(path, str)]
-        return [place for place in places if _record(place) and (not _is_temporary(place) or _is_temporary(file))]
+        return [place for place in places if not _is_temporary(place) or _is_temporary(file)]
     except (FileNotFoundError, Unreadable, ValueError, RecursionError, AttributeError, TypeError):
         return []
 

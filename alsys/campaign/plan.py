@@ -79,6 +79,8 @@ class Plan:
         notes: What was taken from the files of each system, or left out.
         start: What the first fit goes on from, where it is not in the directory yet.
         labels: Labels at which this run stops, fewer than `stop.labels`; None for that.
+        remark: What a user should know before it begins; empty for nothing.
+        is_recorded: The config is that of a campaign's folder, in which all defaults are written out.
     """
 
     config: CampaignConfig
@@ -91,6 +93,8 @@ class Plan:
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     start: StartingPoint | PretrainingData | None = None
     labels: int | None = None
+    remark: str = ""
+    is_recorded: bool = False
 
     @property
     def systems(self) -> dict[str, Frame]:
@@ -157,6 +161,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
     labeler = build_labeler(config.labeling)
     seconds: list[float] = []
     lines = [f"{plan.source or 'no file'}: campaign {config.name} in {plan.directory.path}"]
+    lines += [plan.remark] if plan.remark else []
     try:
         for name, frame in plan.labelled.items():
             tell(f"system {name}: labelling {frame.n_atoms} atoms twice, to see how long a label takes")
@@ -190,7 +195,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
         f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
-        *(f"not used: {one.field} needs {one.needs}" for one in unused(config)),
+        *(f"not used: {one.field} needs {one.needs}" for one in unused(config) if not plan.is_recorded),
         "nothing was started or written",
     ]
     return replace(found, lines=tuple(lines))

@@ -12,7 +12,7 @@ from alsys.campaign.dataset import chosen_level
 from alsys.campaign.folder import CampaignFolder, read_status, whole_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
 from alsys.cli.display import Screen, status_panel
-from alsys.cli.outputs import check_file, unwritable
+from alsys.cli.outputs import check_file
 from alsys.clock import RunningClock
 from alsys.control.status import headline
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
@@ -82,10 +82,8 @@ def report(args: argparse.Namespace) -> int:
     if args.output or path.is_dir():
         check_file(path, "--output")
     try:
-        write_report(directory.path, path)
+        write_report(directory.path, path if args.output else None)
     except OSError as error:
-        if args.output:
-            raise unwritable(path, "--output", error, "name a file in a folder with space") from error
         raise cannot_ask(directory.path, error, "`--output FILE` puts the report elsewhere") from error
     sys.stdout.write(f"{path}\n")
     return 0

@@ -36,6 +36,8 @@ def _run(campaign: Campaign, args: argparse.Namespace) -> int:
             Display(campaign.config.name, is_quiet=args.quiet) as display,
             diverted_output(plan.directory.logs / "stderr.log"),
         ):
+            if plan.remark:
+                display.message(plan.remark)
             result = campaign.drive(display, ack_log=args.ack_log, insist=lambda: leave(130))
     with contextlib.suppress(BrokenPipeError):  # the reader left meanwhile; what counts is what came of the campaign
         sys.stdout.write("\n".join(result.lines) + "\n")

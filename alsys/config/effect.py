@@ -133,6 +133,10 @@ def _of_labels(config: CampaignConfig) -> Iterator[Condition]:
 def _of_training(config: CampaignConfig) -> Iterator[Condition]:
     training = config.training
     yield Condition("training", GRADIENT_DESCENT, not isinstance(config.model, PairModel), "model.kind: nequip")
+    if hasattr(config.labeling, "hessians"):
+        yield Condition(
+            "labeling", ("hessians",), not isinstance(config.model, PairModel), "model.kind: nequip, to learn"
+        )
     yield Condition("training", ("huber_delta",), training.loss == "huber", "training.loss: huber")
     yield Condition("training", ("max_ahead", "train_on"), config.mode == "async", "mode: async")
     yield Condition(

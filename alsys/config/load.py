@@ -175,6 +175,9 @@ def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str |
         keys = [str(key) for key in value] if kind == "union_tag_not_found" and isinstance(value, Mapping) else []
         misspelt = _meant("kind", keys)
         message, value = (f"unknown key `{misspelt}`" if misspelt else "is required"), None
+        section = place_of(problem["loc"][:-1]).node.get("properties", {})
+        if said := section.get(str(problem["loc"][-1]), {}).get("description", ""):
+            remedy = said.rstrip(".")
         if place.kinds:
             remedy = f"{'did you mean `kind`? ' if misspelt else ''}kinds: {', '.join(place.kinds)}"
             field += ".kind" if kind == "union_tag_not_found" and not misspelt else ""

@@ -18,6 +18,7 @@ import numpy as np
 
 from alsys.errors import InputError
 from alsys.interop.keys import NONE, ChoiceNeeded, KeyChoice, Meaning, Selection, meaning_of, select, unit_named
+from alsys.said import number_of
 
 MAX_LISTED: Final = 100_000
 """Refused frames whose reasons are kept; all are counted."""
@@ -219,6 +220,8 @@ class FileAccount:
         Raises:
             ChoiceNeeded: Values differ, and the user has not said which counts.
         """
+        if what == "energy":  # not a list of energies of orbitals, states or an ensemble beside it
+            names = [name for name in names if number_of(values[name]) is not None] or names
         if not names:
             return ""
         if len(names) == 1:

@@ -17,9 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from alsys.errors import InputError
 from alsys.events import DataImported
-from alsys.frames import Arm, Candidate, Frame, Source
+from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.import_reader import ImportOrder, ImportReader, LabelledSample
@@ -43,6 +45,8 @@ MAX_COMPARED: Final = 64
 """Known labels that are compared with those of the file."""
 SAME_ENERGY: Final = 1e-3
 """eV; two labels of one frame at one level that differ by more contradict each other."""
+SAME_FORCE: Final = 0.02
+"""eV/Angstrom; likewise of any component of a force. Convergence and rounding leave less."""
 METHOD: Final = "import"
 """Sampling method of imported frames."""
 
@@ -224,17 +228,18 @@ class _Intake:
         labels: list[Label] = []
         known: list[tuple[LabelledSample, str]] = []
         level_id = self._level.level_id
-        near = self._near.find([sample.frame for sample in batch])
-        for sample, stored_id in zip(batch, near, strict=True):
+        for sample, near in zip(batch, self._near.find([sample.frame for sample in batch]), strict=True):
             self.n_frames += 1
             frame = sample.frame
-            frame_id = stored_id or frame.frame_id
+            frame_id = near.same or frame.frame_id
             number = self._members.get(sample.group, 0)
             self._members[sample.group] = number + 1
             if frame_id in self._energies:
                 if self._is_other(sample, self._energies[frame_id], "another frame of the file"):
                     continue
                 self.n_known += 1
+                continue
+            if near.twin and self._is_twin(sample, near.twin):
                 continue
             self._energies[frame_id] = sample.energy
             self._take_state(sample)
@@ -340,8 +345,39 @@ class _Intake:
         self._n_compared += len(known)
         stored = self._store.labels([frame_id for _, frame_id in known], self._level.level_id)
         for (sample, _), label in zip(known, stored, strict=True):
-            if label is not None and self._is_other(sample, label.energy, "the store, at the same level"):
+            if label is not None and (
+                self._is_other(sample, label.energy, "the store, at the same level")
+                or self._has_other_forces(sample, label.forces)
+            ):
                 self.n_known -= 1
+
+    def _has_other_forces(self, sample: LabelledSample, forces: FloatArray) -> bool:
+        """Whether a frame has other forces in the store; it is refused then."""
+        difference = float(np.abs(sample.forces - forces).max()) if sample.mask is None else 0.0
+        if difference <= SAME_FORCE:
+            return False
+        self.n_refused += 1
+        error = InputError(
+            "has other forces in the store, at the same level", field=f"{sample.place}: forces",
+            value=round(difference, 4), remedy="give the level that is right for this file, and only frames of it",
+        )  # fmt: skip
+        self._account.refuse(sample.place, error)
+        return True
+
+    def _is_twin(self, sample: LabelledSample, twin: str) -> bool:
+        """Whether another charge or spin has the very same energy in the store; the frame is refused then."""
+        (label,) = self._store.labels([twin], self._level.level_id)
+        if label is None or sample.frame.n_atoms == 1 or abs(sample.energy - label.energy) > SAME_ENERGY:
+            return False
+        self.n_refused += 1
+        frame = sample.frame
+        state = ElectronicState(frame.charge, frame.multiplicity)
+        error = InputError(
+            "the same atoms in the same places have this energy in another state too: charge or spin of one is wrong",
+            field=sample.place, value=str(state), remedy="correct charge and multiplicity, or leave such frames out",
+        )  # fmt: skip
+        self._account.refuse(sample.place, error)
+        return True
 
     def _is_other(self, sample: LabelledSample, energy: float, where: str) -> bool:
         """Whether a frame has another energy elsewhere; it is refused then."""

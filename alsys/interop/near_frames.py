@@ -8,6 +8,7 @@ projections of positions, cell and composition, so that each costs a search in a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,48 +23,68 @@ N_PROJECTIONS: Final = 4
 _SEED: Final = 7
 
 
+@dataclass(frozen=True, slots=True)
+class Near:
+    """What is known of a frame.
+
+    Attributes:
+        same: Identity of the known frame that it is but for rounding; empty for none.
+        twin: Identity of one with the same atoms in the same places, of another charge or multiplicity; empty for none.
+    """
+
+    same: str = ""
+    twin: str = ""
+
+
 class NearFrames:
-    """Frames that are known, by what is left of them when they are projected; not those in point charges."""
+    """Frames that are known, by what is left of them when they are projected; not those in point charges.
+
+    Args:
+        snapshots: Of the levels at which they are labelled.
+    """
 
     def __init__(self, snapshots: Iterable[Snapshot]) -> None:
-        marks, ids = [np.zeros((0, N_PROJECTIONS + 1))], list[str]()
+        marks, states, ids = [np.zeros((0, N_PROJECTIONS + 1))], list[tuple[int, int]](), list[str]()
         for snapshot in snapshots:
             if snapshot.n_charges is not None:
                 snapshot = snapshot.select(np.flatnonzero(snapshot.n_charges == 0))
             if not snapshot.n_frames:
                 continue
-            of_electrons = np.column_stack([snapshot.charge, snapshot.multiplicity, snapshot.pbc]).astype(np.float64)
             cell = np.where(np.asarray(snapshot.pbc.any(axis=1))[:, None, None], snapshot.cell, 0.0)
-            marks.append(_marks(snapshot.n_atoms, snapshot.numbers, snapshot.positions, cell, of_electrons))
+            marks.append(_marks(snapshot.n_atoms, snapshot.numbers, snapshot.positions, cell, snapshot.pbc))
+            states += zip(snapshot.charge.tolist(), snapshot.multiplicity.tolist(), strict=True)
             ids += snapshot.frame_ids
         found = np.concatenate(marks)
         order = np.argsort(found[:, 0], kind="stable")
         self._marks: FloatArray = found[order]
-        self._ids = [ids[k] for k in order.tolist()]
+        self._ids = [(ids[k], states[k]) for k in order.tolist()]
 
-    def find(self, frames: Sequence[Frame]) -> list[str]:
-        """Identity of the known frame that each of some frames is but for rounding; empty for none.
-
-        Args:
-            frames: Of any composition.
-        """
+    def find(self, frames: Sequence[Frame]) -> list[Near]:
+        """What is known of each of some frames, of any composition."""
         if not self._ids or not frames:
-            return [""] * len(frames)
+            return [Near()] * len(frames)
         n_atoms = np.array([frame.n_atoms for frame in frames])
-        of_electrons = np.array([(f.charge, f.multiplicity, *f.pbc) for f in frames], dtype=np.float64)
-        cell = np.array([np.zeros((3, 3)) if f.cell is None or not any(f.pbc) else f.cell for f in frames])
-        numbers = np.concatenate([frame.numbers for frame in frames])
-        marks = _marks(n_atoms, numbers, np.concatenate([frame.positions for frame in frames]), cell, of_electrons)
+        pbc = np.array([frame.pbc for frame in frames])
+        cell = np.array([frame.cell if frame.pbc.any() else np.zeros((3, 3)) for frame in frames])
+        numbers, positions = (
+            np.concatenate(parts) for parts in zip(*((f.numbers, f.positions) for f in frames), strict=True)
+        )
+        marks = _marks(n_atoms, numbers, positions, cell, pbc)
         bounds = ROUNDING * np.sqrt(3 * n_atoms + 9)
-        low = np.searchsorted(self._marks[:, 0], marks[:, 0] - bounds)
-        high = np.searchsorted(self._marks[:, 0], marks[:, 0] + bounds, side="right")
-        return [
-            self._ids[start + int(alike[0])]
-            if start < stop
-            and (alike := np.flatnonzero((np.abs(self._marks[start:stop] - mark) <= bound).all(axis=1))).size
-            else ""
-            for start, stop, mark, bound in zip(low.tolist(), high.tolist(), marks, bounds.tolist(), strict=True)
-        ]
+        low = np.searchsorted(self._marks[:, 0], marks[:, 0] - bounds).tolist()
+        high = np.searchsorted(self._marks[:, 0], marks[:, 0] + bounds, side="right").tolist()
+        found = []
+        for frame, mark, bound, start, stop in zip(frames, marks, bounds.tolist(), low, high, strict=True):
+            same = twin = ""
+            is_near = (np.abs(self._marks[start:stop] - mark) <= bound).all(axis=1)
+            for k in np.flatnonzero(is_near).tolist() if start < stop else ():
+                frame_id, state = self._ids[start + k]
+                if state == (frame.charge, frame.multiplicity):
+                    same = same or frame_id
+                else:
+                    twin = twin or frame_id
+            found.append(Near(same, twin))
+        return found
 
 
 def _marks(
@@ -71,9 +92,9 @@ def _marks(
     numbers: NDArray[np.integer[Any]],
     positions: FloatArray,
     cell: FloatArray,
-    of_electrons: FloatArray,
+    pbc: NDArray[np.bool_],
 ) -> FloatArray:
-    """``(n_frames, N_PROJECTIONS + 1)`` projections of coordinates, and one of elements and electrons."""
+    """``(n_frames, N_PROJECTIONS + 1)`` projections of coordinates, and one of elements and directions."""
     n_atoms = n_atoms.astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(n_atoms)])[:-1]
     place = np.arange(int(n_atoms.sum())) - np.repeat(offsets, n_atoms)
@@ -84,5 +105,5 @@ def _marks(
     marks: FloatArray = np.add.reduceat(of_atoms, offsets, axis=0)
     others = np.random.default_rng(_SEED + 1)
     marks[:, :-1] += cell.reshape(-1, 9) @ others.uniform(-1.0, 1.0, (9, N_PROJECTIONS))
-    marks[:, -1] += of_electrons @ others.uniform(1.0, 2.0, of_electrons.shape[1])
+    marks[:, -1] += pbc @ others.uniform(1.0, 2.0, 3)
     return marks

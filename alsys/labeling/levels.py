@@ -191,7 +191,9 @@ def _check_basis(name: str, field: str, numbers: list[int]) -> None:
                 f"has no functions for {symbol}" if is_known else "unknown basis",
                 field=field,
                 value=name,
-                remedy="choose a basis that covers all elements" if is_known else _suggest(name, COMMON_BASES),
+                remedy="take one that covers all elements, such as def2-svp (to radon)"
+                if is_known
+                else _suggest(name, COMMON_BASES),
             )
 
 

@@ -135,7 +135,10 @@ class Outbox:
         if not self.directory.is_dir():
             return None
         with self.lock() as is_mine:
-            return identity_of(self.directory).copied_from if is_mine else None
+            original = identity_of(self.directory).copied_from if is_mine else None
+            if original is not None:
+                self.note_alias(f"`champion` in the registry stays with {original}, the original", is_ours=False)
+            return original
 
     def put_publish(self, version: int, card: Mapping[str, object] | None = None) -> bool:
         """Queues a version whose bundle is on disk. Durable on return; False where it was put before."""

@@ -65,8 +65,8 @@ def write_report(campaign_dir: str | Path, path: str | Path | None = None) -> Pa
         path: Where to; default `report.html` in the campaign.
 
     Raises:
-        InputError: Not a campaign.
-        OSError: The file cannot be written.
+        InputError: Not a campaign, or a path that cannot be written.
+        OSError: The campaign's own folder cannot be written.
     """
     from alsys.store.zarr import open_reader
 
@@ -78,7 +78,15 @@ def write_report(campaign_dir: str | Path, path: str | Path | None = None) -> Pa
     finally:
         reader.close()
     target = Path(path) if path is not None else directory / "report.html"
-    replace_file(target, html, is_durable=False)  # it can be drawn again
+    try:
+        replace_file(target, html, is_durable=False)  # it can be drawn again
+    except OSError as error:
+        if path is None:
+            raise
+        raise InputError(
+            f"cannot be written: {error.strerror or error}", field="output", value=str(path),
+            remedy="name a file in a folder with space",
+        ) from error  # fmt: skip
     return target
 
 

@@ -13,12 +13,13 @@ import ase.io
 import pytest
 
 import alsys
-from alsys import open_dataset
+from alsys import Campaign, open_dataset
 from alsys.campaign.driver import AcknowledgementLog
 from alsys.campaign.folder import CampaignFolder
 from alsys.cli import main
 from alsys.cli.configs import read_config
 from alsys.config import parse_config
+from alsys.errors import InputError
 from alsys.events import ModelLost, ModelPublished
 from alsys.store.zarr import open_reader
 
@@ -85,6 +86,8 @@ def test_export_holds_every_label(campaign: Path, tmp_path: Path, capsys: pytest
 
 
 def test_report_is_self_contained(campaign: Path) -> None:
+    with pytest.raises(InputError, match="output: cannot be written"):
+        Campaign.open(campaign).report(campaign / "none" / "r.html")
     assert main(["report", str(campaign)]) == 0
     page = (campaign / "report.html").read_text()
     assert "<svg" in page

@@ -120,7 +120,7 @@ def test_labels_that_come_before_the_first_model_are_learned_too(command: Comman
         ("{kind: imported, level: ''}", (), "training.start.level:"),
         ("{kind: imported, level: '{'}", (), "is no JSON object"),
         ("{kind: imported}", (), "training.start.level: is required"),
-        ("{kind: imported, level: x, temperatures: [300]}", (), "training.start.temperatures: unknown key"),
+        ("{kind: imported, level: x, temperatures: [300]}", (), "unknown key of kind `imported`: temperatures"),
         (START, ("model={kind: pair}",), "training.start needs model.kind nequip"),
         (START, ("systems=[{name: amine, smiles: CN}]",), "hold no N"),
     ],

@@ -160,3 +160,12 @@ def _replaces(call: ast.Call, function: ast.Attribute) -> bool:
         return True
     # one argument: a path's; a text's has two, and that of dataclasses is called by its name
     return function.attr == "replace" and len(call.args) == 1 and not call.keywords
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """A report written to /dev/null took its place."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="is no file"):
+        replace_file(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

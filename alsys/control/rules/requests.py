@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 from alsys.control.rules.goals import wants_labels
@@ -114,10 +115,12 @@ def from_record(record: object) -> Request:
             raise InputError(f"is not a request: {name} is of the wrong type")
         if isinstance(value, list):
             fields[name] = tuple(value)
-    try:
-        return cls(**fields)
-    except TypeError as error:
-        raise InputError(f"is not a request: {error}") from error
+    known = {field.name: field for field in fields_of(cls)}
+    if unknown := fields.keys() - known.keys():
+        raise InputError(f"is not a request: {kind} has no {', '.join(sorted(map(str, unknown)))}")
+    if missing := [name for name, field in known.items() if field.default is MISSING and name not in fields]:
+        raise InputError(f"is not a request: {kind} needs {', '.join(missing)}")
+    return cls(**fields)
 
 
 def _is_names(value: object) -> bool:

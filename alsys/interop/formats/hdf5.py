@@ -33,7 +33,9 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"cannot be read: {error}", source=str(path)) from error
+        raise InputError(
+            "cannot be read: it is cut off or damaged", source=str(path), remedy="copy it again"
+        ) from error
     with file:
         try:
             yield file

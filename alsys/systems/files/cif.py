@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.formula import Formula
 
 from alsys.systems.files.ase_formats import taken, warned
 from alsys.systems.files.cif_symmetry import with_symmetry
@@ -227,11 +228,21 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
+def _without_groups(text: str) -> str:
+    """A sum formula such as AMCSD's ``Mg (O2 H2)``, with the elements of its groups counted."""
+    if "(" not in text:
+        return text
+    try:
+        return " ".join(f"{symbol}{n}" for symbol, n in Formula(re.sub(r"\s", "", text)).count().items())
+    except ValueError:
+        return text
+
+
 def _units_of_formula(block: Any, atoms: Atoms) -> str:
     """What sum formula and formula units say of the cell, where the atoms are others; empty where they agree."""
     text, z = block.get("_chemical_formula_sum"), block.get("_cell_formula_units_z")
     has_z = isinstance(z, int) and z > 0
-    pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)(?=[\s,']|$)", text) if isinstance(text, str) else []
+    pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)(?=[\s,']|$)", _without_groups(text)) if isinstance(text, str) else []
     formula: dict[str, float] = {}
     for symbol, n in pairs:
         key = "H" if symbol in ("D", "T") else symbol

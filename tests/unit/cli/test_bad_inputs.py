@@ -63,7 +63,7 @@ def refused(folder: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[
         ({"systems": [{"name": "m", "molecule": "CH3OHH"}]}, ["systems[0].molecule", "CH3OHH", "did you mean"]),
         ({"systems": [{"name": "m", "smiles": "C(("}]}, ["systems[0].smiles", "C((", "not a valid SMILES"]),
         ({"systems": [{"name": "m", "smiles": "[NH4+]"}]}, ["systems[0].smiles", "set charge: 1"]),
-        ({"systems": [{"name": "m", "file": "none.xyz"}]}, ["systems[0].file", "does not exist"]),
+        ({"systems": [{"name": "m", "file": "none.xyz"}]}, ["systems[0].file", "no such file"]),
         ({"systems": [water(8, edge=9.0)]}, ["systems[0].pbc", "PySCF labels are for molecules"]),
         ({"systems": [water(8, edge=9.0)], **XTB, "model": {"kind": "pair"}}, ["model.kind", "periodic", "nequip"]),
         ({"systems": [water(8, edge=9.0)], **XTB}, ["initial.method", "m, which holds 8 molecules", "xtb-md"]),

@@ -78,6 +78,18 @@ def test_campaigns_far_from_their_file_are_remembered_until_they_are_gone(
     check_place(config(), str(file))
 
 
+def test_a_new_campaign_in_place_of_one_that_was_moved_says_so(file: Path) -> None:
+    assert check_place(config(), str(file)) == ""
+    place = start(config(), file)
+    assert check_place(config(), str(file)) == ""
+    place.rename(place.with_name("moved"))
+    said = check_place(config(), str(file))
+    assert f"that of before in {place} is not there" in said
+    assert "--set directory=FOLDER" in said
+    assert check_place(config(), str(file), ["directory=campaigns/moved"]) == ""
+    assert check_place(config(name="other"), str(file)) == ""
+
+
 def test_trials_in_the_folder_of_temporary_files_are_not_remembered(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

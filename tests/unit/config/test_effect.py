@@ -30,6 +30,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("labeling.grid_level", 3, {"labeling": {**PBE, "method": "hf", "xc": None}}, {"labeling": PBE}),
     ("labeling.gpu_memory_mb", 512, {"labeling": PBE}, {"labeling": {**PBE, "gpus": 1}}),
     ("training.compile", True, {"model": PAIR}, {}),
+    ("labeling.hessians", 1, {"labeling": PBE, "model": PAIR}, {"labeling": PBE}),
     ("training.learning_rate", 0.01, {"model": PAIR}, {}),
     ("training.huber_delta", 0.02, {}, {"training": {"loss": "huber"}}),
     ("training.max_ahead", 3, {"mode": "rounds"}, {}),

@@ -19,7 +19,7 @@ from alsys.interop.formats import find
 from alsys.interop.import_reader import ImportOrder, named_level
 from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
 from alsys.interop.keys import KeyChoice
-from alsys.interop.near_frames import NearFrames
+from alsys.interop.near_frames import Near, NearFrames
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
@@ -183,6 +183,11 @@ def test_one_frame_with_two_energies(labelled: list[Labelled], tmp_path: Path) -
     shifted = write(tmp_path / "b.xyz", [(f, e + 0.1, x) for f, e, x in labelled[:20]])
     with pytest.raises(InputError, match="in the store, at the same level"):
         take(store, shifted)
+    store = open_writer()
+    take(store, write(tmp_path / "own.xyz", labelled[:20], OWN))
+    scaled = write(tmp_path / "c.xyz", [(f, e, 1.02 * x) for f, e, x in labelled[:20]], OWN)
+    with pytest.raises(InputError, match="has other forces in the store"):
+        take(store, scaled)
 
 
 def rounded(labelled: Sequence[Labelled], digits: int, shift: float = 0.0) -> list[Labelled]:
@@ -214,12 +219,24 @@ def test_frames_that_are_near_are_told_from_those_that_are_other(labelled: list[
         boxed_water(1)[0][0],
     ]
     found = known.find([*(replace(first, positions=p) for p in shaken), *others])
-    assert found == [first.frame_id, first.frame_id, "", "", "", ""]
+    same, ion = Near(same=first.frame_id), Near(twin=first.frame_id)
+    assert found == [same, same, Near(), ion, Near(), Near()]
     boxes = [(frame, values.energy, values.forces) for frame, values in boxed_water(3)]
     cells = NearFrames([snapshot_of(boxes)])
     box = boxes[1][0]
-    assert cells.find([replace(box, cell=box.cell + 1e-9), replace(box, cell=box.cell * 1.001)]) == [box.frame_id, ""]
-    assert NearFrames([]).find([first]) == [""]
+    assert cells.find([replace(box, cell=box.cell + 1e-9), replace(box, cell=box.cell * 1.001)]) == [
+        Near(same=box.frame_id), Near()
+    ]  # fmt: skip
+    assert NearFrames([]).find([first]) == [Near()]
+
+
+def test_one_energy_at_two_charges(labelled: list[Labelled], tmp_path: Path) -> None:
+    """Whose charge is wrong nobody knows; a model that tells states apart would learn that they are alike."""
+    store = open_writer()
+    take(store, write(tmp_path / "a.xyz", labelled[:10], OWN))
+    ions = [(replace(f, charge=1, multiplicity=2), energy, x) for f, energy, x in labelled[:10]]
+    with pytest.raises(InputError, match="have this energy in another state too"):
+        take(store, write(tmp_path / "b.xyz", ions, OWN))
 
 
 @pytest.mark.parametrize(("option", "value"), [("charge", 1), ("multiplicity", 3), ("multiplicity", 0)])

@@ -461,6 +461,7 @@ def test_what_other_formats_say(name: str, text: str, says: str, tmp_path: Path)
         ("a.coord", COORD.format("$point_charges\n 1 1 1 1.0"), "what surrounds its atoms is left out: $point_charges"),
         ("a.sdf", MOL.format("", "", "", "> <energy>\n1\n2\n\n$$$$\n"), "not used: energy"),
         ("a.cif", SALT.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Cl Na'"), ""),
+        ("a.cif", SALT.format("_cell_formula_units_Z 1\n_chemical_formula_sum 'Na (Cl)'"), ""),
         ("a.cif", SALT.format("_chemical_formula_moiety 'Na 1+, Cl 1-'"), ""),
         ("a.poscar", POSCAR.format("x", ".5 .5 .5"), ""),
     ],
