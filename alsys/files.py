@@ -48,11 +48,11 @@ def replacing(path: Path, *, is_durable: bool = True, has_one_writer: bool = Fal
         has_one_writer: Likewise.
 
     Raises:
-        FileExistsError: A folder was made, and something is at `path`; or what is there is a device or the like.
+        FileExistsError: A folder was made, and something is at `path`; or a device is there.
         OSError: It cannot be written; names `path`.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise FileExistsError(errno.EEXIST, "is no file", os.fspath(path))
+    if path.is_char_device() or path.is_block_device():
+        raise FileExistsError(errno.EEXIST, "is a device", os.fspath(path))
     token = "" if has_one_writer else f".{secrets.token_hex(4)}"
     unfinished = path.with_name(f".{path.name[:40]}{token}{UNFINISHED}")
     try:
