@@ -62,13 +62,15 @@ def set_aside(path: Path, reason: str, replacement: bytes | None = None) -> Path
     while os.path.lexists(target):
         target = folder / f"{path.name}.{secrets.token_hex(3)}"
     replace_file(_reason(target), f"{' '.join(reason.split())}\n".encode())
-    if replacement is None:
-        move(path, target, is_durable=False)
-    else:
-        try:
+    is_linked = replacement is not None and path.is_file()  # what is no file is not replaced where it stands
+    try:
+        if is_linked:
             target.hardlink_to(path)  # a kill leaves one or the other in the file's place
-        except OSError:
-            move(path, target, is_durable=False)
+    except OSError:
+        is_linked = False
+    if not is_linked:
+        move(path, target, is_durable=False)
+    if replacement is not None:
         replace_file(path, replacement)
     sync_folder(folder)
     sync_folder(path.parent)

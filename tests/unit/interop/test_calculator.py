@@ -342,7 +342,7 @@ def test_a_spin_that_is_none_is_refused(spin: object, says: str, bundle: Path) -
     "info",
     [
         {"total_charge": 1, "multiplicity": 2}, {"Charge": 1, "uhf": 1}, {"net_charge": 1, "Spin_Multiplicity": 2},
-        {"nelectrons": 9, "UHF": 1}, {"charge": 1, "NUM_UNPAIRED_ELECTRONS": 1},
+        {"nelectrons": 7, "UHF": 1}, {"charge": 1, "NUM_UNPAIRED_ELECTRONS": 1},
     ],
 )  # fmt: skip
 def test_other_words_for_charge_and_spin_count(info: dict[str, int], tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_its_name_is_a_kind_and_the_record_needs_no_package() -> None:
         ),
         ({"settings": {"feature": 8}}, r"model\.settings\.feature: .*settings of painn: features, layers, radial"),
         ({"settings": {"features": 2}}, r"model\.settings\.features: "),
-        ({"num_layers": 2}, r"model\.num_layers: unknown key"),
+        ({"num_layers": 2}, r"unknown key of kind `plugin`: num_layers"),
     ],
 )
 def test_bad_input_is_one_line(model: dict[str, Any], message: str) -> None:

@@ -217,7 +217,7 @@ def test_packings_are_start_structures_of_one_system(tmp_path: Path) -> None:
         ({"smiles": "[O-]C=O"}, ["formal charge of -1", "set charge: -1"]),
         ({"smiles": "C", "charge": 1}, ["formal charge of 0", "SMILES of the ion", "`file`", "charge: 0"]),
         ({"molecule": "CH3CH20H"}, ["did you mean", "CH3CH2OH"]),
-        ({"file": "none.xyz"}, ["does not exist"]),
+        ({"file": "none.xyz"}, ["no such file"]),
         ({"file": "weights.pckl"}, ["not read", ".extxyz"]),
         ({"file": "folder.xyz"}, ["cannot be read"]),
         ({"bulk": {"formula": "NaCl"}}, ["bulk", "NaCl", "lattice constants"]),
