@@ -20,6 +20,8 @@ from alsys.store.base import Snapshot
 ROUNDING: Final = 2e-5
 """Angstrom; twice what five decimals leave of a coordinate, and less than any step of dynamics."""
 N_PROJECTIONS: Final = 4
+CHUNK: Final = 1024
+"""Frames that are projected at a time."""
 _SEED: Final = 7
 
 
@@ -95,15 +97,20 @@ def _marks(
     pbc: NDArray[np.bool_],
 ) -> FloatArray:
     """``(n_frames, N_PROJECTIONS + 1)`` projections of coordinates, and one of elements and directions."""
-    n_atoms = n_atoms.astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(n_atoms)])[:-1]
-    place = np.arange(int(n_atoms.sum())) - np.repeat(offsets, n_atoms)
     weights = np.random.default_rng(_SEED).uniform(-1.0, 1.0, (int(n_atoms.max()), 4, N_PROJECTIONS))
-    of_atoms = np.empty((place.size, N_PROJECTIONS + 1))
-    of_atoms[:, :-1] = np.einsum("ai,aik->ak", positions, weights[place, :3])
-    of_atoms[:, -1] = numbers * (2.0 + weights[place, 3, 0])
-    marks: FloatArray = np.add.reduceat(of_atoms, offsets, axis=0)
     others = np.random.default_rng(_SEED + 1)
-    marks[:, :-1] += cell.reshape(-1, 9) @ others.uniform(-1.0, 1.0, (9, N_PROJECTIONS))
-    marks[:, -1] += pbc @ others.uniform(1.0, 2.0, 3)
+    marks = np.zeros((len(n_atoms), N_PROJECTIONS + 1))
+    marks[:, :-1] = cell.reshape(-1, 9) @ others.uniform(-1.0, 1.0, (9, N_PROJECTIONS))
+    marks[:, -1] = pbc @ others.uniform(1.0, 2.0, 3)
+    ends = np.cumsum(n_atoms, dtype=np.int64)
+    for first in range(0, len(n_atoms), CHUNK):
+        counts = n_atoms[first : first + CHUNK].astype(np.int64)
+        offsets = np.cumsum(counts) - counts
+        start = int(ends[first] - counts[0])
+        atoms = slice(start, start + int(counts.sum()))
+        place = np.arange(atoms.stop - atoms.start) - np.repeat(offsets, counts)
+        of_atoms = np.empty((place.size, N_PROJECTIONS + 1))
+        of_atoms[:, :-1] = np.einsum("ai,aik->ak", positions[atoms], weights[place, :3])
+        of_atoms[:, -1] = numbers[atoms] * (2.0 + weights[place, 3, 0])
+        marks[first : first + CHUNK] += np.add.reduceat(of_atoms, offsets, axis=0)
     return marks

@@ -19,7 +19,7 @@ from alsys.interop.formats import find
 from alsys.interop.import_reader import ImportOrder, named_level
 from alsys.interop.importing import BLOCK, ImportReport, digest_of, import_frames
 from alsys.interop.keys import KeyChoice
-from alsys.interop.near_frames import Near, NearFrames
+from alsys.interop.near_frames import CHUNK, Near, NearFrames
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.digests import label_digest
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
@@ -228,6 +228,16 @@ def test_frames_that_are_near_are_told_from_those_that_are_other(labelled: list[
         Near(same=box.frame_id), Near()
     ]  # fmt: skip
     assert NearFrames([]).find([first]) == [Near()]
+
+
+def test_a_near_frame_is_found_among_many() -> None:
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 5, CHUNK + 100)
+    frames = [Frame.molecule(rng.integers(1, 9, n), rng.normal(size=(n, 3))) for n in sizes]
+    known = NearFrames([snapshot_of([(frame, 0.0, np.zeros((frame.n_atoms, 3))) for frame in frames])])
+    for k in (0, CHUNK - 1, CHUNK, CHUNK + 99):
+        frame = replace(frames[k], positions=frames[k].positions.round(6))
+        assert known.find([frame])[0].same == frames[k].frame_id, k
 
 
 def test_one_energy_at_two_charges(labelled: list[Labelled], tmp_path: Path) -> None:
