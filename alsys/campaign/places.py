@@ -4,7 +4,8 @@ A campaign without an absolute `directory` lives below the folder that `alsys ru
 it was made from in its `campaign.json`; and per file there is a list of the campaigns made from it in the user's state
 folder (``$XDG_STATE_HOME/alsys/campaigns``, or ``~/.local/state/...``). That list is a convenience: where there is no
 such folder, or it cannot be written, campaigns are still found in the folders above the file and the working folder.
-What is gone is forgotten, and so are trials: campaigns in the system's folder of temporary files, of a file elsewhere.
+One that is gone is told of when a new one takes its place. Trials are forgotten: campaigns in the system's folder of
+temporary files, of a file elsewhere.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ PARTS_OF_LEVEL: Final = ("functional", "xc", "method", "basis")
 DEFAULT_COLUMNS: Final = "species:S:1:pos:R:3"
 VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 SAME: Final = "the same once more"
+SEVERAL: Final = "several numbers, not the energy of the frame"
 NO_STRESS: Final = "no stress without three periodic directions"
 NO_WEIGHT: Final = "a stress of weight 0"
 CONSTRAINT: Final = "a constraint; labels are those of free atoms"
@@ -188,7 +189,8 @@ def _frame(comment: str, lines: list[str], i: int, account: FileAccount) -> RawR
         if cell is not None and not no_stress:
             tensors = {key: sign * stress_of(info[key], cell if sign < 0 else None) for key, sign in selection.stress}
         stress = account.chosen_among("stress", tuple(tensors), tensors, place, same_tensors)
-        dropped = [(name, SAME) for name in (*selection.energy, *selection.forces, *tensors)]
+        dropped = [(name, SAME) for name in (*selection.forces, *tensors)]
+        dropped += [(name, SEVERAL if number_of(info[name]) is None else SAME) for name in selection.energy]
         if not tensors:
             dropped += [(name, no_stress) for name, _ in selection.stress]
         for name in selection.fixed:

@@ -208,7 +208,7 @@ class _Intake:
         self._energies: dict[str, float] = {}
         self._members: dict[str, int] = {}
         self._trajectories: dict[tuple[str, int], int] = {}
-        self._n_compared = 0
+        self._n_compared = self._n_twins = 0
         self._near = NearFrames(store.snapshot(known.level_id) for known in store.levels())
         self._levels = [level] if self._baseline is None else [self._baseline[0], level]
         self.n_frames = self.n_new = self.n_train = self.n_known = self.n_own = self.n_refused = 0
@@ -354,7 +354,7 @@ class _Intake:
     def _has_other_forces(self, sample: LabelledSample, forces: FloatArray) -> bool:
         """Whether a frame has other forces in the store; it is refused then."""
         difference = float(np.abs(sample.forces - forces).max()) if sample.mask is None else 0.0
-        if difference <= SAME_FORCE:
+        if not difference > SAME_FORCE:
             return False
         self.n_refused += 1
         error = InputError(
@@ -366,6 +366,9 @@ class _Intake:
 
     def _is_twin(self, sample: LabelledSample, twin: str) -> bool:
         """Whether another charge or spin has the very same energy in the store; the frame is refused then."""
+        if self._n_twins >= MAX_COMPARED:
+            return False
+        self._n_twins += 1
         (label,) = self._store.labels([twin], self._level.level_id)
         if label is None or sample.frame.n_atoms == 1 or abs(sample.energy - label.energy) > SAME_ENERGY:
             return False

@@ -17,6 +17,7 @@ from alsys.interop.extxyz_rows import (
     LEVEL_KEYS,
     PARTS_OF_LEVEL,
     SAME,
+    SEVERAL,
     check_constraint,
     same_tensors,
     stated_level,
@@ -26,7 +27,7 @@ from alsys.interop.extxyz_rows import (
 from alsys.interop.keys import decides_label
 from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
-from alsys.said import unit_of, words_of
+from alsys.said import number_of, unit_of, words_of
 from alsys.states import electron_word
 
 
@@ -131,7 +132,8 @@ def labelled_row(
             raise InputError("is no tensor", field=f"{place}: stress", value=np.shape(values[name])) from None
     stress = account.chosen_among("stress", tuple(tensors), tensors, place, same_tensors)
     taken = (energy, forces, stress)
-    dropped = [(name, SAME) for name in (*selection.energy, *selection.forces, *tensors)]
+    dropped = [(name, SAME) for name in (*selection.forces, *tensors)]
+    dropped += [(name, SEVERAL if number_of(values[name]) is None else SAME) for name in selection.energy]
     dropped += [(name, no_stress) for name, _ in selection.stress if not tensors]
     dropped += [(name, CONSTRAINT) for name in selection.fixed]
     if constraints:

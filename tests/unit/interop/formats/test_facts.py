@@ -483,3 +483,13 @@ def test_the_level_that_an_export_writes_is_read(tmp_path: Path) -> None:
     (tmp_path / "level_of_theory.json").write_text('{"engine": "xtb", "method": "GFN2-xTB"}')
     (raw,), _ = read("deepmd", tmp_path)
     assert "GFN2-xTB" in raw.level
+
+
+@pytest.mark.parametrize("name", ["extxyz", "ase-db"])
+@pytest.mark.parametrize("key", ["mo_energies", "ensemble_energies", "energy_components"])
+def test_lists_of_energies_are_left_out(name: str, key: str, tmp_path: Path) -> None:
+    value = "3.1 4.2" if name == "extxyz" else np.array([3.1, 4.2])
+    raws, account = read(name, written(name, tmp_path, key, [value] * N))
+    assert sum(raw.n_frames for raw in raws) == N
+    assert key in account.left_out or key in account.unknown
+    assert key in account.text
