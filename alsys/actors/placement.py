@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import ray
-
 from alsys.actors.shells import WorkerActor
 from alsys.actors.workers import SeparateWorker, explorer_of, labeler_of, trainer_of
 from alsys.config.schema import CampaignConfig
@@ -48,6 +46,8 @@ class WorkerSpec:
 
 def start_actor(name: str, spec: WorkerSpec) -> Any:
     """Starts the actor of a worker and returns its handle at once."""
+    import ray  # which campaigns in one process do without
+
     titled = type(f"{spec.role.value[:-1].title()}Actor", (WorkerActor,), {})  # what `ps` shows
     actor_class: Any = ray.remote(titled)
     return actor_class.options(

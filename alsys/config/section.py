@@ -163,8 +163,8 @@ def plugin_named(kind: PluginKind, union: Any) -> BeforeValidator:
     """
 
     def named_plugin(data: Any) -> Any:
-        named, installed = as_plugin(data, union), kind.installed()
-        if named is data or named["name"] in installed:
+        named = as_plugin(data, union)
+        if named is data or named["name"] in (installed := kind.installed()):
             return named
         is_kind = isinstance(data, Mapping)
         known = ", ".join(_kinds(union) if is_kind else _words(union))

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.optimize import BFGS
 
 from alsys.frames import FloatArray, Frame
 
@@ -43,6 +42,8 @@ def relaxed(start: Frame, potential: EnergyForces, f_max: float, max_steps: int)
         f_max: Largest force wanted, eV/Angstrom.
         max_steps: At most.
     """
+    from ase.optimize import BFGS  # and with it all of SciPy's optimisers
+
     atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc)
     atoms.calc = _Potential(potential)
     BFGS(atoms, logfile=None).run(fmax=f_max, steps=max_steps)

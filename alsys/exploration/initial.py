@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_masses
-from scipy.optimize import minimize
 
 from alsys.config.schema import CampaignConfig, InitialConfig
 from alsys.dynamics.geometry import MIN_CONTACT, GeometryCheck, is_sound, molecules_of, nearest_pair
@@ -213,6 +212,7 @@ def _sound_samples(frame: Frame, draw: Callable[[float], FloatArray], count: int
 
 def relax(frame: Frame, potential: EnergyForces, f_max: float = 0.01, max_iterations: int = MAX_ITERATIONS) -> Frame:
     """The nearest minimum (L-BFGS), where no force component exceeds `f_max` eV/Angstrom or as near as it gets."""
+    from scipy.optimize import minimize
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
         energy, forces = potential(x.reshape(-1, 3))

@@ -29,10 +29,10 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
 
 
 def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
-    is_of_plugin = state.kind in POTENTIALS.installed()
-    if state.kind in ("nequip", "allegro", "pair"):
+    is_network = state.kind in ("nequip", "allegro")
+    if is_network or state.kind == "pair":
         check_fit(state)
-    elif not is_of_plugin:
+    elif state.kind not in POTENTIALS.installed():
         message, remedy = "unknown kind of committee", "one of nequip, allegro, pair; or a newer alsys wrote it"
         if "settings" in state.spec:  # which only potentials of others have
             message = "a model of a potential that is not installed here (entry points `alsys.potentials`)"
@@ -42,7 +42,7 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
         from alsys.potentials.pair import PairCommittee
 
         return PairCommittee(state)
-    if is_compiled and not is_of_plugin:
+    if is_compiled and is_network:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 
         return CompiledNequIPCommittee(state, threads=threads)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ from alsys.store.history import head_problem
 from alsys.store.schema import ALL_ARRAYS, AXES, CHARGES, COMMITS, ArraySpec
 from alsys.store.tables import NO_BACKUP, Tables
 from alsys.store.zarr import locked, new_identity, open_writer
-from alsys.store.zarr_arrays import create_hierarchy
+from alsys.store.zarr_arrays import blank_hierarchy
 from alsys.store.zarr_folder import ZarrFolder
 
 EPOCH = re.compile(rb'^\{"kind":"campaign-opened",.*"epoch":(\d{1,12})')
@@ -144,13 +143,9 @@ def _restore_metadata(folder: ZarrFolder, report: RepairReport) -> None:
             folder.shape(spec)
         except StoreCorrupt:
             damaged[f"{spec.path}/zarr.json"] = f"{spec.path}: its zarr.json is written again"
-    if not damaged:
-        return
-    with tempfile.TemporaryDirectory(prefix="alsys-repair-") as beside:
-        create_hierarchy(Path(beside))
-        for name, line in damaged.items():
-            folder.replace(name, (Path(beside) / name).read_bytes())
-            report.lines.append(line)
+    for name, line in damaged.items():
+        folder.replace(name, blank_hierarchy()[name])
+        report.lines.append(line)
 
 
 def _restore_head(folder: ZarrFolder, report: RepairReport, seq: int | None) -> None:

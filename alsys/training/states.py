@@ -15,8 +15,6 @@ from alsys.config.schema import CampaignConfig, EquivariantModel
 from alsys.frames import Arm, FloatArray
 from alsys.potentials.architectures import STATE_ENERGIES, kind_of, states_of
 from alsys.potentials.base import CommitteeState
-from alsys.potentials.elements import for_types
-from alsys.potentials.nequip import NequIPCommittee
 from alsys.states import ElectronicState
 from alsys.store.base import Snapshot
 from alsys.training.evaluate import batch_of, chunks_of, thinned
@@ -95,6 +93,9 @@ def with_states(
         train: The training set, less the baseline where the committee learned a difference.
         seed: Of the weights of new elements.
     """
+    from alsys.potentials.elements import for_types  # torch, which campaigns of pair models do without
+    from alsys.potentials.nequip import NequIPCommittee
+
     grown = for_types(parent, elements, states, seed)
     known = states_of(parent.spec) or (() if parent.seen is None else parent.seen.states) or tuple(states[:1])
     whole = thinned(train.select(train.is_whole))

@@ -72,6 +72,13 @@ def test_importing_alsys_pulls_in_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_a_campaign_of_pair_models_in_one_process_pulls_in_neither_torch_nor_ray() -> None:
+    modules = "alsys.campaign.driver, alsys.actors.placement, alsys.training.pair, alsys.exploration.factory"
+    heavy = ("torch", "ray", "ase.optimize", "scipy.optimize")
+    script = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_opening_checks_and_writes_nothing(tmp_path: Path) -> None:
     campaign = opened(tmp_path)
     assert list(campaign.plan.systems) == ["ethanol"]
