@@ -83,6 +83,7 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
             exploration.cpus,
             exploration.resources,
             exploration.threads,
+            exploration.gpus,
             python=config.runtime.python_of("explorers"),
         )
     specs["trainer-0"] = WorkerSpec(
@@ -91,6 +92,7 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
         training.cpus,
         training.resources,
         training.threads,
+        training.gpus,
         python=config.runtime.python_of("trainers"),
     )
     return specs

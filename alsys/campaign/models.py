@@ -40,18 +40,19 @@ class CampaignModel:
         return f"v{self.version:04d}"
 
     @checked
-    def calculator(self, *, threads: int = 1) -> AlsysCalculator:
+    def calculator(self, *, threads: int = 1, device: str = "cpu") -> AlsysCalculator:
         """An ASE calculator.
 
         Args:
             threads: Threads of torch.
+            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a GPU where there is one.
 
         Raises:
             InputError: The bundle is gone or damaged.
         """
         from alsys.interop.calculator import load_calculator
 
-        return load_calculator(self.path, threads=threads)
+        return load_calculator(self.path, threads=threads, device=device)
 
 
 def version_number(said: object) -> int | None:

@@ -15,7 +15,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
-from alsys.config.section import Resources, Section, operational
+from alsys.config.section import DEVICE, GPUS, Device, Resources, Section, operational
 
 
 class CalibratedTrust(Section):
@@ -104,6 +104,8 @@ class ExplorationConfig(Section):
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     threads: int = operational(1, ge=1, le=256)
+    device: Device = operational("auto", description=DEVICE)
+    gpus: float = operational(0.0, ge=0, le=16, description=GPUS)
     compile: bool = operational(
         False,
         description="Compile NequIP once for an architecture (needs a C++ compiler; a minute, kept in the user's cache "

@@ -221,6 +221,10 @@ def operational(default: Any = ..., **kwargs: Any) -> Any:
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Resources = dict[str, Annotated[float, Field(ge=0)]]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+"""Where networks are evaluated, in PyTorch's names."""
+DEVICE = "Where networks are evaluated: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where the worker sees one."
+GPUS = "Ray GPUs of one worker, which sees no others; 0.5 lets two share one."
 
 
 class PluginSection(Section):

@@ -13,7 +13,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
-from alsys.config.section import Resources, operational
+from alsys.config.section import DEVICE, GPUS, Device, Resources, operational
 from alsys.config.start import StartConfig
 
 LEAST_FIT_S: Final = 60.0
@@ -74,6 +74,8 @@ class TrainingConfig(LossSettings):
     bootstrap: float = Field(0.9, gt=0, le=1, description="Share of training frames each member sees.")
     validation_share: float = Field(0.1, ge=0, lt=1, description="Trajectories held out for validation.")
     threads: int = operational(1, ge=1, le=256)
+    device: Device = operational("auto", description=DEVICE)
+    gpus: float = operational(0.0, ge=0, le=16, description=GPUS)
     atomic_energies: Literal["isolated", "fitted"] = Field(
         "isolated",
         description="Energies of elements that a fresh model starts from: of free atoms at the same level of theory, "

@@ -30,6 +30,7 @@ from alsys.interop.stated_electrons import check_possible, electrons_in, is_near
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import check_bundle, read_bundle
+from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
 from alsys.store.base import versions_of
@@ -238,7 +239,9 @@ def _sum(values: FloatArray) -> int:
 
 
 @checked
-def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1) -> AlsysCalculator:
+def load_calculator(
+    uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1, device: str = "cpu"
+) -> AlsysCalculator:
     """An ASE calculator from a bundle folder, a campaign or a registered model.
 
     Args:
@@ -246,13 +249,14 @@ def load_calculator(uri: str | Path, *, tracking_uri: str | None = None, threads
             ``models:/NAME/VERSION``.
         tracking_uri: MLflow server; default ``MLFLOW_TRACKING_URI``, or ``sqlite:///mlflow.db`` in the working folder.
         threads: Threads of torch.
+        device: Where networks are evaluated: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a GPU where there is one.
 
     Raises:
-        InputError: Nothing is there, or it is damaged.
+        InputError: Nothing is there, it is damaged, or there is no such device.
         EnvironmentProblem: The MLflow server does not answer, or the package of the model's baseline is missing.
     """
     state, _ = read_model(uri, tracking_uri=tracking_uri)
-    return AlsysCalculator(build_committee(state, threads=threads), state.seen)
+    return AlsysCalculator(build_committee(state, threads, device=device_of(device, "device")), state.seen)
 
 
 def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[CommitteeState, dict[str, object]]:

@@ -33,6 +33,7 @@ from alsys.potentials.base import (
     has_volume,
 )
 from alsys.potentials.compile_cache import cached_package, default_folder, key_of, quiet
+from alsys.potentials.devices import CPU, fetched, placed, processor_of
 from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
@@ -64,15 +65,19 @@ class CompiledNequIPCommittee:
         state: Specification and weights.
         threads: Threads of torch in this process.
         folder: Where packages are kept; None for ``alsys/compiled`` in the user's cache folder.
+        device: Where members are evaluated.
 
     Raises:
         InputError: The specification cannot be built, or the weights do not fit it.
     """
 
-    def __init__(self, state: CommitteeState, threads: int = 1, folder: Path | None = None) -> None:
+    def __init__(
+        self, state: CommitteeState, threads: int = 1, folder: Path | None = None, device: torch.device = CPU
+    ) -> None:
         self._folder = folder or default_folder()
         self._threads = threads
-        self._eager = NequIPCommittee(state, threads=threads)
+        self._device = device
+        self._eager = NequIPCommittee(state, threads=threads, device=device)
         self._state = state
         self._packages: list[Any] = []
         self._runs: list[Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]] = []
@@ -99,9 +104,8 @@ class CompiledNequIPCommittee:
             InputError: The weights do not fit the specification.
         """
         self._eager.load(state)
-        is_known = state.n_members == self._state.n_members and _key(state.spec, self._threads) == _key(
-            self._state.spec, self._threads
-        )
+        keys = [_key(spec, self._threads, self._device) for spec in (state.spec, self._state.spec)]
+        is_known = state.n_members == self._state.n_members and keys[0] == keys[1]
         self._state = state
         if not is_known:
             self._open()
@@ -135,7 +139,7 @@ class CompiledNequIPCommittee:
 
     def _run(self, batch: FrameBatch, chosen: Sequence[int], cache: NeighbourCache | None = None) -> MemberValues:
         """What packages say of a batch."""
-        inputs = inputs_of(batch, self._lookup, float(str(self._state.spec["r_max"])), cache)
+        inputs = inputs_of(batch, self._lookup, float(str(self._state.spec["r_max"])), cache, self._device)
         n_frames, n_total = batch.n_frames, batch.numbers.size  # a ghost frame may follow
         is_stressed = has_volume(batch)
         energies = np.empty((len(chosen), n_frames))
@@ -144,14 +148,16 @@ class CompiledNequIPCommittee:
         features = None
         for row, k in enumerate(chosen):
             energy, force, feature, virial = self._runs[k](inputs)
-            offsets = state_energies(self._lookup, batch, self._state.members[k])
-            energies[row] = energy[:n_frames, 0].numpy() + offsets
-            forces[row] = force[:n_total].numpy()
+            said = [energy[:n_frames, 0], force[:n_total]]
+            said += [feature[:n_total]] * (k == 0) + [virial[:n_frames]] * (stresses is not None)
+            energy_, force_, *others = fetched(said)
+            energies[row] = energy_ + state_energies(self._lookup, batch, self._state.members[k])
+            forces[row] = force_
             if k == 0:
-                features = feature[:n_total].numpy().astype(np.float64)
+                features = others[0].astype(np.float64)
             if stresses is not None:
                 volume = np.abs(np.linalg.det(batch.cell[is_stressed]))
-                stresses[row, is_stressed] = virial[:n_frames].numpy()[is_stressed] / volume[:, None, None]
+                stresses[row, is_stressed] = others[-1][is_stressed] / volume[:, None, None]
         return MemberValues(energies, forces, features, stresses)
 
     def _open(self) -> None:
@@ -159,7 +165,7 @@ class CompiledNequIPCommittee:
         self._packages, self._runs, self._caches, self._is_verified = [], [], [], False
         self._lookup = TypeLookup.of(self._state.spec)
         try:
-            path = compile_package(self._state.spec, self._folder, self._threads)
+            path = compile_package(self._state.spec, self._folder, self._threads, self._device)
         except Exception as error:  # whatever a compiler, its absence or a full disk leads to
             logger.warning("cannot compile NequIP, evaluating eagerly: %s", _first_line(error))
             return
@@ -184,7 +190,8 @@ class CompiledNequIPCommittee:
             return
         for k, (package, weights) in enumerate(zip(self._packages, self._state.members, strict=True)):
             try:
-                constants = {name: torch.from_numpy(np.array(weights[at])) for name, at in self._constants.items()}
+                values = placed([np.array(weights[at]) for at in self._constants.values()], self._device)
+                constants = dict(zip(self._constants, values, strict=True))
                 package.load_constants(constants, check_full_update=False)
             except (KeyError, RuntimeError) as error:
                 logger.warning("member %d does not fit its package, evaluating eagerly: %s", k, _first_line(error))
@@ -260,21 +267,22 @@ def _differences(found: MemberValues, expected: MemberValues, batch: FrameBatch)
     return largest
 
 
-def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1) -> Path:
+def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1, device: torch.device = CPU) -> Path:
     """The package of an architecture, compiled on one core where it is not in `folder` yet (most of a minute).
 
     Args:
         spec: As of `alsys.potentials.nequip.build_model`.
         folder: Cache; processes wait for each other.
         threads: Threads that it is going to run on, which are written into the code.
+        device: Where it is going to run.
 
     Returns:
         ``.pt2`` file. Beside it lies a ``.json`` file with the name in the state dict of each constant.
     """
     return cached_package(
         folder,
-        _key(spec, threads),
-        lambda path: {"format": FORMAT, "constants": _compile(spec, path, threads)},
+        _key(spec, threads, device),
+        lambda path: {"format": FORMAT, "constants": _compile(spec, path, threads, device)},
     )
 
 
@@ -289,20 +297,20 @@ def graph_of(model: torch.nn.Module, *, is_trained: bool = False) -> torch.nn.Mo
     return (UndirectedNequIP if is_nequip else DirectedNetwork)(model, is_trained=is_trained)
 
 
-def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, str]:
+def _compile(spec: Mapping[str, object], path: Path, threads: int, device: torch.device) -> dict[str, str]:
     """Writes a package; returns the state dict's name of each of its constants."""
     from nequip.utils.compile import prepare_model_for_compile
     from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 
     with tracing(), quiet():
         torch._dynamo.reset()
-        model = blank_model(spec)
+        model = blank_model(spec).to(device)
         places = {v.data_ptr(): name for name, v in model.state_dict().items() if v.numel() and is_weight(name)}
         # not the probe: sizes that tracing wrote into the graph would go unnoticed on frames of the same sizes
-        inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])))
+        inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])), device=device)
         with fx_duck_shape(False):
             traced = make_fx(
-                prepare_model_for_compile(graph_of(model), "cpu"),
+                prepare_model_for_compile(graph_of(model).to(device), device.type),
                 decomposition_table=nequip_decomp_table(),
                 tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,
@@ -325,10 +333,10 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int) -> dict[str, 
     return constants
 
 
-def _key(spec: Mapping[str, object], threads: int) -> str:
+def _key(spec: Mapping[str, object], threads: int, device: torch.device) -> str:
     """Identity of what is compiled: architecture, threads, versions and processor."""
     package = version_of(kind_of(spec))
-    content = {"format": FORMAT, "spec": architecture_of(spec), "threads": threads}
+    content = {"format": FORMAT, "spec": architecture_of(spec), "threads": threads, **processor_of(device)}
     return key_of({**content, "package": package} if package else content)
 
 

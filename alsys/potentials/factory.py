@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from alsys.errors import InputError
 from alsys.plugins import POTENTIALS
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.state_checks import check_fit
 
+if TYPE_CHECKING:
+    import torch
 
-def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: bool = False) -> Committee:
+
+def build_committee(
+    state: CommitteeState, threads: int = 1, *, is_compiled: bool = False, device: torch.device | None = None
+) -> Committee:
     """The committee that reads this kind of state, with the baseline it needs; imports only what it needs.
 
     Args:
         state: Specification and weights.
         threads: Threads of torch in this process.
         is_compiled: Networks are compiled ahead of time; pays where a committee is evaluated many times.
+        device: Where networks are evaluated; None for the CPU. Pairs, potentials of other packages and baselines are
+            evaluated on the CPU whatever it is.
 
     Raises:
         InputError: Unknown kind, or a baseline that cannot be evaluated.
         EnvironmentProblem: The package of its architecture or of its baseline is missing.
     """
-    committee = _build(state, threads, is_compiled)
+    committee = _build(state, threads, is_compiled, device)
     if state.baseline is None:
         return committee
     from alsys.potentials.baseline import DeltaCommittee
@@ -28,7 +37,7 @@ def build_committee(state: CommitteeState, threads: int = 1, *, is_compiled: boo
     return DeltaCommittee(committee, state)
 
 
-def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
+def _build(state: CommitteeState, threads: int, is_compiled: bool, device: torch.device | None) -> Committee:
     is_network = state.kind in ("nequip", "allegro")
     if is_network or state.kind == "pair":
         check_fit(state)
@@ -42,10 +51,13 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool) -> Committee:
         from alsys.potentials.pair import PairCommittee
 
         return PairCommittee(state)
+    from alsys.potentials.devices import CPU
+
+    where = device if is_network and device is not None else CPU
     if is_compiled and is_network:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 
-        return CompiledNequIPCommittee(state, threads=threads)
+        return CompiledNequIPCommittee(state, threads=threads, device=where)
     from alsys.potentials.nequip import NequIPCommittee
 
-    return NequIPCommittee(state, threads=threads)
+    return NequIPCommittee(state, threads=threads, device=where)

@@ -39,6 +39,7 @@ from alsys.potentials.base import (
     committee_prediction,
     has_volume,
 )
+from alsys.potentials.devices import CPU, fetched, placed
 from alsys.potentials.neighbours import neighbours_of
 from alsys.potentials.tracing import evaluating
 from alsys.states import ElectronicState, unknown_state
@@ -134,25 +135,26 @@ def state_energies(lookup: TypeLookup, batch: FrameBatch, weights: Mapping[str, 
     return found
 
 
-def input_of(batch: FrameBatch, lookup: TypeLookup, r_max: float) -> dict[str, torch.Tensor]:
-    """NequIP's input fields for a batch.
+def input_of(
+    batch: FrameBatch, lookup: TypeLookup, r_max: float, device: torch.device = CPU
+) -> dict[str, torch.Tensor]:
+    """NequIP's input fields for a batch, on a device.
 
     Raises:
         InputError: An element or a state that the model does not know.
     """
     types = types_of(batch, lookup)
     edges = neighbours_of(batch, r_max)
-    data = {
-        "pos": torch.from_numpy(np.ascontiguousarray(batch.positions)),
-        "atom_types": torch.from_numpy(types),
-        "edge_index": torch.from_numpy(np.ascontiguousarray(edges.edge_index)),
-        "batch": torch.from_numpy(batch.frame_of_atom),
-        "num_atoms": torch.from_numpy(np.asarray(batch.n_atoms, dtype=np.int64)),
+    data: dict[str, NDArray[Any]] = {
+        "pos": batch.positions,
+        "atom_types": types,
+        "edge_index": edges.edge_index,
+        "batch": batch.frame_of_atom,
+        "num_atoms": np.asarray(batch.n_atoms, dtype=np.int64),
     }
     if edges.cell_shift is not None:
-        data["edge_cell_shift"] = torch.from_numpy(edges.cell_shift)
-        data["cell"] = torch.from_numpy(np.ascontiguousarray(batch.cell))
-    return data
+        data |= {"edge_cell_shift": edges.cell_shift, "cell": batch.cell}
+    return dict(zip(data, placed(list(data.values()), device), strict=True))
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
@@ -161,8 +163,10 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) ->
     Raises:
         InputError: The weights are of another architecture.
     """
-    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items() if is_weight(name)}
     own = model.state_dict()
+    given = {name: np.array(value) for name, value in weights.items() if is_weight(name)}
+    device = next(iter(own.values())).device
+    tensors = dict(zip(given, placed(list(given.values()), device), strict=True))
     fixed = {name: value for name, value in own.items() if not is_weight(name)}
     for name, tensor in tensors.items():
         if name in own and torch.promote_types(own[name].dtype, tensor.dtype) != own[name].dtype:  # would be cut
@@ -184,7 +188,8 @@ def is_weight(name: str) -> bool:
 
 def weights_of(model: torch.nn.Module) -> dict[str, NDArray[np.generic]]:
     """A model's state dict as numpy arrays of its own, without what is no weight."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items() if is_weight(name)}
+    weights = {name: value for name, value in model.state_dict().items() if is_weight(name)}
+    return {name: value.copy() for name, value in zip(weights, fetched(list(weights.values())), strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +221,15 @@ class NequIPCommittee:
     Args:
         state: Specification and weights.
         threads: Threads of torch in this process.
+        device: Where models are evaluated.
 
     Raises:
         InputError: The specification cannot be built, or the weights do not fit it.
     """
 
-    def __init__(self, state: CommitteeState, threads: int = 1) -> None:
+    def __init__(self, state: CommitteeState, threads: int = 1, device: torch.device = CPU) -> None:
         torch.set_num_threads(threads)
+        self._device = device
         self._state = state
         self._models: list[torch.nn.Module] = []
         self.load(state)
@@ -239,7 +246,7 @@ class NequIPCommittee:
             InputError: The weights do not fit the specification.
         """
         if state.n_members != len(self._models) or architecture_of(state.spec) != architecture_of(self._state.spec):
-            self._models = [blank_model(state.spec) for _ in state.members]
+            self._models = [blank_model(state.spec).to(self._device) for _ in state.members]
             self._lookup = TypeLookup.of(state.spec)
         for model, weights in zip(self._models, state.members, strict=True):
             load_weights(model, weights)
@@ -267,21 +274,25 @@ class NequIPCommittee:
             InputError: An element or a state that the model does not know, or a member that is not there.
         """
         chosen = chosen_members(members, len(self._models))
-        data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])))
+        data = input_of(batch, self._lookup, float(str(self._state.spec["r_max"])), self._device)
         has_stress = has_volume(batch)
         energies, forces, stresses = [], [], []
-        features = None
+        features: FloatArray | None = None
         for k in chosen:
             with evaluating():
                 out = self._models[k](dict(data))
+                said = {"energy": out["total_energy"], "forces": out["forces"]}
+                if has_stress.any():
+                    said["stress"] = out["stress"]
                 if k == 0:
                     found = readout_features(self._models[k].get_submodule("model.func"), out)
-                    features = None if found is None else _array(found)
-            offsets = state_energies(self._lookup, batch, self._state.members[k])
-            energies.append(_array(out["total_energy"]).reshape(-1) + offsets)
-            forces.append(_array(out["forces"]))
+                    said |= {} if found is None else {"features": found}
+            values = dict(zip(said, map(_doubles, fetched(list(said.values()))), strict=True))
+            energies.append(values["energy"].reshape(-1) + state_energies(self._lookup, batch, self._state.members[k]))
+            forces.append(values["forces"])
+            features = values.get("features", features)
             if has_stress.any():
-                stress = _array(out["stress"]).reshape(-1, 3, 3)
+                stress = values["stress"].reshape(-1, 3, 3)
                 stress[~has_stress] = np.nan
                 stresses.append(stress)
         return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
@@ -306,7 +317,7 @@ def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.
     return features.detach()
 
 
-def _array(value: torch.Tensor) -> FloatArray:
+def _doubles(values: NDArray[Any]) -> FloatArray:
     """In float64, a copy."""
-    array: FloatArray = value.detach().numpy().astype(np.float64)
+    array: FloatArray = values.astype(np.float64)
     return array

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from alsys.frames import FloatArray, IntArray
 from alsys.potentials.base import FrameBatch
+from alsys.potentials.devices import CPU, placed
 from alsys.potentials.neighbours import ALL_PAIRS_ATOMS, NeighbourCache, neighbours_of
 from alsys.potentials.nequip import TypeLookup, types_of
 
@@ -196,7 +197,7 @@ class BlockTensorProduct(torch.nn.Module):
             place.copy_(block.permute(1, 2, 0))
         self.register_buffer("_coefficients", coefficients.reshape(coefficients.shape[0], -1), persistent=False)
         of_row = np.repeat(ordered, self._dims_out)
-        self.register_buffer("_path_of_row", torch.from_numpy(of_row), persistent=False)
+        self.register_buffer("_path_of_row", placed([of_row])[0], persistent=False)
 
     @staticmethod
     def can_replace(product: Any) -> bool:
@@ -268,9 +269,13 @@ class _SelfConnectionByType(torch.nn.Module):
 
 
 def inputs_of(
-    batch: FrameBatch, lookup: TypeLookup, r_max: float, cache: NeighbourCache | None = None
+    batch: FrameBatch,
+    lookup: TypeLookup,
+    r_max: float,
+    cache: NeighbourCache | None = None,
+    device: torch.device = CPU,
 ) -> list[torch.Tensor]:
-    """The graph's inputs for a batch, in the order of `INPUTS`.
+    """The graph's inputs for a batch, in the order of `INPUTS`, on a device.
 
     A graph compiled for any size takes no size of 0 or 1. Where there would be one, a ghost frame of three atoms
     follows, and everything of the batch stays where it is.
@@ -280,12 +285,13 @@ def inputs_of(
     """
     types = types_of(batch, lookup)
     first, second, vectors = pairs_of(batch, r_max, cache)
-    return with_ghost(vectors, np.stack([first, second]), types, np.asarray(batch.n_atoms, dtype=np.int64), r_max)
+    n_atoms = np.asarray(batch.n_atoms, dtype=np.int64)
+    return placed(with_ghost(vectors, np.stack([first, second]), types, n_atoms, r_max), device)
 
 
 def with_ghost(
     vectors: FloatArray, pairs: IntArray, types: IntArray, n_atoms: IntArray, r_max: float
-) -> list[torch.Tensor]:
+) -> list[NDArray[Any]]:
     """The graph's inputs in the order of `INPUTS`, with a ghost frame where a size would be 0 or 1.
 
     Args:
@@ -302,7 +308,7 @@ def with_ghost(
         types = np.concatenate([types, np.zeros(3, dtype=types.dtype)])
         n_atoms = np.append(n_atoms, 3)
     frames = np.repeat(np.arange(n_atoms.size), n_atoms)
-    return [torch.from_numpy(np.ascontiguousarray(value)) for value in (vectors, pairs, types, frames, n_atoms)]
+    return [vectors, pairs, types, frames, n_atoms]
 
 
 def pairs_of(batch: FrameBatch, r_max: float, cache: NeighbourCache | None) -> tuple[IntArray, IntArray, FloatArray]:

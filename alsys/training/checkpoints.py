@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from alsys.files import replace_file
 from alsys.potentials.architectures import STATE_ENERGIES
+from alsys.potentials.devices import fetched
 from alsys.training.fit import Reached
 from alsys.training.step import SCALES, SHIFTS
 
@@ -93,7 +94,7 @@ class FitCheckpoint:
         state = model.state_dict()
         for name, value in buffers.items():
             state[name].copy_(value)
-        return reached
+        return reached.on(next(model.parameters()).device)
 
     def keep(self, member: int, model: torch.nn.Module, reached: Reached) -> None:
         """Keeps where a member is; of one that is done what it gave, and no more.
@@ -104,13 +105,14 @@ class FitCheckpoint:
             reached: Where it is.
         """
         names = ("average",) if reached.is_done else _TENSORS
-        tensors = {name: getattr(reached, name).detach().clone() for name in names}
+        tensors = {name: getattr(reached, name) for name in names}
         if not reached.is_done:
-            tensors |= {f"moment.{name}": value.detach().clone() for name, value in reached.moments.items()}
+            tensors |= {f"moment.{name}": value for name, value in reached.moments.items()}
         state = model.state_dict()
-        tensors |= {f"buffer.{name}": state[name].detach().clone() for name in _BUFFERS if name in state}
+        tensors |= {f"buffer.{name}": state[name] for name in _BUFFERS if name in state}
+        arrays = {name: fetched([value])[0] for name, value in tensors.items()}
         numbers = {name: getattr(reached, name) for name in _NUMBERS}
-        self._write(_file(member), save(tensors, {"numbers": json.dumps(numbers)}))
+        self._write(_file(member), save(arrays, {"numbers": json.dumps(numbers)}))
 
     def clear(self) -> None:
         """Forgets the fit."""

@@ -27,7 +27,7 @@ import torch
 
 from alsys.config.training import TrainingConfig
 from alsys.potentials.architectures import is_own
-from alsys.potentials.compile_cache import default_folder
+from alsys.potentials.devices import CPU
 from alsys.potentials.nequip import build_model
 from alsys.training.loss import LossWeights, Objective
 from alsys.training.step import CompiledStep, EagerStep, Step, compile_step, is_compiled, load_package, step_key
@@ -45,13 +45,15 @@ class StepSource:
     Args:
         config: ``compile`` and ``threads`` are read.
         objective: The loss.
+        device: Where steps run.
 
     Attributes:
         compiling_s: Seconds of wall time that the last `prepare` waited for a compiler; no part of a fit's budget.
     """
 
-    def __init__(self, config: TrainingConfig, objective: Objective) -> None:
+    def __init__(self, config: TrainingConfig, objective: Objective, device: torch.device = CPU) -> None:
         self._config = config
+        self._device = device
         self._objective = objective
         self.compiling_s = 0.0
         self._key = ""
@@ -70,16 +72,16 @@ class StepSource:
             waits: With ``compile: auto`` too the fit is long enough to wait for the compiler.
         """
         self.compiling_s = 0.0
-        key = step_key(spec, self._objective, self._config.threads) if is_own(spec) else ""
+        key = step_key(spec, self._objective, self._config.threads, self._device) if is_own(spec) else ""
         if key != self._key:
             self._key, self._loaded, self._is_compiled, self._n_loaded = key, queue.SimpleQueue(), False, 0
         if key in self._refused or self._n_loaded >= parallel:
             return self._is_compiled
         if not key or not self._is_there(spec, waits=waits):
             return False
-        model = build_model(spec)
+        model = build_model(spec).to(self._device)
         for _ in range(parallel - self._n_loaded):
-            package = load_package(model, spec, self._objective, self._config.threads)
+            package = load_package(model, spec, self._objective, self._config.threads, device=self._device)
             if package is None:
                 self._refused.add(key)
                 self._is_compiled = False
@@ -96,7 +98,7 @@ class StepSource:
             model: Of the specification that was prepared.
             spec: It.
         """
-        if not self._is_compiled or step_key(spec, self._objective, self._config.threads) != self._key:
+        if not self._is_compiled or step_key(spec, self._objective, self._config.threads, self._device) != self._key:
             yield EagerStep(model, self._objective)
             return
         package = self._loaded.get()
@@ -122,7 +124,7 @@ class StepSource:
         ):
             return
         try:
-            self._compiler = _start_compiler(spec, self._objective, self._config.threads)
+            self._compiler = _start_compiler(spec, self._objective, self._config.threads, self._device)
         except OSError as error:  # no process or no memory to be had, or one that ended before it was told its task
             logger.warning("cannot start to compile the training step, training eagerly: %s", error)
             self._refused.add(self._key)
@@ -134,12 +136,12 @@ class StepSource:
         config = self._config
         if config.compile is False:
             return False
-        if is_compiled(spec, self._objective, config.threads):
+        if is_compiled(spec, self._objective, config.threads, device=self._device):
             return True
         if config.compile is True or waits:
             started = time.perf_counter()
             try:
-                compile_step(spec, self._objective, config.threads)
+                compile_step(spec, self._objective, config.threads, device=self._device)
             except Exception as error:  # whatever a compiler, its absence or a full disk leads to
                 first_line = (str(error).splitlines() or [""])[0]
                 logger.warning("cannot compile the training step, training eagerly: %s", first_line)
@@ -155,9 +157,11 @@ class StepSource:
         return False
 
 
-def _start_compiler(spec: Mapping[str, object], objective: Objective, threads: int) -> subprocess.Popen[bytes]:
+def _start_compiler(
+    spec: Mapping[str, object], objective: Objective, threads: int, device: torch.device
+) -> subprocess.Popen[bytes]:
     """A process that compiles and ends; it ends with this one."""
-    order = {"spec": dict(spec), "objective": asdict(objective), "threads": threads, "folder": str(default_folder())}
+    order = {"spec": dict(spec), "objective": asdict(objective), "threads": threads, "device": str(device)}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "alsys.training.compiled_steps"],
         stdin=subprocess.PIPE,
@@ -189,7 +193,8 @@ def main() -> None:
     order = json.loads(sys.stdin.read())
     given = order["objective"]
     first, last = (LossWeights(**given.pop(name)) for name in ("first", "last"))
-    compile_step(order["spec"], Objective(first, last, **given), order["threads"])
+    objective = Objective(first, last, **given)
+    compile_step(order["spec"], objective, order["threads"], device=torch.device(order["device"]))
 
 
 if __name__ == "__main__":

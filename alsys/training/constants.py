@@ -12,6 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from alsys.frames import FloatArray
 from alsys.potentials.architectures import STATE_ENERGIES, states_of, type_names_of
+from alsys.potentials.devices import fetched, number, placed
 from alsys.potentials.nequip import (
     build_model,
     elements_of,
@@ -71,15 +72,16 @@ def shifts_and_scale(train: Snapshot, elements: list[str], energies: dict[int, f
 
 def less_repulsion(train: Snapshot, frames: TrainingFrames, spec: Mapping[str, object]) -> Snapshot:
     """The labels of `train`, whose tensors are `frames`, less a model's ZBL term, by a model of scale zero."""
-    model = build_model(spec)
+    model = build_model(spec).to(frames.device)
     set_buffers(model, [0.0] * len(type_names_of(spec)), 0.0)
     model.eval()
     energies, forces = [], []
     for rows in chunks_of(train):
         with evaluating():
             out = model(dict(frames.batch(rows).data))
-        energies.append(out["total_energy"].detach().double().numpy().reshape(-1))
-        forces.append(out["forces"].detach().double().numpy())
+        energy, force = fetched([out["total_energy"].double(), out["forces"].double()])
+        energies.append(energy.reshape(-1))
+        forces.append(force)
     return replace(train, energy=train.energy - np.concatenate(energies), forces=train.forces - np.concatenate(forces))
 
 
@@ -89,11 +91,11 @@ def set_buffers(
     """Gives a model energy shifts of its types, one scale, and energies of its states, eV."""
     state = model.state_dict()
     if state_energies is not None and STATE_ENERGIES in state:
-        state[STATE_ENERGIES].copy_(torch.from_numpy(state_energies))
+        state[STATE_ENERGIES].copy_(placed([state_energies])[0])
     for name, values in ((SHIFTS, shifts), (SCALES, [scale] * len(shifts))):
-        state[name].copy_(torch.tensor(values, dtype=state[name].dtype).reshape(state[name].shape))
+        state[name].copy_(placed([np.array(values)])[0].to(state[name].dtype).reshape(state[name].shape))
 
 
 def force_scale(model: torch.nn.Module) -> float:
     """The model's energy scale, eV: the root mean square force times 1 Angstrom where it began."""
-    return max(float(model.state_dict()[SCALES].abs().mean()), 1e-3)
+    return max(number(model.state_dict()[SCALES].abs().mean()), 1e-3)

@@ -12,8 +12,9 @@ milliseconds on the same batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from alsys.frames import TRAINING_ARMS, Arm
 from alsys.metrics import Metrics, Name
 from alsys.potentials.architectures import build_model, kind_of
 from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import weights_of
 from alsys.store.base import Snapshot
@@ -97,7 +99,10 @@ def distil(
         InputError: The large model does not hold the frames together, or the fit diverged.
         EnvironmentProblem: A package that one of them needs is missing.
     """
-    large = build_committee(state, threads=config.training.threads)
+    build = partial(
+        build_committee, threads=config.training.threads, device=device_of(config.training.device, "training.device")
+    )
+    large = build(state)
     if state.kind == "pair":  # treats molecules only
         known = known.select(np.flatnonzero(~known.pbc.any(axis=1)))
     atoms = known.select(known.is_arm(Arm.ATOM))
@@ -110,14 +115,14 @@ def distil(
     molecules = np.flatnonzero(~train.is_arm(Arm.ATOM))
     timed = train.select(np.resize(molecules, TIMED_FRAMES))
     assert isinstance(config.model, NetworkModel), "as the command has checked"
-    config = _fit_config(config, _fast_enough(config.model, large, timed, members, speed_up), budget_s)
+    config = _fit_config(config, _fast_enough(config.model, build, large, timed, members, speed_up), budget_s)
     small: CommitteeState | None = None
     steps = 0.0
     for number, share in enumerate(SHARES, 1):
         order = TrainingOrder(state.version, joined(own, train), small, None, seed=config.seed)
         fit = _fitted(pretraining_config(config, share * budget_s), order)
         small, steps = fit.state, steps + fit.metrics["steps"]
-        student = build_committee(fit.state, threads=config.training.threads)
+        student = build(fit.state)
         metrics = Metrics({"rounds": number, "n_frames": fit.metrics["n_train"], "steps": steps})
         found = Distilled(fit.state, metrics | _errors(student, large, test, random))
         if found.is_good or number == len(SHARES):
@@ -187,7 +192,12 @@ def _errors(student: Committee, large: Committee, test: Snapshot, random: Snapsh
 
 
 def _fast_enough(
-    model: NetworkModel, large: Committee, frames: Snapshot, members: int, speed_up: float
+    model: NetworkModel,
+    build: Callable[[CommitteeState], Committee],
+    large: Committee,
+    frames: Snapshot,
+    members: int,
+    speed_up: float,
 ) -> NetworkModel:
     """The network with so many members, and fewer layers where it is not `speed_up` times as fast as the large model.
 
@@ -199,7 +209,7 @@ def _fast_enough(
     while isinstance(model, EquivariantModel) and model.num_layers > 1:
         spec = {**model.spec(elements), "avg_num_neighbors": 1.0}
         weights = weights_of(build_model(spec))
-        if _frame_ms(build_committee(CommitteeState(0, kind_of(spec), spec, (weights,) * members)), frames) <= aim:
+        if _frame_ms(build(CommitteeState(0, kind_of(spec), spec, (weights,) * members)), frames) <= aim:
             break
         model = model.model_copy(update={"num_layers": model.num_layers - 1})
     return model

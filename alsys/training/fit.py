@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from alsys.potentials.devices import number
 from alsys.training.loss import Objective
 from alsys.training.replay import Draw
 from alsys.training.step import Step
@@ -146,6 +147,16 @@ class Reached:
     end: float = 1.0
     is_done: bool = False
 
+    def on(self, device: torch.device) -> Reached:
+        """The same with its tensors on a device."""
+        return replace(
+            self,
+            weights=self.weights.to(device),
+            average=self.average.to(device),
+            good=self.good.to(device),
+            moments={name: value.to(device) for name, value in self.moments.items()},
+        )
+
     @property
     def fitted(self) -> FittedModel:
         """What the fit gave, where it is done."""
@@ -235,7 +246,7 @@ def fit_model(
         optimizer.param_groups[0]["lr"] = peak * rate_at(progress, how.decay_share)
         loss, gradient = step.gradient(weights.detach(), frames.batch(draw.next()), how.objective.weights(progress))
         gradient *= factor
-        norm = float(gradient.norm())
+        norm = number(gradient.norm())
         if math.isfinite(loss) and math.isfinite(norm):
             if norm > CLIP_NORM:
                 gradient *= CLIP_NORM / norm
@@ -246,7 +257,7 @@ def fit_model(
             decay = min(how.ema, (1 + steps) / (10 + steps))
             average.lerp_(weights.detach(), 1.0 - decay)
             if draw.passes > passes:
-                if is_clean and bool(torch.isfinite(average).all()):
+                if is_clean and _is_finite(average):
                     good.copy_(average)
                     has_good = True
                 passes, is_clean = draw.passes, True
@@ -261,7 +272,7 @@ def fit_model(
         average.copy_(good)
         peak *= 0.5
         optimizer = _optimizer(weights, peak)
-    is_sound = rollbacks <= MAX_ROLLBACKS and bool(torch.isfinite(average).all())
+    is_sound = rollbacks <= MAX_ROLLBACKS and _is_finite(average)
     if not steps or not (is_sound or has_good):
         raise DivergedError(f"the loss was not finite {rollbacks} times")
     last = replace(here(), average=average if is_sound else good, is_done=True)
@@ -283,5 +294,9 @@ def rate_at(progress: float, decay_share: float) -> float:
     return 1.0 if x <= 0.0 else FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * x))
 
 
+def _is_finite(weights: torch.Tensor) -> bool:
+    return not number((~torch.isfinite(weights)).any())
+
+
 def _optimizer(weights: torch.nn.Parameter, rate: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam([weights], lr=rate, amsgrad=True, fused=True)
+    return torch.optim.Adam([weights], lr=rate, amsgrad=True, fused=not weights.is_meta)

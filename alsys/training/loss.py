@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 
 from alsys.config.loss import LossSettings
-from alsys.training.tensors import TrainingBatch
+from alsys.training.tensors import Counts, TrainingBatch
 
 LossKind = Literal["mse", "huber", "l1"]
 
@@ -101,29 +101,17 @@ def loss_of(
             `huber_delta` times the absolute value less `huber_delta` / 2 (P. Huber, Ann. Math. Stat. 35, 73 (1964)).
         huber_delta: See `kind`.
     """
-    force_error = output["forces"].double() - batch.forces
+    of_atom, of_energy, of_virial, of_bend = coefficients_of(batch, weights)
+    error = output["forces"].double() - batch.forces
+    loss = sum_of(error, of_atom, kind, huber_delta)
     energy_error = (output["total_energy"].reshape(-1).double() - batch.energy) / batch.n_atoms
-    frame_weight = batch.weight
-    atom_weight = None if frame_weight is None else frame_weight[batch.data["batch"]]
-    energy_weight = frame_weight
-    if batch.mask is not None and batch.is_whole is not None:
-        force_error, energy_error = force_error[batch.mask], energy_error[batch.is_whole]
-        if atom_weight is not None and frame_weight is not None:
-            atom_weight, energy_weight = atom_weight[batch.mask], frame_weight[batch.is_whole]
-    loss = weights.force * _mean(force_error, atom_weight, kind, huber_delta)
-    loss = loss + weights.energy * _mean(energy_error, energy_weight, kind, huber_delta)
-    if batch.partner is not None and batch.bend is not None:
-        every = output["forces"].double() - batch.forces
-        bend = torch.repeat_interleave(batch.bend, batch.n_atoms.long())
-        difference = (every - every[batch.partner])[bend > 0.0]
-        loss = loss + weights.force * _mean(difference, bend[bend > 0.0], kind, huber_delta)
-    if weights.stress == 0.0 or batch.virial is None or batch.has_virial is None:
+    loss = loss + sum_of(energy_error, of_energy, kind, huber_delta)
+    if batch.partner is not None:
+        loss = loss + sum_of(error - error[batch.partner], of_bend, kind, huber_delta)
+    if weights.stress == 0.0 or batch.virial is None:
         return loss
-    has = batch.has_virial
-    n_atoms = batch.n_atoms[has].reshape(-1, 1, 1)
-    virial_error = (-output["virial"].reshape(-1, 3, 3)[has].double() - batch.virial[has]) / n_atoms
-    virial_weight = None if frame_weight is None else frame_weight[has]
-    return loss + weights.stress * _mean(virial_error, virial_weight, kind, huber_delta)
+    virial_error = (-output["virial"].reshape(-1, 3, 3).double() - batch.virial) / batch.n_atoms.reshape(-1, 1, 1)
+    return loss + sum_of(virial_error, of_virial, kind, huber_delta)
 
 
 def coefficients_of(
@@ -137,21 +125,20 @@ def coefficients_of(
         to those of the atom's partner; float64. With penalties p they make the loss, the sum of all c p.
     """
     frame = torch.ones_like(batch.n_atoms) if batch.weight is None else batch.weight.double()
-    n_atoms = batch.n_atoms.long()
-    atom = torch.repeat_interleave(frame, n_atoms)
+    n_total, n_atoms = batch.forces.shape[0], batch.n_atoms.long()
+    counts = batch.counts or Counts(n_total, frame.numel())
+    atom = torch.repeat_interleave(frame, n_atoms, output_size=n_total)
     energy = frame
-    n_trusted, n_whole = atom.numel(), frame.numel()
     if batch.mask is not None and batch.is_whole is not None:
         atom, energy = atom * batch.mask, energy * batch.is_whole
-        n_trusted, n_whole = int(batch.mask.sum()), int(batch.is_whole.sum())
     virial = torch.zeros_like(frame)
     if weights.stress != 0.0 and batch.has_virial is not None:
-        virial = weights.stress * frame * batch.has_virial / max(9 * int(batch.has_virial.sum()), 1)
-    bend = torch.zeros(int(n_atoms.sum()), dtype=torch.float64)
+        virial = weights.stress * frame * batch.has_virial / max(9 * counts.stresses, 1)
+    bend = torch.zeros_like(atom)
     if batch.bend is not None:
-        bend = torch.repeat_interleave(batch.bend, n_atoms)
-        bend = weights.force * bend / max(3 * int((bend > 0.0).sum()), 1)
-    force, energy = weights.force * atom / max(3 * n_trusted, 1), weights.energy * energy / max(n_whole, 1)
+        bend = torch.repeat_interleave(batch.bend, n_atoms, output_size=n_total)
+        bend = weights.force * bend / max(3 * counts.bends, 1)
+    force, energy = weights.force * atom / max(3 * counts.atoms, 1), weights.energy * energy / max(counts.frames, 1)
     return force, energy, virial, bend
 
 
@@ -165,12 +152,18 @@ def penalty_of(error: torch.Tensor, kind: LossKind, delta: float) -> torch.Tenso
     return torch.where(size <= delta, 0.5 * torch.square(error), delta * (size - 0.5 * delta))
 
 
-def _mean(error: torch.Tensor, weight: torch.Tensor | None, kind: LossKind, delta: float) -> torch.Tensor:
-    """Weighted sum of penalties over the number of errors; 0 where there is none. `weight` is by the first axis."""
-    penalty = penalty_of(error, kind, delta)
-    if weight is not None:
-        penalty = penalty * weight.reshape(-1, *[1] * (penalty.dim() - 1))
-    return penalty.sum() / max(error.numel(), 1)
+def sum_of(error: torch.Tensor, coefficient: torch.Tensor, kind: LossKind, delta: float) -> torch.Tensor:
+    """Sum of penalties; an error whose coefficient is 0 does not enter, whatever it is.
+
+    Args:
+        error: Of any shape.
+        coefficient: One for each of its first axis.
+        kind: See `loss_of`.
+        delta: Likewise.
+    """
+    shaped = coefficient.reshape(-1, *[1] * (error.dim() - 1))
+    kept = torch.where(shaped != 0, error, torch.zeros_like(error))
+    return (shaped * penalty_of(kept, kind, delta)).sum()
 
 
 def _between(first: float, last: float, x: float) -> float:

@@ -36,6 +36,7 @@ from alsys.frames import Arm
 from alsys.metrics import Metrics, Name, PartName
 from alsys.potentials.architectures import states_of
 from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot
@@ -103,7 +104,9 @@ class ModelTester:
         return replace(trained, metrics=trained.metrics | metrics)
 
     def _build(self, state: CommitteeState) -> Committee:
-        return build_committee(replace(state, baseline=None), threads=self._config.training.threads)
+        training = self._config.training
+        device = device_of(training.device, "training.device")
+        return build_committee(replace(state, baseline=None), training.threads, device=device)
 
     def _errors(
         self, committee: Committee, order: TrainingOrder, snapshot: Snapshot, built: Committee | None

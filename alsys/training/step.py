@@ -23,11 +23,12 @@ from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind
 from alsys.potentials.base import has_volume
 from alsys.potentials.compile_cache import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.compiled import graph_of, probe_of
+from alsys.potentials.devices import CPU, number, placed, processor_of
 from alsys.potentials.nequip import TypeLookup, blank_model, input_of
 from alsys.potentials.tracing import evaluating, tracing
 from alsys.potentials.undirected import INPUTS, inputs_of
-from alsys.training.loss import LossWeights, Objective, coefficients_of, loss_of, penalty_of
-from alsys.training.tensors import TrainingBatch
+from alsys.training.loss import LossWeights, Objective, coefficients_of, loss_of, sum_of
+from alsys.training.tensors import Counts, TrainingBatch
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class EagerStep:
             output = self._model(dict(batch.data))
         loss = loss_of(output, batch, balance, self._objective.kind, self._objective.huber_delta)
         parts = torch.autograd.grad(loss, self._parameters)
-        return float(loss.detach()), torch.cat([part.reshape(-1) for part in parts])
+        return number(loss), torch.cat([part.reshape(-1) for part in parts])
 
 
 class CompiledStep:
@@ -151,11 +152,11 @@ class CompiledStep:
         """Loss and gradient of a batch of pairs."""
         batch = batch.less(self._state_energies)
         n_total, n_frames = batch.data["atom_types"].shape[0], batch.data["num_atoms"].shape[0]
-        virial = torch.zeros((n_frames, 3, 3), dtype=torch.float64)
-        if batch.virial is not None and batch.has_virial is not None:
-            virial[: batch.n_atoms.shape[0]][batch.has_virial] = batch.virial[batch.has_virial]
+        virial = batch.forces.new_zeros((n_frames, 3, 3))
+        if batch.virial is not None:
+            virial[: batch.n_atoms.shape[0]] = batch.virial.nan_to_num(0.0)  # where there is none its coefficient is 0
         atom, energy, stress, bend = coefficients_of(batch, balance)
-        partner = torch.arange(n_total)
+        partner = torch.arange(n_total, device=weights.device)
         if batch.partner is not None:
             partner[: batch.partner.shape[0]] = batch.partner
         loss, gradient = self._package(
@@ -171,7 +172,7 @@ class CompiledStep:
             _padded(bend, n_total),
             partner,
         )
-        return float(loss), gradient
+        return number(loss), gradient
 
 
 def load_package(
@@ -180,6 +181,7 @@ def load_package(
     objective: Objective,
     threads: int,
     folder: Path | None = None,
+    device: torch.device = CPU,
 ) -> Any | None:
     """The package of a step, for `CompiledStep`; None, with a warning, where it cannot be used.
 
@@ -192,12 +194,13 @@ def load_package(
         objective: Kind of loss.
         threads: Threads that it is to run on.
         folder: Cache of packages; None for the user's.
+        device: Where it is to run; the model is there.
     """
-    path = (folder or default_folder()) / f"{step_key(spec, objective, threads)}.pt2"
+    path = (folder or default_folder()) / f"{step_key(spec, objective, threads, device)}.pt2"
     try:
         with quiet():
             package = torch._inductor.aoti_load_package(str(path))
-        difference = _difference(CompiledStep(package, model), model, spec, objective)
+        difference = _difference(CompiledStep(package, model), model, spec, objective, device)
     except Exception as error:  # torch raises many kinds for a damaged package
         path.with_suffix(".json").unlink(missing_ok=True)
         logger.warning("%s cannot be used, training eagerly; it will be compiled again: %s", path, _first_line(error))
@@ -213,33 +216,47 @@ def _inputs_among(buffers: Mapping[str, torch.Tensor]) -> list[str]:
     return [name for name in buffers if name in (SHIFTS, SCALES) or name.endswith(NEIGHBOURS)]
 
 
-def _difference(step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, object], objective: Objective) -> float:
+def _difference(
+    step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, object], objective: Objective, device: torch.device
+) -> float:
     """Norm of the difference of both gradients on a probe, relative to that of the eager one."""
     frames, lookup, r_max = probe_of(spec, (3, 4, 6)), TypeLookup.of(spec), float(str(spec["r_max"]))
+    n_frames, n_total, has_virial = frames.n_frames, frames.numbers.size, has_volume(frames)
+    labels = {
+        "energy": np.zeros(n_frames),
+        "forces": np.zeros((n_total, 3)),
+        "n_atoms": np.asarray(frames.n_atoms, dtype=np.float64),
+        "virial": np.zeros((n_frames, 3, 3)),
+        "has_virial": has_virial,
+        "partner": np.arange(n_total)[::-1],
+        "bend": np.ones(n_frames),
+    }
     edges = TrainingBatch(
-        data=input_of(frames, lookup, r_max),
-        energy=torch.zeros(frames.n_frames, dtype=torch.float64),
-        forces=torch.zeros((frames.numbers.size, 3), dtype=torch.float64),
-        n_atoms=torch.from_numpy(np.asarray(frames.n_atoms, dtype=np.float64)),
-        virial=torch.zeros((frames.n_frames, 3, 3), dtype=torch.float64),
-        has_virial=torch.from_numpy(has_volume(frames)),
-        partner=torch.arange(frames.numbers.size).flip(0),
-        bend=torch.ones(frames.n_frames, dtype=torch.float64),
+        data=input_of(frames, lookup, r_max, device),
+        **dict(zip(labels, placed(list(labels.values()), device), strict=True)),
+        counts=Counts(n_total, n_frames, int(has_virial.sum()), n_total),
     )
-    pairs = replace(edges, data=dict(zip(INPUTS, inputs_of(frames, lookup, r_max), strict=True)))
+    inputs = inputs_of(frames, lookup, r_max, device=device)
+    pairs = replace(edges, data=dict(zip(INPUTS, inputs, strict=True)))
     balance = LossWeights(1.0, 1.0, 1.0)
     weights = Layout.of(model).flat(model)
     _, expected = EagerStep(model, objective).gradient(weights, edges, balance)
     _, found = step.gradient(weights, pairs, balance)
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+    return number((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
-def is_compiled(spec: Mapping[str, object], objective: Objective, threads: int, folder: Path | None = None) -> bool:
+def is_compiled(
+    spec: Mapping[str, object],
+    objective: Objective,
+    threads: int,
+    folder: Path | None = None,
+    device: torch.device = CPU,
+) -> bool:
     """Whether the package is there."""
-    return is_cached(folder or default_folder(), step_key(spec, objective, threads))
+    return is_cached(folder or default_folder(), step_key(spec, objective, threads, device))
 
 
-def step_key(spec: Mapping[str, object], objective: Objective, threads: int) -> str:
+def step_key(spec: Mapping[str, object], objective: Objective, threads: int, device: torch.device = CPU) -> str:
     """Identity of a compiled step."""
     return key_of(
         {
@@ -250,26 +267,35 @@ def step_key(spec: Mapping[str, object], objective: Objective, threads: int) -> 
             "loss": objective.kind,
             "huber_delta": objective.huber_delta if objective.kind == "huber" else None,
             "threads": threads,
+            **processor_of(device),
         }
     )
 
 
-def compile_step(spec: Mapping[str, object], objective: Objective, threads: int, folder: Path | None = None) -> Path:
+def compile_step(
+    spec: Mapping[str, object],
+    objective: Objective,
+    threads: int,
+    folder: Path | None = None,
+    device: torch.device = CPU,
+) -> Path:
     """Compiles the step of an architecture on one core, where its package is not there: two minutes and more."""
     return cached_package(
         folder or default_folder(),
-        step_key(spec, objective, threads),
-        lambda path: _compile(spec, objective, threads, path),
+        step_key(spec, objective, threads, device),
+        lambda path: _compile(spec, objective, threads, path, device),
     )
 
 
-def _compile(spec: Mapping[str, object], objective: Objective, threads: int, path: Path) -> dict[str, object]:
+def _compile(
+    spec: Mapping[str, object], objective: Objective, threads: int, path: Path, device: torch.device
+) -> dict[str, object]:
     from nequip.utils.compile import prepare_model_for_compile
     from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 
     with tracing(), quiet():
         torch._dynamo.reset()
-        model = blank_model(spec).train()
+        model = blank_model(spec).train().to(device)
         layout = Layout.of(model)
         weights = layout.flat(model)
         buffers = dict(model.named_buffers())
@@ -278,12 +304,14 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
         constants = {buffers[name].data_ptr(): k for k, name in enumerate(inputs_among)}
         values = [buffers[name].clone() for name in inputs_among]
         n_values = len(values)
-        graph = graph_of(model, is_trained=True)
+        graph = graph_of(model, is_trained=True).to(device)
         # what shares storage has several names, of which each must be replaced
         named = [(n, p) for n, p in graph.named_parameters(remove_duplicate=False) if p.requires_grad]
         weight_names = {n: places[p.data_ptr()] for n, p in named}
         buffer_names = {n: constants[b.data_ptr()] for n, b in graph.named_buffers() if b.data_ptr() in constants}
-        graph = prepare_model_for_compile(graph, "cpu")
+        graph = prepare_model_for_compile(graph, device.type)
+
+        penalty = objective.kind, objective.huber_delta
 
         def step(flat: torch.Tensor, *others: torch.Tensor) -> Sequence[torch.Tensor]:
             given, inputs = others[:n_values], others[n_values : n_values + 5]
@@ -296,19 +324,20 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
             n_atoms = inputs[4].double()
             error = force - forces
             loss = (
-                _sum(error, of_atom, objective)
-                + _sum(error - error[partner], of_bend, objective)
-                + _sum((energy.reshape(-1) - energies) / n_atoms, of_energy, objective)
-                + _sum((virial - virials) / n_atoms.reshape(-1, 1, 1), of_virial, objective)
+                sum_of(error, of_atom, *penalty)
+                + sum_of(error - error[partner], of_bend, *penalty)
+                + sum_of((energy.reshape(-1) - energies) / n_atoms, of_energy, *penalty)
+                + sum_of((virial - virials) / n_atoms.reshape(-1, 1, 1), of_virial, *penalty)
             )
             (gradient,) = torch.autograd.grad(loss, [flat])
             return loss.detach(), gradient
 
-        inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])))
+        inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])), device=device)
         n_total, n_frames = inputs[2].shape[0], inputs[4].shape[0]
-        zeros = [torch.zeros(shape, dtype=torch.float64) for shape in ((n_total, 3), (n_frames,), (n_frames, 3, 3))]
-        ones = [torch.ones(size, dtype=torch.float64) for size in (n_total, n_frames, n_frames, n_total)]
-        arguments = [weights, *values, *inputs, *zeros, *ones, torch.arange(n_total).flip(0)]
+        of_labels: dict[str, Any] = {"dtype": torch.float64, "device": device}
+        zeros = [torch.zeros(shape, **of_labels) for shape in ((n_total, 3), (n_frames,), (n_frames, 3, 3))]
+        ones = [torch.ones(size, **of_labels) for size in (n_total, n_frames, n_frames, n_total)]
+        arguments = [weights, *values, *inputs, *zeros, *ones, torch.arange(n_total, device=device).flip(0)]
         with fx_duck_shape(False):
             traced = make_fx(
                 step,
@@ -336,13 +365,6 @@ def _compile(spec: Mapping[str, object], objective: Objective, threads: int, pat
         with torch._inductor.config.patch({"compile_threads": 1, "cpp.threads": threads}):
             torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
     return {"format": FORMAT, "n_weights": int(weights.numel())}
-
-
-def _sum(error: torch.Tensor, coefficient: torch.Tensor, objective: Objective) -> torch.Tensor:
-    """Sum of penalties; an error whose coefficient is 0 does not enter, whatever it is."""
-    shaped = coefficient.reshape(-1, *[1] * (error.dim() - 1))
-    kept = torch.where(shaped != 0, error, torch.zeros_like(error))
-    return (shaped * penalty_of(kept, objective.kind, objective.huber_delta)).sum()
 
 
 def _padded(value: torch.Tensor, size: int) -> torch.Tensor:

@@ -9,18 +9,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from alsys.frames import Arm, FloatArray, IntArray
-from alsys.potentials.nequip import TypeLookup, input_of, types_of
+from alsys.potentials.devices import CPU, placed
+from alsys.potentials.neighbours import neighbours_of
+from alsys.potentials.nequip import TypeLookup, types_of
 from alsys.potentials.undirected import INPUTS, is_undirected, with_ghost
 from alsys.store.base import Snapshot
 from alsys.training.curvature import pairs_among
 from alsys.training.dataset import frame_weights, virials_of
 from alsys.training.evaluate import batch_of, chunks_of
+
+
+class Counts(NamedTuple):
+    """What enters the loss of a batch.
+
+    Attributes:
+        atoms: Whose forces count.
+        frames: Whose energies count.
+        stresses: Frames whose stress counts.
+        bends: Atoms whose force errors are compared with those of their partners.
+    """
+
+    atoms: int
+    frames: int
+    stresses: int = 0
+    bends: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +64,7 @@ class TrainingBatch:
             none. None likewise.
         states: ``(n_frames,)`` place of each frame's charge and multiplicity among the model's states; None where it
             tells none apart.
+        counts: How many of each enter the loss, counted on the host: nothing waits for a device to count.
     """
 
     data: dict[str, torch.Tensor]
@@ -59,6 +79,7 @@ class TrainingBatch:
     states: torch.Tensor | None = None
     partner: torch.Tensor | None = None
     bend: torch.Tensor | None = None
+    counts: Counts | None = None
 
     def less(self, state_energies: torch.Tensor | None) -> TrainingBatch:
         """The batch with energies less those of the frames' states: what the network itself is to say.
@@ -79,6 +100,10 @@ class TrainingFrames:
         spec: Specification of the models; elements, states and cutoff are read.
         weights: Weights of frames by arm or system (`alsys.training.dataset.frame_weights`).
         is_on_pairs: Batches hold pairs instead of edges.
+        device: Where batches are.
+
+    Attributes:
+        device: As given.
     """
 
     def __init__(
@@ -88,17 +113,18 @@ class TrainingFrames:
         weights: Mapping[str, float] = MappingProxyType({}),
         *,
         is_on_pairs: bool = False,
+        device: torch.device = CPU,
     ) -> None:
+        self.device = device
         lookup, r_max = TypeLookup.of(spec), float(str(spec["r_max"]))
         offsets = train.offsets
         centres, neighbours, shifts = [], [], []
         for rows in chunks_of(train):
-            data = input_of(batch_of(train.select(rows)), lookup, r_max)
-            edges = data["edge_index"].numpy() + offsets[rows[0]]
+            near = neighbours_of(batch_of(train.select(rows)), r_max)
+            edges = near.edge_index + offsets[rows[0]]
             centres.append(edges[0])
             neighbours.append(edges[1])
-            shift = data.get("edge_cell_shift")
-            shifts.append(np.zeros((edges.shape[1], 3)) if shift is None else shift.numpy())
+            shifts.append(np.zeros((edges.shape[1], 3)) if near.cell_shift is None else near.cell_shift)
         centre = np.concatenate(centres)
         frame = np.searchsorted(offsets, centre, side="right") - 1
         order = np.argsort(frame, kind="stable")
@@ -162,31 +188,43 @@ class TrainingFrames:
         atoms = _ranges(self._atom_starts[rows], n_atoms)
         edges = _ranges(self._edge_starts[rows], n_edges)
         index = self._edges[:, edges] + np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
-        virial = None if self._virial is None else self._virial[rows]
+        labels: dict[str, NDArray[Any]] = {
+            "energy": self._energy[rows],
+            "forces": self._forces[atoms],
+            "n_atoms": n_atoms.astype(np.float64),
+        }
+        n_trusted, n_whole, n_stressed, n_bent = atoms.size, rows.size, 0, 0
+        if self._mask is not None:
+            labels |= {"mask": self._mask[atoms], "is_whole": self._is_whole[rows]}
+            n_trusted, n_whole = int(labels["mask"].sum()), int(labels["is_whole"].sum())
+        if self._virial is not None:
+            virial = self._virial[rows]
+            labels |= {"virial": virial, "has_virial": np.isfinite(virial).all(axis=(1, 2))}
+            n_stressed = int(labels["has_virial"].sum())
+        if self._weight is not None:
+            labels["weight"] = self._weight[rows]
+        if self._states is not None:
+            labels["states"] = self._states[rows]
+        if forward.size:
+            labels |= {"partner": _partners(n_atoms, forward), "bend": self._bend[rows]}
+            n_bent = int(n_atoms[labels["bend"] > 0.0].sum())
+        data = self._data(rows, atoms, edges, index)
+        tensors = placed([*data.values(), *labels.values()], self.device)
         return TrainingBatch(
-            data=self._data(rows, atoms, edges, index),
-            energy=torch.from_numpy(self._energy[rows]),
-            forces=torch.from_numpy(self._forces[atoms]),
-            n_atoms=torch.from_numpy(n_atoms.astype(np.float64)),
-            mask=None if self._mask is None else torch.from_numpy(self._mask[atoms]),
-            is_whole=None if self._mask is None else torch.from_numpy(self._is_whole[rows]),
-            virial=None if virial is None else torch.from_numpy(virial),
-            has_virial=None if virial is None else torch.from_numpy(np.isfinite(virial).all(axis=(1, 2))),
-            weight=None if self._weight is None else torch.from_numpy(self._weight[rows]),
-            states=None if self._states is None else torch.from_numpy(self._states[rows]),
-            partner=torch.from_numpy(_partners(n_atoms, forward)) if forward.size else None,
-            bend=torch.from_numpy(self._bend[rows]) if forward.size else None,
+            data=dict(zip(data, tensors, strict=False)),
+            **dict(zip(labels, tensors[len(data) :], strict=True)),
+            counts=Counts(n_trusted, n_whole, n_stressed, n_bent),
         )
 
     def _data(
         self, rows: NDArray[np.integer], atoms: IntArray, edges: IntArray, index: IntArray
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, NDArray[Any]]:
         """Model input."""
         n_atoms = self._n_atoms[rows]
         if self._vectors is not None:
             inputs = with_ghost(self._vectors[edges], index, self._types[atoms], n_atoms, self._r_max)
             return dict(zip(INPUTS, inputs, strict=True))
-        data = {
+        data: dict[str, NDArray[Any]] = {
             "pos": self._positions[atoms],
             "atom_types": self._types[atoms],
             "num_atoms": n_atoms,
@@ -195,7 +233,7 @@ class TrainingFrames:
         }
         if self._shifts is not None:
             data |= {"cell": self._cell[rows], "edge_cell_shift": self._shifts[edges]}
-        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in data.items()}
+        return data
 
 
 def _partners(n_atoms: IntArray, forward: IntArray) -> IntArray:

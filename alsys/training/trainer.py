@@ -38,6 +38,7 @@ from alsys.frames import Arm, FloatArray
 from alsys.metrics import Metrics
 from alsys.potentials.architectures import architecture_of, kind_of, states_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
     NequIPCommittee,
@@ -125,7 +126,8 @@ class NequIPTrainer:
         self._campaign = config
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
-        self._steps = StepSource(config.training, self._objective)
+        self._device = device_of(config.training.device, "training.device")
+        self._steps = StepSource(config.training, self._objective, self._device)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
         self._model_tester = ModelTester(config, clock)
@@ -170,7 +172,7 @@ class NequIPTrainer:
             started += self._clock() - before
         frames = edges
         if is_on_pairs or learned.train is not parts.train:
-            frames = TrainingFrames(learned.train, spec, self._config.weights, is_on_pairs=is_on_pairs)
+            frames = self._frames(learned.train, spec, is_on_pairs=is_on_pairs)
         members = self._plan(order, spec, parent, learned.train, constants)
         if unfinished is not None:
             members = [replace(m, reached=unfinished.reached(i, m.model)) for i, m in enumerate(members)]
@@ -245,10 +247,10 @@ class NequIPTrainer:
             seed = order.seed * 97 + i
             is_warm = parent is not None and i < parent.n_members and i != renewed
             if is_warm and parent is not None:
-                model = blank_model(spec)
+                model = blank_model(spec).to(self._device)
                 load_weights(model, parent.members[i])
             else:
-                model = build_model(spec, seed=seed)
+                model = build_model(spec, seed=seed).to(self._device)
                 set_buffers(model, *constants)
             start = Layout.of(model).flat(model)
             is_pair = pairs_among(train)[0] >= 0  # which every member sees, and as a whole
@@ -288,7 +290,7 @@ class NequIPTrainer:
         )
         validation = None
         if is_final and parts.validation.n_frames:
-            validation = TrainingFrames(parts.validation, spec, config.weights, is_on_pairs=frames.is_on_pairs)
+            validation = self._frames(parts.validation, spec, is_on_pairs=frames.is_on_pairs)
 
         def fit(i: int) -> FittedModel:
             member, keep = members[i], None
@@ -358,9 +360,12 @@ class NequIPTrainer:
         unseen = thinned(parts.train if unseen.n_frames < MIN_UNSEEN else unseen)
         errors = []
         for weights in (new, old):
-            alone = NequIPCommittee(CommitteeState(0, kind_of(spec), spec, (weights,)), threads=self._config.threads)
+            alone = self._networks(CommitteeState(0, kind_of(spec), spec, (weights,)))
             errors.append(float(evaluate(alone, unseen).force_mae.mean()))
         return not errors[0] <= MOST_WORSE * errors[1]
+
+    def _frames(self, train: Snapshot, spec: Mapping[str, object], *, is_on_pairs: bool = False) -> TrainingFrames:
+        return TrainingFrames(train, spec, self._config.weights, is_on_pairs=is_on_pairs, device=self._device)
 
     def _prepare(self, order: TrainingOrder, parts: Split) -> tuple[dict[str, object], TrainingFrames]:
         """Builder arguments and frames; the parent's neighbour count is kept, since its weights depend on it."""
@@ -372,7 +377,7 @@ class NequIPTrainer:
         known = () if parent is None else states_of(parent.spec)
         if states := states_for(self._campaign, order.snapshot, known):
             spec["states"] = [[state.charge, state.multiplicity] for state in states]
-        frames = TrainingFrames(parts.train, spec, self._config.weights)
+        frames = self._frames(parts.train, spec)
         if parent is not None:
             neighbours = {"avg_num_neighbors": parent.spec.get("avg_num_neighbors")}
             if architecture_of({**spec, **neighbours}) == architecture_of(parent.spec):
@@ -406,10 +411,13 @@ class NequIPTrainer:
     def _committee_of(self, state: CommitteeState) -> NequIPCommittee:
         """The committee of the last fit with new weights: copies of models take longer than a short fit's metrics."""
         if self._committee is None:
-            self._committee = NequIPCommittee(state, threads=self._config.threads)
+            self._committee = self._networks(state)
         else:
             self._committee.load(state)
         return self._committee
+
+    def _networks(self, state: CommitteeState) -> NequIPCommittee:
+        return NequIPCommittee(state, threads=self._config.threads, device=self._device)
 
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
         """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""
@@ -421,7 +429,8 @@ class NequIPTrainer:
         symbols = {chemical_symbols[z] for z in random.numbers}
         if not isinstance(known, list | tuple) or not symbols <= set(known):
             return None
-        return build_committee(replace(order.champion, baseline=None), threads=self._config.threads)
+        champion = replace(order.champion, baseline=None)
+        return build_committee(champion, threads=self._config.threads, device=self._device)
 
 
 def _failed(version: int, message: str, unfinished: FitCheckpoint | None) -> TrainingFailure:

@@ -35,6 +35,7 @@ from alsys.frames import Arm, FloatArray, Frame
 from alsys.interop.calculator import read_model
 from alsys.labeling.base import Labeler
 from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot
@@ -258,10 +259,12 @@ class CampaignValidation:
         exploration = self._config.exploration
         if not exploration.compile or self._state.kind != "nequip":
             return self._committee
-        return build_committee(self._state, exploration.threads, is_compiled=True)
+        return self._built(self._state, is_compiled=True)
 
-    def _built(self, state: CommitteeState) -> Committee:
-        return build_committee(state, self._config.exploration.threads)
+    def _built(self, state: CommitteeState, *, is_compiled: bool = False) -> Committee:
+        exploration = self._config.exploration
+        device = device_of(exploration.device, "exploration.device")
+        return build_committee(state, exploration.threads, is_compiled=is_compiled, device=device)
 
     @cached_property
     def _random(self) -> Snapshot:
