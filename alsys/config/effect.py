@@ -149,9 +149,10 @@ def _of_training(config: CampaignConfig) -> Iterator[Condition]:
 
 def _of_exploration(config: CampaignConfig) -> Iterator[Condition]:
     exploration = config.exploration
-    yield Condition(
-        "exploration", ("compile",), isinstance(config.model, EquivariantModel), "model.kind: nequip or allegro"
-    )
+    is_equivariant = isinstance(config.model, EquivariantModel)
+    yield Condition("exploration", ("compile",), is_equivariant, "model.kind: nequip or allegro")
+    for section in ("exploration", "training"):
+        yield Condition(section, ("device", "gpus"), is_equivariant, "model.kind: nequip or allegro")
     yield Condition(
         "exploration", ("relaxation",), exploration.thermostat == "nose-hoover", "exploration.thermostat: nose-hoover"
     )
@@ -178,7 +179,8 @@ def _of_switches(config: CampaignConfig) -> Iterator[Condition]:
         yield Condition(section, (), is_on, needs, is_switch=True)
     on_ray = config.runtime.kind == "ray"
     for section in ("labeling", "exploration", "training"):
-        yield Condition(section, ("cpus", "resources"), on_ray, "runtime.kind: ray", is_switch=True)
+        gpus = () if section == "labeling" else ("gpus",)  # a labeler in this process computes on one where it is set
+        yield Condition(section, ("cpus", "resources", *gpus), on_ray, "runtime.kind: ray", is_switch=True)
     fields = (
         "address",
         "num_cpus",

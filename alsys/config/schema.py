@@ -192,7 +192,7 @@ class CampaignConfig(Section):
     def _fits_together(self) -> CampaignConfig:
         checks = (
             self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._time_steps,
-            self._charges, self._target,
+            self._charges, self._target, self._devices,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -290,6 +290,14 @@ class CampaignConfig(Section):
             )  # fmt: skip
         if not self.selection.random_share:
             yield Problem("target needs a random arm", "selection.random_share", "0", "leave target out, or 0.15")
+
+    def _devices(self) -> Iterator[Problem]:
+        if self.runtime.kind != "ray":
+            return
+        for name, section in (("exploration", self.exploration), ("training", self.training)):
+            if section.device.startswith("cuda") and not section.gpus:
+                message = f"{name}.device {section.device} needs a share of a GPU: Ray shows a worker no other"
+                yield Problem(message, f"{name}.gpus", "0", "set it to 1, or to 0.5 for two on one GPU")
 
     @property
     def test_frames(self) -> str:

@@ -588,3 +588,17 @@ def test_systems_without_names_have_the_campaigns() -> None:
 def test_labels_ahead_of_the_model(text: str, value: object) -> None:
     assert parse_config({**BASE, "training": {"max_ahead": yaml.safe_load(text)}}).training.max_ahead == value
     assert parse_config(BASE).training.max_ahead == "auto"
+
+
+@pytest.mark.parametrize("section", ["exploration", "training"])
+def test_a_gpu_by_name_needs_a_share_of_one_on_ray(section: str) -> None:
+    """Ray hides GPUs from a worker that asks for none."""
+    data = {"name": "a", "systems": [{"smiles": "CCO"}], "labeling": {"kind": "analytic"}, "model": {"kind": "nequip"}}
+    with pytest.raises(InputError, match=rf"{section}\.gpus") as caught:
+        parse_config({**data, section: {"device": "cuda:1"}})
+    assert "set it to 1" in str(caught.value)
+    for allowed in ({section: {"device": "cuda:1", "gpus": 1}}, {section: {"device": "cpu"}}):
+        parse_config({**data, **allowed})
+    parse_config({**data, section: {"device": "cuda"}, "runtime": {"kind": "in-process"}})
+    with pytest.raises(InputError, match=rf"{section}\.device"):
+        parse_config({**data, section: {"device": "gpu"}})
