@@ -156,7 +156,7 @@ class PySCFLabeling(LabelingBase):
     max_cycles: int = Field(100, ge=1, le=1000, description="SCF iterations per rung.")
     threads: int = operational(1, ge=1, le=256, description="Threads of one label.")
     device: Literal["auto", "cpu", "gpu"] = operational(
-        "auto", description="`auto`: a GPU where `gpus` gives one, the CPU where its memory does not suffice."
+        "auto", description="`auto`: a GPU where `gpus` gives one, the CPU where anything fails there."
     )
     gpu_memory_mb: int | None = operational(
         None, ge=256, description="GPU memory of one labeler; its share of the GPU where left out."

@@ -1,9 +1,10 @@
 """Where PySCF computes: on the CPU, or on a GPU through gpu4pyscf (X. Wu et al., arXiv:2407.09700).
 
 The level of theory does not depend on it. A labeler uses a GPU where it was given one (`labeling.gpus`) and `device` is
-not `cpu`. With `auto`, a frame for which GPU memory does not suffice is labelled again on the CPU, as are all later
-frames of that size or larger; with `gpu`, it fails as out of memory. Every label says in `LabelCost.host` where it was
-made. `Accelerator` is the seam: all that touches CUDA is in `GPU4PySCF`.
+not `cpu`. With `auto`, whatever goes wrong on the GPU, the frame is labelled again on the CPU: of lack of memory all
+later frames of that size or larger too, of what gpu4pyscf cannot do, and of `MAX_ERRORS` other errors in a row, all
+frames. With `gpu` a label fails there as it failed. Every label says in `LabelCost.host` where it was made.
+`Accelerator` is the seam: all that touches CUDA is in `GPU4PySCF`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 DeviceMode = Literal["auto", "cpu", "gpu"]
 POOL_SHARE = 0.9
 """Share of the GPU's memory that arrays may take; the rest is for the CUDA context and its libraries."""
+MAX_ERRORS = 3
+"""Errors in a row, other than lack of memory, after which a GPU is given up with `auto`."""
 
 
 class Accelerator(Protocol):
@@ -117,6 +120,7 @@ class Device:
         self._accelerator: Accelerator | None = None
         self._problem: str | None = None if mode != "cpu" and gpus > 0 else "not asked for"
         self._too_large: int | None = None
+        self._n_errors = 0
         self._is_active = False
 
     def run(self, frame: Frame, label: Callable[[Frame], Label | LabelFailure]) -> Label | LabelFailure:
@@ -136,7 +140,9 @@ class Device:
             return _made_on(label(frame), "cpu")
         self._is_active = True
         try:
-            return _made_on(label(frame), "gpu")
+            outcome = _made_on(label(frame), "gpu")
+            self._n_errors = 0
+            return outcome
         except Exception as error:
             if accelerator.is_out_of_memory(error):
                 kind, reason = FailureKind.OUT_OF_MEMORY, "GPU memory does not suffice"
@@ -144,8 +150,13 @@ class Device:
             elif isinstance(error, NotImplementedError):
                 kind, reason = FailureKind.UNSUPPORTED, f"gpu4pyscf cannot: {error}"
                 self._problem = reason
-            else:
+            elif self._mode == "gpu":
                 raise
+            else:  # of which CuPy and gpu4pyscf have many kinds; a bug of ours fails on the CPU too
+                kind, reason = FailureKind.INTERNAL, f"{type(error).__name__}: {error}"
+                self._n_errors += 1
+                if self._n_errors >= MAX_ERRORS:
+                    self._problem = f"{self._n_errors} errors in a row, the last {reason}"
         finally:
             self._is_active = False
             accelerator.release()

@@ -7,6 +7,7 @@ analysed and left for a lower one by `stability`. Each label runs in a child pro
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,11 @@ from alsys.labeling.two_grids import coarse_copy, refine
 from alsys.labels import Diagnostics, Label, LabelCost, LabelFailure
 from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
+CUDA_MB = 4096
+"""Resident memory of a child beyond its label's where it may use a GPU: CUDA's context, pinned buffers."""
+NOT_ON_GPU = ("ddcosmo",)
+"""Solvent models that gpu4pyscf does not have."""
+
 __all__ = ["DensitySource", "PySCFEngine", "PySCFLabeler", "check_level", "level_of"]
 
 
@@ -61,13 +67,14 @@ class PySCFLabeler(ChildLabeler):
 
     def __init__(self, config: PySCFLabeling, densities: Path | None = None) -> None:
         self._config = config
+        has_gpu = config.device != "cpu" and config.gpus > 0
         child = ChildProcess(
             "alsys.labeling.pyscf:remembering_engine",
             (config, densities),
             timeout_s=config.timeout_s,
-            memory_mb=config.memory_mb,
+            memory_mb=config.memory_mb + (CUDA_MB if has_gpu else 0),
             threads=config.threads,
-            has_gpu=config.device != "cpu" and config.gpus > 0,
+            has_gpu=has_gpu,
         )
         super().__init__(level_of(config), child)
 
@@ -83,6 +90,11 @@ class PySCFLabeler(ChildLabeler):
         config = self._config
         if config.device == "gpu" and config.gpus <= 0:
             raise InputError("device: gpu needs a GPU for each labeler", field="labeling.gpus", remedy="set gpus: 1")
+        if config.device == "gpu" and config.solvent_model in NOT_ON_GPU:
+            raise InputError(
+                "gpu4pyscf does not have it", field="labeling.solvent_model", value=config.solvent_model,
+                remedy="set device: auto, which takes the CPU, or cpcm",
+            )  # fmt: skip
         check_level(config, sorted({int(z) for z in frame.numbers}))
         check_electrons(frame)
         check_reference(config, frame)
@@ -125,8 +137,8 @@ class PySCFEngine:
         """Converges an SCF, makes sure of it, and takes energy and gradient, on the device of this labeler."""
         if frame.pbc.any():
             return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "PySCF labels are for molecules, not cells")
-        if frame.environment is not None:  # charges do not come back from a GPU with certainty
-            return self._label(frame)
+        if frame.environment is not None or self._config.solvent_model in NOT_ON_GPU:
+            return self._label(frame)  # charges do not come back from a GPU with certainty
         return self._device.run(frame, self._label)
 
     def hessian(self, frame: Frame) -> FloatArray | LabelFailure | None:
@@ -218,7 +230,8 @@ class PySCFEngine:
                 used += cycles
                 if is_converged:
                     return field, rung, used
-        field, rung, cycles = converge(build, config.max_cycles, remembered)
+        on_host = partial(_mean_field, molecule, config, frame.environment) if self._device.is_gpu else None
+        field, rung, cycles = converge(build, config.max_cycles, remembered, on_host)
         return field, rung, used + cycles
 
     def _failure(self, frame: Frame, message: str, rung: int, cycles: int) -> LabelFailure:

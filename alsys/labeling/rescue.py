@@ -65,13 +65,19 @@ Guess = Callable[[Any], Any]
 unrestricted), or to None where there is none."""
 
 
-def converge(build: Callable[[], Any], max_cycles: int, guess: Guess | None = None) -> tuple[Any, int, int]:
+def converge(
+    build: Callable[[], Any],
+    max_cycles: int,
+    guess: Guess | None = None,
+    build_on_host: Callable[[], Any] | None = None,
+) -> tuple[Any, int, int]:
     """Runs an SCF up the ladder.
 
     Args:
         build: Makes a fresh mean-field object.
         max_cycles: Iterations for each rung.
         guess: Density of the first SCF; a density that is not finite counts as none.
+        build_on_host: The same on the CPU, where `build` makes them for a GPU: PySCF's smearing is for the CPU.
 
     Returns:
         The mean-field object of the last rung, that rung (`Rung.EXHAUSTED` where none converged), and the SCF
@@ -92,7 +98,7 @@ def converge(build: Callable[[], Any], max_cycles: int, guess: Guess | None = No
             field.damp = DAMPING
             field.level_shift = max(float(field.level_shift), LEVEL_SHIFT)
         elif rung is Rung.SMEARED:
-            density, used = smeared_density(build, max_cycles)
+            density, used = smeared_density(build_on_host or build, max_cycles)
             cycles += used
         if rung in (Rung.NEWTON, Rung.SMEARED):
             field = field.newton()

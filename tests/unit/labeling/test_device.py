@@ -17,8 +17,9 @@ from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.child import ChildProcess
-from alsys.labeling.device import Accelerator, Device, DeviceMode
+from alsys.labeling.device import MAX_ERRORS, Accelerator, Device, DeviceMode
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler, level_of
+from alsys.labeling.rescue import converge
 from alsys.labels import Label, LabelCost, LabelFailure
 
 WATER, METHANE = (Frame.molecule(molecule(n).numbers, molecule(n).positions) for n in ("H2O", "CH4"))
@@ -117,9 +118,76 @@ def test_device_gpu_never_falls_back() -> None:
     assert "no GPU: ImportError: no cupy" in outcome.message
 
 
-def test_a_bug_on_the_gpu_is_not_hidden() -> None:
+def test_a_bug_on_the_gpu_is_not_hidden_where_only_a_gpu_may_be_used() -> None:
     with pytest.raises(ZeroDivisionError):
-        label_on(device(FakeGPU(capacity=0, error=ZeroDivisionError())), WATER)
+        label_on(device(FakeGPU(capacity=0, error=ZeroDivisionError()), "gpu"), WATER)
+
+
+@pytest.mark.dft
+def test_with_auto_any_error_on_the_gpu_means_the_cpu_and_three_in_a_row_the_end_of_trying(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gpu = FakeGPU(capacity=0, error=RuntimeError("cusolver: internal error"))
+    where = device(gpu)
+    outcomes = [label_on(where, frame) for frame in (WATER, METHANE, WATER, METHANE)]
+    assert [outcome.cost.host for outcome in outcomes[:3]] == ["cpu"] * 3
+    assert all(isinstance(outcome, Label) for outcome in outcomes)
+    assert gpu.moved == MAX_ERRORS
+    assert gpu.released == MAX_ERRORS
+    assert "goes to the CPU: RuntimeError: cusolver: internal error" in caplog.text
+
+
+@pytest.mark.dft
+def test_a_label_that_succeeds_forgets_errors_before() -> None:
+    gpu = FakeGPU(capacity=0, error=RuntimeError("once"))
+    where = device(gpu)
+    for _ in range(MAX_ERRORS):
+        label_on(where, WATER)
+        gpu.capacity, kept = 100, gpu.capacity
+        assert label_on(where, WATER).cost.host == "gpu"
+        gpu.capacity = kept
+
+
+def test_a_solvent_that_gpu4pyscf_lacks_is_refused_or_computed_on_the_cpu() -> None:
+    base = {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g", "solvent_model": "ddcosmo", "solvent": "water", "gpus": 1}
+    with pytest.raises(InputError, match=r"solvent_model.*device: auto"):
+        PySCFLabeler(PySCFLabeling(**base, device="gpu")).check(WATER)
+    gpu = FakeGPU()
+    outcome = PySCFEngine(PySCFLabeling(**base), device=device(gpu)).label(WATER)
+    assert isinstance(outcome, Label)
+    assert gpu.moved == 0
+
+
+def test_smearing_is_for_the_cpu() -> None:
+    """The ladder's smeared guess is made of objects that never were on the GPU."""
+    built: list[str] = []
+
+    class Stops(Exception):
+        """Ends the ladder at the rung that is looked at."""
+
+    class Field:
+        mo_occ = None
+        level_shift = 0.0
+        converged = False
+        cycles = 1
+
+        def newton(self) -> Field:
+            return self
+
+        def kernel(self, **_: object) -> None:
+            return None
+
+    def on_gpu() -> Field:
+        built.append("gpu")
+        return Field()
+
+    def on_host() -> Field:
+        built.append("cpu")
+        raise Stops
+
+    with pytest.raises(Stops):
+        converge(on_gpu, 3, None, on_host)
+    assert built == ["gpu", "gpu", "gpu", "gpu", "cpu"]
 
 
 @pytest.mark.dft

@@ -397,12 +397,12 @@ def test_metrics_of_later_fits_of_a_trainer_are_those_of_their_own_weights(data:
 def test_the_wait_for_a_compiler_is_no_part_of_the_budget(data: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     late = 0.0
 
-    def never_compiles(*_: object) -> None:
+    def never_compiles(*_: object, **__: object) -> None:
         nonlocal late
         late += 1000.0
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("alsys.training.compiled_steps.is_compiled", lambda *_: False)
+    monkeypatch.setattr("alsys.training.compiled_steps.is_compiled", lambda *_, **__: False)
     monkeypatch.setattr("alsys.training.compiled_steps.compile_step", never_compiles)
     trainer = NequIPTrainer(config(compile=True, budget_s=100.0, max_epochs=3), lambda: time.perf_counter() + late)
     fitted = trainer.run(TrainingOrder(1, data, None, None, seed=1))
