@@ -55,7 +55,11 @@ class TrainingConfig(LossSettings):
         5, ge=0, description="Refits after which one member, in turn, begins anew, so that members differ; 0: never."
     )
     parallel: int = operational(
-        1, ge=1, le=32, description="Members fitted at the same time; each takes `threads` cores, so set `cpus`."
+        1,
+        ge=1,
+        le=32,
+        description="Members fitted at the same time; each takes `threads` cores, so set `cpus`. Fits of half a minute "
+        "and more get a process each (0.7 GB).",
     )
     compile: bool | Literal["auto"] = operational(
         "auto",

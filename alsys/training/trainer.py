@@ -20,9 +20,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +34,9 @@ from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
 from alsys.frames import Arm, FloatArray
 from alsys.metrics import Metrics
-from alsys.potentials.architectures import architecture_of, kind_of, states_of
+from alsys.potentials.architectures import architecture_of, is_own, kind_of, states_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
-from alsys.potentials.devices import device_of
+from alsys.potentials.devices import CPU, device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import (
     NequIPCommittee,
@@ -59,12 +57,12 @@ from alsys.training.constants import first_constants, force_scale, set_buffers
 from alsys.training.curvature import pairs_among, with_curvature
 from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
 from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
-from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model, held_out, plateau_on
-from alsys.training.fit import Budget, DivergedError, FittedModel, Optimisation, Reached, fit_model
+from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model
+from alsys.training.fit import DivergedError, FittedModel, Optimisation
 from alsys.training.growth import as_large_as, grown
 from alsys.training.loss import Objective
+from alsys.training.members import Member, MemberPlan, MembersFit, fit_members
 from alsys.training.model_tests import ModelTester
-from alsys.training.replay import Draw, Replay, Shuffle
 from alsys.training.states import knows_states, states_for
 from alsys.training.step import Layout
 from alsys.training.tensors import TrainingFrames
@@ -79,29 +77,6 @@ COMPILE_FROM_S = 300.0
 """CPU seconds from which a final fit waits for a compiler."""
 MIN_UNSEEN = 3
 """Frames that neither has seen from which they are compared on those, not on the training set."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """What one member is to do.
-
-    Attributes:
-        model: With its shifts, scales and weights.
-        start: ``(n_weights,)``.
-        is_fresh: It begins anew.
-        share: Shares of the budget.
-        seed: Of its batches.
-        rows: Those that it may see.
-        reached: Where a fit that was cut off had left it; None where it begins.
-    """
-
-    model: torch.nn.Module
-    start: torch.Tensor
-    is_fresh: bool
-    share: float
-    seed: int
-    rows: NDArray[np.int64]
-    reached: Reached | None = None
 
 
 class NequIPTrainer:
@@ -175,8 +150,11 @@ class NequIPTrainer:
             frames = self._frames(learned.train, spec, is_on_pairs=is_on_pairs)
         members = self._plan(order, spec, parent, learned.train, constants)
         if unfinished is not None:
-            members = [replace(m, reached=unfinished.reached(i, m.model)) for i, m in enumerate(members)]
-        resumed_s = sum(member.reached.seconds for member in members if member.reached is not None)
+            members = [
+                Member(model, replace(plan, reached=unfinished.reached(i, model)))
+                for i, (model, plan) in enumerate(members)
+            ]
+        resumed_s = sum(plan.reached.seconds for _, plan in members if plan.reached is not None)
         try:
             fits = self._fit_members(members, spec, frames, learned, order, started, unfinished)
         except DivergedError as error:
@@ -236,7 +214,7 @@ class NequIPTrainer:
         parent: CommitteeState | None,
         train: Snapshot,
         constants: tuple[list[float], float, FloatArray],
-    ) -> list[_Member]:
+    ) -> list[Member]:
         """What each member starts from, and its share of the budget."""
         config, n_members = self._config, self._model_config.members
         every, renewed = config.renew_every, None
@@ -252,17 +230,16 @@ class NequIPTrainer:
             else:
                 model = build_model(spec, seed=seed).to(self._device)
                 set_buffers(model, *constants)
-            start = Layout.of(model).flat(model)
             is_pair = pairs_among(train)[0] >= 0  # which every member sees, and as a whole
             is_label = ~train.is_arm(Arm.CURVATURE)
             rows = np.flatnonzero((is_drawn(train.frame_ids, i, config.bootstrap) & is_label) | is_pair)
             share = FRESH_SHARES if parent is not None and not is_warm else 1.0
-            members.append(_Member(model, start, not is_warm, share, seed, rows))
+            members.append(Member(model, MemberPlan(not is_warm, share, seed, rows)))
         return members
 
     def _fit_members(
         self,
-        members: list[_Member],
+        members: list[Member],
         spec: Mapping[str, object],
         frames: TrainingFrames,
         parts: Split,
@@ -279,52 +256,36 @@ class NequIPTrainer:
         n_workers = min(self._parallel(order), len(members))
         given = order.seconds(config) - self._model_tester.budget_s(order)
         left = max(given - (self._clock() - started), 1e-3)
-        shares = [member.share for member in members]
+        shares = [plan.share for _, plan in members]
         unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
         is_curvature = train.is_arm(Arm.CURVATURE)
-        seen = np.array([frame_id in order.known for frame_id in train.frame_ids]) | is_curvature
-        size = batch_size(config, train.n_frames) if is_final else config.batch_size
         ema = max(config.ema, SLOW_AVERAGE) if is_final and config.ema else config.ema
-        how = Optimisation(
-            self._objective, config.learning_rate, ema, config.decay_share, force_scale(members[0].model)
+        scale = force_scale(members[0].model)
+        fit = MembersFit(
+            spec=spec,
+            config=config,
+            how=Optimisation(self._objective, config.learning_rate, ema, config.decay_share, scale),
+            train=train,
+            validation=parts.validation if is_final and parts.validation.n_frames else None,
+            seen=np.array([frame_id in order.known for frame_id in train.frame_ids]) | is_curvature,
+            batch_size=batch_size(config, train.n_frames) if is_final else config.batch_size,
+            seconds=unit,
+            is_final=is_final,
         )
-        validation = None
-        if is_final and parts.validation.n_frames:
-            validation = self._frames(parts.validation, spec, is_on_pairs=frames.is_on_pairs)
-
-        def fit(i: int) -> FittedModel:
-            member, keep = members[i], None
-            if member.reached is not None and member.reached.is_done:
-                return member.reached.fitted
-            if unfinished is not None:
-                keep = partial(unfinished.keep, i, member.model)
-            seed = member.seed if member.reached is None else [member.seed, member.reached.steps]
-            rng = np.random.default_rng(seed)
-            draw: Draw = Shuffle(member.rows, size, rng)
-            new, old = member.rows[~seen[member.rows]], member.rows[seen[member.rows]]
-            if not member.is_fresh and not is_final and new.size and old.size:
-                draw = Replay(new, old, train.system, config.new_share, size, rng)
-            with self._steps.step(member.model, spec) as step:
-                plateau = None
-                if is_final:
-                    plateau = plateau_on(held_out(frames, validation, member.rows), step, self._objective)
-                try:
-                    budget = Budget(unit * member.share, config.max_epochs, config.max_gradient_steps)
-                    return fit_model(
-                        step, member.start, frames, draw, how, budget, self._clock,
-                        reached=member.reached, keep=keep, plateau=plateau,
-                    )  # fmt: skip
-                except DivergedError as error:
-                    raise DivergedError(f"member {i}: {error}") from error
-
-        if n_workers == 1:
-            return [fit(i) for i in range(len(members))]
-        with ThreadPoolExecutor(n_workers) as pool:
-            return list(pool.map(fit, range(len(members))))
+        return fit_members(
+            members,
+            fit,
+            frames,
+            self._steps,
+            self._clock,
+            unfinished,
+            parallel=n_workers,
+            has_processes=self._device == CPU and self._clock is time.thread_time and is_own(spec),
+        )
 
     def _settle(
         self,
-        members: list[_Member],
+        members: list[Member],
         fits: list[FittedModel],
         spec: Mapping[str, object],
         parent: CommitteeState | None,
@@ -333,10 +294,10 @@ class NequIPTrainer:
         """Weights to publish, and how many renewed members were taken."""
         weights: list[Mapping[str, NDArray[np.generic]]] = []
         n_renewed = 0
-        for i, (member, fit) in enumerate(zip(members, fits, strict=True)):
-            Layout.of(member.model).write(fit.weights, member.model)
-            fitted = weights_of(member.model)
-            old = parent.members[i] if parent is not None and member.is_fresh and i < parent.n_members else None
+        for i, ((model, plan), fit) in enumerate(zip(members, fits, strict=True)):
+            Layout.of(model).write(fit.weights, model)
+            fitted = weights_of(model)
+            old = parent.members[i] if parent is not None and plan.is_fresh and i < parent.n_members else None
             if old is not None and self._is_worse(spec, fitted, old, parts, i):
                 weights.append({name: np.array(value) for name, value in old.items()})
                 continue
