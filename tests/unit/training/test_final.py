@@ -14,7 +14,7 @@ from alsys.config.models import AllegroModel, NequIPModel
 from alsys.config.training import TrainingConfig
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
-from alsys.training import trainer as trainer_module
+from alsys.training import members as members_module
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.final import batch_size, final_model, held_out, plateau_on
 from alsys.training.fit import Budget, FittedModel, Plateau
@@ -87,7 +87,8 @@ def test_the_final_fit_grows_holds_out_what_it_did_not_learn_and_later_ones_go_o
         seen.append((budget, more["plateau"], how.ema, draw.next().size))
         return FittedModel(start, 1, 1.0, 0.1, 0)
 
-    monkeypatch.setattr(trainer_module, "fit_model", fit_model)
+    monkeypatch.setattr(members_module, "fit_model", fit_model)
+    monkeypatch.setattr(members_module, "PROCESSES_FROM_S", np.inf)
     data = make_snapshot()
     trainer = NequIPTrainer(config(budget_s=5.0, batch_size=5))
     first = trainer.run(TrainingOrder(1, data, None, None, seed=1))

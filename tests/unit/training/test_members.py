@@ -1,4 +1,4 @@
-"""Members fitted in processes of their own learn what they learn in one, keep where they are, and leave nothing behind."""
+"""Members fitted in processes of their own learn the same, keep where they are, and leave nothing behind."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
 from alsys.testing.potentials import CommitteeContract
-from alsys.training import trainer as trainer_module
+from alsys.training import members as members_module
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.bootstrap import is_drawn
 from alsys.training.dataset import split
@@ -311,7 +311,7 @@ def test_what_the_parent_has_not_learned_is_drawn_more_often(
             drawn.append((new, old))
             super().__init__(new, old, *others)
 
-    monkeypatch.setattr(trainer_module, "Replay", Recorded)
+    monkeypatch.setattr(members_module, "Replay", Recorded)
     known = frozenset(early.frame_ids)
     train = split(data, 0.0).train
     result = NequIPTrainer(config(max_epochs=6)).run(TrainingOrder(2, data, parent.state, None, 2, known=known))
@@ -366,7 +366,8 @@ def test_no_member_takes_longer_than_the_budget(data: Snapshot, monkeypatch: pyt
         budgets.append(budget.seconds)
         return FittedModel(start, 1, 1.0, 0.0, 0)
 
-    monkeypatch.setattr(trainer_module, "fit_model", fit_model)
+    monkeypatch.setattr(members_module, "fit_model", fit_model)
+    monkeypatch.setattr(members_module, "PROCESSES_FROM_S", np.inf)
     model = {**NEQUIP, "members": 4}
     settings = config(model, budget_s=700.0, parallel=parallel, cpus=parallel)
     parent = fit(data, version=4, model=model, max_epochs=1)
