@@ -61,20 +61,26 @@ def start_actor(name: str, spec: WorkerSpec) -> Any:
 
 
 def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> dict[str, WorkerSpec]:
-    """All workers of a campaign, by name; `starts` are the structures of each system."""
+    """All workers of a campaign, by name, in the order in which they are placed.
+
+    The trainer and the explorers come first: where a cluster cannot hold all workers, labelers wait, and no campaign
+    labels without end for a trainer that has no place.
+
+    Args:
+        config: The campaign.
+        starts: Structures of each system.
+    """
     labeling, exploration, training = config.labeling, config.exploration, config.training
-    label_threads = getattr(labeling, "threads", 1)
     specs = {
-        f"labeler-{i}": WorkerSpec(
-            Role.LABELER,
-            partial(labeler_of, config),
-            labeling.cpus,
-            labeling.resources,
-            label_threads,
-            labeling.gpus,
-            config.runtime.python_of("labelers"),
+        "trainer-0": WorkerSpec(
+            Role.TRAINER,
+            partial(trainer_of, config),
+            training.cpus,
+            training.resources,
+            training.threads,
+            training.gpus,
+            config.runtime.python_of("trainers"),
         )
-        for i in range(labeling.workers)
     }
     for i in range(exploration.workers):
         specs[f"explorer-{i}"] = WorkerSpec(
@@ -84,15 +90,16 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
             exploration.resources,
             exploration.threads,
             exploration.gpus,
-            python=config.runtime.python_of("explorers"),
+            config.runtime.python_of("explorers"),
         )
-    specs["trainer-0"] = WorkerSpec(
-        Role.TRAINER,
-        partial(trainer_of, config),
-        training.cpus,
-        training.resources,
-        training.threads,
-        training.gpus,
-        python=config.runtime.python_of("trainers"),
-    )
+    for i in range(labeling.workers):
+        specs[f"labeler-{i}"] = WorkerSpec(
+            Role.LABELER,
+            partial(labeler_of, config),
+            labeling.cpus,
+            labeling.resources,
+            getattr(labeling, "threads", 1),
+            labeling.gpus,
+            config.runtime.python_of("labelers"),
+        )
     return specs

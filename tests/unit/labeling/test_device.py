@@ -213,17 +213,21 @@ def test_device_is_operational_and_gpu_needs_one() -> None:
         PySCFLabeler(PySCFLabeling(**base, device="gpu")).check(WATER)
 
 
-def test_ray_gives_each_labeler_its_gpus() -> None:
+def test_ray_gives_each_worker_its_gpus_and_places_labelers_last() -> None:
     config = parse_config(
         {
             "name": "g",
             "systems": [{"name": "w", "molecule": "H2O"}],
             "labeling": {"kind": "pyscf", "xc": "pbe", "basis": "sto-3g", "workers": 2, "gpus": 0.5},
-            "model": {"kind": "pair"},
+            "model": {"kind": "nequip"},
+            "exploration": {"gpus": 0.25, "workers": 2},
+            "training": {"gpus": 1},
         }
     )
     specs = worker_specs(config, {"w": [WATER]})
-    assert [specs[name].gpus for name in ("labeler-0", "labeler-1", "explorer-0", "trainer-0")] == [0.5, 0.5, 0, 0]
+    assert [(name, spec.gpus) for name, spec in specs.items()] == [
+        ("trainer-0", 1), ("explorer-0", 0.25), ("explorer-1", 0.25), ("labeler-0", 0.5), ("labeler-1", 0.5),
+    ]  # fmt: skip
 
 
 class NamesItsDevice:
