@@ -40,7 +40,6 @@ from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
-from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
 from alsys.selection.chunks import ChunkSelection, pick_at_random
@@ -74,7 +73,6 @@ class WalkerExplorer:
         self._bound = None if target is None else ThermalBound(target.temperature, starts)
         self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
-        self._device = device_of(settings.device, "exploration.device")
         self._build = build or self._built
         self._seed = seed
         self._n_chunks = 0
@@ -243,7 +241,7 @@ class WalkerExplorer:
         is_compiled = settings.compile
         if steps is not None and state.baseline is None:  # the small network: committees are differences there
             is_compiled |= steps.compile
-        return scored(build_committee(state, settings.threads, is_compiled=is_compiled, device=self._device), state)
+        return scored(build_committee(state, settings.threads, is_compiled=is_compiled, device=settings.device), state)
 
     def _loaded(self, committee: Committee | None, state: CommitteeState) -> Committee:
         """The committee with these weights; a new one where there is none."""

@@ -30,7 +30,6 @@ from alsys.interop.stated_electrons import check_possible, electrons_in, is_near
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
 from alsys.potentials.bundle import check_bundle, read_bundle
-from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
 from alsys.store.base import versions_of
@@ -256,7 +255,7 @@ def load_calculator(
         EnvironmentProblem: The MLflow server does not answer, or the package of the model's baseline is missing.
     """
     state, _ = read_model(uri, tracking_uri=tracking_uri)
-    return AlsysCalculator(build_committee(state, threads, device=device_of(device, "device")), state.seen)
+    return AlsysCalculator(build_committee(state, threads, device=device), state.seen)
 
 
 def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[CommitteeState, dict[str, object]]:

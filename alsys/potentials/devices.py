@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alsys.errors import InputError
-
 CPU = torch.device("cpu")
 META = torch.device("meta")
 
@@ -35,31 +33,6 @@ class Copies:
 
 
 copies = Copies()
-
-
-def device_of(name: str, field: str) -> torch.device:
-    """The device of a config.
-
-    Args:
-        name: ``auto`` (the first GPU that this process sees, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
-        field: Of the config, for the error.
-
-    Raises:
-        InputError: There is no such GPU here.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return CPU
-    device = torch.device("cuda" if name == "auto" else name)
-    n_here = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) >= n_here:
-        found = f"{n_here} GPUs" if n_here else "no GPU"
-        raise InputError(
-            f"PyTorch sees {found} here",
-            field=field,
-            value=name,
-            remedy="set it to auto or cpu, or give the worker GPUs",
-        )
-    return device
 
 
 def placed(arrays: Sequence[NDArray[Any]], device: torch.device = CPU) -> list[torch.Tensor]:

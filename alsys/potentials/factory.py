@@ -13,8 +13,36 @@ if TYPE_CHECKING:
     import torch
 
 
+def device_of(name: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: ``auto`` (the first GPU that this process sees, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: There is no such GPU here.
+    """
+    import torch
+
+    from alsys.potentials.devices import CPU
+
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return CPU
+    device = torch.device("cuda" if name == "auto" else name)
+    n_here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= n_here:
+        found = f"{n_here} GPUs" if n_here else "no GPU"
+        raise InputError(
+            f"PyTorch sees {found} here",
+            field="device",
+            value=name,
+            remedy="set it to auto or cpu, or give the worker GPUs",
+        )
+    return device
+
+
 def build_committee(
-    state: CommitteeState, threads: int = 1, *, is_compiled: bool = False, device: torch.device | None = None
+    state: CommitteeState, threads: int = 1, *, is_compiled: bool = False, device: str = "cpu"
 ) -> Committee:
     """The committee that reads this kind of state, with the baseline it needs; imports only what it needs.
 
@@ -22,11 +50,11 @@ def build_committee(
         state: Specification and weights.
         threads: Threads of torch in this process.
         is_compiled: Networks are compiled ahead of time; pays where a committee is evaluated many times.
-        device: Where networks are evaluated; None for the CPU. Pairs, potentials of other packages and baselines are
+        device: Where networks are evaluated, as of `device_of`. Pairs, potentials of other packages and baselines are
             evaluated on the CPU whatever it is.
 
     Raises:
-        InputError: Unknown kind, or a baseline that cannot be evaluated.
+        InputError: Unknown kind, a baseline that cannot be evaluated, or no such device.
         EnvironmentProblem: The package of its architecture or of its baseline is missing.
     """
     committee = _build(state, threads, is_compiled, device)
@@ -37,7 +65,7 @@ def build_committee(
     return DeltaCommittee(committee, state)
 
 
-def _build(state: CommitteeState, threads: int, is_compiled: bool, device: torch.device | None) -> Committee:
+def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str) -> Committee:
     is_network = state.kind in ("nequip", "allegro")
     if is_network or state.kind == "pair":
         check_fit(state)
@@ -51,9 +79,7 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool, device: torch
         from alsys.potentials.pair import PairCommittee
 
         return PairCommittee(state)
-    from alsys.potentials.devices import CPU
-
-    where = device if is_network and device is not None else CPU
+    where = device_of(device if is_network else "cpu")
     if is_compiled and is_network:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 

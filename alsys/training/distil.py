@@ -27,7 +27,6 @@ from alsys.frames import TRAINING_ARMS, Arm
 from alsys.metrics import Metrics, Name
 from alsys.potentials.architectures import build_model, kind_of
 from alsys.potentials.base import Committee, CommitteeState
-from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.nequip import weights_of
 from alsys.store.base import Snapshot
@@ -99,9 +98,7 @@ def distil(
         InputError: The large model does not hold the frames together, or the fit diverged.
         EnvironmentProblem: A package that one of them needs is missing.
     """
-    build = partial(
-        build_committee, threads=config.training.threads, device=device_of(config.training.device, "training.device")
-    )
+    build = partial(build_committee, threads=config.training.threads, device=config.training.device)
     large = build(state)
     if state.kind == "pair":  # treats molecules only
         known = known.select(np.flatnonzero(~known.pbc.any(axis=1)))

@@ -36,7 +36,6 @@ from alsys.frames import Arm
 from alsys.metrics import Metrics, Name, PartName
 from alsys.potentials.architectures import states_of
 from alsys.potentials.base import Committee, CommitteeState
-from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot
@@ -105,8 +104,7 @@ class ModelTester:
 
     def _build(self, state: CommitteeState) -> Committee:
         training = self._config.training
-        device = device_of(training.device, "training.device")
-        return build_committee(replace(state, baseline=None), training.threads, device=device)
+        return build_committee(replace(state, baseline=None), training.threads, device=training.device)
 
     def _errors(
         self, committee: Committee, order: TrainingOrder, snapshot: Snapshot, built: Committee | None

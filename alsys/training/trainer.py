@@ -36,8 +36,8 @@ from alsys.frames import Arm, FloatArray
 from alsys.metrics import Metrics
 from alsys.potentials.architectures import architecture_of, is_own, kind_of, states_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
-from alsys.potentials.devices import CPU, device_of
-from alsys.potentials.factory import build_committee
+from alsys.potentials.devices import CPU
+from alsys.potentials.factory import build_committee, device_of
 from alsys.potentials.nequip import (
     NequIPCommittee,
     blank_model,
@@ -101,7 +101,7 @@ class NequIPTrainer:
         self._campaign = config
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
-        self._device = device_of(config.training.device, "training.device")
+        self._device = device_of(config.training.device)
         self._steps = StepSource(config.training, self._objective, self._device)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
@@ -391,7 +391,7 @@ class NequIPTrainer:
         if not isinstance(known, list | tuple) or not symbols <= set(known):
             return None
         champion = replace(order.champion, baseline=None)
-        return build_committee(champion, threads=self._config.threads, device=self._device)
+        return build_committee(champion, threads=self._config.threads, device=self._config.device)
 
 
 def _failed(version: int, message: str, unfinished: FitCheckpoint | None) -> TrainingFailure:

@@ -35,7 +35,6 @@ from alsys.frames import Arm, FloatArray, Frame
 from alsys.interop.calculator import read_model
 from alsys.labeling.base import Labeler
 from alsys.potentials.base import Committee, CommitteeState
-from alsys.potentials.devices import device_of
 from alsys.potentials.factory import build_committee
 from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot
@@ -263,8 +262,8 @@ class CampaignValidation:
 
     def _built(self, state: CommitteeState, *, is_compiled: bool = False) -> Committee:
         exploration = self._config.exploration
-        device = device_of(exploration.device, "exploration.device")
-        return build_committee(state, exploration.threads, is_compiled=is_compiled, device=device)
+        threads, device = exploration.threads, exploration.device
+        return build_committee(state, threads, is_compiled=is_compiled, device=device)
 
     @cached_property
     def _random(self) -> Snapshot:

@@ -15,8 +15,8 @@ from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Frame
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.compiled import CompiledNequIPCommittee
-from alsys.potentials.devices import copies, device_of
-from alsys.potentials.factory import build_committee
+from alsys.potentials.devices import copies
+from alsys.potentials.factory import build_committee, device_of
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.evaluate import batch_of
@@ -65,7 +65,7 @@ def fit(data: Snapshot, model: str, device: str, folder: Path | None = None, **t
 @pytest.mark.parametrize("model", list(MODELS))
 def test_a_committee_says_the_same_on_both(data: Snapshot, model: str) -> None:
     state, batch = fit(data, model, "cpu").state, batch_of(data)
-    here, there = (build_committee(state, device=device_of(name, "device")) for name in ("cpu", "cuda"))
+    here, there = (build_committee(state, device=name) for name in ("cpu", "cuda"))
     expected, found = here.evaluate(batch), there.evaluate(batch)
     np.testing.assert_allclose(found.forces, expected.forces, atol=FORCE)
     np.testing.assert_allclose(found.energy, expected.energy, atol=FORCE)
@@ -77,7 +77,7 @@ def test_a_committee_says_the_same_on_both(data: Snapshot, model: str) -> None:
 @pytest.mark.parametrize("model", list(MODELS))
 def test_a_compiled_committee_says_the_same(data: Snapshot, model: str, tmp_path: Path) -> None:
     state, batch = fit(data, model, "cpu").state, batch_of(data)
-    compiled = CompiledNequIPCommittee(state, folder=tmp_path, device=device_of("cuda", "device"))
+    compiled = CompiledNequIPCommittee(state, folder=tmp_path, device=device_of("cuda"))
     assert compiled.is_compiled
     expected = build_committee(state).evaluate(batch)
     np.testing.assert_allclose(compiled.evaluate(batch).forces, expected.forces, atol=FORCE)

@@ -8,7 +8,8 @@ import torch
 
 from alsys.errors import InputError
 from alsys.potentials import devices
-from alsys.potentials.devices import CPU, META, copies, device_of, fetched, number, placed
+from alsys.potentials.devices import CPU, META, copies, fetched, number, placed
+from alsys.potentials.factory import device_of
 
 ARRAYS = [np.arange(6.0).reshape(2, 3), np.arange(4), np.array([True, False]), np.zeros((0, 3)), np.ones(2)]
 
@@ -52,9 +53,9 @@ def test_a_number_comes_back_as_one() -> None:
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"no GPU here.*auto or cpu"):
-        device_of(name, "training.device")
+        device_of(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_auto_is_the_cpu_where_there_is_no_gpu() -> None:
-    assert device_of("auto", "training.device") == device_of("cpu", "training.device") == CPU
+    assert device_of("auto") == device_of("cpu") == CPU

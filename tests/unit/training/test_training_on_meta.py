@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from alsys.config import parse_config
-from alsys.exploration import explorer as explorer_module
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Arm, Frame
@@ -23,8 +22,7 @@ from alsys.potentials import factory
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.devices import META, copies
 from alsys.store.base import Snapshot
-from alsys.training import distil as distil_module
-from alsys.training import model_tests, trainer
+from alsys.training import trainer
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.distil import distil
 from alsys.training.factory import build_trainer
@@ -60,8 +58,8 @@ def raw(model: str = "nequip", **training: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Configs cannot ask for it: nobody wants a campaign without numbers."""
-    for module in (trainer, model_tests, distil_module, explorer_module):
-        monkeypatch.setattr(module, "device_of", lambda name, field: META)
+    for module in (trainer, factory):
+        monkeypatch.setattr(module, "device_of", lambda name: META)
     monkeypatch.setattr(factory, "check_fit", lambda state: None)  # weights from there are zeros
 
 
