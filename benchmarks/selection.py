@@ -5,7 +5,8 @@ Each run starts from the same 20 random labels for its seed, refits a committee,
 models: a surrogate (`selection_model.py` says which and why), whose random features are the same for all seeds, and
 with `--model nequip` committees of small NequIP models (`selection_nequip.py`), with fewer labels. A seed decides which
 four fifths of the pool there are (with NequIP half), the first labels, the members' bootstraps and all random choices.
-`uncertainty` takes the largest deviations; `mixed-X` takes half by deviation and half by X, near-duplicates removed.
+`uncertainty` takes the largest deviations; `mixed-X` takes half by deviation and half by X, near-duplicates removed;
+`mixed-X@ani-1x` judges diversity and likeness by latent features of ANI-1x instead of the committee's.
 Strata hold what a campaign knows: topology and the thermostat's temperature. Finished runs are kept in `--out`, so a
 study can be interrupted.
 
@@ -49,6 +50,8 @@ from alsys.selection.batches import (
 from alsys.selection.strata import stratum
 
 STRATEGIES = ("random", "uncertainty", *(f"mixed-{name}" for name in DIVERSITIES))
+KERNELS = ("committee", "ani-1x")
+"""Whose features a strategy goes by; the committee's where it names none after an `@`."""
 NEQUIP_STRATEGIES = ("random", "mixed-lcmd", "uncertainty")
 POOLS = ("rare", "balanced")
 RARE_PARTS = ("hot", "isomer")
@@ -71,8 +74,13 @@ class Model(Protocol):
         """``(n,)`` force MAE of the committee's mean, eV/Angstrom."""
         ...
 
-    def look(self, frames: IntArray) -> tuple[FloatArray, FloatArray]:
-        """``(n,)`` largest force deviation of an atom, and ``(n, d)`` features at the scale on which ALIKE is meant."""
+    def look(self, frames: IntArray, kernel: str = "committee") -> tuple[FloatArray, FloatArray]:
+        """``(n,)`` largest force deviation of an atom, and ``(n, d)`` features at the scale on which ALIKE is meant.
+
+        Args:
+            frames: They.
+            kernel: One of KERNELS.
+        """
         ...
 
 
@@ -127,7 +135,8 @@ class Study:
         rest = np.setdiff1d(present, chosen)
         if strategy == "random":
             return np.random.default_rng([seed, 5]).permutation(rest)[:BATCH]
-        deviation, features = model.look(self._frames[np.concatenate([rest, chosen])])
+        strategy, _, kernel = strategy.partition("@")
+        deviation, features = model.look(self._frames[np.concatenate([rest, chosen])], kernel or "committee")
         deviation = deviation[: len(rest)]
         if strategy == "uncertainty":
             return rest[by_score(deviation, BATCH)]
@@ -289,8 +298,9 @@ def main() -> None:
     args = parser.parse_args()
     is_nequip = args.model == "nequip"
     strategies = tuple((args.strategies or ",".join(NEQUIP_STRATEGIES if is_nequip else STRATEGIES)).split(","))
-    if set(strategies) - set(STRATEGIES) or "random" not in strategies:
-        parser.error(f"--strategies takes random and others of {', '.join(STRATEGIES)}")
+    known = {*STRATEGIES, *(f"{s}@{k}" for s in STRATEGIES[2:] for k in KERNELS if is_nequip)}
+    if set(strategies) - known or "random" not in strategies:
+        parser.error(f"--strategies takes random and others of {', '.join(sorted(known))}")
     n_pool, n_labels, n_seeds = 2000, args.labels or (80 if is_nequip else 400), args.seeds
     n_features, fits = selection_model.N_FEATURES, selection_nequip.Fits()
     if args.quick:

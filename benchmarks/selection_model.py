@@ -131,8 +131,9 @@ class Committee:
         """``(n,)`` force MAE of the committee's mean, eV/Angstrom."""
         return self._of_all()[0][frames]
 
-    def look(self, frames: IntArray) -> tuple[FloatArray, FloatArray]:
+    def look(self, frames: IntArray, kernel: str = "committee") -> tuple[FloatArray, FloatArray]:
         """``(n,)`` largest force deviation over atoms, and ``(n, d)`` features whose root mean square is one."""
+        assert kernel == "committee", "there is no other"
         return self._of_all()[1][frames], self._features[frames]
 
     def _of_all(self) -> tuple[FloatArray, FloatArray]:

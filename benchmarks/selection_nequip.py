@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from fitted import config_of, snapshot_of
 from selection_pools import Pool
 
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.ani import AniCommittee, ani1x_state
 from alsys.potentials.base import CommitteePrediction, CommitteeState, FrameBatch
 from alsys.potentials.nequip import NequIPCommittee
 from alsys.selection.batches import standardised
@@ -65,6 +67,12 @@ def passes(n_frames: int, batch_size: int, steps: int) -> int:
     return max(1, round(steps / -(-n_frames // batch_size)))
 
 
+@cache
+def ani1x() -> AniCommittee:
+    """The teacher; its weights are those of the extra `teacher`."""
+    return AniCommittee(ani1x_state())
+
+
 class Committee:
     """Is fitted anew, from its own weights, each time labels come in.
 
@@ -99,14 +107,17 @@ class Committee:
         error: FloatArray = np.abs(found.reshape(wanted.shape) - wanted).mean(axis=(1, 2))
         return error
 
-    def look(self, frames: IntArray) -> tuple[FloatArray, FloatArray]:
+    def look(self, frames: IntArray, kernel: str = "committee") -> tuple[FloatArray, FloatArray]:
         """``(n,)`` largest force deviation over atoms, and ``(n, d)`` features with unit variance in every column."""
-        deviation, rows = [], []
-        for batch, prediction in self._evaluate(frames):
+        found = self._evaluate(frames)
+        deviation = np.concatenate([prediction.frame_deviation for _, prediction in found])
+        if kernel == "ani-1x":
+            found = [(batch, ani1x().evaluate(batch, [0])) for batch, _ in found]
+        rows = []
+        for batch, prediction in found:
             assert prediction.features is not None
-            deviation.append(prediction.frame_deviation)
             rows.append(frame_features(prediction.features, batch.numbers, batch.n_atoms))
-        return np.concatenate(deviation), standardised(np.concatenate(rows))[0]
+        return deviation, standardised(np.concatenate(rows))[0]
 
     def _evaluate(self, frames: IntArray) -> list[tuple[FrameBatch, CommitteePrediction]]:
         assert self._state is not None, "nothing was learned yet"

@@ -200,6 +200,7 @@ class AniCommittee:
         chosen = tuple(chosen_members(members, self._state.n_members))
         energies = np.zeros((len(chosen), batch.n_frames))
         forces = np.zeros((len(chosen), batch.numbers.size, 3))
+        features: FloatArray | None = None
         starts = np.concatenate([[0], np.cumsum(batch.n_atoms)])
         alike: dict[bytes, list[int]] = {}
         for k in range(batch.n_frames):
@@ -208,9 +209,13 @@ class AniCommittee:
             rows = (starts[frames][:, None] + np.arange(batch.n_atoms[frames[0]])).ravel()
             positions = torch.as_tensor(batch.positions[rows], dtype=self._dtype).reshape(len(frames), -1, 3)
             molecule = self._molecule(numbers, chosen)
-            energy, force = self._energies_and_forces(molecule, positions, len(chosen))
+            energy, force, hidden = self._energies_and_forces(molecule, positions, len(chosen))
             energies[:, frames], forces[:, rows] = energy + molecule.free, force
-        return committee_prediction(batch, energies, forces, n_members=self._state.n_members)
+            if 0 in chosen:
+                of_first = hidden[chosen.index(0)]
+                features = np.zeros((batch.numbers.size, of_first.shape[1])) if features is None else features
+                features[rows] = of_first
+        return committee_prediction(batch, energies, forces, features, n_members=self._state.n_members)
 
     def _molecule_of(self, numbers: bytes, members: tuple[int, ...]) -> _Molecule:
         symbols = np.frombuffer(numbers, dtype=np.int32)
@@ -269,8 +274,13 @@ class AniCommittee:
 
     def _energies_and_forces(
         self, molecule: _Molecule, positions: Tensor, n_members: int
-    ) -> tuple[FloatArray, FloatArray]:
-        """``(n_members, n_frames)`` without free atoms, and ``(n_members, n_frames * n_atoms, 3)``."""
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Energies, forces and features of the members.
+
+        Returns:
+            ``(n_members, n_frames)`` without free atoms; ``(n_members, n_frames * n_atoms, 3)``;
+            ``(n_members, n_frames * n_atoms, n_features)`` what energies are made of with linear weights.
+        """
         n_frames, n_atoms, _ = positions.shape
         n_present = molecule.is_of.shape[1]
         vector = positions[:, :, None] - positions[:, None]
@@ -283,7 +293,7 @@ class AniCommittee:
         angular.index_add_(0, triples.row, torch.einsum("ta,tz->taz", triples.radial, triples.angle).flatten(1))
         n_columns = n_present * self._n_radial
         descriptors = torch.cat([by_element.flatten(2), angular.reshape(n_frames, n_atoms, -1)], dim=2)
-        energy, slope = _networks(molecule, descriptors, n_members)
+        energy, slope, hidden = _networks(molecule, descriptors, n_members)
 
         by_radial = slope[..., :n_columns].reshape(n_frames, n_atoms, n_members, n_present, self._n_radial)
         by_distance = torch.einsum("wimsr,js,wijr->wmij", by_radial, molecule.is_of, radial_slope)
@@ -294,6 +304,7 @@ class AniCommittee:
         return (
             HARTREE * energy.double().numpy(),
             HARTREE * force.transpose(0, 1).double().numpy(),
+            hidden.double().numpy(),
         )
 
     def _radial(self, distance: Tensor) -> tuple[Tensor, Tensor]:
@@ -396,14 +407,18 @@ class _Triples:
     by_cosine: Tensor
 
 
-def _networks(molecule: _Molecule, descriptors: Tensor, n_members: int) -> tuple[Tensor, Tensor]:
-    """``(n_members, n_frames)`` energies, and their derivatives by the descriptors.
+def _networks(molecule: _Molecule, descriptors: Tensor, n_members: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies, their derivatives by the descriptors, and values of the last hidden layer.
 
-    Those are ``(n_frames, n_atoms, n_members, n_columns)``. Hartree.
+    Returns:
+        ``(n_members, n_frames)``, Hartree; ``(n_frames, n_atoms, n_members, n_columns)``, Hartree;
+        ``(n_members, n_frames * n_atoms, n_features)``.
     """
     n_frames, n_atoms, n_columns = descriptors.shape
     energy = descriptors.new_zeros((n_members, n_frames))
     slope = descriptors.new_empty((n_frames, n_atoms, n_members, n_columns))
+    width = max(layers[-1][0].shape[1] for layers in molecule.networks)
+    hidden = descriptors.new_zeros((n_members, n_frames, n_atoms, width))
     for atoms, layers in zip(molecule.atoms, molecule.networks, strict=True):
         values = descriptors[:, atoms].reshape(1, -1, n_columns).expand(n_members, -1, -1)
         slopes = []
@@ -411,13 +426,14 @@ def _networks(molecule: _Molecule, descriptors: Tensor, n_members: int) -> tuple
             before = torch.baddbmm(bias, values, weight)
             values = torch.nn.functional.celu(before, CELU_ALPHA)
             slopes.append(torch.exp(before.clamp(max=0.0) / CELU_ALPHA))
+        hidden[:, :, atoms, : values.shape[2]] = values.reshape(n_members, n_frames, -1, values.shape[2])
         weight, bias = layers[-1]
         energy += torch.baddbmm(bias, values, weight).reshape(n_members, n_frames, -1).sum(dim=2)
         back = weight.transpose(1, 2).expand(-1, values.shape[1], -1)
         for (before_weight, _), derivative in zip(reversed(layers[:-1]), reversed(slopes), strict=True):
             back = torch.bmm(back * derivative, before_weight.transpose(1, 2))
         slope[:, atoms] = back.reshape(n_members, n_frames, -1, n_columns).permute(1, 2, 0, 3)
-    return energy, slope
+    return energy, slope, hidden.flatten(1, 2)
 
 
 def _cutoff(distance: Tensor, radius: float) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.data import atomic_numbers
 
 from alsys.errors import InputError
 from alsys.frames import Frame
@@ -96,6 +97,25 @@ def test_some_members(state: CommitteeState) -> None:
     np.testing.assert_allclose(one.forces, everyone.member_forces[5], atol=1e-10)
     assert np.isnan(one.frame_deviation).all()
     assert everyone.frame_deviation[0] > 0.0
+
+
+def test_features_are_what_the_first_members_energies_are_made_of(state: CommitteeState) -> None:
+    """With the last layer's weights, in a batch of different molecules; without the first member there are none."""
+    frames = [frame_of("H2O"), frame_of("CH3CH2OH", 0.1), frame_of("H2O", 0.1)]
+    batch = FrameBatch.of(frames)
+    committee = AniCommittee(state, torch.float64)
+    prediction = committee.evaluate(batch)
+    assert prediction.features is not None
+    spec, member = state.spec, state.members[0]
+    energies = np.zeros(len(batch.numbers))
+    for symbol, free in zip(spec["elements"], spec["free_atoms"], strict=True):  # type: ignore[call-overload]
+        last = max(int(name.split(".")[1]) for name in member if name.startswith(f"{symbol}."))
+        weight, bias = (np.asarray(member[f"{symbol}.{last}.{name}"], dtype=float) for name in ("weight", "bias"))
+        rows = batch.numbers == atomic_numbers[symbol]
+        energies[rows] = HARTREE * (prediction.features[rows, : weight.shape[1]] @ weight[0] + bias[0]) + free
+    found = np.add.reduceat(energies, np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]]))
+    np.testing.assert_allclose(found, prediction.member_energies[0], atol=1e-8)
+    assert committee.evaluate(batch, [1, 2]).features is None
 
 
 def test_new_weights_are_taken(state: CommitteeState) -> None:
