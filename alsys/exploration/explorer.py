@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.config.schema import CampaignConfig
+from alsys.config.schema import CampaignConfig, EquivariantModel
 from alsys.dynamics.geometry import is_sound
 from alsys.exploration.allocation import TARGET, WalkerAllocation
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
@@ -40,7 +40,7 @@ from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.calibration import n_distinct_members
-from alsys.potentials.factory import build_committee
+from alsys.potentials.factory import build_committee, device_of
 from alsys.potentials.scored import scored
 from alsys.selection.chunks import ChunkSelection, pick_at_random
 from alsys.selection.strata import stratum
@@ -73,6 +73,8 @@ class WalkerExplorer:
         self._bound = None if target is None else ThermalBound(target.temperature, starts)
         self._is_judged = config.labeling.quality.enabled
         self._systems = {name: frames[0] for name, frames in starts.items()}
+        if isinstance(config.model, EquivariantModel):
+            device_of(settings.device)  # refused now, not once a first fit is paid for
         self._build = build or self._built
         self._seed = seed
         self._n_chunks = 0

@@ -9,6 +9,7 @@ frames. With `gpu` a label fails there as it failed. Every label says in `LabelC
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from alsys.errors import FailureKind
+from alsys.errors import AlsysError, FailureKind
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.gradients import gradient
 from alsys.labels import Label, LabelFailure
@@ -143,6 +144,8 @@ class Device:
             outcome = _made_on(label(frame), "gpu")
             self._n_errors = 0
             return outcome
+        except AlsysError:  # of the frame, wherever it is computed
+            raise
         except Exception as error:
             if accelerator.is_out_of_memory(error):
                 kind, reason = FailureKind.OUT_OF_MEMORY, "GPU memory does not suffice"
@@ -159,7 +162,8 @@ class Device:
                     self._problem = f"{self._n_errors} errors in a row, the last {reason}"
         finally:
             self._is_active = False
-            accelerator.release()
+            with contextlib.suppress(Exception) if self._mode == "auto" else contextlib.nullcontext():
+                accelerator.release()  # after some errors of CUDA every further call fails
         if self._mode == "gpu":
             return LabelFailure(frame.frame_id, kind, reason)
         logger.warning("frame %s of %d atoms goes to the CPU: %s", frame.frame_id, frame.n_atoms, reason)

@@ -33,7 +33,7 @@ from alsys.potentials.base import (
     has_volume,
 )
 from alsys.potentials.compile_cache import cached_package, default_folder, key_of, quiet
-from alsys.potentials.devices import CPU, fetched, placed, processor_of
+from alsys.potentials.devices import CPU, fetched, index_of, placed, processor_of
 from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 CHUNK_ATOMS = 400
-"""Atoms evaluated at once, where there are several frames: more do not stay in the processor's cache."""
+"""Atoms evaluated at once on a CPU, where there are several frames: more do not stay in its cache."""
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 """Largest difference to the eager model on the probe, relative to its largest force or, if larger, 1 eV/Angstrom."""
 
@@ -124,7 +124,7 @@ class CompiledNequIPCommittee:
         if not self._is_verified:
             return self._eager.evaluate(batch, members)
         chosen = chosen_members(members, self._state.n_members)
-        parts = split(batch, CHUNK_ATOMS)
+        parts = split(batch, CHUNK_ATOMS) if self._device == CPU else [batch]
         while len(self._caches) < len(parts):
             self._caches.append(NeighbourCache(float(str(self._state.spec["r_max"]))))
         values = joined([self._run(part, chosen, cache) for part, cache in zip(parts, self._caches, strict=False)])
@@ -171,7 +171,10 @@ class CompiledNequIPCommittee:
             return
         try:
             with quiet():
-                self._packages = [torch._inductor.aoti_load_package(str(path)) for _ in self._state.members]
+                self._packages = [
+                    torch._inductor.aoti_load_package(str(path), device_index=index_of(self._device))
+                    for _ in self._state.members
+                ]
             self._runs = [_runner(package) for package in self._packages]
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             kept = set(self._packages[0].get_constant_fqns())  # the compiler drops constants that change nothing
@@ -191,7 +194,8 @@ class CompiledNequIPCommittee:
         for k, (package, weights) in enumerate(zip(self._packages, self._state.members, strict=True)):
             try:
                 values = placed([np.array(weights[at]) for at in self._constants.values()], self._device)
-                constants = dict(zip(self._constants, values, strict=True))
+                # clones: the loader copies the whole storage of each, and packed ones share theirs
+                constants = {name: value.clone() for name, value in zip(self._constants, values, strict=True)}
                 package.load_constants(constants, check_full_update=False)
             except (KeyError, RuntimeError) as error:
                 logger.warning("member %d does not fit its package, evaluating eagerly: %s", k, _first_line(error))
@@ -310,7 +314,7 @@ def _compile(spec: Mapping[str, object], path: Path, threads: int, device: torch
         inputs = inputs_of(probe_of(spec, (5, 2)), TypeLookup.of(spec), float(str(spec["r_max"])), device=device)
         with fx_duck_shape(False):
             traced = make_fx(
-                prepare_model_for_compile(graph_of(model).to(device), device.type),
+                prepare_model_for_compile(graph_of(model).to(device), str(device)),
                 decomposition_table=nequip_decomp_table(),
                 tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+ALIGNED = 16
+"""Numbers of which each part of a copy begins at a multiple: at 16 bytes and more, as compiled code expects."""
 CPU = torch.device("cpu")
 META = torch.device("meta")
 
@@ -36,7 +38,7 @@ copies = Copies()
 
 
 def placed(arrays: Sequence[NDArray[Any]], device: torch.device = CPU) -> list[torch.Tensor]:
-    """Arrays as tensors on a device; on the CPU they share memory with the arrays.
+    """Arrays as tensors on a device; on the CPU they share memory with the arrays, elsewhere storage with each other.
 
     Args:
         arrays: They.
@@ -48,8 +50,14 @@ def placed(arrays: Sequence[NDArray[Any]], device: torch.device = CPU) -> list[t
     moved: dict[int, torch.Tensor] = {}
     for rows in _by_type(tensors):
         copies.to_device += 1
-        together = torch.cat([tensors[k].reshape(-1) for k in rows]).to(device)
-        moved |= zip(rows, _apart(together, [tensors[k].shape for k in rows]), strict=True)
+        sizes = [tensors[k].numel() for k in rows]
+        places = np.cumsum([0, *(-(-size // ALIGNED) * ALIGNED for size in sizes)]).tolist()
+        together = torch.empty(places[-1], dtype=tensors[rows[0]].dtype)
+        for k, size, place in zip(rows, sizes, places, strict=False):
+            together[place : place + size] = tensors[k].reshape(-1)
+        together = together.to(device)
+        for k, size, place in zip(rows, sizes, places, strict=False):
+            moved[k] = together[place : place + size].reshape(tensors[k].shape)
     return [moved[k] for k in range(len(tensors))]
 
 
@@ -63,9 +71,14 @@ def fetched(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
         copies.to_host += 1
         together = torch.cat([values[k].reshape(-1) for k in rows])
         on_host = torch.zeros_like(together, device=CPU) if together.is_meta else together.cpu()
-        parts = _apart(on_host, [values[k].shape for k in rows])
-        arrays |= {k: part.numpy() for k, part in zip(rows, parts, strict=True)}
+        parts = torch.split(on_host, [values[k].numel() for k in rows])
+        arrays |= {k: part.reshape(values[k].shape).numpy() for k, part in zip(rows, parts, strict=True)}
     return [arrays[k] for k in range(len(values))]
+
+
+def index_of(device: torch.device) -> int:
+    """Number of a GPU as AOTInductor's loader takes it; -1 for the current one, and for the CPU."""
+    return -1 if device.index is None else device.index
 
 
 def processor_of(device: torch.device) -> dict[str, object]:
@@ -85,8 +98,3 @@ def _by_type(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
     for k, tensor in enumerate(tensors):
         rows.setdefault(tensor.dtype, []).append(k)
     return list(rows.values())
-
-
-def _apart(together: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
-    parts = torch.split(together, [shape.numel() for shape in shapes])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

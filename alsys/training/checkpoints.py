@@ -96,6 +96,23 @@ class FitCheckpoint:
             state[name].copy_(value)
         return reached.on(next(model.parameters()).device)
 
+    def latest(self, member: int, model: torch.nn.Module) -> Reached | None:
+        """Where another process has kept that a member is; None where it has kept nothing that can be read.
+
+        Args:
+            member: Which.
+            model: As of `reached`.
+        """
+        path = self._folder / _file(member)
+        try:
+            self._found[member] = _read_member(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            logger.warning("%s cannot be read, the member begins anew: %s", path, error)
+            return None
+        return self.reached(member, model)
+
     def keep(self, member: int, model: torch.nn.Module, reached: Reached) -> None:
         """Keeps where a member is; of one that is done what it gave, and no more.
 

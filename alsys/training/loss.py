@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 
 from alsys.config.loss import LossSettings
-from alsys.training.tensors import Counts, TrainingBatch
+from alsys.training.tensors import TrainingBatch
 
 LossKind = Literal["mse", "huber", "l1"]
 
@@ -126,7 +126,7 @@ def coefficients_of(
     """
     frame = torch.ones_like(batch.n_atoms) if batch.weight is None else batch.weight.double()
     n_total, n_atoms = batch.forces.shape[0], batch.n_atoms.long()
-    counts = batch.counts or Counts(n_total, frame.numel())
+    counts = batch.counts
     atom = torch.repeat_interleave(frame, n_atoms, output_size=n_total)
     energy = frame
     if batch.mask is not None and batch.is_whole is not None:

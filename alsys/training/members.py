@@ -9,11 +9,11 @@ does not depend on where: its seed decides.
 from __future__ import annotations
 
 import logging
-import queue
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from alsys.config.training import TrainingConfig
-from alsys.errors import WorkerUnfit
+from alsys.errors import EnvironmentProblem, WorkerUnfit
 from alsys.potentials.devices import CPU
 from alsys.potentials.nequip import blank_model, load_weights, prepare, weights_of
 from alsys.store.base import Snapshot
@@ -63,6 +63,11 @@ class MemberPlan:
     def done(self) -> FittedModel | None:
         """What its fit gave, where that ended before it was cut off."""
         return self.reached.fitted if self.reached is not None and self.reached.is_done else None
+
+    @property
+    def seconds(self) -> float:
+        """What it has used before it was cut off."""
+        return 0.0 if self.reached is None else self.reached.seconds
 
 
 class Member(NamedTuple):
@@ -175,58 +180,59 @@ def fit_members(
         DivergedError: A member has no weights to publish.
     """
     here = MemberFitter(fit, frames, steps, clock)
-    todo = [plan for _, plan in members if plan.done is None]
-    is_long = fit.seconds * max((plan.share for plan in todo), default=0.0) >= PROCESSES_FROM_S
-    processes: queue.SimpleQueue[WorkerProcess | None] = queue.SimpleQueue()
+    left = [fit.seconds * plan.share - plan.seconds for _, plan in members if plan.done is None]
+    n_workers = min(parallel, max(len(left), 1))
+    is_apart = has_processes and n_workers > 1 and max(left) >= PROCESSES_FROM_S
+    of_thread = threading.local()  # a process dies with the thread that has started it
     started: list[WorkerProcess] = []
-    for _ in range(parallel):
-        if has_processes and is_long and min(parallel, len(todo)) > 1:
+
+    def process_here() -> WorkerProcess:
+        if not hasattr(of_thread, "process"):
             build = partial(SeparateFitter, fit, frames.is_on_pairs)
-            started.append(WorkerProcess(build, threads=fit.config.threads))
-            processes.put(started[-1])
-        else:
-            processes.put(None)
+            of_thread.process = WorkerProcess(build, threads=fit.config.threads)
+            started.append(of_thread.process)
+        process: WorkerProcess = of_thread.process
+        return process
 
     def one(i: int) -> FittedModel:
-        member = members[i]
-        if (done := member.plan.done) is not None:
+        model, plan = members[i]
+        if (done := plan.done) is not None:
             return done
-        process = processes.get()
         try:
-            found = None if process is None else _fitted_there(process, member, unfinished, i)
-            if found is not None:
-                return found
-            keep = None if unfinished is None else partial(unfinished.keep, i, member.model)
-            return here.fit(member, keep)
+            if is_apart:
+                try:
+                    return _fitted_there(process_here(), members[i], unfinished, i)
+                except (WorkerFailed, WorkerUnfit, OSError) as error:
+                    logger.warning("member %d cannot be fitted in a process of its own: %s", i, error)
+                if unfinished is not None and (reached := unfinished.latest(i, model)) is not None:
+                    plan = replace(plan, reached=reached)  # what the process has kept
+            keep = None if unfinished is None else partial(unfinished.keep, i, model)
+            return here.fit(Member(model, plan), keep) if plan.done is None else plan.done
         except DivergedError as error:
             raise DivergedError(f"member {i}: {error}") from error
-        finally:
-            processes.put(process)
 
+    if n_workers == 1:
+        return [one(i) for i in range(len(members))]
+    pool = ThreadPoolExecutor(n_workers)
     try:
-        if parallel == 1:
-            return [one(i) for i in range(len(members))]
-        with ThreadPoolExecutor(parallel) as pool:
-            return list(pool.map(one, range(len(members))))
+        return [fitted.result() for fitted in [pool.submit(one, i) for i in range(len(members))]]
     finally:
+        pool.shutdown(cancel_futures=True)  # those that have not begun are not wanted where one has failed
         for process in started:
             process.close()
 
 
-def _fitted_there(
-    process: WorkerProcess, member: Member, unfinished: FitCheckpoint | None, number: int
-) -> FittedModel | None:
-    """What a process fitted; None, with a warning, where it could not.
+def _fitted_there(process: WorkerProcess, member: Member, unfinished: FitCheckpoint | None, number: int) -> FittedModel:
+    """What a process fitted.
 
     Raises:
         DivergedError: The fit diverged there.
+        WorkerFailed: The process died, or the fit raised.
+        WorkerUnfit: It cannot fit.
+        OSError: It cannot be started.
     """
     order = SeparateOrder(weights_of(member.model), member.plan, unfinished, number)
-    try:
-        found = process.call("fit", order).value
-    except (WorkerFailed, WorkerUnfit) as error:
-        logger.warning("member %d cannot be fitted in a process of its own: %s", number, error)
-        return None
+    found = process.call("fit", order).value
     if isinstance(found, str):
         raise DivergedError(found)
     assert isinstance(found, FittedModel)
@@ -255,6 +261,9 @@ class SeparateFitter:
     Args:
         fit: What their fits have in common.
         is_on_pairs: Steps run compiled; the package is in the cache.
+
+    Raises:
+        EnvironmentProblem: The package cannot be used here.
     """
 
     def __init__(self, fit: MembersFit, is_on_pairs: bool) -> None:
@@ -262,8 +271,9 @@ class SeparateFitter:
         prepare()
         self._fit = fit
         steps = StepSource(fit.config, fit.how.objective)
-        is_compiled = is_on_pairs and steps.prepare(fit.spec)
-        frames = fit.frames(fit.train, CPU, is_on_pairs=is_compiled)
+        if is_on_pairs and not steps.prepare(fit.spec):
+            raise EnvironmentProblem("the compiled step cannot be loaded")
+        frames = fit.frames(fit.train, CPU, is_on_pairs=is_on_pairs)
         self._fitter = MemberFitter(fit, frames, steps, time.thread_time)
 
     def fit(self, order: SeparateOrder) -> FittedModel | str:

@@ -23,7 +23,7 @@ from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind
 from alsys.potentials.base import has_volume
 from alsys.potentials.compile_cache import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.compiled import graph_of, probe_of
-from alsys.potentials.devices import CPU, number, placed, processor_of
+from alsys.potentials.devices import CPU, index_of, number, placed, processor_of
 from alsys.potentials.nequip import TypeLookup, blank_model, input_of
 from alsys.potentials.tracing import evaluating, tracing
 from alsys.potentials.undirected import INPUTS, inputs_of
@@ -199,7 +199,7 @@ def load_package(
     path = (folder or default_folder()) / f"{step_key(spec, objective, threads, device)}.pt2"
     try:
         with quiet():
-            package = torch._inductor.aoti_load_package(str(path))
+            package = torch._inductor.aoti_load_package(str(path), device_index=index_of(device))
         difference = _difference(CompiledStep(package, model), model, spec, objective, device)
     except Exception as error:  # torch raises many kinds for a damaged package
         path.with_suffix(".json").unlink(missing_ok=True)
@@ -309,7 +309,7 @@ def _compile(
         named = [(n, p) for n, p in graph.named_parameters(remove_duplicate=False) if p.requires_grad]
         weight_names = {n: places[p.data_ptr()] for n, p in named}
         buffer_names = {n: constants[b.data_ptr()] for n, b in graph.named_buffers() if b.data_ptr() in constants}
-        graph = prepare_model_for_compile(graph, device.type)
+        graph = prepare_model_for_compile(graph, str(device))
 
         penalty = objective.kind, objective.huber_delta
 

@@ -52,6 +52,7 @@ class TrainingBatch:
         energy: ``(n_frames,)``, eV.
         forces: ``(n_total, 3)``, eV/Angstrom.
         n_atoms: ``(n_frames,)`` as float64.
+        counts: How many of each enter the loss, counted on the host: nothing waits for a device to count.
         mask: ``(n_total,)`` atoms whose forces count; None where all do.
         is_whole: ``(n_frames,)`` frames whose energies count: those without a masked atom; None where all do.
         virial: ``(n_frames, 3, 3)`` stress times volume, eV; None where no frame of the training set has a stress.
@@ -64,13 +65,13 @@ class TrainingBatch:
             none. None likewise.
         states: ``(n_frames,)`` place of each frame's charge and multiplicity among the model's states; None where it
             tells none apart.
-        counts: How many of each enter the loss, counted on the host: nothing waits for a device to count.
     """
 
     data: dict[str, torch.Tensor]
     energy: torch.Tensor
     forces: torch.Tensor
     n_atoms: torch.Tensor
+    counts: Counts
     mask: torch.Tensor | None = None
     is_whole: torch.Tensor | None = None
     virial: torch.Tensor | None = None
@@ -79,7 +80,6 @@ class TrainingBatch:
     states: torch.Tensor | None = None
     partner: torch.Tensor | None = None
     bend: torch.Tensor | None = None
-    counts: Counts | None = None
 
     def less(self, state_energies: torch.Tensor | None) -> TrainingBatch:
         """The batch with energies less those of the frames' states: what the network itself is to say.

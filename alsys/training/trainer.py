@@ -101,7 +101,10 @@ class NequIPTrainer:
         self._campaign = config
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
-        self._device = device_of(config.training.device)
+        is_placed = isinstance(
+            config.model, EquivariantModel
+        )  # networks of other packages may make tensors of the host
+        self._device = device_of(config.training.device) if is_placed else CPU
         self._steps = StepSource(config.training, self._objective, self._device)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
@@ -154,7 +157,7 @@ class NequIPTrainer:
                 Member(model, replace(plan, reached=unfinished.reached(i, model)))
                 for i, (model, plan) in enumerate(members)
             ]
-        resumed_s = sum(plan.reached.seconds for _, plan in members if plan.reached is not None)
+        resumed_s = sum(plan.seconds for _, plan in members)
         try:
             fits = self._fit_members(members, spec, frames, learned, order, started, unfinished)
         except DivergedError as error:

@@ -158,6 +158,18 @@ def test_a_solvent_that_gpu4pyscf_lacks_is_refused_or_computed_on_the_cpu() -> N
     assert gpu.moved == 0
 
 
+@pytest.mark.dft
+def test_a_gpu_that_cannot_even_release_memory_costs_no_label() -> None:
+    """After some errors of CUDA every further call fails."""
+
+    class Broken(FakeGPU):
+        def release(self) -> None:
+            raise RuntimeError("cudaErrorIllegalAddress")
+
+    outcome = label_on(device(Broken(capacity=0, error=RuntimeError("cudaErrorIllegalAddress"))), WATER)
+    assert outcome.cost.host == "cpu"
+
+
 def test_smearing_is_for_the_cpu() -> None:
     """The ladder's smeared guess is made of objects that never were on the GPU."""
     built: list[str] = []

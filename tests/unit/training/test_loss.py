@@ -16,7 +16,7 @@ from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
 from alsys.training.dataset import frame_weights, virials_of
 from alsys.training.loss import LossWeights, Objective, loss_of
-from alsys.training.tensors import TrainingBatch, TrainingFrames
+from alsys.training.tensors import Counts, TrainingBatch, TrainingFrames
 
 MakeSnapshot = Callable[..., Snapshot]
 SPEC = {
@@ -241,6 +241,7 @@ def test_huber_is_squared_and_then_linear(size: float) -> None:
         energy=torch.zeros(1, dtype=torch.float64),
         forces=torch.zeros(n, 3, dtype=torch.float64),
         n_atoms=torch.tensor([float(n)], dtype=torch.float64),
+        counts=Counts(n, 1),
     )
     errors = size * torch.linspace(-2, 2, 3 * n, dtype=torch.float64).reshape(n, 3)
     out = {"total_energy": torch.tensor([[n * size]], dtype=torch.float64), "forces": errors}

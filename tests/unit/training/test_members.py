@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,32 @@ def test_a_process_that_dies_costs_no_fit(
     monkeypatch.setattr(WorkerProcess, "call", dies)
     assert trained(fit(data, 2)).metrics["steps"] == 20
     assert "member 1 cannot be fitted in a process of its own: its process died (SIGKILL)" in caplog.text
+
+
+@pytest.mark.usefixtures("always")
+def test_what_a_process_kept_before_it_died_is_gone_on_from(
+    data: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had fitted its member and died before it could say so: nothing is fitted again."""
+    whole = trained(fit(data, 1, tmp_path / "before"))
+    call = WorkerProcess.call
+
+    def dies_late(self: WorkerProcess, method: str, argument: Any, timeout_s: float | None = None) -> Any:
+        call(self, method, argument, timeout_s)
+        raise WorkerFailed(FailureKind.CRASHED, "its process died (SIGKILL)", 1.0)
+
+    monkeypatch.setattr(WorkerProcess, "call", dies_late)
+    monkeypatch.setattr(MemberFitter, "fit", fails)
+    assert_same(whole.state, trained(fit(data, 2, tmp_path / "there")).state)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_process_that_cannot_be_started_costs_no_fit(data: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(members_module.WorkerProcess, "_start", refuses)
+    assert trained(fit(data, 2)).metrics["steps"] == 20
 
 
 @pytest.mark.usefixtures("always")
