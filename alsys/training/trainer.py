@@ -101,10 +101,8 @@ class NequIPTrainer:
         self._campaign = config
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
-        is_placed = isinstance(
-            config.model, EquivariantModel
-        )  # networks of other packages may make tensors of the host
-        self._device = device_of(config.training.device) if is_placed else CPU
+        is_own_network = isinstance(config.model, EquivariantModel)  # others may make tensors of the host
+        self._device = device_of(config.training.device) if is_own_network else CPU
         self._steps = StepSource(config.training, self._objective, self._device)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
