@@ -212,9 +212,8 @@ class AniCommittee:
             energy, force, hidden = self._energies_and_forces(molecule, positions, len(chosen))
             energies[:, frames], forces[:, rows] = energy + molecule.free, force
             if 0 in chosen:
-                of_first = hidden[chosen.index(0)]
-                features = np.zeros((batch.numbers.size, of_first.shape[1])) if features is None else features
-                features[rows] = of_first
+                features = np.zeros((batch.numbers.size, hidden.shape[2])) if features is None else features
+                features[rows] = hidden[chosen.index(0)]
         return committee_prediction(batch, energies, forces, features, n_members=self._state.n_members)
 
     def _molecule_of(self, numbers: bytes, members: tuple[int, ...]) -> _Molecule:
@@ -275,12 +274,7 @@ class AniCommittee:
     def _energies_and_forces(
         self, molecule: _Molecule, positions: Tensor, n_members: int
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Energies, forces and features of the members.
-
-        Returns:
-            ``(n_members, n_frames)`` without free atoms; ``(n_members, n_frames * n_atoms, 3)``;
-            ``(n_members, n_frames * n_atoms, n_features)`` what energies are made of with linear weights.
-        """
+        """``(n_members, n_frames)`` energies without free atoms, ``(n_members, n, 3)`` forces, and features."""
         n_frames, n_atoms, _ = positions.shape
         n_present = molecule.is_of.shape[1]
         vector = positions[:, :, None] - positions[:, None]
@@ -408,17 +402,14 @@ class _Triples:
 
 
 def _networks(molecule: _Molecule, descriptors: Tensor, n_members: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies, their derivatives by the descriptors, and values of the last hidden layer.
+    """``(n_members, n_frames)`` energies, their derivatives by descriptors, and values of the last hidden layer.
 
-    Returns:
-        ``(n_members, n_frames)``, Hartree; ``(n_frames, n_atoms, n_members, n_columns)``, Hartree;
-        ``(n_members, n_frames * n_atoms, n_features)``.
+    Derivatives are ``(n_frames, n_atoms, n_members, n_columns)``, values ``(n_members, n, n_features)``. Hartree.
     """
     n_frames, n_atoms, n_columns = descriptors.shape
     energy = descriptors.new_zeros((n_members, n_frames))
     slope = descriptors.new_empty((n_frames, n_atoms, n_members, n_columns))
-    width = max(layers[-1][0].shape[1] for layers in molecule.networks)
-    hidden = descriptors.new_zeros((n_members, n_frames, n_atoms, width))
+    hidden = descriptors.new_zeros((n_members, n_frames, n_atoms, max(n[-1][0].shape[1] for n in molecule.networks)))
     for atoms, layers in zip(molecule.atoms, molecule.networks, strict=True):
         values = descriptors[:, atoms].reshape(1, -1, n_columns).expand(n_members, -1, -1)
         slopes = []

@@ -262,8 +262,7 @@ class CampaignValidation:
 
     def _built(self, state: CommitteeState, *, is_compiled: bool = False) -> Committee:
         exploration = self._config.exploration
-        threads, device = exploration.threads, exploration.device
-        return build_committee(state, threads, is_compiled=is_compiled, device=device)
+        return build_committee(state, exploration.threads, is_compiled=is_compiled, device=exploration.device)
 
     @cached_property
     def _random(self) -> Snapshot:

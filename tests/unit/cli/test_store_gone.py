@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zarr
 
 from alsys.campaign.checks import make_plan
 from alsys.campaign.folder import CampaignFolder
@@ -78,7 +77,7 @@ def test_a_full_disk_names_the_store_that_cannot_be_made(tmp_path: Path, monkeyp
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(zarr, "open_group", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(OSError, match="No space") as caught:
         open_writer(tmp_path / "s")
     assert caught.value.filename == str(tmp_path / "s")
