@@ -108,7 +108,10 @@ def test_features_are_what_the_first_members_energies_are_made_of(state: Committ
     assert prediction.features is not None
     spec, member = state.spec, state.members[0]
     energies = np.zeros(len(batch.numbers))
-    for symbol, free in zip(spec["elements"], spec["free_atoms"], strict=True):  # type: ignore[call-overload]
+    elements, free_atoms = spec["elements"], spec["free_atoms"]
+    assert isinstance(elements, list)
+    assert isinstance(free_atoms, list)
+    for symbol, free in zip(elements, free_atoms, strict=True):
         last = max(int(name.split(".")[1]) for name in member if name.startswith(f"{symbol}."))
         weight, bias = (np.asarray(member[f"{symbol}.{last}.{name}"], dtype=float) for name in ("weight", "bias"))
         rows = batch.numbers == atomic_numbers[symbol]
