@@ -1,0 +1,1 @@
+"""Clusters of several machines on this one."""
