@@ -60,7 +60,8 @@ def test_a_killed_machine_leaves_its_disk_and_address_to_the_next(network: Netwo
     one = network.machine("one")
     said(one, tmp_path, "sh", "-c", "echo 1 > /tmp/here")
     sleeper = one.popen(["sleep", "1000"], tmp_path / "sleeper.txt")
-    assert [process.pid for process in one.processes("sleep 1000")] == [sleeper.pid]
+    pid = sleeper.pid  # once it has begun
+    assert [process.pid for process in one.processes("sleep 1000")] == [pid]
     one.kill()
     assert sleeper.ends(10.0) != 0
     assert not one.processes()
