@@ -26,9 +26,9 @@ HOME: Final = "/home/alsys"
 SHARED: Final = "/shared"
 """Storage that all machines of a network see, as a network file system would be."""
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
-SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
-SETTINGS: Final = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime", "alternatives", "ssl")
-"""What is copied of /etc."""
+SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/etc/alternatives", "/etc/ssl")
+SETTINGS: Final = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
+"""Files that are copied of /etc."""
 REPOSITORY: Final = Path(__file__).parents[2]
 TOOLS: Final = ("ip", "unshare", "nsenter", "setpriv", "pivot_root", "mount", "umount")
 MADE_S: Final = 20.0
@@ -130,11 +130,8 @@ class Machine:
             (self.disk / folder).mkdir(parents=True, exist_ok=True)
         (self.disk / "tmp").chmod(0o1777)
         for name in SETTINGS:
-            source, copy = Path("/etc") / name, self.disk / "etc" / name
-            if source.is_dir():
-                shutil.copytree(source, copy, symlinks=True, dirs_exist_ok=True)
-            elif source.exists():
-                shutil.copyfile(source, copy)
+            if (source := Path("/etc") / name).exists():
+                shutil.copyfile(source, self.disk / "etc" / name)
         (self.disk / "etc/hosts").write_text(f"127.0.0.1 localhost\n{self.ip} {self.name}\n")
 
     @property
