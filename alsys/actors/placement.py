@@ -10,9 +10,11 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from alsys.actors.shells import WorkerActor
+from alsys.actors.worker_files import DENSITIES, FIT, START
 from alsys.actors.workers import SeparateWorker, explorer_of, labeler_of, trainer_of
 from alsys.config.schema import CampaignConfig
 from alsys.control.ports import Role, Worker
@@ -24,24 +26,31 @@ class WorkerSpec:
     """One worker.
 
     Attributes:
-        build: Makes the worker inside its process.
+        build: Makes the worker inside its process; is given the folder of its files where it has some.
         cpus: Ray CPUs; likewise custom `resources`.
         threads: Threads it may use.
         gpus: Ray GPUs; Ray shows the worker no others.
         python: Interpreter of the environment that it runs in; None for that of the driver.
+        files: Folders in the campaign's folder whose files it reads and writes (`alsys.actors.worker_files`).
     """
 
     role: Role
-    build: Callable[[], Worker]
+    build: Callable[..., Worker]
     cpus: float = 1.0
     resources: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     gpus: float = 0.0
     python: str | None = None
+    files: tuple[str, ...] = ()
 
-    def build_here(self) -> Worker:
-        """The worker for a thread of this process, or what stands here for one in another environment."""
-        return self.build() if self.python is None else SeparateWorker(self.build, self.python, self.threads)
+    def build_here(self, folder: Path) -> Worker:
+        """The worker for a thread of this process, or what stands here for one in another environment.
+
+        Args:
+            folder: The campaign's.
+        """
+        build = partial(self.build, folder) if self.files else self.build
+        return build() if self.python is None else SeparateWorker(build, self.python, self.threads)
 
 
 def start_actor(name: str, spec: WorkerSpec) -> Any:
@@ -80,6 +89,7 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
             training.threads,
             training.gpus,
             config.runtime.python_of("trainers"),
+            () if config.model.kind == "pair" else (START, FIT),
         )
     }
     for i in range(exploration.workers):
@@ -101,5 +111,6 @@ def worker_specs(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) 
             getattr(labeling, "threads", 1),
             labeling.gpus,
             config.runtime.python_of("labelers"),
+            (DENSITIES,) if getattr(labeling, "initial_guess", "default") != "default" else (),
         )
     return specs

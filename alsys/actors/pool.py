@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import time
 from typing import Any, Final
 
 import ray.exceptions as exceptions
 
+from alsys.actors.campaign_files import CampaignFiles
 from alsys.actors.cluster import Cluster
 from alsys.actors.placement import WorkerSpec
 from alsys.clock import RunningClock
@@ -29,6 +31,7 @@ from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Wor
 from alsys.errors import AGAIN, EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
+from alsys.training.base import TrainingOrder
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class RayPool:
     Args:
         specs: Workers by name.
         runtime: Where Ray is, how often a worker may be restarted, and how long things may take.
+        folder: The campaign's, for workers with files.
         cluster: Ray; default is the one of `runtime`.
         clock: Seconds that this process has run.
     """
@@ -73,6 +77,7 @@ class RayPool:
         self,
         specs: Mapping[str, WorkerSpec],
         runtime: RuntimeConfig,
+        folder: Path = Path(),
         cluster: Cluster | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -86,6 +91,7 @@ class RayPool:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._weights: tuple[int, Any] | None = None
+        self._files = CampaignFiles(folder, self._cluster.put)
         self._renewal: asyncio.Task[None] | None = None
         self._renewals = 0
         self._watched = float("-inf")
@@ -111,7 +117,7 @@ class RayPool:
         entry = self._workers[worker]
         entry.sent.append(time())
         try:
-            ref = self._send(entry.actor, work)
+            ref = self._send(worker, entry, work)
         except Exception as error:  # Ray is dead
             failed: Future[Any] = Future()
             failed.set_exception(error)
@@ -160,11 +166,15 @@ class RayPool:
                 self._cluster.kill(entry.actor)
         self._weights = None
         await self._cluster.stop()
+        await asyncio.to_thread(self._files.close)
 
-    def _send(self, actor: Any, work: Work) -> Any:
+    def _send(self, name: str, entry: _Worker, work: Work) -> Any:
         if isinstance(work, ExplorationOrder) and work.state is not None:
-            return actor.run.remote(replace(work, state=None), self._weights_ref(work.state))
-        return actor.run.remote(work)
+            return entry.actor.run.remote(replace(work, state=None), self._weights_ref(work.state))
+        if isinstance(work, TrainingOrder) and entry.spec.files:
+            return self._files.last_of(entry.actor.fit.remote(work))
+        news = self._files.news(name, entry.spec.files)
+        return entry.actor.run.remote(work, None, *news) if news else entry.actor.run.remote(work)
 
     def _weights_ref(self, state: CommitteeState) -> Any:
         """One copy of the weights in the object store, owned by the driver."""
@@ -180,7 +190,7 @@ class RayPool:
         entry.sent.clear()
         try:
             entry.actor = self._cluster.start_actor(name, entry.spec)
-            ref = entry.actor.ready.remote()
+            ref = entry.actor.ready.remote(*self._files.at_start(name, entry.spec.files))
         except Exception as error:  # Ray is dead
             failed: Future[Any] = Future()
             failed.set_exception(error)
@@ -211,7 +221,9 @@ class RayPool:
         if is_start:
             entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
             return WorkerUp(name, entry.spec.role)
-        started, finished, result = value
+        started, finished, result, files = value
+        if files:
+            self._files.take(files)
         entry.results += 1
         if entry.results >= FORGIVEN_AFTER:
             entry.restarts = 0
@@ -285,6 +297,7 @@ class RayPool:
             if was_there:
                 self._events.append(WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, failure))
         self._weights = None
+        self._files.forget()
         self._renewal = asyncio.create_task(self._bring_up())
 
     async def _bring_up(self) -> None:

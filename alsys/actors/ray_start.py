@@ -71,7 +71,7 @@ def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] =
     for left in reversed(range(TRIES)):
         try:
             with _on_loopback():
-                ray.init(**options)
+                ray.init(address="local", **options)  # whatever another Ray has left in the folder of temporary files
         except Exception as error:
             with contextlib.suppress(Exception):  # half a Ray
                 ray.shutdown()

@@ -7,20 +7,35 @@ clock. An actor dies with the raylet that started it, even while it is stopped.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
+from alsys.actors.worker_files import DENSITIES, FIT, Changes, Files, Place, WorkerFolder, write_files
 from alsys.control.ports import Result, Work, Worker
 from alsys.exploration.base import ExplorationOrder
+from alsys.labeling.base import LabelingOrder
+from alsys.labeling.solutions import prune, solutions_of
 from alsys.potentials.base import CommitteeState
+from alsys.threads import WorkerThread
+from alsys.training.base import TrainingOrder
 from alsys.worker_process import UNFIT, reason_of, unfit
 
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+"""How often the files of a fit are looked at."""
+Answer = tuple[float, float, Result, Files]
+"""When a call started and finished, what it gave, and files that it has left for other workers."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -48,29 +63,92 @@ class _Stopwatch:
 class WorkerActor:
     """Runs one worker in its own process."""
 
-    def __init__(self, build: Callable[[], Worker], threads: int) -> None:
+    def __init__(self, build: Callable[..., Worker], threads: int) -> None:
         configure_worker(threads)
-        self._unfit = ""
-        try:
-            self._worker = build()
-        except UNFIT as error:
-            self._unfit = reason_of(error)
+        self._build = build
+        self._worker: Worker | None = None
+        self._folder: WorkerFolder | None = None
+        self._names: tuple[str, ...] = ()
+        self._thread: WorkerThread | None = None
+        self._changes: Changes | None = None
 
-    def ready(self) -> int:
-        """Answers with its process id once the worker is built.
+    def ready(self, place: Place | None = None, *files: Files) -> int:
+        """Builds the worker; answers with its process id.
+
+        Args:
+            place: Of its files; None where it has none.
+            files: What it begins with.
 
         Raises:
-            WorkerUnfit: It cannot be, for want of a package or a setting.
+            WorkerUnfit: It cannot be built, for want of a package or a setting.
+            OSError: Its files cannot be written here.
         """
-        if self._unfit:
-            raise unfit(self._unfit, None)
+        try:
+            if place is None:
+                self._worker = self._build()
+                return os.getpid()
+            self._folder, self._names = WorkerFolder(place.folder), place.names
+            for part in files:
+                write_files(self._folder.path, part)
+            build = partial(self._build, self._folder.path)
+            if FIT not in self._names:
+                self._worker = build()
+                return os.getpid()
+            # what a thread is to run is built there: numbers of threads are each thread's own
+            self._thread, self._changes = WorkerThread("trainer"), Changes(self._folder.path, self._names)
+            self._worker = self._thread.submit(build).result()
+        except UNFIT as error:
+            raise unfit(reason_of(error), None) from None
         return os.getpid()
 
-    def run(self, order: Work, state: CommitteeState | None = None) -> tuple[float, float, Result]:
-        """Carries an order out. New weights of explorers come beside it, as one object a node."""
+    def run(self, order: Work, state: CommitteeState | None = None, *files: Files) -> Answer:
+        """Carries an order out.
+
+        Args:
+            order: It.
+            state: New weights of an explorer, which come as one object a node.
+            files: Densities that others have found since.
+        """
         watch = _Stopwatch()
         if state is not None:
             assert isinstance(order, ExplorationOrder)
             order = replace(order, state=state)
+        self._receive(files)
+        assert self._worker is not None
         result = self._worker.run(order)
-        return *watch.times(), result
+        return *watch.times(), result, self._densities(order)
+
+    def fit(self, order: TrainingOrder) -> Iterator[Files | Answer]:
+        """Carries an order out; gives the files that are written meanwhile, then the answer."""
+        assert self._thread is not None
+        assert self._changes is not None
+        call = self._thread.submit(lambda: self.run(order))
+        is_done = False
+        while not is_done:
+            is_done = bool(wait([call], timeout=LOOK_EVERY_S).done)
+            if changed := self._changes.take():
+                yield changed
+        yield call.result()
+
+    def _receive(self, files: Sequence[Files]) -> None:
+        """Densities of other nodes; without them SCFs only take longer."""
+        if self._folder is None:
+            return
+        try:
+            for part in files:
+                write_files(self._folder.path, part, is_kept=True)
+            if files:
+                prune(self._folder.path / DENSITIES)
+        except OSError as error:
+            logger.warning("densities cannot be kept on this node: %s", error)
+
+    def _densities(self, order: Work) -> Files:
+        """Densities that an order has left."""
+        if DENSITIES not in self._names or self._folder is None or not isinstance(order, LabelingOrder):
+            return {}
+        folder = self._folder.path / DENSITIES
+        found = dict[str, bytes | None]()
+        for path in solutions_of(folder, [frame.frame_id for frame in order.frames]):
+            with contextlib.suppress(OSError):  # another labeler has removed it
+                found[f"{DENSITIES}/{path.name}"] = path.read_bytes()
+        return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from alsys.actors.worker_files import DENSITIES, FIT, START
 from alsys.config.schema import CampaignConfig
 from alsys.control.ports import Result, Work, Worker
 from alsys.exploration.base import Explorer
@@ -18,12 +19,17 @@ from alsys.training.base import Trainer
 from alsys.worker_process import WorkerProcess
 
 
-def labeler_of(config: CampaignConfig) -> LabelWorker:
-    """A labeler of a campaign."""
+def labeler_of(config: CampaignConfig, folder: Path | None = None) -> LabelWorker:
+    """A labeler of a campaign.
+
+    Args:
+        config: The campaign.
+        folder: Its folder, or what stands for it on this node; None to share no densities.
+    """
     from alsys.labeling.factory import build_worker
 
-    folder = Path(config.directory or Path("campaigns") / config.name) / "densities"
-    return build_worker(config.labeling, needs_baseline=config.training.delta is not None, densities=folder)
+    densities = None if folder is None else folder / DENSITIES
+    return build_worker(config.labeling, needs_baseline=config.training.delta is not None, densities=densities)
 
 
 def explorer_of(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], seed: int) -> Explorer:
@@ -33,12 +39,16 @@ def explorer_of(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]], s
     return build_explorer(config, starts, seed)
 
 
-def trainer_of(config: CampaignConfig) -> Trainer:
-    """The trainer of a campaign."""
+def trainer_of(config: CampaignConfig, folder: Path | None = None) -> Trainer:
+    """The trainer of a campaign.
+
+    Args:
+        config: The campaign.
+        folder: Its folder, or what stands for it on this node; None to keep nothing.
+    """
     from alsys.training.factory import build_trainer
 
-    folder = Path(config.directory or Path("campaigns") / config.name)
-    return build_trainer(config, folder / "start", folder / "fit")
+    return build_trainer(config) if folder is None else build_trainer(config, folder / START, folder / FIT)
 
 
 class SeparateWorker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from alsys.campaign.plan import Plan
 from alsys.control.ports import WorkerPool
@@ -58,15 +59,15 @@ def _takable(plan: Plan) -> list[Frame]:
 
 def worker_pool(plan: Plan) -> WorkerPool:
     """The workers, in this process or on Ray, none of them started."""
-    config = plan.config
+    config, folder = plan.config, plan.directory.path
     from alsys.actors.placement import worker_specs
 
     specs = worker_specs(config, plan.starts)
     if config.runtime.kind == "in-process":
         from alsys.control.inprocess import InProcessPool
 
-        workers = {name: (spec.role, spec.build_here) for name, spec in specs.items()}
+        workers = {name: (spec.role, partial(spec.build_here, folder)) for name, spec in specs.items()}
         return InProcessPool(workers, use_threads=True, restarts=config.runtime.worker_retries)
     from alsys.actors.pool import RayPool
 
-    return RayPool(specs, config.runtime)
+    return RayPool(specs, config.runtime, folder)

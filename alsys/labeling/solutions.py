@@ -12,6 +12,7 @@ import hashlib
 import os
 import zipfile
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,7 +81,7 @@ class SolutionStore:
 
     def of(self, key: str) -> list[Solution]:
         """Solutions of a state, the oldest first; looks for new files of other processes."""
-        for path in self._files(SUFFIX):
+        for path in [] if self._folder is None else _files(self._folder, SUFFIX):
             if path.name.startswith(f"{key}-") and path.name not in self._seen:
                 self._seen.add(path.name)
                 solution = _read(path)
@@ -96,7 +97,7 @@ class SolutionStore:
         if self._folder is not None:
             try:
                 self._write(self._folder, name, solution)
-                self._prune()
+                prune(self._folder, self._max_files, self._max_bytes)
             except OSError:  # full or read-only: labels go on without the folder
                 self._folder = None
 
@@ -115,29 +116,36 @@ class SolutionStore:
         with replacing(folder / name, is_durable=False) as unfinished, unfinished.open("wb") as file:
             np.savez(file, positions=solution.positions, fock=solution.fock)
 
-    def _prune(self) -> None:
-        found: list[tuple[float, int, Path]] = []
-        for path in self._files(SUFFIX, UNFINISHED):
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # another labeler pruned it
-                continue
-            found.append((status.st_mtime, status.st_size, path))
-        found.sort(reverse=True)
-        total = 0
-        for rank, (_, size, path) in enumerate(found):
-            total += size
-            if rank >= self._max_files or total > self._max_bytes:
-                path.unlink(missing_ok=True)
 
-    def _files(self, *endings: str) -> list[Path]:
-        if self._folder is None:
-            return []
+def solutions_of(folder: Path, frame_ids: Collection[str]) -> list[Path]:
+    """Files of the solutions of some frames."""
+    endings = tuple(f"-{frame_id}{SUFFIX}" for frame_id in frame_ids)
+    return _files(folder, *endings) if endings else []
+
+
+def prune(folder: Path, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
+    """Removes the oldest files of a folder where there are too many, or too many bytes."""
+    found: list[tuple[float, int, Path]] = []
+    for path in _files(folder, SUFFIX, UNFINISHED):
         try:
-            names = sorted(entry.name for entry in os.scandir(self._folder))
-        except OSError:
-            return []
-        return [self._folder / name for name in names if name.endswith(endings)]
+            status = path.stat()
+        except FileNotFoundError:  # another labeler pruned it
+            continue
+        found.append((status.st_mtime, status.st_size, path))
+    found.sort(reverse=True)
+    total = 0
+    for rank, (_, size, path) in enumerate(found):
+        total += size
+        if rank >= max_files or total > max_bytes:
+            path.unlink(missing_ok=True)
+
+
+def _files(folder: Path, *endings: str) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if name.endswith(endings)]
 
 
 def _read(path: Path) -> Solution | None:

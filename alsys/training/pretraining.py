@@ -1,7 +1,8 @@
 """Pretraining data from imported labels: frames at another level of theory that a committee learns first.
 
 The driver, which has the store, chooses them and puts them into the campaign's folder `start`, as one file that is
-replaced as a whole; the trainer, which has none, reads them there. They are never mixed with the campaign's labels.
+replaced as a whole; the trainer, which has none, reads them there, or where they were sent. They are never mixed with
+the campaign's labels.
 """
 
 from __future__ import annotations

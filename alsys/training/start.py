@@ -129,8 +129,8 @@ class StartingTrainer:
         count = min(replay.n_frames, round(share / (1.0 - share) * own))
         own_frames = set(order.snapshot.frame_ids)
         drawn = np.random.default_rng([self._config.seed, order.version, 3]).permutation(replay.n_frames)
-        rows = np.sort([row for row in drawn.tolist() if replay.frame_ids[row] not in own_frames][:count])
-        chosen = replay.select(rows)
+        rows = [row for row in drawn.tolist() if replay.frame_ids[row] not in own_frames][:count]
+        chosen = replay.select(np.sort(np.array(rows, dtype=np.int64)))
         known = order.known.union(chosen.frame_ids)
         return replace(order, snapshot=joined(chosen, order.snapshot), known=known)
 

@@ -121,8 +121,8 @@ class Bench:
         self.pool = RayPool(
             specs or {"labeler-0": spec, "labeler-1": spec},
             RuntimeConfig(**runtime),
-            self.ray,  # type: ignore[arg-type]
-            RunningClock(lambda: self.now),
+            cluster=self.ray,  # type: ignore[arg-type]
+            clock=RunningClock(lambda: self.now),
         )
 
     async def after(self, seconds: float) -> list[PoolEvent]:
@@ -161,7 +161,7 @@ def test_a_dead_ray_is_brought_up_anew_and_no_worker_is_to_blame(caplog: pytest.
         assert sorted(kinds([event for event in events if isinstance(event, WorkerUp)])) == UP
         assert bench.ray.renewals == 1
         bench.pool.submit("labeler-1", LabelingOrder(()))
-        bench.actor("labeler-1").calls[-1][1].set_result((1.0, 2.0, ()))
+        bench.actor("labeler-1").calls[-1][1].set_result((1.0, 2.0, (), {}))
         assert [type(event) for event in await bench.after(1)] == [Completion]
         await bench.pool.close()
 
@@ -336,7 +336,7 @@ def test_results_in_a_row_forgive_all_restarts_before_them(n_results: int) -> No
                     break
                 bench.pool.submit("labeler-0", LabelingOrder(()))
                 outcome = bench.actor().calls[-1][1]
-                outcome.set_exception(killed()) if i == n_results else outcome.set_result((1.0, 2.0, ()))
+                outcome.set_exception(killed()) if i == n_results else outcome.set_result((1.0, 2.0, (), {}))
                 events += await bench.after(1)
             await asyncio.sleep(0.02)
             events += await bench.after(1)

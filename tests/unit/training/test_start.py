@@ -233,6 +233,12 @@ def test_a_fit_goes_on_from_a_model_and_replays_in_its_share(
     assert plain.metrics["n_train"] == 16
 
 
+def test_frames_that_the_campaign_has_labelled_itself_are_not_replayed(data: Snapshot, tmp_path: Path) -> None:
+    start = {"kind": "model", "model": "x", "replay": {"campaign": "y"}}
+    write_starting_point(tmp_path, StartingPoint(state_of(["H", "C", "O"]), True, data), "x")
+    assert fit(build_trainer(config(start, max_epochs=1), tmp_path), data).metrics["n_train"] == 16
+
+
 def test_labels_under_review_are_the_campaigns_own(data: Snapshot, make_snapshot: MakeSnapshot, tmp_path: Path) -> None:
     other = make_snapshot(20, 0, spread=0.09)
     replay = other.select(other.is_arm(Arm.INITIAL))
