@@ -27,7 +27,7 @@ from alsys.control.rules.decisions import decide
 from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
-from alsys.control.status import error_text, status_of
+from alsys.control.status import error_text, lost_text, status_of
 from alsys.errors import AGAIN, AlsysError
 from alsys.events import CampaignOpened, CampaignStopped
 from alsys.frames import Arm
@@ -190,11 +190,12 @@ def conclude(
         bundle = directory.models / f"v{ledger.champion:04d}"
         systems = ", ".join(system.name for system in config.systems)
         n_made = len(ledger.models)
+        lost = f"; {text}" if (text := lost_text(status)) else ""
         imported = f" and {n} imported ones" if (n := ledger.accepted[Arm.IMPORTED]) else ""
         lines += [
             f"made: a committee of {config.model.members} for {systems}, {n_made} version{'s' * (n_made != 1)} "
             f"from {ledger.n_labels} labels{imported} ({ledger.totals.failed} failed attempts) in "
-            f"{ledger.totals.wall_s:.0f} s",
+            f"{ledger.totals.wall_s:.0f} s{lost}",
             f"champion: v{ledger.champion:04d}, {error_text(model)}",
             f"bundle: {bundle}",
             f'use it: python -c "import alsys; calc = {_loading(config, directory, ledger.champion, is_registered)}"',

@@ -378,7 +378,7 @@ class Coordinator:
 
     def _lose(self, event: WorkerDown) -> None:
         now, message = self._clock(), event.message[:500]
-        calls = self._calls.lose(event)
+        calls, lost = self._calls.lose(event, now)
         self._explorations.forget(event.worker)
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
         for i, work in enumerate(calls):
@@ -399,9 +399,7 @@ class Coordinator:
                 )
             elif self.ledger.training is not None:
                 self._models.fail(self.ledger.training.version, event.failure, message)
-        self._record(
-            events.WorkerLost(t=now, worker=event.worker, role=event.role, failure=event.failure, message=message)
-        )
+        self._record(lost)
         if event.is_final and self._calls.give_up(event):
             self._problem = CampaignFailed(
                 f"the last of the {event.role} died too often and was given up; its last words: {event.message}"

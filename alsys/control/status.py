@@ -132,11 +132,18 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "reference_checks": ledger.audits.n_reference_checks,
             "reference_checks_failed": ledger.audits.n_failed_reference_checks,
         },
+        "lost_work_s": round(ledger.totals.lost_s, 3),
         "openings": ledger.totals.openings,
         "wall_s": round(ledger.totals.wall_s, 3),
         "wall_limit_s": ledger.settings.wall_s,
         "utilisation": {role: round(ledger.totals.utilisation.get(role, 0.0), 4) for role in ROLES},
     }
+
+
+def lost_text(status: Mapping[str, Any]) -> str:
+    """Workers that died, and what the calls had taken that were lost with them; empty for none."""
+    n, spent_s = status["exploration"]["workers_lost"], status.get("lost_work_s", 0.0)  # a driver of an older version
+    return f"{n} worker{'s' * (n != 1)} lost, and {spent_s:.0f} s of work" if n else ""
 
 
 def headline(status: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ from alsys.control.budgets import Budgets
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import Idle
 from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerPool, WorkerUp
-from alsys.events import Heartbeat
+from alsys.events import Heartbeat, WorkerLost
 from alsys.labeling.base import LabelingOrder
 
 logger = logging.getLogger(__name__)
@@ -106,11 +106,26 @@ class WorkerCalls:
             self.busy.stop(event.role, event.worker, now)
         return work
 
-    def lose(self, event: WorkerDown) -> Sequence[Work]:
-        """A worker died: the calls that it had, of which the first was running."""
+    def lose(self, event: WorkerDown, t: float) -> tuple[Sequence[Work], WorkerLost]:
+        """A worker died: the calls that it had, of which the first was running, and what the log says.
+
+        Args:
+            event: What is known of it.
+            t: Unix time.
+        """
+        now = self._clock()
         calls = self._calls.pop(event.worker, deque())
-        self.busy.stop(event.role, event.worker, self._clock())
-        return calls
+        self.busy.stop(event.role, event.worker, now)
+        spent_s = now - self._since.get(event.worker, now) if calls and calls[0] is not RESERVED else 0.0
+        lost = WorkerLost(
+            t=t,
+            worker=event.worker,
+            role=event.role,
+            failure=event.failure,
+            message=event.message[:500],
+            spent_s=spent_s,
+        )
+        return calls, lost
 
     def overdue(self) -> Overdue:
         """Workers whose call takes suspiciously long, each told once, and those whose budget is used up."""

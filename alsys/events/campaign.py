@@ -53,12 +53,17 @@ class Heartbeat(Event):
 
 @event("worker-lost")
 class WorkerLost(Event):
-    """A worker died; its frames in flight are pending again."""
+    """A worker died; its frames in flight are pending again.
+
+    Attributes:
+        spent_s: What the call that it had had taken until then; 0 where it had none.
+    """
 
     worker: str
     role: str
     failure: FailureKind
     message: str = ""
+    spent_s: float = 0.0
 
 
 @event("exploration-started", is_durable=False)

@@ -224,7 +224,8 @@ def _facts(
         f"random arm ({config.test_frames}; never trained on), {summary.n_of(Arm.ATOM)} free atoms"
     )
     note = random_note(summary.n_of(Arm.RANDOM))
-    lost = f"{summary.n_workers_lost} workers lost, {len(summary.restarts)} restarts of the driver"
+    work = f" with {plain_time(lost_s)} of work" if (lost_s := summary.ledger.totals.lost_s) >= 1.0 else ""
+    lost = f"{summary.n_workers_lost} workers lost{work}, {len(summary.restarts)} restarts of the driver"
     facts = [
         ("Systems", ", ".join(_system_text(system) for system in config.systems)),
         ("Level of theory", level_text(level.spec) if level else "no label yet"),

@@ -142,6 +142,10 @@ class Cluster:
         self._nodes[name] = Node(self, machine, ray)
         return self._nodes[name]
 
+    def names(self, title: str) -> list[str]:
+        """Nodes on which such an actor runs, as of `Node.actors`."""
+        return [name for name, node in self._nodes.items() if node.actors(title)]
+
     def close(self) -> None:
         """Ends everything."""
         self._network.close()
@@ -175,9 +179,9 @@ class Node:
         path = config if config.startswith("/") else f"{REPOSITORY}/configs/{config}"
         acks = f"{directory}.acks.txt"
         command = ["run", path, "--quiet", "--ack-log", acks, *words]
-        given = (f"directory={directory}", f"runtime.address={self._cluster.address}", "tracking.enabled=false")
-        for setting in (*given, *settings):
+        for setting in (f"directory={directory}", f"runtime.address={self._cluster.address}", *settings):
             command += ["--set", setting]
+        command += ["--set", "tracking.enabled=false"]
         process = self.alsys(*command)
         return Driver(process, self.machine.seen(directory), self.machine.seen(acks))
 

@@ -93,6 +93,7 @@ class Ledger(CampaignState):
 
     def _on_worker_lost(self, event: events.WorkerLost) -> None:
         self.totals.workers_lost += 1
+        self.totals.lost_s += event.spent_s
         self.exploring.pop(event.worker, None)
         self.audits.lose(event.worker)
         self._leave_out_retracted()

@@ -158,12 +158,13 @@ class RunningTimes:
 
 @dataclass(slots=True)
 class Totals:
-    """Counts over the whole campaign."""
+    """Counts over the whole campaign; `lost_s` is what calls had taken that were lost with their workers."""
 
     failed: int = 0
     repeated: int = 0
     conflicts: int = 0
     workers_lost: int = 0
+    lost_s: float = 0.0
     openings: int = 0
     walker_steps: int = 0
     candidates: int = 0

@@ -12,6 +12,7 @@ import pytest
 
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
+from alsys.control.status import lost_text, status_of
 from alsys.errors import CampaignFailed, FailureKind
 from alsys.events import ErrorsObserved, LabelAccepted, StopRequested
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
@@ -111,6 +112,26 @@ def test_a_labeler_that_raises_is_replaced() -> None:
     assert campaign.run(labeler=Fragile).reason == "labels"
     assert campaign.ledger.totals.workers_lost > 0
     assert campaign.ledger.n_labels == 60
+
+
+def test_work_that_is_lost_with_a_worker_is_counted() -> None:
+    calls = iter(range(10**6))
+
+    class Fragile(FakeExplorer):
+        def run(self, order: ExplorationOrder) -> ExplorationReport:
+            if next(calls) == 3:
+                time.sleep(0.2)
+                raise RuntimeError("bug")
+            return super().run(order)
+
+    campaign = Campaign()
+    assert campaign.run(explorer=Fragile).reason == "labels"
+    assert campaign.ledger.totals.lost_s >= 0.2
+    again = Ledger.fold(campaign.settings, open_reader(campaign.disk).events())
+    assert again.totals.lost_s == campaign.ledger.totals.lost_s
+    status = status_of(again, state="finished", head_seq=0)
+    assert status["lost_work_s"] == pytest.approx(again.totals.lost_s, abs=1e-3)
+    assert lost_text(status) == "1 worker lost, and 0 s of work"
 
 
 def test_labelers_that_always_die_fail_the_campaign_with_their_last_words() -> None:
