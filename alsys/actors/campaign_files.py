@@ -3,7 +3,8 @@
 A trainer is sent its folders when it starts, each as one object, put once for each content. What it writes while it
 fits comes back in a stream and is put into the campaign's folder, so that the next trainer, on whatever node, goes on
 from there. Converged densities come back with labels and are sent on in groups, with the next order of each labeler.
-What cannot be written costs a warning, and time later.
+The state of an explorer's walkers comes back with its reports, is kept in memory, and sent when the explorer starts
+anew, each once: it may be what ends the process. What cannot be written costs a warning, and time later.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from alsys.actors.worker_files import DENSITIES, Files, Place, read_files, remove_unused, write_files
+from alsys.actors.worker_files import DENSITIES, WALKERS, Files, Place, read_files, remove_unused, write_files
 from alsys.labeling.solutions import MAX_BYTES, MAX_FILES, prune
 from alsys.threads import WorkerThread
 
@@ -43,6 +44,7 @@ class CampaignFiles:
         self._folder, self._put = folder, put
         self._thread: WorkerThread | None = None
         self._is_refused = False
+        self._walkers: dict[str, bytes] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -59,7 +61,8 @@ class CampaignFiles:
             names: Folders that it has. Densities come with its orders, and labelers on a node share them.
         """
         if not names:
-            return []
+            state = self._walkers.pop(worker, None)
+            return [] if state is None else [None, {WALKERS: state}]
         self._heard[worker] = 0
         own = "" if DENSITIES in names else f"-{worker}-{secrets.token_hex(4)}"
         place = Place(f"{self._run}{own}", tuple(names))
@@ -71,6 +74,10 @@ class CampaignFiles:
             return []
         found, self._heard[worker] = self._groups().since(self._heard.get(worker, 0))
         return found
+
+    def keep_walkers(self, worker: str, state: bytes) -> None:
+        """Where the walkers of an explorer are."""
+        self._walkers[worker] = state
 
     def take(self, files: Files) -> Future[None]:
         """What a worker has written is put into the campaign's folder, in order, by a thread."""

@@ -25,6 +25,7 @@ import ray.exceptions as exceptions
 from alsys.actors.campaign_files import CampaignFiles
 from alsys.actors.cluster import Cluster
 from alsys.actors.placement import WorkerSpec
+from alsys.actors.worker_files import WALKERS
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
@@ -222,7 +223,9 @@ class RayPool:
             entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
             return WorkerUp(name, entry.spec.role)
         started, finished, result, files = value
-        if files:
+        if WALKERS in files:
+            self._files.keep_walkers(name, files[WALKERS])
+        elif files:
             self._files.take(files)
         entry.results += 1
         if entry.results >= FORGIVEN_AFTER:

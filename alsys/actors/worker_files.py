@@ -25,6 +25,8 @@ Files = Mapping[str, bytes | None]
 START: Final = "start"
 FIT: Final = "fit"
 DENSITIES: Final = "densities"
+WALKERS: Final = "walkers"
+"""Among the files of an explorer: its state, which is kept in memory only."""
 LOCK: Final = ".lock"
 
 

@@ -1,14 +1,14 @@
 """What an explorer is: it owns a batch of walkers and advances them by a chunk of steps on request.
 
 An explorer holds no queue and knows nobody. Weights and restart frames come with the order, candidates and counts go
-back with the report; if the explorer dies, one chunk of MD is lost.
+back with the report. One that keeps its state goes on in another process; what is lost is what it has done since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,5 +96,22 @@ class Explorer(Protocol):
 
         Raises:
             RuntimeError: There are neither weights nor seeds yet (a bug of the caller).
+        """
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An explorer that goes on in another process."""
+
+    def state(self) -> bytes:
+        """All that its chunks have left for the next one; not the committee, which comes with the next order."""
+        ...
+
+    def go_on(self, state: bytes) -> None:
+        """Goes on where an explorer of the same config, structures and seed was.
+
+        Args:
+            state: As from `state`; trusted, since it is a pickle.
         """
         ...

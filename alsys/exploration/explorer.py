@@ -21,6 +21,7 @@ its least certain atom, and of a random one for the random arm; frames that cann
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,8 @@ from alsys.selection.strata import stratum
 
 NOT_CARVED = "not-carved"
 """Among the stops of a report: frames that were left out because they could not be carved."""
+_OF_PROCESS = ("_committee", "_inner", "_build")
+"""Attributes of an explorer that are no part of its state."""
 
 
 class WalkerExplorer:
@@ -94,6 +97,14 @@ class WalkerExplorer:
     def walkers(self) -> Walkers:
         """The batch between two orders, to be looked at only: positions, velocities, methods and what they add."""
         return self._walkers
+
+    def state(self) -> bytes:
+        """As `alsys.exploration.base.Resumable`: walkers, their methods' hills and biases, seeds, shares."""
+        return pickle.dumps({name: value for name, value in vars(self).items() if name not in _OF_PROCESS})
+
+    def go_on(self, state: bytes) -> None:
+        """As `alsys.exploration.base.Resumable`."""
+        vars(self).update(pickle.loads(state))
 
     def run(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""

@@ -32,7 +32,7 @@ from alsys.training.fit import KEEP_EVERY_S
 from alsys.training.pretraining import PretrainingData, write_pretraining
 from alsys.training.start import StartingPoint, write_starting_point
 from alsys.training.trainer import NequIPTrainer
-from tests.support.snapshots import make_snapshot
+from support.snapshots import make_snapshot
 
 pytestmark = pytest.mark.thorough
 
