@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from alsys.states import CompositionStates
 if TYPE_CHECKING:
     from alsys.systems.builders import BuiltSystem
 
+RAY_PACKAGES = (("runtime_resources", "working_dir_files"), ("runtime_resources", "py_modules_files"))
+"""Folders in one another in which Ray unpacks `working_dir` and `py_modules` of a runtime environment."""
 APART = "make a campaign of each, or use model.kind nequip or allegro with model.states: true"
 """Remedy where one composition comes in two states and the model tells none apart."""
 
@@ -51,6 +54,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
     from alsys.systems.builders import build_system
 
     directory = CampaignFolder.of(config)
+    _check_lasting(directory, source)
     directory.check_same(config, source)
     if directory.record.is_file():
         directory.check_store(source)
@@ -139,6 +143,21 @@ def _check_starts(config: CampaignConfig, built: Mapping[str, BuiltSystem], note
             where = f"systems[{i}].{error.field}"
             raise InputError(error.message, field=where, value=error.value, remedy=error.remedy) from None
         notes[system.name].extend(said)
+
+
+def _check_lasting(directory: CampaignFolder, source: str | None) -> None:
+    """Refuses a place in what Ray has unpacked for a job, where relative paths of a submitted job lead.
+
+    Raises:
+        InputError: It is one.
+    """
+    parts = directory.path.resolve().parts
+    if any(pair in RAY_PACKAGES for pair in pairwise(parts)):
+        raise InputError(
+            "is among packages that Ray has unpacked for a job, and removes when it wants",
+            source=source, field="directory", value=str(directory.path),
+            remedy="name a folder that stays, with its whole path, as in --set directory=/data/NAME",
+        )  # fmt: skip
 
 
 def _check_log(config: CampaignConfig, directory: CampaignFolder, source: str | None) -> None:
