@@ -32,6 +32,8 @@ PAUSE_S: Final = 2.0
 LONGEST_TEMPORARY: Final = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Longest name of Ray's folder: the path of a socket may have 107 bytes."""
 SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+PACKAGE: Final = Path(__file__).parents[1]
+"""This alsys."""
 OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_reconnect_timeout_s": 600}
 """Nobody reads the metrics of a Ray of our own; and who is dead is found out here, before Ray ends this process."""
 
@@ -51,6 +53,8 @@ def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] =
     _prepare_token(is_local=not address)
     if address:
         _check_reachable(address)
+        if runtime.ship_code:
+            options["runtime_env"] = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__"]}
         try:
             ray.init(address=address, **options)
         except Exception as error:

@@ -108,6 +108,7 @@ def _conditions(config: CampaignConfig) -> Iterator[Condition]:
         "stop", ("versions_in_a_row", "min_random"), has_target, "stop.target_force_mae or stop.target_blind_spots"
     )
     yield Condition("runtime", ("num_cpus",), config.runtime.address is None, "a Ray of its own: no runtime.address")
+    yield Condition("runtime", ("ship_code",), config.runtime.address is not None, "a cluster: runtime.address")
     yield from _of_switches(config)
 
 

@@ -26,6 +26,11 @@ class RuntimeConfig(Section):
     )
     address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
+    ship_code: bool = operational(
+        False,
+        description="Nodes of the cluster at `address` get alsys from the driver, as Ray's `py_modules`; packages that "
+        "it needs, and plugins, must be installed there.",
+    )
     environments: dict[Role, str] = operational(
         {},
         description="Folders of Python environments in which workers of a role run, instead of this one, as "

@@ -63,3 +63,17 @@ def test_a_fit_whose_node_is_lost_goes_on_elsewhere_from_the_model_that_the_driv
         {path.name for path in cluster[name].machine.seen("/tmp").glob("alsys-*/*/densities/*")} for name in NODES[:2]
     )
     assert one & two, "labelers on different nodes share densities"
+
+
+def test_nodes_without_alsys_get_it_from_the_driver(cluster: Cluster) -> None:
+    cluster.start("one", "two", cpus=2, has_alsys=False)
+    driver = cluster.head.run(
+        "toy.yaml",
+        "runtime.ship_code=true",
+        "systems=[{name: water, smiles: O}]",
+        "labeling={kind: pyscf, method: hf, basis: sto-3g, workers: 2}",  # in child processes
+        "stop.labels=30",
+    )
+    driver.finishes(300.0)
+    driver.check(30)
+    assert "No module named 'alsys" not in driver.text()

@@ -52,6 +52,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("stop.min_random", 30, {}, {"stop": {"target_force_mae": 0.03}}),
     ("stop.versions_in_a_row", 3, {}, {"stop": {"target_force_mae": 0.03}}),
     ("runtime.num_cpus", 4, {"runtime": {"address": "auto"}}, {}),
+    ("runtime.ship_code", True, {}, {"runtime": {"address": "auto"}}),
 ]
 
 
