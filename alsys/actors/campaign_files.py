@@ -4,7 +4,8 @@ A trainer is sent its folders when it starts, each as one object, put once for e
 fits comes back in a stream and is put into the campaign's folder, so that the next trainer, on whatever node, goes on
 from there. Converged densities come back with labels and are sent on in groups, with the next order of each labeler.
 The state of an explorer's walkers comes back with its reports, is kept in memory, and sent when the explorer starts
-anew, each once: it may be what ends the process. What cannot be written costs a warning, and time later.
+anew, each once: it may be what ends the process. So are compiled packages (`alsys.actors.compiled_packages`), to all
+that start. What cannot be written costs a warning, and time later.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from alsys.actors.compiled_packages import COMPILED
+from alsys.actors.placement import WorkerSpec
 from alsys.actors.worker_files import DENSITIES, WALKERS, Files, Place, read_files, remove_unused, write_files
+from alsys.control.ports import Role
 from alsys.labeling.solutions import MAX_BYTES, MAX_FILES, prune
 from alsys.threads import WorkerThread
 
@@ -27,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 GROWTH: Final = 0.1
 """A group of densities is closed once it is so much of all that there have been."""
+MAX_PACKAGES: Final = 40
+"""Files of compiled packages that are kept: two of each."""
 CLOSE_S: Final = 10.0
 """Longest wait for files to be written when a run ends."""
 
@@ -45,6 +53,7 @@ class CampaignFiles:
         self._thread: WorkerThread | None = None
         self._is_refused = False
         self._walkers: dict[str, bytes] = {}
+        self._packages: dict[str, bytes] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -52,21 +61,27 @@ class CampaignFiles:
         self._folders: dict[str, tuple[str, Any]] = {}
         self._densities: DensityGroups | None = None
         self._heard: dict[str, int] = {}
+        self._packages_ref: Any = None
 
-    def at_start(self, worker: str, names: Sequence[str]) -> list[Any]:
-        """What a worker is sent before it is built: where its files go, and objects with `Files`; nothing for no names.
+    def at_start(self, worker: str, spec: WorkerSpec) -> list[Any]:
+        """What a worker is sent before it is built: where its files go, None for nowhere, and objects with `Files`.
 
         Args:
             worker: Its name.
-            names: Folders that it has. Densities come with its orders, and labelers on a node share them.
+            spec: Says which files it has. Densities come with its orders, and labelers on a node share them.
         """
-        if not names:
-            state = self._walkers.pop(worker, None)
-            return [] if state is None else [None, {WALKERS: state}]
-        self._heard[worker] = 0
-        own = "" if DENSITIES in names else f"-{worker}-{secrets.token_hex(4)}"
-        place = Place(f"{self._run}{own}", tuple(names))
-        return [place, *(ref for name in names if name != DENSITIES and (ref := self._object(name)) is not None)]
+        place, sent = None, []
+        if spec.files:
+            self._heard[worker] = 0
+            own = "" if DENSITIES in spec.files else f"-{worker}-{secrets.token_hex(4)}"
+            place = Place(f"{self._run}{own}", spec.files)
+            sent = [self._object(name) for name in spec.files if name != DENSITIES]
+        if spec.role is not Role.LABELER and self._packages:
+            self._packages_ref = self._packages_ref or self._put(dict(self._packages))
+            sent.append(self._packages_ref)
+        if (state := self._walkers.pop(worker, None)) is not None:
+            sent.append({WALKERS: state})
+        return [place, *(one for one in sent if one is not None)]
 
     def news(self, worker: str, names: Sequence[str]) -> list[Any]:
         """Densities that a worker has not been sent, likewise; none where it has no folder for them."""
@@ -75,21 +90,28 @@ class CampaignFiles:
         found, self._heard[worker] = self._groups().since(self._heard.get(worker, 0))
         return found
 
-    def keep_walkers(self, worker: str, state: bytes) -> None:
-        """Where the walkers of an explorer are."""
-        self._walkers[worker] = state
-
-    def take(self, files: Files) -> Future[None]:
-        """What a worker has written is put into the campaign's folder, in order, by a thread."""
-        densities = {name: content for name, content in files.items() if name.startswith(f"{DENSITIES}/")}
-        if densities:
-            self._groups().add({name: content for name, content in densities.items() if content is not None})
+    def take(self, worker: str, files: Files) -> Future[None]:
+        """What a worker has left. What is for the campaign's folder is put there in order, by a thread."""
+        parts: dict[str, dict[str, bytes]] = {}
+        for name, content in files.items():
+            if content is not None:
+                parts.setdefault(name.partition("/")[0], {})[name] = content
+        if found := parts.get(WALKERS):
+            self._walkers[worker] = found[WALKERS]
+        if found := parts.get(COMPILED.rstrip("/")):
+            self._packages |= found
+            self._packages_ref = None
+            while len(self._packages) > MAX_PACKAGES:
+                del self._packages[next(iter(self._packages))]
+        if found := parts.get(DENSITIES):
+            self._groups().add(found)
+        kept = {name: content for name, content in files.items() if not name.startswith((WALKERS, COMPILED))}
         self._thread = self._thread or WorkerThread("campaign-files")
-        return self._thread.submit(lambda: self._write(files, has_densities=bool(densities)))
+        return self._thread.submit(lambda: self._write(kept, has_densities=DENSITIES in parts))
 
-    def last_of(self, items: AsyncIterator[Any]) -> LastItem:
-        """The result of a call that gives `Files` before it, which are taken."""
-        return LastItem(items, self.take)
+    def last_of(self, worker: str, items: AsyncIterator[Any]) -> LastItem:
+        """The result of a call of a worker that gives `Files` before it, which are taken."""
+        return LastItem(items, partial(self.take, worker))
 
     def close(self) -> None:
         """Waits until what has arrived is written; removes what dead workers have left on this machine."""
@@ -122,6 +144,8 @@ class CampaignFiles:
         return self._densities
 
     def _write(self, files: Files, *, has_densities: bool) -> None:
+        if not files:
+            return
         try:
             write_files(self._folder, files)
             if has_densities:
@@ -135,10 +159,12 @@ class CampaignFiles:
             self._is_refused = True
 
 
-class _Group(NamedTuple):
+@dataclass(slots=True)
+class _Group:
     n_files: int
     n_bytes: int
-    ref: Any
+    files: dict[str, bytes] | None
+    ref: Any = None
 
 
 class DensityGroups:
@@ -148,7 +174,7 @@ class DensityGroups:
     campaign, and no more of them are kept than a labeler remembers.
 
     Args:
-        put: Puts a value into the object store.
+        put: Puts a value into the object store; is called where somebody is sent a group.
     """
 
     def __init__(self, put: Callable[[object], Any]) -> None:
@@ -167,7 +193,7 @@ class DensityGroups:
         while len(self._open) > MAX_FILES or sum(map(len, self._open.values())) > MAX_BYTES:
             del self._open[next(iter(self._open))]
         if self._open and self._n_new >= GROWTH * self._n_all:
-            self._closed.append(_Group(len(self._open), sum(map(len, self._open.values())), self._put(self._open)))
+            self._closed.append(_Group(len(self._open), sum(map(len, self._open.values())), self._open))
             self._open, self._n_new = {}, 0
         later = list(self._closed)[1:]
         while sum(g.n_files for g in later) >= MAX_FILES or sum(g.n_bytes for g in later) >= MAX_BYTES:
@@ -177,8 +203,11 @@ class DensityGroups:
 
     def since(self, heard: int) -> tuple[list[Any], int]:
         """Groups that were closed after so many of them, as far as they are kept, and how many there have been."""
-        found = [group.ref for group in self._closed]
-        return found[max(heard - self._n_dropped, 0) :], self._n_dropped + len(self._closed)
+        wanted = list(self._closed)[max(heard - self._n_dropped, 0) :]
+        for group in wanted:
+            if group.files is not None:
+                group.ref, group.files = self._put(group.files), None
+        return [group.ref for group in wanted], self._n_dropped + len(self._closed)
 
 
 class LastItem:

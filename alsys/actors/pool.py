@@ -25,7 +25,6 @@ import ray.exceptions as exceptions
 from alsys.actors.campaign_files import CampaignFiles
 from alsys.actors.cluster import Cluster
 from alsys.actors.placement import WorkerSpec
-from alsys.actors.worker_files import WALKERS
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
@@ -173,7 +172,7 @@ class RayPool:
         if isinstance(work, ExplorationOrder) and work.state is not None:
             return entry.actor.run.remote(replace(work, state=None), self._weights_ref(work.state))
         if isinstance(work, TrainingOrder) and entry.spec.files:
-            return self._files.last_of(entry.actor.fit.remote(work))
+            return self._files.last_of(name, entry.actor.fit.remote(work))
         news = self._files.news(name, entry.spec.files)
         return entry.actor.run.remote(work, None, *news) if news else entry.actor.run.remote(work)
 
@@ -191,7 +190,7 @@ class RayPool:
         entry.sent.clear()
         try:
             entry.actor = self._cluster.start_actor(name, entry.spec)
-            ref = entry.actor.ready.remote(*self._files.at_start(name, entry.spec.files))
+            ref = entry.actor.ready.remote(*self._files.at_start(name, entry.spec))
         except Exception as error:  # Ray is dead
             failed: Future[Any] = Future()
             failed.set_exception(error)
@@ -223,10 +222,8 @@ class RayPool:
             entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
             return WorkerUp(name, entry.spec.role)
         started, finished, result, files = value
-        if WALKERS in files:
-            self._files.keep_walkers(name, files[WALKERS])
-        elif files:
-            self._files.take(files)
+        if files:
+            self._files.take(name, files)
         entry.results += 1
         if entry.results >= FORGIVEN_AFTER:
             entry.restarts = 0

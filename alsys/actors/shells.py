@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, cast
 
+from alsys.actors.compiled_packages import COMPILED, CompiledPackages
 from alsys.actors.worker_files import DENSITIES, FIT, WALKERS, Changes, Files, Place, WorkerFolder, write_files
 from alsys.control.ports import Result, Work, Worker
 from alsys.exploration.base import ExplorationOrder, Resumable
@@ -75,6 +76,7 @@ class WorkerActor:
         self._thread: WorkerThread | None = None
         self._changes: Changes | None = None
         self._state_due = 0.0
+        self._packages = CompiledPackages()
 
     def ready(self, place: Place | None = None, *files: Files) -> int:
         """Builds the worker; answers with its process id.
@@ -87,6 +89,8 @@ class WorkerActor:
             WorkerUnfit: It cannot be built, for want of a package or a setting.
             OSError: Its files cannot be written here.
         """
+        for part in files:
+            self._packages.add(part)
         try:
             if place is None:
                 self._worker = self._build()
@@ -94,7 +98,7 @@ class WorkerActor:
                 return os.getpid()
             self._folder, self._names = WorkerFolder(place.folder), place.names
             for part in files:
-                write_files(self._folder.path, part)
+                write_files(self._folder.path, {k: v for k, v in part.items() if not k.startswith(COMPILED)})
             build = partial(self._build, self._folder.path)
             if FIT not in self._names:
                 self._worker = build()
@@ -121,7 +125,7 @@ class WorkerActor:
         self._receive(files)
         assert self._worker is not None
         result = self._worker.run(order)
-        return *watch.times(), result, self._densities(order) if self._names else self._walkers()
+        return *watch.times(), result, self._left_by(order)
 
     def fit(self, order: TrainingOrder) -> Iterator[Files | Answer]:
         """Carries an order out; gives the files that are written meanwhile, then the answer."""
@@ -135,6 +139,14 @@ class WorkerActor:
                 yield changed
         yield call.result()
 
+    def _left_by(self, order: Work) -> Files:
+        """Files that are worth something to other workers, or to the next one of this name."""
+        if isinstance(order, LabelingOrder):
+            return self._densities(order)
+        if isinstance(order, ExplorationOrder):
+            return {**self._walkers(), **self._packages.made()}
+        return self._packages.made() if isinstance(order, TrainingOrder) else {}
+
     def _receive(self, files: Sequence[Files]) -> None:
         """Densities of other nodes; without them SCFs only take longer."""
         if self._folder is None:
@@ -147,9 +159,9 @@ class WorkerActor:
         except OSError as error:
             logger.warning("densities cannot be kept on this node: %s", error)
 
-    def _densities(self, order: Work) -> Files:
+    def _densities(self, order: LabelingOrder) -> Files:
         """Densities that an order has left."""
-        if DENSITIES not in self._names or self._folder is None or not isinstance(order, LabelingOrder):
+        if DENSITIES not in self._names or self._folder is None:
             return {}
         folder = self._folder.path / DENSITIES
         found = dict[str, bytes | None]()

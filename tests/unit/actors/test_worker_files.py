@@ -89,7 +89,7 @@ class Cluster:
             hidden.rename(self.driver)
 
     def start(self, spec: WorkerSpec, name: str = "worker-0") -> WorkerActor:
-        sent = self.files.at_start(name, spec.files)
+        sent = self.files.at_start(name, spec)
         actor = WorkerActor(pickle.loads(pickle.dumps(spec.build)), 1)
         with self.out_of_sight():
             actor.ready(*sent)
@@ -105,7 +105,7 @@ class Cluster:
                 result = item[2]
                 assert isinstance(result, TrainedCommittee | TrainingFailure)
                 return result
-            self.files.take(item).result()
+            self.files.take("worker-0", item).result()
 
     def label(self, actor: WorkerActor, frame: Frame, name: str) -> tuple[Label, Files]:
         news = self.files.news(name, ("densities",))
@@ -114,7 +114,7 @@ class Cluster:
         assert isinstance(result, tuple)
         [label] = result
         assert isinstance(label, Label), label
-        self.files.take(files).result()
+        self.files.take(name, files).result()
         return label, files
 
 
@@ -344,6 +344,6 @@ def test_a_driver_whose_disk_is_full_is_warned_once(tmp_path: Path, caplog: pyte
     (tmp_path / "fit").write_text("no folder")
     files = CampaignFiles(tmp_path, lambda value: value)
     for _ in range(3):
-        files.take({"fit/a": b"1"}).result()
+        files.take("trainer-0", {"fit/a": b"1"}).result()
     files.close()
     assert caplog.text.count("cannot be written to") == 1

@@ -9,10 +9,12 @@ import pytest
 from ase.build import molecule
 
 from alsys.actors.campaign_files import CampaignFiles
+from alsys.actors.placement import WorkerSpec
 from alsys.actors.shells import WorkerActor
 from alsys.actors.worker_files import WALKERS
 from alsys.config import parse_config
 from alsys.config.schema import CampaignConfig
+from alsys.control.ports import Role
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Frame
@@ -91,17 +93,17 @@ def _told(report: ExplorationReport) -> list[object]:
 def test_an_actor_begins_where_the_one_before_it_was(tmp_path: Any) -> None:
     config = config_of("plain")
     files = CampaignFiles(tmp_path, lambda value: value)
+    spec = WorkerSpec(Role.EXPLORER, lambda: explorer_of(config))
 
     def started() -> WorkerActor:
-        actor = WorkerActor(lambda: explorer_of(config), 1)
-        actor.ready(*files.at_start("explorer-0", ()))
+        actor = WorkerActor(spec.build, 1)
+        actor.ready(*files.at_start("explorer-0", spec))
         return actor
 
     def is_longer(actor: WorkerActor, n: int) -> bool:
         _, _, report, left = actor.run(order(n, state=STATE))
         assert isinstance(report, ExplorationReport)
-        if (state := left.get(WALKERS)) is not None:
-            files.keep_walkers("explorer-0", state)
+        files.take("explorer-0", left).result()
         return max(c.source.step for c in report.candidates) > 12
 
     assert not is_longer(started(), 1)
