@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from alsys.frames import Arm
 from alsys.potentials.nequip import build_model
 from alsys.store.base import Snapshot
 from alsys.training.loss import LossWeights, Objective
-from alsys.training.step import SCALES, SHIFTS, CompiledStep, EagerStep, Layout, compile_step, load_package
+from alsys.training.step import SCALES, SHIFTS, CompiledStep, EagerStep, Layout, compile_step, load_package, step_key
 from alsys.training.tensors import TrainingFrames
 
 pytestmark = pytest.mark.timeout(900)
@@ -50,9 +51,13 @@ def model() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory, model: torch.nn.Module) -> Any:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="module")
+def package(folder: Path, model: torch.nn.Module) -> Any:
     """Compiled for another neighbour count than the model's, which is an input."""
-    folder = tmp_path_factory.mktemp("packages")
     path = compile_step(SPEC, OBJECTIVE, 1, folder)
     assert path == compile_step({**SPEC, "avg_num_neighbors": 6.5}, OBJECTIVE, 1, folder), "one for both"
     package = load_package(model, SPEC, OBJECTIVE, 1, folder)
@@ -92,25 +97,20 @@ def test_what_is_masked_does_not_enter_to_the_last_bit(train: Snapshot, model: t
 
 
 def test_a_package_of_another_gradient_is_not_used(
-    tmp_path: Path, model: torch.nn.Module, package: Any, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, model: torch.nn.Module, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A package of one loss in the place of another's."""
+    made = compile_step(SPEC, OBJECTIVE, 1, folder)
+    assert load_package(model, SPEC, OBJECTIVE, 1, folder) is not None
     other = Objective(OBJECTIVE.first, OBJECTIVE.last, "l1")
-    from alsys.training.step import step_key
-
-    made = compile_step({**SPEC, "num_layers": 1, "l_max": 1}, OBJECTIVE, 1, tmp_path)
-    place = tmp_path / f"{step_key({**SPEC, 'num_layers': 1, 'l_max': 1}, other, 1)}.pt2"
-    made.rename(place)
-    small = build_model({**SPEC, "num_layers": 1, "l_max": 1}, seed=1)
-    assert load_package(small, {**SPEC, "num_layers": 1, "l_max": 1}, other, 1, tmp_path) is None
+    shutil.copyfile(made, tmp_path / f"{step_key(SPEC, other, 1)}.pt2")
+    assert load_package(model, SPEC, other, 1, tmp_path) is None
     assert "differs from the eager one" in caplog.text
 
 
 def test_a_damaged_package_is_forgotten(
     tmp_path: Path, model: torch.nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from alsys.training.step import step_key
-
     path = tmp_path / f"{step_key(SPEC, OBJECTIVE, 1)}.pt2"
     path.write_bytes(b"no package")
     path.with_suffix(".json").write_text("{}")
