@@ -22,7 +22,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from alsys.frames import FloatArray
 
@@ -100,7 +100,7 @@ class Axis:
             decades = math.log10(self.high / self.low)
             subs = (1, 2, 3, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 2.5 else (1,)
             axis.set_major_locator(LogLocator(subs=subs, numticks=7 if subs == (1,) else 12))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
         else:
             axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=self.is_count))
         axis.set_major_formatter("{x:.0%}" if self.is_percent else "{x:,.6g}")
