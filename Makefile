@@ -6,6 +6,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export OMP_NUM_THREADS ?= 1
 # Of `make test`; two cores are what it is made for.
 TEST_PROCESSES ?= 2
+# In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
+IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install install-dev quickstart test test-fast test-all check format clean
 
@@ -25,11 +27,11 @@ quickstart: install
 	$(BIN)/alsys run configs/quickstart.yaml
 
 test: install-dev
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(TEST_PROCESSES) $(IN_GROUPS)
 
 # Rules, formats, numbers: a minute, after each change.
 test-fast: install-dev
-	$(BIN)/python -m pytest -m fast --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest -m fast --numprocesses $(TEST_PROCESSES) $(IN_GROUPS)
 
 test-all: install-dev
 	$(BIN)/python -m pytest

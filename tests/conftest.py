@@ -11,6 +11,7 @@ import pytest
 
 HEAVY = re.compile(r"torch|nequip|pyscf|mlflow|import ray|skala|tblite|alsys\.cli|mark\.thorough", re.IGNORECASE)
 """What a file names that `make test-fast` leaves out."""
+RAY = "ray"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -22,13 +23,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of a file share one, and so do all that start Ray; these begin."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Where tests run in several processes, those of a file share one, and so do all that start Ray.
+
+    These begin; then files with a test that may take long, so that none is left for one process at the end.
+    """
+    long = {group_of(item) for item in items if item.get_closest_marker("timeout")}
+    items.sort(key=lambda item: (group_of(item) != RAY, group_of(item) not in long))
     for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
         if is_fast(item.path) and not any(item.get_closest_marker(name) for name in ("ray", "dft", "gpu", "slow")):
             item.add_marker(pytest.mark.fast)
+
+
+def group_of(item: pytest.Item) -> str:
+    """Tests of one group run in one process."""
+    return RAY if item.get_closest_marker("ray") else str(item.path)
 
 
 @lru_cache
