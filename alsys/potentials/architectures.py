@@ -257,7 +257,31 @@ def blank_model(spec: Mapping[str, Any]) -> torch.nn.Module:
     """
     elements_of(spec)
     with tracing():
-        return copy.deepcopy(_template(json.dumps(architecture_of(spec), sort_keys=True)))
+        template = _template(json.dumps(architecture_of(spec), sort_keys=True))
+        return copy.deepcopy(template, {} if kind_of(spec) not in _ENTRIES else _generated(template))
+
+
+def _generated(model: torch.nn.Module) -> dict[int, Any]:
+    """Copies of the modules with code that e3nn generated, for `copy.deepcopy`, which would have it traced again."""
+    from e3nn.util.codegen import CodeGenMixin
+
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        if isinstance(module, CodeGenMixin):
+            _share_code(module, memo)
+    return memo
+
+
+def _share_code(module: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
+    """A copy with numbers of its own and the same code."""
+    if id(module) not in memo:
+        made = object.__new__(type(module))
+        own = {key: copy.copy(v) if isinstance(v, dict | list | set) else v for key, v in vars(module).items()}
+        numbers = {key: copy.deepcopy(own[key], memo) for key in ("_parameters", "_buffers")}
+        children = {name: _share_code(child, memo) for name, child in module.named_children()}
+        vars(made).update(own | numbers | {"_modules": children})
+        memo[id(module)] = made
+    return memo[id(module)]
 
 
 @lru_cache(maxsize=4)

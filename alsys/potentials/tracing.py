@@ -3,9 +3,10 @@
 While it traces, torch.fx replaces `torch.nn.Module.__call__` for the whole process and keeps its patches in a global. A
 module that another thread evaluates meanwhile is taken for a part of the traced one ("module is not installed as a
 submodule"), and two tracers undo each other's patches ("CURRENT_PATCHER is None"). NequIP traces where a model is
-built, where one is copied (e3nn unpickles its generated code, which traces it again) and where one is compiled; its
-builder also changes torch's default type. So: `tracing` around all of these, `evaluating` around each evaluation.
-Evaluations run beside each other and wait for tracing only; who wants to trace is let in before further evaluations.
+built, where `copy.deepcopy` copies one (e3nn unpickles its generated code, which traces it again) and where one is
+compiled; its builder also changes torch's default type. So: `tracing` around all of these, `evaluating` around each
+evaluation. Evaluations run beside each other and wait for tracing only; who wants to trace is let in before further
+evaluations.
 """
 
 from __future__ import annotations
