@@ -1,4 +1,7 @@
-"""Runs the real ledger, coordinator and durable store on synthetic work; shared by the benchmarks beside it."""
+"""Runs the real ledger, coordinator, label gate and durable store on synthetic work; shared by other benchmarks.
+
+The gate has its own thread, as in a campaign. Its limits let the fake labels through, whose net forces do not vanish.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import psutil
 
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import RayPool
+from alsys.config.labeling import QualityConfig
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
@@ -23,8 +27,11 @@ from alsys.control.ports import PoolEvent, WorkerUp
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, LabelAccepted
+from alsys.labeling.gate.gate import LabelGate
 from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryBundles, MemoryRegistry, fake_candidates
+
+LOOSE = QualityConfig(net_force=100.0, net_torque=100.0, largest_force=100.0)
 
 
 class ReadyPool(RayPool):
@@ -59,7 +66,13 @@ class Run:
 
 
 def run_campaign(
-    settings: PolicySettings, specs: dict[str, WorkerSpec], n_initial: int, *, on_ray: bool, n_labelers: int
+    settings: PolicySettings,
+    specs: dict[str, WorkerSpec],
+    n_initial: int,
+    *,
+    on_ray: bool,
+    n_labelers: int,
+    has_gate: bool = True,
 ) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.zarr"
@@ -79,6 +92,8 @@ def run_campaign(
             level=FAKE_LEVEL,
             initial=lambda: fake_candidates(n_initial),
             opened=CampaignOpened(t=time.time(), epoch=store.epoch, config_hash="", version="benchmark"),
+            gate=LabelGate(LOOSE, None) if has_gate else None,
+            has_gate_thread=True,
             on_acknowledged=acknowledged,
         )
         cpu = psutil.Process().cpu_times()

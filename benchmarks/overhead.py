@@ -1,7 +1,7 @@
 """What the orchestration itself costs: labels that take no time, trivial exploration, every acknowledged label on disk.
 
 In process, and on local Ray with 8 labelers. `cpu_ms_per_label` is the CPU time of the driver, which holds ledger,
-coordinator and store; times run from the first label sent until everything is durable.
+coordinator, label gate and store; times run from the first label sent until everything is durable.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--labels", type=int, default=6000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--without-gate", action="store_true", help="as before 2026-11-30")
     args = parser.parse_args()
+    n, has_gate = args.labels, not args.without_gate
     inside, outside = [], []
     for _ in range(args.repeat):
-        inside.append(run_campaign(settings(args.labels), specs(1), 512, on_ray=False, n_labelers=1))
-        outside.append(run_campaign(settings(args.labels), specs(8), 512, on_ray=True, n_labelers=8))
+        inside.append(run_campaign(settings(n), specs(1), 512, on_ray=False, n_labelers=1, has_gate=has_gate))
+        outside.append(run_campaign(settings(n), specs(8), 512, on_ray=True, n_labelers=8, has_gate=has_gate))
     result = {
         "labels_per_s_in_process": median(run.n_labels / run.durable_s for run in inside),
         "labels_per_s_ray": median(run.n_labels / run.durable_s for run in outside),
@@ -57,7 +59,8 @@ def main() -> None:
         "cpu_ms_per_label_ray_driver": median(1e3 * run.cpu_s / run.n_labels for run in outside),
         "labels_per_s_in_process_all": sorted(run.n_labels / run.durable_s for run in inside),
         "labels_per_s_ray_all": sorted(run.n_labels / run.durable_s for run in outside),
-        "labels": args.labels,
+        "labels": n,
+        "has_gate": has_gate,
         "machine": machine(),
     }
     print(json.dumps(result) if args.json else json.dumps(result, indent=1))

@@ -119,7 +119,8 @@ class SimulatedCampaign:
         while self.stopped is None:
             of = {role: [w for w, n in self._calls.items() if w.startswith(role) and n == 0] for role in ROLES}
             ahead = tuple(w for w, n in self._calls.items() if w.startswith("labeler") and n == 1)
-            idle = Idle(tuple(of["explorer"]), tuple(of["labeler"]), ahead, tuple(of["trainer"]))
+            others = sum(w.startswith("labeler") and n > 1 for w, n in self._calls.items())
+            idle = Idle(tuple(of["explorer"]), tuple(of["labeler"]), ahead, tuple(of["trainer"]), others)
             commands = decide(self.ledger, self.clock, idle)
             for command in commands:
                 self._carry_out(command)

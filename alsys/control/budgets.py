@@ -99,6 +99,10 @@ class Budgets:
         """A call came back after so long."""
         self._observed[role].append(seconds)
 
+    def least_s(self, role: Role) -> float:
+        """Seconds before which no call to a worker of this role is spoken of, or ended."""
+        return self.of_call(role, LabelingOrder(())).remind_s
+
     def of_call(self, role: Role, work: Work) -> Budget:
         """How long a call may take."""
         longest = max(self._observed[role], default=None)

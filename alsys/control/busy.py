@@ -6,26 +6,33 @@ from alsys.control.ports import Role
 
 
 class BusyTimes:
-    """Seconds that workers had a call in flight, by role; `now` is never unix time, which may be set."""
+    """Seconds that workers had a call in flight, by role; `now` is never unix time, which may be set.
+
+    Sums grow by the busy workers of a role whenever their number changes, so no look goes over the workers.
+    """
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[Role, float]] = {}
-        self._spent: dict[Role, float] = {}
+        self._busy: dict[Role, set[str]] = {role: set() for role in Role}
+        self._spent = dict.fromkeys(Role, 0.0)
+        self._last = dict.fromkeys(Role, 0.0)
 
     def start(self, role: Role, worker: str, now: float) -> None:
         """A worker got a call; no effect where it has one already."""
-        self._since.setdefault(worker, (role, now))
+        self._count(role, now)
+        self._busy[role].add(worker)
 
     def stop(self, role: Role, worker: str, now: float) -> None:
         """A worker has no call left."""
-        since = self._since.pop(worker, None)
-        if since is not None:
-            self._spent[role] = self._spent.get(role, 0.0) + now - since[1]
+        self._count(role, now)
+        self._busy[role].discard(worker)
 
     def take(self, now: float) -> dict[Role, float]:
         """Busy seconds by role since the last `take`."""
-        for worker, (role, since) in self._since.items():
-            self._spent[role] = self._spent.get(role, 0.0) + now - since
-            self._since[worker] = (role, now)
-        spent, self._spent = self._spent, {}
+        for role in Role:
+            self._count(role, now)
+        spent, self._spent = self._spent, dict.fromkeys(Role, 0.0)
         return spent
+
+    def _count(self, role: Role, now: float) -> None:
+        self._spent[role] += len(self._busy[role]) * (now - self._last[role])
+        self._last[role] = now

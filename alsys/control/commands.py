@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from alsys.events import Event
@@ -117,9 +117,16 @@ class Idle:
         labelers: Labelers with no call in flight.
         busy_labelers: Labelers with exactly one call in flight, which may be sent a second one ahead of time.
         trainers: Trainers with no fit in flight.
+        n_others: Labelers that are up and neither, because they have more calls or are about to be restarted.
     """
 
     explorers: tuple[str, ...] = ()
     labelers: tuple[str, ...] = ()
-    busy_labelers: tuple[str, ...] = ()
+    busy_labelers: Collection[str] = ()
     trainers: tuple[str, ...] = ()
+    n_others: int = 0
+
+    @property
+    def n_labelers(self) -> int:
+        """Labelers that there are, busy or not."""
+        return len(self.labelers) + len(self.busy_labelers) + self.n_others

@@ -95,6 +95,11 @@ class GroupCommit:
         self._writes.leave()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a commit, or an action that waits for one, is under way."""
+        return self._committing is not None or self._following is not None
+
+    @property
     def is_behind(self) -> bool:
         """True where the disk cannot keep up or refuses: hand out no new work."""
         return self.disk_problem is not None or self._store.n_staged > MAX_STAGED

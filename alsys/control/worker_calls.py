@@ -4,6 +4,9 @@ Calls to one worker come back in the order in which they were sent, so the first
 where it has no call and is not being restarted. A place can be reserved for work that is still being put together: the
 worker is not free meanwhile. The call that runs has a budget (`alsys.control.budgets`), which begins when the call
 before it came back.
+
+Nothing here goes over all workers: who is free, who may get a call ahead, and whose call has run longest is kept as
+calls come and go.
 """
 
 from __future__ import annotations
@@ -51,27 +54,32 @@ class WorkerCalls:
     def __init__(self, pool: WorkerPool, clock: Callable[[], float], budgets: Budgets | None = None) -> None:
         self.busy = BusyTimes()
         self._budgets = budgets or Budgets()
-        self._since: dict[str, float] = {}
+        self._since: dict[Role, dict[str, float]] = {role: {} for role in Role}  # the call that runs; oldest first
         self._reminded: set[str] = set()
         self._pool = pool
         self._clock = clock
         self._calls: dict[str, deque[Work]] = {}
         self._roles: dict[str, Role] = {}
+        self._n_of, self._n_up = dict.fromkeys(Role, 0), dict.fromkeys(Role, 0)
+        self._free: dict[Role, dict[str, None]] = {role: {} for role in Role}
+        self._ahead: dict[str, None] = {}
         self._leaving: set[str] = set()
         self._given_up: set[str] = set()
 
     def submit(self, worker: str, work: Work) -> None:
         """Sends work to a worker."""
-        now = self._clock()
-        self.busy.start(self._roles[worker], worker, now)
+        now, role = self._clock(), self._roles[worker]
+        self.busy.start(role, worker, now)
         if not self._calls[worker]:
-            self._since[worker] = now
+            self._since[role][worker] = now
         self._calls[worker].append(work)
+        self._place(worker)
         self._pool.submit(worker, work)
 
     def reserve(self, worker: str) -> None:
         """Keeps a place for work that `fill` will bring."""
         self._calls[worker].append(RESERVED)
+        self._place(worker)
 
     def has_place(self, worker: str) -> bool:
         """Whether a reserved place is still there: the worker may have died."""
@@ -85,25 +93,32 @@ class WorkerCalls:
     def restart(self, worker: str, message: str) -> None:
         """Starts a worker anew; until it is up it gets no work."""
         self._leaving.add(worker)
+        self._place(worker)
         self._pool.restart(worker, message)
 
     def arrive(self, event: WorkerUp) -> None:
         """A worker is ready."""
-        self._roles[event.worker] = event.role
-        self._leaving.discard(event.worker)
-        self._calls[event.worker] = deque()
-        self._since.pop(event.worker, None)
-        self._reminded.discard(event.worker)
+        worker, role = event.worker, event.role
+        self._n_of[role] += worker not in self._roles
+        self._n_up[role] += worker not in self._calls
+        self._roles[worker] = role
+        self._leaving.discard(worker)
+        self._calls[worker] = deque()
+        self._since[role].pop(worker, None)
+        self._reminded.discard(worker)
+        self._place(worker)
 
     def complete(self, event: Completion) -> Work:
         """A call came back: what was asked."""
-        now = self._clock()
-        work = self._calls[event.worker].popleft()
-        self._budgets.observe(event.role, now - self._since.get(event.worker, now))
-        self._since[event.worker] = now
-        self._reminded.discard(event.worker)
-        if not self._calls[event.worker]:
-            self.busy.stop(event.role, event.worker, now)
+        now, worker, since = self._clock(), event.worker, self._since[event.role]
+        work = self._calls[worker].popleft()
+        self._budgets.observe(event.role, now - since.pop(worker, now))
+        self._reminded.discard(worker)
+        if self._calls[worker]:
+            since[worker] = now
+        else:
+            self.busy.stop(event.role, worker, now)
+        self._place(worker)
         return work
 
     def lose(self, event: WorkerDown, t: float) -> tuple[Sequence[Work], WorkerLost]:
@@ -113,18 +128,16 @@ class WorkerCalls:
             event: What is known of it.
             t: Unix time.
         """
-        now = self._clock()
-        calls = self._calls.pop(event.worker, deque())
-        self.busy.stop(event.role, event.worker, now)
-        spent_s = now - self._since.get(event.worker, now) if calls and calls[0] is not RESERVED else 0.0
-        lost = WorkerLost(
-            t=t,
-            worker=event.worker,
-            role=event.role,
-            failure=event.failure,
-            message=event.message[:500],
-            spent_s=spent_s,
-        )
+        now, worker, role = self._clock(), event.worker, event.role
+        self._n_up[role] -= worker in self._calls
+        calls = self._calls.pop(worker, deque())
+        begun = self._since[role].pop(worker, now)
+        self._free[role].pop(worker, None)
+        self._ahead.pop(worker, None)
+        self._reminded.discard(worker)
+        self.busy.stop(role, worker, now)
+        message = event.message[:500]
+        lost = WorkerLost(t=t, worker=worker, role=role, failure=event.failure, message=message, spent_s=now - begun)
         return calls, lost
 
     def overdue(self) -> Overdue:
@@ -132,18 +145,20 @@ class WorkerCalls:
         now = self._clock()
         slow: dict[str, str] = {}
         late: dict[str, str] = {}
-        for worker, calls in self._calls.items():
-            if not calls or worker in self._leaving or calls[0] is RESERVED:
-                continue
-            role, spent = self._roles[worker], now - self._since[worker]
-            budget = self._budgets.of_call(role, calls[0])
-            if spent >= budget.timeout_s:
-                late[worker] = f"gave no answer for {spent:.0f} s, and {budget.reason}"
-            elif spent >= budget.remind_s and worker not in self._reminded:
-                self._reminded.add(worker)
-                slow[worker] = (
-                    f"is at one call for {spent:.0f} s, longer than usual; it is ended after {budget.timeout_s:.0f} s"
-                )
+        for role, since in self._since.items():
+            least_s = self._budgets.least_s(role)
+            for worker, begun in since.items():
+                if (spent := now - begun) < least_s:
+                    break  # those behind it have begun later
+                if worker in self._leaving:
+                    continue
+                budget = self._budgets.of_call(role, self._calls[worker][0])
+                if spent >= budget.timeout_s:
+                    late[worker] = f"gave no answer for {spent:.0f} s, and {budget.reason}"
+                elif spent >= budget.remind_s and worker not in self._reminded:
+                    self._reminded.add(worker)
+                    ends = f"it is ended after {budget.timeout_s:.0f} s"
+                    slow[worker] = f"is at one call for {spent:.0f} s, longer than usual; {ends}"
         return Overdue(slow, late)
 
     def end_overdue(self) -> None:
@@ -156,7 +171,8 @@ class WorkerCalls:
 
     def give_up(self, event: WorkerDown) -> bool:
         """A worker will not be back, it may never have been there: whether it was the last of its kind."""
-        self._roles.pop(event.worker, None)
+        self._n_of[event.role] -= self._roles.pop(event.worker, None) is not None
+        self._leaving.discard(event.worker)
         self._given_up.add(event.worker)
         return all(name in self._given_up for name, role in self._pool.roles.items() if role is event.role)
 
@@ -168,29 +184,34 @@ class WorkerCalls:
             since: When the last one was, by the clock of this.
         """
         now = self._clock()
-        busy, roles = self.busy.take(now), list(self._roles.values())
+        busy = self.busy.take(now)
         return Heartbeat(
             t=t,
             wall_s=now - since,
-            busy_s={role: busy.get(role, 0.0) for role in Role},
-            workers={role: roles.count(role) for role in Role},
+            busy_s={role: busy[role] for role in Role},
+            workers={role: self._n_of[role] for role in Role},
         )
 
     def idle(self) -> Idle:
         """Workers that can be given something to do."""
-        free: dict[Role, list[str]] = {role: [] for role in Role}
-        ahead: list[str] = []
-        for worker, calls in self._calls.items():
-            if worker in self._leaving:
-                continue
-            role = self._roles[worker]
-            if not calls:
-                free[role].append(worker)
-            elif len(calls) == 1 and role is Role.LABELER:
-                ahead.append(worker)
+        labelers = tuple(self._free[Role.LABELER])
         return Idle(
-            explorers=tuple(free[Role.EXPLORER]),
-            labelers=tuple(free[Role.LABELER]),
-            busy_labelers=tuple(ahead),
-            trainers=tuple(free[Role.TRAINER]),
+            explorers=tuple(self._free[Role.EXPLORER]),
+            labelers=labelers,
+            busy_labelers=self._ahead.keys(),
+            trainers=tuple(self._free[Role.TRAINER]),
+            n_others=self._n_up[Role.LABELER] - len(labelers) - len(self._ahead),
         )
+
+    def _place(self, worker: str) -> None:
+        """Keeps who is free, and who may get a call ahead, in the order in which they became so."""
+        role, calls = self._roles[worker], self._calls.get(worker)
+        is_there = calls is not None and worker not in self._leaving
+        for group, belongs in (
+            (self._free[role], is_there and not calls),
+            (self._ahead, role is Role.LABELER and is_there and calls is not None and len(calls) == 1),
+        ):
+            if not belongs:
+                group.pop(worker, None)
+            else:
+                group.setdefault(worker)

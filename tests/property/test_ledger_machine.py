@@ -118,6 +118,7 @@ class LedgerMachine(RuleBasedStateMachine):
             labelers=tuple(w for w in LABELERS if w not in self.labeling),
             busy_labelers=tuple(w for w, calls in self.labeling.items() if len(calls) == 1),
             trainers=() if self.training else (TRAINER,),
+            n_others=sum(len(calls) > 1 for calls in self.labeling.values()),
         )
         before = (self.ledger.proposed, dict(self.ledger.counts))
         commands = decide(self.ledger, self.clock, idle)

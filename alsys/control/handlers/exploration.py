@@ -113,7 +113,6 @@ class ExplorationHandler:
                 method_steps=report.method_steps,
             )
         )
-        self.memory.expect(report.predictions)
         if report.compared:
             self.record(_errors_observed(report, now))
         if report.rescored:
@@ -128,6 +127,7 @@ class ExplorationHandler:
             if record is not None and record.status is Status.PENDING:
                 self.record(FrameDropped(t=now, frame_id=frame_id, reason=DropReason.NEAR_TEST))
         self.propose(report.candidates)
+        self.memory.expect(report.predictions)
 
     def propose(self, candidates: Sequence[Candidate]) -> None:
         """Proposes frames in one commit; a frame that was ever proposed is ignored."""

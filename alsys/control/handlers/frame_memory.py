@@ -2,8 +2,9 @@
 
 What is not at hand is read from the store. Both memories follow the ledger: a frame that waits is in memory or, after a
 restart, is loaded again; labelled frames are kept for seeds and comparison up to a bound, the oldest are forgotten.
-What committees expect of frames that wait, and labels that wait to be verified, are lost with the driver: a frame is
-then judged without the one, and labelled afresh without the other.
+What committees expect of frames is kept as long as these wait, however many labelers are at work on them. It and labels
+that wait to be verified are lost with the driver: a frame is then judged without the one, and labelled afresh without
+the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from alsys.labels import Label, Prediction
 from alsys.store.base import StoreReader
 
 MAX_LABELLED = 4096
-MAX_PREDICTIONS = 8192
 
 
 class FrameMemory:
@@ -32,7 +32,7 @@ class FrameMemory:
         self._waiting: dict[str, Candidate] = {}
         self._labelled: OrderedDict[str, Candidate] = OrderedDict()
         self._labels: OrderedDict[str, Label] = OrderedDict()
-        self._predictions: OrderedDict[str, Prediction] = OrderedDict()
+        self._predictions: dict[str, Prediction] = {}
         self._unverified: dict[str, tuple[Label, tuple[Finding, ...]]] = {}
 
     def add(self, candidates: Mapping[str, Candidate]) -> None:
@@ -73,12 +73,8 @@ class FrameMemory:
             self._labelled.popitem(last=False)
 
     def expect(self, predictions: Mapping[str, Prediction]) -> None:
-        """What a committee predicts for frames that wait; the newest prediction counts."""
-        for frame_id, prediction in predictions.items():
-            self._predictions[frame_id] = prediction
-            self._predictions.move_to_end(frame_id)
-        while len(self._predictions) > MAX_PREDICTIONS:
-            self._predictions.popitem(last=False)
+        """What a committee predicts for frames; the newest prediction of one that waits counts, others are dropped."""
+        self._predictions.update((f, prediction) for f, prediction in predictions.items() if f in self._waiting)
 
     def expected(self, frame_id: str) -> Prediction | None:
         """What a committee predicts for a frame, where one has said so."""

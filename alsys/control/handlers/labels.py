@@ -131,7 +131,7 @@ class LabelHandler:
         if self.gate is None or not predictions:
             return
         gate, level_id = self.gate, self.level.level_id
-        wanted = [f for f in predictions if self.ledger.frames[f].status is Status.LABELLED]
+        wanted = {f for f in predictions if self.ledger.frames[f].status is Status.LABELLED}
 
         def question() -> dict[str, tuple[Finding, ...]]:
             rows = labelled_frames(snapshot, level_id, wanted)

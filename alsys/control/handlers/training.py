@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,11 +21,20 @@ from alsys.control.handlers.event_sink import EventSink
 from alsys.control.ports import BundleStore, Completion, Registry
 from alsys.control.state.ledger import Ledger
 from alsys.errors import AlsysError, FailureKind
-from alsys.events import Event, ModelPromoted, ModelPublished, ModelRejected, TrainingFailed, TrainingStarted
+from alsys.events import (
+    Event,
+    HessianComputed,
+    ModelPromoted,
+    ModelPublished,
+    ModelRejected,
+    TrainingFailed,
+    TrainingStarted,
+)
 from alsys.frames import TRAINING_ARMS, Arm
 from alsys.labels import Hessian, LevelOfTheory, Prediction
 from alsys.metrics import Metrics
 from alsys.potentials.base import BUNDLE_DIGEST, CommitteeState
+from alsys.potentials.calibration import Band
 from alsys.store.base import Snapshot, StoreReader
 from alsys.training.base import TrainedCommittee, TrainingOrder
 
@@ -105,25 +114,26 @@ class TrainingHandler:
         """What the next fit is to be sent, once everything that is staged is on disk."""
         found = list(self.ledger.hessians.found.values())  # of which all is on disk, once everything staged is
         await self.commits.flush()
-        snapshot, n_retracted, known = await asyncio.to_thread(self._read_snapshot, command.parent)
-        there = frozenset(snapshot.frame_ids)  # not those of minima whose labels were retracted
         calibration = self.ledger.calibration
         is_calibrated = self.ledger.settings.is_calibrated and calibration.is_fitted
+        band = calibration.band if is_calibrated else None
+        # a fit that failed is not tried again in the very same way
+        seed = self.epoch * 10_007 + command.version * 101 + self.ledger.training_failures * 31
+        seed = (seed + self.ledger.settings.seed) % 2**31
+        return await asyncio.to_thread(self._prepared, command, found, band, seed)
+
+    def _prepared(self, command: Train, found: Sequence[HessianComputed], band: Band | None, seed: int) -> Fit:
+        """In a thread: a snapshot of many labels takes its time."""
+        snapshot, n_retracted, known = self._read_snapshot(command.parent)
+        there = frozenset(snapshot.frame_ids)  # not those of minima whose labels were retracted
         order = TrainingOrder(
             version=command.version,
             snapshot=snapshot,
             parent=self.state(command.parent) if command.parent else None,
             champion=self.state(command.champion) if command.champion else None,
-            # a fit that failed is not tried again in the very same way
-            seed=(
-                self.epoch * 10_007
-                + command.version * 101
-                + self.ledger.training_failures * 31
-                + self.ledger.settings.seed
-            )
-            % 2**31,
+            seed=seed,
             n_review=N_REVIEW if self.review is not None else 0,
-            band=calibration.band if is_calibrated else None,
+            band=band,
             known=known,
             budget_s=command.budget_s,
             is_final=command.is_final,
@@ -168,7 +178,7 @@ class TrainingHandler:
             "parent": parent,
             "head_seq": snapshot.seq,
             "n_labels": n_labels,
-            "dataset_digest": _digest(snapshot),
+            "dataset_digest": "",
             "level_of_theory": dict(self.level.spec),
             "metrics": metrics,
             "test_frames": self.ledger.settings.test_frames,
@@ -176,8 +186,12 @@ class TrainingHandler:
         if trained.state.baseline is not None:
             card["baseline"] = dict(trained.state.baseline)
 
+        def write() -> str:
+            card["dataset_digest"] = _digest(snapshot)
+            return self.bundles.write(trained, card)
+
         async def record() -> None:
-            digest = await asyncio.to_thread(self.bundles.write, trained, card)
+            digest = await asyncio.to_thread(write)
             self._states[version] = trained.state
             event = ModelPublished(
                 t=self.clock(),

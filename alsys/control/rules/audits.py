@@ -19,18 +19,17 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
     one; then audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of
     this waits for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
     """
-    state, settings = campaign.audits, campaign.settings
-    free = [w for w in idle.labelers if w not in state.checking and w not in state.auditing]  # still being judged
-    at_work = {*campaign.in_flight, *state.auditing, *state.checking, *campaign.hessians.computing}
-    labelers = {*free, *idle.busy_labelers, *at_work}
-    is_alone = len(labelers) <= 1
+    state, settings, n_labelers = campaign.audits, campaign.settings, idle.n_labelers
+    is_alone = n_labelers <= 1
     commands: list[Command] = []
-    ahead = list(idle.busy_labelers)
-    if settings.reference_every:
-        for worker in [worker for worker in free if _needs_check(state, worker, settings.reference_every)]:
+    free: list[str] = []
+    for worker in idle.labelers:
+        if worker in state.checking or worker in state.auditing:
+            continue  # still being judged
+        if needs_check(state, worker, settings.reference_every):
             commands.append(CheckLabeler(worker))
-            free.remove(worker)
-        ahead = [worker for worker in ahead if not _needs_check(state, worker, settings.reference_every)]
+        else:
+            free.append(worker)
     wants = wants_labels(campaign)
     room = settings.n_labels - campaign.n_labels - campaign.n_in_flight if wants else 0
     is_waiting = False
@@ -41,7 +40,7 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
             continue
         commands.append(LabelFrames(taker, (frame_id,), is_verification=True))
         free.remove(taker)
-    places = (max(1, len(labelers) // 2) if wants else len(labelers)) - len(state.auditing)
+    places = (max(1, n_labelers // 2) if wants else n_labelers) - len(state.auditing)
     for audit in state.waiting(settings.audit_share) if places > 0 else ():
         taker = _other(free, audit.author, is_alone)
         if taker is None:
@@ -54,17 +53,24 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
         places -= 1
         if places <= 0:
             break
-    left = replace(idle, labelers=tuple(free), busy_labelers=() if is_waiting else tuple(ahead))
-    return commands, left, len(labelers)
+    left = replace(idle, labelers=tuple(free), busy_labelers=() if is_waiting else idle.busy_labelers)
+    return commands, left, n_labelers
 
 
-def _needs_check(state: AuditState, worker: str, every: int) -> bool:
-    return worker not in state.since_check or len(state.since_check[worker]) >= every
+def needs_check(state: AuditState, worker: str, every: int) -> bool:
+    """Whether a labeler is to label the reference frame before anything else.
+
+    Args:
+        state: What is known about it.
+        worker: A labeler.
+        every: Labels between two checks; 0 for none.
+    """
+    return every > 0 and (worker not in state.since_check or len(state.since_check[worker]) >= every)
 
 
 def _other(free: Sequence[str], author: str, is_alone: bool) -> str | None:
     """A free labeler, not the author of a label unless there is no other."""
-    others = [worker for worker in free if worker != author]
-    if others:
-        return others[0]
+    other = next((worker for worker in free if worker != author), None)
+    if other is not None:
+        return other
     return author if is_alone and author in free else None

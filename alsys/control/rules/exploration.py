@@ -28,7 +28,8 @@ def explore(state: CampaignState, explorers: Sequence[str]) -> list[Command]:
     busy = state.exploring.values()
     wanted = _random_wanted(state) - sum(order.n_random for order in busy)
     being_rescored = {frame_id for order in busy for frame_id in order.rescored}
-    to_rescore = [frame_id for frame_id in state.to_rescore if frame_id not in being_rescored]
+    stale = (frame_id for frame_id in state.to_rescore if frame_id not in being_rescored)
+    to_rescore = list(itertools.islice(stale, RESCORE_CHUNK * len(explorers)))
     unseen = list(itertools.islice(state.to_compare, COMPARE_CHUNK * len(explorers)))
     trust, shares = state.trust_band, method_shares(state)
     commands: list[Command] = []

@@ -23,4 +23,4 @@ def plan_hessians(state: CampaignState, idle: Idle, n_labelers: int) -> tuple[li
         for worker, name in zip(idle.labelers[:n_free], state.hessians.waiting, strict=False)
     ]
     left = idle.labelers[len(commands) :]
-    return commands, replace(idle, labelers=left, busy_labelers=tuple(set(idle.busy_labelers) - computing.keys()))
+    return commands, replace(idle, labelers=left)

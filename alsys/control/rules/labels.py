@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from alsys.control.commands import Command, Idle, LabelFrames
 from alsys.control.rules import pace
+from alsys.control.rules.audits import needs_check
 from alsys.control.rules.exploration import round_is_gathering
 from alsys.control.rules.goals import is_hopeless, wants_labels
 from alsys.control.rules.trust import random_share
@@ -63,7 +64,7 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
 
     Args:
         state: The campaign.
-        idle: Workers that are free; labelers that must not get a call ahead are left out.
+        idle: Workers that are free.
         n_labelers: Labelers that there are, busy or not.
     """
     settings = state.settings
@@ -77,7 +78,9 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     mean = state.label_times.mean
     workers = list(idle.labelers)
     if mean is not None and mean < settings.prefetch_below_s and room > 4 * n_labelers:
-        workers += idle.busy_labelers
+        workers += _ahead(state, idle)
+    if not workers:
+        return []
     commands: list[Command] = []
     training = pace.training_room(state, n_labelers)
     chooser = _Chooser(state, idle, has_choice=n_labelers > 1, room=room, training=training)
@@ -86,10 +89,18 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     for k, worker in enumerate(workers):
         frame_ids = chooser.take(worker, _batch_size(mean, available, len(workers) - k, settings))
         if not frame_ids:
+            if chooser.is_exhausted:
+                break
             continue
         available -= len(frame_ids)
         commands.append(LabelFrames(worker, frame_ids))
     return commands
+
+
+def _ahead(state: CampaignState, idle: Idle) -> list[str]:
+    """Busy labelers that may get a call ahead: not those that compute a Hessian, or are to be checked first."""
+    computing, every = state.hessians.computing, state.settings.reference_every
+    return [w for w in idle.busy_labelers if w not in computing and not needs_check(state.audits, w, every)]
 
 
 def _batch_size(mean: float | None, available: int, n_workers: int, settings: PolicySettings) -> int:
@@ -128,6 +139,12 @@ class _Chooser:
         self._random = state.pending.queued(Arm.RANDOM)
         self._rest = itertools.chain(state.pending.queued(Arm.INITIAL), self._uncertain())
         self._waiting: deque[str] = deque()
+        self._has_more = True
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no labeler can be given anything more."""
+        return not (self._has_more or self._waiting)
 
     def _uncertain(self) -> Iterator[str]:
         """Uncertain frames, each once."""
@@ -163,6 +180,7 @@ class _Chooser:
         while len(chosen) < size:
             frame_id = self._waiting.popleft() if self._waiting else self._next()
             if frame_id is None:
+                self._has_more = False
                 break
             record = self._state.frames[frame_id]
             is_lost_here = self._has_choice and record.last_worker == worker

@@ -29,6 +29,7 @@ class CandidateSet:
         self._arm_of: dict[str, Arm] = {}
         self._stratum_of: dict[str, str] = {}
         self._strata: dict[str, SortedList[tuple[float, int, str]]] = {}
+        self._by_age: dict[str, dict[str, None]] = {}
         self._serial = 0
 
     def __len__(self) -> int:
@@ -51,10 +52,7 @@ class CandidateSet:
 
     def strata(self) -> dict[str, Iterator[str]]:
         """Pending frames of the uncertain arm by stratum, oldest first."""
-        return {
-            stratum: (frame_id for _, _, frame_id in sorted(ranks, key=lambda rank: rank[1]))
-            for stratum, ranks in self._strata.items()
-        }
+        return {stratum: iter(frame_ids) for stratum, frame_ids in self._by_age.items()}
 
     def add(self, frame_id: str, arm: Arm, deviation: float, stratum: str = "") -> None:
         """Adds a frame behind those of its arm, or gives an uncertain one a new deviation. NaN ranks as infinite."""
@@ -67,6 +65,7 @@ class CandidateSet:
             self._ranked.add(rank)
             self._stratum_of[frame_id] = stratum
             self._strata.setdefault(stratum, SortedList()).add(rank)
+            self._by_age.setdefault(stratum, {})[frame_id] = None
         else:
             self._queues[arm][frame_id] = None
 
@@ -89,8 +88,9 @@ class CandidateSet:
             rank, stratum = self._rank_of.pop(frame_id), self._stratum_of.pop(frame_id)
             self._ranked.remove(rank)
             self._strata[stratum].remove(rank)
+            del self._by_age[stratum][frame_id]
             if not self._strata[stratum]:
-                del self._strata[stratum]
+                del self._strata[stratum], self._by_age[stratum]
         elif arm is not None:
             del self._queues[arm][frame_id]
 

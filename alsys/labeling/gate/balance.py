@@ -12,7 +12,7 @@ from alsys.labels import Label
 
 def net_force(label: Label) -> float:
     """Length of the sum of all forces, eV/Angstrom."""
-    return float(np.linalg.norm(label.forces.sum(axis=0)))
+    return math.hypot(*label.forces.sum(axis=0).tolist())
 
 
 def net_torque(frame: Frame, label: Label) -> float:
@@ -21,24 +21,28 @@ def net_torque(frame: Frame, label: Label) -> float:
     The gradient of a converged molecule has none. That of an unconverged one has, though its net force vanishes: basis
     functions move with the atoms, but only a stationary density turns with them.
     """
-    if frame.pbc.any() or frame.environment is not None:
-        return math.nan
-    arms = frame.positions - frame.positions.mean(axis=0)
-    return float(np.linalg.norm(np.cross(arms, label.forces).sum(axis=0)))
+    return torque_and_turning_force(frame, label)[0]
 
 
-def turning_force(frame: Frame, label: Label) -> float:
-    """Length of the part of the forces that turns the molecule rigidly, eV/Angstrom; NaN where `net_torque` is.
+def torque_and_turning_force(frame: Frame, label: Label) -> tuple[float, float]:
+    """The net torque, and the length of the part of the forces that turns the molecule rigidly, eV/Angstrom.
 
-    ``sqrt(T I^-1 T)`` with the torque T and ``I = sum_i (r_i^2 - r_i r_i)``. White noise of the forces gives three
-    degrees of freedom whatever the size of the molecule, as does ``|net force| / sqrt(n)`` for shifts.
+    The latter is ``sqrt(T I^-1 T)`` with the torque T and ``I = sum_i (r_i^2 - r_i r_i)``. White noise of the forces
+    gives three degrees of freedom whatever the size of the molecule, as does ``|net force| / sqrt(n)`` for shifts. Both
+    are NaN where `net_torque` is.
     """
-    if frame.pbc.any() or frame.environment is not None:
-        return math.nan
-    arms = frame.positions - frame.positions.mean(axis=0)
-    inertia = float(np.square(arms).sum()) * np.eye(3) - arms.T @ arms
-    torque = np.cross(arms, label.forces).sum(axis=0)
-    return math.sqrt(max(float(torque @ np.linalg.pinv(inertia, rcond=1e-6, hermitian=True) @ torque), 0.0))
+    if frame.environment is not None or frame.pbc.any():
+        return math.nan, math.nan
+    arms = frame.positions - frame.positions.sum(axis=0) / frame.n_atoms
+    (_, xy, xz), (yx, _, yz), (zx, zy, _) = (arms.T @ label.forces).tolist()
+    torque = np.array([yz - zy, zx - xz, xy - yx])
+    second = arms.T @ arms
+    moments, axes = np.linalg.eigh(second.trace() * np.eye(3) - second)
+    *_, largest = moments.tolist()
+    parts = zip((torque @ axes).tolist(), moments.tolist(), strict=True)
+    # nothing turns a linear molecule about its axis
+    turning = sum(part * part / moment for part, moment in parts if moment > 1e-6 * largest)
+    return math.sqrt(float(torque @ torque)), math.sqrt(turning)
 
 
 def own_net_force(frame: Frame, label: Label) -> float:

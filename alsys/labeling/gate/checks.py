@@ -10,28 +10,27 @@ docs/design/015-quality-gate.md.
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
-from alsys.labeling.gate.balance import net_torque, own_net_force, turning_force
-from alsys.labeling.gate.expectations import BINDING, Composition, expected_energy, free_atom_sum, upper_limit
+from alsys.labeling.gate.balance import own_net_force, torque_and_turning_force
+from alsys.labeling.gate.expectations import BINDING, Composition, expected_energy, free_atom_sum
 from alsys.labeling.gate.findings import Finding, Flagged, finding, root_mean_square, slope_finding
 from alsys.labeling.gate.gross_errors import best_scale, swapped_atoms
 from alsys.labeling.gate.pair_check import PairForces
+from alsys.labeling.gate.seen_labels import Record, Residuals, SeenLabels
+from alsys.labeling.gate.sorted_numbers import SortedNumbers
 from alsys.labeling.gate.xtb_check import XTBCheck
 from alsys.labels import Label, Prediction
 
 MAX_RECORDS = 2000
 MIN_RESIDUALS = 12
 """Residuals of predictions before they are judged by their scale."""
-RESIDUAL_RECORDS = 60
-"""Residuals of the newest committees that are enough; older ones are then left out."""
 LEARNED_SCALES = 4.0
 """Robust standard deviations of rigid shifts and turns above which one is odd, whatever the limit in the config."""
 LEARNED_FLOOR = 1e-3
@@ -39,20 +38,6 @@ LEARNED_FLOOR = 1e-3
 ENERGY_FLOOR = 1e-3
 FORCE_FLOOR = 5e-3
 """Residuals per atom (eV) and of an atom (eV/Angstrom) that are always allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """Figures of an observed label: forces of rigid motion (-1: none), and residuals where there was a prediction."""
-
-    composition: Composition
-    energy: float
-    net_force: float
-    turning: float
-    version: int
-    energy_residual: float
-    energy_ratio: float
-    force_residual: float
 
 
 class LabelChecks:
@@ -70,10 +55,9 @@ class LabelChecks:
         self._config = config
         self._xtb_check = xtb_check
         self._max_records = max_records
-        self._records: dict[str, _Record] = {}
-        self._ids: list[str] = []
+        self._seen = SeenLabels()
         self._cleared: set[str] = set()
-        self._energies: dict[Composition, list[float]] | None = None
+        self._latest: _Figures | None = None
         self._pair_check = PairForces()
 
     @property
@@ -84,30 +68,29 @@ class LabelChecks:
     @property
     def n_observed(self) -> int:
         """Labels that expectations rest on."""
-        return len(self._records)
+        return len(self._seen.ids)
 
     def observe(self, frame: Frame, label: Label, prediction: Prediction | None) -> None:
         """Learns from an accepted label; a later prediction of the same label by a newer committee replaces the first.
 
         A prediction must not come from a committee that was trained on this label: pass None then.
         """
-        key = label.label_id
-        known = self._records.get(key)
+        key, seen = label.label_id, self._seen
+        known = seen.get(key)
         if known is not None and (prediction is None or prediction.model_version <= known.version):
+            return
+        is_full = known is None and len(seen.ids) >= self._max_records
+        if is_full and key >= seen.ids[-1]:
             return
         if not _is_usable(frame, label):
             return
-        if known is None:
-            if len(self._ids) >= self._max_records:
-                if key >= self._ids[-1]:
-                    return
-                last = self._ids.pop()
-                del self._records[last]
-                self._pair_check.forget(last)
-            bisect.insort(self._ids, key)
-        self._records[key] = _record(frame, label, prediction)
+        if is_full:
+            last = seen.ids[-1]
+            seen.discard(last)
+            self._pair_check.forget(last)
+        seen.discard(key)
+        seen.add(key, self._figures_of(frame, label).record(prediction))
         self._pair_check.observe(frame, label)
-        self._energies = None
 
     def clear(self, label_id: str) -> None:
         """A second label agreed with this one: `review` does not flag it again."""
@@ -115,9 +98,7 @@ class LabelChecks:
 
     def forget(self, label_id: str) -> None:
         """Unlearns a label that turned out wrong."""
-        if self._records.pop(label_id, None) is not None:
-            self._ids.remove(label_id)
-            self._energies = None
+        self._seen.discard(label_id)
         self._pair_check.forget(label_id)
         self._cleared.discard(label_id)
 
@@ -139,16 +120,16 @@ class LabelChecks:
         broken = _broken(frame, label)
         if broken is not None:
             return (broken,)
-        findings = self._intrinsic(frame, label)
+        figures = self._figures_of(frame, label)
+        findings = self._intrinsic(figures)
         if prediction is not None and _fits(frame, prediction):
             findings += _gross_errors(frame, label, prediction.forces)
-            energies, ratios, forces = self._residuals()
-            if len(forces) >= MIN_RESIDUALS:
-                findings += self._against(frame, label, prediction, force_bound, (energies, ratios, forces))
+            if len(seen := self._seen.residuals) >= MIN_RESIDUALS:
+                findings += self._against(figures, prediction, force_bound, seen)
                 return tuple(findings)
         else:
             findings += self._against_pairs(frame, label)
-        findings += self._composition(frame, label)
+        findings += self._composition(figures)
         return tuple(findings)
 
     def against_repetition(self, frame: Frame, second: Label, prediction: Prediction | None) -> tuple[Finding, ...]:
@@ -190,69 +171,68 @@ class LabelChecks:
             predictions: Of one committee; None where a frame was left out.
         """
         usable = [i for i, (f, r, p) in enumerate(zip(frames, labels, predictions, strict=True)) if _usable(f, r, p)]
-        records = {i: _record(frames[i], labels[i], predictions[i]) for i in usable}
-        scales = (
-            [r.energy_residual for r in records.values()],
-            [r.energy_ratio for r in records.values()],
-            [r.force_residual for r in records.values()],
-        )
-        flagged = []
+        figures = {i: _Figures(frames[i], labels[i]) for i in usable}
+        seen = Residuals(own.record(predictions[i]) for i, own in figures.items())
+        flagged: list[Flagged] = []
         for i, (frame, label, prediction) in enumerate(zip(frames, labels, predictions, strict=True)):
             if label.label_id in self._cleared:
                 continue
             broken = _broken(frame, label)
-            findings = [broken] if broken is not None else self._intrinsic(frame, label)
-            if broken is None and prediction is not None and i in records:
+            if broken is not None:
+                flagged.append((i, (broken,)))
+                continue
+            own = figures.get(i) or _Figures(frame, label)
+            findings = self._intrinsic(own)
+            if prediction is not None and i in figures:
                 findings += _gross_errors(frame, label, prediction.forces)
-                if len(records) >= MIN_RESIDUALS:
-                    findings += self._against(frame, label, prediction, None, scales)
-            elif broken is None:
-                findings += self._against_pairs(frame, label) + self._composition(frame, label)
+                if len(seen) >= MIN_RESIDUALS:
+                    findings += self._against(own, prediction, None, seen)
+            else:
+                findings += self._against_pairs(frame, label) + self._composition(own)
             if findings:
                 flagged.append((i, tuple(findings)))
         return flagged
 
-    def _intrinsic(self, frame: Frame, label: Label) -> list[Finding]:
+    def _figures_of(self, frame: Frame, label: Label) -> _Figures:
+        """Figures of a label, which is examined and, mostly, observed next."""
+        if self._latest is None or self._latest.label is not label or self._latest.frame is not frame:
+            self._latest = _Figures(frame, label)
+        return self._latest
+
+    def _intrinsic(self, own: _Figures) -> list[Finding]:
         """What a label says of itself: limits of the config, and net forces and torques unlike those of its kind."""
-        config, n = self._config, frame.n_atoms
+        config, label, n, seen = self._config, own.label, own.frame.n_atoms, self._seen
         found = []
-        net, torque = own_net_force(frame, label), net_torque(frame, label)
-        largest = float(np.sqrt(np.square(label.forces).sum(axis=1)).max())
         for check, value, limit, unit in (
-            ("net-force", net, config.net_force, "eV/Angstrom"),
-            ("torque", torque, config.net_torque, "eV"),
-            ("largest-force", largest, config.largest_force, "eV/Angstrom"),
+            ("net-force", own.net_force, config.net_force, "eV/Angstrom"),
+            ("torque", own.torque, config.net_torque, "eV"),
+            ("largest-force", own.largest_force, config.largest_force, "eV/Angstrom"),
             ("spin", label.diagnostics.spin_excess, config.spin_excess, ""),
         ):
             if value > limit:
                 found.append(finding(check, value, limit, f"above the limit, {unit}".rstrip(", "), stands=True))
         if config.gap > 0 and label.diagnostics.gap < config.gap:
             found.append(finding("gap", label.diagnostics.gap, config.gap, "orbital gap below the limit, eV", True))
-        for check, value, seen in (
-            ("net-force", net / math.sqrt(n), [r.net_force for r in self._records.values() if r.net_force >= 0]),
-            ("torque", turning_force(frame, label), [r.turning for r in self._records.values() if r.turning >= 0]),
+        for check, value, others in (
+            ("net-force", own.net_force / math.sqrt(n), seen.net_forces),
+            ("torque", own.turning, seen.turnings),
         ):
-            if n > 1 and len(seen) >= MIN_RESIDUALS and check not in {f.check for f in found}:
-                limit = max(upper_limit(seen, LEARNED_SCALES), LEARNED_FLOOR)
+            if n > 1 and len(others) >= MIN_RESIDUALS and check not in {f.check for f in found}:
+                limit = max(others.upper_limit(LEARNED_SCALES), LEARNED_FLOOR)
                 if value > limit:
                     found.append(finding(check, value, limit, "eV/Angstrom of rigid motion, far above other labels"))
         return found
 
-    def _composition(self, frame: Frame, label: Label, rival: float = math.inf) -> list[Finding]:
+    def _composition(self, own: _Figures, rival: float = math.inf) -> list[Finding]:
         """Energy against those of the same elements, unless a test with the limit `rival` (eV) is sharper."""
-        if self._energies is None:
-            self._energies = {}
-            for key in self._ids:
-                record = self._records[key]
-                self._energies.setdefault(record.composition, []).append(record.energy)
-        composition = composition_of(frame)
-        expected = expected_energy(composition, self._energies, self._config.energy_residual)
+        frame, label, composition = own.frame, own.label, own.composition
+        expected = expected_energy(composition, self._seen.energies, self._config.energy_residual)
         if expected is not None and expected.below < rival:
             difference = label.energy - expected.energy
             limit = expected.above if difference > 0 else expected.below
             if abs(difference) > limit:
                 return [finding("energy", difference, limit, "eV from the energy expected of this composition")]
-        if frame.n_atoms > 1 and (free := free_atom_sum(composition, self._energies)) is not None:
+        if frame.n_atoms > 1 and (free := free_atom_sum(composition, self._seen.atoms)) is not None:
             binding = (label.energy - free) / frame.n_atoms
             if not BINDING[0] < binding < BINDING[1]:
                 limit = BINDING[0] if binding < 0 else BINDING[1]
@@ -267,49 +247,27 @@ class LabelChecks:
             return [] if seen is None else _gross_errors(frame, label, seen)
         found = _gross_errors(frame, label, pairs.forces)
         error = root_mean_square(label.forces - pairs.forces)
-        limit = upper_limit(pairs.past_errors, self._config.force_residual)
+        limit = SortedNumbers(pairs.past_errors).upper_limit(self._config.force_residual)
         if error > limit:
             found.append(finding("pair-force", error, limit, "eV/Angstrom from a pair potential fitted to others"))
         return found
 
-    def _residuals(self) -> tuple[list[float], list[float], list[float]]:
-        """Energy residuals, their ratios to the deviation, and force residuals, of the newest committees."""
-        by_version: dict[int, list[_Record]] = {}
-        for record in self._records.values():
-            if record.version >= 0:
-                by_version.setdefault(record.version, []).append(record)
-        chosen: list[_Record] = []
-        for version in sorted(by_version, reverse=True):
-            if len(chosen) >= RESIDUAL_RECORDS:
-                break
-            chosen += by_version[version]
-        return (
-            [r.energy_residual for r in chosen],
-            [r.energy_ratio for r in chosen],
-            [r.force_residual for r in chosen],
-        )
-
     def _against(
-        self,
-        frame: Frame,
-        label: Label,
-        prediction: Prediction,
-        force_bound: FloatArray | None,
-        seen: tuple[Sequence[float], Sequence[float], Sequence[float]],
+        self, own: _Figures, prediction: Prediction, force_bound: FloatArray | None, seen: Residuals
     ) -> list[Finding]:
         """Residuals against past ones, and against what the committee itself says of its error: both must be off."""
-        config, found, n = self._config, [], frame.n_atoms
-        record = _record(frame, label, prediction)
-        centre = float(np.median(seen[0]))
-        value = abs(record.energy_residual - centre)
-        limit = max(upper_limit(np.abs(np.array(seen[0]) - centre), config.energy_residual), ENERGY_FLOOR)
-        ratio_limit = upper_limit(seen[1], config.energy_residual)
-        if value > limit and record.energy_ratio > ratio_limit:
+        config, found, n = self._config, [], own.frame.n_atoms
+        record = own.record(prediction)
+        value = abs(record.energy_residual - seen.energies.median)
+        limit = max(seen.energies.distance_limit(config.energy_residual), ENERGY_FLOOR)
+        if value > limit and record.energy_ratio > seen.ratios.upper_limit(config.energy_residual):
             found.append(finding("residual-energy", value * n, limit * n, "eV from the committee's energy"))
         else:
-            found += self._composition(frame, label, rival=limit * n)
-        errors = np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1))
-        limit = max(upper_limit(seen[2], config.force_residual), FORCE_FLOOR)
+            found += self._composition(own, rival=limit * n)
+        limit = max(seen.forces.upper_limit(config.force_residual), FORCE_FLOOR)
+        if record.force_residual <= limit:
+            return found
+        errors = np.sqrt(np.square(own.label.forces - prediction.forces).sum(axis=1))
         bound = prediction.deviations if force_bound is None else force_bound
         beyond = errors > np.maximum(limit, config.bound_factor * np.nan_to_num(bound, nan=0.0, posinf=np.inf))
         if beyond.any():
@@ -321,26 +279,46 @@ class LabelChecks:
 
 def composition_of(frame: Frame) -> Composition:
     """Counts of the elements, charge and multiplicity."""
-    numbers, counts = np.unique(frame.numbers, return_counts=True)
-    pairs = tuple((int(number), int(count)) for number, count in zip(numbers, counts, strict=True))
-    return pairs, frame.charge, frame.multiplicity
+    return tuple(sorted(Counter(frame.numbers.tolist()).items())), frame.charge, frame.multiplicity
 
 
-def _record(frame: Frame, label: Label, prediction: Prediction | None) -> _Record:
-    n = frame.n_atoms
-    net, turning = own_net_force(frame, label), turning_force(frame, label)
-    shared = (
-        composition_of(frame),
-        label.energy,
-        net / math.sqrt(n) if n > 1 and not math.isnan(net) else -1.0,
-        turning if n > 1 and not math.isnan(turning) else -1.0,
-    )
-    if prediction is None or not _fits(frame, prediction):
-        return _Record(*shared, -1, 0.0, 0.0, 0.0)
-    residual = (label.energy - prediction.energy) / n
-    deviation = max(float(prediction.deviations.mean()), FORCE_FLOOR)
-    error = float(np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1)).max())
-    return _Record(*shared, prediction.model_version, residual, abs(residual) / deviation, error)
+class _Figures:
+    """What is worked out once of a label that is no broken one; units as in `Record`.
+
+    Args:
+        frame: What was labelled.
+        label: Its label.
+    """
+
+    def __init__(self, frame: Frame, label: Label) -> None:
+        self.frame, self.label = frame, label
+        self.composition = composition_of(frame)
+        self.net_force = own_net_force(frame, label)
+        self.torque, self.turning = torque_and_turning_force(frame, label)
+        self.largest_force = float(np.sqrt(np.square(label.forces).sum(axis=1)).max())
+        self._record: tuple[Prediction | None, Record] | None = None
+
+    def record(self, prediction: Prediction | None) -> Record:
+        """The record of it, with residuals where there is a prediction that can be compared with."""
+        if self._record is None or self._record[0] is not prediction:
+            self._record = (prediction, self._against(prediction))
+        return self._record[1]
+
+    def _against(self, prediction: Prediction | None) -> Record:
+        frame, label, n = self.frame, self.label, self.frame.n_atoms
+        shared = (
+            self.composition,
+            label.energy,
+            self.net_force / math.sqrt(n) if n > 1 and not math.isnan(self.net_force) else -1.0,
+            self.turning if n > 1 and not math.isnan(self.turning) else -1.0,
+        )
+        if prediction is None or not _fits(frame, prediction):
+            return Record(*shared, -1, 0.0, 0.0, 0.0)
+        residual = (label.energy - prediction.energy) / n
+        deviation = float(prediction.deviations.mean())
+        ratio = abs(residual) / max(deviation, FORCE_FLOOR) if math.isfinite(deviation) else 0.0
+        error = float(np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1)).max())
+        return Record(*shared, prediction.model_version, residual, ratio, error)
 
 
 def _gross_errors(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:
@@ -362,11 +340,13 @@ def _broken(frame: Frame, label: Label) -> Finding | None:
     if label.frame_id != frame.frame_id or label.forces.shape != (frame.n_atoms, 3):
         message = f"forces {label.forces.shape} for {frame.n_atoms} atoms, or the label of another frame"
         return Finding("shape", float(len(label.forces)), float(frame.n_atoms), True, message)
-    values: Mapping[str, object] = {"energy": label.energy, "forces": label.forces, "stress": label.stress}
-    for name, value in values.items():
-        if value is not None and not np.isfinite(np.asarray(value, dtype=np.float64)).all():
-            return Finding("not-finite", math.nan, math.inf, True, f"{name} is not finite")
-    return None
+    broken = {
+        "energy": not math.isfinite(label.energy),
+        "forces": not np.isfinite(label.forces).all(),
+        "stress": label.stress is not None and not np.isfinite(label.stress).all(),
+    }
+    name = next((name for name, is_broken in broken.items() if is_broken), None)
+    return None if name is None else Finding("not-finite", math.nan, math.inf, True, f"{name} is not finite")
 
 
 def _is_usable(frame: Frame, label: Label) -> bool:

@@ -6,21 +6,17 @@ compositions are nearly linear in the numbers of atoms. Both are fitted so that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from alsys.frames import FloatArray
+from alsys.labeling.gate.sorted_numbers import MAD, SortedNumbers
 
 Composition = tuple[tuple[tuple[int, int], ...], int, int]
 """Pairs of atomic number and count, charge, multiplicity."""
 MIN_SAME = 6
 """Labels of one composition before their median is believed."""
-NORMAL_TAIL = 1.2816
-"""Quantile 0.9 of the normal distribution."""
-MAD = 1.4826
-"""Standard deviation over the median absolute deviation, normal distribution."""
 BELOW_FLOOR = 0.05
 ABOVE_FLOOR = 0.15
 """Energy per atom below and above the median that is always allowed, eV."""
@@ -41,17 +37,8 @@ class Expected:
     above: float
 
 
-def upper_limit(values: Sequence[float] | FloatArray, scales: float) -> float:
-    """Limit of positive, skewed values: median plus `scales` times the spread above it, wider for few values.
-
-    The spread is that between the median and the 0.9 quantile, which one wrong value in twenty barely moves.
-    """
-    middle, high = (float(q) for q in np.quantile(np.asarray(values, dtype=np.float64), (0.5, 0.9)))
-    return middle + scales * (high - middle) / NORMAL_TAIL * (1.0 + 8.0 / len(values))
-
-
 def expected_energy(
-    composition: Composition, seen: Mapping[Composition, Sequence[float]], scales: float
+    composition: Composition, seen: Mapping[Composition, SortedNumbers], scales: float
 ) -> Expected | None:
     """Expected energy of a composition; None where what was seen says nothing about it.
 
@@ -61,36 +48,43 @@ def expected_energy(
         scales: Robust standard deviations below the median that are normal.
     """
     n_atoms = sum(count for _, count in composition[0])
-    same = np.array(seen.get(composition, ()))
-    if same.size >= MIN_SAME:
-        middle = float(np.median(same))
-        spread = MAD * float(np.median(np.abs(same - middle))) * (1.0 + 4.0 / same.size)
+    same = seen.get(composition)
+    if same is not None and len(same) >= MIN_SAME:
+        spread = same.scatter * (1.0 + 4.0 / len(same))
         below = max(scales * spread, BELOW_FLOOR * n_atoms)
-        return Expected(middle, below, max(ABOVE_SCALES * scales * spread, ABOVE_FLOOR * n_atoms))
+        return Expected(same.median, below, max(ABOVE_SCALES * scales * spread, ABOVE_FLOOR * n_atoms))
     return _additive(composition, seen, n_atoms, scales)
 
 
-def free_atom_sum(composition: Composition, seen: Mapping[Composition, Sequence[float]]) -> float | None:
-    """Sum of free-atom energies, eV; None where an element's is not known."""
-    free: dict[int, float] = {}
-    for (counts, charge, _), energies in seen.items():
-        if len(counts) == 1 and counts[0][1] == 1 and charge == 0 and energies:
-            free[counts[0][0]] = float(np.median(energies))
+def is_free_atom(composition: Composition) -> bool:
+    """Whether it is one neutral atom."""
+    counts, charge, _ = composition
+    return len(counts) == 1 and counts[0][1] == 1 and charge == 0
+
+
+def free_atom_sum(composition: Composition, atoms: Mapping[Composition, SortedNumbers]) -> float | None:
+    """Sum of free-atom energies, eV; None where an element's is not known.
+
+    Args:
+        composition: Of the label that is judged.
+        atoms: Energies of free atoms, eV.
+    """
+    free = {counts[0][0]: energies.median for (counts, _, _), energies in atoms.items()}
     if any(number not in free for number, _ in composition[0]):
         return None
     return sum(free[number] * count for number, count in composition[0])
 
 
 def _additive(
-    composition: Composition, seen: Mapping[Composition, Sequence[float]], n_atoms: int, scales: float
+    composition: Composition, seen: Mapping[Composition, SortedNumbers], n_atoms: int, scales: float
 ) -> Expected | None:
     """Huber's regression of median energies on element counts, molecules only, where they span the composition."""
-    others = [key for key, values in seen.items() if values and sum(count for _, count in key[0]) > 1]
+    others = [key for key in seen if sum(count for _, count in key[0]) > 1]
     numbers = sorted({number for key in (*others, composition) for number, _ in key[0]})
     if len(others) < 2 * len(numbers) + 1:
         return None
     rows = np.array([[dict(key[0]).get(number, 0) for number in numbers] for key in others], dtype=np.float64)
-    target = np.array([float(np.median(seen[key])) for key in others])
+    target = np.array([seen[key].median for key in others])
     asked = np.array([dict(composition[0]).get(number, 0) for number in numbers], dtype=np.float64)
     if np.linalg.matrix_rank(np.vstack([rows, asked])) > np.linalg.matrix_rank(rows):
         return None

@@ -147,7 +147,7 @@ def test_a_driver_that_was_stopped_for_an_hour_ends_nobody() -> None:
     pass_time(hand, calls, 5)
     hand.now += 3600.0
     assert not calls.overdue().late
-    assert calls.busy.take(calls._clock()) == {Role.EXPLORER: 35.0}
+    assert calls.busy.take(calls._clock()) == {Role.EXPLORER: 35.0, Role.LABELER: 0.0, Role.TRAINER: 0.0}
 
 
 class Hangs(FakeExplorer):

@@ -114,6 +114,30 @@ def test_every_labeler_is_checked_once_although_the_judgement_takes_long() -> No
     assert [bool(event.forces) for event in checked] == [True, False], "the second is compared with the first"
 
 
+def test_the_loop_goes_on_while_labels_are_reviewed_with_a_new_committee() -> None:
+    go, asked = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    class Gate(LabelGate):
+        def review(self, labelled: Any) -> dict[str, tuple[Finding, ...]]:
+            asked.set()
+            assert go.wait(PATIENCE_S)
+            return super().review(labelled)
+
+    class Labeler(FakeLabeler):
+        def label(self, frame: Frame) -> Any:
+            if asked.is_set():
+                seen.append(frame.frame_id)
+                if len(seen) == 3:  # all of them while the review is under way
+                    go.set()
+            return super().label(frame)
+
+    run = FakeCampaign(lambda: Gate(LOOSE, None))
+    assert run.run(labeler=Labeler, has_gate_thread=True).reason == "labels"
+    assert len(seen) >= 3
+    assert run.ledger.n_labels == 60
+
+
 def test_what_the_gate_raises_is_raised() -> None:
     queue = GateQueue(lambda: None)
     answers: list[int] = []

@@ -27,7 +27,8 @@ def campaign(n: int = 1, failure: FailureKind = FailureKind.TIMEOUT) -> Ledger:
 
 
 def handed_out(ledger: Ledger, *labelers: str, busy: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    commands = decide(ledger, 2.0, Idle(labelers=labelers, busy_labelers=busy))
+    n_others = len(ledger.in_flight.keys() - {*labelers, *busy})
+    commands = decide(ledger, 2.0, Idle(labelers=labelers, busy_labelers=busy, n_others=n_others))
     return {command.worker: command.frame_ids for command in commands if isinstance(command, LabelFrames)}
 
 

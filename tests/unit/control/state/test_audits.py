@@ -86,7 +86,7 @@ def test_a_label_that_failed_the_gate_is_verified_by_another_labeler() -> None:
 
 def test_a_label_that_failed_the_gate_waits_for_another_labeler_unless_there_is_none() -> None:
     base = [OPENED, *proposed("a", "b"), started("b", "w1"), started("a"), failed_gate("a")]
-    assert decide(ledger_of(base), 0.0, Idle(labelers=("w0",))) == []
+    assert decide(ledger_of(base), 0.0, Idle(labelers=("w0",), busy_labelers=("w1",))) == []
     alone = ledger_of([OPENED, *proposed("a"), started("a"), failed_gate("a")])
     assert decide(alone, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",), is_verification=True)]
 
@@ -284,7 +284,7 @@ def test_labels_of_an_older_log_are_drawn_once() -> None:
 def test_verification_has_its_place_in_the_budget() -> None:
     """Their author is busy with something else than they need, so they wait; new labels leave them their room."""
     events = [OPENED, *proposed("a", "b", "c"), started("a"), failed_gate("a"), started("b", "w1")]
-    assert decide(ledger_of(events, n_labels=2), 0.0, Idle(labelers=("w0",))) == []
+    assert decide(ledger_of(events, n_labels=2), 0.0, Idle(labelers=("w0",), busy_labelers=("w1",))) == []
 
 
 def test_a_campaign_whose_frames_all_fail_ends() -> None:
