@@ -130,7 +130,7 @@ class VirtualPool:
         self._duration = LognormalDuration(LABEL_S, SPREAD)
         self._labeler = SpringLabeler(self._duration)
         self._last = math.nan
-        self._window = (0.0, 0.0)
+        self._is_open, self._window = True, (0.0, 0.0)
 
     @property
     def roles(self) -> Mapping[str, Role]:
@@ -158,7 +158,8 @@ class VirtualPool:
             self._count(now)
             self._busy.add(worker)
             since = self._free_since.pop(worker, now)
-            if self.is_wanting():
+            self._is_open = self._is_open and self.is_wanting()
+            if self._is_open:
                 self.latencies.append(now - since)
                 self._window = (self.busy_s, self.up_s)
 
@@ -314,8 +315,8 @@ def run(n_labelers: int, n_labels: int, profile: str | None) -> dict[str, object
             gate=LabelGate(QualityConfig(), REFERENCE),
             has_gate_thread=True,
             on_acknowledged=acknowledged,
-            clock=lambda: EPOCH + clock(),
-            running=RunningClock(clock, math.inf),
+            clock=lambda: EPOCH + clock.now,
+            running=RunningClock(lambda: clock.now, math.inf),
         )
         pool.is_settled, pool.is_wanting = coordinator.is_settled, coordinator.is_wanting
         initial = spring_candidates(max(64, 4 * n_labelers))  # enough through the first fit

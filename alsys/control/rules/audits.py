@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from alsys.control.commands import AuditLabel, CheckLabeler, Command, Idle, LabelFrames
 from alsys.control.rules.goals import wants_labels
-from alsys.control.state.audits import AuditState
+from alsys.control.rules.labels import has_frames
 from alsys.control.state.campaign import CampaignState
 
 
@@ -17,20 +17,25 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
 
     Reference checks first; then verification, by another labeler than the one that gave the label where there is
     one; then audits: on half of the labelers at most while labels are wanted, on all of them after that. While any of
-    this waits for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever.
+    this waits for a labeler, none gets a call ahead, or quick labels would keep all of them busy for ever. Where there
+    is nothing to do nobody is checked, or a campaign whose labelers come and go would never end.
     """
     state, settings, n_labelers = campaign.audits, campaign.settings, idle.n_labelers
     is_alone = n_labelers <= 1
+    if not (
+        has_frames(campaign) or state.to_verify or campaign.hessians.waiting or state.waiting(settings.audit_share)
+    ):
+        return [], replace(idle, labelers=(), busy_labelers=()), n_labelers
+    wants = wants_labels(campaign)
     commands: list[Command] = []
     free: list[str] = []
     for worker in idle.labelers:
         if worker in state.checking or worker in state.auditing:
             continue  # still being judged
-        if needs_check(state, worker, settings.reference_every):
+        if state.needs_check(worker, settings.reference_every):
             commands.append(CheckLabeler(worker))
         else:
             free.append(worker)
-    wants = wants_labels(campaign)
     room = settings.n_labels - campaign.n_labels - campaign.n_in_flight if wants else 0
     is_waiting = False
     for frame_id, author in itertools.islice(state.to_verify.items(), max(room, 0)):
@@ -55,17 +60,6 @@ def plan_audits(campaign: CampaignState, idle: Idle) -> tuple[list[Command], Idl
             break
     left = replace(idle, labelers=tuple(free), busy_labelers=() if is_waiting else idle.busy_labelers)
     return commands, left, n_labelers
-
-
-def needs_check(state: AuditState, worker: str, every: int) -> bool:
-    """Whether a labeler is to label the reference frame before anything else.
-
-    Args:
-        state: What is known about it.
-        worker: A labeler.
-        every: Labels between two checks; 0 for none.
-    """
-    return every > 0 and (worker not in state.since_check or len(state.since_check[worker]) >= every)
 
 
 def _other(free: Sequence[str], author: str, is_alone: bool) -> str | None:

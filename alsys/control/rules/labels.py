@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from alsys.control.commands import Command, Idle, LabelFrames
 from alsys.control.rules import pace
-from alsys.control.rules.audits import needs_check
 from alsys.control.rules.exploration import round_is_gathering
 from alsys.control.rules.goals import is_hopeless, wants_labels
 from alsys.control.rules.trust import random_share
@@ -60,20 +59,13 @@ def evict(state: CampaignState) -> list[str]:
 def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     """Frames for idle labelers, and one call ahead for busy ones where labels are so fast that it pays.
 
-    Labels that wait to be verified, and those of minima to come, have their place in the budget.
-
     Args:
         state: The campaign.
         idle: Workers that are free.
         n_labelers: Labelers that there are, busy or not.
     """
-    settings = state.settings
-    atoms_left = state.pending.count(Arm.ATOM) > 0
-    kept = len(state.audits.to_verify) + state.hessians.n_minima_left
-    room = settings.n_labels - state.n_labels - state.n_in_flight - kept
-    if not (atoms_left or (wants_labels(state) and room > 0)) or not len(state.pending):
-        return []
-    if is_hopeless(state) or (settings.is_rounds and round_is_gathering(state)):
+    settings, room = state.settings, _room(state)
+    if not has_frames(state):
         return []
     mean = state.label_times.mean
     workers = list(idle.labelers)
@@ -97,10 +89,25 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     return commands
 
 
+def has_frames(state: CampaignState) -> bool:
+    """Whether frames may be handed out to labelers, if their pace allows it."""
+    if not len(state.pending) or is_hopeless(state):
+        return False
+    if not state.pending.count(Arm.ATOM) and (_room(state) <= 0 or not wants_labels(state)):
+        return False
+    return not (state.settings.is_rounds and round_is_gathering(state))
+
+
+def _room(state: CampaignState) -> int:
+    """Labels that the budget has left, after those that wait to be verified and those of minima to come."""
+    kept = len(state.audits.to_verify) + state.hessians.n_minima_left
+    return state.settings.n_labels - state.n_labels - state.n_in_flight - kept
+
+
 def _ahead(state: CampaignState, idle: Idle) -> list[str]:
     """Busy labelers that may get a call ahead: not those that compute a Hessian, or are to be checked first."""
     computing, every = state.hessians.computing, state.settings.reference_every
-    return [w for w in idle.busy_labelers if w not in computing and not needs_check(state.audits, w, every)]
+    return [w for w in idle.busy_labelers if w not in computing and not state.audits.needs_check(w, every)]
 
 
 def _batch_size(mean: float | None, available: int, n_workers: int, settings: PolicySettings) -> int:

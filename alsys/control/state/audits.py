@@ -95,6 +95,15 @@ class AuditState:
         drawn = [audit for audit in self.to_audit.values() if audit.reason is AuditReason.RANDOM]
         return [*with_cause, *self.drawn(share), *drawn]
 
+    def needs_check(self, worker: str, every: int) -> bool:
+        """Whether a labeler is to label the reference frame before anything else.
+
+        Args:
+            worker: A labeler.
+            every: Labels between two checks; 0 for none.
+        """
+        return every > 0 and (worker not in self.since_check or len(self.since_check[worker]) >= every)
+
     def restart(self) -> None:
         """A new driver: what was under way is to be done again; the ledger has unverified frames labelled afresh."""
         for audit in self.auditing.values():

@@ -28,7 +28,7 @@ def down(worker: str) -> WorkerDown:
 
 
 def lose(calls: WorkerCalls, worker: str) -> bool:
-    calls.lose(down(worker))
+    calls.lose(down(worker), 0.0)
     return calls.give_up(down(worker))
 
 

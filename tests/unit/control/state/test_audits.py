@@ -91,6 +91,16 @@ def test_a_label_that_failed_the_gate_waits_for_another_labeler_unless_there_is_
     assert decide(alone, 0.0, Idle(labelers=("w0",))) == [LabelFrames("w0", ("a",), is_verification=True)]
 
 
+def test_a_labeler_that_comes_when_all_is_labelled_is_not_checked() -> None:
+    """Where labelers come and go all the time the campaign would never end."""
+    events = [OPENED, *proposed("a", "b"), started("a"), accepted("a")]
+    new = Idle(labelers=("w7",))
+    wanted = decide(ledger_of(events, n_labels=2, reference_every=100), 0.0, new)
+    assert wanted == [CheckLabeler("w7")]
+    done = decide(ledger_of(events, n_labels=1, reference_every=100), 0.0, new)
+    assert not any(isinstance(command, CheckLabeler) for command in done)
+
+
 def test_a_confirmed_label_is_data() -> None:
     ledger = ledger_of(
         [OPENED, *proposed("a"), started("a"), failed_gate("a"), started("a", "w1"), accepted("a", "w1")]
