@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 GROWTH: Final = 0.1
 """A group of densities is closed once it is so much of all that there have been."""
+MAX_WALKER_BYTES: Final = 2**30
+"""Of an explorer's state there are some 5 kB a walker of a small molecule."""
 MAX_PACKAGES: Final = 40
 """Files of compiled packages that are kept: two of each."""
 CLOSE_S: Final = 10.0
@@ -45,9 +47,11 @@ class CampaignFiles:
     Args:
         folder: The campaign's.
         put: Puts a value into the object store.
+        max_walker_bytes: States of walkers that are kept; the oldest go.
     """
 
-    def __init__(self, folder: Path, put: Callable[[object], Any]) -> None:
+    def __init__(self, folder: Path, put: Callable[[object], Any], max_walker_bytes: int = MAX_WALKER_BYTES) -> None:
+        self._max_walker_bytes = max_walker_bytes
         self._run = secrets.token_hex(6)
         self._folder, self._put = folder, put
         self._thread: WorkerThread | None = None
@@ -97,7 +101,10 @@ class CampaignFiles:
             if content is not None:
                 parts.setdefault(name.partition("/")[0], {})[name] = content
         if found := parts.get(WALKERS):
+            self._walkers.pop(worker, None)
             self._walkers[worker] = found[WALKERS]
+            while sum(map(len, self._walkers.values())) > self._max_walker_bytes:
+                del self._walkers[next(iter(self._walkers))]
         if found := parts.get(COMPILED.rstrip("/")):
             self._packages |= found
             self._packages_ref = None
@@ -106,6 +113,8 @@ class CampaignFiles:
         if found := parts.get(DENSITIES):
             self._groups().add(found)
         kept = {name: content for name, content in files.items() if not name.startswith((WALKERS, COMPILED))}
+        if not kept:
+            return _done()
         self._thread = self._thread or WorkerThread("campaign-files")
         return self._thread.submit(lambda: self._write(kept, has_densities=DENSITIES in parts))
 
@@ -144,8 +153,6 @@ class CampaignFiles:
         return self._densities
 
     def _write(self, files: Files, *, has_densities: bool) -> None:
-        if not files:
-            return
         try:
             write_files(self._folder, files)
             if has_densities:
@@ -157,6 +164,12 @@ class CampaignFiles:
                     "%s cannot be written to, and a fit that is cut off begins anew: %s", self._folder, error
                 )
             self._is_refused = True
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
 
 
 @dataclass(slots=True)

@@ -87,24 +87,22 @@ class WorkerActor:
 
         Raises:
             WorkerUnfit: It cannot be built, for want of a package or a setting.
-            OSError: Its files cannot be written here.
+            OSError: A trainer's files cannot be written here.
         """
         for part in files:
             self._packages.add(part)
         try:
-            if place is None:
+            if place is None or not self._has_folder(place, files):
                 self._worker = self._build()
                 self._go_on(files)
                 return os.getpid()
-            self._folder, self._names = WorkerFolder(place.folder), place.names
-            for part in files:
-                write_files(self._folder.path, {k: v for k, v in part.items() if not k.startswith(COMPILED)})
+            assert self._folder is not None
             build = partial(self._build, self._folder.path)
-            if FIT not in self._names:
+            if FIT not in place.names:
                 self._worker = build()
                 return os.getpid()
             # what a thread is to run is built there: numbers of threads are each thread's own
-            self._thread, self._changes = WorkerThread("trainer"), Changes(self._folder.path, self._names)
+            self._thread, self._changes = WorkerThread("trainer"), Changes(self._folder.path, place.names)
             self._worker = self._thread.submit(build).result()
         except UNFIT as error:
             raise unfit(reason_of(error), None) from None
@@ -138,6 +136,23 @@ class WorkerActor:
             if changed := self._changes.take():
                 yield changed
         yield call.result()
+
+    def _has_folder(self, place: Place, files: Sequence[Files]) -> bool:
+        """Makes the folder of the worker's files; labelers do without where that fails.
+
+        Raises:
+            OSError: A trainer cannot.
+        """
+        try:
+            self._folder, self._names = WorkerFolder(place.folder), place.names
+            for part in files:
+                write_files(self._folder.path, {k: v for k, v in part.items() if not k.startswith(COMPILED)})
+        except OSError as error:
+            if FIT in place.names:
+                raise
+            logger.warning("this node has no place for densities: %s", error)
+            self._folder, self._names = None, ()
+        return self._folder is not None
 
     def _left_by(self, order: Work) -> Files:
         """Files that are worth something to other workers, or to the next one of this name."""

@@ -18,7 +18,8 @@ import pytest
 from alsys.actors.campaign_files import GROWTH, CampaignFiles, DensityGroups, LastItem
 from alsys.actors.placement import WorkerSpec, worker_specs
 from alsys.actors.shells import WorkerActor
-from alsys.actors.worker_files import FIT, START, Changes, Files, WorkerFolder, write_files
+from alsys.actors.worker_files import DENSITIES, FIT, START, Changes, Files, WorkerFolder, write_files
+from alsys.actors.workers import labeler_of
 from alsys.config import parse_config
 from alsys.config.schema import CampaignConfig
 from alsys.control.ports import Role, Worker
@@ -210,7 +211,7 @@ def test_a_first_fit_starts_from_a_model_on_another_node(cluster: Cluster, data:
     write_starting_point(cluster.driver / START, point, "m")
     cluster.node()
     there = trained(cluster.fit(cluster.start(trainer_spec(config)), order_of(data)))
-    here = trained(trainer_spec(config).build_here(cluster.driver).run(order_of(data)))  # type: ignore[arg-type]
+    here = trained(trainer_spec(config).build_here(cluster.driver).run(order_of(data)))
     for one, other in zip(weights_of(there), weights_of(here), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -264,13 +265,25 @@ def test_densities_of_one_node_shorten_labels_on_another(cluster: Cluster) -> No
     assert second.cost.scf_cycles < first.cost.scf_cycles
     assert [name.endswith(f"-{frames[1].frame_id}.npz") for name in files] == [True]
     assert len(list((cluster.driver / "densities").iterdir())) == 2
-    for actor in (alone, other):
-        assert actor._worker is not None
-        actor._worker.close()  # type: ignore[attr-defined]
+
+
+def test_a_labeler_does_without_a_folder_where_its_node_has_no_place(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(cluster.driver)
+    spec = WorkerSpec(Role.LABELER, partial(labeler_of, config), files=(DENSITIES,))
+    cluster.node().rmdir()
+    actor = cluster.start(spec)
+    assert "no place for densities" in caplog.text
+    label, files = cluster.label(actor, FRAMES["m"][0], "labeler-0")
+    assert files == {}
+    assert np.isfinite(label.energy)
+    with pytest.raises(FileNotFoundError):
+        cluster.start(trainer_spec(config))
 
 
 def test_each_labeler_is_sent_a_few_dozen_groups_of_densities_and_each_density_once() -> None:
-    groups = DensityGroups(lambda value: dict(value))  # type: ignore[call-overload]
+    groups = DensityGroups(lambda value: dict(value))
     sent: list[str] = []
     n_groups = heard = 0
     for i in range(10_000):

@@ -113,6 +113,14 @@ def test_an_actor_begins_where_the_one_before_it_was(tmp_path: Any) -> None:
     assert not is_longer(started(), 4), "a state that may end the process is not sent again"
 
 
+def test_a_driver_keeps_as_many_states_as_it_has_room_for(tmp_path: Any) -> None:
+    spec = WorkerSpec(Role.EXPLORER, lambda: explorer_of(config_of("plain")))
+    files = CampaignFiles(tmp_path, lambda value: value, max_walker_bytes=20)
+    for name in ("a", "b", "a", "c"):
+        files.take(name, {WALKERS: b"ten bytes."}).result()
+    assert [len(files.at_start(name, spec)) - 1 for name in ("a", "b", "c")] == [1, 0, 1]
+
+
 def test_a_state_that_cannot_be_read_is_not_gone_on_with(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     actor = WorkerActor(lambda: explorer_of(config_of("plain")), 1)
     actor.ready(None, {WALKERS: b"of another version"})
