@@ -274,14 +274,15 @@ def _generated(model: torch.nn.Module) -> dict[int, Any]:
 
 def _share_code(module: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
     """A copy with numbers of its own and the same code."""
-    if id(module) not in memo:
+    known: torch.nn.Module | None = memo.get(id(module))
+    if known is None:
         made = object.__new__(type(module))
         own = {key: copy.copy(v) if isinstance(v, dict | list | set) else v for key, v in vars(module).items()}
         numbers = {key: copy.deepcopy(own[key], memo) for key in ("_parameters", "_buffers")}
         children = {name: _share_code(child, memo) for name, child in module.named_children()}
         vars(made).update(own | numbers | {"_modules": children})
-        memo[id(module)] = made
-    return memo[id(module)]
+        memo[id(module)] = known = made
+    return known
 
 
 @lru_cache(maxsize=4)

@@ -177,7 +177,7 @@ class BlockTensorProduct(torch.nn.Module):
 
     def __init__(self, product: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        from e3nn.o3 import wigner_3j  # type: ignore[import-untyped]
+        from e3nn.o3 import wigner_3j
 
         self._mul = product.irreps_in1[0].mul
         self._dims = [ir.dim for _, ir in product.irreps_in1]
