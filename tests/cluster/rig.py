@@ -34,7 +34,9 @@ from cluster.machines import HOME, REPOSITORY, Machine, Network, Process
 
 PORT: Final = 6379
 OBJECT_STORE_BYTES: Final = 80_000_000
-UP_S: Final = 120.0
+UP_S: Final = 240.0
+MAX_STARTS: Final = 3
+UP: Final = "Ray runtime started"
 ENVIRONMENT: Final = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -134,12 +136,8 @@ class Cluster:
             amounts += ["--memory", str(memory)]
         where = ["--head", "--port", str(PORT), "--include-dashboard=false"] if name == "head" else []
         where = where or ["--address", self.address]
-        ray = machine.popen(
-            [*RAY, "start", *where, "--node-ip-address", machine.ip, *amounts, "--block"],
-            self.logs / f"{name}.txt",
-            ENVIRONMENT,
-        )
-        self._nodes[name] = Node(self, machine, ray)
+        command = [*RAY, "start", *where, "--node-ip-address", machine.ip, *amounts, "--block"]
+        self._nodes[name] = Node(self, machine, command)
         return self._nodes[name]
 
     def names(self, title: str) -> list[str]:
@@ -154,16 +152,28 @@ class Cluster:
 class Node:
     """A machine on which Ray runs."""
 
-    def __init__(self, cluster: Cluster, machine: Machine, ray: Process) -> None:
+    def __init__(self, cluster: Cluster, machine: Machine, command: Sequence[str]) -> None:
         self.machine = machine
         self._cluster = cluster
-        self._ray = ray
-        self._started = len(ray.text()) if ray.output.exists() else 0
+        self._command = command
         self._n_commands = 0
+        self._ray = self._started()
+
+    def _started(self) -> Process:
+        n = 1 + len(list(self._cluster.logs.glob(f"{self.machine.name}-ray-*.txt")))
+        output = self._cluster.logs / f"{self.machine.name}-ray-{n}.txt"
+        return self.machine.popen(self._command, output, ENVIRONMENT)
 
     def is_up(self, timeout_s: float) -> None:
-        """Waits until Ray is up here."""
-        self._ray.until(lambda: "Ray runtime started" in self._ray.text()[self._started :], timeout_s)
+        """Waits until Ray is up here. On a busy machine Ray may miss its own deadlines: then it is started again."""
+        n_starts, deadline = 1, time.monotonic() + timeout_s
+        while UP not in self._ray.text():
+            assert time.monotonic() < deadline, self._ray.text()[-3000:]
+            if self._ray.poll() is not None:
+                assert n_starts < MAX_STARTS, self._ray.text()[-3000:]
+                self._ray = self._started()
+                n_starts += 1
+            time.sleep(0.1)
 
     def run(
         self, config: str, *settings: str, directory: str = f"{HOME}/campaign", words: Sequence[str] = ()
@@ -187,17 +197,17 @@ class Node:
 
     def alsys(self, *words: str) -> Process:
         """Starts a command of alsys here."""
-        return self._command(sys.executable, "-m", "alsys.cli", *words)
+        return self._popen(sys.executable, "-m", "alsys.cli", *words)
 
     def ray(self, *words: str) -> Process:
         """Starts a command of Ray here."""
-        return self._command(*RAY, *words)
+        return self._popen(*RAY, *words)
 
     def python(self, script: str) -> Process:
         """Starts a script here."""
-        return self._command(sys.executable, "-c", script)
+        return self._popen(sys.executable, "-c", script)
 
-    def _command(self, *command: str) -> Process:
+    def _popen(self, *command: str) -> Process:
         self._n_commands += 1
         output = self._cluster.logs / f"{self.machine.name}-{self._n_commands}.txt"
         return self.machine.popen(command, output, ENVIRONMENT)
@@ -252,7 +262,7 @@ class Driver:
         """How many labels have been acknowledged."""
         return len(self.acks.read_text().split()) if self.acks.exists() else 0
 
-    def has_labels(self, n: int, timeout_s: float = 120.0) -> None:
+    def has_labels(self, n: int, timeout_s: float = 240.0) -> None:
         """Waits for so many acknowledged labels."""
         self.process.until(lambda: self.n_labels() >= n, timeout_s)
 

@@ -8,20 +8,20 @@ import pytest
 
 from cluster.rig import Cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_toy(cluster: Cluster) -> None:
     cluster.start("one", "two", "three")
     driver = cluster.head.run("toy.yaml")
-    driver.finishes(120.0)
+    driver.finishes(400.0)
     driver.check(100)
 
 
 def test_xtb(cluster: Cluster) -> None:
     cluster.start("one", "two", "three")
-    driver = cluster.head.run("xtb.yaml", "stop.labels=40", "stop.wall_s=400", "training.budget_s=6")
-    driver.finishes(450.0)
+    driver = cluster.head.run("xtb.yaml", "stop.labels=40", "stop.wall_s=3000", "training.budget_s=6")
+    driver.finishes(600.0)
     driver.check(40)
 
 
@@ -34,7 +34,7 @@ def test_eight_workers_on_four_cpus_say_what_is_missing(cluster: Cluster) -> Non
     asked = cluster.head.alsys("status", "campaign")
     assert asked.ends(60.0) == 0
     assert said.search(" ".join(asked.text().split())), asked.text()
-    driver.finishes(300.0)
+    driver.finishes(400.0)
     driver.check(120)
     assert said.search((driver.campaign / "report.html").read_text())
 
@@ -42,10 +42,10 @@ def test_eight_workers_on_four_cpus_say_what_is_missing(cluster: Cluster) -> Non
 def test_workers_without_a_place_take_that_of_a_node_that_joins_late(cluster: Cluster) -> None:
     cluster.start("one", cpus=2)  # trainer and explorer
     driver = cluster.head.run("toy.yaml")
-    driver.process.until(lambda: cluster.names("TrainerActor") and cluster.names("ExplorerActor"), 90.0)
+    driver.process.until(lambda: cluster.names("TrainerActor") and cluster.names("ExplorerActor"), 240.0)
     assert not cluster.names("LabelerActor")
     cluster.node("late", cpus=2)
-    driver.finishes(200.0)
+    driver.finishes(400.0)
     driver.check(100)
 
 
@@ -55,7 +55,7 @@ def test_a_node_without_alsys_is_avoided_and_said(cluster: Cluster) -> None:
     cluster.start("bare", cpus=4, has_alsys=False)
     cluster.start("one", "two", cpus=2)
     driver = cluster.head.run("toy.yaml")
-    driver.finishes(300.0)
+    driver.finishes(400.0)
     driver.check(100)
     assert "No module named 'alsys" in driver.text()
     assert not driver.quarantined()
@@ -66,7 +66,7 @@ def test_a_node_without_alsys_that_joins_late_does_no_harm(cluster: Cluster) -> 
     driver = cluster.head.run("toy.yaml", "labeling.workers=4", "labeling.delay_s=1.0", "stop.labels=60")
     driver.has_labels(10)
     cluster.node("bare", cpus=4, has_alsys=False)
-    driver.finishes(300.0)
+    driver.finishes(400.0)
     driver.check(60)
     assert not driver.quarantined()
 
@@ -76,5 +76,5 @@ def test_another_token_is_refused_in_one_line(cluster: Cluster) -> None:
     cluster.start("one")
     (cluster.head.machine.home / ".ray" / "auth_token").write_text("0" * 64)
     driver = cluster.head.run("toy.yaml")
-    assert driver.process.ends(90.0) == 3
+    assert driver.process.ends(240.0) == 3
     assert "auth_token" in driver.text().splitlines()[-1]

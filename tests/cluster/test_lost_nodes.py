@@ -7,13 +7,13 @@ import random
 import re
 import time
 
-import psutil
 import pytest
 
-from alsys.events import TrainingStarted, WorkerLost
+from alsys.errors import FailureKind
+from alsys.events import LabelFailed, TrainingStarted, WorkerLost
 from cluster.rig import Cluster, Driver
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NODES = ("one", "two", "three")
 
@@ -26,7 +26,7 @@ def campaign(cluster: Cluster, *settings: str, n_labels: int = 60) -> Driver:
     return driver
 
 
-def ends_well(driver: Driver, n_labels: int = 60, timeout_s: float = 240.0) -> None:
+def ends_well(driver: Driver, n_labels: int = 60, timeout_s: float = 400.0) -> None:
     driver.finishes(timeout_s)
     driver.check(n_labels)
     assert not driver.quarantined()
@@ -40,6 +40,7 @@ def test_a_node_that_is_killed(cluster: Cluster, role: str) -> None:
     assert any(isinstance(event, WorkerLost) for event in driver.events())
 
 
+@pytest.mark.xfail(strict=True, reason="actors/pool.py gives work to nodes that are being drained")
 def test_a_node_that_is_drained(cluster: Cluster) -> None:
     """It gets no work after its notice, which is not held against workers or frames, and is gone at the deadline."""
     driver = campaign(cluster, n_labels=100)
@@ -48,6 +49,10 @@ def test_a_node_that_is_drained(cluster: Cluster) -> None:
     time.sleep(20.0)
     cluster[name].kill()
     ends_well(driver, 100)
+    failed = [event for event in driver.events() if isinstance(event, LabelFailed)]
+    assert not failed, "a label was begun there that could not end"
+    lost = {event.failure for event in driver.events() if isinstance(event, WorkerLost)}
+    assert lost <= {FailureKind.WORKER_PREEMPTED}
 
 
 def test_a_node_that_is_told_to_end(cluster: Cluster) -> None:
@@ -60,55 +65,45 @@ def test_a_node_whose_cable_is_out(cluster: Cluster) -> None:
     """No connection ends: Ray has to miss it."""
     driver = campaign(cluster, n_labels=150)
     cluster[cluster.names("LabelerActor")[0]].machine.unplug()
-    ends_well(driver, 150, timeout_s=400.0)
+    ends_well(driver, 150)
 
 
-def test_both_labelers_nodes_are_lost_twice(cluster: Cluster) -> None:
-    cluster.start("main", cpus=2)
+@pytest.mark.xfail(strict=True, reason="actors/pool.py takes a node's death for a worker's, and frames are blamed")
+def test_both_labelers_nodes_are_lost_twice_with_the_same_frames(cluster: Cluster) -> None:
+    """There are no others yet: two workers died over each frame, and none is to blame."""
+    cluster.start("main", cpus=2, resources={"rest": 2})
     cluster.start("left", "right", resources={"labels": 1})
-    delayed = "labeling={kind: analytic, workers: 2, delay_s: 4, resources: {labels: 1}}"
-    driver = cluster.head.run("toy.yaml", delayed, "stop.labels=30")
-    for n in (4, 8):
-        driver.has_labels(n, 200.0)
+    settings = (
+        "labeling={kind: analytic, workers: 2, delay_s: 5, resources: {labels: 1}, quality: {reference_every: 0}}",
+        "initial={method: rattle, frames: 2, stdev: 0.04}",
+        "training={first_at: 2, refit_every: 10, validation_share: 0, resources: {rest: 1}}",
+        "exploration.resources={rest: 1}",
+        "selection.random_share=0.1",
+        "stop.labels=20",
+    )
+    driver = cluster.head.run("toy.yaml", *settings)
+    for _ in range(2):
+        driver.process.until(lambda: cluster.names("LabelerActor.run") == ["left", "right"], 240.0)
         for name in ("left", "right"):
             cluster[name].kill()
         for name in ("left", "right"):
             cluster.node(name, resources={"labels": 1})
-    ends_well(driver, 30, timeout_s=400.0)
+        assert not driver.n_labels()
+    ends_well(driver, 20)
 
 
+@pytest.mark.xfail(strict=True, reason="actors/pool.py hears of an idle actor's death when it is given work")
 def test_idle_workers_are_missed_before_they_are_needed(cluster: Cluster) -> None:
-    driver = campaign(cluster, "training.first_at=80", "labeling.delay_s=1.0", n_labels=110)
+    """The trainer has nothing to do before forty frames have been labelled."""
+    settings = ("initial={method: rattle, frames: 40, stdev: 0.04}", "training.first_at=30", "labeling.delay_s=2")
+    driver = campaign(cluster, *settings, n_labels=60)
     cluster[cluster.names("TrainerActor")[0]].kill()
-    ends_well(driver, 110, timeout_s=400.0)
+    ends_well(driver)
     events = list(driver.events())
     lost = [i for i, event in enumerate(events) if isinstance(event, WorkerLost) and event.worker == "trainer-0"]
     fits = [i for i, event in enumerate(events) if isinstance(event, TrainingStarted)]
     assert lost
     assert lost[0] < fits[0], "it was missed when a fit was due"
-
-
-def test_an_unfinished_fit_goes_on_elsewhere(cluster: Cluster) -> None:
-    """What the killed node had fitted is not fitted again: a part of it at least came along."""
-    cluster.start(*NODES, cpus=2)
-    settings = ("stop.labels=30", "stop.wall_s=600", "training.budget_s=60")
-    driver = cluster.head.run("xtb.yaml", *settings)
-
-    def spent_s(actors: list[psutil.Process]) -> float:
-        times = [process.cpu_times() for actor in actors for process in (actor, *actor.children(recursive=True))]
-        return sum(t.user + t.system for t in times)
-
-    driver.process.until(lambda: cluster.names("TrainerActor"), 120.0)
-    node = cluster[cluster.names("TrainerActor")[0]]
-    driver.has_labels(12)
-    before_s = spent_s(node.actors("TrainerActor"))
-    driver.process.until(lambda: spent_s(node.actors("TrainerActor")) > before_s + 45.0, 300.0)
-    node.kill()
-    driver.finishes(600.0)
-    driver.check(30)
-    assert not driver.quarantined()
-    card = json.loads((driver.campaign / "models/v0001/card.json").read_text())
-    assert card["metrics"]["resumed_s"] > 15.0
 
 
 def test_half_of_the_nodes_are_killed_every_minute(cluster: Cluster) -> None:
