@@ -37,6 +37,7 @@ class FailureKind(StrEnum):
     CRASHED = "crashed"
     WORKER_LOST = "worker-lost"
     WORKER_PREEMPTED = "worker-preempted"
+    NODE_LOST = "node-lost"
     INTERNAL = "internal"
     LABEL_REJECTED = "label-rejected"
     LABEL_NOT_REPRODUCED = "label-not-reproduced"
@@ -51,6 +52,11 @@ class FailureKind(StrEnum):
         """True where the machine failed and not the chemistry: worth another try elsewhere."""
         return self in _LOST_COMPUTING
 
+    @property
+    def is_nobodys_fault(self) -> bool:
+        """True where neither the work nor the worker had a part in it: not held against them."""
+        return self in _NOBODYS_FAULT
+
 
 _LOST_COMPUTING = frozenset(
     {
@@ -59,9 +65,12 @@ _LOST_COMPUTING = frozenset(
         FailureKind.CRASHED,
         FailureKind.WORKER_LOST,
         FailureKind.WORKER_PREEMPTED,
+        FailureKind.NODE_LOST,
         FailureKind.INTERNAL,
     }
 )
+
+_NOBODYS_FAULT = frozenset({FailureKind.WORKER_PREEMPTED, FailureKind.NODE_LOST})
 
 
 class AlsysError(Exception):

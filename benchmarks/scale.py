@@ -44,7 +44,7 @@ from springs import REFERENCE, SpringExplorer, SpringLabeler, SpringTrainer, spr
 from alsys.clock import RunningClock
 from alsys.config.labeling import QualityConfig
 from alsys.control.coordinator import Coordinator
-from alsys.control.ports import Completion, PoolEvent, Role, Work, Worker, WorkerDown, WorkerUp
+from alsys.control.ports import Completion, PoolEvent, PoolState, Role, Work, Worker, WorkerDown, WorkerUp
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
@@ -131,6 +131,13 @@ class VirtualPool:
         self._labeler = SpringLabeler(self._duration)
         self._last = math.nan
         self._is_open, self._window = True, (0.0, 0.0)
+
+    def want(self, n_labelers: int) -> None:
+        """All labelers stay."""
+
+    def state(self) -> PoolState:
+        """Nobody waits for a place."""
+        return PoolState(asked=len(self._roles), up=len(self._roles))
 
     @property
     def roles(self) -> Mapping[str, Role]:

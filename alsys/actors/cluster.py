@@ -13,13 +13,15 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 import psutil
 import ray
+from ray._private import state as ray_state
 
+from alsys.actors.nodes import Demand, Look, Node
 from alsys.actors.placement import WorkerSpec, start_actor
 from alsys.actors.ray_start import connect
 from alsys.actors.reaper import Reaper
@@ -37,7 +39,7 @@ LOOK_EVERY_S: Final = 0.5
 """How often Ray's processes are looked at while they come up."""
 DEAD_S: Final = 5.0
 """Seconds for Ray to notice by itself that a process of its own died while it came up."""
-ASK_EVERY_S: Final = 5.0
+ASK_EVERY_S: Final = 2.0
 NODE_PROCESSES: Final = ("gcs_server", "raylet")
 
 
@@ -46,18 +48,31 @@ class Cluster:
 
     Args:
         runtime: Where it is, and how long it may be silent.
-        n_cpus: CPUs that the workers ask for together.
+        demand: What all workers ask for together.
+        least: What the first of each role ask for together.
         clock: Seconds that this process has run.
+        ask: Asks Ray; called in a thread of its own, in which it may hang.
     """
 
-    def __init__(self, runtime: RuntimeConfig, n_cpus: float, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        runtime: RuntimeConfig,
+        demand: Demand,
+        least: Demand,
+        clock: Callable[[], float] | None = None,
+        ask: Callable[[float, Mapping[str, str], Collection[str]], Look] | None = None,
+    ) -> None:
         self._runtime = runtime
-        self._n_cpus = n_cpus
+        self._demand = demand
+        self._least = least
+        self._ask = ask or ask_ray
         self._clock = clock or RunningClock()
         self._thread = WorkerThread("ray")
         self._asker: WorkerThread | None = None
-        self._question: Future[tuple[str, list[Mapping[str, float]]]] | None = None
-        self._nodes: list[Mapping[str, float]] = []
+        self._question: Future[Look] | None = None
+        self._look = Look()
+        self._actors: dict[str, str] = {}
+        self._asked_about: set[str] = set()
         self._heard = 0.0
         self._asked = 0.0
         self._stopped_since: dict[int, float] = {}
@@ -88,7 +103,8 @@ class Cluster:
         self._processes = _node_processes() if self.is_local else {}
         self._watch_over_children()
         self._stopped_since.clear()
-        self._nodes = []
+        self._look = Look()
+        self._actors.clear()
         self._heard = self._asked = self._clock()
         self._question = None
         if self._asker is not None:
@@ -163,15 +179,27 @@ class Cluster:
         _end(ended)
         return [child.pid for child in ended]
 
-    def resources(self) -> list[Mapping[str, float]]:
-        """What each living node has in all, as it was told of late; empty where it was not."""
-        return self._nodes
+    def look(self) -> Look:
+        """What Ray said last about its nodes, and which workers have no place on one."""
+        return self._look
+
+    def ask_about(self, name: str) -> None:
+        """Has Ray asked soon, and for the node of a worker too."""
+        self._asked_about.add(name)
 
     # --- what the pool asks of Ray
 
-    def start_actor(self, name: str, spec: WorkerSpec) -> Any:
-        """Starts an actor and returns its handle at once."""
-        return start_actor(name, spec)
+    def start_actor(self, name: str, spec: WorkerSpec, unusable: Sequence[str]) -> Any:
+        """Starts an actor and returns its handle at once.
+
+        Args:
+            name: Of the worker.
+            spec: What it asks for.
+            unusable: Nodes that must not hold it.
+        """
+        actor = start_actor(name, spec, unusable)
+        self._actors[name] = actor._actor_id.hex()
+        return actor
 
     def put(self, value: object) -> Any:
         """One copy in the object store, owned by this process."""
@@ -210,7 +238,7 @@ class Cluster:
         """Whether Ray is ours to end."""
         if ray.is_initialized():
             return False
-        return connect(self._runtime, self._n_cpus, lambda: self._is_left)
+        return connect(self._runtime, self._demand, self._least, lambda: self._is_left)
 
     def _silence(self) -> str | None:
         """Whether Ray answers: one question at a time, in a thread of its own."""
@@ -218,18 +246,20 @@ class Cluster:
         if self._question is not None and self._question.done():
             problem = self._question.exception()
             if problem is None:
-                if not self._nodes:  # Ray's agents may have started a little later than Ray
+                if not self._look.nodes:  # Ray's agents may have started a little later than Ray
                     self._watch_over_children()
                 self._heard = now
-                answer, self._nodes = self._question.result()
-                if answer:
-                    return answer
+                self._look = self._question.result()
+                if self._look.problem:
+                    return self._look.problem
             self._question = None
-        if self._question is None and now - self._asked >= ASK_EVERY_S:
+        if self._question is None and (now - self._asked >= ASK_EVERY_S or self._asked_about):
             self._asked = now
             if self._asker is None:
                 self._asker = WorkerThread("ray-health")
-            self._question = self._asker.submit(_ask)
+            actors, about = dict(self._actors), frozenset(self._asked_about)
+            self._asked_about.clear()
+            self._question = self._asker.submit(lambda: self._ask(now, actors, about))
         if now - self._heard > self._runtime.ray_timeout_s:
             return f"Ray has not answered for {now - self._heard:.0f} s"
         return None
@@ -256,13 +286,40 @@ class Cluster:
         return list(found.values())
 
 
-def _ask() -> tuple[str, list[Mapping[str, float]]]:
-    """What is wrong with this process's node, or nothing, and what each living node has. Raises, or hangs, else."""
+def ask_ray(now: float, actors: Mapping[str, str], about: Collection[str]) -> Look:
+    """What Ray says of its nodes and of actors. Raises, or hangs, where it does not answer.
+
+    Args:
+        now: When it is asked.
+        actors: Identity of each worker's actor.
+        about: Workers whose node is asked for.
+    """
     own = ray.get_runtime_context().get_node_id()
-    nodes = ray.nodes()
-    is_dead = any(node["NodeID"] == own and not node["Alive"] for node in nodes)
-    living = [node["Resources"] for node in nodes if node["Alive"]]
-    return "the node of this process is dead to Ray" if is_dead else "", living
+    nodes, known = ray.nodes(), ray_state.state
+    free, draining = known.available_resources_per_node(), known.get_draining_nodes()
+    job = ray.get_runtime_context().get_job_id()
+    pending = known.actor_table(None, job_id=ray.JobID.from_hex(job), actor_state_name="PENDING_CREATION")
+    unplaced = {actor for actor, told in pending.items() if not told["Pid"]}
+    asked = {name: known.actor_table(actors[name]) for name in about if name in actors}
+    return Look(
+        begun=now,
+        nodes={
+            node["NodeID"]: Node(
+                address=node["NodeManagerAddress"],
+                total=node["Resources"],
+                free=free.get(node["NodeID"], {}),
+                is_draining=node["NodeID"] in draining,
+            )
+            for node in nodes
+            if node["Alive"]
+        },
+        dead=frozenset(node["NodeID"] for node in nodes if not node["Alive"]),
+        unplaced=frozenset(name for name, actor in actors.items() if actor in unplaced),
+        places={name: told["Address"]["NodeID"] for name, told in asked.items() if told},
+        problem="the node of this process is dead to Ray"
+        if any(node["NodeID"] == own and not node["Alive"] for node in nodes)
+        else "",
+    )
 
 
 def _node_processes() -> dict[str, Any]:

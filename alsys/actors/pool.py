@@ -1,37 +1,48 @@
 """The Ray pool: starts workers as actors, hands them calls, restarts the dead ones, and Ray where it dies.
 
 A worker that dies, or raises, is reported once (`WorkerDown`) with all its calls, and replaced after a pause that grows
-while it keeps dying; a worker that fails to start three times in a row is given up. A preempted node is not held
-against the worker, and neither is the end of Ray: one of our own is brought up anew with all workers. A start has a
-budget; an actor that no node can hold is spoken of, and ends the run where nothing can change that. A worker that is
-stopped (SIGSTOP) on this machine is spoken of, and replaced when it stays so.
+while it keeps dying; a worker that fails to start three times in a row is given up. A dead or preempted node is not
+held against the worker, and neither is the end of Ray: one of our own is brought up anew with all workers. A node on
+which workers cannot start is avoided as long as there is another one, and one that is being drained is left. Which
+workers there are, and who makes room for whom, is in `alsys.actors.places`. A start has a budget, which a wait for a
+place does not use up; a place that no node has is spoken of, and ends the run where nothing can change that. Workers
+without a call are asked now and then whether they live. A worker that is stopped (SIGSTOP) on this machine is spoken
+of, and replaced when it stays so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from time import time
 from typing import Any, Final
 
-import ray.exceptions as exceptions
-
+from alsys.actors.answers import Answers, Call
 from alsys.actors.campaign_files import CampaignFiles
 from alsys.actors.cluster import Cluster
+from alsys.actors.failures import is_unsure, kind_of, one_line, unfit_of, was_killed
+from alsys.actors.nodes import Nodes
 from alsys.actors.placement import WorkerSpec
+from alsys.actors.places import Places, WorkerEntry
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
-from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, WorkerDown, WorkerUp
-from alsys.errors import AGAIN, EnvironmentProblem, FailureKind, WorkerUnfit
-from alsys.exploration.base import ExplorationOrder
-from alsys.potentials.base import CommitteeState
-from alsys.training.base import TrainingOrder
+from alsys.control.ports import (
+    FORGIVEN_AFTER,
+    Completion,
+    PoolEvent,
+    PoolState,
+    Role,
+    Work,
+    WorkerDown,
+    WorkerGone,
+    WorkerLeaving,
+    WorkerUp,
+)
+from alsys.errors import AGAIN, EnvironmentProblem, FailureKind
 
 logger = logging.getLogger(__name__)
 
@@ -44,29 +55,28 @@ WATCH_EVERY_S: Final = 1.0
 SLOW_START_S: Final = 45.0
 """A start that takes longer is spoken of."""
 SPEAK_OF_STOPPED_S: Final = 10.0
+PING_EVERY_S: Final = 15.0
+"""How often a worker without a call is asked whether it lives."""
+UNSURE_S: Final = 40.0
+"""Until Ray knows what became of a node that is silent; its health check takes half a minute."""
 
 
-@dataclass(slots=True)
-class _Worker:
-    spec: WorkerSpec
-    actor: Any = None
-    pid: int = 0
-    generation: int = 0
-    restarts: int = 0
-    results: int = 0
-    failed_starts: int = 0
-    starting_since: float | None = None
-    is_slow: bool = False
-    is_stopped: bool = False
-    is_given_up: bool = False
-    sent: deque[float] = field(default_factory=deque)
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """A worker that is lost, of which it is not known yet whether its node is."""
+
+    name: str
+    generation: int
+    error: Exception
+    call: Call
+    since: float
 
 
 class RayPool:
     """Workers as Ray actors.
 
     Args:
-        specs: Workers by name.
+        specs: Workers by name, in the order in which they are placed.
         runtime: Where Ray is, how often a worker may be restarted, and how long things may take.
         folder: The campaign's, for workers with files.
         cluster: Ray; default is the one of `runtime`.
@@ -81,17 +91,18 @@ class RayPool:
         cluster: Cluster | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._workers = {name: _Worker(spec) for name, spec in specs.items()}
         self._specs = specs
         self._runtime = runtime
         self._clock = clock or RunningClock()
-        self._cluster = cluster or Cluster(runtime, sum(spec.cpus for spec in specs.values()), self._clock)
+        self._nodes = Nodes()
+        self._places = Places(specs, self._nodes)
+        self._workers = self._places.workers
+        self._cluster = cluster or Cluster(runtime, self._places.all, self._places.least, self._clock)
         self._events: deque[PoolEvent] = deque()
-        self._inbox: deque[tuple[str, int, bool, Future[Any]]] = deque()
-        self._wake = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._weights: tuple[int, Any] | None = None
         self._files = CampaignFiles(folder, self._cluster.put)
+        self._answers = Answers(self._cluster, self._files)
+        self._losses: list[_Loss] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._renewals = 0
         self._watched = float("-inf")
@@ -101,35 +112,34 @@ class RayPool:
         """As `WorkerPool.roles`."""
         return {name: spec.role for name, spec in self._specs.items()}
 
+    def want(self, n_labelers: int) -> None:
+        """As `WorkerPool.want`."""
+        self._places.n_labelers = n_labelers
+
+    def state(self) -> PoolState:
+        """As `WorkerPool.state`."""
+        return self._places.state(self._clock())
+
     async def start(self) -> None:
-        """Brings Ray up and starts all actors at the same time.
+        """Brings Ray up and starts all actors that are kept, at the same time.
 
         Raises:
             EnvironmentProblem: Ray does not come up.
         """
         self._loop = asyncio.get_running_loop()
+        self._answers.open()
         await self._cluster.start()
-        for name in self._workers:
-            self._start(name)
+        for name, entry in self._workers.items():
+            if entry.is_wanted:
+                self._start(name)
 
     def submit(self, worker: str, work: Work) -> None:
         """Sends a call to an actor."""
-        entry = self._workers[worker]
-        entry.sent.append(time())
-        try:
-            ref = self._send(worker, entry, work)
-        except Exception as error:  # Ray is dead
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            self._arrived(worker, entry.generation, False, failed)
-            return
-        self._follow(worker, ref, is_start=False)
+        self._answers.work(worker, self._workers[worker], work)
 
     def restart(self, worker: str, message: str) -> None:
         """Ends an actor and starts it anew; its calls are reported as lost."""
-        failed: Future[Any] = Future()
-        failed.set_exception(RuntimeError(message))
-        self._arrived(worker, self._workers[worker].generation, False, failed)
+        self._answers.fail(worker, self._workers[worker], Call.WORK, RuntimeError(message))
 
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
         """Waits for calls to return, workers to come up or to die.
@@ -138,23 +148,18 @@ class RayPool:
             EnvironmentProblem: Ray is gone and cannot be brought up anew, no node can hold the workers of a role, or
                 a worker lacks what it needs.
         """
-        if not self._inbox and not self._events:
-            self._wake.clear()
-            if not self._inbox:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), timeout_s)
+        if not self._events:
+            await self._answers.wait(timeout_s)
         self._watch()
-        while self._inbox:
-            name, generation, is_start, future = self._inbox.popleft()
-            if generation == self._workers[name].generation:
-                self._events.append(self._settle(name, is_start, future))
+        for name, call, future in self._answers.take():
+            self._settle(name, call, future)
         events = list(self._events)
         self._events.clear()
         return events
 
     def wake(self) -> None:
         """Ends a `wait`."""
-        self._wake.set()
+        self._answers.wake()
 
     async def close(self) -> None:
         """Ends the actors, and Ray where this pool started it."""
@@ -164,97 +169,131 @@ class RayPool:
             entry.generation += 1
             if entry.actor is not None:
                 self._cluster.kill(entry.actor)
-        self._weights = None
+        self._answers.forget_weights()
         await self._cluster.stop()
         await asyncio.to_thread(self._files.close)
-
-    def _send(self, name: str, entry: _Worker, work: Work) -> Any:
-        if isinstance(work, ExplorationOrder) and work.state is not None:
-            return entry.actor.run.remote(replace(work, state=None), self._weights_ref(work.state))
-        if isinstance(work, TrainingOrder) and entry.spec.files:
-            return self._files.last_of(name, entry.actor.fit.remote(work))
-        news = self._files.news(name, entry.spec.files)
-        return entry.actor.run.remote(work, None, *news) if news else entry.actor.run.remote(work)
-
-    def _weights_ref(self, state: CommitteeState) -> Any:
-        """One copy of the weights in the object store, owned by the driver."""
-        if self._weights is None or self._weights[0] != state.version:
-            self._weights = (state.version, self._cluster.put(state))
-        return self._weights[1]
 
     def _start(self, name: str) -> None:
         if not self._cluster.is_up:
             return  # all workers are started once it is
         entry = self._workers[name]
-        entry.starting_since, entry.is_slow, entry.is_stopped = self._clock(), False, False
-        entry.sent.clear()
+        entry.begin(self._clock())
         try:
-            entry.actor = self._cluster.start_actor(name, entry.spec)
-            ref = entry.actor.ready.remote(*self._files.at_start(name, entry.spec))
+            entry.actor = self._cluster.start_actor(name, entry.spec, self._nodes.unusable())
         except Exception as error:  # Ray is dead
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            self._arrived(name, entry.generation, True, failed)
+            self._answers.fail(name, entry, Call.START, error)
             return
-        self._follow(name, ref, is_start=True)
+        self._answers.start(name, entry)
 
-    def _follow(self, name: str, ref: Any, *, is_start: bool) -> None:
-        generation = self._workers[name].generation
-        ref.future().add_done_callback(lambda done: self._arrived(name, generation, is_start, done))
+    # --- what came back
 
-    def _arrived(self, name: str, generation: int, is_start: bool, done: Future[Any]) -> None:
-        """Runs in one of Ray's threads."""
-        self._inbox.append((name, generation, is_start, done))
-        if self._loop is not None and not self._loop.is_closed() and not self._wake.is_set():
-            with contextlib.suppress(RuntimeError):  # the loop closed between the test and the call
-                self._loop.call_soon_threadsafe(self._wake.set)
-
-    def _settle(self, name: str, is_start: bool, done: Future[Any]) -> PoolEvent:
+    def _settle(self, name: str, call: Call, done: Future[Any]) -> None:
         entry = self._workers[name]
         try:
             value = done.result()
+            if call is Call.START:
+                value.check(entry.spec.identity, is_elsewhere=entry.spec.python is not None)
         except Exception as error:
-            cause = getattr(error, "cause", error)
-            if isinstance(cause, WorkerUnfit):
-                raise cause from None
-            return self._lost(name, error, is_start)
-        if is_start:
-            entry.failed_starts, entry.starting_since, entry.pid = 0, None, value
-            return WorkerUp(name, entry.spec.role)
+            if self._cluster.is_local or (call is Call.WORK and isinstance(error, RuntimeError | TimeoutError)):
+                self._lose(name, error, call, "")
+            else:  # its node may be dead, which Ray says a little later
+                self._losses.append(_Loss(name, entry.generation, error, call, self._clock()))
+                self._cluster.ask_about(name)
+            return
+        if call is Call.START:
+            entry.arrive(value.pid, value.node, self._clock())
+            self._nodes.bad_starts.pop(value.node, None)
+            self._events.append(WorkerUp(name, entry.spec.role))
+            return
+        if call is Call.PING:
+            entry.pinged, entry.answered = None, self._clock()
+            return
         started, finished, result, files = value
         if files:
             self._files.take(name, files)
         entry.results += 1
         if entry.results >= FORGIVEN_AFTER:
             entry.restarts = 0
-        return Completion(name, entry.spec.role, result, entry.sent.popleft(), started, finished)
+        self._events.append(Completion(name, entry.spec.role, result, entry.sent.popleft(), started, finished))
+        if not entry.sent:
+            entry.idle_since = self._clock()
+            if entry.is_leaving:
+                self._leave(name)
 
-    def _lost(self, name: str, error: Exception, is_start: bool) -> WorkerDown:
+    def _lose(self, name: str, error: Exception, call: Call, node: str, *, is_node_dead: bool = False) -> None:
+        """A worker is lost.
+
+        Args:
+            name: Its name.
+            error: What Ray said.
+            call: What failed.
+            node: Where it was; empty where that is not known.
+            is_node_dead: Its node died.
+
+        Raises:
+            WorkerUnfit: It lacks what it needs, and no other node could have it.
+        """
         entry = self._workers[name]
+        is_start = call is Call.START
         self._end(entry)
         if self._is_ray_gone():  # then it is no worker's fault
-            return WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died")
-        failure = _kind_of(error)
-        entry.failed_starts += is_start and not _was_killed(error)
+            self._events.append(WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died"))
+            return
+        failure, message = kind_of(error), one_line(error)
+        if is_node_dead:
+            failure, message = FailureKind.NODE_LOST, f"its node died: {message}"
+        is_to_blame = not is_node_dead and failure is not FailureKind.WORKER_PREEMPTED
+        if is_start and is_to_blame and not was_killed(error):
+            is_to_blame = not self._is_node_to_blame(entry, error, node)
+            unfit = unfit_of(error)
+            if is_to_blame and unfit is not None:
+                raise unfit from None
+            entry.failed_starts += is_to_blame
         entry.results = 0
-        entry.restarts += failure is not FailureKind.WORKER_PREEMPTED
+        entry.restarts += is_to_blame
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
         if not entry.is_given_up and self._loop is not None:
-            pause = min(MAX_PAUSE_S, 0.25 * 2 ** min(entry.restarts - 1, 10)) if is_start else 0.0
+            pause = min(MAX_PAUSE_S, 0.25 * 2 ** min(max(entry.restarts - 1, 0), 10)) if is_start else 0.0
             self._loop.call_later(pause, self._start_again, name, entry.generation)
-        return WorkerDown(name, entry.spec.role, failure, _one_line(error), is_final=entry.is_given_up)
+        self._events.append(WorkerDown(name, entry.spec.role, failure, message, is_final=entry.is_given_up))
+
+    def _is_node_to_blame(self, entry: WorkerEntry, error: Exception, node: str) -> bool:
+        """Whether a start failed because of its node, which is avoided from now on if there is another one."""
+        lasts = unfit_of(error) is not None
+        if not node or not self._nodes.blame(node, entry.spec.demand, one_line(error), lasts=lasts):
+            return False
+        logger.warning("node %s is avoided: %s", self._nodes.name(node), one_line(error))
+        return True
 
     def _start_again(self, name: str, generation: int) -> None:
-        if generation == self._workers[name].generation:
+        entry = self._workers[name]
+        if generation == entry.generation and entry.is_wanted:
             self._start(name)
 
-    def _end(self, entry: _Worker) -> None:
+    def _end(self, entry: WorkerEntry) -> None:
         """Nothing that this actor still says is heard."""
-        entry.generation += 1
-        entry.starting_since, entry.pid = None, 0
         if entry.actor is not None:
             self._cluster.kill(entry.actor)
-            entry.actor = None
+            self._places.ended = self._clock()
+        entry.end()
+
+    def _leave(self, name: str) -> None:
+        """A worker without calls ends, and is started elsewhere where it is still wanted."""
+        entry = self._workers[name]
+        self._end(entry)
+        self._events.append(WorkerGone(name, entry.spec.role))
+        if entry.is_wanted:
+            self._start(name)
+
+    def _ask_to_leave(self, name: str, reason: str) -> None:
+        """A worker gets no more calls, and ends once it has none."""
+        entry = self._workers[name]
+        logger.info("%s ends after its call: %s", name, reason)
+        if entry.starting_since is not None or not entry.sent:
+            self._leave(name)
+            return
+        entry.is_leaving = True
+        self._events.append(WorkerLeaving(name, entry.spec.role))
 
     # --- watching
 
@@ -273,13 +312,53 @@ class RayPool:
         self._watched = now
         failure = self._cluster.failure()
         if failure is not None:
-            self._renew(failure)
-            return
+            return self._renew(failure)
+        self._nodes.look = self._cluster.look()
+        self._judge_losses(now)
+        self._resize(now)
         for name, entry in self._workers.items():
             if entry.starting_since is not None:
-                self._watch_start(name, entry, now - entry.starting_since)
+                self._watch_start(name, entry, now)
             elif entry.pid:
                 self._watch_stopped(name, entry)
+                if not entry.sent:
+                    self._ping(name, entry, now)
+
+    def _judge_losses(self, now: float) -> None:
+        """Losses of which it is known by now whether the node was lost too."""
+        look, losses = self._nodes.look, self._losses
+        self._losses = []
+        for loss in losses:
+            entry = self._workers[loss.name]
+            if loss.generation != entry.generation:
+                continue
+            node = entry.node or look.places.get(loss.name, "")
+            is_dead = look.begun > loss.since and node in look.dead
+            is_known = look.begun > loss.since and not is_unsure(loss.error)
+            if is_dead or is_known or now - loss.since >= UNSURE_S:
+                self._lose(loss.name, loss.error, loss.call, node, is_node_dead=is_dead)
+            else:
+                self._losses.append(loss)
+                self._cluster.ask_about(loss.name)
+
+    def _resize(self, now: float) -> None:
+        """Workers come, go, and make room for those before them."""
+        for name in self._places.on_draining():
+            self._ask_to_leave(name, "its node is being drained")
+        for name in self._places.surplus(now):
+            self._workers[name].is_wanted = False
+            self._ask_to_leave(name, "nothing waits for it")
+        for name in self._places.lacking():
+            self._workers[name].is_wanted = True
+            self._start(name)
+        first = self._places.first_waiting(now)
+        if first is None:
+            return
+        for name in self._places.ahead_of(first):  # they asked earlier, and would get the next place
+            self._end(self._workers[name])
+            self._start(name)
+        for name in self._places.to_end_for(first):
+            self._ask_to_leave(name, f"makes room for {first}")
 
     def _renew(self, failure: str) -> None:
         """All workers are lost; Ray is brought up anew where it is ours."""
@@ -292,12 +371,10 @@ class RayPool:
         logger.warning("%s; it is brought up anew, with all workers", failure)
         for name, entry in self._workers.items():
             was_there = entry.actor is not None
-            entry.generation += 1
-            entry.actor, entry.pid, entry.starting_since = None, 0, None
+            entry.end()
             if was_there:
                 self._events.append(WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, failure))
-        self._weights = None
-        self._files.forget()
+        self._answers.forget_weights()
         self._renewal = asyncio.create_task(self._bring_up())
 
     async def _bring_up(self) -> None:
@@ -306,33 +383,36 @@ class RayPool:
         finally:
             self.wake()
         for name, entry in self._workers.items():
-            if not entry.is_given_up:
+            if entry.is_wanted and not entry.is_given_up:
                 entry.generation += 1
                 self._start(name)
         logger.warning("Ray is up again")
 
-    def _watch_start(self, name: str, entry: _Worker, spent: float) -> None:
+    def _watch_start(self, name: str, entry: WorkerEntry, now: float) -> None:
+        assert entry.starting_since is not None
+        missing = self._nodes.missing(entry.spec.demand)
+        if not missing and self._places.is_waiting(name):
+            entry.starting_since = max(entry.starting_since, now)
+            return
+        spent = now - entry.starting_since
         if spent >= SPEAK_OF_STOPPED_S and self._cluster.is_local:
             for pid in self._cluster.end_stopped(self._runtime.stopped_timeout_s):
                 logger.warning("process %d was stopped while it started, and is ended", pid)
         if spent >= SLOW_START_S and not entry.is_slow:
             entry.is_slow = True
-            missing = _missing(entry.spec, self._cluster.resources())
             if missing and self._cluster.is_local:
                 self._give_up(name, entry, missing)
                 return
-            reason = f"no node has what it asks for: {missing}" if missing else "nodes are full, or it starts slowly"
+            reason = f"no node has what it asks for: {missing}" if missing else "it starts slowly"
             logger.warning("%s has not started for %.0f s: %s", name, spent, reason)
         elif spent >= self._runtime.worker_start_timeout_s:
-            missing = _missing(entry.spec, self._cluster.resources())
             if missing:
                 self._give_up(name, entry, missing)
                 return
-            failed: Future[Any] = Future()
-            failed.set_exception(TimeoutError(f"not started after {spent:.0f} s (runtime.worker_start_timeout_s)"))
-            self._arrived(name, entry.generation, True, failed)
+            message = f"not started after {spent:.0f} s (runtime.worker_start_timeout_s)"
+            self._answers.fail(name, entry, Call.START, TimeoutError(message))
 
-    def _give_up(self, name: str, entry: _Worker, missing: str) -> None:
+    def _give_up(self, name: str, entry: WorkerEntry, missing: str) -> None:
         """No node can hold a worker: the others do without it, where there are any.
 
         Raises:
@@ -347,7 +427,7 @@ class RayPool:
         logger.warning("%s is given up: %s", name, message)
         self._events.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=True))
 
-    def _watch_stopped(self, name: str, entry: _Worker) -> None:
+    def _watch_stopped(self, name: str, entry: WorkerEntry) -> None:
         seconds = self._cluster.stopped_s(entry.pid)
         if not seconds:
             entry.is_stopped = False
@@ -359,35 +439,12 @@ class RayPool:
             limit = self._runtime.stopped_timeout_s
             logger.warning("%s (process %d) is stopped; it is replaced after %.0f s", name, entry.pid, limit)
 
-
-def _missing(spec: WorkerSpec, nodes: list[Mapping[str, float]]) -> str:
-    """What no single node has of what a worker asks for; empty where one could hold it, or none is known."""
-    asked = {"CPU": spec.cpus, "GPU": spec.gpus, **spec.resources}
-    asked = {name: amount for name, amount in asked.items() if amount > 0}
-    if not nodes or any(all(node.get(name, 0.0) >= amount for name, amount in asked.items()) for node in nodes):
-        return ""
-    lacking = {name: amount for name, amount in asked.items() if all(node.get(name, 0.0) < amount for node in nodes)}
-    return ", ".join(f"{amount:g} {name}" for name, amount in (lacking or asked).items())
-
-
-def _kind_of(error: Exception) -> FailureKind:
-    if getattr(error, "preempted", False):
-        return FailureKind.WORKER_PREEMPTED
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return FailureKind.OUT_OF_MEMORY
-    return FailureKind.WORKER_LOST
-
-
-def _was_killed(error: Exception) -> bool:
-    """Whether a process ended without a word: it was killed, where one that cannot start would have said why."""
-    return isinstance(error, exceptions.RayActorError) and not error.actor_init_failed
-
-
-def _one_line(error: Exception) -> str:
-    cause = getattr(error, "cause", None)
-    if isinstance(error, exceptions.RayTaskError) and cause is not None:
-        return f"{type(cause).__name__}: {cause}"[:500]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, RuntimeError | TimeoutError):
-        return (lines[0] if lines else type(error).__name__)[:500]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+    def _ping(self, name: str, entry: WorkerEntry, now: float) -> None:
+        """Asks a worker without a call whether it lives, which no call would tell."""
+        if entry.pinged is not None:
+            if now - entry.pinged >= self._runtime.stopped_timeout_s + PING_EVERY_S:
+                self.restart(name, f"did not answer for {now - entry.pinged:.0f} s")
+                entry.pinged = None
+        elif now - max(entry.idle_since, entry.answered) >= PING_EVERY_S:
+            entry.pinged = now
+            self._answers.ping(name, entry)

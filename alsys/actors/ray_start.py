@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import ray
 from ray._private import ray_constants
 
+from alsys.actors.nodes import Demand
 from alsys.config.runtime import RuntimeConfig
 from alsys.errors import EnvironmentProblem
 
@@ -38,11 +41,12 @@ OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_recon
 """Nobody reads the metrics of a Ray of our own; and who is dead is found out here, before Ray ends this process."""
 
 
-def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] = lambda: False) -> bool:
+def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Callable[[], bool] = lambda: False) -> bool:
     """Starts Ray here or joins a cluster; returns whether this process started it.
 
-    A cluster of our own has at least as many Ray CPUs as the workers ask for, so that a small machine runs them all;
-    threads are limited by each worker. It is tried again where the machine is too busy.
+    A cluster of our own has at least as many Ray CPUs and as much memory as all workers ask for, so that a small
+    machine runs them all; threads are limited by each worker. With `runtime.num_cpus` it has as many as that says. It
+    is tried again where the machine is too busy.
 
     Raises:
         EnvironmentProblem: Ray does not come up.
@@ -60,12 +64,14 @@ def connect(runtime: RuntimeConfig, n_cpus: float, is_left: Callable[[], bool] =
         except Exception as error:
             raise EnvironmentProblem(f"cannot reach the Ray cluster at {address!r}: {_first_line(error)}") from error
         return True
-    if runtime.num_cpus is not None and n_cpus > runtime.num_cpus:
+    if runtime.num_cpus is not None and least.get("CPU", 0.0) > runtime.num_cpus:
         raise EnvironmentProblem(
-            f"workers ask for {n_cpus:g} CPUs, runtime.num_cpus is {runtime.num_cpus}; raise it or ask for fewer"
+            f"a trainer, an explorer and a labeler ask for {least['CPU']:g} CPUs, runtime.num_cpus is "
+            f"{runtime.num_cpus}; raise it or ask for fewer"
         )
     options |= {
-        "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, int(n_cpus + 0.999)),
+        "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, math.ceil(demand.get("CPU", 0.0))),
+        "_memory": max(psutil.virtual_memory().available, math.ceil(demand.get("memory", 0.0))),
         "include_dashboard": False,
         "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         "_node_ip_address": "127.0.0.1",

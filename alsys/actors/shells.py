@@ -22,6 +22,7 @@ from functools import partial
 from typing import Final, cast
 
 from alsys.actors.compiled_packages import COMPILED, CompiledPackages
+from alsys.actors.greeting import Greeting, versions
 from alsys.actors.worker_files import DENSITIES, FIT, WALKERS, Changes, Files, Place, WorkerFolder, write_files
 from alsys.control.ports import Result, Work, Worker
 from alsys.exploration.base import ExplorationOrder, Resumable
@@ -78,8 +79,8 @@ class WorkerActor:
         self._state_due = 0.0
         self._packages = CompiledPackages()
 
-    def ready(self, place: Place | None = None, *files: Files) -> int:
-        """Builds the worker; answers with its process id.
+    def ready(self, place: Place | None = None, *files: Files) -> Greeting:
+        """Builds the worker, which says what it is.
 
         Args:
             place: Of its files; None where it has none.
@@ -89,24 +90,31 @@ class WorkerActor:
             WorkerUnfit: It cannot be built, for want of a package or a setting.
             OSError: A trainer's files cannot be written here.
         """
+        import ray  # which the shell does without elsewhere
+
         for part in files:
             self._packages.add(part)
         try:
-            if place is None or not self._has_folder(place, files):
-                self._worker = self._build()
-                self._go_on(files)
-                return os.getpid()
-            assert self._folder is not None
-            build = partial(self._build, self._folder.path)
-            if FIT not in place.names:
-                self._worker = build()
-                return os.getpid()
-            # what a thread is to run is built there: numbers of threads are each thread's own
-            self._thread, self._changes = WorkerThread("trainer"), Changes(self._folder.path, place.names)
-            self._worker = self._thread.submit(build).result()
+            self._worker = self._built(place, files)
+            self._go_on(files)
         except UNFIT as error:
             raise unfit(reason_of(error), None) from None
-        return os.getpid()
+        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+        return Greeting(os.getpid(), node, versions(), getattr(self._worker, "identity", ""))
+
+    def ping(self) -> None:
+        """Answers, and by that says that the actor lives."""
+
+    def _built(self, place: Place | None, files: Sequence[Files]) -> Worker:
+        if place is None or not self._has_folder(place, files):
+            return self._build()
+        assert self._folder is not None
+        build = partial(self._build, self._folder.path)
+        if FIT not in place.names:
+            return build()
+        # what a thread is to run is built there: numbers of threads are each thread's own
+        self._thread, self._changes = WorkerThread("trainer"), Changes(self._folder.path, place.names)
+        return self._thread.submit(build).result()
 
     def run(self, order: Work, state: CommitteeState | None = None, *files: Files) -> Answer:
         """Carries an order out.

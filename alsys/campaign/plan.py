@@ -193,7 +193,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
         *found.lines,
         *hessian_lines(config, {} if ledger is None else ledger.hessians.found, plan.minima, mean),
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
-        f"workers: {config.labeling.workers} labelers, {config.exploration.workers} explorers of "
+        f"workers: {_labelers_text(config)}, {config.exploration.n_workers} explorers of "
         f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
         *(f"not used: {one.field} needs {one.needs}" for one in unused(config) if not plan.is_recorded),
         "nothing was started or written",
@@ -227,7 +227,7 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
         f"the directory holds this campaign: {ledger.n_labels} of {config.stop.labels} labels ({n_random} in the "
         f"random arm{imported}), {len(ledger.models)} models{leads}; `alsys run` goes on with it"
     ]
-    n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.workers
+    n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.n_workers
     goes_on = n_left or wants_last_fit(ledger) or lacks_final_fit(ledger)
     is_timed_out = config.stop.wall_s is not None and ledger.totals.wall_s >= config.stop.wall_s
     has_ended = ledger.stopped is not None and ledger.stopped.is_final
@@ -259,6 +259,12 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     return Estimate(label_s, 0.0, labeling_s, fits_s, start_s, n_fits, n_before, n_random_left, wall_s, tuple(lines))
 
 
+def _labelers_text(config: CampaignConfig) -> str:
+    least = sum(part.workers if part.min_workers is None else part.min_workers for _, part in config.labeling.parts())
+    most = config.labeling.n_workers
+    return f"{most} labelers" if least == most else f"{least} to {most} labelers"
+
+
 def _whole(plan: Plan, mean: float) -> Estimate:
     """The plan of a new campaign, whose labels take so many seconds."""
     from alsys.exploration.initial import n_in_random_arm
@@ -266,7 +272,7 @@ def _whole(plan: Plan, mean: float) -> Estimate:
     config = plan.config
     sampling, sampling_s = _first_frames(plan)
     settings = PolicySettings.of(config)
-    n_labelers, n_initial_random = config.labeling.workers, n_in_random_arm(config, config.initial.frames)
+    n_labelers, n_initial_random = config.labeling.n_workers, n_in_random_arm(config, config.initial.frames)
     labels = label_plan(
         settings,
         n_initial=config.initial.frames - n_initial_random,

@@ -62,7 +62,7 @@ def worker_pool(plan: Plan) -> WorkerPool:
     config, folder = plan.config, plan.directory.path
     from alsys.actors.placement import worker_specs
 
-    specs = worker_specs(config, plan.starts)
+    specs = worker_specs(config, plan.starts, plan.level.level_id)
     if config.runtime.kind == "in-process":
         from alsys.control.inprocess import InProcessPool
 

@@ -64,6 +64,8 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         f"{candidates['dropped']} dropped of {candidates['proposed']}",
     )
     facts.add_row("busy", ", ".join(f"{role} {share:.0%}" for role, share in utilisation.items()))
+    if status.get("workers_waiting"):  # a driver of an older version may have written it
+        facts.add_row("workers", Text("ALARM: " + status["workers_waiting"], style="bold"))
     facts.add_row("exploration", f"{status['exploration']['walker_steps']:,} walker-steps")
     facts.add_row("uncertainty", uncertainty_text(status["uncertainty"]))
     if lost := lost_text(status):

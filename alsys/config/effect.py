@@ -107,6 +107,8 @@ def _conditions(config: CampaignConfig) -> Iterator[Condition]:
     yield Condition(
         "stop", ("versions_in_a_row", "min_random"), has_target, "stop.target_force_mae or stop.target_blind_spots"
     )
+    is_elastic = any(part.min_workers not in (None, part.workers) for _, part in config.labeling.parts())
+    yield Condition("labeling", ("idle_s",), is_elastic, "labeling.min_workers below labeling.workers")
     yield Condition("runtime", ("num_cpus",), config.runtime.address is None, "a Ray of its own: no runtime.address")
     yield Condition("runtime", ("ship_code",), config.runtime.address is not None, "a cluster: runtime.address")
     yield from _of_switches(config)
@@ -181,7 +183,9 @@ def _of_switches(config: CampaignConfig) -> Iterator[Condition]:
     on_ray = config.runtime.kind == "ray"
     for section in ("labeling", "exploration", "training"):
         gpus = () if section == "labeling" else ("gpus",)  # a labeler in this process computes on one where it is set
-        yield Condition(section, ("cpus", "resources", *gpus), on_ray, "runtime.kind: ray", is_switch=True)
+        elastic = ("min_workers", "idle_s") if section == "labeling" else ()
+        asked = ("cpus", "resources", "ray_memory_mb", *gpus, *elastic)
+        yield Condition(section, asked, on_ray, "runtime.kind: ray", is_switch=True)
     fields = (
         "address",
         "num_cpus",

@@ -9,13 +9,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from alsys.config.carving import CarveConfig
 from alsys.config.exploration_methods import ExplorationMethod, PluginMethod, UDDMethod
+from alsys.config.groups import ExplorerGroup, Grouped, GroupName
 from alsys.config.models import EquivariantModel as EquivariantModel
 from alsys.config.models import ModelConfig as ModelConfig
 from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
-from alsys.config.section import DEVICE, GPUS, Device, Resources, Section, operational
+from alsys.config.section import DEVICE, GPUS, RAY_MEMORY, Device, Resources, Section, operational
 
 
 class CalibratedTrust(Section):
@@ -97,12 +98,16 @@ class MultipleTimeStep(Section):
     share: float = operational(0.25, gt=0, lt=1, description="Part of a fit's CPU seconds for the small network.")
 
 
-class ExplorationConfig(Section):
+class ExplorationConfig(Grouped):
     """Molecular dynamics of many walkers under the committee's mean force."""
 
     workers: int = operational(1, ge=1, le=4096, description="Explorers.")
+    groups: dict[GroupName, ExplorerGroup] = operational(
+        {}, description="Further explorers with resources of their own, as `{gpu: {workers: 1, gpus: 1}}`."
+    )
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    ray_memory_mb: int | None = operational(None, ge=64, description=RAY_MEMORY)
     threads: int = operational(1, ge=1, le=256)
     device: Device = operational("auto", description=DEVICE)
     gpus: float = operational(0.0, ge=0, le=16, description=GPUS)

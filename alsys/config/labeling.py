@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from alsys.config import presets
-from alsys.config.section import Resources, Section, operational
+from alsys.config.groups import Grouped, GroupName, LabelerGroup
+from alsys.config.section import RAY_MEMORY, Resources, Section, operational
 
 COARSE_GRID = 1
 """PySCF's grid level of the iterations where `two_grids` is on."""
@@ -81,7 +82,7 @@ class PySCFBaseline(Section):
 BaselineConfig = Annotated[GFN2Baseline | GFN1Baseline | PySCFBaseline, Field(discriminator="kind")]
 
 
-class LabelingBase(Section):
+class LabelingBase(Grouped):
     """Limits that every labeler has."""
 
     baseline: BaselineConfig | None = Field(
@@ -98,7 +99,19 @@ class LabelingBase(Section):
         "the labels and its Hessian computed, once: models learn it beside the labels, so that vibrations are right. "
         "For molecules and crystals; 0 for none.",
     )
-    workers: int = operational(1, ge=1, le=4096, description="Labels computed at the same time.")
+    workers: int = operational(1, ge=1, le=10_000, description="Labels computed at the same time, at most.")
+    min_workers: int | None = operational(
+        None,
+        ge=0,
+        description="Labelers that are kept where nothing waits to be labelled; the others come while frames wait and "
+        "go after `idle_s`, so that a cluster can grow and shrink. On Ray. Default: all are kept.",
+    )
+    idle_s: float = operational(60.0, ge=0, description="Seconds without a label after which a labeler goes.")
+    groups: dict[GroupName, LabelerGroup] = operational(
+        {},
+        description="Further labelers with resources of their own, as `{big: {workers: 2, cpus: 16, threads: 16}}`; "
+        "what a group leaves out is as here.",
+    )
     timeout_s: float = operational(600.0, gt=0, description="Wall time after which a label is killed.")
     memory_mb: int = operational(4000, ge=64, description="Memory of one label, of all its processes together.")
     max_attempts: int = operational(3, ge=1, le=20, description="Attempts after lost computing, per frame.")
@@ -108,6 +121,7 @@ class LabelingBase(Section):
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
     gpus: float = operational(0.0, ge=0, le=16, description="Ray GPUs of one labeler; 0.5 lets two share one.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    ray_memory_mb: int | None = operational(None, ge=64, description=RAY_MEMORY)
     quality: QualityConfig = Field(default=QualityConfig(), description="Checks of a label before it becomes data.")
 
 

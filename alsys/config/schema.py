@@ -192,7 +192,7 @@ class CampaignConfig(Section):
     def _fits_together(self) -> CampaignConfig:
         checks = (
             self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._time_steps,
-            self._charges, self._target, self._devices,
+            self._charges, self._target, self._devices, self._groups,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -291,10 +291,17 @@ class CampaignConfig(Section):
         if not self.selection.random_share:
             yield Problem("target needs a random arm", "selection.random_share", "0", "leave target out, or 0.15")
 
+    def _groups(self) -> Iterator[Problem]:
+        yield from self.labeling.group_problems("labeling")
+        yield from self.exploration.group_problems("exploration")
+
     def _devices(self) -> Iterator[Problem]:
         if self.runtime.kind != "ray":
             return
-        for name, section in (("exploration", self.exploration), ("training", self.training)):
+        sections: list[tuple[str, ExplorationConfig | TrainingConfig]] = [("training", self.training)]
+        for name, part in self.exploration.parts():
+            sections.append((f"exploration.groups.{name[:-1]}" if name else "exploration", part))
+        for name, section in sections:
             if section.device.startswith("cuda") and not section.gpus:
                 message = f"{name}.device {section.device} needs a share of a GPU: Ray shows a worker no other"
                 yield Problem(message, f"{name}.gpus", "0", "set it to 1, or to 0.5 for two on one GPU")

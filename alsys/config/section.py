@@ -224,6 +224,7 @@ Resources = dict[str, Annotated[float, Field(ge=0)]]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 """Where networks are evaluated, in PyTorch's names."""
 DEVICE = "Where networks are evaluated: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where the worker sees one."
+RAY_MEMORY = "MiB of its node that one worker asks of Ray, for its process and what it starts; default: none."
 GPUS = "Ray GPUs of one worker, which sees no others; 0.5 lets two share one."
 
 

@@ -13,7 +13,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
-from alsys.config.section import DEVICE, GPUS, Device, Resources, operational
+from alsys.config.section import DEVICE, GPUS, RAY_MEMORY, Device, Resources, operational
 from alsys.config.start import StartConfig
 
 LEAST_FIT_S: Final = 60.0
@@ -25,6 +25,7 @@ class TrainingConfig(LossSettings):
 
     cpus: float = operational(1.0, gt=0, description="Ray CPUs of the trainer.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
+    ray_memory_mb: int | None = operational(None, ge=64, description=RAY_MEMORY)
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")
     refit_every: int = Field(10, ge=1, description="New training labels before the next fit.")
     refit_growth: float = Field(0.0, ge=0, le=2, description="Also wait for this share of the labels there are.")

@@ -118,6 +118,7 @@ class Idle:
         busy_labelers: Labelers with exactly one call in flight, which may be sent a second one ahead of time.
         trainers: Trainers with no fit in flight.
         n_others: Labelers that are up and neither, because they have more calls or are about to be restarted.
+        has_trainer: Whether there is a trainer, busy or not.
     """
 
     explorers: tuple[str, ...] = ()
@@ -125,6 +126,7 @@ class Idle:
     busy_labelers: Collection[str] = ()
     trainers: tuple[str, ...] = ()
     n_others: int = 0
+    has_trainer: bool = True
 
     @property
     def n_labelers(self) -> int:

@@ -40,6 +40,7 @@ from alsys.control.handlers.gate_queue import GateQueue
 from alsys.control.handlers.hessians import HessianHandler
 from alsys.control.handlers.labels import LabelHandler
 from alsys.control.handlers.requests import RequestHandler
+from alsys.control.handlers.staff import StaffHandler
 from alsys.control.handlers.training import TrainingHandler, queue_models
 from alsys.control.ports import (
     BundleStore,
@@ -50,6 +51,8 @@ from alsys.control.ports import (
     RequestBox,
     Role,
     WorkerDown,
+    WorkerGone,
+    WorkerLeaving,
     WorkerPool,
     WorkerUp,
 )
@@ -139,6 +142,7 @@ class Coordinator:
         self._record = EventSink(ledger, self.commits, self._memory, lambda label_id: self._labels.forget(label_id))
         self._running = running or RunningClock()
         self._calls = WorkerCalls(pool, self._running, budgets)
+        self._staff = StaffHandler(ledger, pool, self._calls, self._record, clock, self._running)
         self._labels = LabelHandler(
             ledger=ledger,
             level=level,
@@ -355,8 +359,8 @@ class Coordinator:
 
     def _take(self, event: PoolEvent) -> None:
         match event:
-            case WorkerUp():
-                self._calls.arrive(event)
+            case WorkerUp() | WorkerLeaving() | WorkerGone():
+                self._calls.note(event)
                 self._explorations.forget(event.worker)
             case WorkerDown():
                 self._lose(event)
@@ -433,6 +437,7 @@ class Coordinator:
             if self._requests is not None:
                 self._requests.poll()
             self._calls.end_overdue()
+            self._staff.tick()
         if running - self._last_beat >= HEARTBEAT_S:
             self._beat()
             self._registry.poke()

@@ -12,7 +12,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, Work, Worker, WorkerDown, WorkerUp
+from alsys.control.ports import (
+    FORGIVEN_AFTER,
+    Completion,
+    PoolEvent,
+    PoolState,
+    Role,
+    Work,
+    Worker,
+    WorkerDown,
+    WorkerUp,
+)
 from alsys.errors import FailureKind, WorkerUnfit
 from alsys.threads import WorkerThread
 
@@ -60,6 +70,13 @@ class InProcessPool:
         """Builds all workers."""
         for name in self._factories:
             self._build(name)
+
+    def want(self, n_labelers: int) -> None:
+        """As `WorkerPool.want`; threads that wait cost nothing, so all workers stay."""
+
+    def state(self) -> PoolState:
+        """As `WorkerPool.state`; nothing is waited for here."""
+        return PoolState(asked=len(self._factories), up=len(self._workers))
 
     def submit(self, worker: str, work: Work) -> None:
         """Queues a call."""

@@ -7,7 +7,7 @@ A pool owns its workers: it starts them, restarts them when they die, and report
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -22,6 +22,8 @@ from alsys.potentials.base import CommitteeState
 from alsys.potentials.calibration import Band
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
+N_NAMED: Final = 3
+"""Workers that are named where more wait for the same."""
 FORGIVEN_AFTER: Final = 20
 """Results in a row after which a worker's restarts are forgotten. More than one: a labeler that fails its first check
 gives a result, and is replaced for it."""
@@ -90,7 +92,55 @@ class WorkerDown:
     is_final: bool = False
 
 
-PoolEvent = WorkerUp | Completion | WorkerDown
+@dataclass(frozen=True, slots=True)
+class WorkerLeaving:
+    """A worker gets no more calls; those that it has still come back, or are lost with it."""
+
+    worker: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """A worker without calls was given back. It may come again."""
+
+    worker: str
+    role: Role
+
+
+PoolEvent = WorkerUp | Completion | WorkerDown | WorkerLeaving | WorkerGone
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """How many workers there are, and what the others wait for.
+
+    Attributes:
+        asked: Workers that are to be there.
+        up: Those that are.
+        waiting: What each worker that has had no place for a while waits for, as ``{CPU: 1}``.
+        avoided: Nodes on which workers cannot start, and why.
+    """
+
+    asked: int = 0
+    up: int = 0
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    avoided: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """Who waits for what, and which nodes are avoided; empty where none waits."""
+        if not self.waiting:
+            return ""
+        names: dict[str, list[str]] = {}
+        for name, what in self.waiting.items():
+            names.setdefault(what, []).append(name)
+        said = [
+            f"{', '.join(who[:N_NAMED])}{f' and {n} more' if (n := len(who) - N_NAMED) > 0 else ''} "
+            f"{'waits' if len(who) == 1 else 'wait'} for {what}"
+            for what, who in names.items()
+        ]
+        return "; ".join([*said, *(f"node {node} is avoided: {why}" for node, why in self.avoided.items())])
 
 
 class WorkerPool(Protocol):
@@ -103,6 +153,14 @@ class WorkerPool(Protocol):
 
     async def start(self) -> None:
         """Begins to start all workers; each says `WorkerUp` when it is ready."""
+        ...
+
+    def want(self, n_labelers: int) -> None:
+        """So many labelers have something to do; a pool may start and end labelers accordingly."""
+        ...
+
+    def state(self) -> PoolState:
+        """How many workers there are now."""
         ...
 
     def submit(self, worker: str, work: Work) -> None:

@@ -14,6 +14,7 @@ from alsys.control.rules.training import extra_fits, trains_on
 from alsys.control.rules.trust import random_share
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
+from alsys.events import WorkersWaiting
 from alsys.frames import Arm
 
 ROLES = tuple(str(role) for role in Role)
@@ -133,6 +134,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "reference_checks_failed": ledger.audits.n_failed_reference_checks,
         },
         "lost_work_s": round(ledger.totals.lost_s, 3),
+        "workers_waiting": waiting_text(ledger.waiting),
         "openings": ledger.totals.openings,
         "wall_s": round(ledger.totals.wall_s, 3),
         "wall_limit_s": ledger.settings.wall_s,
@@ -182,6 +184,11 @@ def hessians_text(ledger: Ledger) -> str:
     ]
     under_way = [f"at work on {name}" for name in sorted(hessians.computing.values())]
     return "; ".join([*there, *under_way, *(f"none of {n}: {e.message}" for n, e in hessians.given_up.items())])
+
+
+def waiting_text(event: WorkersWaiting | None) -> str:
+    """Which workers have no place, and what they wait for; empty where none waits."""
+    return "" if event is None else f"asked {event.asked}, up {event.up}: {event.message}"
 
 
 def fit_text(status: Mapping[str, Any], now: float) -> str:

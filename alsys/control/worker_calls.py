@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from alsys.control.budgets import Budgets
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import Idle
-from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerPool, WorkerUp
+from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerGone, WorkerLeaving, WorkerPool, WorkerUp
 from alsys.events import Heartbeat, WorkerLost
 from alsys.labeling.base import LabelingOrder
 
@@ -96,8 +96,20 @@ class WorkerCalls:
         self._place(worker)
         self._pool.restart(worker, message)
 
-    def arrive(self, event: WorkerUp) -> None:
-        """A worker is ready."""
+    def note(self, event: WorkerUp | WorkerLeaving | WorkerGone) -> None:
+        """A worker is ready; gets no more calls, while those that it has come back; or has none and is gone."""
+        match event:
+            case WorkerUp():
+                self._arrive(event)
+            case WorkerLeaving(worker):
+                self._leaving.add(worker)
+                self._place(worker)
+            case WorkerGone(worker, role):
+                self._drop(worker, role)
+                self._n_of[role] -= self._roles.pop(worker, None) is not None
+                self._leaving.discard(worker)
+
+    def _arrive(self, event: WorkerUp) -> None:
         worker, role = event.worker, event.role
         self._n_of[role] += worker not in self._roles
         self._n_up[role] += worker not in self._calls
@@ -129,16 +141,25 @@ class WorkerCalls:
             t: Unix time.
         """
         now, worker, role = self._clock(), event.worker, event.role
-        self._n_up[role] -= worker in self._calls
-        calls = self._calls.pop(worker, deque())
-        begun = self._since[role].pop(worker, now)
-        self._free[role].pop(worker, None)
-        self._ahead.pop(worker, None)
-        self._reminded.discard(worker)
+        begun = self._since[role].get(worker, now)
+        calls = self._drop(worker, role)
         self.busy.stop(role, worker, now)
         message = event.message[:500]
         lost = WorkerLost(t=t, worker=worker, role=role, failure=event.failure, message=message, spent_s=now - begun)
         return calls, lost
+
+    def _drop(self, worker: str, role: Role) -> Sequence[Work]:
+        """A worker is there no more: the calls that it had."""
+        self._n_up[role] -= worker in self._calls
+        self._since[role].pop(worker, None)
+        self._free[role].pop(worker, None)
+        self._ahead.pop(worker, None)
+        self._reminded.discard(worker)
+        return self._calls.pop(worker, deque())
+
+    def count(self, role: Role) -> int:
+        """Workers of a role that are there."""
+        return self._n_up[role]
 
     def overdue(self) -> Overdue:
         """Workers whose call takes suspiciously long, each told once, and those whose budget is used up."""
@@ -201,6 +222,7 @@ class WorkerCalls:
             busy_labelers=self._ahead.keys(),
             trainers=tuple(self._free[Role.TRAINER]),
             n_others=self._n_up[Role.LABELER] - len(labelers) - len(self._ahead),
+            has_trainer=self.count(Role.TRAINER) > 0,
         )
 
     def _place(self, worker: str) -> None:

@@ -66,6 +66,21 @@ class WorkerLost(Event):
     spent_s: float = 0.0
 
 
+@event("workers-waiting")
+class WorkersWaiting(Event):
+    """Workers have had no place for a while, or other ones than before; or none waits any more.
+
+    Attributes:
+        asked: Workers that are to be there.
+        up: Those that are.
+        message: Who waits for what, and which nodes are avoided; empty where none waits.
+    """
+
+    asked: int
+    up: int
+    message: str = ""
+
+
 @event("exploration-started", is_durable=False)
 class ExplorationStarted(Event):
     """A chunk was sent to an explorer."""

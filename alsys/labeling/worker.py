@@ -29,6 +29,11 @@ class LabelingWorker:
         self._labeler = labeler
         self._build_tight = build_tight
 
+    @property
+    def identity(self) -> str:
+        """Identity of the level at which it labels."""
+        return self._labeler.level.level_id
+
     @overload
     def run(self, order: LabelingOrder) -> tuple[Label | LabelFailure, ...]: ...
 

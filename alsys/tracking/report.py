@@ -230,7 +230,10 @@ def _facts(
         ("Systems", ", ".join(_system_text(system) for system in config.systems)),
         ("Level of theory", level_text(level.spec) if level else "no label yet"),
         ("Model", f"committee of {model.members} {model.kind} models, cutoff {model.r_max:g} Å"),
-        ("Exploration", f"{exploration.workers} × {exploration.walkers} walkers, Langevin at {temperatures} K"),
+        (
+            "Exploration",
+            f"{exploration.n_workers} × {exploration.walkers} walkers, Langevin at {temperatures} K",
+        ),
         ("Labels", f"{arms}; {note}" if note else arms),
         ("Candidates", f"{summary.ledger.proposed:,} proposed, {summary.dropped.total():,} dropped"),
         ("Faults survived", lost),

@@ -17,6 +17,7 @@ from alsys import events
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import ModelRecord, Status
+from alsys.control.status import waiting_text
 from alsys.errors import FailureKind
 from alsys.frames import Arm
 
@@ -341,6 +342,9 @@ class _Recorder:
                 self._explored(event)
             case events.ErrorsObserved():
                 self._observed()
+            case events.WorkersWaiting():
+                told = waiting_text(event) if event.message else f"no worker waits for a place, {event.up} are up"
+                self._tell(event, time, "bad" if event.message else "plain", told)
             case events.AlarmRaised():
                 self._tell(event, time, "bad", f"alarm: {event.message}")
             case events.AlarmCleared():

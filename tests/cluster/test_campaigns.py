@@ -25,7 +25,6 @@ def test_xtb(cluster: Cluster) -> None:
     driver.check(40)
 
 
-@pytest.mark.xfail(strict=True, reason="actors/pool.py says nothing of what is missing in status and alarms yet")
 def test_eight_workers_on_four_cpus_say_what_is_missing(cluster: Cluster) -> None:
     cluster.start("one", "two", cpus=2)
     driver = cluster.head.run("toy.yaml", "labeling={kind: analytic, workers: 6, delay_s: 1.5}", "stop.labels=120")
@@ -49,7 +48,6 @@ def test_workers_without_a_place_take_that_of_a_node_that_joins_late(cluster: Cl
     driver.check(100)
 
 
-@pytest.mark.xfail(strict=True, reason="actors/pool.py gives a worker up after three starts on the same bad node")
 def test_a_node_without_alsys_is_avoided_and_said(cluster: Cluster) -> None:
     """It is the emptiest at first, so that Ray prefers it."""
     cluster.start("bare", cpus=4, has_alsys=False)

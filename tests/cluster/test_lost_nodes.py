@@ -40,7 +40,6 @@ def test_a_node_that_is_killed(cluster: Cluster, role: str) -> None:
     assert any(isinstance(event, WorkerLost) for event in driver.events())
 
 
-@pytest.mark.xfail(strict=True, reason="actors/pool.py gives work to nodes that are being drained")
 def test_a_node_that_is_drained(cluster: Cluster) -> None:
     """It gets no work after its notice, which is not held against workers or frames, and is gone at the deadline."""
     driver = campaign(cluster, n_labels=100)
@@ -68,7 +67,6 @@ def test_a_node_whose_cable_is_out(cluster: Cluster) -> None:
     ends_well(driver, 150)
 
 
-@pytest.mark.xfail(strict=True, reason="actors/pool.py takes a node's death for a worker's, and frames are blamed")
 def test_both_labelers_nodes_are_lost_twice_with_the_same_frames(cluster: Cluster) -> None:
     """There are no others yet: two workers died over each frame, and none is to blame."""
     cluster.start("main", cpus=2, resources={"rest": 2})
@@ -92,7 +90,6 @@ def test_both_labelers_nodes_are_lost_twice_with_the_same_frames(cluster: Cluste
     ends_well(driver, 20)
 
 
-@pytest.mark.xfail(strict=True, reason="actors/pool.py hears of an idle actor's death when it is given work")
 def test_idle_workers_are_missed_before_they_are_needed(cluster: Cluster) -> None:
     """The trainer has nothing to do before forty frames have been labelled."""
     settings = ("initial={method: rattle, frames: 40, stdev: 0.04}", "training.first_at=30", "labeling.delay_s=2")

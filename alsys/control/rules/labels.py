@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from alsys.control.commands import Command, Idle, LabelFrames
 from alsys.control.rules import pace
@@ -18,6 +19,9 @@ from alsys.control.state.records import FrameRecord
 from alsys.errors import FailureKind
 from alsys.events import LabelFailed, LabelNotReproduced
 from alsys.frames import Arm
+
+GROW_S: Final = 20.0
+"""Seconds in which labelers should get through what waits: more of them are wanted where they would not."""
 
 
 def verdict(
@@ -74,10 +78,9 @@ def label(state: CampaignState, idle: Idle, n_labelers: int) -> list[Command]:
     if not workers:
         return []
     commands: list[Command] = []
-    training = pace.training_room(state, n_labelers)
+    training = pace.training_room(state, n_labelers, has_trainer=idle.has_trainer)
     chooser = _Chooser(state, idle, has_choice=n_labelers > 1, room=room, training=training)
-    others = state.pending.count(Arm.ATOM, Arm.RANDOM)
-    available = others + int(min(training, len(state.pending) - others))
+    available = _available(state, training)
     for k, worker in enumerate(workers):
         frame_ids = chooser.take(worker, _batch_size(mean, available, len(workers) - k, settings))
         if not frame_ids:
@@ -108,6 +111,29 @@ def _ahead(state: CampaignState, idle: Idle) -> list[str]:
     """Busy labelers that may get a call ahead: not those that compute a Hessian, or are to be checked first."""
     computing, every = state.hessians.computing, state.settings.reference_every
     return [w for w in idle.busy_labelers if w not in computing and not state.audits.needs_check(w, every)]
+
+
+def n_wanted(state: CampaignState, n_labelers: int, *, has_trainer: bool) -> int:
+    """Labelers that have something to do: enough to label what waits within `GROW_S`, one at least where any does.
+
+    Args:
+        state: The campaign.
+        n_labelers: Labelers that there are.
+        has_trainer: Whether there is a trainer.
+    """
+    n_frames = state.n_in_flight + len(state.audits.to_verify) + len(state.audits.waiting(state.settings.audit_share))
+    if has_frames(state):
+        training = pace.training_room(state, n_labelers, has_trainer=has_trainer)
+        n_frames += min(_available(state, training), max(_room(state), state.pending.count(Arm.ATOM)))
+    mean = state.label_times.mean
+    share = 1.0 if mean is None else min(mean / GROW_S, 1.0)
+    return math.ceil(n_frames * share) + state.hessians.n_minima_left
+
+
+def _available(state: CampaignState, training: float) -> int:
+    """Frames that may be sent to labelers, as far as the pace of training goes."""
+    others = state.pending.count(Arm.ATOM, Arm.RANDOM)
+    return others + int(min(training, len(state.pending) - others))
 
 
 def _batch_size(mean: float | None, available: int, n_workers: int, settings: PolicySettings) -> int:

@@ -56,17 +56,22 @@ def most_ahead(
     return 0 if is_quick(batch, n_labelers, label_s, fit_s) else math.ceil(AHEAD_SHARE * batch) + n_labelers
 
 
-def training_room(state: CampaignState, n_labelers: int) -> float:
+def training_room(state: CampaignState, n_labelers: int, *, has_trainer: bool = True) -> float:
     """Training labels that may be sent out now; infinite where nothing bounds them.
 
     While no fit runs, the next batch may be filled, and what may be ahead of its model besides. Rounds have a pace of
-    their own, and sampled frames do not wait for the first model.
+    their own, and sampled frames do not wait for the first model. Without a trainer no more labels are made than the
+    next fit takes.
     """
     settings = state.settings
     batch = next_batch(settings, state.n_train_at_fit)
     ahead = most_ahead(settings, batch, n_labelers, state.label_times.mean, state.fit_s)
-    if ahead is None or settings.is_rounds or not state.champion:
+    if settings.is_rounds:
         return math.inf
+    if ahead is None or not state.champion:
+        if has_trainer:
+            return math.inf
+        ahead, batch = 0, batch if state.n_train_at_fit else settings.first_at
     coming = state.n_new + state.in_flight_by_arm[Arm.UNCERTAIN] + state.in_flight_by_arm[Arm.INITIAL]
     return max(ahead + (batch if state.training is None else 0) - coming, 0)
 

@@ -13,7 +13,14 @@ from alsys.control.state.frames import FrameStates
 from alsys.control.state.hessians import HessianStates
 from alsys.control.state.models import ModelVersions
 from alsys.control.state.records import Exploration, RunningTimes, Totals
-from alsys.events import CampaignStopped, DataImported, ExplorationStarted, StopRequested, TrainingStarted
+from alsys.events import (
+    CampaignStopped,
+    DataImported,
+    ExplorationStarted,
+    StopRequested,
+    TrainingStarted,
+    WorkersWaiting,
+)
 from alsys.exploration.bandit import Tally
 from alsys.frames import TRAINING_ARMS, Arm
 
@@ -60,6 +67,7 @@ class CampaignState:
         self.totals = Totals()
         self.requests: set[str] = set()
         self.alarms: dict[str, str] = {}
+        self.waiting: WorkersWaiting | None = None
         self.stopped: CampaignStopped | None = None
         self.stop_requested: StopRequested | None = None
 

@@ -142,7 +142,7 @@ class FrameStates:
         if record.status in FINAL:
             return
         self.again(event.frame_id)
-        record.attempts += event.failure is not FailureKind.WORKER_PREEMPTED
+        record.attempts += not event.failure.is_nobodys_fault
         record.kills += event.failure in (FailureKind.WORKER_LOST, FailureKind.CRASHED)
         record.last_worker = event.worker if event.failure.is_lost_computing else ""
         self.failed[event.frame_id] = event

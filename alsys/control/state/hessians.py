@@ -12,7 +12,7 @@ from alsys.control.settings import PolicySettings
 from alsys.errors import FailureKind
 from alsys.events import HessianComputed, HessianFailed, HessianStarted, MinimumFound
 
-_OF_THE_WORKER = (FailureKind.WORKER_LOST, FailureKind.WORKER_PREEMPTED)
+_OF_THE_WORKER = (FailureKind.WORKER_LOST, FailureKind.WORKER_PREEMPTED, FailureKind.NODE_LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class HessianStates:
     def fail(self, event: HessianFailed) -> None:
         """An attempt gave nothing."""
         self.computing.pop(event.worker, None)
-        if event.failure is not FailureKind.WORKER_PREEMPTED:
+        if not event.failure.is_nobodys_fault:
             self.failures.setdefault(event.name, []).append(event)
 
     def _end(self, worker: str, name: str) -> None:

@@ -21,7 +21,6 @@ from alsys.control.state.audits import Audit
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.records import Exploration, FrameRecord, ModelRecord, Status
-from alsys.errors import FailureKind
 from alsys.frames import Arm
 from alsys.labels import label_id_of
 from alsys.metrics import Metrics
@@ -77,6 +76,7 @@ class Ledger(CampaignState):
         self.stopped = None
         self.stop_requested = None
         self.lost_in_a_row = 0
+        self.waiting = None
         self.totals.openings += 1
 
     def _on_stopped(self, event: events.CampaignStopped) -> None:
@@ -90,6 +90,9 @@ class Ledger(CampaignState):
 
     def _on_alarm_cleared(self, event: events.AlarmCleared) -> None:
         self.alarms.pop(event.name, None)
+
+    def _on_workers_waiting(self, event: events.WorkersWaiting) -> None:
+        self.waiting = event if event.message else None
 
     def _on_worker_lost(self, event: events.WorkerLost) -> None:
         self.totals.workers_lost += 1
@@ -237,7 +240,7 @@ class Ledger(CampaignState):
         self._models.request(event.budget_s)
 
     def _on_training_failed(self, event: events.TrainingFailed) -> None:
-        self._models.fail(is_counted=event.failure is not FailureKind.WORKER_PREEMPTED)
+        self._models.fail(is_counted=not event.failure.is_nobodys_fault)
 
     def _on_published(self, event: events.ModelPublished) -> None:
         metrics = Metrics.read(event.metrics)

@@ -6,139 +6,18 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
-from concurrent.futures import Future
-from typing import Any
 
 import pytest
 from ray import exceptions
 
 from alsys.actors.placement import WorkerSpec
-from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RayPool
-from alsys.clock import RunningClock
-from alsys.config.runtime import RuntimeConfig
+from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.labeling.base import LabelingOrder
+from support.rays import Bench, kinds
 
 pytestmark = pytest.mark.thorough
-
-
-class Ref:
-    def __init__(self, future: Future[Any]) -> None:
-        self._future = future
-
-    def future(self) -> Future[Any]:
-        return self._future
-
-
-class Call:
-    def __init__(self, actor: Actor, name: str) -> None:
-        self._actor, self._name = actor, name
-
-    def remote(self, *_: object) -> Ref:
-        future: Future[Any] = Future()
-        self._actor.calls.append((self._name, future))
-        if self._name == "ready" and self._actor.starts:
-            future.set_result(self._actor.pid)
-        return Ref(future)
-
-
-class Actor:
-    def __init__(self, pid: int, *, starts: bool) -> None:
-        self.pid, self.starts = pid, starts
-        self.calls: list[tuple[str, Future[Any]]] = []
-        self.is_killed = False
-
-    def __getattr__(self, name: str) -> Call:
-        return Call(self, name)
-
-
-class FakeRay:
-    """What a pool asks of Ray."""
-
-    def __init__(self) -> None:
-        self.is_up = False
-        self.is_local = True
-        self.address: str | None = None
-        self.problem: str | None = None
-        self.actors: dict[str, list[Actor]] = {}
-        self.nodes: list[Mapping[str, float]] = [{"CPU": 8.0}]
-        self.stopped: dict[int, float] = {}
-        self.starts = True
-        self.renewals = 0
-        self.comes_up = True
-
-    async def start(self) -> None:
-        self.is_up = True
-
-    async def renew(self) -> None:
-        self.is_up = False
-        self.renewals += 1
-        if not self.comes_up:
-            raise EnvironmentProblem("cannot start Ray on this machine")
-        await asyncio.sleep(0)
-        self.problem, self.is_up = None, True
-
-    async def stop(self) -> None:
-        self.is_up = False
-
-    def failure(self) -> str | None:
-        return self.problem if self.is_up else None
-
-    def stopped_s(self, pid: int) -> float:
-        return self.stopped.get(pid, 0.0)
-
-    def end_stopped(self, limit_s: float) -> list[int]:
-        ended = [pid for pid, seconds in self.stopped.items() if seconds >= limit_s]
-        for actor in [actor for row in self.actors.values() for actor in row if actor.pid in ended]:
-            actor.calls[0][1].set_exception(RuntimeError("The actor died"))
-            del self.stopped[actor.pid]
-        return ended
-
-    def resources(self) -> list[Mapping[str, float]]:
-        return self.nodes
-
-    def start_actor(self, name: str, spec: WorkerSpec) -> Actor:
-        row = self.actors.setdefault(name, [])
-        row.append(Actor(1000 + sum(map(len, self.actors.values())), starts=self.starts))
-        return row[-1]
-
-    def put(self, value: object) -> object:
-        return value
-
-    def kill(self, actor: Actor) -> None:
-        actor.is_killed = True
-
-
-class Bench:
-    """A pool, its Ray and its clock."""
-
-    def __init__(self, specs: Mapping[str, WorkerSpec] | None = None, **runtime: Any) -> None:
-        self.now = 0.0
-        self.ray = FakeRay()
-        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
-        self.pool = RayPool(
-            specs or {"labeler-0": spec, "labeler-1": spec},
-            RuntimeConfig(**runtime),
-            cluster=self.ray,  # type: ignore[arg-type]
-            clock=RunningClock(lambda: self.now),
-        )
-
-    async def after(self, seconds: float) -> list[PoolEvent]:
-        """What happened once so many seconds have passed."""
-        events = []
-        for _ in range(max(1, int(seconds))):
-            self.now += min(1.0, seconds)
-            events += await self.pool.wait(0.001)
-        return events
-
-    def actor(self, name: str = "labeler-0") -> Actor:
-        return self.ray.actors[name][-1]
-
-
-def kinds(events: list[PoolEvent]) -> list[tuple[str, str]]:
-    return [(type(event).__name__, event.worker) for event in events]
 
 
 UP = [("WorkerUp", "labeler-0"), ("WorkerUp", "labeler-1")]
@@ -255,7 +134,7 @@ def test_a_worker_that_no_node_can_hold_ends_the_run_within_a_minute() -> None:
         bench = Bench({"labeler-0": spec})
         bench.ray.starts = False
         await bench.pool.start()
-        with pytest.raises(EnvironmentProblem, match=r"labeler-0 cannot be placed: no node has .*1 GPU, 2 labeler"):
+        with pytest.raises(EnvironmentProblem, match=r"labeler-0 cannot be placed: .*\{GPU: 1, labeler: 2\}"):
             await bench.after(60)
         await bench.pool.close()
 
@@ -269,8 +148,8 @@ def test_a_cluster_may_still_get_the_node_that_a_worker_waits_for(caplog: pytest
         bench.ray.starts, bench.ray.is_local = False, False
         await bench.pool.start()
         assert await bench.after(200) == []
-        assert "labeler-0 has not started for 45 s: no node has what it asks for: 1 GPU" in "".join(caplog.messages)
-        bench.actor().calls[0][1].set_result(7)
+        assert "labeler-0 has not started for 45 s: no node has what it asks for: {GPU: 1}" in "".join(caplog.messages)
+        bench.actor().come_up()
         assert kinds(await bench.after(1)) == [("WorkerUp", "labeler-0")]
         await bench.pool.close()
 
@@ -284,7 +163,7 @@ def test_others_do_without_the_one_that_cannot_be_placed() -> None:
         bench = Bench({"labeler-0": small, "labeler-1": large})
         bench.ray.starts = False
         await bench.pool.start()
-        bench.actor("labeler-0").calls[0][1].set_result(7)
+        bench.actor("labeler-0").come_up()
         events = await bench.after(60)
         downs = [event for event in events if isinstance(event, WorkerDown)]
         assert [(down.worker, down.is_final) for down in downs] == [("labeler-1", True)]

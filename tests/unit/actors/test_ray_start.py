@@ -28,7 +28,7 @@ def test_an_address_at_which_nobody_answers_is_refused_at_once(
     monkeypatch.setattr(ray_start.ray, "init", lambda **_: pytest.fail("Ray would try for ever"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
     with pytest.raises(EnvironmentProblem, match=r"runtime\.address: nothing answers at .*start Ray there") as caught:
-        ray_start.connect(RuntimeConfig(address=address), 1.0)
+        ray_start.connect(RuntimeConfig(address=address), {"CPU": 1.0}, {"CPU": 1.0})
     assert address in str(caught.value)
 
 
@@ -105,16 +105,17 @@ def test_a_busy_machine_is_tried_again_and_the_number_of_tries_is_bounded(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
     monkeypatch.setattr(ray_start.time, "sleep", lambda _: None)
     fails_for = 3
-    assert ray_start.connect(RuntimeConfig(), 2.0)
+    assert ray_start.connect(RuntimeConfig(), {"CPU": 2.0}, {"CPU": 2.0})
     assert len(tries) == 3
     assert tries[0]["_node_ip_address"] == "127.0.0.1"
+    assert tries[0]["address"] == "local", "and not another Ray of this machine"
     assert [r.message for r in caplog.records if "it is tried again" in r.message]
     tries.clear()
     fails_for = 99
     with pytest.raises(EnvironmentProblem, match="tried 3 times: Timed out waiting for file") as caught:
-        ray_start.connect(RuntimeConfig(), 2.0)
+        ray_start.connect(RuntimeConfig(), {"CPU": 2.0}, {"CPU": 2.0})
     assert "\n" not in str(caught.value)
     tries.clear()
     with pytest.raises(EnvironmentProblem):
-        ray_start.connect(RuntimeConfig(), 2.0, lambda: True)
+        ray_start.connect(RuntimeConfig(), {"CPU": 2.0}, {"CPU": 2.0}, lambda: True)
     assert len(tries) == 1, "who is to end does not try again"

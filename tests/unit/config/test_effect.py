@@ -53,6 +53,8 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("stop.versions_in_a_row", 3, {}, {"stop": {"target_force_mae": 0.03}}),
     ("runtime.num_cpus", 4, {"runtime": {"address": "auto"}}, {}),
     ("runtime.ship_code", True, {}, {"runtime": {"address": "auto"}}),
+    ("labeling.idle_s", 30.0, {}, {"labeling": {"kind": "analytic", "workers": 4, "min_workers": 1}}),
+    ("labeling.min_workers", 1, {"runtime": {"kind": "in-process"}}, {}),
 ]
 
 

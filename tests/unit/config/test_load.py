@@ -44,7 +44,7 @@ OPERATIONAL_NAMES = {
     "method_floor", "max_ahead", "train_on", "pool", "uncertainty_every", "max_rewinds", "multiple_time_step",
     "hydrogen_mass",
     "initial_guess", "two_grids", "hessians", "ignore", "check", "insist",
-    "device", "gpu_memory_mb", "model_file",
+    "device", "gpu_memory_mb", "model_file", "groups", "min_workers", "idle_s", "ray_memory_mb",
 }  # fmt: skip
 
 

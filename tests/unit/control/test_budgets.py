@@ -61,7 +61,7 @@ def worker_calls(role: Role, budgets: Budgets) -> tuple[WorkerCalls, Hand]:
     hand = Hand()
     pool: Any = SimpleNamespace(roles={"w-0": role}, submit=lambda *_: None, restart=lambda *_: None)
     calls = WorkerCalls(pool, RunningClock(hand), budgets)
-    calls.arrive(WorkerUp("w-0", role))
+    calls.note(WorkerUp("w-0", role))
     return calls, hand
 
 

@@ -35,7 +35,7 @@ def lose(calls: WorkerCalls, worker: str) -> bool:
 def test_one_that_never_came_up_leaves_the_others_at_work() -> None:
     calls = worker_calls()
     assert not lose(calls, "labeler-0")  # labeler-1 is still starting
-    calls.arrive(WorkerUp("labeler-1", Role.LABELER))
+    calls.note(WorkerUp("labeler-1", Role.LABELER))
     assert calls.idle().labelers == ("labeler-1",)
     assert calls.heartbeat(0.0, 0.0).workers[Role.LABELER] == 1
 
@@ -45,7 +45,7 @@ def test_the_last_of_its_kind_is_told(were_up: bool) -> None:
     calls = worker_calls()
     if were_up:
         for name, role in ROLES.items():
-            calls.arrive(WorkerUp(name, role))
+            calls.note(WorkerUp(name, role))
     assert lose(calls, "trainer-0")
     assert not lose(calls, "labeler-1")
     assert lose(calls, "labeler-0")

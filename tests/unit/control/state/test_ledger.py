@@ -149,7 +149,7 @@ def known(status: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: {k: v for k, v in value.items() if k not in ADDED.get(key, ())} if isinstance(value, dict) else value
         for key, value in status.items()
-        if key not in ("fit", "wall_limit_s", "hessians", "lost_work_s")
+        if key not in ("fit", "wall_limit_s", "hessians", "lost_work_s", "workers_waiting")
     }
     return json.loads(_rounded(json.dumps(kept)))  # type: ignore[no-any-return]
 

@@ -1,0 +1,135 @@
+"""Nodes of a cluster as they were seen last: what they have, what is free, which are being drained or are avoided."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+GIB: Final = 1024**3
+BAD_STARTS: Final = 2
+"""Starts in a row that fail on a node before it is avoided, where the reason may go away."""
+
+Demand = Mapping[str, float]
+"""Amounts of Ray resources, ``memory`` in bytes; none is zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One living node.
+
+    Attributes:
+        address: Its IP address.
+        total: What it has in all.
+        free: What is not given away.
+        is_draining: It is about to end and takes no new work.
+    """
+
+    address: str = ""
+    total: Demand = field(default_factory=dict)
+    free: Demand = field(default_factory=dict)
+    is_draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What Ray said when it was asked.
+
+    Attributes:
+        begun: When it was asked, by the clock of the pool.
+        nodes: Living nodes by identity.
+        dead: Nodes that were there.
+        unplaced: Workers that no node holds yet.
+        places: Nodes of the actors that one asked about.
+        problem: What is wrong with Ray as a whole; empty for nothing.
+    """
+
+    begun: float = -math.inf
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    dead: Collection[str] = ()
+    unplaced: Collection[str] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Nodes:
+    """What a pool knows of the nodes that its workers are placed on."""
+
+    def __init__(self) -> None:
+        self.look = Look()
+        self.avoided: dict[str, str] = {}
+        self.bad_starts: Counter[str] = Counter()
+
+    def blame(self, node: str, demand: Demand, cause: str, *, lasts: bool) -> bool:
+        """A worker could not start on a node: whether it is avoided from now on, as there is another one.
+
+        Args:
+            node: Where it was.
+            demand: Of the worker.
+            cause: Why.
+            lasts: It would not be better the next time.
+        """
+        self.bad_starts[node] += 1
+        if not (lasts or self.bad_starts[node] >= BAD_STARTS) or not self.usable(demand).keys() - {node}:
+            return False
+        self.avoided[node] = cause
+        return True
+
+    def name(self, node: str) -> str:
+        """A node for people: its address and the first letters of its identity."""
+        known = self.look.nodes.get(node)
+        return f"{known.address} ({node[:8]})" if known is not None else node[:8]
+
+    def unusable(self) -> list[str]:
+        """Living nodes on which no worker may be started."""
+        return sorted(name for name, node in self.look.nodes.items() if node.is_draining or name in self.avoided)
+
+    def draining(self) -> list[str]:
+        """Nodes that are about to end."""
+        return [name for name, node in self.look.nodes.items() if node.is_draining]
+
+    def usable(self, demand: Demand) -> dict[str, Node]:
+        """Living nodes that could hold a worker if they were empty."""
+        out = set(self.unusable())
+        return {name: node for name, node in self.look.nodes.items() if name not in out and _has(node.total, demand)}
+
+    def missing(self, demand: Demand) -> str:
+        """What no single node has of what a worker asks for; empty where one could hold it, or none is known."""
+        if not self.look.nodes or self.usable(demand):
+            return ""
+        totals = [node.total for node in self.look.nodes.values()]
+        lacking = {name: x for name, x in demand.items() if all(total.get(name, 0.0) < x for total in totals)}
+        return text_of(lacking or demand)
+
+    def to_end(self, demand: Demand, holders: Sequence[tuple[str, str, Demand]]) -> list[str]:
+        """The fewest workers that must leave one node so that another worker fits there; empty where none would help.
+
+        Args:
+            demand: Of the worker that waits.
+            holders: Workers that may leave, those that may leave first at the front: name, node, what each holds.
+        """
+        best: list[str] = []
+        for name, node in self.usable(demand).items():
+            free, leaving = dict(node.free), list[str]()
+            for worker, place, held in holders:
+                if _has(free, demand):
+                    break
+                if place == name:
+                    leaving.append(worker)
+                    for key, amount in held.items():
+                        free[key] = free.get(key, 0.0) + amount
+            if leaving and _has(free, demand) and (not best or len(leaving) < len(best)):
+                best = leaving
+        return best
+
+
+def text_of(demand: Demand) -> str:
+    """As ``{CPU: 1, memory: 4 GiB}``."""
+    amounts = {name: f"{x / GIB:.3g} GiB" if name == "memory" else f"{x:g}" for name, x in demand.items()}
+    return "{" + ", ".join(f"{name}: {amount}" for name, amount in amounts.items()) + "}"
+
+
+def _has(amounts: Demand, demand: Demand) -> bool:
+    return all(amounts.get(name, 0.0) >= amount for name, amount in demand.items())

@@ -1,0 +1,218 @@
+"""Which workers there are, which have a place, and who comes, goes and makes room for whom.
+
+Workers have an order: the trainer, an explorer and a labeler first, without which nothing is learned, then the other
+explorers, then the other labelers. A worker that waits for a place gets the next one before those that come later in
+that order, and one of the first three, or an explorer, is given the place of later ones, once they have no call.
+Labelers beyond those that are kept are started while more frames wait than there are labelers, and end when there was
+nothing for them for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from alsys.actors.nodes import Demand, Nodes, text_of
+from alsys.actors.placement import WorkerSpec
+from alsys.control.ports import PoolState, Role
+
+WAITS_S: Final = 5.0
+"""Seconds without a place after which a worker is said to wait, and others make room for it."""
+
+
+@dataclass(slots=True)
+class WorkerEntry:
+    """One worker, whether it is there or not.
+
+    Attributes:
+        spec: What it is and asks for.
+        actor: Ray's handle; None while it is not there.
+        pid: Of its process, once it is up; likewise its `node`.
+        generation: Grows where what was said before is not heard any more.
+        restarts: In a row, for reasons of its own.
+        results: Since the last restart.
+        failed_starts: In a row.
+        asked: When it was last asked for; None while it is not.
+        starting_since: When the budget of its start began; None once it is up.
+        idle_since: When it had a call last.
+        answered: When it was last asked whether it lives, and said so; `pinged`: an answer is due since then.
+        is_wanted: It is to be there.
+        is_leaving: It gets no more calls and ends once it has none.
+        sent: When its calls were sent, unix times.
+    """
+
+    spec: WorkerSpec
+    is_wanted: bool
+    actor: Any = None
+    pid: int = 0
+    node: str = ""
+    generation: int = 0
+    restarts: int = 0
+    results: int = 0
+    failed_starts: int = 0
+    asked: float | None = None
+    starting_since: float | None = None
+    idle_since: float = -math.inf
+    answered: float = -math.inf
+    pinged: float | None = None
+    is_slow: bool = False
+    is_stopped: bool = False
+    is_given_up: bool = False
+    is_leaving: bool = False
+    sent: deque[float] = field(default_factory=deque)
+
+    @property
+    def is_up(self) -> bool:
+        """It can be given work, or has some."""
+        return self.actor is not None and self.starting_since is None
+
+    def begin(self, now: float) -> None:
+        """It is asked for."""
+        self.asked = self.starting_since = now
+        self.is_slow = self.is_stopped = False
+        self.sent.clear()
+
+    def arrive(self, pid: int, node: str, now: float) -> None:
+        """It is up."""
+        self.failed_starts, self.starting_since = 0, None
+        self.pid, self.node, self.idle_since = pid, node, now
+
+    def end(self) -> None:
+        """It is gone, and what it still says is not heard."""
+        self.generation += 1
+        self.actor, self.pid, self.node, self.pinged = None, 0, "", None
+        self.asked = self.starting_since = None
+        self.is_leaving = False
+
+
+class Places:
+    """The workers of a pool.
+
+    Args:
+        specs: Workers by name, in their order.
+        nodes: Where they may be.
+
+    Attributes:
+        n_labelers: Labelers that have something to do.
+        ended: When a worker was ended last.
+    """
+
+    def __init__(self, specs: Mapping[str, WorkerSpec], nodes: Nodes) -> None:
+        self.workers = {name: WorkerEntry(spec, is_wanted=spec.is_kept) for name, spec in specs.items()}
+        self.n_labelers = 0
+        self.ended = -math.inf
+        self._nodes = nodes
+        seen: set[Role] = set()
+        self._first: list[str] = []
+        for name, spec in specs.items():
+            if spec.role not in seen:
+                self._first.append(name)
+            seen.add(spec.role)
+
+    @property
+    def all(self) -> Demand:
+        """What all workers ask for together."""
+        return _sum(entry.spec.demand for entry in self.workers.values())
+
+    @property
+    def least(self) -> Demand:
+        """What the first worker of each role asks for together: without it nothing is learned."""
+        return _sum(self.workers[name].spec.demand for name in self._first)
+
+    def is_waiting(self, name: str) -> bool:
+        """Whether no node holds a worker that is asked for, as far as Ray has told."""
+        entry, look = self.workers[name], self._nodes.look
+        is_asked = entry.asked is not None and entry.starting_since is not None
+        return is_asked and look.begun > (entry.asked or 0.0) and name in look.unplaced
+
+    def state(self, now: float) -> PoolState:
+        """Who is there and who waits for what."""
+        waiting: dict[str, str] = {}
+        for name, entry in self.workers.items():
+            if not entry.is_given_up and self._waits(name, now):
+                missing = self._nodes.missing(entry.spec.demand)
+                waiting[name] = f"{missing}, which no node has" if missing else text_of(entry.spec.demand)
+        return PoolState(
+            asked=sum(entry.is_wanted and not entry.is_given_up for entry in self.workers.values()),
+            up=sum(entry.is_up for entry in self.workers.values()),
+            waiting=waiting,
+            avoided={self._nodes.name(node): why for node, why in self._nodes.avoided.items()},
+        )
+
+    # --- labelers that come and go
+
+    def lacking(self) -> list[str]:
+        """Labelers to be started, since more frames wait than there are labelers."""
+        labelers = self._labelers()
+        n = self.n_labelers - sum(entry.is_wanted for entry in labelers.values())
+        return [name for name, entry in labelers.items() if not entry.is_wanted][: max(n, 0)]
+
+    def surplus(self, now: float) -> list[str]:
+        """Labelers to be ended, since nothing waited for them for a while, or for a place since others sufficed."""
+        labelers = self._labelers()
+        n = sum(entry.is_wanted for entry in labelers.values()) - self.n_labelers
+        spare = [
+            name
+            for name, entry in reversed(labelers.items())
+            if entry.is_wanted and not entry.spec.is_kept and self._is_spare(name, entry, now)
+        ]
+        return spare[: max(n, 0)]
+
+    def _is_spare(self, name: str, entry: WorkerEntry, now: float) -> bool:
+        if entry.is_up:
+            return not entry.sent and not entry.is_leaving and now - entry.idle_since >= entry.spec.idle_s
+        return self.is_waiting(name)
+
+    def _labelers(self) -> dict[str, WorkerEntry]:
+        return {n: e for n, e in self.workers.items() if e.spec.role is Role.LABELER and not e.is_given_up}
+
+    # --- places
+
+    def on_draining(self) -> list[str]:
+        """Workers on nodes that are being drained."""
+        nodes = self._nodes.draining()
+        return [n for n, entry in self.workers.items() if entry.is_up and entry.node in nodes and not entry.is_leaving]
+
+    def first_waiting(self, now: float) -> str | None:
+        """The first worker that waits for a place others make room for; None where there is none."""
+        for name, entry in self.workers.items():
+            if entry.spec.role is Role.LABELER and name not in self._first:
+                continue
+            if self._waits(name, now):
+                return name
+        return None
+
+    def _waits(self, name: str, now: float) -> bool:
+        asked = self.workers[name].asked
+        return asked is not None and now - asked >= WAITS_S and self.is_waiting(name)
+
+    def ahead_of(self, name: str) -> list[str]:
+        """Workers later in the order that wait too, and asked earlier."""
+        asked = self.workers[name].asked
+        assert asked is not None
+        return [n for n, entry in self._later(name) if self.is_waiting(n) and (entry.asked or 0.0) < asked]
+
+    def to_end_for(self, name: str) -> list[str]:
+        """Workers later in the order that leave to make a place for a worker; none while others do."""
+        if self._nodes.look.begun <= self.ended or any(entry.is_leaving for entry in self.workers.values()):
+            return []
+        holders = [(n, entry) for n, entry in reversed(self._later(name)) if entry.is_up and n not in self._first]
+        holders.sort(key=lambda item: bool(item[1].sent))
+        return self._nodes.to_end(
+            self.workers[name].spec.demand, [(n, entry.node, entry.spec.demand) for n, entry in holders]
+        )
+
+    def _later(self, name: str) -> list[tuple[str, WorkerEntry]]:
+        items = list(self.workers.items())
+        return items[next(i for i, (n, _) in enumerate(items) if n == name) + 1 :]
+
+
+def _sum(demands: Any) -> Demand:
+    total: dict[str, float] = {}
+    for demand in demands:
+        for name, amount in demand.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -1,0 +1,64 @@
+"""How many workers a campaign wants, and who of them has no place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from alsys.control.handlers.event_sink import EventSink
+from alsys.control.ports import Role, WorkerPool
+from alsys.control.rules.labels import n_wanted
+from alsys.control.state.ledger import Ledger
+from alsys.control.status import waiting_text
+from alsys.control.worker_calls import WorkerCalls
+from alsys.events import WorkersWaiting
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S: Final = 10.0
+"""Between two events that tell of the same wait with other numbers of workers."""
+
+
+class StaffHandler:
+    """Tells the pool how many labelers have something to do, and the log who waits for a place.
+
+    Args:
+        ledger: Of the campaign.
+        pool: The workers.
+        calls: Which of them are there.
+        record: Takes events.
+        clock: Unix time.
+        running: Seconds that this process has run.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        pool: WorkerPool,
+        calls: WorkerCalls,
+        record: EventSink,
+        clock: Callable[[], float],
+        running: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._pool = pool
+        self._calls = calls
+        self._record = record
+        self._clock = clock
+        self._running = running
+        self._told = 0.0
+
+    def tick(self) -> None:
+        """To be called now and then."""
+        n_labelers, has_trainer = self._calls.count(Role.LABELER), self._calls.count(Role.TRAINER) > 0
+        self._pool.want(n_wanted(self._ledger, n_labelers, has_trainer=has_trainer))
+        state, told = self._pool.state(), self._ledger.waiting
+        is_new = state.message != ("" if told is None else told.message)
+        is_other = told is not None and (told.asked, told.up) != (state.asked, state.up)
+        if not is_new and not (is_other and self._running() - self._told >= AGAIN_S):
+            return
+        self._told = self._running()
+        event = WorkersWaiting(t=self._clock(), asked=state.asked, up=state.up, message=state.message)
+        self._record(event)
+        logger.warning("%s", waiting_text(event) or f"no worker waits for a place any more, {state.up} are up")

@@ -1,0 +1,310 @@
+"""The Ray pool on several nodes: who waits, who makes room, who comes and goes, and whose fault a death is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ray import exceptions
+
+from alsys.actors.greeting import Greeting, versions
+from alsys.actors.nodes import Node
+from alsys.actors.placement import WorkerSpec
+from alsys.actors.places import WAITS_S
+from alsys.actors.pool import PING_EVERY_S, UNSURE_S
+from alsys.control.ports import Role, Worker, WorkerDown, WorkerGone, WorkerLeaving, WorkerUp
+from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
+from alsys.labeling.base import LabelingOrder
+from support.rays import Bench, kinds
+
+pytestmark = pytest.mark.thorough
+
+ORDER = LabelingOrder(())
+
+
+class Nobody(Worker):
+    """Never runs."""
+
+    def run(self, order: Any) -> Any:
+        raise AssertionError(order)
+
+
+def spec(role: Role, **changes: Any) -> WorkerSpec:
+    return replace(WorkerSpec(role, Nobody), **changes)
+
+
+TRAINER, EXPLORER, LABELER = spec(Role.TRAINER), spec(Role.EXPLORER), spec(Role.LABELER)
+
+
+def on_cluster(run: Callable[[Bench], Awaitable[None]], specs: Mapping[str, WorkerSpec], **runtime: Any) -> None:
+    """Runs a test on a cluster of two nodes that others run."""
+
+    async def with_pool() -> None:
+        bench = Bench(specs, **runtime)
+        bench.ray.is_local = False
+        bench.ray.nodes = {"n0": Node("10.0.0.1", {"CPU": 2.0}), "n1": Node("10.0.0.2", {"CPU": 2.0})}
+        await run(bench)
+        await bench.pool.close()
+
+    asyncio.run(with_pool())
+
+
+def downs(events: list[Any]) -> list[tuple[str, FailureKind, bool]]:
+    return [(event.worker, event.failure, event.is_final) for event in events if isinstance(event, WorkerDown)]
+
+
+def unavailable() -> Exception:
+    return exceptions.ActorUnavailableError("socket closed", b"\0" * 16)
+
+
+def test_who_waits_for_a_place_is_told_and_is_never_given_up() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.waits_for = {"labeler-1", "labeler-2"}
+        await bench.pool.start()
+        assert bench.pool.state().message == ""
+        events = await bench.after(3 * 60.0 + WAITS_S)
+        assert kinds(events) == [("WorkerUp", "labeler-0")], "a wait for a place is no start that fails"
+        state = bench.pool.state()
+        assert (state.asked, state.up) == (3, 1)
+        assert state.message == "labeler-1, labeler-2 wait for {CPU: 1}"
+        bench.ray.waits_for = set()
+        bench.actor("labeler-1").come_up()
+        bench.actor("labeler-2").come_up()
+        await bench.after(3)
+        assert bench.pool.state().message == ""
+        assert bench.pool.state().up == 3
+
+    on_cluster(run, {f"labeler-{i}": LABELER for i in range(3)}, worker_start_timeout_s=60.0)
+
+
+def test_labelers_make_room_for_a_trainer_that_waits_idle_ones_first_and_only_as_many_as_needed() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        bench.pool.submit("labeler-3", ORDER)
+        bench.ray.waits_for = {"trainer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        events = await bench.after(1)
+        assert downs(events) == [("trainer-0", FailureKind.WORKER_LOST, False)]
+        await asyncio.sleep(0.01)
+        events = await bench.after(WAITS_S)
+        assert [event.worker for event in events if isinstance(event, WorkerGone)] == ["labeler-2"]
+        assert not bench.actor("labeler-3").is_killed, "it has a call"
+
+    specs = {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER, "labeler-2": LABELER}
+    on_cluster(run, {**specs, "labeler-3": LABELER})
+
+
+def test_a_busy_labeler_that_makes_room_ends_its_calls_first() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        for name in ("labeler-0", "labeler-1"):
+            bench.pool.submit(name, ORDER)
+        bench.ray.waits_for = {"trainer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        events = await bench.after(WAITS_S + 3)
+        assert [event for event in events if isinstance(event, WorkerLeaving | WorkerGone)] == [
+            WorkerLeaving("labeler-1", Role.LABELER)
+        ], "the first labeler stays: without it nothing is learned either"
+        bench.actor("labeler-1").calls[-1][1].set_result((0.0, 1.0, (), {}))
+        bench.ray.waits_for = {"labeler-1"}
+        assert kinds(await bench.after(2)) == [("Completion", "labeler-1"), ("WorkerGone", "labeler-1")]
+
+    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER})
+
+
+def test_a_trainer_that_waits_is_asked_for_before_labelers_that_asked_earlier() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.waits_for = {"labeler-1"}
+        await bench.pool.start()
+        await bench.after(10)
+        first = bench.actor("labeler-1")
+        bench.ray.waits_for = {"labeler-1", "trainer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        await bench.after(WAITS_S + 3)
+        assert first.is_killed
+        assert bench.actor("labeler-1") is not first, "it waits again, behind the trainer"
+
+    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER})
+
+
+def test_labelers_come_while_frames_wait_and_go_when_there_is_nothing_for_them() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        assert kinds(await bench.after(2)) == [("WorkerUp", "labeler-0")]
+        assert bench.pool.state().asked == 1
+        bench.pool.want(3)
+        events = await bench.after(3)
+        assert kinds(events) == [("WorkerUp", "labeler-1"), ("WorkerUp", "labeler-2")]
+        bench.pool.submit("labeler-1", ORDER)
+        bench.pool.want(1)
+        events = await bench.after(4)
+        assert events == [], "idle for less than idle_s"
+        events = await bench.after(8)
+        assert events == [WorkerGone("labeler-2", Role.LABELER)], "the one that is busy stays"
+        bench.actor("labeler-1").calls[-1][1].set_result((0.0, 1.0, (), {}))
+        events = await bench.after(12)
+        assert kinds(events) == [("Completion", "labeler-1"), ("WorkerGone", "labeler-1")]
+        assert bench.pool.state().asked == 1
+        bench.pool.want(2)
+        assert await bench.after(3) == [WorkerUp("labeler-1", Role.LABELER)]
+
+    elastic = replace(LABELER, is_kept=False, idle_s=10.0)
+    on_cluster(run, {"labeler-0": LABELER, "labeler-1": elastic, "labeler-2": elastic, "labeler-3": elastic})
+
+
+def test_a_labeler_that_came_and_has_no_place_is_not_waited_for_any_more_once_others_suffice() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.waits_for = {"labeler-1"}
+        await bench.pool.start()
+        bench.pool.want(2)
+        await bench.after(10)
+        assert bench.pool.state().message == "labeler-1 waits for {CPU: 1}"
+        bench.pool.want(1)
+        await bench.after(3)
+        assert bench.pool.state().message == ""
+
+    on_cluster(run, {"labeler-0": LABELER, "labeler-1": replace(LABELER, is_kept=False, idle_s=10.0)})
+
+
+@pytest.mark.parametrize("n_results_of_look", [1, 5])
+def test_the_death_of_a_node_is_nobodys_fault(n_results_of_look: int) -> None:
+    """Ray knows of it some time after the calls to it failed."""
+
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        bench.pool.submit("labeler-0", ORDER)
+        bench.actor("labeler-0").calls[-1][1].set_exception(unavailable())
+        assert await bench.after(n_results_of_look) == [], "it is not known yet what happened"
+        bench.ray.dead = {"n0"}
+        bench.ray.nodes = {"n1": bench.ray.nodes["n1"]}
+        events = await bench.after(2)
+        await asyncio.sleep(0.01)
+        events += await bench.after(1)
+        assert downs(events) == [("labeler-0", FailureKind.NODE_LOST, False)]
+        assert kinds(events)[1:] == [("WorkerUp", "labeler-0")], "elsewhere, though it may not be restarted"
+
+    on_cluster(run, {"labeler-0": LABELER}, worker_retries=0)
+
+
+def test_a_worker_that_is_lost_on_a_living_node_is_lost_by_itself() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        for name, error in {
+            "labeler-0": exceptions.RayActorError(error_msg="died"),
+            "labeler-1": unavailable(),
+        }.items():
+            bench.pool.submit(name, ORDER)
+            bench.actor(name).calls[-1][1].set_exception(error)
+        assert downs(await bench.after(3)) == [("labeler-0", FailureKind.WORKER_LOST, False)]
+        assert downs(await bench.after(UNSURE_S)) == [("labeler-1", FailureKind.WORKER_LOST, False)]
+
+    on_cluster(run, {"labeler-0": LABELER, "labeler-1": LABELER})
+
+
+def test_idle_workers_are_asked_whether_they_live() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        actor = bench.actor("labeler-0")
+        await bench.after(1.5 * PING_EVERY_S)
+        assert [name for name, _ in actor.calls] == ["ready", "ping"]
+        actor.is_dead = True
+        bench.ray.dead = {"n0"}
+        assert downs(await bench.after(PING_EVERY_S + 3)) == [("labeler-0", FailureKind.NODE_LOST, False)]
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+def test_workers_leave_a_node_that_is_being_drained() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        bench.pool.submit("labeler-1", ORDER)
+        assert bench.actor("labeler-0").node == "n0"
+        bench.ray.nodes["n0"] = replace(bench.ray.nodes["n0"], is_draining=True)
+        events = await bench.after(2)
+        assert kinds(events) == [("WorkerGone", "labeler-0"), ("WorkerLeaving", "labeler-1"), ("WorkerUp", "labeler-0")]
+        assert bench.actor("labeler-0").node == "n1"
+        bench.actor("labeler-1").calls[-1][1].set_result((0.0, 1.0, (), {}))
+        events = await bench.after(2)
+        assert kinds(events) == [("Completion", "labeler-1"), ("WorkerGone", "labeler-1"), ("WorkerUp", "labeler-1")]
+        assert bench.actor("labeler-1").node == "n1"
+
+    on_cluster(run, {"labeler-0": LABELER, "labeler-1": LABELER})
+
+
+def test_a_node_on_which_workers_cannot_start_is_avoided(caplog: pytest.LogCaptureFixture) -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        bench.actor("labeler-0").calls[0][1].set_exception(
+            WorkerUnfit("a worker cannot start: No module named 'alsys'")
+        )
+        bench.ray.starts = True
+        events = await bench.after(2)
+        assert [event.is_final for event in events if isinstance(event, WorkerDown)] == [False]
+        assert "node 10.0.0.1 (n0) is avoided: a worker cannot start: No module named 'alsys'" in caplog.text
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            await bench.after(1)
+        assert bench.actor("labeler-0").node == "n1"
+        assert bench.pool.state().up == 1
+        assert list(bench.pool.state().avoided) == ["10.0.0.1 (n0)"]
+
+    caplog.set_level(logging.WARNING)
+    on_cluster(run, {"labeler-0": LABELER}, worker_retries=0)
+
+
+def test_where_no_node_can_run_a_worker_the_run_ends_with_what_the_worker_said() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        del bench.ray.nodes["n1"]
+        await bench.pool.start()
+        await bench.after(1)
+        bench.actor("labeler-0").calls[0][1].set_exception(WorkerUnfit("No module named 'alsys'"))
+        with pytest.raises(EnvironmentProblem, match="No module named 'alsys'"):
+            await bench.after(3)
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        (Greeting(1, "n0", {**versions(), "alsys": "0.0.1"}), r"its node has alsys 0\.0\.1, and the driver alsys"),
+        (Greeting(1, "n0", {"alsys": versions()["alsys"]}), r"its node has python missing, .* and the driver python 3"),
+        (Greeting(1, "n0", versions(), "level-b"), r"it would label at level level-b, and the campaign's is level-a"),
+    ],
+)
+def test_a_node_with_other_versions_is_avoided(caplog: pytest.LogCaptureFixture, greeting: Greeting, said: str) -> None:
+    with pytest.raises(WorkerUnfit, match=said):
+        greeting.check("level-a", is_elsewhere=False)
+
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        bench.actor("labeler-0").calls[0][1].set_result(greeting)
+        bench.ray.starts = True
+        assert downs(await bench.after(2)) == [("labeler-0", FailureKind.WORKER_LOST, False)]
+        assert "node 10.0.0.1 (n0) is avoided: " in caplog.text
+
+    on_cluster(run, {"labeler-0": replace(LABELER, identity="level-a")})
+
+
+def test_of_an_environment_of_its_own_only_the_version_of_alsys_is_compared() -> None:
+    here = versions()
+    Greeting(1, "n0", {"alsys": here["alsys"], "torch": "0.1"}).check("", is_elsewhere=True)
+    with pytest.raises(WorkerUnfit, match="its node has alsys 0"):
+        Greeting(1, "n0", {**here, "alsys": "0"}).check("", is_elsewhere=True)
