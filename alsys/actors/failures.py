@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import ray.exceptions as exceptions
 
 from alsys.errors import AlsysError, FailureKind, WorkerUnfit
+
+_RAISED: Final = re.compile(r"[A-Za-z_.]*(Error|Exception|Unfit|Problem): .")
+"""The last line of a traceback."""
 
 
 def kind_of(error: Exception) -> FailureKind:
@@ -40,6 +46,9 @@ def one_line(error: Exception) -> str:
     if isinstance(error, AlsysError):
         return str(error)[:500]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    raised = [line for line in lines if _RAISED.match(line)]
+    if isinstance(error, exceptions.RayActorError) and error.actor_init_failed and raised:
+        return raised[-1][:500]
     if isinstance(error, RuntimeError | TimeoutError):
         return (lines[0] if lines else type(error).__name__)[:500]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]

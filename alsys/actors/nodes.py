@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,6 +52,16 @@ class Look:
     unplaced: Collection[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A worker that has a place and may have to leave it."""
+
+    name: str
+    node: str
+    demand: Demand
+    is_busy: bool
 
 
 class Nodes:
@@ -103,32 +113,63 @@ class Nodes:
         lacking = {name: x for name, x in demand.items() if all(total.get(name, 0.0) < x for total in totals)}
         return text_of(lacking or demand)
 
-    def to_end(self, demand: Demand, holders: Sequence[tuple[str, str, Demand]]) -> list[str]:
-        """The fewest workers that must leave one node so that another worker fits there; empty where none would help.
+    def too_many(self, held: Iterable[tuple[str, Demand]], asked: Mapping[str, Demand]) -> set[str]:
+        """Workers that have no room beside others on any node, each put on the first that has.
+
+        Args:
+            held: What workers that are up hold, with their node.
+            asked: What others ask for, by name, in their order.
+        """
+        out = set(self.unusable())
+        left = {name: dict(node.total) for name, node in self.look.nodes.items()}
+        for node, demand in held:
+            _take(left.get(node, {}), demand)
+        rest = [amounts for name, amounts in left.items() if name not in out]
+        lacking: set[str] = set()
+        for name, demand in asked.items():
+            place = next((amounts for amounts in rest if _has(amounts, demand)), None)
+            if place is None:
+                lacking.add(name)
+            else:
+                _take(place, demand)
+        return lacking
+
+    def to_end(self, demand: Demand, holders: Sequence[Holder]) -> list[str]:
+        """Workers that must leave one node so that another worker fits there; empty where none would help.
+
+        As few as possible are busy, and then as few as possible leave.
 
         Args:
             demand: Of the worker that waits.
-            holders: Workers that may leave, those that may leave first at the front: name, node, what each holds.
+            holders: Workers that may leave, those that may leave first at the front.
         """
-        best: list[str] = []
+        best: list[Holder] = []
         for name, node in self.usable(demand).items():
-            free, leaving = dict(node.free), list[str]()
-            for worker, place, held in holders:
+            free, leaving = dict(node.free), list[Holder]()
+            for holder in sorted(holders, key=lambda holder: holder.is_busy):
                 if _has(free, demand):
                     break
-                if place == name:
-                    leaving.append(worker)
-                    for key, amount in held.items():
-                        free[key] = free.get(key, 0.0) + amount
-            if leaving and _has(free, demand) and (not best or len(leaving) < len(best)):
+                if holder.node == name:
+                    leaving.append(holder)
+                    _take(free, {key: -amount for key, amount in holder.demand.items()})
+            if leaving and _has(free, demand) and (not best or _cost(leaving) < _cost(best)):
                 best = leaving
-        return best
+        return [holder.name for holder in best]
 
 
 def text_of(demand: Demand) -> str:
     """As ``{CPU: 1, memory: 4 GiB}``."""
     amounts = {name: f"{x / GIB:.3g} GiB" if name == "memory" else f"{x:g}" for name, x in demand.items()}
     return "{" + ", ".join(f"{name}: {amount}" for name, amount in amounts.items()) + "}"
+
+
+def _cost(leaving: Sequence[Holder]) -> tuple[int, int]:
+    return sum(holder.is_busy for holder in leaving), len(leaving)
+
+
+def _take(amounts: dict[str, float], demand: Demand) -> None:
+    for name, amount in demand.items():
+        amounts[name] = amounts.get(name, 0.0) - amount
 
 
 def _has(amounts: Demand, demand: Demand) -> bool:

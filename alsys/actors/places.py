@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from alsys.actors.nodes import Demand, Nodes, text_of
+from alsys.actors.nodes import Demand, Holder, Look, Nodes, text_of
 from alsys.actors.placement import WorkerSpec
 from alsys.control.ports import PoolState, Role
 
 WAITS_S: Final = 5.0
 """Seconds without a place after which a worker is said to wait, and others make room for it."""
+STARTS_S: Final = 60.0
+"""Seconds after which a worker waits for a place though there seems to be room: others use the cluster too."""
 
 
 @dataclass(slots=True)
@@ -104,6 +106,8 @@ class Places:
         self.workers = {name: WorkerEntry(spec, is_wanted=spec.is_kept) for name, spec in specs.items()}
         self.n_labelers = 0
         self.ended = -math.inf
+        self._judged: Look | None = None
+        self._lacking: set[str] = set()
         self._nodes = nodes
         seen: set[Role] = set()
         self._first: list[str] = []
@@ -186,8 +190,21 @@ class Places:
         return None
 
     def _waits(self, name: str, now: float) -> bool:
+        """Whether a worker waits for a place and not for a process, which Ray does not tell apart at first."""
         asked = self.workers[name].asked
-        return asked is not None and now - asked >= WAITS_S and self.is_waiting(name)
+        if asked is None or now - asked < WAITS_S or not self.is_waiting(name):
+            return False
+        return now - asked >= STARTS_S or name in self._too_many()
+
+    def _too_many(self) -> set[str]:
+        """Workers without a place that have no room beside the others, as of the last look."""
+        look = self._nodes.look
+        if self._judged is not look:
+            self._judged = look
+            up = ((entry.node, entry.spec.demand) for entry in self.workers.values() if entry.is_up)
+            asked = {n: e.spec.demand for n, e in self.workers.items() if e.actor is not None and not e.is_up}
+            self._lacking = self._nodes.too_many(up, asked)
+        return self._lacking
 
     def ahead_of(self, name: str) -> list[str]:
         """Workers later in the order that wait too, and asked earlier."""
@@ -199,11 +216,12 @@ class Places:
         """Workers later in the order that leave to make a place for a worker; none while others do."""
         if self._nodes.look.begun <= self.ended or any(entry.is_leaving for entry in self.workers.values()):
             return []
-        holders = [(n, entry) for n, entry in reversed(self._later(name)) if entry.is_up and n not in self._first]
-        holders.sort(key=lambda item: bool(item[1].sent))
-        return self._nodes.to_end(
-            self.workers[name].spec.demand, [(n, entry.node, entry.spec.demand) for n, entry in holders]
-        )
+        holders = [
+            Holder(n, entry.node, entry.spec.demand, is_busy=bool(entry.sent))
+            for n, entry in reversed(self._later(name))
+            if entry.is_up and n not in self._first
+        ]
+        return self._nodes.to_end(self.workers[name].spec.demand, holders)
 
     def _later(self, name: str) -> list[tuple[str, WorkerEntry]]:
         items = list(self.workers.items())

@@ -188,7 +188,7 @@ def hessians_text(ledger: Ledger) -> str:
 
 def waiting_text(event: WorkersWaiting | None) -> str:
     """Which workers have no place, and what they wait for; empty where none waits."""
-    return "" if event is None else f"asked {event.asked}, up {event.up}: {event.message}"
+    return "" if event is None or not event.message else f"asked {event.asked}, up {event.up}: {event.message}"
 
 
 def fit_text(status: Mapping[str, Any], now: float) -> str:

@@ -47,6 +47,7 @@ class Actor:
         self.pid, self.node, self.starts = pid, node, starts
         self.calls: list[tuple[str, Future[Any]]] = []
         self.is_killed = self.is_dead = False
+        self.cpus = 1.0
 
     def come_up(self) -> None:
         """The answer to the first call."""
@@ -113,11 +114,21 @@ class FakeRay:
     def ask_about(self, name: str) -> None:
         assert name in self.actors
 
+    def _place(self, name: str, spec: WorkerSpec, unusable: Sequence[str]) -> str:
+        """The first node with room; the first one where none has."""
+        usable = [node for node in self.nodes if node not in unusable]
+        left = {node: self.nodes[node].total["CPU"] for node in usable}
+        for other, row in self.actors.items():
+            if other != name and row and row[-1].node in left and not row[-1].is_killed:
+                left[row[-1].node] -= row[-1].cpus
+        return next((node for node in usable if left[node] >= spec.cpus), [*usable, ""][0])
+
     def start_actor(self, name: str, spec: WorkerSpec, unusable: Sequence[str]) -> Actor:
         row = self.actors.setdefault(name, [])
-        node = next((node for node in self.nodes if node not in unusable), "")
+        node = self._place(name, spec, unusable)
         has_place = name not in self.waits_for
         row.append(Actor(1000 + sum(map(len, self.actors.values())), node, starts=self.starts and has_place))
+        row[-1].cpus = spec.cpus
         return row[-1]
 
     def put(self, value: object) -> object:

@@ -14,7 +14,7 @@ from ray import exceptions
 from alsys.actors.greeting import Greeting, versions
 from alsys.actors.nodes import Node
 from alsys.actors.placement import WorkerSpec
-from alsys.actors.places import WAITS_S
+from alsys.actors.places import STARTS_S, WAITS_S
 from alsys.actors.pool import PING_EVERY_S, UNSURE_S
 from alsys.control.ports import Role, Worker, WorkerDown, WorkerGone, WorkerLeaving, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
@@ -40,13 +40,15 @@ def spec(role: Role, **changes: Any) -> WorkerSpec:
 TRAINER, EXPLORER, LABELER = spec(Role.TRAINER), spec(Role.EXPLORER), spec(Role.LABELER)
 
 
-def on_cluster(run: Callable[[Bench], Awaitable[None]], specs: Mapping[str, WorkerSpec], **runtime: Any) -> None:
+def on_cluster(
+    run: Callable[[Bench], Awaitable[None]], specs: Mapping[str, WorkerSpec], *, cpus: float = 2.0, **runtime: Any
+) -> None:
     """Runs a test on a cluster of two nodes that others run."""
 
     async def with_pool() -> None:
         bench = Bench(specs, **runtime)
         bench.ray.is_local = False
-        bench.ray.nodes = {"n0": Node("10.0.0.1", {"CPU": 2.0}), "n1": Node("10.0.0.2", {"CPU": 2.0})}
+        bench.ray.nodes = {"n0": Node("10.0.0.1", {"CPU": cpus}), "n1": Node("10.0.0.2", {"CPU": cpus})}
         await run(bench)
         await bench.pool.close()
 
@@ -78,7 +80,20 @@ def test_who_waits_for_a_place_is_told_and_is_never_given_up() -> None:
         assert bench.pool.state().message == ""
         assert bench.pool.state().up == 3
 
-    on_cluster(run, {f"labeler-{i}": LABELER for i in range(3)}, worker_start_timeout_s=60.0)
+    on_cluster(run, {f"labeler-{i}": LABELER for i in range(3)}, cpus=1.0, worker_start_timeout_s=60.0)
+
+
+def test_a_worker_that_has_room_and_no_process_yet_is_not_said_to_wait() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.waits_for = {"labeler-0", "labeler-3"}
+        await bench.pool.start()
+        await bench.after(2 * WAITS_S)
+        assert bench.pool.state().message == "labeler-3 waits for {CPU: 2}", "the rest has room beside each other"
+        await bench.after(STARTS_S)
+        assert "labeler-0" in bench.pool.state().message, "others use the cluster too"
+
+    large = replace(LABELER, cpus=2.0)
+    on_cluster(run, {"labeler-0": LABELER, "labeler-1": large, "labeler-2": LABELER, "labeler-3": large})
 
 
 def test_labelers_make_room_for_a_trainer_that_waits_idle_ones_first_and_only_as_many_as_needed() -> None:
@@ -117,7 +132,7 @@ def test_a_busy_labeler_that_makes_room_ends_its_calls_first() -> None:
         bench.ray.waits_for = {"labeler-1"}
         assert kinds(await bench.after(2)) == [("Completion", "labeler-1"), ("WorkerGone", "labeler-1")]
 
-    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER})
+    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER}, cpus=1.0)
 
 
 def test_a_trainer_that_waits_is_asked_for_before_labelers_that_asked_earlier() -> None:
@@ -127,6 +142,7 @@ def test_a_trainer_that_waits_is_asked_for_before_labelers_that_asked_earlier() 
         await bench.after(10)
         first = bench.actor("labeler-1")
         bench.ray.waits_for = {"labeler-1", "trainer-0"}
+        del bench.ray.nodes[bench.actor("trainer-0").node]
         bench.pool.restart("trainer-0", "is to be elsewhere")
         await bench.after(1)
         await asyncio.sleep(0.01)
@@ -134,7 +150,7 @@ def test_a_trainer_that_waits_is_asked_for_before_labelers_that_asked_earlier() 
         assert first.is_killed
         assert bench.actor("labeler-1") is not first, "it waits again, behind the trainer"
 
-    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER})
+    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER}, cpus=1.0)
 
 
 def test_labelers_come_while_frames_wait_and_go_when_there_is_nothing_for_them() -> None:
@@ -164,6 +180,7 @@ def test_labelers_come_while_frames_wait_and_go_when_there_is_nothing_for_them()
 
 def test_a_labeler_that_came_and_has_no_place_is_not_waited_for_any_more_once_others_suffice() -> None:
     async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
         bench.ray.waits_for = {"labeler-1"}
         await bench.pool.start()
         bench.pool.want(2)
@@ -173,7 +190,7 @@ def test_a_labeler_that_came_and_has_no_place_is_not_waited_for_any_more_once_ot
         await bench.after(3)
         assert bench.pool.state().message == ""
 
-    on_cluster(run, {"labeler-0": LABELER, "labeler-1": replace(LABELER, is_kept=False, idle_s=10.0)})
+    on_cluster(run, {"labeler-0": LABELER, "labeler-1": replace(LABELER, is_kept=False, idle_s=10.0)}, cpus=1.0)
 
 
 @pytest.mark.parametrize("n_results_of_look", [1, 5])

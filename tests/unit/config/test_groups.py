@@ -1,0 +1,82 @@
+"""Groups of workers: what they change, what is refused, and the workers that come of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from alsys.actors.placement import worker_specs
+from alsys.config.load import config_hash, parse_config
+from alsys.errors import InputError
+
+BASE: dict[str, Any] = {
+    "name": "a",
+    "systems": [{"smiles": "CCO"}],
+    "labeling": {"kind": "pyscf", "xc": "pbe", "basis": "def2-svp", "workers": 2, "threads": 4, "cpus": 4},
+    "model": {"kind": "nequip"},
+    "stop": {"labels": 20},
+}
+
+
+def config(labeling: dict[str, Any] | None = None, exploration: dict[str, Any] | None = None) -> Any:
+    data = {**BASE, "labeling": {**BASE["labeling"], **(labeling or {})}}
+    return parse_config({**data, "exploration": exploration} if exploration else data)
+
+
+GROUPS = {
+    "big": {"workers": 1, "cpus": 16, "threads": 16, "ray_memory_mb": 64000},
+    "gpu": {"workers": 2, "gpus": 1, "device": "gpu", "min_workers": 1},
+}
+
+
+def test_workers_of_a_group_have_its_resources_and_else_those_of_the_section() -> None:
+    made = config({"groups": GROUPS, "min_workers": 1}, {"workers": 2, "groups": {"gpu": {"workers": 1, "gpus": 0.5}}})
+    assert made.labeling.n_workers == 5
+    specs = worker_specs(made, {}, "level")
+    assert list(specs)[:5] == ["trainer-0", "explorer-0", "labeler-0", "explorer-1", "explorer-gpu-0"]
+    assert list(specs)[5:] == ["labeler-1", "labeler-big-0", "labeler-gpu-0", "labeler-gpu-1"]
+    big, gpu = specs["labeler-big-0"], specs["labeler-gpu-1"]
+    assert big.demand == {"CPU": 16.0, "memory": 64000 * 1024**2}
+    assert (big.threads, big.is_kept) == (16, True), "min_workers of the section is not the group's"
+    assert gpu.demand == {"CPU": 4.0, "GPU": 1.0}
+    assert (gpu.threads, gpu.is_kept, specs["labeler-gpu-0"].is_kept) == (4, False, True)
+    assert not specs["labeler-1"].is_kept
+    assert {spec.identity for name, spec in specs.items() if name.startswith("labeler")} == {"level"}
+    assert specs["explorer-gpu-0"].demand == {"CPU": 1.0, "GPU": 0.5}
+
+
+def test_groups_are_no_science() -> None:
+    assert config_hash(config({"groups": GROUPS})) == config_hash(config())
+
+
+@pytest.mark.parametrize(
+    ("labeling", "exploration", "said"),
+    [
+        ({"groups": {"big": {"cpus": 2}}}, {}, r"labeling\.groups\.big\.workers: is required"),
+        ({"groups": {"big": {"workers": 2, "xc": "b3lyp"}}}, {}, r"labeling\.groups\.big\.xc: "),
+        ({"groups": {"Big one": {"workers": 2}}}, {}, r"labeling\.groups"),
+        ({"min_workers": 3}, {}, r"labeling\.min_workers: must be at most `workers`, 2 \(got '3'\)"),
+        (
+            {"groups": {"big": {"workers": 2, "min_workers": 4}}},
+            {},
+            r"labeling\.groups\.big\.min_workers: must be at most `workers`, 2 \(got '4'\)",
+        ),
+        (
+            {},
+            {"groups": {"gpu": {"workers": 1, "device": "cuda"}}},
+            r"exploration\.groups\.gpu\.gpus: .*needs a share of a GPU",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_place(
+    labeling: dict[str, Any], exploration: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        config(labeling, exploration)
+
+
+def test_a_setting_that_labels_of_a_kind_do_not_have_is_refused() -> None:
+    labeling = {"kind": "xtb", "groups": {"gpu": {"workers": 1, "device": "gpu"}}}
+    with pytest.raises(InputError, match=r"labeling\.groups\.gpu\.device: there is no such setting"):
+        parse_config({**BASE, "labeling": labeling})
