@@ -78,7 +78,7 @@ def test_who_is_free_is_kept_through_whatever_comes(seed: int) -> None:
         what, worker = rng.choice("unscdr"), rng.choice([*slow.calls, "none"])
         if what == "n" or (what == "u" and worker not in slow.calls):
             worker = f"w{next(names)}"
-            calls.arrive(WorkerUp(worker, Role.LABELER))
+            calls.note(WorkerUp(worker, Role.LABELER))
             slow.calls[worker] = 0
         elif worker == "none":
             continue
@@ -99,7 +99,7 @@ def test_who_is_free_is_kept_through_whatever_comes(seed: int) -> None:
             if is_final:
                 calls.give_up(event)
             else:
-                calls.arrive(WorkerUp(worker, Role.LABELER))
+                calls.note(WorkerUp(worker, Role.LABELER))
                 slow.calls[worker] = 0
         idle = calls.idle()
         assert set(idle.labelers) == slow.with_calls(0)
@@ -129,7 +129,7 @@ def test_calls_that_run_as_long_as_usual_are_not_looked_at_one_by_one() -> None:
     calls = WorkerCalls(pool, lambda: hand.now, budgets)
     for k in range(1000):
         hand.now += 0.01
-        calls.arrive(WorkerUp(f"w{k}", Role.LABELER))
+        calls.note(WorkerUp(f"w{k}", Role.LABELER))
         calls.submit(f"w{k}", ORDER)
     budgets.n = 0
     assert not calls.overdue().late
