@@ -20,7 +20,7 @@ from alsys.cli import main
 from alsys.cli.configs import read_config
 from alsys.config import parse_config
 from alsys.errors import InputError
-from alsys.events import ModelLost, ModelPublished
+from alsys.events import ModelLost, ModelPromoted, ModelPublished
 from alsys.store.zarr import open_reader
 
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
@@ -129,17 +129,22 @@ def test_a_champion_whose_bundle_is_damaged_makes_way_for_the_one_before(
     assert before["version"] == 2
     assert main(["status", str(copy / "campaign"), "--json"]) == 0
     champion = json.loads(capsys.readouterr().out)["champion"]
+    reader = open_reader(copy / "campaign" / "store.zarr")
+    leaders = [event.version for event in reader.events() if isinstance(event, ModelPromoted)]
+    reader.close()
+    assert leaders[-1] == champion
+    before_it = leaders[-2]
     damage(copy / "campaign" / "models" / f"v{champion:04d}")
     assert main(arguments(copy, 50)) == 0
     output = capsys.readouterr().out
-    assert f"v{champion:04d} cannot be read: v{champion - 1:04d} leads again" in output
+    assert f"v{champion:04d} cannot be read: v{before_it:04d} leads again" in output
     assert int(output.partition("champion: v")[2][:4]) != champion
     reader = open_reader(copy / "campaign" / "store.zarr")
     lost = [event for event in reader.events() if isinstance(event, ModelLost)]
     published = [event for event in reader.events() if isinstance(event, ModelPublished)]
     reader.close()
     assert [event.version for event in lost] == [champion]
-    assert next(event for event in published if event.version > champion).parent == champion - 1
+    assert next(event for event in published if event.version > champion).parent == before_it
     assert main(["data", "verify", str(copy / "campaign")]) == 0
 
 
