@@ -326,7 +326,7 @@ def run(n_labelers: int, n_labels: int, profile: str | None) -> dict[str, object
             running=RunningClock(lambda: clock.now, math.inf),
         )
         pool.is_settled, pool.is_wanting = coordinator.is_settled, coordinator.is_wanting
-        initial = spring_candidates(max(64, 4 * n_labelers))  # enough through the first fit
+        initial = spring_candidates(max(128, 4 * n_labelers))  # enough through the first fit
         clock.leave_out()
         profiler = cProfile.Profile() if profile else None
         if profiler:

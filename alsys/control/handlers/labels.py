@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import nsmallest
@@ -75,6 +75,7 @@ class LabelHandler:
             else:
                 self._take_audit(event.worker, outcomes[0])
             return
+        to_judge: list[Label] = []
         for outcome in outcomes:
             if isinstance(outcome, LabelFailure):
                 self.fail(outcome.frame_id, event.worker, outcome.kind, outcome.message, outcome.cost.wall_s)
@@ -86,14 +87,15 @@ class LabelHandler:
             elif self.ledger.frames[outcome.frame_id].status in (Status.LABELLED, Status.RETRACTED):
                 self._repeated(outcome, event.worker)
             else:
-                self._judge(outcome, event)
+                to_judge.append(outcome)
+        self._judge(to_judge, event)
 
     def offer(self, label: Label, event: Completion) -> None:
         """A label that came beside something else: where its frame waits for one, it is judged like any other."""
         frame_id = label.frame_id
         if self.ledger.frames[frame_id].status is Status.PENDING and self._is_sound(label, is_tight=False):
             self.record(events.LabelStarted(t=self.clock(), worker=event.worker, frame_ids=(frame_id,)))
-            self._judge(label, event)
+            self._judge([label], event)
 
     def is_check(self, worker: str, order: LabelingOrder) -> bool:
         """Whether the first call of a worker is an audit or a reference frame: no frame of it waits for a label."""
@@ -207,19 +209,35 @@ class LabelHandler:
             )
         )
 
-    def _judge(self, label: Label, event: Completion) -> None:
-        """A label is data, or waits to be verified where the gate finds something odd."""
-        gate, frame = self.gate, self.memory.frame(label.frame_id)
-        if gate is None:
-            self._accept(label, event)
-        elif self.ledger.frames[label.frame_id].arm is Arm.ATOM:
-            self.queue.ask(lambda: gate.learn(frame, label), lambda _: self._accept(label, event))
-        else:
-            prediction, band = self.memory.expected(label.frame_id), self._band
-            self.queue.ask(
-                lambda: gate.judge(frame, label, prediction, band),
-                lambda findings: self._set_aside(label, event, findings) if findings else self._accept(label, event),
-            )
+    def _judge(self, labels: Sequence[Label], event: Completion) -> None:
+        """Labels of one call are data, or wait to be verified where the gate finds something odd: one question."""
+        if self.gate is None:
+            for label in labels:
+                self._accept(label, event)
+            return
+        questions = [self._question(self.gate, label) for label in labels]
+
+        def then(answers: list[tuple[Finding, ...]]) -> None:
+            for label, findings in zip(labels, answers, strict=True):
+                if findings:
+                    self._set_aside(label, event, findings)
+                else:
+                    self._accept(label, event)
+
+        if labels:
+            self.queue.ask(lambda: [question() for question in questions], then)
+
+    def _question(self, gate: LabelGate, label: Label) -> Callable[[], tuple[Finding, ...]]:
+        """What is odd about a label; free atoms are learned from as they are."""
+        frame = self.memory.frame(label.frame_id)
+        if self.ledger.frames[label.frame_id].arm is Arm.ATOM:
+
+            def learn() -> tuple[Finding, ...]:
+                gate.learn(frame, label)
+                return ()
+
+            return learn
+        return partial(gate.judge, frame, label, self.memory.expected(label.frame_id), self._band)
 
     def _set_aside(self, label: Label, event: Completion, findings: tuple[Finding, ...]) -> None:
         """A label must be verified before it may be data."""
