@@ -82,7 +82,8 @@ class LabelChecks:
         is_full = known is None and len(seen.ids) >= self._max_records
         if is_full and key >= seen.ids[-1]:
             return
-        if not _is_usable(frame, label):
+        is_examined = self._latest is not None and self._latest.label is label and self._latest.frame is frame
+        if not is_examined and not _is_usable(frame, label):
             return
         if is_full:
             last = seen.ids[-1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from alsys.frames import FloatArray, Frame
 from alsys.labels import Label
@@ -128,45 +129,44 @@ class _OfState:
         squares = np.array([float(target @ target) for target in targets])
         counts = np.array([float(target.size) for target in targets])
         folds = np.arange(len(ids)) % FOLDS
-        coefficients = []
-        errors = np.zeros(len(ids))
-        for fold in range(FOLDS + 1):
-            rows = folds != fold
-            coefficients.append(_robust(grams[rows], moments[rows], squares[rows], counts[rows]))
-            left = ~rows
-            errors[left] = np.sqrt(_errors(coefficients[-1], grams[left], moments[left], squares[left], counts[left]))
-        return _Fit(spec, elements, dict(zip(ids, folds.tolist(), strict=True)), coefficients, errors)
+        is_fitted = folds != np.arange(FOLDS + 1)[:, None]
+        coefficients, squared = _robust(grams, moments, squares, counts, is_fitted)
+        errors = np.sqrt(squared[folds, np.arange(len(ids))])  # each by the fit that left it out
+        return _Fit(spec, elements, dict(zip(ids, folds.tolist(), strict=True)), list(coefficients), errors)
 
 
 def _is_small_molecule(frame: Frame) -> bool:
     return 1 < frame.n_atoms <= MAX_ATOMS and not frame.pbc.any()
 
 
-def _robust(grams: FloatArray, moments: FloatArray, squares: FloatArray, counts: FloatArray) -> FloatArray:
-    """Ridge regression with Cauchy weights of frames, scale from the median error.
+def _robust(
+    grams: FloatArray, moments: FloatArray, squares: FloatArray, counts: FloatArray, is_fitted: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Ridge regressions with Cauchy weights of frames, scale from the median error.
 
     Args:
         grams: ``(n_frames, n, n)``, design transposed times design of each frame.
         moments: ``(n_frames, n)``, design transposed times forces.
         squares: ``(n_frames,)`` sums of squared forces.
         counts: ``(n_frames,)`` force components.
+        is_fitted: ``(n_fits, n_frames)``, frames that each fit learns from.
+
+    Returns:
+        Solutions ``(n_fits, n)``, and their mean squared errors of all frames ``(n_fits, n_frames)``,
+        (eV/Angstrom)^2.
     """
+    n_frames, n = moments.shape
+    rows, n_fitted = np.arange(len(is_fitted)), is_fitted.sum(axis=1)
     # a frame starts with the weight of its size, so that ten times the force does not have a hundred times the say
-    errors = squares / counts
-    solution: FloatArray = np.zeros(moments.shape[1])
+    errors: FloatArray = np.tile(squares / counts, (len(is_fitted), 1))
+    solutions: FloatArray = np.zeros((len(is_fitted), n))
     for _ in range(ITERATIONS):
-        weights = 1.0 / (1.0 + errors / max(float(np.median(errors)), 1e-12))
-        gram = np.tensordot(weights, grams, 1)
-        ridge = RIDGE * max(float(np.trace(gram)) / len(gram), 1e-12)
-        solution[:] = np.linalg.solve(gram + ridge * np.eye(len(gram)), weights @ moments)
-        errors = _errors(solution, grams, moments, squares, counts)
-    return solution
-
-
-def _errors(
-    solution: FloatArray, grams: FloatArray, moments: FloatArray, squares: FloatArray, counts: FloatArray
-) -> FloatArray:
-    """``(n_frames,)`` mean squared errors, (eV/Angstrom)^2."""
-    sums = (grams @ solution) @ solution - 2.0 * (moments @ solution) + squares
-    errors: FloatArray = np.maximum(sums, 0.0) / counts
-    return errors
+        in_order = np.sort(np.where(is_fitted, errors, np.inf), axis=1)
+        medians = 0.5 * (in_order[rows, (n_fitted - 1) // 2] + in_order[rows, n_fitted // 2])
+        weights = is_fitted / (1.0 + errors / np.maximum(medians, 1e-12)[:, None])
+        gram = (weights @ grams.reshape(n_frames, -1)).reshape(-1, n, n)
+        ridges = RIDGE * np.maximum(np.trace(gram, axis1=1, axis2=2) / n, 1e-12)
+        solutions[:] = np.linalg.solve(gram + ridges[:, None, None] * np.eye(n), (weights @ moments)[..., None])[..., 0]
+        own = ((grams @ solutions.T) * solutions.T).sum(axis=1).T
+        errors[:] = np.maximum(own - 2.0 * solutions @ moments.T + squares, 0.0) / counts
+    return solutions, errors
