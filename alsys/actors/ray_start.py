@@ -62,7 +62,12 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
         try:
             ray.init(address=address, **options)
         except Exception as error:
-            raise EnvironmentProblem(f"cannot reach the Ray cluster at {address!r}: {_first_line(error)}") from error
+            remedy = (
+                f"see that it is Ray {ray.__version__} with the token of ~/.ray/auth_token here (or RAY_AUTH_TOKEN)"
+            )
+            raise EnvironmentProblem(
+                f"cannot join the Ray cluster at {address!r}: {_first_line(error)}; something answers there: {remedy}"
+            ) from error
         return True
     if runtime.num_cpus is not None and least.get("CPU", 0.0) > runtime.num_cpus:
         raise EnvironmentProblem(

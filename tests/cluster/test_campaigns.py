@@ -69,7 +69,6 @@ def test_a_node_without_alsys_that_joins_late_does_no_harm(cluster: Cluster) -> 
     assert not driver.quarantined()
 
 
-@pytest.mark.xfail(strict=True, reason="actors/ray_start.py says that it cannot connect, and not of the token")
 def test_another_token_is_refused_in_one_line(cluster: Cluster) -> None:
     cluster.start("one")
     (cluster.head.machine.home / ".ray" / "auth_token").write_text("0" * 64)
