@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 DeviceMode = Literal["auto", "cpu", "gpu"]
 POOL_SHARE = 0.9
-"""Share of the GPU's memory that arrays may take; the rest is for the CUDA context and its libraries."""
+"""Share of a labeler's part of the GPU's memory that arrays may take; the rest is for CUDA and its libraries."""
+CUDA_BYTES = 500 * 2**20
+"""What CUDA and its libraries take of a GPU in each process, at least."""
+LEAST_BYTES = 256 * 2**20
+"""With less than that for arrays no molecule is labelled."""
 MAX_ERRORS = 3
 """Errors in a row, other than lack of memory, after which a GPU is given up with `auto`."""
 
@@ -61,7 +65,7 @@ class GPU4PySCF:
 
     Raises:
         ImportError: gpu4pyscf or cupy is missing.
-        RuntimeError: There is no CUDA device.
+        RuntimeError: There is no CUDA device, or its share leaves no memory.
     """
 
     def __init__(self, share: float, memory_mb: int | None) -> None:
@@ -71,7 +75,7 @@ class GPU4PySCF:
         self._cupy = cupy
         self._pool = cupy.get_default_memory_pool()
         total = int(cupy.cuda.runtime.memGetInfo()[1])
-        self.limit_bytes = memory_mb * 2**20 if memory_mb else int(POOL_SHARE * min(share, 1.0) * total)
+        self.limit_bytes = memory_mb * 2**20 if memory_mb else for_arrays(share, total)
         self._pool.set_limit(size=self.limit_bytes)
         cupy.cuda.set_allocator(self._pool.malloc)  # gpu4pyscf sends arrays of over 100 MB past the pool and its limit
 
@@ -95,6 +99,25 @@ class GPU4PySCF:
         gc.collect()
         self._pool.free_all_blocks()
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def for_arrays(share: float, total_bytes: int) -> int:
+    """Bytes of a GPU that arrays of one labeler may take.
+
+    Args:
+        share: Of the GPU.
+        total_bytes: Its memory.
+
+    Raises:
+        RuntimeError: Too little is left: too many labelers share it.
+    """
+    own = int(min(share, 1.0) * total_bytes)
+    left = own - max(int((1.0 - POOL_SHARE) * own), CUDA_BYTES)
+    if left < LEAST_BYTES:
+        raise RuntimeError(
+            f"{share:g} of a GPU of {total_bytes >> 20} MB leaves no memory for labels; raise labeling.gpus"
+        )
+    return left
 
 
 class Device:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from alsys.events import Heartbeat, LabelStarted
 from cluster.rig import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -75,3 +76,21 @@ def test_another_token_is_refused_in_one_line(cluster: Cluster) -> None:
     driver = cluster.head.run("toy.yaml")
     assert driver.process.ends(240.0) == 3
     assert "auth_token" in driver.text().splitlines()[-1]
+
+
+def test_labelers_come_while_frames_wait_and_groups_go_where_their_resources_are(cluster: Cluster) -> None:
+    cluster.start("one", "two", cpus=2)
+    cluster.start("large", cpus=2, resources={"large": 1})
+    labeling = (
+        "labeling={kind: analytic, workers: 3, min_workers: 1, idle_s: 600, delay_s: 1, "
+        "groups: {big: {workers: 1, resources: {large: 1}}}}"
+    )
+    driver = cluster.head.run("toy.yaml", labeling, "stop.labels=60")
+    driver.process.until(lambda: cluster["large"].actors("LabelerActor"), 150.0)
+    driver.finishes(300.0)
+    driver.check(60)
+    events = list(driver.events())
+    up = [event.workers["labelers"] for event in events if isinstance(event, Heartbeat)]
+    assert max(up) == 4, "two kept, two that came"
+    began = {event.worker for event in events if isinstance(event, LabelStarted)}
+    assert began == {"labeler-0", "labeler-1", "labeler-2", "labeler-big-0"}

@@ -17,7 +17,7 @@ from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import Frame
 from alsys.labeling.child import ChildProcess
-from alsys.labeling.device import MAX_ERRORS, Accelerator, Device, DeviceMode
+from alsys.labeling.device import CUDA_BYTES, MAX_ERRORS, Accelerator, Device, DeviceMode, for_arrays
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler, level_of
 from alsys.labeling.rescue import converge
 from alsys.labels import Label, LabelCost, LabelFailure
@@ -267,3 +267,26 @@ def test_a_child_with_a_gpu_may_map_memory_and_names_host_and_device(
     assert outcome.energy == float(not has_gpu)
     assert outcome.cost.host.endswith("/gpu")
     assert len(outcome.cost.host) <= 32
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("share", "left"),
+    [
+        (1.0, 72 * GB),
+        (2.0, 72 * GB),  # of two GPUs a labeler uses one
+        (0.25, 18 * GB),
+        (0.02, int(1.6 * GB) - CUDA_BYTES),  # CUDA takes more than a tenth of so small a share
+    ],
+)
+def test_labelers_that_share_a_card_leave_cuda_its_memory(share: float, left: int) -> None:
+    assert for_arrays(share, 80 * GB) == pytest.approx(left, rel=1e-6)
+
+
+def test_a_share_that_leaves_no_memory_is_refused() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"0\.005 of a GPU of 76293 MB leaves no memory for labels; raise labeling\.gpus"
+    ):
+        for_arrays(0.005, 80 * GB)
