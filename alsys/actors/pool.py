@@ -241,7 +241,7 @@ class RayPool:
             return
         failure, message = kind_of(error), one_line(error)
         if is_node_dead:
-            failure, message = FailureKind.NODE_LOST, f"its node died: {message}"
+            failure, message = FailureKind.NODE_LOST, f"its node {node[:8]} died"
         is_to_blame = not is_node_dead and failure is not FailureKind.WORKER_PREEMPTED
         if is_start and is_to_blame and not was_killed(error):
             is_to_blame = not self._is_node_to_blame(entry, error, node)
