@@ -10,7 +10,7 @@ import time
 import pytest
 
 from alsys.errors import FailureKind
-from alsys.events import LabelAccepted, WorkerLost
+from alsys.events import LabelAccepted, LabelFailed, WorkerLost
 from cluster.rig import Cluster, Driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
