@@ -37,11 +37,11 @@ class FailureKind(StrEnum):
     CRASHED = "crashed"
     WORKER_LOST = "worker-lost"
     WORKER_PREEMPTED = "worker-preempted"
-    NODE_LOST = "node-lost"
     INTERNAL = "internal"
     LABEL_REJECTED = "label-rejected"
     LABEL_NOT_REPRODUCED = "label-not-reproduced"
     DAMAGED = "damaged"
+    NODE_LOST = "node-lost"
 
     @classmethod
     def _missing_(cls, value: object) -> FailureKind | None:

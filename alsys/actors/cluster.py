@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import psutil
@@ -40,6 +41,8 @@ LOOK_EVERY_S: Final = 0.5
 DEAD_S: Final = 5.0
 """Seconds for Ray to notice by itself that a process of its own died while it came up."""
 ASK_EVERY_S: Final = 2.0
+MANY: Final = 20
+"""More workers than these are looked up in one table of all."""
 NODE_PROCESSES: Final = ("gcs_server", "raylet")
 
 
@@ -72,6 +75,7 @@ class Cluster:
         self._question: Future[Look] | None = None
         self._look = Look()
         self._actors: dict[str, str] = {}
+        self._node_of: dict[str, str] = {}
         self._asked_about: set[str] = set()
         self._heard = 0.0
         self._asked = 0.0
@@ -199,6 +203,7 @@ class Cluster:
         """
         actor = start_actor(name, spec, unusable)
         self._actors[name] = actor._actor_id.hex()
+        self._node_of.pop(name, None)
         return actor
 
     def put(self, value: object) -> Any:
@@ -249,7 +254,9 @@ class Cluster:
                 if not self._look.nodes:  # Ray's agents may have started a little later than Ray
                     self._watch_over_children()
                 self._heard = now
-                self._look = self._question.result()
+                look = self._question.result()
+                self._node_of |= look.places
+                self._look = replace(look, places=dict(self._node_of))
                 if self._look.problem:
                     return self._look.problem
             self._question = None
@@ -297,10 +304,12 @@ def ask_ray(now: float, actors: Mapping[str, str], about: Collection[str]) -> Lo
     own = ray.get_runtime_context().get_node_id()
     nodes, known = ray.nodes(), ray_state.state
     free, draining = known.available_resources_per_node(), known.get_draining_nodes()
-    job = ray.get_runtime_context().get_job_id()
-    pending = known.actor_table(None, job_id=ray.JobID.from_hex(job), actor_state_name="PENDING_CREATION")
+    job_id = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    pending = known.actor_table(None, job_id=job_id, actor_state_name="PENDING_CREATION")
     unplaced = {actor for actor, told in pending.items() if not told["Pid"]}
-    asked = {name: known.actor_table(actors[name]) for name in about if name in actors}
+    about = [name for name in about if name in actors]
+    table = known.actor_table(None, job_id=job_id) if len(about) > MANY else {}
+    asked = {name: table.get(actors[name]) if table else known.actor_table(actors[name]) for name in about}
     return Look(
         begun=now,
         nodes={

@@ -43,9 +43,10 @@ class Greeting:
             WorkerUnfit: Versions differ, or the level.
         """
         here = versions(["alsys"] if is_elsewhere else PACKAGES)
-        differing = [name for name, version in here.items() if self.versions.get(name) != version]
+        both = [name for name in here if name in self.versions]  # a worker that is up needs nothing else
+        differing = [name for name in both if _public(here[name]) != _public(self.versions[name])]
         if differing:
-            theirs = ", ".join(f"{name} {self.versions.get(name, 'missing')}" for name in differing)
+            theirs = ", ".join(f"{name} {self.versions[name]}" for name in differing)
             ours = ", ".join(f"{name} {here[name]}" for name in differing)
             raise WorkerUnfit(f"its node has {theirs}, and the driver {ours}; install the same on both")
         if identity and self.identity and self.identity != identity:
@@ -53,6 +54,11 @@ class Greeting:
                 f"it would label at level {self.identity}, and the campaign's is {identity}: packages that decide "
                 "values differ; install the same on both"
             )
+
+
+def _public(version: str) -> str:
+    """Without what says how it was built: PyTorch for CUDA is PyTorch."""
+    return version.partition("+")[0]
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -64,13 +64,38 @@ class Holder:
     is_busy: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Avoided:
+    """Why no worker is started on a node, and whether that lasts."""
+
+    cause: str
+    lasts: bool
+
+
 class Nodes:
     """What a pool knows of the nodes that its workers are placed on."""
 
     def __init__(self) -> None:
-        self.look = Look()
-        self.avoided: dict[str, str] = {}
+        self.avoided: dict[str, Avoided] = {}
         self.bad_starts: Counter[str] = Counter()
+        self._look = Look()
+        self._seen: dict[frozenset[tuple[str, float]], Demand] = {}
+        self._usable: dict[frozenset[tuple[str, float]], dict[str, Node]] = {}
+
+    @property
+    def look(self) -> Look:
+        """What Ray said last."""
+        return self._look
+
+    @look.setter
+    def look(self, look: Look) -> None:
+        if look is self._look:
+            return
+        self._look = look
+        self._usable.clear()
+        for node in look.nodes.values():
+            total = {name: amount for name, amount in node.total.items() if not name.startswith("node:")}
+            self._seen.setdefault(frozenset(total.items()), total)
 
     def blame(self, node: str, demand: Demand, cause: str, *, lasts: bool) -> bool:
         """A worker could not start on a node: whether it is avoided from now on, as there is another one.
@@ -84,34 +109,51 @@ class Nodes:
         self.bad_starts[node] += 1
         if not (lasts or self.bad_starts[node] >= BAD_STARTS) or not self.usable(demand).keys() - {node}:
             return False
-        self.avoided[node] = cause
+        self.avoided[node] = Avoided(cause, lasts)
+        self._usable.clear()
         return True
+
+    def forgive(self, demand: Demand) -> None:
+        """Where nothing else is left for a worker, nodes are tried again whose reason may have gone away."""
+        for name, node in self._look.nodes.items():
+            if name in self.avoided and not self.avoided[name].lasts and _has(node.total, demand):
+                del self.avoided[name], self.bad_starts[name]
+                self._usable.clear()
 
     def name(self, node: str) -> str:
         """A node for people: its address and the first letters of its identity."""
-        known = self.look.nodes.get(node)
+        known = self._look.nodes.get(node)
         return f"{known.address} ({node[:8]})" if known is not None else node[:8]
 
     def unusable(self) -> list[str]:
         """Living nodes on which no worker may be started."""
-        return sorted(name for name, node in self.look.nodes.items() if node.is_draining or name in self.avoided)
+        return sorted(name for name, node in self._look.nodes.items() if node.is_draining or name in self.avoided)
 
     def draining(self) -> list[str]:
         """Nodes that are about to end."""
-        return [name for name, node in self.look.nodes.items() if node.is_draining]
+        return [name for name, node in self._look.nodes.items() if node.is_draining]
 
     def usable(self, demand: Demand) -> dict[str, Node]:
         """Living nodes that could hold a worker if they were empty."""
-        out = set(self.unusable())
-        return {name: node for name, node in self.look.nodes.items() if name not in out and _has(node.total, demand)}
+        key = frozenset(demand.items())
+        if key not in self._usable:
+            out, nodes = set(self.unusable()), self._look.nodes
+            self._usable[key] = {n: node for n, node in nodes.items() if n not in out and _has(node.total, demand)}
+        return self._usable[key]
 
     def missing(self, demand: Demand) -> str:
-        """What no single node has of what a worker asks for; empty where one could hold it, or none is known."""
-        if not self.look.nodes or self.usable(demand):
+        """What no usable node has of what a worker asks for; empty where one could hold it, or none is known."""
+        if not self._look.nodes or self.usable(demand):
             return ""
-        totals = [node.total for node in self.look.nodes.values()]
+        if any(_has(node.total, demand) for node in self._look.nodes.values()):
+            return f"{text_of(demand)}, which only nodes have that are drained or avoided"
+        totals = [node.total for node in self._look.nodes.values()]
         lacking = {name: x for name, x in demand.items() if all(total.get(name, 0.0) < x for total in totals)}
-        return text_of(lacking or demand)
+        return f"{text_of(lacking or demand)}, which no node has"
+
+    def was_seen(self, demand: Demand) -> bool:
+        """Whether there was ever a node that could hold a worker: then another one may come."""
+        return any(_has(total, demand) for total in self._seen.values())
 
     def too_many(self, held: Iterable[tuple[str, Demand]], asked: Mapping[str, Demand]) -> set[str]:
         """Workers that have no room beside others on any node, each put on the first that has.
@@ -121,20 +163,23 @@ class Nodes:
             asked: What others ask for, by name, in their order.
         """
         out = set(self.unusable())
-        left = {name: dict(node.total) for name, node in self.look.nodes.items()}
+        left = {name: dict(node.total) for name, node in self._look.nodes.items()}
         for node, demand in held:
             _take(left.get(node, {}), demand)
         rest = [amounts for name, amounts in left.items() if name not in out]
+        first: dict[frozenset[tuple[str, float]], int] = defaultdict(int)  # before it there is no room for this demand
         lacking: set[str] = set()
         for name, demand in asked.items():
-            place = next((amounts for amounts in rest if _has(amounts, demand)), None)
-            if place is None:
-                lacking.add(name)
+            key = frozenset(demand.items())
+            while first[key] < len(rest) and not _has(rest[first[key]], demand):
+                first[key] += 1
+            if first[key] < len(rest):
+                _take(rest[first[key]], demand)
             else:
-                _take(place, demand)
+                lacking.add(name)
         return lacking
 
-    def to_end(self, demand: Demand, holders: Sequence[Holder]) -> list[str]:
+    def to_end(self, demand: Demand, holders: Sequence[Holder]) -> list[Holder]:
         """Workers that must leave one node so that another worker fits there; empty where none would help.
 
         As few as possible are busy, and then as few as possible leave.
@@ -143,18 +188,23 @@ class Nodes:
             demand: Of the worker that waits.
             holders: Workers that may leave, those that may leave first at the front.
         """
+        on_node: dict[str, list[Holder]] = defaultdict(list)
+        for holder in sorted(holders, key=lambda holder: holder.is_busy):
+            on_node[holder.node].append(holder)
         best: list[Holder] = []
         for name, node in self.usable(demand).items():
             free, leaving = dict(node.free), list[Holder]()
-            for holder in sorted(holders, key=lambda holder: holder.is_busy):
+            for holder in on_node[name]:
                 if _has(free, demand):
                     break
-                if holder.node == name:
-                    leaving.append(holder)
-                    _take(free, {key: -amount for key, amount in holder.demand.items()})
-            if leaving and _has(free, demand) and (not best or _cost(leaving) < _cost(best)):
-                best = leaving
-        return [holder.name for holder in best]
+                leaving.append(holder)
+                _take(free, {key: -amount for key, amount in holder.demand.items()})
+            if _has(free, demand):
+                if not leaving:
+                    return []  # there is room, and Ray will see it
+                if not best or _cost(leaving) < _cost(best):
+                    best = leaving
+        return best
 
 
 def text_of(demand: Demand) -> str:

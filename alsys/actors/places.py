@@ -1,10 +1,10 @@
 """Which workers there are, which have a place, and who comes, goes and makes room for whom.
 
 Workers have an order: the trainer, an explorer and a labeler first, without which nothing is learned, then the other
-explorers, then the other labelers. A worker that waits for a place gets the next one before those that come later in
-that order, and one of the first three, or an explorer, is given the place of later ones, once they have no call.
-Labelers beyond those that are kept are started while more frames wait than there are labelers, and end when there was
-nothing for them for a while.
+explorers, then the other labelers. A trainer or explorer that waits for a place, or a labeler where there is no other,
+is given the place of later ones, once they have no call; they are asked for again when it has its place. Labelers
+beyond those that are kept are started while more frames wait than there are labelers, and end when there was nothing
+for them for a while.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class WorkerEntry:
         answered: When it was last asked whether it lives, and said so; `pinged`: an answer is due since then.
         is_wanted: It is to be there.
         is_leaving: It gets no more calls and ends once it has none.
+        held_for: The worker that it makes room for; it is started again once that has its place.
+        held_since: When it made room.
         sent: When its calls were sent, unix times.
     """
 
@@ -64,6 +66,8 @@ class WorkerEntry:
     is_stopped: bool = False
     is_given_up: bool = False
     is_leaving: bool = False
+    held_for: str = ""
+    held_since: float = -math.inf
     sent: deque[float] = field(default_factory=deque)
 
     @property
@@ -74,6 +78,7 @@ class WorkerEntry:
     def begin(self, now: float) -> None:
         """It is asked for."""
         self.asked = self.starting_since = now
+        self.held_for = ""
         self.is_slow = self.is_stopped = False
         self.sent.clear()
 
@@ -109,12 +114,6 @@ class Places:
         self._judged: Look | None = None
         self._lacking: set[str] = set()
         self._nodes = nodes
-        seen: set[Role] = set()
-        self._first: list[str] = []
-        for name, spec in specs.items():
-            if spec.role not in seen:
-                self._first.append(name)
-            seen.add(spec.role)
 
     @property
     def all(self) -> Demand:
@@ -124,7 +123,18 @@ class Places:
     @property
     def least(self) -> Demand:
         """What the first worker of each role asks for together: without it nothing is learned."""
-        return _sum(self.workers[name].spec.demand for name in self._first)
+        firsts = {entry.spec.role: entry.spec.demand for entry in reversed(self.workers.values())}
+        return _sum(firsts.values())
+
+    def needed(self) -> set[str]:
+        """One worker of each role, without which nothing is learned: one that is up, or else the next one to come."""
+        needed: dict[Role, str] = {}
+        for name, entry in self.workers.items():
+            role, known = entry.spec.role, needed.get(entry.spec.role)
+            is_there = known is not None and self.workers[known].is_up
+            if not entry.is_given_up and not is_there and (entry.is_up or (known is None and entry.is_wanted)):
+                needed[role] = name
+        return set(needed.values())
 
     def is_waiting(self, name: str) -> bool:
         """Whether no node holds a worker that is asked for, as far as Ray has told."""
@@ -136,14 +146,13 @@ class Places:
         """Who is there and who waits for what."""
         waiting: dict[str, str] = {}
         for name, entry in self.workers.items():
-            if not entry.is_given_up and self._waits(name, now):
-                missing = self._nodes.missing(entry.spec.demand)
-                waiting[name] = f"{missing}, which no node has" if missing else text_of(entry.spec.demand)
+            if entry.held_for or (not entry.is_given_up and self._waits(name, now)):
+                waiting[name] = self._nodes.missing(entry.spec.demand) or text_of(entry.spec.demand)
         return PoolState(
             asked=sum(entry.is_wanted and not entry.is_given_up for entry in self.workers.values()),
             up=sum(entry.is_up for entry in self.workers.values()),
             waiting=waiting,
-            avoided={self._nodes.name(node): why for node, why in self._nodes.avoided.items()},
+            avoided={self._nodes.name(node): avoided.cause for node, avoided in self._nodes.avoided.items()},
         )
 
     # --- labelers that come and go
@@ -155,7 +164,7 @@ class Places:
         return [name for name, entry in labelers.items() if not entry.is_wanted][: max(n, 0)]
 
     def surplus(self, now: float) -> list[str]:
-        """Labelers to be ended, since nothing waited for them for a while, or for a place since others sufficed."""
+        """Labelers to be ended, since nothing waits for them, and they have no place or no call for so long."""
         labelers = self._labelers()
         n = sum(entry.is_wanted for entry in labelers.values()) - self.n_labelers
         spare = [
@@ -168,7 +177,7 @@ class Places:
     def _is_spare(self, name: str, entry: WorkerEntry, now: float) -> bool:
         if entry.is_up:
             return not entry.sent and not entry.is_leaving and now - entry.idle_since >= entry.spec.idle_s
-        return self.is_waiting(name)
+        return self.is_waiting(name) and now - (entry.asked or 0.0) >= entry.spec.idle_s
 
     def _labelers(self) -> dict[str, WorkerEntry]:
         return {n: e for n, e in self.workers.items() if e.spec.role is Role.LABELER and not e.is_given_up}
@@ -182,12 +191,26 @@ class Places:
 
     def first_waiting(self, now: float) -> str | None:
         """The first worker that waits for a place others make room for; None where there is none."""
+        needed = self.needed()
         for name, entry in self.workers.items():
-            if entry.spec.role is Role.LABELER and name not in self._first:
-                continue
-            if self._waits(name, now):
+            if (entry.spec.role is not Role.LABELER or name in needed) and self._waits(name, now):
                 return name
         return None
+
+    def to_come_again(self, now: float) -> list[str]:
+        """Workers that made room for one that has its place by now, or does not take it."""
+        held = {name: entry for name, entry in self.workers.items() if entry.held_for and not entry.is_leaving}
+        return [
+            name
+            for name, entry in held.items()
+            if self.workers[entry.held_for].starting_since is None
+            or not self._may_wait(entry.held_for)
+            or now - entry.held_since >= STARTS_S
+        ]
+
+    def _may_wait(self, name: str) -> bool:
+        asked = self.workers[name].asked
+        return self.is_waiting(name) or (asked is not None and self._nodes.look.begun <= asked)
 
     def _waits(self, name: str, now: float) -> bool:
         """Whether a worker waits for a place and not for a process, which Ray does not tell apart at first."""
@@ -207,25 +230,28 @@ class Places:
         return self._lacking
 
     def ahead_of(self, name: str) -> list[str]:
-        """Workers later in the order that wait too, and asked earlier."""
-        asked = self.workers[name].asked
-        assert asked is not None
-        return [n for n, entry in self._later(name) if self.is_waiting(n) and (entry.asked or 0.0) < asked]
+        """Labelers later in the order that wait for a place too, and would get it."""
+        later = self._later(name)
+        return [n for n in later if self.workers[n].spec.role is Role.LABELER and self.is_waiting(n)]
 
     def to_end_for(self, name: str) -> list[str]:
-        """Workers later in the order that leave to make a place for a worker; none while others do."""
-        if self._nodes.look.begun <= self.ended or any(entry.is_leaving for entry in self.workers.values()):
+        """Workers later in the order that leave to make a place for a worker; busy ones only where none leaves yet."""
+        if self._nodes.look.begun <= self.ended:
             return []
-        holders = [
-            Holder(n, entry.node, entry.spec.demand, is_busy=bool(entry.sent))
-            for n, entry in reversed(self._later(name))
-            if entry.is_up and n not in self._first
-        ]
-        return self._nodes.to_end(self.workers[name].spec.demand, holders)
+        later = {n: self.workers[n] for n in reversed(self._later(name))}
+        up = {n: entry for n, entry in later.items() if entry.is_up and not entry.is_leaving}
+        holders = [Holder(n, entry.node, entry.spec.demand, is_busy=bool(entry.sent)) for n, entry in up.items()]
+        found = self._nodes.to_end(self.workers[name].spec.demand, holders)
+        is_under_way = any(entry.held_for and entry.is_leaving for entry in self.workers.values())
+        if is_under_way and any(holder.is_busy for holder in found):
+            return []
+        return [holder.name for holder in found]
 
-    def _later(self, name: str) -> list[tuple[str, WorkerEntry]]:
-        items = list(self.workers.items())
-        return items[next(i for i, (n, _) in enumerate(items) if n == name) + 1 :]
+    def _later(self, name: str) -> list[str]:
+        """Workers that make room for a worker: all others for one that is needed, else those after it."""
+        needed, names = self.needed(), list(self.workers)
+        others = names if name in needed else names[names.index(name) + 1 :]
+        return [n for n in others if n != name and n not in needed and self.workers[n].spec.role is not Role.TRAINER]
 
 
 def _sum(demands: Any) -> Demand:

@@ -17,14 +17,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from alsys.actors.answers import Answers, Call
 from alsys.actors.campaign_files import CampaignFiles
 from alsys.actors.cluster import Cluster
-from alsys.actors.failures import is_unsure, kind_of, one_line, unfit_of, was_killed
+from alsys.actors.failures import kind_of, one_line, unfit_of, was_killed
+from alsys.actors.losses import Losses
 from alsys.actors.nodes import Nodes
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import Places, WorkerEntry
@@ -57,19 +57,6 @@ SLOW_START_S: Final = 45.0
 SPEAK_OF_STOPPED_S: Final = 10.0
 PING_EVERY_S: Final = 15.0
 """How often a worker without a call is asked whether it lives."""
-UNSURE_S: Final = 40.0
-"""Until Ray knows what became of a node that is silent; its health check takes half a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Loss:
-    """A worker that is lost, of which it is not known yet whether its node is."""
-
-    name: str
-    generation: int
-    error: Exception
-    call: Call
-    since: float
 
 
 class RayPool:
@@ -101,7 +88,7 @@ class RayPool:
         self._events: deque[PoolEvent] = deque()
         self._files = CampaignFiles(folder, self._cluster.put)
         self._answers = Answers(self._cluster, self._files)
-        self._losses: list[_Loss] = []
+        self._losses = Losses()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._renewals = 0
@@ -192,12 +179,13 @@ class RayPool:
         try:
             value = done.result()
             if call is Call.START:
+                entry.node = value.node
                 value.check(entry.spec.identity, is_elsewhere=entry.spec.python is not None)
         except Exception as error:
             if self._cluster.is_local or (call is Call.WORK and isinstance(error, RuntimeError | TimeoutError)):
                 self._lose(name, error, call, "")
             else:  # its node may be dead, which Ray says a little later
-                self._losses.append(_Loss(name, entry.generation, error, call, self._clock()))
+                self._losses.add(name, entry, error, call, self._clock())
                 self._cluster.ask_about(name)
             return
         if call is Call.START:
@@ -238,6 +226,7 @@ class RayPool:
         self._end(entry)
         if self._is_ray_gone():  # then it is no worker's fault
             self._events.append(WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died"))
+            self._start_later(name, entry, WATCH_EVERY_S)  # where it is not brought up anew after all
             return
         failure, message = kind_of(error), one_line(error)
         if is_node_dead:
@@ -252,9 +241,9 @@ class RayPool:
         entry.results = 0
         entry.restarts += is_to_blame
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
-        if not entry.is_given_up and self._loop is not None:
+        if not entry.is_given_up:
             pause = min(MAX_PAUSE_S, 0.25 * 2 ** min(max(entry.restarts - 1, 0), 10)) if is_start else 0.0
-            self._loop.call_later(pause, self._start_again, name, entry.generation)
+            self._start_later(name, entry, pause)
         self._events.append(WorkerDown(name, entry.spec.role, failure, message, is_final=entry.is_given_up))
 
     def _is_node_to_blame(self, entry: WorkerEntry, error: Exception, node: str) -> bool:
@@ -265,10 +254,15 @@ class RayPool:
         logger.warning("node %s is avoided: %s", self._nodes.name(node), one_line(error))
         return True
 
-    def _start_again(self, name: str, generation: int) -> None:
-        entry = self._workers[name]
-        if generation == entry.generation and entry.is_wanted:
-            self._start(name)
+    def _start_later(self, name: str, entry: WorkerEntry, pause_s: float) -> None:
+        generation = entry.generation
+
+        def start() -> None:
+            if generation == entry.generation and entry.is_wanted and not entry.held_for:
+                self._start(name)
+
+        if self._loop is not None:
+            self._loop.call_later(pause_s, start)
 
     def _end(self, entry: WorkerEntry) -> None:
         """Nothing that this actor still says is heard."""
@@ -282,7 +276,7 @@ class RayPool:
         entry = self._workers[name]
         self._end(entry)
         self._events.append(WorkerGone(name, entry.spec.role))
-        if entry.is_wanted:
+        if entry.is_wanted and not entry.held_for:
             self._start(name)
 
     def _ask_to_leave(self, name: str, reason: str) -> None:
@@ -314,7 +308,10 @@ class RayPool:
         if failure is not None:
             return self._renew(failure)
         self._nodes.look = self._cluster.look()
-        self._judge_losses(now)
+        for loss in self._losses.judged(self._nodes.look, now):
+            self._lose(loss.name, loss.error, loss.call, loss.node, is_node_dead=loss.is_node_dead)
+        for name in self._losses.unknown():
+            self._cluster.ask_about(name)
         self._resize(now)
         for name, entry in self._workers.items():
             if entry.starting_since is not None:
@@ -323,23 +320,6 @@ class RayPool:
                 self._watch_stopped(name, entry)
                 if not entry.sent:
                     self._ping(name, entry, now)
-
-    def _judge_losses(self, now: float) -> None:
-        """Losses of which it is known by now whether the node was lost too."""
-        look, losses = self._nodes.look, self._losses
-        self._losses = []
-        for loss in losses:
-            entry = self._workers[loss.name]
-            if loss.generation != entry.generation:
-                continue
-            node = entry.node or look.places.get(loss.name, "")
-            is_dead = look.begun > loss.since and node in look.dead
-            is_known = look.begun > loss.since and not is_unsure(loss.error)
-            if is_dead or is_known or now - loss.since >= UNSURE_S:
-                self._lose(loss.name, loss.error, loss.call, node, is_node_dead=is_dead)
-            else:
-                self._losses.append(loss)
-                self._cluster.ask_about(loss.name)
 
     def _resize(self, now: float) -> None:
         """Workers come, go, and make room for those before them."""
@@ -352,12 +332,10 @@ class RayPool:
             self._workers[name].is_wanted = True
             self._start(name)
         first = self._places.first_waiting(now)
-        if first is None:
-            return
-        for name in self._places.ahead_of(first):  # they asked earlier, and would get the next place
-            self._end(self._workers[name])
+        for name in self._places.to_come_again(now):
             self._start(name)
-        for name in self._places.to_end_for(first):
+        for name in [] if first is None else [*self._places.ahead_of(first), *self._places.to_end_for(first)]:
+            self._workers[name].held_for, self._workers[name].held_since = str(first), now
             self._ask_to_leave(name, f"makes room for {first}")
 
     def _renew(self, failure: str) -> None:
@@ -391,7 +369,9 @@ class RayPool:
     def _watch_start(self, name: str, entry: WorkerEntry, now: float) -> None:
         assert entry.starting_since is not None
         missing = self._nodes.missing(entry.spec.demand)
-        if not missing and self._places.is_waiting(name):
+        if missing:
+            self._nodes.forgive(entry.spec.demand)
+        if self._places.is_waiting(name) and self._nodes.was_seen(entry.spec.demand):
             entry.starting_since = max(entry.starting_since, now)
             return
         spent = now - entry.starting_since
@@ -403,7 +383,7 @@ class RayPool:
             if missing and self._cluster.is_local:
                 self._give_up(name, entry, missing)
                 return
-            reason = f"no node has what it asks for: {missing}" if missing else "it starts slowly"
+            reason = f"it asks for {missing}" if missing else "it starts slowly"
             logger.warning("%s has not started for %.0f s: %s", name, spent, reason)
         elif spent >= self._runtime.worker_start_timeout_s:
             if missing:
@@ -421,7 +401,7 @@ class RayPool:
         self._end(entry)
         entry.is_given_up = True
         role = entry.spec.role
-        message = f"no node has what it asks for: {missing}"
+        message = f"it asks for {missing}"
         if all(other.is_given_up for other in self._workers.values() if other.spec.role is role):
             raise EnvironmentProblem(f"{name} cannot be placed: {message}; ask for less, or add such a node")
         logger.warning("%s is given up: %s", name, message)

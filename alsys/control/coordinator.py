@@ -51,17 +51,14 @@ from alsys.control.ports import (
     RequestBox,
     Role,
     WorkerDown,
-    WorkerGone,
-    WorkerLeaving,
     WorkerPool,
-    WorkerUp,
 )
 from alsys.control.rules.decisions import decide
 from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.control.worker_calls import WorkerCalls
-from alsys.errors import CampaignFailed
+from alsys.errors import CampaignFailed, FailureKind
 from alsys.exploration.base import ExplorationReport
 from alsys.frames import Candidate, Frame
 from alsys.labeling.base import Curvature, HessianOrder, LabelingOrder
@@ -351,17 +348,17 @@ class Coordinator:
             self._problem = error
             return
         training = self.ledger.training
-        if training is None or training.version != command.version or not self._calls.has_place(command.worker):
+        if training is None or training.version != command.version:
             return  # the trainer died meanwhile, which counted as a failed fit
-        self._calls.fill(command.worker, self._models.begin(fit))
+        if self._calls.has_place(command.worker):
+            self._calls.fill(command.worker, self._models.begin(fit))
+        else:
+            self._models.fail(training.version, FailureKind.WORKER_PREEMPTED, "the trainer has left its node")
 
     # --- results
 
     def _take(self, event: PoolEvent) -> None:
         match event:
-            case WorkerUp() | WorkerLeaving() | WorkerGone():
-                self._calls.note(event)
-                self._explorations.forget(event.worker)
             case WorkerDown():
                 self._lose(event)
             case Completion():
@@ -379,6 +376,9 @@ class Coordinator:
                     case _:
                         assert isinstance(work, LabelingOrder)
                         self._labels.take(event, work, event.result)
+            case _:
+                self._staff.note(event)
+                self._explorations.forget(event.worker)
 
     def _lose(self, event: WorkerDown) -> None:
         now, message = self._clock(), event.message[:500]

@@ -64,6 +64,7 @@ class WorkerCalls:
         self._free: dict[Role, dict[str, None]] = {role: {} for role in Role}
         self._ahead: dict[str, None] = {}
         self._leaving: set[str] = set()
+        self._parting: set[str] = set()
         self._given_up: set[str] = set()
 
     def submit(self, worker: str, work: Work) -> None:
@@ -91,7 +92,9 @@ class WorkerCalls:
         self.submit(worker, work)
 
     def restart(self, worker: str, message: str) -> None:
-        """Starts a worker anew; until it is up it gets no work."""
+        """Starts a worker anew, where it is there; until it is up it gets no work."""
+        if worker not in self._roles:
+            return  # it has left by itself
         self._leaving.add(worker)
         self._place(worker)
         self._pool.restart(worker, message)
@@ -102,12 +105,11 @@ class WorkerCalls:
             case WorkerUp():
                 self._arrive(event)
             case WorkerLeaving(worker):
-                self._leaving.add(worker)
+                self._parting.add(worker)
                 self._place(worker)
             case WorkerGone(worker, role):
                 self._drop(worker, role)
                 self._n_of[role] -= self._roles.pop(worker, None) is not None
-                self._leaving.discard(worker)
 
     def _arrive(self, event: WorkerUp) -> None:
         worker, role = event.worker, event.role
@@ -115,6 +117,7 @@ class WorkerCalls:
         self._n_up[role] += worker not in self._calls
         self._roles[worker] = role
         self._leaving.discard(worker)
+        self._parting.discard(worker)
         self._calls[worker] = deque()
         self._since[role].pop(worker, None)
         self._reminded.discard(worker)
@@ -155,11 +158,22 @@ class WorkerCalls:
         self._free[role].pop(worker, None)
         self._ahead.pop(worker, None)
         self._reminded.discard(worker)
+        self._leaving.discard(worker)
+        self._parting.discard(worker)
         return self._calls.pop(worker, deque())
 
     def count(self, role: Role) -> int:
         """Workers of a role that are there."""
         return self._n_up[role]
+
+    def n_longer_than(self, role: Role, seconds: float) -> int:
+        """Workers of a role that have been at one call for longer."""
+        now, n = self._clock(), 0
+        for begun in self._since[role].values():
+            if now - begun < seconds:
+                break  # those behind it have begun later
+            n += 1
+        return n
 
     def overdue(self) -> Overdue:
         """Workers whose call takes suspiciously long, each told once, and those whose budget is used up."""
@@ -228,7 +242,7 @@ class WorkerCalls:
     def _place(self, worker: str) -> None:
         """Keeps who is free, and who may get a call ahead, in the order in which they became so."""
         role, calls = self._roles[worker], self._calls.get(worker)
-        is_there = calls is not None and worker not in self._leaving
+        is_there = calls is not None and worker not in self._leaving and worker not in self._parting
         for group, belongs in (
             (self._free[role], is_there and not calls),
             (self._ahead, role is Role.LABELER and is_there and calls is not None and len(calls) == 1),

@@ -66,6 +66,13 @@ class WorkerLost(Event):
     spent_s: float = 0.0
 
 
+@event("worker-left", is_durable=False)
+class WorkerLeft(Event):
+    """A worker without calls was given back; one of its name that comes later is another one."""
+
+    worker: str
+
+
 @event("workers-waiting")
 class WorkersWaiting(Event):
     """Workers have had no place for a while, or other ones than before; or none waits any more.

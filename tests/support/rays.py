@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from ray import exceptions
@@ -109,7 +110,13 @@ class FakeRay:
 
     def look(self) -> Look:
         places = {name: row[-1].node for name, row in self.actors.items()}
-        return Look(self.now(), self.nodes, self.dead, self.waits_for, places)
+        nodes = dict(self.nodes)
+        for name, row in self.actors.items():
+            if row and not row[-1].is_killed and name not in self.waits_for and row[-1].node in nodes:
+                node = nodes[row[-1].node]
+                free = {**node.total, **node.free}
+                nodes[row[-1].node] = replace(node, free={**free, "CPU": free["CPU"] - row[-1].cpus})
+        return Look(self.now(), nodes, self.dead, set(self.waits_for), places)
 
     def ask_about(self, name: str) -> None:
         assert name in self.actors

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from alsys.control.handlers.event_sink import EventSink
-from alsys.control.ports import Role, WorkerPool
-from alsys.control.rules.labels import n_wanted
+from alsys.control.ports import Role, WorkerGone, WorkerLeaving, WorkerPool, WorkerUp
+from alsys.control.rules.labels import GROW_S, n_wanted
 from alsys.control.state.ledger import Ledger
 from alsys.control.status import waiting_text
 from alsys.control.worker_calls import WorkerCalls
-from alsys.events import WorkersWaiting
+from alsys.events import WorkerLeft, WorkersWaiting
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +48,26 @@ class StaffHandler:
         self._clock = clock
         self._running = running
         self._told = 0.0
+        self._waits: set[str] = set()
+
+    def note(self, event: WorkerUp | WorkerLeaving | WorkerGone) -> None:
+        """A worker has come, is about to leave, or has left."""
+        self._calls.note(event)
+        if isinstance(event, WorkerGone):
+            self._record(WorkerLeft(t=self._clock(), worker=event.worker))
 
     def tick(self) -> None:
         """To be called now and then."""
         n_labelers, has_trainer = self._calls.count(Role.LABELER), self._calls.count(Role.TRAINER) > 0
-        self._pool.want(n_wanted(self._ledger, n_labelers, has_trainer=has_trainer))
+        n_slow = self._calls.n_longer_than(Role.LABELER, GROW_S)
+        self._pool.want(n_wanted(self._ledger, n_labelers, n_slow=n_slow, has_trainer=has_trainer))
         state, told = self._pool.state(), self._ledger.waiting
-        is_new = state.message != ("" if told is None else told.message)
-        is_other = told is not None and (told.asked, told.up) != (state.asked, state.up)
+        waits = {*state.waiting.values(), *state.avoided} if state.waiting else set()
+        is_new = waits != self._waits
+        is_other = told is not None and (told.message, told.asked, told.up) != (state.message, state.asked, state.up)
         if not is_new and not (is_other and self._running() - self._told >= AGAIN_S):
             return
-        self._told = self._running()
+        self._told, self._waits = self._running(), waits
         event = WorkersWaiting(t=self._clock(), asked=state.asked, up=state.up, message=state.message)
         self._record(event)
         logger.warning("%s", waiting_text(event) or f"no worker waits for a place any more, {state.up} are up")

@@ -113,21 +113,32 @@ def _ahead(state: CampaignState, idle: Idle) -> list[str]:
     return [w for w in idle.busy_labelers if w not in computing and not state.audits.needs_check(w, every)]
 
 
-def n_wanted(state: CampaignState, n_labelers: int, *, has_trainer: bool) -> int:
+def wants_labelers(state: CampaignState) -> bool:
+    """Whether there is anything for a labeler to do."""
+    audits = state.audits
+    waits = audits.to_verify or state.hessians.waiting or audits.waiting(state.settings.audit_share)
+    return bool(waits) or has_frames(state)
+
+
+def n_wanted(state: CampaignState, n_labelers: int, *, n_slow: int = 0, has_trainer: bool) -> int:
     """Labelers that have something to do: enough to label what waits within `GROW_S`, one at least where any does.
 
     Args:
         state: The campaign.
         n_labelers: Labelers that there are.
+        n_slow: Those that have been at one call for longer than `GROW_S`.
         has_trainer: Whether there is a trainer.
     """
-    n_frames = state.n_in_flight + len(state.audits.to_verify) + len(state.audits.waiting(state.settings.audit_share))
-    if has_frames(state):
+    audits, hessians = state.audits, state.hessians
+    n_frames = state.n_in_flight + len(audits.to_verify) + len(audits.auditing)
+    n_frames += len(audits.waiting(state.settings.audit_share))
+    if state.stop_requested is None and has_frames(state):
         training = pace.training_room(state, n_labelers, has_trainer=has_trainer)
         n_frames += min(_available(state, training), max(_room(state), state.pending.count(Arm.ATOM)))
     mean = state.label_times.mean
     share = 1.0 if mean is None else min(mean / GROW_S, 1.0)
-    return math.ceil(n_frames * share) + state.hessians.n_minima_left
+    n = math.ceil(n_frames * share)
+    return min(n_frames, n + n_slow * (share < 1.0)) + len(hessians.waiting) + len(hessians.computing)
 
 
 def _available(state: CampaignState, training: float) -> int:

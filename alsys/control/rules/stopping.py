@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alsys.control.commands import Finish, Idle
 from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels, why_stop
+from alsys.control.rules.labels import wants_labelers
 from alsys.control.rules.training import lacks_final_fit, trains_on, wants_final_fit, wants_last_fit
 from alsys.control.state.campaign import CampaignState
 from alsys.errors import AGAIN
@@ -72,7 +73,8 @@ def is_stuck(state: CampaignState, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
     at_labels = state.in_flight or state.audits.is_busy or state.hessians.computing
     is_working = at_labels or state.exploring or state.training is not None
-    return not is_working and bool(idle.labelers and idle.explorers and idle.trainers)
+    has_labelers = bool(idle.labelers) or not wants_labelers(state)
+    return not is_working and has_labelers and bool(idle.explorers and idle.trainers)
 
 
 def stuck_message(state: CampaignState) -> str:

@@ -81,6 +81,7 @@ class Ledger(CampaignState):
 
     def _on_stopped(self, event: events.CampaignStopped) -> None:
         self.stopped = event
+        self.waiting = None
 
     def _on_stop_requested(self, event: events.StopRequested) -> None:
         self.stop_requested = event
@@ -93,6 +94,10 @@ class Ledger(CampaignState):
 
     def _on_workers_waiting(self, event: events.WorkersWaiting) -> None:
         self.waiting = event if event.message else None
+
+    def _on_worker_left(self, event: events.WorkerLeft) -> None:
+        self.exploring.pop(event.worker, None)
+        self.audits.lose(event.worker)
 
     def _on_worker_lost(self, event: events.WorkerLost) -> None:
         self.totals.workers_lost += 1

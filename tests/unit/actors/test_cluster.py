@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -60,3 +61,29 @@ def test_a_ray_that_is_silent_is_told_and_the_next_one_is_asked_afresh(monkeypat
         await cluster.stop()
 
     asyncio.run(run())
+
+
+def test_where_workers_were_is_not_forgotten_with_the_next_answer() -> None:
+    """Two answers may come between two looks of the pool."""
+    now = 0.0
+    cluster = Cluster(
+        RuntimeConfig(address="auto"),
+        {},
+        {},
+        lambda: now,
+        lambda t, _, about: Look(t, places=dict.fromkeys(about, "n0")),
+    )
+    cluster.is_up = True
+
+    def asked(*names: str) -> None:
+        nonlocal now
+        for name in names:
+            cluster.ask_about(name)
+        for _ in range(3):
+            now += 0.1
+            assert cluster.failure() is None
+            time.sleep(0.05)
+
+    asked("labeler-0")
+    asked("labeler-1")
+    assert cluster.look().places == {"labeler-0": "n0", "labeler-1": "n0"}

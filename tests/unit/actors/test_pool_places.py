@@ -12,10 +12,11 @@ import pytest
 from ray import exceptions
 
 from alsys.actors.greeting import Greeting, versions
+from alsys.actors.losses import UNSURE_S
 from alsys.actors.nodes import Node
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import STARTS_S, WAITS_S
-from alsys.actors.pool import PING_EVERY_S, UNSURE_S
+from alsys.actors.pool import PING_EVERY_S
 from alsys.control.ports import Role, Worker, WorkerDown, WorkerGone, WorkerLeaving, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.labeling.base import LabelingOrder
@@ -148,7 +149,12 @@ def test_a_trainer_that_waits_is_asked_for_before_labelers_that_asked_earlier() 
         await asyncio.sleep(0.01)
         await bench.after(WAITS_S + 3)
         assert first.is_killed
-        assert bench.actor("labeler-1") is not first, "it waits again, behind the trainer"
+        assert bench.actor("labeler-1") is first, "it is not asked for again before the trainer has its place"
+        assert "labeler-1" in bench.pool.state().waiting
+        bench.ray.waits_for = {"labeler-1"}
+        bench.actor("trainer-0").come_up()
+        await bench.after(3)
+        assert bench.actor("labeler-1") is not first
 
     on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER}, cpus=1.0)
 
@@ -301,7 +307,7 @@ def test_where_no_node_can_run_a_worker_the_run_ends_with_what_the_worker_said()
     ("greeting", "said"),
     [
         (Greeting(1, "n0", {**versions(), "alsys": "0.0.1"}), r"its node has alsys 0\.0\.1, and the driver alsys"),
-        (Greeting(1, "n0", {"alsys": versions()["alsys"]}), r"its node has python missing, .* and the driver python 3"),
+        (Greeting(1, "n0", {**versions(), "python": "3.99"}), r"its node has python 3\.99, and the driver python 3"),
         (Greeting(1, "n0", versions(), "level-b"), r"it would label at level level-b, and the campaign's is level-a"),
     ],
 )
@@ -325,3 +331,133 @@ def test_of_an_environment_of_its_own_only_the_version_of_alsys_is_compared() ->
     Greeting(1, "n0", {"alsys": here["alsys"], "torch": "0.1"}).check("", is_elsewhere=True)
     with pytest.raises(WorkerUnfit, match="its node has alsys 0"):
         Greeting(1, "n0", {**here, "alsys": "0"}).check("", is_elsewhere=True)
+
+
+def test_a_build_for_cuda_and_what_a_worker_does_without_are_no_other_versions() -> None:
+    here = versions()
+    Greeting(1, "n0", {**here, "torch": f"{here['torch'].partition('+')[0]}+cu126"}).check("", is_elsewhere=False)
+    Greeting(1, "n0", {name: here[name] for name in ("alsys", "python")}).check("", is_elsewhere=False)
+
+
+def test_several_labelers_make_room_for_a_large_trainer_once() -> None:
+    """Real Ray would give a labeler that is asked for again at once the place that it has just left."""
+
+    async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
+        await bench.pool.start()
+        await bench.after(1)
+        bench.ray.waits_for = {"trainer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        events = await bench.after(60)
+        gone = [event.worker for event in events if isinstance(event, WorkerGone)]
+        assert sorted(gone) == ["labeler-1", "labeler-2", "labeler-3", "labeler-4"]
+        assert len(bench.ray.actors["labeler-4"]) == 1, "not asked for again"
+        bench.ray.waits_for = set()
+        bench.actor("trainer-0").come_up()
+        assert len([event for event in await bench.after(3) if isinstance(event, WorkerUp)]) == 5
+
+    labelers = {f"labeler-{i}": LABELER for i in range(5)}
+    on_cluster(run, {"trainer-0": replace(TRAINER, cpus=4.0), **labelers}, cpus=5.0)
+
+
+def test_the_only_labeler_that_is_there_makes_no_room_whatever_its_name() -> None:
+    async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
+        await bench.pool.start()
+        bench.pool.want(2)
+        await bench.after(3)
+        bench.pool.submit("labeler-1", ORDER)
+        bench.pool.want(1)
+        assert WorkerGone("labeler-0", Role.LABELER) in await bench.after(15)
+        bench.ray.waits_for = {"explorer-1"}
+        bench.pool.restart("explorer-1", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        events = await bench.after(100)
+        assert not any(isinstance(event, WorkerLeaving | WorkerGone) for event in events)
+
+    elastic = replace(LABELER, is_kept=False, idle_s=5.0)
+    specs = {"trainer-0": TRAINER, "explorer-0": EXPLORER, "labeler-0": elastic, "explorer-1": EXPLORER}
+    on_cluster(run, {**specs, "labeler-1": elastic}, cpus=4.0)
+
+
+def test_a_node_is_avoided_no_longer_where_it_is_the_only_one_left_and_its_reason_may_be_gone() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        for _ in range(2):
+            bench.actor("labeler-0").calls[0][1].set_exception(OSError("No space left on device"))
+            await bench.after(3)
+            await asyncio.sleep(0.6)
+            await bench.after(1)
+        assert list(bench.pool.state().avoided) == ["10.0.0.1 (n0)"]
+        bench.actor("labeler-0").come_up()
+        await bench.after(2)
+        bench.pool.submit("labeler-0", ORDER)
+        bench.actor("labeler-0").calls[-1][1].set_exception(unavailable())
+        bench.ray.dead, bench.ray.nodes = {"n1"}, {"n0": bench.ray.nodes["n0"]}
+        bench.ray.starts = True
+        events = await bench.after(3)
+        await asyncio.sleep(0.05)
+        assert WorkerUp("labeler-0", Role.LABELER) in [*events, *await bench.after(5)]
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+def test_another_node_may_come_for_a_worker_that_had_one(caplog: pytest.LogCaptureFixture) -> None:
+    """The only node of its kind is drained: nothing is given up, however long it takes."""
+
+    async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
+        await bench.pool.start()
+        await bench.after(1)
+        bench.ray.nodes["n0"] = replace(bench.ray.nodes["n0"], is_draining=True)
+        bench.ray.waits_for = {"labeler-0"}
+        events = await bench.after(2000)
+        assert kinds(events) == [("WorkerGone", "labeler-0")]
+        assert bench.pool.state().message == (
+            "labeler-0 waits for {CPU: 1}, which only nodes have that are drained or avoided"
+        )
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+def test_a_worker_that_is_lost_while_ray_seems_gone_comes_again() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(2)
+        bench.ray.problem = "Ray has not answered for 61 s"
+        bench.pool.restart("labeler-0", "is to be elsewhere")
+        bench.now += 0.01
+        events = await bench.pool.wait(0.001)
+        bench.ray.problem = None
+        await asyncio.sleep(1.1)
+        events += await bench.after(3)
+        assert kinds(events) == [("WorkerDown", "labeler-0"), ("WorkerUp", "labeler-0")]
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_long_call_of_one_that_leaves_keeps_no_idle_one_from_making_room(drains: bool) -> None:
+    async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
+        bench.ray.nodes["n2"] = Node("10.0.0.3", {"CPU": 2.0})
+        await bench.pool.start()
+        await bench.after(1)
+        busy = next(f"labeler-{i}" for i in range(1, 6) if bench.actor(f"labeler-{i}").node == "n2")
+        bench.pool.submit(busy, ORDER)
+        if drains:
+            bench.ray.nodes["n2"] = replace(bench.ray.nodes["n2"], is_draining=True)
+            bench.ray.waits_for = {f"labeler-{i}" for i in range(6)}
+        await bench.after(2)
+        bench.ray.waits_for |= {"trainer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        bench.ray.nodes["n0"] = replace(bench.ray.nodes["n0"], total={"CPU": 4.0})  # others use the cluster too
+        assert any(isinstance(event, WorkerGone) for event in await bench.after(60))
+
+    on_cluster(run, {"trainer-0": TRAINER, **{f"labeler-{i}": LABELER for i in range(6)}}, cpus=5.0)
