@@ -102,7 +102,11 @@ class Changes:
 
 def read_files(folder: Path, name: str) -> dict[str, bytes]:
     """Files below one of the folders in a folder, by path; none where there is no such folder."""
-    return {path: (folder / path).read_bytes() for path in _files_of(folder, [name])}
+    found: dict[str, bytes] = {}
+    for path in _files_of(folder, [name]):
+        with contextlib.suppress(FileNotFoundError):  # it is being removed
+            found[path] = (folder / path).read_bytes()
+    return found
 
 
 def write_files(folder: Path, files: Files, *, is_kept: bool = False) -> None:

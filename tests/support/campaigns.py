@@ -9,7 +9,7 @@ from typing import Any
 
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ports import LabelGate, Role
+from alsys.control.ports import LabelGate, Role, WorkerPool
 from alsys.control.state.ledger import Ledger
 from alsys.events import CampaignOpened, CampaignStopped, StopRequested
 from alsys.frames import Frame
@@ -58,6 +58,7 @@ class FakeCampaign:
         use_threads: bool = False,
         has_gate_thread: bool = False,
         opened: Callable[[MemoryDisk], StoreWriter] = open_writer,
+        pool: Callable[..., WorkerPool] = InProcessPool,
     ) -> CampaignStopped:
         """Starts or resumes it, and runs it to its end."""
         store = opened(self.disk)
@@ -71,7 +72,7 @@ class FakeCampaign:
         coordinator = Coordinator(
             ledger=self.ledger,
             store=store,
-            pool=InProcessPool(workers, use_threads=use_threads, restarts=restarts),
+            pool=pool(workers, use_threads=use_threads, restarts=restarts),
             bundles=self.bundles,
             registry=self.registry,
             level=FAKE_LEVEL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from alsys.control.commands import Finish, Idle
 from alsys.control.handlers.staff import AGAIN_S, StaffHandler
-from alsys.control.ports import PoolState, Role, WorkerGone, WorkerLeaving, WorkerUp
+from alsys.control.inprocess import InProcessPool
+from alsys.control.ports import PoolEvent, PoolState, Role, WorkerGone, WorkerLeaving, WorkerUp
 from alsys.control.rules.decisions import decide
 from alsys.control.rules.labels import n_wanted
 from alsys.control.state.ledger import Ledger
@@ -30,12 +32,15 @@ from alsys.events import (
     ReferenceChecked,
     ReferenceCheckStarted,
     StopRequested,
+    TrainingFailed,
     WorkerLeft,
     WorkersWaiting,
 )
 from alsys.frames import Arm
 from alsys.labeling.base import LabelingOrder
+from alsys.store.memory import open_reader
 from alsys.testing.policies import policy_settings
+from support.campaigns import FakeCampaign
 
 ORDER = LabelingOrder(())
 
@@ -163,3 +168,29 @@ def test_workers_that_come_up_one_by_one_are_told_of_now_and_then(seconds: float
         left[0] -= 1
         handler.tick()
     assert len(said) <= 1 + seconds / AGAIN_S
+
+
+class Draining(InProcessPool):
+    """Its trainer's node is drained while a fit is put together, of which a pool knows nothing."""
+
+    coordinator_has_fit: Callable[[], bool]
+    is_done = False
+
+    async def wait(self, timeout_s: float) -> list[PoolEvent]:
+        if self.coordinator_has_fit() and not self.is_done:
+            self.is_done = True
+            return [WorkerGone("trainer-0", Role.TRAINER), WorkerUp("trainer-0", Role.TRAINER)]
+        return await super().wait(timeout_s)
+
+
+def test_a_fit_whose_trainer_leaves_while_it_is_put_together_is_begun_again() -> None:
+    campaign = FakeCampaign()
+
+    def pool(*args: Any, **kwargs: Any) -> Draining:
+        made = Draining(*args, **kwargs)
+        made.coordinator_has_fit = lambda: campaign.ledger.training is not None
+        return made
+
+    assert campaign.run(pool=pool).reason == "labels"
+    failed = [event for event in open_reader(campaign.disk).events() if isinstance(event, TrainingFailed)]
+    assert [event.failure for event in failed] == [FailureKind.WORKER_PREEMPTED]
