@@ -48,7 +48,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args, is_read = argparse.Namespace(debug=False), True
     try:
         try:
-            _parser().parse_args(argv, args)
+            command_line().parse_args(argv, args)
             code: int = args.handler(args)
         finally:
             is_read = flush_output()
@@ -95,7 +95,8 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """All commands, with the handler of each."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     parser = _Parser(prog="alsys", description="An autonomous factory for machine-learned force fields.")
@@ -296,6 +297,17 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = add("doctor", "doctor.doctor", "check this machine")
     doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    watch = add("watch-node", "watch_node.watch_node", "drain this node of a Ray cluster before it is taken away")
+    watch.add_argument("--address", metavar="HOST:PORT", help="of the cluster (default: RAY_ADDRESS, or Ray here)")
+    when = watch.add_mutually_exclusive_group()
+    when.add_argument(
+        "--cloud", choices=["auto", "aws", "gcp", "azure", "none"], default="auto", help="whose notices (default auto)"
+    )
+    when.add_argument("--drain", action="store_true", help="now, and end when no worker is left here")
+    watch.add_argument(
+        "--grace-s", type=float, default=25.0, help="seconds left after SIGTERM or with --drain (default 25)"
+    )
 
     config = commands.add_parser("config", help="about campaign files").add_subparsers(required=True, metavar="COMMAND")
     schema = add("schema", "doctor.config_schema", "every field with its type, default and meaning", config)

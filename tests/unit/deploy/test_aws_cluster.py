@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from alsys.cli import command_line
 from alsys.config import CampaignConfig, parse_config
 from alsys.config.overrides import apply_overrides
 
@@ -154,3 +155,14 @@ def test_placeholders_are_replaced_by_the_readme(cluster: dict[str, Any]) -> Non
     images = {t["node_config"]["ImageId"] for t in cluster["available_node_types"].values()}
     assert images == {"ami-00000000000000000"}
     assert "s/ami-00000000000000000/$AMI/" in README.read_text()
+
+
+def test_workers_watch_for_notices_and_the_head_does_not(cluster: dict[str, Any]) -> None:
+    *_, start, watch = cluster["worker_start_ray_commands"]
+    assert "ray start" in start
+    assert "RAY_AUTH_MODE=token" in watch
+    words = shlex.split(watch.partition(" alsys ")[2].partition(" > ")[0].replace("$RAY_HEAD_IP", "10.0.0.1"))
+    args = command_line().parse_args(words)
+    assert (args.cloud, args.address) == ("aws", "10.0.0.1:6379")
+    assert watch.endswith("&"), "`ray up` waits for commands"
+    assert not any("watch-node" in command for command in cluster["head_start_ray_commands"])

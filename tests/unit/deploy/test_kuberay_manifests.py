@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import alsys
+from alsys.cli import command_line
 from alsys.config import CampaignConfig, parse_config
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +41,26 @@ CONTAINER = {
         "image": {"type": "string"},
         "resources": RESOURCES,
         "securityContext": {"type": "object"},
+        "lifecycle": {
+            "type": "object",
+            "required": ["preStop"],
+            "properties": {
+                "preStop": {
+                    "type": "object",
+                    "required": ["exec"],
+                    "properties": {
+                        "exec": {
+                            "type": "object",
+                            "required": ["command"],
+                            "properties": {"command": {"type": "array", "items": {"type": "string"}}},
+                            "additionalProperties": False,
+                        }
+                    },
+                    "additionalProperties": False,
+                }
+            },
+            "additionalProperties": False,
+        },
         "ports": {"type": "array"},
         "volumeMounts": {"type": "array", "items": {"type": "object", "required": ["name", "mountPath"]}},
     },
@@ -61,6 +83,7 @@ POD = {
                 "containers": {"type": "array", "minItems": 1, "maxItems": 1, "items": CONTAINER},
                 "securityContext": {"type": "object"},
                 "restartPolicy": {"const": "Never"},
+                "terminationGracePeriodSeconds": {"type": "integer", "minimum": 0},
                 "automountServiceAccountToken": {"const": False},
                 "tolerations": {"type": "array"},
                 "affinity": {"type": "object"},
@@ -285,3 +308,18 @@ def test_labelers_may_run_on_spot_and_nothing_else_may(manifests: dict[str, dict
     spec = groups[0]["template"]["spec"]
     required = spec["affinity"]["nodeAffinity"].get("requiredDuringSchedulingIgnoredDuringExecution")
     assert required is None, "where there is no spot, labelers run elsewhere"
+
+
+def test_every_worker_leaves_ray_before_its_pod_ends(cluster: dict[str, Any]) -> None:
+    for group in cluster["workerGroupSpecs"]:
+        spec = group["template"]["spec"]
+        (container,) = spec["containers"]
+        args = watch_node_args(container["lifecycle"]["preStop"]["exec"]["command"])
+        assert args.drain
+        assert args.grace_s < spec["terminationGracePeriodSeconds"], "else it is killed while it waits"
+    assert "lifecycle" not in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+
+
+def watch_node_args(words: list[str]) -> argparse.Namespace:
+    assert words[:2] == ["alsys", "watch-node"]
+    return command_line().parse_args(words[1:])
