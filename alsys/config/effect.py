@@ -7,7 +7,7 @@ needs; it is not refused, since one file serves for several campaigns (`--set se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,9 +78,9 @@ def unused(config: CampaignConfig) -> Iterator[Unused]:
 def _at(config: CampaignConfig, path: str) -> Any:
     """What stands at a dotted path; None where there is nothing."""
     node: Any = config
-    for name, number in re.findall(r"([a-z_]+)|\[(\d+)\]", path):
+    for name, number in re.findall(r"([a-z_][a-z0-9_]*)|\[(\d+)\]", path):
         if name:
-            node = getattr(node, name, None)
+            node = node.get(name) if isinstance(node, Mapping) else getattr(node, name, None)
         else:
             node = node[int(number)] if isinstance(node, tuple) and int(number) < len(node) else None
     return node
@@ -185,7 +185,9 @@ def _of_switches(config: CampaignConfig) -> Iterator[Condition]:
         gpus = () if section == "labeling" else ("gpus",)  # a labeler in this process computes on one where it is set
         elastic = ("min_workers", "idle_s") if section == "labeling" else ()
         asked = ("cpus", "resources", "ray_memory_mb", *gpus, *elastic)
-        yield Condition(section, asked, on_ray, "runtime.kind: ray", is_switch=True)
+        groups = getattr(getattr(config, section), "groups", {})
+        for place in (section, *(f"{section}.groups.{group}" for group in groups)):
+            yield Condition(place, asked, on_ray, "runtime.kind: ray", is_switch=True)
     fields = (
         "address",
         "num_cpus",

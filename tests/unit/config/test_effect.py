@@ -132,3 +132,11 @@ def test_the_page_lists_them() -> None:
     page = (Path(__file__).parents[3] / "docs" / "no_effect.md").read_text()
     for field in {field for field, *_ in CASES}:
         assert f"{field}`" in page or f"`{field.partition('.')[2]}`" in page, field
+
+
+def test_resources_of_groups_do_nothing_without_ray() -> None:
+    exploration = {"groups": {"gpu2": {"workers": 1, "gpus": 0.5, "threads": 2}}}
+    assert named(config_of({"exploration": exploration, "runtime": {"kind": "in-process"}})) == {
+        "exploration.groups.gpu2.gpus"
+    }
+    assert named(config_of({"exploration": exploration})) == set()
