@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from alsys.events import Heartbeat, LabelStarted
+from alsys.events import Heartbeat, LabelAccepted
 from cluster.rig import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -92,5 +92,5 @@ def test_labelers_come_while_frames_wait_and_groups_go_where_their_resources_are
     events = list(driver.events())
     up = [event.workers["labelers"] for event in events if isinstance(event, Heartbeat)]
     assert max(up) == 4, "two kept, two that came"
-    began = {event.worker for event in events if isinstance(event, LabelStarted)}
-    assert began == {"labeler-0", "labeler-1", "labeler-2", "labeler-big-0"}
+    worked = {event.worker for event in events if isinstance(event, LabelAccepted)}
+    assert worked == {"labeler-0", "labeler-1", "labeler-2", "labeler-big-0"}
