@@ -302,7 +302,6 @@ def settings(n_labelers: int, n_labels: int) -> PolicySettings:
 
 
 def run(n_labelers: int, n_labels: int, profile: str | None) -> dict[str, object]:
-    logging.getLogger("alsys").setLevel(logging.ERROR)
     memory = psutil.Process().memory_info().rss
     clock = VirtualClock()
     pool = VirtualPool(clock, n_labelers, 1 + n_labelers // 250)
@@ -368,6 +367,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=6, help="of each labeler, and 600 at least")
     parser.add_argument("--profile", metavar="ORDER", help="of one run in this process: tottime or cumulative")
     args = parser.parse_args()
+    logging.getLogger("alsys").setLevel(logging.ERROR)
     if len(args.labelers) == 1:
         runs = [run(n, max(600, args.labels * n), args.profile) for n in args.labelers]
     else:  # a process each, so that memory is its own

@@ -225,7 +225,7 @@ def test_device_is_operational_and_gpu_needs_one() -> None:
         PySCFLabeler(PySCFLabeling(**base, device="gpu")).check(WATER)
 
 
-def test_ray_gives_each_worker_its_gpus_and_places_labelers_last() -> None:
+def test_ray_gives_each_worker_its_gpus_and_places_one_of_each_role_first() -> None:
     config = parse_config(
         {
             "name": "g",
@@ -238,7 +238,7 @@ def test_ray_gives_each_worker_its_gpus_and_places_labelers_last() -> None:
     )
     specs = worker_specs(config, {"w": [WATER]})
     assert [(name, spec.gpus) for name, spec in specs.items()] == [
-        ("trainer-0", 1), ("explorer-0", 0.25), ("explorer-1", 0.25), ("labeler-0", 0.5), ("labeler-1", 0.5),
+        ("trainer-0", 1), ("explorer-0", 0.25), ("labeler-0", 0.5), ("explorer-1", 0.25), ("labeler-1", 0.5),
     ]  # fmt: skip
 
 
