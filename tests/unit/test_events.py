@@ -181,7 +181,7 @@ def test_kinds_are_distinct_and_stable() -> None:
 
 def test_durable_events_and_no_others_can_be_written() -> None:
     assert all(cls.is_durable for cls in EVENTS.values())
-    assert len(TRANSIENT) == 8
+    assert len(TRANSIENT) == 9
     for cls in TRANSIENT:
         assert not cls.is_durable
         values = {

@@ -90,7 +90,9 @@ def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
         InputError: A version that is not known.
         sqlite3.Error: The file is damaged, or holds no such tables; so do `ValueError`, `TypeError` and `KeyError`.
     """
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    # rows that nobody reads to the end are closed by whichever thread forgets them
+    with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
         connection.execute("PRAGMA trusted_schema = OFF")
         _check_version(connection, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.interop.account import FileAccount
 from alsys.interop.formats import ase_sqlite, find
 from support.labelled import GFN1, shaken_methanol, snapshot_of
 
@@ -157,3 +159,13 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     assert [next(stream).n_frames for _ in range(2)] == [256, 256]
     with pytest.raises(InputError, match="cannot be read"):
         list(stream)
+
+
+def test_rows_that_nobody_reads_to_the_end_may_be_forgotten_by_another_thread(tmp_path: Path) -> None:
+    with ase.db.connect(tmp_path / "a.db") as database:
+        for seed in (1, 2):
+            database.write(water(seed))
+    rows = ase_sqlite.rows(tmp_path / "a.db", FileAccount())
+    next(rows)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(rows.close).result()
