@@ -146,7 +146,7 @@ class Places:
         """Who is there and who waits for what."""
         waiting: dict[str, str] = {}
         for name, entry in self.workers.items():
-            if entry.held_for or (not entry.is_given_up and self._waits(name, now)):
+            if not entry.is_given_up and (entry.held_for or self._waits(name, now)):
                 waiting[name] = self._nodes.missing(entry.spec.demand) or text_of(entry.spec.demand)
         return PoolState(
             asked=sum(entry.is_wanted and not entry.is_given_up for entry in self.workers.values()),
@@ -199,7 +199,11 @@ class Places:
 
     def to_come_again(self, now: float) -> list[str]:
         """Workers that made room for one that has its place by now, or does not take it."""
-        held = {name: entry for name, entry in self.workers.items() if entry.held_for and not entry.is_leaving}
+        held = {
+            name: entry
+            for name, entry in self.workers.items()
+            if entry.held_for and not (entry.is_leaving or entry.is_given_up)
+        }
         return [
             name
             for name, entry in held.items()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ray import exceptions
 
@@ -16,7 +16,7 @@ from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import RayPool
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
-from alsys.control.ports import PoolEvent, Role
+from alsys.control.ports import PoolEvent, Role, Worker
 from alsys.errors import EnvironmentProblem
 
 
@@ -145,6 +145,13 @@ class FakeRay:
         actor.is_killed = True
 
 
+class Nobody(Worker):
+    """A worker that is never built."""
+
+    def run(self, order: Any) -> Any:
+        raise AssertionError(order)
+
+
 class Bench:
     """A pool, its Ray and its clock."""
 
@@ -152,11 +159,11 @@ class Bench:
         self.now = 0.0
         self.ray = FakeRay()
         self.ray.now = lambda: self.now
-        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        spec, made_up = WorkerSpec(Role.LABELER, Nobody), cast(Any, self.ray)
         self.pool = RayPool(
             specs or {"labeler-0": spec, "labeler-1": spec},
             RuntimeConfig(**runtime),
-            cluster=self.ray,  # type: ignore[arg-type]
+            cluster=made_up,
             clock=RunningClock(lambda: self.now),
         )
 

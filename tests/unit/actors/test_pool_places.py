@@ -17,21 +17,14 @@ from alsys.actors.nodes import Node
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import STARTS_S, WAITS_S
 from alsys.actors.pool import PING_EVERY_S
-from alsys.control.ports import Role, Worker, WorkerDown, WorkerGone, WorkerLeaving, WorkerUp
+from alsys.control.ports import Role, WorkerDown, WorkerGone, WorkerLeaving, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.labeling.base import LabelingOrder
-from support.rays import Bench, kinds
+from support.rays import Bench, Nobody, kinds
 
 pytestmark = pytest.mark.thorough
 
 ORDER = LabelingOrder(())
-
-
-class Nobody(Worker):
-    """Never runs."""
-
-    def run(self, order: Any) -> Any:
-        raise AssertionError(order)
 
 
 def spec(role: Role, **changes: Any) -> WorkerSpec:
@@ -360,6 +353,34 @@ def test_several_labelers_make_room_for_a_large_trainer_once() -> None:
 
     labelers = {f"labeler-{i}": LABELER for i in range(5)}
     on_cluster(run, {"trainer-0": replace(TRAINER, cpus=4.0), **labelers}, cpus=5.0)
+
+
+def test_one_that_is_given_up_while_it_makes_room_does_not_come_again() -> None:
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        bench.pool.restart("labeler-1", "gave no answer")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        await bench.after(1)
+        for name in ("labeler-0", "labeler-1"):
+            bench.pool.submit(name, ORDER)
+        bench.ray.waits_for = {"trainer-0"}
+        bench.ray.nodes = {"n1": bench.ray.nodes["n1"]}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        events = await bench.after(WAITS_S + 3)
+        (leaving,) = [event.worker for event in events if isinstance(event, WorkerLeaving)]
+        bench.pool.restart(leaving, "gave no answer")
+        assert (leaving, FailureKind.WORKER_LOST, True) in downs(await bench.after(2))
+        n_actors = len(bench.ray.actors[leaving])
+        await bench.after(200)
+        assert len(bench.ray.actors[leaving]) == n_actors
+        assert leaving not in bench.pool.state().waiting
+
+    specs = {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER, "explorer-0": EXPLORER}
+    on_cluster(run, specs, cpus=2.0, worker_retries=1)
 
 
 def test_the_only_labeler_that_is_there_makes_no_room_whatever_its_name() -> None:
