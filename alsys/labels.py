@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -50,6 +51,7 @@ class LevelOfTheory:
         return json.dumps(dict(self.spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+@lru_cache(maxsize=4096)
 def label_id_of(frame_id: str, level_id: str) -> str:
     """Identity of the label of one frame at one level of theory: 32 hexadecimal characters."""
     return hashlib.blake2b(

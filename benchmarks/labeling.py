@@ -201,7 +201,7 @@ def main() -> None:
             if isinstance(label, LabelFailure):
                 raise SystemExit(label.message)
             started = time.perf_counter()
-            gate.examine(frame, label, None, None)
+            gate.examine(frame, label)
             gate.observe(frame, label, None)
             checks.append(time.perf_counter() - started)
     finally:

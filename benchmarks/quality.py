@@ -34,7 +34,7 @@ from orchestration import machine
 from quality_poison import load
 
 from alsys.config.labeling import QualityConfig
-from alsys.frames import FloatArray, Frame
+from alsys.frames import Frame
 from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.gate.checks import LabelChecks
 from alsys.labeling.gate.findings import Verdict, settle
@@ -177,8 +177,8 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
     left = list(fits) if models is not None else []
     for i, arrival in enumerate(arrivals):
         prediction = forecast[i]
-        bound = None if prediction is None or not calibration.is_fitted else band(calibration, prediction)
-        findings = gate.examine(arrival.frame, arrival.label, prediction, bound)
+        band = calibration.band if calibration.is_fitted else None
+        findings = gate.examine(arrival.frame, arrival.label, prediction, band)
         if findings:
             at_arrival[i] = "+".join(f.check for f in findings)
             verdict = settle(config, arrival.frame, arrival.label, findings, arrival.second)
@@ -237,11 +237,6 @@ def run_stream(stream: Stream, models: Models | None, fits: list[int], reviews: 
     ]
     n_good = sum(not a.kind for a in arrivals)
     return {"rows": rows, "n_good": n_good, "n": len(arrivals), "committees": committees}
-
-
-def band(calibration: ForceCalibration, prediction: Prediction) -> FloatArray:
-    """Error bound of each atom."""
-    return calibration.band.error(prediction.deviations)
 
 
 def wilson(k: int, n: int) -> list[float]:

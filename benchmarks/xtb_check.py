@@ -63,7 +63,7 @@ def main() -> None:
                 label = Label(frame.frame_id, LEVEL, energy, wrong)
                 references: dict[str, XTBCheck | None] = {"xtb": partial(known, seen), "alone": None}
                 for name, reference in references.items():
-                    found = bool(LabelChecks(QualityConfig(), reference).examine(frame, label, None, None))
+                    found = bool(LabelChecks(QualityConfig(), reference).examine(frame, label))
                     failed_gate[name][kind] = failed_gate[name].get(kind, 0) + found
         result[path.rpartition("/")[2]] = {
             "frames": len(rows),

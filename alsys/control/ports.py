@@ -206,9 +206,9 @@ class LabelGate(Protocol):
         ...
 
     def judge(
-        self, frame: Frame, label: Label, prediction: Prediction | None, band: Band | None
-    ) -> tuple[Finding, ...]:
-        """What is odd about a label; where nothing is, it is data and learned from."""
+        self, labelled: Sequence[tuple[Frame, Label, Prediction | None]], band: Band | None
+    ) -> list[tuple[Finding, ...]]:
+        """What is odd about each of the labels of a call; where nothing is, it is data and learned from."""
         ...
 
     def verify(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -159,7 +160,8 @@ class Snapshot:
         Raises:
             StoreCorrupt: What is stored is no frame.
         """
-        return next(self.frames([row]))
+        start = int(self.n_atoms[:row].sum())
+        return self._frame(row, slice(start, start + int(self.n_atoms[row])))
 
     def frames(self, rows: Iterable[int] | None = None) -> Iterator[Frame]:
         """The frames at `rows` (default: all), in that order.
@@ -167,9 +169,29 @@ class Snapshot:
         Raises:
             StoreCorrupt: What is stored is no frame.
         """
-        offsets = self.offsets
-        for row in range(self.n_frames) if rows is None else rows:
-            yield self._frame(row, slice(int(offsets[row]), int(offsets[row + 1])))
+        offsets = self.offsets.tolist()
+
+        def what_is_shared(row: int) -> tuple[object, ...]:
+            """What `Frame.several` takes once; frames in point charges share nothing."""
+            numbers = self.numbers[offsets[row] : offsets[row + 1]].tobytes()
+            alone = row if self.n_charges is not None and self.n_charges[row] else -1
+            return numbers, self.pbc[row].tobytes(), self.charge[row], self.multiplicity[row], alone
+
+        for _, alike in groupby(range(self.n_frames) if rows is None else rows, what_is_shared):
+            yield from self._alike(list(alike), offsets)
+
+    def _alike(self, rows: list[int], offsets: list[int]) -> list[Frame]:
+        """Frames that differ in positions and cells only."""
+        first, atoms = rows[0], [slice(offsets[row], offsets[row + 1]) for row in rows]
+        if len(rows) == 1:
+            return [self._frame(first, atoms[0])]
+        positions = np.stack([self.positions[part] for part in atoms])
+        charge, multiplicity = int(self.charge[first]), int(self.multiplicity[first])
+        try:
+            numbers, pbc = self.numbers[atoms[0]], self.pbc[first]
+            return Frame.several(numbers, positions, self.cell[rows], pbc, charge, multiplicity)
+        except InputError:  # one of them is no frame: it is named
+            return [self._frame(row, part) for row, part in zip(rows, atoms, strict=True)]
 
     def _frame(self, row: int, atoms: slice) -> Frame:
         try:

@@ -258,7 +258,7 @@ class FakeTrainer:
         if self._model_tests is not None:
             metrics |= dict(self._model_tests(order.version))
         molecules = order.snapshot.select(~order.snapshot.is_arm(Arm.ATOM, Arm.IMPORTED))
-        frames = [molecules.frame(i) for i in range(molecules.n_frames)][-order.n_review :] if order.n_review else []
+        frames = molecules.frames(range(max(0, molecules.n_frames - order.n_review), molecules.n_frames))
         predictions = {
             f.frame_id: Prediction(
                 0.5 * float(np.square(f.positions).sum()), -f.positions, np.full(f.n_atoms, error), order.version

@@ -215,29 +215,27 @@ class LabelHandler:
             for label in labels:
                 self._accept(label, event)
             return
-        questions = [self._question(self.gate, label) for label in labels]
+        gate, band = self.gate, self._band
+        frames = {label.frame_id: self.memory.frame(label.frame_id) for label in labels}
+        # free atoms are learned from as they are
+        atoms = [label for label in labels if self.ledger.frames[label.frame_id].arm is Arm.ATOM]
+        others = [label for label in labels if self.ledger.frames[label.frame_id].arm is not Arm.ATOM]
+        rows = [(frames[label.frame_id], label, self.memory.expected(label.frame_id)) for label in others]
+
+        def question() -> list[tuple[Finding, ...]]:
+            for atom in atoms:
+                gate.learn(frames[atom.frame_id], atom)
+            return [()] * len(atoms) + gate.judge(rows, band)
 
         def then(answers: list[tuple[Finding, ...]]) -> None:
-            for label, findings in zip(labels, answers, strict=True):
+            for label, findings in zip([*atoms, *others], answers, strict=True):
                 if findings:
                     self._set_aside(label, event, findings)
                 else:
                     self._accept(label, event)
 
         if labels:
-            self.queue.ask(lambda: [question() for question in questions], then)
-
-    def _question(self, gate: LabelGate, label: Label) -> Callable[[], tuple[Finding, ...]]:
-        """What is odd about a label; free atoms are learned from as they are."""
-        frame = self.memory.frame(label.frame_id)
-        if self.ledger.frames[label.frame_id].arm is Arm.ATOM:
-
-            def learn() -> tuple[Finding, ...]:
-                gate.learn(frame, label)
-                return ()
-
-            return learn
-        return partial(gate.judge, frame, label, self.memory.expected(label.frame_id), self._band)
+            self.queue.ask(question, then)
 
     def _set_aside(self, label: Label, event: Completion, findings: tuple[Finding, ...]) -> None:
         """A label must be verified before it may be data."""

@@ -11,15 +11,14 @@ docs/design/015-quality-gate.md.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from alsys.config.labeling import QualityConfig
 from alsys.frames import FloatArray, Frame
-from alsys.labeling.gate.balance import own_net_force, torque_and_turning_force
-from alsys.labeling.gate.expectations import BINDING, Composition, expected_energy, free_atom_sum
+from alsys.labeling.gate.expectations import BINDING, expected_energy, free_atom_sum, is_surely_expected
+from alsys.labeling.gate.figures import FORCE_FLOOR, Figures, Judged, Residual, figures_of
 from alsys.labeling.gate.findings import Finding, Flagged, finding, root_mean_square, slope_finding
 from alsys.labeling.gate.gross_errors import best_scale, swapped_atoms
 from alsys.labeling.gate.pair_check import PairForces
@@ -27,6 +26,7 @@ from alsys.labeling.gate.seen_labels import Record, Residuals, SeenLabels
 from alsys.labeling.gate.sorted_numbers import SortedNumbers
 from alsys.labeling.gate.xtb_check import XTBCheck
 from alsys.labels import Label, Prediction
+from alsys.potentials.calibration import Band
 
 MAX_RECORDS = 2000
 MIN_RESIDUALS = 12
@@ -36,8 +36,7 @@ LEARNED_SCALES = 4.0
 LEARNED_FLOOR = 1e-3
 """Forces of rigid shifts and turns that are always allowed, eV/Angstrom: numerical noise."""
 ENERGY_FLOOR = 1e-3
-FORCE_FLOOR = 5e-3
-"""Residuals per atom (eV) and of an atom (eV/Angstrom) that are always allowed."""
+"""Residual per atom that is always allowed, eV."""
 
 
 class LabelChecks:
@@ -57,7 +56,6 @@ class LabelChecks:
         self._max_records = max_records
         self._seen = SeenLabels()
         self._cleared: set[str] = set()
-        self._latest: _Figures | None = None
         self._pair_check = PairForces()
 
     @property
@@ -75,23 +73,7 @@ class LabelChecks:
 
         A prediction must not come from a committee that was trained on this label: pass None then.
         """
-        key, seen = label.label_id, self._seen
-        known = seen.get(key)
-        if known is not None and (prediction is None or prediction.model_version <= known.version):
-            return
-        is_full = known is None and len(seen.ids) >= self._max_records
-        if is_full and key >= seen.ids[-1]:
-            return
-        is_examined = self._latest is not None and self._latest.label is label and self._latest.frame is frame
-        if not is_examined and not _is_usable(frame, label):
-            return
-        if is_full:
-            last = seen.ids[-1]
-            seen.discard(last)
-            self._pair_check.forget(last)
-        seen.discard(key)
-        seen.add(key, self._figures_of(frame, label).record(prediction))
-        self._pair_check.observe(frame, label)
+        self._learn(figures_of([(frame, label, prediction)])[0])
 
     def clear(self, label_id: str) -> None:
         """A second label agreed with this one: `review` does not flag it again."""
@@ -103,8 +85,25 @@ class LabelChecks:
         self._pair_check.forget(label_id)
         self._cleared.discard(label_id)
 
+    def judge(self, rows: Sequence[Judged], band: Band | None) -> list[tuple[Finding, ...]]:
+        """Examines labels one after another and learns from each that is not odd before the next is looked at.
+
+        Args:
+            rows: Frames, labels, and what one committee expects, None where none has said so.
+            band: Calibrated band of that committee.
+        """
+        found = []
+        figures = figures_of(rows)
+        self._pair_check.prepare([(f.frame, f.label_id) for f in figures if f.residual is None and f.broken is None])
+        for own in figures:
+            findings = self._examine(own, band)
+            found.append(findings)
+            if not findings:
+                self._learn(own)
+        return found
+
     def examine(
-        self, frame: Frame, label: Label, prediction: Prediction | None, force_bound: FloatArray | None
+        self, frame: Frame, label: Label, prediction: Prediction | None = None, band: Band | None = None
     ) -> tuple[Finding, ...]:
         """What is odd about a label that is not data yet.
 
@@ -112,26 +111,12 @@ class LabelChecks:
             frame: What was labelled.
             label: Its label.
             prediction: What the committee expects, which was not trained on this label; None before there is one.
-            force_bound: ``(n_atoms,)`` force error that the online calibration gives for each atom, eV/Angstrom; None
-                where there is none.
+            band: Calibrated band of that committee; None where there is none.
 
         Returns:
             Findings, the most telling first; empty for a label that is data.
         """
-        broken = _broken(frame, label)
-        if broken is not None:
-            return (broken,)
-        figures = self._figures_of(frame, label)
-        findings = self._intrinsic(figures)
-        if prediction is not None and _fits(frame, prediction):
-            findings += _gross_errors(frame, label, prediction.forces)
-            if len(seen := self._seen.residuals) >= MIN_RESIDUALS:
-                findings += self._against(figures, prediction, force_bound, seen)
-                return tuple(findings)
-        else:
-            findings += self._against_pairs(frame, label)
-        findings += self._composition(figures)
-        return tuple(findings)
+        return self._examine(figures_of([(frame, label, prediction)])[0], band)
 
     def against_repetition(self, frame: Frame, second: Label, prediction: Prediction | None) -> tuple[Finding, ...]:
         """What speaks against a label that a second one repeats; empty where it is confirmed.
@@ -149,14 +134,14 @@ class LabelChecks:
         if slope is not None:
             return (slope,)
         seen = None if self._xtb_check is None or frame.environment is not None else self._xtb_check(frame)
-        if seen is not None and (found := _gross_errors(frame, second, seen)):
+        if seen is not None and (found := _gross_errors_of(frame, second, seen)):
             return tuple(found)
         if not math.isnan(second.slope):
             return ()
         if prediction is not None and _fits(frame, prediction):
-            return tuple(_gross_errors(frame, second, prediction.forces))
+            return tuple(_gross_errors_of(frame, second, prediction.forces))
         pairs = self._pair_check.predict(frame, second.label_id)
-        return () if pairs is None else tuple(_gross_errors(frame, second, pairs.forces))
+        return () if pairs is None else tuple(_gross_errors_of(frame, second, pairs.forces))
 
     def review(
         self, frames: Sequence[Frame], labels: Sequence[Label], predictions: Sequence[Prediction | None]
@@ -171,36 +156,58 @@ class LabelChecks:
             labels: Their labels.
             predictions: Of one committee; None where a frame was left out.
         """
-        usable = [i for i, (f, r, p) in enumerate(zip(frames, labels, predictions, strict=True)) if _usable(f, r, p)]
-        figures = {i: _Figures(frames[i], labels[i]) for i in usable}
-        seen = Residuals(own.record(predictions[i]) for i, own in figures.items())
+        rows = figures_of(list(zip(frames, labels, predictions, strict=True)))
+        is_judged = [own.residual is not None and own.frame.n_atoms > 1 for own in rows]
+        seen = Residuals(_record(own) for own, is_one in zip(rows, is_judged, strict=True) if is_one)
         flagged: list[Flagged] = []
-        for i, (frame, label, prediction) in enumerate(zip(frames, labels, predictions, strict=True)):
-            if label.label_id in self._cleared:
+        for i, own in enumerate(rows):
+            if own.label_id in self._cleared:
                 continue
-            broken = _broken(frame, label)
-            if broken is not None:
-                flagged.append((i, (broken,)))
+            if own.broken is not None:
+                flagged.append((i, (own.broken,)))
                 continue
-            own = figures.get(i) or _Figures(frame, label)
             findings = self._intrinsic(own)
-            if prediction is not None and i in figures:
-                findings += _gross_errors(frame, label, prediction.forces)
+            if own.residual is not None and is_judged[i]:
+                findings += _gross_errors(own.frame, own.label, own.residual)
                 if len(seen) >= MIN_RESIDUALS:
-                    findings += self._against(own, prediction, None, seen)
+                    findings += self._against(own, own.residual, None, seen)
             else:
-                findings += self._against_pairs(frame, label) + self._composition(own)
+                findings += self._against_pairs(own) + self._composition(own)
             if findings:
                 flagged.append((i, tuple(findings)))
         return flagged
 
-    def _figures_of(self, frame: Frame, label: Label) -> _Figures:
-        """Figures of a label, which is examined and, mostly, observed next."""
-        if self._latest is None or self._latest.label is not label or self._latest.frame is not frame:
-            self._latest = _Figures(frame, label)
-        return self._latest
+    def _examine(self, own: Figures, band: Band | None) -> tuple[Finding, ...]:
+        if own.broken is not None:
+            return (own.broken,)
+        findings = self._intrinsic(own)
+        if own.residual is not None:
+            findings += _gross_errors(own.frame, own.label, own.residual)
+            if len(seen := self._seen.residuals) >= MIN_RESIDUALS:
+                findings += self._against(own, own.residual, band, seen)
+                return tuple(findings)
+        else:
+            findings += self._against_pairs(own)
+        findings += self._composition(own)
+        return tuple(findings)
 
-    def _intrinsic(self, own: _Figures) -> list[Finding]:
+    def _learn(self, own: Figures) -> None:
+        """Remembers the figures of a label that is data."""
+        key, seen = own.label_id, self._seen
+        known = seen.get(key)
+        if own.broken is not None or (known is not None and _version(own) <= known.version):
+            return
+        if known is None and len(seen.ids) >= self._max_records:
+            last = seen.ids[-1]
+            if key >= last:
+                return
+            seen.discard(last)
+            self._pair_check.forget(last)
+        seen.discard(key)
+        seen.add(key, _record(own))
+        self._pair_check.observe(own.frame, own.label)
+
+    def _intrinsic(self, own: Figures) -> list[Finding]:
         """What a label says of itself: limits of the config, and net forces and torques unlike those of its kind."""
         config, label, n, seen = self._config, own.label, own.frame.n_atoms, self._seen
         found = []
@@ -224,10 +231,13 @@ class LabelChecks:
                     found.append(finding(check, value, limit, "eV/Angstrom of rigid motion, far above other labels"))
         return found
 
-    def _composition(self, own: _Figures, rival: float = math.inf) -> list[Finding]:
-        """Energy against those of the same elements, unless a test with the limit `rival` (eV) is sharper."""
+    def _composition(self, own: Figures, seen: Residuals | None = None) -> list[Finding]:
+        """Energy against those of the same elements, unless a committee with these residuals is the sharper test."""
         frame, label, composition = own.frame, own.label, own.composition
-        expected = expected_energy(composition, self._seen.energies, self._config.energy_residual)
+        seen_before, scales = self._seen.energies, self._config.energy_residual
+        is_expected = is_surely_expected(composition, label.energy, seen_before, scales)
+        expected = None if is_expected else expected_energy(composition, seen_before, scales)
+        rival = math.inf if expected is None or seen is None else self._energy_limit(seen) * frame.n_atoms
         if expected is not None and expected.below < rival:
             difference = label.energy - expected.energy
             limit = expected.above if difference > 0 else expected.below
@@ -240,36 +250,39 @@ class LabelChecks:
                 return [finding("energy", binding, limit, "eV per atom from free atoms")]
         return []
 
-    def _against_pairs(self, frame: Frame, label: Label) -> list[Finding]:
+    def _against_pairs(self, own: Figures) -> list[Finding]:
         """Forces against a pair potential fitted to the labels so far, or a xtb_check: enough for gross errors."""
-        pairs = self._pair_check.predict(frame, label.label_id)
+        frame, label = own.frame, own.label
+        pairs = self._pair_check.predict(frame, own.label_id)
         if pairs is None:
             seen = None if self._xtb_check is None or frame.environment is not None else self._xtb_check(frame)
-            return [] if seen is None else _gross_errors(frame, label, seen)
-        found = _gross_errors(frame, label, pairs.forces)
+            return [] if seen is None else _gross_errors_of(frame, label, seen)
+        found = _gross_errors_of(frame, label, pairs.forces)
         error = root_mean_square(label.forces - pairs.forces)
         limit = SortedNumbers(pairs.past_errors).upper_limit(self._config.force_residual)
         if error > limit:
             found.append(finding("pair-force", error, limit, "eV/Angstrom from a pair potential fitted to others"))
         return found
 
-    def _against(
-        self, own: _Figures, prediction: Prediction, force_bound: FloatArray | None, seen: Residuals
-    ) -> list[Finding]:
+    def _energy_limit(self, seen: Residuals) -> float:
+        """Of energies per atom against the committee's, eV."""
+        return max(seen.energies.distance_limit(self._config.energy_residual), ENERGY_FLOOR)
+
+    def _against(self, own: Figures, residual: Residual, band: Band | None, seen: Residuals) -> list[Finding]:
         """Residuals against past ones, and against what the committee itself says of its error: both must be off."""
-        config, found, n = self._config, [], own.frame.n_atoms
-        record = own.record(prediction)
-        value = abs(record.energy_residual - seen.energies.median)
-        limit = max(seen.energies.distance_limit(config.energy_residual), ENERGY_FLOOR)
-        if value > limit and record.energy_ratio > seen.ratios.upper_limit(config.energy_residual):
+        config, found, n, prediction = self._config, [], own.frame.n_atoms, residual.prediction
+        value, scales = abs(residual.energy - seen.energies.median), config.energy_residual
+        is_off = value > ENERGY_FLOOR and seen.energies.is_beyond(value, scales)
+        if is_off and residual.ratio > seen.ratios.upper_limit(scales):
+            limit = self._energy_limit(seen)
             found.append(finding("residual-energy", value * n, limit * n, "eV from the committee's energy"))
         else:
-            found += self._composition(own, rival=limit * n)
+            found += self._composition(own, seen)
         limit = max(seen.forces.upper_limit(config.force_residual), FORCE_FLOOR)
-        if record.force_residual <= limit:
+        if residual.force <= limit:
             return found
         errors = np.sqrt(np.square(own.label.forces - prediction.forces).sum(axis=1))
-        bound = prediction.deviations if force_bound is None else force_bound
+        bound = prediction.deviations if band is None else band.error(prediction.deviations)
         beyond = errors > np.maximum(limit, config.bound_factor * np.nan_to_num(bound, nan=0.0, posinf=np.inf))
         if beyond.any():
             atom = int(np.argmax(np.where(beyond, errors, 0.0)))
@@ -278,51 +291,32 @@ class LabelChecks:
         return found
 
 
-def composition_of(frame: Frame) -> Composition:
-    """Counts of the elements, charge and multiplicity."""
-    return tuple(sorted(Counter(frame.numbers.tolist()).items())), frame.charge, frame.multiplicity
+def _version(own: Figures) -> int:
+    """Of the committee that predicted a label; -1 for none."""
+    return -1 if own.residual is None else own.residual.prediction.model_version
 
 
-class _Figures:
-    """What is worked out once of a label that is no broken one; units as in `Record`.
-
-    Args:
-        frame: What was labelled.
-        label: Its label.
-    """
-
-    def __init__(self, frame: Frame, label: Label) -> None:
-        self.frame, self.label = frame, label
-        self.composition = composition_of(frame)
-        self.net_force = own_net_force(frame, label)
-        self.torque, self.turning = torque_and_turning_force(frame, label)
-        self.largest_force = float(np.sqrt(np.square(label.forces).sum(axis=1)).max())
-        self._record: tuple[Prediction | None, Record] | None = None
-
-    def record(self, prediction: Prediction | None) -> Record:
-        """The record of it, with residuals where there is a prediction that can be compared with."""
-        if self._record is None or self._record[0] is not prediction:
-            self._record = (prediction, self._against(prediction))
-        return self._record[1]
-
-    def _against(self, prediction: Prediction | None) -> Record:
-        frame, label, n = self.frame, self.label, self.frame.n_atoms
-        shared = (
-            self.composition,
-            label.energy,
-            self.net_force / math.sqrt(n) if n > 1 and not math.isnan(self.net_force) else -1.0,
-            self.turning if n > 1 and not math.isnan(self.turning) else -1.0,
-        )
-        if prediction is None or not _fits(frame, prediction):
-            return Record(*shared, -1, 0.0, 0.0, 0.0)
-        residual = (label.energy - prediction.energy) / n
-        deviation = float(prediction.deviations.mean())
-        ratio = abs(residual) / max(deviation, FORCE_FLOOR) if math.isfinite(deviation) else 0.0
-        error = float(np.sqrt(np.square(label.forces - prediction.forces).sum(axis=1)).max())
-        return Record(*shared, prediction.model_version, residual, ratio, error)
+def _record(own: Figures) -> Record:
+    n = own.frame.n_atoms
+    residual = (0.0, 0.0, 0.0) if (one := own.residual) is None else (one.energy, one.ratio, one.force)
+    return Record(
+        own.composition,
+        own.label.energy,
+        own.net_force / math.sqrt(n) if n > 1 and not math.isnan(own.net_force) else -1.0,
+        own.turning if n > 1 and not math.isnan(own.turning) else -1.0,
+        _version(own),
+        *residual,
+    )
 
 
-def _gross_errors(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:
+def _gross_errors(frame: Frame, label: Label, residual: Residual) -> list[Finding]:
+    """As below, where a look at all labels of the call could not rule them out."""
+    if not (residual.may_be_scaled or residual.may_be_swapped):
+        return []
+    return _gross_errors_of(frame, label, residual.prediction.forces)
+
+
+def _gross_errors_of(frame: Frame, label: Label, predicted: FloatArray) -> list[Finding]:
     if frame.n_atoms < 2:
         return []
     factor = best_scale(label.forces, predicted)
@@ -334,28 +328,6 @@ def _gross_errors(frame: Frame, label: Label, predicted: FloatArray) -> list[Fin
         pairs = ", ".join(f"{i} and {j}" for i, j in swaps[:4])
         return [finding("permutation", float(len(swaps)), 0.0, f"exchanges fit better: atoms {pairs}")]
     return []
-
-
-def _broken(frame: Frame, label: Label) -> Finding | None:
-    """What makes a label no label at all."""
-    if label.frame_id != frame.frame_id or label.forces.shape != (frame.n_atoms, 3):
-        message = f"forces {label.forces.shape} for {frame.n_atoms} atoms, or the label of another frame"
-        return Finding("shape", float(len(label.forces)), float(frame.n_atoms), True, message)
-    broken = {
-        "energy": not math.isfinite(label.energy),
-        "forces": not np.isfinite(label.forces).all(),
-        "stress": label.stress is not None and not np.isfinite(label.stress).all(),
-    }
-    name = next((name for name, is_broken in broken.items() if is_broken), None)
-    return None if name is None else Finding("not-finite", math.nan, math.inf, True, f"{name} is not finite")
-
-
-def _is_usable(frame: Frame, label: Label) -> bool:
-    return _broken(frame, label) is None
-
-
-def _usable(frame: Frame, label: Label, prediction: Prediction | None) -> bool:
-    return prediction is not None and _fits(frame, prediction) and _is_usable(frame, label) and frame.n_atoms > 1
 
 
 def _fits(frame: Frame, prediction: Prediction) -> bool:

@@ -56,6 +56,19 @@ def expected_energy(
     return _additive(composition, seen, n_atoms, scales)
 
 
+def is_surely_expected(
+    composition: Composition, energy: float, seen: Mapping[Composition, SortedNumbers], scales: float
+) -> bool:
+    """Whether an energy, eV, is within both limits of `expected_energy`, seen without working them out."""
+    same, n_atoms = seen.get(composition), sum(count for _, count in composition[0])
+    if same is None or len(same) < MIN_SAME:
+        return False
+    difference = energy - same.median
+    if -BELOW_FLOOR * n_atoms <= difference <= ABOVE_FLOOR * n_atoms:
+        return True
+    return same.is_distance_below(abs(difference) / (scales * MAD * (1.0 + 4.0 / len(same))), 0.5)
+
+
 def is_free_atom(composition: Composition) -> bool:
     """Whether it is one neutral atom."""
     counts, charge, _ = composition

@@ -14,6 +14,7 @@ import numpy as np
 from alsys.config.labeling import QualityConfig
 from alsys.frames import Frame
 from alsys.labeling.gate.checks import LabelChecks
+from alsys.labeling.gate.figures import Judged
 from alsys.labeling.gate.findings import Finding, Verdict, agree, settle, slope_finding
 from alsys.labeling.gate.reference_frames import compare_reference
 from alsys.labeling.gate.xtb_check import XTBCheck
@@ -48,22 +49,14 @@ class LabelGate:
         """A label is no longer data: nothing is expected because of it."""
         self._checks.forget(label_id)
 
-    def judge(
-        self, frame: Frame, label: Label, prediction: Prediction | None, band: Band | None
-    ) -> tuple[Finding, ...]:
-        """What is odd about a label; where nothing is, it is data and learned from.
+    def judge(self, labelled: Sequence[Judged], band: Band | None) -> list[tuple[Finding, ...]]:
+        """What is odd about each of the labels of a call; where nothing is, it is data and learned from.
 
         Args:
-            frame: What was labelled.
-            label: Its label.
-            prediction: What a committee expects of it.
+            labelled: Frames, labels, and what a committee expects, None where none has said so.
             band: Calibrated band of that committee.
         """
-        bound = None if prediction is None or band is None else band.error(prediction.deviations)
-        findings = self._checks.examine(frame, label, prediction, bound)
-        if not findings:
-            self.learn(frame, label, prediction)
-        return findings
+        return self._checks.judge(labelled, band)
 
     def verify(
         self,
@@ -86,7 +79,7 @@ class LabelGate:
             The label that is data, or None; what speaks against any label of the frame, one that repeats the first
             included; and the largest difference of force components, eV/Angstrom (NaN where there is no first label).
         """
-        lasting = tuple(f for f in self._checks.examine(frame, tight, None, None) if f.is_fatal or f.stands)
+        lasting = tuple(f for f in self._checks.examine(frame, tight) if f.is_fatal or f.stands)
         if first is None:
             return None, lasting, float("nan")
         difference = float(np.abs(first.forces - tight.forces).max())
@@ -128,7 +121,7 @@ class LabelGate:
             found = compare_reference(reference, label)
         else:  # limits are for data, and this is none: only a broken label speaks against it
             assert self.reference_frame is not None
-            findings = self._checks.examine(self.reference_frame, label, None, None)
+            findings = self._checks.examine(self.reference_frame, label)
             found = next((finding for finding in findings if finding.is_fatal), None) or slope_finding(label)
         return "" if found is None else found.message
 

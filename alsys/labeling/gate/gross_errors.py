@@ -6,12 +6,53 @@ is merely bad passes, since no change makes it fit.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alsys.frames import FloatArray
 
 BETTER = 0.25
 """Share of the squared residual that may remain for a changed label to be the likelier one."""
 SCALE = 3.0
 """Factor, or one over it, beyond which forces are in the wrong unit; a committee fitted too briefly may halve them."""
+
+
+ROUNDING = 1e-12
+"""Relative errors of sums below which a label is looked at by itself."""
+
+
+def may_be_scaled(forces: FloatArray, predicted: FloatArray) -> NDArray[np.bool_]:
+    """``(n_labels,)``: where `best_scale` may give a factor; elsewhere it gives none.
+
+    Args:
+        forces: ``(n_labels, n_atoms, 3)`` of labels, eV/Angstrom.
+        predicted: ``(n_labels, n_atoms, 3)``, eV/Angstrom.
+    """
+    products, own, other = (
+        (a * b).sum(axis=(1, 2)) for a, b in ((forces, predicted), (forces, forces), (predicted, predicted))
+    )
+    margin = 1.0 - ROUNDING
+    is_near: NDArray[np.bool_] = (
+        (products > 0.0) & (own < SCALE**2 * other * margin) & (other < SCALE**2 * own * margin)
+    )
+    return ~is_near
+
+
+def may_be_swapped(forces: FloatArray, predicted: FloatArray) -> NDArray[np.bool_]:
+    """``(n_labels,)``: where `swapped_atoms` may find some; elsewhere it finds none.
+
+    No exchange leaves less than every atom's distance to the predicted force that is nearest to its own.
+
+    Args:
+        forces: ``(n_labels, n_atoms, 3)`` of labels, eV/Angstrom.
+        predicted: ``(n_labels, n_atoms, 3)``, eV/Angstrom.
+    """
+    own, other = np.square(forces).sum(axis=2), np.square(predicted).sum(axis=2)
+    cost = own[:, :, None] + other[:, None, :] - 2.0 * (forces @ predicted.transpose(0, 2, 1))
+    before = np.trace(cost, axis1=1, axis2=2)
+    least = cost.min(axis=2).sum(axis=1)
+    may: NDArray[np.bool_] = least <= BETTER * before + ROUNDING * (own.sum(axis=1) + other.sum(axis=1))
+    return may
 
 
 def residual_square(forces: FloatArray, predicted: FloatArray) -> float:

@@ -8,6 +8,8 @@ apart. Molecules only.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +49,21 @@ class _Fit:
     errors: FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What a fit needs of a frame: design transposed times design and times forces, squared forces, components."""
+
+    gram: FloatArray
+    moment: FloatArray
+    square: float
+    count: float
+
+    @classmethod
+    def of(cls, design: FloatArray, forces: FloatArray) -> _Sums:
+        """Those of a design ``(3 n_atoms, n_coefficients)`` and ``(3 n_atoms,)`` forces."""
+        return cls(design.T @ design, design.T @ forces, float(forces @ forces), float(forces.size))
+
+
 class PairForces:
     """Pair potentials of the labels seen so far. A label in the sample is predicted by a fit that left it out."""
 
@@ -62,6 +79,14 @@ class PairForces:
         for one in self._by_state.values():
             one.forget(label_id)
 
+    def prepare(self, labelled: Sequence[tuple[Frame, str]]) -> None:
+        """Works out at once what predictions for these frames and labels take; those of before are dropped."""
+        of_state: dict[tuple[int, int], list[tuple[Frame, str]]] = defaultdict(list)
+        for frame, label_id in labelled:
+            of_state[frame.charge, frame.multiplicity].append((frame, label_id))
+        for state, one in self._by_state.items():
+            one.prepare(of_state[state])
+
     def predict(self, frame: Frame, label_id: str) -> PairPrediction | None:
         """Forces of a frame; None where there are too few labels of its state, or an element is new."""
         one = self._by_state.get((frame.charge, frame.multiplicity))
@@ -75,7 +100,8 @@ class _OfState:
         self._sample: dict[str, tuple[Frame, FloatArray]] = {}
         self._fit: _Fit | None = None
         self._elements: frozenset[int] = frozenset()
-        self._designs: dict[str, FloatArray] = {}
+        self._sums: dict[str, _Sums] = {}
+        self._prepared: dict[str, FloatArray] = {}
 
     def observe(self, frame: Frame, label: Label) -> None:
         """Takes a label into the sample, if it belongs there."""
@@ -95,6 +121,20 @@ class _OfState:
             self._remove(label_id)
             self._fit = None
 
+    def prepare(self, labelled: Sequence[tuple[Frame, str]]) -> None:
+        """Designs of these frames, in one batch."""
+        self._prepared = {}
+        chosen = [
+            (frame, label_id)
+            for frame, label_id in labelled
+            if _is_small_molecule(frame) and self._elements.issuperset(frame.numbers.tolist())
+        ]
+        if not chosen:
+            return
+        _, design = _spec_of(self._elements).design(FrameBatch.of([frame for frame, _ in chosen]))
+        ends = np.cumsum([3 * frame.n_atoms for frame, _ in chosen])[:-1]
+        self._prepared = {key: part for (_, key), part in zip(chosen, np.split(design, ends), strict=True)}
+
     def predict(self, frame: Frame, label_id: str) -> PairPrediction | None:
         """Forces of a frame; None where there are too few labels, or an element is new."""
         if len(self._sample) < MIN_FRAMES or not _is_small_molecule(frame):
@@ -104,35 +144,46 @@ class _OfState:
         fit = self._fit
         if not {int(z) for z in frame.numbers} <= fit.elements:
             return None
-        _, design = fit.spec.design(FrameBatch.of([frame]))
+        design = self._prepared.get(label_id)
+        if design is None:
+            design = _design(fit.spec, frame)
         chosen = fit.coefficients[fit.folds.get(label_id, FOLDS)]
         return PairPrediction((design @ chosen).reshape(-1, 3), fit.errors)
 
     def _remove(self, label_id: str) -> None:
         del self._sample[label_id]
-        self._designs.pop(label_id, None)
+        self._sums.pop(label_id, None)
 
     def _fitted(self) -> _Fit:
         """One fit without each fold, and one with all."""
         ids = sorted(self._sample)
         elements = frozenset(int(z) for frame, _ in self._sample.values() for z in frame.numbers)
-        symbols = [chemical_symbols[z] for z in sorted(elements)]
-        spec = PairModelSpec({"elements": symbols, "r_max": R_MAX, "n_basis": N_BASIS})
+        spec = _spec_of(elements)
         if elements != self._elements:
-            self._elements, self._designs = elements, {}
+            self._elements, self._sums, self._prepared = elements, {}, {}
         for key in ids:
-            if key not in self._designs:
-                self._designs[key] = spec.design(FrameBatch.of([self._sample[key][0]]))[1]
-        targets = [self._sample[key][1].ravel() for key in ids]
-        grams = np.stack([self._designs[key].T @ self._designs[key] for key in ids])
-        moments = np.stack([self._designs[key].T @ target for key, target in zip(ids, targets, strict=True)])
-        squares = np.array([float(target @ target) for target in targets])
-        counts = np.array([float(target.size) for target in targets])
+            if key not in self._sums:
+                frame, forces = self._sample[key]
+                design = self._prepared.get(key)
+                self._sums[key] = _Sums.of(_design(spec, frame) if design is None else design, forces.ravel())
+        sums = [self._sums[key] for key in ids]
+        grams, moments = np.stack([one.gram for one in sums]), np.stack([one.moment for one in sums])
+        squares, counts = np.array([one.square for one in sums]), np.array([one.count for one in sums])
         folds = np.arange(len(ids)) % FOLDS
         is_fitted = folds != np.arange(FOLDS + 1)[:, None]
         coefficients, squared = _robust(grams, moments, squares, counts, is_fitted)
         errors = np.sqrt(squared[folds, np.arange(len(ids))])  # each by the fit that left it out
         return _Fit(spec, elements, dict(zip(ids, folds.tolist(), strict=True)), list(coefficients), errors)
+
+
+def _spec_of(elements: frozenset[int]) -> PairModelSpec:
+    symbols = [chemical_symbols[z] for z in sorted(elements)]
+    return PairModelSpec({"elements": symbols, "r_max": R_MAX, "n_basis": N_BASIS})
+
+
+def _design(spec: PairModelSpec, frame: Frame) -> FloatArray:
+    """``(3 n_atoms, n_coefficients)`` derivatives of a frame's forces."""
+    return spec.design(FrameBatch.of([frame]))[1]
 
 
 def _is_small_molecule(frame: Frame) -> bool:

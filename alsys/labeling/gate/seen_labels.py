@@ -108,12 +108,16 @@ class SeenLabels:
             self.net_forces.add(record.net_force)
         if record.turning >= 0:
             self.turnings.add(record.turning)
-        energies = self.energies.setdefault(record.composition, SortedNumbers())
+        if record.composition not in self.energies:
+            self.energies[record.composition] = SortedNumbers()
+        energies = self.energies[record.composition]
         energies.add(record.energy)
         if is_free_atom(record.composition):
             self.atoms[record.composition] = energies
         if record.version >= 0:
-            self._residuals.setdefault(record.version, Residuals()).add(record)
+            if record.version not in self._residuals:
+                self._residuals[record.version] = Residuals()
+            self._residuals[record.version].add(record)
             self._newest = None
 
     def discard(self, label_id: str) -> bool:

@@ -88,6 +88,17 @@ class SortedNumbers:
         """As `upper_limit`, of the distances from the median."""
         return self._limit(self.distance_quantile(0.5), self.distance_quantile(0.9), scales)
 
+    def is_beyond(self, distance: float, scales: float) -> bool:
+        """Whether a distance from the median is above `distance_limit`, which mostly is above the 0.9 quantile."""
+        is_surely_below = scales >= NORMAL_TAIL and self.is_distance_below(distance, 0.9)
+        return not is_surely_below and distance > self.distance_limit(scales)
+
+    def is_distance_below(self, distance: float, share: float) -> bool:
+        """Whether a distance from the median is surely not above `distance_quantile`, by counting those as near."""
+        values, middle = self._values, self.median
+        n_near = bisect.bisect_right(values, middle + distance) - bisect.bisect_left(values, middle - distance)
+        return n_near <= share * (len(values) - 1)
+
     def _limit(self, middle: float, high: float, scales: float) -> float:
         return middle + scales * (high - middle) / NORMAL_TAIL * (1.0 + 8.0 / len(self._values))
 

@@ -34,10 +34,10 @@ class SlowGate(LabelGate):
         self.go = threading.Event()
         self.asked = threading.Event()
 
-    def judge(self, frame: Frame, label: Label, *rest: Any) -> tuple[Finding, ...]:
+    def judge(self, *question: Any) -> list[tuple[Finding, ...]]:
         self.asked.set()
         assert self.go.wait(PATIENCE_S)
-        return super().judge(frame, label, *rest)
+        return super().judge(*question)
 
 
 def events_of(run: FakeCampaign, kind: type) -> list[Any]:

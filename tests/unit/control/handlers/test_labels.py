@@ -76,7 +76,7 @@ def test_honest_labels_are_hardly_ever_fail_the_gate() -> None:
 
 
 def test_wrong_labels_of_explored_frames_are_made_again() -> None:
-    tamperer = Tamperer(0.1)
+    tamperer = Tamperer(0.15)
     run = campaign(n_labels=200)
     assert run.run(labeler=lambda: FakeLabeler(is_poisoned=tamperer)).reason == "labels"
     not_reproduced = {event.frame_id for event in events_of(run, LabelNotReproduced)}

@@ -16,6 +16,7 @@ from alsys.labeling.gate.checks import LabelChecks
 from alsys.labeling.gate.findings import Verdict, agree, settle
 from alsys.labeling.gate.pair_check import PairForces
 from alsys.labels import Diagnostics, Label, LevelOfTheory, Prediction
+from alsys.potentials.calibration import Band
 
 pytestmark = pytest.mark.thorough
 
@@ -56,7 +57,7 @@ def taught(n: int = 60, *, has_model: bool, seed: int = 0) -> LabelChecks:
 
 
 def checks(gate: LabelChecks, frame: Frame, label: Label, prediction: Prediction | None = None) -> set[str]:
-    return {finding.check for finding in gate.examine(frame, label, prediction, None)}
+    return {finding.check for finding in gate.examine(frame, label, prediction)}
 
 
 def swapped(label: Label, i: int, j: int) -> Label:
@@ -77,7 +78,7 @@ def test_what_is_not_finite_is_fatal(name: str) -> None:
     forces = label.forces.copy()
     forces[3, 1] = math.inf
     values = {"energy": math.nan, "forces": forces, "stress": np.full((3, 3), math.nan)}
-    (finding,) = LabelChecks(QualityConfig()).examine(frame, replace(label, **{name: values[name]}), None, None)
+    (finding,) = LabelChecks(QualityConfig()).examine(frame, replace(label, **{name: values[name]}))
     assert (finding.check, finding.is_fatal) == ("not-finite", True)
     assert name in finding.message
 
@@ -86,7 +87,7 @@ def test_forces_of_other_atoms_or_another_frame_are_fatal() -> None:
     frame, label, _ = FRESH
     other = stream(1, seed=98)[0][1]
     for wrong in (replace(label, forces=label.forces[:-1]), other):
-        (finding,) = LabelChecks(QualityConfig()).examine(frame, wrong, None, None)
+        (finding,) = LabelChecks(QualityConfig()).examine(frame, wrong)
         assert (finding.check, finding.is_fatal) == ("shape", True)
 
 
@@ -105,11 +106,11 @@ def test_each_limit_of_the_config_is_kept_and_stands_when_a_second_label_agrees(
         "gap": replace(label, diagnostics=Diagnostics(gap=0.01)),
     }
     for check, wrong in cases.items():
-        findings = gate.examine(frame, wrong, None, None)
+        findings = gate.examine(frame, wrong)
         assert check in {finding.check for finding in findings}
         assert all("\n" not in finding.message for finding in findings)
         assert settle(QualityConfig(), frame, wrong, findings, wrong) is Verdict.DROP
-    assert not gate.examine(frame, replace(label, diagnostics=Diagnostics(gap=8.0, spin_excess=0.01)), None, None)
+    assert not gate.examine(frame, replace(label, diagnostics=Diagnostics(gap=8.0, spin_excess=0.01)))
 
 
 def test_a_label_without_diagnostics_does_not_fail_for_them() -> None:
@@ -241,9 +242,8 @@ def test_a_force_error_is_odd_only_where_the_committee_is_sure() -> None:
     surprising = replace(prediction, forces=label.forces + away, deviations=np.full(9, DEVIATION))
     assert checks(gate, frame, label, surprising) == {"residual-force"}
     assert checks(gate, frame, label, replace(surprising, deviations=np.full(9, 0.8))) == set()
-    bound = np.full(9, DEVIATION)
-    assert [f.check for f in gate.examine(frame, label, surprising, bound)] == ["residual-force"]
-    assert not gate.examine(frame, label, surprising, np.full(9, 0.6))
+    assert [f.check for f in gate.examine(frame, label, surprising, Band(1.0, 1.0))] == ["residual-force"]
+    assert not gate.examine(frame, label, surprising, Band(0.6 / DEVIATION, 1.0))
 
 
 def test_a_hot_frame_may_be_far_above_in_energy_but_not_below() -> None:
@@ -268,7 +268,7 @@ def test_honest_labels_are_hardly_ever_fail_and_poison_does_not_blind_the_gate(h
         is_poison = rng.random() < 0.05
         if is_poison:
             label = replace(label, forces=-label.forces) if i % 2 else replace(label, energy=label.energy - 5.0)
-        findings = gate.examine(frame, label, known, None)
+        findings = gate.examine(frame, label, known)
         n_failed += bool(findings) and not is_poison
         n_poison += is_poison and i >= 30
         n_missed += is_poison and i >= 30 and not findings
@@ -283,7 +283,7 @@ def test_a_hotter_stage_is_not_taken_for_poison() -> None:
     gate = LabelChecks(QualityConfig())
     n_failed = 0
     for frame, label, _ in (*stream(150, seed=1, displacement=0.02), *stream(150, seed=2, displacement=0.04)):
-        n_failed += bool(gate.examine(frame, label, None, None))
+        n_failed += bool(gate.examine(frame, label))
         gate.observe(frame, label, None)
     assert n_failed <= 6, "four times the temperature at a stroke may cost a few second labels"
 
@@ -294,7 +294,7 @@ def verdicts(gate: LabelChecks) -> list[tuple[str, ...]]:
     for frame, label, prediction in stream(25, seed=11):
         for size in (0.0, 0.02, 0.1, 0.5):
             wrong = replace(label, energy=label.energy + size, forces=label.forces + size * rng.normal(size=(9, 3)))
-            findings = [gate.examine(frame, wrong, known, None) for known in (None, prediction)]
+            findings = [gate.examine(frame, wrong, known) for known in (None, prediction)]
             out += [tuple(finding.message for finding in found) for found in findings]
     return out
 
@@ -369,7 +369,7 @@ def test_review_without_a_committee_finds_a_wrong_sign_among_the_first_labels() 
     labels[3] = replace(labels[3], forces=-labels[3].forces)
     gate = LabelChecks(QualityConfig())
     for i, (frame, _, _) in enumerate(rows):
-        findings = gate.examine(frame, labels[i], None, None)
+        findings = gate.examine(frame, labels[i])
         assert not findings, "nothing is known of the first labels"
         gate.observe(frame, labels[i], None)
     flagged = gate.review([frame for frame, _, _ in rows], labels, [None] * 40)
@@ -387,7 +387,7 @@ def test_a_second_label_at_tighter_settings_decides() -> None:
     frame, label, _ = FRESH
     rng = np.random.default_rng(0)
     config = QualityConfig()
-    findings = taught(has_model=False).examine(frame, replace(label, forces=-label.forces), None, None)
+    findings = taught(has_model=False).examine(frame, replace(label, forces=-label.forces))
     tight = replace(label, level_id=TIGHT.level_id, forces=label.forces + 1.2e-3 * rng.normal(size=(9, 3)))
     assert settle(config, frame, label, findings, tight) is Verdict.KEEP
     assert settle(config, frame, replace(label, forces=-label.forces), findings, tight) is Verdict.DROP

@@ -49,8 +49,8 @@ def test_the_first_label_of_a_campaign_is_examined(
     wrong = replace(label, forces=spoil(label.forces))
     limits = QualityConfig(largest_force=1e6, net_torque=1e6)
     gate = LabelChecks(limits, gfn2_forces)
-    assert check in {finding.check for finding in gate.examine(frame, wrong, None, None)}
-    assert not LabelChecks(limits).examine(frame, wrong, None, None)  # nobody else would have told
+    assert check in {finding.check for finding in gate.examine(frame, wrong)}
+    assert not LabelChecks(limits).examine(frame, wrong)  # nobody else would have told
     (flagged,) = gate.review([frame], [wrong], [None])
     assert check in {finding.check for finding in flagged[1]}
 
@@ -59,7 +59,7 @@ def test_the_first_label_of_a_campaign_is_examined(
 def test_honest_labels_are_left_alone(name: str) -> None:
     for seed in range(3):
         frame, label = honest(name, seed)
-        assert not LabelChecks(QualityConfig(net_torque=5.0), gfn2_forces).examine(frame, label, None, None)
+        assert not LabelChecks(QualityConfig(net_torque=5.0), gfn2_forces).examine(frame, label)
 
 
 def test_an_xtb_check_that_cannot_tell_says_nothing() -> None:
@@ -79,7 +79,7 @@ def test_a_cluster_in_charges_is_not_compared_with_one_in_vacuum() -> None:
     frame, label = honest()
     around = replace(frame, environment=PointCharges(np.full((1, 3), 9.0), np.array([0.5])))
     wrong = replace(label, frame_id=around.frame_id, forces=-label.forces)
-    assert not LabelChecks(QualityConfig(), gfn2_forces).examine(around, wrong, None, None)
+    assert not LabelChecks(QualityConfig(), gfn2_forces).examine(around, wrong)
 
 
 def test_potentials_that_are_made_up_have_no_xtb_check() -> None:
