@@ -337,23 +337,22 @@ class Coordinator:
             case Train():
                 self._models.start(command, now)
                 self._calls.reserve(command.worker)
-                self._fit_task = asyncio.create_task(self._fit(command))
+                self._fit_task = asyncio.create_task(self._fit(command, self.ledger.training))
             case Finish():
                 raise AssertionError("Finish is handled by _act")
 
-    async def _fit(self, command: Train) -> None:
+    async def _fit(self, command: Train, started: events.TrainingStarted | None) -> None:
         try:
             fit = await self._models.prepare(command)
         except Exception as error:
             self._problem = error
             return
-        training = self.ledger.training
-        if training is None or training.version != command.version:
-            return  # the trainer died meanwhile, which counted as a failed fit
+        if self.ledger.training is not started:
+            return  # the trainer died meanwhile, which failed this fit; another of this version may be under way
         if self._calls.has_place(command.worker):
             self._calls.fill(command.worker, self._models.begin(fit))
         else:
-            self._models.fail(training.version, FailureKind.WORKER_PREEMPTED, "the trainer has left its node")
+            self._models.fail(command.version, FailureKind.WORKER_PREEMPTED, "the trainer has left its node")
 
     # --- results
 

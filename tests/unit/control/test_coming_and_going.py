@@ -11,7 +11,7 @@ import pytest
 from alsys.control.commands import Finish, Idle
 from alsys.control.handlers.staff import AGAIN_S, StaffHandler
 from alsys.control.inprocess import InProcessPool
-from alsys.control.ports import PoolEvent, PoolState, Role, WorkerGone, WorkerLeaving, WorkerUp
+from alsys.control.ports import PoolEvent, PoolState, Role, WorkerDown, WorkerGone, WorkerLeaving, WorkerUp
 from alsys.control.rules.decisions import decide
 from alsys.control.rules.labels import n_wanted
 from alsys.control.state.ledger import Ledger
@@ -29,6 +29,7 @@ from alsys.events import (
     LabelFailed,
     LabelStarted,
     MinimumFound,
+    ModelPublished,
     ReferenceChecked,
     ReferenceCheckStarted,
     StopRequested,
@@ -127,6 +128,14 @@ def test_a_stuck_campaign_ends_though_no_labeler_is_there_for_want_of_work() -> 
     assert decide(waiting, 2.0, idle) == [], "a labeler comes for it"
 
 
+def test_a_campaign_is_not_stuck_while_the_labeler_that_may_have_the_last_frame_is_being_restarted() -> None:
+    """A frame goes to another labeler than the one that lost it."""
+    lost = LabelFailed(t=1.0, frame_id="f", failure=FailureKind.NODE_LOST, worker="a")
+    ledger = ledger_of(proposed("f"), LabelStarted(t=0.0, worker="a", frame_ids=("f",)), lost)
+    assert decide(ledger, 2.0, Idle(explorers=("e",), labelers=("a",), trainers=("t",), n_others=1)) == []
+    assert decide(ledger, 2.0, Idle(explorers=("e",), labelers=("a",), trainers=("t",))) != []
+
+
 def test_one_at_a_long_label_is_no_help_for_those_that_wait() -> None:
     ledger = ledger_of(
         *(proposed(f"f{i}") for i in range(17)), *labelled("f0"), LabelStarted(t=0.0, worker="w", frame_ids=("f1",))
@@ -170,27 +179,40 @@ def test_workers_that_come_up_one_by_one_are_told_of_now_and_then(seconds: float
     assert len(said) <= 1 + seconds / AGAIN_S
 
 
-class Draining(InProcessPool):
-    """Its trainer's node is drained while a fit is put together, of which a pool knows nothing."""
+class Leaving(InProcessPool):
+    """Its trainer goes, and comes again, while a fit is put together, of which a pool knows nothing."""
 
     coordinator_has_fit: Callable[[], bool]
+    goes: PoolEvent
     is_done = False
 
     async def wait(self, timeout_s: float) -> list[PoolEvent]:
         if self.coordinator_has_fit() and not self.is_done:
             self.is_done = True
-            return [WorkerGone("trainer-0", Role.TRAINER), WorkerUp("trainer-0", Role.TRAINER)]
+            return [self.goes, WorkerUp("trainer-0", Role.TRAINER)]
         return await super().wait(timeout_s)
 
 
-def test_a_fit_whose_trainer_leaves_while_it_is_put_together_is_begun_again() -> None:
+@pytest.mark.parametrize(
+    ("goes", "failure"),
+    [
+        (WorkerGone("trainer-0", Role.TRAINER), FailureKind.WORKER_PREEMPTED),
+        (WorkerDown("trainer-0", Role.TRAINER, FailureKind.NODE_LOST, "its node died"), FailureKind.NODE_LOST),
+    ],
+)
+def test_a_fit_whose_trainer_goes_while_it_is_put_together_is_begun_again(
+    goes: PoolEvent, failure: FailureKind
+) -> None:
+    """Once: a trainer that is back before its first order is ready is sent the second one only."""
     campaign = FakeCampaign()
 
-    def pool(*args: Any, **kwargs: Any) -> Draining:
-        made = Draining(*args, **kwargs)
-        made.coordinator_has_fit = lambda: campaign.ledger.training is not None
+    def pool(*args: Any, **kwargs: Any) -> Leaving:
+        made = Leaving(*args, **kwargs)
+        made.coordinator_has_fit, made.goes = lambda: campaign.ledger.training is not None, goes
         return made
 
     assert campaign.run(pool=pool).reason == "labels"
-    failed = [event for event in open_reader(campaign.disk).events() if isinstance(event, TrainingFailed)]
-    assert [event.failure for event in failed] == [FailureKind.WORKER_PREEMPTED]
+    logged = list(open_reader(campaign.disk).events())
+    assert [event.failure for event in logged if isinstance(event, TrainingFailed)] == [failure]
+    versions = [event.version for event in logged if isinstance(event, ModelPublished)]
+    assert versions == sorted(set(versions))
