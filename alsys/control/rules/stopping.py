@@ -73,7 +73,7 @@ def is_stuck(state: CampaignState, idle: Idle) -> bool:
     """True where nothing is in flight, nothing can be started although all workers are there, and nothing will come."""
     at_labels = state.in_flight or state.audits.is_busy or state.hessians.computing
     is_working = at_labels or state.exploring or state.training is not None
-    has_labelers = bool(idle.labelers) or not wants_labelers(state)
+    has_labelers = not idle.n_others and bool(idle.labelers or not wants_labelers(state))
     return not is_working and has_labelers and bool(idle.explorers and idle.trainers)
 
 
