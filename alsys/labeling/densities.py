@@ -202,10 +202,6 @@ def regression(known: FloatArray, new: FloatArray) -> FloatArray:
 
 
 def _is_learnable(frame: Frame, field: Any) -> bool:
-    from pyscf.scf.hf import SCF
-
-    if not isinstance(field, SCF):  # gpu4pyscf: its arrays live on the device
-        return False
     is_unrestricted_singlet = len(_spins(field)) == 2 and frame.multiplicity == 1
     return frame.n_atoms > 1 and not frame.pbc.any() and not field.mol.cart and not is_unrestricted_singlet
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, Protocol
@@ -20,6 +22,7 @@ import numpy as np
 
 from alsys.errors import AlsysError, FailureKind
 from alsys.frames import FloatArray, Frame
+from alsys.labeling.converged_scf import ConvergedSCF
 from alsys.labeling.gradients import gradient
 from alsys.labels import Label, LabelFailure
 
@@ -37,14 +40,18 @@ MAX_ERRORS = 3
 
 
 class Accelerator(Protocol):
-    """Moves mean-field objects of PySCF to a GPU and back."""
+    """Moves mean-field objects and arrays to a GPU, and arrays back."""
 
     def move(self, field: Any) -> Any:
         """The same calculation on the GPU; orbitals go along."""
         ...
 
-    def fetch(self, field: Any) -> Any:
-        """The same calculation on the CPU, with its orbitals."""
+    def to_gpu(self, array: FloatArray) -> Any:
+        """A copy on the GPU."""
+        ...
+
+    def to_host(self, array: Any) -> FloatArray:
+        """A copy of an array of the GPU on the host."""
         ...
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -57,7 +64,9 @@ class Accelerator(Protocol):
 
 
 class GPU4PySCF:
-    """gpu4pyscf, with a limit on what its arrays take.
+    """gpu4pyscf, with a limit on what its arrays take, of which it knows.
+
+    gpu4pyscf works on all GPUs that the process sees; the limit holds on each of them.
 
     Args:
         share: Share of the GPU this process was given, at most 1.
@@ -70,35 +79,74 @@ class GPU4PySCF:
 
     def __init__(self, share: float, memory_mb: int | None) -> None:
         import cupy
-        import gpu4pyscf  # noqa: F401  its import sets limit and allocator, which are set again below
 
+        importlib.import_module("gpu4pyscf")  # sets limit and allocator, which are set again below
         self._cupy = cupy
         self._pool = cupy.get_default_memory_pool()
         total = int(cupy.cuda.runtime.memGetInfo()[1])
         self.limit_bytes = memory_mb * 2**20 if memory_mb else for_arrays(share, total)
-        self._pool.set_limit(size=self.limit_bytes)
+        for number in range(int(cupy.cuda.runtime.getDeviceCount())):
+            with cupy.cuda.Device(number):
+                self._pool.set_limit(size=self.limit_bytes)
         cupy.cuda.set_allocator(self._pool.malloc)  # gpu4pyscf sends arrays of over 100 MB past the pool and its limit
+        runtime = cupy.cuda.runtime
+        measure = getattr(runtime.memGetInfo, "measure", runtime.memGetInfo)
+        runtime.memGetInfo = _FreeMemory(measure, self._pool, self.limit_bytes)
 
     def move(self, field: Any) -> Any:
         """`to_gpu()` of PySCF."""
         return field.to_gpu()
 
-    def fetch(self, field: Any) -> Any:
-        """`to_cpu()` of gpu4pyscf."""
-        return field.to_cpu()
+    def to_gpu(self, array: FloatArray) -> Any:
+        """A CuPy array."""
+        return self._cupy.asarray(array)
+
+    def to_host(self, array: Any) -> FloatArray:
+        """A NumPy array."""
+        return np.asarray(self._cupy.asnumpy(array))
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """CuPy's own error, or one of CUDA's."""
-        if isinstance(error, self._cupy.cuda.memory.OutOfMemoryError):
+        """CuPy's own error, one of CUDA's, Python's, or gpu4pyscf's: it asserts that a block of arrays fits."""
+        if isinstance(error, MemoryError):  # CuPy's is one
             return True
         text = str(error).lower()
-        return "cudaerrormemoryallocation" in text or "out of memory" in text
+        if "cudaerrormemoryallocation" in text or "out of memory" in text:
+            return True
+        return isinstance(error, AssertionError) and _is_of_block(error)
 
     def release(self) -> None:
         """Frees all blocks of the pools; mean-field objects hold themselves in cycles, so those are collected first."""
         gc.collect()
         self._pool.free_all_blocks()
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+class _FreeMemory:
+    """Stands for CUDA's `memGetInfo`: free is what this process may still take.
+
+    gpu4pyscf sizes its buffers by the free memory of the GPU, which other labelers are about to use.
+
+    Args:
+        measure: CUDA's.
+        pool: Of CuPy.
+        limit_bytes: What its arrays may take.
+    """
+
+    def __init__(self, measure: Callable[[], tuple[int, int]], pool: Any, limit_bytes: int) -> None:
+        self.measure = measure
+        self._pool = pool
+        self._limit_bytes = limit_bytes
+
+    def __call__(self) -> tuple[int, int]:
+        """Bytes that are free, and all of the GPU's."""
+        free, total = self.measure()
+        return max(0, min(int(free), self._limit_bytes - int(self._pool.total_bytes()))), int(total)
+
+
+def _is_of_block(error: BaseException) -> bool:
+    """Whether the line that failed speaks of the size of a block or batch."""
+    lines = traceback.extract_tb(error.__traceback__)
+    return bool(lines) and any(name in str(lines[-1].line) for name in ("blksize", "batch_size"))
 
 
 def for_arrays(share: float, total_bytes: int) -> int:
@@ -145,14 +193,14 @@ class Device:
         self._problem: str | None = None if mode != "cpu" and gpus > 0 else "not asked for"
         self._too_large: int | None = None
         self._n_errors = 0
-        self._is_active = False
+        self._active: Accelerator | None = None
 
     def run(self, frame: Frame, label: Callable[[Frame], Label | LabelFailure]) -> Label | LabelFailure:
         """Labels a frame, on the GPU where that is possible.
 
         Args:
             frame: The frame.
-            label: Makes the label; sends its mean-field objects through `move`, `fetch` and `gradient`.
+            label: Makes the label; sends its mean-field objects through `move`, `converged` and `gradient`.
         """
         if not self._prepare():
             if self._mode == "gpu":
@@ -162,7 +210,7 @@ class Device:
         assert accelerator is not None
         if self._mode == "auto" and self._too_large is not None and size >= self._too_large:
             return _made_on(label(frame), "cpu")
-        self._is_active = True
+        self._active = accelerator
         try:
             outcome = _made_on(label(frame), "gpu")
             self._n_errors = 0
@@ -184,7 +232,7 @@ class Device:
                 if self._n_errors >= MAX_ERRORS:
                     self._problem = f"{self._n_errors} errors in a row, the last {reason}"
         finally:
-            self._is_active = False
+            self._active = None
             with contextlib.suppress(Exception) if self._mode == "auto" else contextlib.nullcontext():
                 accelerator.release()  # after some errors of CUDA every further call fails
         if self._mode == "gpu":
@@ -195,21 +243,31 @@ class Device:
     @property
     def is_gpu(self) -> bool:
         """Whether the label at hand is computed on a GPU."""
-        return self._is_active
+        return self._active is not None
 
     def move(self, field: Any) -> Any:
         """A mean-field object where this label is computed."""
-        return self._accelerator.move(field) if self._is_active and self._accelerator is not None else field
+        return field if self._active is None else self._active.move(field)
 
-    def fetch(self, field: Any) -> Any:
-        """A mean-field object on the CPU."""
-        return self._accelerator.fetch(field) if self._is_active and self._accelerator is not None else field
+    def to_gpu(self, array: FloatArray) -> Any:
+        """An array where this label is computed."""
+        return array if self._active is None else self._active.to_gpu(array)
 
-    def gradient(self, field: Any) -> FloatArray:
-        """``(n_atoms, 3)`` Hartree/Bohr, of a converged object on the CPU, computed where this label is."""
-        if self._is_active:
-            return np.asarray(self.move(field).nuc_grad_method().kernel())
-        return gradient(field)
+    def converged(self, field: Any, build: Callable[[], Any]) -> ConvergedSCF:
+        """A converged mean-field object, to be looked at on the host.
+
+        Args:
+            field: Where this label is computed, without second-order solver.
+            build: Makes a fresh object of the same calculation on the CPU.
+        """
+        return ConvergedSCF(field) if self._active is None else ConvergedSCF(field, build(), self._active.to_host)
+
+    def gradient(self, scf: ConvergedSCF) -> FloatArray:
+        """``(n_atoms, 3)`` Hartree/Bohr, computed where this label is, from what is already there."""
+        if self._active is None:
+            return gradient(scf.field)
+        field = self._active.move(scf.field) if scf.is_on_host else scf.field
+        return np.asarray(field.nuc_grad_method().kernel())
 
     def _prepare(self) -> bool:
         """Whether there is an accelerator; opens it at the first call."""
@@ -229,7 +287,7 @@ def gpu_problem() -> str | None:
 
         if int(cupy.cuda.runtime.getDeviceCount()) < 1:
             return "no CUDA device"
-        import gpu4pyscf  # noqa: F401
+        importlib.import_module("gpu4pyscf")
     except Exception as error:  # a missing package, driver or device shows in many ways
         return f"{type(error).__name__}: {error}"
     return None

@@ -19,12 +19,13 @@ from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame, PointCharges
 from alsys.labeling.checks import check_alone, check_electrons, fused_atoms
 from alsys.labeling.child import ChildLabeler, ChildProcess
+from alsys.labeling.converged_scf import ConvergedSCF
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
 from alsys.labeling.densities import DensityMemory, Method
 from alsys.labeling.device import Device
 from alsys.labeling.integrals import hold_integrals
 from alsys.labeling.levels import CORRELATED, check_level, check_reference, core_potentials, level_of
-from alsys.labeling.rescue import RUNGS, Rung, converge
+from alsys.labeling.rescue import RUNGS, Host, Rung, converge
 from alsys.labeling.stability import (
     gap_of,
     is_suspect,
@@ -147,7 +148,7 @@ class PySCFEngine:
         if isinstance(solved, LabelFailure):
             return solved
         try:
-            derivatives = np.asarray(solved[0].Hessian().kernel())
+            derivatives = np.asarray(solved[0].host.Hessian().kernel())
         except (NotImplementedError, AttributeError):
             return None
         n = 3 * frame.n_atoms
@@ -157,16 +158,17 @@ class PySCFEngine:
         solved = self._solved(frame)
         if isinstance(solved, LabelFailure):
             return solved
-        field, rung, cycles = solved
+        scf, rung, cycles = solved
         try:
-            energy, gradient = self._point(field)
+            energy, gradient = self._point(scf)
         except NotConverged as error:
             return self._failure(frame, str(error), Rung.EXHAUSTED, cycles)
         energy, forces = energy * HARTREE, -gradient * HARTREE_PER_BOHR
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             return self._failure(frame, "energy or forces are not finite", rung, cycles)
         if self._densities is not None:
-            self._densities.keep(frame, field)
+            self._densities.keep(frame, scf.host)
+        field = scf.host if is_unrestricted(scf.levels) else scf.levels
         return Label(
             frame.frame_id,
             self._level_id,
@@ -176,8 +178,8 @@ class PySCFEngine:
             diagnostics=Diagnostics(gap=gap_of(field), spin_excess=spin_excess_of(field)),
         )
 
-    def _solved(self, frame: Frame) -> tuple[Any, int, int] | LabelFailure:
-        """A converged and stable mean-field object on the CPU, the rung it took and all SCF iterations."""
+    def _solved(self, frame: Frame) -> tuple[ConvergedSCF, int, int] | LabelFailure:
+        """A converged and stable SCF, the rung it took and all SCF iterations."""
         fused = fused_atoms(frame)
         if fused is not None:
             return LabelFailure(frame.frame_id, FailureKind.UNPHYSICAL_FRAME, fused)
@@ -188,30 +190,34 @@ class PySCFEngine:
         if rung == Rung.EXHAUSTED:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
             return self._failure(frame, message, rung, cycles)
-        field = self._device.fetch(without_newton(field))
-        if self._is_to_be_analysed(field):
+        scf = self._device.converged(without_newton(field), partial(_mean_field, molecule, config, frame.environment))
+        if self._is_to_be_analysed(scf.levels):
             follows = config.reference != "restricted" and config.method not in CORRELATED
-            verdict = stabilise(field, follow_external=follows, max_cycles=config.max_cycles)
+            if config.density_fit and not scf.is_on_host:
+                hold_integrals(scf.host)
+            verdict = stabilise(scf.host, follow_external=follows, max_cycles=config.max_cycles)
             cycles += verdict.cycles
             if verdict.problem is not None:
                 return self._failure(frame, verdict.problem, Rung.EXHAUSTED, cycles)
-            field, rung = verdict.field, rung if verdict.rung is None else verdict.rung
-        return field, rung, cycles
+            if verdict.field is not scf.host:
+                scf = ConvergedSCF(verdict.field)
+            rung = rung if verdict.rung is None else verdict.rung
+        return scf, rung, cycles
 
     def _converged(self, frame: Frame, molecule: Any) -> tuple[Any, int, int]:
         """A converged mean-field object, the rung it took and all SCF iterations."""
-        config, densities = self._config, self._densities
-        fitting: Any = None
+        config, densities, device = self._config, self._densities, self._device
+        on_host = partial(_mean_field, molecule, config, frame.environment)
+        fitting: Any = None  # the integrals of density fitting, of all rungs and grids
 
         def build() -> Any:
             nonlocal fitting
-            field = _mean_field(molecule, config, frame.environment)
-            if self._device.is_gpu:
-                return self._device.move(field)
+            field = device.move(on_host())
             if fitting is not None:
                 field.with_df = fitting
             elif config.density_fit:
-                hold_integrals(field)
+                if not device.is_gpu:
+                    hold_integrals(field)
                 fitting = field.with_df
             return field
 
@@ -219,10 +225,17 @@ class PySCFEngine:
             return coarse_copy(build())
 
         def remembered(fresh: Any) -> Any:
-            return None if densities is None else densities.guess(frame, self._device.fetch(fresh))
+            if densities is None:
+                return None
+            field = on_host() if device.is_gpu else fresh
+            density = densities.guess(frame, field)
+            if density is None:
+                return None
+            fresh.diis_start_cycle = field.diis_start_cycle
+            return device.to_gpu(density)
 
         used = 0
-        if config.two_grids and config.density_fit and not self._device.is_gpu and _has_finer_grid(molecule, config):
+        if config.two_grids and config.density_fit and not device.is_gpu and _has_finer_grid(molecule, config):
             coarse, rung, used = converge(build_coarse, config.max_cycles, remembered)
             if rung != Rung.EXHAUSTED:
                 field = build()
@@ -230,8 +243,8 @@ class PySCFEngine:
                 used += cycles
                 if is_converged:
                     return field, rung, used
-        on_host = partial(_mean_field, molecule, config, frame.environment) if self._device.is_gpu else None
-        field, rung, cycles = converge(build, config.max_cycles, remembered, on_host)
+        host = Host(on_host, device.to_gpu) if device.is_gpu else None
+        field, rung, cycles = converge(build, config.max_cycles, remembered, host)
         return field, rung, used + cycles
 
     def _failure(self, frame: Frame, message: str, rung: int, cycles: int) -> LabelFailure:
@@ -243,13 +256,14 @@ class PySCFEngine:
             return is_unrestricted(field) or is_suspect(field)
         return self._config.stability == "always"
 
-    def _point(self, field: Any) -> tuple[float, FloatArray]:
+    def _point(self, scf: ConvergedSCF) -> tuple[float, FloatArray]:
         """Energy (Hartree) and gradient ``(n_atoms, 3)`` (Hartree/bohr)."""
         if self._config.method in CORRELATED:
-            return correlated_point(field, self._config)
-        if field.mol.natm == 1:
-            return float(field.e_tot), np.zeros((1, 3))
-        return float(field.e_tot), self._device.gradient(field)
+            return correlated_point(scf.host, self._config)
+        energy = float(scf.levels.e_tot)
+        if scf.levels.mol.natm == 1:
+            return energy, np.zeros((1, 3))
+        return energy, self._device.gradient(scf)
 
 
 def remembering_engine(settings: tuple[PySCFLabeling, Path | None]) -> PySCFEngine:
@@ -304,7 +318,10 @@ def _mean_field(molecule: Any, config: PySCFLabeling, environment: PointCharges 
         field = field.density_fit(auxbasis=config.auxbasis)
     if config.dispersion is not None:
         field.disp = config.dispersion
-    field.level_shift = config.level_shift
+    if is_open:
+        field.init_guess_breaksym = 1  # PySCF's own; gpu4pyscf's is 0
+    if config.level_shift:  # of none gpu4pyscf makes one more Fock matrix
+        field.level_shift = config.level_shift
     field.conv_tol = config.conv_tol
     if config.method in CORRELATED:  # gradients of these need orbitals that are more than good enough for an energy
         field.conv_tol = min(config.conv_tol, 1e-10)

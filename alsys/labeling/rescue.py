@@ -9,6 +9,7 @@ over once there is a solution.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 SMEARING = (0.03, 0.01)
 """Temperatures of the smeared SCFs, one after another, Hartree."""
 DAMPING = 0.3
+DAMPED_CYCLES = 4
+"""Iterations that are damped: PySCF damps only those before DIIS begins."""
 LEVEL_SHIFT = 0.3
 """Level shift of the damped rung, Hartree."""
 
@@ -65,11 +68,21 @@ Guess = Callable[[Any], Any]
 unrestricted), or to None where there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The CPU beside a GPU, for a step of the ladder that is made there.
+
+    Attributes:
+        build: Makes a fresh mean-field object on the CPU.
+        to_gpu: Copies an array to the GPU.
+    """
+
+    build: Callable[[], Any]
+    to_gpu: Callable[[Any], Any]
+
+
 def converge(
-    build: Callable[[], Any],
-    max_cycles: int,
-    guess: Guess | None = None,
-    build_on_host: Callable[[], Any] | None = None,
+    build: Callable[[], Any], max_cycles: int, guess: Guess | None = None, host: Host | None = None
 ) -> tuple[Any, int, int]:
     """Runs an SCF up the ladder.
 
@@ -77,7 +90,7 @@ def converge(
         build: Makes a fresh mean-field object.
         max_cycles: Iterations for each rung.
         guess: Density of the first SCF; a density that is not finite counts as none.
-        build_on_host: The same on the CPU, where `build` makes them for a GPU: PySCF's smearing is for the CPU.
+        host: Where `build` makes objects on a GPU: smearing is for the CPU.
 
     Returns:
         The mean-field object of the last rung, that rung (`Rung.EXHAUSTED` where none converged), and the SCF
@@ -95,10 +108,11 @@ def converge(
         if rung is Rung.OTHER_GUESS:
             density = None
         elif rung is Rung.DAMPED:
-            field.damp = DAMPING
-            field.level_shift = max(float(field.level_shift), LEVEL_SHIFT)
+            field.damp, field.diis_start_cycle = DAMPING, DAMPED_CYCLES + 1
+            field.level_shift = max(float(field.level_shift or 0.0), LEVEL_SHIFT)  # gpu4pyscf has None for none
         elif rung is Rung.SMEARED:
-            density, used = smeared_density(build_on_host or build, max_cycles)
+            density, used = smeared_density(build if host is None else host.build, max_cycles)
+            density = density if host is None or density is None else host.to_gpu(density)
             cycles += used
         if rung in (Rung.NEWTON, Rung.SMEARED):
             field = field.newton()
@@ -122,7 +136,9 @@ def run_scf(field: Any, density: Any = None, orbitals: tuple[Any, Any] | None = 
             field.kernel(*orbitals)
         else:
             field.kernel(dm0=density)
-    except np.linalg.LinAlgError:
+    except (np.linalg.LinAlgError, RuntimeError) as error:
+        if type(error).__name__ != "LinAlgError":  # gpu4pyscf's is a RuntimeError
+            raise
         return False
     except ValueError as error:  # scipy's check before a diagonalisation
         if "infs or NaNs" not in str(error):

@@ -15,11 +15,11 @@ from alsys.actors.placement import worker_specs
 from alsys.config import parse_config
 from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind, InputError
-from alsys.frames import Frame
+from alsys.frames import FloatArray, Frame
 from alsys.labeling.child import ChildProcess
 from alsys.labeling.device import CUDA_BYTES, MAX_ERRORS, Accelerator, Device, DeviceMode, for_arrays
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler, level_of
-from alsys.labeling.rescue import converge
+from alsys.labeling.rescue import Host, converge
 from alsys.labels import Label, LabelCost, LabelFailure
 
 WATER, METHANE = (Frame.molecule(molecule(n).numbers, molecule(n).positions) for n in ("H2O", "CH4"))
@@ -35,7 +35,7 @@ class FakeGPU:
     def __init__(self, capacity: int = 100, error: Exception | None = None) -> None:
         self.capacity = capacity
         self.error = error or OutOfGPUMemory("no more")
-        self.moved = self.fetched = self.released = 0
+        self.moved = self.copied = self.released = 0
 
     def move(self, field: Any) -> Any:
         self.moved += 1
@@ -43,9 +43,12 @@ class FakeGPU:
             raise self.error
         return field
 
-    def fetch(self, field: Any) -> Any:
-        self.fetched += 1
-        return field
+    def to_gpu(self, array: FloatArray) -> FloatArray:
+        return array
+
+    def to_host(self, array: FloatArray) -> FloatArray:
+        self.copied += 1
+        return array
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, OutOfGPUMemory)
@@ -73,7 +76,7 @@ def test_scf_and_gradient_go_to_the_gpu_and_the_label_is_the_same() -> None:
     on_gpu, on_cpu = label_on(device(gpu), WATER), label_on(Device("cpu", 0), WATER)
     assert isinstance(on_gpu, Label)
     assert isinstance(on_cpu, Label)
-    assert (gpu.moved, gpu.fetched, gpu.released) == (2, 1, 1)
+    assert (gpu.moved, gpu.copied, gpu.released) == (1, 2, 1)
     assert on_gpu.cost.host == "gpu"
     assert on_cpu.cost.host == ""
     assert on_gpu.level_id == on_cpu.level_id
@@ -198,7 +201,7 @@ def test_smearing_is_for_the_cpu() -> None:
         raise Stops
 
     with pytest.raises(Stops):
-        converge(on_gpu, 3, None, on_host)
+        converge(on_gpu, 3, None, Host(on_host, lambda array: array))
     assert built == ["gpu", "gpu", "gpu", "gpu", "cpu"]
 
 
