@@ -179,6 +179,20 @@ class Nodes:
                 lacking.add(name)
         return lacking
 
+    def has_room(self, demand: Demand, held: Iterable[tuple[str, Demand]]) -> bool:
+        """Whether a worker would have a place if others left theirs.
+
+        Args:
+            demand: Of the worker.
+            held: What the others hold, with their node; an empty one may be any.
+        """
+        usable = self.usable(demand)
+        free = {name: dict(node.free) for name, node in usable.items()}
+        for node, amounts in held:
+            for name in usable if not node else [node] if node in usable else []:
+                _take(free[name], {key: -amount for key, amount in amounts.items()})
+        return any(_has(amounts, demand) for amounts in free.values())
+
     def to_end(self, demand: Demand, holders: Sequence[Holder]) -> list[Holder]:
         """Workers that must leave one node so that another worker fits there; empty where none would help.
 

@@ -190,12 +190,21 @@ class Places:
         return [n for n, entry in self.workers.items() if entry.is_up and entry.node in nodes and not entry.is_leaving]
 
     def first_waiting(self, now: float) -> str | None:
-        """The first worker that waits for a place others make room for; None where there is none."""
+        """The first worker that waits for a place which others can make; None where there is none."""
         needed = self.needed()
         for name, entry in self.workers.items():
-            if (entry.spec.role is not Role.LABELER or name in needed) and self._waits(name, now):
+            is_before = entry.spec.role is not Role.LABELER or name in needed
+            if is_before and self._waits(name, now) and self._can_have_room(name):
                 return name
         return None
+
+    def _can_have_room(self, name: str) -> bool:
+        """Whether others would help a worker by leaving: not where it lacks what none of them holds."""
+        demand = self.workers[name].spec.demand
+        if self._nodes.missing(demand):
+            return False
+        later = (self.workers[n] for n in self._later(name))
+        return self._nodes.has_room(demand, ((e.node, e.spec.demand) for e in later if e.actor is not None))
 
     def to_come_again(self, now: float) -> list[str]:
         """Workers that made room for one that has its place by now, or does not take it."""

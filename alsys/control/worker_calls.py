@@ -162,6 +162,10 @@ class WorkerCalls:
         self._parting.discard(worker)
         return self._calls.pop(worker, deque())
 
+    def knows(self, worker: str) -> bool:
+        """Whether a worker is there, or was and is to come again."""
+        return worker in self._roles
+
     def count(self, role: Role) -> int:
         """Workers of a role that are there."""
         return self._n_up[role]

@@ -52,8 +52,9 @@ class StaffHandler:
 
     def note(self, event: WorkerUp | WorkerLeaving | WorkerGone) -> None:
         """A worker has come, is about to leave, or has left."""
+        was_there = self._calls.knows(event.worker)  # one that never was says nothing by going
         self._calls.note(event)
-        if isinstance(event, WorkerGone):
+        if isinstance(event, WorkerGone) and was_there:
             self._record(WorkerLeft(t=self._clock(), worker=event.worker))
 
     def tick(self) -> None:

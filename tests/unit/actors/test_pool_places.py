@@ -482,3 +482,43 @@ def test_a_long_call_of_one_that_leaves_keeps_no_idle_one_from_making_room(drain
         assert any(isinstance(event, WorkerGone) for event in await bench.after(60))
 
     on_cluster(run, {"trainer-0": TRAINER, **{f"labeler-{i}": LABELER for i in range(6)}}, cpus=5.0)
+
+
+def test_one_that_lacks_what_nobody_holds_keeps_labelers_from_nothing() -> None:
+    """Labelers that ask for CPUs take nothing from an explorer that asks for a GPU, and an autoscaler must see them."""
+
+    async def run(bench: Bench) -> None:
+        bench.ray.waits_for = {"explorer-gpu-0", "labeler-1", "labeler-2"}
+        await bench.pool.start()
+        events = await bench.after(200)
+        assert not any(isinstance(event, WorkerGone) for event in events)
+        assert [len(bench.ray.actors[f"labeler-{i}"]) for i in range(3)] == [1, 1, 1]
+
+    specs = {"trainer-0": TRAINER, "explorer-0": EXPLORER, "labeler-0": LABELER}
+    others = {"explorer-gpu-0": replace(EXPLORER, gpus=1.0), "labeler-1": LABELER, "labeler-2": LABELER}
+    on_cluster(run, {**specs, **others}, worker_start_timeout_s=1e6)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_trainer_whom_nobody_can_help_does_not_keep_an_explorer_from_its_place(is_gone: bool) -> None:
+    """The only node with a GPU is gone, or somebody else has the GPU."""
+
+    async def run(bench: Bench) -> None:
+        bench.ray.nodes["n2"] = Node("10.0.0.3", {"CPU": 1.0, "GPU": 1.0})
+        await bench.pool.start()
+        await bench.after(2)
+        bench.ray.waits_for = {"trainer-0", "explorer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        bench.pool.restart("explorer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        bench.ray.nodes["n0"] = Node("10.0.0.1", {"CPU": 1.0})  # others use the cluster too
+        if is_gone:
+            del bench.ray.nodes["n2"]
+        else:
+            bench.ray.nodes["n2"] = replace(bench.ray.nodes["n2"], free={"CPU": 1.0, "GPU": 0.0})
+        events = await bench.after(20)
+        assert any(isinstance(event, WorkerGone) and event.role is Role.LABELER for event in events)
+
+    labelers = {f"labeler-{i}": LABELER for i in range(4)}
+    on_cluster(run, {"trainer-0": replace(TRAINER, gpus=1.0), "explorer-0": EXPLORER, **labelers})

@@ -92,6 +92,19 @@ def test_one_that_has_left_is_not_restarted() -> None:
     assert calls.heartbeat(0.0, 0.0).workers[Role.LABELER] == 0
 
 
+def test_one_that_never_was_there_is_not_told_of_when_it_is_asked_for_no_more() -> None:
+    said: list[Event] = []
+    sink: Any = said.append
+    pool: Any = SimpleNamespace(roles={"labeler-0": Role.LABELER})
+    calls = WorkerCalls(pool, lambda: 0.0)
+    handler = StaffHandler(ledger_of(), pool, calls, sink, lambda: 0.0, lambda: 0.0)
+    handler.note(WorkerGone("labeler-0", Role.LABELER))
+    assert said == []
+    handler.note(WorkerUp("labeler-0", Role.LABELER))
+    handler.note(WorkerGone("labeler-0", Role.LABELER))
+    assert [type(event) for event in said] == [WorkerLeft]
+
+
 def test_who_comes_again_under_a_name_is_checked_again() -> None:
     ledger = ledger_of(
         ReferenceCheckStarted(t=0.0, worker="w"),
