@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 GIB: Final = 1024**3
+RESOLUTION: Final = 0.5e-4
+"""Ray counts in steps of 1e-4, so what sums of fractions differ by is nothing."""
 BAD_STARTS: Final = 2
 """Starts in a row that fail on a node before it is avoided, where the reason may go away."""
 
@@ -148,7 +150,7 @@ class Nodes:
         if any(_has(node.total, demand) for node in self._look.nodes.values()):
             return f"{text_of(demand)}, which only nodes have that are drained or avoided"
         totals = [node.total for node in self._look.nodes.values()]
-        lacking = {name: x for name, x in demand.items() if all(total.get(name, 0.0) < x for total in totals)}
+        lacking = {name: x for name, x in demand.items() if all(not _has(total, {name: x}) for total in totals)}
         return f"{text_of(lacking or demand)}, which no node has"
 
     def was_seen(self, demand: Demand) -> bool:
@@ -237,4 +239,4 @@ def _take(amounts: dict[str, float], demand: Demand) -> None:
 
 
 def _has(amounts: Demand, demand: Demand) -> bool:
-    return all(amounts.get(name, 0.0) >= amount for name, amount in demand.items())
+    return all(amounts.get(name, 0.0) >= amount - RESOLUTION for name, amount in demand.items())

@@ -13,7 +13,7 @@ from ray import exceptions
 
 from alsys.actors.greeting import Greeting, versions
 from alsys.actors.losses import UNSURE_S
-from alsys.actors.nodes import Node
+from alsys.actors.nodes import Holder, Look, Node, Nodes
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import STARTS_S, WAITS_S
 from alsys.actors.pool import PING_EVERY_S
@@ -522,3 +522,13 @@ def test_a_trainer_whom_nobody_can_help_does_not_keep_an_explorer_from_its_place
 
     labelers = {f"labeler-{i}": LABELER for i in range(4)}
     on_cluster(run, {"trainer-0": replace(TRAINER, gpus=1.0), "explorer-0": EXPLORER, **labelers})
+
+
+def test_workers_with_fractions_of_a_cpu_fill_a_node() -> None:
+    """Seven less nine times 0.7 is less than 0.7 to a computer, and 0.1 and 0.7 is less than 0.8."""
+    nodes = Nodes()
+    nodes.look = Look(1.0, {"n0": Node("10.0.0.1", {"CPU": 7.0}, {"CPU": 0.1})})
+    assert nodes.too_many([], {f"labeler-{i}": {"CPU": 0.7} for i in range(10)}) == set()
+    assert nodes.too_many([], {f"labeler-{i}": {"CPU": 0.7} for i in range(11)}) == {"labeler-10"}
+    holder = Holder("labeler-0", "n0", {"CPU": 0.7}, is_busy=False)
+    assert nodes.to_end({"CPU": 0.8}, [holder]) == [holder]
