@@ -13,6 +13,8 @@ RESOLUTION: Final = 0.5e-4
 """Ray counts in steps of 1e-4, so what sums of fractions differ by is nothing."""
 BAD_STARTS: Final = 2
 """Starts in a row that fail on a node before it is avoided, where the reason may go away."""
+AVOIDED_S: Final = 900.0
+"""Seconds after which one is tried again whose reason may have gone away."""
 
 Demand = Mapping[str, float]
 """Amounts of Ray resources, ``memory`` in bytes; none is zero."""
@@ -68,10 +70,11 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Avoided:
-    """Why no worker is started on a node, and whether that lasts."""
+    """Why no worker is started on a node, since when, and whether that lasts."""
 
     cause: str
     lasts: bool
+    since: float
 
 
 class Nodes:
@@ -81,7 +84,7 @@ class Nodes:
         self.avoided: dict[str, Avoided] = {}
         self.bad_starts: Counter[str] = Counter()
         self._look = Look()
-        self._seen: dict[frozenset[tuple[str, float]], Demand] = {}
+        self._seen: list[Demand] = []
         self._usable: dict[frozenset[tuple[str, float]], dict[str, Node]] = {}
 
     @property
@@ -96,8 +99,24 @@ class Nodes:
         self._look = look
         self._usable.clear()
         for node in look.nodes.values():
-            total = {name: amount for name, amount in node.total.items() if not name.startswith("node:")}
-            self._seen.setdefault(frozenset(total.items()), total)
+            total = {name: x for name, x in node.total.items() if not name.startswith(("node:", "object_store"))}
+            if not self.was_seen(total):  # one that has less says nothing new; nodes come and go for weeks
+                self._seen = [*(known for known in self._seen if not _has(total, known)), total]
+        for name in {*self.bad_starts, *self.avoided} if look.nodes else ():
+            avoided = self.avoided.get(name)
+            if name not in look.nodes:
+                self.praise(name)
+                self.avoided.pop(name, None)
+            elif avoided is not None and not avoided.lasts and look.begun - avoided.since >= AVOIDED_S:
+                self.praise(name)
+                self.bad_starts[name] = BAD_STARTS - 1  # one more, and it is avoided again
+
+    def praise(self, node: str) -> None:
+        """A worker has started on a node, or there is no such node any more."""
+        self.bad_starts.pop(node, None)
+        if node in self.avoided and not self.avoided[node].lasts:
+            del self.avoided[node]
+            self._usable.clear()
 
     def blame(self, node: str, demand: Demand, cause: str, *, lasts: bool) -> bool:
         """A worker could not start on a node: whether it is avoided from now on, as there is another one.
@@ -111,16 +130,15 @@ class Nodes:
         self.bad_starts[node] += 1
         if not (lasts or self.bad_starts[node] >= BAD_STARTS) or not self.usable(demand).keys() - {node}:
             return False
-        self.avoided[node] = Avoided(cause, lasts)
+        self.avoided[node] = Avoided(cause, lasts, self._look.begun)
         self._usable.clear()
         return True
 
     def forgive(self, demand: Demand) -> None:
         """Where nothing else is left for a worker, nodes are tried again whose reason may have gone away."""
         for name, node in self._look.nodes.items():
-            if name in self.avoided and not self.avoided[name].lasts and _has(node.total, demand):
-                del self.avoided[name], self.bad_starts[name]
-                self._usable.clear()
+            if _has(node.total, demand):
+                self.praise(name)
 
     def name(self, node: str) -> str:
         """A node for people: its address and the first letters of its identity."""
@@ -155,7 +173,7 @@ class Nodes:
 
     def was_seen(self, demand: Demand) -> bool:
         """Whether there was ever a node that could hold a worker: then another one may come."""
-        return any(_has(total, demand) for total in self._seen.values())
+        return any(_has(total, demand) for total in self._seen)
 
     def too_many(self, held: Iterable[tuple[str, Demand]], asked: Mapping[str, Demand]) -> set[str]:
         """Workers that have no room beside others on any node, each put on the first that has.
@@ -225,7 +243,7 @@ class Nodes:
 
 def text_of(demand: Demand) -> str:
     """As ``{CPU: 1, memory: 4 GiB}``."""
-    amounts = {name: f"{x / GIB:.3g} GiB" if name == "memory" else f"{x:g}" for name, x in demand.items()}
+    amounts = {name: f"{round(x / GIB, 2):g} GiB" if name == "memory" else f"{x:g}" for name, x in demand.items()}
     return "{" + ", ".join(f"{name}: {amount}" for name, amount in amounts.items()) + "}"
 
 

@@ -190,7 +190,7 @@ class RayPool:
             return
         if call is Call.START:
             entry.arrive(value.pid, value.node, self._clock())
-            self._nodes.bad_starts.pop(value.node, None)
+            self._nodes.praise(value.node)
             self._events.append(WorkerUp(name, entry.spec.role))
             return
         if call is Call.PING:
@@ -232,12 +232,12 @@ class RayPool:
         if is_node_dead:
             failure, message = FailureKind.NODE_LOST, f"its node {node[:8]} died"
         is_to_blame = not is_node_dead and failure is not FailureKind.WORKER_PREEMPTED
-        if is_start and is_to_blame and not was_killed(error):
+        if is_start and is_to_blame:
             is_to_blame = not self._is_node_to_blame(entry, error, node)
             unfit = unfit_of(error)
             if is_to_blame and unfit is not None:
                 raise unfit from None
-            entry.failed_starts += is_to_blame
+            entry.failed_starts += is_to_blame and not was_killed(error)
         entry.results = 0
         entry.restarts += is_to_blame
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
@@ -400,9 +400,10 @@ class RayPool:
         """
         self._end(entry)
         entry.is_given_up = True
-        role = entry.spec.role
+        role, demand = entry.spec.role, entry.spec.demand
         message = f"it asks for {missing}"
-        if all(other.is_given_up for other in self._workers.values() if other.spec.role is role):
+        others = [other for other in self._workers.values() if other.spec.role is role]
+        if all(other.is_given_up or (other.actor is None and other.spec.demand == demand) for other in others):
             raise EnvironmentProblem(f"{name} cannot be placed: {message}; ask for less, or add such a node")
         logger.warning("%s is given up: %s", name, message)
         self._events.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=True))

@@ -23,7 +23,7 @@ from alsys.potentials.calibration import Band
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
 
 N_NAMED: Final = 3
-"""Workers that are named where more wait for the same."""
+"""Workers, or nodes, that are named where the same is said of more."""
 FORGIVEN_AFTER: Final = 20
 """Results in a row after which a worker's restarts are forgotten. More than one: a labeler that fails its first check
 gives a result, and is replaced for it."""
@@ -132,15 +132,23 @@ class PoolState:
         """Who waits for what, and which nodes are avoided; empty where none waits."""
         if not self.waiting:
             return ""
-        names: dict[str, list[str]] = {}
-        for name, what in self.waiting.items():
-            names.setdefault(what, []).append(name)
-        said = [
-            f"{', '.join(who[:N_NAMED])}{f' and {n} more' if (n := len(who) - N_NAMED) > 0 else ''} "
-            f"{'waits' if len(who) == 1 else 'wait'} for {what}"
-            for what, who in names.items()
+        waiting = [f"{who} wait{'s' * (n == 1)} for {what}" for what, who, n in _grouped(self.waiting)]
+        avoided = [
+            f"node{'s' * (n > 1)} {who} {'is' if n == 1 else 'are'} avoided: {why}"
+            for why, who, n in _grouped(self.avoided)
         ]
-        return "; ".join([*said, *(f"node {node} is avoided: {why}" for node, why in self.avoided.items())])
+        return "; ".join([*waiting, *avoided])
+
+
+def _grouped(told: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    """What is said of several, of whom, the first by name, and of how many."""
+    names: dict[str, list[str]] = {}
+    for name, what in told.items():
+        names.setdefault(what, []).append(name)
+    return [
+        (what, ", ".join(who[:N_NAMED]) + f" and {len(who) - N_NAMED} more" * (len(who) > N_NAMED), len(who))
+        for what, who in names.items()
+    ]
 
 
 class WorkerPool(Protocol):

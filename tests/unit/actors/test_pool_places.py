@@ -13,7 +13,7 @@ from ray import exceptions
 
 from alsys.actors.greeting import Greeting, versions
 from alsys.actors.losses import UNSURE_S
-from alsys.actors.nodes import Holder, Look, Node, Nodes
+from alsys.actors.nodes import AVOIDED_S, Holder, Look, Node, Nodes
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import STARTS_S, WAITS_S
 from alsys.actors.pool import PING_EVERY_S
@@ -532,3 +532,69 @@ def test_workers_with_fractions_of_a_cpu_fill_a_node() -> None:
     assert nodes.too_many([], {f"labeler-{i}": {"CPU": 0.7} for i in range(11)}) == {"labeler-10"}
     holder = Holder("labeler-0", "n0", {"CPU": 0.7}, is_busy=False)
     assert nodes.to_end({"CPU": 0.8}, [holder]) == [holder]
+
+
+async def refused(bench: Bench, error: Exception) -> None:
+    """The worker that starts says why it cannot, and is asked for again."""
+    bench.actor().calls[0][1].set_exception(error)
+    await bench.after(3)
+    await asyncio.sleep(0.6)
+    await bench.after(1)
+
+
+def test_nodes_on_which_every_process_is_killed_are_avoided_before_the_worker_is_given_up() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        for _ in range(2):
+            await refused(bench, exceptions.RayActorError(error_msg="The actor died unexpectedly"))
+        assert bench.actor().node == "n1"
+
+    on_cluster(run, {"labeler-0": LABELER}, worker_retries=3)
+
+
+def test_a_node_whose_reason_may_be_gone_is_tried_again_after_a_while_though_there_are_others() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        for _ in range(2):
+            await refused(bench, OSError("No space left on device"))
+        assert list(bench.pool.state().avoided) == ["10.0.0.1 (n0)"]
+        bench.actor().come_up()
+        await bench.after(AVOIDED_S + 5)
+        assert list(bench.pool.state().avoided) == []
+        bench.ray.nodes["n1"] = replace(bench.ray.nodes["n1"], is_draining=True)
+        await bench.after(3)
+        assert bench.actor().node == "n0"
+        bench.ray.nodes["n1"] = replace(bench.ray.nodes["n1"], is_draining=False)
+        await refused(bench, OSError("No space left on device"))
+        assert list(bench.pool.state().avoided) == ["10.0.0.1 (n0)"], "once is enough now"
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+def test_a_node_that_is_gone_is_not_told_of() -> None:
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        await refused(bench, WorkerUnfit("No module named 'alsys'"))
+        assert list(bench.pool.state().avoided) == ["10.0.0.1 (n0)"]
+        del bench.ray.nodes["n0"]
+        await bench.after(3)
+        assert bench.pool.state().avoided == {}
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
+def test_a_run_without_any_node_for_labelers_ends_though_most_were_never_asked_for() -> None:
+    """A campaign wants so many as it has frames: each of them would wait for `worker_start_timeout_s`."""
+
+    async def run(bench: Bench) -> None:
+        bench.ray.starts = False
+        await bench.pool.start()
+        bench.pool.want(2)
+        with pytest.raises(EnvironmentProblem, match=r"cannot be placed: it asks for \{memory: 1024 GiB\}"):
+            await bench.after(100)
+
+    large = replace(LABELER, memory_mb=1024.0**2, is_kept=False, idle_s=120.0)
+    on_cluster(run, {f"labeler-{i}": large for i in range(64)}, worker_start_timeout_s=60.0)

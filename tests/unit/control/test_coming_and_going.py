@@ -192,6 +192,15 @@ def test_workers_that_come_up_one_by_one_are_told_of_now_and_then(seconds: float
     assert len(said) <= 1 + seconds / AGAIN_S
 
 
+def test_nodes_that_are_avoided_for_the_same_are_told_of_together() -> None:
+    """A cluster may have hundreds of them, and each change of the message is an event."""
+    avoided = {f"10.0.0.{i}": "no alsys" for i in range(200)} | {"10.0.1.1": "a full disk"}
+    assert PoolState(2, 1, {"labeler-1": "{CPU: 1}"}, avoided).message == (
+        "labeler-1 waits for {CPU: 1}; nodes 10.0.0.0, 10.0.0.1, 10.0.0.2 and 197 more are avoided: no alsys; "
+        "node 10.0.1.1 is avoided: a full disk"
+    )
+
+
 class Leaving(InProcessPool):
     """Its trainer goes, and comes again, while a fit is put together, of which a pool knows nothing."""
 
