@@ -24,6 +24,7 @@ from alsys.errors import AlsysError, FailureKind
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.converged_scf import ConvergedSCF
 from alsys.labeling.gradients import gradient
+from alsys.labeling.stability import SADDLE, is_unrestricted, lowest_eigenvalue
 from alsys.labels import Label, LabelFailure
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ MAX_ERRORS = 3
 """Errors in a row, other than lack of memory, after which a GPU is given up with `auto`."""
 
 
+OrbitalHessian = tuple[Callable[[FloatArray], FloatArray], FloatArray]
+"""Arguments of `lowest_eigenvalue`: product and diagonal, on the host."""
+
+
 class Accelerator(Protocol):
     """Moves mean-field objects and arrays to a GPU, and arrays back."""
 
@@ -52,6 +57,10 @@ class Accelerator(Protocol):
 
     def to_host(self, array: Any) -> FloatArray:
         """A copy of an array of the GPU on the host."""
+        ...
+
+    def orbital_hessian(self, field: Any) -> OrbitalHessian:
+        """Of a converged unrestricted object on the GPU."""
         ...
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -104,6 +113,13 @@ class GPU4PySCF:
     def to_host(self, array: Any) -> FloatArray:
         """A NumPy array."""
         return np.asarray(self._cupy.asnumpy(array))
+
+    def orbital_hessian(self, field: Any) -> OrbitalHessian:
+        """gpu4pyscf's second-order solver's; vectors of rotations travel, matrices do not."""
+        from gpu4pyscf.scf.soscf import gen_g_hop_uhf
+
+        _, product, diagonal = gen_g_hop_uhf(field, field.mo_coeff, field.mo_occ)
+        return lambda vector: self.to_host(product(self.to_gpu(vector))), self.to_host(diagonal)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """CuPy's own error, one of CUDA's, Python's, or gpu4pyscf's: it asserts that a block of arrays fits."""
@@ -261,6 +277,18 @@ class Device:
             build: Makes a fresh object of the same calculation on the CPU.
         """
         return ConvergedSCF(field) if self._active is None else ConvergedSCF(field, build(), self._active.to_host)
+
+    def is_minimum(self, scf: ConvergedSCF) -> bool:
+        """Whether a solution was found to be a minimum on the GPU; False too where nobody looked.
+
+        Looked at are unrestricted solutions; a restricted one is analysed as an unrestricted one, on the host.
+        """
+        if self._active is None or scf.is_on_host or not is_unrestricted(scf.levels):
+            return False
+        occupation = scf.levels.mo_occ
+        if not any((n == 0).any() and (n > 0).any() for n in occupation):
+            return True
+        return lowest_eigenvalue(*self._active.orbital_hessian(scf.field))[0] > SADDLE
 
     def gradient(self, scf: ConvergedSCF) -> FloatArray:
         """``(n_atoms, 3)`` Hartree/Bohr, computed where this label is, from what is already there."""

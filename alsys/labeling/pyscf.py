@@ -168,14 +168,13 @@ class PySCFEngine:
             return self._failure(frame, "energy or forces are not finite", rung, cycles)
         if self._densities is not None:
             self._densities.keep(frame, scf.host)
-        field = scf.host if is_unrestricted(scf.levels) else scf.levels
         return Label(
             frame.frame_id,
             self._level_id,
             energy,
             forces,
             LabelCost(scf_cycles=cycles, rescue_rung=int(rung)),
-            diagnostics=Diagnostics(gap=gap_of(field), spin_excess=spin_excess_of(field)),
+            diagnostics=Diagnostics(gap=gap_of(scf.levels), spin_excess=spin_excess_of(scf.field)),
         )
 
     def _solved(self, frame: Frame) -> tuple[ConvergedSCF, int, int] | LabelFailure:
@@ -191,7 +190,7 @@ class PySCFEngine:
             message = f"no convergence in {cycles} cycles: {', '.join(RUNGS)}"
             return self._failure(frame, message, rung, cycles)
         scf = self._device.converged(without_newton(field), partial(_mean_field, molecule, config, frame.environment))
-        if self._is_to_be_analysed(scf.levels):
+        if self._is_to_be_analysed(scf.levels) and not self._device.is_minimum(scf):
             follows = config.reference != "restricted" and config.method not in CORRELATED
             if config.density_fit and not scf.is_on_host:
                 hold_integrals(scf.host)

@@ -10,6 +10,7 @@ instability that breaks it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,7 @@ def spin_excess_of(field: Any) -> float:
 
 def is_unrestricted(field: Any) -> bool:
     """Whether both spins have orbitals of their own."""
-    return np.asarray(field.mo_occ).ndim == 2
+    return bool(field.mo_occ.ndim == 2)
 
 
 def is_suspect(field: Any) -> bool:
@@ -126,12 +127,23 @@ def stabilise(field: Any, *, follow_external: bool, max_cycles: int) -> Verdict:
 
 def lowest_curvature(field: Any) -> tuple[float, FloatArray]:
     """Lowest eigenvalue (Hartree) of the orbital Hessian of an unrestricted determinant, and its eigenvector."""
-    from pyscf import lib
     from pyscf.soscf import newton_ah
 
-    gradient, product, diagonal = newton_ah.gen_g_hop_uhf(field, field.mo_coeff, field.mo_occ, with_symmetry=False)
-    if gradient.size == 0:
-        return math.inf, gradient
+    _, product, diagonal = newton_ah.gen_g_hop_uhf(field, field.mo_coeff, field.mo_occ, with_symmetry=False)
+    return lowest_eigenvalue(product, diagonal)
+
+
+def lowest_eigenvalue(product: Callable[[FloatArray], FloatArray], diagonal: FloatArray) -> tuple[float, FloatArray]:
+    """Lowest eigenvalue (Hartree) of an orbital Hessian, and its eigenvector.
+
+    Args:
+        product: Half the Hessian times a vector, as PySCF's second-order solvers have it.
+        diagonal: Half of its diagonal, ``(n_rotations,)``: filled into empty orbitals, one spin after the other.
+    """
+    from pyscf import lib
+
+    if diagonal.size == 0:
+        return math.inf, diagonal
     diagonal = 2.0 * diagonal
 
     def hessian(vector: FloatArray) -> FloatArray:

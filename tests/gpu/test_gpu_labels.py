@@ -16,6 +16,7 @@ from alsys.frames import FloatArray, Frame
 from alsys.labeling import rescue
 from alsys.labeling.device import Device, GPU4PySCF, gpu_problem
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler, _mean_field, _molecule
+from alsys.labeling.stability import lowest_curvature, lowest_eigenvalue
 from alsys.labels import Label, LabelFailure
 from alsys.units import HARTREE, HARTREE_PER_BOHR
 from tests.support import gpu_fields
@@ -176,6 +177,19 @@ def test_rungs_of_the_ladder_share_integrals_and_end_in_the_label_of_the_cpu(
 def test_without_a_level_shift_no_fock_matrix_is_made_for_one() -> None:
     field = GPU4PySCF(1.0, None).move(_mean_field(_molecule(frame("H2O"), config()), config()))
     assert field.level_shift is None
+
+
+@pytest.mark.parametrize("xc", ["b3lyp", "r2scan"])
+def test_the_orbital_hessian_is_that_of_the_cpu(xc: str) -> None:
+    settings, cation = config(xc=xc, stability="always"), frame("H2O", charge=1, multiplicity=2)
+    on_cpu = _mean_field(_molecule(cation, settings), settings)
+    gpu = GPU4PySCF(1.0, None)
+    on_gpu = gpu.move(on_cpu)
+    assert rescue.run_scf(on_cpu)
+    assert rescue.run_scf(on_gpu)
+    expected, found = lowest_curvature(on_cpu)[0], lowest_eigenvalue(*gpu.orbital_hessian(on_gpu))[0]
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert on_gpu.spin_square()[0] == pytest.approx(on_cpu.spin_square()[0], abs=1e-5)
 
 
 def test_nothing_of_a_label_stays_on_the_card() -> None:

@@ -9,6 +9,7 @@ second-order solver takes no NumPy density (df/df_jk.py).
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,15 @@ class Card:
 
     Args:
         n_failures: SCFs that do not converge, the first ones.
+
+    Attributes:
+        breaks_symmetry: Whether a first density may; without, unrestricted singlets end in saddles.
     """
 
     def __init__(self, n_failures: int = 0) -> None:
         self.n_failures = n_failures
-        self.n_integrals = self.n_focks = self.n_released = 0
+        self.n_integrals = self.n_focks = self.n_released = self.n_hessians = 0
+        self.breaks_symmetry = True
         self.moved: list[Field] = []
         self.to_card: list[tuple[int, ...]] = []
         self.to_hosts: list[tuple[int, ...]] = []
@@ -73,6 +78,14 @@ class Card:
         assert isinstance(array, GPUArray)
         self.to_hosts.append(array.get().shape)
         return array.get()
+
+    def orbital_hessian(self, field: Field) -> tuple[Callable[[FloatArray], FloatArray], FloatArray]:
+        from pyscf.soscf import newton_ah
+
+        self.n_hessians += 1
+        cpu = field._cpu
+        _, product, diagonal = newton_ah.gen_g_hop_uhf(cpu, cpu.mo_coeff, cpu.mo_occ, with_symmetry=False)
+        return product, diagonal
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, MemoryError)
@@ -128,6 +141,10 @@ class Field:
     def make_rdm1(self, mo_coeff: Any = None, mo_occ: Any = None, **kwargs: Any) -> GPUArray:
         return GPUArray(self._cpu.make_rdm1())
 
+    def spin_square(self, mo_coeff: Any = None, s: Any = None) -> tuple[float, float]:
+        found: tuple[float, float] = self._cpu.spin_square()
+        return found
+
     def _prepared(self) -> Any:
         self._card.ran.append(self)
         if hasattr(self, "with_df"):
@@ -137,6 +154,7 @@ class Field:
         cpu = self._cpu
         cpu.damp, cpu.level_shift, cpu.diis_start_cycle = self.damp or 0, self.level_shift or 0, self.diis_start_cycle
         cpu.max_cycle = 1 if fails else self.max_cycle
+        cpu.init_guess_breaksym = self.init_guess_breaksym if self._card.breaks_symmetry else 0
         return cpu
 
     def _finish(self, cpu: Any) -> float:

@@ -17,7 +17,7 @@ from alsys.config.labeling import PySCFLabeling
 from alsys.errors import FailureKind, InputError
 from alsys.frames import FloatArray, Frame
 from alsys.labeling.child import ChildProcess
-from alsys.labeling.device import CUDA_BYTES, MAX_ERRORS, Accelerator, Device, DeviceMode, for_arrays
+from alsys.labeling.device import CUDA_BYTES, MAX_ERRORS, Accelerator, Device, DeviceMode, OrbitalHessian, for_arrays
 from alsys.labeling.pyscf import PySCFEngine, PySCFLabeler, level_of
 from alsys.labeling.rescue import Host, converge
 from alsys.labels import Label, LabelCost, LabelFailure
@@ -49,6 +49,9 @@ class FakeGPU:
     def to_host(self, array: FloatArray) -> FloatArray:
         self.copied += 1
         return array
+
+    def orbital_hessian(self, field: Any) -> OrbitalHessian:
+        raise NotImplementedError("closed shells only")
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, OutOfGPUMemory)

@@ -77,15 +77,35 @@ def test_of_a_closed_shell_only_orbital_energies_and_occupation_come_to_the_host
 
 
 @pytest.mark.dft
-def test_orbitals_come_to_the_host_once_where_stability_or_memory_need_them() -> None:
+def test_an_open_shell_is_analysed_on_the_card_and_its_orbitals_stay_there() -> None:
     card = Card()
-    radical = label_on(card, settings(), RADICAL)
-    assert card.to_hosts == [(2, 6), (2, 6), (2, 6, 6)]
-    assert_equal(radical, label_on_cpu(settings(), RADICAL))
-    assert radical.diagnostics.spin_excess == pytest.approx(
-        label_on_cpu(settings(), RADICAL).diagnostics.spin_excess, abs=1e-6
-    )
-    assert len(card.moved) == 1
+    label, on_cpu = label_on(card, settings(), RADICAL), label_on_cpu(settings(), RADICAL)
+    assert card.to_hosts == [(2, 6), (2, 6)]
+    assert (card.n_hessians, len(card.moved)) == (1, 1)
+    assert_equal(label, on_cpu)
+    assert label.diagnostics.spin_excess == pytest.approx(on_cpu.diagnostics.spin_excess, abs=1e-6)
+    assert label.cost.rescue_rung == on_cpu.cost.rescue_rung == Rung.DIIS
+
+
+@pytest.mark.dft
+def test_where_nothing_can_turn_nothing_is_analysed() -> None:
+    card = Card()
+    atom = label_on(card, settings(), Frame.molecule([1], [[0, 0, 0]], 0, 2))
+    assert card.n_hessians == 0
+    assert atom.energy == pytest.approx(label_on_cpu(settings(), Frame.molecule([1], [[0, 0, 0]], 0, 2)).energy)
+
+
+@pytest.mark.dft
+def test_a_saddle_seen_on_the_card_is_left_on_the_host() -> None:
+    stretched = Frame.molecule([1, 1], [[0, 0, 0], [0, 0, 2.5]])
+    closed = settings(reference="unrestricted", initial_guess="default")
+    card = Card()
+    card.breaks_symmetry = False
+    label = label_on(card, closed, stretched)
+    assert label.cost.rescue_rung == Rung.STABILISED
+    assert (card.n_hessians, len(card.moved)) == (1, 2)
+    assert card.to_hosts == [(2, 2), (2, 2), (2, 2, 2)]
+    assert_equal(label, label_on_cpu(closed, stretched))
 
 
 @pytest.mark.dft
@@ -155,6 +175,31 @@ def test_the_damped_rung_damps(monkeypatch: pytest.MonkeyPatch) -> None:
     label = as_label(PySCFEngine(config, None, Device("cpu", 0.0)).label(wide))
     assert label.cost.rescue_rung > Rung.DIIS
     assert len(damped) == DAMPED_CYCLES - 1  # there is no Fock matrix before the first
+
+
+def test_the_hessian_of_gpu4pyscf_is_given_arrays_of_the_card_and_gives_them(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cupy
+
+    def gen_g_hop_uhf(
+        mf: Any, mo_coeff: Any, mo_occ: Any, fock_ao: Any = None, h1e: Any = None, with_nlc: bool = False
+    ) -> tuple[GPUArray, Any, GPUArray]:
+        def h_op(x: Any) -> GPUArray:
+            return GPUArray(3.0 * x.get())
+
+        return GPUArray(np.zeros(2)), h_op, GPUArray(np.array([1.0, 2.0]))
+
+    soscf = types.ModuleType("gpu4pyscf.scf.soscf")
+    monkeypatch.setattr(soscf, "gen_g_hop_uhf", gen_g_hop_uhf, raising=False)
+    monkeypatch.setitem(sys.modules, "gpu4pyscf.scf", types.ModuleType("gpu4pyscf.scf"))
+    monkeypatch.setitem(sys.modules, "gpu4pyscf.scf.soscf", soscf)
+    monkeypatch.setattr(cupy, "asarray", GPUArray, raising=False)
+    monkeypatch.setattr(cupy, "asnumpy", lambda array: array.get(), raising=False)
+    field = types.SimpleNamespace(mo_coeff=GPUArray(np.zeros((2, 2, 2))), mo_occ=GPUArray(np.zeros((2, 2))))
+    product, diagonal = GPU4PySCF(1.0, None).orbital_hessian(field)
+    np.testing.assert_array_equal(diagonal, [1.0, 2.0])
+    np.testing.assert_array_equal(product(np.array([1.0, -1.0])), [3.0, -3.0])
 
 
 class LinAlgError(RuntimeError):
