@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from alsys.control.ports import (
     FORGIVEN_AFTER,
@@ -28,6 +29,9 @@ from alsys.threads import WorkerThread
 
 CLOSE_S = 10.0
 """Longest wait for the calls that run when a pool is closed."""
+FIRST_PAUSE_S = 0.25
+"""After a worker could not be built anew; the next ones are twice as long each, `MAX_PAUSE_S` at most."""
+MAX_PAUSE_S = 30.0
 
 
 class InProcessPool:
@@ -59,6 +63,7 @@ class InProcessPool:
         self._wake = asyncio.Event()
         self._threads = {name: WorkerThread(name) for name in workers} if use_threads else {}
         self._generation = dict.fromkeys(workers, 0)
+        self._pauses: dict[str, asyncio.TimerHandle] = {}
         self._unfit: WorkerUnfit | None = None
 
     @property
@@ -125,6 +130,8 @@ class InProcessPool:
     async def close(self) -> None:
         """Ends threads and labelers; calls that are running are waited for, for `CLOSE_S` at most."""
         deadline = time.monotonic() + CLOSE_S
+        for pause in self._pauses.values():
+            pause.cancel()
         for name in self._generation:
             self._generation[name] += 1
         for thread in self._threads.values():
@@ -166,19 +173,36 @@ class InProcessPool:
 
     def _replace(self, name: str, message: str) -> None:
         """Ends a worker, drops its calls, and builds it anew while it may be."""
+        if name not in self._workers:
+            return  # it is being built anew
         self._generation[name] += 1
         self._results[name] = 0
         self._queue = deque(item for item in self._queue if item[0] != name)
-        is_final = self._restarts[name] <= 0
-        role = self._factories[name][0]
-        self._ready.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=is_final))
-        _close(self._workers[name])
+        _close(self._workers.pop(name))
         if name in self._threads:
             self._threads[name].close()  # what hangs in it is left behind
             self._threads[name] = WorkerThread(name)
-        if not is_final:
-            self._restarts[name] -= 1
+        if self._tell_down(name, message):
+            self._rebuild(name)
+
+    def _tell_down(self, name: str, message: str) -> bool:
+        """Says that a worker is lost; whether it may be built anew."""
+        is_final, role = self._restarts[name] <= 0, self._factories[name][0]
+        self._ready.append(WorkerDown(name, role, FailureKind.WORKER_LOST, message, is_final=is_final))
+        self._restarts[name] -= 1
+        return not is_final
+
+    def _rebuild(self, name: str, pause_s: float = FIRST_PAUSE_S) -> None:
+        """Builds a worker anew; where that fails, once more after a pause: a GPU may be full for a while."""
+        try:
             self._build(name)
+        except WorkerUnfit as error:
+            self._unfit = error
+        except Exception as error:
+            if self._tell_down(name, f"{type(error).__name__}: {error}"):
+                again = partial(self._rebuild, name, min(2.0 * pause_s, MAX_PAUSE_S))
+                self._pauses[name] = asyncio.get_running_loop().call_later(pause_s, again)
+        self._wake.set()
 
 
 def _close(worker: Worker) -> None:

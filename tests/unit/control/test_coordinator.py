@@ -114,6 +114,45 @@ def test_a_labeler_that_raises_is_replaced() -> None:
     assert campaign.ledger.n_labels == 60
 
 
+@pytest.mark.parametrize("use_threads", [False, True])
+def test_an_explorer_that_cannot_be_built_anew_at_once_is_so_later(use_threads: bool) -> None:
+    """As where a GPU is still full of the one that raised."""
+    built: list[FakeExplorer] = []
+
+    class Full(FakeExplorer):
+        def __init__(self) -> None:
+            built.append(self)
+            if len(built) in (2, 3):
+                raise RuntimeError("CUDA out of memory")
+            super().__init__()
+
+        def run(self, order: ExplorationOrder) -> ExplorationReport:
+            if len(built) == 1:
+                raise RuntimeError("CUDA out of memory")
+            return super().run(order)
+
+    campaign = Campaign()
+    assert campaign.run(explorer=Full, use_threads=use_threads).reason == "labels"
+    assert campaign.ledger.totals.workers_lost == 3
+
+
+def test_an_explorer_that_can_never_be_built_anew_fails_the_campaign_with_its_last_words() -> None:
+    built: list[FakeExplorer] = []
+
+    class Broken(FakeExplorer):
+        def __init__(self) -> None:
+            built.append(self)
+            if built[1:]:
+                raise RuntimeError(f"no GPU {len(built)}")
+            super().__init__()
+
+        def run(self, order: ExplorationOrder) -> ExplorationReport:
+            raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(CampaignFailed, match="its last words: RuntimeError: no GPU 3"):
+        Campaign().run(explorer=Broken, restarts=2)
+
+
 def test_work_that_is_lost_with_a_worker_is_counted() -> None:
     calls = iter(range(10**6))
 
