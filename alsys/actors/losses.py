@@ -50,6 +50,11 @@ class Losses:
         """A worker is lost."""
         self._waiting.append(Loss(name, entry, entry.generation, error, call, now))
 
+    def answered(self, entry: WorkerEntry) -> None:
+        """A worker lives: a question whether it does was lost on its way, if one was."""
+        if self._waiting:
+            self._waiting = [loss for loss in self._waiting if loss.entry is not entry or loss.call is not Call.PING]
+
     def unknown(self) -> list[str]:
         """Workers that are not judged yet."""
         return [loss.name for loss in self._waiting]
@@ -68,7 +73,9 @@ class Losses:
             node = loss.entry.node or look.places.get(loss.name, "")
             is_later = look.begun > loss.since
             is_dead = is_later and node in look.dead
-            if is_dead or (is_later and not is_unsure(loss.error)) or now - loss.since >= UNSURE_S:
+            if is_dead or (is_later and not is_unsure(loss.error)):
                 yield replace(loss, node=node, is_node_dead=is_dead)
-            else:
+            elif now - loss.since < UNSURE_S:
                 self._waiting.append(loss)
+            elif loss.call is not Call.PING or not loss.entry.sent:  # else the call that it has will tell
+                yield replace(loss, node=node)

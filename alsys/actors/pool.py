@@ -50,7 +50,8 @@ MAX_FAILED_STARTS: Final = 3
 """In a row, with an error or in vain; a worker that is killed while it starts has `runtime.worker_retries`."""
 MAX_PAUSE_S: Final = 30.0
 MAX_RENEWALS: Final = 20
-"""How often Ray is brought up anew while one driver runs."""
+"""How often Ray is brought up anew in a row, each within `RENEWALS_S` of the one before."""
+RENEWALS_S: Final = 600.0
 WATCH_EVERY_S: Final = 1.0
 SLOW_START_S: Final = 45.0
 """A start that takes longer is spoken of."""
@@ -91,7 +92,7 @@ class RayPool:
         self._losses = Losses()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self._renewals = 0
+        self._renewals, self._renewed = 0, 0.0
         self._watched = float("-inf")
 
     @property
@@ -135,6 +136,7 @@ class RayPool:
             EnvironmentProblem: Ray is gone and cannot be brought up anew, no node can hold the workers of a role, or
                 a worker lacks what it needs.
         """
+        await asyncio.sleep(0)  # where answers wait all the time, others of this loop must have their turn: commits
         if not self._events:
             await self._answers.wait(timeout_s)
         self._watch()
@@ -186,6 +188,7 @@ class RayPool:
                 self._lose(name, error, call, "")
             else:  # its node may be dead, which Ray says a little later
                 self._losses.add(name, entry, error, call, self._clock())
+                entry.pinged, entry.answered = None, self._clock()  # asked once more meanwhile
                 self._cluster.ask_about(name)
             return
         if call is Call.START:
@@ -193,6 +196,7 @@ class RayPool:
             self._nodes.praise(value.node)
             self._events.append(WorkerUp(name, entry.spec.role))
             return
+        self._losses.answered(entry)
         if call is Call.PING:
             entry.pinged, entry.answered = None, self._clock()
             return
@@ -343,9 +347,11 @@ class RayPool:
         if not self._cluster.is_local:
             where = self._cluster.address or "this machine"
             raise EnvironmentProblem(f"{failure}: the cluster at {where} is lost; see to it, then {AGAIN} goes on")
-        self._renewals += 1
+        now = self._clock()
+        self._renewals = self._renewals + 1 if now - self._renewed < RENEWALS_S else 1
+        self._renewed = now
         if self._renewals > MAX_RENEWALS:
-            raise EnvironmentProblem(f"{failure}; it was brought up anew {MAX_RENEWALS} times; see logs/stderr.log")
+            raise EnvironmentProblem(f"{failure}; brought up anew {MAX_RENEWALS} times in a row; see logs/stderr.log")
         logger.warning("%s; it is brought up anew, with all workers", failure)
         for name, entry in self._workers.items():
             was_there = entry.actor is not None

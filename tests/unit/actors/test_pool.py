@@ -11,7 +11,7 @@ import pytest
 from ray import exceptions
 
 from alsys.actors.placement import WorkerSpec
-from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS
+from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RENEWALS_S
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.labeling.base import LabelingOrder
@@ -75,6 +75,47 @@ def test_a_ray_that_dies_again_and_again_ends_the_run() -> None:
         await bench.pool.close()
 
     asyncio.run(run())
+
+
+def test_a_ray_that_dies_now_and_then_does_not_end_a_campaign_of_weeks() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.pool.start()
+        for i in range(1, MAX_RENEWALS + 3):
+            bench.ray.problem = "Ray's raylet died"
+            await bench.after(3)
+            assert bench.ray.renewals == i
+            for _ in range(int(RENEWALS_S) // 25):  # so much of a gap between two looks counts
+                bench.now += 29.0
+                await bench.pool.wait(0.0)
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_answers_that_wait_all_the_time_let_others_have_their_turn() -> None:
+    """Commits are tasks of the same loop."""
+    turns: list[int] = []
+
+    async def commit() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        bench = Bench()
+        await bench.pool.start()
+        await bench.after(1)
+        committing = asyncio.create_task(commit())
+        for _ in range(20):
+            bench.pool.submit("labeler-0", LabelingOrder(()))
+            bench.actor().calls[-1][1].set_result((1.0, 2.0, (), {}))
+            assert [type(event) for event in await bench.pool.wait(1.0)] == [Completion]
+        committing.cancel()
+        await bench.pool.close()
+
+    asyncio.run(run())
+    assert len(turns) >= 20
 
 
 def test_a_cluster_of_others_that_is_silent_ends_the_run_with_its_address() -> None:

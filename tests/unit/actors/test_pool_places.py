@@ -243,6 +243,23 @@ def test_idle_workers_are_asked_whether_they_live() -> None:
     on_cluster(run, {"labeler-0": LABELER})
 
 
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_worker_that_could_not_be_asked_for_a_moment_is_left_alone(is_busy: bool) -> None:
+    """A broken connection is no dead worker: it may have a label of hours by the time that this is known."""
+
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(PING_EVERY_S)
+        bench.actor().is_dead = True
+        await bench.after(2)
+        bench.actor().is_dead = False
+        if is_busy:
+            bench.pool.submit("labeler-0", ORDER)
+        assert await bench.after(2 * UNSURE_S) == []
+
+    on_cluster(run, {"labeler-0": LABELER})
+
+
 def test_workers_leave_a_node_that_is_being_drained() -> None:
     async def run(bench: Bench) -> None:
         await bench.pool.start()
