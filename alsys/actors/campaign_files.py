@@ -3,9 +3,9 @@
 A trainer is sent its folders when it starts, each as one object, put once for each content. What it writes while it
 fits comes back in a stream and is put into the campaign's folder, so that the next trainer, on whatever node, goes on
 from there. Converged densities come back with labels and are sent on in groups, with the next order of each labeler.
-The state of an explorer's walkers comes back with its reports, is kept in memory, and sent when the explorer starts
-anew, each once: it may be what ends the process. So are compiled packages (`alsys.actors.compiled_packages`), to all
-that start. What cannot be written costs a warning, and time later.
+The state of an explorer's walkers comes back with its reports (`alsys.exploration.walker_states`), and is sent when the
+explorer starts anew. So are compiled packages (`alsys.actors.compiled_packages`), to all that start. What cannot be
+written costs a warning, and time later.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from alsys.actors.compiled_packages import COMPILED
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.worker_files import DENSITIES, WALKERS, Files, Place, read_files, remove_unused, write_files
 from alsys.control.ports import Role
+from alsys.exploration.walker_states import WalkerStates
 from alsys.labeling.solutions import MAX_BYTES, MAX_FILES, prune
 from alsys.threads import WorkerThread
 
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 GROWTH: Final = 0.1
 """A group of densities is closed once it is so much of all that there have been."""
-MAX_WALKER_BYTES: Final = 2**30
-"""Of an explorer's state there are some 5 kB a walker of a small molecule."""
 MAX_PACKAGES: Final = 40
 """Files of compiled packages that are kept: two of each."""
 CLOSE_S: Final = 10.0
@@ -47,16 +46,18 @@ class CampaignFiles:
     Args:
         folder: The campaign's.
         put: Puts a value into the object store.
-        max_walker_bytes: States of walkers that are kept; the oldest go.
+        walkers: Where those of explorers are; default is in memory only.
+
+    Attributes:
+        walkers: Likewise.
     """
 
-    def __init__(self, folder: Path, put: Callable[[object], Any], max_walker_bytes: int = MAX_WALKER_BYTES) -> None:
-        self._max_walker_bytes = max_walker_bytes
+    def __init__(self, folder: Path, put: Callable[[object], Any], walkers: WalkerStates | None = None) -> None:
+        self.walkers = walkers or WalkerStates()
         self._run = secrets.token_hex(6)
         self._folder, self._put = folder, put
         self._thread: WorkerThread | None = None
         self._is_refused = False
-        self._walkers: dict[str, bytes] = {}
         self._packages: dict[str, bytes] = {}
         self.forget()
 
@@ -83,7 +84,7 @@ class CampaignFiles:
         if spec.role is not Role.LABELER and self._packages:
             self._packages_ref = self._packages_ref or self._put(dict(self._packages))
             sent.append(self._packages_ref)
-        if (state := self._walkers.pop(worker, None)) is not None:
+        if spec.role is Role.EXPLORER and (state := self.walkers.take(worker)) is not None:
             sent.append({WALKERS: state})
         return [place, *(one for one in sent if one is not None)]
 
@@ -101,10 +102,7 @@ class CampaignFiles:
             if content is not None:
                 parts.setdefault(name.partition("/")[0], {})[name] = content
         if found := parts.get(WALKERS):
-            self._walkers.pop(worker, None)
-            self._walkers[worker] = found[WALKERS]
-            while sum(map(len, self._walkers.values())) > self._max_walker_bytes:
-                del self._walkers[next(iter(self._walkers))]
+            self.walkers.hold(worker, found[WALKERS])
         if found := parts.get(COMPILED.rstrip("/")):
             self._packages |= found
             self._packages_ref = None

@@ -28,6 +28,7 @@ from alsys.actors.losses import Losses
 from alsys.actors.nodes import Nodes
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import Places, WorkerEntry
+from alsys.actors.worker_files import WALKERS
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import (
@@ -43,6 +44,7 @@ from alsys.control.ports import (
     WorkerUp,
 )
 from alsys.errors import AGAIN, EnvironmentProblem, FailureKind
+from alsys.exploration.walker_states import WalkerStates
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class RayPool:
         folder: The campaign's, for workers with files.
         cluster: Ray; default is the one of `runtime`.
         clock: Seconds that this process has run.
+        walkers: Where those of explorers are.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class RayPool:
         folder: Path = Path(),
         cluster: Cluster | None = None,
         clock: Callable[[], float] | None = None,
+        walkers: WalkerStates | None = None,
     ) -> None:
         self._specs = specs
         self._runtime = runtime
@@ -87,7 +91,7 @@ class RayPool:
         self._workers = self._places.workers
         self._cluster = cluster or Cluster(runtime, self._places.all, self._places.least, self._clock)
         self._events: deque[PoolEvent] = deque()
-        self._files = CampaignFiles(folder, self._cluster.put)
+        self._files = CampaignFiles(folder, self._cluster.put, walkers)
         self._answers = Answers(self._cluster, self._files)
         self._losses = Losses()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -206,7 +210,8 @@ class RayPool:
         entry.results += 1
         if entry.results >= FORGIVEN_AFTER:
             entry.restarts = 0
-        self._events.append(Completion(name, entry.spec.role, result, entry.sent.popleft(), started, finished))
+        kept, role = self._files.walkers.to_write(name, files.get(WALKERS)), entry.spec.role
+        self._events.append(Completion(name, role, result, entry.sent.popleft(), started, finished, kept))
         if not entry.sent:
             entry.idle_since = self._clock()
             if entry.is_leaving:

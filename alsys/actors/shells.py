@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import math
 import os
 import signal
 import sys
@@ -19,13 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from alsys.actors.compiled_packages import COMPILED, CompiledPackages
 from alsys.actors.greeting import Greeting, versions
 from alsys.actors.worker_files import DENSITIES, FIT, WALKERS, Changes, Files, Place, WorkerFolder, write_files
 from alsys.control.ports import Result, Work, Worker
-from alsys.exploration.base import ExplorationOrder, Resumable
+from alsys.exploration.base import ExplorationOrder
+from alsys.exploration.walker_states import StateTimer, resumed
 from alsys.labeling.base import LabelingOrder
 from alsys.labeling.solutions import prune, solutions_of
 from alsys.potentials.base import CommitteeState
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 """How often the files of a fit are looked at."""
-STATE_EVERY_S: Final = 5.0
-"""How often the state of walkers is sent, at most."""
 Answer = tuple[float, float, Result, Files]
 """When a call started and finished, what it gave, and files that it has left for other workers."""
 _PR_SET_PDEATHSIG = 1
@@ -76,7 +74,7 @@ class WorkerActor:
         self._names: tuple[str, ...] = ()
         self._thread: WorkerThread | None = None
         self._changes: Changes | None = None
-        self._state_due = 0.0
+        self._states = StateTimer()
         self._packages = CompiledPackages()
 
     def ready(self, place: Place | None = None, *files: Files) -> Greeting:
@@ -195,25 +193,11 @@ class WorkerActor:
 
     def _go_on(self, files: Sequence[Files]) -> None:
         """An explorer goes on where one before it was; where that cannot be, its walkers begin anew."""
+        assert self._worker is not None
         for part in files:
-            state, worker = part.get(WALKERS), cast(object, self._worker)
-            if state is not None and isinstance(worker, Resumable):
-                try:
-                    worker.go_on(state)
-                except Exception as error:  # of another version, or a method of another package
-                    logger.warning("walkers begin anew: %s: %s", type(error).__name__, error)
-                    self._worker = self._build()
+            self._worker = resumed(self._worker, part.get(WALKERS), self._build)
 
     def _walkers(self) -> Files:
-        """Where the walkers of an explorer are, every `STATE_EVERY_S` and a second for each MB."""
-        now, worker = time.monotonic(), cast(object, self._worker)
-        if not isinstance(worker, Resumable) or now < self._state_due:
-            return {}
-        try:
-            state = worker.state()
-        except Exception as error:  # a method of another package
-            logger.warning("walkers cannot be kept: %s: %s", type(error).__name__, error)
-            self._state_due = math.inf
-            return {}
-        self._state_due = now + STATE_EVERY_S + len(state) / 1e6
-        return {WALKERS: state}
+        """Where the walkers of an explorer are, now and then."""
+        state = self._states.take(self._worker)
+        return {} if state is None else {WALKERS: state}

@@ -26,7 +26,7 @@ START: Final = "start"
 FIT: Final = "fit"
 DENSITIES: Final = "densities"
 WALKERS: Final = "walkers"
-"""Among the files of an explorer: its state, which is kept in memory only."""
+"""Among the files of an explorer: its state (`alsys.exploration.walker_states`)."""
 LOCK: Final = ".lock"
 
 

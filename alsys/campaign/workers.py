@@ -61,13 +61,15 @@ def worker_pool(plan: Plan) -> WorkerPool:
     """The workers, in this process or on Ray, none of them started."""
     config, folder = plan.config, plan.directory.path
     from alsys.actors.placement import worker_specs
+    from alsys.exploration.walker_states import FOLDER, WalkerStates, identity_of
 
     specs = worker_specs(config, plan.starts, plan.level.level_id)
+    walkers = WalkerStates(folder / FOLDER, identity_of(config, plan.starts))
     if config.runtime.kind == "in-process":
         from alsys.control.inprocess import InProcessPool
 
         workers = {name: (spec.role, partial(spec.build_here, folder)) for name, spec in specs.items()}
-        return InProcessPool(workers, use_threads=True, restarts=config.runtime.worker_retries)
+        return InProcessPool(workers, use_threads=True, restarts=config.runtime.worker_retries, walkers=walkers)
     from alsys.actors.pool import RayPool
 
-    return RayPool(specs, config.runtime, folder)
+    return RayPool(specs, config.runtime, folder, walkers=walkers)

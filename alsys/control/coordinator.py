@@ -325,11 +325,8 @@ class Coordinator:
                 frame = self._memory.frame(frame_id)
                 self._calls.submit(worker, LabelingOrder((frame,), is_tight=True, has_slope=has_cause))
             case CheckLabeler(worker):
-                assert self._gate is not None
-                assert self._gate.reference_frame is not None
                 self._record(events.ReferenceCheckStarted(t=now, worker=worker))
-                is_first = self.ledger.audits.reference is None
-                self._calls.submit(worker, LabelingOrder((self._gate.reference_frame,), has_slope=is_first))
+                self._calls.submit(worker, self._labels.check())
             case ComputeHessian(worker):
                 self._calls.submit(worker, self._hessians.order(command))
             case Explore():
@@ -375,6 +372,8 @@ class Coordinator:
                     case _:
                         assert isinstance(work, LabelingOrder)
                         self._labels.take(event, work, event.result)
+                if event.after_commit is not None:
+                    self.commits.after(event.after_commit)
             case _:
                 self._staff.note(event)
                 self._explorations.forget(event.worker)

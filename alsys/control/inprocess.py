@@ -25,6 +25,7 @@ from alsys.control.ports import (
     WorkerUp,
 )
 from alsys.errors import FailureKind, WorkerUnfit
+from alsys.exploration.walker_states import StateTimer, WalkerStates, resumed
 from alsys.threads import WorkerThread
 
 CLOSE_S = 10.0
@@ -41,6 +42,7 @@ class InProcessPool:
         workers: Role and factory of each worker, by name.
         use_threads: One thread for each worker instead of running calls inline.
         restarts: How often a worker that raised is built anew, without `FORGIVEN_AFTER` results in a row.
+        walkers: Where those of explorers are.
         clock: Unix time.
     """
 
@@ -50,6 +52,7 @@ class InProcessPool:
         *,
         use_threads: bool = False,
         restarts: int = 20,
+        walkers: WalkerStates | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._factories = dict(workers)
@@ -58,6 +61,8 @@ class InProcessPool:
         self._results = dict.fromkeys(workers, 0)
         self._restarts = dict.fromkeys(workers, restarts)
         self._clock = clock
+        self._walkers = walkers or WalkerStates()
+        self._timers: dict[str, StateTimer] = {}
         self._queue: deque[tuple[str, Work, float]] = deque()
         self._ready: deque[PoolEvent] = deque()
         self._wake = asyncio.Event()
@@ -143,14 +148,22 @@ class InProcessPool:
 
     def _build(self, name: str) -> None:
         role, factory = self._factories[name]
-        self._workers[name] = factory()
+        worker = factory()
+        if role is Role.EXPLORER:
+            self._timers[name] = StateTimer()
+            worker = resumed(worker, self._walkers.take(name), factory)
+        self._workers[name] = worker
         self._ready.append(WorkerUp(name, role))
 
     def _run(self, worker: Worker, name: str, work: Work, sent: float) -> Completion:
         started, since = self._clock(), time.perf_counter()
         result = worker.run(work)
         finished = started + time.perf_counter() - since  # the clock may be set meanwhile
-        return Completion(name, self._factories[name][0], result, sent, started, finished)
+        state = self._timers[name].take(worker) if name in self._timers else None
+        if state is not None:
+            self._walkers.hold(name, state)
+        to_write = self._walkers.to_write(name, state)
+        return Completion(name, self._factories[name][0], result, sent, started, finished, to_write)
 
     def _done(self, name: str, generation: int, future: asyncio.Future[Completion]) -> None:
         if not future.cancelled():

@@ -6,7 +6,7 @@ A pool owns its workers: it starts them, restarts them when they die, and report
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -67,7 +67,11 @@ class WorkerUp:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A call came back. Times are unix times."""
+    """A call came back. Times are unix times.
+
+    Attributes:
+        after_commit: To be run once what follows from the result is on disk.
+    """
 
     worker: str
     role: Role
@@ -75,6 +79,7 @@ class Completion:
     sent: float
     started: float
     finished: float
+    after_commit: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,6 @@ class Resumable(Protocol):
         """Goes on where an explorer of the same config, structures and seed was.
 
         Args:
-            state: As from `state`; trusted, since it is a pickle.
+            state: As from `state`. It may be from a file: nothing in it is run (`alsys.exploration.safe_pickle`).
         """
         ...

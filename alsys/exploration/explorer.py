@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from alsys.config.schema import CampaignConfig, EquivariantModel
 from alsys.dynamics.geometry import is_sound
+from alsys.exploration import safe_pickle
 from alsys.exploration.allocation import TARGET, WalkerAllocation
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.comparison import compare, counting, predict
@@ -48,8 +49,11 @@ from alsys.selection.strata import stratum
 
 NOT_CARVED = "not-carved"
 """Among the stops of a report: frames that were left out because they could not be carved."""
-_OF_PROCESS = ("_committee", "_inner", "_build")
-"""Attributes of an explorer that are no part of its state."""
+_OF_PROCESS = (
+    "_committee", "_inner", "_build", "_settings", "_is_random", "_decorrelation", "_bound", "_is_judged", "_systems",
+    "_seed", "_neighbourhoods",
+)  # fmt: skip
+"""Attributes of an explorer that are no part of its state: they come with its config, or with an order."""
 
 
 class WalkerExplorer:
@@ -104,7 +108,8 @@ class WalkerExplorer:
 
     def go_on(self, state: bytes) -> None:
         """As `alsys.exploration.base.Resumable`."""
-        vars(self).update(pickle.loads(state))
+        packages = {type(group.method).__module__.partition(".")[0] for group in self._walkers.steering.groups}
+        vars(self).update(safe_pickle.loads(state, packages - {"alsys"}))
 
     def run(self, order: ExplorationOrder) -> ExplorationReport:
         """Loads weights where given, moves every walker by a chunk, and reports."""

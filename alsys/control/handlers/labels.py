@@ -90,6 +90,12 @@ class LabelHandler:
                 to_judge.append(outcome)
         self._judge(to_judge, event)
 
+    def check(self) -> LabelingOrder:
+        """The reference frame; the first label of it says also how the energy falls along its forces."""
+        assert self.gate is not None
+        assert self.gate.reference_frame is not None
+        return LabelingOrder((self.gate.reference_frame,), has_slope=self.ledger.audits.reference is None)
+
     def offer(self, label: Label, event: Completion) -> None:
         """A label that came beside something else: where its frame waits for one, it is judged like any other."""
         frame_id = label.frame_id

@@ -17,6 +17,7 @@ from alsys.config.schema import CampaignConfig
 from alsys.control.ports import Role
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.explorer import WalkerExplorer
+from alsys.exploration.walker_states import WalkerStates
 from alsys.frames import Frame
 from alsys.potentials.base import CommitteeState
 from support.committees import HarmonicCommittee
@@ -115,7 +116,7 @@ def test_an_actor_begins_where_the_one_before_it_was(tmp_path: Any) -> None:
 
 def test_a_driver_keeps_as_many_states_as_it_has_room_for(tmp_path: Any) -> None:
     spec = WorkerSpec(Role.EXPLORER, lambda: explorer_of(config_of("plain")))
-    files = CampaignFiles(tmp_path, lambda value: value, max_walker_bytes=20)
+    files = CampaignFiles(tmp_path, lambda value: value, WalkerStates(max_bytes=20))
     for name in ("a", "b", "a", "c"):
         files.take(name, {WALKERS: b"ten bytes."}).result()
     assert [len(files.at_start(name, spec)) - 1 for name in ("a", "b", "c")] == [1, 0, 1]
