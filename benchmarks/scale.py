@@ -275,8 +275,7 @@ class SettlingCoordinator(Coordinator):
 
     def is_settled(self) -> bool:
         """Whether the loop would only wait: nothing is judged, written or read."""
-        is_fitting = self._fit_task is not None and not self._fit_task.done()
-        return not (self._gate_queue.is_busy or self.commits.is_busy or is_fitting)
+        return not (self._gate_queue.is_busy or self.commits.is_busy or self._fits.is_preparing)
 
     def is_wanting(self) -> bool:
         """Whether labels are still to be handed out."""

@@ -18,7 +18,7 @@ from alsys.actors.places import WorkerEntry
 from alsys.control.ports import Work
 from alsys.exploration.base import ExplorationOrder
 from alsys.potentials.base import CommitteeState
-from alsys.training.base import TrainingOrder
+from alsys.training.base import MemberOrder, TrainingOrder
 
 
 class Call(Enum):
@@ -44,6 +44,7 @@ class Answers:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._weights: tuple[int, Any] | None = None
+        self._fit: tuple[TrainingOrder, Any] | None = None
 
     def open(self) -> None:
         """Answers wake the loop that runs now."""
@@ -51,7 +52,7 @@ class Answers:
 
     def forget_weights(self) -> None:
         """Ray is gone, and what was put into it."""
-        self._weights = None
+        self._weights = self._fit = None
         self._files.forget()
 
     def work(self, name: str, entry: WorkerEntry, work: Work) -> None:
@@ -106,7 +107,11 @@ class Answers:
         if isinstance(work, ExplorationOrder) and work.state is not None:
             return entry.actor.run.remote(replace(work, state=None), self._weights_ref(work.state))
         if isinstance(work, TrainingOrder) and entry.spec.files:
+            self._fit = None
             return self._files.last_of(name, entry.actor.fit.remote(work))
+        if isinstance(work, MemberOrder):
+            kept = self._files.of_member(work.share.number)
+            return self._files.last_of(name, entry.actor.fit.remote(self._fit_ref(work.fit), work.share, kept))
         news = self._files.news(name, entry.spec.files)
         return entry.actor.run.remote(work, None, *news) if news else entry.actor.run.remote(work)
 
@@ -115,6 +120,12 @@ class Answers:
         if self._weights is None or self._weights[0] != state.version:
             self._weights = (state.version, self._cluster.put(state))
         return self._weights[1]
+
+    def _fit_ref(self, fit: TrainingOrder) -> Any:
+        """One copy of a fit whose members several trainers share, likewise."""
+        if self._fit is None or self._fit[0] is not fit:
+            self._fit = (fit, self._cluster.put(fit))
+        return self._fit[1]
 
     def _arrived(self, name: str, entry: WorkerEntry, generation: int, call: Call, done: Future[Any]) -> None:
         """Runs in one of Ray's threads."""

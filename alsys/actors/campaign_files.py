@@ -24,11 +24,12 @@ from typing import Any, Final
 
 from alsys.actors.compiled_packages import COMPILED
 from alsys.actors.placement import WorkerSpec
-from alsys.actors.worker_files import DENSITIES, WALKERS, Files, Place, read_files, remove_unused, write_files
+from alsys.actors.worker_files import DENSITIES, FIT, WALKERS, Files, Place, read_files, remove_unused, write_files
 from alsys.control.ports import Role
 from alsys.exploration.walker_states import WalkerStates
 from alsys.labeling.solutions import MAX_BYTES, MAX_FILES, prune
 from alsys.threads import WorkerThread
+from alsys.training.base import APART
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,10 @@ class CampaignFiles:
         if spec.role is Role.EXPLORER and (state := self.walkers.take(worker)) is not None:
             sent.append({WALKERS: state})
         return [place, *(one for one in sent if one is not None)]
+
+    def of_member(self, number: int) -> Files:
+        """How far a member is that is fitted apart, as far as that has come from whoever fitted it before."""
+        return read_files(self._folder, f"{FIT}/{APART.format(number)}")
 
     def news(self, worker: str, names: Sequence[str]) -> list[Any]:
         """Densities that a worker has not been sent, likewise; none where it has no folder for them."""

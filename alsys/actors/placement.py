@@ -99,23 +99,23 @@ def worker_specs(
 ) -> dict[str, WorkerSpec]:
     """All workers of a campaign, by name, in the order in which they are placed.
 
-    The trainer, an explorer and a labeler come first, then explorers: where a cluster cannot hold all workers, labelers
-    wait, and no campaign labels without end for a trainer that has no place.
+    A trainer, an explorer and a labeler come first, then the other trainers and explorers: where a cluster cannot hold
+    all workers, labelers wait, and no campaign labels without end for a trainer that has no place.
 
     Args:
         config: The campaign.
         starts: Structures of each system.
         level_id: Identity of the level that all labelers must compute; empty for any.
     """
-    explorers, labelers = _explorers(config, starts), _labelers(config, level_id)
-    first = [*list(explorers)[:1], *list(labelers)[:1]]
-    specs = {"trainer-0": _trainer(config), **explorers, **labelers}
-    return {name: specs[name] for name in dict.fromkeys(["trainer-0", *first, *specs])}
+    groups = [_trainers(config), _explorers(config, starts), _labelers(config, level_id)]
+    specs = {name: spec for group in groups for name, spec in group.items()}
+    firsts = [name for group in groups for name in list(group)[:1]]
+    return {name: specs[name] for name in dict.fromkeys([*firsts, *specs])}
 
 
-def _trainer(config: CampaignConfig) -> WorkerSpec:
+def _trainers(config: CampaignConfig) -> dict[str, WorkerSpec]:
     training = config.training
-    return WorkerSpec(
+    spec = WorkerSpec(
         Role.TRAINER,
         partial(trainer_of, config),
         training.cpus,
@@ -126,6 +126,7 @@ def _trainer(config: CampaignConfig) -> WorkerSpec:
         config.runtime.python_of("trainers"),
         () if config.model.kind == "pair" else (START, FIT),
     )
+    return {f"trainer-{i}": spec for i in range(training.workers)}
 
 
 def _explorers(config: CampaignConfig, starts: Mapping[str, Sequence[Frame]]) -> dict[str, WorkerSpec]:

@@ -1,7 +1,7 @@
 """Which workers there are, which have a place, and who comes, goes and makes room for whom.
 
-Workers have an order: the trainer, an explorer and a labeler first, without which nothing is learned, then the other
-explorers, then the other labelers. A trainer or explorer that waits for a place, or a labeler where there is no other,
+Workers have an order: a trainer, an explorer and a labeler first, without which nothing is learned, then the other
+trainers, explorers, and labelers. A trainer or explorer that waits for a place, or a labeler where there is no other,
 is given the place of later ones, once they have no call; they are asked for again when it has its place. Labelers
 beyond those that are kept are started while more frames wait than there are labelers, and end when there was nothing
 for them for a while.
@@ -264,7 +264,7 @@ class Places:
         """Workers that make room for a worker: all others for one that is needed, else those after it."""
         needed, names = self.needed(), list(self.workers)
         others = names if name in needed else names[names.index(name) + 1 :]
-        return [n for n in others if n != name and n not in needed and self.workers[n].spec.role is not Role.TRAINER]
+        return [n for n in others if n != name and n not in needed]
 
 
 def _sum(demands: Any) -> Demand:

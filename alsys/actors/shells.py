@@ -30,7 +30,7 @@ from alsys.labeling.base import LabelingOrder
 from alsys.labeling.solutions import prune, solutions_of
 from alsys.potentials.base import CommitteeState
 from alsys.threads import WorkerThread
-from alsys.training.base import TrainingOrder
+from alsys.training.base import MemberOrder, MemberShare, TrainingOrder
 from alsys.worker_process import UNFIT, reason_of, unfit
 
 logger = logging.getLogger(__name__)
@@ -131,11 +131,22 @@ class WorkerActor:
         result = self._worker.run(order)
         return *watch.times(), result, self._left_by(order)
 
-    def fit(self, order: TrainingOrder) -> Iterator[Files | Answer]:
-        """Carries an order out; gives the files that are written meanwhile, then the answer."""
+    def fit(
+        self, order: TrainingOrder, share: MemberShare | None = None, kept: Files | None = None
+    ) -> Iterator[Files | Answer]:
+        """Carries an order out; gives the files that are written meanwhile, then the answer.
+
+        Args:
+            order: A fit, which comes as one object a node where several trainers share it.
+            share: Which member of it; None for all.
+            kept: Files of that member, which another trainer may have left.
+        """
         assert self._thread is not None
         assert self._changes is not None
-        call = self._thread.submit(lambda: self.run(order))
+        work = order if share is None else MemberOrder(order, share)
+        if kept and self._folder is not None:
+            write_files(self._folder.path, kept)
+        call = self._thread.submit(lambda: self.run(work))
         is_done = False
         while not is_done:
             is_done = bool(wait([call], timeout=LOOK_EVERY_S).done)
@@ -166,7 +177,7 @@ class WorkerActor:
             return self._densities(order)
         if isinstance(order, ExplorationOrder):
             return {**self._walkers(), **self._packages.made()}
-        return self._packages.made() if isinstance(order, TrainingOrder) else {}
+        return self._packages.made() if isinstance(order, TrainingOrder | MemberOrder) else {}
 
     def _receive(self, files: Sequence[Files]) -> None:
         """Densities of other nodes; without them SCFs only take longer."""

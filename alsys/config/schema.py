@@ -192,7 +192,7 @@ class CampaignConfig(Section):
     def _fits_together(self) -> CampaignConfig:
         checks = (
             self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._time_steps,
-            self._charges, self._target, self._devices, self._groups,
+            self._charges, self._target, self._devices, self._groups, self._trainers,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -294,6 +294,27 @@ class CampaignConfig(Section):
     def _groups(self) -> Iterator[Problem]:
         yield from self.labeling.group_problems("labeling")
         yield from self.exploration.group_problems("exploration")
+
+    def _trainers(self) -> Iterator[Problem]:
+        n, field = self.training.workers, "training.workers"
+        if n == 1:
+            return
+        if not isinstance(self.model, NetworkModel):
+            message = "trainers share the members of networks: pairs are fitted at once"
+            yield Problem(message, field, str(n), "leave it out")
+        elif n > self.model.members:
+            remedy = f"ask for {self.model.members} at most, or raise model.members"
+            yield Problem(
+                f"of more trainers than the {self.model.members} members some never work", field, str(n), remedy
+            )
+        if self.runtime.kind != "ray":
+            remedy = "set runtime.kind: ray, or training.parallel instead"
+            yield Problem("needs Ray: one process has one trainer", field, str(n), remedy)
+        if self.training.parallel > 1:
+            remedy = f"leave it out; more members at a time take more of training.workers, of which there are {n}"
+            yield Problem(
+                "each trainer fits one member at a time", "training.parallel", str(self.training.parallel), remedy
+            )
 
     def _devices(self) -> Iterator[Problem]:
         if self.runtime.kind != "ray":

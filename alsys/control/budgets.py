@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from alsys.control.ports import Role, Work
 from alsys.labeling.base import HessianOrder, LabelingOrder
-from alsys.training.base import TrainingOrder
+from alsys.training.base import MemberOrder, TrainingOrder
 
 if TYPE_CHECKING:
     from alsys.config import CampaignConfig
@@ -111,7 +111,8 @@ class Budgets:
         elif role is Role.TRAINER:
             timeout_s, reason = self._fit_s, "runtime.fit_timeout_s"
             if not self._fit_is_set:
-                given_s = (work.budget_s or 0.0) if isinstance(work, TrainingOrder) else 0.0
+                fit = work.fit if isinstance(work, MemberOrder) else work
+                given_s = (fit.budget_s or 0.0) if isinstance(fit, TrainingOrder) else 0.0
                 timeout_s = max(timeout_s, FIT_FACTOR * (longest or 0.0), FIT_FACTOR * given_s + FIT_MARGIN_S)
                 reason = "four times what it is given and half an hour"
             reason = f"a fit may take {timeout_s:.0f} s ({reason})"

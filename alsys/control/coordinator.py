@@ -35,6 +35,7 @@ from alsys.control.commands import (
 from alsys.control.group_commit import GroupCommit
 from alsys.control.handlers.event_sink import EventSink
 from alsys.control.handlers.exploration import ExplorationHandler
+from alsys.control.handlers.fits import FitHandler
 from alsys.control.handlers.frame_memory import FrameMemory
 from alsys.control.handlers.gate_queue import GateQueue
 from alsys.control.handlers.hessians import HessianHandler
@@ -58,14 +59,14 @@ from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.control.worker_calls import WorkerCalls
-from alsys.errors import CampaignFailed, FailureKind
+from alsys.errors import CampaignFailed
 from alsys.exploration.base import ExplorationReport
 from alsys.frames import Candidate, Frame
 from alsys.labeling.base import Curvature, HessianOrder, LabelingOrder
 from alsys.labels import LabelFailure, LevelOfTheory
 from alsys.store.base import StoreWriter
 from alsys.threads import WorkerThread
-from alsys.training.base import TrainedCommittee, TrainingFailure
+from alsys.training.base import FittedMember, TrainedCommittee, TrainingFailure
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class Coordinator:
         self._stop_request = stop_request
         self._observe = observe
         self._clock = clock
-        self._fit_task: asyncio.Task[None] | None = None
+        self._fits = FitHandler(ledger, self._models, self._calls, self._running)
         self._last_tick = -TICK_S
         self._last_beat = 0.0
         self._paused_s = 0.0
@@ -232,8 +233,7 @@ class Coordinator:
             await self._drain()
             return stopped
         finally:
-            if self._fit_task is not None:
-                self._fit_task.cancel()
+            self._fits.close()
             self._gate_queue.close()
             await self._pool.close()
             if self.commits.problem is None and self.commits.disk_problem is None:
@@ -289,7 +289,7 @@ class Coordinator:
         return stopped
 
     def _act(self) -> events.CampaignStopped | None:
-        problem = self._problem or self.commits.problem
+        problem = self._problem or self._fits.problem or self.commits.problem
         if problem is not None:
             raise problem
         while True:
@@ -300,6 +300,7 @@ class Coordinator:
                     return None if self._gate_queue.is_busy else self._stop(command, now)  # no label that came is lost
                 self._carry_out(command, now)
             if not any(isinstance(command, Emit) for command in commands):
+                self._fits.hand_out()
                 return None
 
     def _stop(self, finish: Finish, now: float) -> events.CampaignStopped:
@@ -332,24 +333,9 @@ class Coordinator:
             case Explore():
                 self._calls.submit(command.worker, self._explorations.order(command, now))
             case Train():
-                self._models.start(command, now)
-                self._calls.reserve(command.worker)
-                self._fit_task = asyncio.create_task(self._fit(command, self.ledger.training))
+                self._fits.begin(command, now)
             case Finish():
                 raise AssertionError("Finish is handled by _act")
-
-    async def _fit(self, command: Train, started: events.TrainingStarted | None) -> None:
-        try:
-            fit = await self._models.prepare(command)
-        except Exception as error:
-            self._problem = error
-            return
-        if self.ledger.training is not started:
-            return  # the trainer died meanwhile, which failed this fit; another of this version may be under way
-        if self._calls.has_place(command.worker):
-            self._calls.fill(command.worker, self._models.begin(fit))
-        else:
-            self._models.fail(command.version, FailureKind.WORKER_PREEMPTED, "the trainer has left its node")
 
     # --- results
 
@@ -362,11 +348,8 @@ class Coordinator:
                 match event.result:
                     case ExplorationReport():
                         self._explorations.take(event.worker, event.result)
-                    case TrainedCommittee():
-                        self._models.publish(event.result, event)
-                    case TrainingFailure(version, kind, message):
-                        logger.warning("fit of v%04d failed: %s: %s", version, kind, message)
-                        self._models.fail(version, kind, message)
+                    case TrainedCommittee() | FittedMember() | TrainingFailure():
+                        self._fits.take(event, work)
                     case Curvature() | LabelFailure():
                         self._hessians.take(event, event.result)
                     case _:
@@ -383,6 +366,8 @@ class Coordinator:
         calls, lost = self._calls.lose(event, now)
         self._explorations.forget(event.worker)
         logger.warning("%s is lost: %s: %s", event.worker, event.failure, event.message)
+        if event.role is Role.TRAINER:
+            self._fits.lose(event, calls)
         for i, work in enumerate(calls):
             if isinstance(work, HessianOrder):
                 self._hessians.fail(event.worker, event.failure, event.message)
@@ -399,8 +384,6 @@ class Coordinator:
                 self._record(
                     events.ExplorationFailed(t=now, worker=event.worker, failure=event.failure, message=message)
                 )
-            elif self.ledger.training is not None:
-                self._models.fail(self.ledger.training.version, event.failure, message)
         self._record(lost)
         if event.is_final and self._calls.give_up(event):
             self._problem = CampaignFailed(

@@ -20,7 +20,7 @@ from alsys.labeling.gate.findings import Finding
 from alsys.labels import Label, LabelFailure, Prediction
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.calibration import Band
-from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.base import FittedMember, MemberOrder, TrainedCommittee, TrainingFailure, TrainingOrder
 
 N_NAMED: Final = 3
 """Workers, or nodes, that are named where the same is said of more."""
@@ -37,11 +37,17 @@ class Role(StrEnum):
     TRAINER = "trainers"
 
 
-Work = LabelingOrder | HessianOrder | ExplorationOrder | TrainingOrder
-"""What a worker is sent: frames to label, a step towards a Hessian, a chunk to explore, a committee to fit."""
+Work = LabelingOrder | HessianOrder | ExplorationOrder | TrainingOrder | MemberOrder
+"""What a worker gets: frames to label, a step towards a Hessian, a chunk to explore, a committee or a member to fit."""
 
 Result = (
-    tuple[Label | LabelFailure, ...] | Curvature | LabelFailure | ExplorationReport | TrainedCommittee | TrainingFailure
+    tuple[Label | LabelFailure, ...]
+    | Curvature
+    | LabelFailure
+    | ExplorationReport
+    | TrainedCommittee
+    | FittedMember
+    | TrainingFailure
 )
 """What a worker returns."""
 

@@ -72,6 +72,8 @@ class PolicySettings:
         test_frames: Of what ensemble the random arm is, in words.
         has_target: It is of one that the user has named.
         hessians: Names of the structures whose minima get a Hessian.
+        n_members: Members of a committee that several trainers share; 0: a fit is one trainer's.
+        has_start: The first fit begins from what something else has taught, and is one trainer's.
     """
 
     is_rounds: bool
@@ -117,6 +119,8 @@ class PolicySettings:
     test_frames: str = "exploration"
     has_target: bool = False
     hessians: tuple[str, ...] = ()
+    n_members: int = 0
+    has_start: bool = False
 
     @property
     def targets(self) -> Targets:
@@ -189,6 +193,8 @@ class PolicySettings:
             stop_rules=StopRules(config.stop.rules),
             test_frames=config.test_frames,
             has_target=config.target is not None,
+            n_members=config.model.members if config.training.workers > 1 else 0,
+            has_start=config.training.start is not None,
         )
 
 

@@ -95,6 +95,7 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
             "begun": ledger.training.t,
             "budget_s": ledger.training.budget_s,
             "is_final": ledger.training.is_final,
+            "n_workers": ledger.training.n_workers,
         },
         "training_on": {
             "is_due": trains_on(ledger),
@@ -201,7 +202,9 @@ def fit_text(status: Mapping[str, Any], now: float) -> str:
     fit = status.get("fit")  # a driver of an older version may have written it
     if status["state"] != "running" or not fit:
         return ""
-    said = f"v{fit['version']:04d} from {fit['n_labels']} labels, for {max(now - fit['begun'], 0.0):.0f} s"
+    n_workers = fit.get("n_workers", 1)
+    on = f" on {n_workers} workers" if n_workers > 1 else ""
+    said = f"v{fit['version']:04d} from {fit['n_labels']} labels{on}, for {max(now - fit['begun'], 0.0):.0f} s"
     what = "final fit, " if fit.get("is_final") else "fitting "
     return f"{what}{said} (budget: {fit['budget_s']:.0f} CPU s, and tests)"
 

@@ -170,6 +170,12 @@ class WorkerCalls:
         """Workers of a role that are there."""
         return self._n_up[role]
 
+    def n_expected(self, role: Role) -> int:
+        """Workers of a role that are there or on their way: neither given up nor waiting for a place."""
+        waiting = self._pool.state().waiting
+        names = (name for name, its in self._pool.roles.items() if its is role)
+        return sum(name in self._calls or not (name in waiting or name in self._given_up) for name in names)
+
     def n_longer_than(self, role: Role, seconds: float) -> int:
         """Workers of a role that have been at one call for longer."""
         now, n = self._clock(), 0

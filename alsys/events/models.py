@@ -91,6 +91,7 @@ class TrainingStarted(Event):
     Attributes:
         budget_s: CPU seconds that it is given; 0 in older logs.
         is_final: The fit after the last label.
+        n_workers: Trainers that share its members.
     """
 
     worker: str
@@ -98,6 +99,7 @@ class TrainingStarted(Event):
     n_labels: int
     budget_s: float = 0.0
     is_final: bool = False
+    n_workers: int = 1
 
 
 @event("fit-requested")

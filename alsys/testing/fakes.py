@@ -23,7 +23,7 @@ from alsys.labeling.slope import with_slope
 from alsys.labels import Hessian, Label, LabelCost, LabelFailure, LevelOfTheory, Prediction
 from alsys.metrics import Metrics, Name
 from alsys.potentials.base import CommitteeState
-from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.base import FittedMember, MemberOrder, TrainedCommittee, TrainingFailure, TrainingOrder
 
 FAKE_LEVEL = LevelOfTheory({"engine": "fake", "potential": "harmonic"})
 FAKE_TIGHT_LEVEL = LevelOfTheory({"engine": "fake", "potential": "harmonic", "grid": "tight"})
@@ -272,6 +272,16 @@ class FakeTrainer:
             ({"n_train": np.array([n_train])}, {"n_train": np.array([n_train])}),
         )
         return TrainedCommittee(state, Metrics(metrics), predictions=predictions)
+
+    def fit_member(self, order: MemberOrder) -> FittedMember | TrainingFailure:
+        """Waits as long, and returns no weights."""
+        if self._duration_s > 0:
+            time.sleep(self._duration_s)
+        version, spec = order.fit.version, order.share.spec or {"elements": ["C"]}
+        kind = self._failure(version) if self._failure is not None else None
+        if kind is not None:
+            return TrainingFailure(version, kind, "failed on purpose")
+        return FittedMember(version, order.share.number, spec, {}, 1, 1.0, self._duration_s, 0)
 
 
 class MemoryBundles:

@@ -47,6 +47,7 @@ class FitCheckpoint:
         identity: JSON-compatible; what a fit must share with the one that was cut off to go on.
         spec: Specification of the network.
         frame_ids: Frames that are trained on.
+        is_exact: One that goes on must have begun with this very specification: others of its committee have it.
 
     Attributes:
         spec: That of the fit that goes on, else as given.
@@ -58,13 +59,15 @@ class FitCheckpoint:
         identity: Mapping[str, object],
         spec: Mapping[str, object],
         frame_ids: Sequence[str],
+        *,
+        is_exact: bool = False,
     ) -> None:
         self._folder = folder
         self._can_write = True
         self._found: dict[int, tuple[Reached, dict[str, torch.Tensor]]] = {}
         self.spec = dict(spec)
         asked = {"format": FORMAT, **identity, "spec": {**spec, FREE: None}}
-        note = self._read(asked, set(frame_ids))
+        note = self._read(asked, set(frame_ids), dict(spec) if is_exact else None)
         stalls, steps = 0, sum(reached.steps for reached, _ in self._found.values())
         if self._found:
             stalls = note["stalls"] + 1 if steps <= note["steps"] else 0
@@ -140,11 +143,13 @@ class FitCheckpoint:
         except OSError as error:
             self._warn(error)
 
-    def _read(self, asked: Mapping[str, object], frames: set[str]) -> dict[str, Any]:
+    def _read(self, asked: Mapping[str, object], frames: set[str], spec: Mapping[str, object] | None) -> dict[str, Any]:
         """The note of a fit that can go on, whose members are in `_found`; else an empty one."""
         try:
             note: dict[str, Any] = json.loads((self._folder / NOTE).read_text(encoding="utf-8"))
             if note["asked"] != json.loads(json.dumps(asked)) or not frames.issuperset(note["frames"]):
+                return {}
+            if spec is not None and note["began_with"] != json.loads(json.dumps(spec)):
                 return {}
             for path in sorted(self._folder.glob("member_*.safetensors")):
                 self._found[int(path.stem.removeprefix("member_"))] = _read_member(path)

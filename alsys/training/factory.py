@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alsys.config.schema import CampaignConfig
-from alsys.training.base import Trainer
+from alsys.training.base import MemberTrainer, Trainer
 
 
 def build_trainer(config: CampaignConfig, start: Path | None = None, fit: Path | None = None) -> Trainer:
@@ -16,6 +16,15 @@ def build_trainer(config: CampaignConfig, start: Path | None = None, fit: Path |
         start: Folder for what the first fit starts from (`alsys.training.start`); None where nothing is kept.
         fit: Folder for the fit that is running (`alsys.training.checkpoints`); likewise.
     """
+    trainer = _committees(config, start, fit)
+    if config.training.workers == 1 or not isinstance(trainer, MemberTrainer):
+        return trainer
+    from alsys.training.shared_fits import SharingTrainer
+
+    return SharingTrainer(trainer)
+
+
+def _committees(config: CampaignConfig, start: Path | None, fit: Path | None) -> Trainer:
     if config.exploration.multiple_time_step is None:
         return _trainer(config, start, fit)
     from alsys.training.inner import InnerModelTrainer, inner_config

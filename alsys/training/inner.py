@@ -13,7 +13,15 @@ from dataclasses import replace
 from alsys.config.models import EquivariantModel, NequIPModel
 from alsys.config.schema import CampaignConfig
 from alsys.metrics import Metrics
-from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
+from alsys.training.base import (
+    FittedMember,
+    MemberOrder,
+    MemberTrainer,
+    TrainedCommittee,
+    Trainer,
+    TrainingFailure,
+    TrainingOrder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +65,17 @@ class InnerModelTrainer:
         self._share, self._training = config.exploration.multiple_time_step.share, config.training
         self._committees, self._small = committees, small
 
+    def fit_member(self, order: MemberOrder) -> FittedMember | TrainingFailure:
+        """As of the committees; the network is fitted where they are put together.
+
+        Raises:
+            TypeError: Their members cannot be fitted apart.
+        """
+        if not isinstance(self._committees, MemberTrainer):
+            raise TypeError("members of these committees are fitted together")
+        seconds = (1.0 - self._share) * order.fit.seconds(self._training)
+        return self._committees.fit_member(replace(order, fit=replace(order.fit, budget_s=seconds)))
+
     def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits the committee, then the network; where that fails the committee keeps its parent's."""
         seconds = order.seconds(self._training)
@@ -67,7 +86,7 @@ class InnerModelTrainer:
         fitted = self._small.run(
             replace(
                 order, parent=inner, champion=None, n_review=0, band=None, budget_s=self._share * seconds,
-                is_final=False,
+                is_final=False, fitted=(),
             )
         )  # fmt: skip
         if isinstance(fitted, TrainingFailure):

@@ -36,7 +36,7 @@ from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.potentials.elements import cutoffs_among
 from alsys.potentials.nequip import NequIPCommittee, elements_of
 from alsys.store.base import Snapshot
-from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
+from alsys.training.base import FittedMember, MemberOrder, TrainedCommittee, TrainingFailure, TrainingOrder
 from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, split
 from alsys.training.evaluate import batch_of, chunks_of, thinned
 from alsys.training.pretraining import beside_baseline, read_pretraining
@@ -89,7 +89,7 @@ class StartingTrainer:
         if start is None:
             raise TypeError("StartingTrainer needs training.start")
         self._config, self._start, self._folder = config, start, folder
-        self._trainer: Trainer = NequIPTrainer(config, folder=fit)
+        self._trainer = NequIPTrainer(config, folder=fit)
         self._first = self._trainer
         if start.learning_rate is not None:
             self._first = NequIPTrainer(_with_training(config, learning_rate=start.learning_rate), folder=fit)
@@ -119,6 +119,11 @@ class StartingTrainer:
         if self._point is None or not self._point.is_same_level:
             parent = rebased(parent, snapshot, self._config.training)
         return self._first.run(replace(order, parent=parent))
+
+    def fit_member(self, order: MemberOrder) -> FittedMember | TrainingFailure:
+        """Of a fit that has a parent: the first one is a single trainer's, which is taught once."""
+        assert order.fit.parent is not None
+        return self._trainer.fit_member(replace(order, fit=self._replayed(order.fit)))
 
     def _replayed(self, order: TrainingOrder) -> TrainingOrder:
         """The order with replayed frames before its own: a new draw for each version, the same after a restart."""

@@ -2,10 +2,9 @@
 
 Each member has its own seed, its own bootstrap, which a frame never leaves, and its share of the budget. A refit goes
 on from the parent's weights; frames that the parent has not seen and old ones share each batch (`alsys.training.fit`,
-`alsys.training.replay`). Every few refits one member in turn begins anew with a larger
-share, so that members do not grow alike; it is taken where it is not much worse than the old one on frames that neither
-has seen. What ran out of budget is published, annealed. A fit that is cut off goes on where it was
-(`alsys.training.checkpoints`).
+`alsys.training.replay`). A member that began anew (`alsys.training.renewal`) is taken where it is not much worse than
+the old one on frames that neither has seen. What ran out of budget is published, annealed. A fit that is cut off goes
+on where it was (`alsys.training.checkpoints`); several trainers may share its members (`alsys.training.shared_fits`).
 
 A fresh member's energy shifts are free-atom energies from the same labeler plus one constant per atom, the mean
 atomisation energy of the training set, so that the network learns differences of a few eV and not thousands; its
@@ -19,8 +18,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from alsys.config.load import config_hash
 from alsys.config.schema import CampaignConfig, EquivariantModel, NetworkModel
 from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
-from alsys.frames import Arm, FloatArray
+from alsys.frames import Arm
 from alsys.metrics import Metrics
 from alsys.potentials.architectures import architecture_of, is_own, kind_of, states_of
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
@@ -49,7 +49,15 @@ from alsys.potentials.nequip import (
 )
 from alsys.potentials.scored import COMMITTEE, fit_score
 from alsys.store.base import Snapshot
-from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.base import (
+    APART,
+    FittedMember,
+    MemberOrder,
+    MemberShare,
+    TrainedCommittee,
+    TrainingFailure,
+    TrainingOrder,
+)
 from alsys.training.bootstrap import is_drawn
 from alsys.training.checkpoints import FitCheckpoint
 from alsys.training.compiled_steps import StepSource
@@ -61,16 +69,16 @@ from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model
 from alsys.training.fit import DivergedError, FittedModel, Optimisation
 from alsys.training.growth import as_large_as, grown
 from alsys.training.loss import Objective
-from alsys.training.members import Member, MemberPlan, MembersFit, fit_members
+from alsys.training.members import Member, MemberFitter, MemberPlan, MembersFit, fit_members
 from alsys.training.model_tests import ModelTester
+from alsys.training.renewal import Renewal
+from alsys.training.shared_fits import Beginning, cost_elsewhere, cost_here, cost_of, given_spec, taken
 from alsys.training.states import knows_states, states_for
 from alsys.training.step import Layout
 from alsys.training.tensors import TrainingFrames
 
 logger = logging.getLogger(__name__)
 
-FRESH_SHARES = 4.0
-"""Shares of the budget of a member that begins anew beside others that go on."""
 MOST_WORSE = 1.25
 """Error of a renewed member over that of the one it replaces, at most."""
 COMPILE_FROM_S = 300.0
@@ -115,53 +123,22 @@ class NequIPTrainer:
     def run(self, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """Fits all members, as many at a time as the config allows, then measures and examines the committee.
 
-        Where the campaign learns the difference to a baseline, all numbers are of labels minus baseline, whose errors
-        are those of the sum.
+        Members that other trainers have fitted are taken as they are. Where the campaign learns the difference to a
+        baseline, all numbers are of labels minus baseline, whose errors are those of the sum.
         """
-        started, begun = self._clock(), time.perf_counter()
-        snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
-        parts = split(snapshot, self._config.validation_share)
-        if parts.train.n_frames < 1:
-            return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
-        learned = replace(parts, train=with_curvature(parts.train, order.snapshot, order.hessians, self._baseline))
-        if order.parent is not None:
-            wanted = self._wanted(order, parts, elements_of(order.parent.spec))
-            order = replace(order, parent=grown(order.parent, order, parts, self._campaign, wanted))
-        spec, edges = self._prepare(order, parts)
-        unfinished = None
-        if self._folder is not None:
-            parent_version = None if order.parent is None else order.parent.version
-            identity: dict[str, object] = {
-                "version": order.version, "parent": parent_version, "config": self._identity,
-            }  # fmt: skip
-            if order.is_final:
-                identity["is_final"] = True
-            unfinished = FitCheckpoint(self._folder, identity, spec, learned.train.frame_ids)
-            spec = unfinished.spec
-        parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
-        if parent is not None and parent.baseline != self._baseline:
-            parent = None
-        constants = first_constants(spec, parts, edges, self._config.atomic_energies)
-        before = self._clock()
-        is_on_pairs = self._steps.prepare(spec, self._parallel(order), waits=self._waits(order))
-        if self._steps.compiling_s > 0.0:  # no part of the budget
-            started += self._clock() - before
-        frames = edges
-        if is_on_pairs or learned.train is not parts.train:
-            frames = self._frames(learned.train, spec, is_on_pairs=is_on_pairs)
-        members = self._plan(order, spec, parent, learned.train, constants)
-        if unfinished is not None:
-            members = [
-                Member(model, replace(plan, reached=unfinished.reached(i, model)))
-                for i, (model, plan) in enumerate(members)
-            ]
-        resumed_s = sum(plan.seconds for _, plan in members)
+        begun = time.perf_counter()
+        fit = self._begin(order)
+        if isinstance(fit, TrainingFailure):
+            return fit
+        order, parts, spec, unfinished = fit.order, fit.parts, fit.spec, fit.unfinished
+        members = [self._member(fit, i) for i in range(self._model_config.members)]
         try:
-            fits = self._fit_members(members, spec, frames, learned, order, started, unfinished)
+            fits = taken(members, order.fitted) if order.fitted else self._fit_members(members, fit)
         except DivergedError as error:
             return _failed(order.version, str(error), unfinished)
-        self._steps.after_fit(spec, sum(fit.seconds for fit in fits))
-        weights, n_renewed = self._settle(members, fits, spec, parent, parts)
+        if not order.fitted:
+            self._steps.after_fit(spec, sum(one.seconds for one in fits))
+        weights, n_renewed = self._settle(members, fits, spec, fit.parent, parts)
         state = CommitteeState(
             order.version,
             kind_of(spec),
@@ -183,20 +160,14 @@ class NequIPTrainer:
             parts.validation,
             parts.random,
             wall_s=time.perf_counter() - begun,
-            epochs=float(np.mean([fit.epochs for fit in fits])),
+            epochs=float(np.mean([one.epochs for one in fits])),
             seed=order.seed,
         )
-        metrics |= Metrics(
-            {
-                "steps": float(np.mean([fit.steps for fit in fits])),
-                "step_ms": 1e3 * sum(fit.seconds for fit in fits) / max(sum(fit.steps for fit in fits), 1),
-                "is_compiled": float(is_on_pairs),
-                "compiling_s": self._steps.compiling_s,
-                "rollbacks": float(sum(fit.rollbacks for fit in fits)),
-                "members_renewed": float(n_renewed),
-                "resumed_s": resumed_s,
-            }
-        )
+        metrics |= cost_of(fits) | Metrics({"members_renewed": float(n_renewed)})
+        if order.fitted:
+            metrics |= cost_elsewhere(order.fitted)
+        else:
+            metrics |= cost_here(members, self._steps.compiling_s, is_compiled=fit.is_on_pairs)
         if not all(math.isfinite(value) for value in metrics.values()):
             return _failed(order.version, "the committee predicts NaN", unfinished)
         predictions = predictions_of(
@@ -208,80 +179,142 @@ class NequIPTrainer:
             unfinished.clear()
         return examined
 
-    def _plan(
-        self,
-        order: TrainingOrder,
-        spec: Mapping[str, object],
-        parent: CommitteeState | None,
-        train: Snapshot,
-        constants: tuple[list[float], float, FloatArray],
-    ) -> list[Member]:
-        """What each member starts from, and its share of the budget."""
-        config, n_members = self._config, self._model_config.members
-        every, renewed = config.renew_every, None
-        if parent is not None and every and n_members > 1 and order.version % every == 0 and not order.is_final:
-            renewed = order.version // every % n_members
-        members = []
-        for i in range(n_members):
-            seed = order.seed * 97 + i
-            is_warm = parent is not None and i < parent.n_members and i != renewed
-            if is_warm and parent is not None:
-                model = blank_model(spec).to(self._device)
-                load_weights(model, parent.members[i])
-            else:
-                model = build_model(spec, seed=seed).to(self._device)
-                set_buffers(model, *constants)
-            is_pair = pairs_among(train)[0] >= 0  # which every member sees, and as a whole
-            is_label = ~train.is_arm(Arm.CURVATURE)
-            rows = np.flatnonzero((is_drawn(train.frame_ids, i, config.bootstrap) & is_label) | is_pair)
-            share = FRESH_SHARES if parent is not None and not is_warm else 1.0
-            members.append(Member(model, MemberPlan(not is_warm, share, seed, rows)))
-        return members
+    def fit_member(self, order: MemberOrder) -> FittedMember | TrainingFailure:
+        """Fits a single member, as `run` would, and keeps how far it is in a folder of its own."""
+        share = order.share
+        fit = self._begin(order.fit, share)
+        if isinstance(fit, TrainingFailure):
+            return fit
+        model, plan = member = self._member(fit, share.number)
+        found = plan.done
+        try:
+            if found is None:
+                keep = None if fit.unfinished is None else partial(fit.unfinished.keep, 0, model)
+                common = self._in_common(fit, force_scale(self._model(fit, 0)), share.n_workers)
+                found = MemberFitter(common, fit.frames, self._steps, self._clock).fit(member, keep)
+        except DivergedError as error:
+            return _failed(order.fit.version, f"member {share.number}: {error}", fit.unfinished)
+        self._steps.after_fit(fit.spec, found.seconds)
+        Layout.of(model).write(found.weights, model)
+        return FittedMember(
+            order.fit.version, share.number, fit.spec, weights_of(model), found.steps, found.epochs, found.seconds,
+            found.rollbacks, plan.seconds, fit.is_on_pairs, self._steps.compiling_s,
+        )  # fmt: skip
 
-    def _fit_members(
+    def _begin(self, order: TrainingOrder, share: MemberShare | None = None) -> Beginning | TrainingFailure:
+        """What a fit begins with, the same for whoever fits one of its members."""
+        started = self._clock()
+        snapshot = order.snapshot if self._baseline is None else less_baseline(order.snapshot)
+        parts = split(snapshot, self._config.validation_share)
+        if parts.train.n_frames < 1:
+            return TrainingFailure(order.version, FailureKind.INTERNAL, "there is no frame to train on")
+        learned = replace(parts, train=with_curvature(parts.train, order.snapshot, order.hessians, self._baseline))
+        if order.parent is not None:
+            wanted = self._wanted(order, parts, elements_of(order.parent.spec))
+            order = replace(order, parent=grown(order.parent, order, parts, self._campaign, wanted))
+        spec, edges = self._prepare(order, parts)
+        spec = given_spec(order, share) or spec
+        unfinished = None if order.fitted else self._unfinished(order, share, spec, learned.train.frame_ids)
+        spec = spec if unfinished is None else unfinished.spec
+        parent = order.parent if order.parent is not None and dict(order.parent.spec) == spec else None
+        if parent is not None and parent.baseline != self._baseline:
+            parent = None
+        renewal = Renewal(self._config, order, parent, self._model_config.members)
+        constants = first_constants(spec, parts, edges, self._config.atomic_energies)
+        before, is_on_pairs, frames = self._clock(), False, edges
+        if not order.fitted:
+            n_at_once = self._parallel(order) if share is None else 1
+            is_on_pairs = self._steps.prepare(spec, n_at_once, waits=self._waits(order))
+            if self._steps.compiling_s > 0.0:  # no part of the budget
+                started += self._clock() - before
+            if is_on_pairs or learned.train is not parts.train:
+                frames = self._frames(learned.train, spec, is_on_pairs=is_on_pairs)
+        return Beginning(
+            order, share, parts, learned, spec, parent, renewal, constants, frames, is_on_pairs, started, unfinished
+        )
+
+    def _unfinished(
         self,
-        members: list[Member],
-        spec: Mapping[str, object],
-        frames: TrainingFrames,
-        parts: Split,
         order: TrainingOrder,
-        started: float,
-        unfinished: FitCheckpoint | None,
-    ) -> list[FittedModel]:
+        share: MemberShare | None,
+        spec: Mapping[str, object],
+        frame_ids: Sequence[str],
+    ) -> FitCheckpoint | None:
+        """Where it is kept how far the fit is, or that of a member that is fitted apart from others."""
+        if self._folder is None:
+            return None
+        parent_version = None if order.parent is None else order.parent.version
+        identity: dict[str, object] = {
+            "version": order.version, "parent": parent_version, "config": self._identity,
+        }  # fmt: skip
+        if order.is_final:
+            identity["is_final"] = True
+        if order.attempt:
+            identity["attempt"] = order.attempt
+        if share is None:
+            return FitCheckpoint(self._folder, identity, spec, frame_ids)
+        folder = self._folder / APART.format(share.number)
+        return FitCheckpoint(folder, identity, spec, frame_ids, is_exact=share.spec is not None)
+
+    def _member(self, fit: Beginning, number: int) -> Member:
+        """A member, its share of the budget, and where it was when it was cut off."""
+        train, model = fit.learned.train, self._model(fit, number)
+        is_pair = pairs_among(train)[0] >= 0  # which every member sees, and as a whole
+        is_label = ~train.is_arm(Arm.CURVATURE)
+        rows = np.flatnonzero((is_drawn(train.frame_ids, number, self._config.bootstrap) & is_label) | is_pair)
+        place = number if fit.share is None else 0
+        reached = None if fit.unfinished is None else fit.unfinished.reached(place, model)
+        is_warm, share = fit.renewal.is_warm(number), fit.renewal.share(number)
+        return Member(model, MemberPlan(not is_warm, share, _seed(fit.order, number), rows, reached))
+
+    def _model(self, fit: Beginning, number: int) -> torch.nn.Module:
+        """What a member starts from."""
+        if fit.parent is not None and fit.renewal.is_warm(number):
+            model = blank_model(fit.spec).to(self._device)
+            load_weights(model, fit.parent.members[number])
+            return model
+        model = build_model(fit.spec, seed=_seed(fit.order, number)).to(self._device)
+        set_buffers(model, *fit.constants)
+        return model
+
+    def _fit_members(self, members: list[Member], fit: Beginning) -> list[FittedModel]:
         """Fits the members, `parallel` at a time; those that are done already are as they were.
 
         Raises:
             DivergedError: A member has no weights to publish.
         """
-        config, train, is_final = self._config, parts.train, order.is_final
-        n_workers = min(self._parallel(order), len(members))
+        n_workers = min(self._parallel(fit.order), len(members))
+        return fit_members(
+            members,
+            self._in_common(fit, force_scale(members[0].model), n_workers),
+            fit.frames,
+            self._steps,
+            self._clock,
+            fit.unfinished,
+            parallel=n_workers,
+            has_processes=self._device == CPU and self._clock is time.thread_time and is_own(fit.spec),
+        )
+
+    def _in_common(self, fit: Beginning, scale: float, n_workers: int) -> MembersFit:
+        """What the fits of all members share, so many of which run at the same time."""
+        config, order, train = self._config, fit.order, fit.learned.train
+        is_final, validation = order.is_final, fit.learned.validation
         given = order.seconds(config) - self._model_tester.budget_s(order)
-        left = max(given - (self._clock() - started), 1e-3)
-        shares = [plan.share for _, plan in members]
-        unit = min(left * n_workers / sum(shares), left / max(shares))  # the longest fit is no longer than all of it
+        left = max(given - (self._clock() - fit.started), 1e-3)
+        shares = fit.renewal.shares
         is_curvature = train.is_arm(Arm.CURVATURE)
         ema = max(config.ema, SLOW_AVERAGE) if is_final and config.ema else config.ema
-        scale = force_scale(members[0].model)
-        fit = MembersFit(
-            spec=spec,
+        return MembersFit(
+            spec=fit.spec,
             config=config,
             how=Optimisation(self._objective, config.learning_rate, ema, config.decay_share, scale),
             train=train,
-            validation=parts.validation if is_final and parts.validation.n_frames else None,
+            validation=validation if is_final and validation.n_frames else None,
             seen=np.array([frame_id in order.known for frame_id in train.frame_ids]) | is_curvature,
             batch_size=batch_size(config, train.n_frames) if is_final else config.batch_size,
-            seconds=unit,
+            # the longest fit is no longer than all of it
+            seconds=min(left * n_workers / sum(shares), left / max(shares)),
             is_final=is_final,
-        )
-        return fit_members(
-            members,
-            fit,
-            frames,
-            self._steps,
-            self._clock,
-            unfinished,
-            parallel=n_workers,
-            has_processes=self._device == CPU and self._clock is time.thread_time and is_own(spec),
         )
 
     def _settle(
@@ -393,6 +426,11 @@ class NequIPTrainer:
             return None
         champion = replace(order.champion, baseline=None)
         return build_committee(champion, threads=self._config.threads, device=self._config.device)
+
+
+def _seed(order: TrainingOrder, number: int) -> int:
+    """Of a member."""
+    return order.seed * 97 + number
 
 
 def _failed(version: int, message: str, unfinished: FitCheckpoint | None) -> TrainingFailure:

@@ -65,6 +65,8 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "stop_rules": (StopRules(), StopRules([PluginSection(kind="plugin", name="none-such")])),
     "test_frames": ("exploration", "dynamics at 500 K"),
     "has_target": (False, True),
+    "n_members": (0, 4),
+    "has_start": (False, True),
 }
 
 

@@ -137,12 +137,13 @@ class TrainingHandler:
             known=known,
             budget_s=command.budget_s,
             is_final=command.is_final,
+            attempt=self.ledger.failed_attempts,
             hessians=tuple(Hessian.of_triangle(e.frame_id, e.triangle) for e in found if e.frame_id in there),
         )
         return Fit(order, command.parent, n_retracted)
 
-    def start(self, command: Train, now: float) -> None:
-        """Records that a fit was decided on."""
+    def start(self, command: Train, now: float, n_workers: int = 1) -> None:
+        """Records that a fit was decided on, by so many trainers."""
         self.record(
             TrainingStarted(
                 t=now,
@@ -151,6 +152,7 @@ class TrainingHandler:
                 n_labels=command.n_labels,
                 budget_s=command.budget_s,
                 is_final=command.is_final,
+                n_workers=n_workers,
             )
         )
 

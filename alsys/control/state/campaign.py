@@ -154,6 +154,11 @@ class CampaignState:
         return self._models.failures
 
     @property
+    def failed_attempts(self) -> int:
+        """Fits since the last version that came to their end and gave nothing."""
+        return self._models.failed_attempts
+
+    @property
     def coverage_version(self) -> int:
         """Version that the coverage of the calibration belongs to; 0 before there is any."""
         return self._feedback.coverage_version

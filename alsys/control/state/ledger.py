@@ -21,6 +21,7 @@ from alsys.control.state.audits import Audit
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.records import Exploration, FrameRecord, ModelRecord, Status
+from alsys.errors import FailureKind
 from alsys.frames import Arm
 from alsys.labels import label_id_of
 from alsys.metrics import Metrics
@@ -245,7 +246,8 @@ class Ledger(CampaignState):
         self._models.request(event.budget_s)
 
     def _on_training_failed(self, event: events.TrainingFailed) -> None:
-        self._models.fail(is_counted=not event.failure.is_nobodys_fault)
+        has_ended = event.failure is FailureKind.INTERNAL
+        self._models.fail(is_counted=not event.failure.is_nobodys_fault, has_ended=has_ended)
 
     def _on_published(self, event: events.ModelPublished) -> None:
         metrics = Metrics.read(event.metrics)

@@ -24,6 +24,7 @@ class ModelVersions:
         undecided: Versions that are neither promoted nor rejected.
         training: The fit that is running.
         failures: Failed fits in a row.
+        failed_attempts: Of those, fits that came to their end and gave nothing.
         requested_s: CPU seconds of a final fit that the user has asked for and that has given no version yet; else 0.
         n_train_at_fit: Training labels when the last fit was started.
         n_changes_at_fit: Changes of the data by then.
@@ -36,6 +37,7 @@ class ModelVersions:
         self.undecided: dict[int, None] = {}
         self.training: TrainingStarted | None = None
         self.failures = 0
+        self.failed_attempts = 0
         self.requested_s = 0.0
         self.n_train_at_fit = 0
         self.n_changes_at_fit = 0
@@ -45,9 +47,15 @@ class ModelVersions:
         self.training = event
         self.n_train_at_fit, self.n_changes_at_fit = n_train, n_changes
 
-    def fail(self, *, is_counted: bool = True) -> None:
-        """The fit that was running gave no model; not counted where its machine was taken away."""
+    def fail(self, *, is_counted: bool = True, has_ended: bool = False) -> None:
+        """The fit that was running gave no model; not counted where its machine was taken away.
+
+        Args:
+            is_counted: Whether it counts.
+            has_ended: The trainer said so: where it was is no place to go on from.
+        """
         self.training = None
+        self.failed_attempts += has_ended
         if is_counted:
             self._count_failure()
         else:
@@ -65,6 +73,7 @@ class ModelVersions:
     def publish(self, event: ModelPublished, *, n_train: int, n_seen: int, n_changes: int) -> None:
         """A fit gave a version; the numbers are those of `ModelRecord`."""
         self.training = None
+        self.failed_attempts = 0
         self.requested_s = 0.0 if event.is_final else self.requested_s
         self.records[event.version] = ModelRecord(
             event.version,

@@ -129,6 +129,37 @@ def test_a_busy_labeler_that_makes_room_ends_its_calls_first() -> None:
     on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER}, cpus=1.0)
 
 
+def test_labelers_make_room_for_a_trainer_that_shares_fits_with_another() -> None:
+    async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
+        bench.ray.waits_for = {"trainer-1"}
+        await bench.pool.start()
+        events = await bench.after(WAITS_S + 2)
+        assert [event.worker for event in events if isinstance(event, WorkerGone)] == ["labeler-1"]
+
+    specs = {"trainer-0": TRAINER, "explorer-0": EXPLORER, "labeler-0": LABELER, "trainer-1": TRAINER}
+    on_cluster(run, {**specs, "labeler-1": LABELER}, cpus=4.0)
+
+
+def test_a_second_trainer_makes_room_for_the_only_labeler_once_it_has_no_call() -> None:
+    async def run(bench: Bench) -> None:
+        del bench.ray.nodes["n1"]
+        bench.ray.waits_for = {"labeler-0"}
+        await bench.pool.start()
+        await bench.after(1)
+        for name in ("trainer-0", "trainer-1"):
+            bench.pool.submit(name, ORDER)
+        events = await bench.after(WAITS_S + 3)
+        assert [event for event in events if isinstance(event, WorkerLeaving)] == [
+            WorkerLeaving("trainer-1", Role.TRAINER)
+        ]
+        bench.actor("trainer-1").calls[-1][1].set_result((0.0, 1.0, (), {}))
+        bench.ray.waits_for |= {"trainer-1"}
+        assert kinds(await bench.after(2)) == [("Completion", "trainer-1"), ("WorkerGone", "trainer-1")]
+
+    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "trainer-1": TRAINER})
+
+
 def test_a_trainer_that_waits_is_asked_for_before_labelers_that_asked_earlier() -> None:
     async def run(bench: Bench) -> None:
         bench.ray.waits_for = {"labeler-1"}

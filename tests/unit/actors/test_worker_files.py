@@ -8,6 +8,7 @@ import pickle
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,17 @@ from alsys.labeling.base import LabelingOrder
 from alsys.labeling.solutions import MAX_FILES
 from alsys.labels import Label, LevelOfTheory
 from alsys.store.base import Snapshot
-from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
+from alsys.training.base import (
+    APART,
+    FittedMember,
+    MemberShare,
+    TrainedCommittee,
+    TrainingFailure,
+    TrainingOrder,
+)
 from alsys.training.fit import KEEP_EVERY_S
 from alsys.training.pretraining import PretrainingData, write_pretraining
+from alsys.training.shared_fits import SharingTrainer
 from alsys.training.start import StartingPoint, write_starting_point
 from alsys.training.trainer import NequIPTrainer
 from support.snapshots import make_snapshot
@@ -98,14 +107,23 @@ class Cluster:
 
     def fit(self, actor: WorkerActor, order: TrainingOrder) -> TrainedCommittee | TrainingFailure:
         """What a fit gives; files go to the driver while it runs, as on Ray."""
-        items = iter(actor.fit(order))
+        result = self._last(actor.fit(order))
+        assert isinstance(result, TrainedCommittee | TrainingFailure)
+        return result
+
+    def fit_member(self, actor: WorkerActor, order: TrainingOrder, number: int) -> FittedMember:
+        """What a member's fit gives, likewise; the trainer is sent how far it is."""
+        kept = self.files.of_member(number)
+        result = self._last(actor.fit(order, MemberShare(number, 2), kept))
+        assert isinstance(result, FittedMember), result
+        return result
+
+    def _last(self, items: Iterator[Any]) -> Any:
         while True:
             with self.out_of_sight():
                 item = next(items)
             if not isinstance(item, Mapping):
-                result = item[2]
-                assert isinstance(result, TrainedCommittee | TrainingFailure)
-                return result
+                return item[2]
             self.files.take("worker-0", item).result()
 
     def label(self, actor: WorkerActor, frame: Frame, name: str) -> tuple[Label, Files]:
@@ -154,6 +172,10 @@ def clocked(config: CampaignConfig, reads: int, folder: Path) -> Worker:
     return NequIPTrainer(config, Clock(reads), folder / FIT)
 
 
+def shared(config: CampaignConfig, reads: int, folder: Path) -> SharingTrainer:
+    return SharingTrainer(NequIPTrainer(config, Clock(reads), folder / FIT))
+
+
 def order_of(data: Snapshot, version: int = 1) -> TrainingOrder:
     return TrainingOrder(version, data, None, None, seed=3)
 
@@ -184,6 +206,32 @@ def test_a_fit_that_was_cut_off_goes_on_on_another_node(cluster: Cluster, data: 
     cluster.node()
     resumed = trained(cluster.fit(cluster.start(spec()), order_of(data)))
     assert resumed.metrics["resumed_s"] > 0.0
+
+
+def test_a_member_that_was_cut_off_goes_on_with_a_trainer_that_is_up_already(cluster: Cluster, data: Snapshot) -> None:
+    """Of three nodes: the first dies, the second began before that, the third puts the committee together."""
+    config = config_of(cluster.driver, workers=2)
+
+    def spec(reads: int = 10**9) -> WorkerSpec:
+        return WorkerSpec(Role.TRAINER, partial(shared, config, reads), files=(START, FIT))
+
+    cluster.node()
+    other = cluster.start(spec())
+    cluster.node()
+    dying = cluster.start(spec(10))
+    with pytest.raises(CutOffError):
+        cluster.fit_member(dying, order_of(data), 1)
+    assert [path.name for path in (cluster.driver / FIT).iterdir()] == [APART.format(1)]
+    second = cluster.fit_member(other, order_of(data), 1)
+    assert second.resumed_s > 0.0
+    first = cluster.fit_member(other, order_of(data), 0)
+    assert first.resumed_s == 0.0
+    cluster.node()
+    whole = trained(cluster.fit(cluster.start(spec()), replace(order_of(data), fitted=(first, second))))
+    assert whole.metrics["resumed_s"] == second.resumed_s
+    alone = trained(NequIPTrainer(config, Clock()).run(order_of(data)))
+    for name, value in alone.state.members[0].items():
+        np.testing.assert_array_equal(whole.state.members[0][name], value)
 
 
 def test_what_a_driver_of_before_has_left_is_gone_on_with(cluster: Cluster, data: Snapshot) -> None:

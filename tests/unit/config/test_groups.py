@@ -8,6 +8,7 @@ import pytest
 
 from alsys.actors.placement import worker_specs
 from alsys.config.load import config_hash, parse_config
+from alsys.control.settings import PolicySettings
 from alsys.errors import InputError
 
 BASE: dict[str, Any] = {
@@ -19,9 +20,15 @@ BASE: dict[str, Any] = {
 }
 
 
-def config(labeling: dict[str, Any] | None = None, exploration: dict[str, Any] | None = None) -> Any:
-    data = {**BASE, "labeling": {**BASE["labeling"], **(labeling or {})}}
-    return parse_config({**data, "exploration": exploration} if exploration else data)
+def config(
+    labeling: dict[str, Any] | None = None,
+    exploration: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    **others: Any,
+) -> Any:
+    data = {**BASE, "labeling": {**BASE["labeling"], **(labeling or {})}, **others}
+    parts = {"exploration": exploration, "training": training}
+    return parse_config({**data, **{name: part for name, part in parts.items() if part}})
 
 
 GROUPS = {
@@ -44,6 +51,45 @@ def test_workers_of_a_group_have_its_resources_and_else_those_of_the_section() -
     assert not specs["labeler-1"].is_kept
     assert {spec.identity for name, spec in specs.items() if name.startswith("labeler")} == {"level"}
     assert specs["explorer-gpu-0"].demand == {"CPU": 1.0, "GPU": 0.5}
+
+
+def test_trainers_that_share_fits_come_before_other_explorers_and_labelers() -> None:
+    made = config({}, {"workers": 2}, {"workers": 3, "gpus": 1})
+    specs = worker_specs(made, {}, "level")
+    assert list(specs) == [
+        "trainer-0", "explorer-0", "labeler-0", "trainer-1", "trainer-2", "explorer-1", "labeler-1",
+    ]  # fmt: skip
+    assert specs["trainer-2"].demand == {"CPU": 1.0, "GPU": 1.0}
+    assert (PolicySettings.of(made).n_members, PolicySettings.of(config()).n_members) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("training", "others", "said"),
+    [
+        (
+            {"workers": 5},
+            {},
+            r"training\.workers: of more trainers than the 4 members .* \(got '5'\); ask for 4",
+        ),
+        ({"workers": 2}, {"model": {"kind": "pair"}}, r"training\.workers: trainers share the members of networks"),
+        (
+            {"workers": 2},
+            {"runtime": {"kind": "in-process"}},
+            r"training\.workers: needs Ray: .*; set runtime\.kind: ray, or training\.parallel",
+        ),
+        ({"workers": 2, "parallel": 2, "cpus": 2}, {}, r"training\.parallel: .* \(got '2'\); leave it out"),
+        ({"workers": 0}, {}, r"training\.workers: "),
+    ],
+)
+def test_trainers_that_cannot_share_fits_are_refused(
+    training: dict[str, Any], others: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        config({}, {}, training, **others)
+
+
+def test_how_many_trainers_there_are_is_no_science() -> None:
+    assert config_hash(config({}, {}, {"workers": 3})) == config_hash(config())
 
 
 def test_groups_are_no_science() -> None:

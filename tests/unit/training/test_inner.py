@@ -14,7 +14,14 @@ from alsys.errors import FailureKind, InputError
 from alsys.frames import Arm
 from alsys.potentials.factory import build_committee
 from alsys.store.base import Snapshot
-from alsys.training.base import TrainedCommittee, Trainer, TrainingFailure, TrainingOrder
+from alsys.training.base import (
+    MemberOrder,
+    MemberShare,
+    TrainedCommittee,
+    Trainer,
+    TrainingFailure,
+    TrainingOrder,
+)
 from alsys.training.evaluate import evaluate
 from alsys.training.factory import build_trainer
 from alsys.training.inner import InnerModelTrainer, inner_config
@@ -120,3 +127,19 @@ def test_a_network_that_cannot_be_fitted_costs_no_committee(data: Snapshot, capl
 def test_where_it_makes_no_sense_it_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_config({**RAW, **changes})
+
+
+def test_trainers_that_share_members_fit_the_small_network_once(data: Snapshot) -> None:
+    network = {**NETWORK, "num_layers": 1, "num_features": 4}
+    settings = {**RAW["training"], "workers": 2, "max_gradient_steps": 5, "compile": False}
+    config = parse_config({**RAW, "model": network, "training": settings})
+    trainer: Any = build_trainer(config)
+    order = TrainingOrder(2, data, None, None, 0)
+    fitted = tuple(trainer.run(MemberOrder(order, MemberShare(i, 2))) for i in range(2))
+    shared = trainer.run(replace(order, fitted=fitted))
+    whole = trainer.run(order)
+    assert isinstance(shared, TrainedCommittee), shared
+    for one, other in ((shared.state, whole.state), (shared.state.inner, whole.state.inner)):
+        for a, b in zip(one.members, other.members, strict=True):
+            for name, values in a.items():
+                np.testing.assert_array_equal(b[name], values)
