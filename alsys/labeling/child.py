@@ -37,6 +37,7 @@ class ChildProcess:
         memory_mb: Resident memory of the child and all that it starts, pages that they share counted once.
         threads: Threads that numerical libraries may use.
         has_gpu: Whether it may use a GPU: CUDA maps far more memory than it uses, so only resident memory is limited.
+            After errors of CUDA that it does not survive the child is replaced; its engine has `is_spent`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ChildProcess:
         build = partial(_engine, factory, settings)
         self._process = WorkerProcess(build, threads=threads, memory_mb=memory_mb, has_gpu=has_gpu)
         self._timeout_s = timeout_s
+        self._has_gpu = has_gpu
 
     @property
     def pid(self) -> int | None:
@@ -80,8 +82,19 @@ class ChildProcess:
             outcome = answer.value
         except WorkerFailed as error:
             answer, outcome = error, LabelFailure(frame.frame_id, error.kind, error.message)
+        if self._has_gpu and self._is_spent(outcome):
+            self._process.close()
         host = _host(outcome.cost.host)
         return replace(outcome, cost=replace(outcome.cost, wall_s=answer.wall_s, cpu_s=answer.cpu_s, host=host))
+
+    def _is_spent(self, outcome: Label | LabelFailure) -> bool:
+        """Whether CUDA may fail for ever in this child: it raised, or a label that should not be is of the CPU."""
+        if isinstance(outcome, LabelFailure) and outcome.kind is FailureKind.INTERNAL:
+            return True
+        try:
+            return outcome.cost.host == "cpu" and bool(self._process.call("is_spent", None, self._timeout_s).value)
+        except WorkerFailed:
+            return True
 
     def close(self) -> None:
         """Kills the child and all it started."""

@@ -9,7 +9,6 @@ frames. With `gpu` a label fails there as it failed. Every label says in `LabelC
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import logging
@@ -94,9 +93,7 @@ class GPU4PySCF:
         self._pool = cupy.get_default_memory_pool()
         total = int(cupy.cuda.runtime.memGetInfo()[1])
         self.limit_bytes = memory_mb * 2**20 if memory_mb else for_arrays(share, total)
-        for number in range(int(cupy.cuda.runtime.getDeviceCount())):
-            with cupy.cuda.Device(number):
-                self._pool.set_limit(size=self.limit_bytes)
+        self._on_each_device(lambda: self._pool.set_limit(size=self.limit_bytes))
         cupy.cuda.set_allocator(self._pool.malloc)  # gpu4pyscf sends arrays of over 100 MB past the pool and its limit
         runtime = cupy.cuda.runtime
         measure = getattr(runtime.memGetInfo, "measure", runtime.memGetInfo)
@@ -133,8 +130,13 @@ class GPU4PySCF:
     def release(self) -> None:
         """Frees all blocks of the pools; mean-field objects hold themselves in cycles, so those are collected first."""
         gc.collect()
-        self._pool.free_all_blocks()
+        self._on_each_device(self._pool.free_all_blocks)
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def _on_each_device(self, act: Callable[[], object]) -> None:
+        for number in range(int(self._cupy.cuda.runtime.getDeviceCount())):
+            with self._cupy.cuda.Device(number):  # of the pool's methods that act on the current device only
+                act()
 
 
 class _FreeMemory:
@@ -192,6 +194,9 @@ class Device:
         gpus: GPUs the labeler was given; 0 for none.
         memory_mb: Limit on GPU memory; None for the share of it that was given.
         open_accelerator: Makes the accelerator from share and limit; called once, at the first label.
+
+    Attributes:
+        is_spent: Whether every further call of CUDA fails in this process, as after some of its errors.
     """
 
     def __init__(
@@ -210,6 +215,7 @@ class Device:
         self._too_large: int | None = None
         self._n_errors = 0
         self._active: Accelerator | None = None
+        self.is_spent = False
 
     def run(self, frame: Frame, label: Callable[[Frame], Label | LabelFailure]) -> Label | LabelFailure:
         """Labels a frame, on the GPU where that is possible.
@@ -249,8 +255,7 @@ class Device:
                     self._problem = f"{self._n_errors} errors in a row, the last {reason}"
         finally:
             self._active = None
-            with contextlib.suppress(Exception) if self._mode == "auto" else contextlib.nullcontext():
-                accelerator.release()  # after some errors of CUDA every further call fails
+            self._release(accelerator)
         if self._mode == "gpu":
             return LabelFailure(frame.frame_id, kind, reason)
         logger.warning("frame %s of %d atoms goes to the CPU: %s", frame.frame_id, frame.n_atoms, reason)
@@ -296,6 +301,14 @@ class Device:
             return gradient(scf.field)
         field = self._active.move(scf.field) if scf.is_on_host else scf.field
         return np.asarray(field.nuc_grad_method().kernel())
+
+    def _release(self, accelerator: Accelerator) -> None:
+        try:
+            accelerator.release()
+        except Exception:
+            self.is_spent = True
+            if self._mode == "gpu":
+                raise
 
     def _prepare(self) -> bool:
         """Whether there is an accelerator; opens it at the first call."""

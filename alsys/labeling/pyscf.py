@@ -23,6 +23,7 @@ from alsys.labeling.converged_scf import ConvergedSCF
 from alsys.labeling.correlated import NotConverged, check_memory, correlated_point
 from alsys.labeling.densities import DensityMemory, Method
 from alsys.labeling.device import Device
+from alsys.labeling.gpu_limits import check_gpu
 from alsys.labeling.integrals import hold_integrals
 from alsys.labeling.levels import CORRELATED, check_level, check_reference, core_potentials, level_of
 from alsys.labeling.rescue import RUNGS, Host, Rung, converge
@@ -40,8 +41,6 @@ from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 CUDA_MB = 4096
 """Resident memory of a child beyond its label's where it may use a GPU: CUDA's context, pinned buffers."""
-NOT_ON_GPU = ("ddcosmo",)
-"""Solvent models that gpu4pyscf does not have."""
 
 __all__ = ["DensitySource", "PySCFEngine", "PySCFLabeler", "check_level", "level_of"]
 
@@ -91,16 +90,13 @@ class PySCFLabeler(ChildLabeler):
         config = self._config
         if config.device == "gpu" and config.gpus <= 0:
             raise InputError("device: gpu needs a GPU for each labeler", field="labeling.gpus", remedy="set gpus: 1")
-        if config.device == "gpu" and config.solvent_model in NOT_ON_GPU:
-            raise InputError(
-                "gpu4pyscf does not have it", field="labeling.solvent_model", value=config.solvent_model,
-                remedy="set device: auto, which takes the CPU, or cpcm",
-            )  # fmt: skip
         check_level(config, sorted({int(z) for z in frame.numbers}))
         check_electrons(frame)
         check_reference(config, frame)
         if not self.sees_charges:
             check_alone(frame)
+        if config.device == "gpu":
+            check_gpu(_molecule(frame, config), config)
         if config.method in CORRELATED:
             molecule = _molecule(frame, config)
             check_memory(config, molecule, is_open=_starts_unrestricted(molecule, config))
@@ -133,14 +129,19 @@ class PySCFEngine:
         self._config = config
         self._densities = densities
         self._level_id = level_of(config).level_id
+        self._beyond_gpu: dict[frozenset[int], bool] = {}
 
     def label(self, frame: Frame) -> Label | LabelFailure:
         """Converges an SCF, makes sure of it, and takes energy and gradient, on the device of this labeler."""
         if frame.pbc.any():
             return LabelFailure(frame.frame_id, FailureKind.UNSUPPORTED, "PySCF labels are for molecules, not cells")
-        if frame.environment is not None or self._config.solvent_model in NOT_ON_GPU:
+        if frame.environment is not None or self._is_beyond_gpu(frame):
             return self._label(frame)  # charges do not come back from a GPU with certainty
         return self._device.run(frame, self._label)
+
+    def is_spent(self, _: None) -> bool:
+        """Whether a GPU could be used again by another process, but not by this one."""
+        return self._device.is_spent
 
     def hessian(self, frame: Frame) -> FloatArray | LabelFailure | None:
         """``(3 n_atoms, 3 n_atoms)``, eV/Angstrom^2, on the CPU; None where PySCF has no second derivatives."""
@@ -153,6 +154,18 @@ class PySCFEngine:
             return None
         n = 3 * frame.n_atoms
         return derivatives.transpose(0, 2, 1, 3).reshape(n, n) * (HARTREE_PER_BOHR / BOHR)
+
+    def _is_beyond_gpu(self, frame: Frame) -> bool:
+        config, elements = self._config, frozenset(int(z) for z in frame.numbers)
+        if config.device == "cpu" or config.gpus <= 0:
+            return False
+        if elements not in self._beyond_gpu:
+            try:
+                check_gpu(_molecule(frame, config), config)
+                self._beyond_gpu[elements] = False
+            except InputError:
+                self._beyond_gpu[elements] = True
+        return self._beyond_gpu[elements]
 
     def _label(self, frame: Frame) -> Label | LabelFailure:
         solved = self._solved(frame)

@@ -172,8 +172,10 @@ def test_a_gpu_that_cannot_even_release_memory_costs_no_label() -> None:
         def release(self) -> None:
             raise RuntimeError("cudaErrorIllegalAddress")
 
-    outcome = label_on(device(Broken(capacity=0, error=RuntimeError("cudaErrorIllegalAddress"))), WATER)
-    assert outcome.cost.host == "cpu"
+    where = device(Broken(capacity=0, error=RuntimeError("cudaErrorIllegalAddress")))
+    assert not where.is_spent
+    assert label_on(where, WATER).cost.host == "cpu"
+    assert where.is_spent
 
 
 def test_smearing_is_for_the_cpu() -> None:
@@ -273,6 +275,43 @@ def test_a_child_with_a_gpu_may_map_memory_and_names_host_and_device(
     assert outcome.energy == float(not has_gpu)
     assert outcome.cost.host.endswith("/gpu")
     assert len(outcome.cost.host) <= 32
+
+
+class LosesItsGPU:
+    """An engine for a child, whose GPU fails at the label of methane as its setting says."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+        self._is_spent = False
+
+    def label(self, frame: Frame) -> Label | LabelFailure:
+        if frame.n_atoms == 5 and self._how == "raises":
+            raise RuntimeError("cudaErrorIllegalAddress")
+        self._is_spent = frame.n_atoms == 5 and self._how == "spent"
+        on_cpu = self._is_spent or self._how == "too large"
+        host = "cpu" if on_cpu else "gpu"
+        return Label(frame.frame_id, "00" * 16, 0.0, np.zeros((frame.n_atoms, 3)), LabelCost(host=host))
+
+    def is_spent(self, _: None) -> bool:
+        return self._is_spent
+
+
+@pytest.mark.parametrize(
+    ("how", "has_gpu", "is_replaced"),
+    [("raises", True, True), ("spent", True, True), ("too large", True, False), ("raises", False, False)],
+)
+def test_a_child_whose_cuda_is_lost_is_replaced_and_the_frame_keeps_its_label(
+    how: str, has_gpu: bool, is_replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some errors of CUDA every further call of the process fails."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parents[3]}")
+    child = ChildProcess("test_device:LosesItsGPU", how, timeout_s=60, memory_mb=2000, has_gpu=has_gpu)
+    assert isinstance(child.label(WATER), Label)
+    first, outcome = child.pid, child.label(METHANE)
+    assert isinstance(outcome, LabelFailure) is (how == "raises")
+    assert isinstance(child.label(WATER), Label)
+    assert (child.pid != first) is is_replaced
+    child.close()
 
 
 GB = 10**9

@@ -13,10 +13,12 @@ import pytest
 from ase.build import molecule
 
 from alsys.config.labeling import PySCFLabeling
+from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.labeling import gpu_limits
 from alsys.labeling.densities import DensityMemory
 from alsys.labeling.device import Device, GPU4PySCF
-from alsys.labeling.pyscf import DensitySource, PySCFEngine, level_of
+from alsys.labeling.pyscf import DensitySource, PySCFEngine, PySCFLabeler, level_of
 from alsys.labeling.rescue import DAMPED_CYCLES, Rung, run_scf
 from alsys.labels import Label, LabelFailure
 from tests.support.gpu_fields import Card, GPUArray, MeanField
@@ -162,6 +164,37 @@ def test_a_lower_solution_found_on_the_host_goes_to_the_card_for_its_gradient() 
     assert_equal(label, label_on_cpu(settings(stability="always"), stretched))
 
 
+BEYOND: dict[str, dict[str, Any]] = {
+    "basis": {"basis": "cc-pv5z"},
+    "auxbasis": {"auxbasis": "cc-pv5z-jkfit"},
+    "solvent_model": {"solvent_model": "ddcosmo", "solvent": "water"},
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_gpu4pyscf_lacks_is_refused_where_only_a_gpu_may_be_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernels end at g functions of orbitals and i functions of fitting bases."""
+    monkeypatch.setattr(gpu_limits, "MAX_FITTING_MOMENTUM", 5)  # that of oxygen ends at i
+    PySCFLabeler(settings()).check(WATER)
+    with pytest.raises(InputError, match=rf"labeling\.{name}.*device: auto"):
+        PySCFLabeler(settings(**BEYOND[name])).check(WATER)
+    PySCFLabeler(settings(**{**BEYOND[name], "device": "auto"})).check(WATER)
+
+
+@pytest.mark.dft
+def test_a_label_beyond_gpu4pyscf_is_made_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_limits, "MAX_MOMENTUM", 0)
+    card = Card()
+    engine = PySCFEngine(settings(device="auto"), None, Device("auto", 1.0, None, lambda *_: card))
+    hydrogen = Frame.molecule([1, 1], [[0, 0, 0], [0, 0, 0.75]])
+    assert_equal(as_label(engine.label(WATER)), label_on_cpu(settings()))
+    assert card.moved == []
+    as_label(engine.label(hydrogen))
+    assert len(card.moved) == 1
+
+
 @pytest.mark.dft
 def test_the_damped_rung_damps(monkeypatch: pytest.MonkeyPatch) -> None:
     """PySCF damps only before DIIS begins, by default never."""
@@ -229,6 +262,7 @@ class Pool:
 
     def __init__(self, device: list[int]) -> None:
         self.limits: dict[int, int] = {}
+        self.freed: list[int] = []
         self.taken = 0
         self._device = device
         self.malloc = object()
@@ -239,6 +273,9 @@ class Pool:
 
     def total_bytes(self) -> int:
         return self.taken
+
+    def free_all_blocks(self) -> None:
+        self.freed.append(self._device[0])
 
 
 GB = 2**30
@@ -263,7 +300,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     cupy: Any = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(memGetInfo=lambda: (60 * GB, 80 * GB), getDeviceCount=lambda: 2)
     cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=DeviceContext, set_allocator=lambda _: None)
-    cupy.get_default_memory_pool = lambda: pool
+    cupy.get_default_memory_pool = cupy.get_default_pinned_memory_pool = lambda: pool
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "gpu4pyscf", types.ModuleType("gpu4pyscf"))
     return pool
@@ -272,6 +309,8 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 def test_the_limit_holds_on_each_card_that_gpu4pyscf_works_on(pool: Pool) -> None:
     gpu = GPU4PySCF(0.25, None)
     assert pool.limits == {0: gpu.limit_bytes, 1: gpu.limit_bytes}
+    gpu.release()
+    assert pool.freed == [0, 1, 0]  # the last is the host's
 
 
 def test_gpu4pyscf_is_told_of_its_share_and_sizes_its_buffers_by_it(pool: Pool) -> None:
