@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import Any, Final, TypeVar
 import psutil
 import ray
 from ray._private import state as ray_state
+from ray.core.generated import gcs_pb2
 
 from alsys.actors.nodes import Demand, Look, Node
 from alsys.actors.placement import WorkerSpec, start_actor
@@ -44,6 +46,8 @@ ASK_EVERY_S: Final = 2.0
 MANY: Final = 20
 """More workers than these are looked up in one table of all."""
 NODE_PROCESSES: Final = ("gcs_server", "raylet")
+Actor = tuple[str, Demand]
+"""Its identity, and what it asks for."""
 
 
 class Cluster:
@@ -63,7 +67,7 @@ class Cluster:
         demand: Demand,
         least: Demand,
         clock: Callable[[], float] | None = None,
-        ask: Callable[[float, Mapping[str, str], Collection[str]], Look] | None = None,
+        ask: Callable[[float, Mapping[str, Actor], Collection[str]], Look] | None = None,
     ) -> None:
         self._runtime = runtime
         self._demand = demand
@@ -74,7 +78,7 @@ class Cluster:
         self._asker: WorkerThread | None = None
         self._question: Future[Look] | None = None
         self._look = Look()
-        self._actors: dict[str, str] = {}
+        self._actors: dict[str, Actor] = {}
         self._node_of: dict[str, str] = {}
         self._asked_about: set[str] = set()
         self._heard = 0.0
@@ -202,7 +206,7 @@ class Cluster:
             unusable: Nodes that must not hold it.
         """
         actor = start_actor(name, spec, unusable)
-        self._actors[name] = actor._actor_id.hex()
+        self._actors[name] = actor._actor_id.hex(), spec.demand
         self._node_of.pop(name, None)
         return actor
 
@@ -293,12 +297,12 @@ class Cluster:
         return list(found.values())
 
 
-def ask_ray(now: float, actors: Mapping[str, str], about: Collection[str]) -> Look:
+def ask_ray(now: float, actors: Mapping[str, Actor], about: Collection[str]) -> Look:
     """What Ray says of its nodes and of actors. Raises, or hangs, where it does not answer.
 
     Args:
         now: When it is asked.
-        actors: Identity of each worker's actor.
+        actors: Of the workers.
         about: Workers whose node is asked for.
     """
     own = ray.get_runtime_context().get_node_id()
@@ -306,10 +310,12 @@ def ask_ray(now: float, actors: Mapping[str, str], about: Collection[str]) -> Lo
     free, draining = known.available_resources_per_node(), known.get_draining_nodes()
     job_id = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     pending = known.actor_table(None, job_id=job_id, actor_state_name="PENDING_CREATION")
-    unplaced = {actor for actor, told in pending.items() if not told["Pid"]}
+    without = {actor for actor, told in pending.items() if not told["Pid"]}
+    lacking = {name: demand for name, (actor, demand) in actors.items() if actor in without}
+    unplaced, hanging = told_apart(lacking, _queued() if lacking else [])
     about = [name for name in about if name in actors]
     table = known.actor_table(None, job_id=job_id) if len(about) > MANY else {}
-    asked = {name: table.get(actors[name]) if table else known.actor_table(actors[name]) for name in about}
+    asked = {name: table.get(actors[name][0]) if table else known.actor_table(actors[name][0]) for name in about}
     return Look(
         begun=now,
         nodes={
@@ -323,12 +329,46 @@ def ask_ray(now: float, actors: Mapping[str, str], about: Collection[str]) -> Lo
             if node["Alive"]
         },
         dead=frozenset(node["NodeID"] for node in nodes if not node["Alive"]),
-        unplaced=frozenset(name for name, actor in actors.items() if actor in unplaced),
+        unplaced=unplaced,
+        hanging=hanging,
         places={name: told["Address"]["NodeID"] for name, told in asked.items() if told},
         problem="the node of this process is dead to Ray"
         if any(node["NodeID"] == own and not node["Alive"] for node in nodes)
         else "",
     )
+
+
+def told_apart(
+    lacking: Mapping[str, Demand], queued: Sequence[tuple[Demand, int]]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Workers without a process that wait for a place, and those of them that may have one where none comes up.
+
+    Ray has what it asks for reserved for an actor before it starts its process. Where the interpreter that it is to
+    have is not on the node, say, it tries that for ever, and the actor looks as if it waited for a place.
+
+    Args:
+        lacking: What workers without a process ask for.
+        queued: For how many actors and tasks of the cluster, ours and others, a place of a kind is sought.
+    """
+    kinds = {name: _kind(demand) for name, demand in lacking.items()}
+    n_alike, n_queued = Counter(kinds.values()), {_kind(amounts): n for amounts, n in queued}
+    left = {name: n_queued.get(kind, n_alike[kind]) for name, kind in kinds.items()}
+    unplaced = frozenset(name for name, n in left.items() if n)
+    return unplaced, frozenset(name for name in unplaced if left[name] < n_alike[kinds[name]])
+
+
+def _kind(amounts: Demand) -> frozenset[tuple[str, float]]:
+    return frozenset((name, round(amount, 4)) for name, amount in amounts.items())
+
+
+def _queued() -> list[tuple[Demand, int]]:
+    """What is asked for on the cluster, a hundred kinds at most, and for how many no node has room."""
+    told = ray_state.state._connect_and_get_accessor().get_all_resource_usage()
+    kinds = gcs_pb2.ResourceUsageBatchData.FromString(told).resource_load_by_shape.resource_demands if told else ()
+    return [
+        (dict(kind.shape), kind.num_ready_requests_queued + kind.num_infeasible_requests_queued + kind.backlog_size)
+        for kind in kinds
+    ]
 
 
 def _node_processes() -> dict[str, Any]:

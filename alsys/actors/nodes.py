@@ -46,6 +46,7 @@ class Look:
         nodes: Living nodes by identity.
         dead: Nodes that were there.
         unplaced: Workers that no node holds yet.
+        hanging: Those of them of which some have a place, and no process.
         places: Nodes of the actors that one asked about.
         problem: What is wrong with Ray as a whole; empty for nothing.
     """
@@ -54,6 +55,7 @@ class Look:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     dead: Collection[str] = ()
     unplaced: Collection[str] = ()
+    hanging: Collection[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
 

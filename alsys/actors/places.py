@@ -140,7 +140,8 @@ class Places:
         """Whether no node holds a worker that is asked for, as far as Ray has told."""
         entry, look = self.workers[name], self._nodes.look
         is_asked = entry.asked is not None and entry.starting_since is not None
-        return is_asked and look.begun > (entry.asked or 0.0) and name in look.unplaced
+        is_told = is_asked and look.begun > (entry.asked or 0.0) and name in look.unplaced
+        return is_told and not self._is_hanging(name)
 
     def state(self, now: float) -> PoolState:
         """Who is there and who waits for what."""
@@ -154,6 +155,11 @@ class Places:
             waiting=waiting,
             avoided={self._nodes.name(node): avoided.cause for node, avoided in self._nodes.avoided.items()},
         )
+
+    def _is_hanging(self, name: str) -> bool:
+        """Whether a worker may have a place and no process: some like it do, and none of its role is up."""
+        role, others = self.workers[name].spec.role, self.workers.values()
+        return name in self._nodes.look.hanging and not any(o.is_up for o in others if o.spec.role is role)
 
     # --- labelers that come and go
 

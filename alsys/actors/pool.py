@@ -386,6 +386,7 @@ class RayPool:
             entry.starting_since = max(entry.starting_since, now)
             return
         spent = now - entry.starting_since
+        hint = f"; is there {entry.spec.python} on its node?" if entry.spec.python else ""
         if spent >= SPEAK_OF_STOPPED_S and self._cluster.is_local:
             for pid in self._cluster.end_stopped(self._runtime.stopped_timeout_s):
                 logger.warning("process %d was stopped while it started, and is ended", pid)
@@ -394,13 +395,13 @@ class RayPool:
             if missing and self._cluster.is_local:
                 self._give_up(name, entry, missing)
                 return
-            reason = f"it asks for {missing}" if missing else "it starts slowly"
+            reason = f"it asks for {missing}" if missing else f"it starts slowly{hint}"
             logger.warning("%s has not started for %.0f s: %s", name, spent, reason)
         elif spent >= self._runtime.worker_start_timeout_s:
             if missing:
                 self._give_up(name, entry, missing)
                 return
-            message = f"not started after {spent:.0f} s (runtime.worker_start_timeout_s)"
+            message = f"not started after {spent:.0f} s (runtime.worker_start_timeout_s){hint}"
             self._answers.fail(name, entry, Call.START, TimeoutError(message))
 
     def _give_up(self, name: str, entry: WorkerEntry, missing: str) -> None:

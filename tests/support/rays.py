@@ -76,6 +76,7 @@ class FakeRay:
         self.nodes: dict[str, Node] = {"n0": Node("10.0.0.1", {"CPU": 8.0})}
         self.dead: set[str] = set()
         self.waits_for: set[str] = set()
+        self.hanging: set[str] = set()
         self.stopped: dict[int, float] = {}
         self.starts = True
         self.renewals = 0
@@ -116,7 +117,7 @@ class FakeRay:
                 node = nodes[row[-1].node]
                 free = {**node.total, **node.free}
                 nodes[row[-1].node] = replace(node, free={**free, "CPU": free["CPU"] - row[-1].cpus})
-        return Look(self.now(), nodes, self.dead, set(self.waits_for), places)
+        return Look(self.now(), nodes, self.dead, set(self.waits_for), self.hanging, places)
 
     def ask_about(self, name: str) -> None:
         assert name in self.actors

@@ -646,3 +646,19 @@ def test_a_run_without_any_node_for_labelers_ends_though_most_were_never_asked_f
 
     large = replace(LABELER, memory_mb=1024.0**2, is_kept=False, idle_s=120.0)
     on_cluster(run, {f"labeler-{i}": large for i in range(64)}, worker_start_timeout_s=60.0)
+
+
+@pytest.mark.parametrize("is_one_up", [False, True])
+def test_labelers_of_which_none_comes_up_and_some_have_a_place_do_not_wait_for_ever(is_one_up: bool) -> None:
+    """Their interpreter is missing on the nodes; while one is up, others may well wait for a place."""
+
+    async def run(bench: Bench) -> None:
+        names = {f"labeler-{i}" for i in range(1 if is_one_up else 0, 6)}
+        bench.ray.waits_for, bench.ray.hanging = names, names
+        await bench.pool.start()
+        downs_ = [event for event in await bench.after(120) if isinstance(event, WorkerDown)]
+        assert len({event.worker for event in downs_}) == (0 if is_one_up else 6)
+        assert all("is there /opt/mace/bin/python on its node?" in event.message for event in downs_)
+
+    labeler = replace(LABELER, python="/opt/mace/bin/python")
+    on_cluster(run, {f"labeler-{i}": labeler for i in range(6)}, worker_start_timeout_s=60.0)
