@@ -94,7 +94,7 @@ class GPU4PySCF:
         total = int(cupy.cuda.runtime.memGetInfo()[1])
         self.limit_bytes = memory_mb * 2**20 if memory_mb else for_arrays(share, total)
         self._on_each_device(lambda: self._pool.set_limit(size=self.limit_bytes))
-        cupy.cuda.set_allocator(self._pool.malloc)  # gpu4pyscf sends arrays of over 100 MB past the pool and its limit
+        cupy.cuda.set_allocator(self._allocate)  # gpu4pyscf sends arrays of over 100 MB past the pool and its limit
         runtime = cupy.cuda.runtime
         measure = getattr(runtime.memGetInfo, "measure", runtime.memGetInfo)
         runtime.memGetInfo = _FreeMemory(measure, self._pool, self.limit_bytes)
@@ -133,6 +133,14 @@ class GPU4PySCF:
         self._on_each_device(self._pool.free_all_blocks)
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
+    def _allocate(self, n_bytes: int) -> Any:
+        """Memory of the pool, whose limit counts blocks that no array holds."""
+        try:
+            return self._pool.malloc(n_bytes)
+        except MemoryError:
+            self._pool.free_all_blocks()
+            return self._pool.malloc(n_bytes)
+
     def _on_each_device(self, act: Callable[[], object]) -> None:
         for number in range(int(self._cupy.cuda.runtime.getDeviceCount())):
             with self._cupy.cuda.Device(number):  # of the pool's methods that act on the current device only
@@ -156,9 +164,14 @@ class _FreeMemory:
         self._limit_bytes = limit_bytes
 
     def __call__(self) -> tuple[int, int]:
-        """Bytes that are free, and all of the GPU's."""
+        """Bytes that are free, and all of the GPU's; where few are, blocks that no array holds are given back first."""
+        if 2 * self._left() < self._limit_bytes:
+            self._pool.free_all_blocks()
         free, total = self.measure()
-        return max(0, min(int(free), self._limit_bytes - int(self._pool.total_bytes()))), int(total)
+        return max(0, min(int(free), self._left())), int(total)
+
+    def _left(self) -> int:
+        return self._limit_bytes - int(self._pool.total_bytes())
 
 
 def _is_of_block(error: BaseException) -> bool:

@@ -263,19 +263,25 @@ class Pool:
     def __init__(self, device: list[int]) -> None:
         self.limits: dict[int, int] = {}
         self.freed: list[int] = []
-        self.taken = 0
+        self.taken = self.idle = 0
+        self.allocator: Any = None
         self._device = device
-        self.malloc = object()
+
+    def malloc(self, size: int) -> str:
+        if self.total_bytes() + size > self.limits[self._device[0]]:  # as CuPy 13 does, idle blocks or not
+            raise MemoryError("Out of memory allocating")
+        return f"{size} bytes"
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
         assert size is not None
         self.limits[self._device[0]] = size
 
     def total_bytes(self) -> int:
-        return self.taken
+        return self.taken + self.idle
 
     def free_all_blocks(self) -> None:
         self.freed.append(self._device[0])
+        self.idle = 0
 
 
 GB = 2**30
@@ -299,7 +305,11 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 
     cupy: Any = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(memGetInfo=lambda: (60 * GB, 80 * GB), getDeviceCount=lambda: 2)
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=DeviceContext, set_allocator=lambda _: None)
+
+    def set_allocator(allocator: Any = None) -> None:
+        pool.allocator = allocator
+
+    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=DeviceContext, set_allocator=set_allocator)
     cupy.get_default_memory_pool = cupy.get_default_pinned_memory_pool = lambda: pool
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "gpu4pyscf", types.ModuleType("gpu4pyscf"))
@@ -325,6 +335,23 @@ def test_gpu4pyscf_is_told_of_its_share_and_sizes_its_buffers_by_it(pool: Pool) 
     GPU4PySCF(1.0, 70 * 1024)
     pool.taken = 0
     assert cupy.cuda.runtime.memGetInfo() == (60 * GB, 80 * GB)
+
+
+def test_blocks_that_no_array_holds_are_given_back_before_memory_ends(pool: Pool) -> None:
+    import cupy
+
+    GPU4PySCF(0.25, 4096)
+    pool.taken, pool.idle = GB, 2 * GB
+    assert pool.allocator(GB // 2) == f"{GB // 2} bytes"
+    assert pool.freed == []
+    assert pool.allocator(2 * GB) == f"{2 * GB} bytes"
+    assert pool.freed == [0]
+    with pytest.raises(MemoryError):
+        pool.allocator(4 * GB)
+    pool.idle = GB // 2
+    assert cupy.cuda.runtime.memGetInfo()[0] == 4 * GB - GB - GB // 2
+    pool.idle = 2 * GB
+    assert cupy.cuda.runtime.memGetInfo()[0] == 3 * GB
 
 
 def test_lack_of_memory_is_known_in_all_its_forms(pool: Pool) -> None:
