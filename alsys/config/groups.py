@@ -17,6 +17,35 @@ GROUP_NAME: Final = r"^[a-z][a-z0-9_]{0,30}$"
 GroupName = Annotated[str, Field(pattern=GROUP_NAME)]
 
 
+OF_RAY: Final = {
+    "CPU": "set cpus",
+    "GPU": "set gpus",
+    "memory": "set ray_memory_mb",
+    "object_store_memory": "leave it out",
+}
+"""Names that are no custom resources to Ray, and what to do instead."""
+LEAST_AMOUNT: Final = 1e-4
+"""Ray counts in steps of it."""
+
+
+def resource_problems(section: Section, name: str) -> Iterator[Problem]:
+    """What Ray would refuse of what workers ask for, when they start.
+
+    Args:
+        section: With `cpus`, `gpus` and `resources`, any of which may be None.
+        name: Of the section.
+    """
+    asked = {key: getattr(section, key) for key in ("cpus", "gpus")}
+    gpus, resources = asked["gpus"], getattr(section, "resources", None) or {}
+    if gpus is not None and gpus > 1 and not float(gpus).is_integer():
+        yield Problem("must be a whole number above 1", f"{name}.gpus", f"{gpus:g}", "give a share of one, or 1, 2")
+    for key in [key for key in OF_RAY if key in resources]:
+        yield Problem("is no custom resource of Ray", f"{name}.resources.{key}", f"{resources[key]:g}", OF_RAY[key])
+    for key, amount in [*asked.items(), *((f"resources.{key}", amount) for key, amount in resources.items())]:
+        if amount is not None and 0 < amount < LEAST_AMOUNT:
+            yield Problem(f"must be at least {LEAST_AMOUNT}", f"{name}.{key}", f"{amount:g}", "raise it")
+
+
 class WorkerGroup(Section):
     """Workers of one role with resources of their own; what is left out is as in the section around it."""
 

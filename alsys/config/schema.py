@@ -18,6 +18,7 @@ from alsys.config.exploration import ExplorationConfig as ExplorationConfig
 from alsys.config.exploration import FixedTrust as FixedTrust
 from alsys.config.exploration import TargetEnsemble as TargetEnsemble
 from alsys.config.exploration import TrustConfig as TrustConfig
+from alsys.config.groups import resource_problems
 from alsys.config.labeling import PySCFBaseline, PySCFLabeling
 from alsys.config.models import EquivariantModel as EquivariantModel
 from alsys.config.models import ModelConfig as ModelConfig
@@ -294,6 +295,17 @@ class CampaignConfig(Section):
     def _groups(self) -> Iterator[Problem]:
         yield from self.labeling.group_problems("labeling")
         yield from self.exploration.group_problems("exploration")
+        if self.runtime.kind != "ray":
+            return
+        sections: tuple[tuple[str, Section, Mapping[str, Section]], ...] = (
+            ("training", self.training, {}),
+            ("labeling", self.labeling, self.labeling.groups),
+            ("exploration", self.exploration, self.exploration.groups),
+        )
+        for name, section, groups in sections:
+            yield from resource_problems(section, name)
+            for group, part in groups.items():
+                yield from resource_problems(part, f"{name}.groups.{group}")
 
     def _trainers(self) -> Iterator[Problem]:
         n, field = self.training.workers, "training.workers"

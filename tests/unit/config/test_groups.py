@@ -108,6 +108,13 @@ def test_groups_are_no_science() -> None:
             {},
             r"labeling\.groups\.big\.min_workers: must be at most `workers`, 2 \(got '4'\)",
         ),
+        ({"gpus": 1.5}, {}, r"labeling\.gpus: must be a whole number above 1 \(got '1\.5'\); give a share of one"),
+        (
+            {"groups": {"big": {"workers": 1, "resources": {"memory": 1}}}},
+            {},
+            r"labeling\.groups\.big\.resources\.memory: is no custom resource of Ray \(got '1'\); set ray_memory_mb",
+        ),
+        ({}, {"resources": {"lab": 1e-5}}, r"exploration\.resources\.lab: must be at least 0\.0001 \(got '1e-05'\)"),
         (
             {},
             {"groups": {"gpu": {"workers": 1, "device": "cuda"}}},
