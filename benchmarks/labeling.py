@@ -37,6 +37,7 @@ from alsys.config.labeling import PySCFLabeling, QualityConfig
 from alsys.frames import FloatArray, Frame
 from alsys.interop.extxyz_files import read_labelled
 from alsys.labeling.child import ChildProcess
+from alsys.labeling.converged_scf import ConvergedSCF
 from alsys.labeling.densities import DensityMemory
 from alsys.labeling.device import Device
 from alsys.labeling.gate.checks import LabelChecks
@@ -100,10 +101,10 @@ class TimedDevice(Device):
         super().__init__("cpu", 0.0)
         self._is_plain, self.gradient_s = is_plain, 0.0
 
-    def gradient(self, field: Any) -> FloatArray:
+    def gradient(self, scf: ConvergedSCF) -> FloatArray:
         """As a label takes it, or PySCF's."""
         started = time.process_time()
-        result = np.asarray(field.nuc_grad_method().kernel()) if self._is_plain else super().gradient(field)
+        result = np.asarray(scf.field.nuc_grad_method().kernel()) if self._is_plain else super().gradient(scf)
         self.gradient_s += time.process_time() - started
         return result
 
