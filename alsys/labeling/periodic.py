@@ -23,6 +23,7 @@ from alsys.frames import FloatArray, Frame
 from alsys.labeling.checks import check_electrons, check_restricted, wrong_setting
 from alsys.labeling.engine import Computed, Failed
 from alsys.labeling.pyscf import prepare_pyscf
+from alsys.labeling.rescue import DAMPED_CYCLES
 from alsys.labels import Diagnostics
 from alsys.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
@@ -217,6 +218,7 @@ def _converge(build: Callable[[], Any], max_cycles: int) -> tuple[Any, int, int]
         field.max_cycle = max_cycles
         if rung == 1:
             field.damp, field.level_shift, field.conv_tol = 0.5, 0.3, max(1e-6, field.conv_tol)
+            field.diis_start_cycle = DAMPED_CYCLES + 1
         field.kernel(dm0=density)
         cycles += int(getattr(field, "cycles", 0))
         if field.converged and rung != 1:

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from alsys.config.engines import PeriodicLabeling
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.labeling import periodic
 from alsys.labeling.atoms import free_atom_frames
 from alsys.labeling.base import Labeler
 from alsys.labeling.factory import build_labeler, check_labeling
+from alsys.labeling.rescue import DAMPED_CYCLES
 from alsys.labels import Label
 from alsys.testing.labelers import LabelerContract
 
@@ -68,6 +70,26 @@ class TestKPoints(PeriodicContract):
 class TestTriplet(PeriodicContract):
     frame = hydrogen(multiplicity=3)
     cell = hydrogen(multiplicity=3)
+
+
+@pytest.mark.dft
+def test_the_second_attempt_damps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PySCF damps only before DIIS begins, by default never."""
+    from pyscf import dft, gto
+    from pyscf.scf import hf
+
+    damped: list[float] = []
+    original = hf.damping
+    monkeypatch.setattr(hf, "damping", lambda f, last, factor: damped.append(factor) or original(f, last, factor))
+    water = gto.M(atom="O 0 0 0; H 0 0 1.6; H 0 1.5 -0.5", basis="sto-3g", verbose=0)
+
+    def build() -> Any:
+        field = dft.RKS(water, xc="lda,vwn")
+        field.grids.level, field.conv_tol = 0, 1e-12
+        return field
+
+    periodic._converge(build, DAMPED_CYCLES + 1)
+    assert damped == [0.5] * (DAMPED_CYCLES - 1)  # there is no Fock matrix before the first
 
 
 @pytest.mark.dft
