@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
 IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install install-dev quickstart test test-fast test-all check format clean
+.PHONY: install install-dev quickstart test test-fast test-all test-services check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -32,6 +32,11 @@ test: install-dev
 # Rules, formats, numbers: a minute, after each change.
 test-fast: install-dev
 	$(BIN)/python -m pytest -m fast --numprocesses $(TEST_PROCESSES) $(IN_GROUPS)
+
+# Against servers that the tests start on loopback: S3.
+test-services: install-dev
+	$(PIP_INSTALL) --editable '.[services]'
+	$(BIN)/python -m pytest tests/services
 
 test-all: install-dev
 	$(BIN)/python -m pytest

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from alsys.store import memory
+from alsys.store import memory, segments
 from alsys.store import zarr as zarr_store
 from alsys.store.columns import ColumnReader
 from alsys.store.files import Files
+from alsys.store.objects import Objects
 from alsys.store.writer import ColumnWriter
 from alsys.testing.stores import StoreContract
 
@@ -58,3 +59,35 @@ class TestZarrStore(StoreContract):
     def crash(self, writer: ColumnWriter) -> None:
         del writer
         self.files.die()
+
+
+class TestSegmentStoreInMemory(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _disk(self) -> None:
+        self.objects = Objects.at("memory:///")
+
+    def open_writer(self) -> ColumnWriter:
+        return segments.open_writer(self.objects)
+
+    def open_reader(self, seq: int | None = None) -> ColumnReader:
+        return segments.open_reader(self.objects, seq)
+
+    def crash(self, writer: ColumnWriter) -> None:
+        del writer
+
+
+class TestCompactedSegmentStore(TestSegmentStoreInMemory):
+    """Behind each writer everything is compacted, so that later ones begin with chunks."""
+
+    def open_writer(self) -> ColumnWriter:
+        store = segments.SegmentStore(self.objects)
+        store.load()
+        if store.n:
+            store.compact()
+        return segments.open_writer(self.objects)
+
+    def open_reader(self, seq: int | None = None) -> ColumnReader:
+        store = segments.SegmentStore(self.objects)
+        store.load()
+        store.compact()
+        return segments.open_reader(self.objects, seq)

@@ -1,0 +1,187 @@
+"""A few operations on object storage (S3, GCS, Azure; memory for tests), by obstore, with errors of the file system.
+
+An object is made once and not changed, or replaced under the condition that it is still the one that was read, so no
+two writers can both believe that they were first. Where the answer to a request is lost the request may have been
+carried out: `create` looks whether the object that is there is its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from alsys.errors import EnvironmentProblem, InputError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES: Final = ("s3://", "gs://", "az://", "abfs://")
+RETRY_S: Final = 60.0
+"""How long a request that fails for a passing reason is tried again."""
+AT_ONCE: Final = 16
+"""Objects that are fetched at the same time."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a directory is named that is in object storage."""
+    return place.startswith(SCHEMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which content of an object was read: clouds tell by one of these, or both."""
+
+    e_tag: str | None
+    version: str | None
+
+
+class Objects:
+    """Objects below one prefix. All operations raise `OSError`, which names the object.
+
+    Args:
+        store: Of obstore; its prefix is where the objects lie.
+        url: Names it in messages.
+    """
+
+    def __init__(self, store: ObjectStore, url: str) -> None:
+        self._store, self.url = store, url.rstrip("/")
+
+    @classmethod
+    def at(cls, url: str, **options: Any) -> Objects:
+        """Those at a URL; credentials are found as the cloud's own tools find them.
+
+        Args:
+            url: Such as ``s3://bucket/prefix``.
+            options: Of obstore, such as ``endpoint``.
+
+        Raises:
+            InputError: It is no URL of an object store.
+            EnvironmentProblem: obstore is not installed.
+        """
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError as error:
+            raise EnvironmentProblem(f"{url}: obstore is not installed: pip install 'alsys[objects]'") from error
+        if is_url(url):
+            options.setdefault("retry_config", {"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_S)})
+        try:
+            return cls(from_url(url, **options), url)
+        except (BaseError, ValueError, TypeError) as error:
+            raise InputError(f"is no place for objects: {_line(error)}", field="directory", value=url) from error
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Makes an object; False where there is one of this name with another content."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            self._call("put", name, content, mode="create", use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return self.get(name) == content
+        return True
+
+    def put(self, name: str, content: bytes) -> None:
+        """Makes or replaces an object."""
+        self._call("put", name, content)
+
+    def replace(self, name: str, content: bytes, read: Version | None) -> bool:
+        """Replaces an object; False where it is no longer the one that was read.
+
+        Args:
+            name: Of the object.
+            content: The new one.
+            read: From `get_version`; None where there was none.
+        """
+        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+
+        known = {} if read is None else {"e_tag": read.e_tag, "version": read.version}
+        mode = {key: value for key, value in known.items() if value is not None} or "create"
+        try:
+            self._call("put", name, content, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError, NotFoundError):
+            return self.get(name) == content
+        return True
+
+    def get(self, name: str) -> bytes | None:
+        """Content of an object; None where there is none."""
+        return self.get_version(name)[0]
+
+    def get_version(self, name: str) -> tuple[bytes | None, Version | None]:
+        """Content of an object and which one it is; None where there is none."""
+        from obstore.exceptions import NotFoundError
+
+        try:
+            found = self._call("get", name)
+            return bytes(found.bytes()), Version(found.meta["e_tag"], found.meta.get("version"))
+        except (NotFoundError, FileNotFoundError):
+            return None, None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        from obstore.exceptions import NotFoundError
+
+        try:
+            self._call("head", name)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        return True
+
+    def get_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Contents of several objects, fetched at the same time."""
+        if len(names) < 2:
+            return [self.get(name) for name in names]
+        with ThreadPoolExecutor(min(AT_ONCE, len(names))) as pool:
+            return list(pool.map(self.get, names))
+
+    def names(self, folder: str, after: str = "") -> list[str]:
+        """Names of the objects in a folder and below it, in order, those after a name only."""
+        listed = self._call("list", folder, offset=after or None)
+        return sorted(meta["path"] for batch in self._guarded(folder, listed) for meta in batch)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes objects, where they are there."""
+        from obstore.exceptions import NotFoundError
+
+        for name in names:
+            try:
+                self._call("delete", name)
+            except (NotFoundError, FileNotFoundError):
+                continue
+
+    def _guarded(self, name: str, items: Any) -> Any:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield from items
+        except BaseError as error:
+            raise self._refused(name, error) from error
+
+    def _call(self, operation: str, name: str, *arguments: Any, **options: Any) -> Any:
+        import obstore
+        from obstore import exceptions
+
+        try:
+            return getattr(obstore, operation)(self._store, name, *arguments, **options)
+        except (exceptions.AlreadyExistsError, exceptions.NotFoundError, exceptions.PreconditionError):
+            raise
+        except FileNotFoundError:
+            raise
+        except (exceptions.BaseError, OSError) as error:
+            raise self._refused(name, error) from error
+
+    def _refused(self, name: str, error: Exception) -> OSError:
+        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+        is_forbidden = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        refused = OSError(errno.EACCES if is_forbidden else errno.EIO, os.strerror(errno.EIO), f"{self.url}/{name}")
+        refused.add_note(_line(error))
+        return refused
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,408 @@
+"""The store in object storage: a log of segments, each made once.
+
+A commit is one object: the rows that it adds to each column, and the HEAD that it makes. Segments are numbered, and who
+makes number n has seen all before it. A writer begins with a segment of its own, so the number that a writer of before
+would take next is gone: that one finds another's segment in its place, and is fenced. Nothing is ever replaced, so an
+answer that is lost after the write does no harm: the segment that is there is compared.
+
+Rows are kept in memory by writers and readers. Now and then a writer puts chunks that are full, which will never
+change, and one object with the rest (`compact`); segments that are in it go. The chunks and metadata are plain Zarr v3
+for other programs, as of the last time. A chunk is replaced only by one that begins with what is there, so that a
+fenced writer, which knows less, takes nothing away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alsys.errors import Fenced, InputError, StoreCorrupt
+from alsys.store.base import Head, VerifyReport
+from alsys.store.columns import ColumnReader
+from alsys.store.memory import MemoryDisk
+from alsys.store.objects import Objects, Version
+from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH, COMMITS, FORMAT, ArraySpec
+from alsys.store.writer import ColumnWriter
+from alsys.threads import WorkerThread
+
+logger = logging.getLogger(__name__)
+
+MAGIC: Final = b"alsys-segment-1 "
+LOG: Final = "log"
+PLAIN: Final = "zarr"
+REST: Final = "rest"
+COMPACTED: Final = "COMPACTED"
+PART_BYTES: Final = 2**26
+"""Rows that wait for a commit before they are put without one."""
+COMPACT_EVERY: Final = 256
+"""Segments after which full chunks are put behind them."""
+OWNER_EVERY_S: Final = 10.0
+"""How often a writer without commits looks whether it is the last one."""
+RESTORE: Final = "restore it from a version of the bucket"
+"""What can be done about an object that is gone."""
+RACES: Final = 20
+"""How often an opening writer may be overtaken by another one."""
+
+Rows = tuple[str, int, NDArray[Any]]
+"""Path of a column, first row, and rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows, and the HEAD that holds once they are there; without one for rows that a later commit makes visible."""
+
+    rows: tuple[Rows, ...]
+    head: Head | None
+
+    def encode(self) -> bytes:
+        """One object: a digest, a line of JSON, and the rows behind each other."""
+        about = {
+            "format": FORMAT,
+            "rows": [[path, start, len(rows)] for path, start, rows in self.rows],
+            "head": None if self.head is None else _record(self.head),
+        }
+        body = json.dumps(about, separators=(",", ":")).encode() + b"\n"
+        body += b"".join(np.ascontiguousarray(rows, BY_PATH[path].dtype).tobytes() for path, _, rows in self.rows)
+        return MAGIC + _digest(body) + b"\n" + body
+
+    @classmethod
+    def decode(cls, content: bytes | None, name: str) -> Segment:
+        """What an object holds.
+
+        Raises:
+            StoreCorrupt: It is gone, damaged, or of a later format.
+        """
+        if content is None:
+            raise StoreCorrupt(f"{name} is gone", RESTORE)
+        first, _, body = content.partition(b"\n")
+        if first != MAGIC + _digest(body):
+            raise StoreCorrupt(f"{name} is damaged", RESTORE)
+        line, _, values = body.partition(b"\n")
+        about = json.loads(line)
+        if about["format"] != FORMAT:
+            raise StoreCorrupt(f"{name} has format {about['format']}, this alsys reads {FORMAT}", "update alsys")
+        found, place = [], 0
+        for path, start, count in about["rows"]:
+            spec = BY_PATH[path]
+            part = np.frombuffer(values, np.uint8, count * spec.row_bytes, place)
+            found.append((path, start, part.view(spec.dtype).reshape(count, *spec.row_shape)))
+            place += part.size
+        return cls(tuple(found), None if about["head"] is None else _head(about["head"]))
+
+
+class SegmentStore:
+    """Columns in memory, and the log of segments that they are made from. Is a `Backend`.
+
+    Args:
+        objects: Where the segments are.
+
+    Attributes:
+        n: Number of the last segment that was read or written.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects, self._disk = objects, MemoryDisk()
+        self.n = 0
+        self._pending: dict[tuple[str, int], NDArray[Any]] = {}
+        self._n_pending = 0
+        self._looked = time.monotonic()
+        self._compacted, self._version = _Compacted(0, _no_head(), {}), Version(None, None)
+        self._has_compacted = False
+        self._thread: WorkerThread | None = None
+        self._compacting: Future[None] | None = None
+
+    def load(self) -> None:
+        """Reads what is there, or what has come since.
+
+        Raises:
+            StoreCorrupt: A segment is gone or damaged.
+            OSError: The store cannot be read.
+        """
+        if self.n == 0:
+            self._load_compacted()
+        names = self._objects.names(LOG, after=_name(self.n) if self.n else "")
+        numbers = [number for name in names if (number := int(name.rpartition("/")[2])) > self.n]
+        if numbers != list(range(self.n + 1, self.n + 1 + len(numbers))):
+            missing = next(n for n, number in enumerate(numbers, self.n + 1) if n != number)
+            raise StoreCorrupt(
+                f"{self._objects.url}/{_name(missing)} is gone", "restore it from a version of the bucket"
+            )
+        for first in range(0, len(numbers), COMPACT_EVERY):
+            part = [_name(number) for number in numbers[first : first + COMPACT_EVERY]]
+            for name, content in zip(part, self._objects.get_all(part), strict=True):
+                self._apply(Segment.decode(content, f"{self._objects.url}/{name}"))
+                self.n += 1
+
+    def claim(self) -> Head:
+        """Makes this the last writer: the HEAD of its epoch.
+
+        Raises:
+            Fenced: Others came in between again and again.
+        """
+        for _ in range(RACES):
+            self.load()
+            last = self._disk.read_head()
+            head = replace(last, epoch=last.epoch + 1, identity=last.identity or secrets.token_hex(16))
+            if self._objects.create(_name(self.n + 1), Segment((), head).encode()):
+                self.n += 1
+                self._disk.write_head(head)
+                return head
+        raise Fenced(f"{self._objects.url}: other drivers open this store all the time")
+
+    def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of a column."""
+        return self._disk.read(path, start, stop)
+
+    def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
+        """Writes rows, which are put with the next HEAD."""
+        self._disk.write(path, start, rows)
+        self._pending[path, start] = np.array(rows, dtype=BY_PATH[path].dtype)  # a group that failed comes again
+        self._n_pending = sum(one.nbytes for one in self._pending.values())
+
+    def sync(self) -> None:
+        """Puts rows without a HEAD where they are many."""
+        if self._n_pending > PART_BYTES:
+            self._put(None)
+
+    def read_head(self) -> Head:
+        """The committed HEAD, as far as this has read."""
+        return self._disk.read_head()
+
+    def write_head(self, head: Head) -> None:
+        """Puts what was written and HEAD: one object.
+
+        Raises:
+            Fenced: Another writer has put one.
+            OSError: It was refused.
+        """
+        self._put(head)
+        self._disk.write_head(head)
+        is_due = self.n - self._compacted.n >= COMPACT_EVERY
+        if is_due and (self._compacting is None or self._compacting.done()):
+            self._thread = self._thread or WorkerThread("compaction")
+            number = self.n
+            self._compacting = self._thread.submit(lambda: self._compact(number, head))
+
+    def check_owner(self, head: Head) -> None:
+        """Raises `Fenced` where another writer has come, which is looked for every `OWNER_EVERY_S`."""
+        now = time.monotonic()
+        if now - self._looked >= OWNER_EVERY_S:
+            self._looked = now
+            name = _name(self.n + 1)
+            if self._objects.exists(name) and not self._is_own(name):
+                raise self._fenced(head)
+
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """As `Backend.verify`; segments were held against their digests when they were read."""
+        return self._disk.verify(reader)
+
+    def close(self, head: Head | None) -> None:
+        """Ends a compaction that runs."""
+        del head
+        if self._thread is not None:
+            if self._compacting is not None:
+                self._compacting.exception()
+            self._thread.close()
+            self._thread = None
+
+    def compact(self) -> None:
+        """Puts full chunks and the rest, makes them the beginning of the log, and removes segments of before.
+
+        Whoever reads meanwhile finds the segments that it has listed: those of one compaction stay until the next.
+
+        Raises:
+            OSError: It was refused; nothing is lost.
+        """
+        self._compact(self.n, self._disk.read_head())
+
+    def _compact(self, number: int, head: Head) -> None:
+        try:
+            self._put_compacted(number, head)
+        except OSError as error:
+            logger.warning("full chunks are not put behind the log, which is tried again: %s", error)
+        except Exception:
+            logger.exception("full chunks are not put behind the log")
+
+    def _put_compacted(self, number: int, head: Head) -> None:
+        before, chunks, rest = self._compacted, dict[str, int](), list[Rows]()
+        for spec in ALL_ARRAYS:
+            length = head.seq if spec is COMMITS else head.lengths[spec.axis]
+            chunks[spec.path] = length // spec.chunk_rows
+            for chunk in range(before.chunks.get(spec.path, 0), chunks[spec.path]):
+                start = chunk * spec.chunk_rows
+                content = self._disk.read(spec.path, start, start + spec.chunk_rows).tobytes()
+                if not self._grow(_chunk(spec, chunk), content):
+                    raise StoreCorrupt(f"{self._objects.url}/{_chunk(spec, chunk)} is another chunk than it should be")
+            first = chunks[spec.path] * spec.chunk_rows
+            rest.append((spec.path, first, self._disk.read(spec.path, first, length)))
+        self._objects.put(f"{REST}/{number:012d}", Segment(tuple(rest), head).encode())
+        self._put_last_chunks(rest)
+        new = _Compacted(number, head, chunks)
+        content = new.encode()
+        if not self._objects.replace(COMPACTED, content, self._version if self._has_compacted else None):
+            logger.warning("another driver has put chunks behind the log")
+            return
+        self._version = self._objects.get_version(COMPACTED)[1] or Version(None, None)
+        self._compacted, self._has_compacted = new, True
+        self._put_metadata(head)
+        self._objects.remove(name for name in self._objects.names(LOG) if name <= _name(before.n))
+        self._objects.remove(name for name in self._objects.names(REST) if name < f"{REST}/{before.n:012d}")
+
+    def _put_last_chunks(self, rest: Sequence[Rows]) -> None:
+        """Of each column, for programs that read plain Zarr."""
+        for path, first, rows in rest:
+            spec = BY_PATH[path]
+            if len(rows):
+                chunk = np.zeros((spec.chunk_rows, *spec.row_shape), spec.dtype)
+                chunk[: len(rows)] = rows
+                self._grow(_chunk(spec, first // spec.chunk_rows), chunk.tobytes())
+
+    def _put_metadata(self, head: Head) -> None:
+        """What plain Zarr says of groups and arrays."""
+        from alsys.store.zarr_arrays import blank_hierarchy
+
+        for name, content in blank_hierarchy().items():
+            metadata = json.loads(content)
+            if (path := name.rpartition("/")[0]) in BY_PATH:
+                metadata["shape"][0] = head.seq if path == COMMITS.path else head.lengths[BY_PATH[path].axis]
+            self._objects.put(f"{PLAIN}/{name}", json.dumps(metadata, indent=2).encode())
+
+    def _grow(self, name: str, content: bytes) -> bool:
+        """Puts a chunk, unless there is one that goes on otherwise, or further; whether it is there then."""
+        there, version = self._objects.get_version(name)
+        if there is not None and not content.startswith(there.rstrip(b"\0")):
+            return False
+        return there == content or self._objects.replace(name, content, version)
+
+    def _load_compacted(self) -> None:
+        content, version = self._objects.get_version(COMPACTED)
+        if content is None or version is None:
+            return
+        name = f"{self._objects.url}/{COMPACTED}"
+        self._compacted, self._version, self._has_compacted = _Compacted.decode(content, name), version, True
+        for path, n_chunks in self._compacted.chunks.items():
+            spec = BY_PATH[path]
+            names = [_chunk(spec, chunk) for chunk in range(n_chunks)]
+            for chunk, found in enumerate(self._objects.get_all(names)):
+                if found is None or len(found) != spec.chunk_rows * spec.row_bytes:
+                    raise StoreCorrupt(f"{self._objects.url}/{names[chunk]} is gone or cut off")
+                rows = np.frombuffer(found, spec.dtype).reshape(spec.chunk_rows, *spec.row_shape)
+                self._disk.write(path, chunk * spec.chunk_rows, rows)
+        rest = f"{REST}/{self._compacted.n:012d}"
+        self._apply(Segment.decode(self._objects.get(rest), f"{self._objects.url}/{rest}"))
+        self.n = self._compacted.n
+
+    def _apply(self, segment: Segment) -> None:
+        for path, start, rows in segment.rows:
+            self._disk.write(path, start, rows)
+        if segment.head is not None:
+            self._disk.write_head(segment.head)
+
+    def _put(self, head: Head | None) -> None:
+        segment = Segment(tuple((path, start, rows) for (path, start), rows in self._pending.items()), head)
+        if not self._objects.create(_name(self.n + 1), segment.encode()):
+            raise self._fenced(head or self._disk.read_head())
+        self.n += 1
+        self._pending, self._n_pending, self._looked = {}, 0, time.monotonic()
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a segment is one of this writer whose answer was lost: it comes again with the next try."""
+        head = Segment.decode(self._objects.get(name), name).head
+        return head is None or head.epoch == self._disk.read_head().epoch
+
+    def _fenced(self, head: Head) -> Fenced:
+        return Fenced(f"{self._objects.url}: another driver took over from epoch {head.epoch}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compacted:
+    """What is behind the log: segments up to a number, the HEAD that they made, and full chunks of each column."""
+
+    n: int
+    head: Head
+    chunks: dict[str, int]
+
+    def encode(self) -> bytes:
+        """A line of JSON behind its digest."""
+        body = json.dumps({"n": self.n, "head": _record(self.head), "chunks": self.chunks}, sort_keys=True).encode()
+        return MAGIC + _digest(body) + b"\n" + body
+
+    @classmethod
+    def decode(cls, content: bytes, name: str) -> _Compacted:
+        """What an object says.
+
+        Raises:
+            StoreCorrupt: It is damaged.
+        """
+        first, _, body = content.partition(b"\n")
+        if first != MAGIC + _digest(body):
+            raise StoreCorrupt(f"{name} is damaged", RESTORE)
+        about = json.loads(body)
+        return cls(about["n"], _head(about["head"]), about["chunks"])
+
+
+def open_writer(objects: Objects) -> ColumnWriter:
+    """Opens or makes the store below a prefix for writing; the writer before it is fenced.
+
+    Raises:
+        StoreCorrupt: A segment is gone or damaged.
+        OSError: The storage refused.
+    """
+    store = SegmentStore(objects)
+    return ColumnWriter(store, store.claim())
+
+
+def open_reader(objects: Objects, seq: int | None = None) -> ColumnReader:
+    """Opens a store for reading, pinned to its present HEAD or to version `seq`.
+
+    Raises:
+        InputError: There is none, or no such version.
+        StoreCorrupt: A segment is gone or damaged.
+        OSError: The storage refused.
+    """
+    for is_last in (False, True):
+        store = SegmentStore(objects)
+        try:
+            store.load()
+            break
+        except StoreCorrupt:
+            if is_last:  # else a writer may have removed what is behind the log by now
+                raise
+    if store.n == 0:
+        raise InputError("is not an alsys store", source=objects.url)
+    reader = ColumnReader(store, store.read_head())
+    return reader if seq is None else reader.at(seq)
+
+
+def _name(number: int) -> str:
+    return f"{LOG}/{number:012d}"
+
+
+def _chunk(spec: ArraySpec, chunk: int) -> str:
+    return "/".join((PLAIN, spec.path, "c", str(chunk), *("0" for _ in spec.row_shape)))
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).hexdigest().encode()
+
+
+def _record(head: Head) -> dict[str, Any]:
+    return {"seq": head.seq, "epoch": head.epoch, "lengths": dict(head.lengths), "store": head.identity}
+
+
+def _head(record: dict[str, Any]) -> Head:
+    return Head(record["seq"], record["epoch"], {axis: record["lengths"][axis] for axis in ALL_AXES}, record["store"])
+
+
+def _no_head() -> Head:
+    return Head(0, 0, dict.fromkeys(ALL_AXES, 0))
