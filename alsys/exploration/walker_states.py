@@ -114,8 +114,9 @@ class WalkerStates:
         first, again = self._folder / f"{worker}.state", self._folder / f"{worker}.again"
         try:
             if first.exists():
-                first.replace(again)
-                content = again.read_bytes()
+                content = first.read_bytes()
+                replace_file(again, content, is_durable=False)
+                first.unlink()
             elif again.exists():
                 content = again.read_bytes()
                 again.unlink()
