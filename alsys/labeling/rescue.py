@@ -131,6 +131,9 @@ def run_scf(field: Any, density: Any = None, orbitals: tuple[Any, Any] | None = 
     Returns:
         Whether it converged to a finite energy. Linear algebra that breaks down on the way counts as no convergence.
     """
+    is_second_order = hasattr(field, "undo_newton")
+    if is_second_order:  # these count nothing themselves, and begin with the number of what they were made of
+        field.cycles, field.callback = 0, lambda variables: _count(field, variables)
     try:
         if orbitals is not None:
             field.kernel(*orbitals)
@@ -144,6 +147,9 @@ def run_scf(field: Any, density: Any = None, orbitals: tuple[Any, Any] | None = 
         if "infs or NaNs" not in str(error):
             raise
         return False
+    finally:
+        if is_second_order:
+            field.callback = None
     return bool(field.converged) and bool(np.isfinite(field.e_tot))
 
 
@@ -173,6 +179,11 @@ def smeared_density(build: Callable[[], Any], max_cycles: int) -> tuple[Any, int
 def cycles_of(field: Any) -> int:
     """Iterations of the last SCF of a mean-field object."""
     return int(getattr(field, "cycles", 0))
+
+
+def _count(field: Any, variables: dict[str, Any]) -> None:
+    """Called by second-order solvers, of PySCF and gpu4pyscf, with the variables of their loop."""
+    field.cycles = int(variables["imacro"]) + 1
 
 
 def _finite(density: Any) -> Any:

@@ -124,6 +124,7 @@ class Field:
     level_shift: float | None = None
     diis_start_cycle = 1
     init_guess_breaksym = 0
+    callback: Any = None
 
     def __init__(self, card: Card, field: Any) -> None:
         self._card, self._cpu, self.mol = card, field, field.mol
@@ -192,9 +193,12 @@ class NewtonField(Field):
         if isinstance(dm0, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         cpu = self._prepared().newton()
-        cpu.max_cycle = cpu._scf.max_cycle
+        cpu.max_cycle, cpu.callback = cpu._scf.max_cycle, self.callback
         cpu.kernel(dm0=None if dm0 is None else dm0.get())
-        return self._finish(cpu.undo_newton())
+        cycles = self.cycles  # which the solver leaves alone
+        energy = self._finish(cpu.undo_newton())
+        self.cycles = cycles
+        return energy
 
     def undo_newton(self) -> MeanField:
         plain = copy.copy(self._scf)

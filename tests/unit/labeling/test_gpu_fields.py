@@ -144,6 +144,7 @@ def test_all_rungs_share_the_integrals_and_their_densities_stay_on_the_card(n_fa
     assert card.n_integrals == 1
     assert card.to_hosts == [(N_ORBITALS,), (N_ORBITALS,)]
     assert len(card.to_card) == (rung is Rung.SMEARED)
+    assert label.cost.scf_cycles > n_failures  # one iteration each, and those of the last
     assert_equal(label, label_on_cpu(settings()))
 
 
@@ -233,6 +234,27 @@ def test_the_hessian_of_gpu4pyscf_is_given_arrays_of_the_card_and_gives_them(
     product, diagonal = GPU4PySCF(1.0, None).orbital_hessian(field)
     np.testing.assert_array_equal(diagonal, [1.0, 2.0])
     np.testing.assert_array_equal(product(np.array([1.0, -1.0])), [3.0, -3.0])
+
+
+@pytest.mark.dft
+@pytest.mark.parametrize("is_warm", [False, True], ids=["from nothing", "after a first-order SCF"])
+def test_iterations_of_second_order_are_counted_and_no_others(is_warm: bool) -> None:
+    """PySCF counts none: what is there is the number of the object that the solver was made of."""
+    from pyscf import gto, scf
+
+    field = scf.RHF(gto.M(atom="O 0 0 0; H 0 0 1.6; H 0 1.5 -0.5", basis="sto-3g", verbose=0))
+    field.chkfile = None
+    if is_warm:
+        field.kernel()
+    newton = field.newton()
+    newton.max_cycle = 50
+    counted: list[float] = []
+    original = newton.rotate_mo
+    newton.rotate_mo = lambda *args, **kwargs: counted.append(1) or original(*args, **kwargs)
+    assert run_scf(newton, field.make_rdm1() if is_warm else None)
+    assert newton.callback is None
+    assert 1 <= newton.cycles <= len(counted)
+    assert newton.cycles < field.cycles or not is_warm
 
 
 class LinAlgError(RuntimeError):
