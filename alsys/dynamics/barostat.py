@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from alsys.dynamics.integrators import Integrator
 from alsys.errors import InputError
 from alsys.frames import FloatArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 from alsys.units import BOLTZMANN
 
 MAX_STEP = 0.2
@@ -82,17 +83,27 @@ class StochasticCellRescaling:
         self._pace = compressibility * timestep / (2.0 * relaxation)
         self.rows = np.flatnonzero(periodic.all(axis=1))
         self._is_all = self.rows.size == n_atoms.size
+        self._place(HOST)
+        self.set_pressures(pressures)
+
+    def to(self, arrays: Arrays) -> None:
+        """Goes on with walkers that are elsewhere, as the integrator does."""
+        self._place(arrays)
+        self.set_pressures(self.pressures)
+
+    def _place(self, arrays: Arrays) -> None:
+        """Puts the constants where walkers are."""
+        n_atoms = self._integrator.n_atoms
         counts = n_atoms[self.rows]
         offsets = np.concatenate([[0], np.cumsum(n_atoms)])
-        self._atoms = np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in self.rows] or [np.arange(0)])
-        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-        self._row_of_atom = np.repeat(np.arange(counts.size), counts)
-        self._mass = integrator.masses[self._atoms][:, None]
-        if self.rows.size:
-            self._total_mass: FloatArray = np.add.reduceat(self._mass, self._starts)
+        atoms = np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in self.rows] or [np.arange(0)])
+        self._arrays, self._walkers = arrays, arrays.segments(counts)
+        mass = self._integrator.masses[atoms][:, None]
         # Positions have 3 n degrees of freedom even where a centre of mass is at rest: its share of the pressure is kT.
-        self._still = (3 * counts - integrator.n_degrees[self.rows]).astype(np.float64)
-        self.set_pressures(pressures)
+        still = (3 * counts - self._integrator.n_degrees[self.rows]).astype(np.float64)
+        self._at, self._atoms, self._mass, self._still = arrays.of([self.rows, atoms, mass, still])
+        if self.rows.size:
+            self._total_mass = self._walkers.sum(self._mass)
 
     def set_pressures(self, pressures: ArrayLike) -> None:
         """New targets, ``(n_walkers,)`` or one for all, eV/Angstrom^3.
@@ -106,8 +117,9 @@ class StochasticCellRescaling:
         if not np.isfinite(values).all():
             raise InputError("a pressure is not finite", field="pressures", value=values.tolist())
         self.pressures: FloatArray = np.broadcast_to(values, self._integrator.n_atoms.shape).copy()
+        (self._targets,) = self._arrays.of([self.pressures[self.rows]])
 
-    def pressure_of(self, velocities: FloatArray, cell: FloatArray, stress: FloatArray) -> FloatArray:
+    def pressure_of(self, velocities: Array, cell: Array, stress: Array) -> Array:
         """``(n_rows,)`` pressures of the periodic walkers, eV/Angstrom^3, the ideal part of all 3 n degrees included.
 
         Args:
@@ -115,17 +127,11 @@ class StochasticCellRescaling:
             cell: ``(n_walkers, 3, 3)``, Angstrom.
             stress: ``(n_walkers, 3, 3)`` of the potential, tension positive, eV/Angstrom^3.
         """
-        rows = self.rows
-        return self._pressure(velocities, _volume(cell[rows]), stress)
+        return self._pressure(velocities, self._volume(cell[self._at]), stress)
 
     def rescale(
-        self,
-        positions: FloatArray,
-        velocities: FloatArray,
-        cell: FloatArray,
-        stress: FloatArray,
-        rng: np.random.Generator,
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        self, positions: Array, velocities: Array, cell: Array, stress: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array, Array]:
         """One step of the volume.
 
         Args:
@@ -139,45 +145,41 @@ class StochasticCellRescaling:
         Returns:
             New positions, velocities and cell. A walker whose pressure is not finite keeps its cell.
         """
-        rows, atoms = self.rows, self._atoms
-        if not rows.size:
+        if not self.rows.size:
             return positions, velocities, cell
-        thermal = BOLTZMANN * self._integrator.temperatures[rows]
-        volume = _volume(cell[rows])
-        excess = self._pressure(velocities, volume, stress) - self.pressures[rows]
-        noise = np.sqrt(thermal * self._pace / volume) * rng.normal(size=rows.size)
+        xp, rows, atoms = self._arrays.xp, self._at, self._atoms
+        thermal = BOLTZMANN * self._integrator.targets[rows]
+        volume = self._volume(cell[rows])
+        excess = self._pressure(velocities, volume, stress) - self._targets
+        noise = xp.sqrt(thermal * self._pace / volume) * self._arrays.normal((self.rows.size,), rng)
         growth = 1.0 + self._pace * (excess + thermal / (2.0 * volume)) + noise
-        bound = np.exp(0.5 * MAX_STEP)
-        growth = np.where(np.isfinite(growth), np.clip(growth, 1.0 / bound, bound), 1.0)  # of lambda
-        scale = np.cbrt(np.square(growth))
-        per_atom = scale[self._row_of_atom][:, None]
+        bound = float(np.exp(0.5 * MAX_STEP))
+        growth = xp.where(xp.isfinite(growth), xp.clip(growth, 1.0 / bound, bound), 1.0)  # of lambda
+        scale = self._arrays.cube_root(xp.square(growth))
+        per_atom = self._walkers.spread(scale)[:, None]
         if self._is_all:
             return self._scaled(positions, scale, per_atom), velocities / per_atom, cell * scale[:, None, None]
-        positions, velocities, cell = positions.copy(), velocities.copy(), cell.copy()
+        positions, velocities, cell = (self._arrays.copied(array) for array in (positions, velocities, cell))
         positions[atoms] = self._scaled(positions[atoms], scale, per_atom)
         velocities[atoms] /= per_atom
         cell[rows] *= scale[:, None, None]
         return positions, velocities, cell
 
-    def _scaled(self, positions: FloatArray, scale: FloatArray, per_atom: FloatArray) -> FloatArray:
+    def _scaled(self, positions: Array, scale: Array, per_atom: Array) -> Array:
         """Positions of the periodic walkers, scaled about their centres of mass."""
-        centre = np.add.reduceat(self._mass * positions, self._starts) / self._total_mass
-        scaled: FloatArray = per_atom * positions + ((1.0 - scale)[:, None] * centre)[self._row_of_atom]
-        return scaled
+        centre = self._walkers.sum(self._mass * positions) / self._total_mass
+        return per_atom * positions + self._walkers.spread((1.0 - scale)[:, None] * centre)
 
-    def _pressure(self, velocities: FloatArray, volume: FloatArray, stress: FloatArray) -> FloatArray:
-        rows = self.rows
-        thermal = BOLTZMANN * self._integrator.temperatures[rows]
+    def _pressure(self, velocities: Array, volume: Array, stress: Array) -> Array:
+        rows = self._at
+        thermal = BOLTZMANN * self._integrator.targets[rows]
         twice = 2.0 * self._integrator.kinetic_energy(velocities)[rows] + self._still * thermal
         tension = stress[rows, 0, 0] + stress[rows, 1, 1] + stress[rows, 2, 2]
-        pressure: FloatArray = (twice / volume - tension) / 3.0
-        return pressure
+        return (twice / volume - tension) / 3.0
 
-
-def _volume(cell: FloatArray) -> FloatArray:
-    """``(n_rows,)`` volumes of ``(n_rows, 3, 3)`` cells, Angstrom^3."""
-    a, b, c = cell.transpose(1, 2, 0)
-    volume: FloatArray = np.abs(
-        a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0])
-    )
-    return volume
+    def _volume(self, cell: Array) -> Array:
+        """``(n_rows,)`` volumes of ``(n_rows, 3, 3)`` cells, Angstrom^3."""
+        a, b, c = (cell[:, k].T for k in range(3))
+        return self._arrays.xp.abs(
+            a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0])
+        )

@@ -6,8 +6,10 @@ Molecules are checked for close contacts and for what holds them together, perio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
@@ -17,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 
 BONDED = 1.3
 """Share of the covalent sum up to which two atoms count as bonded."""
@@ -145,6 +148,59 @@ def closest_contact(numbers: NDArray[np.int32], positions: FloatArray) -> float:
     return nearest_pair(Frame.molecule(numbers, positions))[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Walkers that must stop for one reason.
+
+    Attributes:
+        reason: Its name.
+        is_set: ``(n_rows,)`` whether one must.
+        walkers: ``(n_rows,)`` which walkers they are; None for all in order.
+        is_meant: Asked for each walker that is flagged, on the host; None where the flag is the last word.
+    """
+
+    reason: str
+    is_set: Array
+    walkers: IntArray | None = None
+    is_meant: Callable[[int], bool] | None = None
+
+
+def named(arrays: Arrays, flags: Sequence[Flags]) -> dict[int, str]:
+    """Walkers that must stop, and the last reason of each; of a device one copy."""
+    return told(arrays, flags, ())[0]
+
+
+def told(arrays: Arrays, flags: Sequence[Flags], others: Sequence[Array]) -> tuple[dict[int, str], list[NDArray[Any]]]:
+    """As `named`, and other arrays in the same copy."""
+    values = arrays.read([*(flag.is_set for flag in flags), *others])
+    problems: dict[int, str] = {}
+    for flag, is_set in zip(flags, values, strict=False):
+        (rows,) = is_set.nonzero()
+        if rows.size:
+            walkers = (rows if flag.walkers is None else flag.walkers[rows]).tolist()
+            problems.update((k, flag.reason) for k in walkers if flag.is_meant is None or flag.is_meant(k))
+    return problems, values[len(flags) :]
+
+
+class _OnHost:
+    """Positions and cells that may be asked for on the host: of a device in one copy, once."""
+
+    def __init__(self, arrays: Arrays, positions: Array, cell: Array | None) -> None:
+        self._arrays, self._there = arrays, [positions, *([] if cell is None else [cell])]
+
+    @property
+    def positions(self) -> FloatArray:
+        return self._read[0]
+
+    @property
+    def cell(self) -> FloatArray | None:
+        return self._read[1] if len(self._read) > 1 else None
+
+    @cached_property
+    def _read(self) -> list[FloatArray]:
+        return self._arrays.read(self._there)
+
+
 class GeometryCheck:
     """Whether walkers still have the geometry of their start structures, all of them at once.
 
@@ -176,42 +232,56 @@ class GeometryCheck:
             fused.append(np.where(ratio < BONDED, 0.0, FUSED_BELOW))
             walkers.append(k)
             counts.append(i.size)
-        self._periodic = [k for k, frame in enumerate(starts) if frame.pbc.any()]
+        self._periodic = np.array([k for k, frame in enumerate(starts) if frame.pbc.any()], dtype=np.int64)
         self._walkers = np.array(walkers, dtype=np.int64)
+        self._counts = np.array(counts, dtype=np.int64)
+        self._of_pairs: tuple[NDArray[Any], ...] = ()
         if walkers:
-            self._first, self._second = np.concatenate(firsts), np.concatenate(seconds)
-            self._sums, self._limits = np.concatenate(sums), np.concatenate(limits)
-            self._fused = None if is_reactive else np.concatenate(fused)
-            self._pair_starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+            columns = (firsts, seconds, sums, limits, fused)
+            self._of_pairs = tuple(np.concatenate(column) for column in columns)
+        self.to(HOST)
 
-    def problems(self, positions: FloatArray, cell: FloatArray | None = None) -> dict[int, str]:
-        """Walkers that make no sense any more, and why: ``too-close``, ``broken`` or ``fused``.
+    def to(self, arrays: Arrays) -> None:
+        """Goes on with walkers that are elsewhere."""
+        self._arrays = arrays
+        (self._all,) = arrays.of([np.ones(self._periodic.size, dtype=np.bool_)])
+        if self._of_pairs:
+            self._first, self._second, self._sums, self._limits, self._fused = arrays.of(self._of_pairs)
+            self._pairs = arrays.segments(self._counts)
+
+    def flags(self, positions: Array, cell: Array | None = None) -> list[Flags]:
+        """Walkers that make no sense any more: ``fused``, ``broken`` and ``too-close``.
 
         Args:
             positions: ``(n_total, 3)`` finite positions of all walkers, Angstrom.
             cell: ``(n_walkers, 3, 3)`` cells of the moment, Angstrom; None for those of the start structures.
         """
-        problems: dict[int, str] = {}
+        flags: list[Flags] = []
+        here = _OnHost(self._arrays, positions, cell)
         if self._walkers.size:
+            xp, pairs = self._arrays.xp, self._pairs
             vector = positions[self._first] - positions[self._second]
-            ratio = np.sqrt(np.einsum("px,px->p", vector, vector)) / self._sums
-            apart = np.logical_or.reduceat(ratio > self._limits, self._pair_starts)
-            close = np.minimum.reduceat(ratio, self._pair_starts) < self._min_distance
-            if self._fused is not None:
-                fused = np.logical_or.reduceat(ratio < self._fused, self._pair_starts)
-                problems.update((int(k), FUSED) for k in self._walkers[fused])
-            problems.update(
-                (int(k), APART)
-                for k in self._walkers[apart]
-                if self._is_reactive or not self._hangs_together(int(k), positions)
-            )
-            problems.update((int(k), TOO_CLOSE) for k in self._walkers[close])
-        for k in self._periodic:
-            start, part = self._starts[k], positions[self._offsets[k] : self._offsets[k + 1]]
-            frame = Frame(start.numbers, part, start.cell if cell is None else cell[k], start.pbc)
-            if nearest_pair(frame, self._min_distance)[2] < self._min_distance:
-                problems[k] = TOO_CLOSE
-        return problems
+            ratio = xp.sqrt(xp.einsum("px,px->p", vector, vector)) / self._sums
+            if not self._is_reactive:
+                flags.append(Flags(FUSED, pairs.any(ratio < self._fused), self._walkers))
+            apart = pairs.any(ratio > self._limits)
+            flags.append(Flags(APART, apart, self._walkers, lambda k: self._is_apart(k, here)))
+            flags.append(Flags(TOO_CLOSE, pairs.min(ratio) < self._min_distance, self._walkers))
+        if self._periodic.size:
+            flags.append(Flags(TOO_CLOSE, self._all, self._periodic, lambda k: self._is_crowded(k, here)))
+        return flags
+
+    def problems(self, positions: Array, cell: Array | None = None) -> dict[int, str]:
+        """Walkers that make no sense any more, and why: ``too-close``, ``broken`` or ``fused``; args as of `flags`."""
+        return named(self._arrays, self.flags(positions, cell))
+
+    def _is_apart(self, k: int, here: _OnHost) -> bool:
+        return self._is_reactive or not self._hangs_together(k, here.positions)
+
+    def _is_crowded(self, k: int, here: _OnHost) -> bool:
+        start, part = self._starts[k], here.positions[self._offsets[k] : self._offsets[k + 1]]
+        frame = Frame(start.numbers, part, start.cell if here.cell is None else here.cell[k], start.pbc)
+        return nearest_pair(frame, self._min_distance)[2] < self._min_distance
 
     def _hangs_together(self, k: int, positions: FloatArray) -> bool:
         """Whether a walker that has lost a link of its start structure has all its bonds and no molecule lost."""

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 from alsys.units import ACCELERATION, BOLTZMANN
 
 IntegratorState = Mapping[str, FloatArray]
@@ -40,14 +41,20 @@ class Integrator(Protocol):
         n_atoms: ``(n_walkers,)``.
         n_degrees: ``(n_walkers,)`` degrees of freedom.
         temperatures: ``(n_walkers,)`` targets, K.
+        targets: The same, where walkers are moved.
     """
 
     masses: FloatArray
     n_atoms: IntArray
     n_degrees: IntArray
     temperatures: FloatArray
+    targets: Array
 
-    def maxwell(self, rng: np.random.Generator) -> FloatArray:
+    def to(self, arrays: Arrays) -> None:
+        """Goes on with walkers that are elsewhere; what is remembered goes along."""
+        ...
+
+    def maxwell(self, rng: np.random.Generator) -> Array:
         """``(n_total, 3)`` velocities of the canonical distribution, Angstrom/fs."""
         ...
 
@@ -55,17 +62,17 @@ class Integrator(Protocol):
         """``(n_atoms, 3)`` velocities of walker `k` of the canonical distribution, Angstrom/fs."""
         ...
 
-    def kinetic_energy(self, velocities: FloatArray) -> FloatArray:
+    def kinetic_energy(self, velocities: Array) -> Array:
         """``(n_walkers,)``, eV."""
         ...
 
     def first_half(
-        self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray]:
+        self, positions: Array, velocities: Array, forces: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """New positions, where the caller evaluates forces, and velocities on the way; arguments stay as they are."""
         ...
 
-    def second_half(self, velocities: FloatArray, forces: FloatArray) -> FloatArray:
+    def second_half(self, velocities: Array, forces: Array) -> Array:
         """Velocities at the end of the step; called once after each `first_half`."""
         ...
 
@@ -121,42 +128,59 @@ class VelocityVerlet:
         self.masses: FloatArray = mass[:, 0]
         self.n_atoms: IntArray = counts
         self.n_degrees = degrees_of_freedom(counts)
-        self._mass = mass
         self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-        self._walker_of_atom = np.repeat(np.arange(counts.size), counts)
-        self._total_mass: FloatArray = np.add.reduceat(mass, self._starts)
-        self._lone = counts == 1
-        self._some_lone, self._all_lone = bool(self._lone.any()), bool(self._lone.all())
+        is_lone = counts == 1
+        self._some_lone, self._all_lone = bool(is_lone.any()), bool(is_lone.all())
         self._timestep = float(timestep)
-        self._half_kick = 0.5 * timestep * ACCELERATION / mass
-        self._twice = mass[:, 0] / ACCELERATION
+        self._place(HOST)
         self.set_temperatures(temperatures)
 
-    def maxwell(self, rng: np.random.Generator) -> FloatArray:
+    def to(self, arrays: Arrays) -> None:
+        """Goes on with walkers that are elsewhere."""
+        self._place(arrays)
+        self.set_temperatures(self.temperatures)
+
+    def _place(self, arrays: Arrays) -> None:
+        """Puts the constants where walkers are."""
+        self._arrays = arrays
+        self._walkers = arrays.segments(self.n_atoms)
+        mass = self.masses[:, None]
+        self._mass, self._total_mass, self._is_moving, self._half_kick, self._twice = arrays.of(
+            [
+                mass,
+                np.add.reduceat(mass, self._starts),
+                (self.n_atoms > 1)[:, None],
+                0.5 * self._timestep * ACCELERATION / mass,
+                mass[:, 0] / ACCELERATION,
+            ]
+        )
+
+    def maxwell(self, rng: np.random.Generator) -> Array:
         """``(n_total, 3)`` velocities of the canonical distribution, Angstrom/fs."""
-        return self._at_rest(self.thermal * rng.normal(size=(len(self.thermal), 3)))
+        return self._at_rest(self.thermal * self._arrays.normal((len(self.masses), 3), rng))
 
     def maxwell_of(self, k: int, rng: np.random.Generator) -> FloatArray:
         """``(n_atoms, 3)`` velocities of walker `k` of the canonical distribution, Angstrom/fs."""
         start, count = int(self._starts[k]), int(self.n_atoms[k])
-        thermal, masses = self.thermal[start : start + count], self._mass[start : start + count]
+        masses = self.masses[start : start + count, None]
+        thermal = np.sqrt(BOLTZMANN * self.temperatures[k] / masses * ACCELERATION)
         velocities: FloatArray = thermal * rng.normal(size=(count, 3))
         if count > 1:
             velocities -= (masses * velocities).sum(axis=0) / masses.sum()
         return velocities
 
-    def kinetic_energy(self, velocities: FloatArray) -> FloatArray:
+    def kinetic_energy(self, velocities: Array) -> Array:
         """``(n_walkers,)``, eV."""
         return 0.5 * self._twice_kinetic(velocities)
 
     def first_half(
-        self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray]:
+        self, positions: Array, velocities: Array, forces: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """B, A, A: new positions, and velocities that lack the last half kick."""
         velocities = self._at_rest(velocities + self._half_kick * forces)
         return positions + self._timestep * velocities, velocities
 
-    def second_half(self, velocities: FloatArray, forces: FloatArray) -> FloatArray:
+    def second_half(self, velocities: Array, forces: Array) -> Array:
         """B: velocities after the last half kick."""
         return velocities + self._half_kick * forces
 
@@ -167,9 +191,9 @@ class VelocityVerlet:
             InputError: A shape that does not fit, or a temperature that is negative or not finite.
         """
         values = np.array(temperatures, dtype=np.float64)
-        if values.shape == (len(self._mass),) and len(self._mass) != self.n_atoms.size:
+        if values.shape == self.masses.shape and len(self.masses) != self.n_atoms.size:
             per_walker = values[self._starts]
-            if (per_walker[self._walker_of_atom] != values).any():
+            if (np.repeat(per_walker, self.n_atoms) != values).any():
                 raise InputError("atoms of one walker have one temperature", field="temperatures")
             values = per_walker
         if values.shape != self.n_atoms.shape:
@@ -177,8 +201,9 @@ class VelocityVerlet:
         if not (np.isfinite(values) & (values >= 0)).all():
             raise InputError("a temperature is negative or not finite", field="temperatures", value=values.tolist())
         self.temperatures: FloatArray = values
-        per_atom = values[self._walker_of_atom][:, None]
-        self.thermal: FloatArray = np.sqrt(BOLTZMANN * per_atom / self._mass * ACCELERATION)
+        (self.targets,) = self._arrays.of([values])
+        per_atom = self._walkers.spread(self.targets)[:, None]
+        self.thermal = self._arrays.xp.sqrt(BOLTZMANN * per_atom / self._mass * ACCELERATION)
 
     def reset(self, k: int, rng: np.random.Generator) -> None:
         """Nothing is remembered of a walker; no random number is drawn."""
@@ -191,18 +216,17 @@ class VelocityVerlet:
         """Takes the targets."""
         self.set_temperatures(state["temperatures"])
 
-    def _twice_kinetic(self, velocities: FloatArray) -> FloatArray:
-        total: FloatArray = np.add.reduceat(self._twice * np.einsum("ax,ax->a", velocities, velocities), self._starts)
-        return total
+    def _twice_kinetic(self, velocities: Array) -> Array:
+        return self._walkers.sum(self._twice * self._arrays.xp.einsum("ax,ax->a", velocities, velocities))
 
-    def _at_rest(self, velocities: FloatArray) -> FloatArray:
+    def _at_rest(self, velocities: Array) -> Array:
         """Takes the velocity of each walker's centre of mass away; lone atoms move."""
         if self._all_lone:
             return velocities
-        drift = np.add.reduceat(self._mass * velocities, self._starts) / self._total_mass
+        drift = self._walkers.sum(self._mass * velocities) / self._total_mass
         if self._some_lone:
-            drift[self._lone] = 0.0
-        return velocities - drift[self._walker_of_atom]
+            drift = self._arrays.xp.where(self._is_moving, drift, 0.0)
+        return velocities - self._walkers.spread(drift)
 
 
 class Langevin(VelocityVerlet):
@@ -234,18 +258,20 @@ class Langevin(VelocityVerlet):
         self._half_step = 0.5 * timestep
         decay: FloatArray = np.exp(-rates * timestep)
         counts = 1 if n_atoms is None else np.asarray(n_atoms, dtype=np.int64)
-        self._decay = float(decay) if rates.ndim == 0 else np.repeat(decay, counts)[:, None]
+        each: FloatArray | float = float(decay) if rates.ndim == 0 else np.repeat(decay, counts)[:, None]
+        self._on_host = (np.asarray(each), np.asarray(np.sqrt(1.0 - each**2)))
         self._is_damped = bool((rates > 0).any())
         super().__init__(masses, temperatures, timestep, n_atoms)
 
     def first_half(
-        self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray]:
+        self, positions: Array, velocities: Array, forces: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """B, A, O, A: new positions, and velocities that lack the last half kick."""
         velocities = velocities + self._half_kick * forces
         positions = positions + self._half_step * velocities
         if self._is_damped:
-            velocities = self._at_rest(self._decay * velocities + self._noise * rng.normal(size=velocities.shape))
+            noise = self._noise * self._arrays.normal(velocities.shape, rng)
+            velocities = self._at_rest(self._decay * velocities + noise)
         return positions + self._half_step * velocities, velocities
 
     def set_temperatures(self, temperatures: ArrayLike) -> None:
@@ -255,7 +281,11 @@ class Langevin(VelocityVerlet):
             InputError: A shape that does not fit, or a temperature that is negative or not finite.
         """
         super().set_temperatures(temperatures)
-        self._noise: FloatArray = self.thermal * np.sqrt(1.0 - self._decay**2)
+        self._noise = self.thermal * self._loss
+
+    def _place(self, arrays: Arrays) -> None:
+        super()._place(arrays)
+        self._decay, self._loss = arrays.of(self._on_host)
 
 
 def degrees_of_freedom(n_atoms: ArrayLike) -> IntArray:

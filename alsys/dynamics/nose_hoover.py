@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from alsys.dynamics.integrators import IntegratorState, VelocityVerlet
 from alsys.errors import InputError
 from alsys.frames import FloatArray
+from alsys.potentials.arrays import Array, Arrays
 from alsys.units import BOLTZMANN
 
 N_CHAIN = 3
@@ -63,17 +64,26 @@ class NoseHooverChains(VelocityVerlet):
             )
         super().__init__(masses, temperatures, timestep, n_atoms)
         self._rate = 1.0 / relaxation**2
-        self._degrees: FloatArray = self.n_degrees.astype(np.float64)
-        self._eta: FloatArray = np.zeros((N_CHAIN, self.n_atoms.size))
-        self._w: FloatArray = np.zeros((N_CHAIN, self.n_atoms.size))
+        self._eta: Array = np.zeros((N_CHAIN, self.n_atoms.size))
+        self._w: Array = np.zeros((N_CHAIN, self.n_atoms.size))
+
+    def to(self, arrays: Arrays) -> None:
+        """Goes on with walkers that are elsewhere; the chains go along."""
+        chains = self._arrays.read([self._eta, self._w])
+        super().to(arrays)
+        self._eta, self._w = arrays.of(chains)
+
+    def _place(self, arrays: Arrays) -> None:
+        super()._place(arrays)
+        (self._degrees,) = arrays.of([self.n_degrees.astype(np.float64)])
 
     def first_half(
-        self, positions: FloatArray, velocities: FloatArray, forces: FloatArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray]:
+        self, positions: Array, velocities: Array, forces: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """Chain, B, A, A: new positions, and velocities that lack the last half kick and the chain."""
         return super().first_half(positions, self._thermostatted(velocities), forces, rng)
 
-    def second_half(self, velocities: FloatArray, forces: FloatArray) -> FloatArray:
+    def second_half(self, velocities: Array, forces: Array) -> Array:
         """B, chain: velocities at the end of the step."""
         return self._thermostatted(super().second_half(velocities, forces))
 
@@ -82,10 +92,11 @@ class NoseHooverChains(VelocityVerlet):
 
         The conserved quantity of Martyna, Klein and Tuckerman (1992).
         """
+        eta, w = self._arrays.read([self._eta, self._w])
         thermal = BOLTZMANN * self.temperatures
-        weight = np.ones_like(self._w)
-        weight[0] = self._degrees
-        energy: FloatArray = thermal * (weight * (0.5 * np.square(self._w) / self._rate + self._eta)).sum(axis=0)
+        weight = np.ones_like(w)
+        weight[0] = self.n_degrees
+        energy: FloatArray = thermal * (weight * (0.5 * np.square(w) / self._rate + eta)).sum(axis=0)
         return energy
 
     def set_temperatures(self, temperatures: ArrayLike) -> None:
@@ -101,17 +112,19 @@ class NoseHooverChains(VelocityVerlet):
                 field="temperatures",
                 value=self.temperatures.tolist(),
             )
-        self._thermal: FloatArray = BOLTZMANN * self.temperatures
+        self._thermal = BOLTZMANN * self.targets
 
     def reset(self, k: int, rng: np.random.Generator) -> None:
         """A chain at zero, with velocities of the canonical distribution."""
+        w = np.sqrt(self._rate) * rng.normal(size=N_CHAIN)
+        w[0] /= np.sqrt(float(self.n_degrees[k]))
         self._eta[:, k] = 0.0
-        self._w[:, k] = np.sqrt(self._rate) * rng.normal(size=N_CHAIN)
-        self._w[0, k] /= np.sqrt(self._degrees[k])
+        (self._w[:, k],) = self._arrays.of([w])
 
     def state_of(self) -> dict[str, FloatArray]:
         """Targets, and positions and velocities of the chains."""
-        return {**super().state_of(), "eta": self._eta.copy(), "w": self._w.copy()}
+        eta, w = self._arrays.read([self._eta, self._w])
+        return {**super().state_of(), "eta": eta.copy(), "w": w.copy()}
 
     def restore(self, state: IntegratorState) -> None:
         """Takes targets and chains.
@@ -120,26 +133,26 @@ class NoseHooverChains(VelocityVerlet):
             InputError: Chains of another batch.
         """
         eta, w = np.array(state["eta"], dtype=np.float64), np.array(state["w"], dtype=np.float64)
-        if eta.shape != self._eta.shape or w.shape != self._w.shape:
+        if eta.shape != tuple(self._eta.shape) or w.shape != tuple(self._w.shape):
             raise InputError("a state of another batch", field="eta", value=eta.shape)
         super().restore(state)
-        self._eta, self._w = eta, w
+        self._eta, self._w = self._arrays.of([eta, w])
 
-    def _thermostatted(self, velocities: FloatArray) -> FloatArray:
+    def _thermostatted(self, velocities: Array) -> Array:
         """Half a step of the chains, from the last thermostat to the atoms and back."""
+        exp = self._arrays.xp.exp
         w, degrees, rate = self._w, self._degrees, self._rate
         quarter, eighth = 0.25 * self._timestep, 0.125 * self._timestep
         ratio = self._twice_kinetic(velocities) / (degrees * self._thermal)
         w[2] += quarter * (w[1] * w[1] - rate)
-        outer = np.exp(-eighth * w[2])
+        outer = exp(-eighth * w[2])
         w[1] = (w[1] * outer + quarter * (degrees * w[0] * w[0] - rate)) * outer
-        inner = np.exp(-eighth * w[1])
+        inner = exp(-eighth * w[1])
         w[0] = (w[0] * inner + quarter * rate * (ratio - 1.0)) * inner
-        scale = np.exp(-2.0 * quarter * w[0])
+        scale = exp(-2.0 * quarter * w[0])
         self._eta += 2.0 * quarter * w
         ratio *= scale * scale
         w[0] = (w[0] * inner + quarter * rate * (ratio - 1.0)) * inner
         w[1] = (w[1] * outer + quarter * (degrees * w[0] * w[0] - rate)) * outer
         w[2] += quarter * (w[1] * w[1] - rate)
-        scaled: FloatArray = velocities * scale[self._walker_of_atom][:, None]
-        return scaled
+        return velocities * self._walkers.spread(scale)[:, None]

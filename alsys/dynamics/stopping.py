@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import chdtri
 
-from alsys.dynamics.geometry import MIN_CONTACT, Bonds, GeometryCheck
+from alsys.dynamics.geometry import MIN_CONTACT, Bonds, Flags, GeometryCheck, named
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 from alsys.units import BOLTZMANN
 
 MAX_FORCE = 50.0
@@ -62,64 +63,67 @@ class StopRule:
         limits: Limits,
         bonds: Bonds | None = None,
     ) -> None:
-        n_atoms = np.array([frame.n_atoms for frame in starts], dtype=np.int64)
-        self._offsets = np.concatenate([[0], np.cumsum(n_atoms)])
-        self._n_atoms = n_atoms
-        self._start_positions: FloatArray = np.concatenate([frame.positions for frame in starts])
-        self._hottest: FloatArray = 0.5 * BOLTZMANN * heat_limits(n_degrees, limits.max_temperature_ratio)
+        self._n_atoms = np.array([frame.n_atoms for frame in starts], dtype=np.int64)
+        self._of_walkers: tuple[FloatArray, ...] = (
+            np.concatenate([frame.positions for frame in starts]),
+            0.5 * BOLTZMANN * heat_limits(n_degrees, limits.max_temperature_ratio),
+            np.abs(np.linalg.det(np.stack([frame.cell for frame in starts]))),
+        )
         self._bonds = bonds
         self._geometry: GeometryCheck | None = None
         if limits.min_distance is not None:
             self._geometry = GeometryCheck(starts, limits.min_distance, limits.is_reactive)
-        self._volume = _volumes(np.stack([frame.cell for frame in starts]))
+        self.to(HOST)
 
-    def of_positions(self, positions: FloatArray, cell: FloatArray, is_scaled: bool = False) -> dict[int, str]:
+    def to(self, arrays: Arrays) -> None:
+        """Goes on with walkers that are elsewhere."""
+        self._arrays = arrays
+        self._walkers = arrays.segments(self._n_atoms)
+        self._start_positions, self._hottest, self._volume = arrays.of(self._of_walkers)
+        if self._geometry is not None:
+            self._geometry.to(arrays)
+
+    def of_positions(self, positions: Array, cell: Array, is_scaled: bool = False) -> dict[int, str]:
         """Before forces are known: ``not-finite``, ``too-close``, ``broken``, ``fused``, ``bond`` or ``volume``.
 
-        The first reason of each walker wins, from the crudest to the finest.
+        The first reason of each walker wins, from the crudest to the finest. Of a device it costs one copy, and another
+        one where a cluster has lost a link, where frames are periodic, and where bonds must keep their lengths.
 
         Args:
             positions: ``(n_total, 3)``, Angstrom.
             cell: ``(n_walkers, 3, 3)`` cells of the moment, Angstrom.
             is_scaled: Whether cells change, and volumes are judged.
         """
-        problems: dict[int, str] = {}
-        is_lost = self._any_atom(~np.isfinite(positions.sum(axis=1)))
-        if is_lost.any():
-            positions = np.where(np.repeat(is_lost, self._n_atoms)[:, None], self._start_positions, positions)
+        xp, flags = self._arrays.xp, list[Flags]()
+        is_lost = self._walkers.any(~xp.isfinite(positions.sum(axis=1)))
+        if not self._arrays.is_on_host or is_lost.any():
+            positions = xp.where(self._walkers.spread(is_lost)[:, None], self._start_positions, positions)
         if is_scaled:
-            volume = _volumes(cell)
-            is_off = (volume < VOLUMES[0] * self._volume) | (volume > VOLUMES[1] * self._volume)
-            problems.update((int(k), "volume") for k in np.flatnonzero(is_off))
+            volume = xp.abs(xp.linalg.det(cell))
+            flags.append(Flags("volume", (volume < VOLUMES[0] * self._volume) | (volume > VOLUMES[1] * self._volume)))
         if self._bonds is not None:
-            is_off = self._bonds.are_off(positions)
-            problems.update((int(k), "bond") for k in np.flatnonzero(is_off))
+            flags.append(Flags("bond", self._bonds.are_off(self._arrays.read([positions])[0])))
         if self._geometry is not None:
-            problems.update(self._geometry.problems(positions, cell))
-        if is_lost.any():
-            problems.update((int(k), NOT_FINITE) for k in np.flatnonzero(is_lost))
-        return problems
+            flags += self._geometry.flags(positions, cell)
+        return named(self._arrays, [*flags, Flags(NOT_FINITE, is_lost)])
 
-    def of_forces(self, forces: FloatArray, known: FloatArray | None = None) -> dict[int, str]:
-        """Once they are known: ``not-finite`` or ``force-too-large``.
+    def of_forces(self, forces: Array, known: Array | None = None) -> list[Flags]:
+        """Once they are known: ``force-too-large`` or ``not-finite``, the last of which counts.
 
         Args:
             forces: ``(n_total, 3)`` of the potential, without what a method adds, eV/Angstrom.
             known: ``(n_walkers,)`` what else must be finite, such as energies.
         """
+        xp = self._arrays.xp
         with np.errstate(over="ignore", invalid="ignore"):
-            squared = np.einsum("ax,ax->a", forces, forces)
-            largest: FloatArray = np.maximum.reduceat(squared, self._offsets[:-1])  # NaN where there is one
-        if (largest <= MAX_FORCE**2).all() and (known is None or np.isfinite(known).all()):
-            return {}
-        is_finite = np.isfinite(largest) if known is None else np.isfinite(largest) & np.isfinite(known)
-        problems = {int(k): "force-too-large" for k in np.flatnonzero(largest > MAX_FORCE**2)}
-        problems.update((int(k), NOT_FINITE) for k in np.flatnonzero(~is_finite))
-        return problems
+            largest = self._walkers.max(xp.einsum("ax,ax->a", forces, forces))  # NaN where there is one
+        is_off = ~(largest <= MAX_FORCE**2)
+        if self._arrays.is_on_host and not is_off.any() and (known is None or np.isfinite(known).all()):
+            return []
+        is_finite = xp.isfinite(largest) if known is None else xp.isfinite(largest) & xp.isfinite(known)
+        return [Flags("force-too-large", largest > MAX_FORCE**2), Flags(NOT_FINITE, ~is_finite)]
 
-    def of_heat(
-        self, kinetic: FloatArray, temperatures: FloatArray, excess: FloatArray | float = 0.0
-    ) -> dict[int, str]:
+    def of_heat(self, kinetic: Array, temperatures: Array, excess: Array | float = 0.0) -> list[Flags]:
         """At the end of a step: ``too-hot``.
 
         Args:
@@ -127,11 +131,7 @@ class StopRule:
             temperatures: ``(n_walkers,)`` of the thermostats, K.
             excess: ``(n_walkers,)`` potential energy that may have turned into heat, eV.
         """
-        is_hot = kinetic > self._hottest * temperatures + excess
-        return {int(k): "too-hot" for k in np.flatnonzero(is_hot)} if is_hot.any() else {}
-
-    def _any_atom(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.logical_or.reduceat(mask, self._offsets[:-1])
+        return [Flags("too-hot", kinetic > self._hottest * temperatures + excess)]
 
 
 def heat_limits(n_degrees: ArrayLike, ratio: float) -> FloatArray:
@@ -144,8 +144,3 @@ def heat_limits(n_degrees: ArrayLike, ratio: float) -> FloatArray:
     degrees = np.asarray(n_degrees, dtype=np.float64)
     limits: FloatArray = np.maximum(ratio * degrees, chdtri(degrees, IMPROBABLE))
     return limits
-
-
-def _volumes(cell: FloatArray) -> FloatArray:
-    volumes: FloatArray = np.abs(np.linalg.det(cell))
-    return volumes

@@ -40,7 +40,8 @@ from alsys.exploration.neighbourhoods import Neighbourhoods
 from alsys.exploration.relevance import ThermalBound
 from alsys.exploration.walkers import NEVER, Walkers
 from alsys.frames import Arm, Candidate, FloatArray, Frame, Source
-from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.arrays import HOST, Arrays
+from alsys.potentials.base import Committee, CommitteeState, arrays_for
 from alsys.potentials.calibration import n_distinct_members
 from alsys.potentials.factory import build_committee, device_of
 from alsys.potentials.scored import scored
@@ -141,7 +142,11 @@ class WalkerExplorer:
                 self._bound.load(self._committee)
             self._walkers.was_in_band[:] = False  # that was another committee's band
         self._n_chunks += 1
-        chunk = self._run(order, self._committee)
+        self._walkers.to(self._place_of(self._committee), self._rng)
+        try:
+            chunk = self._run(order, self._committee)
+        finally:
+            self._walkers.to(HOST, self._rng)
         if self._bound is not None and self._bound.takes_others(bool(chunk.candidates), bool(chunk.others)):
             chunk.candidates += chunk.others
         found = chunk.for_training(self._settings.spacing_steps)
@@ -260,6 +265,11 @@ class WalkerExplorer:
         if steps is not None and state.baseline is None:  # the small network: committees are differences there
             is_compiled |= steps.compile
         return scored(build_committee(state, settings.threads, is_compiled=is_compiled, device=settings.device), state)
+
+    def _place_of(self, committee: Committee) -> Arrays:
+        """Where walkers move during a chunk: on the committee's device, where the small network is there too."""
+        arrays = arrays_for(committee)
+        return HOST if self._inner is not None and arrays_for(self._inner).is_on_host else arrays
 
     def _loaded(self, committee: Committee | None, state: CommitteeState) -> Committee:
         """The committee with these weights; a new one where there is none."""

@@ -13,7 +13,12 @@ from collections.abc import Collection
 from typing import Any, Final
 
 OWN: Final = ("alsys.config.", "alsys.dynamics.", "alsys.exploration.", "alsys.selection.")
-OWN_MODULES: Final = ("alsys.frames", "alsys.potentials.base", "alsys.potentials.calibration")
+OWN_MODULES: Final = (
+    "alsys.frames",
+    "alsys.potentials.arrays",
+    "alsys.potentials.base",
+    "alsys.potentials.calibration",
+)
 OTHERS: Final = {
     "builtins": {"bytearray", "complex", "frozenset", "object", "range", "set", "slice"},
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},

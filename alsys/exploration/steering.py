@@ -1,19 +1,21 @@
 """Which walkers follow which exploration method: groups of neighbouring rows of a batch, one method each.
 
 A group holds walkers of one system, so that its positions stack. Methods see forces of the committee and answer with
-temperatures, forces to add and swaps; nothing here integrates.
+temperatures, forces to add and swaps; nothing here integrates. Of walkers on a device, methods that say so
+(``takes_tensors`` in their own class) see tensors; the others see copies on the host, and what they add is placed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alsys.exploration.methods.base import Group, Method
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 from alsys.potentials.base import CommitteePrediction
 
 
@@ -65,30 +67,51 @@ class Steering:
         return np.concatenate([group.method.temperatures(step[rows]) for group, rows in parts])
 
     def bias(
-        self, positions: FloatArray, prediction: CommitteePrediction, temperatures: FloatArray, step: IntArray
-    ) -> FloatArray | None:
-        """``(n_total, 3)`` forces that methods add, eV/Angstrom; None where none does."""
-        total: FloatArray | None = None
+        self,
+        positions: Array,
+        prediction: CommitteePrediction,
+        temperatures: FloatArray,
+        step: IntArray,
+        arrays: Arrays = HOST,
+    ) -> Array | None:
+        """``(n_total, 3)`` forces that methods add, eV/Angstrom; None where none does.
+
+        Args:
+            positions: ``(n_total, 3)``, Angstrom.
+            prediction: Of the committee there.
+            temperatures: ``(n_walkers,)`` thermostats in force, K.
+            step: ``(n_walkers,)``.
+            arrays: Where positions and prediction are.
+        """
+        total: Array | None = None
         for g in self._active:
-            forces = self._groups[g].method.bias(self._view(g, positions, prediction, temperatures, step))
+            method, group = self._groups[g].method, self._view(g, positions, prediction, temperatures, step, arrays)
+            is_there = arrays.is_on_host or takes_tensors(method)
+            forces = method.bias(group if is_there else _on_host(group, arrays))
             if forces is not None:
                 if total is None:
-                    total = np.zeros_like(positions)
-                total[self._atoms[g]] = forces.reshape(-1, 3)
+                    total = arrays.xp.zeros_like(positions)
+                added = forces if is_there else arrays.of([forces])[0]
+                total[self._atoms[g]] = added.reshape(-1, 3)
         return total
 
     def exchange(
         self,
-        positions: FloatArray,
+        positions: Array,
         prediction: CommitteePrediction,
         temperatures: FloatArray,
         step: IntArray,
         rng: np.random.Generator,
+        arrays: Arrays = HOST,
     ) -> list[tuple[int, int]]:
-        """Pairs of walkers of the batch that swapped their temperatures."""
+        """Pairs of walkers of the batch that swapped their temperatures; energies of the prediction are on the host."""
         swapped: list[tuple[int, int]] = []
         for g in self._active:
-            pairs = self._groups[g].method.exchange(self._view(g, positions, prediction, temperatures, step), rng)
+            method = self._groups[g].method
+            if getattr(type(method), "exchange", None) is Plain.exchange:
+                continue
+            group = self._view(g, positions, prediction, temperatures, step, arrays)
+            pairs = method.exchange(group if takes_tensors(method) else _on_host(group, arrays), rng)
             first = self._rows[g].start
             swapped += [(first + i, first + j) for i, j in pairs]
         return swapped
@@ -96,10 +119,11 @@ class Steering:
     def _view(
         self,
         g: int,
-        positions: FloatArray,
+        positions: Array,
         prediction: CommitteePrediction,
         temperatures: FloatArray,
         step: IntArray,
+        arrays: Arrays,
     ) -> Group:
         rows, atoms = self._rows[g], self._atoms[g]
         shape = (self._groups[g].n_walkers, self._groups[g].n_atoms, 3)
@@ -113,7 +137,20 @@ class Steering:
             member_forces=forces[None] if member_forces is None else member_forces[:, atoms].reshape(-1, *shape),
             temperatures=temperatures[rows],
             step=step[rows],
+            arrays=arrays,
         )
+
+
+def takes_tensors(method: Method) -> bool:
+    """Whether a method takes walkers on a device; a class that inherits from one that does must say so itself."""
+    return bool(vars(type(method)).get("takes_tensors", False))
+
+
+def _on_host(group: Group, arrays: Arrays) -> Group:
+    """The group as arrays of numpy, of a device in one copy."""
+    names = ("positions", "energy", "forces", "member_energies", "member_forces")
+    there = {name: value for name in names if not isinstance(value := getattr(group, name), np.ndarray)}
+    return replace(group, arrays=HOST, **dict(zip(there, arrays.read(list(there.values())), strict=True)))
 
 
 def _slices(counts: Sequence[int]) -> list[slice]:

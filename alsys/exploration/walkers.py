@@ -6,11 +6,15 @@ the committee are looked at every k-th step only, the first member alone drives 
 whether deviations belong to this step. On multiple time steps a move is several steps under a small network, corrected
 by the committee at its end (`alsys.dynamics.multiple_time_steps`); methods count moves. Which frames are proposed is
 decided in `alsys.exploration.explorer`.
+
+During a chunk, what belongs to atoms may be on a device (`Walkers.to`); what belongs to walkers is always on the host,
+which hears of a move twice: which positions make no sense, and which walkers must stop, with deviations and energies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,7 @@ from alsys.dynamics.runner import Evaluation, Potential, Runner
 from alsys.dynamics.stopping import Limits, StopRule
 from alsys.exploration.steering import Steering
 from alsys.frames import FloatArray, Frame
+from alsys.potentials.arrays import HOST, Array, Arrays
 from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch
 from alsys.units import BAR
 
@@ -43,6 +48,7 @@ class Walkers:
 
     Attributes:
         n_atoms: ``(n_walkers,)``.
+        seed: Of the random numbers drawn on a device since walkers last went to one; None where they never did.
         temperatures: ``(n_walkers,)`` thermostats in force, K.
         deviation: ``(n_walkers,)`` largest force deviation of an atom when last looked at, eV/Angstrom.
         is_fresh: Whether that was at this step.
@@ -64,6 +70,8 @@ class Walkers:
         self.systems, self.starts, self.steering = list(systems), list(starts), steering
         n_walkers = len(self.starts)
         self.n_atoms = np.array([frame.n_atoms for frame in starts], dtype=np.int64)
+        self.seed: int | None = None
+        self._arrays: Arrays = HOST
         self.deviation: FloatArray = np.zeros(n_walkers)
         self.is_fresh = True
         self.energy: FloatArray = np.full(n_walkers, np.nan)
@@ -116,31 +124,50 @@ class Walkers:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def to(self, arrays: Arrays, rng: np.random.Generator) -> None:
+        """Goes on elsewhere.
+
+        Args:
+            arrays: Where.
+            rng: Seeds what is drawn there.
+        """
+        if arrays is self._arrays:
+            return
+        kept = [*self._last_place, *self._place, self._trusted_positions, self._trusted_cell]
+        *places, self._trusted_positions, self._trusted_cell = arrays.of(
+            [np.array(value) for value in self._arrays.read(kept)]
+        )
+        self._last_place, self._place = (places[0], places[1]), (places[2], places[3])
+        self._runner.to(arrays)
+        self._arrays = arrays
+        if not arrays.is_on_host:
+            self.seed = arrays.seed(rng)
+
     @property
-    def positions(self) -> FloatArray:
+    def positions(self) -> Array:
         """``(n_total, 3)``, Angstrom."""
         return self._runner.positions
 
     @property
-    def velocities(self) -> FloatArray:
+    def velocities(self) -> Array:
         """``(n_total, 3)``, Angstrom/fs."""
         return self._runner.velocities
 
     @property
-    def forces(self) -> FloatArray:
+    def forces(self) -> Array:
         """``(n_total, 3)`` of the committee, or of its first member, eV/Angstrom."""
         return self._runner.evaluation.forces
 
     @property
-    def cell(self) -> FloatArray:
+    def cell(self) -> Array:
         """``(n_walkers, 3, 3)``, Angstrom."""
         return self._runner.cell
 
     @property
-    def bias(self) -> FloatArray:
+    def bias(self) -> Array:
         """``(n_total, 3)`` forces beyond those of the committee now: of methods, and of an impulse, eV/Angstrom."""
         bias = self._runner.evaluation.bias
-        return np.zeros_like(self.positions) if bias is None else bias.copy()
+        return self._arrays.xp.zeros_like(self.positions) if bias is None else self._arrays.copied(bias)
 
     def frame(self, k: int) -> Frame:
         """Where walker `k` is."""
@@ -167,9 +194,10 @@ class Walkers:
         is_trusted = is_trusted & is_due
         if not is_trusted.any():
             return
-        atoms = np.repeat(is_trusted, self.n_atoms)
-        self._trusted_positions[atoms] = self.positions[atoms]
-        self._trusted_cell[is_trusted] = self.cell[is_trusted]
+        (chosen,) = self._arrays.of([is_trusted])
+        atoms, where = self._arrays.segments(self.n_atoms).spread(chosen)[:, None], self._arrays.xp.where
+        self._trusted_positions = where(atoms, self.positions, self._trusted_positions)
+        self._trusted_cell = where(chosen[:, None, None], self.cell, self._trusted_cell)
         self._trusted_step[is_trusted] = self.step[is_trusted]
 
     def move(self, committee: Committee, rng: np.random.Generator, inner: Committee | None = None) -> dict[int, str]:
@@ -194,7 +222,10 @@ class Walkers:
             return self._evaluation(seen[-1], batch.positions)
 
         problems = multiple_time_steps.step(self._runner, potential, _plain(inner or committee), self._n_steps, rng)
-        self._swap_temperatures(seen[-1], rng)
+        deviation, energy = self._runner.told
+        if self.is_fresh:
+            self.deviation, self.energy = deviation, energy
+        self._swap_temperatures(seen[-1] if self._arrays.is_on_host else replace(seen[-1], energy=energy), rng)
         return problems
 
     def evaluate(
@@ -205,6 +236,7 @@ class Walkers:
         Walkers that are new get the forces of their methods, and an impulse, with their first move.
         """
         seen: list[CommitteePrediction] = []
+        self.is_fresh = self.is_fresh or rows is None
 
         def potential(batch: FrameBatch) -> Evaluation:
             seen.append(self._look(committee, batch) if rows is None else self._glance(committee, batch))
@@ -216,7 +248,8 @@ class Walkers:
         self._runner.evaluate(
             multiple_time_steps.impulsive(potential, fast, n_steps) if rows is None else potential, rows
         )
-        self.is_fresh = self.is_fresh or rows is None
+        if rows is None:
+            self.deviation, self.energy = self._runner.told
         return seen[-1]
 
     def place(self, k: int, frame: Frame, trajectory: int, rng: np.random.Generator) -> None:
@@ -250,22 +283,23 @@ class Walkers:
         self._last_place, self._last_step = self._place, self._look_step
         self.last_deviation, self.last_energy = self.deviation, self.energy
         prediction = committee.evaluate(batch)
-        self._place, self._look_step = (batch.positions.copy(), batch.cell.copy()), self.step.copy()
-        self.deviation, self.energy = prediction.frame_deviation, prediction.energy
+        place = (self._arrays.copied(batch.positions), self._arrays.copied(batch.cell))
+        self._place, self._look_step = place, self.step.copy()
         return prediction
 
     def _glance(self, committee: Committee, batch: FrameBatch) -> CommitteePrediction:
         """Forces that drive walkers: of all members, or of the first one."""
         return committee.evaluate(batch) if self._members is None else committee.evaluate(batch, self._members)
 
-    def _evaluation(self, prediction: CommitteePrediction, positions: FloatArray) -> Evaluation:
+    def _evaluation(self, prediction: CommitteePrediction, positions: Array) -> Evaluation:
         """Forces to go on with, and what methods add to them."""
         members, failed = prediction.member_forces, prediction.is_failed
         return Evaluation(
             forces=prediction.forces if self._members is None or members is None else members[0],
             stress=prediction.stress,
-            bias=self.steering.bias(positions, prediction, self.temperatures, self._moves),
-            known=self.deviation,
+            bias=self.steering.bias(positions, prediction, self.temperatures, self._moves, self._arrays),
+            known=prediction.frame_deviation if self.is_fresh else None,
+            told=(prediction.frame_deviation, prediction.energy),
             missing={} if failed is None else dict.fromkeys(np.flatnonzero(failed).tolist(), "baseline-failed"),
         )
 
@@ -286,16 +320,15 @@ class Walkers:
     def _swap_temperatures(self, prediction: CommitteePrediction, rng: np.random.Generator) -> None:
         """Replicas that swapped temperatures keep their directions and take the speeds of the new ones."""
         before = self.temperatures
-        for pair in self.steering.exchange(self.positions, prediction, before, self._moves, rng):
+        for pair in self.steering.exchange(self.positions, prediction, before, self._moves, rng, self._arrays):
             for k, other in (pair, pair[::-1]):
                 self.velocities[self._runner.atoms(k)] *= np.sqrt(before[other] / before[k])
         self._follow_schedules()
 
-    def _frame(self, k: int, positions: FloatArray, cell: FloatArray) -> Frame:
+    def _frame(self, k: int, positions: Array, cell: Array) -> Frame:
         start = self.starts[k]
-        return Frame(
-            start.numbers, positions[self._runner.atoms(k)], cell[k], start.pbc, start.charge, start.multiplicity
-        )
+        there, box = self._arrays.read([positions[self._runner.atoms(k)], cell[k]])
+        return Frame(start.numbers, there, box, start.pbc, start.charge, start.multiplicity)
 
 
 def _plain(committee: Committee) -> Potential:

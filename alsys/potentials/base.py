@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
-from alsys.frames import FloatArray, Frame, IntArray
+from alsys.frames import Frame, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays, Segments
 from alsys.states import SeenStates
 
 BUNDLE_DIGEST = "bundle_digest"
@@ -25,6 +26,8 @@ BUNDLE_DIGEST = "bundle_digest"
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
     """Frames concatenated along the atom axis.
+
+    Positions and cells may be tensors on a device, for committees that say so (`arrays_for`); the others never are.
 
     Attributes:
         n_atoms: ``(n_frames,)`` atoms of each frame.
@@ -38,8 +41,8 @@ class FrameBatch:
 
     n_atoms: IntArray
     numbers: NDArray[np.int32]
-    positions: FloatArray
-    cell: FloatArray
+    positions: Array
+    cell: Array
     pbc: NDArray[np.bool_]
     charge: NDArray[np.int32] | None = None
     multiplicity: NDArray[np.int32] | None = None
@@ -88,7 +91,7 @@ class FrameBatch:
 
 @dataclass(frozen=True, slots=True)
 class CommitteePrediction:
-    """What a committee, or some of its members, says of a batch.
+    """What a committee, or some of its members, says of a batch: arrays where the batch's positions are.
 
     Where one member of several was evaluated, the three spreads are NaN, which no comparison takes for certain.
 
@@ -110,26 +113,28 @@ class CommitteePrediction:
             are NaN; None where it failed on none.
     """
 
-    energy: FloatArray
-    energy_std: FloatArray
-    forces: FloatArray
-    force_deviation: FloatArray
-    frame_deviation: FloatArray
-    member_energies: FloatArray | None = None
-    member_forces: FloatArray | None = None
-    features: FloatArray | None = None
-    stress: FloatArray | None = None
+    energy: Array
+    energy_std: Array
+    forces: Array
+    force_deviation: Array
+    frame_deviation: Array
+    member_energies: Array | None = None
+    member_forces: Array | None = None
+    features: Array | None = None
+    stress: Array | None = None
     is_failed: NDArray[np.bool_] | None = None
 
 
 def committee_prediction(
     batch: FrameBatch,
-    energies: FloatArray,
-    forces: FloatArray,
-    features: FloatArray | None = None,
-    stress: FloatArray | None = None,
+    energies: Array,
+    forces: Array,
+    features: Array | None = None,
+    stress: Array | None = None,
     *,
     n_members: int | None = None,
+    arrays: Arrays = HOST,
+    atoms: Segments | None = None,
 ) -> CommitteePrediction:
     """Mean and spread of some members.
 
@@ -140,22 +145,26 @@ def committee_prediction(
         features: As in the prediction.
         stress: As in the prediction.
         n_members: Members of the committee; None where all were evaluated. One of several has no spread: NaN.
+        arrays: Where all of these are.
+        atoms: Segments of the frames' atoms, where they are known already.
     """
+    xp = arrays.xp
     mean = forces.mean(axis=0)
     if len(energies) == 1 and n_members not in (None, 1):
-        energy_std = np.full(batch.n_frames, np.nan)
-        deviation = np.full(batch.numbers.size, np.nan)
+        energy_std = xp.full_like(energies[0], float("nan"))
+        deviation = xp.full_like(mean[:, 0], float("nan"))
     else:
-        energy_std = energies.std(axis=0)
+        energy_std = arrays.deviation(energies)
         away = forces - mean
-        deviation = np.sqrt(np.einsum("kax,kax->a", away, away) / len(forces))
-    starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
+        deviation = xp.sqrt(xp.einsum("kax,kax->a", away, away) / len(forces))
+    if atoms is None:
+        atoms = arrays.segments(batch.n_atoms)
     return CommitteePrediction(
         energy=energies.mean(axis=0),
         energy_std=energy_std,
         forces=mean,
         force_deviation=deviation,
-        frame_deviation=np.maximum.reduceat(deviation, starts),
+        frame_deviation=atoms.max(deviation),
         member_energies=energies,
         member_forces=forces,
         features=features,
@@ -242,3 +251,9 @@ class Committee(Protocol):
             InputError: The committee does not know an element, or has no such member.
         """
         ...
+
+
+def arrays_for(committee: Committee) -> Arrays:
+    """Where walkers under a committee are moved: its attribute ``arrays`` where it takes positions on a device."""
+    arrays: Arrays = getattr(committee, "arrays", HOST)
+    return arrays

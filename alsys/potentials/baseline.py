@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import FloatArray, Frame
-from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
+from alsys.potentials.arrays import HOST, Arrays
+from alsys.potentials.base import (
+    Committee,
+    CommitteePrediction,
+    CommitteeState,
+    FrameBatch,
+    arrays_for,
+    has_volume,
+)
 from alsys.potentials.xtb import XTBFailure, XTBMethod, check_frame, require_tblite, single_point
 
 logger = logging.getLogger(__name__)
@@ -121,6 +129,11 @@ class DeltaCommittee:
         """The committee without its baseline."""
         return self._committee
 
+    @property
+    def arrays(self) -> Arrays:
+        """Where walkers under it are moved; the baseline itself stays on the host."""
+        return arrays_for(self._committee)
+
     def load(self, state: CommitteeState) -> None:
         """Takes new weights, and their baseline where it is another one.
 
@@ -139,16 +152,20 @@ class DeltaCommittee:
             InputError: As of the committee, or a frame that the baseline cannot treat at all.
         """
         prediction = self._committee.evaluate(batch, members)
-        base = self._baseline.evaluate(batch)
+        arrays = HOST if isinstance(batch.positions, np.ndarray) else self.arrays
+        positions, cell = arrays.read([batch.positions, batch.cell])
+        base = self._baseline.evaluate(replace(batch, positions=positions, cell=cell))
+        parts = [base.energy, base.forces, *([] if base.stress is None else [base.stress])]
+        base_energy, base_forces, *base_stress = arrays.of(parts)
         stress, energies, forces = prediction.stress, prediction.member_energies, prediction.member_forces
         if stress is not None:  # without the baseline's it is nothing, as energies are
-            stress = stress + base.stress if base.stress is not None else np.full_like(stress, np.nan)
+            stress = stress + base_stress[0] if base_stress else arrays.xp.full_like(stress, float("nan"))
         return replace(
             prediction,
-            energy=prediction.energy + base.energy,
-            forces=prediction.forces + base.forces,
-            member_energies=None if energies is None else energies + base.energy,
-            member_forces=None if forces is None else forces + base.forces,
+            energy=prediction.energy + base_energy,
+            forces=prediction.forces + base_forces,
+            member_energies=None if energies is None else energies + base_energy,
+            member_forces=None if forces is None else forces + base_forces,
             stress=stress,
             is_failed=base.is_failed if base.is_failed.any() else None,
         )

@@ -37,6 +37,7 @@ from alsys.potentials.devices import CPU, fetched, index_of, placed, processor_o
 from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
 from alsys.potentials.nequip import (
+    MemberTensors,
     MemberValues,
     NequIPCommittee,
     TypeLookup,
@@ -159,6 +160,24 @@ class CompiledNequIPCommittee:
                 volume = np.abs(np.linalg.det(batch.cell[is_stressed]))
                 stresses[row, is_stressed] = others[-1][is_stressed] / volume[:, None, None]
         return MemberValues(energies, forces, features, stresses)
+
+    def member(self, k: int, inputs: Sequence[torch.Tensor], cell: torch.Tensor | None, n_total: int) -> MemberTensors:
+        """What the package of member `k` says of `inputs_of` a batch, where `is_compiled`; features of the first only.
+
+        Args:
+            k: The member.
+            inputs: In the order of `alsys.potentials.undirected.INPUTS`; a ghost frame may follow.
+            cell: ``(n_frames, 3, 3)``, Angstrom; None where no stress is wanted.
+            n_total: Atoms of the batch.
+        """
+        energy, forces, features, virial = self._runs[k](inputs)
+        stress = None if cell is None else virial[: len(cell)] / torch.linalg.det(cell).abs()[:, None, None]
+        return MemberTensors(energy[:, 0], forces[:n_total], features[:n_total] if k == 0 else None, stress)
+
+    @property
+    def eager(self) -> NequIPCommittee:
+        """The same members, not compiled."""
+        return self._eager
 
     def _open(self) -> None:
         """Loads a package for each member, compiling it first where there is none."""

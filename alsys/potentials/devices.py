@@ -76,6 +76,19 @@ def fetched(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
     return [arrays[k] for k in range(len(values))]
 
 
+def true_rows(mask: torch.Tensor) -> torch.Tensor:
+    """``(n_true,)`` rows that are true, on the device; the host waits for their number, as for a copy.
+
+    Args:
+        mask: ``(n_rows,)``; of ``meta``, which knows nothing, the first row stands for what is true.
+    """
+    if mask.device != CPU:
+        copies.to_host += 1
+    if mask.is_meta:
+        return torch.empty(min(1, len(mask)), dtype=torch.int64, device=META)
+    return mask.nonzero().flatten()
+
+
 def index_of(device: torch.device) -> int:
     """Number of a GPU as AOTInductor's loader takes it; -1 for the current one, and for the CPU."""
     return -1 if device.index is None else device.index

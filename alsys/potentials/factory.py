@@ -12,6 +12,9 @@ from alsys.potentials.state_checks import check_fit
 if TYPE_CHECKING:
     import torch
 
+    from alsys.potentials.compiled import CompiledNequIPCommittee
+    from alsys.potentials.nequip import NequIPCommittee
+
 
 def device_of(name: str) -> torch.device:
     """The device of a name.
@@ -80,10 +83,22 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str) 
 
         return PairCommittee(state)
     where = device_of(device if is_network else "cpu")
-    if is_compiled and is_network:
+    committee = _networks(state, threads, is_compiled and is_network, where)
+    if where.type == "cpu":
+        return committee
+    from alsys.potentials.device_arrays import DeviceArrays
+    from alsys.potentials.on_device import DeviceCommittee
+
+    return DeviceCommittee(committee, state, DeviceArrays(where))
+
+
+def _networks(
+    state: CommitteeState, threads: int, is_compiled: bool, device: torch.device
+) -> NequIPCommittee | CompiledNequIPCommittee:
+    if is_compiled:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 
-        return CompiledNequIPCommittee(state, threads=threads, device=where)
+        return CompiledNequIPCommittee(state, threads=threads, device=device)
     from alsys.potentials.nequip import NequIPCommittee
 
-    return NequIPCommittee(state, threads=threads, device=where)
+    return NequIPCommittee(state, threads=threads, device=device)

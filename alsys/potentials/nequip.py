@@ -215,6 +215,23 @@ class MemberValues:
         return None if self.stresses is None else self.stresses.mean(axis=0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberTensors:
+    """What one member says of a batch, where it was evaluated, in its own precision.
+
+    Attributes:
+        energy: ``(n_frames,)``, eV, without those of states.
+        forces: ``(n_total, 3)``, eV/Angstrom.
+        features: ``(n_total, n_features)``; None where there are none, or nobody asked.
+        stress: ``(n_frames, 3, 3)``, eV/Angstrom^3, whatever it is in frames that have none; None where nobody asked.
+    """
+
+    energy: torch.Tensor
+    forces: torch.Tensor
+    features: torch.Tensor | None
+    stress: torch.Tensor | None
+
+
 class NequIPCommittee:
     """Evaluates a committee of NequIP models.
 
@@ -279,23 +296,32 @@ class NequIPCommittee:
         energies, forces, stresses = [], [], []
         features: FloatArray | None = None
         for k in chosen:
-            with evaluating():
-                out = self._models[k](dict(data))
-                said = {"energy": out["total_energy"], "forces": out["forces"]}
-                if has_stress.any():
-                    said["stress"] = out["stress"]
-                if k == 0:
-                    found = readout_features(self._models[k].get_submodule("model.func"), out)
-                    said |= {} if found is None else {"features": found}
+            out = self.member(k, data, is_stressed=bool(has_stress.any()))
+            asked = {"energy": out.energy, "forces": out.forces, "stress": out.stress, "features": out.features}
+            said = {name: value for name, value in asked.items() if value is not None}
             values = dict(zip(said, map(_doubles, fetched(list(said.values()))), strict=True))
-            energies.append(values["energy"].reshape(-1) + state_energies(self._lookup, batch, self._state.members[k]))
+            energies.append(values["energy"] + state_energies(self._lookup, batch, self._state.members[k]))
             forces.append(values["forces"])
             features = values.get("features", features)
             if has_stress.any():
-                stress = values["stress"].reshape(-1, 3, 3)
+                stress = values["stress"]
                 stress[~has_stress] = np.nan
                 stresses.append(stress)
         return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
+
+    def member(self, k: int, data: Mapping[str, torch.Tensor], *, is_stressed: bool) -> MemberTensors:
+        """What member `k` says of `input_of` a batch; features of the first one only.
+
+        Args:
+            k: The member.
+            data: NequIP's input fields.
+            is_stressed: Whether stress is wanted.
+        """
+        with evaluating():
+            out = self._models[k](dict(data))
+            features = readout_features(self._models[k].get_submodule("model.func"), out) if k == 0 else None
+        stress = out["stress"].reshape(-1, 3, 3) if is_stressed else None
+        return MemberTensors(out["total_energy"].reshape(-1), out["forces"], features, stress)
 
 
 def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.Tensor | None:

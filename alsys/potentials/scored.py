@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray
-from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch
+from alsys.potentials.arrays import HOST, Arrays
+from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, arrays_for
 from alsys.potentials.uncertainty import UNCERTAINTIES, uncertainty_from_state
 
 COMMITTEE = "committee"
@@ -43,6 +44,11 @@ class ScoredCommittee:
         """Version of the weights in use."""
         return self._committee.version
 
+    @property
+    def arrays(self) -> Arrays:
+        """Where walkers under it are moved."""
+        return arrays_for(self._committee)
+
     def load(self, state: CommitteeState) -> None:
         """Takes new weights and their score.
 
@@ -61,11 +67,10 @@ class ScoredCommittee:
         prediction = self._committee.evaluate(batch, members)
         if prediction.features is None:
             return prediction
-        deviation = self._scale * self._score.atom(prediction, batch)
-        starts = np.concatenate([[0], np.cumsum(batch.n_atoms)[:-1]])
-        return dataclasses.replace(
-            prediction, force_deviation=deviation, frame_deviation=np.maximum.reduceat(deviation, starts)
-        )
+        arrays = HOST if isinstance(batch.positions, np.ndarray) else self.arrays
+        deviation = self._scale * self._score.atom(prediction, batch, arrays)
+        largest = arrays.segments(batch.n_atoms).max(deviation)
+        return dataclasses.replace(prediction, force_deviation=deviation, frame_deviation=largest)
 
     def _take_score(self, state: CommitteeState) -> None:
         arrays = dict(state.score_state)

@@ -9,7 +9,7 @@ States are plain arrays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.frames import FloatArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 from alsys.potentials.base import CommitteePrediction, FrameBatch
 
 RIDGE = 1e-6
@@ -40,8 +41,13 @@ class AtomUncertainty(Protocol):
         """Learns from more atoms of the same model version."""
         ...
 
-    def atom(self, prediction: CommitteePrediction, batch: FrameBatch) -> FloatArray:
+    def atom(self, prediction: CommitteePrediction, batch: FrameBatch, arrays: Arrays = HOST) -> Array:
         """``(n_total,)`` score of each atom; infinite for an element that was never trained on.
+
+        Args:
+            prediction: Of the committee.
+            batch: What it is of.
+            arrays: Where the prediction is.
 
         Raises:
             InputError: The prediction lacks what the score is made of.
@@ -73,11 +79,11 @@ class CommitteeUncertainty:
     def update(self, features: FloatArray, numbers: Numbers) -> None:
         """Nothing to learn."""
 
-    def atom(self, prediction: CommitteePrediction, batch: FrameBatch) -> FloatArray:
+    def atom(self, prediction: CommitteePrediction, batch: FrameBatch, arrays: Arrays = HOST) -> Array:
         """``(n_total,)`` force deviation, eV/Angstrom."""
         return prediction.force_deviation
 
-    def energy(self, prediction: CommitteePrediction, batch: FrameBatch) -> FloatArray:
+    def energy(self, prediction: CommitteePrediction, batch: FrameBatch) -> Array:
         """``(n_frames,)`` standard deviation over members, eV."""
         return prediction.energy_std
 
@@ -110,6 +116,7 @@ class LastLayerUncertainty:
         self._products: dict[int, FloatArray] = {}
         self._counts: dict[int, int] = {}
         self._inverse_roots: dict[int, FloatArray] = {}
+        self._placed = _Placed()
 
     def fit(self, features: FloatArray, numbers: Numbers) -> None:
         """Forgets all atoms, and adds these."""
@@ -125,19 +132,22 @@ class LastLayerUncertainty:
             self._counts[key] = self._counts.get(key, 0) + len(chosen)
         self._factorise()
 
-    def atom(self, prediction: CommitteePrediction, batch: FrameBatch) -> FloatArray:
+    def atom(self, prediction: CommitteePrediction, batch: FrameBatch, arrays: Arrays = HOST) -> Array:
         """``(n_total,)``, no unit.
 
         Raises:
             InputError: The committee gives no features, or others than those fitted.
         """
-        features = _features(prediction)
-        scores = np.full(len(features), np.inf)
-        for key, rows in self._groups(batch.numbers).items():
-            if key in self._inverse_roots:
-                whitened = features[rows] @ self._root(key, features)
-                scores[rows] = np.sqrt(np.einsum("af,af->a", whitened, whitened))
+        features, xp = _features(prediction), arrays.xp
+        scores = xp.full_like(features[:, 0], float("inf"))
+        for rows, root in self._placed.of(arrays, batch.numbers, lambda: self._roots(batch.numbers, features)):
+            whitened = features[rows] @ root
+            scores[rows] = xp.sqrt(xp.einsum("af,af->a", whitened, whitened))
         return scores
+
+    def _roots(self, numbers: Numbers, features: Array) -> list[list[NDArray[Any]]]:
+        groups = _rows_by_element(numbers) if self._is_per_element else {0: np.arange(len(numbers))}
+        return [[rows, self._root(key, features)] for key, rows in groups.items() if key in self._inverse_roots]
 
     def energy(self, prediction: CommitteePrediction, batch: FrameBatch) -> FloatArray:
         """``(n_frames,)`` of the sum of each frame's features, no unit.
@@ -190,7 +200,7 @@ class LastLayerUncertainty:
 
     def _factorise(self) -> None:
         """``R`` with ``R R^T = (F^T F + lambda I)^-1``; of eigenvectors, because ``F^T F`` is close to singular."""
-        self._inverse_roots = {}
+        self._inverse_roots, self._placed = {}, _Placed()
         for key, products in self._products.items():
             values, vectors = np.linalg.eigh(products)
             penalty = RIDGE * float(np.trace(products)) / len(products)
@@ -218,6 +228,7 @@ class LatentDistance:
         self._n_stored = n_stored
         self._whitening: dict[int, FloatArray] = {}
         self._stored: dict[int, FloatArray] = {}
+        self._placed = _Placed()
 
     def fit(self, features: FloatArray, numbers: Numbers) -> None:
         """Whitens these atoms, and keeps the farthest points."""
@@ -228,6 +239,7 @@ class LatentDistance:
     def update(self, features: FloatArray, numbers: Numbers) -> None:
         """Keeps the farthest points of those kept and these; whitening stays as fitted."""
         _check(features, numbers)
+        self._placed = _Placed()
         for key, rows in _rows_by_element(numbers).items():
             chosen = np.asarray(features[rows], dtype=np.float64)
             if key not in self._whitening:
@@ -237,25 +249,32 @@ class LatentDistance:
                 points = np.concatenate([self._stored[key], points])
             self._stored[key] = points[farthest_points(points, self._n_stored)]
 
-    def atom(self, prediction: CommitteePrediction, batch: FrameBatch) -> FloatArray:
+    def atom(self, prediction: CommitteePrediction, batch: FrameBatch, arrays: Arrays = HOST) -> Array:
         """``(n_total,)``, no unit.
 
         Raises:
             InputError: The committee gives no features, or others than those fitted.
         """
-        features = _features(prediction)
-        scores = np.full(len(features), np.inf)
-        for key, rows in _rows_by_element(batch.numbers).items():
+        features, xp = _features(prediction), arrays.xp
+        scores = xp.full_like(features[:, 0], float("inf"))
+        kept = self._placed.of(arrays, batch.numbers, lambda: self._points(batch.numbers, features))
+        for rows, whitening, stored in kept:
+            points = features[rows] @ whitening
+            nearest = (xp.square(stored).sum(axis=1) - 2.0 * points @ stored.T).argmin(axis=1)
+            scores[rows] = xp.linalg.norm(points - stored[nearest], axis=1)  # not from the product: that cancels
+        return scores
+
+    def _points(self, numbers: Numbers, features: Array) -> list[list[NDArray[Any]]]:
+        found: list[list[NDArray[Any]]] = []
+        for key, rows in _rows_by_element(numbers).items():
             if key not in self._stored:
                 continue
             if len(self._whitening[key]) != features.shape[1]:
                 raise InputError(
                     f"fitted to {len(self._whitening[key])} features", field="features", value=features.shape[1]
                 )
-            points, stored = features[rows] @ self._whitening[key], self._stored[key]
-            nearest = (np.square(stored).sum(axis=1) - 2.0 * points @ stored.T).argmin(axis=1)
-            scores[rows] = np.linalg.norm(points - stored[nearest], axis=1)  # not from the product: that cancels
-        return scores
+            found.append([rows, self._whitening[key], self._stored[key]])
+        return found
 
     def energy(self, prediction: CommitteePrediction, batch: FrameBatch) -> None:
         """A distance says nothing of an energy."""
@@ -318,6 +337,21 @@ def farthest_points(points: FloatArray, n: int) -> NDArray[np.int64]:
     return np.array(chosen, dtype=np.int64)
 
 
+class _Placed:
+    """Constants of a score for the atoms of the last batch: on a device they are placed once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Arrays, Numbers, list[list[Array]]] | None = None
+
+    def of(self, arrays: Arrays, numbers: Numbers, build: Callable[[], list[list[NDArray[Any]]]]) -> list[list[Array]]:
+        """What is built, where features are; on the host always anew, as rows of other atoms may be next."""
+        if arrays.is_on_host:
+            return build()
+        if self._last is None or self._last[0] is not arrays or self._last[1] is not numbers:
+            self._last = (arrays, numbers, [arrays.of(group) for group in build()])
+        return self._last[2]
+
+
 def _whitening(features: FloatArray) -> FloatArray:
     """``(n_features, n_features)`` matrix that features are multiplied with from the right."""
     covariance = np.atleast_2d(np.cov(features.T, bias=True))
@@ -333,7 +367,7 @@ def _rows_by_element(numbers: Numbers) -> dict[int, NDArray[np.int64]]:
     return {int(z): np.flatnonzero(numbers == z) for z in np.unique(numbers)}
 
 
-def _features(prediction: CommitteePrediction) -> FloatArray:
+def _features(prediction: CommitteePrediction) -> Array:
     if prediction.features is None:
         raise InputError(
             "the prediction has none", field="features", remedy="evaluate member 0 of a committee that gives features"

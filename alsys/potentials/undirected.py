@@ -315,7 +315,7 @@ def pairs_of(batch: FrameBatch, r_max: float, cache: NeighbourCache | None) -> t
     """Both atoms of each undirected pair closer than the cutoff, and the vector from the first to the second."""
     positions = batch.positions
     if not batch.pbc.any() and batch.n_atoms.max() <= ALL_PAIRS_ATOMS and _n_pairs(batch) <= MAX_KEPT_PAIRS:
-        first, second = _all_pairs(np.asarray(batch.n_atoms, dtype=np.int64).tobytes())
+        first, second = all_pairs(np.asarray(batch.n_atoms, dtype=np.int64))
         vectors = positions[second] - positions[first]
         is_near = np.einsum("px,px->p", vectors, vectors) < r_max * r_max
         return (first, second, vectors) if is_near.all() else (first[is_near], second[is_near], vectors[is_near])
@@ -346,6 +346,15 @@ def is_undirected(edge_index: IntArray, cell_shift: FloatArray | None) -> NDArra
 
 def _n_pairs(batch: FrameBatch) -> int:
     return int((batch.n_atoms * (batch.n_atoms - 1) // 2).sum())
+
+
+def all_pairs(n_atoms: IntArray) -> tuple[IntArray, IntArray]:
+    """All pairs within each molecule of a batch.
+
+    Args:
+        n_atoms: ``(n_frames,)``, int64.
+    """
+    return _all_pairs(n_atoms.tobytes())
 
 
 @lru_cache(maxsize=8)

@@ -5,6 +5,10 @@ back target temperatures, forces to add to the committee's mean force, and excha
 the state that it needs for each of its walkers (hills of metadynamics, where a scan stands) and forgets a walker's
 state when that walker begins anew. Uncertainty is always judged on the committee, never on the biased forces.
 
+A method whose class says ``takes_tensors = True`` is shown walkers on a device as tensors, and answers in tensors: it
+uses operators and the functions of `Group.arrays`, and what it knows of each walker stays on the host. To all others a
+device is shown as copies on the host, at one copy each way a step.
+
 =================  =================================================  =====================
 symbol             meaning                                            unit
 =================  =================================================  =====================
@@ -24,6 +28,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +43,17 @@ class Group:
         member_forces: ``(n_members, n_walkers, n_atoms, 3)``, eV/Angstrom.
         temperatures: ``(n_walkers,)`` thermostats in force, K.
         step: ``(n_walkers,)``.
+        arrays: Where the first five are; the other two are on the host. In `Method.exchange` energies are, too.
     """
 
-    positions: FloatArray
-    energy: FloatArray
-    forces: FloatArray
-    member_energies: FloatArray
-    member_forces: FloatArray
+    positions: Array
+    energy: Array
+    forces: Array
+    member_energies: Array
+    member_forces: Array
     temperatures: FloatArray
     step: IntArray
+    arrays: Arrays = HOST
 
 
 class Method(Protocol):
@@ -68,7 +75,7 @@ class Method(Protocol):
         """``(n_walkers,)`` target temperatures for the next step, K."""
         ...
 
-    def bias(self, group: Group) -> FloatArray | None:
+    def bias(self, group: Group) -> Array | None:
         """``(n_walkers, n_atoms, 3)`` forces to add, eV/Angstrom; None for none."""
         ...
 

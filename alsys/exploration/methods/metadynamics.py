@@ -22,6 +22,7 @@ from alsys.exploration.methods.base import Group
 from alsys.exploration.methods.plain import Plain
 from alsys.exploration.methods.torsions import torsion_gradient, wrapped
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import HOST, Array, Arrays, Constants
 from alsys.units import BOLTZMANN
 
 N_NODES: Final = 361
@@ -42,20 +43,30 @@ class HillTable:
         self._is_angle = list(is_angle)
         self._nodes = lower[:, None] + self._spacing[:, None] * np.arange(N_NODES)
         self._value, self._slope = np.zeros((len(lower), N_NODES)), np.zeros((len(lower), N_NODES))
+        self._n_hills = 0
+        self._tables, self._grid = Constants(), Constants()
 
-    def evaluate(self, variable: IntArray, s: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``(n,)`` bias and its derivative where the variables of these numbers have the values `s`."""
-        spacing = self._spacing[variable]
-        place = (s - self._lower[variable]) / spacing
-        inside = np.clip(place, 0.0, N_NODES - 1.0)
-        left = np.minimum(inside.astype(np.int64), N_NODES - 2)
+    def evaluate(self, variable: IntArray, s: Array, arrays: Arrays = HOST) -> tuple[Array, Array]:
+        """``(n,)`` bias and its derivative.
+
+        Args:
+            variable: ``(n,)`` numbers of the variables, on the host.
+            s: ``(n,)`` values that they have, rad or Angstrom.
+            arrays: Where values are.
+        """
+        xp = arrays.xp
+        value_at, slope_at = self._tables.of(arrays, [self._value, self._slope], self._n_hills)
+        variable, spacing, lower = self._grid.of(arrays, [variable, self._spacing[variable], self._lower[variable]])
+        place = (s - lower) / spacing
+        inside = xp.clip(place, 0.0, N_NODES - 1.0)
+        left = xp.clip(arrays.whole(inside), 0, N_NODES - 2)
         t = inside - left
-        v0, v1 = self._value[variable, left], self._value[variable, left + 1]
-        d0, d1 = spacing * self._slope[variable, left], spacing * self._slope[variable, left + 1]
+        v0, v1 = value_at[variable, left], value_at[variable, left + 1]
+        d0, d1 = spacing * slope_at[variable, left], spacing * slope_at[variable, left + 1]
         c2, c3 = 3.0 * (v1 - v0) - 2.0 * d0 - d1, 2.0 * (v0 - v1) + d0 + d1
         value = v0 + t * (d0 + t * (c2 + t * c3))
         slope = (d0 + t * (2.0 * c2 + 3.0 * t * c3)) / spacing
-        return value, np.where(inside == place, slope, 0.0)
+        return value, xp.where(inside == place, slope, 0.0)
 
     def add(self, variable: int, s: float, height: float) -> None:
         """A hill of `height` eV at `s`."""
@@ -64,6 +75,7 @@ class HillTable:
             distance = wrapped(distance)
         width = self._width[variable]
         hill = height * np.exp(-0.5 * np.square(distance / width))
+        self._n_hills += 1
         self._value[variable] += hill
         self._slope[variable] -= distance / width**2 * hill
 
@@ -106,6 +118,7 @@ class Metadynamics(Plain):
     """
 
     name: ClassVar[str] = "metadynamics"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -126,6 +139,7 @@ class Metadynamics(Plain):
             np.repeat([hills.torsion_width, hills.distance_width], [n_torsions, n_distances]),
             [True] * n_torsions + [False] * n_distances,
         )
+        self._constants = Constants()
         self._variable = np.zeros(n_walkers, dtype=np.int64)
         self._last_hill = np.zeros(n_walkers, dtype=np.int64)
         for k in range(n_walkers):
@@ -143,23 +157,23 @@ class Metadynamics(Plain):
         self._on_torsion = np.flatnonzero(self._variable < len(self._torsions))[:, None]
         self._on_distance = np.flatnonzero(self._variable >= len(self._torsions))[:, None]
 
-    def variables(self, positions: FloatArray) -> tuple[IntArray, FloatArray]:
+    def variables(self, positions: FloatArray) -> tuple[IntArray, Array]:
         """``(n_walkers,)`` number and value of the variable of each walker, rad or Angstrom."""
         return self._variable, self._measure(positions)[0]
 
-    def free_energy(self, variable: int, s: FloatArray) -> FloatArray:
+    def free_energy(self, variable: int, s: FloatArray) -> Array:
         """``(n,)`` estimate of the free energy of a variable at values `s`, up to a constant, eV."""
         value, _ = self.table.evaluate(np.full(len(s), variable), s)
         return -value / (1.0 - 1.0 / self._hills.bias_factor)
 
-    def bias(self, group: Group) -> FloatArray:
+    def bias(self, group: Group) -> Array:
         """Forces of the hills; walkers that are due have left theirs before."""
-        s, parts = self._measure(group.positions)
+        s, parts = self._measure(group.positions, group.arrays)
         due = (group.step > self._last_hill) & (group.step % self._hills.interval == 0)
         if due.any():
-            self._leave_hills(np.flatnonzero(due), s, group)
-        slope = self.table.evaluate(self._variable, s)[1]
-        forces = np.zeros(group.positions.shape)
+            self._leave_hills(np.flatnonzero(due), group.arrays.read([s])[0], group)
+        slope = self.table.evaluate(self._variable, s, group.arrays)[1]
+        forces = group.arrays.xp.zeros_like(group.positions)
         for rows, atoms, gradient in parts:
             forces[rows, atoms] = -slope[rows, None] * gradient
         return forces
@@ -173,22 +187,29 @@ class Metadynamics(Plain):
             if self.table.is_inside(int(self._variable[k]), float(s[k])):
                 self.table.add(int(self._variable[k]), float(s[k]), height)
 
-    def _measure(self, positions: FloatArray) -> tuple[FloatArray, list[tuple[IntArray, IntArray, FloatArray]]]:
+    def _measure(self, positions: Array, arrays: Arrays = HOST) -> tuple[Array, list[tuple[Array, Array, Array]]]:
         """Values, and for both kinds of variables: walkers ``(n, 1)``, atoms and gradients."""
-        s = np.zeros(len(positions))
-        parts: list[tuple[IntArray, IntArray, FloatArray]] = []
-        if self._on_torsion.size:
-            rows = self._on_torsion
-            atoms = self._torsions[self._variable[rows[:, 0]]]
-            s[rows[:, 0]], gradient = torsion_gradient(positions[rows, atoms])
-            parts.append((rows, atoms, gradient))
-        if self._on_distance.size:
-            rows = self._on_distance
-            atoms = self._distances[self._variable[rows[:, 0]] - len(self._torsions)]
-            pair = positions[rows, atoms]
+        xp = arrays.xp
+        s = xp.zeros_like(positions[:, 0, 0])
+        parts: list[tuple[Array, Array, Array]] = []
+        by_torsion, by_distance = self._on_torsion[:, 0], self._on_distance[:, 0]
+        torsion_rows, torsion_atoms, distance_rows, distance_atoms = self._constants.of(
+            arrays,
+            [
+                self._on_torsion,
+                self._torsions[self._variable[by_torsion]],
+                self._on_distance,
+                self._distances[self._variable[by_distance] - len(self._torsions)],
+            ],
+        )
+        if by_torsion.size:
+            s[torsion_rows[:, 0]], gradient = torsion_gradient(positions[torsion_rows, torsion_atoms], xp)
+            parts.append((torsion_rows, torsion_atoms, gradient))
+        if by_distance.size:
+            pair = positions[distance_rows, distance_atoms]
             vector = pair[:, 0] - pair[:, 1]
-            length = np.sqrt(np.einsum("wx,wx->w", vector, vector))
-            s[rows[:, 0]] = length
-            unit = vector / np.maximum(length, 1e-12)[:, None]
-            parts.append((rows, atoms, np.stack([unit, -unit], axis=1)))
+            length = xp.sqrt(xp.einsum("wx,wx->w", vector, vector))
+            s[distance_rows[:, 0]] = length
+            unit = vector / xp.clip(length, 1e-12, None)[:, None]
+            parts.append((distance_rows, distance_atoms, xp.stack([unit, -unit], axis=1)))
         return s, parts

@@ -29,6 +29,7 @@ class NormalModes(Plain):
     """
 
     name: ClassVar[str] = "normal-modes"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(
         self,

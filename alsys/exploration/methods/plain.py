@@ -13,6 +13,7 @@ import numpy as np
 
 from alsys.exploration.methods.base import Group
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import Array
 
 
 class Plain:
@@ -24,6 +25,7 @@ class Plain:
     """
 
     name: ClassVar[str] = "plain"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(self, temperatures: Sequence[float], n_walkers: int) -> None:
         self._targets: FloatArray = np.resize(np.asarray(temperatures, dtype=np.float64), n_walkers)
@@ -36,7 +38,7 @@ class Plain:
         """``(n_walkers,)`` target temperatures, K."""
         return self._targets
 
-    def bias(self, group: Group) -> FloatArray | None:
+    def bias(self, group: Group) -> Array | None:
         """None: nothing is added to the committee's forces."""
         return None
 

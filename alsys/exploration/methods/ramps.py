@@ -27,6 +27,7 @@ class Ramp(Plain):
     """
 
     name: ClassVar[str] = "ramp"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(self, steps: ArrayLike, temperatures: ArrayLike, n_walkers: int) -> None:
         self._schedule = ramps.Ramp(np.asarray(steps, dtype=np.float64), np.asarray(temperatures, dtype=np.float64))

@@ -42,6 +42,7 @@ class ReplicaExchange(Plain):
     """
 
     name: ClassVar[str] = "replica-exchange"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(self, lowest: float, highest: float, rungs: int, interval: int, n_walkers: int) -> None:
         rungs = min(rungs, n_walkers)

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase.data import covalent_radii
-from numpy.typing import ArrayLike
 
 from alsys.dynamics.geometry import MIN_CONTACT, is_sound
 from alsys.exploration.methods.base import Group
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray, Frame, IntArray
+from alsys.potentials.arrays import Array, Constants
 
 SHORTEST_SINGLE = 0.93
 """Share of the covalent sum below which a bond counts as multiple where RDKit finds no bond orders."""
@@ -176,25 +176,26 @@ def _side(mol: Any, j: int, k: int) -> IntArray:
     return np.array(sorted(seen - {j}), dtype=np.int64)
 
 
-def cross(a: FloatArray, b: FloatArray) -> FloatArray:
+def cross(a: Array, b: Array, xp: Any = np) -> Array:
     """``(..., 3)`` cross products; several times faster on small arrays than NumPy's."""
-    out = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    out = xp.empty_like(a)
     out[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
     out[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
     out[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
     return out
 
 
-def torsion(points: FloatArray) -> FloatArray:
+def torsion(points: FloatArray) -> Array:
     """``(...,)`` torsion angles of ``(..., 4, 3)`` points, rad."""
     return torsion_gradient(points)[0]
 
 
-def torsion_gradient(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+def torsion_gradient(points: Array, xp: Any = np) -> tuple[Array, Array]:
     """Torsion angles and their gradients.
 
     Args:
         points: ``(n, 4, 3)`` positions of the four atoms, Angstrom; or any leading shape.
+        xp: `alsys.potentials.arrays.Arrays.xp` of the points.
 
     Returns:
         ``(n,)`` angles in (-pi, pi], and ``(n, 4, 3)`` gradients, rad/Angstrom. Where a bond angle's sine is below
@@ -202,14 +203,14 @@ def torsion_gradient(points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     steps = points[..., :-1, :] - points[..., 1:, :]
     f, g, h = steps[..., 0, :], steps[..., 1, :], -steps[..., 2, :]
-    a, b = cross(f, g), cross(h, g)
-    ff, gg, hh, aa, bb, fg, hg = (_dot(x, y) for x, y in ((f, f), (g, g), (h, h), (a, a), (b, b), (f, g), (h, g)))
-    length = np.sqrt(gg)
-    angle = np.arctan2(_dot(cross(b, a), g) / length, _dot(a, b))
-    along_a = a / np.maximum(aa, FLATTEST**2 * ff * gg)[..., None]
-    along_b = b / np.maximum(bb, FLATTEST**2 * hh * gg)[..., None]
+    a, b = cross(f, g, xp), cross(h, g, xp)
+    ff, gg, hh, aa, bb, fg, hg = (_dot(x, y, xp) for x, y in ((f, f), (g, g), (h, h), (a, a), (b, b), (f, g), (h, g)))
+    length = xp.sqrt(gg)
+    angle = xp.arctan2(_dot(cross(b, a, xp), g, xp) / length, _dot(a, b, xp))
+    along_a = a / xp.maximum(aa, FLATTEST**2 * ff * gg)[..., None]
+    along_b = b / xp.maximum(bb, FLATTEST**2 * hh * gg)[..., None]
     inner = (fg / length)[..., None] * along_a - (hg / length)[..., None] * along_b
-    gradient = np.empty(points.shape)
+    gradient = xp.empty_like(points)
     gradient[..., 0, :] = -length[..., None] * along_a
     gradient[..., 3, :] = length[..., None] * along_b
     gradient[..., 1, :] = inner - gradient[..., 0, :]
@@ -217,14 +218,13 @@ def torsion_gradient(points: FloatArray) -> tuple[FloatArray, FloatArray]:
     return angle, gradient
 
 
-def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
-    product: FloatArray = np.einsum("...x,...x->...", a, b)
-    return product
+def _dot(a: Array, b: Array, xp: Any) -> Array:
+    return xp.einsum("...x,...x->...", a, b)
 
 
-def wrapped(angle: ArrayLike) -> FloatArray:
+def wrapped(angle: Array) -> Array:
     """The same angles in [-pi, pi)."""
-    return (np.asarray(angle, dtype=np.float64) + np.pi) % (2.0 * np.pi) - np.pi
+    return (angle + np.pi) % (2.0 * np.pi) - np.pi
 
 
 class TorsionScan(Plain):
@@ -245,6 +245,7 @@ class TorsionScan(Plain):
     """
 
     name: ClassVar[str] = "torsion-scan"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -264,6 +265,7 @@ class TorsionScan(Plain):
         self._rotor = np.zeros(n_walkers, dtype=np.int64)
         self._origin, self._direction = np.zeros(n_walkers), np.ones(n_walkers)
         self._rows = np.arange(n_walkers)[:, None]
+        self._constants = Constants()
 
     def start(self, k: int, trusted: Sequence[Frame], rng: np.random.Generator) -> Frame:
         """A trusted frame, turned by this walk's offset about this walk's rotor."""
@@ -278,15 +280,17 @@ class TorsionScan(Plain):
         self._origin[k] = float(torsion(frame.positions[self._rotors.torsions[rotor]]))
         return frame
 
-    def target(self, step: IntArray) -> FloatArray:
+    def target(self, step: IntArray) -> Array:
         """``(n_walkers,)`` angles that the restraints stand at, rad."""
         return wrapped(self._origin + self._direction * (2.0 * np.pi / self._n_steps) * step)
 
-    def bias(self, group: Group) -> FloatArray:
+    def bias(self, group: Group) -> Array:
         """Forces of the restraints."""
-        atoms = self._rotors.torsions[self._rotor]
-        angle, gradient = torsion_gradient(group.positions[self._rows, atoms])
-        lag = wrapped(angle - self.target(group.step))
-        forces = np.zeros(group.positions.shape)
-        forces[self._rows, atoms] = (-self._stiffness * np.clip(lag, -1.0, 1.0))[:, None, None] * gradient
+        xp = group.arrays.xp
+        rows, atoms = self._constants.of(group.arrays, [self._rows, self._rotors.torsions[self._rotor]])
+        (target,) = group.arrays.of([self.target(group.step)])
+        angle, gradient = torsion_gradient(group.positions[rows, atoms], xp)
+        lag = wrapped(angle - target)
+        forces = xp.zeros_like(group.positions)
+        forces[rows, atoms] = (-self._stiffness * xp.clip(lag, -1.0, 1.0))[:, None, None] * gradient
         return forces

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from alsys.exploration.methods.base import Group
 from alsys.exploration.methods.plain import Plain
 from alsys.frames import FloatArray
+from alsys.potentials.arrays import Array, Arrays
 
 REACH = 3.0
 """B over the typical ``rho``. In the paper 5 for glycine (0.12 over 0.024 kcal/mol) and about 2 for acetylacetone."""
@@ -41,29 +42,29 @@ WRECK = 50.0
 """Force on an atom from which a walker is not learned from and not pushed, eV/Angstrom."""
 
 
-def half_spread(member_energies: FloatArray, n_atoms: int) -> FloatArray:
+def half_spread(member_energies: Array, n_atoms: int, xp: Any = np) -> Array:
     """``sigma^2 / (N_M N_A)`` with the paper's ``sigma^2`` (eq. 2), eV^2.
 
     Args:
         member_energies: ``(n_members, n_walkers)``, eV.
         n_atoms: Atoms of a walker.
+        xp: `alsys.potentials.arrays.Arrays.xp` of the energies.
     """
     deviation = member_energies - member_energies.mean(axis=0)
-    spread: FloatArray = 0.5 * np.einsum("mw,mw->w", deviation, deviation) / deviation.shape[0] / n_atoms
-    return spread
+    return 0.5 * xp.einsum("mw,mw->w", deviation, deviation) / deviation.shape[0] / n_atoms
 
 
-def spread_force(member_energies: FloatArray, member_forces: FloatArray) -> FloatArray:
+def spread_force(member_energies: Array, member_forces: Array, xp: Any = np) -> Array:
     """``-grad sigma^2 / (N_M N_A)`` (eq. 7), ``(n_walkers, n_atoms, 3)``, eV^2/Angstrom.
 
     Args:
         member_energies: ``(n_members, n_walkers)``, eV.
         member_forces: ``(n_members, n_walkers, n_atoms, 3)``, eV/Angstrom.
+        xp: As of `half_spread`.
     """
     n_members, _, n_atoms, _ = member_forces.shape
     deviation = (member_energies - member_energies.mean(axis=0)) / (n_members * n_atoms)
-    downhill: FloatArray = np.einsum("mw,mwax->wax", deviation, member_forces)
-    return downhill
+    return xp.einsum("mw,mwax->wax", deviation, member_forces)
 
 
 def bias_energy(spread: FloatArray, amplitude: float, width: float) -> FloatArray:
@@ -77,7 +78,7 @@ def bias_energy(spread: FloatArray, amplitude: float, width: float) -> FloatArra
     return amplitude * np.expm1(-spread / width**2)
 
 
-def bias_forces(spread: FloatArray, downhill: FloatArray, amplitude: float, width: float) -> FloatArray:
+def bias_forces(spread: Array, downhill: Array, amplitude: float, width: float, xp: Any = np) -> Array:
     """``(n_walkers, n_atoms, 3)`` bias forces (eq. 6), eV/Angstrom.
 
     Args:
@@ -85,8 +86,9 @@ def bias_forces(spread: FloatArray, downhill: FloatArray, amplitude: float, widt
         downhill: ``(n_walkers, n_atoms, 3)`` as from `spread_force`, eV^2/Angstrom.
         amplitude: A, eV.
         width: B, eV.
+        xp: As of `half_spread`.
     """
-    slope = (-amplitude / width**2) * np.exp(-spread / width**2)
+    slope = (-amplitude / width**2) * xp.exp(-spread / width**2)
     return slope[:, None, None] * downhill
 
 
@@ -106,6 +108,7 @@ class UncertaintyDriven(Plain):
     """
 
     name: ClassVar[str] = "udd"
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(
         self, temperatures: Sequence[float], n_walkers: int, ratio: float, max_amplitude: float, memory: int
@@ -116,33 +119,46 @@ class UncertaintyDriven(Plain):
         self._n_calls = 0
         self._log_rho = self._unit_square = self._force_square = 0.0
 
-    def bias(self, group: Group) -> FloatArray:
+    def bias(self, group: Group) -> Array:
         """Bias forces; amplitude and width have learned from this group before."""
+        arrays, xp = group.arrays, group.arrays.xp
         with np.errstate(invalid="ignore", over="ignore"):  # a wreck may hold infinities; it is masked below
-            spread = half_spread(group.member_energies, group.positions.shape[1])
-            downhill = spread_force(group.member_energies, group.member_forces)
-            force_square = np.square(group.forces).sum(axis=2)
-            finite = np.isfinite(spread) & np.isfinite(downhill.sum(axis=(1, 2)))
-        is_sane = finite & (force_square.max(axis=1, initial=0.0) < WRECK**2)  # false for NaN
-        if not is_sane.all():
-            spread, downhill = np.where(is_sane, spread, 0.0), np.where(is_sane[:, None, None], downhill, 0.0)
-        if is_sane.any():
-            self._learn(spread[is_sane], downhill[is_sane], float(force_square[is_sane].mean()) / 3.0)
-        forces = bias_forces(spread, downhill, self.amplitude, self.width)
+            spread = half_spread(group.member_energies, group.positions.shape[1], xp)
+            downhill = spread_force(group.member_energies, group.member_forces, xp)
+            force_square = xp.square(group.forces).sum(axis=2)
+            finite = xp.isfinite(spread) & xp.isfinite(downhill.sum(axis=(1, 2)))
+        is_sane = finite & (xp.amax(force_square, axis=1) < WRECK**2)  # false for NaN
+        if not arrays.is_on_host or not is_sane.all():
+            spread, downhill = xp.where(is_sane, spread, 0.0), xp.where(is_sane[:, None, None], downhill, 0.0)
+        self._learn(arrays, is_sane, spread, downhill, force_square)
+        forces = bias_forces(spread, downhill, self.amplitude, self.width, xp)
         limit = LARGEST_SHARE * self._ratio * math.sqrt(self._force_square)
-        size = np.sqrt(np.square(forces).mean(axis=(1, 2)))
-        bounded: FloatArray = forces * (limit / np.maximum(size, limit + 1e-300))[:, None, None]
-        return bounded
+        size = xp.sqrt(xp.square(forces).mean(axis=(1, 2)))
+        return forces * (limit / xp.clip(size, limit + 1e-300, None))[:, None, None]
 
-    def _learn(self, spread: FloatArray, downhill: FloatArray, force_square: float) -> None:
-        """Follows the width, then the amplitude that the width asks for."""
+    def _learn(self, arrays: Arrays, is_sane: Array, spread: Array, downhill: Array, force_square: Array) -> None:
+        """Follows the width, then the amplitude that the width asks for; of a device two copies."""
+        xp = arrays.xp
+        log_rhos = xp.log(xp.clip(2.0 * spread, SMALLEST_RHO**2, None))
+        said = arrays.read([is_sane.any(), _mean(arrays, log_rhos, is_sane), _mean(arrays, force_square, is_sane)])
+        if not said[0]:
+            return
         self._n_calls += 1
         weight = max(1.0 / self._n_calls, 1.0 / self._memory)
-        log_rho = 0.5 * float(np.log(np.maximum(2.0 * spread, SMALLEST_RHO**2)).mean())
-        self._log_rho += weight * (log_rho - self._log_rho)
+        self._log_rho += weight * (0.5 * float(said[1]) - self._log_rho)
         self.width = min(REACH * math.exp(self._log_rho), LARGEST_WIDTH)
-        unit_square = float(np.square(bias_forces(spread, downhill, 1.0, self.width)).mean())
+        squares = xp.square(bias_forces(spread, downhill, 1.0, self.width, xp))
+        unit_square = float(arrays.read([_mean(arrays, squares, is_sane)])[0])
         self._unit_square += weight * (unit_square - self._unit_square)
-        self._force_square += weight * (force_square - self._force_square)
+        self._force_square += weight * (float(said[2]) / 3.0 - self._force_square)
         wanted = self._ratio * math.sqrt(self._force_square)
         self.amplitude = min(self._max_amplitude, wanted / max(math.sqrt(self._unit_square), 1e-300))
+
+
+def _mean(arrays: Arrays, values: Array, is_sane: Array) -> Array:
+    """Mean of ``(n_walkers, ...)`` over the sane walkers; of none, anything."""
+    if arrays.is_on_host:
+        return values[is_sane].mean() if is_sane.any() else values.sum()
+    xp, size = arrays.xp, max(1, math.prod(values.shape[1:]))
+    chosen = xp.where(is_sane.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0)
+    return chosen.sum() / (size * xp.clip(is_sane.sum(), 1, None))

@@ -34,7 +34,7 @@ MakeSnapshot = Callable[..., Snapshot]
 STEP_COPIES = 5
 """Of one training step: numbers, whole numbers and flags to the device, loss and norm from it."""
 WALK_COPIES = 4
-"""Of one step of walkers and one member: two types of number to the device, two from it."""
+"""Of one step of walkers, see tests/unit/exploration/test_walkers_on_meta.py; and of a chunk, ten times as many."""
 MODELS: dict[str, dict[str, Any]] = {
     "nequip": {"kind": "nequip", "num_layers": 2, "l_max": 2, "num_features": 4, "r_max": 4.0, "members": 2},
     "allegro": {"kind": "allegro", "num_layers": 1, "r_max": 4.0, "members": 2},
@@ -145,9 +145,7 @@ def test_walkers(data: Snapshot, method: str) -> None:
     report = explorer.run(ExplorationOrder(n_steps=n_steps, state=None, trajectory_base=10))
     assert report.n_steps == n_steps
     made = copies.to_device + copies.to_host - before
-    if method == "plain":
-        assert made <= n_steps * WALK_COPIES * state.n_members
-    assert made > 0
+    assert n_steps < made <= (n_steps + 10) * WALK_COPIES
 
 
 def test_meta_refuses_a_tensor_of_the_host() -> None:
