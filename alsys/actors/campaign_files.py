@@ -152,7 +152,10 @@ class CampaignFiles:
     def _groups(self) -> DensityGroups:
         if self._densities is None:
             self._densities = DensityGroups(self._put)
-            self._densities.add(read_files(self._folder, DENSITIES))
+            try:
+                self._densities.add(read_files(self._folder, DENSITIES))
+            except OSError as error:  # SCFs of before take longer; no call is lost for it
+                logger.warning("densities of before are not used: %s", error)
         return self._densities
 
     def _write(self, files: Files, *, has_densities: bool) -> None:

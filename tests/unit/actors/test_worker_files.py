@@ -408,3 +408,12 @@ def test_a_driver_whose_disk_is_full_is_warned_once(tmp_path: Path, caplog: pyte
         files.take("trainer-0", {"fit/a": b"1"}).result()
     files.close()
     assert caplog.text.count("cannot be written to") == 1
+
+
+def test_a_density_of_before_that_cannot_be_read_costs_no_call(tmp_path: Path) -> None:
+    """What is raised where a call is sent is a lost worker, and counts against the frame."""
+    (tmp_path / DENSITIES).mkdir()
+    (tmp_path / DENSITIES / "broken.npz").symlink_to("/proc/self/mem")  # of which a read is an I/O error
+    files = CampaignFiles(tmp_path, lambda value: value)
+    assert files.news("labeler-0", (DENSITIES,)) == []
+    assert files.news("labeler-0", (DENSITIES,)) == []
