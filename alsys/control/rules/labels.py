@@ -267,7 +267,8 @@ class _Chooser:
             self._n_random += 1
         else:
             frame_id = next(self._rest, None) if self._has_room(Arm.UNCERTAIN) else None
-            if frame_id is None and self._room > 0 and not self._state.champion:
+            is_all = not self._state.champion or self._state.settings.is_rounds  # a round labels what it has gathered
+            if frame_id is None and self._room > 0 and is_all:
                 frame_id = next(self._random, None)
         self._n_all += frame_id is not None
         return frame_id

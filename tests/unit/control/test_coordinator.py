@@ -82,6 +82,14 @@ def test_rounds_mode_never_explores_or_trains_beside_labels() -> None:
     assert len(campaign.ledger.models) >= 3
 
 
+@pytest.mark.parametrize(("n_labels", "share"), [(86, 0.2), (89, 0.3)])
+def test_a_round_with_frames_of_the_random_arm_left_over_is_no_end(n_labels: int, share: float) -> None:
+    """Too few labels for a fit, and the random arm has its share: nobody was given anything any more."""
+    campaign = Campaign(is_rounds=True, n_labels=n_labels, refit_every=7, random_share=share)
+    assert campaign.run().reason == "labels"
+    assert campaign.ledger.n_labels == n_labels
+
+
 def test_failed_labels_are_retried_or_quarantined_and_stop_nothing() -> None:
     calls = {"n": 0}
 
