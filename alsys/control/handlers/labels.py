@@ -294,6 +294,7 @@ class LabelHandler:
         """The first sound label of the reference frame is what later ones are compared with."""
         assert self.gate is not None
         gate, known = self.gate, self.ledger.audits.reference
+        check = self.ledger.audits.checking[worker]
         if isinstance(outcome, LabelFailure):
             # What this level cannot treat at all says nothing about the labeler.
             is_sound = known is None and not outcome.kind.is_lost_computing
@@ -307,6 +308,8 @@ class LabelHandler:
             reference = Label(frame.frame_id, self.level.level_id, known.energy, forces)
 
         def then(message: str) -> None:
+            if self.ledger.audits.checking.get(worker) is not check:
+                return  # it died meanwhile, and is checked when it is back, or is so already
             if known is None and self.ledger.audits.reference is not None:
                 self._take_reference(worker, label)  # another labeler was first meanwhile
             else:
@@ -316,8 +319,6 @@ class LabelHandler:
 
     def _checked(self, worker: str, outcome: Label | LabelFailure, is_sound: bool, message: str) -> None:
         assurance = self.ledger.audits
-        if worker not in assurance.checking:
-            return  # it died meanwhile, and is checked when it is back
         energy, forces = 0.0, tuple[float, ...]()
         if is_sound and assurance.reference is None and isinstance(outcome, Label):
             energy, forces = outcome.energy, tuple(outcome.forces.ravel().tolist())
@@ -351,10 +352,13 @@ class LabelHandler:
             error = "the audit's label is not finite or of the wrong shape"
         else:
             frame, known, tight = self.memory.frame(frame_id), first, outcome
-            self.queue.ask(
-                lambda: gate.audit(frame, known, tight),
-                lambda answer: self._audited(worker, tight, known, "", *answer),
-            )
+            audit = self.ledger.audits.auditing[worker]
+
+            def then(answer: tuple[str, float, float]) -> None:
+                if self.ledger.audits.auditing.get(worker) is audit:  # else the labeler died meanwhile: made again
+                    self._audited(worker, tight, known, "", *answer)
+
+            self.queue.ask(lambda: gate.audit(frame, known, tight), then)
             return
         self._audited(worker, outcome, first, error)
 
@@ -368,9 +372,7 @@ class LabelHandler:
         largest: float = math.nan,
         mae: float = math.nan,
     ) -> None:
-        frame_id, audit = outcome.frame_id, self.ledger.audits.auditing.get(worker)
-        if audit is None or audit.frame_id != frame_id:
-            return  # the labeler died meanwhile, and the audit is made again
+        frame_id, audit = outcome.frame_id, self.ledger.audits.auditing[worker]
         self.record(
             events.LabelAudited(
                 t=self.clock(),

@@ -8,11 +8,11 @@ when it comes up and every so many labels. Part of the ledger: events change it,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Literal
 
-from alsys.events import AuditReason, AuditsDrawn, LabelAccepted, LabelAudited, ReferenceChecked
+from alsys.events import AuditReason, AuditsDrawn, LabelAccepted, LabelAudited, ReferenceChecked, ReferenceCheckStarted
 
 MAX_AUDITS = 2
 """Attempts at one audit."""
@@ -49,8 +49,8 @@ class AuditState:
         to_verify: Frames whose label waits to be verified, with the labeler that gave it.
         to_audit: Audits to be made, by frame.
         undrawn: Labels, by frame, of an older log of which nobody has said whether they are audited, and who gave them.
-        auditing: Audit that each labeler is making.
-        checking: Labelers that have the reference frame.
+        auditing: Audit that each labeler is making, another object each time.
+        checking: Labelers that have the reference frame, each with the check that is under way.
         since_check: Labels of each labeler since its last good check; a labeler that is not in here needs one.
         reference: What the label of the reference frame must be; None before the first.
         n_failed_gate: Labels that did not pass the gate.
@@ -65,7 +65,7 @@ class AuditState:
     to_audit: dict[str, Audit] = field(default_factory=dict)
     undrawn: dict[str, tuple[str, str]] = field(default_factory=dict)
     auditing: dict[str, Audit] = field(default_factory=dict)
-    checking: set[str] = field(default_factory=set)
+    checking: dict[str, ReferenceCheckStarted] = field(default_factory=dict)
     since_check: dict[str, list[str]] = field(default_factory=dict)
     reference: ReferenceLabel | None = None
     n_failed_gate: int = 0
@@ -115,7 +115,7 @@ class AuditState:
 
     def lose(self, worker: str) -> None:
         """A labeler died: its audit is to be done again, by whoever comes."""
-        self.checking.discard(worker)
+        self.checking.pop(worker, None)
         self.since_check.pop(worker, None)
         audit = self.auditing.pop(worker, None)
         if audit is not None:
@@ -154,7 +154,7 @@ class AuditState:
         audit = self._take(frame_id)
         if audit is None:
             raise KeyError(frame_id)
-        self.auditing[worker] = audit
+        self.auditing[worker] = replace(audit)  # one of its own: a labeler that was lost may get the same one again
         self._attempts[frame_id] = self._attempts.get(frame_id, 0) + 1
 
     def audited(self, event: LabelAudited) -> None:
@@ -170,7 +170,7 @@ class AuditState:
 
     def checked(self, event: ReferenceChecked) -> None:
         """A check came back; where it failed, the labels since the last good one are to be audited."""
-        self.checking.discard(event.worker)
+        self.checking.pop(event.worker, None)
         self.n_reference_checks += 1
         if event.is_sound:
             self.since_check[event.worker] = []

@@ -224,7 +224,7 @@ class Ledger(CampaignState):
         self._leave_out_retracted()
 
     def _on_reference_check_started(self, event: events.ReferenceCheckStarted) -> None:
-        self.audits.checking.add(event.worker)
+        self.audits.checking[event.worker] = event
 
     def _on_reference_checked(self, event: events.ReferenceChecked) -> None:
         self.audits.checked(event)

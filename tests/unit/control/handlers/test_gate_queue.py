@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 
 from alsys.config.labeling import QualityConfig
 from alsys.control.handlers.gate_queue import GateQueue
+from alsys.control.inprocess import InProcessPool
+from alsys.control.ports import PoolEvent
 from alsys.control.state.records import Status
 from alsys.errors import FailureKind
-from alsys.events import LabelAccepted, LabelFailed, StopRequested, WorkerLost
+from alsys.events import LabelAccepted, LabelFailed, ReferenceChecked, StopRequested, WorkerLost
 from alsys.frames import Frame
 from alsys.labeling.gate.findings import Finding
 from alsys.labeling.gate.gate import LabelGate
@@ -100,8 +103,6 @@ def test_a_label_is_data_although_its_labeler_dies_while_it_is_judged() -> None:
 
 
 def test_every_labeler_is_checked_once_although_the_judgement_takes_long() -> None:
-    from alsys.events import ReferenceChecked
-
     class Slow(LabelGate):
         def judge_reference(self, reference: Label | None, label: Label) -> str:
             time.sleep(0.2)
@@ -152,3 +153,51 @@ def test_what_the_gate_raises_is_raised() -> None:
         settle()
     queue.close()
     assert answers == [1]
+
+
+class SlowCheck(LabelGate):
+    """Holds its first judgement on a reference frame back until `go`."""
+
+    def __init__(self) -> None:
+        super().__init__(LOOSE, fake_frame(np.random.default_rng(99)))
+        self.go, self.asked = threading.Event(), threading.Event()
+
+    def judge_reference(self, reference: Label | None, label: Label) -> str:
+        self.asked.set()
+        assert self.go.wait(PATIENCE_S)
+        return super().judge_reference(reference, label)
+
+
+class Dying(InProcessPool):
+    """Its first labeler dies while its check is judged, and is at the next one when that is answered."""
+
+    campaign: FakeCampaign
+    gate: SlowCheck
+    is_done = False
+
+    async def wait(self, timeout_s: float) -> list[PoolEvent]:
+        if self.gate.asked.is_set() and not self.is_done:
+            self.is_done = True
+            self.restart("labeler-0", "died")
+        calls = [call for call in self._queue if call[0] == "labeler-0"]
+        if not (self.is_done and calls and not self.campaign.ledger.audits.n_reference_checks):
+            return await super().wait(timeout_s)
+        self.gate.go.set()
+        self._queue = deque(call for call in self._queue if call[0] != "labeler-0")
+        events = await super().wait(timeout_s)
+        self._queue.extend(calls)
+        return events
+
+
+def test_an_answer_that_comes_after_its_labeler_died_is_not_that_to_its_next_check() -> None:
+    """The reference frame is none of the campaign's: its label would be looked for in vain."""
+    gate = SlowCheck()
+    run = FakeCampaign(lambda: gate, reference_every=1000)
+
+    def pool(*args: Any, **kwargs: Any) -> Dying:
+        made = Dying(*args, **kwargs)
+        made.campaign, made.gate = run, gate
+        return made
+
+    assert run.run(pool=pool, has_gate_thread=True).reason == "labels"
+    assert sorted(event.worker for event in events_of(run, ReferenceChecked)) == ["labeler-0", "labeler-1"]
