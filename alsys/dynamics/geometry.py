@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import covalent_radii
@@ -20,6 +20,9 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from alsys.frames import FloatArray, Frame, IntArray
 from alsys.potentials.arrays import HOST, Array, Arrays
+
+if TYPE_CHECKING:
+    from alsys.potentials.device_lists import DeviceContacts
 
 BONDED = 1.3
 """Share of the covalent sum up to which two atoms count as bonded."""
@@ -244,7 +247,8 @@ class GeometryCheck:
     def to(self, arrays: Arrays) -> None:
         """Goes on with walkers that are elsewhere."""
         self._arrays = arrays
-        (self._all,) = arrays.of([np.ones(self._periodic.size, dtype=np.bool_)])
+        self._all, self._at = arrays.of([np.ones(self._periodic.size, dtype=np.bool_), self._periodic])
+        self._contacts = None if arrays.is_on_host or not self._periodic.size else self._contacts_on(arrays)
         if self._of_pairs:
             self._first, self._second, self._sums, self._limits, self._fused = arrays.of(self._of_pairs)
             self._pairs = arrays.segments(self._counts)
@@ -268,7 +272,8 @@ class GeometryCheck:
             flags.append(Flags(APART, apart, self._walkers, lambda k: self._is_apart(k, here)))
             flags.append(Flags(TOO_CLOSE, pairs.min(ratio) < self._min_distance, self._walkers))
         if self._periodic.size:
-            flags.append(Flags(TOO_CLOSE, self._all, self._periodic, lambda k: self._is_crowded(k, here)))
+            may_be = self._all if self._contacts is None else self._contacts.flags(positions, cell)[self._at]
+            flags.append(Flags(TOO_CLOSE, may_be, self._periodic, lambda k: self._is_crowded(k, here)))
         return flags
 
     def problems(self, positions: Array, cell: Array | None = None) -> dict[int, str]:
@@ -278,7 +283,17 @@ class GeometryCheck:
     def _is_apart(self, k: int, here: _OnHost) -> bool:
         return self._is_reactive or not self._hangs_together(k, here.positions)
 
+    def _contacts_on(self, arrays: Arrays) -> DeviceContacts:
+        """What leaves most periodic walkers on a device without a look on the host."""
+        from alsys.potentials.device_lists import Atoms, DeviceContacts
+
+        atoms = Atoms(np.diff(self._offsets), np.stack([frame.pbc for frame in self._starts]))
+        radii = covalent_radii[np.concatenate([frame.numbers for frame in self._starts])]
+        return DeviceContacts(atoms, radii, self._min_distance, arrays)
+
     def _is_crowded(self, k: int, here: _OnHost) -> bool:
+        if self._contacts is not None:
+            self._contacts.renew()
         start, part = self._starts[k], here.positions[self._offsets[k] : self._offsets[k + 1]]
         frame = Frame(start.numbers, part, start.cell if here.cell is None else here.cell[k], start.pbc)
         return nearest_pair(frame, self._min_distance)[2] < self._min_distance

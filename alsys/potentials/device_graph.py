@@ -2,8 +2,7 @@
 
 Types, frames and numbers of atoms are placed once. Pairs of small molecules are all of them, also placed once: a pair
 beyond the cutoff adds zero to energies and forces, so they are only left out where most are (`FEW_NEAR`), which makes
-the host wait for their number. Periodic and large frames have lists of the host (`alsys.potentials.neighbours`), for
-which positions are copied to it and pairs from it at each step.
+the host wait for their number. Batches with periodic or large frames have lists (`alsys.potentials.device_lists`).
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from alsys.frames import FloatArray, IntArray
 from alsys.potentials.arrays import Array, Segments
 from alsys.potentials.base import FrameBatch, has_volume
 from alsys.potentials.device_arrays import DeviceArrays
+from alsys.potentials.device_lists import Atoms, DeviceList
 from alsys.potentials.devices import true_rows
-from alsys.potentials.neighbours import ALL_PAIRS_ATOMS, NeighbourCache
+from alsys.potentials.neighbours import ALL_PAIRS_ATOMS
 from alsys.potentials.nequip import TypeLookup, types_of
-from alsys.potentials.undirected import all_pairs, is_undirected
+from alsys.potentials.undirected import all_pairs
 
 FEW_NEAR = 0.5
 """Share of pairs closer than the cutoff below which the others are left out."""
@@ -78,13 +78,15 @@ class DeviceGraph:
         counts = np.asarray(batch.n_atoms, dtype=np.int64)
         positions, cell = self._arrays.read([batch.positions, batch.cell])
         on_host = FrameBatch(batch.n_atoms, batch.numbers, positions, cell, batch.pbc)
-        self.atoms, self.has_stress = self._arrays.segments(counts), has_volume(on_host)
-        self._is_periodic = bool(batch.pbc.any())
-        self._cache: NeighbourCache | None = None
+        self.atoms = self._arrays.segments(counts)
+        is_periodic = np.asarray(batch.pbc.any(axis=1))
+        self.has_stress = is_periodic if batch.cell.is_meta else has_volume(on_host)
+        self._is_periodic = bool(is_periodic.any())
+        self._list: DeviceList | None = None
         self._pairs: torch.Tensor | None = None
         self._is_filtered = False
         if self._is_periodic or counts.max() > ALL_PAIRS_ATOMS:
-            self._cache = NeighbourCache(self._r_max)
+            self._list = DeviceList(Atoms(counts, batch.pbc), self._r_max, self._arrays)
         else:
             pairs = np.stack(all_pairs(counts))
             self._is_filtered = _share_near(positions, pairs, self._r_max) < FEW_NEAR
@@ -96,20 +98,21 @@ class DeviceGraph:
         return True
 
     def pairs(self, batch: FrameBatch) -> DevicePairs:
-        """All pairs closer than the cutoff, and maybe others."""
-        shift: torch.Tensor | None = None
-        if self._cache is not None:
-            pairs, shift = self._listed(self._cache, batch)
-        else:
-            assert self._pairs is not None
-            pairs = self._pairs
+        """All pairs closer than the cutoff, and maybe others.
+
+        Raises:
+            InputError: A periodic direction without a lattice vector.
+        """
+        if self._list is not None:
+            found = self._list.of(batch.positions, batch.cell)
+            return DevicePairs(found.pairs, found.vectors, found.shift if self._is_periodic else None)
+        assert self._pairs is not None
+        pairs = self._pairs
         vectors = batch.positions[pairs[1]] - batch.positions[pairs[0]]
-        if shift is not None:
-            vectors = vectors + torch.einsum("px,pxy->py", shift, batch.cell[self._frames[pairs[0]]])
         if self._is_filtered:
             near = true_rows((vectors * vectors).sum(dim=1) < self._r_max**2)
             pairs, vectors = pairs[:, near], vectors[near]
-        return DevicePairs(pairs, vectors, shift)
+        return DevicePairs(pairs, vectors, None)
 
     def compiled_inputs(self, batch: FrameBatch) -> list[torch.Tensor]:
         """As of `alsys.potentials.undirected.inputs_of`."""
@@ -132,16 +135,6 @@ class DeviceGraph:
         if found.shift is not None:
             data |= {"edge_cell_shift": torch.cat([found.shift, -found.shift]), "cell": batch.cell.detach()}
         return data
-
-    def _listed(self, cache: NeighbourCache, batch: FrameBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pairs of the host's lists."""
-        positions, cell = self._arrays.read([batch.positions, batch.cell])
-        edges = cache.of(FrameBatch(batch.n_atoms, batch.numbers, positions, cell, batch.pbc))
-        is_kept = is_undirected(edges.edge_index, edges.cell_shift)
-        kept: list[NDArray[Any]] = [edges.edge_index[:, is_kept]]
-        kept += [] if edges.cell_shift is None else [edges.cell_shift[is_kept]]
-        pairs, *shifts = self._arrays.of(kept)
-        return pairs, shifts[0] if shifts else None
 
     def _with_ghost(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """As of `alsys.potentials.undirected.with_ghost`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 from alsys.config import parse_config
 from alsys.exploration.base import ExplorationOrder
@@ -35,6 +36,16 @@ when walkers are remembered."""
 
 def on_meta(state: CommitteeState) -> Committee:
     return DeviceCommittee(NequIPCommittee(state, device=META), state, DeviceArrays(META))
+
+
+LISTED = (6, 4)
+"""The same for periodic walkers whose list is made anew at each step, as on meta; where it is kept, 4 and none."""
+
+
+def diamond() -> Frame:
+    atoms = bulk("C", "diamond", a=3.6) * (2, 2, 1)
+    moved = atoms.positions + np.random.default_rng(0).normal(0, 0.05, (len(atoms), 3))
+    return Frame(atoms.numbers, moved, atoms.cell.array, atoms.pbc)
 
 
 def explorer(method: dict[str, Any], start: Frame = ETHANOL, **exploration: Any) -> WalkerExplorer:
@@ -69,3 +80,12 @@ def test_copies_of_a_step(name: str, settings: dict[str, Any]) -> None:
     few, many = copies_of(walkers, 2 * SPACING), copies_of(walkers, 4 * SPACING)
     assert 2 * SPACING <= many[0] - few[0] <= to_host * 2 * SPACING
     assert many[1] - few[1] <= to_device * 2 * SPACING + 2
+
+
+@pytest.mark.parametrize("settings", [{"pressure": 1000.0}, {"thermostat": "nose-hoover"}], ids=str)
+def test_copies_of_a_step_of_periodic_walkers(settings: dict[str, Any]) -> None:
+    walkers = explorer({"kind": "plain"}, diamond(), **settings)
+    walkers.run(ExplorationOrder(n_steps=1, state=random_state(), trajectory_base=0))
+    few, many = copies_of(walkers, 2 * SPACING), copies_of(walkers, 4 * SPACING)
+    assert many[0] - few[0] <= LISTED[0] * 2 * SPACING
+    assert many[1] - few[1] <= LISTED[1] * 2 * SPACING + 2
