@@ -267,7 +267,8 @@ class RayPool:
         generation = entry.generation
 
         def start() -> None:
-            if generation == entry.generation and entry.is_wanted and not entry.held_for:
+            is_asked_for = entry.asked is not None  # meanwhile, as one that made room and comes again
+            if generation == entry.generation and entry.is_wanted and not (entry.held_for or is_asked_for):
                 self._start(name)
 
         if self._loop is not None:

@@ -662,3 +662,28 @@ def test_labelers_of_which_none_comes_up_and_some_have_a_place_do_not_wait_for_e
 
     labeler = replace(LABELER, python="/opt/mace/bin/python")
     on_cluster(run, {f"labeler-{i}": labeler for i in range(6)}, worker_start_timeout_s=60.0)
+
+
+def test_one_that_is_lost_while_it_makes_room_is_started_once() -> None:
+    """A second actor of the same name would hold a place that nobody knows of."""
+
+    async def run(bench: Bench) -> None:
+        await bench.pool.start()
+        await bench.after(1)
+        for name in ("labeler-0", "labeler-1"):
+            bench.pool.submit(name, ORDER)
+        bench.ray.waits_for = {"trainer-0"}
+        bench.pool.restart("trainer-0", "is to be elsewhere")
+        await bench.after(1)
+        await asyncio.sleep(0.01)
+        assert WorkerLeaving("labeler-1", Role.LABELER) in await bench.after(WAITS_S + 3)
+        bench.ray.waits_for = set()
+        bench.actor("trainer-0").come_up()
+        bench.actor("labeler-1").calls[-1][1].set_exception(exceptions.RayActorError(error_msg="died"))
+        events = await bench.after(3)
+        await asyncio.sleep(0.05)
+        events += await bench.after(3)
+        assert [event for event in events if event == WorkerUp("labeler-1", Role.LABELER)][1:] == []
+        assert len(bench.ray.actors["labeler-1"]) == 2
+
+    on_cluster(run, {"trainer-0": TRAINER, "labeler-0": LABELER, "labeler-1": LABELER}, cpus=1.0)
