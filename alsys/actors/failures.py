@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Final
 
@@ -11,6 +12,10 @@ from alsys.errors import AlsysError, FailureKind, WorkerUnfit
 
 _RAISED: Final = re.compile(r"[A-Za-z_.]*(Error|Exception|Unfit|Problem): .")
 """The last line of a traceback."""
+_PASSING: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.EMFILE}
+)
+"""A disk that is full or away, and too little of something else: what a node may have again in a minute."""
 
 
 def kind_of(error: Exception) -> FailureKind:
@@ -25,6 +30,12 @@ def kind_of(error: Exception) -> FailureKind:
 def was_killed(error: Exception) -> bool:
     """Whether a process ended without a word: it was killed, where one that cannot start would have said why."""
     return isinstance(error, exceptions.RayActorError) and not error.actor_init_failed
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a start that failed may go well a little later: its process was killed, or its node lacked something."""
+    cause = getattr(error, "cause", error)
+    return was_killed(error) or (isinstance(cause, OSError) and cause.errno in _PASSING)
 
 
 def is_unsure(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from alsys.actors.answers import Answers, Call
 from alsys.actors.campaign_files import CampaignFiles
 from alsys.actors.cluster import Cluster
-from alsys.actors.failures import kind_of, one_line, unfit_of, was_killed
+from alsys.actors.failures import kind_of, may_pass, one_line, unfit_of
 from alsys.actors.losses import Losses
 from alsys.actors.nodes import Nodes
 from alsys.actors.placement import WorkerSpec
@@ -49,7 +49,7 @@ from alsys.exploration.walker_states import WalkerStates
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS: Final = 3
-"""In a row, with an error or in vain; a worker that is killed while it starts has `runtime.worker_retries`."""
+"""In a row, with an error or in vain; one that is killed, or finds a full disk, has `runtime.worker_retries`."""
 MAX_PAUSE_S: Final = 30.0
 MAX_RENEWALS: Final = 20
 """How often Ray is brought up anew in a row, each within `RENEWALS_S` of the one before."""
@@ -246,7 +246,7 @@ class RayPool:
             unfit = unfit_of(error)
             if is_to_blame and unfit is not None:
                 raise unfit from None
-            entry.failed_starts += is_to_blame and not was_killed(error)
+            entry.failed_starts += is_to_blame and not may_pass(error)
         entry.results = 0
         entry.restarts += is_to_blame
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import subprocess
 import sys
@@ -333,3 +334,24 @@ except WorkerUnfit as error:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert said.startswith("a worker cannot start: ModuleNotFoundError: No module named 'no_such_engine'; install")
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_full_disk_gives_nobody_up_for_three_starts_in_a_row(is_full: bool) -> None:
+    """It may be another's, and be empty in a minute; a worker that raises something else will do so again."""
+
+    async def run() -> None:
+        spec = WorkerSpec(Role.LABELER, lambda: None)  # type: ignore[arg-type, return-value]
+        bench = Bench({"labeler-0": spec})
+        bench.ray.starts = False
+        await bench.pool.start()
+        events: list[PoolEvent] = []
+        for _ in range(MAX_FAILED_STARTS):
+            cause = OSError(errno.ENOSPC, "No space left on device") if is_full else ValueError("a bug")
+            bench.actor().calls[0][1].set_exception(exceptions.RayTaskError("ready", "", cause))
+            events += await bench.after(1)
+            await asyncio.sleep(0.6)
+        assert any(isinstance(event, WorkerDown) and event.is_final for event in events) is not is_full
+        await bench.pool.close()
+
+    asyncio.run(run())
