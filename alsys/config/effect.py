@@ -154,8 +154,11 @@ def _of_exploration(config: CampaignConfig) -> Iterator[Condition]:
     exploration = config.exploration
     is_equivariant = isinstance(config.model, EquivariantModel)
     yield Condition("exploration", ("compile",), is_equivariant, "model.kind: nequip or allegro")
+    for section, part in (("exploration", exploration), ("training", config.training)):
+        has_kernels = part.accelerate not in ("none", "auto")
+        yield Condition(section, ("compile",), not has_kernels, f"{section}.accelerate: none; kernels take its place")
     for section in ("exploration", "training"):
-        yield Condition(section, ("device", "gpus"), is_equivariant, "model.kind: nequip or allegro")
+        yield Condition(section, ("device", "gpus", "accelerate"), is_equivariant, "model.kind: nequip or allegro")
     yield Condition(
         "exploration", ("relaxation",), exploration.thermostat == "nose-hoover", "exploration.thermostat: nose-hoover"
     )

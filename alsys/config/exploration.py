@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from alsys.config.accelerations import ACCELERATE, Accelerate
 from alsys.config.carving import CarveConfig
 from alsys.config.exploration_methods import ExplorationMethod, PluginMethod, UDDMethod
 from alsys.config.groups import ExplorerGroup, Grouped, GroupName
@@ -111,6 +112,7 @@ class ExplorationConfig(Grouped):
     threads: int = operational(1, ge=1, le=256)
     device: Device = operational("auto", description=DEVICE)
     gpus: float = operational(0.0, ge=0, le=16, description=GPUS)
+    accelerate: Accelerate = operational("none", description=ACCELERATE)
     compile: bool = operational(
         False,
         description="Compile NequIP once for an architecture (needs a C++ compiler; a minute, kept in the user's cache "

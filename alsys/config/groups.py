@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
+from alsys.config.accelerations import Accelerate
 from alsys.config.section import RAY_MEMORY, Device, Problem, Resources, Section, operational
 
 GROUP_NAME: Final = r"^[a-z][a-z0-9_]{0,30}$"
@@ -65,6 +66,7 @@ class ExplorerGroup(WorkerGroup):
     """Further explorers."""
 
     device: Device | None = operational(None, description="As `exploration.device`.")
+    accelerate: Accelerate | None = operational(None, description="As `exploration.accelerate`.")
 
 
 class LabelerGroup(WorkerGroup):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from alsys.config.accelerations import KERNELS
 from alsys.config.engines import LabelingConfig
 from alsys.config.exploration import CalibratedTrust as CalibratedTrust
 from alsys.config.exploration import ExplorationConfig as ExplorationConfig
@@ -194,6 +195,7 @@ class CampaignConfig(Section):
         checks = (
             self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._time_steps,
             self._charges, self._target, self._devices, self._groups, self._trainers,
+            self._accelerations,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -331,12 +333,33 @@ class CampaignConfig(Section):
     def _devices(self) -> Iterator[Problem]:
         if self.runtime.kind != "ray":
             return
+        for name, section in self._network_sections():
+            if section.device.startswith("cuda") and not section.gpus:
+                message = f"{name}.device {section.device} needs a share of a GPU: Ray shows a worker no other"
+                yield Problem(message, f"{name}.gpus", "0", "set it to 1, or to 0.5 for two on one GPU")
+
+    def _network_sections(self) -> list[tuple[str, ExplorationConfig | TrainingConfig]]:
+        """Sections of workers that evaluate networks, by their paths."""
         sections: list[tuple[str, ExplorationConfig | TrainingConfig]] = [("training", self.training)]
         for name, part in self.exploration.parts():
             sections.append((f"exploration.groups.{name[:-1]}" if name else "exploration", part))
-        for name, section in sections:
-            if section.device.startswith("cuda") and not section.gpus:
-                message = f"{name}.device {section.device} needs a share of a GPU: Ray shows a worker no other"
+        return sections
+
+    def _accelerations(self) -> Iterator[Problem]:
+        for name, section in self._network_sections():
+            asked, place = section.accelerate, f"{name}.accelerate"
+            if asked in ("none", "auto"):
+                continue
+            is_trained = isinstance(section, TrainingConfig)
+            if lacks := KERNELS[asked].lacks(self.model.kind, is_trained=is_trained):
+                yield Problem(lacks, place, asked, "leave it out, or auto")
+            elif section.device == "cpu":
+                yield Problem("these kernels are for GPUs", place, asked, f"leave {name}.device out")
+            elif section.device not in ("auto", "cuda", "cuda:0"):
+                message = "these kernels run on the first GPU that a worker sees only"
+                yield Problem(message, f"{name}.device", section.device, "set it to auto")
+            elif self.runtime.kind == "ray" and not section.gpus:
+                message = f"{place} {asked} needs a share of a GPU: Ray shows a worker no other"
                 yield Problem(message, f"{name}.gpus", "0", "set it to 1, or to 0.5 for two on one GPU")
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from alsys.config.accelerations import ACCELERATE, Accelerate
 from alsys.config.loss import LossSettings
 from alsys.config.models import EquivariantModel as EquivariantModel
 from alsys.config.models import ModelConfig as ModelConfig
@@ -88,6 +89,7 @@ class TrainingConfig(LossSettings):
     threads: int = operational(1, ge=1, le=256)
     device: Device = operational("auto", description=DEVICE)
     gpus: float = operational(0.0, ge=0, le=16, description=GPUS)
+    accelerate: Accelerate = operational("none", description=ACCELERATE)
     atomic_energies: Literal["isolated", "fitted"] = Field(
         "isolated",
         description="Energies of elements that a fresh model starts from: of free atoms at the same level of theory, "

@@ -264,7 +264,10 @@ class WalkerExplorer:
         is_compiled = settings.compile
         if steps is not None and state.baseline is None:  # the small network: committees are differences there
             is_compiled |= steps.compile
-        return scored(build_committee(state, settings.threads, is_compiled=is_compiled, device=settings.device), state)
+        committee = build_committee(
+            state, settings.threads, is_compiled=is_compiled, device=settings.device, accelerate=settings.accelerate
+        )
+        return scored(committee, state)
 
     def _place_of(self, committee: Committee) -> Arrays:
         """Where walkers move during a chunk: on the committee's device, where the small network is there too."""

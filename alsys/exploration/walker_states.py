@@ -39,7 +39,7 @@ KEEP_EVERY_S: Final = 30.0
 MAX_BYTES: Final = 2**30
 """In memory: an explorer's state has some 5 kB for each walker of a small molecule."""
 MAGIC: Final = "alsys-walkers-2"
-NOT_OF_WALKERS: Final = {"workers", "gpus", "device", "compile", "groups", "ray_memory_mb"}
+NOT_OF_WALKERS: Final = {"workers", "gpus", "device", "compile", "accelerate", "groups", "ray_memory_mb"}
 """Settings of exploration that do not change what walkers do."""
 
 

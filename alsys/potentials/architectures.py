@@ -64,7 +64,7 @@ def prepare() -> None:
         from nequip.utils.global_state import set_global_state
 
         if not _is_ready:
-            with _without_deprecations():
+            with without_deprecations():
                 set_global_state()
             _is_ready = True
 
@@ -185,7 +185,7 @@ def build_model(spec: Mapping[str, Any], seed: int = 0) -> torch.nn.Module:
         "bessel_trainable": bool(full["bessel_trainable"]),
         "polynomial_cutoff_p": int(full["polynomial_cutoff_p"]),
     }
-    with tracing(), _without_deprecations():
+    with tracing(), without_deprecations():
         model = (_allegro if kind == "allegro" else _nequip)(arguments, radial, full)
     if states:
         import torch
@@ -345,8 +345,8 @@ def _both_ways(cutoffs: object, elements: list[str], names: list[str]) -> dict[s
 
 
 @contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """NequIP sets TorchScript's fusion strategy, which torch 2.13 deprecates, even in eager mode."""
+def without_deprecations() -> Iterator[None]:
+    """NequIP uses TorchScript, which torch 2.13 deprecates, where models are built, even in eager mode."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
         yield

@@ -13,17 +13,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from alsys.frames import FloatArray, Frame
-from alsys.potentials.architectures import architecture_of, kind_of, states_of, version_of
+from alsys.frames import FloatArray
+from alsys.potentials.architectures import architecture_of, kind_of, version_of
 from alsys.potentials.base import (
     CommitteePrediction,
     CommitteeState,
@@ -42,21 +40,18 @@ from alsys.potentials.nequip import (
     NequIPCommittee,
     TypeLookup,
     blank_model,
-    elements_of,
     is_weight,
     state_energies,
 )
+from alsys.potentials.probe import first_odd, probe_of
 from alsys.potentials.tracing import tracing
 from alsys.potentials.undirected import UndirectedNequIP, inputs_of
-from alsys.states import NEUTRAL_SINGLET
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
 CHUNK_ATOMS = 400
 """Atoms evaluated at once on a CPU, where there are several frames: more do not stay in its cache."""
-TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
-"""Largest difference to the eager model on the probe, relative to its largest force or, if larger, 1 eV/Angstrom."""
 
 
 class CompiledNequIPCommittee:
@@ -221,12 +216,10 @@ class CompiledNequIPCommittee:
                 return
         probe = probe_of(self._state.spec, (3, 4, 6))
         expected = self._eager.evaluate_members(probe)
-        tolerance = TOLERANCE[str(self._state.spec["dtype"])]
         found = self._run(probe, range(self._state.n_members))
-        for k, difference in enumerate(_differences(found, expected, probe)):
-            if not difference <= tolerance * max(1.0, float(np.abs(expected.forces[k]).max())):
-                logger.warning("member %d differs from the eager model by %.1e, evaluating eagerly", k, difference)
-                return
+        if odd := first_odd(found, expected, probe, str(self._state.spec["dtype"])):
+            logger.warning("member %d differs from the eager model by %.1e, evaluating eagerly", *odd)
+            return
         self._is_verified = True
 
 
@@ -274,20 +267,6 @@ def joined(parts: Sequence[MemberValues]) -> MemberValues:
         np.concatenate(features) if features else None,
         stresses,
     )
-
-
-def _differences(found: MemberValues, expected: MemberValues, batch: FrameBatch) -> FloatArray:
-    """``(n_members,)`` largest difference: forces, energies per atom, virials per atom, and features."""
-    n_atoms = np.asarray(batch.n_atoms, dtype=np.float64)
-    by_energy = np.abs(found.energies - expected.energies) / n_atoms
-    largest: FloatArray = np.maximum(by_energy.max(axis=1), np.abs(found.forces - expected.forces).max(axis=(1, 2)))
-    if found.stresses is not None and expected.stresses is not None:
-        per_atom = np.abs(np.linalg.det(batch.cell)) / n_atoms
-        by_virial = np.abs(found.stresses - expected.stresses) * per_atom[:, None, None]
-        largest = np.maximum(largest, by_virial[:, has_volume(batch)].max(axis=(1, 2, 3)))
-    if found.features is not None and expected.features is not None:
-        largest[0] = max(largest[0], np.abs(found.features - expected.features).max())
-    return largest
 
 
 def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1, device: torch.device = CPU) -> Path:
@@ -361,30 +340,6 @@ def _key(spec: Mapping[str, object], threads: int, device: torch.device) -> str:
     package = version_of(kind_of(spec))
     content = {"format": FORMAT, "spec": architecture_of(spec), "threads": threads, **processor_of(device)}
     return key_of({**content, "package": package} if package else content)
-
-
-def probe_of(spec: Mapping[str, object], extra: Sequence[int]) -> FrameBatch:
-    """Clusters that hold all elements twice, and some atoms of the first one more; the last is periodic.
-
-    Of a model that tells states apart there is one in each state at least.
-    """
-    elements, states = elements_of(spec), states_of(spec) or (NEUTRAL_SINGLET,)
-    extra = [*extra, *range(extra[-1] + 1, extra[-1] + 1 + max(0, len(states) - len(extra)))]
-    rng = np.random.default_rng(7)
-    grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    frames = []
-    for k, n_more in enumerate(extra):
-        numbers = [atomic_numbers[symbol] for symbol in elements * 2] + [atomic_numbers[elements[0]]] * n_more
-        sites = np.tile(grid, (len(numbers) // len(grid) + 1, 1))[: len(numbers)]
-        layers = np.arange(len(numbers)) // len(grid)
-        positions = 1.3 * sites + 0.15 * rng.normal(size=sites.shape)
-        positions[:, 0] += 6.5 * layers
-        state = states[k % len(states)]
-        frames.append(Frame.molecule(np.array(numbers), positions, state.charge, state.multiplicity))
-    last = frames[-1]
-    cell = np.diag(np.ptp(last.positions, axis=0) + 1.5) + np.array([[0, 0, 0], [0.3, 0, 0], [-0.2, 0.4, 0]])
-    frames[-1] = replace(last, cell=cell, pbc=np.array([True, True, True]))
-    return FrameBatch.of(frames)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alsys.config.accelerations import Accelerate, Kernels
 from alsys.errors import InputError
 from alsys.plugins import POTENTIALS
+from alsys.potentials.accelerations import kernels_for
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.state_checks import check_fit
 
@@ -45,7 +47,12 @@ def device_of(name: str) -> torch.device:
 
 
 def build_committee(
-    state: CommitteeState, threads: int = 1, *, is_compiled: bool = False, device: str = "cpu"
+    state: CommitteeState,
+    threads: int = 1,
+    *,
+    is_compiled: bool = False,
+    device: str = "cpu",
+    accelerate: Accelerate = "none",
 ) -> Committee:
     """The committee that reads this kind of state, with the baseline it needs; imports only what it needs.
 
@@ -55,12 +62,13 @@ def build_committee(
         is_compiled: Networks are compiled ahead of time; pays where a committee is evaluated many times.
         device: Where networks are evaluated, as of `device_of`. Pairs, potentials of other packages and baselines are
             evaluated on the CPU whatever it is.
+        accelerate: Kernels for networks on GPUs; where any are used nothing is compiled.
 
     Raises:
-        InputError: Unknown kind, a baseline that cannot be evaluated, or no such device.
-        EnvironmentProblem: The package of its architecture or of its baseline is missing.
+        InputError: Unknown kind, a baseline that cannot be evaluated, no such device, or kernels that are not for it.
+        EnvironmentProblem: The package of its architecture, of its baseline or of its kernels is missing.
     """
-    committee = _build(state, threads, is_compiled, device)
+    committee = _build(state, threads, is_compiled, device, accelerate)
     if state.baseline is None:
         return committee
     from alsys.potentials.baseline import DeltaCommittee
@@ -68,7 +76,7 @@ def build_committee(
     return DeltaCommittee(committee, state)
 
 
-def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str) -> Committee:
+def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str, accelerate: Accelerate) -> Committee:
     is_network = state.kind in ("nequip", "allegro")
     if is_network or state.kind == "pair":
         check_fit(state)
@@ -83,7 +91,8 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str) 
 
         return PairCommittee(state)
     where = device_of(device if is_network else "cpu")
-    committee = _networks(state, threads, is_compiled and is_network, where)
+    kernels = kernels_for(accelerate, state.kind, where) if is_network else None
+    committee = _networks(state, threads, is_compiled and is_network, where, kernels)
     if where.type == "cpu":
         return committee
     from alsys.potentials.device_arrays import DeviceArrays
@@ -93,12 +102,12 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str) 
 
 
 def _networks(
-    state: CommitteeState, threads: int, is_compiled: bool, device: torch.device
+    state: CommitteeState, threads: int, is_compiled: bool, device: torch.device, kernels: Kernels | None
 ) -> NequIPCommittee | CompiledNequIPCommittee:
-    if is_compiled:
+    if is_compiled and kernels is None:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 
         return CompiledNequIPCommittee(state, threads=threads, device=device)
     from alsys.potentials.nequip import NequIPCommittee
 
-    return NequIPCommittee(state, threads=threads, device=device)
+    return NequIPCommittee(state, threads=threads, device=device, kernels=kernels)

@@ -10,6 +10,7 @@ build, copy and evaluate at the same time (`alsys.potentials.tracing`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,10 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
+from alsys.config.accelerations import Kernels
 from alsys.errors import InputError
 from alsys.frames import FloatArray
+from alsys.potentials.accelerations import accelerated, first_line
 from alsys.potentials.architectures import (
     SPEC_KEYS,
     STATE_ENERGIES,
@@ -28,6 +31,7 @@ from alsys.potentials.architectures import (
     blank_model,
     build_model,
     elements_of,
+    kind_of,
     prepare,
     states_of,
 )
@@ -41,8 +45,11 @@ from alsys.potentials.base import (
 )
 from alsys.potentials.devices import CPU, fetched, placed
 from alsys.potentials.neighbours import neighbours_of
+from alsys.potentials.probe import MemberValues, first_odd, probe_of
 from alsys.potentials.tracing import evaluating
 from alsys.states import ElectronicState, unknown_state
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "SPEC_KEYS",
@@ -192,29 +199,6 @@ def weights_of(model: torch.nn.Module) -> dict[str, NDArray[np.generic]]:
     return {name: value.copy() for name, value in zip(weights, fetched(list(weights.values())), strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
-class MemberValues:
-    """What some members say of a batch.
-
-    Attributes:
-        energies: ``(n_evaluated, n_frames)``, eV.
-        forces: ``(n_evaluated, n_total, 3)``, eV/Angstrom.
-        features: ``(n_total, n_features)`` of member 0; None where it was not evaluated.
-        stresses: ``(n_evaluated, n_frames, 3, 3)``, eV/Angstrom^3, NaN in frames that have none; None where no frame
-            has one.
-    """
-
-    energies: FloatArray
-    forces: FloatArray
-    features: FloatArray | None
-    stresses: FloatArray | None
-
-    @property
-    def mean_stress(self) -> FloatArray | None:
-        """``(n_frames, 3, 3)`` mean over members."""
-        return None if self.stresses is None else self.stresses.mean(axis=0)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberTensors:
     """What one member says of a batch, where it was evaluated, in its own precision.
@@ -239,22 +223,34 @@ class NequIPCommittee:
         state: Specification and weights.
         threads: Threads of torch in this process.
         device: Where models are evaluated.
+        kernels: Of tensor products (`alsys.potentials.accelerations`), used with weights with which all members say
+            the same on a probe as without; None for none.
 
     Raises:
         InputError: The specification cannot be built, or the weights do not fit it.
     """
 
-    def __init__(self, state: CommitteeState, threads: int = 1, device: torch.device = CPU) -> None:
+    def __init__(
+        self, state: CommitteeState, threads: int = 1, device: torch.device = CPU, kernels: Kernels | None = None
+    ) -> None:
         torch.set_num_threads(threads)
         self._device = device
+        self._kernels = kernels
         self._state = state
         self._models: list[torch.nn.Module] = []
+        self._fast: list[torch.nn.Module] = []
+        self._is_fast = False
         self.load(state)
 
     @property
     def version(self) -> int:
         """Version of the weights in use."""
         return self._state.version
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether kernels are used with the weights in use."""
+        return self._is_fast
 
     def load(self, state: CommitteeState) -> None:
         """Copies new weights into the models; rebuilds them only where the specification differs.
@@ -264,10 +260,13 @@ class NequIPCommittee:
         """
         if state.n_members != len(self._models) or architecture_of(state.spec) != architecture_of(self._state.spec):
             self._models = [blank_model(state.spec).to(self._device) for _ in state.members]
+            self._fast = []
             self._lookup = TypeLookup.of(state.spec)
         for model, weights in zip(self._models, state.members, strict=True):
             load_weights(model, weights)
-        self._state = state
+        self._state, self._is_fast = state, False
+        if self._kernels is not None:
+            self._use(self._kernels)
 
     def evaluate(self, batch: FrameBatch, members: Sequence[int] | None = None) -> CommitteePrediction:
         """Mean energies (eV), forces (eV/Angstrom) and stress, their spread over members, and features.
@@ -309,6 +308,28 @@ class NequIPCommittee:
                 stresses.append(stress)
         return MemberValues(np.stack(energies), np.stack(forces), features, np.stack(stresses) if stresses else None)
 
+    def _use(self, kernels: Kernels) -> None:
+        """Has members run on kernels where they say what they say without; kernels that cannot be made are given up."""
+        spec = self._state.spec
+        probe = probe_of(spec, (3, 4, 6))
+        expected = self.evaluate_members(probe)
+        try:
+            if not self._fast:
+                plain = [blank_model(spec).to(self._device) for _ in self._state.members]
+                self._fast = [accelerated(model, kind_of(spec), kernels) for model in plain]
+            for model, weights in zip(self._fast, self._state.members, strict=True):
+                load_weights(model, weights)
+            self._is_fast = True
+            found = self.evaluate_members(probe)
+        except Exception as error:  # whatever a compiler, its absence, a full card or another version leads to
+            logger.warning("%s cannot be used, evaluating without: %s", kernels.name, first_line(error))
+            self._fast, self._is_fast, self._kernels = [], False, None
+            return
+        if odd := first_odd(found, expected, probe, str(spec["dtype"])):
+            self._is_fast = False
+            text = "member %d differs by %.1e with kernels of %s, evaluating without"
+            logger.warning(text, *odd, kernels.name)
+
     def member(self, k: int, data: Mapping[str, torch.Tensor], *, is_stressed: bool) -> MemberTensors:
         """What member `k` says of `input_of` a batch; features of the first one only.
 
@@ -317,9 +338,10 @@ class NequIPCommittee:
             data: NequIP's input fields.
             is_stressed: Whether stress is wanted.
         """
+        model = (self._fast if self._is_fast else self._models)[k]
         with evaluating():
-            out = self._models[k](dict(data))
-            features = readout_features(self._models[k].get_submodule("model.func"), out) if k == 0 else None
+            out = model(dict(data))
+            features = readout_features(model.get_submodule("model.func"), out) if k == 0 else None
         stress = out["stress"].reshape(-1, 3, 3) if is_stressed else None
         return MemberTensors(out["total_energy"].reshape(-1), out["forces"], features, stress)
 

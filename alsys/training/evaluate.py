@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alsys.frames import Arm, FloatArray, IntArray
 from alsys.labels import Prediction
@@ -230,3 +231,10 @@ def _mean_of_known(name: Name, values: FloatArray) -> dict[Name, float]:
     """Mean over frames whose energies or stresses count; no entry where there is none."""
     known = values[~np.isnan(values)]
     return {name: float(known.mean())} if known.size else {}
+
+
+def half_batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArray[np.bool_]]]:
+    """Every other frame, from `first` on, in batches, and the atoms of each that were learned from."""
+    half = train.select(np.arange(first, train.n_frames, 2))
+    parts = [half.select(rows) for rows in chunks_of(half)]
+    return [batch_of(part) for part in parts], [part.mask for part in parts]

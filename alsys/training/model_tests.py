@@ -104,7 +104,8 @@ class ModelTester:
 
     def _build(self, state: CommitteeState) -> Committee:
         training = self._config.training
-        return build_committee(replace(state, baseline=None), training.threads, device=training.device)
+        bare = replace(state, baseline=None)
+        return build_committee(bare, training.threads, device=training.device, accelerate=training.accelerate)
 
     def _errors(
         self, committee: Committee, order: TrainingOrder, snapshot: Snapshot, built: Committee | None

@@ -20,11 +20,12 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from alsys.potentials.architectures import STATE_ENERGIES, architecture_of, kind_of, version_of
-from alsys.potentials.base import has_volume
+from alsys.potentials.base import FrameBatch, has_volume
 from alsys.potentials.compile_cache import cached_package, default_folder, is_cached, key_of, quiet
-from alsys.potentials.compiled import graph_of, probe_of
+from alsys.potentials.compiled import graph_of
 from alsys.potentials.devices import CPU, index_of, number, placed, processor_of
 from alsys.potentials.nequip import TypeLookup, blank_model, input_of
+from alsys.potentials.probe import probe_of
 from alsys.potentials.tracing import evaluating, tracing
 from alsys.potentials.undirected import INPUTS, inputs_of
 from alsys.training.loss import LossWeights, Objective, coefficients_of, loss_of, sum_of
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 4
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 """Largest difference of a compiled gradient to the eager one, relative to its norm."""
+PROBE_BALANCE = LossWeights(1.0, 1.0, 1.0)
+"""Weights of the parts of the loss with which gradients are compared."""
 SHIFTS = "model.func.per_type_energy_scale_shift.shifts"
 SCALES = "model.func.per_type_energy_scale_shift.scales"
 NEIGHBOURS = "avg_num_neighbors_norm.norm_const"
@@ -220,6 +223,45 @@ def _difference(
     step: CompiledStep, model: torch.nn.Module, spec: Mapping[str, object], objective: Objective, device: torch.device
 ) -> float:
     """Norm of the difference of both gradients on a probe, relative to that of the eager one."""
+    frames, edges = _probe_batch(spec, device)
+    inputs = inputs_of(frames, TypeLookup.of(spec), float(str(spec["r_max"])), device=device)
+    pairs = replace(edges, data=dict(zip(INPUTS, inputs, strict=True)))
+    weights = Layout.of(model).flat(model)
+    _, expected = EagerStep(model, objective).gradient(weights, edges, PROBE_BALANCE)
+    _, found = step.gradient(weights, pairs, PROBE_BALANCE)
+    return _distance(found, expected)
+
+
+def eager_difference(
+    other: torch.nn.Module,
+    model: torch.nn.Module,
+    spec: Mapping[str, object],
+    objective: Objective,
+    device: torch.device,
+) -> float:
+    """The same of a model that computes otherwise, with kernels for its tensor products.
+
+    Args:
+        other: It, with the weights of `model`.
+        model: The plain one.
+        spec: Their specification.
+        objective: Kind of loss.
+        device: Where they are.
+    """
+    _, edges = _probe_batch(spec, device)
+    weights = Layout.of(model).flat(model)
+    (_, expected), (_, found) = (
+        EagerStep(one, objective).gradient(weights, edges, PROBE_BALANCE) for one in (model, other)
+    )
+    return _distance(found, expected)
+
+
+def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return number((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+def _probe_batch(spec: Mapping[str, object], device: torch.device) -> tuple[FrameBatch, TrainingBatch]:
+    """Frames of a probe, and the same as a batch of edges with labels of zero."""
     frames, lookup, r_max = probe_of(spec, (3, 4, 6)), TypeLookup.of(spec), float(str(spec["r_max"]))
     n_frames, n_total, has_virial = frames.n_frames, frames.numbers.size, has_volume(frames)
     labels = {
@@ -231,18 +273,11 @@ def _difference(
         "partner": np.arange(n_total)[::-1],
         "bend": np.ones(n_frames),
     }
-    edges = TrainingBatch(
+    return frames, TrainingBatch(
         data=input_of(frames, lookup, r_max, device),
         **dict(zip(labels, placed(list(labels.values()), device), strict=True)),
         counts=Counts(n_total, n_frames, int(has_virial.sum()), n_total),
     )
-    inputs = inputs_of(frames, lookup, r_max, device=device)
-    pairs = replace(edges, data=dict(zip(INPUTS, inputs, strict=True)))
-    balance = LossWeights(1.0, 1.0, 1.0)
-    weights = Layout.of(model).flat(model)
-    _, expected = EagerStep(model, objective).gradient(weights, edges, balance)
-    _, found = step.gradient(weights, pairs, balance)
-    return number((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
 def is_compiled(

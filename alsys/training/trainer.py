@@ -34,8 +34,9 @@ from alsys.config.training import TrainingConfig
 from alsys.errors import FailureKind
 from alsys.frames import Arm
 from alsys.metrics import Metrics
+from alsys.potentials.accelerations import kernels_for
 from alsys.potentials.architectures import architecture_of, is_own, kind_of, states_of
-from alsys.potentials.base import Committee, CommitteeState, FrameBatch
+from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.devices import CPU
 from alsys.potentials.factory import build_committee, device_of
 from alsys.potentials.nequip import (
@@ -49,6 +50,7 @@ from alsys.potentials.nequip import (
 )
 from alsys.potentials.scored import COMMITTEE, fit_score
 from alsys.store.base import Snapshot
+from alsys.training.accelerated_models import AcceleratedModels
 from alsys.training.base import (
     APART,
     FittedMember,
@@ -64,7 +66,7 @@ from alsys.training.compiled_steps import StepSource
 from alsys.training.constants import first_constants, force_scale, set_buffers
 from alsys.training.curvature import pairs_among, with_curvature
 from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
-from alsys.training.evaluate import batch_of, chunks_of, evaluate, fit_metrics, predictions_of, thinned
+from alsys.training.evaluate import evaluate, fit_metrics, half_batches, predictions_of, thinned
 from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model
 from alsys.training.fit import DivergedError, FittedModel, Optimisation
 from alsys.training.growth import as_large_as, grown
@@ -109,9 +111,14 @@ class NequIPTrainer:
         self._campaign = config
         self._config: TrainingConfig = config.training
         self._objective = Objective.of(config.training)
-        is_own_network = isinstance(config.model, EquivariantModel)  # others may make tensors of the host
-        self._device = device_of(config.training.device) if is_own_network else CPU
-        self._steps = StepSource(config.training, self._objective, self._device)
+        self._device, self._kernels = CPU, None  # networks of others may make tensors of the host
+        if isinstance(config.model, EquivariantModel):
+            self._device = device_of(config.training.device)
+            self._kernels = kernels_for(config.training.accelerate, config.model.kind, self._device, is_trained=True)
+        if self._kernels is not None:
+            self._config = config.training.model_copy(update={"compile": False})
+        self._fast_models = AcceleratedModels(self._kernels, self._objective, self._device)
+        self._steps = StepSource(self._config, self._objective, self._device)
         self._score = config.exploration.uncertainty
         self._baseline = baseline_of(config)
         self._model_tester = ModelTester(config, clock)
@@ -150,7 +157,7 @@ class NequIPTrainer:
         committee = self._committee_of(state)
         champion = self._champion(order, parts.random)
         if self._score != COMMITTEE:
-            (first, first_masks), (second, second_masks) = (_batches(thinned(parts.train), k) for k in (0, 1))
+            (first, first_masks), (second, second_masks) = (half_batches(thinned(parts.train), k) for k in (0, 1))
             score_state = fit_score(self._score, committee, first, second, (first_masks, second_masks))
             state = replace(state, score=self._score, score_state=score_state)
         metrics, calibration = fit_metrics(
@@ -272,10 +279,10 @@ class NequIPTrainer:
         if fit.parent is not None and fit.renewal.is_warm(number):
             model = blank_model(fit.spec).to(self._device)
             load_weights(model, fit.parent.members[number])
-            return model
-        model = build_model(fit.spec, seed=_seed(fit.order, number)).to(self._device)
-        set_buffers(model, *fit.constants)
-        return model
+        else:
+            model = build_model(fit.spec, seed=_seed(fit.order, number)).to(self._device)
+            set_buffers(model, *fit.constants)
+        return self._fast_models.of(model, fit.spec)
 
     def _fit_members(self, members: list[Member], fit: Beginning) -> list[FittedModel]:
         """Fits the members, `parallel` at a time; those that are done already are as they were.
@@ -412,7 +419,7 @@ class NequIPTrainer:
         return self._committee
 
     def _networks(self, state: CommitteeState) -> NequIPCommittee:
-        return NequIPCommittee(state, threads=self._config.threads, device=self._device)
+        return NequIPCommittee(state, self._config.threads, self._device, self._kernels)
 
     def _champion(self, order: TrainingOrder, random: Snapshot) -> Committee | None:
         """The committee to measure beside the new one, where it knows the elements and has learned the same thing."""
@@ -425,7 +432,8 @@ class NequIPTrainer:
         if not isinstance(known, list | tuple) or not symbols <= set(known):
             return None
         champion = replace(order.champion, baseline=None)
-        return build_committee(champion, threads=self._config.threads, device=self._config.device)
+        config = self._config
+        return build_committee(champion, config.threads, device=config.device, accelerate=config.accelerate)
 
 
 def _seed(order: TrainingOrder, number: int) -> int:
@@ -438,10 +446,3 @@ def _failed(version: int, message: str, unfinished: FitCheckpoint | None) -> Tra
     if unfinished is not None:
         unfinished.clear()
     return TrainingFailure(version, FailureKind.INTERNAL, message)
-
-
-def _batches(train: Snapshot, first: int) -> tuple[list[FrameBatch], list[NDArray[np.bool_]]]:
-    """Every other frame, from `first` on, in batches, and the atoms of each that were learned from."""
-    half = train.select(np.arange(first, train.n_frames, 2))
-    parts = [half.select(rows) for rows in chunks_of(half)]
-    return [batch_of(part) for part in parts], [part.mask for part in parts]

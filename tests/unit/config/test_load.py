@@ -44,7 +44,7 @@ OPERATIONAL_NAMES = {
     "method_floor", "max_ahead", "train_on", "pool", "uncertainty_every", "max_rewinds", "multiple_time_step",
     "hydrogen_mass",
     "initial_guess", "two_grids", "hessians", "ignore", "check", "insist",
-    "device", "gpu_memory_mb", "model_file", "groups", "min_workers", "idle_s", "ray_memory_mb",
+    "device", "gpu_memory_mb", "model_file", "groups", "min_workers", "idle_s", "ray_memory_mb", "accelerate",
 }  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def test_a_tab_is_named_with_its_column(tmp_path: Path, content: str, start: str
             False,
             "write {KEY: VALUE}, or leave it out where it has a default; known keys: final_fit_s, labels, min_random",
         ),
-        ("training", [1], "write {KEY: VALUE}; known keys: atomic_energies"),
+        ("training", [1], "write {KEY: VALUE}; known keys: accelerate, atomic_energies"),
         ("runtime", "ray", "write {KEY: VALUE}; known keys: address"),
     ],
 )

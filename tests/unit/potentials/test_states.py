@@ -16,9 +16,10 @@ from alsys.frames import Frame
 from alsys.potentials.architectures import STATE_ENERGIES, build_model, is_extended, states_of, type_names_of
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.bundle import read_bundle, write_bundle
-from alsys.potentials.compiled import CompiledNequIPCommittee, probe_of
+from alsys.potentials.compiled import CompiledNequIPCommittee
 from alsys.potentials.elements import for_elements, for_types, in_state
 from alsys.potentials.nequip import NequIPCommittee, weights_of
+from alsys.potentials.probe import probe_of
 from alsys.states import ElectronicState, SeenStates
 
 NEUTRAL, CATION, TRIPLET = ElectronicState(), ElectronicState(1, 2), ElectronicState(0, 3)
