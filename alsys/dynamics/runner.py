@@ -235,17 +235,18 @@ def thermostatted(
     return Langevin(masses, temperatures, timestep, friction, [frame.n_atoms for frame in starts])
 
 
-def trusted(potential: Potential, at_start: FloatArray) -> Potential:
+def trusted(potential: Potential, at_start: Array, arrays: Arrays = HOST) -> Potential:
     """A potential that is the reference itself, so that the energy it sets free may turn into heat.
 
     Args:
         potential: Knows energies.
         at_start: ``(n_walkers,)`` energies of where walkers begin, eV.
+        arrays: Where walkers are, and these energies.
     """
 
     def evaluate(batch: FrameBatch) -> Evaluation:
         found = potential(batch)
         assert found.energy is not None
-        return replace(found, excess=np.maximum(at_start - found.energy, 0.0))
+        return replace(found, excess=arrays.xp.clip(at_start - found.energy, 0.0, None))
 
     return evaluate

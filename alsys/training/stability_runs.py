@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alsys.dynamics.runner import FRICTION, Evaluation, Runner, thermostatted
 from alsys.dynamics.stopping import Limits, StopRule
 from alsys.frames import FloatArray, Frame
-from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.base import Committee, FrameBatch, arrays_for
 
 PICOSECOND = 1e3
 """fs."""
@@ -139,10 +139,13 @@ class _Run:
         temperatures = np.array([w.temperature for w in self._walkers])
         friction = np.array([FRICTION if w.is_hot else 0.0 for w in self._walkers])
         integrator = thermostatted(starts, temperatures, timestep, friction, hydrogen_mass)
-        self._excess = np.array([w.excess for w in self._walkers])
+        self._arrays = arrays_for(committee)
+        (self._excess,) = self._arrays.of([np.array([w.excess for w in self._walkers])])
         rule = StopRule([w.reference for w in self._walkers], integrator.n_degrees, limits)
         self._runner = Runner(starts, integrator, rule)
         self._runner.velocities = integrator.maxwell(self._rng)
+        self._arrays.seed(self._rng)
+        self._runner.to(self._arrays)
         self._lost: dict[int, str] = {}
         self.is_alive: NDArray[np.bool_] = np.ones(len(self._walkers), dtype=np.bool_)
         self.n_steps = 0
@@ -196,7 +199,7 @@ class _Run:
         found = self._committee.evaluate(batch)
         failed = [] if found.is_failed is None else np.flatnonzero(found.is_failed).tolist()
         missing = dict.fromkeys(failed, "baseline-failed")
-        return Evaluation(found.forces, found.energy, excess=self._excess, missing=missing)
+        return Evaluation(found.forces, found.energy, excess=self._excess, missing=missing, told=(found.energy,))
 
     def _lose(self, problems: Mapping[int, str]) -> None:
         """Takes walkers out: from here on they stand at their start."""
@@ -210,7 +213,6 @@ class _Run:
     def _total(self) -> FloatArray:
         """``(n_constant,)`` total energy per atom, eV."""
         n, runner = self._n_constant, self._runner
-        energy = runner.evaluation.energy
-        assert energy is not None
-        total = (energy + runner.kinetic_energy())[:n] / runner.batch.n_atoms[:n]
+        (energy,), (kinetic,) = runner.told, self._arrays.read([runner.kinetic_energy()])
+        total = (energy + kinetic)[:n] / runner.batch.n_atoms[:n]
         return np.where(np.isfinite(total), total, 0.0)  # of lost walkers only

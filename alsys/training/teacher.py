@@ -23,8 +23,9 @@ from alsys.dynamics.runner import FRICTION, TIMESTEP, Evaluation, Runner, thermo
 from alsys.dynamics.stopping import MAX_FORCE, Limits, StopRule
 from alsys.errors import InputError
 from alsys.frames import TRAINING_ARMS, Arm, FloatArray, Frame, IntArray
+from alsys.potentials.arrays import HOST, Arrays
 from alsys.potentials.ase_single_points import check_treated
-from alsys.potentials.base import Committee, FrameBatch
+from alsys.potentials.base import Committee, FrameBatch, arrays_for
 from alsys.potentials.baseline import Baseline
 from alsys.potentials.xtb import XTBMethod
 from alsys.potentials.xtb import check_frame as check_xtb_frame
@@ -82,6 +83,9 @@ class CommitteeTeacher:
         free: Energies of free atoms by atomic number, eV; None where it knows none.
         check: As `Teacher.check`; None where it treats all frames.
         mover: Whose first member moves the walkers; None for the committee's own.
+
+    Attributes:
+        arrays: Where walkers under it are moved; teachers without it take arrays of numpy.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class CommitteeTeacher:
     ) -> None:
         self._committee, self._free, self._check = committee, free, check
         self._mover = committee if mover is None else mover
+        self.arrays = arrays_for(self._mover)
 
     def check(self, frame: Frame) -> None:
         """As given."""
@@ -261,10 +266,13 @@ def sample(
     integrator = thermostatted(frames_of, targets, TIMESTEP, FRICTION)
     runner = Runner(frames_of, integrator, StopRule(frames_of, integrator.n_degrees, LIMITS))
     runner.velocities = integrator.maxwell(rng)
+    arrays: Arrays = getattr(teacher, "arrays", HOST)
+    arrays.seed(rng)
+    runner.to(arrays)
 
     stopped = runner.evaluate(teacher.evaluate)
     assert runner.evaluation.energy is not None
-    potential = trusted(teacher.evaluate, runner.evaluation.energy)
+    potential = trusted(teacher.evaluate, runner.evaluation.energy, arrays)
     frames: list[Frame] = []
     walkers: list[int] = []
     age, resets = np.zeros(n_walkers, dtype=np.int64), 0
@@ -285,9 +293,11 @@ def sample(
         stopped = runner.step(potential, rng)
         age += 1
         age[list(stopped)] = 0
-        for k in np.flatnonzero((age > 0) & (age % SPACING == 0))[: count - len(frames)]:
-            frames.append(frames_of[k].with_positions(runner.positions[runner.atoms(k)]))
-            walkers.append(int(k))
+        due = np.flatnonzero((age > 0) & (age % SPACING == 0))[: count - len(frames)]
+        if due.size:
+            (positions,) = arrays.read([runner.positions])
+            frames += [frames_of[k].with_positions(positions[runner.atoms(k)]) for k in due]
+            walkers += due.tolist()
     return Sample(frames, walkers, origin)
 
 
