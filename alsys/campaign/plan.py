@@ -296,7 +296,8 @@ def _whole(plan: Plan, mean: float) -> Estimate:
         f"labels: {config.stop.labels} on {n_labelers} labelers: about {labeling_s:.0f} s",
         f"fits: {labels.n_fits}, {labels.n_fits_before} of them before the last label: {fits_s:.0f} CPU s"
         + (f", of which the final one at most {labels.final_s:.0f}" if labels.final_s else "")
-        + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else ""),
+        + (f"; then up to {config.training.train_on} on the same data" if config.training.train_on else "")
+        + (f"; members shared by {n_trainers} trainers" if (n_trainers := config.training.workers) > 1 else ""),
         f"labels a model (of these in the random arm): {labels.text}",
         f"while a fit runs: {_ahead(settings, n_labelers, mean)}",
         f"random arm: {labels.n_random} of {config.stop.labels} labels, from {config.test_frames}"

@@ -7,7 +7,7 @@ import pytest
 from alsys.config import parse_config
 from alsys.events import ModelPublished
 from alsys.potentials.bundle import write_bundle
-from alsys.training.base import TrainedCommittee, TrainingOrder
+from alsys.training.base import APART, TrainedCommittee, TrainingOrder
 from alsys.training.trainer import NequIPTrainer
 from cluster.machines import HOME
 from cluster.rig import Cluster
@@ -63,6 +63,32 @@ def test_a_fit_whose_node_is_lost_goes_on_elsewhere_from_the_model_that_the_driv
         {path.name for path in cluster[name].machine.seen("/tmp").glob("alsys-*/*/densities/*")} for name in NODES[:2]
     )
     assert one & two, "labelers on different nodes share densities"
+
+
+def test_a_member_whose_node_is_lost_goes_on_with_the_trainer_of_another_node(cluster: Cluster) -> None:
+    cluster.start("one", cpus=3)
+    cluster.start("two", "three", cpus=3, resources={"fit": 1})
+    driver = cluster.head.run(
+        "toy.yaml",
+        "labeling={kind: analytic, workers: 1}",
+        f"model={MODEL}",
+        "training={workers: 2, resources: {fit: 1}, budget_s: 40, max_epochs: 1000000, first_at: 10, refit_every: 99, "
+        "compile: false, validation_share: 0}",
+        "promotion.examine=false",
+        "exploration={workers: 1, walkers: 2}",
+        "selection.random_share=0.2",
+        "initial.frames=12",
+        "stop.labels=12",
+        "stop.final_fit_s=0",
+    )
+    kept = [driver.campaign / "fit" / APART.format(i) / "member_00.safetensors" for i in range(2)]
+    driver.process.until(lambda: all(path.exists() for path in kept), 400.0)
+    assert [len(cluster[name].actors("TrainerActor")) for name in NODES[1:]] == [1, 1]
+    cluster["two"].kill()
+    driver.finishes(400.0)
+    driver.check(12)
+    first = next(event for event in driver.events() if isinstance(event, ModelPublished))
+    assert first.metrics["resumed_s"] >= 25.0
 
 
 def test_nodes_without_alsys_get_it_from_the_driver(cluster: Cluster) -> None:

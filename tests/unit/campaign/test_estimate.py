@@ -187,3 +187,10 @@ def test_imported_labels_are_learned_at_once() -> None:
     settings = policy_settings(first_at=16, refit_every=10, refit_growth=0.0)
     assert fits_left(settings, 0, 1016, n_train=1000) == 3
     assert fits_left(settings, 0, 1016) == 101
+
+
+def test_a_plan_says_how_many_trainers_share_members(tmp_path: Path) -> None:
+    network = {"model": {"kind": "nequip", "num_layers": 1, "num_features": 4, "members": 3}, "runtime.kind": "ray"}
+    assert "trainers" not in str(campaign_in(tmp_path, **network).plan.estimate())
+    shared = campaign_in(tmp_path, **network, **{"training.workers": 3}).plan.estimate()
+    assert "; members shared by 3 trainers" in str(shared)
