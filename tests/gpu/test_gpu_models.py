@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from alsys.config import parse_config
+from alsys.dynamics.geometry import GeometryCheck
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Frame
-from alsys.potentials.base import CommitteeState
+from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.compiled import CompiledNequIPCommittee
+from alsys.potentials.device_arrays import DeviceArrays
+from alsys.potentials.device_lists import Atoms, DeviceList
 from alsys.potentials.devices import copies
 from alsys.potentials.factory import build_committee, device_of
+from alsys.potentials.neighbours import neighbours_of
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingOrder
 from alsys.training.evaluate import batch_of
@@ -133,3 +137,19 @@ def test_walkers_move_as_on_the_cpu(data: Snapshot) -> None:
         assert (explorer.walkers.seed is None) == (device == "cpu")
         places.append(explorer.walkers.positions)
     np.testing.assert_allclose(places[1], places[0], atol=1e-2)
+
+
+def test_lists_and_contacts_are_those_of_the_host() -> None:
+    """Of boxes whose atoms have left them, and of molecules beside them."""
+    rng, there = np.random.default_rng(0), DeviceArrays(torch.device("cuda"))
+    cell = np.array([[7.0, 0.0, 0.0], [1.0, 6.0, 0.0], [0.0, -1.0, 8.0]])
+    boxes = [Frame(np.full(24, 6), rng.uniform(-9, 9, (24, 3)), cell, np.ones(3, dtype=np.bool_)) for _ in range(3)]
+    batch = FrameBatch.of([*boxes, Frame.molecule(np.full(5, 6), rng.uniform(0, 6, (5, 3)))])
+    edges = neighbours_of(batch, 4.0)
+    found = DeviceList(Atoms(batch.n_atoms, batch.pbc), 4.0, there).of(*there.of([batch.positions, batch.cell]))
+    assert 2 * len(found.vectors) == edges.edge_index.shape[1]
+    starts = list(batch.frames())
+    here, gone = GeometryCheck(starts, 0.6), GeometryCheck(starts, 0.6)
+    gone.to(there)
+    expected = here.problems(batch.positions, batch.cell)
+    assert gone.problems(*there.of([batch.positions, batch.cell])) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,12 @@ from alsys.config import parse_config
 from alsys.exploration.base import ExplorationOrder
 from alsys.exploration.explorer import WalkerExplorer
 from alsys.frames import Frame
-from alsys.potentials.base import Committee, CommitteeState
+from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.device_arrays import DeviceArrays
 from alsys.potentials.devices import META, copies
 from alsys.potentials.nequip import NequIPCommittee
 from alsys.potentials.on_device import DeviceCommittee
+from alsys.potentials.scored import fit_score, scored
 from support.networks import random_state
 
 ATOMS = molecule("CH3CH2OH")
@@ -48,7 +51,12 @@ def diamond() -> Frame:
     return Frame(atoms.numbers, moved, atoms.cell.array, atoms.pbc)
 
 
-def explorer(method: dict[str, Any], start: Frame = ETHANOL, **exploration: Any) -> WalkerExplorer:
+def explorer(
+    method: dict[str, Any],
+    start: Frame = ETHANOL,
+    build: Callable[[CommitteeState], Committee] = on_meta,
+    **exploration: Any,
+) -> WalkerExplorer:
     config = parse_config(
         {
             "name": "t",
@@ -58,7 +66,7 @@ def explorer(method: dict[str, Any], start: Frame = ETHANOL, **exploration: Any)
             "exploration": {"walkers": 4, "spacing_steps": SPACING, "methods": [method], **exploration},
         }
     )
-    return WalkerExplorer(config, {"e": [start]}, 0, on_meta)
+    return WalkerExplorer(config, {"e": [start]}, 0, build)
 
 
 def copies_of(walkers: WalkerExplorer, n_steps: int) -> tuple[int, int]:
@@ -89,3 +97,23 @@ def test_copies_of_a_step_of_periodic_walkers(settings: dict[str, Any]) -> None:
     few, many = copies_of(walkers, 2 * SPACING), copies_of(walkers, 4 * SPACING)
     assert many[0] - few[0] <= LISTED[0] * 2 * SPACING
     assert many[1] - few[1] <= LISTED[1] * 2 * SPACING + 2
+
+
+@pytest.mark.parametrize("score", ["last-layer", "latent-distance"])
+def test_calibration_scores_cost_no_copy(score: str) -> None:
+    plain, batch = random_state(), FrameBatch.of([ETHANOL] * 2)
+    learned = fit_score(score, NequIPCommittee(plain), [batch], [batch])
+    state = dataclasses.replace(plain, score=score, score_state=learned)
+    walkers = explorer({"kind": "plain"}, build=lambda s: scored(on_meta(s), s))
+    walkers.run(ExplorationOrder(n_steps=1, state=state, trajectory_base=0))
+    few, many = copies_of(walkers, 2 * SPACING), copies_of(walkers, 4 * SPACING)
+    assert many[0] - few[0] <= 2 * 2 * SPACING
+    assert many[1] - few[1] <= 2
+
+
+def test_members_that_are_looked_at_now_and_then() -> None:
+    walkers = explorer({"kind": "plain"}, uncertainty_every=SPACING)
+    walkers.run(ExplorationOrder(n_steps=1, state=random_state(), trajectory_base=0))
+    few, many = copies_of(walkers, 2 * SPACING), copies_of(walkers, 4 * SPACING)
+    assert many[0] - few[0] <= 2 * 2 * SPACING
+    assert many[1] - few[1] <= 2
