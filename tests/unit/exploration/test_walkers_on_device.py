@@ -13,6 +13,9 @@ from ase.build import bulk, molecule
 from alsys.config import parse_config
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
 from alsys.exploration.explorer import WalkerExplorer
+from alsys.exploration.methods.base import Group
+from alsys.exploration.methods.plain import Plain
+from alsys.exploration.steering import GroupOfWalkers, Steering
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.base import Committee, CommitteeState, FrameBatch
 from alsys.potentials.baseline import DeltaCommittee
@@ -21,7 +24,7 @@ from alsys.potentials.devices import CPU
 from alsys.potentials.nequip import NequIPCommittee
 from alsys.potentials.on_device import DeviceCommittee
 from alsys.potentials.scored import fit_score, scored
-from support.devices import on_tensors
+from support.devices import HostNoise, on_tensors
 from support.networks import random_state
 
 ATOMS = molecule("CH3CH2OH")
@@ -210,3 +213,26 @@ def test_numbers_of_the_device_are_decided_by_the_seed() -> None:
     assert runs[0][0].walkers.seed == runs[1][0].walkers.seed
     host = explored(NequIPCommittee, {"e": ETHANOL}, ["plain"])[2]
     assert not np.array_equal(runs[0][2][0], host[0])
+
+
+class Pull(Plain):
+    """A method of another package, which knows nothing of tensors although what it inherits from does."""
+
+    name = "pull"
+
+    def bias(self, group: Group) -> FloatArray:
+        assert all(isinstance(value, np.ndarray) for value in (group.positions, group.energy, group.member_forces))
+        return np.asarray(-0.1 * group.positions + group.forces)
+
+
+def test_methods_of_other_packages_see_the_host() -> None:
+    batch, arrays = FrameBatch.of([ETHANOL] * 3), HostNoise(CPU)
+    steering = Steering([GroupOfWalkers("pull", Pull([300.0], 2), 2, 9), GroupOfWalkers("p", Plain([300.0], 1), 1, 9)])
+    positions, cell = arrays.of([batch.positions, batch.cell])
+    said = on_tensors(random_state()).evaluate(dataclasses.replace(batch, positions=positions, cell=cell))
+    temperatures, step = np.full(3, 300.0), np.zeros(3, dtype=np.int64)
+    found = steering.bias(positions, said, temperatures, step, arrays)
+    expected = steering.bias(batch.positions, NequIPCommittee(random_state()).evaluate(batch), temperatures, step)
+    assert expected is not None
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-10)
+    assert not expected[18:].any()
