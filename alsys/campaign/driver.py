@@ -12,11 +12,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from alsys.campaign.bundles import BundleFolder
 from alsys.campaign.folder import CampaignFolder, moment, write_json
+from alsys.campaign.mirror import Mirror, following
 from alsys.campaign.opening import checked_ledger, draw_audits
 from alsys.campaign.places import remember_place
 from alsys.campaign.plan import Plan
@@ -94,9 +96,14 @@ def drive(
     from alsys.store.zarr import open_writer
 
     config, directory = plan.config, plan.directory
+    mirror = None if config.mirror is None else Mirror.at(config.mirror, directory.path)
+    if mirror is not None and mirror.bring_home():
+        observer.message(f"{directory.path}: what was there last comes from {config.mirror}")
+        directory.check_same(config, plan.source)
     directory.logs.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as told:
-        with AcknowledgementLog(ack_log) as acknowledge, contextlib.closing(open_writer(directory.store)) as store:
+    with following(mirror), contextlib.ExitStack() as told:
+        opening = mirror.open_writer if mirror is not None else partial(open_writer, directory.store)
+        with AcknowledgementLog(ack_log) as acknowledge, contextlib.closing(opening()) as store:
             # the lock comes before anything else of the campaign is written
             keep(directory, config, plan.start)
             before = directory.config() if directory.record.is_file() else config

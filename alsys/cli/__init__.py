@@ -124,6 +124,11 @@ def command_line() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="repeat")
 
+    fetch = add("fetch", "fetch.fetch", "copy a campaign from its mirror in object storage, for reading or to go on")
+    fetch.add_argument("url", metavar="URL", help="the campaign's `mirror`")
+    fetch.add_argument("directory", help="folder for the copy")
+    fetch.add_argument("--follow", nargs="?", type=float, const=30.0, metavar="SECONDS", help="again and again")
+
     stop = add("stop", "inspect.stop", "ask a running campaign to stop; `alsys run` resumes it")
     stop.add_argument("directory", help="campaign directory")
     stop.add_argument("--drain", action="store_true", help="finish the work in flight first")

@@ -134,12 +134,19 @@ class TrackingConfig(Section):
     flush_s: float = operational(60.0, ge=0, description="Longest wait for MLflow when a campaign ends.")
 
 
+MirrorURL = Annotated[str, Field(pattern=r"^(s3|gs|az|abfs)://[^/\s]+/\S+$")]
+"""A prefix in a bucket, not the bucket itself."""
+
+
 class CampaignConfig(Section):
     """A campaign."""
 
     name: Name = Field(description="Name of the campaign.")
     directory: str | None = operational(
         None, description="Default: `campaigns/NAME`; relative to the folder in which the campaign is started."
+    )
+    mirror: MirrorURL | None = operational(
+        None, description="Object storage that gets all of the campaign too: `s3://BUCKET/PREFIX`, `gs://` or `az://`."
     )
     seed: int = Field(0, ge=0, lt=2**31)
     mode: Literal["async", "rounds"] = Field("async", description="`rounds` is the lock-step baseline.")

@@ -8,7 +8,6 @@ carried out: `create` looks whether the object that is there is its own.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,12 +43,13 @@ class Objects:
     """Objects below one prefix. All operations raise `OSError`, which names the object.
 
     Args:
-        store: Of obstore; its prefix is where the objects lie.
-        url: Names it in messages.
+        store: Of obstore.
+        url: Names the place in messages.
+        prefix: In the store, empty or with a slash at its end.
     """
 
-    def __init__(self, store: ObjectStore, url: str) -> None:
-        self._store, self.url = store, url.rstrip("/")
+    def __init__(self, store: ObjectStore, url: str, prefix: str = "") -> None:
+        self._store, self.url, self._prefix = store, url.rstrip("/"), prefix
 
     @classmethod
     def at(cls, url: str, **options: Any) -> Objects:
@@ -74,6 +74,10 @@ class Objects:
             return cls(from_url(url, **options), url)
         except (BaseError, ValueError, TypeError) as error:
             raise InputError(f"is no place for objects: {_line(error)}", field="directory", value=url) from error
+
+    def below(self, folder: str) -> Objects:
+        """Objects below a folder of these."""
+        return type(self)(self._store, f"{self.url}/{folder}", f"{self._prefix}{folder}/")
 
     def create(self, name: str, content: bytes) -> bool:
         """Makes an object; False where there is one of this name with another content."""
@@ -140,8 +144,9 @@ class Objects:
 
     def names(self, folder: str, after: str = "") -> list[str]:
         """Names of the objects in a folder and below it, in order, those after a name only."""
-        listed = self._call("list", folder, offset=after or None)
-        return sorted(meta["path"] for batch in self._guarded(folder, listed) for meta in batch)
+        listed = self._call("list", folder, offset=f"{self._prefix}{after}" if after else None)
+        found = (meta["path"] for batch in self._guarded(folder, listed) for meta in batch)
+        return sorted(path.removeprefix(self._prefix) for path in found)
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes objects, where they are there."""
@@ -166,7 +171,7 @@ class Objects:
         from obstore import exceptions
 
         try:
-            return getattr(obstore, operation)(self._store, name, *arguments, **options)
+            return getattr(obstore, operation)(self._store, f"{self._prefix}{name}", *arguments, **options)
         except (exceptions.AlreadyExistsError, exceptions.NotFoundError, exceptions.PreconditionError):
             raise
         except FileNotFoundError:
@@ -178,9 +183,7 @@ class Objects:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
         is_forbidden = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        refused = OSError(errno.EACCES if is_forbidden else errno.EIO, os.strerror(errno.EIO), f"{self.url}/{name}")
-        refused.add_note(_line(error))
-        return refused
+        return OSError(errno.EACCES if is_forbidden else errno.EIO, _line(error), f"{self.url}/{name}")
 
 
 def _line(error: Exception) -> str:

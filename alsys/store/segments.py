@@ -13,15 +13,14 @@ fenced writer, which knows less, takes nothing away.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +30,13 @@ from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.memory import MemoryDisk
 from alsys.store.objects import Objects, Version
-from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH, COMMITS, FORMAT, ArraySpec
+from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH, COMMITS, ArraySpec
+from alsys.store.segment_format import Compacted, Rows, Segment
 from alsys.store.writer import ColumnWriter
 from alsys.threads import WorkerThread
 
 logger = logging.getLogger(__name__)
 
-MAGIC: Final = b"alsys-segment-1 "
 LOG: Final = "log"
 PLAIN: Final = "zarr"
 REST: Final = "rest"
@@ -48,60 +47,36 @@ COMPACT_EVERY: Final = 256
 """Segments after which full chunks are put behind them."""
 OWNER_EVERY_S: Final = 10.0
 """How often a writer without commits looks whether it is the last one."""
-RESTORE: Final = "restore it from a version of the bucket"
-"""What can be done about an object that is gone."""
 RACES: Final = 20
 """How often an opening writer may be overtaken by another one."""
 
-Rows = tuple[str, int, NDArray[Any]]
-"""Path of a column, first row, and rows."""
 
+class Columns(Protocol):
+    """What segments are made from and into."""
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Rows, and the HEAD that holds once they are there; without one for rows that a later commit makes visible."""
+    def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of a column."""
+        ...
 
-    rows: tuple[Rows, ...]
-    head: Head | None
+    def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
+        """Writes rows."""
+        ...
 
-    def encode(self) -> bytes:
-        """One object: a digest, a line of JSON, and the rows behind each other."""
-        about = {
-            "format": FORMAT,
-            "rows": [[path, start, len(rows)] for path, start, rows in self.rows],
-            "head": None if self.head is None else _record(self.head),
-        }
-        body = json.dumps(about, separators=(",", ":")).encode() + b"\n"
-        body += b"".join(np.ascontiguousarray(rows, BY_PATH[path].dtype).tobytes() for path, _, rows in self.rows)
-        return MAGIC + _digest(body) + b"\n" + body
+    def read_head(self) -> Head:
+        """The HEAD that holds."""
+        ...
 
-    @classmethod
-    def decode(cls, content: bytes | None, name: str) -> Segment:
-        """What an object holds.
+    def write_head(self, head: Head) -> None:
+        """Replaces it."""
+        ...
 
-        Raises:
-            StoreCorrupt: It is gone, damaged, or of a later format.
-        """
-        if content is None:
-            raise StoreCorrupt(f"{name} is gone", RESTORE)
-        first, _, body = content.partition(b"\n")
-        if first != MAGIC + _digest(body):
-            raise StoreCorrupt(f"{name} is damaged", RESTORE)
-        line, _, values = body.partition(b"\n")
-        about = json.loads(line)
-        if about["format"] != FORMAT:
-            raise StoreCorrupt(f"{name} has format {about['format']}, this alsys reads {FORMAT}", "update alsys")
-        found, place = [], 0
-        for path, start, count in about["rows"]:
-            spec = BY_PATH[path]
-            part = np.frombuffer(values, np.uint8, count * spec.row_bytes, place)
-            found.append((path, start, part.view(spec.dtype).reshape(count, *spec.row_shape)))
-            place += part.size
-        return cls(tuple(found), None if about["head"] is None else _head(about["head"]))
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """What is wrong."""
+        ...
 
 
 class SegmentStore:
-    """Columns in memory, and the log of segments that they are made from. Is a `Backend`.
+    """Columns, in memory, and the log of segments that they are made from. Is a `Backend`.
 
     Args:
         objects: Where the segments are.
@@ -111,12 +86,13 @@ class SegmentStore:
     """
 
     def __init__(self, objects: Objects) -> None:
-        self._objects, self._disk = objects, MemoryDisk()
+        self._objects = objects
+        self._disk: Columns = MemoryDisk()
         self.n = 0
         self._pending: dict[tuple[str, int], NDArray[Any]] = {}
         self._n_pending = 0
         self._looked = time.monotonic()
-        self._compacted, self._version = _Compacted(0, _no_head(), {}), Version(None, None)
+        self._compacted, self._version = Compacted(0, _no_head(), {}), Version(None, None)
         self._has_compacted = False
         self._thread: WorkerThread | None = None
         self._compacting: Future[None] | None = None
@@ -143,8 +119,15 @@ class SegmentStore:
                 self._apply(Segment.decode(content, f"{self._objects.url}/{name}"))
                 self.n += 1
 
-    def claim(self) -> Head:
+    def columns_at(self, columns: Columns) -> None:
+        """From now on columns are read there, and memory is free again: those of a folder that holds the same."""
+        self._disk = columns
+
+    def claim(self, least: Head | None = None) -> Head:
         """Makes this the last writer: the HEAD of its epoch.
+
+        Args:
+            least: Identity and epoch that the new one goes on from, where the log knows of less.
 
         Raises:
             Fenced: Others came in between again and again.
@@ -152,7 +135,10 @@ class SegmentStore:
         for _ in range(RACES):
             self.load()
             last = self._disk.read_head()
-            head = replace(last, epoch=last.epoch + 1, identity=last.identity or secrets.token_hex(16))
+            epoch, identity = last.epoch + 1, last.identity or secrets.token_hex(16)
+            if least is not None:
+                epoch, identity = max(epoch, least.epoch), least.identity
+            head = replace(last, epoch=epoch, identity=identity)
             if self._objects.create(_name(self.n + 1), Segment((), head).encode()):
                 self.n += 1
                 self._disk.write_head(head)
@@ -166,13 +152,17 @@ class SegmentStore:
     def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
         """Writes rows, which are put with the next HEAD."""
         self._disk.write(path, start, rows)
+        self.note(path, start, rows)
+
+    def note(self, path: str, start: int, rows: NDArray[Any]) -> None:
+        """Rows that are written elsewhere, and put with the next HEAD."""
         self._pending[path, start] = np.array(rows, dtype=BY_PATH[path].dtype)  # a group that failed comes again
         self._n_pending = sum(one.nbytes for one in self._pending.values())
 
     def sync(self) -> None:
         """Puts rows without a HEAD where they are many."""
         if self._n_pending > PART_BYTES:
-            self._put(None)
+            self.put(None)
 
     def read_head(self) -> Head:
         """The committed HEAD, as far as this has read."""
@@ -185,8 +175,12 @@ class SegmentStore:
             Fenced: Another writer has put one.
             OSError: It was refused.
         """
-        self._put(head)
+        self.put(head)
         self._disk.write_head(head)
+        self.compact_if_due(head)
+
+    def compact_if_due(self, head: Head) -> None:
+        """Begins a compaction where there are many segments since the last."""
         is_due = self.n - self._compacted.n >= COMPACT_EVERY
         if is_due and (self._compacting is None or self._compacting.done()):
             self._thread = self._thread or WorkerThread("compaction")
@@ -247,7 +241,7 @@ class SegmentStore:
             rest.append((spec.path, first, self._disk.read(spec.path, first, length)))
         self._objects.put(f"{REST}/{number:012d}", Segment(tuple(rest), head).encode())
         self._put_last_chunks(rest)
-        new = _Compacted(number, head, chunks)
+        new = Compacted(number, head, chunks)
         content = new.encode()
         if not self._objects.replace(COMPACTED, content, self._version if self._has_compacted else None):
             logger.warning("another driver has put chunks behind the log")
@@ -289,7 +283,7 @@ class SegmentStore:
         if content is None or version is None:
             return
         name = f"{self._objects.url}/{COMPACTED}"
-        self._compacted, self._version, self._has_compacted = _Compacted.decode(content, name), version, True
+        self._compacted, self._version, self._has_compacted = Compacted.decode(content, name), version, True
         for path, n_chunks in self._compacted.chunks.items():
             spec = BY_PATH[path]
             names = [_chunk(spec, chunk) for chunk in range(n_chunks)]
@@ -308,7 +302,13 @@ class SegmentStore:
         if segment.head is not None:
             self._disk.write_head(segment.head)
 
-    def _put(self, head: Head | None) -> None:
+    def put(self, head: Head | None) -> None:
+        """Puts what was written, and a HEAD.
+
+        Raises:
+            Fenced: Another writer has put one.
+            OSError: It was refused.
+        """
         segment = Segment(tuple((path, start, rows) for (path, start), rows in self._pending.items()), head)
         if not self._objects.create(_name(self.n + 1), segment.encode()):
             raise self._fenced(head or self._disk.read_head())
@@ -322,33 +322,6 @@ class SegmentStore:
 
     def _fenced(self, head: Head) -> Fenced:
         return Fenced(f"{self._objects.url}: another driver took over from epoch {head.epoch}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Compacted:
-    """What is behind the log: segments up to a number, the HEAD that they made, and full chunks of each column."""
-
-    n: int
-    head: Head
-    chunks: dict[str, int]
-
-    def encode(self) -> bytes:
-        """A line of JSON behind its digest."""
-        body = json.dumps({"n": self.n, "head": _record(self.head), "chunks": self.chunks}, sort_keys=True).encode()
-        return MAGIC + _digest(body) + b"\n" + body
-
-    @classmethod
-    def decode(cls, content: bytes, name: str) -> _Compacted:
-        """What an object says.
-
-        Raises:
-            StoreCorrupt: It is damaged.
-        """
-        first, _, body = content.partition(b"\n")
-        if first != MAGIC + _digest(body):
-            raise StoreCorrupt(f"{name} is damaged", RESTORE)
-        about = json.loads(body)
-        return cls(about["n"], _head(about["head"]), about["chunks"])
 
 
 def open_writer(objects: Objects) -> ColumnWriter:
@@ -390,18 +363,6 @@ def _name(number: int) -> str:
 
 def _chunk(spec: ArraySpec, chunk: int) -> str:
     return "/".join((PLAIN, spec.path, "c", str(chunk), *("0" for _ in spec.row_shape)))
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=16).hexdigest().encode()
-
-
-def _record(head: Head) -> dict[str, Any]:
-    return {"seq": head.seq, "epoch": head.epoch, "lengths": dict(head.lengths), "store": head.identity}
-
-
-def _head(record: dict[str, Any]) -> Head:
-    return Head(record["seq"], record["epoch"], {axis: record["lengths"][axis] for axis in ALL_AXES}, record["store"])
 
 
 def _no_head() -> Head:

@@ -25,7 +25,7 @@ import zarr
 
 from alsys.errors import EnvironmentProblem, InputError, StoreBusy, StoreCorrupt
 from alsys.store.base import Head
-from alsys.store.columns import ColumnReader
+from alsys.store.columns import Backend, ColumnReader
 from alsys.store.files import Files
 from alsys.store.head import REBUILD
 from alsys.store.history import head_problem
@@ -127,8 +127,8 @@ def locked(path: Path, files: Files) -> Iterator[ZarrFolder]:
 class ZarrWriter(ColumnWriter):
     """The writer of a Zarr store."""
 
-    def __init__(self, folder: ZarrFolder, head: Head) -> None:
-        super().__init__(folder, head)
+    def __init__(self, folder: ZarrFolder, head: Head, backend: Backend | None = None) -> None:
+        super().__init__(backend or folder, head)
         self.folder = folder
 
 

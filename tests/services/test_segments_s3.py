@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import os
 import subprocess
@@ -23,17 +22,9 @@ from alsys.store.segments import SegmentStore
 from alsys.store.writer import ColumnWriter
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.stores import StoreContract, fill, records, stage
-from services.s3 import BadNetwork, objects_at, s3_server
+from services.s3 import BadNetwork, objects_at
 
-HAS_MOTO = "MOTO_SERVER_PYTHON" in os.environ or importlib.util.find_spec("moto") is not None
-pytestmark = pytest.mark.skipif(not HAS_MOTO, reason="moto is not installed: `make test-services` installs it")
 PREFIXES = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
 
 
 class TestSegmentStoreOnS3(StoreContract):

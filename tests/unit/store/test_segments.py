@@ -16,26 +16,7 @@ from alsys.store.schema import BY_PATH
 from alsys.store.segments import COMPACTED, SegmentStore, open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL
 from alsys.testing.stores import fill, stage
-
-
-class LosingAnswers(Objects):
-    """Objects whose requests fail: `before` they are carried out, or `after`."""
-
-    fails: str = ""
-
-    def _call(self, operation: str, name: str, *arguments: Any, **options: Any) -> Any:
-        fails, self.fails = (self.fails, "") if operation == "put" else ("", self.fails)
-        if fails == "before":
-            raise OSError(5, "no answer", name)
-        result = super()._call(operation, name, *arguments, **options)
-        if fails == "after":
-            raise OSError(5, "no answer", name)
-        return result
-
-
-def losing() -> LosingAnswers:
-    plain = Objects.at("memory:///")
-    return LosingAnswers(plain._store, "memory://")
+from support.lost_answers import losing
 
 
 def state_of(objects: Objects) -> tuple[Any, ...]:
@@ -158,9 +139,12 @@ def test_a_fenced_writer_takes_nothing_away_when_it_compacts(tmp_path: Path) -> 
 def test_compaction_follows_commits_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "COMPACT_EVERY", 3)
     objects = Objects.at("memory:///")
-    writer = open_writer(objects)
+    store = SegmentStore(objects)
+    writer = segments.ColumnWriter(store, store.claim())
     for seed in range(20):
         fill(writer, 2, seed=seed)
+        if store._compacting is not None:
+            store._compacting.result()
     writer.close()
     assert objects.get(COMPACTED) is not None
     assert len(objects.names("log")) < 20

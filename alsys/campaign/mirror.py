@@ -1,0 +1,185 @@
+"""A campaign's folder in object storage: the log of its store, and beside it every other file as it is.
+
+Before a commit, bundles and what the first fit starts from are put, so that the log speaks of nothing that is not
+there. The other files follow within seconds, and what is lost of them costs time and no label. A driver whose folder is
+gone, or behind, begins with what the mirror has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from alsys.files import UNFINISHED, replace_file
+
+if TYPE_CHECKING:
+    from alsys.store.base import Head
+    from alsys.store.objects import Objects
+    from alsys.store.zarr import ZarrWriter
+
+logger = logging.getLogger(__name__)
+
+STORE: Final = "store.zarr"
+FILES: Final = "files"
+LOG: Final = "store"
+BEFORE_COMMITS: Final = ("models", "start")
+"""Folders that the log speaks of."""
+EVERY_S: Final = 5.0
+"""How often changed files are looked for."""
+LOCKS: Final = ("lock", "writer.lock")
+
+
+class Mirror:
+    """Files of one campaign, here and in object storage.
+
+    Args:
+        objects: Where they are put.
+        folder: The campaign's.
+    """
+
+    def __init__(self, objects: Objects, folder: Path) -> None:
+        self._files, self._log, self._folder = objects.below(FILES), objects.below(LOG), folder
+        self._known: dict[str, tuple[int, int, int]] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_refused = False
+
+    @classmethod
+    def at(cls, url: str, folder: Path) -> Mirror:
+        """The mirror at a URL.
+
+        Raises:
+            InputError: It is none.
+            EnvironmentProblem: obstore is not installed.
+        """
+        from alsys.store.objects import Objects
+
+        return cls(Objects.at(url), folder)
+
+    def bring_home(self) -> bool:
+        """Where the folder's store is not there, or behind, gets all files of the mirror; whether it did.
+
+        Raises:
+            InputError: The mirror is that of another campaign.
+            OSError: The disk or the storage refused.
+        """
+        from alsys.store.mirror import is_behind
+
+        if not is_behind(self._folder / STORE, self._log):
+            return False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.fetch()
+        return True
+
+    def fetch(self) -> Head:
+        """Makes the folder what the mirror is, store and files.
+
+        Raises:
+            InputError: There is no campaign, or another one here.
+            StoreBusy: A driver writes the folder.
+            OSError: The disk or the storage refused.
+        """
+        from alsys.store.mirror import fetch
+
+        head = fetch(self._folder / STORE, self._log)
+        names = self._files.names("")
+        for name, content in zip(names, self._files.get_all(names), strict=True):
+            path = self._folder / name
+            if content is not None and not (path.is_file() and path.read_bytes() == content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, content)
+        for name in set(_files_in(self._folder)) - set(names):
+            (self._folder / name).unlink(missing_ok=True)
+        return head
+
+    def open_writer(self) -> ZarrWriter:
+        """The store's writer here and there.
+
+        Raises:
+            InputError: The mirror is that of another campaign.
+            StoreBusy: Another process writes the folder.
+            OSError: The disk or the storage refused.
+        """
+        from alsys.store.mirror import open_writer
+
+        return open_writer(self._folder / STORE, self._log, lambda: self.push(BEFORE_COMMITS))
+
+    def push(self, only: Collection[str] = ()) -> None:
+        """Puts what has changed since the last time, and removes what is gone.
+
+        Args:
+            only: Folders to look at; default all.
+
+        Raises:
+            OSError: The storage refused; it is done again the next time.
+        """
+        with self._lock:
+            found = _files_in(self._folder, only)
+            for name, state in found.items():
+                if state == self._known.get(name):
+                    continue
+                try:
+                    content = (self._folder / name).read_bytes()
+                except FileNotFoundError:
+                    continue
+                self._files.put(name, content)
+                self._known[name] = state
+            known = [name for name in self._known if not only or name.partition("/")[0] in only]
+            for name in [name for name in known if name not in found]:
+                self._files.remove([name])
+                del self._known[name]
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._try_to_push()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(EVERY_S):
+            self._try_to_push()
+
+    def _try_to_push(self) -> None:
+        try:
+            self.push()
+            self._is_refused = False
+        except OSError as error:
+            if not self._is_refused:
+                logger.warning("files cannot be put into the mirror, which is tried again: %s", error)
+            self._is_refused = True
+
+
+@contextlib.contextmanager
+def following(mirror: Mirror | None) -> Iterator[Mirror | None]:
+    """Keeps a mirror up to date, where there is one."""
+    if mirror is None:
+        yield None
+        return
+    with mirror:
+        yield mirror
+
+
+def _files_in(folder: Path, only: Collection[str] = ()) -> dict[str, tuple[int, int, int]]:
+    """Finished files below a folder but its store's, by path, with what changes when they do."""
+    found: dict[str, tuple[int, int, int]] = {}
+    tops = [folder / name for name in only] if only else [path for path in folder.iterdir() if path.name != STORE]
+    for top in tops:
+        for path in [top, *top.rglob("*")] if top.is_dir() else [top]:
+            is_passing = path.name.endswith(UNFINISHED) or path.name in LOCKS or path.name.startswith(".")
+            if is_passing or path.is_symlink():
+                continue
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = path.stat()
+                if path.is_file():
+                    found[path.relative_to(folder).as_posix()] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return found

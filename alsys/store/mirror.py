@@ -1,0 +1,203 @@
+"""A store on a local disk whose commits are in object storage first.
+
+A commit is durable once its segment is there (`alsys.store.segments`) and on the local disk. Whoever opens the store
+elsewhere begins with what the log has; a folder that was written without the log for a while gives it what it lacks.
+Two that went different ways are told apart, and neither is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alsys.errors import InputError
+from alsys.store import zarr
+from alsys.store.base import Head, VerifyReport
+from alsys.store.columns import ColumnReader
+from alsys.store.files import Files
+from alsys.store.objects import Objects
+from alsys.store.schema import ALL_ARRAYS, COMMITS
+from alsys.store.segments import SegmentStore
+from alsys.store.zarr import ZarrWriter
+from alsys.store.zarr_folder import ZarrFolder
+
+
+class MirroredFolder:
+    """Rows in a folder and in segments. Is a `Backend`.
+
+    Args:
+        folder: Of the writer.
+        log: Its segments.
+        before_commit: Called before a segment is put: what it speaks of must be there first.
+    """
+
+    def __init__(self, folder: ZarrFolder, log: SegmentStore, before_commit: Callable[[], None]) -> None:
+        self._folder, self._log, self._before_commit = folder, log, before_commit
+
+    def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of a column."""
+        return self._folder.read(path, start, stop)
+
+    def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
+        """Writes rows beyond HEAD."""
+        self._folder.write(path, start, rows)
+        self._log.note(path, start, rows)
+
+    def sync(self) -> None:
+        """Durable on the local disk; in the log with the next HEAD."""
+        self._folder.sync()
+        self._log.sync()
+
+    def read_head(self) -> Head:
+        """The committed HEAD."""
+        return self._folder.read_head()
+
+    def write_head(self, head: Head) -> None:
+        """Puts the segment, then replaces HEAD: the log is never behind."""
+        self._before_commit()
+        self._log.put(head)
+        self._folder.write_head(head)
+        self._log.compact_if_due(head)
+
+    def check_owner(self, head: Head) -> None:
+        """Raises `Fenced` where the folder or the log has another writer."""
+        self._folder.check_owner(head)
+        self._log.check_owner(head)
+
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """As `Backend.verify`, of the folder."""
+        return self._folder.verify(reader)
+
+    def close(self, head: Head | None) -> None:
+        """Releases everything."""
+        self._log.close(head)
+        self._folder.close(head)
+
+
+def open_writer(path: Path, objects: Objects, before_commit: Callable[[], None] = lambda: None) -> ZarrWriter:
+    """Opens or makes a store for writing, in a folder and in object storage; the log's writer before it is fenced.
+
+    Args:
+        path: The store's folder.
+        objects: Where the log is.
+        before_commit: As of `MirroredFolder`.
+
+    Raises:
+        InputError: The log is that of another store, or went another way.
+        StoreBusy: Another process writes the folder.
+        StoreCorrupt: Something is damaged.
+        OSError: The disk or the storage refused.
+    """
+    log = SegmentStore(objects)
+    log.load()
+    writer = zarr.open_writer(path)
+    try:
+        folder = writer.folder
+        if log.n:
+            _check_same(path, objects, ColumnReader(folder, folder.read_head()), ColumnReader(log, log.read_head()))
+        head = _claimed(folder, log)
+        return ZarrWriter(folder, head, MirroredFolder(folder, log, before_commit))
+    except BaseException:
+        writer.close()
+        raise
+
+
+def fetch(path: Path, objects: Objects) -> Head:
+    """Makes a folder's store what the log is, for reading; what is there of it already is kept.
+
+    Raises:
+        InputError: There is no store, or the folder's is another one.
+        StoreBusy: A process writes the folder.
+        OSError: The disk or the storage refused.
+    """
+    log = SegmentStore(objects)
+    log.load()
+    if not log.n:
+        raise InputError("holds no campaign", source=objects.url)
+    writer = zarr.open_writer(path)
+    try:
+        folder, head = writer.folder, log.read_head()
+        _check_same(path, objects, ColumnReader(folder, folder.read_head()), ColumnReader(log, head))
+        if _is_behind(folder.read_head(), head):
+            _copy(log, folder, folder.read_head(), head)
+        return folder.read_head()
+    finally:
+        writer.folder.close(writer.folder.read_head())
+
+
+def is_behind(path: Path, objects: Objects) -> bool:
+    """Whether the log has commits that a folder's store lacks, or there is no store and the log has one.
+
+    Raises:
+        OSError: The storage refused.
+    """
+    log = SegmentStore(objects)
+    log.load()
+    if not log.n or not (path / "HEAD").is_file():
+        return bool(log.n)
+    return _is_behind(ZarrFolder(path, Files()).read_head(), log.read_head())
+
+
+def _is_behind(here: Head, there: Head) -> bool:
+    return here.seq < there.seq
+
+
+def _check_same(path: Path, objects: Objects, here: ColumnReader, there: ColumnReader) -> None:
+    """Whether one of two is a beginning of the other.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not here.head.seq or not there.head.seq:
+        return
+    seq = min(here.head.seq, there.head.seq)
+    one, other = here.at(seq), there.at(seq)
+    is_same = dict(one.head.lengths) == dict(other.head.lengths)
+    if is_same:
+        n_events = one.head.lengths["events"]
+        last = max(0, n_events - 1000)
+        is_same = all(
+            np.array_equal(one.read(name, first, n), other.read(name, first, n))
+            for name, first, n in (
+                ("events/crc", last, n_events),
+                ("labels/label_id", 0, one.head.lengths["labels"]),
+                ("frames/frame_id", 0, one.head.lengths["frames"]),
+            )
+        )
+    if not is_same:
+        raise InputError(
+            f"{objects.url} holds another campaign, or one that went another way than {path}", field="mirror",
+            value=objects.url, remedy="name another prefix or another directory",
+        )  # fmt: skip
+
+
+def _copy(source: Any, target: Any, before: Head, after: Head) -> None:
+    """Rows that a target lacks, and the HEAD that they make."""
+    for spec in ALL_ARRAYS:
+        first, last = (h.seq if spec is COMMITS else h.lengths[spec.axis] for h in (before, after))
+        if last > first:
+            target.write(spec.path, first, source.read(spec.path, first, last))
+    target.sync()
+    epoch = max(before.epoch, after.epoch)
+    target.write_head(Head(after.seq, epoch, after.lengths, after.identity))
+    if isinstance(target, ZarrFolder):
+        target.write_identity(after.identity)
+
+
+def _claimed(folder: ZarrFolder, log: SegmentStore) -> Head:
+    """The next epoch in both, which hold the same then; another driver may have gone on until the claim."""
+    here = folder.read_head()
+    if _is_behind(log.read_head(), here):
+        claimed = log.claim(here)
+        _copy(folder, log, log.read_head(), Head(here.seq, claimed.epoch, here.lengths, here.identity))
+    head = log.claim(here)
+    if _is_behind(here, head):
+        _copy(log, folder, here, head)
+    folder.write_head(head)
+    folder.write_identity(head.identity)
+    log.columns_at(folder)
+    return head

@@ -1,0 +1,27 @@
+"""Objects whose answers are lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alsys.store.objects import Objects
+
+
+class LosingAnswers(Objects):
+    """Objects whose requests fail: `before` they are carried out, or `after`."""
+
+    fails: str = ""
+
+    def _call(self, operation: str, name: str, *arguments: Any, **options: Any) -> Any:
+        fails, self.fails = (self.fails, "") if operation == "put" else ("", self.fails)
+        if fails == "before":
+            raise OSError(5, "no answer", name)
+        result = super()._call(operation, name, *arguments, **options)
+        if fails == "after":
+            raise OSError(5, "no answer", name)
+        return result
+
+
+def losing() -> LosingAnswers:
+    plain = Objects.at("memory:///")
+    return LosingAnswers(plain._store, "memory://")
