@@ -39,7 +39,7 @@ MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"}, {"ki
 
 OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.", "promotion.", "validation.")
 OPERATIONAL_NAMES = {
-    "directory", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
+    "directory", "mirror", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates", "max_gradient_steps", "parallel",
     "method_floor", "max_ahead", "train_on", "pool", "uncertainty_every", "max_rewinds", "multiple_time_step",
     "hydrogen_mass",

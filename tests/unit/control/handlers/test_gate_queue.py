@@ -117,25 +117,26 @@ def test_every_labeler_is_checked_once_although_the_judgement_takes_long() -> No
 
 def test_the_loop_goes_on_while_labels_are_reviewed_with_a_new_committee() -> None:
     go, asked = threading.Event(), threading.Event()
-    seen: list[str] = []
+    seen, was_asked = list[str](), list[bool]()
 
     class Gate(LabelGate):
         def review(self, labelled: Any) -> dict[str, tuple[Finding, ...]]:
             asked.set()
-            assert go.wait(PATIENCE_S)
+            was_asked.append(go.wait(PATIENCE_S))
             return super().review(labelled)
 
     class Labeler(FakeLabeler):
         def label(self, frame: Frame) -> Any:
             seen.append(frame.frame_id)
             if len(seen) > 16:  # found with the first committee, whose review is under way
-                assert asked.wait(PATIENCE_S)
+                was_asked.append(asked.wait(PATIENCE_S))
                 go.set()  # else the review waits in vain, and the test fails
             return super().label(frame)
 
     run = FakeCampaign(lambda: Gate(LOOSE, None))
-    assert run.run(labeler=Labeler, has_gate_thread=True).reason == "labels"
+    assert run.run(labeler=Labeler, has_gate_thread=True, use_threads=True).reason == "labels"
     assert run.ledger.n_labels == 60
+    assert all(was_asked)
 
 
 def test_what_the_gate_raises_is_raised() -> None:
