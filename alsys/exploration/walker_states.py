@@ -127,6 +127,9 @@ class WalkerStates:
             return None
         head, _, state = content.partition(b"\n")
         magic, identity, digest = [*head.decode(errors="replace").split(" "), "", ""][:3]
+        if magic != MAGIC and magic.startswith(MAGIC.rpartition("-")[0]):
+            logger.info("%s begins with new walkers: the file is of another version of alsys", worker)
+            return None
         if magic != MAGIC or digest != _digest(state):
             logger.warning("%s begins with new walkers: %s is damaged", worker, again)
             return None

@@ -108,6 +108,16 @@ def test_a_damaged_file_means_new_walkers(tmp_path: Path, caplog: pytest.LogCapt
     assert "is damaged" in caplog.text
 
 
+def test_a_file_of_another_version_is_no_damaged_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert written(WalkerStates(tmp_path, "one"), "explorer-0", b"state")
+    path = tmp_path / "explorer-0.state"
+    path.write_bytes(path.read_bytes().replace(walker_states.MAGIC.encode(), b"alsys-walkers-0"))
+    assert WalkerStates(tmp_path, "one").take("explorer-0") is None
+    assert "of another version" in caplog.text
+    assert "damaged" not in caplog.text
+
+
 def test_walkers_of_other_settings_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert written(WalkerStates(tmp_path, "one"), "explorer-0", b"state")
