@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from alsys.campaign.minima import hessian_lines, structures_with_hessians
+from alsys.campaign.plan_workers import worker_lines
 from alsys.config.effect import unused
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
 from alsys.control.rules.stopping import how_to_go_on
@@ -193,8 +194,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
         *found.lines,
         *hessian_lines(config, {} if ledger is None else ledger.hessians.found, plan.minima, mean),
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
-        f"workers: {_labelers_text(config)}, {config.exploration.n_workers} explorers of "
-        f"{config.exploration.walkers} walkers, 1 trainer; runtime {config.runtime.kind}",
+        *worker_lines(config),
         *(f"not used: {one.field} needs {one.needs}" for one in unused(config) if not plan.is_recorded),
         "nothing was started or written",
     ]
@@ -257,12 +257,6 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     ]
     n_before = max(n_fits - 1, 0)
     return Estimate(label_s, 0.0, labeling_s, fits_s, start_s, n_fits, n_before, n_random_left, wall_s, tuple(lines))
-
-
-def _labelers_text(config: CampaignConfig) -> str:
-    least = sum(part.workers if part.min_workers is None else part.min_workers for _, part in config.labeling.parts())
-    most = config.labeling.n_workers
-    return f"{most} labelers" if least == most else f"{least} to {most} labelers"
 
 
 def _whole(plan: Plan, mean: float) -> Estimate:

@@ -208,7 +208,7 @@ def conclude(
         )
     if stopped.reason == "wall-time":
         lines.append(how_to_go_on(ledger))
-    lines += missing.lines
+    lines += missing.lines()
     return RunResult(
         state=str(status["state"]),
         reason=stopped.reason,

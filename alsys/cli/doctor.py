@@ -146,6 +146,14 @@ def _describe(node: dict[str, Any], prefix: str) -> Iterator[str]:
         elif "const" not in field:  # the kind of a section, which has been said
             default = f" = {json.dumps(field['default'])}" if "default" in field else " (required)"
             yield f"{path}: {values_of(field)}{default}{note}  {field.get('description', '')}".rstrip()
+            yield from _describe(_group(target, node), f"{path}.NAME.")
+
+
+def _group(mapping: dict[str, Any], around: dict[str, Any]) -> dict[str, Any]:
+    """What a group of workers may set: of the fields of a mapping's entries, those that the section around it has."""
+    entries = [resolved(entry) for entry in mapping.get("patternProperties", {}).values()]
+    fields = {name: field for entry in entries for name, field in entry.get("properties", {}).items()}
+    return {"properties": {name: field for name, field in fields.items() if name in around["properties"]}}
 
 
 def _first_line(node: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ def status(args: argparse.Namespace) -> int:
                 console.clear()
             console.print(status_panel(str(directory.path), content))
             validation = ["a validation of a model is running"] if content["is_being_validated"] else []
-            for line in [*validation, *delivery.lines]:
+            for line in [*validation, *delivery.lines(is_running=content["state"] == "running")]:
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
         if args.watch is None or content["state"] != "running":
             return 0

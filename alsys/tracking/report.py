@@ -259,7 +259,7 @@ def _facts(
 def _undelivered(campaign_dir: Path, config: CampaignConfig, summary: Summary) -> list[tuple[str, str]]:
     versions = [model.version for model in summary.models]
     kept = [version for version in versions if (campaign_dir / "models" / f"v{version:04d}").is_dir()]
-    lines = undelivered(campaign_dir, kept, is_tracked=config.tracking.enabled).lines
+    lines = undelivered(campaign_dir, kept, is_tracked=config.tracking.enabled).lines()
     return [("Registry", "; ".join(lines))] if lines else []
 
 

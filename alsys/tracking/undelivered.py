@@ -34,15 +34,20 @@ class Undelivered:
     alias: str = ""
     is_champion_ours: bool = True
 
-    @property
-    def lines(self) -> list[str]:
-        """What a user should know; empty where there is nothing."""
+    def lines(self, *, is_running: bool = False) -> list[str]:
+        """What a user should know; empty where there is nothing.
+
+        Args:
+            is_running: Whether a driver is up, which delivers what waits.
+        """
         lines = []
         because = f" ({self.problem})" if self.problem else ""
+        remedy = "the driver delivers them" if is_running else f"{AGAIN} delivers them"
         if self.versions:
-            lines.append(f"not in the registry: {_names(self.versions)}{because}; {AGAIN} delivers them")
+            lines.append(f"not in the registry: {_names(self.versions)}{because}; {remedy}")
         elif self.n_waiting:
-            lines.append(f"{self.n_waiting} changes wait for the registry{because}; {AGAIN} delivers them")
+            changes = "1 change waits" if self.n_waiting == 1 else f"{self.n_waiting} changes wait"
+            lines.append(f"{changes} for the registry{because}; {remedy}")
         lines += [self.alias] if self.alias else []
         lines += [f"set aside: {name}: {reason}" for name, reason in list(self.set_aside.items())[:_MOST]]
         if len(self.set_aside) > _MOST:

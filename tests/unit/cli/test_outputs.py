@@ -247,3 +247,13 @@ def test_a_registry_that_is_a_text_file(tmp_path: Path, capsys: pytest.CaptureFi
 def test_registered_names_that_are_none(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "models", "export", source, tmp_path / "out")
     assert f"names no registered model (got {source!r}); write models:/NAME@champion" in said
+
+
+def test_the_schema_lists_what_a_group_of_workers_may_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields that the section around a group lacks are refused in it, so they are not listed."""
+    assert main(["config", "schema"]) == 0
+    printed = capsys.readouterr().out
+    assert "labeling[pyscf].groups.NAME.min_workers: integer | null" in printed
+    assert "labeling[pyscf].groups.NAME.device: " in printed
+    assert "labeling[xtb].groups.NAME.device: " not in printed
+    assert "exploration.groups.NAME.gpus: " in printed

@@ -1,0 +1,65 @@
+"""Lines of a plan about workers: how many there will be, what they ask Ray for, and what a plan does not look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from alsys.config import CampaignConfig
+
+
+def gpus_here() -> int:
+    """GPUs of this machine that PyTorch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def worker_lines(config: CampaignConfig, n_here: Callable[[], int] = gpus_here) -> list[str]:
+    """Workers of a campaign, and what they ask of whom.
+
+    Args:
+        config: Of the campaign.
+        n_here: GPUs of this machine; asked where workers here want some.
+    """
+    exploration, n_trainers = config.exploration, config.training.workers
+    lines = [
+        f"workers: {_labelers(config)}, {_count(exploration.n_workers, 'explorer')} of {exploration.walkers} walkers, "
+        f"{_count(n_trainers, 'trainer')}; runtime {config.runtime.kind}"
+    ]
+    if config.runtime.kind == "ray":
+        lines += _asked(config, n_here)
+    if config.mirror is not None:
+        lines.append(f"mirror: {config.mirror}; looked at when the campaign starts")
+    return lines
+
+
+def _asked(config: CampaignConfig, n_here: Callable[[], int]) -> list[str]:
+    """What all workers together ask Ray for, and who has it."""
+    parts = [part for _, part in (*config.labeling.parts(), *config.exploration.parts())]
+    cpus = sum(part.workers * part.cpus for part in (*parts, config.training))
+    gpus = sum(part.workers * part.gpus for part in (*parts, config.training))
+    address = config.runtime.address
+    asked = f"they ask Ray for {cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "") + " when all are up"
+    if address is not None:
+        return [f"{asked}; the cluster at {address}, its nodes and packages are looked at when the campaign starts"]
+    n_gpus = n_here() if gpus else 0
+    if gpus <= n_gpus:
+        return [asked]
+    return [
+        f"{asked}, and this machine has {_count(n_gpus, 'GPU')}: workers that get none never start; lower gpus or "
+        "the number of workers, or name a cluster (runtime.address)"
+    ]
+
+
+def _labelers(config: CampaignConfig) -> str:
+    parts = [part for _, part in config.labeling.parts()]
+    least = sum(part.workers if part.min_workers is None else part.min_workers for part in parts)
+    most = config.labeling.n_workers
+    return _count(most, "labeler") if least == most else f"{least} to {most} labelers"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,47 @@
+"""What a plan says of workers: how many, what they ask Ray for, and what was not looked at."""
+
+from __future__ import annotations
+
+from alsys.campaign.plan_workers import worker_lines
+from alsys.config import CampaignConfig
+
+CLUSTER = {
+    "name": "a",
+    "mirror": "s3://bucket/a",
+    "systems": [{"smiles": "CC=O"}],
+    "labeling": {
+        "kind": "xtb", "workers": 8, "min_workers": 2,
+        "groups": {"gpu": {"workers": 2, "min_workers": 0, "cpus": 2, "gpus": 1}},
+    },
+    "exploration": {"gpus": 0.5, "walkers": 256},
+    "model": {"kind": "nequip"},
+    "training": {"workers": 2, "gpus": 1},
+    "runtime": {"address": "auto"},
+}  # fmt: skip
+
+
+def lines_of(n_here: int, **changes: object) -> list[str]:
+    return worker_lines(CampaignConfig.model_validate({**CLUSTER, **changes}), lambda: n_here)
+
+
+def test_workers_of_a_cluster_are_added_up_over_groups() -> None:
+    workers, asked, mirror = lines_of(0)
+    assert workers == "workers: 2 to 10 labelers, 1 explorer of 256 walkers, 2 trainers; runtime ray"
+    assert "15 CPUs and 4.5 GPUs" in asked
+    assert "cluster at auto" in asked
+    assert "s3://bucket/a" in mirror
+
+
+def test_gpus_that_this_machine_lacks_are_told_of_before_workers_wait_for_them() -> None:
+    (_, asked) = lines_of(4, runtime={}, mirror=None)
+    assert "4.5 GPUs" in asked
+    assert "4 GPUs: workers that get none never start" in asked
+    assert "runtime.address" in asked
+    assert "never" not in lines_of(5, runtime={}, mirror=None)[1]
+
+
+def test_a_process_of_its_own_asks_nobody() -> None:
+    alone = {"labeling": {"kind": "xtb"}, "exploration": {}, "training": {}, "mirror": None}
+    assert lines_of(0, runtime={"kind": "in-process"}, **alone) == [
+        "workers: 1 labeler, 1 explorer of 8 walkers, 1 trainer; runtime in-process"
+    ]
