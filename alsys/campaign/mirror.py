@@ -8,6 +8,7 @@ gone, or behind, begins with what the mirror has.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import threading
 from collections.abc import Collection, Iterator
@@ -30,6 +31,11 @@ BEFORE_COMMITS: Final = ("models", "start")
 """Folders that the log speaks of."""
 EVERY_S: Final = 5.0
 """How often changed files are looked for."""
+ASKED: Final = "asked"
+"""What others ask of the driver."""
+STOP: Final = "stop-request.json"
+LIVE: Final = "logs/live.json"
+"""Is there while a driver runs."""
 LOCKS: Final = ("lock", "writer.lock")
 
 
@@ -42,7 +48,8 @@ class Mirror:
     """
 
     def __init__(self, objects: Objects, folder: Path) -> None:
-        self._files, self._log, self._folder = objects.below(FILES), objects.below(LOG), folder
+        self._files, self._log, self._asked = (objects.below(name) for name in (FILES, LOG, ASKED))
+        self._folder = folder
         self._known: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -109,6 +116,30 @@ class Mirror:
 
         return open_writer(self._folder / STORE, self._log, lambda: self.push(BEFORE_COMMITS))
 
+    def is_driven(self) -> bool:
+        """Whether a driver runs, or died without a word.
+
+        Raises:
+            OSError: The storage refused.
+        """
+        return self._files.exists(LIVE)
+
+    def ask_to_stop(self, *, drain: bool) -> None:
+        """Asks the driver to stop, wherever it is; it hears so within seconds.
+
+        Raises:
+            OSError: The storage refused.
+        """
+        self._asked.put(STOP, json.dumps({"drain": drain}).encode())
+
+    def _hear(self) -> None:
+        """Gives the driver what others ask of it."""
+        for name in self._asked.names(""):
+            content = self._asked.get(name)
+            if name == STOP and content is not None:
+                replace_file(self._folder / STOP, content)
+            self._asked.remove([name])
+
     def push(self, only: Collection[str] = ()) -> None:
         """Puts what has changed since the last time, and removes what is gone.
 
@@ -135,6 +166,7 @@ class Mirror:
                 del self._known[name]
 
     def __enter__(self) -> Self:
+        self._asked.remove(self._asked.names(""))  # of the driver before this one
         self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
         self._thread.start()
         return self
@@ -148,6 +180,8 @@ class Mirror:
     def _follow(self) -> None:
         while not self._ended.wait(EVERY_S):
             self._try_to_push()
+            with contextlib.suppress(OSError):  # a storage that refuses is spoken of where files are put
+                self._hear()
 
     def _try_to_push(self) -> None:
         try:

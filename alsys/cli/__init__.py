@@ -130,7 +130,7 @@ def command_line() -> argparse.ArgumentParser:
     fetch.add_argument("--follow", nargs="?", type=float, const=30.0, metavar="SECONDS", help="again and again")
 
     stop = add("stop", "inspect.stop", "ask a running campaign to stop; `alsys run` resumes it")
-    stop.add_argument("directory", help="campaign directory")
+    stop.add_argument("directory", help="campaign directory, or its mirror (s3://...)")
     stop.add_argument("--drain", action="store_true", help="finish the work in flight first")
     stop.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for it (default 600)")
 

@@ -1,4 +1,4 @@
-"""`alsys fetch`: a copy of a campaign that is in object storage."""
+"""Campaigns that are in object storage: `alsys fetch` copies one, `alsys stop URL` stops its driver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from alsys.errors import InputError
+from alsys.clock import RunningClock
+from alsys.errors import AlsysError, InputError
+
+SAY_EVERY_S = 30.0
 
 
 def fetch(args: argparse.Namespace) -> int:
@@ -29,3 +32,26 @@ def fetch(args: argparse.Namespace) -> int:
         if args.follow is None:
             return 0
         time.sleep(args.follow)
+
+
+def stop_elsewhere(url: str, timeout_s: float, *, drain: bool) -> int:
+    """Asks the driver of a campaign to stop through its mirror, and waits for it."""
+    from alsys.campaign.mirror import Mirror
+
+    mirror = Mirror.at(url, Path())
+    if not mirror.is_driven():
+        sys.stdout.write(f"{url}: no driver runs; nothing to stop\n")
+        return 0
+    mirror.ask_to_stop(drain=drain)
+    clock, said_s = RunningClock(), SAY_EVERY_S
+    while mirror.is_driven():
+        if clock() > said_s:
+            sys.stderr.write(f"asked the driver to stop; waiting for it since {clock():.0f} s\n")
+            said_s += SAY_EVERY_S
+        if clock() > timeout_s:
+            raise AlsysError(
+                f"{url}: its driver has not stopped after {timeout_s:.0f} s, or is dead; the request stays"
+            )
+        time.sleep(1.0)
+    sys.stdout.write(f"{url}: its driver has stopped\n")
+    return 0

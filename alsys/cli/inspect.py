@@ -12,12 +12,14 @@ from alsys.campaign.dataset import chosen_level
 from alsys.campaign.folder import CampaignFolder, read_status, whole_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
 from alsys.cli.display import Screen, status_panel
+from alsys.cli.fetch import stop_elsewhere
 from alsys.cli.outputs import check_file
 from alsys.clock import RunningClock
 from alsys.control.status import headline
 from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.events import DataImported, HessianComputed
 from alsys.frames import Arm
+from alsys.store.objects import is_url
 
 SAY_EVERY_S = 30.0
 """Of `alsys stop`: what it waits for."""
@@ -50,6 +52,8 @@ def status(args: argparse.Namespace) -> int:
 
 def stop(args: argparse.Namespace) -> int:
     """Asks the driver to stop and waits for it."""
+    if is_url(args.directory):
+        return stop_elsewhere(args.directory, args.timeout, drain=args.drain)
     directory = CampaignFolder.existing(args.directory)
     if not directory.is_running():
         sys.stdout.write(f"{headline(read_status(directory))}; nothing to stop\n")

@@ -140,3 +140,27 @@ def test_a_mirror_of_another_campaign_is_refused_before_anything_starts(server: 
     view = machines.fetch("view")
     assert view.returncode == 0
     assert not machines.stored("view") - machines.stored("a")
+
+
+@pytest.mark.timeout(600)
+def test_a_driver_is_stopped_from_elsewhere(server: str, tmp_path: Path) -> None:
+    machines = Machines(server, "stopped", tmp_path)
+
+    def stop() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "alsys.cli", "stop", machines.url, "--timeout", "120"]
+        return subprocess.run(command, env=machines.environment, text=True, capture_output=True, check=False)
+
+    assert "nothing to stop" in stop().stdout
+    driver = machines.start("a", "stop.labels=100000")
+    deadline = time.monotonic() + PATIENCE_S
+    while machines.n_acknowledged() < 60:
+        assert time.monotonic() < deadline
+        assert driver.poll() is None
+        time.sleep(0.1)
+    assert "has stopped" in stop().stdout
+    output, _ = driver.communicate(timeout=PATIENCE_S)
+    assert driver.returncode == 0, output
+    again = machines.start("b", "stop.labels=20")
+    output, _ = again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0, output
+    assert machines.stored("a") <= machines.stored("b")
