@@ -258,7 +258,8 @@ def _check_dispersion(config: PySCFLabeling, numbers: list[int]) -> None:
 
     method, version, _ = parse_disp(config.xc if config.method == "dft" else "hf", config.dispersion)
     atoms = [(number, (0.0, 0.0, 9.0 * i)) for i, number in enumerate(numbers)]
-    apart = gto.M(atom=atoms, basis={}, spin=None, verbose=0)
+    any_basis = [[0, [1.0, 1.0]]]  # dispersion asks for none, but PySCF warns of atoms that have none
+    apart = gto.M(atom=atoms, basis=any_basis, spin=None, verbose=0)
     try:
         if version == "d4":
             dftd4.DFTD4Dispersion(apart, xc=method).get_dispersion()

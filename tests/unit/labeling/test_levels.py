@@ -221,3 +221,10 @@ def test_more_basis_functions_need_more_memory() -> None:
     assert needed_mb("ccsd", 100, 9, is_open=True) > sizes[1]
     assert 10 < needed_mb("ccsd", 200, 9, is_open=False) / sizes[1] < 25
     assert np.isfinite(needed_mb("mp2", 5, 9, is_open=False))
+
+
+@pytest.mark.parametrize("dispersion", ["d3bj", "d4"])
+def test_dispersion_is_checked_in_silence(capsys: pytest.CaptureFixture[str], dispersion: str) -> None:
+    """PySCF warned that no basis was found, of atoms that have one in every label."""
+    check_level(config(**PBE, dispersion=dispersion), [1, 6, 8])
+    assert capsys.readouterr() == ("", "")
