@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 from collections.abc import Collection, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -29,6 +30,7 @@ FILES: Final = "files"
 LOG: Final = "store"
 BEFORE_COMMITS: Final = ("models", "start")
 """Folders that the log speaks of."""
+ONE_TRY: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
 EVERY_S: Final = 5.0
 """How often changed files are looked for."""
 ASKED: Final = "asked"
@@ -57,8 +59,13 @@ class Mirror:
         self._is_refused = False
 
     @classmethod
-    def at(cls, url: str, folder: Path) -> Mirror:
+    def at(cls, url: str, folder: Path, *, is_patient: bool = True) -> Mirror:
         """The mirror at a URL.
+
+        Args:
+            url: Its place.
+            folder: The campaign's.
+            is_patient: Whether requests that fail are tried again for a minute.
 
         Raises:
             InputError: It is none.
@@ -66,7 +73,15 @@ class Mirror:
         """
         from alsys.store.objects import Objects
 
-        return cls(Objects.at(url), folder)
+        return cls(Objects.at(url) if is_patient else Objects.at(url, retry_config=ONE_TRY), folder)
+
+    def is_begun(self) -> bool:
+        """Whether there is a campaign in it.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return bool(self._log.names(""))
 
     def bring_home(self) -> bool:
         """Where the folder's store is not there, or behind, gets all files of the mirror; whether it did.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from alsys.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,12 +20,27 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def worker_lines(config: CampaignConfig, n_here: Callable[[], int] = gpus_here) -> list[str]:
+def state_of_mirror(url: str) -> str:
+    """What is in a mirror, or why nobody can tell, in a few words."""
+    from alsys.campaign.mirror import Mirror
+
+    try:
+        return "holds a campaign" if Mirror.at(url, Path(), is_patient=False).is_begun() else "nothing in it yet"
+    except EnvironmentProblem as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def worker_lines(
+    config: CampaignConfig, n_here: Callable[[], int] = gpus_here, mirror: Callable[[str], str] = state_of_mirror
+) -> list[str]:
     """Workers of a campaign, and what they ask of whom.
 
     Args:
         config: Of the campaign.
         n_here: GPUs of this machine; asked where workers here want some.
+        mirror: What is in a mirror; asked where there is one.
     """
     exploration, n_trainers = config.exploration, config.training.workers
     lines = [
@@ -32,7 +50,7 @@ def worker_lines(config: CampaignConfig, n_here: Callable[[], int] = gpus_here) 
     if config.runtime.kind == "ray":
         lines += _asked(config, n_here)
     if config.mirror is not None:
-        lines.append(f"mirror: {config.mirror}; looked at when the campaign starts")
+        lines.append(f"mirror: {config.mirror}; {mirror(config.mirror)}")
     return lines
 
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from alsys.campaign.plan_workers import worker_lines
+from pathlib import Path
+
+import pytest
+
+from alsys.campaign.mirror import Mirror
+from alsys.campaign.plan_workers import state_of_mirror, worker_lines
 from alsys.config import CampaignConfig
+from alsys.store.objects import Objects
+from alsys.store.segments import open_writer
 
 CLUSTER = {
     "name": "a",
@@ -21,7 +28,7 @@ CLUSTER = {
 
 
 def lines_of(n_here: int, **changes: object) -> list[str]:
-    return worker_lines(CampaignConfig.model_validate({**CLUSTER, **changes}), lambda: n_here)
+    return worker_lines(CampaignConfig.model_validate({**CLUSTER, **changes}), lambda: n_here, lambda _: "empty")
 
 
 def test_workers_of_a_cluster_are_added_up_over_groups() -> None:
@@ -29,7 +36,23 @@ def test_workers_of_a_cluster_are_added_up_over_groups() -> None:
     assert workers == "workers: 2 to 10 labelers, 1 explorer of 256 walkers, 2 trainers; runtime ray"
     assert "15 CPUs and 4.5 GPUs" in asked
     assert "cluster at auto" in asked
-    assert "s3://bucket/a" in mirror
+    assert mirror == "mirror: s3://bucket/a; empty"
+
+
+def test_a_mirror_that_does_not_answer_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION"):
+        monkeypatch.setenv(f"AWS_{name}", "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    assert state_of_mirror("s3://bucket/a").startswith("cannot be read: ")
+
+
+def test_what_a_mirror_holds_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    objects = Objects.at("memory:///")
+    monkeypatch.setattr(Mirror, "at", lambda url, folder, is_patient: Mirror(objects, tmp_path))
+    assert state_of_mirror("s3://bucket/a") == "nothing in it yet"
+    open_writer(objects.below("store"))
+    assert state_of_mirror("s3://bucket/a") == "holds a campaign"
 
 
 def test_gpus_that_this_machine_lacks_are_told_of_before_workers_wait_for_them() -> None:
