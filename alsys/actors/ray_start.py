@@ -35,6 +35,9 @@ PAUSE_S: Final = 2.0
 LONGEST_TEMPORARY: Final = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Longest name of Ray's folder: the path of a socket may have 107 bytes."""
 SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+MIB: Final = 1024**2
+MOST_MEMORY: Final = 10**14
+"""Bytes: Ray takes no larger quantities."""
 PACKAGE: Final = Path(__file__).parents[1]
 """This alsys."""
 OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_reconnect_timeout_s": 600}
@@ -74,9 +77,15 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
             f"a trainer, an explorer and a labeler ask for {least['CPU']:g} CPUs, runtime.num_cpus is "
             f"{runtime.num_cpus}; raise it or ask for fewer"
         )
+    memory, asked = psutil.virtual_memory(), least.get("memory", 0.0)
+    if asked > memory.total:
+        raise EnvironmentProblem(
+            f"a trainer, an explorer and a labeler ask for {asked / MIB:.0f} MiB (ray_memory_mb), this machine has "
+            f"{memory.total / MIB:.0f}; ask for less, or give the runtime.address of a cluster"
+        )
     options |= {
         "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, math.ceil(demand.get("CPU", 0.0))),
-        "_memory": max(psutil.virtual_memory().available, math.ceil(demand.get("memory", 0.0))),
+        "_memory": min(max(memory.available, math.ceil(demand.get("memory", 0.0))), MOST_MEMORY),
         "include_dashboard": False,
         "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         "_node_ip_address": "127.0.0.1",

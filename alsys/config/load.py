@@ -14,12 +14,22 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from alsys.config.described import place_of, shape_of, switched
-from alsys.config.schema import CampaignConfig
-from alsys.config.section import NAME, NOT_INSTALLED, TOGETHER, Switch
+from alsys.config.groups import GROUP_NAME
+from alsys.config.runtime import ADDRESS
+from alsys.config.schema import MIRROR_URL, CampaignConfig
+from alsys.config.section import DEVICE_NAME, NAME, NOT_INSTALLED, TOGETHER, Switch
 from alsys.errors import InputError, several
 from alsys.outside.contents import MAX_YAML_BYTES, QUOTES, parse_yaml, read_text
 
 SCHEMA: Final = "see `alsys config schema`"
+PATTERNS: Final[Mapping[str, tuple[str, str]]] = {
+    NAME: ("is no name", "up to 63 letters, digits, `_`, `.` and `-`, no spaces, the first no sign"),
+    GROUP_NAME: ("is no name of a group", "up to 31 small letters, digits and `_`, the first a letter"),
+    DEVICE_NAME: ("is no device", "write auto, cpu, cuda or cuda:N"),
+    MIRROR_URL: ("is no folder of a bucket", "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"),
+    ADDRESS: ("is no address of Ray", "write auto or HOST:PORT, or leave it out to start Ray here"),
+}
+"""What is wrong with text that is not of a form, and what to do."""
 _LISTS: Final = frozenset({"tuple_type", "list_type"})
 _MAPPINGS: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
 
@@ -201,8 +211,9 @@ def _told(problem: ErrorDetails, problems: Sequence[ErrorDetails], source: str |
             remedy = f"write {switched(place.node, value)}, or leave it out where it has a default"
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
             message, remedy = "must be a mapping, not a list", 'leave out the "- " or the brackets'
-    elif kind == "string_pattern_mismatch" and context.get("pattern") == NAME:
-        message, remedy = "is no name", "up to 63 letters, digits, `_`, `.` and `-`, no spaces, the first no sign"
+    elif kind == "string_pattern_mismatch" and context.get("pattern") in PATTERNS:
+        message, remedy = PATTERNS[context["pattern"]]
+        field = field.removesuffix(".[key]")
     elif kind == "string_type":
         message, remedy = "must be text", QUOTES
     else:

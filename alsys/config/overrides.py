@@ -68,6 +68,6 @@ def _pairs(overrides: Overrides) -> Iterator[tuple[str, object]]:
         try:
             yield key, parse_yaml(text)
         except InputError as error:
-            raise InputError(
-                "the value is not YAML", source="--set", field=key, value=text, remedy=error.remedy
-            ) from error
+            is_twice = "given twice" in error.message
+            message, remedy = (error.message, "give it once") if is_twice else ("the value is not YAML", error.remedy)
+            raise InputError(message, source="--set", field=key, value=text, remedy=remedy) from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from alsys.config.models import EquivariantModel as EquivariantModel
 from alsys.config.models import ModelConfig as ModelConfig
@@ -15,6 +15,7 @@ from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
 from alsys.config.section import Problem, Section, operational, together
 
+ADDRESS: Final = r"^(auto|local|(ray://)?\S+:\d{1,5})$"
 Role = Literal["explorers", "labelers", "trainers", "teachers"]
 
 
@@ -24,7 +25,9 @@ class RuntimeConfig(Section):
     kind: Literal["ray", "in-process"] = operational(
         "ray", description="`in-process` does without Ray: one process, quickest for small campaigns."
     )
-    address: str | None = operational(None, description="Ray cluster, for example `auto`; default starts one here.")
+    address: Annotated[str, Field(pattern=ADDRESS)] | None = operational(
+        None, description="Ray cluster, for example `auto`; default starts one here."
+    )
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
     ship_code: bool = operational(
         False,

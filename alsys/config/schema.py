@@ -134,7 +134,8 @@ class TrackingConfig(Section):
     flush_s: float = operational(60.0, ge=0, description="Longest wait for MLflow when a campaign ends.")
 
 
-MirrorURL = Annotated[str, Field(pattern=r"^(s3|gs|az|abfs)://[^/\s]+/\S+$")]
+MIRROR_URL: Final = r"^(s3|gs|az|abfs)://[^/\s]+/\S+$"
+MirrorURL = Annotated[str, Field(pattern=MIRROR_URL)]
 """A prefix in a bucket, not the bucket itself."""
 
 
@@ -315,6 +316,11 @@ class CampaignConfig(Section):
             yield from resource_problems(section, name)
             for group, part in groups.items():
                 yield from resource_problems(part, f"{name}.groups.{group}")
+        given = self.runtime.num_cpus
+        least = sum(section.cpus for section in (self.training, self.labeling, self.exploration))
+        if given is not None and self.runtime.address is None and least > given:
+            message = f"a trainer, an explorer and a labeler ask for {least:g} CPUs together"
+            yield Problem(message, "runtime.num_cpus", str(given), "raise it, or lower their cpus")
 
     def _trainers(self) -> Iterator[Problem]:
         n, field = self.training.workers, "training.workers"

@@ -218,10 +218,11 @@ def operational(default: Any = ..., **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"operational": True}, **kwargs)
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Resources = dict[str, Annotated[float, Field(ge=0)]]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+DEVICE_NAME: Final = r"^(auto|cpu|cuda(:\d+)?)$"
+Device = Annotated[str, Field(pattern=DEVICE_NAME)]
 """Where networks are evaluated, in PyTorch's names."""
 DEVICE = "Where networks are evaluated: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where the worker sees one."
 RAY_MEMORY = "MiB of its node that one worker asks of Ray, for its process and what it starts; default: none."

@@ -9,6 +9,7 @@ memory is given out once, a file twice.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
@@ -114,11 +115,11 @@ class WalkerStates:
         first, again = self._folder / f"{worker}.state", self._folder / f"{worker}.again"
         try:
             if first.exists():
-                content = first.read_bytes()
+                content = _content(first)
                 replace_file(again, content, is_durable=False)
                 first.unlink()
             elif again.exists():
-                content = again.read_bytes()
+                content = _content(again)
                 again.unlink()
             else:
                 return None
@@ -177,6 +178,17 @@ def resumed(worker: W, state: bytes | None, build: Callable[[], W]) -> W:
         logger.warning("walkers begin anew: %s: %s", type(error).__name__, error)
         return build()
     return worker
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        OSError: It cannot be read, or is none: to open a pipe would wait for ever, deaf to signals.
+    """
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "is no file; remove it", str(path))
+    return path.read_bytes()
 
 
 def _digest(state: bytes) -> str:

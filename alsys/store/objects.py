@@ -187,4 +187,5 @@ class Objects:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """What is for people: obstore puts the values of its own types behind it."""
+    return " ".join(str(error).partition("Debug source:")[0].split())[:300]

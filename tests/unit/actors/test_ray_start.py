@@ -119,3 +119,21 @@ def test_a_busy_machine_is_tried_again_and_the_number_of_tries_is_bounded(
     with pytest.raises(EnvironmentProblem):
         ray_start.connect(RuntimeConfig(), {"CPU": 2.0}, {"CPU": 2.0}, lambda: True)
     assert len(tries) == 1, "who is to end does not try again"
+
+
+def test_more_memory_than_this_machine_has_is_refused_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_start.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.delenv("ALSYS_RAY_ADDRESS", raising=False)
+    asked = {"CPU": 3.0, "memory": 1e6 * ray_start.psutil.virtual_memory().total}
+    with pytest.raises(EnvironmentProblem, match=r"\(ray_memory_mb\), this machine has \d+; ask for less"):
+        ray_start.connect(RuntimeConfig(), asked, asked)
+
+
+def test_memory_of_all_workers_is_no_more_than_ray_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(ray_start.ray, "init", lambda **options: given.update(options))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.delenv("ALSYS_RAY_ADDRESS", raising=False)
+    ray_start.connect(RuntimeConfig(), {"memory": 3e14}, {"memory": 1e6})
+    assert given["_memory"] == 10**14

@@ -120,6 +120,8 @@ def test_groups_are_no_science() -> None:
             {"groups": {"gpu": {"workers": 1, "device": "cuda"}}},
             r"exploration\.groups\.gpu\.gpus: .*needs a share of a GPU",
         ),
+        ({"groups": {"": {"workers": 1}}}, {}, r"labeling\.groups\.: is no name of a group .*; up to 31 small letters"),
+        ({}, {"device": "gpu"}, r"exploration\.device: is no device \(got 'gpu'\); write auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_place(
@@ -133,3 +135,27 @@ def test_a_setting_that_labels_of_a_kind_do_not_have_is_refused() -> None:
     labeling = {"kind": "xtb", "groups": {"gpu": {"workers": 1, "device": "gpu"}}}
     with pytest.raises(InputError, match=r"labeling\.groups\.gpu\.device: there is no such setting"):
         parse_config({**BASE, "labeling": labeling})
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [
+        ({"num_cpus": 5}, r"runtime\.num_cpus: a trainer, .* ask for 6 CPUs together \(got '5'\); raise it, or lower"),
+        ({"address": "nonsense"}, r"runtime\.address: is no address of Ray \(got 'nonsense'\); write auto or HOST:PORT"),
+        ({"address": ""}, r"runtime\.address: is no address of Ray"),
+    ],
+)
+def test_a_ray_that_cannot_be_is_refused_when_the_file_is_read(runtime: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        config(runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        {"num_cpus": 6}, {"num_cpus": 1, "address": "auto"}, {"num_cpus": 1, "kind": "in-process"},
+        {"address": "head:6379"}, {"address": "ray://10.0.0.1:10001"}, {"address": "[::1]:6379"},
+    ],
+)  # fmt: skip
+def test_a_ray_that_can_be_is_not_refused(runtime: dict[str, Any]) -> None:
+    assert config(runtime=runtime).runtime.num_cpus == runtime.get("num_cpus")

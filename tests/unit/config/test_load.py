@@ -315,6 +315,12 @@ def test_overrides_are_yaml_or_values_as_they_are() -> None:
             apply_overrides({}, wrong)  # type: ignore[arg-type]
 
 
+def test_a_key_that_an_override_gives_twice_is_named() -> None:
+    said = r"--set: labeling\.groups: `a` is given twice \(got .*\); give it once"
+    with pytest.raises(InputError, match=said):
+        apply_overrides({}, ["labeling.groups={a: {workers: 1}, a: {workers: 2}}"])
+
+
 def test_overrides_reach_into_lists() -> None:
     data: dict[str, Any] = {"systems": [{"smiles": "CO"}]}
     apply_overrides(data, ["systems[0].charge=1", "systems.0.multiplicity=2"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import threading
 from collections import Counter, deque
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -268,3 +269,16 @@ def test_classes_of_a_named_package_come_through() -> None:
         safe_pickle.loads(content)
     assert isinstance(safe_pickle.loads(content, {package}), Counting)
     assert WalkerExplorer.__module__.startswith(safe_pickle.OWN)
+
+
+@pytest.mark.parametrize("name", ["explorer-0.state", "explorer-0.again"])
+def test_what_is_no_file_is_passed_over_and_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    taken: list[bytes | None] = []
+    reading = threading.Thread(target=lambda: taken.append(WalkerStates(tmp_path).take("explorer-0")), daemon=True)
+    reading.start()
+    reading.join(20)
+    assert taken == [None], "a pipe that nobody writes to is read for ever"
+    assert "explorer-0 begins with new walkers" in caplog.text and "is no file; remove it" in caplog.text

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import socket
 
 from alsys.errors import Fenced, InputError, StoreBusy
 from alsys.store import mirror, segments
@@ -210,3 +211,15 @@ def test_a_driver_loses_nothing_that_goes_on_until_it_is_fenced(
     fill(second, 2, seed=10)
     second.close()
     assert same(tmp_path / "b", objects) == 10
+
+
+def test_a_server_that_does_not_answer_is_told_of_without_the_values_of_types() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        server = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        keys = {"access_key_id": "a", "secret_access_key": "b", "region": "x"}
+        options = {"client_options": {"allow_http": True}, "retry_config": {"max_retries": 0}, **keys}
+        objects = Objects.at("s3://bucket/prefix", endpoint=server, **options)
+        with pytest.raises(OSError, match=r"Error performing GET http://127\.0\.0\.1") as caught:
+            objects.get_version("COMPACTED")
+    assert "Debug source" not in str(caught.value) and "RetryError" not in str(caught.value)
