@@ -281,4 +281,5 @@ def test_what_is_no_file_is_passed_over_and_not_waited_for(
     reading.start()
     reading.join(20)
     assert taken == [None], "a pipe that nobody writes to is read for ever"
-    assert "explorer-0 begins with new walkers" in caplog.text and "is no file; remove it" in caplog.text
+    assert "explorer-0 begins with new walkers" in caplog.text
+    assert "is no file; remove it" in caplog.text
