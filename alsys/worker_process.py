@@ -15,7 +15,6 @@ import math
 import os
 import pickle
 import resource
-import select
 import signal
 import struct
 import subprocess
@@ -31,6 +30,7 @@ from typing import IO, Any, Final
 import psutil
 
 from alsys.clock import RunningClock
+from alsys.descriptors import readable
 from alsys.errors import AlsysError, FailureKind, WorkerUnfit
 
 START_TIMEOUT_S: Final = 180.0
@@ -188,7 +188,7 @@ class WorkerProcess:
         deadline, look_again = math.inf if timeout_s is None else clock() + timeout_s, 0.0
         try:
             _send(process.stdin, message)
-            while not select.select([process.stdout], [], [], POLL_S)[0]:
+            while not readable(process.stdout, timeout_s=POLL_S):
                 now = clock()
                 if now > deadline:
                     raise WorkerFailed(FailureKind.TIMEOUT, f"no result after {timeout_s:g} s", now)

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import pickle
-import select
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, ParamSpec, TypeVar
 
 from alsys.clock import RunningClock
+from alsys.descriptors import readable
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.outside.limits import ReadLimits
 from alsys.outside.server import HEADER, STATUS
@@ -314,7 +314,7 @@ def _exactly(data: socket.socket, size: int, clock: RunningClock, timeout_s: flo
 
 def _code(status: socket.socket) -> int | None:
     """Exit code of a reader, negative for a signal; None where its watcher is gone too."""
-    if not select.select([status], [], [], _WAIT_S)[0]:
+    if not readable(status, timeout_s=_WAIT_S):
         return None
     content = status.recv(STATUS.size)
     return int(STATUS.unpack(content)[0]) if len(content) == STATUS.size else None

@@ -14,7 +14,6 @@ import importlib
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import stat
@@ -24,6 +23,7 @@ import traceback
 import warnings
 from typing import Any, Final, NoReturn
 
+from alsys.descriptors import readable
 from alsys.errors import AlsysError
 from alsys.outside.limits import ReadLimits
 
@@ -88,7 +88,7 @@ def _watch(data: int, status: int) -> NoReturn:
             os._exit(1)
     os.close(data)
     os.close(held)
-    ready, _, _ = select.select([alive, status], [], [])
+    ready = readable(alive, status)
     if alive not in ready:
         os.kill(reader, signal.SIGKILL)  # the caller hung up
     _, code = os.waitpid(reader, 0)

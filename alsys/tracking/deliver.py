@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import select
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from alsys.config import CampaignConfig
+from alsys.descriptors import readable
 from alsys.errors import AlsysError, EnvironmentProblem
 from alsys.tracking.delivery import MAX_REASON, Delivery, Undeliverable
 from alsys.tracking.outbox import Outbox
@@ -150,7 +150,7 @@ class _Driver:
     def _listen(self) -> None:
         """Ends this process when the driver has: at the end of stdin, or when somebody else became our parent."""
         while os.getppid() == self._parent:
-            if select.select([0], [], [], 2.0)[0]:
+            if readable(0, timeout_s=2.0):
                 if not os.read(0, 4096):
                     break
                 self.wake.set()

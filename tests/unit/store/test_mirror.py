@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alsys.store.columns import ColumnReader
 from alsys.store.objects import Objects
 from alsys.store.schema import BY_PATH, COMMITS
 from alsys.store.writer import ColumnWriter
+from alsys.store.zarr import ZarrWriter
 from alsys.testing.stores import StoreContract, fill, stage
 from support.lost_answers import losing
 
@@ -27,12 +29,19 @@ class TestMirroredStore(StoreContract):
     """Each writer on another machine, readers of the log."""
 
     @pytest.fixture(autouse=True)
-    def _places(self, tmp_path: Path) -> None:
-        self.objects, self.tmp_path, self.n = Objects.at("memory:///"), tmp_path, 0
+    def _places(self, tmp_path: Path) -> Iterator[None]:
+        self.objects, self.tmp_path, self.writers = Objects.at("memory:///"), tmp_path, list[ZarrWriter]()
+        yield
+        for writer in self.writers:
+            writer.folder.close_files()
+
+    def kept(self, writer: ZarrWriter) -> ZarrWriter:
+        self.writers.append(writer)
+        return writer
 
     def open_writer(self) -> ColumnWriter:
-        self.n += 1
-        return mirror.open_writer(self.tmp_path / f"machine-{self.n}" / "store.zarr", self.objects)
+        machine = self.tmp_path / f"machine-{len(self.writers)}"
+        return self.kept(mirror.open_writer(machine / "store.zarr", self.objects))
 
     def open_reader(self, seq: int | None = None) -> ColumnReader:
         return segments.open_reader(self.objects, seq)
@@ -45,7 +54,7 @@ class TestMirroredFolder(TestMirroredStore):
     """One machine, readers of its folder."""
 
     def open_writer(self) -> ColumnWriter:
-        return mirror.open_writer(self.tmp_path / "store.zarr", self.objects)
+        return self.kept(mirror.open_writer(self.tmp_path / "store.zarr", self.objects))
 
     def open_reader(self, seq: int | None = None) -> ColumnReader:
         return zarr_store.open_reader(self.tmp_path / "store.zarr", seq)

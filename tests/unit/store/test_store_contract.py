@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,16 @@ class MortalFiles(Files):
 
 class TestZarrStore(StoreContract):
     @pytest.fixture(autouse=True)
-    def _disk(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "store.zarr"
+    def _disk(self, tmp_path: Path) -> Iterator[None]:
+        self.path, self.writers = tmp_path / "store.zarr", list[zarr_store.ZarrWriter]()
+        yield
+        for writer in self.writers:
+            writer.folder.close_files()
 
     def open_writer(self) -> ColumnWriter:
         self.files = MortalFiles()
-        return zarr_store.open_writer(self.path, files=self.files)
+        self.writers.append(zarr_store.open_writer(self.path, files=self.files))
+        return self.writers[-1]
 
     def open_reader(self, seq: int | None = None) -> ColumnReader:
         return zarr_store.open_reader(self.path, seq)
