@@ -482,20 +482,20 @@ def test_a_copy_moves_no_alias_of_its_original_until_a_user_gives_it_one(uri: st
     copy.outbox.put_promote(2)
     assert deliver(copy.directory).problem is None
     assert aliases_of("aliased", uri) == {"champion": 1}
-    [line] = undelivered(copy.directory, [1, 2], is_tracked=True).lines
+    [line] = undelivered(copy.directory, [1, 2], is_tracked=True).lines()
     assert "stays version 1 of the campaign that this one was copied from" in line
     assert "`alsys models promote aliased 2`" in line
     original.publish(3)
     original.outbox.put_promote(3)
     deliver(original.directory)
     assert aliases_of("aliased", uri) == {"champion": 3, "previous": 1}, "the original's own"
-    assert undelivered(original.directory, [1, 3], is_tracked=True).lines == []
+    assert undelivered(original.directory, [1, 3], is_tracked=True).lines() == []
     promote("aliased", 2, uri=uri)
     copy.publish(4)
     copy.outbox.put_promote(4)
     deliver(copy.directory)
     assert aliases_of("aliased", uri) == {"champion": 4, "previous": 2}
-    assert undelivered(copy.directory, [1, 2, 4], is_tracked=True).lines == []
+    assert undelivered(copy.directory, [1, 2, 4], is_tracked=True).lines() == []
 
 
 def test_a_copy_of_a_copy_leaves_both_alone(uri: str, tmp_path: Path) -> None:
@@ -520,7 +520,7 @@ def test_a_new_campaign_takes_the_name_over_and_says_so(uri: str, tmp_path: Path
         campaign.outbox.put_promote(1)
         deliver(campaign.directory)
         assert aliases_of("anew", uri)["champion"] == version
-        lines = undelivered(campaign.directory, [1], is_tracked=True).lines
+        lines = undelivered(campaign.directory, [1], is_tracked=True).lines()
         if version == 1:
             assert lines == []
             shutil.rmtree(campaign.directory)
