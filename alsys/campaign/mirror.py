@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from alsys.errors import InputError
 from alsys.files import UNFINISHED, replace_file
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ LOG: Final = "store"
 BEFORE_COMMITS: Final = ("models", "start")
 """Folders that the log speaks of."""
 ONE_TRY: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
+OWN: Final = (
+    "campaign.json", "report.html", "models", "start", "fit", "walkers", "densities", "outbox", "requests", "validation",
+)  # fmt: skip
+"""What a campaign makes beside store and logs: of these, what the mirror lacks is removed from a copy."""
 EVERY_S: Final = 5.0
 """How often changed files are looked for."""
 ASKED: Final = "asked"
@@ -102,12 +107,13 @@ class Mirror:
         """Makes the folder what the mirror is, store and files.
 
         Raises:
-            InputError: There is no campaign, or another one here.
+            InputError: There is no campaign, or another one here, or a folder of other things.
             StoreBusy: A driver writes the folder.
             OSError: The disk or the storage refused.
         """
         from alsys.store.mirror import fetch
 
+        self._refuse_strangers()
         head = fetch(self._folder / STORE, self._log)
         names = self._files.names("")
         for name, content in zip(names, self._files.get_all(names), strict=True):
@@ -115,9 +121,21 @@ class Mirror:
             if content is not None and not (path.is_file() and path.read_bytes() == content):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, content)
-        for name in set(_files_in(self._folder)) - set(names):
+        own = [name for name in OWN if (self._folder / name).exists()]
+        for name in set(_files_in(self._folder, own)) - set(names) if own else ():
             (self._folder / name).unlink(missing_ok=True)
         return head
+
+    def _refuse_strangers(self) -> None:
+        """A folder that is no campaign's is not filled, and nothing in it removed."""
+        if (self._folder / STORE).exists() or not self._folder.is_dir():
+            return
+        strange = sorted(path.name for path in self._folder.iterdir() if path.name not in (*OWN, "logs"))
+        if strange:
+            raise InputError(
+                f"is no campaign's folder and holds {strange[0]!r}", source=str(self._folder),
+                remedy="name an empty or new folder",
+            )  # fmt: skip
 
     def open_writer(self) -> ZarrWriter:
         """The store's writer here and there.

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +53,7 @@ class Models:
         )
 
     async def prepare(self, command: Train) -> Any:
-        self.order = TrainingOrder(1, SimpleNamespace(), None, None, seed=1)  # type: ignore[arg-type]
+        self.order = TrainingOrder(1, cast(Any, SimpleNamespace()), None, None, seed=1)
         return SimpleNamespace(order=self.order, parent=command.parent)
 
     def begin(self, fit: Any) -> TrainingOrder:
@@ -84,7 +84,7 @@ class Bench:
         )
         self.calls = WorkerCalls(pool, lambda: self.now)
         self.models = Models(self.ledger)
-        self.fits = FitHandler(self.ledger, self.models, self.calls, lambda: self.now)  # type: ignore[arg-type]
+        self.fits = FitHandler(self.ledger, cast(Any, self.models), cast(Any, self.calls), lambda: self.now)
         for name in roles:
             self.up(name)
 
@@ -108,7 +108,7 @@ class Bench:
             given = spec or work.share.spec or {"a": 1}
             result = FittedMember(1, work.share.number, given, {}, 1, 1.0, 1.0, 0)
         elif result is None:
-            result = TrainedCommittee(None, Metrics(FACTORS))  # type: ignore[arg-type]
+            result = TrainedCommittee(cast(Any, None), Metrics(FACTORS))
         event = Completion(name, Role.TRAINER, result, 90.0, 95.0, 100.0)
         self.fits.take(event, self.calls.complete(event))
         self.fits.hand_out()

@@ -1,0 +1,46 @@
+"""Copies of a campaign from its mirror, and what lies beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alsys.campaign.mirror import Mirror
+from alsys.errors import InputError
+from alsys.store.objects import Objects
+from alsys.testing.stores import fill
+
+
+def mirrored(tmp_path: Path) -> Objects:
+    objects, folder = Objects.at("memory:///"), tmp_path / "campaign"
+    (folder / "models" / "v0001").mkdir(parents=True)
+    (folder / "models" / "v0001" / "card.json").write_text("{}")
+    mirror = Mirror(objects, folder)
+    writer = mirror.open_writer()
+    fill(writer, 2)
+    writer.close()
+    mirror.push()
+    return objects
+
+
+def test_a_copy_removes_nothing_that_is_no_campaigns(tmp_path: Path) -> None:
+    objects, copy = mirrored(tmp_path), tmp_path / "copy"
+    Mirror(objects, copy).fetch()
+    (copy / "notes").mkdir()
+    for name in ("notes/mine.txt", "mine.txt", "models/old.json"):
+        (copy / name).write_text("mine")
+    assert Mirror(objects, copy).fetch().lengths["labels"] == 2
+    assert (copy / "notes/mine.txt").exists()
+    assert (copy / "mine.txt").exists()
+    assert not (copy / "models/old.json").exists()
+    assert (copy / "models/v0001/card.json").exists()
+
+
+def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+    objects, home = mirrored(tmp_path), tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="thesis"):
+        Mirror(objects, home).fetch()
+    assert [path.name for path in home.iterdir()] == ["thesis.txt"]
