@@ -33,7 +33,8 @@ BEFORE_COMMITS: Final = ("models", "start")
 """Folders that the log speaks of."""
 ONE_TRY: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
 OWN: Final = (
-    "campaign.json", "report.html", "models", "start", "fit", "walkers", "densities", "outbox", "requests", "validation",
+    "campaign.json", "report.html", "models", "start", "fit", "walkers", "densities", "outbox", "requests",
+    "validation",
 )  # fmt: skip
 """What a campaign makes beside store and logs: of these, what the mirror lacks is removed from a copy."""
 EVERY_S: Final = 5.0
