@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,7 @@ class Campaign:
         labels: int | None = None,
         observer: Observer | None = None,
         ack_log: str | Path | None = None,
+        takes_over: bool = False,
     ) -> RunResult:
         """Starts the campaign, or goes on with it, and returns when it has ended or stopped.
 
@@ -163,6 +165,7 @@ class Campaign:
                 target and can go on later; above, it is the new `stop.labels`.
             observer: Told what a terminal shows; default nothing.
             ack_log: File to which identities of labels are appended once they are on disk.
+            takes_over: From a driver on another machine that lives (`mirror`); it ends then.
 
         Raises:
             InputError: Something cannot be used; nothing was started.
@@ -177,10 +180,13 @@ class Campaign:
         told = observer or Silence()
         if (result := self.finished(told)) is not None:
             return result
-        log = None if ack_log is None else str(ack_log)
+        drive = partial(
+            self.drive, told, on_event=on_event, wall_s=wall_s, labels=labels, takes_over=takes_over,
+            ack_log=None if ack_log is None else str(ack_log),
+        )  # fmt: skip
         if not _is_loop_running() and threading.current_thread() is threading.main_thread():
-            return self.drive(told, on_event=on_event, wall_s=wall_s, labels=labels, ack_log=log)
-        return self._in_thread(lambda: self.drive(told, on_event=on_event, wall_s=wall_s, labels=labels, ack_log=log))
+            return drive()
+        return self._in_thread(drive)
 
     @checked
     async def run_async(
@@ -212,16 +218,12 @@ class Campaign:
         labels: int | None = None,
         ack_log: str | None = None,
         insist: Callable[[], None] | None = None,
+        takes_over: bool = False,
     ) -> RunResult:
         """`run` in this thread, whatever has been made already; no event loop may run in it.
 
-        Args:
-            observer: As of `run`.
-            on_event: Likewise.
-            wall_s: Likewise.
-            labels: Labels at which this run stops; None for `stop.labels`.
-            ack_log: Likewise.
-            insist: Called at a second SIGINT; default raises KeyboardInterrupt.
+        What `run` has too means the same, but `labels`, at which this run stops (None for `stop.labels`). `insist` is
+        called at a second SIGINT; default raises KeyboardInterrupt.
         """
         from alsys.campaign.driver import drive
 
@@ -231,7 +233,7 @@ class Campaign:
         self._stop = StopSignal(self.folder.stop_request, wall_s, insist)
         self._driver = threading.get_ident()
         try:
-            return drive(plan, self._stop, observer, on_event=on_event, ack_log=ack_log)
+            return drive(plan, self._stop, observer, on_event=on_event, ack_log=ack_log, takes_over=takes_over)
         finally:
             self._stop = None
 

@@ -80,6 +80,7 @@ def drive(
     *,
     on_event: Callable[[Event], None] | None = None,
     ack_log: str | None = None,
+    takes_over: bool = False,
 ) -> RunResult:
     """Runs a campaign to its end, or from where it was.
 
@@ -89,19 +90,24 @@ def drive(
         observer: Is told.
         on_event: Called with each event that is on disk, in their order, in the thread of the driver.
         ack_log: File to which identities of labels are appended once they are on disk.
+        takes_over: From a driver elsewhere that lives.
 
     Raises:
+        StoreBusy: Another driver lives.
         AlsysError: The campaign cannot go on.
     """
     from alsys.store.zarr import open_writer
 
     config, directory = plan.config, plan.directory
     mirror = None if config.mirror is None else Mirror.at(config.mirror, directory.path)
-    if mirror is not None and mirror.bring_home():
-        observer.message(f"{directory.path}: what was there last comes from {config.mirror}")
-        directory.check_same(config, plan.source)
-    directory.logs.mkdir(parents=True, exist_ok=True)
-    with following(mirror), contextlib.ExitStack() as told:
+    with contextlib.ExitStack() as ending, contextlib.ExitStack() as told:
+        if mirror is not None:
+            ending.enter_context(mirror.driven(plan.source, takes_over=takes_over, tell=observer.message))
+            if mirror.bring_home():
+                observer.message(f"{directory.path}: what was there last comes from {config.mirror}")
+                directory.check_same(config, plan.source)
+        directory.logs.mkdir(parents=True, exist_ok=True)
+        ending.enter_context(following(mirror))
         opening = mirror.open_writer if mirror is not None else partial(open_writer, directory.store)
         with AcknowledgementLog(ack_log) as acknowledge, contextlib.closing(opening()) as store:
             # the lock comes before anything else of the campaign is written

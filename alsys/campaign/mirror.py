@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from alsys.errors import InputError
+from alsys.campaign.presence import Driver, Presence
+from alsys.config.schema import MIRROR_URL
+from alsys.errors import EnvironmentProblem, InputError
 from alsys.files import UNFINISHED, replace_file
 
 if TYPE_CHECKING:
@@ -42,8 +45,8 @@ EVERY_S: Final = 5.0
 ASKED: Final = "asked"
 """What others ask of the driver."""
 STOP: Final = "stop-request.json"
-LIVE: Final = "logs/live.json"
-"""Is there while a driver runs."""
+FIRST_TRY: Final = {"max_retries": 5, "retry_timeout": timedelta(seconds=15)}
+"""Of the first look of a driver that begins, which somebody may be waiting for."""
 LOCKS: Final = ("lock", "writer.lock")
 
 
@@ -53,11 +56,13 @@ class Mirror:
     Args:
         objects: Where they are put.
         folder: The campaign's.
+        first_look: The same objects, for whom somebody waits; default as patient as the others.
     """
 
-    def __init__(self, objects: Objects, folder: Path) -> None:
+    def __init__(self, objects: Objects, folder: Path, first_look: Objects | None = None) -> None:
+        self._first_log, self._first_files = ((first_look or objects).below(name) for name in (LOG, FILES))
         self._files, self._log, self._asked = (objects.below(name) for name in (FILES, LOG, ASKED))
-        self._folder = folder
+        self.url, self._objects, self._folder = objects.url, objects, folder
         self._known: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -79,7 +84,12 @@ class Mirror:
         """
         from alsys.store.objects import Objects
 
-        return cls(Objects.at(url) if is_patient else Objects.at(url, retry_config=ONE_TRY), folder)
+        if not re.fullmatch(MIRROR_URL, url):
+            remedy = "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+            raise InputError("is no folder of a bucket", field="URL", value=url, remedy=remedy)
+        if not is_patient:
+            return cls(Objects.at(url, retry_config=ONE_TRY), folder)
+        return cls(Objects.at(url), folder, Objects.at(url, retry_config=FIRST_TRY))
 
     def is_begun(self) -> bool:
         """Whether there is a campaign in it.
@@ -87,7 +97,66 @@ class Mirror:
         Raises:
             OSError: It cannot be read.
         """
-        return bool(self._log.names(""))
+        return self._first_log.holds_any("")
+
+    def check_place(self) -> None:
+        """Refuses a prefix inside another campaign's, or one with files of who knows what, for a new campaign.
+
+        Raises:
+            InputError: It is one.
+            OSError: It cannot be read.
+        """
+        from alsys.store.objects import Objects
+
+        if self.is_begun():
+            return
+        if self._first_files.holds_any(""):
+            raise InputError(
+                f"holds files and no campaign: there is something in {self._files.url}, and nothing in {self._log.url}",
+                field="mirror", value=self.url, remedy="name another prefix, or remove what is there",
+            )  # fmt: skip
+        scheme, _, rest = self.url.partition("://")
+        *parents, _ = rest.split("/")
+        for n in range(1, len(parents) + 1):
+            parent = f"{scheme}://{'/'.join(parents[:n])}"
+            with contextlib.suppress(OSError):  # not ours to look into
+                if Objects.at(parent, retry_config=ONE_TRY).below(LOG).holds_any(""):
+                    raise InputError(
+                        f"is inside the mirror of another campaign, {parent}", field="mirror", value=self.url,
+                        remedy="name a prefix beside it",
+                    )  # fmt: skip
+
+    @contextlib.contextmanager
+    def driven(self, source: str | None, *, takes_over: bool, tell: Callable[[str], None]) -> Iterator[None]:
+        """This process drives the campaign meanwhile, and says so in the mirror.
+
+        Args:
+            source: File of the campaign, for messages.
+            takes_over: Although another driver may.
+            tell: Told what is waited for.
+
+        Raises:
+            StoreBusy: Another driver does.
+            InputError: The prefix is no place for this campaign.
+            EnvironmentProblem: The mirror cannot be reached.
+        """
+        try:
+            self.check_place()
+            presence = Presence(self._objects)
+            presence.claim(takes_over=takes_over, tell=tell)
+        except InputError as error:
+            raise error.located(source) from error
+        except OSError as error:
+            raise self._unreachable(error, source) from error
+        with presence:
+            yield
+
+    def _unreachable(self, error: OSError, source: str | None) -> EnvironmentProblem:
+        where = f"{source}: mirror" if source else "mirror"
+        return EnvironmentProblem(
+            f"{where}: cannot be reached: {error.strerror} (got {self.url!r}); see to credentials, endpoint "
+            "(AWS_ENDPOINT_URL) and network, then the same command goes on, or leave `mirror` out to go on here alone"
+        )
 
     def bring_home(self) -> bool:
         """Where the folder's store is not there, or behind, gets all files of the mirror; whether it did.
@@ -150,13 +219,13 @@ class Mirror:
 
         return open_writer(self._folder / STORE, self._log, lambda: self.push(BEFORE_COMMITS))
 
-    def is_driven(self) -> bool:
-        """Whether a driver runs, or died without a word.
+    def driver(self) -> Driver | None:
+        """Who drives the campaign, or has until a moment ago; None for nobody.
 
         Raises:
             OSError: The storage refused.
         """
-        return self._files.exists(LIVE)
+        return Presence(self._objects).driver()
 
     def ask_to_stop(self, *, drain: bool) -> None:
         """Asks the driver to stop, wherever it is; it hears so within seconds.

@@ -25,7 +25,12 @@ def state_of_mirror(url: str) -> str:
     from alsys.campaign.mirror import Mirror
 
     try:
-        return "holds a campaign" if Mirror.at(url, Path(), is_patient=False).is_begun() else "nothing in it yet"
+        mirror = Mirror.at(url, Path(), is_patient=False)
+        mirror.check_place()
+        if not mirror.is_begun():
+            return "nothing in it yet"
+        driver = mirror.driver()
+        return "holds a campaign" + ("" if driver is None else f", which has a driver that lives: {driver}")
     except EnvironmentProblem as error:
         return str(error)
     except OSError as error:

@@ -118,6 +118,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     run.add_argument("--quiet", action="store_true", help="line by line, even on a terminal")
     run.add_argument("--ack-log", metavar="FILE", help="append the identity of each label once it is on disk")
+    run.add_argument("--take-over", action="store_true", help="although a driver on another machine lives (`mirror`)")
 
     status = add("status", "inspect.status", "what a campaign is doing")
     status.add_argument("directory", help="campaign directory")

@@ -16,11 +16,7 @@ SAY_EVERY_S = 30.0
 def fetch(args: argparse.Namespace) -> int:
     """Copies once, or again and again."""
     from alsys.campaign.mirror import Mirror
-    from alsys.store.objects import is_url
 
-    if not is_url(args.url):
-        remedy = "give s3://BUCKET/PREFIX, gs://... or az://..."
-        raise InputError("is no URL of object storage", field="URL", value=args.url, remedy=remedy)
     if args.follow is not None and not args.follow > 0:
         raise InputError("must be above 0", field="--follow", value=args.follow, remedy="give seconds")
     folder = Path(args.directory)
@@ -39,19 +35,17 @@ def stop_elsewhere(url: str, timeout_s: float, *, drain: bool) -> int:
     from alsys.campaign.mirror import Mirror
 
     mirror = Mirror.at(url, Path())
-    if not mirror.is_driven():
+    if (driver := mirror.driver()) is None:
         sys.stdout.write(f"{url}: no driver runs; nothing to stop\n")
         return 0
     mirror.ask_to_stop(drain=drain)
     clock, said_s = RunningClock(), SAY_EVERY_S
-    while mirror.is_driven():
+    while mirror.driver() is not None:
         if clock() > said_s:
-            sys.stderr.write(f"asked the driver to stop; waiting for it since {clock():.0f} s\n")
+            sys.stderr.write(f"asked the driver ({driver}) to stop; waiting for it since {clock():.0f} s\n")
             said_s += SAY_EVERY_S
         if clock() > timeout_s:
-            raise AlsysError(
-                f"{url}: its driver has not stopped after {timeout_s:.0f} s, or is dead; the request stays"
-            )
+            raise AlsysError(f"{url}: its driver ({driver}) has not stopped after {timeout_s:.0f} s; the request stays")
         time.sleep(1.0)
     sys.stdout.write(f"{url}: its driver has stopped\n")
     return 0

@@ -62,7 +62,7 @@ def train(args: argparse.Namespace) -> int:
     sys.stdout.write(f"{campaign.train(args.budget_s)}\n")
     if is_running:  # its driver does it
         return 0
-    args.config, args.set, args.dry_run, args.ack_log = args.directory, [], False, None
+    args.config, args.set, args.dry_run, args.ack_log, args.take_over = args.directory, [], False, None, False
     return run(args)
 
 

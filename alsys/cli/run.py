@@ -38,7 +38,7 @@ def _run(campaign: Campaign, args: argparse.Namespace) -> int:
         ):
             if plan.remark:
                 display.message(plan.remark)
-            result = campaign.drive(display, ack_log=args.ack_log, insist=lambda: leave(130))
+            result = campaign.drive(display, ack_log=args.ack_log, insist=lambda: leave(130), takes_over=args.take_over)
     with contextlib.suppress(BrokenPipeError):  # the reader left meanwhile; what counts is what came of the campaign
         sys.stdout.write("\n".join(result.lines) + "\n")
     return result.exit_code

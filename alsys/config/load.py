@@ -26,7 +26,11 @@ PATTERNS: Final[Mapping[str, tuple[str, str]]] = {
     NAME: ("is no name", "up to 63 letters, digits, `_`, `.` and `-`, no spaces, the first no sign"),
     GROUP_NAME: ("is no name of a group", "up to 31 small letters, digits and `_`, the first a letter"),
     DEVICE_NAME: ("is no device", "write auto, cpu, cuda or cuda:N"),
-    MIRROR_URL: ("is no folder of a bucket", "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"),
+    MIRROR_URL: (
+        "is no folder of a bucket",
+        "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX; names hold letters, digits and "
+        "`_.,+=@-`, and begin with a letter, a digit or `_`",
+    ),
     ADDRESS: ("is no address of Ray", "write auto or HOST:PORT, or leave it out to start Ray here"),
 }
 """What is wrong with text that is not of a form, and what to do."""

@@ -134,7 +134,8 @@ class TrackingConfig(Section):
     flush_s: float = operational(60.0, ge=0, description="Longest wait for MLflow when a campaign ends.")
 
 
-MIRROR_URL: Final = r"^(s3|gs|az|abfs)://[^/\s]+/\S+$"
+_CONTAINER: Final = r"(?:(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*|abfs://[A-Za-z0-9][A-Za-z0-9-]*(?:@[A-Za-z0-9.-]+)?)"
+MIRROR_URL: Final = rf"^{_CONTAINER}(?:/[A-Za-z0-9_][A-Za-z0-9_.,+=@-]*)+/?$"
 MirrorURL = Annotated[str, Field(pattern=MIRROR_URL)]
 """A prefix in a bucket, not the bucket itself."""
 

@@ -8,10 +8,11 @@ carried out: `create` looks whether the object that is there is its own.
 from __future__ import annotations
 
 import errno
+import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from alsys.errors import EnvironmentProblem, InputError
@@ -73,7 +74,7 @@ class Objects:
         try:
             return cls(from_url(url, **options), url)
         except (BaseError, ValueError, TypeError) as error:
-            raise InputError(f"is no place for objects: {_line(error)}", field="directory", value=url) from error
+            raise InputError(f"is no place for objects: {_line(error)}", field="mirror", value=url) from error
 
     def below(self, folder: str) -> Objects:
         """Objects below a folder of these."""
@@ -101,15 +102,20 @@ class Objects:
             content: The new one.
             read: From `get_version`; None where there was none.
         """
+        return self.exchange(name, content, read) is not None
+
+    def exchange(self, name: str, content: bytes, read: Version | None) -> Version | None:
+        """As `replace`; the version that is there now, or None."""
         from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
         known = {} if read is None else {"e_tag": read.e_tag, "version": read.version}
         mode = {key: value for key, value in known.items() if value is not None} or "create"
         try:
-            self._call("put", name, content, mode=mode, use_multipart=False)
+            made = self._call("put", name, content, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, NotFoundError):
-            return self.get(name) == content
-        return True
+            there, version = self.get_version(name)
+            return version if there == content else None
+        return Version(made["e_tag"], made.get("version"))
 
     def get(self, name: str) -> bytes | None:
         """Content of an object; None where there is none."""
@@ -135,6 +141,26 @@ class Objects:
             return False
         return True
 
+    def modified(self, name: str) -> datetime | None:
+        """When an object was made or replaced, by the clock of the storage; None where there is none."""
+        from obstore.exceptions import NotFoundError
+
+        try:
+            found: datetime = self._call("head", name)["last_modified"]
+        except (NotFoundError, FileNotFoundError):
+            return None
+        return found
+
+    def now(self) -> datetime:
+        """What the clock of the storage says: of an object that is made for it, and removed."""
+        name = f"clock-{secrets.token_hex(8)}"
+        self.put(name, b"")
+        try:
+            found = self.modified(name)
+        finally:
+            self.remove([name])
+        return found or datetime.now(UTC)
+
     def get_all(self, names: Sequence[str]) -> list[bytes | None]:
         """Contents of several objects, fetched at the same time."""
         if len(names) < 2:
@@ -147,6 +173,10 @@ class Objects:
         listed = self._call("list", folder, offset=f"{self._prefix}{after}" if after else None)
         found = (meta["path"] for batch in self._guarded(folder, listed) for meta in batch)
         return sorted(path.removeprefix(self._prefix) for path in found)
+
+    def holds_any(self, folder: str) -> bool:
+        """Whether there is an object in a folder or below it."""
+        return any(True for batch in self._guarded(folder, self._call("list", folder)) for _ in batch)
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes objects, where they are there."""

@@ -31,7 +31,7 @@ class Machines:
             "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
 
-    def start(self, machine: str, *settings: str) -> subprocess.Popen[str]:
+    def start(self, machine: str, *settings: str, takes_over: bool = False) -> subprocess.Popen[str]:
         given = [f"directory={self.tmp_path / machine}", f"mirror={self.url}", "tracking.enabled=false", *settings]
         sets = [part for setting in given for part in ("--set", setting)]
         command = [
@@ -43,6 +43,7 @@ class Machines:
             "--quiet",
             "--ack-log",
             str(self.acknowledged),
+            *(["--take-over"] if takes_over else []),
             *sets,
         ]
         return subprocess.Popen(
@@ -111,7 +112,7 @@ def test_ten_kills_and_four_lost_machines_cost_no_acknowledged_label(network: Ba
 
 
 @pytest.mark.timeout(600)
-def test_a_second_driver_fences_the_first(server: str, tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_or_where_it_is_meant_fences_the_first(server: str, tmp_path: Path) -> None:
     machines = Machines(server, "two", tmp_path)
     first = machines.start("a", "stop.labels=400")
     deadline = time.monotonic() + PATIENCE_S
@@ -119,7 +120,13 @@ def test_a_second_driver_fences_the_first(server: str, tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         assert first.poll() is None
         time.sleep(0.05)
-    second = machines.start("b")
+    mistaken = machines.start("b")
+    said, _ = mistaken.communicate(timeout=PATIENCE_S)
+    assert mistaken.returncode == 2
+    assert f"process {first.pid} on " in said
+    assert "--take-over" in said
+    assert first.poll() is None
+    second = machines.start("b", takes_over=True)
     said, _ = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 3
     assert "another driver took over" in said

@@ -608,3 +608,25 @@ def test_a_gpu_by_name_needs_a_share_of_one_on_ray(section: str) -> None:
     parse_config({**data, section: {"device": "cuda"}, "runtime": {"kind": "in-process"}})
     with pytest.raises(InputError, match=rf"{section}\.device"):
         parse_config({**data, section: {"device": "gpu"}})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://b/../x", "s3://b/x/..", "s3://b/./x", "s3://b//x", "s3://b/x//y", "s3:///x", "s3://b", "s3://b/", "s3://b/x?y=1",
+        "s3://b/x#y", "s3://b/x%2e%2e", "s3://key:secret@b/x", "s3://b/x y", "s3://b/x\\y", "http://b/x", "b/x", "",
+    ],
+)  # fmt: skip
+def test_a_mirror_that_is_no_prefix_of_its_own_is_refused(tmp_path: Path, url: str) -> None:
+    text = refusal(tmp_path, changed(mirror=url))
+    assert text.startswith("mirror: is no folder of a bucket (got ")
+    assert "write s3://BUCKET/PREFIX" in text
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://my-bucket/ethanol", "gs://a_b.c/x/y_2=3/", "az://c/x", "abfs://c@account.dfs.core.windows.net/x/v0.1"]
+)
+def test_prefixes_of_buckets_are_mirrors(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "campaign.yaml"
+    path.write_text(changed(mirror=url))
+    assert load_config(path).mirror == url
