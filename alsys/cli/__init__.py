@@ -120,6 +120,14 @@ def command_line() -> argparse.ArgumentParser:
     run.add_argument("--ack-log", metavar="FILE", help="append the identity of each label once it is on disk")
     run.add_argument("--take-over", action="store_true", help="although a driver on another machine lives (`mirror`)")
 
+    launch = add(
+        "launch", "launch.launch", "run a campaign on a cluster or a cloud: write an engine's files, and submit"
+    )
+    launch.add_argument("config", help="campaign file (YAML)")
+    launch.add_argument("--on", required=True, metavar="ENGINE", help="see docs/launch.md")
+    launch.add_argument("--render", metavar="DIR", help="only write the files, and say how to submit them")
+    launch.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
+
     status = add("status", "inspect.status", "what a campaign is doing")
     status.add_argument("directory", help="campaign directory")
     status.add_argument("--json", action="store_true", help="print JSON")

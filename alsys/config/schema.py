@@ -21,6 +21,7 @@ from alsys.config.exploration import TargetEnsemble as TargetEnsemble
 from alsys.config.exploration import TrustConfig as TrustConfig
 from alsys.config.groups import resource_problems
 from alsys.config.labeling import PySCFBaseline, PySCFLabeling
+from alsys.config.launch import LaunchConfig
 from alsys.config.models import EquivariantModel as EquivariantModel
 from alsys.config.models import ModelConfig as ModelConfig
 from alsys.config.models import NequIPModel as NequIPModel
@@ -165,6 +166,7 @@ class CampaignConfig(Section):
     promotion: PromotionConfig = PromotionConfig()
     stop: StopConfig = StopConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    launch: LaunchConfig = operational(LaunchConfig(), description="What `alsys launch` asks machines for.")
     tracking: TrackingConfig = TrackingConfig()
     validation: ValidationConfig = ValidationConfig()
     insist: tuple[str, ...] = operational(

@@ -1,0 +1,31 @@
+"""Engines that a campaign can be launched on, each in a module of its own; what one is: `alsys.launch.engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from alsys.errors import InputError
+from alsys.launch import skypilot
+from alsys.launch.engine import Engine
+from alsys.launch.request import LaunchRequest
+
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (skypilot.ENGINE,)}
+"""By the name that ``--on`` takes."""
+
+
+def engine_named(name: str, engines: Mapping[str, Engine] = ENGINES) -> Engine:
+    """An engine.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    if name not in engines:
+        raise InputError("is no engine", field="--on", value=name, remedy=f"one of {', '.join(engines)}")
+    return engines[name]
+
+
+def default_folder(request: LaunchRequest, engine: Engine) -> Path:
+    """Where files of a launch are written, where the user names no folder."""
+    return Path("launch") / f"{request.config.name}-{engine.name}"

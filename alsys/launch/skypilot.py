@@ -1,0 +1,182 @@
+"""SkyPilot: the campaign as a managed job, on machines that SkyPilot finds, starts, and replaces where they are taken.
+
+All machines of a job are equal, and come and go together. The driver runs on the first, with Ray's head; the campaign
+is in its mirror, from which it goes on after a recovery. Ray is started here, with a token and on a port of its own:
+SkyPilot's is another one (port 6380), for itself alone.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Final
+
+from alsys.errors import InputError
+from alsys.launch.cost import Rented
+from alsys.launch.engine import Command
+from alsys.launch.fleet import Machine
+from alsys.launch.installing import ENVIRONMENT, check_source, install_commands, source_mounts
+from alsys.launch.packing import fits, machines_for
+from alsys.launch.request import CAMPAIGN, LaunchRequest
+from alsys.launch.text import as_yaml
+
+TASK: Final = "skypilot.yaml"
+RAY_PORT: Final = 6479
+"""Of our Ray; SkyPilot's own listens on 6380 and 8266."""
+TOKEN: Final = "RAY_AUTH_TOKEN"
+MEMORY_SHARE: Final = 0.9
+"""Part of a machine's memory that workers may have."""
+ENVIRONMENT_FAILED: Final = 3
+"""Exit code of `alsys run` after which another machine may do better."""
+
+
+class SkyPilot:
+    """Managed jobs of SkyPilot."""
+
+    name = "skypilot"
+    programs = ("sky",)
+
+    def check(self, request: LaunchRequest) -> None:
+        """Refuses what SkyPilot's machines could not run, or would lose."""
+        source, settings = str(request.path), request.settings.skypilot
+        if request.config.mirror is None:
+            raise InputError(
+                "is needed: machines of a managed job go with their disks", source=source, field="mirror",
+                remedy="write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX (docs/object_storage.md)",
+            )  # fmt: skip
+        if request.settings.image is None:
+            check_source(request)
+        machine = _machine(request)
+        for group in request.fleet.groups:
+            if not fits(group.machine, machine):
+                asked = group.machine
+                raise InputError(
+                    f"of a machine are too few for one of the {group.name}, which takes {asked.cpus:g} cores, "
+                    f"{asked.gpus:g} GPUs and {asked.memory_mb} MiB",
+                    source=source,
+                    field="launch.skypilot.accelerators" if asked.gpus > machine.gpus else "launch.skypilot.cpus",
+                    value=settings.accelerators if asked.gpus > machine.gpus else settings.cpus,
+                    remedy="raise it, or launch.skypilot.memory_gb, or lower what the workers ask for",
+                )
+        if (driver := request.settings.driver).cpus > settings.cpus:
+            raise InputError(
+                f"is more than a machine has ({settings.cpus})", source=source, field="launch.driver.cpus",
+                value=driver.cpus, remedy="lower it, or raise launch.skypilot.cpus",
+            )  # fmt: skip
+
+    def render(self, request: LaunchRequest) -> dict[str, str]:
+        """The task."""
+        head = [
+            f"The campaign {request.config.name} as a managed job of SkyPilot, written by `alsys launch`.",
+            "Change the campaign's file and launch again rather than this one.",
+        ]
+        return {TASK: as_yaml(_task(request), head)}
+
+    def machines(self, request: LaunchRequest) -> tuple[Rented, ...]:
+        """All machines; SkyPilot chooses their kind when they are started."""
+        n = n_nodes(request)
+        return (Rented("driver and workers", "", n, n, request.settings.skypilot.spot),)
+
+    def submit(self, request: LaunchRequest) -> tuple[Command, ...]:
+        """Starts the job; SkyPilot keeps it until it ends."""
+        words = ("sky", "jobs", "launch", "--yes", "--detach-run", "--name", request.name, "--secret", TOKEN, TASK)
+        return (Command(words, secrets=(TOKEN,)),)
+
+    def look(self, request: LaunchRequest) -> tuple[Command, ...]:
+        """Watch, stop, fetch, end."""
+        mirror = str(request.config.mirror)
+        return (
+            Command(("sky", "jobs", "queue"), "what SkyPilot does with it"),
+            Command(("sky", "jobs", "logs", "--name", request.name), "what the driver says"),
+            Command(("alsys", "fetch", mirror, "copy"), "the campaign, also while it runs; then alsys status copy"),
+            Command(("alsys", "stop", mirror, "--drain"), "ends it; the same launch resumes"),
+            Command(("sky", "jobs", "cancel", "--name", request.name), "ends it at once; nothing acknowledged is lost"),
+        )
+
+
+def n_nodes(request: LaunchRequest) -> int:
+    """Machines of the job."""
+    driver = request.fleet.driver
+    taken = Machine(driver.cpus, driver.memory_mb)
+    return request.settings.skypilot.nodes or machines_for(request.fleet.groups, _machine(request), [taken])
+
+
+def _machine(request: LaunchRequest) -> Machine:
+    """What a machine has for workers."""
+    settings = request.settings.skypilot
+    memory_gb = settings.memory_gb or 4 * settings.cpus
+    n_gpus = int((settings.accelerators.partition(":")[2] or 1) if settings.accelerators else 0)
+    return Machine(settings.cpus, int(memory_gb * 1000 * MEMORY_SHARE), n_gpus)
+
+
+def _task(request: LaunchRequest) -> dict[str, Any]:
+    settings, launch = request.settings.skypilot, request.settings
+    has_image = launch.image is not None
+    mounts = {} if has_image else source_mounts(request)
+    setup = "" if has_image else "set -e\n" + "\n".join(install_commands(request, settings.accelerators is not None))
+    task: dict[str, Any] = {
+        "name": request.name,
+        "resources": _resources(request),
+        "num_nodes": n_nodes(request),
+        "file_mounts": {f"~/{CAMPAIGN}": f"./{CAMPAIGN}", **mounts},
+        "envs": ENVIRONMENT,
+        "secrets": {TOKEN: None},
+    }
+    if setup:
+        task["setup"] = setup + "\n"
+    return {**task, "run": _run(request)}
+
+
+def _resources(request: LaunchRequest) -> dict[str, Any]:
+    settings, launch = request.settings.skypilot, request.settings
+    asked: dict[str, Any] = {
+        "cpus": f"{settings.cpus}+",
+        "memory": f"{settings.memory_gb or 4 * settings.cpus}+",
+        "disk_size": launch.driver.disk_gb,
+        "use_spot": settings.spot,
+        "job_recovery": {
+            "max_restarts_on_errors": settings.restarts,
+            "recover_on_exit_codes": [ENVIRONMENT_FAILED],
+        },
+    }
+    if settings.accelerators is not None:
+        asked["accelerators"] = settings.accelerators
+    if launch.image is not None:
+        asked["image_id"] = f"docker:{launch.image}"
+    if len(settings.infra) == 1:
+        asked["infra"] = settings.infra[0]
+    if len(settings.infra) > 1:
+        asked["any_of"] = [{"infra": where} for where in settings.infra]
+    return asked
+
+
+def _run(request: LaunchRequest) -> str:
+    """What each machine runs. Those beside the first wait for its Ray, and end with it."""
+    settings = request.settings.skypilot
+    driver = request.settings.driver
+    gpus = " --num-gpus=$SKYPILOT_NUM_GPUS_PER_NODE" if settings.accelerators else ""
+    command = shlex.join(request.run(f"campaigns/{request.config.name}"))
+    return f"""\
+umask 077
+export PATH="$HOME/venv/bin:$PATH"
+cd "$HOME"
+ulimit -n 65536 || true
+head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)
+if [ "$SKYPILOT_NODE_RANK" != 0 ]; then
+  until ray start --address="$head:{RAY_PORT}" --num-cpus="$(nproc)"{gpus} --disable-usage-stats; do
+    sleep 5
+  done
+  while ray health-check --address="$head:{RAY_PORT}" 2> /dev/null; do
+    sleep 10
+  done
+  exit 0
+fi
+cpus=$(($(nproc) - {driver.cpus}))
+ray start --head --node-ip-address="$head" --port={RAY_PORT} --dashboard-host=127.0.0.1 \\
+  --num-cpus=$((cpus > 0 ? cpus : 0)){gpus} --disable-usage-stats
+code=0
+{command} || code=$?
+exit "$code"
+"""
+
+
+ENGINE: Final = SkyPilot()
