@@ -31,6 +31,7 @@ from alsys.config.overrides import Overrides, apply_overrides
 from alsys.control.rules.requests import RetractLabels, RetryFrames
 from alsys.errors import InputError
 from alsys.events import Event
+from alsys.store.objects import is_url
 
 if TYPE_CHECKING:
     from alsys.campaign.dataset import Dataset
@@ -64,7 +65,7 @@ class Campaign:
             raise InputError(
                 "is no campaign", field="source", value=source, remedy="give a file, a campaign's folder, or a mapping"
             )
-        elif os.path.isdir(source):  # False too for what can be no path
+        elif os.path.isdir(source) or is_url(str(source)):  # False too for what can be no path
             folder = CampaignFolder.existing(str(source))
             self._source, self._is_recorded = folder.source(), True
             data = {**folder.config().model_dump(mode="json"), "directory": str(source)}
@@ -131,16 +132,9 @@ class Campaign:
     @property
     def has_ended(self) -> bool:
         """Whether the last run ended because a stop criterion held; one that is raised since lets it go on."""
-        if not self.has_begun or self.folder.is_running():
-            return False
-        from alsys.campaign.opening import has_final_stop
-        from alsys.store.zarr import open_reader
+        from alsys.campaign.opening import has_ended
 
-        reader = open_reader(self.folder.store)
-        try:
-            return has_final_stop(reader)
-        finally:
-            reader.close()
+        return self.has_begun and not self.folder.is_running() and has_ended(self.folder, self.config.mirror)
 
     @checked
     def run(

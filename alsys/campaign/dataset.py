@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alsys.arguments import checked
+from alsys.campaign.elsewhere import campaign_at
 from alsys.campaign.folder import CampaignFolder
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.events import DataImported, HessianComputed
@@ -74,11 +75,11 @@ class Dataset:
         try:
             chosen = chosen_level(reader, level)
             if chosen is None:
-                raise InputError("holds no labels yet", source=str(directory.path))
+                raise InputError("holds no labels yet", source=directory.place)
             if version is not None and not 0 <= version <= reader.head.seq:
                 raise InputError(
                     "no such dataset version",
-                    source=str(directory.path),
+                    source=directory.place,
                     field="version",
                     value=version,
                     remedy=f"the newest is {reader.head.seq}",
@@ -233,10 +234,10 @@ def _hessians_of(reader: StoreReader, frame_ids: Sequence[str]) -> dict[str, Flo
 
 @checked
 def open_dataset(folder: str | Path, version: int | None = None, level: str | None = None) -> Dataset:
-    """The labelled frames of a campaign's folder, whether it runs or not.
+    """The labelled frames of a campaign's folder, or of its mirror, whether it runs or not.
 
     Args:
-        folder: The folder of a campaign.
+        folder: The folder of a campaign, or the URL of its mirror.
         version: Sequence number of a commit; default the newest.
         level: Identity of a level of theory, or its beginning; default the campaign's own.
 
@@ -244,7 +245,7 @@ def open_dataset(folder: str | Path, version: int | None = None, level: str | No
         InputError: It is no campaign, there is no such version or level, or there are no labels.
         StoreCorrupt: Frames or labels are damaged; `alsys data repair` sets them aside.
     """
-    return Dataset.of(CampaignFolder.existing(str(folder)), version, level)
+    return Dataset.of(campaign_at(str(folder)), version, level)
 
 
 def chosen_level(reader: StoreReader, wanted: str | None) -> LevelOfTheory | None:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -25,7 +25,8 @@ from alsys.control.status import status_of
 from alsys.errors import InputError, StoreCorrupt
 from alsys.files import replace_file
 from alsys.outside.contents import MAX_JSON_BYTES, read_bytes, read_json
-from alsys.store.base import Head, StoreReader
+from alsys.store.base import Head, StoreReader, StoreWriter
+from alsys.store.objects import is_url
 from alsys.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class CampaignFolder:
     """Paths of one campaign."""
 
     path: Path
+
+    @property
+    def place(self) -> str:
+        """How a user names it."""
+        return str(self.path)
 
     @property
     def store(self) -> Path:
@@ -124,9 +130,10 @@ class CampaignFolder:
         """
         directory = cls(Path(path))
         if not directory.is_campaign:
-            raise InputError(
-                "is not a campaign directory", source=path, remedy="give the folder that `alsys run` printed"
-            )
+            remedy = "give the folder that `alsys run` printed"
+            if is_url(path):
+                remedy = "this is done where the driver is, or in a copy: `alsys fetch` makes one"
+            raise InputError("is not a campaign directory", source=path, remedy=remedy)
         directory._record()
         return directory
 
@@ -239,6 +246,19 @@ class CampaignFolder:
     def is_being_validated(self) -> bool:
         """Whether a process holds a model of it against physics."""
         return _is_locked(self.validation / "lock")
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[StoreWriter]:
+        """The store's writer, which is closed at the end.
+
+        Raises:
+            StoreBusy: Another process writes it.
+            OSError: The file system refused.
+        """
+        from alsys.store.zarr import open_writer
+
+        with contextlib.closing(open_writer(self.store)) as store:
+            yield store
 
     def writer(self) -> tuple[int, str]:
         """Process id of the writer, or the last one, and its host; 0 and an empty text where that is not known."""

@@ -8,7 +8,6 @@ gone, or behind, begins with what the mirror has.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import threading
@@ -17,10 +16,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from alsys.campaign.asked import Asked
 from alsys.campaign.presence import Driver, Presence
 from alsys.config.schema import MIRROR_URL
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.files import UNFINISHED, replace_file
+from alsys.store import copies
+from alsys.store.copies import FILES, LOG, STORE, files_in
 
 if TYPE_CHECKING:
     from alsys.store.base import Head
@@ -29,25 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STORE: Final = "store.zarr"
-FILES: Final = "files"
-LOG: Final = "store"
 BEFORE_COMMITS: Final = ("models", "start")
 """Folders that the log speaks of."""
 ONE_TRY: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
-OWN: Final = (
-    "campaign.json", "report.html", "models", "start", "fit", "walkers", "densities", "outbox", "requests",
-    "validation",
-)  # fmt: skip
-"""What a campaign makes beside store and logs: of these, what the mirror lacks is removed from a copy."""
 EVERY_S: Final = 5.0
 """How often changed files are looked for."""
-ASKED: Final = "asked"
-"""What others ask of the driver."""
-STOP: Final = "stop-request.json"
-FIRST_TRY: Final = {"max_retries": 5, "retry_timeout": timedelta(seconds=15)}
-"""Of the first look of a driver that begins, which somebody may be waiting for."""
-LOCKS: Final = ("lock", "writer.lock")
+WHILE_ASKED_S: Final = 0.5
+"""The same, while somebody waits for an answer."""
 
 
 class Mirror:
@@ -61,8 +50,9 @@ class Mirror:
 
     def __init__(self, objects: Objects, folder: Path, first_look: Objects | None = None) -> None:
         self._first_log, self._first_files = ((first_look or objects).below(name) for name in (LOG, FILES))
-        self._files, self._log, self._asked = (objects.below(name) for name in (FILES, LOG, ASKED))
-        self.url, self._objects, self._folder = objects.url, objects, folder
+        self._files, self._log = objects.below(FILES), objects.below(LOG)
+        self.asked = Asked(objects, folder)
+        self.url, self.objects, self._folder = objects.url, objects, folder
         self._known: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -89,7 +79,7 @@ class Mirror:
             raise InputError("is no folder of a bucket", field="URL", value=url, remedy=remedy)
         if not is_patient:
             return cls(Objects.at(url, retry_config=ONE_TRY), folder)
-        return cls(Objects.at(url), folder, Objects.at(url, retry_config=FIRST_TRY))
+        return cls(Objects.at(url), folder, Objects.at(url, retry_config=copies.QUICK))
 
     def is_begun(self) -> bool:
         """Whether there is a campaign in it.
@@ -142,7 +132,7 @@ class Mirror:
         """
         try:
             self.check_place()
-            presence = Presence(self._objects)
+            presence = Presence(self.objects)
             presence.claim(takes_over=takes_over, tell=tell)
         except InputError as error:
             raise error.located(source) from error
@@ -158,6 +148,16 @@ class Mirror:
             "(AWS_ENDPOINT_URL) and network, then the same command goes on, or leave `mirror` out to go on here alone"
         )
 
+    def is_ahead(self) -> bool:
+        """Whether it has commits that the folder lacks.
+
+        Raises:
+            OSError: The storage refused.
+        """
+        from alsys.store.mirror import is_behind
+
+        return is_behind(self._folder / STORE, self._log)
+
     def bring_home(self) -> bool:
         """Where the folder's store is not there, or behind, gets all files of the mirror; whether it did.
 
@@ -165,50 +165,27 @@ class Mirror:
             InputError: The mirror is that of another campaign.
             OSError: The disk or the storage refused.
         """
-        from alsys.store.mirror import is_behind
-
-        if not is_behind(self._folder / STORE, self._log):
+        if not self.is_ahead():
             return False
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.fetch()
+        copies.fetch(self.objects, self._folder, has_note=False)
         return True
 
     def fetch(self) -> Head:
-        """Makes the folder what the mirror is, store and files.
+        """Makes the folder a copy of the mirror, or brings it up to date.
 
         Raises:
             InputError: There is no campaign, or another one here, or a folder of other things.
             StoreBusy: A driver writes the folder.
             OSError: The disk or the storage refused.
         """
-        from alsys.store.mirror import fetch
+        return copies.fetch(self.objects, self._folder)
 
-        self._refuse_strangers()
-        head = fetch(self._folder / STORE, self._log)
-        names = self._files.names("")
-        for name, content in zip(names, self._files.get_all(names), strict=True):
-            path = self._folder / name
-            if content is not None and not (path.is_file() and path.read_bytes() == content):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(path, content)
-        own = [name for name in OWN if (self._folder / name).exists()]
-        for name in set(_files_in(self._folder, own)) - set(names) if own else ():
-            (self._folder / name).unlink(missing_ok=True)
-        return head
-
-    def _refuse_strangers(self) -> None:
-        """A folder that is no campaign's is not filled, and nothing in it removed."""
-        if (self._folder / STORE).exists() or not self._folder.is_dir():
-            return
-        strange = sorted(path.name for path in self._folder.iterdir() if path.name not in (*OWN, "logs"))
-        if strange:
-            raise InputError(
-                f"is no campaign's folder and holds {strange[0]!r}", source=str(self._folder),
-                remedy="name an empty or new folder",
-            )  # fmt: skip
-
-    def open_writer(self) -> ZarrWriter:
+    def open_writer(self, *, has_files: bool = True) -> ZarrWriter:
         """The store's writer here and there.
+
+        Args:
+            has_files: Whether bundles and start models are put before commits; not those of a copy.
 
         Raises:
             InputError: The mirror is that of another campaign.
@@ -217,7 +194,8 @@ class Mirror:
         """
         from alsys.store.mirror import open_writer
 
-        return open_writer(self._folder / STORE, self._log, lambda: self.push(BEFORE_COMMITS))
+        put = (lambda: self.push(BEFORE_COMMITS)) if has_files else (lambda: None)
+        return open_writer(self._folder / STORE, self._log, put)
 
     def driver(self) -> Driver | None:
         """Who drives the campaign, or has until a moment ago; None for nobody.
@@ -225,23 +203,7 @@ class Mirror:
         Raises:
             OSError: The storage refused.
         """
-        return Presence(self._objects).driver()
-
-    def ask_to_stop(self, *, drain: bool) -> None:
-        """Asks the driver to stop, wherever it is; it hears so within seconds.
-
-        Raises:
-            OSError: The storage refused.
-        """
-        self._asked.put(STOP, json.dumps({"drain": drain}).encode())
-
-    def _hear(self) -> None:
-        """Gives the driver what others ask of it."""
-        for name in self._asked.names(""):
-            content = self._asked.get(name)
-            if name == STOP and content is not None:
-                replace_file(self._folder / STOP, content)
-            self._asked.remove([name])
+        return Presence(self.objects).driver()
 
     def push(self, only: Collection[str] = ()) -> None:
         """Puts what has changed since the last time, and removes what is gone.
@@ -253,7 +215,7 @@ class Mirror:
             OSError: The storage refused; it is done again the next time.
         """
         with self._lock:
-            found = _files_in(self._folder, only)
+            found = files_in(self._folder, tuple(only))
             for name, state in found.items():
                 if state == self._known.get(name):
                     continue
@@ -269,7 +231,7 @@ class Mirror:
                 del self._known[name]
 
     def __enter__(self) -> Self:
-        self._asked.remove(self._asked.names(""))  # of the driver before this one
+        self.asked.forget()
         self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
         self._thread.start()
         return self
@@ -279,12 +241,18 @@ class Mirror:
         if self._thread is not None:
             self._thread.join()
         self._try_to_push()
+        self._hear()
 
     def _follow(self) -> None:
-        while not self._ended.wait(EVERY_S):
+        wait_s = EVERY_S
+        while not self._ended.wait(wait_s):
             self._try_to_push()
-            with contextlib.suppress(OSError):  # a storage that refuses is spoken of where files are put
-                self._hear()
+            wait_s = WHILE_ASKED_S if self._hear() else EVERY_S
+
+    def _hear(self) -> bool:
+        with contextlib.suppress(OSError):  # a storage that refuses is spoken of where files are put
+            return self.asked.hear()
+        return False
 
     def _try_to_push(self) -> None:
         try:
@@ -304,19 +272,3 @@ def following(mirror: Mirror | None) -> Iterator[Mirror | None]:
         return
     with mirror:
         yield mirror
-
-
-def _files_in(folder: Path, only: Collection[str] = ()) -> dict[str, tuple[int, int, int]]:
-    """Finished files below a folder but its store's, by path, with what changes when they do."""
-    found: dict[str, tuple[int, int, int]] = {}
-    tops = [folder / name for name in only] if only else [path for path in folder.iterdir() if path.name != STORE]
-    for top in tops:
-        for path in [top, *top.rglob("*")] if top.is_dir() else [top]:
-            is_passing = path.name.endswith(UNFINISHED) or path.name in LOCKS or path.name.startswith(".")
-            if is_passing or path.is_symlink():
-                continue
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                status = path.stat()
-                if path.is_file():
-                    found[path.relative_to(folder).as_posix()] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found

@@ -6,10 +6,11 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from alsys.campaign.folder import CampaignFolder
+from alsys.campaign.mirror import Mirror
 from alsys.config import CampaignConfig
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
-from alsys.errors import AlsysError, InputError
+from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.events import AuditsDrawn, CampaignOpened, CampaignStopped
 from alsys.labels import LevelOfTheory
 from alsys.outside.contents import read_json
@@ -27,6 +28,26 @@ def has_final_stop(store: StoreReader) -> bool:
     latest = store.iter_events(max(0, store.head.lengths["events"] - LATEST))
     ends = [event for event in latest if isinstance(event, CampaignOpened | CampaignStopped)]
     return bool(ends) and isinstance(ends[-1], CampaignStopped) and ends[-1].is_final
+
+
+def has_ended(directory: CampaignFolder, mirror: str | None) -> bool:
+    """Whether the last driver ended because a stop criterion held, and nobody has gone on elsewhere since.
+
+    Args:
+        directory: A campaign that has begun.
+        mirror: Its mirror; one that cannot be asked knows of nothing more.
+    """
+    from alsys.store.zarr import open_reader
+
+    if mirror is not None:
+        with contextlib.suppress(OSError, EnvironmentProblem):
+            if Mirror.at(mirror, directory.path, is_patient=False).is_ahead():
+                return False
+    reader = open_reader(directory.store)
+    try:
+        return has_final_stop(reader)
+    finally:
+        reader.close()
 
 
 def checked_ledger(directory: CampaignFolder, settings: PolicySettings, store: ColumnReader) -> Ledger:

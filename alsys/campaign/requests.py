@@ -17,7 +17,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from alsys.campaign.asked import RequestObjects
 from alsys.campaign.bundles import BundleFolder
+from alsys.campaign.elsewhere import FetchedFolder
 from alsys.campaign.folder import CampaignFolder, write_json
 from alsys.clock import RunningClock
 from alsys.control.rules.requests import Answer, Request, carry_out, from_record, to_record
@@ -47,6 +49,9 @@ class RequestFolder:
         path: The campaign's `requests` folder.
         clock: Seconds in which this process ran.
     """
+
+    poll_s = POLL_S
+    """How often to look for an answer."""
 
     def __init__(self, path: Path, clock: Callable[[], float] | None = None) -> None:
         self._path = path
@@ -164,7 +169,7 @@ def ask(
     clock: Callable[[], float] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Has a request carried out, by the running driver or, where there is none, by this process.
+    """Has a request carried out, by the running driver, wherever it is, or, where there is none, by this process.
 
     Returns:
         One line on what was done and what follows.
@@ -174,11 +179,14 @@ def ask(
         AlsysError: No answer in time; the request stays for the driver, or the next one.
         EnvironmentProblem: The request or the store cannot be written.
     """
-    folder, clock = RequestFolder(directory.requests), clock or RunningClock()
+    folder: RequestFolder | RequestObjects = RequestFolder(directory.requests)
+    clock, place = clock or RunningClock(), directory.place
+    if isinstance(directory, FetchedFolder):
+        folder = RequestObjects(directory.mirror.objects)
     try:
         name = folder.add(request)
     except OSError as error:
-        raise cannot_ask(directory.requests, error, "nothing was changed") from error
+        raise cannot_ask(place, error, "nothing was changed") from error
     deadline = clock() + timeout_s
     try:
         while (answer := folder.take_answer(name)) is None:
@@ -190,10 +198,10 @@ def ask(
                 if (answer := folder.leave(name)) is not None:
                     break
                 raise AlsysError(
-                    f"{directory.path}: the driver is busy and has not answered in {timeout_s:.0f} s; the request stays"
+                    f"{place}: the driver is busy and has not answered in {timeout_s:.0f} s; the request stays"
                     " and is carried out when the driver comes to it, or by the next `alsys run`"
                 )
-            sleep(POLL_S)
+            sleep(folder.poll_s)
     except (KeyboardInterrupt, InputError):
         folder.withdraw(name)
         raise
@@ -209,13 +217,10 @@ def answer_waiting(directory: CampaignFolder) -> None:
         StoreBusy: Somebody does.
         EnvironmentProblem: The store cannot be written.
     """
-    from alsys.store.zarr import open_writer
-
     folder = RequestFolder(directory.requests)
     settings = PolicySettings.of(directory.config())
     try:
-        store = open_writer(directory.store)
-        try:
+        with directory.written() as store:
             ledger = Ledger.fold(settings, store.events())
             bundles = BundleFolder(directory.models, ledger.models)
             for name, request in folder.waiting():
@@ -232,8 +237,6 @@ def answer_waiting(directory: CampaignFolder) -> None:
                 store.stage(events)
                 store.commit()
                 folder.answer(name, answer)
-        finally:
-            store.close()
     except OSError as error:
         raise cannot_ask(directory.store, error, "the request stays for the next `alsys run`") from error
 
@@ -252,7 +255,7 @@ def ask_to_stop(directory: CampaignFolder, *, drain: bool) -> None:
         raise cannot_ask(directory.path, error, f"nothing was asked for; {kill}") from error
 
 
-def cannot_ask(folder: Path, error: OSError, then: str) -> EnvironmentProblem:
+def cannot_ask(folder: Path | str, error: OSError, then: str) -> EnvironmentProblem:
     """The error of a request that cannot be written, or not be carried out.
 
     Args:

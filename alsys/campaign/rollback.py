@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alsys.campaign.elsewhere import FetchedFolder
 from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.models import CampaignModels, version_number
 from alsys.campaign.requests import ask
@@ -32,10 +33,10 @@ def roll_back(directory: CampaignFolder, request: RollBack, timeout_s: float) ->
         InputError: There is no such version.
         AlsysError: No answer in time.
     """
-    is_running = directory.is_running()
+    is_by_driver = isinstance(directory, FetchedFolder) or directory.is_running()
     said = ask(directory, request, timeout_s)
     config = directory.config()
-    if is_running or not config.tracking.enabled:  # a driver tells the registry itself
+    if is_by_driver or not config.tracking.enabled:  # a driver, this one or the next, tells the registry itself
         return said
     from alsys.store.zarr import open_reader
     from alsys.tracking.registry import OutboxRegistry

@@ -20,6 +20,7 @@ from alsys.errors import AlsysError, RayLost, StoreCorrupt, remedy_of, told
 from alsys.threads import are_left
 from alsys.version import __version__
 
+EITHER = "campaign directory, or the URL of its mirror (s3://...)"
 UNREAD = 141
 """Exit code where whoever read the output (`alsys ... | head -1`) went before all of it was made.
 
@@ -129,7 +130,7 @@ def command_line() -> argparse.ArgumentParser:
     launch.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
 
     status = add("status", "inspect.status", "what a campaign is doing")
-    status.add_argument("directory", help="campaign directory")
+    status.add_argument("directory", help=EITHER)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="repeat")
 
@@ -139,17 +140,17 @@ def command_line() -> argparse.ArgumentParser:
     fetch.add_argument("--follow", nargs="?", type=float, const=30.0, metavar="SECONDS", help="again and again")
 
     stop = add("stop", "inspect.stop", "ask a running campaign to stop; `alsys run` resumes it")
-    stop.add_argument("directory", help="campaign directory, or its mirror (s3://...)")
+    stop.add_argument("directory", help=EITHER)
     stop.add_argument("--drain", action="store_true", help="finish the work in flight first")
     stop.add_argument("--timeout", type=float, default=600.0, help="seconds to wait for it (default 600)")
 
     rollback = add("rollback", "curation.rollback", "make an earlier model version champion again, and go on from it")
-    rollback.add_argument("directory", help="campaign directory")
+    rollback.add_argument("directory", help=EITHER)
     rollback.add_argument("version", nargs="?", help="as v0004 or 4; default: the champion before this one")
     rollback.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a driver (default 60)")
 
     report = add("report", "inspect.report", "write report.html")
-    report.add_argument("directory", help="campaign directory")
+    report.add_argument("directory", help=EITHER)
     report.add_argument("--output", help="default: report.html in the campaign directory")
 
     data = commands.add_parser("data", help="look at, check and export the labelled data").add_subparsers(
@@ -159,7 +160,7 @@ def command_line() -> argparse.ArgumentParser:
     verify = add("verify", "inspect.data_verify", "check every array against HEAD and the log", data)
     export = add("export", "inspect.data_export", "write labelled frames", data)
     for command in (info, verify, export):
-        command.add_argument("directory", help="campaign directory")
+        command.add_argument("directory", help=EITHER)
     for command in (info, verify, export):
         command.add_argument("--json", action="store_true", help="print JSON")
     export.add_argument("output", help="file to write, e.g. .extxyz, .db, .aselmdb; nothing is overwritten")
@@ -214,7 +215,7 @@ def command_line() -> argparse.ArgumentParser:
     reasons = add("export", "curation.quarantine_export", "write their structures and reasons as extxyz", quarantine)
     retract = add("retract", "curation.retract", "take labels out of the data; nothing is deleted", data)
     for command in (listed, retry, reasons, retract):
-        command.add_argument("directory", help="campaign directory")
+        command.add_argument("directory", help=EITHER)
     listed.add_argument("--json", action="store_true", help="print JSON")
     reasons.add_argument("output", help="file to write (.extxyz or .xyz)")
     for command in (retry, retract):
@@ -236,7 +237,7 @@ def command_line() -> argparse.ArgumentParser:
     show.add_argument("name", help="registered name, or campaign directory")
     show.add_argument("version", nargs="?", help="number or alias (default: champion)")
     train = add("train", "models.train", "fit to a campaign's data once more, to convergence", models)
-    train.add_argument("directory", help="campaign directory")
+    train.add_argument("directory", help=EITHER)
     train.add_argument(
         "--budget-s",
         type=float,

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from alsys.campaign.elsewhere import campaign_at
 from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.requests import ask
 from alsys.campaign.rollback import request_of, roll_back
@@ -23,7 +24,7 @@ def quarantine_list(args: argparse.Namespace) -> int:
     """Prints the frames in quarantine, oldest first."""
     from alsys.store.zarr import open_reader
 
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     rows = [
         {
             "frame_id": frame_id,
@@ -48,7 +49,7 @@ def quarantine_list(args: argparse.Namespace) -> int:
 
 def quarantine_retry(args: argparse.Namespace) -> int:
     """Makes quarantined frames pending again."""
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     request = RetryFrames(tuple(args.frame), args.kind or "", args.all)
     sys.stdout.write(ask(directory, request, args.timeout) + "\n")
     return 0
@@ -59,7 +60,7 @@ def quarantine_export(args: argparse.Namespace) -> int:
     from alsys.interop.extxyz_files import export_frames
     from alsys.store.zarr import open_reader
 
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     output = Path(args.output)
     if output.suffix not in (".xyz", ".extxyz"):
         raise InputError("write .extxyz or .xyz", field="output", value=args.output)
@@ -82,7 +83,7 @@ def quarantine_export(args: argparse.Namespace) -> int:
 
 def retract(args: argparse.Namespace) -> int:
     """Takes labels out of the data."""
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     request = RetractLabels(args.reason, tuple(args.frame), tuple(args.label))
     sys.stdout.write(ask(directory, request, args.timeout) + "\n")
     return 0
@@ -90,7 +91,7 @@ def retract(args: argparse.Namespace) -> int:
 
 def rollback(args: argparse.Namespace) -> int:
     """Makes an earlier version champion again, in the campaign and in the registry."""
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     sys.stdout.write(roll_back(directory, request_of(directory, args.version), args.timeout) + "\n")
     return 0
 

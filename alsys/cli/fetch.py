@@ -38,7 +38,7 @@ def stop_elsewhere(url: str, timeout_s: float, *, drain: bool) -> int:
     if (driver := mirror.driver()) is None:
         sys.stdout.write(f"{url}: no driver runs; nothing to stop\n")
         return 0
-    mirror.ask_to_stop(drain=drain)
+    mirror.asked.stop(drain=drain)
     clock, said_s = RunningClock(), SAY_EVERY_S
     while mirror.driver() is not None:
         if clock() > said_s:

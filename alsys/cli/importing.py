@@ -39,6 +39,7 @@ from alsys.labels import Label, LevelOfTheory
 from alsys.outside.contents import MAX_YAML_BYTES, check_regular, parse_yaml, read_text
 from alsys.states import NEUTRAL_SINGLET, CompositionStates
 from alsys.store.base import StoreWriter
+from alsys.store.objects import is_url
 
 MAX_NAMED = 10
 """Frames that stand out which are named."""
@@ -104,7 +105,7 @@ def _campaign(
     The last are None where its model tells states apart, so that they need not be compared.
     """
     target = Path(args.campaign)
-    if target.is_dir():
+    if target.is_dir() or is_url(args.campaign):
         from alsys.labeling.baseline import baseline_level
         from alsys.labeling.factory import build_labeler
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from alsys.campaign.dataset import chosen_level
+from alsys.campaign.elsewhere import campaign_at
 from alsys.campaign.folder import CampaignFolder, read_status, whole_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
 from alsys.cli.display import Screen, status_panel
@@ -31,9 +32,9 @@ SUFFIXES = {
 
 def status(args: argparse.Namespace) -> int:
     """Prints the state of a campaign, once or again and again."""
-    directory = CampaignFolder.existing(args.directory)
     console = Screen()
     while True:
+        directory = campaign_at(args.directory)
         content, delivery = whole_status(directory)
         if args.json:
             sys.stdout.write(json.dumps(content) + "\n")
@@ -41,7 +42,7 @@ def status(args: argparse.Namespace) -> int:
         else:
             if args.watch is not None and console.is_terminal:
                 console.clear()
-            console.print(status_panel(str(directory.path), content))
+            console.print(status_panel(directory.place, content))
             validation = ["a validation of a model is running"] if content["is_being_validated"] else []
             for line in [*validation, *delivery.lines(is_running=content["state"] == "running")]:
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -81,12 +82,13 @@ def report(args: argparse.Namespace) -> int:
     """Writes the report."""
     from alsys.tracking.report import write_report
 
-    directory = CampaignFolder.existing(args.directory)
-    path = Path(args.output) if args.output else directory.path / "report.html"
-    if args.output or path.is_dir():
+    directory = campaign_at(args.directory)
+    output = args.output or ("report.html" if is_url(args.directory) else None)
+    path = Path(output) if output else directory.path / "report.html"
+    if output or path.is_dir():
         check_file(path, "--output")
     try:
-        write_report(directory.path, path if args.output else None)
+        write_report(directory.path, path if output else None)
     except OSError as error:
         raise cannot_ask(directory.path, error, "`--output FILE` puts the report elsewhere") from error
     sys.stdout.write(f"{path}\n")
@@ -97,7 +99,7 @@ def data_info(args: argparse.Namespace) -> int:
     """Prints what the store holds."""
     from alsys.store.zarr import open_reader
 
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     reader = open_reader(directory.store)
     head = reader.head
     log = reader.events()
@@ -172,7 +174,7 @@ def data_verify(args: argparse.Namespace) -> int:
     """Checks the store; exit code 4 where something is wrong."""
     from alsys.store.zarr import open_reader
 
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     result = open_reader(directory.store).verify()
     if args.json:
         content = {
@@ -234,7 +236,7 @@ def data_export(args: argparse.Namespace) -> int:
     from alsys.store.damage import sound_snapshot
     from alsys.store.zarr import open_reader
 
-    directory = CampaignFolder.existing(args.directory)
+    directory = campaign_at(args.directory)
     output = Path(args.output)
     name = args.format or SUFFIXES.get(output.suffix)
     if name is None:
@@ -247,7 +249,7 @@ def data_export(args: argparse.Namespace) -> int:
     reader = open_reader(directory.store)
     level = chosen_level(reader, args.level)
     if level is None:
-        raise InputError("holds no labels yet", source=str(directory.path))
+        raise InputError("holds no labels yet", source=directory.place)
     snapshot = sound_snapshot(reader, directory.path, level.level_id, args.seq)
     n_left_out = 0
     if args.arm is not None:

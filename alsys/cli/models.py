@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
+from alsys.campaign.elsewhere import campaign_at, local_path
 from alsys.campaign.folder import CampaignFolder
 from alsys.errors import InputError
 from alsys.metrics import Metrics
+from alsys.store.objects import is_url
 from alsys.tracking.record import kept_uri, read_record
 
 
@@ -54,9 +55,14 @@ def show(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Fits to a campaign's data once more, until errors on held-out frames fall no more."""
-    from alsys.campaign.campaign import Campaign
+    from alsys.campaign.campaign import ANSWER_S, Campaign
+    from alsys.campaign.longer_training import ask_to_train
     from alsys.cli.run import run
 
+    if is_url(args.directory):
+        directory = campaign_at(args.directory)
+        sys.stdout.write(f"{ask_to_train(directory, args.budget_s, ANSWER_S)}\n")
+        return 0
     campaign = Campaign.open(args.directory)
     is_running = campaign.folder.is_running()
     sys.stdout.write(f"{campaign.train(args.budget_s)}\n")
@@ -94,9 +100,12 @@ def _registered(args: argparse.Namespace) -> tuple[Any, str | None]:
     Raises:
         InputError: The campaign is not tracked.
     """
-    if args.name is None or not CampaignFolder(Path(args.name)).is_campaign:
+    if args.name is None:
+        return None, args.uri
+    folder = local_path(args.name)
+    if not CampaignFolder(folder).is_campaign:
         return args.name, args.uri
-    config, record = read_record(Path(args.name))
+    config, record = read_record(folder)
     if not config.tracking.enabled:
         raise InputError(
             "is in no registry: tracking.enabled is false", source=args.name, remedy="`alsys status` lists its models"

@@ -33,6 +33,7 @@ from alsys.potentials.bundle import check_bundle, read_bundle
 from alsys.potentials.factory import build_committee
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
 from alsys.store.base import versions_of
+from alsys.store.objects import is_url
 
 _VERSION = re.compile(r"v(\d{4,})")
 _REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/[^/@]+.*)?")
@@ -244,8 +245,8 @@ def load_calculator(
     """An ASE calculator from a bundle folder, a campaign or a registered model.
 
     Args:
-        uri: A bundle folder, that of a campaign, whose champion is taken, ``models:/NAME@champion`` or
-            ``models:/NAME/VERSION``.
+        uri: A bundle folder, that of a campaign, whose champion is taken, or its mirror (``s3://BUCKET/PREFIX``),
+            ``models:/NAME@champion`` or ``models:/NAME/VERSION``.
         tracking_uri: MLflow server; default ``MLFLOW_TRACKING_URI``, or ``sqlite:///mlflow.db`` in the working folder.
         threads: Threads of torch.
         device: Where networks are evaluated: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a GPU where there is one.
@@ -289,6 +290,12 @@ def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[P
         EnvironmentProblem: The MLflow server does not answer.
         StoreCorrupt: The campaign's log cannot be read.
     """
+    if is_url(str(uri)):
+        from alsys.store.copies import cached
+
+        with cached(str(uri)) as copy:
+            yield _own(copy)
+        return
     if not str(uri).startswith("models:/"):
         path = Path(uri)
         if not path.is_dir():

@@ -106,8 +106,17 @@ def open_writer(path: Path, objects: Objects, before_commit: Callable[[], None] 
         raise
 
 
-def fetch(path: Path, objects: Objects) -> Head:
+def fetch(path: Path, objects: Objects, since: tuple[Head, int] | None = None) -> tuple[Head, int]:
     """Makes a folder's store what the log is, for reading; what is there of it already is kept.
+
+    Args:
+        path: The store's folder.
+        objects: Where the log is.
+        since: HEAD that the folder got the last time, and number of the last segment then; where the folder has been
+            left alone, only segments of since then are read.
+
+    Returns:
+        HEAD, and number of the last segment.
 
     Raises:
         InputError: There is no store, or the folder's is another one.
@@ -115,18 +124,31 @@ def fetch(path: Path, objects: Objects) -> Head:
         OSError: The disk or the storage refused.
     """
     log = SegmentStore(objects)
-    log.load()
+    is_continued = since is not None and _has(path, since[0]) and log.resume(*since)
+    if not is_continued:
+        log.load()
     if not log.n:
         raise InputError("holds no campaign", source=objects.url)
+    if is_continued and since is not None and log.n == since[1]:
+        return since
     writer = zarr.open_writer(path)
     try:
         folder, head = writer.folder, log.read_head()
-        _check_same(path, objects, ColumnReader(folder, folder.read_head()), ColumnReader(log, head))
+        if not is_continued:
+            _check_same(path, objects, ColumnReader(folder, folder.read_head()), ColumnReader(log, head))
         if _is_behind(folder.read_head(), head):
             _copy(log, folder, folder.read_head(), head)
-        return folder.read_head()
+        return folder.read_head(), log.n
     finally:
         writer.folder.close(writer.folder.read_head())
+
+
+def _has(path: Path, head: Head) -> bool:
+    """Whether a folder's store is at a HEAD, whoever has opened it since."""
+    if not (path / "HEAD").is_file():
+        return False
+    there = ZarrFolder(path, Files()).read_head()
+    return (there.seq, there.identity, dict(there.lengths)) == (head.seq, head.identity, dict(head.lengths))
 
 
 def is_behind(path: Path, objects: Objects) -> bool:

@@ -168,6 +168,12 @@ class Objects:
         with ThreadPoolExecutor(min(AT_ONCE, len(names))) as pool:
             return list(pool.map(self.get, names))
 
+    def listed(self) -> dict[str, str]:
+        """All objects by name, with what changes when they do."""
+        batches = self._guarded("", self._call("list", ""))
+        found = {meta["path"]: f"{meta['e_tag']} {meta['size']}" for batch in batches for meta in batch}
+        return {path.removeprefix(self._prefix): found[path] for path in sorted(found)}
+
     def names(self, folder: str, after: str = "") -> list[str]:
         """Names of the objects in a folder and below it, in order, those after a name only."""
         listed = self._call("list", folder, offset=f"{self._prefix}{after}" if after else None)

@@ -119,6 +119,30 @@ class SegmentStore:
                 self._apply(Segment.decode(content, f"{self._objects.url}/{name}"))
                 self.n += 1
 
+    def resume(self, head: Head, n: int) -> bool:
+        """Reads what has come since a segment, without what was before; whether that is still to be had.
+
+        Args:
+            head: As of that segment: rows before its lengths are not there to be read.
+            n: Its number.
+
+        Raises:
+            OSError: The store cannot be read.
+        """
+        content = self._objects.get(_name(n))
+        if content is None:
+            return False
+        try:
+            last = Segment.decode(content, f"{self._objects.url}/{_name(n)}").head
+            if last is None or last.identity != head.identity:
+                return False
+            self.n = n
+            self._disk.write_head(head)
+            self.load()
+        except StoreCorrupt:  # what came next was removed behind a compaction
+            self.n, self._disk = 0, MemoryDisk()
+        return self.n > 0
+
     def columns_at(self, columns: Columns) -> None:
         """From now on columns are read there, and memory is free again: those of a folder that holds the same."""
         self._disk = columns
