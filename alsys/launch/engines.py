@@ -9,9 +9,10 @@ from typing import Final
 from alsys.errors import InputError
 from alsys.launch import skypilot
 from alsys.launch.engine import Engine
+from alsys.launch.kuberay.engine import ENGINE as KUBERAY
 from alsys.launch.request import LaunchRequest
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (skypilot.ENGINE,)}
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (skypilot.ENGINE, KUBERAY)}
 """By the name that ``--on`` takes."""
 
 

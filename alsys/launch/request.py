@@ -73,7 +73,8 @@ class LaunchRequest:
 
         Args:
             directory: The campaign's folder there.
-            settings: Further ones of the engine, ``KEY=VALUE``; those of the user go before them.
+            settings: Further ones of the engine, ``KEY=VALUE``, but for keys that the user gives; last, so that
+                they hold inside of sections that the user gives as a whole.
             campaign: Folder of the campaign's file there.
         """
         engine = ["runtime.address=auto", f"directory={directory}", *settings]
@@ -86,7 +87,7 @@ class LaunchRequest:
         mine = [
             text for text in self.overrides if text.partition("=")[0].strip() not in ("runtime.address", "directory")
         ]
-        words = [word for setting in (*kept, *mine) for word in ("--set", setting)]
+        words = [word for setting in (*mine, *kept) for word in ("--set", setting)]
         return ["alsys", "run", str(PurePosixPath(campaign) / CAMPAIGN_FILE), "--quiet", *words]
 
 

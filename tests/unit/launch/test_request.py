@@ -41,14 +41,22 @@ def test_the_command_has_the_settings_of_the_user_and_an_address(file: Path) -> 
     words = request.run("/data/x", ["labeling.resources={labeler: 1}"])
     args = command_line().parse_args(words[1:])
     assert args.set == [
-        "runtime.address=auto", "directory=/data/x", "labeling.resources={labeler: 1}", "runtime.worker_retries=1000",
-        "stop.labels=7",
+        "stop.labels=7", "runtime.address=auto", "directory=/data/x", "labeling.resources={labeler: 1}",
+        "runtime.worker_retries=1000",
     ]  # fmt: skip
     assert args.config == "campaign/campaign.yaml"
     mine = LaunchRequest.of(file, ["labeling.resources={mine: 1}", "runtime.worker_retries=5"])
     assert command_line().parse_args(mine.run("/data/x", ["labeling.resources={labeler: 1}"])[1:]).set == [
-        "runtime.address=auto", "directory=/data/x", "labeling.resources={mine: 1}", "runtime.worker_retries=5"
+        "labeling.resources={mine: 1}", "runtime.worker_retries=5", "runtime.address=auto", "directory=/data/x"
     ]  # fmt: skip
+
+
+def test_settings_hold_inside_of_sections_that_the_user_gives_as_a_whole(file: Path) -> None:
+    request = LaunchRequest.of(file, ["labeling.groups={big: {workers: 2}}"])
+    _, placing = request.fleet.placed()
+    args = command_line().parse_args(request.run("/data/x", placing)[1:])
+    elsewhere = LaunchRequest.of(file, args.set)
+    assert [g.resources for g in elsewhere.fleet.groups[:2]] == [{"labeler": 1}, {"labeler_big": 1}]
 
 
 @pytest.mark.parametrize("place", ["../ethanol.xyz", "/tmp/ethanol.xyz", "missing.xyz"])
