@@ -270,6 +270,8 @@ class LiveStatus:
         status = status_of(coordinator.ledger, state="running", head_seq=self._store.head.seq)
         if coordinator.commits.disk_problem is not None:
             status["message"] = f"waiting: {coordinator.commits.disk_problem}"
+        elif self._store.waits_for:
+            status["message"] = self._store.waits_for
         self._observer.update(status)
         if time.monotonic() - self._written >= LIVE_EVERY_S:
             self._written = time.monotonic()

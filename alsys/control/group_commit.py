@@ -42,6 +42,7 @@ class GroupCommit:
         self._on_event = on_event
         self._unacknowledged: list[str] = []
         self._untold: list[Event] = []
+        self._held: list[str] = []  # committed, and not yet everywhere where they shall be
         self._committing: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._actions: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
@@ -83,6 +84,7 @@ class GroupCommit:
         except Fenced as error:
             self.problem = error
             raise
+        self._acknowledge([])
 
     @property
     def disk_problem(self) -> str | None:
@@ -171,11 +173,18 @@ class GroupCommit:
 
     def _give_out(self, acknowledged: Sequence[str], told: Sequence[Event]) -> None:
         """Tells others of what is on disk."""
-        if acknowledged and self._on_acknowledged is not None:
-            self._on_acknowledged(acknowledged)
+        self._acknowledge(acknowledged)
         if self._on_event is not None:
             for event in told:
                 self._on_event(event)
+
+    def _acknowledge(self, label_ids: Sequence[str]) -> None:
+        """Gives out labels, and those of before, unless the store still waits for a mirror that does not answer."""
+        self._held += label_ids
+        if self._held and not self._store.waits_for:
+            held, self._held = self._held, []
+            if self._on_acknowledged is not None:
+                self._on_acknowledged(held)
 
     def _report(self) -> None:
         """Has everybody look who waits for the disk."""

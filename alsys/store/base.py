@@ -347,6 +347,11 @@ class StoreWriter(StoreReader, Protocol):
         """Records staged and not yet taken by a commit."""
         ...
 
+    @property
+    def waits_for(self) -> str:
+        """What is committed and not yet everywhere where it shall be, in one line; empty for nothing."""
+        ...
+
     def check_owner(self) -> None:
         """Returns where the store is still this writer's.
 

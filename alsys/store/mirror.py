@@ -1,20 +1,23 @@
 """A store on a local disk whose commits are in object storage first.
 
-A commit is durable once its segment is there (`alsys.store.segments`) and on the local disk. Whoever opens the store
+A commit is durable once its segment is there (`alsys.store.segments`) and on the local disk. While the storage does not
+answer, commits are on the local disk only and follow later; nothing is acknowledged before. Whoever opens the store
 elsewhere begins with what the log has; a folder that was written without the log for a while gives it what it lacks.
 Two that went different ways are told apart, and neither is changed.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.errors import InputError
+from alsys.errors import Fenced, InputError
 from alsys.store import zarr
 from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
@@ -24,10 +27,19 @@ from alsys.store.schema import ALL_ARRAYS, COMMITS
 from alsys.store.segments import SegmentStore
 from alsys.store.zarr import ZarrWriter
 from alsys.store.zarr_folder import ZarrFolder
+from alsys.threads import WorkerThread
+
+logger = logging.getLogger(__name__)
+
+TRY_EVERY_S: Final = 5.0
+"""How often a log that does not answer is tried again."""
 
 
 class MirroredFolder:
     """Rows in a folder and in segments. Is a `Backend`.
+
+    A log that does not answer is done without: commits are in the folder only, a thread tries to put what the log
+    lacks, and once that worked commits go there first again.
 
     Args:
         folder: Of the writer.
@@ -37,6 +49,18 @@ class MirroredFolder:
 
     def __init__(self, folder: ZarrFolder, log: SegmentStore, before_commit: Callable[[], None]) -> None:
         self._folder, self._log, self._before_commit = folder, log, before_commit
+        self._here = folder.read_head()
+        self._lock = threading.Lock()  # of the log, while it is done without
+        self._is_away = self._is_back = False
+        self._ended = threading.Event()
+        self._thread: WorkerThread | None = None
+        self._problem: Fenced | None = None
+
+    @property
+    def waits_for(self) -> str:
+        """What is committed and not in the log, in one line; empty for nothing."""
+        n = self._here.seq - self._log.put_head.seq
+        return f"{self._log.url} does not answer: {n} commits are on the local disk only" if n > 0 else ""
 
     def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of a column."""
@@ -50,32 +74,104 @@ class MirroredFolder:
     def sync(self) -> None:
         """Durable on the local disk; in the log with the next HEAD."""
         self._folder.sync()
-        self._log.sync()
+        if self._is_away:
+            self._log.forget()
+        else:
+            self._try_log(self._log.sync)
 
     def read_head(self) -> Head:
         """The committed HEAD."""
         return self._folder.read_head()
 
     def write_head(self, head: Head) -> None:
-        """Puts the segment, then replaces HEAD: the log is never behind."""
-        self._before_commit()
-        self._log.put(head)
+        """Puts the segment, then replaces HEAD: the log is never behind while it answers."""
+        if not self._is_away:
+            self._try_log(lambda: self._put(head))
+        if self._is_away:
+            self._log.forget()
         self._folder.write_head(head)
-        self._log.compact_if_due(head)
+        self._here = head
+        if self._is_away and self._is_back:
+            self._try_log(self._catch_up)
+            self._is_away = not self._is_back
+        if not self._is_away:
+            self._log.compact_if_due(head)
 
     def check_owner(self, head: Head) -> None:
         """Raises `Fenced` where the folder or the log has another writer."""
         self._folder.check_owner(head)
-        self._log.check_owner(head)
+        if self._problem is not None:
+            raise self._problem
+        if not self._is_away:
+            self._log.check_owner(head)
 
     def verify(self, reader: ColumnReader) -> VerifyReport:
         """As `Backend.verify`, of the folder."""
         return self._folder.verify(reader)
 
     def close(self, head: Head | None) -> None:
-        """Releases everything."""
+        """Releases everything; a log that is behind gets what it lacks, or does so when the store is opened again."""
+        self._ended.set()
+        if self.waits_for:
+            try:
+                self._catch_up()
+            except (OSError, Fenced) as error:
+                logger.warning("%s: %s; the next `alsys run` here puts them there", self.waits_for, error)
+        if self._thread is not None:
+            self._thread.close()
         self._log.close(head)
         self._folder.close(head)
+
+    def _put(self, head: Head) -> None:
+        self._before_commit()
+        self._log.put(head)
+
+    def _try_log(self, call: Callable[[], None]) -> None:
+        """Does without the log from now on where it refuses."""
+        try:
+            call()
+        except OSError as error:
+            self._is_back = False
+            if not self._is_away:
+                self._is_away = True
+                logger.warning(
+                    "%s does not answer (%s): the campaign goes on, and the mirror gets what it lacks once it does",
+                    self._log.url, error.strerror,
+                )  # fmt: skip
+                self._thread = self._thread or WorkerThread("mirror-catch-up")
+                self._thread.submit(self._keep_trying)
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            self._before_commit()
+            self._log.catch_up(self._here)
+
+    def _keep_trying(self) -> None:
+        while self._is_away and not self._ended.wait(TRY_EVERY_S):
+            try:
+                self._catch_up()
+            except OSError:
+                self._is_back = False
+            except Fenced as error:
+                self._problem = error
+                return
+            else:
+                if not self._is_back:
+                    logger.warning("%s answers again and has all", self._log.url)
+                self._is_back = True
+
+
+class MirroredWriter(ZarrWriter):
+    """The writer of a store in a folder and in object storage."""
+
+    def __init__(self, folder: ZarrFolder, head: Head, mirrored: MirroredFolder) -> None:
+        super().__init__(folder, head, mirrored)
+        self._mirrored = mirrored
+
+    @property
+    def waits_for(self) -> str:
+        """As of `StoreWriter`."""
+        return self._mirrored.waits_for
 
 
 def open_writer(path: Path, objects: Objects, before_commit: Callable[[], None] = lambda: None) -> ZarrWriter:
@@ -100,7 +196,7 @@ def open_writer(path: Path, objects: Objects, before_commit: Callable[[], None] 
         if log.n:
             _check_same(path, objects, ColumnReader(folder, folder.read_head()), ColumnReader(log, log.read_head()))
         head = _claimed(folder, log)
-        return ZarrWriter(folder, head, MirroredFolder(folder, log, before_commit))
+        return MirroredWriter(folder, head, MirroredFolder(folder, log, before_commit))
     except BaseException:
         writer.close()
         raise

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alsys.errors import StoreCorrupt
 from alsys.store.base import Head
-from alsys.store.schema import ALL_AXES, BY_PATH, FORMAT
+from alsys.store.schema import ALL_AXES, BY_PATH, COMMITS, FORMAT
 
 MAGIC: Final = b"alsys-segment-1 "
 RESTORE: Final = "restore it from a version of the bucket"
@@ -90,6 +90,19 @@ class Compacted:
             raise StoreCorrupt(f"{name} is damaged", RESTORE)
         about = json.loads(body)
         return cls(about["n"], _head(about["head"]), about["chunks"])
+
+
+def plain_metadata(head: Head) -> dict[str, bytes]:
+    """What plain Zarr says of groups and arrays at a HEAD, by file."""
+    from alsys.store.zarr_arrays import blank_hierarchy
+
+    found = {}
+    for name, content in blank_hierarchy().items():
+        metadata = json.loads(content)
+        if (path := name.rpartition("/")[0]) in BY_PATH:
+            metadata["shape"][0] = head.seq if path == COMMITS.path else head.lengths[BY_PATH[path].axis]
+        found[name] = json.dumps(metadata, indent=2).encode()
+    return found
 
 
 def _digest(body: bytes) -> bytes:

@@ -13,11 +13,11 @@ fenced writer, which knows less, takes nothing away.
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -31,7 +31,7 @@ from alsys.store.columns import ColumnReader
 from alsys.store.memory import MemoryDisk
 from alsys.store.objects import Objects, Version
 from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH, COMMITS, ArraySpec
-from alsys.store.segment_format import Compacted, Rows, Segment
+from alsys.store.segment_format import Compacted, Rows, Segment, plain_metadata
 from alsys.store.writer import ColumnWriter
 from alsys.threads import WorkerThread
 
@@ -47,6 +47,8 @@ COMPACT_EVERY: Final = 256
 """Segments after which full chunks are put behind them."""
 OWNER_EVERY_S: Final = 10.0
 """How often a writer without commits looks whether it is the last one."""
+OWNER_WAIT_S: Final = 0.05
+"""How long one waits for what is seen then; else it is told of the next time."""
 RACES: Final = 20
 """How often an opening writer may be overtaken by another one."""
 
@@ -83,12 +85,13 @@ class SegmentStore:
 
     Attributes:
         n: Number of the last segment that was read or written.
+        put_head: HEAD of the last one that has one.
     """
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._disk: Columns = MemoryDisk()
-        self.n = 0
+        self.n, self.put_head = 0, _no_head()
         self._pending: dict[tuple[str, int], NDArray[Any]] = {}
         self._n_pending = 0
         self._looked = time.monotonic()
@@ -96,6 +99,13 @@ class SegmentStore:
         self._has_compacted = False
         self._thread: WorkerThread | None = None
         self._compacting: Future[None] | None = None
+        self._owner_thread: WorkerThread | None = None
+        self._look: Future[bool] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the segments are."""
+        return self._objects.url
 
     def load(self) -> None:
         """Reads what is there, or what has come since.
@@ -140,7 +150,7 @@ class SegmentStore:
             self._disk.write_head(head)
             self.load()
         except StoreCorrupt:  # what came next was removed behind a compaction
-            self.n, self._disk = 0, MemoryDisk()
+            self.n, self.put_head, self._disk = 0, _no_head(), MemoryDisk()
         return self.n > 0
 
     def columns_at(self, columns: Columns) -> None:
@@ -165,6 +175,7 @@ class SegmentStore:
             head = replace(last, epoch=epoch, identity=identity)
             if self._objects.create(_name(self.n + 1), Segment((), head).encode()):
                 self.n += 1
+                self.put_head = head
                 self._disk.write_head(head)
                 return head
         raise Fenced(f"{self._objects.url}: other drivers open this store all the time")
@@ -182,6 +193,10 @@ class SegmentStore:
         """Rows that are written elsewhere, and put with the next HEAD."""
         self._pending[path, start] = np.array(rows, dtype=BY_PATH[path].dtype)  # a group that failed comes again
         self._n_pending = sum(one.nbytes for one in self._pending.values())
+
+    def forget(self) -> None:
+        """Drops rows that were noted and not put: `catch_up` finds them."""
+        self._pending, self._n_pending = {}, 0
 
     def sync(self) -> None:
         """Puts rows without a HEAD where they are many."""
@@ -212,13 +227,59 @@ class SegmentStore:
             self._compacting = self._thread.submit(lambda: self._compact(number, head))
 
     def check_owner(self, head: Head) -> None:
-        """Raises `Fenced` where another writer has come, which is looked for every `OWNER_EVERY_S`."""
-        now = time.monotonic()
-        if now - self._looked >= OWNER_EVERY_S:
+        """Raises `Fenced` where another writer has come, which a thread looks for every `OWNER_EVERY_S`."""
+        now, look = time.monotonic(), self._look
+        if look is None and now - self._looked >= OWNER_EVERY_S:
             self._looked = now
-            name = _name(self.n + 1)
-            if self._objects.exists(name) and not self._is_own(name):
+            self._owner_thread = self._owner_thread or WorkerThread("owner")
+            self._look = look = self._owner_thread.submit(self._has_other)
+            futures.wait([look], OWNER_WAIT_S)
+        if look is not None and look.done():
+            self._look = None
+            if look.exception() is None and look.result():
                 raise self._fenced(head)
+
+    def _has_other(self) -> bool:
+        name = _name(self.n + 1)
+        return self._objects.exists(name) and not self._is_own(name)
+
+    def catch_up(self, head: Head) -> None:
+        """Puts what the log lacks up to a HEAD that the columns have, and that was made without it.
+
+        Segments whose answers were lost are looked for first.
+
+        Raises:
+            Fenced: Another writer has come meanwhile.
+            OSError: The storage refused.
+        """
+        for _ in range(RACES):
+            while (content := self._objects.get(_name(self.n + 1))) is not None:
+                there = Segment.decode(content, f"{self._objects.url}/{_name(self.n + 1)}").head
+                if there is not None and there.epoch != head.epoch:
+                    raise self._fenced(head)
+                self.n, self.put_head = self.n + 1, there or self.put_head
+            if self.put_head.seq >= head.seq or self._put_rows_to(head):
+                return
+        raise self._fenced(head)
+
+    def _put_rows_to(self, head: Head) -> bool:
+        """Rows since the last HEAD in the log, in parts; False where a segment has come that is none of these."""
+        before, rows, size = self.put_head, list[Rows](), 0
+        for spec in ALL_ARRAYS:
+            first, last = (h.seq if spec is COMMITS else h.lengths[spec.axis] for h in (before, head))
+            step = max(1, PART_BYTES // spec.row_bytes)
+            for start in range(first, last, step):
+                part = self._disk.read(spec.path, start, min(start + step, last))
+                rows.append((spec.path, start, part))
+                size += part.nbytes
+                if size > PART_BYTES:
+                    if not self._objects.create(_name(self.n + 1), Segment(tuple(rows), None).encode()):
+                        return False
+                    self.n, rows, size = self.n + 1, [], 0
+        if not self._objects.create(_name(self.n + 1), Segment(tuple(rows), head).encode()):
+            return False
+        self.n, self.put_head, self._looked = self.n + 1, head, time.monotonic()
+        return True
 
     def verify(self, reader: ColumnReader) -> VerifyReport:
         """As `Backend.verify`; segments were held against their digests when they were read."""
@@ -232,6 +293,9 @@ class SegmentStore:
                 self._compacting.exception()
             self._thread.close()
             self._thread = None
+        if self._owner_thread is not None:
+            self._owner_thread.close()
+            self._owner_thread = self._look = None
 
     def compact(self) -> None:
         """Puts full chunks and the rest, makes them the beginning of the log, and removes segments of before.
@@ -272,7 +336,8 @@ class SegmentStore:
             return
         self._version = self._objects.get_version(COMPACTED)[1] or Version(None, None)
         self._compacted, self._has_compacted = new, True
-        self._put_metadata(head)
+        for name, metadata in plain_metadata(head).items():
+            self._objects.put(f"{PLAIN}/{name}", metadata)
         self._objects.remove(name for name in self._objects.names(LOG) if name <= _name(before.n))
         self._objects.remove(name for name in self._objects.names(REST) if name < f"{REST}/{before.n:012d}")
 
@@ -284,16 +349,6 @@ class SegmentStore:
                 chunk = np.zeros((spec.chunk_rows, *spec.row_shape), spec.dtype)
                 chunk[: len(rows)] = rows
                 self._grow(_chunk(spec, first // spec.chunk_rows), chunk.tobytes())
-
-    def _put_metadata(self, head: Head) -> None:
-        """What plain Zarr says of groups and arrays."""
-        from alsys.store.zarr_arrays import blank_hierarchy
-
-        for name, content in blank_hierarchy().items():
-            metadata = json.loads(content)
-            if (path := name.rpartition("/")[0]) in BY_PATH:
-                metadata["shape"][0] = head.seq if path == COMMITS.path else head.lengths[BY_PATH[path].axis]
-            self._objects.put(f"{PLAIN}/{name}", json.dumps(metadata, indent=2).encode())
 
     def _grow(self, name: str, content: bytes) -> bool:
         """Puts a chunk, unless there is one that goes on otherwise, or further; whether it is there then."""
@@ -324,6 +379,7 @@ class SegmentStore:
         for path, start, rows in segment.rows:
             self._disk.write(path, start, rows)
         if segment.head is not None:
+            self.put_head = segment.head
             self._disk.write_head(segment.head)
 
     def put(self, head: Head | None) -> None:
@@ -336,8 +392,8 @@ class SegmentStore:
         segment = Segment(tuple((path, start, rows) for (path, start), rows in self._pending.items()), head)
         if not self._objects.create(_name(self.n + 1), segment.encode()):
             raise self._fenced(head or self._disk.read_head())
-        self.n += 1
-        self._pending, self._n_pending, self._looked = {}, 0, time.monotonic()
+        self.n, self.put_head, self._looked = self.n + 1, head or self.put_head, time.monotonic()
+        self.forget()
 
     def _is_own(self, name: str) -> bool:
         """Whether a segment is one of this writer whose answer was lost: it comes again with the next try."""

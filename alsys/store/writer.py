@@ -75,6 +75,11 @@ class ColumnWriter(ColumnReader):
         with self._lock:
             return len(self._staged) + len(self._failed)
 
+    @property
+    def waits_for(self) -> str:
+        """Empty: what is committed is where it shall be."""
+        return ""
+
     def levels(self) -> tuple[LevelOfTheory, ...]:
         """Levels of theory, staged ones included."""
         return tuple(self._levels)

@@ -25,3 +25,25 @@ class LosingAnswers(Objects):
 def losing() -> LosingAnswers:
     plain = Objects.at("memory:///")
     return LosingAnswers(plain._store, "memory://")
+
+
+class Dying(Objects):
+    """Objects that no request reaches while `is_dead`; with `is_late`, one more is carried out before they die."""
+
+    is_dead = is_late = False
+
+    def _call(self, operation: str, name: str, *arguments: Any, **options: Any) -> Any:
+        if self.is_dead:
+            raise OSError(5, "no answer", name)
+        result = super()._call(operation, name, *arguments, **options)
+        if self.is_late and operation == "put":
+            self.is_late, self.is_dead = False, True
+            raise OSError(5, "no answer", name)
+        return result
+
+    def below(self, folder: str) -> Dying:
+        raise TypeError("its folders would not die with it")
+
+
+def dying() -> Dying:
+    return Dying(Objects.at("memory:///")._store, "memory://")

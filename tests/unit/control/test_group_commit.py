@@ -18,6 +18,8 @@ from alsys.events import AlarmCleared, StopRequested
 from alsys.store.base import Head, StoreWriter
 from alsys.store.memory import MemoryDisk, open_reader, open_writer
 from alsys.store.writer import ColumnWriter
+from alsys.testing.fakes import FAKE_LEVEL
+from alsys.testing.store_records import records
 from support.campaigns import FakeCampaign
 
 
@@ -193,6 +195,35 @@ def test_a_campaign_with_all_its_labels_and_a_full_disk_obeys_a_stop() -> None:
     with pytest.raises(EnvironmentProblem, match="stopped as asked while cannot write"):
         campaign.run(stop_request=stop, opened=opened)
     assert campaign.run().reason == "labels"
+
+
+def test_labels_are_acknowledged_once_the_mirror_has_them() -> None:
+    """They are on the local disk, and go on being used; whoever asks in between hears no promise."""
+
+    class Mirrored(ColumnWriter):
+        is_away = True
+
+        @property
+        def waits_for(self) -> str:
+            return "the mirror" if self.is_away else ""
+
+    store = open_writer()
+    store.__class__ = Mirrored
+    acknowledged: list[str] = []
+
+    async def run() -> list[int]:
+        commits = GroupCommit(store, acknowledged.extend)
+        candidates, labels = records(2)
+        commits.stage(candidates=candidates, labels=labels, levels=[FAKE_LEVEL])
+        await commits.flush()
+        commits.check_owner()
+        seen = [len(acknowledged)]
+        Mirrored.is_away = False
+        commits.check_owner()
+        return [*seen, len(acknowledged)]
+
+    assert asyncio.run(run()) == [0, 2]
+    assert store.head.lengths["labels"] == 2
 
 
 class SlowDisk:

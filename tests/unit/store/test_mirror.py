@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from alsys.store.schema import BY_PATH, COMMITS
 from alsys.store.writer import ColumnWriter
 from alsys.store.zarr import ZarrWriter
 from alsys.testing.stores import StoreContract, fill, stage
-from support.lost_answers import losing
+from support.lost_answers import dying, losing
 
 pytestmark = pytest.mark.thorough
 
@@ -146,25 +148,129 @@ def test_a_driver_elsewhere_fences_this_one(tmp_path: Path, monkeypatch: pytest.
     assert same(tmp_path / "a", objects) == 7
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "TRY_EVERY_S", 0.01)
+
+
+def wait_for(writer: ZarrWriter) -> None:
+    """Until the log has all."""
+    deadline = time.monotonic() + 20.0
+    while writer.waits_for:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def watch(writer: ZarrWriter) -> None:
+    """As a driver without commits does."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        writer.check_owner()
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_commit_that_the_storage_refuses_is_in_neither_or_comes_again(tmp_path: Path, when: str) -> None:
+def test_a_commit_that_the_storage_refuses_is_on_the_disk_and_follows(tmp_path: Path, when: str) -> None:
     objects = losing()
     writer = mirror.open_writer(tmp_path / "s", objects)
     fill(writer, 2, seed=1)
     stage(writer, 2, seed=2)
     objects.fails = when
-    with pytest.raises(OSError, match="no answer"):
-        writer.commit()
-    assert zarr_store.open_reader(tmp_path / "s").head.seq == 1
-    if when == "after":  # and the driver dies before the next try
-        TestMirroredFolder().crash(writer)
-        writer = mirror.open_writer(tmp_path / "s", objects)
-        assert writer.head.lengths["labels"] == 4, "the log has it, though nobody was told"
-    else:
-        assert writer.commit().seq == 2
+    assert writer.commit().seq == 2
+    assert zarr_store.open_reader(tmp_path / "s").head.seq == 2
+    wait_for(writer)
     fill(writer, 2, seed=3)
     writer.close()
     assert same(tmp_path / "s", objects) == 6
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("is_late", [False, True], ids=["refused", "carried-out-and-unanswered"])
+@pytest.mark.parametrize("part_bytes", [2**26, 200], ids=["whole", "in-parts"])
+def test_a_log_that_dies_and_comes_back_gets_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool, part_bytes: int
+) -> None:
+    objects = dying()
+    writer = mirror.open_writer(tmp_path / "s", objects)
+    fill(writer, 2, seed=1)
+    assert writer.waits_for == ""
+    objects.is_dead, objects.is_late = not is_late, is_late
+    for seed in range(2, 6):
+        fill(writer, 2, seed=seed)
+        writer.check_owner()
+    assert "4 commits are on the local disk only" in writer.waits_for
+    assert zarr_store.open_reader(tmp_path / "s").head.lengths["labels"] == 10
+    monkeypatch.setattr(segments, "PART_BYTES", part_bytes)
+    objects.is_dead = False
+    wait_for(writer)
+    monkeypatch.setattr(segments, "PART_BYTES", 2**26)
+    assert same(tmp_path / "s", objects) == 10
+    fill(writer, 2, seed=6)
+    assert same(tmp_path / "s", objects) == 12, "commits go there first again"
+    n = len(objects.names("log"))
+    fill(writer, 2, seed=7)
+    assert len(objects.names("log")) == n + 1
+    writer.close()
+    assert same(tmp_path / "s", objects) == 14
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_log_that_stays_away_is_caught_up_by_the_next_driver(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    objects = dying()
+    writer = mirror.open_writer(tmp_path / "s", objects)
+    fill(writer, 2, seed=1)
+    objects.is_dead = True
+    stage(writer, 2, seed=2)
+    writer.append()
+    fill(writer, 2, seed=3)
+    writer.close()
+    assert "the next `alsys run` here puts them there" in caplog.text
+    objects.is_dead = False
+    assert segments.open_reader(objects).head.lengths["labels"] == 2
+    write(tmp_path / "s", objects, 4)
+    assert same(tmp_path / "s", objects) == 9
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_driver_elsewhere_that_began_while_the_log_was_away_fences_this_one(tmp_path: Path) -> None:
+    objects = dying()
+    first = mirror.open_writer(tmp_path / "a", objects)
+    fill(first, 2, seed=1)
+    objects.is_dead = True
+    fill(first, 2, seed=2)
+    there = Objects(objects._store, "memory://")
+    write(tmp_path / "b", there, 3)
+    objects.is_dead = False
+    with pytest.raises(Fenced):
+        watch(first)
+    with pytest.raises(Fenced):
+        fill(first, 2, seed=4)
+    first.close()
+    assert same(tmp_path / "b", there) == 5
+    with pytest.raises(InputError, match="another way"):
+        mirror.open_writer(tmp_path / "a", there)
+
+
+def test_a_dead_log_does_not_hold_up_who_looks_for_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "OWNER_EVERY_S", -1.0)
+    answer = threading.Event()
+
+    class Silent(Objects):
+        def exists(self, name: str) -> bool:
+            answer.wait(60.0)
+            return super().exists(name)
+
+    writer = segments.open_writer(Silent(Objects.at("memory:///")._store, "memory:"))
+    started = time.monotonic()
+    for _ in range(20):
+        writer.check_owner()
+    took_s = time.monotonic() - started
+    answer.set()
+    writer.close()
+    assert took_s < 30.0, "each look would have waited for the answer"
 
 
 def test_what_a_commit_speaks_of_is_put_before_it(tmp_path: Path) -> None:
