@@ -13,6 +13,7 @@ from alsys.campaign.environments import check_environments
 from alsys.campaign.folder import CampaignFolder
 from alsys.campaign.minima import structures_with_hessians
 from alsys.campaign.plan import Plan
+from alsys.campaign.plan_workers import check_memory
 from alsys.campaign.start import Levels, starting_point
 from alsys.config import CampaignConfig
 from alsys.config.load import config_hash
@@ -85,6 +86,7 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         check_initial(config.initial, systems)
         check_methods(config, systems)
         check_parts(config)
+        check_memory(config)
         check_time_steps(config.exploration, systems)
         for i, rule in enumerate(config.stop.rules):
             STOP_RULES.chosen(rule, f"stop.rules[{i}]")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alsys.errors import EnvironmentProblem
+import psutil
+
+from alsys.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +60,30 @@ def worker_lines(
     if config.mirror is not None:
         lines.append(f"mirror: {config.mirror}; {mirror(config.mirror)}")
     return lines
+
+
+def check_memory(config: CampaignConfig, here_mb: float | None = None) -> None:
+    """Refuses a worker that asks a Ray of this machine for more memory than the machine has.
+
+    Args:
+        config: Of the campaign.
+        here_mb: Memory of this machine, MiB; None asks it.
+
+    Raises:
+        InputError: There is one.
+    """
+    is_elsewhere = config.runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    if config.runtime.kind != "ray" or is_elsewhere:
+        return
+    total_mb = psutil.virtual_memory().total / 2**20 if here_mb is None else here_mb
+    sections = (("labeling", config.labeling.parts()), ("exploration", config.exploration.parts()))
+    asked = [(f"{name}.groups.{prefix[:-1]}" if prefix else name, part) for name, ps in sections for prefix, part in ps]
+    for field, part in (*asked, ("training", config.training)):
+        if (part.ray_memory_mb or 0) > total_mb:
+            raise InputError(
+                f"is more than the {total_mb:.0f} MiB of this machine", field=f"{field}.ray_memory_mb",
+                value=str(part.ray_memory_mb), remedy="ask for less, or name a cluster (runtime.address)",
+            )  # fmt: skip
 
 
 def _asked(config: CampaignConfig, n_here: Callable[[], int]) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from alsys.config.exploration import CalibratedTrust
 from alsys.config.exploration_methods import MetadynamicsMethod
-from alsys.config.labeling import COARSE_GRID, AnalyticLabeling, PySCFLabeling
+from alsys.config.labeling import COARSE_GRID, AnalyticLabeling, PySCFLabeling, XTBLabeling
 from alsys.config.models import EquivariantModel, PairModel
 from alsys.config.schema import CampaignConfig
 
@@ -116,6 +116,9 @@ def _conditions(config: CampaignConfig) -> Iterator[Condition]:
 
 def _of_labels(config: CampaignConfig) -> Iterator[Condition]:
     labeling = config.labeling
+    uses_gpus = not isinstance(labeling, (XTBLabeling, AnalyticLabeling))
+    for section in ("labeling", *(f"labeling.groups.{name}" for name in labeling.groups)):
+        yield Condition(section, ("gpus",), uses_gpus, "a labeling.kind that computes on GPUs, as pyscf does")
     if isinstance(labeling, PySCFLabeling):
         is_dft = labeling.method == "dft"
         yield Condition("labeling", ("grid_level",), is_dft, "labeling.method: dft")

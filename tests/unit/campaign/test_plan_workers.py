@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from alsys.campaign.mirror import Mirror
-from alsys.campaign.plan_workers import state_of_mirror, worker_lines
+from alsys.campaign.plan_workers import check_memory, state_of_mirror, worker_lines
 from alsys.config import CampaignConfig
+from alsys.config.effect import unused
+from alsys.errors import InputError
 from alsys.store.objects import Objects
 from alsys.store.segments import open_writer
 
@@ -68,3 +70,21 @@ def test_a_process_of_its_own_asks_nobody() -> None:
     assert lines_of(0, runtime={"kind": "in-process"}, **alone) == [
         "workers: 1 labeler, 1 explorer of 8 walkers, 1 trainer; runtime in-process"
     ]
+
+
+def test_a_worker_larger_than_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALSYS_RAY_ADDRESS", raising=False)
+    labeling = {"kind": "xtb", "groups": {"big": {"workers": 1, "ray_memory_mb": 30000}}}
+    here = CampaignConfig.model_validate({**CLUSTER, "labeling": labeling, "runtime": {}})
+    check_memory(here, 32000)
+    with pytest.raises(InputError, match=r"ray_memory_mb.*more than the 16000 MiB") as caught:
+        check_memory(here, 16000)
+    assert caught.value.field == "labeling.groups.big.ray_memory_mb"
+    check_memory(CampaignConfig.model_validate({**CLUSTER, "labeling": labeling}), 16000)
+    monkeypatch.setenv("ALSYS_RAY_ADDRESS", "10.0.0.1:6379")
+    check_memory(here, 16000)
+
+
+def test_gpus_of_a_group_that_uses_none_are_named() -> None:
+    fields = {one.field for one in unused(CampaignConfig.model_validate(CLUSTER))}
+    assert "labeling.groups.gpu.gpus" in fields

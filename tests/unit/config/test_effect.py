@@ -29,6 +29,7 @@ CASES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("labeling.two_grids", True, {"labeling": {**PBE, "device": "gpu"}}, {"labeling": {**PBE, "device": "cpu"}}),
     ("labeling.grid_level", 3, {"labeling": {**PBE, "method": "hf", "xc": None}}, {"labeling": PBE}),
     ("labeling.gpu_memory_mb", 512, {"labeling": PBE}, {"labeling": {**PBE, "gpus": 1}}),
+    ("labeling.gpus", 1, {}, {"labeling": PBE}),
     ("training.compile", True, {"model": PAIR}, {}),
     ("labeling.hessians", 1, {"labeling": PBE, "model": PAIR}, {"labeling": PBE}),
     ("training.learning_rate", 0.01, {"model": PAIR}, {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import ase.io
@@ -16,6 +15,8 @@ from ase.collections import g2
 from alsys.cli import main
 from alsys.errors import InputError
 from alsys.frames import Frame
+from alsys.potentials.xtb import XTBMethod, single_point
+from alsys.systems import start_check
 from alsys.systems.builders import BuiltSystem
 from alsys.systems.start_check import check_single_atoms, check_system
 
@@ -121,12 +122,23 @@ def test_made_up_labels_are_asked_for_contacts_only() -> None:
         check_system(of(scaled("CH3OH", 0.1)), has_physics=False)
 
 
-def test_the_check_is_cheap() -> None:
-    system = of(molecule("C5H8"))
-    check_system(system)  # imports
-    started = time.process_time()
-    check_system(system)
-    assert time.process_time() - started < 0.5
+def test_the_check_costs_one_single_point_and_none_of_large_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(frame: Frame, method: XTBMethod) -> object:
+        asked.append(frame.n_atoms)
+        return single_point(frame, method)
+
+    monkeypatch.setattr(start_check, "single_point", counted)
+    check_system(of(molecule("C5H8")))
+    assert asked == [13]
+    many = molecule("C5H8")
+    for k in range(1, 10):
+        one = molecule("C5H8")
+        one.positions += [0, 0, 12.0 * k]
+        many += one
+    assert any("not checked with" in note for note in check_system(of(many)))
+    assert asked == [13]
 
 
 def test_single_atoms_alone_are_refused() -> None:
