@@ -50,7 +50,7 @@ class MirroredFolder:
     def __init__(self, folder: ZarrFolder, log: SegmentStore, before_commit: Callable[[], None]) -> None:
         self._folder, self._log, self._before_commit = folder, log, before_commit
         self._here = folder.read_head()
-        self._lock = threading.Lock()  # of the log, while it is done without
+        self._lock = threading.Lock()  # of whoever puts segments: the numbers are one after another
         self._is_away = self._is_back = False
         self._ended = threading.Event()
         self._thread: WorkerThread | None = None
@@ -77,7 +77,7 @@ class MirroredFolder:
         if self._is_away:
             self._log.forget()
         else:
-            self._try_log(self._log.sync)
+            self._try_log(self._sync_log)
 
     def read_head(self) -> Head:
         """The committed HEAD."""
@@ -122,9 +122,14 @@ class MirroredFolder:
         self._log.close(head)
         self._folder.close(head)
 
+    def _sync_log(self) -> None:
+        with self._lock:
+            self._log.sync()
+
     def _put(self, head: Head) -> None:
-        self._before_commit()
-        self._log.put(head)
+        with self._lock:
+            self._before_commit()
+            self._log.put(head)
 
     def _try_log(self, call: Callable[[], None]) -> None:
         """Does without the log from now on where it refuses."""
@@ -143,8 +148,9 @@ class MirroredFolder:
 
     def _catch_up(self) -> None:
         with self._lock:
-            self._before_commit()
-            self._log.catch_up(self._here)
+            if self._is_away:
+                self._before_commit()
+                self._log.catch_up(self._here)
 
     def _keep_trying(self) -> None:
         while self._is_away and not self._ended.wait(TRY_EVERY_S):

@@ -1,7 +1,8 @@
-"""Objects whose answers are lost."""
+"""Objects whose answers are lost, or late."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from alsys.store.objects import Objects
@@ -28,9 +29,14 @@ def losing() -> LosingAnswers:
 
 
 class Dying(Objects):
-    """Objects that no request reaches while `is_dead`; with `is_late`, one more is carried out before they die."""
+    """Objects that no request reaches while `is_dead`; with `is_late`, one more is carried out before they die.
+
+    Attributes:
+        answer_s: How long the answer to a put takes, once it was carried out.
+    """
 
     is_dead = is_late = False
+    answer_s = 0.0
 
     def _call(self, operation: str, name: str, *arguments: Any, **options: Any) -> Any:
         if self.is_dead:
@@ -39,6 +45,7 @@ class Dying(Objects):
         if self.is_late and operation == "put":
             self.is_late, self.is_dead = False, True
             raise OSError(5, "no answer", name)
+        time.sleep(self.answer_s if operation == "put" else 0.0)
         return result
 
     def below(self, folder: str) -> Dying:

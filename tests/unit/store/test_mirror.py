@@ -215,6 +215,27 @@ def test_a_log_that_dies_and_comes_back_gets_what_it_lacks(
     assert same(tmp_path / "s", objects) == 14
 
 
+def test_commits_after_an_outage_leave_no_gap_where_answers_are_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "TRY_EVERY_S", 0.1)
+    objects = dying()
+    writer = mirror.open_writer(tmp_path / "s", objects)
+    objects.is_dead = True
+    fill(writer, 2, seed=1)
+    objects.is_dead = False
+    wait_for(writer)
+    fill(writer, 2, seed=2)
+    objects.answer_s = 0.3  # whoever still tries to catch up sees the segment before its writer counts it
+    fill(writer, 2, seed=3)
+    objects.answer_s = 0.0
+    fill(writer, 2, seed=4)
+    numbers = sorted(int(name.rpartition("/")[2]) for name in objects.names("log"))
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert same(tmp_path / "s", objects) == 8
+    writer.close()
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_log_that_stays_away_is_caught_up_by_the_next_driver(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
