@@ -26,7 +26,7 @@ from ray.core.generated import gcs_pb2
 
 from alsys.actors.nodes import Demand, Look, Node
 from alsys.actors.placement import WorkerSpec, start_actor
-from alsys.actors.ray_start import connect
+from alsys.actors.ray_start import address_of, connect
 from alsys.actors.reaper import Reaper
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
@@ -93,7 +93,7 @@ class Cluster:
     @property
     def address(self) -> str | None:
         """Of a cluster that others run; None for a Ray that is started here."""
-        return self._runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+        return address_of(self._runtime)
 
     @property
     def is_local(self) -> bool:

@@ -80,11 +80,18 @@ class Avoided:
 
 
 class Nodes:
-    """What a pool knows of the nodes that its workers are placed on."""
+    """What a pool knows of the nodes that its workers are placed on.
+
+    Attributes:
+        avoided: Nodes on which no worker is started.
+        bad_starts: Starts in a row that failed, by node.
+        n_gone: Nodes that were there and have left.
+    """
 
     def __init__(self) -> None:
         self.avoided: dict[str, Avoided] = {}
         self.bad_starts: Counter[str] = Counter()
+        self.n_gone = 0
         self._look = Look()
         self._seen: list[Demand] = []
         self._usable: dict[frozenset[tuple[str, float]], dict[str, Node]] = {}
@@ -98,6 +105,7 @@ class Nodes:
     def look(self, look: Look) -> None:
         if look is self._look:
             return
+        self.n_gone += len(self._look.nodes.keys() - look.nodes.keys()) if look.nodes else 0
         self._look = look
         self._usable.clear()
         for node in look.nodes.values():

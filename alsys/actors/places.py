@@ -10,7 +10,7 @@ for them for a while.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -149,11 +149,17 @@ class Places:
         for name, entry in self.workers.items():
             if not entry.is_given_up and (entry.held_for or self._waits(name, now)):
                 waiting[name] = self._nodes.missing(entry.spec.demand) or text_of(entry.spec.demand)
+        asked = Counter(e.spec.role for e in self.workers.values() if e.is_wanted and not e.is_given_up)
+        up = Counter(entry.spec.role for entry in self.workers.values() if entry.is_up)
         return PoolState(
-            asked=sum(entry.is_wanted and not entry.is_given_up for entry in self.workers.values()),
-            up=sum(entry.is_up for entry in self.workers.values()),
+            asked=asked.total(),
+            up=up.total(),
             waiting=waiting,
             avoided={self._nodes.name(node): avoided.cause for node, avoided in self._nodes.avoided.items()},
+            asked_of=asked,
+            up_of=up,
+            n_nodes=len(self._nodes.look.nodes),
+            n_nodes_gone=self._nodes.n_gone,
         )
 
     def _is_hanging(self, name: str) -> bool:

@@ -40,8 +40,8 @@ MOST_MEMORY: Final = 10**14
 """Bytes: Ray takes no larger quantities."""
 PACKAGE: Final = Path(__file__).parents[1]
 """This alsys."""
-OWN_SETTINGS: Final = {"enable_metrics_collection": False, "gcs_rpc_server_reconnect_timeout_s": 600}
-"""Nobody reads the metrics of a Ray of our own; and who is dead is found out here, before Ray ends this process."""
+OWN_SETTINGS: Final = {"gcs_rpc_server_reconnect_timeout_s": 600}
+"""Who is dead is found out here, before Ray ends this process."""
 
 
 def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Callable[[], bool] = lambda: False) -> bool:
@@ -56,7 +56,7 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    address = runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    address = address_of(runtime)
     _prepare_token(is_local=not address)
     if address:
         _check_reachable(address)
@@ -90,10 +90,11 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
         "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": temporary_folder(),
-        "_system_config": dict(OWN_SETTINGS),
+        "_system_config": {**OWN_SETTINGS, "enable_metrics_collection": has_metrics(runtime)},
     }
     for left in reversed(range(TRIES)):
         try:
+            options["_metrics_export_port"] = _free_metrics_port(runtime)
             with _on_loopback():
                 ray.init(address="local", **options)  # whatever another Ray has left in the folder of temporary files
         except Exception as error:
@@ -107,7 +108,38 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
             time.sleep(PAUSE_S)
         else:
             break
+    _tell_of_metrics(runtime)
     return True
+
+
+def address_of(runtime: RuntimeConfig) -> str | None:
+    """Of a cluster that others run; None for a Ray that is started here."""
+    return runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+
+
+def has_metrics(runtime: RuntimeConfig) -> bool:
+    """Whether the Ray of a campaign may have somebody who reads its metrics."""
+    return address_of(runtime) is not None or runtime.metrics_port is not None
+
+
+def _free_metrics_port(runtime: RuntimeConfig) -> int | None:
+    """The port that is asked for; None, for any, where it is taken: Ray would die of it."""
+    if runtime.metrics_port is None:
+        return None
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", runtime.metrics_port))
+        except OSError as error:
+            logger.warning("runtime.metrics_port %d: %s; another one is taken", runtime.metrics_port, error.strerror)
+            return None
+    return runtime.metrics_port
+
+
+def _tell_of_metrics(runtime: RuntimeConfig) -> None:
+    if runtime.metrics_port is not None:
+        ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+        logger.info("metrics for Prometheus: http://127.0.0.1:%d/metrics", ports[0])
 
 
 def temporary_folder(short: Sequence[str] = SHORT_FOLDERS) -> str:

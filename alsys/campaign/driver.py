@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from alsys.campaign.bundles import BundleFolder
 from alsys.campaign.folder import CampaignFolder, moment, write_json
+from alsys.campaign.metrics_export import MetricsExport, exporters_of
 from alsys.campaign.mirror import Mirror, following
 from alsys.campaign.opening import checked_ledger, draw_audits
 from alsys.campaign.places import remember_place
@@ -158,7 +159,14 @@ def _run(
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    with stop:
+    live = LiveStatus(directory, store, observer)
+    exported = MetricsExport(exporters_of(config), directory, is_tracked=config.tracking.enabled)
+
+    def observe(coordinator: Coordinator) -> None:
+        live(coordinator)
+        exported(coordinator)
+
+    with stop, contextlib.closing(exported):
         coordinator = Coordinator(
             ledger=ledger,
             store=store,
@@ -176,7 +184,7 @@ def _run(
             on_event=on_event,
             stop_request=stop,
             requests=RequestFolder(directory.requests),
-            observe=LiveStatus(directory, store, observer),
+            observe=observe,
             budgets=Budgets.of(config),
         )
         return ledger, asyncio.run(coordinator.run()), flush()

@@ -109,7 +109,8 @@ def _conditions(config: CampaignConfig) -> Iterator[Condition]:
     )
     is_elastic = any(part.min_workers not in (None, part.workers) for _, part in config.labeling.parts())
     yield Condition("labeling", ("idle_s",), is_elastic, "labeling.min_workers below labeling.workers")
-    yield Condition("runtime", ("num_cpus",), config.runtime.address is None, "a Ray of its own: no runtime.address")
+    own = ("num_cpus", "metrics_port")
+    yield Condition("runtime", own, config.runtime.address is None, "a Ray of its own: no runtime.address")
     yield Condition("runtime", ("ship_code",), config.runtime.address is not None, "a cluster: runtime.address")
     yield from _of_switches(config)
 
@@ -196,6 +197,7 @@ def _of_switches(config: CampaignConfig) -> Iterator[Condition]:
             yield Condition(place, asked, on_ray, "runtime.kind: ray", is_switch=True)
     fields = (
         "address",
+        "metrics_port",
         "num_cpus",
         "ray_start_timeout_s",
         "ray_timeout_s",

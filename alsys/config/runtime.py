@@ -77,6 +77,27 @@ class RuntimeConfig(Section):
         "baseline) and seven minutes for a call.",
     )
 
+    metrics_port: int | None = operational(
+        None,
+        ge=1,
+        le=65535,
+        description="Port of 127.0.0.1 at which a Ray that is started here answers Prometheus, with the campaign's "
+        "metrics; a free one where it is taken. A cluster at `address` gives them anyway. Default: none are collected.",
+    )
+    metrics_file: Annotated[str, Field(pattern=r"\.prom$")] | None = operational(
+        None,
+        description="File (`/.../NAME.prom`) that gets the campaign's metrics every five seconds, for the textfile "
+        "collector of Prometheus' node exporter; also without Ray.",
+    )
+
+    @field_validator("metrics_file")
+    @classmethod
+    def _absolute_file(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).expanduser().is_absolute():
+            message = "must be a path from / or ~: the collector looks elsewhere"
+            together([Problem(message, "runtime.metrics_file", value, "give the whole path")])
+        return value
+
     @field_validator("environments")
     @classmethod
     def _absolute(cls, value: dict[str, str]) -> dict[str, str]:

@@ -48,6 +48,7 @@ from alsys.control.ports import (
     Completion,
     LabelGate,
     PoolEvent,
+    PoolState,
     Registry,
     RequestBox,
     Role,
@@ -238,6 +239,10 @@ class Coordinator:
             await self._pool.close()
             if self.commits.problem is None and self.commits.disk_problem is None:
                 await self.commits.flush()
+
+    def staff(self) -> tuple[PoolState, Mapping[str, Role]]:
+        """How many workers there are now, and what each is for."""
+        return self._pool.state(), self._pool.roles
 
     def _wake_from_thread(self) -> None:
         if self._loop is not None:

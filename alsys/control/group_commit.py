@@ -8,9 +8,11 @@ and by actions; nothing staged is lost. Any other error is kept in `problem` and
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from alsys.control.disk_waits import DiskWait
+from alsys.control.state.records import Durations
 from alsys.errors import Fenced
 from alsys.events import Event
 from alsys.frames import Candidate
@@ -26,6 +28,10 @@ class GroupCommit:
         on_acknowledged: Called with the identities of labels once they are on disk.
         on_event: Called with each event once it is on disk.
         wait: Makes what decides how a refusal of the disk is waited for.
+
+    Attributes:
+        problem: What ends the campaign; None for nothing.
+        durations: Of the commits of this process.
     """
 
     def __init__(
@@ -36,6 +42,7 @@ class GroupCommit:
         wait: Callable[[], DiskWait] = DiskWait,
     ) -> None:
         self.problem: Exception | None = None
+        self.durations = Durations(COMMIT_TIMES)
         self._commits, self._writes = wait(), wait()
         self._store = store
         self._on_acknowledged = on_acknowledged
@@ -149,7 +156,9 @@ class GroupCommit:
                 told, self._untold = self._untold, []
                 n_staged = self._n_staged
                 try:
+                    begun = time.monotonic()
                     await asyncio.to_thread(self._store.commit)
+                    self.durations.add(time.monotonic() - begun)
                 except OSError as error:
                     self._unacknowledged = acknowledged + self._unacknowledged
                     self._untold = told + self._untold
@@ -215,5 +224,7 @@ class GroupCommit:
             self._following = None
 
 
+COMMIT_TIMES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Seconds between which commits are counted by the time that they took."""
 MAX_STAGED = 20_000
 """Records that may wait for the disk before no new work is handed out."""

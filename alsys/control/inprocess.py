@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -86,7 +86,12 @@ class InProcessPool:
 
     def state(self) -> PoolState:
         """As `WorkerPool.state`; nothing is waited for here."""
-        return PoolState(asked=len(self._factories), up=len(self._workers))
+        return PoolState(
+            asked=len(self._factories),
+            up=len(self._workers),
+            asked_of=Counter(role for role, _ in self._factories.values()),
+            up_of=Counter(self._factories[name][0] for name in self._workers),
+        )
 
     def submit(self, worker: str, work: Work) -> None:
         """Queues a call."""

@@ -131,12 +131,20 @@ class PoolState:
         up: Those that are.
         waiting: What each worker that has had no place for a while waits for, as ``{CPU: 1}``.
         avoided: Nodes on which workers cannot start, and why.
+        asked_of: `asked` by role.
+        up_of: `up` by role.
+        n_nodes: Living nodes; 0 without Ray.
+        n_nodes_gone: Nodes that have left since the pool was made, dead or given back.
     """
 
     asked: int = 0
     up: int = 0
     waiting: Mapping[str, str] = field(default_factory=dict)
     avoided: Mapping[str, str] = field(default_factory=dict)
+    asked_of: Mapping[Role, int] = field(default_factory=dict)
+    up_of: Mapping[Role, int] = field(default_factory=dict)
+    n_nodes: int = 0
+    n_nodes_gone: int = 0
 
     @property
     def message(self) -> str:

@@ -183,7 +183,12 @@ class Outbox:
 
     def has_pending(self) -> bool:
         """True where something waits, or is broken; cheaper than `pending`."""
-        return any(name.endswith(".json") and name not in _OTHERS for name in _names(self.directory))
+        return self.n_waiting > 0
+
+    @property
+    def n_waiting(self) -> int:
+        """Items that wait, broken ones included."""
+        return sum(name.endswith(".json") and name not in _OTHERS for name in _names(self.directory))
 
     def mend(self) -> dict[str, str]:
         """Sets broken files aside, and puts again what their names say: all of a publication or promotion but its text.
@@ -270,13 +275,12 @@ class Outbox:
 
     def state(self) -> DeliveryState:
         """What has not come to the registry, and why."""
-        waiting = sum(name.endswith(".json") and name not in _OTHERS for name in _names(self.directory))
         done = frozenset(v for _, kind, v, _ in _files(self.directory / "done") if kind is ItemKind.PUBLISH)
         aside = {f"outbox/failed/{name}": reason for name, reason in self.failed().items()}
         aside |= {f"outbox/refused/{name}": reason for name, reason in self.refused().items()}
         problem, alias = self._noted(_PROBLEM).get("problem"), self._noted(_ALIAS)
         return DeliveryState(
-            waiting,
+            self.n_waiting,
             done,
             aside,
             None if problem is None else str(problem),

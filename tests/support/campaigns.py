@@ -59,6 +59,7 @@ class FakeCampaign:
         has_gate_thread: bool = False,
         opened: Callable[[MemoryDisk], StoreWriter] = open_writer,
         pool: Callable[..., WorkerPool] = InProcessPool,
+        observe: Callable[[Coordinator], None] | None = None,
     ) -> CampaignStopped:
         """Starts or resumes it, and runs it to its end."""
         store = opened(self.disk)
@@ -84,5 +85,6 @@ class FakeCampaign:
             has_gate_thread=has_gate_thread,
             on_acknowledged=self.acknowledged,
             stop_request=stop_request,
+            observe=observe,
         )
         return asyncio.run(coordinator.run())

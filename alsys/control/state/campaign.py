@@ -12,7 +12,7 @@ from alsys.control.state.feedback import Feedback
 from alsys.control.state.frames import FrameStates
 from alsys.control.state.hessians import HessianStates
 from alsys.control.state.models import ModelVersions
-from alsys.control.state.records import Exploration, RunningTimes, Totals
+from alsys.control.state.records import LABEL_TIMES, Durations, Exploration, RunningTimes, Totals
 from alsys.events import (
     CampaignStopped,
     DataImported,
@@ -61,6 +61,8 @@ class CampaignState:
         self._n_imported_gone = 0
         self.label_times, self.chunk_times, self.fit_times = RunningTimes(), RunningTimes(), RunningTimes()
         self.label_work = RunningTimes()
+        self.label_durations = Durations(LABEL_TIMES)
+        self.last_label: float | None = None
         self.chosen: dict[int, dict[Arm, int]] = {}
         self.exploring: dict[str, ExplorationStarted] = {}
         self.exploration = Exploration()

@@ -101,8 +101,7 @@ class Ledger(CampaignState):
         self.audits.lose(event.worker)
 
     def _on_worker_lost(self, event: events.WorkerLost) -> None:
-        self.totals.workers_lost += 1
-        self.totals.lost_s += event.spent_s
+        self.totals.lose(event)
         self.exploring.pop(event.worker, None)
         self.audits.lose(event.worker)
         self._leave_out_retracted()
@@ -114,6 +113,7 @@ class Ledger(CampaignState):
 
     def _on_quarantined(self, event: events.FrameQuarantined) -> None:
         self.lost_in_a_row += 1
+        self.totals.quarantined += 1
         self.last_loss = f"{event.failure}: {event.message}"
         record = self._frames.settle(event.frame_id, Status.QUARANTINED)
         record.verdict, record.unverified_of = (event.failure, event.message), ""
@@ -144,6 +144,8 @@ class Ledger(CampaignState):
         self.accepted[record.arm] += 1
         self.strata[record.stratum] = self.strata.get(record.stratum, 0) + 1
         self.label_times.add(event.wall_s)
+        self.label_durations.add(event.wall_s)
+        self.last_label = event.t
         self.label_work.add(event.cpu_s or event.wall_s)
         self._frames.observe_cost(record, event.wall_s)
         if record.arm in (Arm.INITIAL, Arm.UNCERTAIN):  # a walk from a test frame would leak it into training
@@ -190,7 +192,7 @@ class Ledger(CampaignState):
             self._n_imported_gone += 1
 
     def _on_label_failed(self, event: events.LabelFailed) -> None:
-        self.totals.failed += 1
+        self.totals.fail(event.failure)
         self._frames.fail(event)
 
     def _on_label_repeated(self, event: events.LabelRepeated) -> None:

@@ -7,11 +7,12 @@ nothing here knows of the ledger.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from alsys.errors import FailureKind
-from alsys.events import ExplorationReported, Heartbeat
+from alsys.events import ExplorationReported, Heartbeat, WorkerLost
 from alsys.frames import Arm
 from alsys.metrics import Metrics
 
@@ -156,14 +157,50 @@ class RunningTimes:
         self.mean = wall_s if self.mean is None else self.mean + max(0.05, 1.0 / self.n) * (wall_s - self.mean)
 
 
+LABEL_TIMES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+"""Seconds between which labels are counted by the time that they took."""
+
+
+@dataclass(slots=True)
+class Durations:
+    """How often something took how long.
+
+    Attributes:
+        limits: Seconds, ascending.
+        counts: How many took at most each of them and more than the one before; the last: more than all.
+        total_s: All of them together.
+    """
+
+    limits: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.limits) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Takes one into account."""
+        self.counts[bisect_left(self.limits, seconds)] += 1
+        self.total_s += seconds
+
+
 @dataclass(slots=True)
 class Totals:
-    """Counts over the whole campaign; `lost_s` is what calls had taken that were lost with their workers."""
+    """Counts over the whole campaign; `lost_s` is what calls had taken that were lost with their workers.
+
+    Attributes:
+        failed_by: Failed attempts at labels by kind of failure.
+        quarantined: Frames that came into quarantine, whatever became of them since.
+        lost_by: Workers lost, by role and kind of failure.
+    """
 
     failed: int = 0
+    failed_by: dict[FailureKind, int] = field(default_factory=dict)
+    quarantined: int = 0
     repeated: int = 0
     conflicts: int = 0
     workers_lost: int = 0
+    lost_by: dict[tuple[str, FailureKind], int] = field(default_factory=dict)
     lost_s: float = 0.0
     openings: int = 0
     walker_steps: int = 0
@@ -179,6 +216,17 @@ class Totals:
         self.candidates += event.n_candidates
         for reason, count in event.stops.items():
             self.stops[reason] = self.stops.get(reason, 0) + count
+
+    def fail(self, failure: FailureKind) -> None:
+        """An attempt at a label failed."""
+        self.failed += 1
+        self.failed_by[failure] = self.failed_by.get(failure, 0) + 1
+
+    def lose(self, event: WorkerLost) -> None:
+        """A worker is lost, with what it was doing."""
+        self.workers_lost += 1
+        self.lost_s += event.spent_s
+        self.lost_by[event.role, event.failure] = self.lost_by.get((event.role, event.failure), 0) + 1
 
     def beat(self, event: Heartbeat) -> None:
         """Takes the busy seconds since the last heartbeat into account."""

@@ -137,3 +137,20 @@ def test_memory_of_all_workers_is_no_more_than_ray_takes(monkeypatch: pytest.Mon
     monkeypatch.delenv("ALSYS_RAY_ADDRESS", raising=False)
     ray_start.connect(RuntimeConfig(), {"memory": 3e14}, {"memory": 1e6})
     assert given["_memory"] == 10**14
+
+
+def test_a_port_for_metrics_that_is_taken_is_left(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    runtime = RuntimeConfig(metrics_port=free_port)
+    assert ray_start._free_metrics_port(runtime) == free_port
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port))
+        listener.listen()
+        assert ray_start._free_metrics_port(runtime) is None
+    assert f"runtime.metrics_port {free_port}: Address already in use; another one is taken" in caplog.text
+
+
+def test_metrics_are_collected_where_somebody_may_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALSYS_RAY_ADDRESS", raising=False)
+    assert not ray_start.has_metrics(RuntimeConfig())
+    assert ray_start.has_metrics(RuntimeConfig(metrics_port=9400))
+    assert ray_start.has_metrics(RuntimeConfig(address="auto"))
