@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from alsys.config.launch_kuberay import KubeRayLaunch
+from alsys.config.launch_ray import RayLaunch
 from alsys.config.launch_skypilot import SkyPilotLaunch
 from alsys.config.section import Section, operational
 
@@ -57,3 +58,4 @@ class LaunchConfig(Section):
     )
     skypilot: SkyPilotLaunch = operational(SkyPilotLaunch(), description="For `--on skypilot`.")
     kuberay: KubeRayLaunch = operational(KubeRayLaunch(), description="For `--on kuberay`.")
+    ray: RayLaunch = operational(RayLaunch(), description="For `--on ray`.")

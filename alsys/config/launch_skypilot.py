@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from alsys.config.section import Section, operational
+
+VARIABLE: Final = r"^[A-Z_][A-Z0-9_]*$"
 
 
 class SkyPilotLaunch(Section):
@@ -30,4 +32,12 @@ class SkyPilotLaunch(Section):
     spot: bool = operational(True, description="Machines that the cloud may take back; the job then starts again.")
     restarts: int = operational(
         3, ge=0, le=100, description="How often the job starts again after an error that is none of the machines."
+    )
+    environment: dict[Annotated[str, Field(pattern=VARIABLE)], str] = operational(
+        {}, description="Environment variables of the machines, as `{AWS_REGION: us-west-2}` of the mirror's bucket."
+    )
+    secrets: tuple[Annotated[str, Field(pattern=VARIABLE)], ...] = operational(
+        (),
+        description="Environment variables that the machines get from that of `alsys launch`, written into "
+        "no file, as `[MLFLOW_TRACKING_PASSWORD]`.",
     )

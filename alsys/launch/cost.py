@@ -75,12 +75,12 @@ def cost_lines(rented: Sequence[Rented], prices: Mapping[str, float]) -> Iterato
         price = prices.get(one.priced_as)
         each = "price not known" if price is None else f"{price:g} an hour each"
         count = span(one.least, one.most)
-        yield f"{one.what}: {count} machines of {one.priced_as or 'a kind that shows once they run'}, {each}"
+        yield f"{one.what}: {count} x {one.priced_as or 'a machine whose kind shows once it runs'}, {each}"
     cost = day_cost(rented, prices)
     if len(cost.unknown) < len({one.priced_as for one in rented}):
         yield f"a day costs {span(round(cost.least, 2), round(cost.most, 2))}, without disks and traffic"
     if cost.unknown:
-        named = ", ".join(name or "machines of a kind that shows once they run" for name in cost.unknown)
+        named = ", ".join(name or "machines whose kind shows once they run" for name in cost.unknown)
         yield f"not in it: {named}; launch.prices gives prices"
 
 

@@ -20,6 +20,8 @@ from alsys.launch.fleet import Fleet
 CAMPAIGN: Final = "campaign"
 """Folder, among an engine's files, of the campaign's file and of what it names."""
 CAMPAIGN_FILE: Final = "campaign.yaml"
+NOT_THERE: Final = ("runtime.address=", "directory=", "launch.")
+"""Overrides that are for this machine, and not for the driver's."""
 RETRIES: Final = 1000
 """`runtime.worker_retries` where machines come and go."""
 
@@ -84,9 +86,7 @@ class LaunchRequest:
         if "worker_retries" in self.config.runtime.model_fields_set:
             given.add("runtime.worker_retries")
         kept = [setting for setting in engine if setting.partition("=")[0] not in given]
-        mine = [
-            text for text in self.overrides if text.partition("=")[0].strip() not in ("runtime.address", "directory")
-        ]
+        mine = [text for text in self.overrides if not text.strip().startswith(NOT_THERE)]
         words = [word for setting in (*mine, *kept) for word in ("--set", setting)]
         return ["alsys", "run", str(PurePosixPath(campaign) / CAMPAIGN_FILE), "--quiet", *words]
 

@@ -25,8 +25,6 @@ RAY_PORT: Final = 6479
 TOKEN: Final = "RAY_AUTH_TOKEN"
 MEMORY_SHARE: Final = 0.9
 """Part of a machine's memory that workers may have."""
-ENVIRONMENT_FAILED: Final = 3
-"""Exit code of `alsys run` after which another machine may do better."""
 
 
 class SkyPilot:
@@ -78,7 +76,8 @@ class SkyPilot:
 
     def submit(self, request: LaunchRequest) -> tuple[Command, ...]:
         """Starts the job; SkyPilot keeps it until it ends."""
-        words = ("sky", "jobs", "launch", "--yes", "--detach-run", "--name", request.name, "--secret", TOKEN, TASK)
+        secrets = [word for name in (TOKEN, *request.settings.skypilot.secrets) for word in ("--secret", name)]
+        words = ("sky", "jobs", "launch", "--yes", "--detach-run", "--name", request.name, *secrets, TASK)
         return (Command(words, secrets=(TOKEN,)),)
 
     def look(self, request: LaunchRequest) -> tuple[Command, ...]:
@@ -118,8 +117,8 @@ def _task(request: LaunchRequest) -> dict[str, Any]:
         "resources": _resources(request),
         "num_nodes": n_nodes(request),
         "file_mounts": {f"~/{CAMPAIGN}": f"./{CAMPAIGN}", **mounts},
-        "envs": ENVIRONMENT,
-        "secrets": {TOKEN: None},
+        "envs": {**ENVIRONMENT, **settings.environment},
+        "secrets": dict.fromkeys((TOKEN, *settings.secrets)),
     }
     if setup:
         task["setup"] = setup + "\n"
@@ -133,10 +132,7 @@ def _resources(request: LaunchRequest) -> dict[str, Any]:
         "memory": f"{settings.memory_gb or 4 * settings.cpus}+",
         "disk_size": launch.driver.disk_gb,
         "use_spot": settings.spot,
-        "job_recovery": {
-            "max_restarts_on_errors": settings.restarts,
-            "recover_on_exit_codes": [ENVIRONMENT_FAILED],
-        },
+        "job_recovery": {"max_restarts_on_errors": settings.restarts},
     }
     if settings.accelerators is not None:
         asked["accelerators"] = settings.accelerators
@@ -157,7 +153,7 @@ def _run(request: LaunchRequest) -> str:
     command = shlex.join(request.run(f"campaigns/{request.config.name}"))
     return f"""\
 umask 077
-export PATH="$HOME/venv/bin:$PATH"
+export PATH="$HOME/venv/bin:/opt/alsys/bin:$PATH"
 cd "$HOME"
 ulimit -n 65536 || true
 head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)

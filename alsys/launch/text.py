@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import yaml
 
-WIDTH: Final = 120
+WIDTH: Final = 10_000
+"""Commands are one line each."""
 
 
 class _Dumper(yaml.SafeDumper):

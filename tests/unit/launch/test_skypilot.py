@@ -70,6 +70,16 @@ def test_ray_is_not_skypilots_and_asks_for_a_token() -> None:
     assert command.secrets == ("RAY_AUTH_TOKEN",)
 
 
+def test_secrets_are_named_and_not_written() -> None:
+    settings = "launch.skypilot={environment: {AWS_REGION: us-west-2}, secrets: [MLFLOW_TRACKING_PASSWORD]}"
+    task = task_of(settings)
+    assert task["envs"]["AWS_REGION"] == "us-west-2"
+    assert task["secrets"]["MLFLOW_TRACKING_PASSWORD"] is None
+    (command,) = ENGINE.submit(LaunchRequest.of(ETHANOL, [MIRROR, settings]))
+    assert " --secret MLFLOW_TRACKING_PASSWORD " in " ".join(command.words)
+    assert command.secrets == ("RAY_AUTH_TOKEN",), "only the token may be drawn"
+
+
 @pytest.mark.parametrize(
     ("override", "field"),
     [
