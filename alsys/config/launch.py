@@ -12,6 +12,7 @@ from pydantic import Field
 from alsys.config.launch_kuberay import KubeRayLaunch
 from alsys.config.launch_ray import RayLaunch
 from alsys.config.launch_skypilot import SkyPilotLaunch
+from alsys.config.launch_slurm import SlurmLaunch
 from alsys.config.section import Section, operational
 
 LaunchedRole = Literal["labelers", "explorers", "trainers"]
@@ -59,3 +60,4 @@ class LaunchConfig(Section):
     skypilot: SkyPilotLaunch = operational(SkyPilotLaunch(), description="For `--on skypilot`.")
     kuberay: KubeRayLaunch = operational(KubeRayLaunch(), description="For `--on kuberay`.")
     ray: RayLaunch = operational(RayLaunch(), description="For `--on ray`.")
+    slurm: SlurmLaunch = operational(SlurmLaunch(), description="For `--on slurm`.")

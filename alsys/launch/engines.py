@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from alsys.errors import InputError
-from alsys.launch import ray_up, skypilot
+from alsys.launch import ray_up, skypilot, slurm
 from alsys.launch.engine import Engine
 from alsys.launch.kuberay.engine import ENGINE as KUBERAY
 from alsys.launch.request import LaunchRequest
 
-ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (skypilot.ENGINE, KUBERAY, ray_up.ENGINE)}
+ENGINES: Final[Mapping[str, Engine]] = {
+    engine.name: engine for engine in (skypilot.ENGINE, KUBERAY, ray_up.ENGINE, slurm.ENGINE)
+}
 """By the name that ``--on`` takes."""
 
 
