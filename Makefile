@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
 IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install install-dev quickstart test test-fast test-all test-services check-deploy check format clean
+.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages check-deploy check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -33,10 +33,18 @@ test: install-dev
 test-fast: install-dev
 	$(BIN)/python -m pytest -m fast --numprocesses $(TEST_PROCESSES) $(IN_GROUPS)
 
-# Against servers that the tests start on loopback: S3.
-test-services: install-dev
+# Against servers that the tests start and end themselves: S3, Slurm. Tests whose program is missing are skipped.
+test-services: install-dev services-packages
 	$(PIP_INSTALL) --editable '.[services]'
 	$(BIN)/python -m pytest tests/services
+
+# Debian's programs for them; only root can install, others are told what is missing.
+SERVICES := munge slurm-wlm postgresql prometheus
+services-packages:
+	@missing=$$(for package in $(SERVICES); do dpkg -s $$package > /dev/null 2>&1 || echo $$package; done); \
+	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; \
+	then apt-get install -y -qq --no-install-recommends $$missing || true; \
+	else echo "not installed, so that tests are skipped:" $$missing; fi
 
 # Files of deploy/ and of `alsys launch` against the programs and schemas that read them, in an environment of its own. KubeRay's
 # definitions are where KUBERAY_CRDS says.

@@ -106,7 +106,7 @@ class Slurm:
 def directory_of(request: LaunchRequest) -> str:
     """The campaign's folder, absolute: the job runs in the folder of the launch."""
     directory = request.config.directory or f"campaigns/{request.config.name}"
-    return directory if "://" in directory else str(Path(directory).absolute())
+    return str(Path(directory).absolute())
 
 
 def placed(request: LaunchRequest) -> dict[str, list[Group]]:

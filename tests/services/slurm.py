@@ -22,8 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import psutil
-
 from cluster.machines import Machine, Network, Process
 from cluster.machines import why_not as why_no_machines
 
@@ -202,9 +200,10 @@ class Slurm:
         self.until(lambda: self.state(number) in ENDED, timeout_s)
         assert self.state(number) == state, self.said()
 
-    def actors(self, name: str) -> list[psutil.Process]:
-        """Workers of campaigns on a node."""
-        return [p for p in self.nodes[name].processes("ray::") if "Actor" in " ".join(p.cmdline())]
+    def titles(self, name: str, text: str) -> list[str]:
+        """Titles of Ray's processes on a node, those with a text in them."""
+        titles = [" ".join(process.cmdline()) for process in self.nodes[name].processes("ray::")]
+        return [title for title in titles if text in title]
 
     def said(self) -> str:
         """The ends of what daemons and commands said."""

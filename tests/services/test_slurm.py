@@ -24,6 +24,15 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "RAY_enable_metrics_collection": "false",
 }
+LAUNCH = """
+launch:
+  slurm:
+    hours: 0.5
+    drain_s: 30
+    nodes:
+      cpu: {cpus: 3}
+      gpu: {cpus: 2, gpus: 1}
+"""
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def test_a_campaign_over_two_nodes_finishes(slurm: Slurm) -> None:
     campaign = Campaign(slurm, 60)
     job = campaign.submit()
     slurm.until(lambda: campaign.driver.n_labels() >= 5, UP_S)
-    assert all(slurm.actors(name) for name in ("n1", "n2")), "workers on both nodes"
+    assert all(slurm.titles(name, "Actor") for name in ("n1", "n2")), "workers on both nodes"
     campaign.completes(job)
     slurm.until(lambda: not any(machine.processes("ray") for machine in slurm.nodes.values()), 30.0)
 
@@ -109,3 +118,28 @@ def test_a_node_that_fails_puts_the_job_back(slurm: Slurm, lost: str) -> None:
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now", "ExcNodeList=")
     campaign.completes(job)
     assert slurm.job(job)["NodeList"] in ("n[1,3]", "n[2-3]")
+
+
+def test_a_launched_campaign_trains_on_the_node_with_a_gpu_and_registers_its_model(slurm: Slurm) -> None:
+    """Two kinds of nodes as one job, submitted on the login node; Slurm's GPU is `/dev/zero` here."""
+    slurm.start("n1", "n2", "n3", gpus={"n3": 1})
+    toy = (REPOSITORY / "configs" / "toy.yaml").read_text()
+    toy = toy.replace("workers: 2 ", "workers: 4 ").replace("training: ", "training:\n  gpus: 1\n#")
+    (slurm.shared / "toy.yaml").write_text(toy + LAUNCH)
+    environment = {**ENVIRONMENT, "PATH": f"{sys.prefix}/bin:/usr/bin:/bin"}
+    said = slurm.run("sh", "-c", "cd /shared && alsys launch toy.yaml --on slurm", env=environment)
+    job = said.partition("Submitted batch job ")[2].split()[0]
+    assert "48 node-hours a day: 2 " in said, "two nodes for four labelers and an explorer"
+    again = slurm.sbatch("/shared/launch/toy-slurm/campaign.sbatch", env=environment)
+    slurm.until(lambda: slurm.titles("n3", "TrainerActor"), UP_S)
+    assert not slurm.titles("n1", "TrainerActor")
+    assert slurm.titles("n1", "Actor")
+    assert slurm.titles("n2", "Actor")
+    assert slurm.job(again)["Reason"] == "Dependency", "a second job waits"
+    slurm.run("scancel", again)
+    slurm.ends(job, "COMPLETED", UP_S + 120)
+    driver = Driver(slurm.controller, slurm.shared / "campaigns" / "toy", slurm.shared / "acks.txt")
+    driver.check(100)
+    shown = slurm.run("sh", "-c", "cd /shared && alsys models show campaigns/toy", env=environment)
+    assert "champion" in shown
+    assert (slurm.shared / "launch" / "toy-slurm" / "mlflow.db").exists()

@@ -142,7 +142,7 @@ def test_directives_give_whole_nodes_a_warning_and_a_requeue() -> None:
     assert options["open-mode"] == "append", "the log of an earlier start stays"
     receiver, number, before = re.fullmatch(r"(\w):(\w+)@(\d+)", options["signal"]).groups()  # type: ignore[union-attr]
     assert (receiver, number) == ("B", "USR1"), "the batch shell handles it"
-    drain_s = int(re.search(r"--drain --timeout (\d+)", SCRIPT.read_text())[1])  # type: ignore[index]
+    (drain_s,) = map(int, re.findall(r"--drain --timeout \"\$\{ALSYS_DRAIN_S:-(\d+)", SCRIPT.read_text()))
     assert drain_s + 60 < int(before) < seconds(options["time"])
 
 
@@ -183,6 +183,25 @@ def test_another_interface_of_the_first_node_can_be_named(job: Job) -> None:
     assert ended(job.start())[0] == 0
     (symmetric_run,) = job.calls("ray")
     assert symmetric_run[symmetric_run.index("--address") + 1] == "10.1.2.3:23456"
+
+
+def test_nodes_of_two_kinds_are_one_ray(job: Job) -> None:
+    job.finish(0)
+    del job.environment["SLURM_CPUS_PER_TASK"]  # as in a heterogeneous job
+    for i, (nodes, cpus, hosts) in enumerate([("2", "32", "node[1-2]"), ("1", "16", "gpu7")]):
+        job.environment[f"SLURM_JOB_NUM_NODES_HET_GROUP_{i}"] = nodes
+        job.environment[f"SLURM_CPUS_PER_TASK_HET_GROUP_{i}"] = cpus
+        job.environment[f"SLURM_JOB_NODELIST_HET_GROUP_{i}"] = hosts
+    job.environment["SLURM_HET_SIZE"] = "2"
+    job.environment["ALSYS_RAY_OPTIONS_1"] = '--num-gpus=4 --resources={"big":1}'
+    assert ended(job.start())[0] == 0
+    (words,) = job.calls("srun")
+    split = words.index(":")
+    first, second = words[:split], words[split + 1 :]
+    assert {"--het-group=0", "--nodes=2", "--ntasks=2", "--cpus-per-task=32", "--num-cpus=32"} <= {*first}
+    assert {"--het-group=1", "--nodes=1", "--ntasks=1", "--cpus-per-task=16", "--num-cpus=16"} <= {*second}
+    assert {"--num-gpus=4", '--resources={"big":1}'} <= {*second} - {*first}
+    assert [part[part.index("--min-nodes") + 1] for part in (first, second)] == ["3", "3"]
 
 
 def test_the_token_is_new_private_and_gone_afterwards(job: Job) -> None:

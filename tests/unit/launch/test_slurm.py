@@ -88,7 +88,7 @@ def test_the_campaign_runs_with_the_overrides() -> None:
     assert args.set == ["directory=/scratch/a b", "name=a", "labeling.workers=4"]
 
 
-def test_folders_are_those_of_here_and_buckets_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folders_are_those_of_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert directory_of(request_of()) == str(tmp_path / "campaigns" / "ethanol")
     assert directory_of(request_of("directory=mine")) == str(tmp_path / "mine")
