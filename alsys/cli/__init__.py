@@ -129,6 +129,16 @@ def command_line() -> argparse.ArgumentParser:
     launch.add_argument("--render", metavar="DIR", help="only write the files, and say how to submit them")
     launch.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
 
+    cluster = commands.add_parser("cluster", help="about files of clusters").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    checked = add("validate", "cluster.validate", "check files for `ray up`: Ray's schema, doors, room", cluster)
+    checked.add_argument("file", nargs="*", help="default: those that `alsys launch --on ray` wrote below launch/")
+    checked.add_argument(
+        "--campaign", metavar="CONFIG", help="whose workers are to fit (default: that beside the file)"
+    )
+    checked.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field of CONFIG")
+
     status = add("status", "inspect.status", "what a campaign is doing")
     status.add_argument("directory", help=EITHER)
     status.add_argument("--json", action="store_true", help="print JSON")

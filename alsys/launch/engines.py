@@ -16,6 +16,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
     engine.name: engine for engine in (skypilot.ENGINE, KUBERAY, ray_up.ENGINE, slurm.ENGINE)
 }
 """By the name that ``--on`` takes."""
+LAUNCHES: Final = "launch"
+"""Folder of the folders that launches write, where the user names none."""
 
 
 def engine_named(name: str, engines: Mapping[str, Engine] = ENGINES) -> Engine:
@@ -31,4 +33,4 @@ def engine_named(name: str, engines: Mapping[str, Engine] = ENGINES) -> Engine:
 
 def default_folder(request: LaunchRequest, engine: Engine) -> Path:
     """Where files of a launch are written, where the user names no folder."""
-    return Path("launch") / f"{request.config.name}-{engine.name}"
+    return Path(LAUNCHES) / f"{request.config.name}-{engine.name}"

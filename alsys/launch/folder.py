@@ -9,13 +9,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from alsys.errors import InputError
 from alsys.launch.request import CAMPAIGN, LaunchRequest
 
 WRITTEN: Final = ".launch.json"
-"""Digests of the files that were written, by place."""
+"""The overrides, and digests of the files that were written, by place."""
 
 
 def write_folder(folder: Path, rendered: Mapping[str, str], request: LaunchRequest) -> list[str]:
@@ -38,7 +38,8 @@ def write_folder(folder: Path, rendered: Mapping[str, str], request: LaunchReque
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(content)
     digests = {place: _digest(content) for place, content in sorted(files.items())}
-    (folder / WRITTEN).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    written = {"set": list(request.overrides), "files": digests}
+    (folder / WRITTEN).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return sorted(files)
 
 
@@ -46,19 +47,32 @@ def _written(folder: Path) -> dict[str, str]:
     """Digests of files that a launch before has written."""
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file", field="--render", value=str(folder), remedy="name a folder")
-    record = folder / WRITTEN
-    if record.is_file():
-        try:
-            digests = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            digests = None
-        if isinstance(digests, dict) and all(isinstance(v, str) for v in digests.values()):
-            return digests
-        raise InputError("is not what was written", source=str(record), remedy="remove the folder, or name another")
+    if (folder / WRITTEN).is_file():
+        return dict(_record(folder)["files"])
     if folder.is_dir() and any(folder.iterdir()):
         message = "has files of something else in it"
         raise InputError(message, field="--render", value=str(folder), remedy="name a new or an empty folder")
     return {}
+
+
+def overrides_of(folder: Path) -> tuple[str, ...]:
+    """The ``--set`` with which a launch has written a folder; none where it was written by something else.
+
+    Raises:
+        InputError: Its list of files is not what was written.
+    """
+    return tuple(_record(folder)["set"]) if (folder / WRITTEN).is_file() else ()
+
+
+def _record(folder: Path) -> Any:
+    record = folder / WRITTEN
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        if all(isinstance(value, str) for value in (*content["set"], *content["files"].values())):
+            return content
+    except (ValueError, KeyError, TypeError, AttributeError):
+        content = None
+    raise InputError("is not what was written", source=str(record), remedy="remove the folder, or name another")
 
 
 def _check(folder: Path, place: str, before: str | None, content: bytes | None) -> None:
