@@ -19,6 +19,10 @@ import psutil
 
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import RayPool
+from alsys.actors.ray_metrics import RayMetrics
+from alsys.campaign.folder import CampaignFolder
+from alsys.campaign.metrics_export import Exporter, MetricsExport
+from alsys.campaign.metrics_file import MetricsFile
 from alsys.config.labeling import QualityConfig
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.coordinator import Coordinator
@@ -32,6 +36,8 @@ from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.fakes import FAKE_LEVEL, AcknowledgedLabels, MemoryBundles, MemoryRegistry, fake_candidates
 
 LOOSE = QualityConfig(net_force=100.0, net_torque=100.0, largest_force=100.0)
+
+METRICS_PORT = 9401
 
 
 class ReadyPool(RayPool):
@@ -73,16 +79,20 @@ def run_campaign(
     on_ray: bool,
     n_labelers: int,
     has_gate: bool = True,
+    has_metrics: bool = False,
 ) -> Run:
+    """One campaign; with metrics, they go to a file in process, and through Ray's exporter on Ray."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.zarr"
         store = open_writer(path)
         acknowledged = AcknowledgedLabels()
         pool: ReadyPool | InProcessPool
         if on_ray:
-            pool = ReadyPool(specs, RuntimeConfig())
+            pool = ReadyPool(specs, RuntimeConfig(metrics_port=METRICS_PORT if has_metrics else None))
         else:
             pool = InProcessPool({name: (spec.role, spec.build) for name, spec in specs.items()})
+        exporters: list[Exporter] = [RayMetrics("benchmark") if on_ray else MetricsFile(path.with_suffix(".prom"), "b")]
+        export = MetricsExport(exporters if has_metrics else [], CampaignFolder(path.parent), is_tracked=False)
         coordinator = Coordinator(
             ledger=Ledger(settings),
             store=store,
@@ -95,10 +105,12 @@ def run_campaign(
             gate=LabelGate(LOOSE, None) if has_gate else None,
             has_gate_thread=True,
             on_acknowledged=acknowledged,
+            observe=export,
         )
         cpu = psutil.Process().cpu_times()
         asyncio.run(coordinator.run())
         end = time.time()
+        export.close()
         used = psutil.Process().cpu_times()
         store.close()
         reader = open_reader(path)

@@ -46,12 +46,14 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=6000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--without-gate", action="store_true", help="as before 2026-11-30")
+    parser.add_argument("--metrics", action="store_true", help="exported: a file, and through Ray's exporter")
     args = parser.parse_args()
-    n, has_gate = args.labels, not args.without_gate
+    n = args.labels
+    given = {"has_gate": not args.without_gate, "has_metrics": args.metrics}
     inside, outside = [], []
     for _ in range(args.repeat):
-        inside.append(run_campaign(settings(n), specs(1), 512, on_ray=False, n_labelers=1, has_gate=has_gate))
-        outside.append(run_campaign(settings(n), specs(8), 512, on_ray=True, n_labelers=8, has_gate=has_gate))
+        inside.append(run_campaign(settings(n), specs(1), 512, on_ray=False, n_labelers=1, **given))
+        outside.append(run_campaign(settings(n), specs(8), 512, on_ray=True, n_labelers=8, **given))
     result = {
         "labels_per_s_in_process": median(run.n_labels / run.durable_s for run in inside),
         "labels_per_s_ray": median(run.n_labels / run.durable_s for run in outside),
@@ -60,7 +62,7 @@ def main() -> None:
         "labels_per_s_in_process_all": sorted(run.n_labels / run.durable_s for run in inside),
         "labels_per_s_ray_all": sorted(run.n_labels / run.durable_s for run in outside),
         "labels": n,
-        "has_gate": has_gate,
+        **given,
         "machine": machine(),
     }
     print(json.dumps(result) if args.json else json.dumps(result, indent=1))
