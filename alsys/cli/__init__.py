@@ -126,6 +126,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     launch.add_argument("config", help="campaign file (YAML)")
     launch.add_argument("--on", required=True, metavar="ENGINE", help="see docs/launch.md")
+    launch.add_argument("--estimate", action="store_true", help="label each system here, for the cost until the end")
     launch.add_argument("--render", metavar="DIR", help="only write the files, and say how to submit them")
     launch.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alsys.errors import EnvironmentProblem
-from alsys.launch.cost import cost_lines
+from alsys.launch.cost import Range, cost_lines, cost_of, way_lines
 from alsys.launch.engine import Command, Engine
 from alsys.launch.engines import default_folder, engine_named
 from alsys.launch.folder import write_folder
@@ -29,8 +29,12 @@ def launch(args: argparse.Namespace) -> int:
         _check_programs(engine)
     written = write_folder(folder, engine.render(request), request)
     _say(f"{len(written)} files in {folder}")
-    for line in cost_lines(engine.machines(request), request.settings.prices):
+    rented, prices = engine.machines(request), request.settings.prices
+    for line in cost_lines(rented, prices):
         _say(line)
+    if args.estimate:
+        for line in way_lines(cost_of(rented, prices), *_way(args)):
+            _say(line)
     if args.render is not None:
         _say(f"in {folder}, these submit it, and resume it:")
         _tell(engine.submit(request))
@@ -41,6 +45,14 @@ def launch(args: argparse.Namespace) -> int:
     _say(f"later, in {folder}:")
     _tell(engine.look(request))
     return 0
+
+
+def _way(args: argparse.Namespace) -> tuple[Range, int]:
+    """The plan's time until the end, as `alsys run --dry-run` finds it here, and labels until then."""
+    from alsys.campaign.campaign import Campaign
+
+    campaign = Campaign(args.config, overrides=[*args.set, "runtime.address=auto"])
+    return campaign.plan.estimate().wall_s, campaign.config.stop.labels
 
 
 def _check_programs(engine: Engine) -> None:

@@ -18,6 +18,7 @@ from alsys.launch.fleet import Group, Machine
 from alsys.launch.installing import ENVIRONMENT, check_source, install_commands, source_mounts
 from alsys.launch.kinds import kind_for, machine_of, per_machine
 from alsys.launch.packing import fits
+from alsys.launch.prices import known_prices
 from alsys.launch.ray_cloud import CLOUDS, prepare_script
 from alsys.launch.request import CAMPAIGN, LaunchRequest
 from alsys.launch.text import as_yaml
@@ -100,10 +101,17 @@ class RayUp:
 
     def machines(self, request: LaunchRequest) -> tuple[Rented, ...]:
         """The driver's, and those of each group."""
-        kind, _ = driver_kind(request)
+        ray = request.settings.ray
+
+        def rented(what: str, kind: str, machine: Machine, least: int, most: int, is_spot: bool = False) -> Rented:
+            return Rented(what, kind, least, most, is_spot, known_prices(kind, machine.cpus, ray.cloud, ray.region))
+
         return (
-            Rented("driver", kind, 1, 1),
-            *(Rented(t.group.name, t.kind, t.least, t.most, t.group.is_interruptible) for t in node_types(request)),
+            rented(HEAD_GROUP, *driver_kind(request), 1, 1),
+            *(
+                rented(node.group.name, node.kind, node.machine, node.least, node.most, node.group.is_interruptible)
+                for node in node_types(request)
+            ),
         )
 
     def submit(self, request: LaunchRequest) -> tuple[Command, ...]:

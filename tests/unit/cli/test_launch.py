@@ -60,3 +60,16 @@ def test_a_program_that_is_missing_is_named(
     assert main(["launch", ETHANOL, "--on", "skypilot", *MIRROR]) == 3
     assert "sky not found" in capsys.readouterr().err
     assert not (tmp_path / "launch").exists()
+
+
+def test_the_way_to_the_end_is_estimated_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy = str(Path(ETHANOL).with_name("toy.yaml"))
+    sets = [*MIRROR, "--set", "runtime.kind=ray", "--set", "launch.ray={image: a, ssh_from: 203.0.113.7/32}"]
+    assert main(["launch", toy, "--on", "ray", "--estimate", "--render", str(tmp_path / "out"), *sets]) == 0
+    said = capsys.readouterr().out
+    assert "until the end, if machines there are as fast as this one: " in said
+    assert " a label" in said
+    assert not (tmp_path / "campaigns").exists()

@@ -85,8 +85,13 @@ def test_what_is_said_of_launching_stays_here() -> None:
 
 def test_machines_are_counted_from_the_least_to_the_most() -> None:
     rented = {one.what: one for one in ENGINE.machines(request_of(*AWS, *LARGE))}
-    assert rented["labelers"] == Rented("labelers", "m7a.4xlarge", 0, 6, is_interruptible=True)
-    assert rented["labelers-gpu"] == Rented("labelers-gpu", "g6.xlarge", 1, 3, is_interruptible=True)
+    labelers = rented["labelers"]
+    assert (labelers.priced_as, labelers.least, labelers.most) == ("m7a.4xlarge spot", 0, 6)
+    on_demand, spot = labelers.price({}, on_demand=True), labelers.price({})
+    assert on_demand == (0.92736, 0.92736), "AWS' price in us-west-2"
+    assert spot is not None
+    assert spot[1] < on_demand[0]
+    assert rented["labelers-gpu"] == Rented("labelers-gpu", "g6.xlarge", 1, 3, is_interruptible=True), "no price known"
     assert rented["driver"].most == 1
 
 
