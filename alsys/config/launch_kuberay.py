@@ -58,6 +58,6 @@ class KubeRayLaunch(Section):
     )
     prometheus: Literal["own", "operator", "none"] = operational(
         "own",
-        description="`own`: Prometheus beside the campaign; `operator`: a PodMonitor for Prometheus's operator, which "
-        "must be installed.",
+        description="`own`: Prometheus and Grafana beside the campaign; `operator`: a PodMonitor and a PrometheusRule "
+        "for Prometheus's operator, which must be installed.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_kustomize_puts_images_names_and_the_campaign_in(volume: Manifests) -> N
 def test_every_reference_is_to_something_that_is_there(volume: Manifests) -> None:
     everything = [m for part in volume.values() for m in part]
     there = {(m["kind"], m["metadata"]["name"]) for m in everything}
-    secrets = {"alsys-ethanol-ray", "alsys-ethanol-mlflow"}  # by prepare.sh
+    secrets = {"alsys-ethanol-ray", "alsys-ethanol-mlflow", "alsys-ethanol-grafana"}  # by prepare.sh
     asked = set()
     for spec in pod_specs(everything):
         for one in spec.get("volumes", ()):
@@ -204,3 +205,24 @@ def test_shell_scripts(tool: Tool, tmp_path: Path) -> None:
     run = subprocess.run([tool("shellcheck"), *map(str, scripts)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert ("sh", "prepare.sh") in [command.words for command in ENGINE.submit(asked)]
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("no promtool: Debian's package `prometheus`")
+    written(tmp_path, *VOLUME)
+    file = tmp_path / "prometheus" / "prometheus.yml"
+    content = yaml.safe_load(file.read_text())
+    (scraped,) = content["scrape_configs"]
+    scraped["static_configs"] = [
+        {"targets": [scraped.pop("kubernetes_sd_configs")[0]["role"]]}
+    ]  # not in Debian's build
+    command = [program, "check", "config", str(file)]
+    file.write_text(yaml.safe_dump(content))
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "rules found" in run.stdout
+    scraped["relabel_config"] = scraped.pop("relabel_configs")
+    file.write_text(yaml.safe_dump(content))
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0

@@ -1,10 +1,11 @@
-"""KubeRay: the campaign as a RayJob, with volumes or a bucket, and MLflow with PostgreSQL and Prometheus beside it.
+"""KubeRay: the campaign as a RayJob, with volumes or a bucket, and MLflow, Prometheus and Grafana beside it.
 
 Bases and an overlay of Kustomize are written, and `kubectl` applies them; KubeRay and Ray's autoscaler do the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,15 +84,11 @@ class KubeRay:
     def look(self, request: LaunchRequest) -> tuple[Command, ...]:
         """Watch, stop, fetch, tear down."""
         kubectl, folder, mirror = tuple(namespaced(request)), directory(request), request.config.mirror
-        forward = (*kubectl, "port-forward")
         found = [
             Command((*kubectl, "get", "rayjob,pod"), "what runs"),
             Command(("sh", "driver.sh", "alsys", "status", folder), "how far the campaign is"),
+            *_services(request),
         ]
-        if has_own_mlflow(request):
-            found.append(Command((*forward, f"service/{request.name}-mlflow", "5000"), "models; user admin"))
-            secret = (*kubectl, "get", "secret", f"{request.name}-mlflow", "-o", "jsonpath={.data.mlflow_password}")
-            found.append(Command(secret, "admin's password, in base64"))
         found.append(
             Command(("sh", "driver.sh", "alsys", "stop", folder, "--drain"), "ends it; the same launch resumes")
         )
@@ -106,6 +103,18 @@ class KubeRay:
         if volumes(request):
             found.append(Command((*kubectl, "delete", "-k", "keep"), "deletes volumes, with all data"))
         return tuple(found)
+
+
+def _services(request: LaunchRequest) -> Iterator[Command]:
+    """How to reach what runs beside the campaign."""
+    found = {"mlflow": ("5000", "models")} if has_own_mlflow(request) else {}
+    if request.settings.kuberay.prometheus == "own":
+        found["grafana"] = ("3000", "the dashboard")
+    for service, (port, what) in found.items():
+        named = f"{request.name}-{service}"
+        password = ("get", "secret", named, "-o", f"jsonpath={{.data.{service}_password}}")
+        yield Command((*namespaced(request), "port-forward", f"service/{named}", port), f"{what}; user admin")
+        yield Command((*namespaced(request), *password), "and its password, in base64")
 
 
 ENGINE: Final = KubeRay()

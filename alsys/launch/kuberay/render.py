@@ -11,12 +11,14 @@ from importlib import metadata, resources
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from alsys.config.launch_kuberay import KubeRayLaunch
 from alsys.launch.kuberay.images import THIRD_PARTY, images
 from alsys.launch.kuberay.pods import OBJECT_STORE_MB, RAY_DISK_GB, PodGroup, pod_groups
 from alsys.launch.request import LaunchRequest
+from alsys.launch.text import as_yaml
 
 CAMPAIGNS: Final = "/campaigns"
 """Where the driver's pod has the campaign's folder."""
@@ -38,9 +40,15 @@ MLFLOW: Final = tuple(
 )
 PROMETHEUS: Final = (
     "prometheus/kustomization.yaml", "prometheus/prometheus.yml", "prometheus/prometheus.yaml",
-    "prometheus/network-policy.yaml",
+    "prometheus/network-policy.yaml", "grafana/kustomization.yaml", "grafana/grafana.yaml",
+    "grafana/network-policy.yaml",
 )  # fmt: skip
 OPERATOR: Final = ("operator/kustomization.yaml", "operator/monitor.yaml")
+
+
+RULES: Final = "alsys.rules.yml"
+GRAFANA: Final = ("alsys.json", "datasources.yml", "dashboards.yml")
+"""Shared with deploy/, below `alsys/launch/monitoring`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,8 @@ def own_secrets(request: LaunchRequest) -> list[Secret]:
                 },
             )
         )
+    if request.settings.kuberay.prometheus == "own":
+        found.append(Secret("grafana", {"grafana_password": "GRAFANA_PASSWORD"}))
     return found
 
 
@@ -127,7 +137,35 @@ def pods(request: LaunchRequest) -> tuple[PodGroup, ...]:
 def rendered(request: LaunchRequest) -> dict[str, str]:
     """All files of the folder but the campaign's own."""
     values = _values(request)
-    return {place: _filled(place, values) for place in _places(request, values)}
+    files = {place: _filled(place, values) for place in _places(request, values)}
+    return files | dict(_monitoring(request))
+
+
+def _monitoring(request: LaunchRequest) -> Iterator[tuple[str, str]]:
+    """Alert rules and the dashboard, which are the same for all campaigns."""
+    kind = request.settings.kuberay.prometheus
+    if kind == "own":
+        yield f"prometheus/{RULES}", _shared(RULES)
+        for name in GRAFANA:
+            yield f"grafana/{name}", _shared(name)
+    if kind == "operator":
+        yield "operator/rule.yaml", _rule(request)
+
+
+def _rule(request: LaunchRequest) -> str:
+    """Alert rules as Prometheus's operator takes them."""
+    labels = {"app.kubernetes.io/name": "alsys", "app.kubernetes.io/instance": request.name}
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": request.name, "labels": labels},
+        "spec": yaml.safe_load(_shared(RULES)),
+    }
+    return as_yaml(rule)
+
+
+def _shared(name: str) -> str:
+    return resources.files("alsys.launch").joinpath("monitoring", name).read_text(encoding="utf-8")
 
 
 def _places(request: LaunchRequest, values: Mapping[str, Any]) -> Iterator[str]:

@@ -202,9 +202,9 @@ def test_pods_are_unprivileged_and_run_as_the_user_of_the_image(volume: dict[str
     job = yaml.safe_load(volume["base/rayjob.yaml"])["spec"]
     specs += [job["submitterPodTemplate"]["spec"], job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]]
     mine = len(specs)
-    for place in ("mlflow/mlflow.yaml", "mlflow/postgres.yaml", "prometheus/prometheus.yaml"):
+    for place in ("mlflow/mlflow.yaml", "mlflow/postgres.yaml", "prometheus/prometheus.yaml", "grafana/grafana.yaml"):
         specs += [m["spec"]["template"]["spec"] for m in documents(volume[place]) if m["kind"] == "Deployment"]
-    assert len(specs) == mine + 3
+    assert len(specs) == mine + 4
     for i, spec in enumerate(specs):
         security = spec["securityContext"]
         assert security["runAsNonRoot"] is True
@@ -218,15 +218,39 @@ def test_pods_are_unprivileged_and_run_as_the_user_of_the_image(volume: dict[str
 def test_network_policies_cover_every_pod_and_let_in_who_must(volume: dict[str, str]) -> None:
     policies = [m["spec"] for text in volume.values() if "kind: NetworkPolicy" in text for m in documents(text)]
     by = {p["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: p for p in policies}
-    assert by.keys() == {"ray", "mlflow", "postgres", "prometheus"}
+    assert by.keys() == {"ray", "mlflow", "postgres", "prometheus", "grafana"}
     ports = {
         name: [port["port"] for rule in p.get("ingress", ()) for port in rule.get("ports", ())]
         for name, p in by.items()
     }
-    assert ports == {"ray": [8265, 8080, 44217, 44227], "mlflow": [5000], "postgres": [5432], "prometheus": [9090]}
+    assert ports == {
+        "ray": [8265, 8080, 44217, 44227],
+        "mlflow": [5000],
+        "postgres": [5432],
+        "prometheus": [9090],
+        "grafana": [],
+    }
     operator = by["ray"]["ingress"][1]
     assert operator["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
     assert [port["port"] for port in operator["ports"]] == [8265]
+
+
+def test_prometheus_and_grafana_have_the_rules_and_the_dashboard_of_deploy(volume: dict[str, str]) -> None:
+    deploy = ROOT / "deploy"
+    assert volume["prometheus/alsys.rules.yml"] == (deploy / "prometheus" / "alsys.rules.yml").read_text()
+    assert volume["grafana/alsys.json"] == (deploy / "grafana" / "alsys.json").read_text()
+    mine = yaml.safe_load(volume["prometheus/prometheus.yml"])
+    theirs = yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())
+    assert mine["rule_files"] == theirs["rule_files"]
+    (scraped,) = mine["scrape_configs"]
+    for other in theirs["scrape_configs"]:
+        assert scraped["metric_relabel_configs"] == other["metric_relabel_configs"], "names of the dashboard"
+    rendered = files(*BUCKET)
+    rule, monitor = (yaml.safe_load(rendered[f"operator/{name}.yaml"]) for name in ("rule", "monitor"))
+    assert rule["spec"] == yaml.safe_load(volume["prometheus/alsys.rules.yml"])
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        (renaming,) = endpoint["metricRelabelings"]
+        assert (renaming["regex"], renaming["replacement"]) == ("ray_(alsys_.+)", "$1")
 
 
 def test_ray_is_the_version_of_the_image(volume: dict[str, str]) -> None:
@@ -306,7 +330,13 @@ def run(folder: Path, script: str, *words: str, **environment: str) -> tuple[sub
     return done, seen.read_text()
 
 
-SECRETS = {"RAY_AUTH_TOKEN": "t", "POSTGRES_PASSWORD": "p", "MLFLOW_PASSWORD": "m", "MLFLOW_SESSION_KEY": "k"}
+SECRETS = {
+    "RAY_AUTH_TOKEN": "t",
+    "POSTGRES_PASSWORD": "p",
+    "MLFLOW_PASSWORD": "m",
+    "MLFLOW_SESSION_KEY": "k",
+    "GRAFANA_PASSWORD": "g",
+}
 
 
 def test_secrets_are_made_once_from_the_environment(tmp_path: Path) -> None:
@@ -315,7 +345,7 @@ def test_secrets_are_made_once_from_the_environment(tmp_path: Path) -> None:
     done, seen = run(tmp_path, "prepare.sh", **SECRETS)
     assert done.returncode == 0, done.stderr
     values = (tmp_path / "seen.values").read_text().split()
-    assert values == ["auth_token=t", "postgres_password=p", "mlflow_password=m", "session_key=k"]
+    assert values == ["auth_token=t", "postgres_password=p", "mlflow_password=m", "session_key=k", "grafana_password=g"]
     assert "=t" not in seen, "nobody on this machine reads a secret from the list of processes"
     assert "create -f namespace.yaml" in seen
     (tmp_path / "seen.secret").touch()
