@@ -35,7 +35,7 @@ test-fast: install-dev
 
 # Against servers that the tests start and end themselves: S3, Slurm. Tests whose program is missing are skipped.
 test-services: install-dev services-packages
-	$(PIP_INSTALL) --editable '.[services]'
+	$(PIP_INSTALL) --editable '.[services,mlflow-server]'
 	$(BIN)/python -m pytest tests/services
 
 # Debian's programs for them; only root can install, others are told what is missing.

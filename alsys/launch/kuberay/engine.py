@@ -21,6 +21,8 @@ MAX_NAME: Final = 47
 MAX_CONFIG_BYTES: Final = 1_000_000
 """Of a ConfigMap, whose limit is 1 MiB with its names."""
 DRIVER: Final = "driver"
+APPLY: Final = ("apply", "--server-side", "-k")
+"""By the server: by the client, no manifest may be larger than 256 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,11 @@ class KubeRay:
         """Applies the folder."""
         drawn = tuple(name for secret in own_secrets(request) for name in secret.variables.values())
         kubectl = tuple(namespaced(request))
-        keep = [Command((*kubectl, "apply", "-k", "keep"), "volumes")] if volumes(request) else []
+        keep = [Command((*kubectl, *APPLY, "keep"), "volumes")] if volumes(request) else []
         return (
             Command(("sh", "prepare.sh"), "namespace and secrets, once; a run that has ended is removed", drawn),
             *keep,
-            Command((*kubectl, "apply", "-k", "."), "the campaign, and services beside it"),
+            Command((*kubectl, *APPLY, "."), "the campaign, and services beside it"),
         )
 
     def look(self, request: LaunchRequest) -> tuple[Command, ...]:

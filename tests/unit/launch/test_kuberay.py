@@ -341,6 +341,7 @@ SECRETS = {
 
 def test_secrets_are_made_once_from_the_environment(tmp_path: Path) -> None:
     asked = written(tmp_path / "out", *VOLUME)
+    assert all("--server-side" in command.words for command in ENGINE.submit(asked)[1:]), "larger ones than 256 KiB"
     assert set(ENGINE.submit(asked)[0].secrets) == SECRETS.keys()
     done, seen = run(tmp_path, "prepare.sh", **SECRETS)
     assert done.returncode == 0, done.stderr
@@ -363,7 +364,8 @@ def test_no_secret_is_made_of_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "is_removed"), [("", False), ("Running", False), ("Complete", True), ("Failed", True)]
+    ("state", "is_removed"),
+    [("", False), ("Running", False), ("Complete", True), ("Failed", True), ("ValidationFailed", True)],
 )
 def test_only_a_run_that_has_ended_makes_room(state: str, is_removed: bool, tmp_path: Path) -> None:
     written(tmp_path / "out", *VOLUME)
