@@ -85,7 +85,7 @@ class Slurm:
         return tuple(Rented(f"nodes, {n * DAY_H:g} node-hours a day", kind, n, n) for kind, n in counts.items())
 
     def submit(self, request: LaunchRequest) -> tuple[Command, ...]:
-        """Submits the job; one of its name that runs already is waited for."""
+        """Submits the job. It waits for one of its name that runs already, unless it has nodes of several kinds."""
         return (Command(("sbatch", SCRIPT)),)
 
     def look(self, request: LaunchRequest) -> tuple[Command, ...]:
@@ -169,7 +169,8 @@ def _options(request: LaunchRequest, kind: str, default: Mapping[str, str], is_f
     minutes = round(settings.hours * 60)
     whole = {
         "job-name": request.name,
-        "dependency": "singleton",
+        # Components of one job have one name: they would wait for each other.
+        "dependency": "singleton" if len(settings.nodes) == 1 else None,
         "signal": f"B:USR1@{settings.drain_s + LEAVE_S}",
         **{name: default[name] for name in WHOLE},
     }

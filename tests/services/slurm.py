@@ -200,6 +200,10 @@ class Slurm:
         self.until(lambda: self.state(number) in ENDED, timeout_s)
         assert self.state(number) == state, self.said()
 
+    def is_put_back(self, number: str, timeout_s: float) -> None:
+        """Waits until a job is in the queue again, where Slurm lets it wait for two minutes."""
+        self.until(lambda: (self.job(number)["Restarts"], self.job(number)["Reason"]) == ("1", "BeginTime"), timeout_s)
+
     def titles(self, name: str, text: str) -> list[str]:
         """Titles of Ray's processes on a node, those with a text in them."""
         titles = [" ".join(process.cmdline()) for process in self.nodes[name].processes("ray::")]

@@ -86,7 +86,7 @@ def test_it_drains_before_the_walltime_and_the_requeued_job_resumes(slurm: Slurm
     slurm.start("n1", "n2")
     campaign = Campaign(slurm, 150)
     job = campaign.submit("--time=2", "--signal=B:USR1@60")
-    slurm.until(lambda: slurm.job(job)["Restarts"] == "1", UP_S)
+    slurm.is_put_back(job, UP_S)
     first = campaign.driver.n_labels()
     assert 0 < first < 150, campaign.log()
     assert "walltime is near" in campaign.log()
@@ -95,14 +95,16 @@ def test_it_drains_before_the_walltime_and_the_requeued_job_resumes(slurm: Slurm
     campaign.completes(job)
 
 
-def test_a_new_job_resumes_after_scancel(slurm: Slurm) -> None:
-    slurm.start("n1", "n2")
+def test_a_second_job_waits_for_the_first_and_resumes_after_scancel(slurm: Slurm) -> None:
+    slurm.start("n1", "n2", "n3", "n4")
     campaign = Campaign(slurm, 80)
-    job = campaign.submit()
+    job = campaign.submit("--dependency=singleton")
     slurm.until(lambda: campaign.driver.n_labels() >= 10, UP_S)
+    second = campaign.submit("--dependency=singleton")
+    slurm.until(lambda: slurm.job(second)["Reason"] == "Dependency", 30.0)
     slurm.run("scancel", job)
     slurm.ends(job, "CANCELLED", 60.0)
-    campaign.completes(campaign.submit())
+    campaign.completes(second)
 
 
 @pytest.mark.parametrize("lost", ["n1", "n2"])
@@ -114,7 +116,7 @@ def test_a_node_that_fails_puts_the_job_back(slurm: Slurm, lost: str) -> None:
     slurm.until(lambda: campaign.driver.n_labels() >= 10, UP_S)
     slurm.nodes[lost].kill()
     slurm.until(lambda: slurm.node_state(lost).startswith("DOWN"), 120.0)
-    slurm.until(lambda: slurm.job(job)["Restarts"] == "1", 60.0)
+    slurm.is_put_back(job, 60.0)
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now", "ExcNodeList=")
     campaign.completes(job)
     assert slurm.job(job)["NodeList"] in ("n[1,3]", "n[2-3]")
@@ -130,13 +132,10 @@ def test_a_launched_campaign_trains_on_the_node_with_a_gpu_and_registers_its_mod
     said = slurm.run("sh", "-c", "cd /shared && alsys launch toy.yaml --on slurm", env=environment)
     job = said.partition("Submitted batch job ")[2].split()[0]
     assert "48 node-hours a day: 2 " in said, "two nodes for four labelers and an explorer"
-    again = slurm.sbatch("/shared/launch/toy-slurm/campaign.sbatch", env=environment)
     slurm.until(lambda: slurm.titles("n3", "TrainerActor"), UP_S)
     assert not slurm.titles("n1", "TrainerActor")
     assert slurm.titles("n1", "Actor")
     assert slurm.titles("n2", "Actor")
-    assert slurm.job(again)["Reason"] == "Dependency", "a second job waits"
-    slurm.run("scancel", again)
     slurm.ends(job, "COMPLETED", UP_S + 120)
     driver = Driver(slurm.controller, slurm.shared / "campaigns" / "toy", slurm.shared / "acks.txt")
     driver.check(100)

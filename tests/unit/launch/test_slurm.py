@@ -68,7 +68,7 @@ def test_a_job_has_the_options_of_the_site() -> None:
     assert options["time"] == "36:30:00"
     assert options["signal"] == "B:USR1@720"
     assert options["reservation"] == "mine"
-    assert options["dependency"] == "singleton", "two jobs never drive one campaign"
+    assert options["dependency"] == "singleton", "a second job waits"
     assert "ALSYS_DRAIN_S=600\n" in script_of(settings)
 
 
@@ -78,6 +78,7 @@ def test_two_kinds_of_nodes_are_one_job() -> None:
     assert (thin["nodes"], "gres" in thin) == ("1", False)
     assert (fat["nodes"], fat["gres"], fat["partition"]) == ("2", "gpu:2", "gpu"), "two of three fit on one"
     assert {"job-name", "signal", "requeue"} <= thin.keys()
+    assert "dependency" not in thin, "its components would wait for each other"
     assert fat.keys().isdisjoint({"job-name", "signal", "requeue", "output"})
     assert '--num-gpus=2 --resources={"big":2.0}' in script
 
