@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alsys.cli import command_line
+from alsys.cli import command_line, main
 from alsys.config import parse_config
 from alsys.config.overrides import apply_overrides
 from alsys.errors import InputError
@@ -353,6 +353,22 @@ def test_secrets_are_made_once_from_the_environment(tmp_path: Path) -> None:
     done, seen = run(tmp_path, "prepare.sh", **dict.fromkeys(SECRETS, "other"))
     assert done.returncode == 0
     assert "create secret" not in seen
+
+
+def test_a_launch_prepares_then_keeps_then_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, "nothing")  # writes the stand-in for kubectl
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "chosen")
+    monkeypatch.chdir(tmp_path)
+    overrides = [word for setting in VOLUME for word in ("--set", setting)]
+    assert main(["launch", str(CONFIGS / "ethanol.yaml"), "--on", "kuberay", *overrides]) == 0
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert seen[-2:] == [f"--namespace alsys apply --server-side -k {place}" for place in ("keep", ".")]
+    drawn = dict(line.split("=") for line in (tmp_path / "seen.values").read_text().splitlines())
+    assert drawn.pop("auth_token") == "chosen"
+    assert {len(value) for value in drawn.values()} == {64}
+    assert len(set(drawn.values())) == len(drawn) == 4
 
 
 def test_no_secret_is_made_of_nothing(tmp_path: Path) -> None:
