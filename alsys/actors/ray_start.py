@@ -19,6 +19,7 @@ import psutil
 import ray
 from ray._private import ray_constants
 
+from alsys.actors.access import Access, check_access, found_address, take_mode
 from alsys.actors.nodes import Demand
 from alsys.config.runtime import RuntimeConfig
 from alsys.errors import EnvironmentProblem
@@ -57,9 +58,13 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     address = address_of(runtime)
-    _prepare_token(is_local=not address)
+    prepare_token(is_local=not address)
     if address:
         _check_reachable(address)
+        access = check_access(found_address(address), is_allowed=runtime.allow_unauthenticated)
+        if access is Access.OPEN:
+            logger.warning("the Ray cluster at %s asks for no token: whoever reaches it runs any code on it", address)
+        take_mode(access)
         if runtime.ship_code:
             options["runtime_env"] = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__"]}
         try:
@@ -83,6 +88,7 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
             f"a trainer, an explorer and a labeler ask for {asked / MIB:.0f} MiB (ray_memory_mb), this machine has "
             f"{memory.total / MIB:.0f}; ask for less, or give the runtime.address of a cluster"
         )
+    take_mode(Access.REFUSED)
     options |= {
         "num_cpus": runtime.num_cpus or max(os.cpu_count() or 1, math.ceil(demand.get("CPU", 0.0))),
         "_memory": min(max(memory.available, math.ceil(demand.get("memory", 0.0))), MOST_MEMORY),
@@ -113,8 +119,9 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
 
 
 def address_of(runtime: RuntimeConfig) -> str | None:
-    """Of a cluster that others run; None for a Ray that is started here."""
-    return runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    """Of a cluster that others run; None for a Ray that is started here, on the loopback interface."""
+    address = runtime.address or os.environ.get("ALSYS_RAY_ADDRESS")
+    return None if address == "local" else address
 
 
 def has_metrics(runtime: RuntimeConfig) -> bool:
@@ -204,7 +211,7 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _prepare_token(*, is_local: bool) -> None:
+def prepare_token(*, is_local: bool) -> None:
     """Makes Ray's authentication token where there is none, readable by its owner only.
 
     Ray 2.60 makes one by itself only while `RAY_AUTH_MODE` is unset, and leaves it readable by all. A Ray of our own

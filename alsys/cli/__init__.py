@@ -321,7 +321,8 @@ def command_line() -> argparse.ArgumentParser:
     certify.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
     certify.add_argument("--json", action="store_true", help="print JSON")
 
-    doctor = add("doctor", "doctor.doctor", "check this machine")
+    doctor = add("doctor", "doctor.doctor", "check this machine, or also a cluster")
+    doctor.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, as in runtime.address (`auto` for here)")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
     watch = add("watch-node", "watch_node.watch_node", "drain this node of a Ray cluster before it is taken away")

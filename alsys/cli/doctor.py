@@ -12,32 +12,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from alsys.cli.checks import MIN_FREE_GB, Check
+from alsys.cli.cluster_checks import checks_of_cluster
 from alsys.config.described import resolved, root, values_of
 
 REQUIRED = ("numpy", "ase", "torch", "nequip", "pyscf", "tblite", "rdkit", "ray", "zarr", "mlflow", "matscipy")
 OPTIONAL = ("pyscf-dispersion", "packmol", "xarray", "skala", "torchani", "nequip-allegro")
-MIN_FREE_GB = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the diagnosis; `is_ok` None for what is only worth knowing."""
-
-    name: str
-    is_ok: bool | None
-    detail: str
 
 
 def doctor(args: argparse.Namespace) -> int:
     """Prints the diagnosis; exit code 3 where something needed is missing."""
-    checks = list(_checks())
+    checks = [*_checks(), *(checks_of_cluster(args.address) if args.address else ())]
     is_ok = all(check.is_ok is not False for check in checks)
     if args.json:
         sys.stdout.write(json.dumps({"ok": is_ok, "checks": [asdict(check) for check in checks]}) + "\n")

@@ -111,7 +111,12 @@ def _conditions(config: CampaignConfig) -> Iterator[Condition]:
     yield Condition("labeling", ("idle_s",), is_elastic, "labeling.min_workers below labeling.workers")
     own = ("num_cpus", "metrics_port")
     yield Condition("runtime", own, config.runtime.address is None, "a Ray of its own: no runtime.address")
-    yield Condition("runtime", ("ship_code",), config.runtime.address is not None, "a cluster: runtime.address")
+    yield Condition(
+        "runtime",
+        ("ship_code", "allow_unauthenticated"),
+        config.runtime.address is not None,
+        "a cluster: runtime.address",
+    )
     yield from _of_switches(config)
 
 

@@ -28,6 +28,11 @@ class RuntimeConfig(Section):
     address: Annotated[str, Field(pattern=ADDRESS)] | None = operational(
         None, description="Ray cluster, for example `auto`; default starts one here."
     )
+    allow_unauthenticated: bool = operational(
+        False,
+        description="Joins a cluster at `address` that asks for no token although more than this machine reaches it: "
+        "whoever does runs any code on it.",
+    )
     num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
     ship_code: bool = operational(
         False,

@@ -54,10 +54,16 @@ class Cluster:
     Args:
         folder: Of disks and logs.
         token: What Ray asks for; nodes are given it in `~/.ray/auth_token`.
+
+    Attributes:
+        environment: In which nodes start Ray; drivers and commands have the usual one.
+        head_options: Of the head's `ray start`, instead of those that leave out what campaigns do without.
     """
 
     def __init__(self, folder: Path, token: str | None = None) -> None:
         self.folder = folder
+        self.environment = dict(ENVIRONMENT)
+        self.head_options = ["--include-dashboard=false"]
         self.token = token or secrets.token_hex(32)
         self.logs = folder / "logs"
         self.logs.mkdir()
@@ -84,6 +90,10 @@ class Cluster:
     def address(self) -> str:
         """For `runtime.address`."""
         return f"{self.head.machine.ip}:{PORT}"
+
+    def stranger(self) -> Machine:
+        """A machine of the same network that is no part of the cluster and knows no token."""
+        return self._network.machine("stranger")
 
     @property
     def shared(self) -> Path:
@@ -134,7 +144,7 @@ class Cluster:
         amounts += ["--object-store-memory", str(OBJECT_STORE_BYTES), "--include-log-monitor=false"]
         if memory is not None:
             amounts += ["--memory", str(memory)]
-        where = ["--head", "--port", str(PORT), "--include-dashboard=false"] if name == "head" else []
+        where = ["--head", "--port", str(PORT), *self.head_options] if name == "head" else []
         where = where or ["--address", self.address]
         command = [*RAY, "start", *where, "--node-ip-address", machine.ip, *amounts, "--block"]
         self._nodes[name] = Node(self, machine, command)
@@ -162,7 +172,7 @@ class Node:
     def _started(self) -> Process:
         n = 1 + len(list(self._cluster.logs.glob(f"{self.machine.name}-ray-*.txt")))
         output = self._cluster.logs / f"{self.machine.name}-ray-{n}.txt"
-        return self.machine.popen(self._command, output, ENVIRONMENT)
+        return self.machine.popen(self._command, output, self._cluster.environment)
 
     def is_up(self, timeout_s: float) -> None:
         """Waits until Ray is up here. On a busy machine Ray may miss its own deadlines: then it is started again."""

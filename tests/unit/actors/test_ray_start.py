@@ -80,14 +80,14 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_token")
 def test_a_ray_of_our_own_does_without_a_home() -> None:
-    ray_start._prepare_token(is_local=True)
+    ray_start.prepare_token(is_local=True)
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
 @pytest.mark.usefixtures("no_token")
 def test_a_cluster_of_others_does_not() -> None:
     with pytest.raises(EnvironmentProblem, match="cannot keep Ray's token"):
-        ray_start._prepare_token(is_local=False)
+        ray_start.prepare_token(is_local=False)
 
 
 def test_a_busy_machine_is_tried_again_and_the_number_of_tries_is_bounded(
