@@ -92,6 +92,8 @@ def main() -> None:
         if args.mirror is not None:
             objects = Counted.at(f"{args.mirror.rstrip('/')}/{secrets.token_hex(4)}")
             result[f"local disk and {args.mirror}"] = rate(mirror.open_writer(path / "s3", objects), rows, args.group)
+            alone = objects.below("alone")
+            result[f"log at {args.mirror}"] = rate(segments.open_writer(alone), rows, args.group)
     print(json.dumps(result) if args.json else json.dumps(result, indent=1))
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -63,11 +63,13 @@ class BadNetwork:
         dropped: Share of requests that are carried out, and whose connection breaks before the answer.
         n_requests: So far.
         n_puts: Of them.
+        seen: Told the verb and path of each request before it is carried out.
     """
 
     def __init__(self, server: str, seed: int = 0) -> None:
         self.latency_s = self.refused = self.dropped = 0.0
         self.n_requests = self.n_puts = 0
+        self.seen: Callable[[str, str], None] = lambda verb, path: None
         target, random_ = server.rpartition("/")[2], random.Random(seed)
         network = self
 
@@ -78,6 +80,7 @@ class BadNetwork:
                 network.n_requests += 1
                 network.n_puts += self.command == "PUT"
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                network.seen(self.command, self.path)
                 time.sleep(network.latency_s)
                 fate = random_.random()
                 if fate < network.refused:

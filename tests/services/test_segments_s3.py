@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -130,10 +131,11 @@ def test_a_compacted_store_on_s3_is_the_same(network: BadNetwork) -> None:
 
 WRITER = """
 import sys
+import time
 from alsys.store import segments
 from alsys.testing.stores import stage
 from services.s3 import objects_at
-writer = segments.open_writer(objects_at(sys.argv[1], "killed"))
+writer = segments.open_writer(objects_at(sys.argv[1], sys.argv[3]))
 seed = 1000 * int(sys.argv[2])
 while True:
     seed += 1
@@ -146,7 +148,7 @@ while True:
 def test_ten_killed_writers_lose_no_acknowledged_label(server: str) -> None:
     acknowledged: list[str] = []
     for life in range(10):
-        command = [sys.executable, "-c", WRITER, server, str(life)]
+        command = [sys.executable, "-c", WRITER, server, str(life), "killed"]
         path = os.pathsep.join([*sys.path])
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
         assert process.stdout is not None
@@ -164,3 +166,49 @@ def test_ten_killed_writers_lose_no_acknowledged_label(server: str) -> None:
     assert len(acknowledged) > 60
     assert set(acknowledged) <= stored
     assert reader.head.epoch == 10
+
+
+COMPACTING = (
+    WRITER.replace("writer = ", "segments.COMPACT_EVERY = 4\nwriter = ")
+    .replace("stage(writer, 3", "stage(writer, 20")
+    .replace("flush=True)", "flush=True)\n    time.sleep(0.05)")
+)
+
+
+def test_writers_that_are_killed_while_they_compact_lose_nothing(network: BadNetwork) -> None:
+    """Each at another request of the compaction: chunks, the rest, COMPACTED, metadata, and what is removed."""
+    network.latency_s, acknowledged, killed_at = 0.002, list[str](), list[str]()
+    for life, word in enumerate(["zarr/frames/", "rest/", "COMPACTED", "zarr.json", "POST ", "COMPACTED"]):
+        command = [sys.executable, "-c", COMPACTING, network.url, str(life), "compacting"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+
+        def kill(verb: str, path: str, word: str = word, process: subprocess.Popen[str] = process) -> None:
+            if verb in ("PUT", "DELETE", "POST") and word in f"{verb} {path}" and process.poll() is None:
+                killed_at.append(path)
+                process.kill()
+
+        network.seen = kill
+        deadline = threading.Timer(60.0, process.kill)
+        deadline.start()
+        lines = process.stdout.read().splitlines(True)
+        process.wait()
+        deadline.cancel()
+        process.stdout.close()
+        acknowledged += " ".join(line for line in lines if line.endswith("\n")).split()
+    network.seen = lambda verb, path: None
+    assert len(killed_at) >= 6
+    objects = objects_at(network.url, "compacting")
+    reader = segments.open_reader(objects)
+    assert reader.verify().problems == []
+    snapshot = reader.snapshot(FAKE_LEVEL.level_id)
+    stored = {label_id_of(frame_id, FAKE_LEVEL.level_id) for frame_id in snapshot.frame_ids}
+    assert len(acknowledged) > 200
+    assert set(acknowledged) <= stored
+    store = SegmentStore(objects)
+    writer = ColumnWriter(store, store.claim())
+    store.compact()
+    writer.close()
+    assert segments.open_reader(objects).verify().problems == []
+    assert objects.get(segments.COMPACTED) is not None
