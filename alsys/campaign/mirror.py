@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,9 @@ BEFORE_COMMITS: Final = ("models", "start")
 ONE_TRY: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
 EVERY_S: Final = 5.0
 """How often changed files are looked for."""
+LOGS: Final = "logs/"
+LOG_BYTES_PER_S: Final = 50_000
+"""A log is put as a whole each time that it has grown, so one of 3 MB once a minute at most."""
 WHILE_ASKED_S: Final = 0.5
 """The same, while somebody waits for an answer."""
 
@@ -54,6 +58,7 @@ class Mirror:
         self.asked = Asked(objects, folder)
         self.url, self.objects, self._folder = objects.url, objects, folder
         self._known: dict[str, tuple[int, int, int]] = {}
+        self._put_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -217,18 +222,24 @@ class Mirror:
         with self._lock:
             found = files_in(self._folder, tuple(only))
             for name, state in found.items():
-                if state == self._known.get(name):
+                if state == self._known.get(name) or self._is_soon(name, state[1]):
                     continue
                 try:
                     content = (self._folder / name).read_bytes()
                 except FileNotFoundError:
                     continue
                 self._files.put(name, content)
-                self._known[name] = state
+                self._known[name], self._put_at[name] = state, time.monotonic()
             known = [name for name in self._known if not only or name.partition("/")[0] in only]
             for name in [name for name in known if name not in found]:
                 self._files.remove([name])
                 del self._known[name]
+
+    def _is_soon(self, name: str, size: int) -> bool:
+        """Whether a log was put so short a time ago that it can wait; not at the end."""
+        if not name.startswith(LOGS) or name not in self._put_at or self._ended.is_set():
+            return False
+        return time.monotonic() - self._put_at[name] < size / LOG_BYTES_PER_S
 
     def __enter__(self) -> Self:
         self.asked.forget()

@@ -44,3 +44,21 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> N
     with pytest.raises(InputError, match="thesis"):
         Mirror(objects, home).fetch()
     assert [path.name for path in home.iterdir()] == ["thesis.txt"]
+
+
+def test_a_large_log_that_grows_is_put_now_and_then_and_at_the_end(tmp_path: Path) -> None:
+    objects, folder = Objects.at("memory:///"), tmp_path / "campaign"
+    (folder / "logs").mkdir(parents=True)
+    large, small = folder / "logs/campaign.log", folder / "logs/live.json"
+    with Mirror(objects, folder) as mirror:
+        for k in range(3):
+            large.write_bytes(b"x" * (4_000_000 + k))
+            small.write_text(f"{k}")
+            mirror.push()
+        assert objects.get("files/logs/live.json") == b"2"
+        there = objects.get("files/logs/campaign.log")
+        assert there is not None
+        assert len(there) == 4_000_000
+    there = objects.get("files/logs/campaign.log")
+    assert there is not None
+    assert len(there) == 4_000_002
