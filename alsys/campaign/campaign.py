@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from alsys.arguments import checked
 from alsys.campaign.folder import CampaignFolder, whole_status
+from alsys.campaign.mirror import catch_up
 from alsys.campaign.places import check_place
 from alsys.campaign.result import RunResult, finished
 from alsys.campaign.stopping import StopSignal
@@ -232,12 +233,16 @@ class Campaign:
             self._stop = None
 
     def finished(self, observer: Observer) -> RunResult | None:
-        """The result of a campaign that has nothing left to do; its registry gets what it lacks. None for others."""
+        """The result of a campaign that has nothing left to do; registry and mirror get what they lack.
+
+        None for others.
+        """
         from alsys.campaign.driver import log_to
 
         if not self.has_ended:
             return None
         with log_to(self.folder.logs / "campaign.log", observer):
+            catch_up(self.config.mirror, self.folder.path, observer.message)
             return finished(self.config, self.folder, observer.message)
 
     @checked

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 from alsys.campaign.asked import Asked
 from alsys.campaign.presence import Driver, Presence
 from alsys.config.schema import MIRROR_URL
-from alsys.errors import EnvironmentProblem, InputError
+from alsys.errors import AlsysError, EnvironmentProblem, InputError
 from alsys.store import copies
 from alsys.store.copies import FILES, LOG, STORE, files_in
 
@@ -176,6 +176,23 @@ class Mirror:
         copies.fetch(self.objects, self._folder, has_note=False)
         return True
 
+    def catch_up(self) -> bool:
+        """Puts what a folder has that nobody drives, where commits are lacking; whether it did.
+
+        Raises:
+            StoreBusy: Somebody drives the campaign.
+            InputError: The mirror is that of another campaign.
+            EnvironmentProblem: It cannot be reached.
+            OSError: The storage refused.
+        """
+        from alsys.store.mirror import is_ahead
+
+        if not is_ahead(self._folder / STORE, self._log):
+            return False
+        with self.driven(None, takes_over=False, tell=logger.info), self:
+            self.open_writer().close()
+        return True
+
     def fetch(self) -> Head:
         """Makes the folder a copy of the mirror, or brings it up to date.
 
@@ -283,3 +300,20 @@ def following(mirror: Mirror | None) -> Iterator[Mirror | None]:
         return
     with mirror:
         yield mirror
+
+
+def catch_up(url: str | None, folder: Path, tell: Callable[[str], None]) -> None:
+    """Has the mirror of a campaign that has ended get what it lacks; one that cannot is told of.
+
+    Args:
+        url: Of the mirror; None for none.
+        folder: The campaign's.
+        tell: Takes one line.
+    """
+    if url is None:
+        return
+    try:
+        if Mirror.at(url, folder, is_patient=False).catch_up():
+            tell(f"{url} has all of the campaign now")
+    except (OSError, AlsysError) as error:
+        tell(f"{url} may lack the end of the campaign: {error}")

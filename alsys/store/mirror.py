@@ -266,6 +266,18 @@ def is_behind(path: Path, objects: Objects) -> bool:
     return _is_behind(ZarrFolder(path, Files()).read_head(), log.read_head())
 
 
+def is_ahead(path: Path, objects: Objects) -> bool:
+    """Whether a folder's store has commits that the log lacks, such as those of a time when it did not answer.
+
+    Raises:
+        OSError: The storage refused.
+    """
+    log = SegmentStore(objects)
+    log.load()
+    here = ZarrFolder(path, Files()).read_head()
+    return here.seq > (log.read_head().seq if log.n else 0)
+
+
 def _is_behind(here: Head, there: Head) -> bool:
     return here.seq < there.seq
 

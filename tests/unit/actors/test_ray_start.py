@@ -38,6 +38,15 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         ray_start._check_reachable(address)
 
 
+def test_local_is_a_ray_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALSYS_RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    given: dict[str, object] = {}
+    monkeypatch.setattr(ray_start.ray, "init", lambda **options: given.update(options))
+    ray_start.connect(RuntimeConfig(address="local"), {"CPU": 1.0}, {"CPU": 1.0})
+    assert given["_node_ip_address"] == "127.0.0.1"
+
+
 def test_an_address_at_which_somebody_answers_is_left_to_ray() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from alsys.campaign.mirror import Mirror
+from alsys.campaign.mirror import Mirror, catch_up
 from alsys.errors import InputError
 from alsys.store.objects import Objects
+from alsys.store.zarr import open_writer
 from alsys.testing.stores import fill
 
 
@@ -62,3 +63,25 @@ def test_a_large_log_that_grows_is_put_now_and_then_and_at_the_end(tmp_path: Pat
     there = objects.get("files/logs/campaign.log")
     assert there is not None
     assert len(there) == 4_000_002
+
+
+def test_a_mirror_that_did_not_answer_at_the_end_gets_the_rest_when_the_campaign_is_run_again(tmp_path: Path) -> None:
+    objects, folder = mirrored(tmp_path), tmp_path / "campaign"
+    alone = open_writer(folder / "store.zarr")  # as while the mirror is away
+    fill(alone, 3, seed=7)
+    alone.close()
+    (folder / "models" / "v0002").mkdir()
+    (folder / "models" / "v0002" / "card.json").write_text("{}")
+    assert Mirror(objects, folder).catch_up()
+    copy = tmp_path / "copy"
+    assert Mirror(objects, copy).fetch().lengths["labels"] == 5
+    assert (copy / "models/v0002/card.json").exists()
+    assert not Mirror(objects, folder).catch_up(), "it has all"
+
+
+def test_a_mirror_that_still_does_not_answer_is_told_of(tmp_path: Path) -> None:
+    said: list[str] = []
+    catch_up("s3://nobody/here", tmp_path, said.append)
+    catch_up(None, tmp_path, said.append)
+    (line,) = said
+    assert line.startswith("s3://nobody/here may lack the end of the campaign")
