@@ -24,7 +24,7 @@ import ray
 from ray._private import state as ray_state
 from ray.core.generated import gcs_pb2
 
-from alsys.actors.nodes import Demand, Look, Node
+from alsys.actors.nodes import Demand, Look, Node, kind_of
 from alsys.actors.placement import WorkerSpec, start_actor
 from alsys.actors.ray_start import address_of, connect
 from alsys.actors.reaper import Reaper
@@ -59,6 +59,7 @@ class Cluster:
         least: What the first of each role ask for together.
         clock: Seconds that this process has run.
         ask: Asks Ray; called in a thread of its own, in which it may hang.
+        listen: Is given what workers write, by a thread of Ray (`alsys.actors.worker_logs`).
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Cluster:
         least: Demand,
         clock: Callable[[], float] | None = None,
         ask: Callable[[float, Mapping[str, Actor], Collection[str]], Look] | None = None,
+        listen: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
+        self._listen = listen
         self._runtime = runtime
         self._demand = demand
         self._least = least
@@ -247,7 +250,7 @@ class Cluster:
         """Whether Ray is ours to end."""
         if ray.is_initialized():
             return False
-        return connect(self._runtime, self._demand, self._least, lambda: self._is_left)
+        return connect(self._runtime, self._demand, self._least, lambda: self._is_left, self._listen)
 
     def _silence(self) -> str | None:
         """Whether Ray answers: one question at a time, in a thread of its own."""
@@ -324,6 +327,7 @@ def ask_ray(now: float, actors: Mapping[str, Actor], about: Collection[str]) -> 
                 total=node["Resources"],
                 free=free.get(node["NodeID"], {}),
                 is_draining=node["NodeID"] in draining,
+                kind=kind_of(node["Labels"]),
             )
             for node in nodes
             if node["Alive"]

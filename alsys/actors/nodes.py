@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from alsys.config.prices import ANY, SPOT
+
 GIB: Final = 1024**3
 RESOLUTION: Final = 0.5e-4
 """Ray counts in steps of 1e-4, so what sums of fractions differ by is nothing."""
@@ -15,6 +17,9 @@ BAD_STARTS: Final = 2
 """Starts in a row that fail on a node before it is avoided, where the reason may go away."""
 AVOIDED_S: Final = 900.0
 """Seconds after which one is tried again whose reason may have gone away."""
+GROUP: Final = "ray.io/node-group"
+MARKET: Final = "ray.io/market-type"
+"""Labels that Ray gives nodes."""
 
 Demand = Mapping[str, float]
 """Amounts of Ray resources, ``memory`` in bytes; none is zero."""
@@ -29,12 +34,14 @@ class Node:
         total: What it has in all.
         free: What is not given away.
         is_draining: It is about to end and takes no new work.
+        kind: As in `alsys.config.prices`.
     """
 
     address: str = ""
     total: Demand = field(default_factory=dict)
     free: Demand = field(default_factory=dict)
     is_draining: bool = False
+    kind: str = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,10 @@ class Nodes:
         """Living nodes on which no worker may be started."""
         return sorted(name for name, node in self._look.nodes.items() if node.is_draining or name in self.avoided)
 
+    def kinds(self) -> Mapping[str, int]:
+        """How many living nodes there are of each kind; one before Ray has said so: that of this process."""
+        return Counter(node.kind for node in self._look.nodes.values()) or {ANY: 1}
+
     def draining(self) -> list[str]:
         """Nodes that are about to end."""
         return [name for name, node in self._look.nodes.items() if node.is_draining]
@@ -249,6 +260,12 @@ class Nodes:
                 if not best or _cost(leaving) < _cost(best):
                     best = leaving
         return best
+
+
+def kind_of(labels: Mapping[str, str]) -> str:
+    """The kind of a node by its labels."""
+    spot = SPOT if labels.get(MARKET) == "spot" else ""
+    return labels.get(GROUP, ANY) + spot
 
 
 def text_of(demand: Demand) -> str:

@@ -91,7 +91,7 @@ def start_actor(name: str, spec: WorkerSpec, unusable: Sequence[str] = ()) -> An
         max_restarts=0,
         max_task_retries=0,
         runtime_env=None if spec.python is None else {"py_executable": shlex.quote(spec.python)},
-    ).remote(spec.build, spec.threads)
+    ).remote(spec.build, spec.threads, name)
 
 
 def worker_specs(

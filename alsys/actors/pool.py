@@ -29,6 +29,7 @@ from alsys.actors.nodes import Nodes
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import Places, WorkerEntry
 from alsys.actors.worker_files import WALKERS
+from alsys.actors.worker_logs import WorkerLogs
 from alsys.clock import RunningClock
 from alsys.config.runtime import RuntimeConfig
 from alsys.control.ports import (
@@ -89,7 +90,10 @@ class RayPool:
         self._nodes = Nodes()
         self._places = Places(specs, self._nodes)
         self._workers = self._places.workers
-        self._cluster = cluster or Cluster(runtime, self._places.all, self._places.least, self._clock)
+        self._logs = WorkerLogs(folder, specs)
+        self._cluster = cluster or Cluster(
+            runtime, self._places.all, self._places.least, self._clock, listen=self._logs.take
+        )
         self._events: deque[PoolEvent] = deque()
         self._files = CampaignFiles(folder, self._cluster.put, walkers)
         self._answers = Answers(self._cluster, self._files)
@@ -240,6 +244,7 @@ class RayPool:
         failure, message = kind_of(error), one_line(error)
         if is_node_dead:
             failure, message = FailureKind.NODE_LOST, f"its node {node[:8]} died"
+        message = self._logs.beside(name, message)
         is_to_blame = not is_node_dead and failure is not FailureKind.WORKER_PREEMPTED
         if is_start and is_to_blame:
             is_to_blame = not self._is_node_to_blame(entry, error, node)

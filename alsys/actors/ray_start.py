@@ -11,13 +11,14 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 import ray
 from ray._private import ray_constants
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from alsys.actors.access import Access, check_access, found_address, take_mode
 from alsys.actors.nodes import Demand
@@ -43,20 +44,40 @@ PACKAGE: Final = Path(__file__).parents[1]
 """This alsys."""
 OWN_SETTINGS: Final = {"gcs_rpc_server_reconnect_timeout_s": 600}
 """Who is dead is found out here, before Ray ends this process."""
+LISTENER: Final = "alsys"
+PRINTER: Final = "ray_print_logs"
+"""Names of who gets what workers write; the second one is Ray's, and prints it."""
 
 
-def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Callable[[], bool] = lambda: False) -> bool:
+def connect(
+    runtime: RuntimeConfig,
+    demand: Demand,
+    least: Demand,
+    is_left: Callable[[], bool] = lambda: False,
+    listen: Callable[[Mapping[str, Any]], None] | None = None,
+) -> bool:
     """Starts Ray here or joins a cluster; returns whether this process started it.
 
     A cluster of our own has at least as many Ray CPUs and as much memory as all workers ask for, so that a small
     machine runs them all; threads are limited by each worker. With `runtime.num_cpus` it has as many as that says. It
     is tried again where the machine is too busy.
 
+    Args:
+        runtime: Where Ray is.
+        demand: What all workers ask for together.
+        least: What the first of each role ask for together.
+        is_left: Whether nobody waits for it any more.
+        listen: Is given what workers write, by a thread of Ray; None where nobody wants to know.
+
     Raises:
         EnvironmentProblem: Ray does not come up.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    options: dict[str, Any] = {
+        "log_to_driver": listen is not None,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
     address = address_of(runtime)
     prepare_token(is_local=not address)
     if address:
@@ -68,7 +89,7 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
         if runtime.ship_code:
             options["runtime_env"] = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__"]}
         try:
-            ray.init(address=address, **options)
+            _init(listen, address=address, **options)
         except Exception as error:
             remedy = (
                 f"see that it is Ray {ray.__version__} with the token of ~/.ray/auth_token here (or RAY_AUTH_TOKEN)"
@@ -102,7 +123,8 @@ def connect(runtime: RuntimeConfig, demand: Demand, least: Demand, is_left: Call
         try:
             options["_metrics_export_port"] = _free_metrics_port(runtime)
             with _on_loopback():
-                ray.init(address="local", **options)  # whatever another Ray has left in the folder of temporary files
+                # whatever another Ray has left in the folder of temporary files
+                _init(listen, address="local", **options)
         except Exception as error:
             with contextlib.suppress(Exception):  # half a Ray
                 ray.shutdown()
@@ -147,6 +169,15 @@ def _tell_of_metrics(runtime: RuntimeConfig) -> None:
     if runtime.metrics_port is not None:
         ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
         logger.info("metrics for Prometheus: http://127.0.0.1:%d/metrics", ports[0])
+
+
+def _init(listen: Callable[[Mapping[str, Any]], None] | None, **options: Any) -> None:
+    """Ray's own, where what workers write goes to `listen` instead of the output of this process."""
+    global_worker_stdstream_dispatcher.remove_handler(LISTENER)
+    if listen is not None:
+        global_worker_stdstream_dispatcher.add_handler(LISTENER, listen)
+    ray.init(**options)
+    global_worker_stdstream_dispatcher.remove_handler(PRINTER)
 
 
 def temporary_folder(short: Sequence[str] = SHORT_FOLDERS) -> str:

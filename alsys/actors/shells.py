@@ -66,9 +66,10 @@ class _Stopwatch:
 class WorkerActor:
     """Runs one worker in its own process."""
 
-    def __init__(self, build: Callable[..., Worker], threads: int) -> None:
+    def __init__(self, build: Callable[..., Worker], threads: int, name: str = "") -> None:
         configure_worker(threads)
         self._build = build
+        self._name = name
         self._worker: Worker | None = None
         self._folder: WorkerFolder | None = None
         self._names: tuple[str, ...] = ()
@@ -76,6 +77,10 @@ class WorkerActor:
         self._changes: Changes | None = None
         self._states = StateTimer()
         self._packages = CompiledPackages()
+
+    def __repr__(self) -> str:
+        """The worker's name, under which Ray publishes what it writes (`alsys.actors.worker_logs`)."""
+        return self._name or super().__repr__()
 
     def ready(self, place: Place | None = None, *files: Files) -> Greeting:
         """Builds the worker, which says what it is.
@@ -92,6 +97,7 @@ class WorkerActor:
 
         for part in files:
             self._packages.add(part)
+        logger.info("%s starts", self._name or type(self).__name__)
         try:
             self._worker = self._built(place, files)
             self._go_on(files)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alsys import control
+from alsys.actors.worker_logs import FOLDER as WORKER_LOGS
 from alsys.config import CampaignConfig, parse_config, science_fields
 from alsys.config.load import config_hash
 from alsys.control.settings import PolicySettings
@@ -73,6 +74,11 @@ class CampaignFolder:
     def logs(self) -> Path:
         """Logs and the live status."""
         return self.path / "logs"
+
+    @property
+    def worker_logs(self) -> Path:
+        """What workers on Ray have written."""
+        return self.path / WORKER_LOGS
 
     @property
     def record(self) -> Path:

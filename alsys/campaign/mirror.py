@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from alsys.actors.worker_logs import FOLDER as WORKER_LOGS
 from alsys.campaign.asked import Asked
 from alsys.campaign.presence import Driver, Presence
 from alsys.config.schema import MIRROR_URL
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 BEFORE_COMMITS: Final = ("models", "start")
 """Folders that the log speaks of."""
 ONE_TRY: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
+RARELY: Final = f"{WORKER_LOGS}/"
+"""Files that change all the time, of which there are as many as workers."""
+RARELY_S: Final = 60.0
+"""Between two times that one of them is put while a driver runs."""
 EVERY_S: Final = 5.0
 """How often changed files are looked for."""
 LOGS: Final = "logs/"
@@ -50,9 +55,17 @@ class Mirror:
         objects: Where they are put.
         folder: The campaign's.
         first_look: The same objects, for whom somebody waits; default as patient as the others.
+        clock: Seconds that never go back.
     """
 
-    def __init__(self, objects: Objects, folder: Path, first_look: Objects | None = None) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        folder: Path,
+        first_look: Objects | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._first_log, self._first_files = ((first_look or objects).below(name) for name in (LOG, FILES))
         self._files, self._log = objects.below(FILES), objects.below(LOG)
         self.asked = Asked(objects, folder)
@@ -246,17 +259,19 @@ class Mirror:
                 except FileNotFoundError:
                     continue
                 self._files.put(name, content)
-                self._known[name], self._put_at[name] = state, time.monotonic()
+                self._known[name], self._put_at[name] = state, self._clock()
             known = [name for name in self._known if not only or name.partition("/")[0] in only]
             for name in [name for name in known if name not in found]:
                 self._files.remove([name])
                 del self._known[name]
+                self._put_at.pop(name, None)
 
     def _is_soon(self, name: str, size: int) -> bool:
         """Whether a log was put so short a time ago that it can wait; not at the end."""
         if not name.startswith(LOGS) or name not in self._put_at or self._ended.is_set():
             return False
-        return time.monotonic() - self._put_at[name] < size / LOG_BYTES_PER_S
+        wait_s = max(size / LOG_BYTES_PER_S, RARELY_S if name.startswith(RARELY) else 0.0)
+        return self._clock() - self._put_at[name] < wait_s
 
     def __enter__(self) -> Self:
         self.asked.forget()

@@ -1,4 +1,4 @@
-"""The command line: `alsys run`, `status`, `stop`, `rollback`, `report`, `data`, `models`, `validate` and others.
+"""The command line: `alsys run`, `status`, `logs`, `stop`, `rollback`, `report`, `data`, `models` and others.
 
 Exit codes: 0 done, 2 bad input, 3 environment, 4 campaign failed, 130 interrupted, 141
 nobody reads the output. An error is one line on stderr; a
@@ -144,6 +144,12 @@ def command_line() -> argparse.ArgumentParser:
     status.add_argument("directory", help=EITHER)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="repeat")
+
+    logs = add("logs", "logs.logs", "what workers on Ray and the driver have written")
+    logs.add_argument("directory", help="campaign directory")
+    logs.add_argument("worker", nargs="?", metavar="WORKER", help="as labeler-0, or driver; default: list them")
+    logs.add_argument("--lines", type=int, default=50, metavar="N", help="last lines to print (default 50)")
+    logs.add_argument("--follow", action="store_true", help="go on printing while a driver runs")
 
     fetch = add("fetch", "fetch.fetch", "copy a campaign from its mirror in object storage, for reading or to go on")
     fetch.add_argument("url", metavar="URL", help="the campaign's `mirror`")

@@ -85,3 +85,26 @@ def test_a_mirror_that_still_does_not_answer_is_told_of(tmp_path: Path) -> None:
     catch_up(None, tmp_path, said.append)
     (line,) = said
     assert line.startswith("s3://nobody/here may lack the end of the campaign")
+
+
+def test_logs_of_workers_are_put_once_a_minute_and_at_the_end(tmp_path: Path) -> None:
+    """There are as many as workers, and they change all the time; what else changes is put each time."""
+    now, objects, folder = [0.0], Objects.at("memory:///"), tmp_path / "campaign"
+    log, other = folder / "logs/workers/labeler-0.log", folder / "logs/campaign.log"
+    log.parent.mkdir(parents=True)
+    mirror = Mirror(objects, folder, clock=lambda: now[0])
+
+    def there(text: str) -> list[bytes | None]:
+        log.write_text(text)
+        other.write_text(text)
+        mirror.push()
+        return [objects.get(f"files/logs/{name}") for name in ("workers/labeler-0.log", "campaign.log")]
+
+    assert there("one") == [b"one", b"one"]
+    now[0] = 59.0
+    assert there("two") == [b"one", b"two"]
+    now[0] = 60.0
+    assert there("three") == [b"three", b"three"]
+    log.write_text("last words")
+    mirror.__exit__()
+    assert objects.get("files/logs/workers/labeler-0.log") == b"last words"
