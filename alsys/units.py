@@ -32,3 +32,5 @@ SPEED_OF_LIGHT: Final = 2.99792458e-5
 """cm/fs."""
 PLANCK_LIGHT: Final = 1.239841984332e-4
 """eV per 1/cm: the energy of a photon of that wavenumber."""
+HOUR_S: Final = 3600.0
+"""s per hour."""

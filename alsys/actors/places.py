@@ -160,6 +160,7 @@ class Places:
             up_of=up,
             n_nodes=len(self._nodes.look.nodes),
             n_nodes_gone=self._nodes.n_gone,
+            nodes=self._nodes.kinds(),
         )
 
     def _is_hanging(self, name: str) -> bool:

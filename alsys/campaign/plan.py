@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from alsys.campaign.minima import hessian_lines, structures_with_hessians
+from alsys.campaign.plan_budgets import budget_lines
 from alsys.campaign.plan_workers import worker_lines
 from alsys.config.effect import unused
 from alsys.control.rules.pace import fits_left, label_plan, most_ahead, next_batch, random_total
+from alsys.control.rules.spending import allows_labels
 from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.rules.training import lacks_final_fit, wants_last_fit
 from alsys.control.settings import PolicySettings
@@ -112,7 +114,8 @@ class Plan:
 
     def __str__(self) -> str:
         config, stop = self.config, self.config.stop
-        limits = {name: getattr(stop, name) for name in ("target_force_mae", "target_blind_spots", "wall_s")}
+        names = ("target_force_mae", "target_blind_spots", "wall_s", "node_hours", "cost")
+        limits = {name: getattr(stop, name) for name in names}
         criteria = [f"{stop.labels} labels", *(f"{name} {value:g}" for name, value in limits.items() if value)]
         lines = [f"campaign {config.name} in {self.directory.path}"]
         for name, frame in self.systems.items():
@@ -194,6 +197,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
         *found.lines,
         *hessian_lines(config, {} if ledger is None else ledger.hessians.found, plan.minima, mean),
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
+        *budget_lines(config, ledger, found.wall_s),
         *worker_lines(config),
         *(f"not used: {one.field} needs {one.needs}" for one in unused(config) if not plan.is_recorded),
         "nothing was started or written",
@@ -230,11 +234,12 @@ def _rest(plan: Plan, ledger: Ledger, label_s: float) -> Estimate:
     n_left, n_labelers = max(config.stop.labels - ledger.n_labels, 0), config.labeling.n_workers
     goes_on = n_left or wants_last_fit(ledger) or lacks_final_fit(ledger)
     is_timed_out = config.stop.wall_s is not None and ledger.totals.wall_s >= config.stop.wall_s
+    is_out = is_timed_out or not allows_labels(ledger)
     has_ended = ledger.stopped is not None and ledger.stopped.is_final
     if plan.directory.is_running():
         lines.append("a driver is running it now")
     elif has_ended and ledger.stopped is not None:
-        remedy = f"; {how_to_go_on(ledger)}" if is_timed_out or not goes_on else ""
+        remedy = f"; {how_to_go_on(ledger)}" if is_out or not goes_on else ""
         lines.append(f"its last run ended: {ledger.stopped.message}{remedy}")
     if not goes_on:
         lines.append("labels left: none" + ("" if has_ended else "; raise stop.labels to go on"))

@@ -24,10 +24,11 @@ from alsys.control.commands import Finish, Idle
 from alsys.control.handlers.training import queue_models
 from alsys.control.ports import NoRegistry, Registry
 from alsys.control.rules.decisions import decide
+from alsys.control.rules.spending import COST, NODE_HOURS
 from alsys.control.rules.stopping import how_to_go_on
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
-from alsys.control.status import error_text, lost_text, status_of
+from alsys.control.status import budgets_of, budgets_text, error_text, lost_text, status_of
 from alsys.errors import AGAIN, AlsysError
 from alsys.events import CampaignOpened, CampaignStopped
 from alsys.frames import Arm
@@ -206,7 +207,9 @@ def conclude(
             f"nothing was made: no model from {ledger.n_labels} labels{staying} "
             f"({ledger.totals.failed} failed attempts); exit code 4"
         )
-    if stopped.reason == "wall-time":
+    if ledger.settings.node_hours is not None or ledger.totals.cost:
+        lines.append(f"spent: {budgets_text(budgets_of(ledger))}")
+    if stopped.reason in ("wall-time", NODE_HOURS, COST):
         lines.append(how_to_go_on(ledger))
     lines += missing.lines()
     return RunResult(

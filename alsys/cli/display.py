@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from alsys.control.status import error_text, fit_text, headline, lost_text
+from alsys.control.status import budgets_text, error_text, fit_text, headline, lost_text
 
 N_MODELS = 6
 N_MESSAGES = 5
@@ -68,6 +68,8 @@ def status_panel(title: str, status: Mapping[str, Any], messages: tuple[str, ...
         facts.add_row("workers", Text("ALARM: " + status["workers_waiting"], style="bold"))
     facts.add_row("exploration", f"{status['exploration']['walker_steps']:,} walker-steps")
     facts.add_row("uncertainty", uncertainty_text(status["uncertainty"]))
+    if status.get("budgets"):  # likewise
+        facts.add_row("spent", Text(budgets_text(status["budgets"])))
     if lost := lost_text(status):
         facts.add_row("faults", lost)
     if "convergence" in status:  # a driver of an older version may have written it

@@ -1,6 +1,6 @@
 """The section `launch`: what `alsys launch` asks machines for, one sub-section for each engine that has settings.
 
-All of it is operational, and none of it is read by a running campaign.
+All of it is operational, and a running campaign reads `prices` only (`alsys.config.prices`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class LaunchConfig(Section):
     prices: dict[str, Annotated[float, Field(ge=0)]] = operational(
         {},
         description="Money for an hour of a kind of machine, as `{m7a.4xlarge: 0.93, m7a.4xlarge spot: 0.35}`; they go "
-        "before those that alsys knows (docs/launch.md).",
+        "before those that alsys knows (docs/launch.md). A running campaign counts what it costs where `node` has one: "
+        "the price of any kind without its own.",
     )
     skypilot: SkyPilotLaunch = operational(SkyPilotLaunch(), description="For `--on skypilot`.")
     kuberay: KubeRayLaunch = operational(KubeRayLaunch(), description="For `--on kuberay`.")

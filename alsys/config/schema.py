@@ -28,6 +28,7 @@ from alsys.config.models import NequIPModel as NequIPModel
 from alsys.config.models import NetworkModel as NetworkModel
 from alsys.config.models import PairModel as PairModel
 from alsys.config.models import PluginModel as PluginModel
+from alsys.config.prices import ANY
 from alsys.config.promotion import MODEL_TESTS_SHARE, PromotionConfig
 from alsys.config.runtime import RuntimeConfig as RuntimeConfig
 from alsys.config.section import Name, PluginSection, Problem, Section, as_plugin, operational, plugin_named, together
@@ -95,6 +96,15 @@ class StopConfig(Section):
         100, ge=1, le=100_000_000, description="Accepted labels, random arm included, free atoms not."
     )
     wall_s: float | None = operational(None, gt=0, description="Seconds of running, over all restarts.")
+    node_hours: float | None = operational(
+        None,
+        gt=0,
+        description="Machines times hours, over all restarts: all nodes of the Ray cluster that are alive while a "
+        "driver runs, or the one machine.",
+    )
+    cost: float | None = operational(
+        None, gt=0, description="Money for these machines, by `launch.prices`, in the currency of those."
+    )
     target_force_mae: float | None = operational(
         None, gt=0, description="Upper end of the champion's 95 % interval on the random arm, eV/Angstrom."
     )
@@ -206,7 +216,7 @@ class CampaignConfig(Section):
         checks = (
             self._names, self._baseline, self._loss, self._blind_spots, self._start, self._pressure, self._time_steps,
             self._charges, self._target, self._devices, self._groups, self._trainers,
-            self._accelerations,
+            self._accelerations, self._cost,
         )  # fmt: skip
         together(problem for check in checks for problem in check())
         return self
@@ -353,6 +363,11 @@ class CampaignConfig(Section):
             if section.device.startswith("cuda") and not section.gpus:
                 message = f"{name}.device {section.device} needs a share of a GPU: Ray shows a worker no other"
                 yield Problem(message, f"{name}.gpus", "0", "set it to 1, or to 0.5 for two on one GPU")
+
+    def _cost(self) -> Iterator[Problem]:
+        if self.stop.cost is not None and ANY not in self.launch.prices:
+            message = f"needs the price of an hour of any machine: launch.prices has no {ANY}"
+            yield Problem(message, "stop.cost", f"{self.stop.cost:g}", f"add launch: {{prices: {{{ANY}: 0.5}}}}")
 
     def _network_sections(self) -> list[tuple[str, ExplorationConfig | TrainingConfig]]:
         """Sections of workers that evaluate networks, by their paths."""

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from alsys.control.group_commit import COMMIT_TIMES
 from alsys.control.ports import PoolState, Role
 from alsys.control.rules.goals import wants_labels
+from alsys.control.rules.spending import spendings
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import LABEL_TIMES, Durations
 from alsys.errors import FailureKind
@@ -110,6 +111,8 @@ EXPORTED: Final[dict[str, ExportedMetric]] = {
     "alsys_disk_free_bytes": ExportedMetric(_GAUGE, "Free on the disk of the campaign's folder"),
     "alsys_disk_size_bytes": ExportedMetric(_GAUGE, "Size of that disk"),
     "alsys_delivery_backlog": ExportedMetric(_GAUGE, "Changes that the model registry has not taken yet"),
+    "alsys_node_seconds_total": ExportedMetric(_COUNTER, "Seconds times machines"),
+    "alsys_cost_total": ExportedMetric(_COUNTER, "Money for machines, as far as launch.prices has their prices"),
     "alsys_budget_fraction": ExportedMetric(_GAUGE, "Share of a budget that is used up", ("budget",)),
 }
 """All metrics by name."""
@@ -205,6 +208,11 @@ def _of_budgets(ledger: Ledger) -> Iterator[Sample]:
     yield Sample("alsys_budget_fraction", ledger.n_labels / max(settings.n_labels, 1), ("labels",))
     if settings.wall_s is not None:
         yield Sample("alsys_budget_fraction", ledger.totals.wall_s / settings.wall_s, ("wall-time",))
+    for one in spendings(ledger):
+        if one.used is not None:
+            yield Sample("alsys_budget_fraction", one.used, (one.name,))
+    yield Sample("alsys_node_seconds_total", ledger.totals.node_s)
+    yield Sample("alsys_cost_total", ledger.totals.cost)
 
 
 def _copied(durations: Durations) -> Durations:

@@ -56,6 +56,7 @@ from alsys.control.ports import (
     WorkerPool,
 )
 from alsys.control.rules.decisions import decide
+from alsys.control.rules.spending import noted_text
 from alsys.control.state.feedback import MAX_COMPARED
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
@@ -140,7 +141,7 @@ class Coordinator:
         self._memory = FrameMemory(store)
         self._record = EventSink(ledger, self.commits, self._memory, lambda label_id: self._labels.forget(label_id))
         self._running = running or RunningClock()
-        self._calls = WorkerCalls(pool, self._running, budgets)
+        self._calls = WorkerCalls(pool, self._running, budgets, ledger.settings.prices)
         self._staff = StaffHandler(ledger, pool, self._calls, self._record, clock, self._running)
         self._labels = LabelHandler(
             ledger=ledger,
@@ -320,6 +321,8 @@ class Coordinator:
         match command:
             case Emit(event):
                 self._record(event)
+                if isinstance(event, events.BudgetWarned | events.BudgetReserved):
+                    logger.warning("%s", noted_text(event))
                 self._models.tell_registry(event)
             case LabelFrames(worker, frame_ids, is_verification):
                 self._record(events.LabelStarted(t=now, worker=worker, frame_ids=frame_ids))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from alsys.config.prices import ANY
 from alsys.control.rules.requests import Answer, Request
 from alsys.errors import FailureKind, InputError
 from alsys.exploration.base import ExplorationOrder, ExplorationReport
@@ -135,6 +136,7 @@ class PoolState:
         up_of: `up` by role.
         n_nodes: Living nodes; 0 without Ray.
         n_nodes_gone: Nodes that have left since the pool was made, dead or given back.
+        nodes: Machines that are there, used or not, by their kind (`alsys.config.prices`).
     """
 
     asked: int = 0
@@ -145,6 +147,7 @@ class PoolState:
     up_of: Mapping[Role, int] = field(default_factory=dict)
     n_nodes: int = 0
     n_nodes_gone: int = 0
+    nodes: Mapping[str, int] = field(default_factory=lambda: {ANY: 1})
 
     @property
     def message(self) -> str:

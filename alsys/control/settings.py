@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,6 +75,9 @@ class PolicySettings:
         hessians: Names of the structures whose minima get a Hessian.
         n_members: Members of a committee that several trainers share; 0: a fit is one trainer's.
         has_start: The first fit begins from what something else has taught, and is one trainer's.
+        node_hours: Machines times hours that may be spent; None for any.
+        cost: Money that may be spent, likewise.
+        prices: Money for an hour of each kind of machine.
     """
 
     is_rounds: bool
@@ -121,6 +125,9 @@ class PolicySettings:
     hessians: tuple[str, ...] = ()
     n_members: int = 0
     has_start: bool = False
+    node_hours: float | None = None
+    cost: float | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def targets(self) -> Targets:
@@ -195,6 +202,9 @@ class PolicySettings:
             has_target=config.target is not None,
             n_members=config.model.members if config.training.workers > 1 else 0,
             has_start=config.training.start is not None,
+            node_hours=config.stop.node_hours,
+            cost=config.stop.cost,
+            prices=config.launch.prices,
         )
 
 

@@ -10,12 +10,14 @@ from alsys.control.ports import Role
 from alsys.control.rules.goals import converged, wants_labels
 from alsys.control.rules.labels import to_quarantine
 from alsys.control.rules.pace import LEAST_RANDOM
+from alsys.control.rules.spending import COST, projected, spendings
 from alsys.control.rules.training import extra_fits, trains_on
 from alsys.control.rules.trust import random_share
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import Status
 from alsys.events import WorkersWaiting
 from alsys.frames import Arm
+from alsys.units import HOUR_S
 
 ROLES = tuple(str(role) for role in Role)
 
@@ -139,8 +141,43 @@ def status_of(ledger: Ledger, *, state: str, head_seq: int) -> dict[str, object]
         "openings": ledger.totals.openings,
         "wall_s": round(ledger.totals.wall_s, 3),
         "wall_limit_s": ledger.settings.wall_s,
+        "nodes": dict(ledger.totals.nodes),
+        "budgets": budgets_of(ledger),
         "utilisation": {role: round(ledger.totals.utilisation.get(role, 0.0), 4) for role in ROLES},
     }
+
+
+def budgets_of(ledger: Ledger) -> dict[str, dict[str, float | None]]:
+    """Node-hours and money: spent, at most, at the end as it looks now, an hour; and hours that have no price."""
+    unpriced = ledger.totals.unpriced_s / HOUR_S
+    return {
+        one.name: {
+            "spent": round(one.spent, 6),
+            "limit": one.limit,
+            "used": one.used,
+            "projected": projected(ledger, one),
+            "an_hour": one.an_hour,
+            "unpriced_node_hours": round(unpriced, 6) if one.name == COST else 0.0,
+        }
+        for one in spendings(ledger)
+    }
+
+
+def budgets_text(budgets: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What is spent of each budget, and what it will be; without a limit or a price money is left out.
+
+    Args:
+        budgets: As of `budgets_of`.
+    """
+    said = []
+    for name, told in budgets.items():
+        spent, limit, end, unpriced = (told[key] for key in ("spent", "limit", "projected", "unpriced_node_hours"))
+        if name == COST and not spent and limit is None:
+            continue
+        text = f"{name} {spent:.4g}" if limit is None else f"{name} {spent:.4g} of {limit:g} ({told['used']:.0%})"
+        text += f", about {end:.4g} at the end" if end is not None and end != spent else ""
+        said.append(text + (f", without {unpriced:.4g} node-hours that had no price" if unpriced else ""))
+    return "; ".join(said)
 
 
 def lost_text(status: Mapping[str, Any]) -> str:

@@ -48,6 +48,8 @@ class CampaignView:
         n_quarantined: Frames that could not be labelled.
         walker_steps: Steps of all walkers so far.
         wall_s: Seconds of running, over all restarts.
+        node_hours: Hours times machines, likewise.
+        cost: Money for them, as far as there are prices.
         champion: The version in use.
         versions: All versions, oldest first.
         coverage: Share of atoms whose force error is within the calibrated band; None before it was measured.
@@ -65,6 +67,8 @@ class CampaignView:
     versions: tuple[VersionView, ...]
     coverage: float | None = None
     coverage_frames: int = 0
+    node_hours: float = 0.0
+    cost: float = 0.0
 
 
 class StopRulePlugin(Protocol):

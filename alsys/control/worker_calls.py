@@ -16,12 +16,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from alsys.config.prices import cost_an_hour
 from alsys.control.budgets import Budgets
 from alsys.control.busy import BusyTimes
 from alsys.control.commands import Idle
 from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerGone, WorkerLeaving, WorkerPool, WorkerUp
 from alsys.events import Heartbeat, WorkerLost
 from alsys.labeling.base import LabelingOrder
+from alsys.units import HOUR_S
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +51,18 @@ class WorkerCalls:
         pool: Owns them.
         clock: Seconds that this process has run.
         budgets: How long calls may take.
+        prices: Money for an hour of each kind of machine.
     """
 
-    def __init__(self, pool: WorkerPool, clock: Callable[[], float], budgets: Budgets | None = None) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        clock: Callable[[], float],
+        budgets: Budgets | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> None:
         self.busy = BusyTimes()
+        self._prices = prices or {}
         self._budgets = budgets or Budgets()
         self._since: dict[Role, dict[str, float]] = {role: {} for role in Role}  # the call that runs; oldest first
         self._reminded: set[str] = set()
@@ -222,19 +232,21 @@ class WorkerCalls:
         return all(name in self._given_up for name, role in self._pool.roles.items() if role is event.role)
 
     def heartbeat(self, t: float, since: float) -> Heartbeat:
-        """Busy seconds, and workers of each kind, those that are being restarted included.
+        """Busy seconds, workers of each kind, those that are being restarted included, and machines with their cost.
 
         Args:
             t: Unix time.
             since: When the last one was, by the clock of this.
         """
         now = self._clock()
-        busy = self.busy.take(now)
+        busy, nodes = self.busy.take(now), self._pool.state().nodes
         return Heartbeat(
             t=t,
             wall_s=now - since,
             busy_s={role: busy[role] for role in Role},
             workers={role: self._n_of[role] for role in Role},
+            nodes=nodes,
+            cost=cost_an_hour(nodes, self._prices) * (now - since) / HOUR_S,
         )
 
     def idle(self) -> Idle:

@@ -25,8 +25,8 @@ class CampaignStopped(Event):
     """The campaign reached a stop criterion, failed, or the user stopped it.
 
     Attributes:
-        reason: Stable word: ``labels``, ``wall-time``, ``target-reached``, ``nothing-uncertain``, ``rule``,
-            ``user``, ``failed``.
+        reason: Stable word: ``labels``, ``wall-time``, ``node-hours``, ``cost``, ``target-reached``,
+            ``nothing-uncertain``, ``rule``, ``user``, ``failed``.
         is_final: False where running the same command again goes on (``user``).
     """
 
@@ -44,11 +44,46 @@ class StopRequested(Event):
 
 @event("heartbeat")
 class Heartbeat(Event):
-    """Busy seconds of each kind of worker since the last heartbeat, and seconds that passed: for utilisation."""
+    """Busy seconds of each kind of worker since the last heartbeat, and seconds that passed: for utilisation.
+
+    Attributes:
+        nodes: Machines that were there, by their kind; empty in older logs, where one is counted.
+        cost: Money for them in these seconds; 0 where nobody has said what they cost.
+    """
 
     wall_s: float
     busy_s: Mapping[str, float]
     workers: Mapping[str, int]
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    cost: float = 0.0
+
+
+@event("budget-warned")
+class BudgetWarned(Event):
+    """Most of a budget is spent.
+
+    Attributes:
+        budget: ``node-hours`` or ``cost``.
+        spent: Of it, by then.
+        limit: How much there was.
+    """
+
+    budget: str
+    spent: float
+    limit: float
+
+
+@event("budget-reserved")
+class BudgetReserved(Event):
+    """What is left of a budget is for the last fit: no frame is labelled any more but those in flight.
+
+    Attributes:
+        budget: As in `BudgetWarned`; likewise the others.
+    """
+
+    budget: str
+    spent: float
+    limit: float
 
 
 @event("worker-lost")

@@ -25,7 +25,7 @@ from alsys.config import CampaignConfig
 from alsys.control.rules.goals import converged
 from alsys.control.settings import PolicySettings
 from alsys.control.state.records import ModelRecord
-from alsys.control.status import coverage_text, hessians_text, random_note
+from alsys.control.status import budgets_of, budgets_text, coverage_text, hessians_text, random_note
 from alsys.errors import InputError
 from alsys.events import DataImported
 from alsys.files import replace_file
@@ -252,6 +252,7 @@ def _facts(
         facts.append(("Coverage", coverage))
     if summary.ledger.settings.targets.are_set:
         facts.append(("Target", converged(summary.ledger).text))
+    facts.append(("Spent", budgets_text(budgets_of(summary.ledger))))
     ended = "not yet" if summary.stopped is None else f"{summary.stopped.message} ({summary.stopped.reason})"
     return [*facts, ("Ended", ended), ("Dataset version", str(head_seq))]
 

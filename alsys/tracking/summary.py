@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from alsys import events
+from alsys.control.rules.spending import noted_text
 from alsys.control.settings import PolicySettings
 from alsys.control.state.ledger import Ledger
 from alsys.control.state.records import ModelRecord, Status
@@ -345,6 +346,8 @@ class _Recorder:
             case events.WorkersWaiting():
                 told = waiting_text(event) if event.message else f"no worker waits for a place, {event.up} are up"
                 self._tell(event, time, "bad" if event.message else "plain", told)
+            case events.BudgetWarned() | events.BudgetReserved():
+                self._tell(event, time, "plain", noted_text(event))
             case events.AlarmRaised():
                 self._tell(event, time, "bad", f"alarm: {event.message}")
             case events.AlarmCleared():

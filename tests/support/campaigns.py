@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from alsys.clock import RunningClock
 from alsys.control.coordinator import Coordinator
 from alsys.control.inprocess import InProcessPool
 from alsys.control.ports import LabelGate, Role, WorkerPool
 from alsys.control.state.ledger import Ledger
-from alsys.events import CampaignOpened, CampaignStopped, StopRequested
+from alsys.events import CampaignOpened, CampaignStopped, Event, StopRequested
 from alsys.frames import Frame
 from alsys.labels import LevelOfTheory
 from alsys.store.base import StoreWriter
@@ -60,6 +61,8 @@ class FakeCampaign:
         opened: Callable[[MemoryDisk], StoreWriter] = open_writer,
         pool: Callable[..., WorkerPool] = InProcessPool,
         observe: Callable[[Coordinator], None] | None = None,
+        running: RunningClock | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> CampaignStopped:
         """Starts or resumes it, and runs it to its end."""
         store = opened(self.disk)
@@ -86,5 +89,7 @@ class FakeCampaign:
             on_acknowledged=self.acknowledged,
             stop_request=stop_request,
             observe=observe,
+            running=running,
+            on_event=on_event,
         )
         return asyncio.run(coordinator.run())

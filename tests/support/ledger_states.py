@@ -67,6 +67,9 @@ MAY_CHANGE: Final[Mapping[str, tuple[Any, Any]]] = {
     "has_target": (False, True),
     "n_members": (0, 4),
     "has_start": (False, True),
+    "node_hours": (1e-9, None),
+    "cost": (1e-9, None),
+    "prices": ({}, {"node": 1e6}),
 }
 
 

@@ -8,7 +8,7 @@ campaign, then work for trainers, labelers (verifying what failed the gate befor
 from __future__ import annotations
 
 from alsys.control.commands import Command, Emit, Finish, Idle
-from alsys.control.rules import exploration, labels, stopping, training, trust
+from alsys.control.rules import exploration, labels, spending, stopping, training, trust
 from alsys.control.rules.audits import plan_audits
 from alsys.control.rules.hessians import plan_hessians
 from alsys.control.state.campaign import CampaignState
@@ -56,4 +56,5 @@ def _bookkeeping(state: CampaignState, now: float) -> list[Command]:
     emits += [Emit(FrameDropped(t=now, frame_id=f, reason=DropReason.EVICTED)) for f in labels.evict(state)]
     emits += [Emit(training.judge(state, state.models[version], now)) for version in state.undecided]
     emits += [Emit(event) for event in trust.alarms(state, now)]
+    emits += [Emit(event) for event in spending.to_note(state, now)]
     return emits

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from alsys.control.rules import spending
 from alsys.control.rules.convergence import Convergence, convergence
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.records import Status
 from alsys.control.stop_rules import CampaignView, VersionView
 from alsys.frames import Arm
+from alsys.units import HOUR_S
 
 MOST_LOST_IN_A_ROW = 40
 """Quarantined frames one after another, without a label between, after which a campaign is given up."""
@@ -27,6 +29,8 @@ def wants_labels(state: CampaignState) -> bool:
     """False once a stop criterion asks for no further labels; a last fit may still follow."""
     settings = state.settings
     if state.n_labels >= settings.n_labels or target_reached(state) or is_quiet(state) or why_stop(state):
+        return False
+    if not spending.allows_labels(state):
         return False
     return settings.wall_s is None or state.totals.wall_s < settings.wall_s
 
@@ -57,6 +61,8 @@ def view_of(state: CampaignState) -> CampaignView:
         n_quarantined=state.counts[Status.QUARANTINED],
         walker_steps=state.totals.walker_steps,
         wall_s=state.totals.wall_s,
+        node_hours=state.totals.node_s / HOUR_S,
+        cost=state.totals.cost,
         champion=versions[state.champion],
         versions=tuple(versions.values()),
         coverage=coverage.share if coverage.n_frames else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alsys.control.commands import Finish, Idle
+from alsys.control.rules import spending
 from alsys.control.rules.goals import converged, is_hopeless, is_quiet, target_reached, wants_labels, why_stop
 from alsys.control.rules.labels import wants_labelers
 from alsys.control.rules.training import lacks_final_fit, trains_on, wants_final_fit, wants_last_fit
@@ -29,6 +30,8 @@ def finish(state: CampaignState, now: float) -> Finish | None:
     settings = state.settings
     if settings.wall_s is not None and state.totals.wall_s >= settings.wall_s:
         return Finish("wall-time", f"{settings.wall_s:.0f} s of running time are used up")
+    if (used := spending.used_up(state)) is not None:
+        return Finish(used.name, f"{used} is used up")
     if state.in_flight or state.training is not None or state.hessians.is_busy:
         return None
     if wants_final_fit(state) or wants_last_fit(state) or trains_on(state):
@@ -44,6 +47,8 @@ def finish(state: CampaignState, now: float) -> Finish | None:
         return Finish("nothing-uncertain", f"{settings.quiet_steps} walker-steps without an uncertain frame")
     if reason := why_stop(state):
         return Finish("rule", reason)
+    if state.n_labels < settings.n_labels and (kept := spending.reserved(state)) is not None:
+        return Finish(kept.name, f"{kept} is spent, with what was kept of it for the last fit")
     if settings.is_part:
         return Finish("labels", f"{state.n_labels} labels, as asked of this run; the next one goes on", is_final=False)
     return Finish("labels", f"{state.n_labels} labels")
@@ -51,6 +56,8 @@ def finish(state: CampaignState, now: float) -> Finish | None:
 
 TO_GO_ON = {
     "wall-time": "raise stop.wall_s (seconds of all runs together)",
+    spending.NODE_HOURS: "raise stop.node_hours (of all runs together)",
+    spending.COST: "raise stop.cost (of all runs together)",
     "labels": "raise stop.labels",
     "target-reached": "lower its targets (stop.target_force_mae, stop.target_blind_spots)",
     "nothing-uncertain": "raise stop.quiet_steps",

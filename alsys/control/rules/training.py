@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alsys.control.commands import Train
-from alsys.control.rules import pace, promotion
+from alsys.control.rules import pace, promotion, spending
 from alsys.control.rules.goals import target_reached, wants_labels
 from alsys.control.state.campaign import CampaignState
 from alsys.control.state.models import MAX_TRAINING_FAILURES
@@ -33,7 +33,7 @@ def train(state: CampaignState, trainers: Sequence[str]) -> Train | None:
         parent=state.champion or _latest_that_learns(state),
         champion=state.champion,
         n_labels=state.n_labels,
-        budget_s=state.final_budget if is_final else state.fit_budget,
+        budget_s=spending.fit_budget(state, state.final_budget if is_final else state.fit_budget),
         is_final=is_final,
     )
 
@@ -125,6 +125,7 @@ def wants_final_fit(state: CampaignState) -> bool:
         state.final_budget > 0.0
         and state.champion > 0
         and (wall_s is None or state.totals.wall_s < wall_s)
+        and spending.used_up(state) is None
         and not wants_labels(state)
         and not (state.in_flight or state.hessians.is_busy)
         and state.n_train > 0

@@ -30,6 +30,10 @@ class CampaignState:
 
     Args:
         settings: What is decided by besides.
+
+    Attributes:
+        warned: Limits of budgets, by their names, of which most was spent.
+        reserved: Those of which the rest was kept for the last fit.
     """
 
     def __init__(self, settings: PolicySettings) -> None:
@@ -67,6 +71,8 @@ class CampaignState:
         self.exploring: dict[str, ExplorationStarted] = {}
         self.exploration = Exploration()
         self.totals = Totals()
+        self.warned: dict[str, float] = {}
+        self.reserved: dict[str, float] = {}
         self.requests: set[str] = set()
         self.alarms: dict[str, str] = {}
         self.waiting: WorkersWaiting | None = None

@@ -93,6 +93,12 @@ class Ledger(CampaignState):
     def _on_alarm_cleared(self, event: events.AlarmCleared) -> None:
         self.alarms.pop(event.name, None)
 
+    def _on_budget_warned(self, event: events.BudgetWarned) -> None:
+        self.warned[event.budget] = event.limit
+
+    def _on_budget_reserved(self, event: events.BudgetReserved) -> None:
+        self.reserved[event.budget] = event.limit
+
     def _on_workers_waiting(self, event: events.WorkersWaiting) -> None:
         self.waiting = event if event.message else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ from alsys.errors import FailureKind
 from alsys.events import ExplorationReported, Heartbeat, WorkerLost
 from alsys.frames import Arm
 from alsys.metrics import Metrics
+from alsys.units import HOUR_S
 
 
 class Status(StrEnum):
@@ -186,12 +188,18 @@ class Durations:
 
 @dataclass(slots=True)
 class Totals:
-    """Counts over the whole campaign; `lost_s` is what calls had taken that were lost with their workers.
+    """Counts over the whole campaign.
 
     Attributes:
         failed_by: Failed attempts at labels by kind of failure.
         quarantined: Frames that came into quarantine, whatever became of them since.
         lost_by: Workers lost, by role and kind of failure.
+        lost_s: What calls had taken that were lost with their workers.
+        node_s: Seconds times machines.
+        unpriced_s: Those of them that no cost is known of.
+        cost: Money.
+        nodes: Machines at the last heartbeat, by kind.
+        cost_an_hour: What they cost then.
     """
 
     failed: int = 0
@@ -209,6 +217,16 @@ class Totals:
     busy_s: dict[str, float] = field(default_factory=dict)
     capacity_s: dict[str, float] = field(default_factory=dict)
     wall_s: float = 0.0
+    node_s: float = 0.0
+    unpriced_s: float = 0.0
+    cost: float = 0.0
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    cost_an_hour: float = 0.0
+
+    @property
+    def n_nodes(self) -> int:
+        """Machines at the last heartbeat."""
+        return sum(self.nodes.values())
 
     def add(self, event: ExplorationReported) -> None:
         """Takes a chunk into account."""
@@ -231,10 +249,19 @@ class Totals:
     def beat(self, event: Heartbeat) -> None:
         """Takes the busy seconds since the last heartbeat into account."""
         self.wall_s += event.wall_s
+        self._spend(event)
         for role, busy in event.busy_s.items():
             self.busy_s[role] = self.busy_s.get(role, 0.0) + busy
             capacity = event.wall_s * event.workers.get(role, 0)
             self.capacity_s[role] = self.capacity_s.get(role, 0.0) + capacity
+
+    def _spend(self, event: Heartbeat) -> None:
+        node_s = event.wall_s * (sum(event.nodes.values()) if event.nodes else 1)
+        self.node_s += node_s
+        self.cost += event.cost
+        self.unpriced_s += 0.0 if event.cost else node_s
+        if event.wall_s > 0.0:
+            self.nodes, self.cost_an_hour = event.nodes, event.cost * HOUR_S / event.wall_s
 
     @property
     def utilisation(self) -> dict[str, float]:

@@ -224,7 +224,7 @@ def test_a_tab_is_named_with_its_column(tmp_path: Path, content: str, start: str
         (
             "stop",
             False,
-            "write {KEY: VALUE}, or leave it out where it has a default; known keys: final_fit_s, labels, min_random",
+            "write {KEY: VALUE}, or leave it out where it has a default; known keys: cost, final_fit_s, labels",
         ),
         ("training", [1], "write {KEY: VALUE}; known keys: accelerate, atomic_energies"),
         ("runtime", "ray", "write {KEY: VALUE}; known keys: address"),
@@ -404,7 +404,7 @@ SYSTEM = "name: a\nlabeling: {kind: analytic}\nmodel: {kind: pair}\nsystems:"
         (changed(labeling=[{"kind": "xtb"}]), "labeling: must be a mapping, not a list (got [{'kind': 'xtb'}]); leave"),
         (changed(labeling=None), "labeling: is empty; write {kind: KIND}"),
         (changed(labeling={"workers": 1}), "labeling.kind: is required; kinds: analytic, ani, ase"),
-        (changed(stop=100), "stop: must be a mapping (got 100); write {KEY: VALUE}; known keys: final_fit_s, labels"),
+        (changed(stop=100), "stop: must be a mapping (got 100); write {KEY: VALUE}; known keys: cost, final_fit_s"),
         (changed(seed=None), "seed: is empty; write VALUE, or leave it out"),
         (changed(exploration__methods=["udd"]), "exploration.methods[0]: must be a mapping (got 'udd'); write {kind"),
         (changed(exploration__methods="udd"), "exploration.methods: must be a list (got 'udd'); write [{kind: udd}]"),

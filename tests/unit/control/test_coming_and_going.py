@@ -64,7 +64,10 @@ def labelled(frame_id: str, wall_s: float = 1.0) -> list[Event]:
 
 def workers(now: list[float], ended: list[str]) -> WorkerCalls:
     pool: Any = SimpleNamespace(
-        roles={"labeler-0": Role.LABELER}, submit=lambda *_: None, restart=lambda worker, _: ended.append(worker)
+        roles={"labeler-0": Role.LABELER},
+        submit=lambda *_: None,
+        restart=lambda worker, _: ended.append(worker),
+        state=PoolState,
     )
     calls = WorkerCalls(pool, lambda: now[0])
     calls.note(WorkerUp("labeler-0", Role.LABELER))
@@ -95,7 +98,7 @@ def test_one_that_has_left_is_not_restarted() -> None:
 def test_one_that_never_was_there_is_not_told_of_when_it_is_asked_for_no_more() -> None:
     said: list[Event] = []
     sink: Any = said.append
-    pool: Any = SimpleNamespace(roles={"labeler-0": Role.LABELER})
+    pool: Any = SimpleNamespace(roles={"labeler-0": Role.LABELER}, state=PoolState)
     calls = WorkerCalls(pool, lambda: 0.0)
     handler = StaffHandler(ledger_of(), pool, calls, sink, lambda: 0.0, lambda: 0.0)
     handler.note(WorkerGone("labeler-0", Role.LABELER))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alsys.control.budgets import Budget, Budgets
-from alsys.control.ports import Completion, Role, Work, WorkerDown, WorkerUp
+from alsys.control.ports import Completion, PoolState, Role, Work, WorkerDown, WorkerUp
 from alsys.control.worker_calls import WorkerCalls
 from alsys.errors import FailureKind
 from alsys.labeling.base import LabelingOrder
@@ -19,7 +19,7 @@ ROLES = {"labeler-0": Role.LABELER, "labeler-1": Role.LABELER, "trainer-0": Role
 
 
 def worker_calls() -> WorkerCalls:
-    pool: Any = SimpleNamespace(roles=ROLES)
+    pool: Any = SimpleNamespace(roles=ROLES, state=PoolState)
     return WorkerCalls(pool, lambda: 0.0)
 
 
@@ -69,7 +69,7 @@ class Slow:
 def test_who_is_free_is_kept_through_whatever_comes(seed: int) -> None:
     """Labelers of old and new names come and go, get calls and calls ahead, are restarted and lost."""
     rng, slow, hand = random.Random(seed), Slow(), SimpleNamespace(now=0.0)
-    pool: Any = SimpleNamespace(roles={}, submit=lambda *_: None, restart=lambda *_: None)
+    pool: Any = SimpleNamespace(roles={}, submit=lambda *_: None, restart=lambda *_: None, state=PoolState)
     calls, names = WorkerCalls(pool, lambda: hand.now), itertools.count()
     busy_s = 0.0
     for _ in range(600):
@@ -125,7 +125,7 @@ class CountingBudgets(Budgets):
 
 def test_calls_that_run_as_long_as_usual_are_not_looked_at_one_by_one() -> None:
     hand, budgets = SimpleNamespace(now=0.0), CountingBudgets(label_s=60.0)
-    pool: Any = SimpleNamespace(roles={}, submit=lambda *_: None, restart=lambda *_: None)
+    pool: Any = SimpleNamespace(roles={}, submit=lambda *_: None, restart=lambda *_: None, state=PoolState)
     calls = WorkerCalls(pool, lambda: hand.now, budgets)
     for k in range(1000):
         hand.now += 0.01

@@ -42,6 +42,8 @@ IDLE = Idle(explorers=("e0", "e1"), labelers=("l0", "l1", "l2"), busy_labelers=(
 OPERATIONAL = (
     "stop.labels=7",
     "stop.wall_s=7",
+    "stop.node_hours=7",
+    "launch.prices={node: 7}",
     "stop.target_force_mae=7",
     "stop.target_blind_spots=0.7",
     "stop.versions_in_a_row=7",
@@ -149,7 +151,7 @@ def known(status: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: {k: v for k, v in value.items() if k not in ADDED.get(key, ())} if isinstance(value, dict) else value
         for key, value in status.items()
-        if key not in ("fit", "wall_limit_s", "hessians", "lost_work_s", "workers_waiting")
+        if key not in ("fit", "wall_limit_s", "hessians", "lost_work_s", "workers_waiting", "nodes", "budgets")
     }
     return json.loads(_rounded(json.dumps(kept)))  # type: ignore[no-any-return]
 
