@@ -31,6 +31,11 @@ class FetchedFolder(CampaignFolder):
         return self.url
 
     @property
+    def is_here(self) -> bool:
+        """Never: what a driver says of now arrives seconds later than its commits."""
+        return False
+
+    @property
     def mirror(self) -> Mirror:
         """The mirror, with the copy as its folder."""
         return Mirror.at(self.url, self.path)

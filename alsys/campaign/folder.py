@@ -51,6 +51,11 @@ class CampaignFolder:
         return str(self.path)
 
     @property
+    def is_here(self) -> bool:
+        """Whether this is the campaign's own folder, and no copy."""
+        return True
+
+    @property
     def store(self) -> Path:
         """The Zarr store."""
         return self.path / "store.zarr"
@@ -309,15 +314,17 @@ def read_status(directory: CampaignFolder, reader: StoreReader | None = None) ->
 
     What the log says is folded once for each HEAD and config, and kept beside the driver's own.
     """
-    is_running = directory.is_running()
+    is_running, live = directory.is_running(), None
     if is_running:
         live = _live(directory.live)
-        if live is not None:
+        if live is not None and directory.is_here:
             return live
     if reader is None:
         from alsys.store.zarr import open_reader
 
         reader = open_reader(directory.store)
+    if live is not None and live.get("head_seq") == reader.head.seq:  # else the log of a copy says more
+        return live
     key = _status_key(directory, reader.head)
     status = _kept_status(directory, key)
     if status is None:

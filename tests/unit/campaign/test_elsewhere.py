@@ -181,6 +181,15 @@ def test_requests_reach_a_driver_through_the_bucket(
     assert bucket.names("asked") == bucket.names("answered") == []
 
 
+def test_a_status_is_not_behind_the_log(home: Path, bucket: Counted, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a driver says of now is put every few seconds, its commits at once."""
+    live = {"state": "running", "head_seq": 0, "labels": {"accepted": 0}, "written": {"boot": "x", "monotonic": 1.0}}
+    bucket.put("files/logs/live.json", json.dumps(live).encode())
+    with Mirror(bucket, home).driven(None, takes_over=False, tell=print):
+        status = json.loads(lines(capsys, "status", URL, "--json"))
+    assert (status["state"], status["labels"]["accepted"]) == ("running", 3)
+
+
 def test_without_a_driver_requests_are_carried_out_at_once(
     home: Path, bucket: Counted, capsys: pytest.CaptureFixture[str]
 ) -> None:
