@@ -70,7 +70,9 @@ class LaunchRequest:
         """Name for machines and services: small letters, digits and ``-``, 50 characters at most."""
         return f"alsys-{re.sub('[^a-z0-9]+', '-', self.config.name.lower()).strip('-')}"[:50].rstrip("-")
 
-    def run(self, directory: str, settings: Sequence[str] = (), campaign: str = CAMPAIGN) -> list[str]:
+    def run(
+        self, directory: str, settings: Sequence[str] = (), campaign: str = CAMPAIGN, address: str = "auto"
+    ) -> list[str]:
         """The command that runs the campaign on a Ray that is up, beside the driver.
 
         Args:
@@ -78,8 +80,9 @@ class LaunchRequest:
             settings: Further ones of the engine, ``KEY=VALUE``, but for keys that the user gives; last, so that
                 they hold inside of sections that the user gives as a whole.
             campaign: Folder of the campaign's file there.
+            address: Of Ray.
         """
-        engine = ["runtime.address=auto", f"directory={directory}", *settings]
+        engine = [f"runtime.address={address}", f"directory={directory}", *settings]
         if any(group.is_interruptible for group in self.fleet.groups):
             engine.append(f"runtime.worker_retries={RETRIES}")
         given = {*overridden(self.overrides)} - {"runtime.address", "directory"}

@@ -22,6 +22,8 @@ from alsys.launch.text import as_yaml
 TASK: Final = "skypilot.yaml"
 RAY_PORT: Final = 6479
 """Of our Ray; SkyPilot's own listens on 6380 and 8266."""
+ADDRESS: Final = f"$head:{RAY_PORT}"
+"""Of our Ray, in the shell of a machine; `auto` could find SkyPilot's."""
 TOKEN: Final = "RAY_AUTH_TOKEN"
 MEMORY_SHARE: Final = 0.9
 """Part of a machine's memory that workers may have."""
@@ -146,29 +148,41 @@ def _resources(request: LaunchRequest) -> dict[str, Any]:
 
 
 def _run(request: LaunchRequest) -> str:
-    """What each machine runs. Those beside the first wait for its Ray, and end with it."""
-    settings = request.settings.skypilot
-    driver = request.settings.driver
+    """What each machine runs: the first Ray's head and the driver, the others a Ray that ends with it.
+
+    No `ray stop`, which would end SkyPilot's Ray too.
+    """
+    settings, driver = request.settings.skypilot, request.settings.driver
     gpus = " --num-gpus=$SKYPILOT_NUM_GPUS_PER_NODE" if settings.accelerators else ""
-    command = shlex.join(request.run(f"campaigns/{request.config.name}"))
+    words = request.run(f"campaigns/{request.config.name}", address=ADDRESS)
+    command = shlex.join(words).replace(shlex.quote(f"runtime.address={ADDRESS}"), f'"runtime.address={ADDRESS}"')
     return f"""\
 umask 077
 export PATH="$HOME/venv/bin:/opt/alsys/bin:$PATH"
 cd "$HOME"
 ulimit -n 65536 || true
 head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)
+me=$(echo "$SKYPILOT_NODE_IPS" | sed -n "$((SKYPILOT_NODE_RANK + 1))p")
+cores=$(env -u OMP_NUM_THREADS nproc)  # which takes that variable for the number of cores
+is_up() {{ ray health-check --address="{ADDRESS}" > /dev/null 2>&1; }}
 if [ "$SKYPILOT_NODE_RANK" != 0 ]; then
-  until ray start --address="$head:{RAY_PORT}" --num-cpus="$(nproc)"{gpus} --disable-usage-stats; do
+  until is_up; do sleep 5; done
+  while is_up; do
+    ray start --address="{ADDRESS}" --node-ip-address="$me" --num-cpus="$cores"{gpus} \\
+      --disable-usage-stats --block || true
     sleep 5
-  done
-  while ray health-check --address="$head:{RAY_PORT}" 2> /dev/null; do
-    sleep 10
   done
   exit 0
 fi
-cpus=$(($(nproc) - {driver.cpus}))
+cpus=$((cores - {driver.cpus}))
 ray start --head --node-ip-address="$head" --port={RAY_PORT} --dashboard-host=127.0.0.1 \\
-  --num-cpus=$((cpus > 0 ? cpus : 0)){gpus} --disable-usage-stats
+  --num-cpus=$((cpus > 0 ? cpus : 0)){gpus} --disable-usage-stats --block &
+ray=$!
+trap 'kill "$ray" 2> /dev/null; wait "$ray"' EXIT
+until is_up; do
+  kill -0 "$ray" || exit 1
+  sleep 1
+done
 code=0
 {command} || code=$?
 exit "$code"

@@ -44,7 +44,7 @@ def test_the_driver_runs_the_campaign_that_travels() -> None:
     args = command_line().parse_args(driver_of(task)[1:])
     assert task["file_mounts"]["~/campaign"] == "./campaign"
     assert args.config == "campaign/campaign.yaml"
-    assert {"runtime.address=auto", MIRROR, "labeling.workers=40"} <= {*args.set}
+    assert {"runtime.address=$head:6479", MIRROR, "labeling.workers=40"} <= {*args.set}
 
 
 def test_clouds_images_and_gpus_are_asked_for() -> None:
@@ -63,7 +63,9 @@ def test_clouds_images_and_gpus_are_asked_for() -> None:
 def test_ray_is_not_skypilots_and_asks_for_a_token() -> None:
     task = task_of()
     assert "--port=6380" not in task["run"]
+    assert '"runtime.address=$head:6479"' in task["run"], "and not one that Ray would look for"
     assert "ray stop" not in task["run"], "it would end SkyPilot's Ray too"
+    assert "nproc" not in task["run"].replace("env -u OMP_NUM_THREADS nproc", ""), "it would say one core"
     assert task["envs"]["RAY_AUTH_MODE"] == "token"
     assert task["secrets"] == {"RAY_AUTH_TOKEN": None}, "from the environment of the command, in no file"
     (command,) = ENGINE.submit(LaunchRequest.of(ETHANOL, [MIRROR]))
