@@ -30,7 +30,8 @@ PartName = Literal[
 Name = Literal[
     LossName, "blind_spots", "blind_spots_high", "champion_force_mae_random_arm", "compiling_s", "difference_high",
     "difference_low", "energy_mae_random_arm", "energy_mae_to_teacher", "energy_mae_validation", "epochs",
-    "error_correlation", "force_deviation_random_arm", "force_mae_random_arm", "force_mae_random_arm_high",
+    "error_correlation", "force_bound_deviation", "force_bound_exponent", "force_bound_factor",
+    "force_bound_probability", "force_deviation_random_arm", "force_mae_random_arm", "force_mae_random_arm_high",
     "force_mae_random_arm_low", "force_mae_ratio", "force_mae_ratio_high", "force_mae_ratio_low",
     "force_mae_to_teacher", "force_mae_train", "force_mae_validation", "force_rmse_random_arm", "frame_ms",
     "holdout_champion_coverage", "holdout_coverage", "holdout_coverage_high", "holdout_skill", "holdout_skill_high",
@@ -105,6 +106,10 @@ METRICS: Final[dict[Name | PartName, Metric]] = {
         "", "its upper limit (C. J. Clopper, E. S. Pearson, Biometrika 26, 404 (1934), one-sided)"
     ),
     "trusted": Metric("", "share of frames that are trusted"),
+    "force_bound_factor": Metric("(eV/Angstrom)^(1 - exponent)", "of the bound on an atom's force error, random arm"),
+    "force_bound_exponent": Metric("", "of the deviation in that bound: factor * deviation ** exponent"),
+    "force_bound_probability": Metric("", "share of atoms that the bound is to cover"),
+    "force_bound_deviation": Metric(_FORCE, "largest deviation of an atom that the bound was fitted to"),
     "stability_steps": Metric("", "steps of the trial runs"),
     "stability_ps": Metric("ps", "their length"),
     "stability_walkers": Metric("", "walkers of each kind"),

@@ -40,19 +40,18 @@ class CampaignModel:
         return f"v{self.version:04d}"
 
     @checked
-    def calculator(self, *, threads: int = 1, device: str = "cpu") -> AlsysCalculator:
+    def calculator(self, **options: Any) -> AlsysCalculator:
         """An ASE calculator.
 
         Args:
-            threads: Threads of torch.
-            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a GPU where there is one.
+            options: Of `alsys.load_calculator`: threads, device, dtype, compile, members, on_distrust.
 
         Raises:
             InputError: The bundle is gone or damaged.
         """
         from alsys.interop.calculator import load_calculator
 
-        return load_calculator(self.path, threads=threads, device=device)
+        return load_calculator(self.path, **options)
 
 
 def version_number(said: object) -> int | None:

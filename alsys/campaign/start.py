@@ -68,7 +68,7 @@ def starting_point(
 
     if (directory.start / NOTE).is_file():
         return None
-    from alsys.interop.calculator import read_model
+    from alsys.interop.model_sources import read_model
 
     is_registered = start.model.startswith("models:/")
     where = start.model if is_registered else str(base / start.model)

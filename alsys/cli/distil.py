@@ -52,7 +52,7 @@ def distil(args: argparse.Namespace) -> int:
                 remedy="leave it out for exploration.temperatures",
             )  # fmt: skip
     check_folder(output, "OUTPUT")
-    from alsys.interop.calculator import read_model
+    from alsys.interop.model_sources import read_model
     from alsys.training.distil import GOAL
     from alsys.training.distil import distil as train_small
 

@@ -19,7 +19,7 @@ def export(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.exists() or output.is_symlink():
         raise InputError("exists already", field="OUTPUT", value=args.output, remedy="name another place")
-    from alsys.interop.calculator import bundle_of
+    from alsys.interop.model_sources import bundle_of
     from alsys.interop.nequip_package import SUFFIX
 
     kind = args.format or (PACKAGE if output.name.endswith(SUFFIX) else BUNDLE)

@@ -1,19 +1,10 @@
-"""An ASE calculator for committees, from a bundle or from an MLflow registry.
-
-A registered model is downloaded, and the bundle among its files is read as one on disk is: JSON and safetensors,
-checked against their digests. Nothing is unpickled and no code of the model is run.
-"""
+"""An ASE calculator for committees, from whatever `alsys.interop.model_sources` knows."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -21,24 +12,20 @@ from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNo
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.arguments import checked
-from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
+from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
 from alsys.interop.keys import Meaning, meaning_of, select
-from alsys.interop.mlflow_database import check_tables
-from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.interop.model_sources import bundle_of
 from alsys.interop.stated_electrons import check_possible, electrons_in, is_near_whole
+from alsys.interop.trust import OnDistrust, Provenance, Trust, annotated, check_apart
+from alsys.metrics import Metrics
 from alsys.outside.contents import read_json
-from alsys.potentials.base import Committee, CommitteePrediction, CommitteeState, FrameBatch, has_volume
-from alsys.potentials.bundle import check_bundle, read_bundle
-from alsys.potentials.factory import build_committee
+from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch, has_volume
+from alsys.potentials.bundle import bundle_digest, read_bundle
+from alsys.potentials.factory import build_committee, chosen, is_compiled
+from alsys.potentials.force_bound import ForceBound
+from alsys.potentials.scored import scored
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
-from alsys.store.base import versions_of
-from alsys.store.objects import is_url
-
-_VERSION = re.compile(r"v(\d{4,})")
-_REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/[^/@]+.*)?")
-"""What MLflow takes for a registered model, or for one by its identity."""
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 class AlsysCalculator(Calculator):  # type: ignore[misc]
@@ -57,11 +44,20 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
     electrons of a molecule cannot have, is refused; where nobody has recorded what it has learned, as in bundles from
     before there was a record, all but neutral singlets give a warning.
 
+    Models whose errors were measured say how wrong forces may be: ``force_bound`` ``(n_atoms,)``, eV/Angstrom, below
+    which the stated share of atoms stays (`alsys.potentials.force_bound`; 90 % where the campaign states none), and
+    ``is_trusted``: whether no atom deviates more than those that this was measured on. `annotated` takes all of it
+    along into files.
+
     Args:
         committee: The model.
         seen: The states that it has learned; None where that is not known.
+        trust: What is known of its errors, and what to do beyond that.
+        provenance: Which model it is; None for one without a name.
         kwargs: ASE's.
     """
+
+    name = "alsys"
 
     implemented_properties: ClassVar[list[str]] = [
         "energy",
@@ -71,12 +67,41 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         "energy_std",
         "forces_std",
         "max_force_deviation",
+        "force_bound",
+        "is_trusted",
     ]
 
-    def __init__(self, committee: Committee, seen: SeenStates | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        committee: Committee,
+        seen: SeenStates | None = None,
+        *,
+        trust: Trust | None = None,
+        provenance: Provenance | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.committee = committee
         self.seen = seen
+        self.trust = trust or Trust()
+        self.provenance = provenance
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Which model this is: ``model``, ``version``, ``digest``, ``n_members``; empty for one without a name."""
+        return {} if self.provenance is None else self.provenance.todict()
+
+    def annotated(self, atoms: Atoms, *, has_arrays: bool = True) -> Atoms:
+        """A copy of atoms with all results, evaluated where they are not there yet, and the model's name.
+
+        What ASE has no name for goes to ``arrays`` (``forces_std``, ``force_bound``) and ``info``, which files keep.
+
+        Args:
+            atoms: Any that the model knows.
+            has_arrays: The file takes arrays of its user, as extended XYZ does. ASE's trajectories do not: False puts
+                them into ``info`` too.
+        """
+        self.get_property("energy", atoms)
+        return annotated(atoms, self.results, self.provenance, has_arrays=has_arrays)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation: as of ASE, and charge and multiplicity in ``atoms.info``."""
@@ -94,9 +119,10 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         """Evaluates all members once.
 
         Raises:
-            InputError: An element that the model does not know, positions that are not finite, a charge or multiplicity
-                that the model has not learned or that contradicts itself, or a structure that the model's baseline
-                cannot treat.
+            InputError: An element that the model does not know, positions that are not finite, atoms on top of each
+                other, a charge or multiplicity that the model has not learned or that contradicts itself, or a
+                structure that the model's baseline cannot treat.
+            UntrustedFrame: The frame is not trusted and `trust` says so; results are there all the same.
             ase.calculators.calculator.CalculationFailed: The model's baseline did not converge.
             ase.calculators.calculator.PropertyNotImplementedError: The stress is asked for, and there is none; energy
                 and forces are among the results all the same.
@@ -111,6 +137,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             charge=state.charge,
             multiplicity=state.multiplicity,
         )
+        check_apart(frame)
         batch = FrameBatch.of([frame])
         prediction = self.committee.evaluate(batch)
         if prediction.is_failed is not None:
@@ -122,6 +149,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             "energy_std": float(prediction.energy_std[0]),
             "forces_std": prediction.force_deviation,
             "max_force_deviation": float(prediction.frame_deviation[0]),
+            **self.trust.results(prediction.force_deviation),
         }
         reason = _why_no_stress(batch, prediction)
         if not reason:
@@ -129,6 +157,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0])
         elif "stress" in (properties or []):
             raise PropertyNotImplementedError(f"no stress: {reason}")
+        self.trust.act(self.results, prediction.force_deviation, frame.numbers)
 
     def _state(self, atoms: Atoms) -> ElectronicState:
         """What to evaluate the model for.
@@ -240,7 +269,15 @@ def _sum(values: FloatArray) -> int:
 
 @checked
 def load_calculator(
-    uri: str | Path, *, tracking_uri: str | None = None, threads: int = 1, device: str = "cpu"
+    uri: str | Path,
+    *,
+    tracking_uri: str | None = None,
+    threads: int = 1,
+    device: str = "auto",
+    dtype: Literal["float32", "float64"] | None = None,
+    compile: bool | Literal["auto"] = "auto",
+    members: int | Literal["all"] = "all",
+    on_distrust: OnDistrust = "ignore",
 ) -> AlsysCalculator:
     """An ASE calculator from a bundle folder, a campaign or a registered model.
 
@@ -250,137 +287,44 @@ def load_calculator(
         tracking_uri: MLflow server; default ``MLFLOW_TRACKING_URI``, or ``sqlite:///mlflow.db`` in the working folder.
         threads: Threads of torch.
         device: Where networks are evaluated: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a GPU where there is one.
+        dtype: Of networks; None for that of the fit.
+        compile: Of networks. True compiles them (most of a minute, once for an architecture; kept in the user's cache
+            folder), ``auto`` uses what was compiled before, by a campaign or a calculator.
+        members: Evaluate so many, the first ones. One alone has no deviations, and fewer than all no bound.
+        on_distrust: What happens with a frame that is not trusted: nothing (``is_trusted`` says it), a warning, or
+            `UntrustedFrame`.
 
     Raises:
-        InputError: Nothing is there, it is damaged, or there is no such device.
+        InputError: Nothing is there, it is damaged, there is no such device, or nothing is known of the model's errors
+            and `on_distrust` is to say something.
         EnvironmentProblem: The MLflow server does not answer, or the package of the model's baseline is missing.
     """
-    state, _ = read_model(uri, tracking_uri=tracking_uri)
-    return AlsysCalculator(build_committee(state, threads, device=device), state.seen)
-
-
-def read_model(uri: str | Path, *, tracking_uri: str | None = None) -> tuple[CommitteeState, dict[str, object]]:
-    """A committee and its card, from a bundle folder or a registered model.
-
-    Args:
-        uri: As of `load_calculator`.
-        tracking_uri: Likewise.
-
-    Raises:
-        InputError: Nothing is there, or it is damaged.
-        EnvironmentProblem: The MLflow server does not answer.
-    """
+    _check_choice("on_distrust", on_distrust, get_args(OnDistrust))
+    _check_choice("compile", compile, (True, False, "auto"))
     with bundle_of(uri, tracking_uri=tracking_uri) as path:
-        state = read_bundle(path)  # checks the sum of the card too
+        whole, digest = read_bundle(path), bundle_digest(path)
         card = read_json(path / "card.json")
-    return state, card if isinstance(card, dict) else {}
-
-
-@contextlib.contextmanager
-def bundle_of(uri: str | Path, *, tracking_uri: str | None = None) -> Iterator[Path]:
-    """Folder of a bundle: the one given, that of a campaign's champion, or of a registered model while this is open.
-
-    Args:
-        uri: As of `load_calculator`.
-        tracking_uri: Likewise.
-
-    Raises:
-        InputError: No such folder or registered model, a campaign without a champion, or a bundle among its models that
-            is not the one that its log names. Whether a bundle is sound is not looked at.
-        EnvironmentProblem: The MLflow server does not answer.
-        StoreCorrupt: The campaign's log cannot be read.
-    """
-    if is_url(str(uri)):
-        from alsys.store.copies import cached
-
-        with cached(str(uri)) as copy:
-            yield _own(copy)
-        return
-    if not str(uri).startswith("models:/"):
-        path = Path(uri)
-        if not path.is_dir():
-            raise InputError(
-                "is no folder" if path.exists() else "no such folder",
-                source=str(path.absolute()),
-                remedy="give a campaign's folder, a bundle in its models/, or models:/NAME@champion",
-            )
-        yield _own(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
-        yield _download(str(uri), tracking_uri, folder)
-
-
-def _own(path: Path) -> Path:
-    """A bundle, which must be the one that the log of its campaign names; of a campaign's folder, its champion."""
-    place = path.resolve()
-    is_campaign = any((path / name).exists() for name in ("campaign.json", "store.zarr"))
-    named = _VERSION.fullmatch(place.name)
-    campaign = path if is_campaign else place.parent.parent
-    is_among = named and place.parent.name == "models" and (campaign / "store.zarr").is_dir()
-    if not is_campaign and not is_among:
-        return path
-    from alsys.store.zarr import open_reader
-
-    try:
-        reader = open_reader(campaign / "store.zarr")
-        champion, digests = versions_of(reader.iter_events())
-        reader.close()
-    except StoreCorrupt as error:
-        raise error.located(campaign) from error
-    if is_campaign and not champion:
-        raise InputError("has no champion yet", source=str(campaign), remedy="let the campaign train one")
-    version = champion if is_campaign or named is None else int(named[1])
-    bundle = campaign / "models" / f"v{version:04d}" if is_campaign else path
-    if version in digests and bundle.is_dir():  # what is not there, or was never published, the caller says
-        check_bundle(bundle, version, digests[version])
-    return bundle
-
-
-def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
-    """The bundle among the artifacts of a registered model, copied to `folder`."""
-    if not _REGISTERED.fullmatch(uri):
-        raise InputError(
-            "names no registered model", value=uri, remedy="write models:/NAME@champion or models:/NAME/VERSION"
+    state = chosen(whole, members, dtype)
+    metrics = card.get("metrics") if isinstance(card, dict) else None
+    is_whole = state.n_members == whole.n_members
+    bound = ForceBound.of(Metrics.read(metrics)) if isinstance(metrics, dict) and is_whole else None
+    if bound is None and on_distrust != "ignore":
+        why = (
+            "nobody has measured its errors on a random arm of 8 frames" if is_whole else "they are of all its members"
         )
-    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri:
-        if not Path(database).is_file():
-            raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
-        check_database(Path(database), "tracking_uri", tracking_uri)
-        prepare_environment()
-        check_tables(Path(database), "tracking_uri", tracking_uri)
-    prepare_environment()
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with _server(tracking_uri):
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-    except (MlflowException, OSError) as error:
-        message = " ".join(str(error).split())
-        if getattr(error, "error_code", "") in _NOT_THERE:
-            raise InputError(message, source=tracking_uri, field=uri, remedy="see `alsys models list`") from error
-        raise EnvironmentProblem(f"{tracking_uri}: {uri}: {message}") from error
-    bundles = [file.parent for file in Path(folder).rglob("model.json")]
-    if len(bundles) != 1:
-        raise InputError("holds no alsys bundle", source=tracking_uri, field=uri)
-    return bundles[0]
+        raise InputError(
+            f"no bounds on errors go with this model: {why}", source=str(uri), field="on_distrust", value=on_distrust,
+            remedy="leave it out" if is_whole else "leave out members",
+        )  # fmt: skip
+    committee = build_committee(state, threads, is_compiled=is_compiled(state, compile, threads, device), device=device)
+    return AlsysCalculator(
+        scored(committee, state),
+        state.seen,
+        trust=Trust(bound, on_distrust),
+        provenance=Provenance(str(uri), state.version, digest, state.n_members),
+    )
 
 
-@contextlib.contextmanager
-def _server(uri: str) -> Iterator[None]:
-    """Points MLflow at a server and back again: resolving ``models:/`` goes through MLflow's process-wide setting."""
-    import mlflow
-
-    tracking = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else None
-    registry = mlflow.get_registry_uri() if "MLFLOW_REGISTRY_URI" in os.environ else None
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(registry)
-        if registry is None:
-            os.environ.pop("MLFLOW_REGISTRY_URI", None)
+def _check_choice(field: str, value: object, choices: tuple[object, ...]) -> None:
+    if not any(type(value) is type(one) and value == one for one in choices):
+        raise InputError("is no choice", field=field, value=value, remedy=f"one of {', '.join(map(str, choices))}")

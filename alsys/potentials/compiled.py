@@ -30,7 +30,7 @@ from alsys.potentials.base import (
     committee_prediction,
     has_volume,
 )
-from alsys.potentials.compile_cache import cached_package, default_folder, key_of, quiet
+from alsys.potentials.compile_cache import cached_package, default_folder, is_cached, key_of, quiet
 from alsys.potentials.devices import CPU, fetched, index_of, placed, processor_of
 from alsys.potentials.directed import DirectedNetwork
 from alsys.potentials.neighbours import NeighbourCache
@@ -286,6 +286,11 @@ def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1, 
         _key(spec, threads, device),
         lambda path: {"format": FORMAT, "constants": _compile(spec, path, threads, device)},
     )
+
+
+def has_package(spec: Mapping[str, object], threads: int = 1, device: torch.device = CPU) -> bool:
+    """Whether an architecture has been compiled here before, so that it costs nothing now."""
+    return is_cached(default_folder(), _key(spec, threads, device))
 
 
 def graph_of(model: torch.nn.Module, *, is_trained: bool = False) -> torch.nn.Module:

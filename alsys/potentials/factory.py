@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from alsys.config.accelerations import Accelerate, Kernels
 from alsys.errors import InputError
@@ -74,6 +77,43 @@ def build_committee(
     from alsys.potentials.baseline import DeltaCommittee
 
     return DeltaCommittee(committee, state)
+
+
+def chosen(
+    state: CommitteeState, members: int | Literal["all"] = "all", dtype: Literal["float32", "float64"] | None = None
+) -> CommitteeState:
+    """Some members of a committee, in another precision.
+
+    Args:
+        state: The committee.
+        members: So many, the first ones.
+        dtype: Of networks; None for that of the fit.
+
+    Raises:
+        InputError: There are not so many members.
+    """
+    if dtype not in (None, "float32", "float64"):
+        raise InputError("is no precision of networks", field="dtype", value=dtype, remedy="float32 or float64")
+    if members != "all" and (type(members) is not int or not 1 <= members <= state.n_members):
+        raise InputError(
+            f"must be 1 to {state.n_members}, or all", field="members", value=members, remedy="ask for what there is"
+        )
+    kept = state.members if members == "all" else state.members[:members]
+    if dtype is None or "dtype" not in state.spec:
+        return replace(state, members=kept)
+    cast = tuple(
+        {name: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for name, v in one.items()} for one in kept
+    )
+    return replace(state, members=cast, spec={**state.spec, "dtype": dtype})
+
+
+def is_compiled(state: CommitteeState, wanted: bool | Literal["auto"], threads: int, device: str) -> bool:
+    """Whether a committee is to be compiled: as wanted, with ``auto`` where that was done before."""
+    if wanted != "auto" or state.kind not in ("nequip", "allegro"):
+        return wanted is True
+    from alsys.potentials.compiled import has_package
+
+    return has_package(state.spec, threads, device_of(device))
 
 
 def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str, accelerate: Accelerate) -> Committee:

@@ -10,6 +10,7 @@ of blind spots and of single systems are added, each where it can be measured (`
   the random arm that both know and, of several systems, for each;
 - coverage from `MIN_FRAMES` frames on, blind spots from twice as many: the band is calibrated on four fifths of them
   and applied to the rest, in turn;
+- the bound on force errors that goes with the model, from `MIN_FRAMES` frames on (`alsys.potentials.force_bound`);
 - trial runs. One that lost no walker and was too short to say anything gives its length and walkers only. Frames with
   masked atoms are parts of larger ones, and start no dynamics.
 """
@@ -37,6 +38,7 @@ from alsys.metrics import Metrics, Name, PartName
 from alsys.potentials.architectures import states_of
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.factory import build_committee
+from alsys.potentials.force_bound import PROBABILITY, ForceBound
 from alsys.potentials.scored import scored
 from alsys.store.base import Snapshot
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
@@ -135,6 +137,10 @@ class ModelTester:
             metrics |= losses(parts.random, new, known, old, learned, order.seed)
         if parts.random.n_frames < MIN_FRAMES:
             return metrics
+        probability = PROBABILITY if self._trust is None else self._trust.probability
+        bound = ForceBound.measured(new.deviation, new.error, probability)
+        if bound is not None:
+            metrics |= bound.metrics()
         if order.band is not None:
             share, error = coverage(new, order.band)
             metrics |= Metrics({"holdout_coverage": share, "holdout_coverage_high": min(1.0, share + 2.0 * error)})

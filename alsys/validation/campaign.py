@@ -32,7 +32,7 @@ from alsys.errors import EnvironmentProblem, InputError
 from alsys.exploration.initial import is_simple
 from alsys.exploration.methods.torsions import find_rotors
 from alsys.frames import Arm, FloatArray, Frame
-from alsys.interop.calculator import read_model
+from alsys.interop.model_sources import read_model
 from alsys.labeling.base import Labeler
 from alsys.potentials.base import Committee, CommitteeState
 from alsys.potentials.factory import build_committee

@@ -13,7 +13,7 @@ from alsys.cli import main
 from alsys.config import parse_config
 from alsys.errors import InputError, StoreCorrupt
 from alsys.events import CampaignOpened, Event, ModelLost, ModelPromoted, ModelPublished, ModelRejected
-from alsys.interop.calculator import read_model
+from alsys.interop.model_sources import read_model
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.bundle import read_bundle, write_bundle
 from alsys.store.zarr import open_writer
