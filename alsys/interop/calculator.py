@@ -12,6 +12,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, PropertyNo
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from alsys.arguments import checked
+from alsys.dynamics.surroundings import Surroundings
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
 from alsys.interop.keys import Meaning, meaning_of, select
@@ -46,8 +47,8 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
 
     Models whose errors were measured say how wrong forces may be: ``force_bound`` ``(n_atoms,)``, eV/Angstrom, below
     which the stated share of atoms stays (`alsys.potentials.force_bound`; 90 % where the campaign states none), and
-    ``is_trusted``: whether no atom deviates more than those that this was measured on. `annotated` takes all of it
-    along into files.
+    ``is_trusted``: whether no atom deviates more than those that this was measured on, and all are bonded to what
+    atoms were that the model has learned from. `annotated` takes all of it along into files.
 
     Args:
         committee: The model.
@@ -137,11 +138,13 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             charge=state.charge,
             multiplicity=state.multiplicity,
         )
-        check_apart(frame)
+        surroundings = Surroundings.of(frame)
+        check_apart(surroundings)
         batch = FrameBatch.of([frame])
         prediction = self.committee.evaluate(batch)
         if prediction.is_failed is not None:
             raise CalculationFailed("the baseline of the model failed on this structure: no energy, no forces")
+        judged, why = self.trust.judge(surroundings, prediction.force_deviation)
         self.results = {
             "energy": float(prediction.energy[0]),
             "free_energy": float(prediction.energy[0]),
@@ -149,7 +152,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             "energy_std": float(prediction.energy_std[0]),
             "forces_std": prediction.force_deviation,
             "max_force_deviation": float(prediction.frame_deviation[0]),
-            **self.trust.results(prediction.force_deviation),
+            **judged,
         }
         reason = _why_no_stress(batch, prediction)
         if not reason:
@@ -157,7 +160,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0])
         elif "stress" in (properties or []):
             raise PropertyNotImplementedError(f"no stress: {reason}")
-        self.trust.act(self.results, prediction.force_deviation, frame.numbers)
+        self.trust.act(why)
 
     def _state(self, atoms: Atoms) -> ElectronicState:
         """What to evaluate the model for.
@@ -307,7 +310,8 @@ def load_calculator(
     state = chosen(whole, members, dtype)
     metrics = card.get("metrics") if isinstance(card, dict) else None
     is_whole = state.n_members == whole.n_members
-    bound = ForceBound.of(Metrics.read(metrics)) if isinstance(metrics, dict) and is_whole else None
+    has_facts = isinstance(metrics, dict) and whole.surroundings is not None
+    bound = ForceBound.of(Metrics.read(metrics)) if isinstance(metrics, dict) and has_facts and is_whole else None
     if bound is None and on_distrust != "ignore":
         why = (
             "nobody has measured its errors on a random arm of 8 frames" if is_whole else "they are of all its members"
@@ -320,7 +324,7 @@ def load_calculator(
     return AlsysCalculator(
         scored(committee, state),
         state.seen,
-        trust=Trust(bound, on_distrust),
+        trust=Trust(bound, whole.surroundings or frozenset(), on_distrust),
         provenance=Provenance(str(uri), state.version, digest, state.n_members),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -12,10 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols, covalent_radii
-from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
-from alsys.dynamics.geometry import close_pairs
+from alsys.dynamics.surroundings import Surroundings
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
 from alsys.potentials.force_bound import ForceBound
@@ -56,85 +54,85 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What happens where a model does not know.
+    """What is known of a model's errors, and what happens beyond that.
 
     Attributes:
         bound: On force errors; None where none goes with the model.
-        on_distrust: What to do with a frame beyond it.
+        known: What atoms that it has learned from were bonded to (`alsys.dynamics.surroundings`).
+        on_distrust: What to do with a frame that is not trusted.
     """
 
     bound: ForceBound | None = None
+    known: frozenset[str] = frozenset()
     on_distrust: OnDistrust = "ignore"
 
-    def results(self, deviation: FloatArray) -> dict[str, Any]:
-        """``force_bound`` and ``is_trusted``; nothing where there is no bound.
+    def judge(self, surroundings: Surroundings, deviation: FloatArray) -> tuple[dict[str, Any], str]:
+        """``force_bound`` and ``is_trusted``, nothing where there is no bound; and why a frame is not trusted.
 
         Args:
+            surroundings: Of the frame.
             deviation: ``(n_atoms,)``, eV/Angstrom.
         """
         if self.bound is None:
-            return {}
-        return {"force_bound": self.bound.band.error(deviation), "is_trusted": self.bound.trusts(deviation)}
+            return {}, ""
+        why = self._strange(surroundings) or self._deviating(surroundings.frame, deviation)
+        return {"force_bound": self.bound.band.error(deviation), "is_trusted": not why}, why
 
-    def act(self, results: Mapping[str, Any], deviation: FloatArray, numbers: NDArray[np.int32]) -> None:
-        """Warns or raises, as asked for, where a frame is not trusted.
+    def act(self, why: str) -> None:
+        """Warns or raises, as asked for, where there is a reason.
 
         Raises:
-            UntrustedFrame: It is not, and that is to end the calculation.
+            UntrustedFrame: There is, and that is to end the calculation.
         """
-        if self.bound is None or self.on_distrust == "ignore" or results["is_trusted"]:
+        if not why or self.on_distrust == "ignore":
             return
+        if self.on_distrust == "raise":
+            raise UntrustedFrame(why)
+        warnings.warn(why, stacklevel=3)
+
+    def _strange(self, surroundings: Surroundings) -> str:
+        names = surroundings.names()
+        unknown = [k for k, name in enumerate(names) if name not in self.known]
+        if not unknown:
+            return ""
+        symbol, _, around = names[unknown[0]].partition(":")
+        bonded = f"bonded to {around}" if around else "alone"
+        more = f", and {len(unknown) - 1} more atoms are as strange" if len(unknown) > 1 else ""
+        return (
+            f"atom {unknown[0]} ({symbol}) is {bonded}, which no atom was that this model has learned from{more}: "
+            "nobody knows how wrong these forces are"
+        )
+
+    def _deviating(self, frame: Frame, deviation: FloatArray) -> str:
+        assert self.bound is not None
+        if self.bound.trusts(deviation):
+            return ""
         worst = int(np.argmax(np.nan_to_num(deviation, nan=np.inf)))
-        message = (
-            f"atom {worst} ({chemical_symbols[int(numbers[worst])]}): the members deviate by {deviation[worst]:.3g} "
+        return (
+            f"atom {worst} ({chemical_symbols[frame.numbers[worst]]}): the members deviate by {deviation[worst]:.3g} "
             f"eV/Angstrom, and errors were measured up to {self.bound.largest_deviation:.3g} only: nobody knows how "
             "wrong these forces are"
         )
-        if self.on_distrust == "raise":
-            raise UntrustedFrame(message)
-        warnings.warn(message, stacklevel=3)
 
 
-@dataclass(frozen=True, slots=True)
-class _Closest:
-    """Two atoms and how close they are for their size."""
-
-    i: int = 0
-    j: int = 0
-    ratio: float = field(default=np.inf)
-
-
-def check_apart(frame: Frame) -> None:
+def check_apart(surroundings: Surroundings) -> None:
     """Refuses atoms on top of each other: a network leaves out what has no distance, and says nothing.
 
     Raises:
         InputError: Two atoms are closer than `FUSED` times the sum of their covalent radii.
     """
-    closest = _closest(frame)
-    if closest.ratio >= FUSED:
+    ratio, numbers = surroundings.ratio, surroundings.frame.numbers
+    if not (ratio < FUSED).any():
         return
-    i, j = closest.i, closest.j
-    distance = closest.ratio * float(covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
+    k = int(np.argmin(ratio))
+    i, j = int(surroundings.i[k]), int(surroundings.j[k])
+    distance = ratio[k] * float(covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
     raise InputError(
-        f"atoms {i} ({chemical_symbols[frame.numbers[i]]}) and {j} ({chemical_symbols[frame.numbers[j]]}) are "
+        f"atoms {i} ({chemical_symbols[numbers[i]]}) and {j} ({chemical_symbols[numbers[j]]}) are "
         f"{distance:.3f} Angstrom apart",
         field="atoms.positions",
         remedy="remove one of them, or start from a structure without overlaps",
     )
-
-
-def _closest(frame: Frame) -> _Closest:
-    radii = covalent_radii[frame.numbers]
-    if frame.pbc.any():
-        i, j, ratio, _ = close_pairs(frame, FUSED)
-    else:
-        pairs = KDTree(frame.positions).query_pairs(2.0 * FUSED * float(radii.max()), output_type="ndarray")
-        i, j = pairs[:, 0], pairs[:, 1]
-        ratio = np.linalg.norm(frame.positions[i] - frame.positions[j], axis=1) / (radii[i] + radii[j])
-    if ratio.size == 0:
-        return _Closest()
-    k = int(np.argmin(ratio))
-    return _Closest(int(i[k]), int(j[k]), float(ratio[k]))
 
 
 def annotated(

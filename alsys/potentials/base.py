@@ -207,6 +207,7 @@ class CommitteeState:
         baseline: Level of theory (`alsys.labels.LevelOfTheory.spec`) whose energies and forces must be added, for
             members that learned a difference; None for members that learned labels.
         seen: States of charge and multiplicity that it has learned from; None where nobody has recorded them.
+        surroundings: What atoms that it has learned from were bonded to (`alsys.dynamics.surroundings`); None likewise.
         inner: One small member that learned whole labels, to move walkers between two evaluations of this committee
             (`alsys.dynamics.multiple_time_steps`); None for none.
     """
@@ -219,6 +220,7 @@ class CommitteeState:
     score_state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     baseline: Mapping[str, object] | None = None
     seen: SeenStates | None = None
+    surroundings: frozenset[str] | None = None
     inner: CommitteeState | None = None
 
     @property

@@ -67,6 +67,8 @@ def write_bundle(
         model["format"] = FORMAT_STATES if state.spec.get("states") else FORMAT_EXTENDED
     if state.seen is not None:
         model["seen"] = state.seen.to_json()
+    if state.surroundings is not None:
+        model["surroundings"] = sorted(state.surroundings)
     files = {
         "model.json": _json(model),
         "card.json": _json(card),
@@ -138,6 +140,7 @@ def read_bundle(path: Path) -> CommitteeState:
         score = _parsed(contents["score.json"])["score"] if "score.json" in contents else "committee"
         score_state = load(contents["score.safetensors"]) if "score.json" in contents else {}
         seen = SeenStates.from_json(model["seen"]) if "seen" in model else None
+        around = frozenset(str(one) for one in model["surroundings"]) if "surroundings" in model else None
         inner = None
         if "inner.json" in contents:
             small, weights = _parsed(contents["inner.json"]), load(contents["inner.safetensors"])
@@ -151,6 +154,7 @@ def read_bundle(path: Path) -> CommitteeState:
             score_state,
             baseline,
             seen,
+            around,
             inner,
         )
         check_state(state)

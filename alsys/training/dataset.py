@@ -17,12 +17,17 @@ import numpy as np
 
 from alsys.config.labeling import PySCFBaseline
 from alsys.config.schema import IMPORTED_AS, CampaignConfig
+from alsys.dynamics.surroundings import Surroundings
 from alsys.frames import ARMS, TRAINING_ARMS, Arm, FloatArray
 from alsys.potentials.xtb import XTBMethod
 from alsys.states import SeenStates
 from alsys.store.base import Snapshot
 
 logger = logging.getLogger(__name__)
+
+
+MOST_LOOKED_AT = 20_000
+"""Frames whose bonds are looked at: some 0.2 ms each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,21 @@ def seen_states(parts: Split, *, is_told_apart: bool = False) -> SeenStates:
                     formula, " and ".join(map(str, states)),
                 )  # fmt: skip
     return seen
+
+
+def seen_surroundings(parts: Split) -> frozenset[str]:
+    """What atoms that a fit learns from are bonded to, of `MOST_LOOKED_AT` frames at most."""
+    known: set[str] = set()
+    for part in (parts.train, parts.validation):
+        rows = np.arange(part.n_frames)
+        if part.n_frames > MOST_LOOKED_AT:
+            rows = np.linspace(0, part.n_frames - 1, MOST_LOOKED_AT).astype(np.int64)
+        for row, frame in zip(rows.tolist(), part.frames(rows.tolist()), strict=True):
+            is_learned = part.mask[part.offsets[row] : part.offsets[row + 1]]
+            known.update(
+                name for name, is_one in zip(Surroundings.of(frame).names(), is_learned, strict=True) if is_one
+            )
+    return frozenset(known)
 
 
 def _share_of(trajectory: int) -> float:

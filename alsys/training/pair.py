@@ -12,7 +12,7 @@ from alsys.errors import FailureKind
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.pair import PairCommittee, fit_pair
 from alsys.training.base import TrainedCommittee, TrainingFailure, TrainingOrder
-from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, seen_states, split
+from alsys.training.dataset import atomic_energies, baseline_of, less_baseline, seen_states, seen_surroundings, split
 from alsys.training.evaluate import batch_of, fit_metrics, predictions_of
 from alsys.training.model_tests import ModelTester
 
@@ -76,7 +76,10 @@ class PairTrainer:
         except np.linalg.LinAlgError as error:
             return TrainingFailure(order.version, FailureKind.INTERNAL, f"no fit: {error}")
         members = tuple({"coefficients": row, "shifts": np.array(shifts)} for row in coefficients)
-        state = CommitteeState(order.version, "pair", spec, members, baseline=self._baseline, seen=seen_states(parts))
+        state = CommitteeState(
+            order.version, "pair", spec, members,
+            baseline=self._baseline, seen=seen_states(parts), surroundings=seen_surroundings(parts),
+        )  # fmt: skip
         champion = order.champion if order.champion and order.champion.baseline == self._baseline else None
         committee = PairCommittee(state)
         metrics, calibration = fit_metrics(

@@ -65,7 +65,7 @@ from alsys.training.checkpoints import FitCheckpoint
 from alsys.training.compiled_steps import StepSource
 from alsys.training.constants import first_constants, force_scale, set_buffers
 from alsys.training.curvature import pairs_among, with_curvature
-from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, split
+from alsys.training.dataset import Split, baseline_of, less_baseline, seen_states, seen_surroundings, split
 from alsys.training.evaluate import evaluate, fit_metrics, half_batches, predictions_of, thinned
 from alsys.training.final import EAGER, SLOW_AVERAGE, batch_size, final_model
 from alsys.training.fit import DivergedError, FittedModel, Optimisation
@@ -153,6 +153,7 @@ class NequIPTrainer:
             weights,
             baseline=self._baseline,
             seen=seen_states(parts, is_told_apart=bool(states_of(spec))),
+            surroundings=seen_surroundings(parts),
         )
         committee = self._committee_of(state)
         champion = self._champion(order, parts.random)

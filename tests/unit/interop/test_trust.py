@@ -12,10 +12,11 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io.trajectory import Trajectory
 
 import alsys
+from alsys.dynamics.surroundings import Surroundings
 from alsys.errors import InputError
 from alsys.frames import Frame
 from alsys.interop.calculator import AlsysCalculator
@@ -27,6 +28,7 @@ from alsys.potentials.calibration import Band
 from alsys.potentials.force_bound import ForceBound
 
 N_BASIS = 8
+WATER = frozenset({"O:HH", "H:O"})
 
 
 def state(spread: float = 0.1, n_members: int = 3) -> CommitteeState:
@@ -36,7 +38,9 @@ def state(spread: float = 0.1, n_members: int = 3) -> CommitteeState:
         {"coefficients": common + spread * rng.normal(size=(3, N_BASIS)), "shifts": np.array([-1.0, -2.0])}
         for _ in range(n_members)
     )
-    return CommitteeState(7, "pair", {"elements": ["H", "O"], "r_max": 4.0, "n_basis": N_BASIS}, members)
+    return CommitteeState(
+        7, "pair", {"elements": ["H", "O"], "r_max": 4.0, "n_basis": N_BASIS}, members, surroundings=WATER
+    )
 
 
 def bundle(folder: Path, bound: ForceBound | None, of: CommitteeState | None = None) -> Path:
@@ -142,9 +146,39 @@ def test_atoms_on_top_of_each_other_are_refused(known: Path, water: Atoms) -> No
         fused.get_forces()
     crystal = Atoms("OH", [[0, 0, 0.05], [0, 0, 4.95]], cell=[5, 5, 5], pbc=True)
     with pytest.raises(InputError, match="apart"):
-        check_apart(Frame(crystal.numbers, crystal.positions, crystal.cell.array, crystal.pbc))
-    check_apart(Frame.molecule(np.array([1]), np.zeros((1, 3))))
-    check_apart(Frame.molecule(molecule("N2").numbers, molecule("N2").positions))
+        check_apart(Surroundings.of(Frame(crystal.numbers, crystal.positions, crystal.cell.array, crystal.pbc)))
+    check_apart(Surroundings.of(Frame.molecule(np.array([1]), np.zeros((1, 3)))))
+    check_apart(Surroundings.of(Frame.molecule(molecule("N2").numbers, molecule("N2").positions)))
+
+
+def test_another_molecule_is_not_trusted_although_members_agree(tmp_path: Path) -> None:
+    path = bundle(tmp_path, ForceBound(Band(1.5, 0.8), 0.9, 1e9))
+    peroxide = molecule("H2O2")
+    peroxide.calc = alsys.load_calculator(path, on_distrust="warn")
+    with pytest.warns(UserWarning, match=r"\(O\) is bonded to HO, which no atom was"):
+        peroxide.get_forces()
+    assert peroxide.calc.results["is_trusted"] is False
+    water = molecule("H2O")
+    water.calc = alsys.load_calculator(path, on_distrust="raise")
+    water.get_forces()
+    assert water.calc.results["is_trusted"] is True
+
+
+def test_surroundings_are_those_of_bonds() -> None:
+    assert sorted(set(names(molecule("CH3OH")))) == ["C:HHHO", "H:C", "H:O", "O:CH"]
+    assert set(names(molecule("C6H6"))) == {"C:CCH", "H:C"}
+    assert names(Atoms("He")) == ["He:"]
+    assert set(names(bulk("Cu", cubic=True))) == {"Cu:Cu+"}
+    cut = molecule("CH3OH")
+    cut.set_cell([8.0, 8.0, 8.0])
+    cut.pbc = True
+    cut.wrap()
+    assert sorted(names(cut)) == sorted(names(molecule("CH3OH")))
+
+
+def names(atoms: Atoms) -> list[str]:
+    cell = atoms.cell.array if atoms.pbc.any() else np.zeros((3, 3))
+    return Surroundings.of(Frame(atoms.numbers, atoms.positions, cell, atoms.pbc)).names()
 
 
 def test_all_results_survive_files(known: Path, water: Atoms, tmp_path: Path) -> None:
