@@ -109,16 +109,20 @@ def main() -> None:
         frames = [Atoms(labelled[i][0].numbers, labelled[i][0].positions) for i in test[:20]]
         ms = {"committee": step_ms(compiled, frames, args.steps), "one_member": step_ms(one, frames, args.steps),
               "eager": step_ms(eager, frames, max(10, args.steps // 10))}  # fmt: skip
-        foreign = molecule(args.foreign)
-        compiled.calculate(foreign, ["forces"])
+        other = molecule(args.foreign)
+        compiled.calculate(other, ["forces"])
+        foreign = {
+            "molecule": args.foreign,
+            "is_trusted": compiled.results["is_trusted"],
+            "deviation_over_largest": compiled.results["max_force_deviation"] / bound.largest_deviation,
+        }
         result = {
             **judged(compiled, [labelled[i] for i in test]),
             "probability": bound.probability,
             "force_mae_random": float(errors.mae.mean()),
             "step_ms": ms,
             "committee_over_one": ms["committee"] / ms["one_member"],
-            "foreign": {"molecule": args.foreign, "is_trusted": compiled.results["is_trusted"],
-                        "deviation_over_largest": compiled.results["max_force_deviation"] / bound.largest_deviation},
+            "foreign": foreign,
             "machine": machine(),
         }  # fmt: skip
     json.dump(result, sys.stdout, indent=None if args.json else 1)
