@@ -144,6 +144,10 @@ class GroupCommit:
         if self.problem is not None:
             raise self.problem
         await self.flush()
+        deadline = time.monotonic() + HELD_S
+        while self._held and self._store.waits_for and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
+        self._acknowledge([])
 
     def _kick(self) -> None:
         if self._committing is None:
@@ -226,5 +230,8 @@ class GroupCommit:
 
 COMMIT_TIMES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Seconds between which commits are counted by the time that they took."""
+HELD_S = 15.0
+"""Seconds at the end in which a mirror that does not answer may come back, so that labels are acknowledged."""
+LOOK_S = 0.1
 MAX_STAGED = 20_000
 """Records that may wait for the disk before no new work is handed out."""

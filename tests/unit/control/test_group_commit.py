@@ -226,6 +226,29 @@ def test_labels_are_acknowledged_once_the_mirror_has_them() -> None:
     assert store.head.lengths["labels"] == 2
 
 
+def test_labels_that_a_mirror_gets_at_the_end_are_acknowledged() -> None:
+    class Mirrored(ColumnWriter):
+        looks = 0
+
+        @property
+        def waits_for(self) -> str:
+            Mirrored.looks += 1
+            return "the mirror" if Mirrored.looks < 4 else ""
+
+    store = open_writer()
+    store.__class__ = Mirrored
+    acknowledged: list[str] = []
+
+    async def run() -> None:
+        commits = GroupCommit(store, acknowledged.extend)
+        candidates, labels = records(2)
+        commits.stage(candidates=candidates, labels=labels, levels=[FAKE_LEVEL])
+        await commits.drain()
+
+    asyncio.run(run())
+    assert len(acknowledged) == 2
+
+
 class SlowDisk:
     """A store whose commits take a while."""
 
