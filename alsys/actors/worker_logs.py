@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from alsys.files import move
+
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "logs/workers"
@@ -79,4 +81,4 @@ class WorkerLogs:
             file.write(text[-MAX_BYTES:])
             is_full = file.tell() >= MAX_BYTES
         if is_full:
-            path.replace(path.with_name(f"{path.name}.1"))
+            move(path, path.with_name(f"{path.name}.1"), is_durable=False)

@@ -180,13 +180,13 @@ def ask(
         EnvironmentProblem: The request or the store cannot be written.
     """
     folder: RequestFolder | RequestObjects = RequestFolder(directory.requests)
-    clock, place = clock or RunningClock(), directory.place
+    clock, place, written = clock or RunningClock(), directory.place, str(directory.requests)
     if isinstance(directory, FetchedFolder):
-        folder = RequestObjects(directory.mirror.objects)
+        folder, written = RequestObjects(directory.mirror.objects), str(place)
     try:
         name = folder.add(request)
     except OSError as error:
-        raise cannot_ask(place, error, "nothing was changed") from error
+        raise cannot_ask(written, error, "nothing was changed") from error
     deadline = clock() + timeout_s
     try:
         while (answer := folder.take_answer(name)) is None:

@@ -60,8 +60,8 @@ def place_of(location: Sequence[str | int]) -> Place:
             inner = named[0]
         else:
             field = f"{field}.{part}" if field else part
-            free = node.get("additionalProperties")
-            inner = node.get("properties", {}).get(part) or (free if isinstance(free, dict) else {})
+            free = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+            inner = node.get("properties", {}).get(part) or next((one for one in free if isinstance(one, dict)), {})
         node = resolved(inner)
     return Place(field, node)
 

@@ -106,7 +106,7 @@ class ExplorationConfig(Grouped):
     groups: dict[GroupName, ExplorerGroup] = operational(
         {}, description="Further explorers with resources of their own, as `{gpu: {workers: 1, gpus: 1}}`."
     )
-    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one explorer.")
+    cpus: float = operational(1.0, gt=0, le=4096, description="Ray CPUs of one explorer.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     ray_memory_mb: int | None = operational(None, ge=64, description=RAY_MEMORY)
     threads: int = operational(1, ge=1, le=256)

@@ -51,7 +51,7 @@ class WorkerGroup(Section):
     """Workers of one role with resources of their own; what is left out is as in the section around it."""
 
     workers: int = operational(ge=1, le=4096, description="How many.")
-    cpus: float | None = operational(None, gt=0, description="Ray CPUs of one.")
+    cpus: float | None = operational(None, gt=0, le=4096, description="Ray CPUs of one.")
     gpus: float | None = operational(None, ge=0, le=16, description="Ray GPUs of one.")
     resources: Resources | None = operational(None, description="Custom Ray resources of one.")
     threads: int | None = operational(None, ge=1, le=256, description="Threads of one.")

@@ -118,7 +118,7 @@ class LabelingBase(Grouped):
     batch_s: float = operational(
         0.02, ge=0, description="Labels faster than this are sent several to a call; 0 sends one at a time."
     )
-    cpus: float = operational(1.0, gt=0, description="Ray CPUs of one labeler.")
+    cpus: float = operational(1.0, gt=0, le=4096, description="Ray CPUs of one labeler.")
     gpus: float = operational(0.0, ge=0, le=16, description="Ray GPUs of one labeler; 0.5 lets two share one.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     ray_memory_mb: int | None = operational(None, ge=64, description=RAY_MEMORY)

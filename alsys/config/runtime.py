@@ -33,7 +33,7 @@ class RuntimeConfig(Section):
         description="Joins a cluster at `address` that asks for no token although more than this machine reaches it: "
         "whoever does runs any code on it.",
     )
-    num_cpus: int | None = operational(None, ge=1, description="CPUs of the cluster that is started here.")
+    num_cpus: int | None = operational(None, ge=1, le=65536, description="CPUs of the cluster that is started here.")
     ship_code: bool = operational(
         False,
         description="Nodes of the cluster at `address` get alsys from the driver, as Ray's `py_modules`; packages that "

@@ -31,7 +31,7 @@ class TrainingConfig(LossSettings):
         description="Trainers on Ray that share the members of each fit, each with its own `cpus` and `gpus`, on any "
         "nodes; `parallel` members of one trainer share its own.",
     )
-    cpus: float = operational(1.0, gt=0, description="Ray CPUs of a trainer.")
+    cpus: float = operational(1.0, gt=0, le=4096, description="Ray CPUs of a trainer.")
     resources: Resources = operational({}, description="Custom Ray resources, for example `{labeler: 1}`.")
     ray_memory_mb: int | None = operational(None, ge=64, description=RAY_MEMORY)
     first_at: int = Field(10, ge=2, description="Labels before the first fit.")

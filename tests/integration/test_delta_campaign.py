@@ -21,9 +21,11 @@ import alsys
 from alsys.cli import main
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.frames import Frame
+from alsys.potentials import baseline
 from alsys.potentials.base import FrameBatch
 from alsys.potentials.bundle import read_bundle
 from alsys.potentials.pair import PairCommittee
+from alsys.potentials.xtb import XTBFailure
 
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 
@@ -105,9 +107,18 @@ def test_the_calculator_says_what_it_cannot_do(campaign: Path, monkeypatch: pyte
     radical.info["multiplicity"] = "two"
     with pytest.raises(InputError, match="must be a whole number"):
         radical.get_forces()
-    torn = Atoms("CO", [[0, 0, 0], [0, 0, 0.01]], calculator=calculator)
-    with pytest.raises(CalculationFailed, match="baseline"):
-        torn.get_forces()
+    fused = Atoms("CO", [[0, 0, 0], [0, 0, 0.01]], calculator=calculator)
+    with pytest.raises(InputError, match=r"0\.010 Angstrom apart"):
+        fused.get_forces()
+
+    def fails(*_: object) -> object:
+        raise XTBFailure("no convergence")
+
+    apart = Atoms("CO", [[0, 0, 0], [0, 0, 1.2]], calculator=calculator)
+    with monkeypatch.context() as patch:
+        patch.setattr(baseline, "single_point", fails)
+        with pytest.raises(CalculationFailed, match="baseline"):
+            apart.get_forces()
     monkeypatch.setitem(sys.modules, "tblite", None)
     with pytest.raises(EnvironmentProblem, match="difference to GFN1-xTB"):
         alsys.load_calculator(newest(campaign))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pytest
 import ray
 
+from alsys.actors import ray_start
+from alsys.actors.access import Access
 from alsys.actors.cluster import Cluster, told_apart
 from alsys.actors.nodes import Look, Node
 from alsys.config.runtime import RuntimeConfig
@@ -31,6 +33,8 @@ def test_a_ray_that_is_silent_is_told_and_the_next_one_is_asked_afresh(monkeypat
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
     monkeypatch.setattr(ray, "init", lambda **_: None)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_start, "found_address", str)
+    monkeypatch.setattr(ray_start, "check_access", lambda *_, **__: Access.REFUSED)
 
     async def run() -> None:
         nonlocal now

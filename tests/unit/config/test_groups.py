@@ -162,3 +162,18 @@ def test_a_ray_that_cannot_be_is_refused_when_the_file_is_read(runtime: dict[str
 )  # fmt: skip
 def test_a_ray_that_can_be_is_not_refused(runtime: dict[str, Any]) -> None:
     assert config(runtime=runtime).runtime.num_cpus == runtime.get("num_cpus")
+
+
+@pytest.mark.parametrize("section", ["labeling", "exploration"])
+def test_a_misspelt_key_of_a_group_is_told_which_one_was_meant(section: str) -> None:
+    with pytest.raises(InputError, match="did you mean `workers`") as caught:
+        config(**{section: {"groups": {"gpu": {"workers": 1, "wokers": 1}}}})
+    assert caught.value.field == f"{section}.groups.gpu.wokers"
+
+
+@pytest.mark.parametrize("field", ["labeling.cpus", "exploration.cpus", "training.cpus", "runtime.num_cpus"])
+def test_more_cpus_than_any_machine_has_are_refused(field: str) -> None:
+    section, _, name = field.partition(".")
+    with pytest.raises(InputError, match=r"at most|less than or equal") as caught:
+        config(**{section: {name: 1_000_000_000}})
+    assert caught.value.field == field

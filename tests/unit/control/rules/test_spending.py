@@ -144,7 +144,7 @@ def test_what_a_killed_driver_spent_is_in_the_log_up_to_its_last_heartbeat() -> 
         campaign.run(pool=FourNodes, running=fast_clock(), on_event=kill)
     before = Ledger.fold(campaign.settings, log_of(campaign)).totals
     assert before.node_s == pytest.approx(4 * before.wall_s)
-    assert before.wall_s > 90.0
+    assert before.wall_s > 75.0, "two heartbeats of 5 s and what a commit takes, of which this clock makes much"
     campaign.settings = replace(campaign.settings, node_hours=before.node_s / 3600.0 + 0.1)
     assert campaign.run(pool=FourNodes, running=fast_clock()).reason == "node-hours"
     assert campaign.ledger.totals.node_s > before.node_s
