@@ -24,6 +24,8 @@ MAX_BYTES: Final = 256 * 1024
 """Of a file."""
 MAX_LINE: Final = 4096
 """Characters of a line that are kept."""
+AUTOSCALER: Final = "autoscaler"
+"""What Ray gives as its process."""
 OTHERS: Final = "others"
 """Name of the file for what no worker said: Ray's own processes, and workers that are not built yet."""
 BEGUN: Final = "--- process {} on {}, {} ---\n"
@@ -56,7 +58,12 @@ class WorkerLogs:
         return f"{message}; see {place}" if place else message
 
     def take(self, batch: Mapping[str, Any]) -> None:
-        """Lines that one process has written, as Ray gives them. Never raises for a disk that refuses them."""
+        """Lines that one process has written, as Ray gives them. Never raises for a disk that refuses them.
+
+        Ray's autoscaler, which is no worker, writes a line every few seconds; it is left out.
+        """
+        if batch.get("pid") == AUTOSCALER:
+            return
         said = batch.get("actor_name")
         name = said if said in self._names else OTHERS
         process = (batch.get("pid"), batch.get("ip"))

@@ -1,6 +1,7 @@
 """Kinds of machine of AWS and GCP: what they have, in the clouds' own words.
 
-Figures are the vendors' (cores, memory, GPUs), read in November 2026. All cores of those without GPUs are whole: m7a of
+Figures are those that the vendors name (cores, memory, GPUs); of m7a, three were held against a catalog of prices, the
+others against nothing. All cores of those without GPUs are whole: m7a of
 AWS and t2d of GCP run one thread on each. Cores of those with GPUs are threads, two a core.
 """
 

@@ -41,6 +41,7 @@ def test_each_worker_has_a_file_which_says_where_a_process_begins(tmp_path: Path
     logs.take(batch(pid=9))
     logs.take(batch("three", pid=8))
     logs.take(batch("no memory", name=None, pid="raylet"))
+    logs.take(batch("resources: 3 CPU", name=None, pid="autoscaler"))
     logs.take(batch("before it is built", name="LabelerActor"))
     first = "--- process {} on 10.0.0.2, 1970-01-01 00:00:00 UTC ---\n"
     assert (tmp_path / FOLDER / "labeler-0.log").read_text() == f"{first.format(7)}one\ntwo\n{first.format(8)}three\n"
