@@ -28,6 +28,7 @@ from alsys.actors.losses import Losses
 from alsys.actors.nodes import Nodes
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.places import Places, WorkerEntry
+from alsys.actors.ray_start import full_folder
 from alsys.actors.worker_files import WALKERS
 from alsys.actors.worker_logs import WorkerLogs
 from alsys.clock import RunningClock
@@ -51,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS: Final = 3
 """In a row, with an error or in vain; one that is killed, or finds a full disk, has `runtime.worker_retries`."""
-MAX_PAUSE_S: Final = 30.0
+MAX_PAUSE_S, FULL_PAUSE_S = 30.0, 5.0
 MAX_RENEWALS: Final = 20
 """How often Ray is brought up anew in a row, each within `RENEWALS_S` of the one before."""
 RENEWALS_S: Final = 600.0
@@ -241,7 +242,8 @@ class RayPool:
             self._events.append(WorkerDown(name, entry.spec.role, FailureKind.WORKER_PREEMPTED, "Ray died"))
             self._start_later(name, entry, WATCH_EVERY_S)  # where it is not brought up anew after all
             return
-        failure, message = kind_of(error), one_line(error)
+        lack = "" if self._runtime.address else full_folder()  # then it waits, and nobody is to blame
+        failure, message = FailureKind.WORKER_PREEMPTED if lack else kind_of(error), one_line(error) + lack
         if is_node_dead:
             failure, message = FailureKind.NODE_LOST, f"its node {node[:8]} died"
         message = self._logs.beside(name, message)
@@ -252,12 +254,11 @@ class RayPool:
             if is_to_blame and unfit is not None:
                 raise unfit from None
             entry.failed_starts += is_to_blame and not may_pass(error)
-        entry.results = 0
-        entry.restarts += is_to_blame
+        entry.results, entry.restarts = 0, entry.restarts + is_to_blame
         entry.is_given_up = entry.restarts > self._runtime.worker_retries or entry.failed_starts >= MAX_FAILED_STARTS
         if not entry.is_given_up:
             pause = min(MAX_PAUSE_S, 0.25 * 2 ** min(max(entry.restarts - 1, 0), 10)) if is_start else 0.0
-            self._start_later(name, entry, pause)
+            self._start_later(name, entry, FULL_PAUSE_S if lack else pause)
         self._events.append(WorkerDown(name, entry.spec.role, failure, message, is_final=entry.is_given_up))
 
     def _is_node_to_blame(self, entry: WorkerEntry, error: Exception, node: str) -> bool:

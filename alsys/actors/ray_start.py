@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import socket
 import stat
 import tempfile
@@ -196,6 +197,22 @@ def temporary_folder(short: Sequence[str] = SHORT_FOLDERS) -> str:
         f"Ray needs a folder for its sockets with a name of at most {LONGEST_TEMPORARY} bytes, and none of "
         f"{', '.join(folders)} will do; set RAY_TMPDIR"
     )
+
+
+def full_folder(least: int = 32 * MIB) -> str:
+    """Which folder of Ray's has hardly any space left, as the end of a line; empty where there is some.
+
+    Args:
+        least: Bytes.
+    """
+    try:
+        folder = temporary_folder()
+        free = shutil.disk_usage(folder).free
+    except (OSError, EnvironmentProblem):
+        return ""
+    if free >= least:
+        return ""
+    return f"; {folder} has {free / MIB:.0f} MB left, which Ray's workers need: make space, or set RAY_TMPDIR"
 
 
 def _is_writable(folder: Path) -> bool:

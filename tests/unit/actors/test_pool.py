@@ -11,11 +11,13 @@ import sys
 import pytest
 from ray import exceptions
 
+from alsys.actors import pool as pool_module
 from alsys.actors.placement import WorkerSpec
 from alsys.actors.pool import MAX_FAILED_STARTS, MAX_RENEWALS, RENEWALS_S
 from alsys.control.ports import FORGIVEN_AFTER, Completion, PoolEvent, Role, WorkerDown, WorkerUp
 from alsys.errors import EnvironmentProblem, FailureKind, WorkerUnfit
 from alsys.labeling.base import LabelingOrder
+from alsys.testing.fakes import FakeLabeler
 from support.rays import Bench, kinds
 
 pytestmark = pytest.mark.thorough
@@ -352,6 +354,32 @@ def test_a_full_disk_gives_nobody_up_for_three_starts_in_a_row(is_full: bool) ->
             events += await bench.after(1)
             await asyncio.sleep(0.6)
         assert any(isinstance(event, WorkerDown) and event.is_final for event in events) is not is_full
+        await bench.pool.close()
+
+    asyncio.run(run())
+
+
+def test_workers_that_die_of_a_full_folder_of_ray_wait_for_space_and_are_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module, "FULL_PAUSE_S", 0.2)
+    monkeypatch.setattr(pool_module, "full_folder", lambda: "; /tmp/ray has 0 MB left")
+
+    async def run() -> None:
+        bench = Bench({"labeler-0": WorkerSpec(Role.LABELER, FakeLabeler)}, worker_retries=1)
+        await bench.pool.start()
+        await bench.after(1)
+        for _ in range(4):
+            actor = bench.actor()
+            bench.pool.submit("labeler-0", LabelingOrder(()))
+            actor.calls[-1][1].set_exception(killed())
+            [down] = [event for event in await bench.after(1) if isinstance(event, WorkerDown)]
+            assert down.message.endswith("; /tmp/ray has 0 MB left")
+            assert (down.is_final, down.failure) == (False, FailureKind.WORKER_PREEMPTED), "and no frame's fault"
+            assert bench.actor() is actor, "not at once"
+            await asyncio.sleep(0.3)
+            await bench.after(1)
+            assert bench.actor() is not actor
         await bench.pool.close()
 
     asyncio.run(run())

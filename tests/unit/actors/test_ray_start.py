@@ -163,3 +163,11 @@ def test_metrics_are_collected_where_somebody_may_read_them(monkeypatch: pytest.
     assert not ray_start.has_metrics(RuntimeConfig())
     assert ray_start.has_metrics(RuntimeConfig(metrics_port=9400))
     assert ray_start.has_metrics(RuntimeConfig(address="auto"))
+
+
+def test_a_full_folder_of_ray_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray_start, "temporary_folder", lambda: str(tmp_path))
+    assert ray_start.full_folder(least=1) == ""
+    assert ray_start.full_folder(least=2**62).startswith(f"; {tmp_path} has ")
+    monkeypatch.setattr(ray_start, "temporary_folder", lambda: str(tmp_path / "gone"))
+    assert ray_start.full_folder(least=2**62) == ""
