@@ -60,12 +60,14 @@ def fetch(objects: Objects, folder: Path, *, is_for_reading: bool = False, has_n
     """
     from alsys.store import mirror
 
-    _refuse_strangers(folder)
+    _refuse_strangers(folder, is_copy=has_note)
     note = _note(folder) if has_note else {}
     before = _head(note)
     head, n = mirror.fetch(folder / STORE, objects.below(LOG), since=None if before is None else (before, note["n"]))
     files = objects.below(FILES)
-    found = {k: v for k, v in files.listed().items() if not (is_for_reading and k.startswith(OF_DRIVERS))}
+    found = {name: tag for name, tag in files.listed().items() if _is_mirrored(name)}
+    if is_for_reading:
+        found = {name: tag for name, tag in found.items() if not name.startswith(OF_DRIVERS)}
     known: dict[str, Any] = note.get("files", {})
     new = [name for name, tag in found.items() if known.get(name) != [tag, *_state(folder / name)]]
     for first in range(0, len(new), AT_ONCE):
@@ -121,8 +123,7 @@ def files_in(folder: Path, only: tuple[str, ...] | list[str] = ()) -> dict[str, 
     tops = [folder / name for name in only] if only else [path for path in folder.iterdir() if path.name != STORE]
     for top in tops:
         for path in [top, *top.rglob("*")] if top.is_dir() else [top]:
-            is_passing = path.name.endswith(UNFINISHED) or path.name in LOCKS or path.name.startswith(".")
-            if is_passing or path.is_symlink():
+            if _is_passing(path.name) or path.is_symlink():
                 continue
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 status = path.stat()
@@ -131,17 +132,30 @@ def files_in(folder: Path, only: tuple[str, ...] | list[str] = ()) -> dict[str, 
     return found
 
 
+def _is_passing(name: str) -> bool:
+    return name.endswith(UNFINISHED) or name in LOCKS or name.startswith(".")
+
+
+def _is_mirrored(name: str) -> bool:
+    """Whether a driver would have put it: the store, locks and notes of a folder are never files of a mirror."""
+    return bool(name) and not name.startswith(f"{STORE}/") and not _is_passing(name.rpartition("/")[2])
+
+
 def _put(path: Path, content: bytes) -> None:
     if not (path.is_file() and path.read_bytes() == content):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
 
 
-def _refuse_strangers(folder: Path) -> None:
-    """A folder that is no campaign's is not filled, and nothing in it removed."""
+def _refuse_strangers(folder: Path, *, is_copy: bool) -> None:
+    """A folder that is no campaign's is not filled, and nothing in it removed.
+
+    Folders that have names such as those of a campaign are anybody's too, where no campaign has been copied to before.
+    """
     if (folder / STORE).exists() or not folder.is_dir():
         return
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in (*OWN, NOTE, "logs"))
+    mine = (*OWN, NOTE, "logs") if not is_copy or (folder / NOTE).is_file() else ()
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in mine)
     if strange:
         raise InputError(
             f"is no campaign's folder and holds {strange[0]!r}", source=str(folder),

@@ -221,7 +221,7 @@ def fetch(path: Path, objects: Objects, since: tuple[Head, int] | None = None) -
         HEAD, and number of the last segment.
 
     Raises:
-        InputError: There is no store, or the folder's is another one.
+        InputError: There is no store, or the folder's is another one, or it has what the log lacks.
         StoreBusy: A process writes the folder.
         OSError: The disk or the storage refused.
     """
@@ -238,8 +238,14 @@ def fetch(path: Path, objects: Objects, since: tuple[Head, int] | None = None) -
         folder, head = writer.folder, log.read_head()
         if not is_continued:
             _check_same(path, objects, ColumnReader(folder, folder.read_head()), ColumnReader(log, head))
-        if _is_behind(folder.read_head(), head):
-            _copy(log, folder, folder.read_head(), head)
+        if _is_behind(head, here := folder.read_head()):
+            raise InputError(
+                f"has {here.seq - head.seq} commits that {objects.url} lacks, and what belongs to them",
+                source=str(path), field="mirror",
+                remedy="`alsys run` with this folder puts them there; or name another folder for a copy",
+            )  # fmt: skip
+        if _is_behind(here, head):
+            _copy(log, folder, here, head)
         return folder.read_head(), log.n
     finally:
         writer.folder.close(writer.folder.read_head())

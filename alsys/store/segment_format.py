@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +16,9 @@ from alsys.errors import StoreCorrupt
 from alsys.store.base import Head
 from alsys.store.schema import ALL_AXES, BY_PATH, COMMITS, FORMAT
 
+LOG: Final = "log"
+"""Folder of the segments."""
+_NAME: Final = re.compile(rf"{LOG}/([0-9]{{12}})")
 MAGIC: Final = b"alsys-segment-1 "
 RESTORE: Final = "restore it from a version of the bucket"
 """What can be done about an object that is gone."""
@@ -90,6 +95,11 @@ class Compacted:
             raise StoreCorrupt(f"{name} is damaged", RESTORE)
         about = json.loads(body)
         return cls(about["n"], _head(about["head"]), about["chunks"])
+
+
+def numbers_in(names: Iterable[str]) -> list[int]:
+    """Numbers of the segments among some objects; what others have put beside them is none."""
+    return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
 
 
 def plain_metadata(head: Head) -> dict[str, bytes]:

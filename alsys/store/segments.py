@@ -31,13 +31,12 @@ from alsys.store.columns import ColumnReader
 from alsys.store.memory import MemoryDisk
 from alsys.store.objects import Objects, Version
 from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH, COMMITS, ArraySpec
-from alsys.store.segment_format import Compacted, Rows, Segment, plain_metadata
+from alsys.store.segment_format import LOG, Compacted, Rows, Segment, numbers_in, plain_metadata
 from alsys.store.writer import ColumnWriter
 from alsys.threads import WorkerThread
 
 logger = logging.getLogger(__name__)
 
-LOG: Final = "log"
 PLAIN: Final = "zarr"
 REST: Final = "rest"
 COMPACTED: Final = "COMPACTED"
@@ -116,8 +115,8 @@ class SegmentStore:
         """
         if self.n == 0:
             self._load_compacted()
-        names = self._objects.names(LOG, after=_name(self.n) if self.n else "")
-        numbers = [number for name in names if (number := int(name.rpartition("/")[2])) > self.n]
+        there = numbers_in(self._objects.names(LOG, after=_name(self.n) if self.n else ""))
+        numbers = [number for number in there if number > self.n]
         if numbers != list(range(self.n + 1, self.n + 1 + len(numbers))):
             missing = next(n for n, number in enumerate(numbers, self.n + 1) if n != number)
             raise StoreCorrupt(
@@ -338,7 +337,7 @@ class SegmentStore:
         self._compacted, self._has_compacted = new, True
         for name, metadata in plain_metadata(head).items():
             self._objects.put(f"{PLAIN}/{name}", metadata)
-        self._objects.remove(name for name in self._objects.names(LOG) if name <= _name(before.n))
+        self._objects.remove(_name(n) for n in numbers_in(self._objects.names(LOG)) if n <= before.n)
         self._objects.remove(name for name in self._objects.names(REST) if name < f"{REST}/{before.n:012d}")
 
     def _put_last_chunks(self, rest: Sequence[Rows]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from alsys.campaign.mirror import Mirror, catch_up
 from alsys.errors import InputError
 from alsys.store.objects import Objects
-from alsys.store.zarr import open_writer
+from alsys.store.zarr import open_reader, open_writer
 from alsys.testing.stores import fill
 
 
@@ -45,6 +45,42 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> N
     with pytest.raises(InputError, match="thesis"):
         Mirror(objects, home).fetch()
     assert [path.name for path in home.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["models", "start", "report.html"])
+def test_a_folder_of_other_things_with_a_campaigns_names_is_refused_too(tmp_path: Path, name: str) -> None:
+    objects, mine = mirrored(tmp_path), tmp_path / "mine" / name / "thesis.pt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=name):
+        Mirror(objects, tmp_path / "mine").fetch()
+    assert mine.read_text() == "mine"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+
+
+def test_a_folder_with_more_than_the_mirror_is_no_place_for_a_copy(tmp_path: Path) -> None:
+    """Its driver died while the mirror was away: what the last commits speak of is in this folder alone."""
+    objects, folder = mirrored(tmp_path), tmp_path / "campaign"
+    alone = open_writer(folder / "store.zarr")
+    fill(alone, 3, seed=7)
+    alone.close()
+    (folder / "models" / "v0002").mkdir()
+    (folder / "models" / "v0002" / "card.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has 1 commits that .* lacks"):
+        Mirror(objects, folder).fetch()
+    assert (folder / "models/v0002/card.json").exists()
+    assert Mirror(objects, folder).catch_up()
+    assert Mirror(objects, folder).fetch().lengths["labels"] == 5
+
+
+@pytest.mark.parametrize("name", ["store.zarr/HEAD", "store.zarr/zarr.json", ".copy.json", "writer.lock"])
+def test_objects_of_others_never_get_into_the_store_of_a_copy(tmp_path: Path, name: str) -> None:
+    objects, copy = mirrored(tmp_path), tmp_path / "copy"
+    objects.put(f"files/{name}", b"foreign")
+    assert Mirror(objects, copy).fetch().lengths["labels"] == 2
+    reader = open_reader(copy / "store.zarr")
+    assert reader.verify().problems == []
+    assert not (copy / name).exists() or (copy / name).read_bytes() != b"foreign"
 
 
 def test_a_large_log_that_grows_is_put_now_and_then_and_at_the_end(tmp_path: Path) -> None:

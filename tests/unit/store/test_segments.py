@@ -179,6 +179,24 @@ def test_rows_of_a_large_import_are_put_before_its_commit(monkeypatch: pytest.Mo
     assert state_of(objects)[0].lengths["labels"] == 40
 
 
+@pytest.mark.parametrize("name", ["log/README", "log/.DS_Store", "log/sub/000000000002", "log/0000000000021"])
+def test_objects_that_others_put_beside_segments_are_left_alone(name: str) -> None:
+    objects = Objects.at("memory:///")
+    objects.put(name, b"foreign")
+    for seed in (1, 2, 3):
+        fill(open_writer(objects), 2, seed=seed)
+    assert state_of(objects)[0].lengths["labels"] == 6
+    store = SegmentStore(objects)
+    store.load()
+    store.compact()
+    fill(open_writer(objects), 2, seed=4)
+    store = SegmentStore(objects)
+    store.load()
+    store.compact()
+    assert state_of(objects)[0].lengths["labels"] == 8
+    assert objects.get(name) == b"foreign"
+
+
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
 def test_a_damaged_segment_is_named(damage: str) -> None:
     objects = Objects.at("memory:///")
