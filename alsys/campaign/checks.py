@@ -100,12 +100,31 @@ def make_plan(config: CampaignConfig, source: str | None, *, is_import: bool = F
         is_start_needed = not (is_import and isinstance(config.training.start, ImportedStart))
         start = starting_point(config, directory, labelled, levels, base) if is_start_needed else None
         if config.tracking.enabled:
-            from alsys.tracking.server import resolve_uri
-
-            resolve_uri(config.tracking.uri)
+            _check_registry(config, directory)
     except InputError as error:
         raise error.located(source=source) from None
     return Plan(config, source, directory, starts, level, labelled, baseline, notes, start)
+
+
+def _check_registry(config: CampaignConfig, directory: CampaignFolder) -> None:
+    """Refuses a registry that is none, and a registered name that is another campaign's.
+
+    A campaign that has delivered to it is not asked about again: deliveries see to it, and say so.
+
+    Raises:
+        InputError: One of the two.
+    """
+    from alsys.tracking.identity import kept_identity
+    from alsys.tracking.outbox import Outbox
+    from alsys.tracking.ownership import check_name
+    from alsys.tracking.record import read_record, resolved_tracking
+
+    kept, record = read_record(directory.path) if directory.record.is_file() else (None, {})
+    resolved = resolved_tracking(config, record)
+    outbox = Outbox.of(directory.path)
+    is_known = kept is not None and kept.model_name == config.model_name and record.get("tracking") == resolved
+    if not (is_known and outbox.state().published):
+        check_name(config, str(resolved["uri"]), kept_identity(outbox.directory))
 
 
 def _incomplete(config: CampaignConfig, built: Mapping[str, BuiltSystem], error: InputError) -> InputError | None:

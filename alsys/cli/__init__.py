@@ -267,7 +267,9 @@ def command_line() -> argparse.ArgumentParser:
     promote.add_argument("version", help="number in the registry")
     rollback = add("rollback", "models.rollback", "make the previous champion champion again", models)
     rollback.add_argument("name", help="registered name, or campaign directory")
-    for command in (listing, show, promote, rollback):
+    release = add("release", "models.release", "let a registered name go to another campaign", models)
+    release.add_argument("name", help="registered name, or campaign directory")
+    for command in (listing, show, promote, rollback, release):
         command.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
     for command in (listing, show):
         command.add_argument("--json", action="store_true", help="print JSON")

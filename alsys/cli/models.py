@@ -94,6 +94,17 @@ def rollback(args: argparse.Namespace) -> int:
     return 0
 
 
+def release(args: argparse.Namespace) -> int:
+    """Lets a registered name go to the next campaign that delivers to it."""
+    from alsys.tracking.mlflow import release as let_go
+
+    name, uri = _registered(args)
+    champion = let_go(name, uri=uri)
+    stays = "" if champion is None else f"; champion stays version {champion.version} until that one promotes another"
+    sys.stdout.write(f"{name} belongs to the next campaign that delivers to it{stays}\n")
+    return 0
+
+
 def _registered(args: argparse.Namespace) -> tuple[Any, str | None]:
     """Name and registry that are meant: of a campaign's directory, those that it was last run with.
 

@@ -26,11 +26,9 @@ from alsys.descriptors import readable
 from alsys.errors import AlsysError, EnvironmentProblem
 from alsys.tracking.delivery import MAX_REASON, Delivery, Undeliverable
 from alsys.tracking.outbox import Outbox
+from alsys.tracking.ownership import NameTaken
 from alsys.tracking.record import kept_uri, read_record
-from alsys.tracking.server import (
-    Server,
-    connect,
-)
+from alsys.tracking.server import Server, connect
 
 logger = logging.getLogger("alsys.tracking.deliver")  # also when it runs as __main__
 
@@ -104,6 +102,10 @@ def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, uri: str | N
                 server.patiently(lambda: delivery.deliver(item))  # noqa: B023  called before the loop goes on
         except AlsysError:
             raise
+        except NameTaken as error:
+            logger.error("%s stays in the outbox: %s", item.file_name, error)
+            stuck = {item.version: str(error)}
+            break
         except Undeliverable as error:
             logger.error("%s can never be delivered: %s", item.file_name, error)
             outbox.refuse(item, str(error))

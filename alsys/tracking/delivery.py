@@ -19,6 +19,7 @@ from alsys.potentials.base import BUNDLE_DIGEST
 from alsys.potentials.bundle import bundle_digest, check_bundle, read_bundle
 from alsys.tracking.identity import new_identity
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
+from alsys.tracking.ownership import claim
 from alsys.tracking.server import CHALLENGER, CHAMPION, Server, Tag
 from alsys.version import __version__
 
@@ -57,7 +58,13 @@ class Delivery:
         self._identity = outbox.identity
 
     def deliver(self, item: OutboxItem) -> None:
-        """Looks for what is there already, and does the rest."""
+        """Looks for what is there already, and does the rest.
+
+        Raises:
+            NameTaken: The registered name is another campaign's.
+            Undeliverable: The item can never be delivered.
+        """
+        claim(self._server, self._name, self._identity, self._config.name)
         if item.kind is ItemKind.PUBLISH:
             self._publish(item)
         elif item.kind is ItemKind.VALIDATE:
@@ -75,20 +82,22 @@ class Delivery:
             self._server.decide(self._name, version, VERDICTS[item.kind], reason)
 
     def _promote(self, campaign_version: int, version: int) -> None:
-        """Moves `champion`, but for a copy not away from the campaign that it was copied from; says whose it was."""
+        """Moves `champion`, where the registered name is ours; says whose it is, or was."""
         before, name = self._holder(CHAMPION), self._name
-        owner = None if before is None else before.tags.get(Tag.CAMPAIGN_ID, "")
-        if before is not None and owner in self._identity.origins:
+        if not claim(self._server, name, self._identity, self._config.name):
+            is_copy = before is not None and before.tags.get(Tag.CAMPAIGN_ID, "") in self._identity.origins
+            whose = "the campaign that this one was copied from" if is_copy else "another campaign"
+            stays = f"version {before.version} of {whose}" if before is not None else f"that of {whose}"
             self._outbox.note_alias(
-                f"`champion` of {name} in the registry stays version {before.version} of the campaign that this one "
-                f"was copied from; `alsys models promote {name} {version}` gives it to v{campaign_version:04d} and "
-                "later ones, and `tracking.model` gives this campaign's models a name of their own",
+                f"`champion` of {name} in the registry stays {stays}; `alsys models promote {name} {version}` gives it "
+                f"to v{campaign_version:04d} and later ones, and `tracking.model` gives this campaign's models a name "
+                "of their own",
                 is_ours=False,
             )
             return
         self._server.make_champion(self._name, version)
         taken = ""
-        if before is not None and owner != self._identity.campaign_id:
+        if before is not None and before.tags.get(Tag.CAMPAIGN_ID, "") != self._identity.campaign_id:
             taken = (
                 f"`champion` of {name} in the registry was version {before.version} of another campaign and is "
                 f"v{campaign_version:04d} of this one now; `alsys models rollback {name}` gives it back"
@@ -99,11 +108,6 @@ class Delivery:
         """The version that an alias points to; None for none."""
         version = self._server.aliases(self._name).get(alias)
         return None if version is None else self._client.get_model_version(self._name, str(version))
-
-    def _is_of_original(self) -> bool:
-        """Whether an alias that we would move points to a version of a campaign that this one is a copy of."""
-        holders = [self._holder(alias) for alias in (CHAMPION, CHALLENGER)] if self._identity.origins else []
-        return any(one is not None and one.tags.get(Tag.CAMPAIGN_ID) in self._identity.origins for one in holders)
 
     def _there(self, item: OutboxItem) -> Any:
         """A version that an earlier item has registered; again, where it was deleted or is an original's."""
@@ -148,7 +152,8 @@ class Delivery:
         version = self._register(item) if entity is None else int(entity.version)
         if entity is not None:
             self._finish(entity.run_id)
-        if self._server.aliases(self._name).get(CHAMPION) != version and not self._is_of_original():
+        is_ours = claim(self._server, self._name, self._identity, self._config.name)
+        if is_ours and self._server.aliases(self._name).get(CHAMPION) != version:
             self._client.set_registered_model_alias(self._name, CHALLENGER, str(version))
 
     def _entity(self, campaign_version: int) -> Any | None:
@@ -174,18 +179,11 @@ class Delivery:
         return None
 
     def _register(self, item: OutboxItem) -> int:
-        from mlflow.exceptions import MlflowException
-
         bundle = self._directory / item.bundle
         card = _card(bundle, item)
         tags = self._tags(item, card)
         run_id = self._run(item, card, tags)
         model_id = self._logged_model(run_id, bundle, tags)
-        try:
-            self._client.create_registered_model(self._name, description="Force fields made by alsys")
-        except MlflowException as error:
-            if "already exists" not in str(error):
-                raise
         version = self._client.create_model_version(
             self._name, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
         )

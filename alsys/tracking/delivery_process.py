@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S: Final = 30.0
 LONGEST_PAUSE_S: Final = 600.0
 _POLL_S: Final = 0.05
+_MOST_WORDS: Final = 1000
+"""Characters of a reason that are kept; remedies stand at its end."""
 
 
 class DeliveryProcess:
@@ -181,4 +183,4 @@ class DeliveryProcess:
                 lines = file.read().decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
-        return lines[-1][:300] if lines else ""
+        return lines[-1][:_MOST_WORDS] if lines else ""

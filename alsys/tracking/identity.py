@@ -68,6 +68,16 @@ def identity_of(outbox: Path) -> Identity:
     return _keep(folder, known, place.origins, place)
 
 
+def kept_identity(outbox: Path) -> Identity | None:
+    """The identity that an outbox folder holds, as it stands there: nothing is made or changed; None for none."""
+    known, place = _read_id(outbox), _read_place(outbox)
+    if known is None and place is None:
+        return None
+    return Identity(
+        known or ("" if place is None else place.campaign_id), origins=() if place is None else place.origins
+    )
+
+
 def new_identity(outbox: Path) -> Identity:
     """Gives a campaign another identity: somebody else uses the one that it has, of which it is a copy from now on."""
     before = identity_of(outbox)

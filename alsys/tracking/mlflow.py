@@ -15,6 +15,7 @@ from typing import Any
 
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.interop.mlflow_settings import prepare_environment
+from alsys.tracking.ownership import RELEASED, give
 from alsys.tracking.server import CHAMPION, PREVIOUS, Server, Tag, checked_uri, connect
 
 
@@ -94,6 +95,7 @@ def promote(name: str, version: int, *, uri: str | None = None) -> RegisteredVer
     with _answering(uri) as server, server.exclusive():
         chosen = _find(server, name, version)
         server.patiently(lambda: server.make_champion(name, chosen.version))
+        _follow(server, name, chosen.version)
         return _find(server, name, version)
 
 
@@ -114,7 +116,31 @@ def rollback(name: str, *, uri: str | None = None) -> int:
                 remedy=f"choose a version with `alsys models promote {name} VERSION`",
             )
         server.patiently(lambda: server.make_champion(name, previous))
+        _follow(server, name, previous)
         return previous
+
+
+def release(name: str, *, uri: str | None = None) -> RegisteredVersion | None:
+    """Lets a registered name go: it belongs to the next campaign that delivers to it. Aliases stay as they are.
+
+    Returns:
+        The champion, which stays it until another version is promoted; None where there is none.
+
+    Raises:
+        InputError: No such name or database.
+        EnvironmentProblem: The server does not answer.
+    """
+    with _answering(uri) as server, server.exclusive():
+        _check_name(server, name)
+        server.patiently(lambda: give(server, name, RELEASED))
+        return next((version for version in _versions(server, name) if CHAMPION in version.aliases), None)
+
+
+def _follow(server: Server, name: str, version: int) -> None:
+    """A name belongs to the campaign whose version a user has made champion."""
+    tags = server.client.get_model_version(name, str(version)).tags or {}
+    if tags.get(Tag.CAMPAIGN_ID):
+        server.patiently(lambda: give(server, name, tags[Tag.CAMPAIGN_ID], tags.get(Tag.CAMPAIGN, "")))
 
 
 @contextlib.contextmanager

@@ -8,83 +8,27 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alsys.config import CampaignConfig, parse_config
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.potentials.base import CommitteeState, FrameBatch
-from alsys.potentials.bundle import read_bundle, write_bundle
+from alsys.potentials.base import FrameBatch
+from alsys.potentials.bundle import read_bundle
 from alsys.potentials.factory import build_committee
 from alsys.tracking.deliver import deliver
 from alsys.tracking.delivery_process import DeliveryProcess
 from alsys.tracking.mlflow import list_models, promote, rollback, show_model
-from alsys.tracking.outbox import Outbox
 from alsys.tracking.registry import OutboxRegistry
 from alsys.tracking.server import connect, prepare_environment, resolve_uri
 from alsys.tracking.undelivered import undelivered
 from alsys.validation.results import UnitResult, ValidationRecord, record_path, write_validation
+from support.registry import Campaign, aliases_of, make_campaign
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
 
 WATER = {"numbers": [8, 1, 1], "positions": [[0.0, 0.0, 0.1], [0.0, 0.76, -0.5], [0.0, -0.76, -0.48]]}
-
-
-@dataclass(frozen=True)
-class Campaign:
-    directory: Path
-    config: CampaignConfig
-
-    @property
-    def outbox(self) -> Outbox:
-        return Outbox.of(self.directory)
-
-    @property
-    def uri(self) -> str:
-        assert self.config.tracking.uri is not None
-        return self.config.tracking.uri
-
-    def make_bundle(self, version: int, seed: int | None = None) -> None:
-        rng = np.random.default_rng(version if seed is None else seed)
-        n_basis = 8
-        members = tuple(
-            {"coefficients": rng.normal(size=(3, n_basis)), "shifts": np.array([-1.0, -2.0])} for _ in range(3)
-        )
-        spec = {"elements": ["H", "O"], "r_max": 4.0, "n_basis": n_basis}
-        card = {
-            "version": version,
-            "parent": version - 1,
-            "head_seq": 7 * version,
-            "n_labels": 10 * version,
-            "dataset_digest": f"{version:032x}",
-            "level_of_theory": {"engine": "analytic"},
-            "metrics": {"force_mae_random_arm": 0.5 / version, "n_random": 4.0},
-        }
-        write_bundle(
-            self.directory / "models" / f"v{version:04d}", CommitteeState(version, "pair", spec, members), card
-        )
-
-    def publish(self, version: int) -> None:
-        self.make_bundle(version)
-        self.outbox.put_publish(version, {"version": version})
-
-
-def make_campaign(folder: Path, name: str, uri: str) -> Campaign:
-    config = parse_config(
-        {
-            "name": name,
-            "systems": [{"name": "water", "molecule": "H2O"}],
-            "labeling": {"kind": "analytic"},
-            "model": {"kind": "pair"},
-            "tracking": {"uri": uri, "experiment": "tests"},
-        }
-    )
-    folder.mkdir(parents=True)
-    (folder / "campaign.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
-    return Campaign(folder, config)
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +56,6 @@ def three(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     assert report.problem is None
     assert len(report.delivered) == 5
     return campaign
-
-
-def aliases_of(name: str, uri: str) -> dict[str, int]:
-    return {alias: version.version for version in list_models(name, uri=uri) for alias in version.aliases}
 
 
 def test_aliases_over_three_versions(three: Campaign) -> None:
@@ -253,15 +193,6 @@ def test_a_kill_between_logging_and_registering_reuses_the_run_and_the_model(uri
     assert deliver(campaign.directory).problem is None
     assert show_model("halfway", "challenger", uri=uri).run_id == run_id
     assert len(client.get_run(run_id).outputs.model_outputs) == 1
-
-
-def test_another_campaign_of_the_same_name_is_not_taken_for_the_first(uri: str, tmp_path: Path) -> None:
-    for folder in ("first", "second"):
-        campaign = make_campaign(tmp_path / folder, "namesake", uri)
-        campaign.publish(1)
-        campaign.outbox.put_promote(1)
-        assert deliver(campaign.directory).problem is None
-    assert aliases_of("namesake", uri) == {"previous": 1, "champion": 2}
 
 
 def test_resuming_a_campaign_does_not_undo_a_rollback(uri: str, tmp_path: Path) -> None:
@@ -510,21 +441,6 @@ def test_a_copy_of_a_copy_leaves_both_alone(uri: str, tmp_path: Path) -> None:
         copy.outbox.put_promote(2)
         deliver(copy.directory)
         assert aliases_of("generations", uri) == {"champion": 1}
-
-
-def test_a_new_campaign_takes_the_name_over_and_says_so(uri: str, tmp_path: Path) -> None:
-    """A user who deletes the folder and starts anew expects the alias to follow."""
-    for version in (1, 2):
-        campaign = make_campaign(tmp_path / "campaign", "anew", uri)
-        campaign.publish(1)
-        campaign.outbox.put_promote(1)
-        deliver(campaign.directory)
-        assert aliases_of("anew", uri)["champion"] == version
-        lines = undelivered(campaign.directory, [1], is_tracked=True).lines()
-        if version == 1:
-            assert lines == []
-            shutil.rmtree(campaign.directory)
-    assert "was version 1 of another campaign and is v0001 of this one now; `alsys models rollback anew`" in lines[0]
 
 
 def test_a_copy_whose_original_cannot_be_seen_is_known_by_its_models(uri: str, tmp_path: Path) -> None:
