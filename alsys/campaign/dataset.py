@@ -76,14 +76,7 @@ class Dataset:
             chosen = chosen_level(reader, level)
             if chosen is None:
                 raise InputError("holds no labels yet", source=directory.place)
-            if version is not None and not 0 <= version <= reader.head.seq:
-                raise InputError(
-                    "no such dataset version",
-                    source=directory.place,
-                    field="version",
-                    value=version,
-                    remedy=f"the newest is {reader.head.seq}",
-                )
+            check_version(reader, version, directory.place)
             snapshot, is_own = sound_snapshot(reader, directory.path, chosen.level_id, version), level is None
             return cls(snapshot, chosen, _hessians_of(reader, snapshot.frame_ids) if is_own else {})
         finally:
@@ -234,7 +227,10 @@ def _hessians_of(reader: StoreReader, frame_ids: Sequence[str]) -> dict[str, Flo
 
 @checked
 def open_dataset(folder: str | Path, version: int | None = None, level: str | None = None) -> Dataset:
-    """The labelled frames of a campaign's folder, or of its mirror, whether it runs or not.
+    """The labelled frames of a campaign's folder, or of its mirror, whether it runs or not; retracted ones left out.
+
+    For xarray, `to_xarray()` of what is returned, or ``xarray.open_dataset(folder, engine="alsys", version=...)``,
+    which reads what is used.
 
     Args:
         folder: The folder of a campaign, or the URL of its mirror.
@@ -246,6 +242,17 @@ def open_dataset(folder: str | Path, version: int | None = None, level: str | No
         StoreCorrupt: Frames or labels are damaged; `alsys data repair` sets them aside.
     """
     return Dataset.of(campaign_at(str(folder)), version, level)
+
+
+def check_version(reader: StoreReader, version: int | None, place: str) -> None:
+    """Refuses a dataset version that there is not.
+
+    Raises:
+        InputError: Names the newest.
+    """
+    if version is not None and not 0 <= version <= reader.head.seq:
+        remedy = f"the newest is {reader.head.seq}"
+        raise InputError("no such dataset version", source=place, field="version", value=version, remedy=remedy)
 
 
 def chosen_level(reader: StoreReader, wanted: str | None) -> LevelOfTheory | None:

@@ -175,16 +175,29 @@ def command_line() -> argparse.ArgumentParser:
     )
     info = add("info", "inspect.data_info", "what the store holds", data)
     verify = add("verify", "inspect.data_verify", "check every array against HEAD and the log", data)
-    export = add("export", "inspect.data_export", "write labelled frames", data)
-    for command in (info, verify, export):
+    export = add("export", "data_export.data_export", "write labelled frames", data)
+    card = add("card", "data_export.data_card", "what a data set is: counts, level, terms, in Markdown", data)
+    diff = add("diff", "data_export.data_diff", "what one data set has and another has not", data)
+    for command in (info, verify, export, card):
         command.add_argument("directory", help=EITHER)
-    for command in (info, verify, export):
+    for side, what in (("one", "the one"), ("other", "the other")):
+        diff.add_argument(side, help=f"{what}: a campaign, or CAMPAIGN@VERSION")
+    diff.add_argument("--list", action="store_true", help="print the identities of frames too")
+    for command in (info, verify, export, card, diff):
         command.add_argument("--json", action="store_true", help="print JSON")
     export.add_argument("output", help="file to write, e.g. .extxyz, .db, .aselmdb; nothing is overwritten")
-    formats = "extxyz, ase-db, spice, ani1x, omol25, deepmd, rmd17"
+    formats = "extxyz, ase-db, spice, ani1x, omol25, deepmd, rmd17, parquet, qcschema"
     export.add_argument("--format", help=f"one of {formats} (default: by the suffix)")
-    export.add_argument("--level", metavar="ID", help="level of theory, or the beginning of its identity")
-    export.add_argument("--seq", type=int, help="dataset version (default: the newest)")
+    for command in (export, card, diff):
+        command.add_argument("--level", metavar="ID", help="level of theory, or the beginning of its identity")
+    for command in (export, card):
+        command.add_argument("--seq", type=int, help="dataset version (default: the newest)")
+    card.add_argument("--output", metavar="FILE", help="write it there (default: print it)")
+    split_help = "a folder: train, validation, test (the random arm) and free atoms apart, with a card"
+    export.add_argument("--split", action="store_true", help=split_help)
+    share_help = "of trajectories that validate (default: training.validation_share)"
+    export.add_argument("--validation", type=float, metavar="SHARE", help=share_help)
+    export.add_argument("--keys", choices=["ase", "mace"], default="ase", help="names of labels in extxyz")
     export.add_argument(
         "--arm",
         action="append",
@@ -221,6 +234,8 @@ def command_line() -> argparse.ArgumentParser:
         metavar="KELVIN",
         help="the frames are dynamics of this very level at equilibrium: `alsys validate` compares distances with them",
     )
+    for option, what in (("licence", "of the file"), ("source", "where it can be had"), ("citation", "what to cite")):
+        imported.add_argument(f"--{option}", metavar="TEXT", default="", help=f"{what}; goes into every export")
     imported.add_argument("--trust-units", action="store_true", help="take units on your word")
     imported.add_argument("--json", action="store_true", help="print JSON")
 

@@ -171,6 +171,9 @@ def _order(args: argparse.Namespace, own: LevelOfTheory) -> ImportOrder:
         choice=KeyChoice(args.energy_key, args.forces_key, args.stress_key, _spin(args.spin_is)),
         is_skipping=args.skip,
         known_levels=(own,),
+        licence=" ".join(args.licence.split()),
+        origin=" ".join(args.source.split()),
+        citation=" ".join(args.citation.split()),
     )
 
 

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-from alsys.campaign.dataset import chosen_level
 from alsys.campaign.elsewhere import campaign_at
 from alsys.campaign.folder import CampaignFolder, read_status, whole_status
 from alsys.campaign.requests import ask_to_stop, cannot_ask
@@ -17,17 +16,13 @@ from alsys.cli.fetch import stop_elsewhere
 from alsys.cli.outputs import check_file
 from alsys.clock import RunningClock
 from alsys.control.status import headline
-from alsys.errors import AlsysError, EnvironmentProblem, InputError
+from alsys.errors import AlsysError, EnvironmentProblem
 from alsys.events import DataImported, HessianComputed
 from alsys.frames import Arm
 from alsys.store.objects import is_url
 
 SAY_EVERY_S = 30.0
 """Of `alsys stop`: what it waits for."""
-SUFFIXES = {
-    ".xyz": "extxyz", ".extxyz": "extxyz", ".db": "ase-db", ".json": "ase-db", ".npz": "rmd17", ".aselmdb": "omol25",
-}  # fmt: skip
-"""Format of an exported file where none is named; HDF5 may be either of two."""
 
 
 def status(args: argparse.Namespace) -> int:
@@ -115,6 +110,9 @@ def data_info(args: argparse.Namespace) -> int:
             "unit_check": event.unit_check,
             "labels_from": event.labels_from,
             "skipped": event.n_skipped,
+            "licence": event.licence,
+            "origin": event.origin,
+            "citation": event.citation,
         }
         for event in log
         if isinstance(event, DataImported)
@@ -225,49 +223,3 @@ def data_repair(args: argparse.Namespace) -> int:
     lines.append(f"{'sound' if result.is_ok else 'DAMAGED'}: {result.n_frames} frames, {result.n_labels} labels")
     sys.stdout.write("\n".join([*lines, *result.problems]) + "\n")
     return 0 if result.is_ok else 4
-
-
-def data_export(args: argparse.Namespace) -> int:
-    """Writes labelled frames of one level.
-
-    Free atoms are no neutral singlets: formats that hold nothing else get the others, unless arms are named.
-    """
-    from alsys.interop.formats import find
-    from alsys.store.damage import sound_snapshot
-    from alsys.store.zarr import open_reader
-
-    directory = campaign_at(args.directory)
-    output = Path(args.output)
-    name = args.format or SUFFIXES.get(output.suffix)
-    if name is None:
-        raise InputError(
-            f"the suffix is none of {', '.join(SUFFIXES)}", field="output", value=args.output, remedy="give --format"
-        )
-    known = find(name)
-    if output.exists():
-        raise InputError("exists, and nothing is overwritten", source=str(output), remedy="name another, or remove it")
-    reader = open_reader(directory.store)
-    level = chosen_level(reader, args.level)
-    if level is None:
-        raise InputError("holds no labels yet", source=directory.place)
-    snapshot = sound_snapshot(reader, directory.path, level.level_id, args.seq)
-    n_left_out = 0
-    if args.arm is not None:
-        snapshot = snapshot.select(snapshot.is_arm(*(Arm(arm) for arm in args.arm)))
-    elif not known.holds_electrons:
-        is_atom = snapshot.is_arm(Arm.ATOM)
-        n_left_out = int(is_atom.sum())
-        snapshot = snapshot.select(~is_atom)
-        if n_left_out and not snapshot.n_frames:
-            raise InputError(
-                "holds neutral singlets only, and the campaign has labelled nothing but free atoms",
-                field=f"format {known.name}", value=f"{n_left_out} frames", remedy="choose extxyz, ase-db or omol25",
-            )  # fmt: skip
-    count = known.write(snapshot, output, level)
-    if args.json:
-        content = {"output": str(output), "format": known.name, "frames": count, "left_out": n_left_out}
-        sys.stdout.write(json.dumps(content) + "\n")
-        return 0
-    left_out = f"; {n_left_out} free atoms are left out: {known.name} holds neutral singlets only" if n_left_out else ""
-    sys.stdout.write(f"{output}: {count} frames{left_out}\n")
-    return 0

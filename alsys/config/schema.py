@@ -145,6 +145,14 @@ class TrackingConfig(Section):
     flush_s: float = operational(60.0, ge=0, description="Longest wait for MLflow when a campaign ends.")
 
 
+class DataTermsConfig(Section):
+    """What others may do with the campaign's own labels, and what they cite."""
+
+    licence: str = operational("", max_length=200, description="An SPDX identifier such as CC-BY-4.0, or a sentence.")
+    source: str = operational("", max_length=1000, description="Where they can be had.")
+    citation: str = operational("", max_length=2000, description="What to cite.")
+
+
 _CONTAINER: Final = r"(?:(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*|abfs://[A-Za-z0-9][A-Za-z0-9-]*(?:@[A-Za-z0-9.-]+)?)"
 MIRROR_URL: Final = rf"^{_CONTAINER}(?:/[A-Za-z0-9_][A-Za-z0-9_.,+=@-]*)+/?$"
 MirrorURL = Annotated[str, Field(pattern=MIRROR_URL)]
@@ -178,6 +186,9 @@ class CampaignConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     launch: LaunchConfig = operational(LaunchConfig(), description="What `alsys launch` asks machines for.")
     tracking: TrackingConfig = TrackingConfig()
+    data_terms: DataTermsConfig = Field(
+        DataTermsConfig(), description="Goes along with every export of labels; imported ones keep their own."
+    )
     validation: ValidationConfig = ValidationConfig()
     insist: tuple[str, ...] = operational(
         (),

@@ -104,6 +104,9 @@ class DataImported(Event):
         values_digest: `alsys.store.digests.ImportDigest` of the new rows; empty in older logs.
         n_skipped: Frames of the file that were refused and left out.
         labels_from: Under which names energy, forces and stress were found; empty in older logs.
+        licence: Of the file, as the user has stated it; empty for nothing said, as below.
+        origin: Where it can be had.
+        citation: What to cite for it.
     """
 
     source: str
@@ -123,6 +126,9 @@ class DataImported(Event):
     values_digest: str = ""
     n_skipped: int = 0
     labels_from: str = ""
+    licence: str = ""
+    origin: str = ""
+    citation: str = ""
 
 
 @event("column-lost")

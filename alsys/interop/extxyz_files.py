@@ -7,6 +7,7 @@ under its name only when it is complete.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -21,6 +22,7 @@ from alsys.interop.extxyz_rows import rows
 from alsys.interop.file_units import UnitSet, energy_unit, force_unit, length_unit, stress_unit
 from alsys.interop.keys import KeyChoice
 from alsys.interop.raw_frames import RawFrames, gathered
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.outside.child import read_in_child
 from alsys.outside.contents import check_regular, encoding_of
@@ -31,12 +33,37 @@ _READ: Final = UnitSet()
 SAVE_AS_UTF8: Final = "save it as UTF-8, or say what it is with --format"
 
 
+@dataclass(frozen=True, slots=True)
+class ExtxyzKeys:
+    """Names of labels in a file.
+
+    Attributes:
+        energy: In the comment line, eV.
+        forces: Of three columns, eV/Angstrom.
+        stress: In the comment line, eV/Angstrom^3.
+        free_atom: What ``config_type`` is of free atoms; empty for none.
+    """
+
+    energy: str = "energy"
+    forces: str = "forces"
+    stress: str = "stress"
+    free_atom: str = ""
+
+
+ASE_KEYS: Final = ExtxyzKeys()
+"""Where ASE looks for them, and NequIP."""
+MACE_KEYS: Final = ExtxyzKeys("REF_energy", "REF_forces", "REF_stress", "IsolatedAtom")
+"""Defaults of ``mace_run_train``, which ASE does not take for results of a calculator."""
+
+
 def export_extxyz(
     snapshot: Snapshot,
     path: str | Path,
     *,
     arms: Sequence[Arm] | None = None,
     level: LevelOfTheory | None = None,
+    keys: ExtxyzKeys = ASE_KEYS,
+    terms: str = "",
 ) -> int:
     """Writes labelled frames, one after another, and returns how many.
 
@@ -51,13 +78,17 @@ def export_extxyz(
         path: The file; replaced where it exists.
         arms: Only frames of these arms; None for all.
         level: Level of theory of the labels, for the comment line; None leaves it out.
+        keys: Under which names labels stand.
+        terms: Licence, source and citation, for each comment line; empty for none.
 
     Raises:
         InputError: The file cannot be written.
     """
     keep = np.ones(snapshot.n_frames, dtype=np.bool_) if arms is None else snapshot.is_arm(*arms)
     rows = np.flatnonzero(keep).tolist()
-    _write(_blocks(snapshot, rows, "" if level is None else f" level={_quoted(level.canonical)}"), Path(path))
+    about = "" if level is None else f" level={_quoted(level.canonical)}"
+    about += f" {KEY}={_quoted(terms)}" if terms else ""
+    _write(_blocks(snapshot, rows, about, keys), Path(path))
     return len(rows)
 
 
@@ -158,7 +189,7 @@ def _labelled(raw: RawFrames) -> Iterator[tuple[Frame, float, FloatArray]]:
         yield frame, float(raw.energy[i]), raw.forces[i]
 
 
-def _blocks(snapshot: Snapshot, rows: Sequence[int], level: str) -> Iterator[list[str]]:
+def _blocks(snapshot: Snapshot, rows: Sequence[int], about: str, keys: ExtxyzKeys) -> Iterator[list[str]]:
     offsets = snapshot.offsets.tolist()
     for i in rows:
         part = slice(offsets[i], offsets[i + 1])
@@ -167,8 +198,8 @@ def _blocks(snapshot: Snapshot, rows: Sequence[int], level: str) -> Iterator[lis
         atoms = [f"{symbol:<2} {' '.join(map(repr, row))}\n" for symbol, row in zip(symbols, coordinates, strict=True)]
         if not snapshot.mask[part].all():
             atoms = [f"{line[:-1]} {'FT'[int(m)]}\n" for line, m in zip(atoms, snapshot.mask[part], strict=True)]
-        comment = _comment(snapshot, i, bool(snapshot.mask[part].all()))
-        yield [f"{len(symbols)}\n", f"{comment}{level}\n", *atoms]
+        comment = _comment(snapshot, i, bool(snapshot.mask[part].all()), keys)
+        yield [f"{len(symbols)}\n", f"{comment}{about}\n", *atoms]
 
 
 def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
@@ -191,10 +222,10 @@ def _unlabelled(frame: Frame, facts: Mapping[str, object]) -> list[str]:
     return [f"{len(symbols)}\n", " ".join(f"{name}={value}" for name, value in fields.items()) + "\n", *atoms]
 
 
-def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
-    fields = {
-        "Properties": "species:S:1:pos:R:3:forces:R:3" + ("" if is_whole else ":mask:L:1"),
-        "energy": repr(float(snapshot.energy[i])),
+def _comment(snapshot: Snapshot, i: int, is_whole: bool, keys: ExtxyzKeys) -> str:
+    fields: dict[str, object] = {
+        "Properties": f"species:S:1:pos:R:3:{keys.forces}:R:3" + ("" if is_whole else ":mask:L:1"),
+        keys.energy: repr(float(snapshot.energy[i])),
         "charge": int(snapshot.charge[i]),
         "multiplicity": int(snapshot.multiplicity[i]),
         "arm": str(ARMS[snapshot.arm[i]]),
@@ -205,13 +236,15 @@ def _comment(snapshot: Snapshot, i: int, is_whole: bool) -> str:
         "pbc": _quoted(" ".join("FT"[int(is_periodic)] for is_periodic in snapshot.pbc[i])),
     }
     if np.isfinite(snapshot.stress[i]).all():
-        fields["stress"] = _quoted(" ".join(map(repr, snapshot.stress[i].reshape(9).tolist())))
+        fields[keys.stress] = _quoted(" ".join(map(repr, snapshot.stress[i].reshape(9).tolist())))
     if snapshot.n_charges is not None and snapshot.n_charges[i]:
         fields["n_charges"] = int(snapshot.n_charges[i])
     if np.isfinite(snapshot.deviation[i]):
         fields["deviation"] = repr(float(snapshot.deviation[i]))
     if snapshot.cell[i].any():
         fields = {"Lattice": _quoted(" ".join(map(repr, snapshot.cell[i].reshape(9).tolist()))), **fields}
+    if keys.free_atom and snapshot.arm[i] == ARMS.index(Arm.ATOM):
+        fields["config_type"] = keys.free_atom
     return " ".join(f"{name}={value}" for name, value in fields.items())
 
 

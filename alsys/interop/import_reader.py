@@ -57,6 +57,9 @@ class ImportOrder:
         is_skipping: Frames that are refused are left out, instead of the whole file.
         known_levels: The campaign's own first, then those of its store: one that is written alike but for letter case
             is that one.
+        licence: Of the file; empty for nothing said, as below.
+        origin: Where it can be had.
+        citation: What to cite for it.
     """
 
     path: Path
@@ -72,6 +75,9 @@ class ImportOrder:
     choice: KeyChoice = NO_CHOICE
     is_skipping: bool = False
     known_levels: tuple[LevelOfTheory, ...] = ()
+    licence: str = ""
+    origin: str = ""
+    citation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,8 @@ class ImportReader:
                     field="level",
                     remedy="give --level: `campaign` where it is exactly the campaign's, else e.g. pbe/def2-svp",
                 )
+            if order.format.is_of_one_level and order.format.level is not None and not order.take:
+                self._check_named_level(raw.level or order.format.level.canonical, said)
             self.level = known_level(said, order.known_levels)
             if order.level is not None and raw.level and not may_be(raw.level, self.level):
                 self._overrule(raw.level, place)
@@ -160,6 +168,15 @@ class ImportReader:
                 field="level",
                 remedy=f"import each by itself with --take '{raw.level or first}'",
             )
+
+    def _check_named_level(self, stated: str, said: LevelOfTheory) -> None:
+        """Refuses another level than that which a file's arrays are named after."""
+        if not may_be(stated, said):
+            name = self._order.format.name
+            raise InputError(
+                f"is not {stated}, after which the arrays of {name} are named", field="level", value=said.canonical,
+                remedy="leave --level out; --energy-key and --forces-key name arrays of another method",
+            )  # fmt: skip
 
     def _overrule(self, stated: str, place: str) -> None:
         """Another level than the stated one is said; that of the campaign's labels must be meant (`take`)."""

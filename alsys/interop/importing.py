@@ -294,6 +294,9 @@ class _Intake:
             n_skipped=self._account.n_refused,
             labels_from=", ".join(f"{what}: {name}" for what, name in self._account.labels.items()),
             values_digest=self._values.hexdigest(),
+            licence=self._order.licence,
+            origin=self._order.origin,
+            citation=self._order.citation,
         )
         self._store.stage([event])
         self._store.commit()

@@ -123,10 +123,10 @@ _WHY: Final[Mapping[str, str]] = _reasons(
             "wall_time cpu_time walltime"
         ),
         "a setting of another training": "weight weights config_weight sample_weight loss_weight regularisation",
-        _HEAD: "head heads",
+        _HEAD: "head heads", "terms of use": "data_terms licence license citation copyright",
         "bonds": "bonds connectivity bond_orders mayer_indices wiberg_lowdin_indices edge_index",
     }
-)
+)  # fmt: skip
 _OF_ELECTRONS: Final = {
     "multiplicity": Meaning.MULTIPLICITY, "unpaired": Meaning.UNPAIRED, "electrons": Meaning.ELECTRONS,
     "channel": Meaning.CHANNEL, "spin": Meaning.SPIN,

@@ -9,28 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from alsys.errors import InputError, StoreCorrupt
 from alsys.events import LOST_EVENT, Event, LabelRetracted, decode, decode_all
 from alsys.frames import ARMS, MAX_ATOMIC_NUMBER, Candidate, Frame, IntArray, PointCharges, Source
-from alsys.labels import Diagnostics, Label, LabelCost, LevelOfTheory, label_id_of
+from alsys.labels import Label, LevelOfTheory, label_id_of
 from alsys.store.base import Head, Snapshot, VerifyReport
 from alsys.store.encoding import AXIS_OF, Array, crc_of, decode_texts, ragged_indices, to_hex
 from alsys.store.guards import check_codes, check_counts, check_ends
+from alsys.store.label_rows import LABEL_COLUMNS, LiveLabels, label_from
 from alsys.store.schema import ALL_AXES, AXES, CHARGES, COMMITS
 
 _CANDIDATE_COLUMNS = (
     "charge", "multiplicity", "cell", "pbc", "arm", "system", "method", "trajectory", "model_version", "step",
     "deviation", "temperature",
 )  # fmt: skip
-
-_LABEL_COLUMNS = (
-    "energy", "wall_s", "cpu_s", "scf_cycles", "rescue_rung", "host", "stress", "gap", "spin_excess",
-)  # fmt: skip
-
 
 EVENTS_AT_ONCE = 8192
 """Events that are read and decoded at once."""
@@ -213,13 +209,13 @@ class ColumnReader:
         labels: list[Label | None] = [None] * len(frame_ids)
         for part in np.split(order, np.flatnonzero(np.diff(rows[order] // FRAMES_AT_ONCE)) + 1) if order.size else ():
             first, last = int(rows[part[0]]), int(rows[part[-1]]) + 1
-            columns = [self.read(f"labels/{name}", first, last)[rows[part] - first] for name in _LABEL_COLUMNS]
+            columns = [self.read(f"labels/{name}", first, last)[rows[part] - first] for name in LABEL_COLUMNS]
             begin = int(ends[first] - n_atoms[first])
             forces = self.read("labels/forces", begin, int(ends[last - 1]))
             for i, values in zip(part.tolist(), zip(*columns, strict=True), strict=True):
                 stop = int(ends[rows[i]]) - begin
                 atoms = slice(stop - int(n_atoms[rows[i]]), stop)
-                labels[i] = _label(frame_ids[i], level_id, values, forces[atoms].copy())
+                labels[i] = label_from(frame_ids[i], level_id, values, forces[atoms].copy())
         return labels
 
     def lengths_at(self, seq: int | None) -> Mapping[str, int]:
@@ -274,6 +270,26 @@ class ColumnReader:
             place = content.find(_TOMBSTONE, end - begin)
         return new
 
+    def live_labels(self, level_id: str, seq: int | None = None) -> LiveLabels:
+        """Rows of the labels of a dataset version at one level, retracted ones left out, in the order they came."""
+        lengths = self.lengths_at(seq)
+        level_ids = to_hex(self.read("levels/level_id", 0, lengths["levels"]))
+        level_of = self._codes("labels/level", lengths, len(level_ids))
+        frame_of = self._codes("labels/frame", lengths, lengths["frames"])
+        n_atoms, n_label_atoms = self.atoms_of_frames(lengths), self.atoms_of_labels(lengths)
+        is_live = level_of == (level_ids.index(level_id) if level_id in level_ids else -1)
+        if gone := {tombstone.frame_id for tombstone in self.tombstones(seq)}:
+            frame_ids = to_hex(self.read("frames/frame_id", 0, lengths["frames"]))
+            is_live &= ~np.array([frame_id in gone for frame_id in frame_ids], dtype=np.bool_)[frame_of]
+        labels = np.flatnonzero(is_live)
+        frames = frame_of[labels].astype(np.int64)
+        return LiveLabels(
+            labels=labels,
+            frames=frames,
+            atoms=ragged_indices(np.cumsum(n_atoms) - n_atoms, n_atoms, frames),
+            label_atoms=ragged_indices(np.cumsum(n_label_atoms) - n_label_atoms, n_label_atoms, labels),
+        )
+
     def snapshot(self, level_id: str, seq: int | None = None, baseline_id: str | None = None) -> Snapshot:
         """Labelled frames of a dataset version at one level, retracted ones left out, with a baseline beside them."""
         seq = self._head.seq if seq is None else seq
@@ -282,45 +298,28 @@ class ColumnReader:
         def column(path: str) -> Array:
             return self.read(path, 0, lengths[AXIS_OF[path]])
 
-        level_ids = to_hex(column("levels/level_id"))
-        level_of = self._codes("labels/level", lengths, len(level_ids))
-        frame_of = self._codes("labels/frame", lengths, lengths["frames"])
         n_atoms = self.atoms_of_frames(lengths)
         numbers = column("atoms/numbers")
         if numbers.size and not 1 <= numbers.min() <= numbers.max() <= MAX_ATOMIC_NUMBER:
             raise StoreCorrupt("atoms/numbers: an atomic number is out of range")
         systems = self.names_at(lengths)
         frame_ids = column("frames/frame_id")
-        is_kept = np.ones(frame_of.size, dtype=np.bool_)
-        tombstones = self.tombstones(seq)
-        if tombstones:
-            gone = {tombstone.frame_id for tombstone in tombstones}
-            is_gone = np.array([frame_id in gone for frame_id in to_hex(frame_ids)], dtype=np.bool_)
-            is_kept &= ~is_gone[frame_of]
-
-        def labels_at(level: str | None) -> Array:
-            code = level_ids.index(level) if level in level_ids else -1
-            return np.flatnonzero((level_of == code) & is_kept)
-
-        keep = labels_at(level_id)
-        rows = frame_of[keep]
-        atoms = ragged_indices(np.cumsum(n_atoms) - n_atoms, n_atoms, rows)
-        label_atoms_of = self.atoms_of_labels(lengths)
-        label_starts = np.cumsum(label_atoms_of) - label_atoms_of
-        label_atoms = ragged_indices(label_starts, label_atoms_of, keep)
+        live = self.live_labels(level_id, seq)
+        keep, rows, atoms, label_atoms = live.labels, live.frames, live.atoms, live.label_atoms
         energy, forces = column("labels/energy"), column("labels/forces")
         baseline_energy = baseline_forces = None
         if baseline_id is not None:
-            beside = labels_at(baseline_id)
-            label_of = np.full(n_atoms.size, -1, dtype=np.int64)
-            label_of[frame_of[beside]] = beside
-            is_there = label_of[rows] >= 0
-            partners = label_of[rows][is_there]
+            beside = self.live_labels(baseline_id, seq)
+            place_of = np.full(n_atoms.size, -1, dtype=np.int64)
+            place_of[beside.frames] = np.arange(beside.frames.size)
+            is_there = place_of[rows] >= 0
+            partners = place_of[rows][is_there]
             baseline_energy = np.full(rows.size, np.nan)
-            baseline_energy[is_there] = energy[partners]
+            baseline_energy[is_there] = energy[beside.labels[partners]]
             baseline_forces = np.full((atoms.size, 3), np.nan)
+            starts = np.cumsum(n_atoms[beside.frames]) - n_atoms[beside.frames]
             baseline_forces[np.repeat(is_there, n_atoms[rows])] = forces[
-                ragged_indices(label_starts, label_atoms_of, partners)
+                beside.label_atoms[ragged_indices(starts, n_atoms[beside.frames], partners)]
             ]
         n_charges = self.charges_of_frames(lengths)
         charges = ragged_indices(np.cumsum(n_charges) - n_charges, n_charges, rows)
@@ -421,24 +420,3 @@ class ColumnReader:
         first = int(ends[0]) if start else 0
         ends = ends[1:] if start else ends
         return decode_texts(ends, first, self.read(f"{group}/bytes", first, int(ends[-1])))
-
-
-def _label(frame_id: str, level_id: str, values: Sequence[Any], forces: Array) -> Label:
-    """The label whose columns (`_LABEL_COLUMNS`) have these values."""
-    energy, wall_s, cpu_s, scf_cycles, rescue_rung, host, stress, gap, spin_excess = values
-    cost = LabelCost(
-        wall_s=float(wall_s),
-        cpu_s=float(cpu_s),
-        scf_cycles=int(scf_cycles),
-        rescue_rung=int(rescue_rung),
-        host=host.tobytes().rstrip(b"\0").decode(errors="ignore"),
-    )
-    return Label(
-        frame_id=frame_id,
-        level_id=level_id,
-        energy=float(energy),
-        forces=forces,
-        cost=cost,
-        stress=stress if np.isfinite(stress).all() else None,
-        diagnostics=Diagnostics(gap=float(gap), spin_excess=float(spin_excess)),
-    )

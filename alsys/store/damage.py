@@ -260,8 +260,17 @@ def sound_snapshot(
     Raises:
         StoreCorrupt: Frames or labels are damaged and were not set aside.
     """
+    refuse_unsound(reader, path)
+    return reader.snapshot(level_id, seq, baseline_id)
+
+
+def refuse_unsound(reader: ColumnReader, path: object) -> None:
+    """Refuses a store that is not what its log says; holds one block of rows at once.
+
+    Raises:
+        StoreCorrupt: Frames or labels are damaged and were not set aside.
+    """
     check = ContentCheck(reader)
     for event in reader.iter_events():
         check.add(event)
     refuse_damage(check, path)
-    return reader.snapshot(level_id, seq, baseline_id)

@@ -17,6 +17,11 @@ from alsys.store.schema import ALL_ARRAYS, FORMAT, ArraySpec
 
 IDENTITY = "alsys_store"
 """Attribute of the root with the identity that HEAD has too."""
+APPEND_ONLY = (
+    "append only: labels that were retracted, and rows beyond HEAD, are still here and are no data; "
+    'alsys.open_dataset(CAMPAIGN), or xarray.open_dataset(CAMPAIGN, engine="alsys"), has the live ones and their frames'
+)
+"""What the group of labels says to those who open it without alsys."""
 LOST_METADATA = "`alsys data repair` writes it again"
 """What can be done about metadata that cannot be read."""
 DECIDED = (
@@ -47,7 +52,7 @@ def blank_hierarchy() -> Mapping[str, bytes]:
     attributes: dict[str, Any] = {"Conventions": "CF-1.11", "title": "alsys campaign", "alsys_format": FORMAT}
     root = zarr.open_group(zarr.storage.MemoryStore(made), mode="w", zarr_format=3, attributes=attributes)
     for name in dict.fromkeys(spec.path.partition("/")[0] for spec in ALL_ARRAYS):
-        root.create_group(name)
+        root.create_group(name, attributes={"comment": APPEND_ONLY} if name == "labels" else {})
     for spec in ALL_ARRAYS:
         create_array(root, spec.path, spec)
     return {name: content.to_bytes() for name, content in made.items()}

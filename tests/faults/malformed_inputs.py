@@ -53,7 +53,16 @@ CONFIG: dict[str, Any] = {
     "tracking": {"enabled": False},
     "runtime": {"kind": "in-process"},
 }
-SUFFIXES = {"extxyz": ".xyz", "ase-db": ".db", "spice": ".h5", "ani1x": ".h5", "omol25": ".aselmdb", "rmd17": ".npz"}
+SUFFIXES = {
+    "extxyz": ".xyz",
+    "ase-db": ".db",
+    "spice": ".h5",
+    "ani1x": ".h5",
+    "omol25": ".aselmdb",
+    "rmd17": ".npz",
+    "parquet": ".parquet",
+    "qcschema": ".jsonl",
+}
 NUMBER = re.compile(rb"-?\d+\.?\d*(?:[eE][+-]?\d+)?")
 NUMBERS = (
     b"1e999", b"-1e999", b"nan", b"inf", b"1000000000000", b"-1", b"0", b"1e308", b"99999999999999999999999999", b"1e-320",
@@ -345,7 +354,8 @@ def _data_sets(maker: Maker) -> None:
     samples: dict[str, bytes] = {}
     for name, suffix in SUFFIXES.items():
         path = maker.path(suffix)
-        FORMATS[name].write(maker.snapshot, path, GFN1)
+        known = FORMATS[name]
+        known.write(maker.snapshot, path, (known.is_of_one_level and known.level) or GFN1)
         samples[name] = path.read_bytes()
         maker.add_data(f"valid {name}", path, "--format", name)
         for what, content in mutants(samples[name], 10, name):

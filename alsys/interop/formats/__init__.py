@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alsys.errors import InputError
-from alsys.interop.formats import ani1x, ase_db, deepmd, extxyz, omol25, rmd17, spice
+from alsys.interop.formats import ani1x, ase_db, deepmd, extxyz, omol25, parquet, qcschema, rmd17, spice
 from alsys.interop.formats.base import Format
 from alsys.outside.child import read_in_child
 from alsys.outside.contents import check_regular
 from alsys.outside.limits import DATA_SET
 
 FORMATS: Mapping[str, Format] = {
-    module.FORMAT.name: module.FORMAT for module in (extxyz, ase_db, spice, ani1x, omol25, deepmd, rmd17)
+    module.FORMAT.name: module.FORMAT
+    for module in (extxyz, qcschema, ase_db, spice, ani1x, omol25, deepmd, rmd17, parquet)
 }
 """By name."""
 

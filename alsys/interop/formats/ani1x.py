@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, require
 from alsys.interop.formats.facts import alike_frames
 from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, tell
 from alsys.interop.raw_frames import RawFrames, checked_each
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
 UNITS = UnitSet("hartree", "hartree/angstrom", "angstrom")
+LEVEL, LEVEL_TEXT = LevelOfTheory({"method": "wb97x", "basis": "6-31g*"}), "wb97x/6-31g*"
 ENERGY, FORCES = "wb97x_dz.energy", "wb97x_dz.forces"
 
 
@@ -42,12 +45,26 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
             yield from checked_each(account, *arrays, place=place, first=part.start, group=name, **said)
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+def _is_alike(level: LevelOfTheory) -> bool:
+    """Whether a level, with whatever other settings, is that of the format."""
+    values = {str(value).lower() for value in level.spec.values()}
+    name = "/".join(str(level.spec[key]) for key in ("xc", "method", "basis") if level.spec.get(key)).lower()
+    return name == LEVEL_TEXT or {str(value) for value in LEVEL.spec.values()} <= values
+
+
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
     """A group for each sequence of atoms; a formula's second one gets a number."""
     h5py = require("h5py")
     refuse_beyond(snapshot, "ani1x")
+    if not _is_alike(level):
+        raise InputError(
+            f"holds labels of {LEVEL_TEXT} only: its arrays are named after it", field="format ani1x",
+            value=level.canonical, remedy="choose spice, which states its level, extxyz or ase-db",
+        )  # fmt: skip
     with appearing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         file.attrs["level_of_theory"] = level.canonical
+        if terms:
+            file.attrs[KEY] = terms
         for i, part in enumerate(alike(snapshot)):
             group = file.create_group(part.name if part.name not in file else f"{part.name}-{i}")
             group["atomic_numbers"] = part.numbers
@@ -60,7 +77,8 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
 FORMAT = Format(
     name="ani1x",
     units=UNITS,
-    level=LevelOfTheory({"method": "wb97x", "basis": "6-31g*"}),
+    level=LEVEL,
+    is_of_one_level=True,
     electrons="neutral",
     recognises=lambda path: holds(path, "coordinates", ENERGY),
     read=read,

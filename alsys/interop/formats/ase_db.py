@@ -19,10 +19,11 @@ from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
 from alsys.interop.formats import ase_sqlite
-from alsys.interop.formats.ase_rows import labelled_row, merged, settings_of
+from alsys.interop.formats.ase_rows import labelled_row, merged, pairs_of, settings_of
 from alsys.interop.formats.ase_sqlite import DatabaseRow
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, starts_with
 from alsys.interop.raw_frames import RawFrames, RawRow, gathered
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -115,19 +116,19 @@ def _mapping(data: Any) -> dict[str, Any]:
     return dict(data) if isinstance(data, dict) else {}
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
-    """A new database; charge, multiplicity and level are in each row's data."""
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
+    """A new database; charge, multiplicity and level are in each row's data, what ASE may select by in its pairs."""
     refuse_beyond(snapshot, "ase-db", electrons=True, cells=True)
     text = json.dumps(dict(level.spec), sort_keys=True)
     with appearing(path) as temporary:
         if path.suffix == ".json":
-            _write_json(snapshot, temporary, text)
+            _write_json(snapshot, temporary, text, terms)
         else:
-            ase_sqlite.write(snapshot, temporary, text)
+            ase_sqlite.write(snapshot, temporary, text, terms)
     return snapshot.n_frames
 
 
-def _write_json(snapshot: Snapshot, path: Path, level: str) -> None:
+def _write_json(snapshot: Snapshot, path: Path, level: str, terms: str) -> None:
     from ase.db import connect
 
     offsets = snapshot.offsets
@@ -150,7 +151,9 @@ def _write_json(snapshot: Snapshot, path: Path, level: str) -> None:
                 "multiplicity": int(snapshot.multiplicity[i]),
                 "level": level,
             }
-            database.write(atoms, data=data)
+            database.write(atoms, data=data, key_value_pairs=pairs_of(snapshot, i))
+        if terms:
+            database.metadata = {KEY: terms}
 
 
 def _recognises(path: Path) -> bool:

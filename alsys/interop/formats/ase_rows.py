@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import InputError
+from alsys.frames import ARMS
 from alsys.interop.account import FileAccount, selected
 from alsys.interop.extxyz_rows import (
     CONSTRAINT,
@@ -29,6 +30,7 @@ from alsys.interop.raw_frames import RawRow
 from alsys.interop.stated_electrons import stated_electrons
 from alsys.said import number_of, unit_of, words_of
 from alsys.states import electron_word
+from alsys.store.base import Snapshot
 
 
 def merged(data: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,3 +205,23 @@ def _held(constraints: Any, n: int) -> NDArray[np.bool_]:
         elif constraint.get("name") == "FixCartesian":
             held[atoms] = np.asarray(told.get("mask", (True,) * 3), dtype=np.bool_)
     return held
+
+
+def pairs_of(snapshot: Snapshot, i: int) -> dict[str, Any]:
+    """Key-value pairs of a frame, by which ASE selects rows: ``arm=random``, ``model_version>3``, ``multiplicity=1``.
+
+    ASE takes no text that reads as a number: the name of such a system is left out.
+    """
+    pairs: dict[str, Any] = {
+        "arm": str(ARMS[snapshot.arm[i]]),
+        "system": snapshot.systems[snapshot.system[i]],
+        "frame_id": f"id-{snapshot.frame_ids[i]}",
+        "model_version": int(snapshot.model_version[i]),
+        "total_charge": int(snapshot.charge[i]),
+        "multiplicity": int(snapshot.multiplicity[i]),
+    }
+    if np.isfinite(snapshot.deviation[i]):
+        pairs["deviation"] = float(snapshot.deviation[i])
+    if number_of(pairs["system"]) is not None or pairs["system"] in ("", "True", "False"):
+        del pairs["system"]
+    return pairs

@@ -7,6 +7,7 @@ and compares calculators when it writes. Here a file is opened read-only, one ro
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
-from alsys.interop.formats.ase_rows import merged, settings_of
+from alsys.interop.formats.ase_rows import merged, pairs_of, settings_of
+from alsys.interop.terms import KEY
 from alsys.store.base import Snapshot
 
 VERSIONS: Final = range(5, 10)
@@ -174,18 +176,24 @@ def _json(value: Any) -> Any:
     return decode(value)
 
 
-def write(snapshot: Snapshot, path: Path, level: str) -> None:
-    """Writes a new database in one transaction; charge, multiplicity and level are in each row's data.
+def write(snapshot: Snapshot, path: Path, level: str, terms: str = "") -> None:
+    """Writes a new database in one transaction.
+
+    Charge, multiplicity and level are in each row's data; its key-value pairs are those of `pairs_of`.
 
     Args:
         snapshot: To be written.
         path: Of a file that is not there.
         level: Level of theory, as JSON.
+        terms: Licence, source and citation, for the metadata.
     """
     from ase.db import connect
     from ase.db.core import now
 
-    _ = connect(str(path), type="db", use_lock_file=False).metadata  # asking for it makes ASE's tables and indices
+    database = connect(str(path), type="db", use_lock_file=False)
+    _ = database.metadata  # asking for it makes ASE's tables and indices
+    if terms:
+        database.metadata = {KEY: terms}
     insert = f"INSERT INTO systems ({', '.join(WRITTEN)}) VALUES ({', '.join('?' * len(WRITTEN))})"
     written_at, offsets = now(), snapshot.offsets.tolist()
     parts = [slice(start, stop) for start, stop in pairwise(offsets)]
@@ -195,6 +203,12 @@ def write(snapshot: Snapshot, path: Path, level: str) -> None:
             connection.executemany(insert, [_values(snapshot, i, parts[i], level, written_at) for i in rows])
             counts = [(z, n, i + 1) for i in rows for z, n in _composition(_bytes(snapshot.numbers[parts[i]]))]
             connection.executemany("INSERT INTO species (Z, n, id) VALUES (?, ?, ?)", counts)
+            pairs = [(key, value, i + 1) for i in rows for key, value in pairs_of(snapshot, i).items()]
+            texts = [pair for pair in pairs if isinstance(pair[1], str)]
+            reals = [(key, float(value), i) for key, value, i in pairs if not isinstance(value, str)]
+            connection.executemany("INSERT INTO keys (key, id) VALUES (?, ?)", [(key, i) for key, _, i in pairs])
+            connection.executemany("INSERT INTO text_key_values (key, value, id) VALUES (?, ?, ?)", texts)
+            connection.executemany("INSERT INTO number_key_values (key, value, id) VALUES (?, ?, ?)", reals)
 
 
 def _values(snapshot: Snapshot, i: int, atoms: slice, level: str, written_at: float) -> tuple[Any, ...]:
@@ -219,7 +233,7 @@ def _values(snapshot: Snapshot, i: int, atoms: slice, level: str, written_at: fl
         float(snapshot.energy[i]),
         _bytes(forces),
         None if stress is None else _bytes(stress),
-        "{}",
+        json.dumps(pairs_of(snapshot, i)),
         _data(int(snapshot.charge[i]), int(snapshot.multiplicity[i]), level),
         len(numbers),
         float(np.sqrt(np.square(forces).sum(axis=1).max())),

@@ -41,6 +41,21 @@ class Reader(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """Writes a snapshot at a level to a path and returns the number of frames."""
+
+    def __call__(self, snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
+        """Writes a file or folder, which appears whole; raises `InputError` for frames that the format cannot hold.
+
+        Args:
+            snapshot: The frames.
+            path: Of what is not there yet.
+            level: Of the labels.
+            terms: Licence, source and citation in one line (`alsys.interop.terms`); empty for none.
+        """
+        ...
+
+
 def read_all(
     read: Reader, path: Path, choice: KeyChoice, charge: int, multiplicity: int | None = None
 ) -> Iterator[list[RawFrames] | FileAccount]:
@@ -78,9 +93,9 @@ class Format:
             neutral singlets as long as the electrons allow it; ``required``, it must be said.
         recognises: Whether a path looks like it.
         read: See `Reader`.
-        write: Writes a snapshot at a level to a path and returns the number of frames; raises `InputError` for frames
-            that the format cannot hold.
+        write: See `Writer`.
         holds_electrons: Whether it has charges and multiplicities; one that has not holds neutral singlets only.
+        is_of_one_level: Its names say that labels are of `level`: nobody may say otherwise.
     """
 
     name: str
@@ -89,8 +104,9 @@ class Format:
     electrons: str
     recognises: Callable[[Path], bool]
     read: Reader
-    write: Callable[[Snapshot, Path, LevelOfTheory], int]
+    write: Writer
     holds_electrons: bool = True
+    is_of_one_level: bool = False
 
 
 def require(package: str) -> Any:

@@ -22,6 +22,7 @@ from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
 from alsys.interop.formats.facts import alike_frames, label_of
 from alsys.interop.keys import NONE, needs_value
 from alsys.interop.raw_frames import RawFrames, checked_each
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.said import unit_of
 from alsys.store.base import Snapshot
@@ -192,12 +193,14 @@ def _tell(folder: Path, found: dict[str, Any], is_periodic: bool, n: int, accoun
     return facts
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
     """A folder with one system for each sequence of atoms, in double precision."""
     refuse_beyond(snapshot, "deepmd", cells=True)
     with appearing(path) as temporary:
         temporary.mkdir(parents=True)
         (temporary / LEVEL).write_text(level.canonical + "\n", encoding="utf-8")
+        if terms:
+            (temporary / f"{KEY}.txt").write_text(terms + "\n", encoding="utf-8")
         for i, part in enumerate(alike(snapshot)):
             if any(part.pbc) and not all(part.pbc):
                 raise InputError("holds no partly periodic frames", field="format deepmd", value=part.pbc)

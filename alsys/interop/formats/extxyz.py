@@ -32,9 +32,9 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
         raise InputError(f"cannot be read: {error.strerror}", source=source) from error
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
     """All frames, with their level."""
-    return export_extxyz(snapshot, path, level=level)
+    return export_extxyz(snapshot, path, level=level, terms=terms)
 
 
 FORMAT = Format(

@@ -18,10 +18,11 @@ import numpy as np
 from alsys.errors import InputError
 from alsys.interop.account import FileAccount
 from alsys.interop.file_units import UnitSet
-from alsys.interop.formats.ase_rows import labelled_row, merged
+from alsys.interop.formats.ase_rows import labelled_row, merged, pairs_of
 from alsys.interop.formats.ase_sqlite import NOT_USED, PER_ATOM
 from alsys.interop.formats.base import Format, appearing, refuse_beyond, require
 from alsys.interop.raw_frames import RawFrames, RawRow, gathered
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -140,7 +141,7 @@ def _array(value: Any) -> Any:
         raise InputError("is no array: its rows differ in length") from error
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
     """One file."""
     lmdb = require("lmdb")
     refuse_beyond(snapshot, "omol25", electrons=True, cells=True)
@@ -166,7 +167,7 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
                 "calculator_parameters": {},
                 "energy": float(snapshot.energy[i]),
                 "forces": snapshot.forces[part].tolist(),
-                "key_value_pairs": {},
+                "key_value_pairs": pairs_of(snapshot, i),
                 "data": {
                     "charge": int(snapshot.charge[i]),
                     "spin": int(snapshot.multiplicity[i]),
@@ -177,6 +178,8 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
                 s = snapshot.stress[i]
                 row["stress"] = [s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]]
             transaction.put(b"%d" % (i + 1), zlib.compress(json.dumps(row).encode()))
+        if terms:
+            transaction.put(b"metadata", zlib.compress(json.dumps({KEY: terms}).encode()))
         transaction.put(b"nextid", zlib.compress(b"%d" % (snapshot.n_frames + 1)))
     return snapshot.n_frames
 

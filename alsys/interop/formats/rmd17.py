@@ -19,6 +19,7 @@ from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond
 from alsys.interop.formats.facts import alike_frames, label_of
 from alsys.interop.keys import needs_value
 from alsys.interop.raw_frames import RawFrames, checked_each
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -70,7 +71,7 @@ def read(path: Path, account: FileAccount | None = None) -> Iterator[RawFrames]:
         )
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
     """One archive; all frames must have the same atoms in the same order."""
     refuse_beyond(snapshot, "rmd17")
     parts = alike(snapshot)
@@ -85,6 +86,7 @@ def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
             energies=snapshot.energy[part.rows] / UNITS.energy_factor,
             forces=snapshot.forces[part.atoms] / UNITS.force_factor,
             level_of_theory=np.array(level.canonical),
+            **({KEY: np.array(terms)} if terms else {}),  # type: ignore[arg-type]
         )
     return snapshot.n_frames
 

@@ -20,6 +20,7 @@ from alsys.interop.formats.base import Format, alike, appearing, refuse_beyond, 
 from alsys.interop.formats.facts import alike_frames
 from alsys.interop.formats.hdf5 import dataset, holds, molecules, n_conformations, tell, text_or_number
 from alsys.interop.raw_frames import RawFrames, checked_each
+from alsys.interop.terms import KEY
 from alsys.labels import LevelOfTheory
 from alsys.store.base import Snapshot
 
@@ -79,12 +80,14 @@ def _units(group: Any) -> Iterator[tuple[str, str]]:
             yield what, f"-{text}" if what == "force" else text
 
 
-def write(snapshot: Snapshot, path: Path, level: LevelOfTheory) -> int:
+def write(snapshot: Snapshot, path: Path, level: LevelOfTheory, terms: str = "") -> int:
     """A group for each sequence of atoms and charge."""
     h5py = require("h5py")
     refuse_beyond(snapshot, "spice", electrons=True)
     with appearing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         file.attrs["level_of_theory"] = level.canonical
+        if terms:
+            file.attrs[KEY] = terms
         for i, part in enumerate(alike(snapshot)):
             group = file.create_group(f"{part.name}-{i}")
             group["subset"] = np.array([b"alsys"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import yaml
@@ -182,7 +181,7 @@ def make_campaign(folder: Path, *, is_atoms_only: bool = False) -> CampaignFolde
     return directory
 
 
-@pytest.mark.parametrize("name", ["ani1x", "deepmd", "rmd17"])
+@pytest.mark.parametrize("name", ["deepmd", "rmd17"])
 def test_free_atoms_are_left_out_of_formats_of_singlets_and_counted(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,9 +190,6 @@ def test_free_atoms_are_left_out_of_formats_of_singlets_and_counted(
     assert main(["data", "export", path, str(output), "--format", name]) == 0
     said = capsys.readouterr().out
     assert said == f"{output}: 2 frames; 2 free atoms are left out: {name} holds neutral singlets only\n"
-    if name == "ani1x":
-        with h5py.File(output) as file:
-            assert list(file) == ["H2"]
     assert "holds neutral singlets only" in refused(
         capsys, "data", "export", path, tmp_path / "b", "--format", name, "--arm", "atom"
     )
@@ -208,7 +204,7 @@ def test_other_formats_take_free_atoms(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_nothing_but_free_atoms_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(make_campaign(tmp_path, is_atoms_only=True).path)
-    said = refused(capsys, "data", "export", path, tmp_path / "out", "--format", "ani1x")
+    said = refused(capsys, "data", "export", path, tmp_path / "out", "--format", "deepmd")
     assert "nothing but free atoms (got '2 frames'); choose extxyz" in said
     assert not (tmp_path / "out").exists()
 

@@ -37,7 +37,9 @@ LABELING: tuple[dict[str, Any], ...] = (
 )
 MODELS: tuple[dict[str, Any], ...] = ({"kind": "nequip"}, {"kind": "pair"}, {"kind": "allegro"})
 
-OPERATIONAL_SECTIONS = ("stop.", "runtime.", "tracking.", "labeling.quality.", "promotion.", "validation.", "launch.")
+OPERATIONAL_SECTIONS = (
+    "stop.", "runtime.", "tracking.", "labeling.quality.", "promotion.", "validation.", "launch.", "data_terms.",
+)  # fmt: skip
 OPERATIONAL_NAMES = {
     "directory", "mirror", "workers", "threads", "cpus", "gpus", "resources", "timeout_s", "memory_mb", "max_attempts",
     "batch_s", "budget_s", "chunk_steps", "compile", "max_pending", "max_candidates", "max_gradient_steps", "parallel",

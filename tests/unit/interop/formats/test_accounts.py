@@ -383,12 +383,14 @@ def test_npz_accounts_for_members(tmp_path: Path) -> None:
 
 
 def test_ani1x_takes_another_method_by_name(tmp_path: Path) -> None:
-    find("ani1x").write(snapshot_of(shaken_methanol(2)), tmp_path / "a.h5", GFN1)
+    level = find("ani1x").level
+    assert level is not None
+    find("ani1x").write(snapshot_of(shaken_methanol(2)), tmp_path / "a.h5", level)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         group = next(iter(file.values()))
         group["wb97x_tz.energy"], group["wb97x_tz.forces"] = np.full(2, -3.0), np.ones((2, 6, 3))
     (raw,), account = read(tmp_path / "a.h5", "ani1x")
-    assert raw.level == GFN1.canonical
+    assert raw.level == level.canonical
     assert {"wb97x_tz.energy", "wb97x_tz.forces"} <= account.left_out.keys()
     (raw,), _ = read(tmp_path / "a.h5", "ani1x", energy="wb97x_tz.energy", forces="wb97x_tz.forces")
     assert (raw.level, raw.energy.tolist()) == ("wb97x_tz", [-3.0, -3.0])
