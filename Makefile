@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
 IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages check-deploy check format clean
+.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages check-deploy model-wheel check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -74,5 +74,10 @@ format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The light distribution: what a model needs to be used (packaging/alsys-model/README.md).
+model-wheel: install
+	rm -rf packaging/alsys-model/build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist packaging/alsys-model
+
 clean:
-	rm -rf $(VENV) $(DEPLOY) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEPLOY) build dist packaging/alsys-model/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -21,7 +21,12 @@ def lazily(
     def get(name: str) -> object:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(importlib.import_module(places[name]), name)
+        try:
+            value: object = getattr(importlib.import_module(places[name]), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != package.partition(".")[0]:
+                raise
+            raise ImportError(f"{package}.{name} is part of `alsys`, not of `alsys-model`: install alsys") from error
         setattr(sys.modules[package], name, value)
         return value
 

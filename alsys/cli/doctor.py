@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -60,6 +61,7 @@ def _checks() -> Iterator[Check]:
         yield _package(name, is_required=True)
     for name in OPTIONAL:
         yield _package(name, is_required=False)
+    yield from _light()
     yield _gpu()
     yield from _engines()
     yield Check("threads", None, f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; workers set their own")
@@ -75,6 +77,13 @@ def _package(name: str, *, is_required: bool) -> Check:
     except Exception as error:  # a broken installation fails in any way
         return Check(name, False, f"does not import: {type(error).__name__}: {error}")
     return Check(name, True, version)
+
+
+def _light() -> Iterator[Check]:
+    """alsys-model beside alsys: the last to be installed has overwritten the other's files, and takes them along."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        version = metadata.version("alsys-model")
+        yield Check("alsys-model", False, f"{version} is here too: pip uninstall alsys-model, then install alsys again")
 
 
 def _gpu() -> Check:

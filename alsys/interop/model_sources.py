@@ -11,12 +11,14 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
 from alsys.interop.mlflow_database import check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
 from alsys.outside.contents import read_json
+from alsys.outside.packages import needed
 from alsys.potentials.base import CommitteeState
 from alsys.potentials.bundle import check_bundle, read_bundle
 from alsys.store.base import versions_of
@@ -86,9 +88,10 @@ def _own(path: Path) -> Path:
     named = _VERSION.fullmatch(place.name)
     campaign = path if is_campaign else place.parent.parent
     is_among = named and place.parent.name == "models" and (campaign / "store.zarr").is_dir()
-    if not is_campaign and not is_among:
+    if not is_campaign and not (is_among and find_spec("zarr")):  # a bundle is sound by its own sums, too
         return path
-    from alsys.store.zarr import open_reader
+    with needed("zarr", f"{campaign}: a campaign's log"):
+        from alsys.store.zarr import open_reader
 
     try:
         reader = open_reader(campaign / "store.zarr")
@@ -120,8 +123,9 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
         prepare_environment()
         check_tables(Path(database), "tracking_uri", tracking_uri)
     prepare_environment()
-    import mlflow
-    from mlflow.exceptions import MlflowException
+    with needed("mlflow", uri):
+        import mlflow
+        from mlflow.exceptions import MlflowException
 
     try:
         with _server(tracking_uri):

@@ -24,6 +24,7 @@ from typing import Any, Final
 from alsys.config.schema import MIRROR_URL
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.files import UNFINISHED, replace_file
+from alsys.outside.packages import needed
 from alsys.store.base import Head
 from alsys.store.objects import AT_ONCE, Objects
 
@@ -58,7 +59,8 @@ def fetch(objects: Objects, folder: Path, *, is_for_reading: bool = False, has_n
         StoreBusy: A driver writes the folder.
         OSError: The disk or the storage refused; what is there stays sound.
     """
-    from alsys.store import mirror
+    with needed("zarr", objects.url):
+        from alsys.store import mirror
 
     _refuse_strangers(folder, is_copy=has_note)
     note = _note(folder) if has_note else {}

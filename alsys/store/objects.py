@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from alsys.errors import EnvironmentProblem, InputError
+from alsys.errors import InputError
+from alsys.outside.packages import needed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -64,11 +65,9 @@ class Objects:
             InputError: It is no URL of an object store.
             EnvironmentProblem: obstore is not installed.
         """
-        try:
+        with needed("obstore", url):
             from obstore.exceptions import BaseError
             from obstore.store import from_url
-        except ImportError as error:
-            raise EnvironmentProblem(f"{url}: obstore is not installed: pip install 'alsys[objects]'") from error
         if is_url(url):
             options.setdefault("retry_config", {"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_S)})
         try:
