@@ -120,9 +120,10 @@ def _check_registry(config: CampaignConfig, directory: CampaignFolder) -> None:
     from alsys.tracking.record import read_record, resolved_tracking
 
     kept, record = read_record(directory.path) if directory.record.is_file() else (None, {})
-    resolved = resolved_tracking(config, record)
+    resolved = resolved_tracking(config, record, directory.path)
     outbox = Outbox.of(directory.path)
-    is_known = kept is not None and kept.model_name == config.model_name and record.get("tracking") == resolved
+    is_same = (record.get("tracking") or {}).get("uri") == resolved["uri"]
+    is_known = is_same and kept is not None and kept.model_name == config.model_name
     if not (is_known and outbox.state().published):
         check_name(config, str(resolved["uri"]), kept_identity(outbox.directory))
 

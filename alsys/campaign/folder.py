@@ -245,7 +245,7 @@ class CampaignFolder:
         if config.tracking.enabled:
             from alsys.tracking.record import resolved_tracking
 
-            record["tracking"] = resolved_tracking(config, before)
+            record["tracking"] = resolved_tracking(config, before, self.path)
         elif "tracking" in before:
             record["tracking"] = before["tracking"]
         write_json(self.record, record)

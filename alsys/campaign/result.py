@@ -234,7 +234,7 @@ def _loading(config: CampaignConfig, directory: CampaignFolder, version: int, is
     from alsys.tracking.record import kept_uri, read_record
     from alsys.tracking.server import resolve_uri
 
-    uri = kept_uri(config, read_record(directory.path)[1])
+    uri = kept_uri(config, read_record(directory.path)[1], directory.path)
     is_default = config.tracking.uri is None and uri == resolve_uri(None)
     where = "" if is_default else f", tracking_uri='{uri}'"
     return f"alsys.load_calculator('models:/{config.model_name}@champion'{where})"

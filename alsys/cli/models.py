@@ -121,4 +121,4 @@ def _registered(args: argparse.Namespace) -> tuple[Any, str | None]:
         raise InputError(
             "is in no registry: tracking.enabled is false", source=args.name, remedy="`alsys status` lists its models"
         )
-    return config.model_name, args.uri or kept_uri(config, record)
+    return config.model_name, args.uri or kept_uri(config, record, folder)

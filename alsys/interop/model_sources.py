@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
-from alsys.interop.mlflow_database import check_tables
+from alsys.interop.mlflow_database import cannot_use, check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.interop.moved_artifacts import readable_database
 from alsys.outside.contents import read_json
 from alsys.outside.packages import needed
 from alsys.potentials.base import CommitteeState
@@ -128,7 +130,7 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
         from mlflow.exceptions import MlflowException
 
     try:
-        with _server(tracking_uri):
+        with _artifacts_found(tracking_uri) as readable, _server(readable):
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
     except (MlflowException, OSError) as error:
         message = " ".join(str(error).split())
@@ -136,9 +138,27 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
             raise InputError(message, source=tracking_uri, field=uri, remedy="see `alsys models list`") from error
         raise EnvironmentProblem(f"{tracking_uri}: {uri}: {message}") from error
     bundles = [file.parent for file in Path(folder).rglob("model.json")]
+    if not bundles:
+        remedy = "if the database was moved, move its artifacts (mlartifacts) along, into the same folder"
+        raise InputError("holds no alsys bundle, or its files are gone", source=tracking_uri, field=uri, remedy=remedy)
     if len(bundles) != 1:
-        raise InputError("holds no alsys bundle", source=tracking_uri, field=uri)
+        raise InputError("holds several bundles", source=tracking_uri, field=uri)
     return bundles[0]
+
+
+@contextlib.contextmanager
+def _artifacts_found(uri: str) -> Iterator[str]:
+    """A server whose artifacts are where it says: of a database that has moved along with them, a mended copy."""
+    database = uri.removeprefix("sqlite:///")
+    if database == uri:
+        yield uri
+        return
+    with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
+        try:
+            with readable_database(Path(database), Path(folder)) as readable:
+                yield f"sqlite:///{readable}"
+        except sqlite3.Error as error:
+            raise cannot_use(Path(database), error) from error
 
 
 @contextlib.contextmanager

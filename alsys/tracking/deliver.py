@@ -70,7 +70,7 @@ def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> D
     directory = Path(campaign_dir).resolve()
     recorded, record = read_record(directory)
     config = config or recorded
-    uri = kept_uri(config, record)
+    uri = kept_uri(config, record, directory)
     outbox = Outbox.of(directory)
     report = DeliveryReport()
     try:

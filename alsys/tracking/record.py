@@ -50,25 +50,27 @@ def given_uri(config: CampaignConfig) -> str | None:
     return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
-def kept_uri(config: CampaignConfig, record: Mapping[str, Any]) -> str | None:
+def kept_uri(config: CampaignConfig, record: Mapping[str, Any], campaign_dir: Path) -> str | None:
     """The tracking server of a campaign, as it was resolved when it last ran; as it is given, where that has changed.
 
-    A relative database is relative to the folder that the campaign was run in, wherever it is looked at from.
+    A relative database is relative to the folder that the campaign was run in, wherever it is looked at from; where
+    that folder was moved together with the campaign, it is where it is now.
     """
     kept, given = record.get("tracking"), given_uri(config)
     if isinstance(kept, dict) and kept.get("given") == given and isinstance(kept.get("uri"), str):
-        return str(kept["uri"])
+        return _found(kept, campaign_dir) or str(kept["uri"])
     return given
 
 
-def resolved_tracking(config: CampaignConfig, record: Mapping[str, Any]) -> dict[str, str | None]:
-    """What `campaign.json` keeps about the tracking server: as given, and resolved.
+def resolved_tracking(config: CampaignConfig, record: Mapping[str, Any], campaign_dir: Path) -> dict[str, str | None]:
+    """What `campaign.json` keeps about the tracking server: as given, resolved, and where it is from the campaign.
 
     A database that the campaign has used stays its database, from whatever folder it is run next, while it is there.
 
     Args:
         config: The campaign.
         record: The content of `campaign.json` so far; empty for a new campaign.
+        campaign_dir: Its folder.
 
     Raises:
         InputError: Not a server or database that has a model registry.
@@ -77,7 +79,19 @@ def resolved_tracking(config: CampaignConfig, record: Mapping[str, Any]) -> dict
     uri = resolve_uri(given)
     kept = record.get("tracking")
     if isinstance(kept, dict) and kept.get("given") == given and isinstance(kept.get("uri"), str):
-        database = database_of(kept["uri"])
-        if database is not None and database.is_file():
-            uri = kept["uri"]
-    return {"given": given, "uri": uri}
+        uri = _found(kept, campaign_dir) or uri
+    database = database_of(uri)
+    beside = None if database is None else os.path.relpath(database, campaign_dir.resolve())
+    return {"given": given, "uri": uri, "beside": beside}
+
+
+def _found(kept: Mapping[str, Any], campaign_dir: Path) -> str | None:
+    """The database of a record, where it was or, moved with the campaign, where it is; None where there is none."""
+    database = database_of(str(kept["uri"]))
+    if database is None:
+        return None
+    if database.is_file():
+        return str(kept["uri"])
+    beside = kept.get("beside")
+    moved = (campaign_dir / beside).resolve() if isinstance(beside, str) else None
+    return f"sqlite:///{moved}" if moved is not None and moved.is_file() else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeVar
 from alsys.errors import InputError
 from alsys.interop.mlflow_database import check_tables
 from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.interop.moved_artifacts import mend
 from alsys.tracking.database import locked, prepare
 
 CHAMPION: Final = "champion"
@@ -50,6 +52,7 @@ _RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
 _CONTENTION: Final = ("database is locked", "already exists", "UNIQUE constraint")
 
 _T = TypeVar("_T")
+logger = logging.getLogger(__name__)
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -215,10 +218,22 @@ def connect(uri: str | None = None, *, create: bool = False) -> Server:
                 prepare(database, _artifacts_of(database))
         else:
             check_tables(database, "tracking.uri", resolved)
+        _find_artifacts(database)
     mlflow.set_tracking_uri(resolved)
     mlflow.set_registry_uri(resolved)
     client = mlflow.MlflowClient(tracking_uri=resolved, registry_uri=resolved)
     return Server(resolved, client)
+
+
+def _find_artifacts(database: Path) -> None:
+    """Writes down where artifacts are, in a database that was moved along with them; one that is only read stays."""
+    try:
+        n = mend(database)
+    except sqlite3.OperationalError as error:
+        logger.warning("%s was moved, and does not say where its artifacts are now: %s", database, error)
+        return
+    if n:
+        logger.warning("%s was moved: %d locations of artifacts in it are now those beside it", database, n)
 
 
 def _artifacts_of(database: Path) -> str:

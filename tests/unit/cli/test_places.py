@@ -138,19 +138,21 @@ def test_the_database_that_a_campaign_has_used_stays_its_own(
     place, uri = start(config(), file), f"sqlite:///{file.parents[1] / 'mlflow.db'}"
     directory = CampaignFolder(place)
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert kept_uri(*read_record(place)) == uri
+    assert kept_uri(*read_record(place), place) == uri
     directory.write_record(config())
-    assert kept_uri(*read_record(place)) == f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}", "it was never made"
+    assert kept_uri(*read_record(place), place) == f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}", (
+        "it was never made"
+    )
     monkeypatch.chdir(file.parents[1])
     directory.write_record(config())
     (file.parents[1] / "mlflow.db").touch()
     monkeypatch.chdir(tmp_path / "elsewhere")
     directory.write_record(config())
-    assert kept_uri(*read_record(place)) == uri
+    assert kept_uri(*read_record(place), place) == uri
     other = config(tracking={"uri": "http://127.0.0.1:9"})
     directory.write_record(other)
-    assert kept_uri(*read_record(place)) == "http://127.0.0.1:9"
-    assert kept_uri(config(), read_record(place)[1]) is None
+    assert kept_uri(*read_record(place), place) == "http://127.0.0.1:9"
+    assert kept_uri(config(), read_record(place)[1], place) is None
 
 
 @pytest.mark.parametrize(
