@@ -8,6 +8,7 @@ gone, or behind, begins with what the mirror has.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import threading
@@ -72,6 +73,7 @@ class Mirror:
         self.url, self.objects, self._folder = objects.url, objects, folder
         self._known: dict[str, tuple[int, int, int]] = {}
         self._put_at: dict[str, float] = {}
+        self._left_out: set[str] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -249,22 +251,40 @@ class Mirror:
         Raises:
             OSError: The storage refused; it is done again the next time.
         """
+        problem: OSError | None = None
         with self._lock:
             found = files_in(self._folder, tuple(only))
             for name, state in found.items():
-                if state == self._known.get(name) or self._is_soon(name, state[1]):
+                if state == self._known.get(name) or name in self._left_out or self._is_soon(name, state[1]):
                     continue
                 try:
                     content = (self._folder / name).read_bytes()
                 except FileNotFoundError:
                     continue
-                self._files.put(name, content)
-                self._known[name], self._put_at[name] = state, self._clock()
+                except OSError as error:  # of one that cannot be read: the others are put all the same
+                    problem = error
+                    continue
+                if self._is_put(name, content):
+                    self._known[name], self._put_at[name] = state, self._clock()
             known = [name for name in self._known if not only or name.partition("/")[0] in only]
             for name in [name for name in known if name not in found]:
                 self._files.remove([name])
                 del self._known[name]
                 self._put_at.pop(name, None)
+        if problem is not None:
+            raise problem
+
+    def _is_put(self, name: str, content: bytes) -> bool:
+        """Puts a file, unless no bucket takes its name, which none has that is a campaign's own."""
+        try:
+            self._files.put(name, content)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            logger.warning("%r has a name that no bucket takes: it is left out of the mirror", name)
+            self._left_out.add(name)
+            return False
+        return True
 
     def _is_soon(self, name: str, size: int) -> bool:
         """Whether a log was put so short a time ago that it can wait; not at the end."""

@@ -11,14 +11,20 @@ from alsys.clock import RunningClock
 from alsys.errors import AlsysError, InputError
 
 SAY_EVERY_S = 30.0
+MOST_FOLLOW_S = 86400.0
 
 
 def fetch(args: argparse.Namespace) -> int:
     """Copies once, or again and again."""
     from alsys.campaign.mirror import Mirror
 
-    if args.follow is not None and not args.follow > 0:
-        raise InputError("must be above 0", field="--follow", value=args.follow, remedy="give seconds")
+    if args.follow is not None and not 0 < args.follow <= MOST_FOLLOW_S:
+        raise InputError(
+            f"must be above 0, and {MOST_FOLLOW_S:.0f} at most",
+            field="--follow",
+            value=args.follow,
+            remedy="give seconds",
+        )
     folder = Path(args.directory)
     mirror = Mirror.at(args.url, folder)
     while True:

@@ -13,7 +13,7 @@ from alsys.config.launch_kuberay import KubeRayLaunch
 from alsys.config.launch_ray import RayLaunch
 from alsys.config.launch_skypilot import SkyPilotLaunch
 from alsys.config.launch_slurm import SlurmLaunch
-from alsys.config.section import Section, operational
+from alsys.config.section import Image, Section, operational
 
 LaunchedRole = Literal["labelers", "explorers", "trainers"]
 
@@ -29,8 +29,8 @@ class DriverMachine(Section):
 class LaunchConfig(Section):
     """What `alsys launch` asks machines for; docs/launch.md."""
 
-    image: str | None = operational(
-        None, min_length=1, description="Container image with alsys. Default: what the engine's documentation says."
+    image: Image | None = operational(
+        None, description="Container image with alsys. Default: what the engine's documentation says."
     )
     package: str | None = operational(
         None,

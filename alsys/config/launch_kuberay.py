@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from alsys.config.section import Section, operational
+from alsys.config.section import Image, Section, operational
 
 DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 DNS_NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
@@ -31,8 +31,8 @@ class KubeRayLaunch(Section):
         le=1024,
         description="Cores of a pod of workers without GPUs, which share it; a larger worker has its own.",
     )
-    gpu_image: str | None = operational(
-        None, min_length=1, description="Image of workers with GPUs. Default: `launch.image`, for all."
+    gpu_image: Image | None = operational(
+        None, description="Image of workers with GPUs. Default: `launch.image`, for all."
     )
     nodes: dict[str, NodeLabels] = operational(
         {},

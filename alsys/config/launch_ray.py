@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from alsys.config.section import Section, operational
+from alsys.config.section import Image, Section, operational
 
 CIDR: Final = r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$"
 WORD: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -34,14 +34,11 @@ class RayLaunch(Section):
     ssh_from: Annotated[str, Field(pattern=CIDR)] | None = operational(
         None, description="Addresses that may reach the machines by SSH, as `203.0.113.7/32`; nothing else is open."
     )
-    image: str | None = operational(
+    image: Image | None = operational(
         None,
-        min_length=1,
         description="Ubuntu for x86_64, with Python 3.11 or newer: an AMI of the region, or a GCP image.",
     )
-    gpu_image: str | None = operational(
-        None, min_length=1, description="The same with NVIDIA's driver, for machines with GPUs."
-    )
+    gpu_image: Image | None = operational(None, description="The same with NVIDIA's driver, for machines with GPUs.")
     machines: dict[str, Word] = operational(
         {},
         description="Kind of machine of a group, as `{driver: m7a.xlarge, labelers: m7a.8xlarge, labelers-big: "

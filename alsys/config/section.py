@@ -220,6 +220,8 @@ def operational(default: Any = ..., **kwargs: Any) -> Any:
 
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
+Image = Annotated[str, Field(pattern=r"^\S+$")]
+"""Of a container or a machine, in the words of an engine."""
 Resources = dict[str, Annotated[float, Field(ge=0)]]
 DEVICE_NAME: Final = r"^(auto|cpu|cuda(:\d+)?)$"
 Device = Annotated[str, Field(pattern=DEVICE_NAME)]

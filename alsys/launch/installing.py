@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Final
 
 from alsys.errors import InputError
@@ -59,7 +60,7 @@ def install_commands(request: LaunchRequest, has_gpu: bool, extra: str = "", sou
         constraints += f" --constraint {source}/constraints-gpu.txt"
     what = f"{constraints} {source}" + (f"'[{extras}]'" if extras else "")
     if request.settings.package is not None:
-        what = f"'{request.settings.package}'"
+        what = shlex.quote(request.settings.package)
     backend = "auto" if has_gpu else "cpu"
     return [
         "sudo apt-get update -q && sudo apt-get install -y -q build-essential python3-venv libgomp1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ CAMPAIGN: Final = "campaign"
 CAMPAIGN_FILE: Final = "campaign.yaml"
 NOT_THERE: Final = ("runtime.address=", "directory=", "launch.")
 """Overrides that are for this machine, and not for the driver's."""
+MAX_NAME: Final = 50
+"""Characters of a name of machines."""
+CREDENTIALS: Final = re.compile(r"https?://[^/\s@]+@|://[^/\s@:]*:[^/\s@]+@")
+"""In a URL, which is written into files as it is."""
 RETRIES: Final = 1000
 """`runtime.worker_retries` where machines come and go."""
 
@@ -67,8 +72,16 @@ class LaunchRequest:
 
     @property
     def name(self) -> str:
-        """Name for machines and services: small letters, digits and ``-``, 50 characters at most."""
-        return f"alsys-{re.sub('[^a-z0-9]+', '-', self.config.name.lower()).strip('-')}"[:50].rstrip("-")
+        """Name for machines and services: small letters, digits and ``-``, 50 characters at most.
+
+        What such a name cannot say, a digest at its end does: two campaigns never share machines, volumes and secrets.
+        """
+        name = self.config.name
+        plain = f"alsys-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"
+        if plain == f"alsys-{name}" and len(plain) <= MAX_NAME:
+            return plain
+        digest = hashlib.blake2b(name.encode(), digest_size=2).hexdigest()
+        return f"{plain[: MAX_NAME - 5].rstrip('-')}-{digest}"
 
     def run(
         self, directory: str, settings: Sequence[str] = (), campaign: str = CAMPAIGN, address: str = "auto"
@@ -102,6 +115,19 @@ def _check(config: CampaignConfig, source: str) -> None:
             "runs in one process, on no machines", source=source, field="runtime.kind", value=runtime.kind,
             remedy="leave it out",
         )  # fmt: skip
+    for field, url, remedy in (
+        (
+            "tracking.uri", config.tracking.uri,
+            "leave them out, and give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment "
+            "(launch.skypilot.secrets, launch.kuberay.secrets)",
+        ),
+        ("launch.package", config.launch.package, "leave them out; a wheel or a checkout needs none"),
+    ):  # fmt: skip
+        if url is not None and CREDENTIALS.search(url):
+            raise InputError(
+                "has a user's name or password in it, which would be written into files and seen in lists of processes",
+                source=source, field=field, remedy=remedy,
+            )  # fmt: skip
     if isinstance(start, ModelStart):
         if not start.model.startswith("models:/"):
             raise InputError(

@@ -7,6 +7,7 @@ SkyPilot's is another one (port 6380), for itself alone.
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ RAY_PORT: Final = 6479
 ADDRESS: Final = f"$head:{RAY_PORT}"
 """Of our Ray, in the shell of a machine; `auto` could find SkyPilot's."""
 TOKEN: Final = "RAY_AUTH_TOKEN"
+OF_TOKEN: Final = "RAY_AUTH_"
+SECRET: Final = re.compile(
+    r"(PASSWORD|PASSWD|SECRET|TOKEN|PRIVATE_KEY|API_KEY|CONNECTION_STRING)[A-Z0-9_]*(?<!_FILE)(?<!_PATH)$"
+)
 MEMORY_SHARE: Final = 0.9
 """Part of a machine's memory that workers may have."""
 
@@ -45,6 +50,7 @@ class SkyPilot:
             )  # fmt: skip
         if request.settings.image is None:
             check_source(request)
+        _check_variables(request)
         machine = _machine(request)
         for group in request.fleet.groups:
             if not fits(group.machine, machine):
@@ -92,6 +98,25 @@ class SkyPilot:
             Command(("alsys", "stop", mirror, "--drain"), "ends it; the same launch resumes"),
             Command(("sky", "jobs", "cancel", "--name", request.name), "ends it at once; nothing acknowledged is lost"),
         )
+
+
+def _check_variables(request: LaunchRequest) -> None:
+    """Refuses variables that would open Ray to strangers, and secrets that would be written into a file."""
+    settings, section = request.settings.skypilot, "launch.skypilot"
+    for field, names in (("environment", settings.environment), ("secrets", settings.secrets)):
+        for name in names:
+            if name.startswith(OF_TOKEN) and (field, name) != ("secrets", TOKEN):
+                raise InputError(
+                    "is how Ray asks for its token, which `alsys launch` sees to", source=str(request.path),
+                    field=f"{section}.{field}", value=name, remedy="leave it out",
+                )  # fmt: skip
+    for name in settings.environment:
+        if SECRET.search(name):
+            raise InputError(
+                "is a secret by its name, and would be written into a file", source=str(request.path),
+                field=f"{section}.environment", value=name,
+                remedy=f"write {section}.secrets: [{name}], and set it where `alsys launch` runs",
+            )  # fmt: skip
 
 
 def n_nodes(request: LaunchRequest) -> int:

@@ -194,7 +194,11 @@ def _options(request: LaunchRequest, kind: str, default: Mapping[str, str], is_f
 def _settings(request: LaunchRequest) -> str:
     """Lines of shell that hold a campaign's settings."""
     slurm = request.settings.slurm
-    lines = [*slurm.setup, _assigned("ALSYS_VENV", slurm.venv or sys.prefix), f"ALSYS_DRAIN_S={slurm.drain_s}"]
+    lines = [
+        *slurm.setup,
+        _assigned("ALSYS_VENV", str(Path(slurm.venv or sys.prefix).expanduser())),
+        f"ALSYS_DRAIN_S={slurm.drain_s}",
+    ]
     for i, nodes in enumerate(slurm.nodes.values()):
         options = [f"--num-gpus={nodes.gpus}"] if nodes.gpus else []
         if nodes.resources:

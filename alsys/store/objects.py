@@ -213,6 +213,8 @@ class Objects:
             raise
         except (exceptions.BaseError, OSError) as error:
             raise self._refused(name, error) from error
+        except ValueError as error:  # obstore's for a name; also text that is no UTF-8
+            raise OSError(errno.EINVAL, "has a name that no bucket takes", f"{self.url}/{name!r}") from error
 
     def _refused(self, name: str, error: Exception) -> OSError:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError

@@ -51,6 +51,11 @@ class KubeRay:
                 "is no kind of pod of this campaign", source=source, field=f"launch.kuberay.nodes.{unknown}",
                 remedy=f"one of {', '.join(known)}",
             )  # fmt: skip
+        for place in [place for place in request.files if "=" in place]:
+            raise InputError(
+                "has a name that Kustomize cannot take, with a `=`", source=source, field="systems", value=place,
+                remedy="rename it",
+            )  # fmt: skip
         if (size := sum(path.stat().st_size for path in request.files.values())) > MAX_CONFIG_BYTES:
             raise InputError(
                 f"travel in a ConfigMap, which holds {MAX_CONFIG_BYTES} bytes; these are {size}", source=source,

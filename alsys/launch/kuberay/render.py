@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, resources
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -250,7 +251,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_template), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    environment.filters["tojson"] = json.dumps
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     return environment
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,41 @@ def test_logs_of_workers_are_put_once_a_minute_and_at_the_end(tmp_path: Path) ->
     log.write_text("last words")
     mirror.__exit__()
     assert objects.get("files/logs/workers/labeler-0.log") == b"last words"
+
+
+@pytest.mark.parametrize("name", [b"notes\n.txt", b"\xff.txt"])
+def test_a_file_whose_name_no_bucket_takes_keeps_no_other_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: bytes
+) -> None:
+    objects, folder = mirrored(tmp_path), tmp_path / "campaign"
+    Path(os.fsdecode(bytes(folder) + b"/" + name)).write_text("mine")
+    (folder / "models" / os.fsdecode(name)).write_text("mine")
+    with Mirror(objects, folder) as mirror:
+        (folder / "report.html").write_text("x")
+        mirror.push(("models",))
+        mirror.push()
+        mirror.push()
+    assert objects.get("files/report.html") == b"x"
+    assert sum("has a name that" in record.message for record in caplog.records) == 2, "each once"
+    assert Mirror(objects, tmp_path / "copy").fetch().lengths["labels"] == 2
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects, folder = mirrored(tmp_path), tmp_path / "campaign"
+    names = [f"{n}.txt" for n in range(3)]
+    for name in names:
+        (folder / name).write_text("x")
+    read, asked = Path.read_bytes, list[str]()
+
+    def refused(path: Path) -> bytes:
+        asked.append(path.name)
+        if path.name == asked[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(PermissionError):
+        Mirror(objects, folder).push()
+    assert [name for name in names if objects.get(f"files/{name}") is None] == asked[:1]

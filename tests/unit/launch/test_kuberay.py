@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,7 @@ case "$*" in
     *"create secret"*) cat >> "$SEEN.values" ;;
     *"get rayjob"*) printf %s "$STATE" ;;
     *"get pod"*) printf %s "$POD" ;;
+    *" tar "*) tar -C "$THERE" -cf - . && exit "$CODE" ;;
 esac
 """
 
@@ -404,3 +406,49 @@ def test_a_volume_is_not_copied_while_a_driver_writes(tmp_path: Path) -> None:
     done, seen = run(tmp_path, "fetch.sh", "copy", POD="pod/head-1")
     assert (done.returncode, "holds the volume" in done.stderr) == (1, True)
     assert "apply" not in seen
+
+
+@pytest.mark.parametrize("name", ["123", "1e3", "true", "null", "off", "0x1f"])
+def test_names_that_yaml_takes_for_something_else_stay_names(name: str) -> None:
+    given = [f'launch.kuberay.{field}="{name}"' for field in ("namespace", "storage_class", "service_account")]
+    given += [f'launch.kuberay.secrets=["{name}"]', f'launch.kuberay.pull_secret="{name}"']
+    for more in ([], ["mirror=s3://bucket/x"]):
+        rendered = files(f"launch.image={IMAGE}", *given, *more)
+        found = {
+            (key, type(value))
+            for place, text in rendered.items()
+            if place.endswith(".yaml")
+            for document in documents(text)
+            for key, value in leaves(document)
+            if str(value) == name or (key in ("namespace", "storageClassName", "serviceAccountName"))
+        }
+        assert {kind for _, kind in found} == {str}, found
+        assert ("namespace", str) in found
+
+
+def leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of a document, with the names that they have."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from leaves(value, name)
+    elif isinstance(content, list):
+        for value in content:
+            yield from leaves(value, key)
+    else:
+        yield key, content
+
+
+def test_a_copy_that_is_not_whole_says_so_and_leaves_no_pod(tmp_path: Path) -> None:
+    """`tar` there may fail, or the connection break, while what came is unpacked here without complaint."""
+    written(tmp_path / "out", *VOLUME)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "half").write_text("x")
+    done, seen = run(tmp_path, "fetch.sh", "copy", THERE=str(tmp_path / "there"), CODE="0")
+    assert (done.returncode, (tmp_path / "copy" / "half").read_text()) == (0, "x"), done.stderr
+    assert "delete -k" in seen
+    done, seen = run(tmp_path, "fetch.sh", "copy", THERE=str(tmp_path / "there"), CODE="0")
+    assert (done.returncode, "not empty" in done.stderr) == (2, True)
+    assert "apply" not in seen
+    done, seen = run(tmp_path, "fetch.sh", "other", THERE=str(tmp_path / "there"), CODE="2")
+    assert (done.returncode, "not whole" in done.stderr) == (1, True)
+    assert "delete -k" in seen

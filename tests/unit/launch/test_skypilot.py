@@ -94,3 +94,33 @@ def test_secrets_are_named_and_not_written() -> None:
 def test_what_could_not_run_is_refused(override: str, field: str) -> None:
     with pytest.raises(InputError, match=rf"ethanol\.yaml: {field}: "):
         task_of(override)
+
+
+def test_a_package_is_one_word_of_the_shell() -> None:
+    package = "alsys @ file:///x'; touch /tmp/injected; echo '"
+    (line,) = [line for line in task_of(f'launch.package="{package}"')["setup"].splitlines() if "file:///" in line]
+    assert package in shlex.split(line)
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("environment={RAY_AUTH_MODE: disabled}", "asks for its token"),
+        ("environment={RAY_AUTH_TOKEN: mine}", "asks for its token"),
+        ("secrets=[RAY_AUTH_MODE]", "asks for its token"),
+        ("environment={AWS_SECRET_ACCESS_KEY: geheim}", "secret by its name"),
+        ("environment={MLFLOW_TRACKING_PASSWORD: geheim}", "secret by its name"),
+        ("environment={HF_TOKEN: geheim}", "secret by its name"),
+    ],
+)
+def test_variables_that_open_ray_or_tell_secrets_are_refused(setting: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as told:
+        task_of(f"launch.skypilot.{setting}")
+    assert "geheim" not in str(told.value)
+
+
+def test_variables_that_are_no_secrets_are_taken() -> None:
+    given = "environment={AWS_REGION: x, AWS_ACCESS_KEY_ID: y, AWS_WEB_IDENTITY_TOKEN_FILE: /z}"
+    task = task_of(f"launch.skypilot.{given}", "launch.skypilot.secrets=[RAY_AUTH_TOKEN, HF_TOKEN]")
+    assert task["envs"]["AWS_WEB_IDENTITY_TOKEN_FILE"] == "/z"
+    assert list(task["secrets"]) == ["RAY_AUTH_TOKEN", "HF_TOKEN"]

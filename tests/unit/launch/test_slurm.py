@@ -134,3 +134,8 @@ def test_what_cannot_run_is_refused(override: str, field: str, said: str) -> Non
 def test_words_of_directives_hold_no_shell(word: str) -> None:
     with pytest.raises(InputError, match="account"):
         request_of(f"launch.slurm.account={word!r}")
+
+
+def test_a_home_directory_is_that_of_who_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert "ALSYS_VENV=/home/me/alsys-venv\n" in script_of("launch.slurm.venv=~/alsys-venv")
