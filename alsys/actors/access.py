@@ -23,6 +23,8 @@ from alsys.errors import EnvironmentProblem
 
 ANSWER_S: Final = 10.0
 """Seconds for one answer."""
+REACH_S: Final = 10.0
+"""Seconds in which the port of a cluster must answer."""
 MODE: Final = "RAY_AUTH_MODE"
 GIVEN_MODE: Final = os.environ.get(MODE)
 """What this process was started with, or alsys's default."""
@@ -61,6 +63,28 @@ def found_address(address: str | None) -> str:
     if found is None:
         raise EnvironmentProblem("no Ray is found on this machine; start one, or give its host:port")
     return str(found)
+
+
+def check_reachable(address: str) -> None:
+    """Refuses an address at which nobody answers: Ray would try for ever, deaf to signals.
+
+    Args:
+        address: As in `runtime.address`; of one that Ray has yet to find, as ``auto``, nothing is asked.
+
+    Raises:
+        EnvironmentProblem: No such host, or nothing listens there.
+    """
+    host, separator, port = address.removeprefix(CLIENT).rpartition(":")
+    if not separator:
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentProblem(
+            f"runtime.address: nothing answers at {address!r}: {reason}; start Ray there, or give another host:port"
+        ) from error
 
 
 def access_of_cluster(address: str) -> Access:

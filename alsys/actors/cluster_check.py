@@ -27,6 +27,7 @@ from alsys.actors.access import (
     access_by_grpc,
     access_by_http,
     access_of_cluster,
+    check_reachable,
     found_address,
     is_loopback,
     take_mode,
@@ -113,9 +114,11 @@ def look_at_cluster(address: str) -> ClusterReport:
         address: As in `runtime.address`.
 
     Raises:
-        EnvironmentProblem: There is none.
+        EnvironmentProblem: There is none, or it does not answer.
     """
+    check_reachable(address)
     found = found_address(address)
+    check_reachable(found)
     access = access_of_cluster(found)
     if access is Access.OPEN and not is_loopback(found):
         return ClusterReport(found, access)

@@ -21,7 +21,7 @@ import ray
 from ray._private import ray_constants
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
-from alsys.actors.access import Access, check_access, found_address, take_mode
+from alsys.actors.access import Access, check_access, check_reachable, found_address, take_mode
 from alsys.actors.nodes import Demand
 from alsys.config.runtime import RuntimeConfig
 from alsys.errors import EnvironmentProblem
@@ -29,8 +29,6 @@ from alsys.errors import EnvironmentProblem
 logger = logging.getLogger(__name__)
 
 LOCAL_OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
-REACH_S: Final = 10.0
-"""Seconds in which the port of a cluster must answer."""
 TRIES: Final = 3
 """How often Ray is started before it is given up."""
 PAUSE_S: Final = 2.0
@@ -82,8 +80,10 @@ def connect(
     address = address_of(runtime)
     prepare_token(is_local=not address)
     if address:
-        _check_reachable(address)
-        access = check_access(found_address(address), is_allowed=runtime.allow_unauthenticated)
+        check_reachable(address)
+        found = found_address(address)
+        check_reachable(found)
+        access = check_access(found, is_allowed=runtime.allow_unauthenticated)
         if access is Access.OPEN:
             logger.warning("the Ray cluster at %s asks for no token: whoever reaches it runs any code on it", address)
         take_mode(access)
@@ -238,25 +238,6 @@ def _on_loopback() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
-
-
-def _check_reachable(address: str) -> None:
-    """Refuses an address at which nobody answers: Ray would try for ever, deaf to signals.
-
-    Raises:
-        EnvironmentProblem: No such host, or nothing listens there.
-    """
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator:  # `auto` and `local`: Ray looks for itself
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise EnvironmentProblem(
-            f"runtime.address: nothing answers at {address!r}: {reason}; start Ray there"
-        ) from error
 
 
 def prepare_token(*, is_local: bool) -> None:

@@ -125,7 +125,7 @@ def command_line() -> argparse.ArgumentParser:
         "launch", "launch.launch", "run a campaign on a cluster or a cloud: write an engine's files, and submit"
     )
     launch.add_argument("config", help="campaign file (YAML)")
-    launch.add_argument("--on", required=True, metavar="ENGINE", help="see docs/launch.md")
+    launch.add_argument("--on", required=True, metavar="ENGINE", help="skypilot, kuberay, ray or slurm; docs/launch.md")
     launch.add_argument("--estimate", action="store_true", help="label each system here, for the cost until the end")
     launch.add_argument("--render", metavar="DIR", help="only write the files, and say how to submit them")
     launch.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
@@ -146,7 +146,7 @@ def command_line() -> argparse.ArgumentParser:
     status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="repeat")
 
     logs = add("logs", "logs.logs", "what workers on Ray and the driver have written")
-    logs.add_argument("directory", help="campaign directory")
+    logs.add_argument("directory", help=EITHER)
     logs.add_argument("worker", nargs="?", metavar="WORKER", help="as labeler-0, or driver; default: list them")
     logs.add_argument("--lines", type=int, default=50, metavar="N", help="last lines to print (default 50)")
     logs.add_argument("--follow", action="store_true", help="go on printing while a driver runs")
@@ -154,7 +154,9 @@ def command_line() -> argparse.ArgumentParser:
     fetch = add("fetch", "fetch.fetch", "copy a campaign from its mirror in object storage, for reading or to go on")
     fetch.add_argument("url", metavar="URL", help="the campaign's `mirror`")
     fetch.add_argument("directory", help="folder for the copy")
-    fetch.add_argument("--follow", nargs="?", type=float, const=30.0, metavar="SECONDS", help="again and again")
+    fetch.add_argument(
+        "--follow", nargs="?", type=float, const=30.0, metavar="SECONDS", help="again and again (default every 30)"
+    )
 
     stop = add("stop", "inspect.stop", "ask a running campaign to stop; `alsys run` resumes it")
     stop.add_argument("directory", help=EITHER)

@@ -42,6 +42,11 @@ def stop_elsewhere(url: str, timeout_s: float, *, drain: bool) -> int:
 
     mirror = Mirror.at(url, Path())
     if (driver := mirror.driver()) is None:
+        if not mirror.is_begun():
+            raise InputError(
+                "holds no campaign, so nothing was stopped", source=url,
+                remedy="give the URL as in the campaign's `mirror`",
+            )  # fmt: skip
         sys.stdout.write(f"{url}: no driver runs; nothing to stop\n")
         return 0
     mirror.asked.stop(drain=drain)
@@ -53,5 +58,5 @@ def stop_elsewhere(url: str, timeout_s: float, *, drain: bool) -> int:
         if clock() > timeout_s:
             raise AlsysError(f"{url}: its driver ({driver}) has not stopped after {timeout_s:.0f} s; the request stays")
         time.sleep(1.0)
-    sys.stdout.write(f"{url}: its driver has stopped\n")
+    sys.stdout.write(f"{url}: its driver has stopped; the same `alsys run` or `alsys launch` goes on\n")
     return 0

@@ -36,8 +36,9 @@ def launch(args: argparse.Namespace) -> int:
         for line in way_lines(cost_of(rented, prices), *_way(args)):
             _say(line)
     if args.render is not None:
-        _say(f"in {folder}, these submit it, and resume it:")
+        _say(f"in {folder}, these submit it, one after another, and again to resume:")
         _tell(engine.submit(request))
+        _say("and later there, each for itself:")
         _tell(engine.look(request))
         return 0
     for command in engine.submit(request):
@@ -70,7 +71,10 @@ def _run(command: Command, folder: Path) -> None:
     drawn = {name: secrets.token_hex(32) for name in command.secrets if name not in os.environ}
     code = subprocess.run(command.words, cwd=folder, env={**os.environ, **drawn}, check=False).returncode
     if code != 0:
-        raise EnvironmentProblem(f"`{shlex.join(command.words)}` ended with {code}; the files stay in {folder}")
+        raise EnvironmentProblem(
+            f"`{shlex.join(command.words)}` ended with {code}, and said why above; the files stay in {folder}: put "
+            "right what it says, then the same `alsys launch`, which does it all again"
+        )
 
 
 def _tell(commands: Sequence[Command]) -> None:

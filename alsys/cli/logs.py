@@ -10,8 +10,10 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from alsys.campaign.elsewhere import campaign_at
 from alsys.campaign.folder import CampaignFolder
 from alsys.errors import InputError
+from alsys.store.objects import is_url
 
 DRIVER: Final = "driver"
 LOOK_EVERY_S: Final = 0.5
@@ -21,12 +23,19 @@ SET_ASIDE: Final = ".1"
 
 def logs(args: argparse.Namespace) -> int:
     """Lists the logs of a campaign, or prints the end of one."""
-    directory = CampaignFolder.existing(args.directory)
+    if args.follow and is_url(args.directory):
+        raise InputError(
+            "is for the campaign's own folder", source=args.directory, field="--follow",
+            remedy="leave it out: each call shows what the mirror has, which lags by a minute at most",
+        )  # fmt: skip
+    directory = campaign_at(args.directory)
     found = _found(directory)
     if args.worker is None:
         for name, path in found.items():
             age_s, size = time.time() - path.stat().st_mtime, path.stat().st_size
-            sys.stdout.write(f"{name}: {size / 1000:.1f} kB, {max(age_s, 0.0):.0f} s ago: {_last_line(path)}\n")
+            sys.stdout.write(
+                f"{name}: {size / 1000:.1f} kB, {max(age_s, 0.0):.0f} s ago: {_last_line(path) or 'nothing yet'}\n"
+            )
         return 0
     if args.lines < 1:
         raise InputError("must be at least 1", field="--lines", value=str(args.lines), remedy="leave it out")

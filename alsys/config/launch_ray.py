@@ -25,10 +25,13 @@ class RayLaunch(Section):
     """Machines of `ray up`: one for the driver, and some of a kind for each group of workers."""
 
     cloud: Literal["aws", "gcp"] = operational("aws", description="Whose machines.")
-    region: Word = operational("us-west-2", description="As `us-west-2` of AWS or `us-central1` of GCP.")
+    region: Word = operational(
+        "us-west-2", description="As `us-west-2` of AWS; GCP has no default, and wants as `us-central1`."
+    )
     zones: tuple[Word, ...] = operational(
         (),
-        description="As `[us-west-2a, us-west-2b]`; of GCP the first one only. Default: `a`, `b` and `c` of AWS, `a`.",
+        description="As `[us-west-2a, us-west-2b]`; of GCP the first one only. Default: `a`, `b` and `c` of AWS; of "
+        "GCP `a`, which few regions lack.",
     )
     project: Word | None = operational(None, description="Project of GCP.")
     ssh_from: Annotated[str, Field(pattern=CIDR)] | None = operational(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from alsys.errors import InputError
@@ -103,43 +103,82 @@ def fleet_problems(content: Mapping[str, Any], fleet: Fleet, source: str) -> Ite
         for name, node in content.get("available_node_types", {}).items()
         if name != content.get("head_node_type") or node["resources"].get("CPU", 1)
     }
-    placed = fleet.placed()[0]
-    for bare, group in zip(fleet.groups, placed.groups, strict=True):
-        offers_own = any(set(group.resources) & set(node["resources"]) for node in types.values())
-        asked = group if offers_own else bare
-        homes = {name: _holds(asked, node["resources"]) for name, node in types.items()}
-        homes = {name: n for name, n in homes.items() if n}
-        needs = ", ".join(f"{name}: {amount:g}" for name, amount in _asked(asked).items())
-        if not homes:
+    homes: list[tuple[Group, dict[str, int]]] = []
+    for bare, placed in zip(fleet.groups, fleet.placed()[0].groups, strict=True):
+        offers_own = any(set(placed.resources) & set(node["resources"]) for node in types.values())
+        group = placed if offers_own else bare
+        held = {name: n for name, node in types.items() if (n := _holds(group, node["resources"]))}
+        if not held:
+            needs = ", ".join(f"{name}: {amount:g}" for name, amount in _asked(group).items())
             yield InputError(
                 f"hold none of the campaign's {group.name}, one of which asks for {{{needs}}}", source=source,
                 field="available_node_types", value={name: dict(node["resources"]) for name, node in types.items()},
                 remedy=f"add a type with these resources, or lower {group.section}.cpus, gpus or resources",
             )  # fmt: skip
-            continue
-        held = sum(n * _most(content, types[name]) for name, n in homes.items())
-        if held < group.most:
-            fields = ", ".join(f"available_node_types.{name}.max_workers" for name in homes)
-            yield InputError(
-                f"hold {held} of the campaign's {group.most} {group.name}", source=source, field=fields,
-                value=", ".join(str(_most(content, types[name])) for name in homes),
-                remedy=f"raise it, or lower {group.section}.workers to {held}",
-            )  # fmt: skip
-    most = sum(_most(content, node) for node in types.values())
-    if content.get("max_workers", 2) < most and not _is_enough(content, placed, types):
+        elif (n_held := sum(n * _machines(content, name) for name, n in held.items())) < group.most:
+            yield _too_few(content, source, group, held, n_held)
+        else:
+            homes.append((group, held))
+    workers, limit = sum(_most(content, name) for name in types), int(content.get("max_workers", 2))
+    left = _left(content, homes, workers)
+    for group, its_homes, n in left:
+        yield _too_few(content, source, group, its_homes, group.most - n, " beside its other workers")
+    if limit < workers and not left and _left(content, homes, limit):
         yield InputError(
-            f"is less than the {most} machines of all types together, which the campaign's workers fill", source=source,
-            field="max_workers", value=content.get("max_workers", 2), remedy=f"write {most}",
+            f"is less than the {workers} machines of all types together, which the campaign's workers fill",
+            source=source, field="max_workers", value=limit, remedy=f"write {workers}",
         )  # fmt: skip
 
 
-def _is_enough(content: Mapping[str, Any], fleet: Fleet, types: Mapping[str, Any]) -> bool:
-    """Whether as many machines as there may be hold all workers, each group on the type that takes most of it."""
-    needed = 0
-    for group in fleet.groups:
-        each = max((_holds(group, node["resources"]) for node in types.values()), default=0)
-        needed += -(-group.most // each) if each else 0
-    return needed <= int(content.get("max_workers", 2))
+def _too_few(
+    content: Mapping[str, Any], source: str, group: Group, homes: Iterable[str], n: int, beside: str = ""
+) -> InputError:
+    head = content.get("head_node_type")
+    names = [name for name in homes if name != head] or list(homes)
+    return InputError(
+        f"hold {n} of the campaign's {group.most} {group.name}{beside}", source=source,
+        field=", ".join(f"available_node_types.{name}.max_workers" for name in names),
+        value=", ".join(str(_most(content, name)) for name in names),
+        remedy=f"raise it, or lower {group.section}.workers to {n}",
+    )  # fmt: skip
+
+
+def _left(
+    content: Mapping[str, Any], homes: Sequence[tuple[Group, Mapping[str, int]]], limit: int
+) -> list[tuple[Group, Mapping[str, int], int]]:
+    """Groups some of whose workers find no place once all others have theirs, and how many.
+
+    Those with the fewest types to go to are placed first, then large ones, each on the first machine with room.
+
+    Args:
+        content: Of the file.
+        homes: Groups, and how many of their workers an empty machine of each type holds.
+        limit: Machines at most beside the head.
+    """
+    types, head = content.get("available_node_types", {}), str(content.get("head_node_type"))
+    begun: list[tuple[str, dict[str, float]]] = [(head, dict(types[head]["resources"]))] if head in types else []
+    free = {name: _most(content, name) for name in types}
+    found = []
+    for group, held in sorted(homes, key=lambda home: (len(home[1]), max(home[1].values()), home[0].most)):
+        n = group.most
+        for name, room in begun:
+            n = _fill(room, group, n) if name in held else n
+        for name in sorted(held, key=held.__getitem__, reverse=True):
+            while n and free[name] and limit:
+                free[name], limit = free[name] - 1, limit - 1
+                begun.append((name, dict(types[name]["resources"])))
+                n = _fill(begun[-1][1], group, n)
+        if n:
+            found.append((group, held, n))
+    return found
+
+
+def _fill(room: dict[str, float], group: Group, n: int) -> int:
+    """Places workers on a machine while there are any and it has room; how many are left."""
+    placed = min(n, _holds(group, room))
+    for name, amount in _asked(group).items():
+        room[name] = room.get(name, 0.0) - placed * amount
+    return n - placed
 
 
 def _asked(group: Group) -> dict[str, float]:
@@ -152,5 +191,11 @@ def _holds(group: Group, resources: Mapping[str, float]) -> int:
     return int(min(resources.get(name, 0) / amount + EPSILON for name, amount in _asked(group).items()))
 
 
-def _most(content: Mapping[str, Any], node: Mapping[str, Any]) -> int:
-    return int(node.get("max_workers", content.get("max_workers", 2)))
+def _most(content: Mapping[str, Any], name: str) -> int:
+    """Machines of a type at most, beside the head: of its type none unless the file says so."""
+    default = 0 if name == content.get("head_node_type") else content.get("max_workers", 2)
+    return int(content["available_node_types"][name].get("max_workers", default))
+
+
+def _machines(content: Mapping[str, Any], name: str) -> int:
+    return _most(content, name) + (name == content.get("head_node_type"))

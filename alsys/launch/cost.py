@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from alsys.config.prices import ANY
+
 DAY_H: Final = 24.0
 HOUR_S: Final = 3600.0
+MINUTE_S: Final = 60.0
 SPOT: Final = "spot"
 """What follows the kind of a machine, in tables of prices, where a cloud may take it back."""
 Range = tuple[float, float]
@@ -45,11 +48,14 @@ class Rented:
         """Money for an hour of one; None where it is not known.
 
         Args:
-            own: Prices of the user, which go before those known.
+            own: Prices of the user, which go before those known; that of any machine goes behind them.
             on_demand: Of one that no cloud takes back.
         """
         name = self.kind if on_demand else self.priced_as
-        return (own[name], own[name]) if name in own else self.known.get(name)
+        if name not in own and name in self.known:
+            return self.known[name]
+        price = own.get(name, own.get(ANY))
+        return None if price is None else (price, price)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,9 @@ def cost_lines(rented: Sequence[Rented], own: Mapping[str, float]) -> Iterator[s
         yield f"a day costs {money(cost.day)}{_on_demand(rented, own)}, without disks and traffic"
     if cost.unknown:
         named = ", ".join(name or "machines whose kind shows once they run" for name in cost.unknown)
-        yield f"not in it: {named}; launch.prices gives prices"
+        example = next((name for name in cost.unknown if name), "")
+        each = f"launch.prices, as {{{example}: 0.5}}, or for all others " if example else "launch.prices, for all, as "
+        yield f"not in it: {named}; say what an hour costs in {each}{{{ANY}: 0.5}}"
 
 
 def _on_demand(rented: Sequence[Rented], own: Mapping[str, float]) -> str:
@@ -119,7 +127,7 @@ def way_lines(cost: Cost, wall_s: Range, labels: int) -> Iterator[str]:
     """
     hours = wall_s[0] / HOUR_S, wall_s[1] / HOUR_S
     total = hours[0] * cost.full[0], hours[1] * cost.full[1]
-    yield f"until the end, if machines there are as fast as this one: {span(*(round(h, 1) for h in hours))} h"
+    yield f"until the end, if machines there are as fast as this one: {_duration(*wall_s)}"
     if cost.full[1] > 0 and labels > 0:
         each = total[0] / labels, total[1] / labels
         part = " of the machines whose price is known" if cost.unknown else ""
@@ -129,6 +137,13 @@ def way_lines(cost: Cost, wall_s: Range, labels: int) -> Iterator[str]:
 def money(amounts: Range) -> str:
     """Amounts of money to three figures, and to cents from one on."""
     return span(*(round(amount, 2) if amount >= 1 else float(f"{amount:.3g}") for amount in amounts))
+
+
+def _duration(least_s: float, most_s: float) -> str:
+    """Hours to a tenth; below two, minutes, which one is at least."""
+    if most_s >= 2 * HOUR_S:
+        return f"{span(round(least_s / HOUR_S, 1), round(most_s / HOUR_S, 1))} h"
+    return f"{span(*(max(1, round(s / MINUTE_S)) for s in (least_s, most_s)))} min"
 
 
 def span(least: float, most: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,8 +18,9 @@ class Cloud:
     """A cloud of `ray up`.
 
     Attributes:
-        needed: Fields of `launch.ray` without which nothing can be started, and what to give.
+        needed: Fields of `launch.ray` without which nothing can be started, and what to give, with ``{region}``.
         gpu_image: What to give for machines with GPUs.
+        region: What names of its regions are like, and an example.
         provider: Section of the cluster's file.
         node_config: A machine; is given the request, its kind, GB of disk, and `is_driver`, `has_gpu`, `is_spot`.
         prepare: Lines of shell that make what must be there before, and change nothing the second time.
@@ -26,6 +28,7 @@ class Cloud:
 
     needed: Mapping[str, str]
     gpu_image: str
+    region: tuple[re.Pattern[str], str]
     provider: Callable[[LaunchRequest], dict[str, Any]]
     node_config: Callable[..., dict[str, Any]]
     prepare: Callable[[LaunchRequest], str]
@@ -164,17 +167,19 @@ fi
 CLOUDS: Final[Mapping[str, Cloud]] = {
     "aws": Cloud(
         {
-            "image": f"an AMI of Ubuntu: aws ssm get-parameter --query Parameter.Value --output text "
+            "image": "an AMI of Ubuntu: aws ssm get-parameter --region {region} --query Parameter.Value --output text "
             f"--name {UBUNTU_PARAMETER}",
         },
         "an AMI of Ubuntu with NVIDIA's driver, as AWS' Deep Learning Base AMI",
+        (re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "us-west-2"),
         _aws_provider,
         _aws_machine,
         _aws_prepare,
     ),
     "gcp": Cloud(
-        {"project": "the project"},
+        {"project": "the project's id: gcloud config get-value project"},
         "an image of Ubuntu with NVIDIA's driver, as those of Google's project deeplearning-platform-release",
+        (re.compile(r"[a-z]+-[a-z]+\d+"), "us-central1"),
         _gcp_provider,
         _gcp_machine,
         _gcp_prepare,

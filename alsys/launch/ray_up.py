@@ -72,13 +72,20 @@ class RayUp:
                 value=request.settings.image, remedy="leave it out; launch.ray.image names a machine's image",
             )  # fmt: skip
         check_source(request)
+        pattern, example = CLOUDS[ray.cloud].region
+        if not pattern.fullmatch(ray.region):
+            raise InputError(
+                f"is no region of {ray.cloud.upper()}", source=source, field="launch.ray.region", value=ray.region,
+                remedy=f"give one as {example}",
+            )  # fmt: skip
         needed = {"ssh_from": "your address, as 203.0.113.7/32", **CLOUDS[ray.cloud].needed}
         if any(group.machine.gpus for group in request.fleet.groups):
             needed["gpu_image"] = CLOUDS[ray.cloud].gpu_image
         for field, remedy in needed.items():
             if getattr(ray, field) is None:
                 message = "is needed for --on ray"
-                raise InputError(message, source=source, field=f"launch.ray.{field}", remedy=f"give {remedy}")
+                told = remedy.format(region=ray.region)
+                raise InputError(message, source=source, field=f"launch.ray.{field}", remedy=f"give {told}")
         if (address := str(ray.ssh_from)).endswith("/0"):
             message = "lets the whole internet in"
             raise InputError(message, source=source, field="launch.ray.ssh_from", value=address, remedy="give your own")

@@ -182,12 +182,15 @@ def test_a_mirror_of_another_campaign_is_refused_before_anything_starts(server: 
 def test_a_driver_is_stopped_from_elsewhere(server: str, tmp_path: Path) -> None:
     machines = Machines(server, "stopped", tmp_path)
     stop = ("stop", machines.url, "--timeout", "120")
-    assert "nothing to stop" in machines.command(*stop).stdout
+    refused = machines.command(*stop)
+    assert refused.returncode == 2
+    assert "holds no campaign, so nothing was stopped" in refused.stderr, "a mistyped URL is no campaign that has ended"
     driver = machines.start("a", "stop.labels=100000")
     machines.wait_for_labels(driver, 60)
     assert "has stopped" in machines.command(*stop).stdout
     output, _ = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 0, output
+    assert "nothing to stop" in machines.command(*stop).stdout
     again = machines.start("b", "stop.labels=20")
     output, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, output

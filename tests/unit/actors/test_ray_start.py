@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from alsys.actors import ray_start
+from alsys.actors.access import check_reachable
+from alsys.actors.cluster_check import look_at_cluster
 from alsys.config.runtime import RuntimeConfig
 from alsys.errors import EnvironmentProblem
 
@@ -32,10 +34,23 @@ def test_an_address_at_which_nobody_answers_is_refused_at_once(
     assert address in str(caught.value)
 
 
+def test_a_ray_that_auto_finds_and_nobody_answers_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setattr(ray_start.ray, "init", lambda **_: pytest.fail("Ray would try for ever"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port}")
+    with pytest.raises(EnvironmentProblem, match=f"nothing answers at '.*:{free_port}'"):
+        ray_start.connect(RuntimeConfig(address="auto"), {"CPU": 1.0}, {"CPU": 1.0})
+    for address in ("auto", f"127.0.0.1:{free_port}"):
+        with pytest.raises(EnvironmentProblem, match="nothing answers"):
+            look_at_cluster(address)  # of `alsys doctor`
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:no", "no-such-host.invalid:6379"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(EnvironmentProblem, match="nothing answers"):
-        ray_start._check_reachable(address)
+        check_reachable(address)
 
 
 def test_local_is_a_ray_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +66,8 @@ def test_an_address_at_which_somebody_answers_is_left_to_ray() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        ray_start._check_reachable(f"127.0.0.1:{listener.getsockname()[1]}")
-    ray_start._check_reachable("auto")
+        check_reachable(f"127.0.0.1:{listener.getsockname()[1]}")
+    check_reachable("auto")
 
 
 def test_the_usual_folder_is_kept_where_its_name_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,9 @@ def home(bucket: Counted, tmp_path: Path) -> Path:
         published = ModelPublished(t=1.0, version=1, parent=0, seq=1, n_labels=3, wall_s=1.0, metrics={}, digest=digest)
         store.stage([published, ModelPromoted(t=1.0, version=1, reason="the first")])
         store.commit()
+    directory.worker_logs.mkdir(parents=True)
+    (directory.worker_logs / "labeler-0.log").write_text("hello\n")
+    (directory.logs / "campaign.log").write_text("")
     (directory.path / "walkers").mkdir()
     (directory.path / "walkers/walker-0.json").write_text("{}")
     mirror.push()
@@ -105,6 +108,9 @@ def test_a_url_is_read_where_a_folder_is(
     assert "sound: 3 frames" in lines(capsys, "data", "verify", URL)
     assert "no frame" in lines(capsys, "data", "quarantine", "list", URL)
     assert "3 frames" in lines(capsys, "data", "export", URL, "out.extxyz")
+    assert lines(capsys, "logs", URL, "labeler-0") == "hello\n"
+    assert lines(capsys, "logs", URL).splitlines()[0].endswith("s ago: nothing yet"), "the driver's"
+    assert "--follow: is for the campaign's own folder" in lines(capsys, "logs", URL, "labeler-0", "--follow", code=2)
     assert "report.html" in lines(capsys, "report", URL)
     assert (tmp_path / "report.html").is_file()
     assert "version 1" in lines(capsys, "models", "export", URL, "bundle")
@@ -236,3 +242,9 @@ def test_a_driver_elsewhere_is_named_where_it_does_not_stop(
     with Mirror(bucket, home).driven(None, takes_over=False, tell=print):
         said = lines(capsys, "stop", URL, "--timeout", "0.01", code=4)
     assert f"process {Driver.this().pid} on " in said
+
+
+def test_a_stop_of_nothing_is_no_stop(home: Path, capsys: pytest.CaptureFixture[str], bucket: Counted) -> None:
+    assert "nothing to stop" in lines(capsys, "stop", URL)
+    bucket.remove(list(bucket.listed()))
+    assert "holds no campaign, so nothing was stopped" in lines(capsys, "stop", URL, code=2)

@@ -115,6 +115,44 @@ def test_workers_that_ask_for_no_resource_of_their_own_fit_on_any_type(
     assert "hold none of the campaign's trainers" in capsys.readouterr().err
 
 
+def alone(tmp_path: Path, **changes: Any) -> Path:
+    """A file of somebody's own: a head of 4 cores, which takes workers too, and up to 4 machines of 8."""
+    content = yaml.safe_load(written(tmp_path, AWS).read_text())
+    types = content["available_node_types"]
+    head = types["head"] | {"resources": {"CPU": 4}}
+    del head["max_workers"]
+    content["available_node_types"] = {
+        "head": head,
+        "worker": types["labeler"] | {"resources": {"CPU": 8}, "max_workers": 4},
+    }
+    file = tmp_path / "alone.yaml"
+    file.write_text(yaml.safe_dump(content | {"max_workers": 4} | changes))
+    return file
+
+
+@pytest.mark.parametrize(("labelers", "code"), [(34, 0), (35, 2)])
+def test_workers_share_the_machines_that_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labelers: int, code: int
+) -> None:
+    # 36 cores: an explorer, a trainer, 34 labelers. There is one head, whatever max_workers says.
+    file = alone(tmp_path)
+    capsys.readouterr()
+    words = ["cluster", "validate", str(file), "--campaign", ETHANOL, "--set", f"labeling.workers={labelers}"]
+    assert main(words) == code
+    if code:
+        error = capsys.readouterr().err
+        assert "available_node_types.worker.max_workers: hold 34 of the campaign's 35 labelers beside its " in error
+        assert "(got '4'); raise it, or lower labeling.workers to 34" in error
+
+
+def test_a_campaign_that_needs_few_machines_may_have_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cluster", "validate", str(alone(tmp_path, max_workers=1)), "--campaign", ETHANOL, "--set"]
+    assert main([*words, "labeling.workers=10"]) == 0, "12 cores for 12 workers"
+    capsys.readouterr()
+    assert main([*words, "labeling.workers=11"]) == 2
+    assert "max_workers: is less than the 4 machines of all types" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "kind: Pod\n", "a: [\n"])
 def test_what_is_no_cluster_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     (tmp_path / "x.yaml").write_text(text)

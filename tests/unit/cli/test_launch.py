@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alsys.cli import main
+from alsys.launch.engines import ENGINES
 
 ETHANOL = str(Path(__file__).parents[3] / "configs" / "ethanol.yaml")
 MIRROR = ["--set", "mirror=s3://bucket/ethanol"]
@@ -18,6 +19,9 @@ def test_files_are_written_and_commands_said(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "out" / "skypilot.yaml").is_file()
     assert "RAY_AUTH_TOKEN=$(openssl rand -hex 32) sky jobs launch" in said
     assert "price not known" in said
+    submits, later = said.split("and later there, each for itself:")
+    assert "sky jobs launch" in submits
+    assert "sky jobs cancel" in later, "not among what submits"
 
 
 def test_an_engine_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +53,15 @@ def test_what_the_engine_refuses_ends_with_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert submitted(tmp_path, monkeypatch, 7)[0] == 3
-    assert "ended with 7" in capsys.readouterr().err
+    assert "ended with 7" in (error := capsys.readouterr().err)
+    assert "then the same `alsys launch`" in error
+
+
+def test_help_names_the_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["launch", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in ENGINES)
 
 
 def test_a_program_that_is_missing_is_named(

@@ -50,6 +50,19 @@ def cloud(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return settings
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{cloud: gcp, project: mine, ssh_from: 203.0.113.7/32}", "launch.ray.region: is no region of GCP"),
+        ("{region: us-central1, image: ami-0123, ssh_from: 203.0.113.7/32}", "launch.ray.region: is no region of AWS"),
+        ("{region: eu-west-1, ssh_from: 203.0.113.7/32}", "aws ssm get-parameter --region eu-west-1 "),
+    ],
+)
+def test_a_region_is_one_of_its_cloud(settings: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        request_of(f"launch.ray={settings}")
+
+
 def test_ray_accepts_the_cluster(cloud: tuple[str, ...]) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -207,7 +220,7 @@ esac
         (("launch.ray={image: ami-0123}",), r"launch\.ray\.ssh_from"),
         (("launch.ray={image: ami-0123, ssh_from: 0.0.0.0/0}",), r"launch\.ray\.ssh_from"),
         (("launch.ray={ssh_from: 203.0.113.7/32}",), r"launch\.ray\.image"),
-        (("launch.ray={cloud: gcp, ssh_from: 203.0.113.7/32}",), r"launch\.ray\.project"),
+        (("launch.ray={cloud: gcp, region: us-central1, ssh_from: 203.0.113.7/32}",), r"launch\.ray\.project"),
         ((*AWS, "launch.ray.gpu_image=null", "training.gpus=1"), r"launch\.ray\.gpu_image"),
         ((*AWS, "launch.ray.machines={labeler: m7a.large}"), r"launch\.ray\.machines"),
         ((*AWS, "launch.ray.machines={labelers: x1.large}"), r"launch\.ray\.machines\.labelers"),
