@@ -134,13 +134,17 @@ class RayUp:
     def look(self, request: LaunchRequest) -> tuple[Command, ...]:
         """Watch, stop, fetch, end."""
         folder = f"campaigns/{request.config.name}"
+        stays = {
+            "aws": "ends spot machines, stops all others, whose disks stay and cost until they are terminated",
+            "gcp": "ends all machines; the driver's disk stays, and costs until it is deleted",
+        }[request.settings.ray.cloud]
         fetch = ("ray", "rsync-down", CLUSTER, f"{HOME}/{folder}", ".")
         return (
             Command(("ray", "exec", CLUSTER, f"alsys status ~/{folder}"), "what the campaign does"),
             Command(("ray", "attach", "--tmux", CLUSTER), "the driver's terminal"),
             Command(("ray", "exec", CLUSTER, f"alsys stop ~/{folder} --drain"), "ends it; the same launch resumes"),
             Command(fetch, "copies the campaign here"),
-            Command(("ray", "down", "--yes", CLUSTER), "ends all machines; disks of the driver stay"),
+            Command(("ray", "down", "--yes", CLUSTER), stays),
         )
 
 

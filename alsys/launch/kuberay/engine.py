@@ -119,9 +119,9 @@ def _services(request: LaunchRequest) -> Iterator[Command]:
         found["grafana"] = ("3000", "the dashboard")
     for service, (port, what) in found.items():
         named = f"{request.name}-{service}"
-        password = ("get", "secret", named, "-o", f"jsonpath={{.data.{service}_password}}")
+        password = ("get", "secret", named, "-o", f"go-template={{{{.data.{service}_password | base64decode}}}}")
         yield Command((*namespaced(request), "port-forward", f"service/{named}", port), f"{what}; user admin")
-        yield Command((*namespaced(request), *password), "and its password, in base64")
+        yield Command((*namespaced(request), *password), "and its password")
 
 
 ENGINE: Final = KubeRay()

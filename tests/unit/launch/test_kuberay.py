@@ -452,3 +452,11 @@ def test_a_copy_that_is_not_whole_says_so_and_leaves_no_pod(tmp_path: Path) -> N
     done, seen = run(tmp_path, "fetch.sh", "other", THERE=str(tmp_path / "there"), CODE="2")
     assert (done.returncode, "not whole" in done.stderr) == (1, True)
     assert "delete -k" in seen
+
+
+def test_passwords_are_shown_as_they_are_typed() -> None:
+    passwords = [command.words[-1] for command in ENGINE.look(request(*VOLUME)) if "secret" in command.words]
+    assert passwords == [
+        "go-template={{.data.mlflow_password | base64decode}}",
+        "go-template={{.data.grafana_password | base64decode}}",
+    ]

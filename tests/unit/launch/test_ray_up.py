@@ -240,3 +240,9 @@ def test_kinds_that_the_user_describes_are_taken() -> None:
         *AWS, "launch.ray.machines={labelers: x1.large}", "launch.ray.kinds={x1.large: {cpus: 3, memory_gb: 32}}"
     )
     assert types["available_node_types"]["labeler"]["resources"] == {"CPU": 3, "labeler": 3}
+
+
+@pytest.mark.parametrize(("cloud", "said"), [(AWS, "stops all others, whose disks stay"), (GCP, "ends all machines;")])
+def test_what_stays_and_costs_after_the_end_is_said(cloud: tuple[str, ...], said: str) -> None:
+    # Ray's `cache_stopped_nodes` has AWS' machines on demand stopped, not terminated.
+    assert said in ENGINE.look(request_of(*cloud))[-1].purpose
