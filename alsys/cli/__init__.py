@@ -327,11 +327,15 @@ def command_line() -> argparse.ArgumentParser:
         "--members", type=int, default=1, help="equal members, for campaigns that are to go on from it (default 1)"
     )
 
-    export = add("export", "export.export", "write a model for use elsewhere: its bundle, or a NequIP package", models)
+    export = add("export", "export.export", "write a model for use elsewhere, checked and with its own error", models)
     export.add_argument("source", help="bundle folder, campaign directory (its champion), or models:/NAME@champion")
-    export.add_argument("output", help="folder of a bundle, or file of a package (.nequip.zip); nothing is overwritten")
-    export.add_argument("--format", choices=["bundle", "nequip-package"], help="default: by the suffix of the output")
-    export.add_argument("--member", type=int, metavar="K", help="member of a package, from 0 on (default 0)")
+    export.add_argument("output", help="folder or file, by what it is exported to; nothing is overwritten")
+    kinds = ["bundle", "nequip-package", "ase-pt2", "torch-sim", "openmm", "ipi"]
+    kinds += ["lammps-nequip", "lammps-mliap", "lammps-external"]
+    export.add_argument(
+        "--to", "--format", choices=kinds, help="default: nequip-package for .nequip.zip, else bundle (docs/using.md)"
+    )
+    export.add_argument("--member", type=int, metavar="K", help="one member, from 0 on (default: the mean of all)")
     export.add_argument("--charge", type=int, metavar="E", help="of all that a package is used for")
     export.add_argument("--multiplicity", type=int, metavar="M", help="likewise, 2S + 1")
     export.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")

@@ -1,9 +1,12 @@
-"""One member of a committee becomes a NequIP package (`.nequip.zip`), which NequIP runs, compiles and trains on.
+"""A committee's mean or one member becomes a NequIP package (`.nequip.zip`), which NequIP runs and compiles.
 
-The file is what `nequip-package build` of NequIP 0.19 writes (package version 2): the model for evaluation and for
-training, a frame to compile on, the versions of the code in it, and where it is from. It is written beside its place
-and moved there only after NequIP's own loader and calculator have given alsys's energies, forces and stresses with it.
-Packages carry their code: whoever opens one executes it.
+A package of one member can be trained on too; the mean of several is one model for evaluation, with the code of
+`alsys.interop.committee_graph` in it. What follows holds for both.
+
+The file is what `nequip-package build` of NequIP 0.19 writes (package version 2): the model for evaluation and, of one
+member, for training, a frame to compile on, the versions of the code in it, and where it is from. It is written beside
+its place and moved there only after NequIP's own loader and calculator have given alsys's energies, forces and stresses
+with it. Packages carry their code: whoever opens one executes it.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from ase import Atoms
 from alsys.errors import EnvironmentProblem, InputError
 from alsys.files import move
 from alsys.frames import Frame
+from alsys.interop.committee_models import ModelCommittee, mean_model
 from alsys.interop.nequip_package import SUFFIX, TOLERANCE, probe_frames
-from alsys.potentials.architectures import build_model, elements_of, states_of
+from alsys.potentials.architectures import elements_of, states_of
 from alsys.potentials.base import CommitteeState, FrameBatch
 from alsys.potentials.elements import in_state
-from alsys.potentials.nequip import NequIPCommittee, input_of, load_weights, type_lookup
+from alsys.potentials.nequip import NequIPCommittee, input_of, type_lookup
 from alsys.potentials.tracing import tracing
 from alsys.states import ElectronicState
 from alsys.version import __version__
@@ -36,20 +40,23 @@ PACKAGE_VERSION = 2
 SOLE_MODEL = "sole_model"
 """NequIP's name of a model that is alone in its file."""
 MODES = ("eager", "compile")
+COMMITTEE_CODE = "alsys.interop.committee_graph"
+"""Module that a package of several members carries."""
 MARGIN = 1.5
 """Between a cluster and its images in the frame that is periodic, Angstrom."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedPackage:
-    """How a package compares with the member it was made of.
+    """How a package compares with what it was made of.
 
     Attributes:
         energy_difference: Largest difference of energies, eV per atom.
         force_difference: Of forces, eV/Angstrom.
         stress_difference: Of stresses, eV/Angstrom^3.
         state: Charge and multiplicity that it is for; None for a model that tells none apart.
-        state_energy: What the member adds to the energy of each frame in that state, and the package does not, eV.
+        state_energy: What the members add, in the mean, to the energy of each frame in that state, and the package does
+            not, eV.
     """
 
     energy_difference: float
@@ -59,29 +66,29 @@ class ExportedPackage:
     state_energy: float = 0.0
 
 
-def check_exportable(state: CommitteeState, member: int) -> None:
-    """Refuses what a NequIP package cannot hold.
+def check_exportable(state: CommitteeState, member: int | None) -> None:
+    """Refuses what a NequIP model cannot hold.
 
     Args:
         state: A committee.
-        member: Which of its members, from 0 on.
+        member: Which of its members, from 0 on; None for all.
 
     Raises:
         InputError: It is no network, needs a baseline, or has no such member.
     """
     if state.kind not in ("nequip", "allegro"):
         raise InputError(
-            "packages hold networks of kind nequip or allegro", field="kind", value=state.kind,
-            remedy="use --format bundle",
+            "packages and compiled files hold networks of kind nequip or allegro", field="kind", value=state.kind,
+            remedy="use --to bundle",
         )  # fmt: skip
     if state.baseline is not None:
         raise InputError(
-            "the model is nothing without its baseline, which a NequIP package cannot carry",
+            "the model is nothing without its baseline, which NequIP's files cannot carry",
             field="baseline",
             value=dict(state.baseline).get("method"),
-            remedy="make a plain model of it with `alsys models distil`, or use --format bundle",
+            remedy="make a plain model of it with `alsys models distil`, or use --to bundle",
         )
-    if not 0 <= member < state.n_members:
+    if member is not None and not 0 <= member < state.n_members:
         raise InputError(
             f"the model has {state.n_members} members", field="--member", value=member,
             remedy=f"give 0 to {state.n_members - 1}",
@@ -91,7 +98,7 @@ def check_exportable(state: CommitteeState, member: int) -> None:
 def write_package(
     path: Path,
     state: CommitteeState,
-    member: int,
+    member: int | None,
     card: Mapping[str, object],
     *,
     charge: int | None = None,
@@ -105,7 +112,7 @@ def write_package(
     Args:
         path: File to make; ends in ``.nequip.zip``.
         state: A committee.
-        member: Which of its members.
+        member: Which of its members; None for the mean of all.
         card: Facts that go into its ``config.yaml``.
         charge: Total charge that it is to be used for, e; None where the multiplicity says it, or the model has one.
         multiplicity: 2S + 1, likewise.
@@ -122,12 +129,7 @@ def write_package(
     if path.exists():
         raise FileExistsError(f"{path} exists")
     chosen = chosen_state(state, charge, multiplicity)
-    alone = replace(state, members=(state.members[member],), score="committee", score_state={})
-    state_energy = 0.0
-    if states_of(state.spec):
-        assert chosen is not None
-        alone, energies = in_state(alone, chosen)
-        state_energy = float(energies[0])
+    alone, state_energy = plain(state, member, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".alsys-export-", dir=path.parent) as folder:
         file = Path(folder) / path.name
@@ -143,6 +145,17 @@ def write_package(
             raise FileExistsError(f"{path} exists")
         move(file, path)
     return replace(exported, state=chosen if states_of(state.spec) else None, state_energy=state_energy)
+
+
+def plain(state: CommitteeState, member: int | None, chosen: ElectronicState | None) -> tuple[CommitteeState, float]:
+    """Networks that tell no states apart, of one member or of all, and what their mean lacks on each frame, eV."""
+    members = state.members if member is None else (state.members[member],)
+    alone = replace(state, members=members, score="committee", score_state={}, inner=None)
+    if not states_of(state.spec):
+        return alone, 0.0
+    assert chosen is not None
+    alone, energies = in_state(alone, chosen)
+    return alone, float(energies.mean())
 
 
 def chosen_state(state: CommitteeState, charge: int | None, multiplicity: int | None) -> ElectronicState | None:
@@ -191,30 +204,44 @@ def _write(file: Path, state: CommitteeState, origin: Mapping[str, object]) -> N
 
     elements = elements_of(state.spec)
     models = {}
-    for mode in MODES:
+    for mode in MODES if state.n_members == 1 else MODES[:1]:
         with override_model_compile_mode(mode):
-            model = build_model(state.spec)
-        load_weights(model, state.members[0])
-        models[mode] = torch.nn.ModuleDict({SOLE_MODEL: model.eval()})
-    frame = _periodic(probe_frames(elements)[0])
-    example = input_of(FrameBatch.of([frame]), type_lookup(elements), float(str(state.spec["r_max"])))
+            models[mode] = torch.nn.ModuleDict({SOLE_MODEL: mean_model(state)})
+    example = example_of(state)
     metadata = {
         "versions": get_current_code_versions(verbose=False),
         "external_modules": {name: get_version_safe(name) for name in sorted(_EXTERNAL_MODULES)},
         "package_version_id": PACKAGE_VERSION,
-        "available_models": list(MODES),
+        "available_models": list(models),
         "atom_types": dict(enumerate(elements)),
     }
     exporter: Any = torch.package.PackageExporter(str(file), importer=(torch.package.importer.sys_importer,))  # type: ignore[attr-defined]
     with tracing(), exporter as package:
         package.mock([f"{name}.**" for name in _MOCK_MODULES])
         package.extern([f"{name}.**" for name in _EXTERNAL_MODULES])
-        package.intern([f"{name}.**" for name in _INTERNAL_MODULES])
+        package.intern([*(f"{name}.**" for name in _INTERNAL_MODULES), COMMITTEE_CODE])
         package.save_pickle("model", "example_data.pkl", example)
         package.save_text("model", "config.yaml", yaml.safe_dump(dict(origin)))
         package.save_text("model", "package_metadata.txt", yaml.safe_dump(metadata))
         for mode, model in models.items():
             package.save_pickle("model", f"{mode}_model.pkl", model)
+
+
+def read_again(file: Path, state: CommitteeState) -> ModelCommittee:
+    """A package as a committee, through NequIP's loader, to compare it with its source."""
+    from nequip.model.saved_models.load_utils import load_saved_model
+
+    with tracing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = load_saved_model(str(file), compile_mode=MODES[0], model_key=SOLE_MODEL)
+    return ModelCommittee(model, state)
+
+
+def example_of(state: CommitteeState) -> dict[str, torch.Tensor]:
+    """NequIP's fields of one periodic frame, to compile a model on."""
+    elements = elements_of(state.spec)
+    frame = periodic(probe_frames(elements)[0])
+    return input_of(FrameBatch.of([frame]), type_lookup(elements), float(str(state.spec["r_max"])))
 
 
 def _compared(file: Path, state: CommitteeState) -> ExportedPackage:
@@ -226,7 +253,7 @@ def _compared(file: Path, state: CommitteeState) -> ExportedPackage:
     from nequip.integrations.ase import NequIPCalculator
 
     clusters = probe_frames(elements_of(state.spec))
-    frames = [*clusters, _periodic(clusters[0])]
+    frames = [*clusters, periodic(clusters[0])]
     mine = NequIPCommittee(state, threads=torch.get_num_threads()).evaluate(FrameBatch.of(frames))
     assert mine.stress is not None
     with tracing():
@@ -252,18 +279,26 @@ def _compared(file: Path, state: CommitteeState) -> ExportedPackage:
     return ExportedPackage(energy, force, stress)
 
 
-def _periodic(frame: Frame) -> Frame:
+def periodic(frame: Frame) -> Frame:
     """A cluster in a box, with images near enough to be neighbours."""
     edges = np.ptp(frame.positions, axis=0) + MARGIN
     return Frame(frame.numbers, frame.positions, np.diag(edges), np.ones(3, dtype=bool))
 
 
 def _origin(
-    state: CommitteeState, member: int, card: Mapping[str, object], chosen: ElectronicState | None, state_energy: float
+    state: CommitteeState,
+    member: int | None,
+    card: Mapping[str, object],
+    chosen: ElectronicState | None,
+    state_energy: float,
 ) -> dict[str, object]:
     """Where a package is from, for its reader."""
-    facts = {name: card[name] for name in ("level_of_theory", "n_labels", "head_seq", "metrics") if name in card}
+    kept = ("level_of_theory", "n_labels", "head_seq", "metrics", "exported")
+    facts = {name: card[name] for name in kept if name in card}
     made = {"version": __version__, "model_version": state.version, "member": member, "n_members": state.n_members}
+    said = card.get("exported")
+    if isinstance(said, Mapping):  # the state is what is left of the committee it was
+        made |= {name: said[name] for name in ("member", "n_members")}
     electrons: dict[str, object] = {}
     if chosen is not None:
         electrons = {"charge": chosen.charge, "multiplicity": chosen.multiplicity, "energies_lack_eV": state_energy}

@@ -123,7 +123,7 @@ def test_a_bundle_is_copied_byte_by_byte(bundle: Path, tmp_path: Path, capsys: p
     (bundle / "notes.txt").write_text("not part of it")
     assert main(["models", "export", str(bundle), str(tmp_path / "new" / "copy")]) == 0
     (bundle / "notes.txt").unlink()
-    assert "2 members, digests checked" in capsys.readouterr().out
+    assert "mean of 2 members, version 3; force MAE not measured" in capsys.readouterr().out
     names = {file.name for file in bundle.iterdir()}
     assert {file.name for file in (tmp_path / "new" / "copy").iterdir()} == names
     for name in names:
@@ -148,10 +148,21 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ([bundle, "m.nequip.zip", "--member", "2"], ["--member: the model has 2 members (got 2)", "give 0 to 1"]),
         ([bundle, "m.nequip.zip", "--member", "-1"], ["--member: the model has 2 members (got -1)"]),
         ([bundle, "m.zip", "--format", "nequip-package"], ["OUTPUT: must end in .nequip.zip"]),
-        ([bundle, "m.nequip.zip", "--format", "bundle"], ["OUTPUT: is the name of a package"]),
-        ([bundle, "copy", "--member", "0"], ["--member: goes with packages"]),
+        (
+            [bundle, "m.nequip.zip", "--format", "bundle"],
+            ["OUTPUT: is the name of a file"],
+        ),
+        ([bundle, "copy", "--member", "2"], ["--member: the model has 2 members (got 2)"]),
+        ([bundle, "copy", "--charge", "0"], ["--charge: goes with files of networks"]),
+        ([bundle, "m.pt2", "--to", "ase-pt2"], ["OUTPUT: must end in .nequip.pt2"]),
+        ([bundle, "m.nequip.pt2", "--to", "openmm"], ["OUTPUT: is the name of a file, and openmm is a folder"]),
+        ([delta, "m.nequip.pt2", "--to", "torch-sim"], ["baseline: ", "`alsys models distil`"]),
+        (
+            [bundle, "m.nequip.lmp.pt", "--to", "lammps-mliap"],
+            ["--to: needs the Python package of LAMMPS"],
+        ),
         ([delta, "m.nequip.zip"], ["baseline: ", "(got 'GFN2-xTB')", "`alsys models distil`", str(delta)]),
-        ([pair, "m.nequip.zip"], ["kind: ", "(got 'pair')", "--format bundle"]),
+        ([pair, "m.nequip.zip"], ["kind: ", "(got 'pair')", "--to bundle"]),
         ([damaged, "copy"], ["does not have the digest"]),
         ([damaged, "m.nequip.zip"], ["does not have the digest"]),
         ([tmp_path / "there", "copy"], ["not a readable bundle"]),

@@ -1,0 +1,1 @@
+"""Scripts that exports carry, each for one program; copied as they are."""
