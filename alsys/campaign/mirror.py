@@ -77,7 +77,7 @@ class Mirror:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._is_refused = False
+        self._is_refused = self._is_deaf = False
 
     @classmethod
     def at(cls, url: str, folder: Path, *, is_patient: bool = True) -> Mirror:
@@ -313,9 +313,15 @@ class Mirror:
             wait_s = WHILE_ASKED_S if self._hear() else EVERY_S
 
     def _hear(self) -> bool:
-        with contextlib.suppress(OSError):  # a storage that refuses is spoken of where files are put
-            return self.asked.hear()
-        return False
+        try:
+            is_waited_for = self.asked.hear()
+        except OSError as error:
+            if not self._is_deaf and not self._is_refused:  # else it is spoken of already
+                logger.warning("what is asked for through the mirror cannot be heard: %s; it is tried again", error)
+                self._is_deaf = True
+            return False
+        self._is_deaf = False
+        return is_waited_for
 
     def _try_to_push(self) -> None:
         try:

@@ -147,6 +147,25 @@ def test_logs_of_workers_are_put_once_a_minute_and_at_the_end(tmp_path: Path) ->
     assert objects.get("files/logs/workers/labeler-0.log") == b"last words"
 
 
+class Unlisted(Objects):
+    """With an object whose key obstore refuses to list, as ``asked/../x`` of a bucket that others write."""
+
+    def names(self, folder: str, after: str = "") -> list[str]:
+        if self.url.endswith("/asked"):
+            raise OSError(5, "Encountered object with invalid path", self.url)
+        return super().names(folder, after)
+
+
+def test_requests_that_cannot_be_listed_are_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    objects = Unlisted(Objects.at("memory:///")._store, "s3://bucket/c")
+    (tmp_path / "c").mkdir()
+    mirror = Mirror(objects, tmp_path / "c")
+    for _ in range(3):
+        assert not mirror._hear()
+    assert [r.message for r in caplog.records if "invalid path" in r.message and "cannot be heard" in r.message]
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("name", [b"notes\n.txt", b"\xff.txt"])
 def test_a_file_whose_name_no_bucket_takes_keeps_no_other_from_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: bytes
