@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
 IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages check-deploy model-wheel check format clean
+.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages test-programs check-deploy model-wheel check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -46,6 +46,16 @@ services-packages:
 	then apt-get install -y -qq --no-install-recommends $$missing || true; \
 	else echo "not installed, so that tests are skipped:" $$missing; fi
 
+# Exports in the programs that they are for, in an environment of its own.
+PROGRAMS := .venv-programs
+$(PROGRAMS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PROGRAMS)
+	$(PROGRAMS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data,dev,programs]'
+	touch $@
+
+test-programs: $(PROGRAMS)/.installed
+	$(PROGRAMS)/bin/python -m pytest tests/programs
+
 # Files of deploy/ and of `alsys launch` against the programs and schemas that read them, in an environment of its own. KubeRay's
 # definitions are where KUBERAY_CRDS says.
 DEPLOY := .venv-deploy
@@ -80,4 +90,4 @@ model-wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist packaging/alsys-model
 
 clean:
-	rm -rf $(VENV) $(DEPLOY) build dist packaging/alsys-model/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEPLOY) $(PROGRAMS) build dist packaging/alsys-model/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

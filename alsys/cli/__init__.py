@@ -331,7 +331,7 @@ def command_line() -> argparse.ArgumentParser:
     export.add_argument("source", help="bundle folder, campaign directory (its champion), or models:/NAME@champion")
     export.add_argument("output", help="folder or file, by what it is exported to; nothing is overwritten")
     kinds = ["bundle", "nequip-package", "ase-pt2", "torch-sim", "openmm", "ipi"]
-    kinds += ["lammps-nequip", "lammps-mliap", "lammps-external"]
+    kinds += ["lammps-nequip", "lammps-mliap", "lammps-external", "onnx"]
     export.add_argument(
         "--to", "--format", choices=kinds, help="default: nequip-package for .nequip.zip, else bundle (docs/using.md)"
     )

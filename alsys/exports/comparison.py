@@ -17,6 +17,8 @@ from alsys.potentials.base import Committee, FrameBatch
 
 MAX_FORCE = 1e-4
 """Largest difference of a force component on frames of the random arm, eV/Angstrom."""
+OTHER_ROUNDING = 1e-6
+"""Of forces on clusters, relative to the largest one, that another program may differ by in float64."""
 MAX_ENERGY = 1e-4
 """Largest difference of energies, eV per atom."""
 
@@ -53,7 +55,7 @@ def compare(exported: Committee, source: Committee, content: Content, *, is_peri
     clusters = probe_frames(elements_of(content.state.spec))
     probes = [*clusters, periodic(clusters[0])] if is_periodic else clusters
     held_out = [frame for frame in content.frames() if is_periodic or not frame.pbc.any()]
-    relative = TOLERANCE.get(str(content.state.spec.get("dtype")), TOLERANCE["float32"])
+    relative = max(TOLERANCE.get(str(content.state.spec.get("dtype")), TOLERANCE["float32"]), OTHER_ROUNDING)
     found = [_largest(exported, source, probes, relative, is_scaled=True)]
     if held_out:
         found.append(_largest(exported, source, held_out, MAX_FORCE, is_scaled=False))

@@ -28,6 +28,7 @@ from alsys.states import ElectronicState
 BUNDLE: Final = "bundle"
 PACKAGE: Final = "nequip-package"
 MLIAP: Final = "lammps-mliap"
+ONNX: Final = "onnx"
 COMPILED_SUFFIX: Final = ".nequip.pt2"
 SUFFIXES: Final = {
     PACKAGE: PACKAGE_SUFFIX,
@@ -35,6 +36,7 @@ SUFFIXES: Final = {
     "torch-sim": COMPILED_SUFFIX,
     "lammps-nequip": COMPILED_SUFFIX,
     MLIAP: ".nequip.lmp.pt",
+    ONNX: ".onnx",
 }
 """Kinds of exports that are files, and how their names end."""
 SCRIPTS: Final = {"lammps-external": "lammps_model.py", "openmm": "openmm_model.py", "ipi": "ipi_client.py"}
@@ -211,10 +213,19 @@ def _mliap(
     return read_mliap(path, state)
 
 
+def _onnx(path: Path, state: CommitteeState, card: Mapping[str, object], *_: object) -> Committee:
+    from alsys.exports.onnx_model import check_installed, read_onnx, write_onnx
+
+    check_installed()
+    write_onnx(path, state, card)
+    return read_onnx(path, state)
+
+
 _WRITERS: Final[Mapping[str, Callable[..., Committee]]] = {
     PACKAGE: _package,
     MLIAP: _mliap,
-    **{kind: _compiled(kind) for kind in SUFFIXES if kind not in (PACKAGE, MLIAP)},
+    ONNX: _onnx,
+    **{kind: _compiled(kind) for kind in SUFFIXES if kind not in (PACKAGE, MLIAP, ONNX)},
 }
 
 

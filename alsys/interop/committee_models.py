@@ -111,7 +111,7 @@ class ModelCommittee:
             forces=forces,
             force_deviation=deviation,
             frame_deviation=np.maximum.reduceat(deviation, starts),
-            stress=stress if has_volume(batch).any() else None,
+            stress=stress if has_volume(batch).any() and not np.isnan(stress).all() else None,
         )
 
     def _said(self, batch: FrameBatch) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
