@@ -8,6 +8,7 @@ was compiled on. Compiling takes most of a minute for each member on an idle cor
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ def write_compiled(path: Path, state: CommitteeState, kind: str, card: Mapping[s
     }
     sizes = {name: torch.export.Dim(f"num_{name}s", min=2) for name in ("frame", "node", "edge")}
     sizes = target["batch_map_settings"]({"graph": sizes["frame"], "node": sizes["node"], "edge": sizes["edge"]})
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of what it is slower without
     with (
         tracing(),
         warnings.catch_warnings(),
