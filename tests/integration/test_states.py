@@ -207,8 +207,8 @@ def test_a_package_is_of_one_state(campaign: Path, tmp_path: Path, capsys: pytes
     assert main([*command, "--charge", "2"]) == 2
     assert "has learned charge 0, multiplicity 1; charge +1, multiplicity 2 only" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "folder"), "--charge", "1"]) == 2
-    assert "goes with packages" in capsys.readouterr().err
-    assert main([*command, "--charge", "1", "--json"]) == 0
+    assert "goes with files of networks" in capsys.readouterr().err
+    assert main([*command, "--charge", "1", "--member", "0", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["state"] == "charge +1, multiplicity 2"
     from nequip.integrations.ase import NequIPCalculator
