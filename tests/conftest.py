@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from alsys.interop.mlflow_settings import servers_kept
+
 HEAVY = re.compile(r"torch|nequip|pyscf|mlflow|import ray|skala|tblite|alsys\.cli|mark\.thorough", re.IGNORECASE)
 """What a file names that `make test-fast` leaves out."""
 RAY = "ray"
@@ -53,3 +55,10 @@ def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mlflow_servers() -> Iterator[None]:
+    """What a module's tests point MLflow at is not where the next module's campaigns have their models."""
+    with servers_kept():
+        yield

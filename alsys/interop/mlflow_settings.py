@@ -1,6 +1,6 @@
-"""How alsys sets MLflow up, wherever it is used: few and short retries, nothing sent, nothing unpickled.
+"""How alsys sets MLflow up, wherever it is used: few and short retries, nothing sent, nothing unpickled, nothing left.
 
-MLflow is not imported here; what it would answer with a traceback is refused before it is asked.
+MLflow is not imported with this module; what it would answer with a traceback is refused before it is asked.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +29,34 @@ _ENVIRONMENT: Final = {
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_SERVERS: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 
 def prepare_environment() -> None:
     """Sets MLflow's variables where the user has not; must come before mlflow is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def servers_kept() -> Iterator[None]:
+    """Afterwards this process' MLflow is pointed at the servers that it was pointed at before.
+
+    MLflow's stores look models up at the server of the process, whatever client asks, so it must be set; left set, it
+    would be the next campaign's, and the user's own.
+    """
+    tracking, registry = (os.environ.get(name) for name in _SERVERS)
+    try:
+        yield
+    finally:
+        if "mlflow" in sys.modules:
+            import mlflow
+
+            mlflow.set_tracking_uri(tracking)  # which sets the variable too
+            mlflow.set_registry_uri(registry)
+        for name, value in zip(_SERVERS, (tracking, registry), strict=True):
+            if value is None:
+                os.environ.pop(name, None)
 
 
 def check_database(database: Path, field: str, uri: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
 from alsys.interop.mlflow_database import cannot_use, check_tables
-from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment, servers_kept
 from alsys.interop.moved_artifacts import readable_database
 from alsys.outside.contents import read_json
 from alsys.outside.packages import needed
@@ -130,7 +130,9 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
         from mlflow.exceptions import MlflowException
 
     try:
-        with _artifacts_found(tracking_uri) as readable, _server(readable):
+        with _artifacts_found(tracking_uri) as readable, servers_kept():
+            mlflow.set_tracking_uri(readable)
+            mlflow.set_registry_uri(readable)
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
     except (MlflowException, OSError) as error:
         message = " ".join(str(error).split())
@@ -159,21 +161,3 @@ def _artifacts_found(uri: str) -> Iterator[str]:
                 yield f"sqlite:///{readable}"
         except sqlite3.Error as error:
             raise cannot_use(Path(database), error) from error
-
-
-@contextlib.contextmanager
-def _server(uri: str) -> Iterator[None]:
-    """Points MLflow at a server and back again: resolving ``models:/`` goes through MLflow's process-wide setting."""
-    import mlflow
-
-    tracking = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else None
-    registry = mlflow.get_registry_uri() if "MLFLOW_REGISTRY_URI" in os.environ else None
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(registry)
-        if registry is None:
-            os.environ.pop("MLFLOW_REGISTRY_URI", None)

@@ -24,6 +24,7 @@ from typing import Final
 from alsys.config import CampaignConfig
 from alsys.descriptors import readable
 from alsys.errors import AlsysError, EnvironmentProblem
+from alsys.interop.mlflow_settings import servers_kept
 from alsys.tracking.delivery import MAX_REASON, Delivery, Undeliverable
 from alsys.tracking.outbox import Outbox
 from alsys.tracking.ownership import NameTaken
@@ -81,7 +82,8 @@ def deliver(campaign_dir: str | Path, config: CampaignConfig | None = None) -> D
                 report.left, report.problem = len(outbox.pending()), "another process is delivering"
                 return report
             outbox.mend()
-            _drain(outbox, directory, config, uri, report)
+            with servers_kept():
+                _drain(outbox, directory, config, uri, report)
     except OSError as error:
         raise EnvironmentProblem(f"{outbox.directory} cannot be used: {error.strerror or error}") from error
     return report

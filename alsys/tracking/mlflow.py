@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.interop.mlflow_settings import prepare_environment
+from alsys.interop.mlflow_settings import prepare_environment, servers_kept
 from alsys.tracking.ownership import RELEASED, give
 from alsys.tracking.server import CHAMPION, PREVIOUS, Server, Tag, checked_uri, connect
 
@@ -150,7 +150,8 @@ def _answering(uri: str | None) -> Iterator[Server]:
     from mlflow.exceptions import MlflowException
 
     try:
-        yield connect(resolved)
+        with servers_kept():
+            yield connect(resolved)
     except MlflowException as error:
         text = " ".join(str(error).split())[:300]
         raise EnvironmentProblem(f"MLflow at {resolved} gave no answer: {text}") from error

@@ -196,11 +196,13 @@ def checked_uri(uri: str | None = None, *, create: bool = False) -> str:
 
 
 def connect(uri: str | None = None, *, create: bool = False) -> Server:
-    """A client of the tracking server; imports mlflow, which takes seconds.
+    """A client of the tracking server, at which MLflow is pointed too; imports mlflow, which takes seconds.
 
     Args:
         uri: As for `resolve_uri`.
         create: Make a SQLite database that is not there.
+
+    MLflow stays pointed at it until `servers_kept` ends.
 
     Raises:
         InputError: No such kind of server, or no such database, or a file that is none, or one of another MLflow.

@@ -194,7 +194,8 @@ class Maker:
     def add_data(self, name: str, path: Path, *words: object) -> None:
         """A data set, imported into a campaign of its own."""
         config = self.file(yaml.safe_dump({**CONFIG, "directory": str(self.path(""))}).encode(), ".yaml")
-        self.add(f"data: {name}", "data", "import", config, path, "--level", "gfn1-xtb", "--trust-units", *words)
+        level = () if "ani1x" in words else ("--level", "gfn1-xtb")  # its arrays are named after their level
+        self.add(f"data: {name}", "data", "import", config, path, *level, "--trust-units", *words)
 
     def add_bundle(self, name: str, path: Path, *, is_built: bool = True) -> None:
         """A bundle, which is copied and then built into a calculator."""

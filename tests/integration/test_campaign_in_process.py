@@ -185,6 +185,8 @@ def test_the_last_line_loads_the_champion(campaign: Path, tmp_path: Path, capsys
     assert alsys.load_calculator("models:/toy@champion", tracking_uri=uri).results == {}
     assert main(["models", "list", str(copy / "campaign")]) == 0
     assert capsys.readouterr().out.startswith("toy/1")
+    left = sorted(os.environ.keys() & {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"})
+    assert left == [], "the next campaign of this process would have its models there"
 
 
 def test_acknowledgements_that_cannot_be_written_stop_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

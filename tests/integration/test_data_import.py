@@ -35,8 +35,8 @@ CONFIG: dict[str, Any] = {
     "tracking": {"enabled": False},
     "runtime": {"kind": "in-process"},
 }
-SUFFIXES = {"extxyz": ".xyz", "ase-db": ".db", "spice": ".h5", "ani1x": ".h5", "omol25": ".aselmdb", "deepmd": "",
-            "rmd17": ".npz"}  # fmt: skip
+SUFFIXES = {"extxyz": ".xyz", "ase-db": ".db", "spice": ".h5", "omol25": ".aselmdb", "deepmd": "", "rmd17": ".npz"}
+"""Of formats that hold labels of any level."""
 Run = Callable[..., str]
 
 
@@ -134,6 +134,13 @@ def test_what_was_exported_is_known(name: str, filled: Path, run: Run, tmp_path:
     assert report["frames"] == 40
     assert report["known"] == 40 or name == "spice"
     assert report["level_id"] == GFN1.level_id
+
+
+def test_a_format_of_one_level_takes_no_other(filled: Path, run: Run, tmp_path: Path) -> None:
+    said = run("data", "export", filled, tmp_path / "out.h5", "--format", "ani1x", "--arm", "imported", code=2)
+    assert "holds labels of wb97x/6-31g* only" in said
+    assert "GFN1-xTB" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_levels_apart_and_exported_by_name(config: Path, run: Run, labelled: list[Labelled], tmp_path: Path) -> None:

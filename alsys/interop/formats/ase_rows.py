@@ -113,8 +113,8 @@ def labelled_row(
                 atom_names.append(key)
     renamed = {} if fixed_names is None else {name: as_ for name, as_ in fixed_names.items() if name in values}
     for name, as_ in renamed.items():
-        if as_ not in values:
-            values[as_] = values.pop(name)
+        value = values.pop(name)
+        values[as_ if as_ not in values or _is_same(values[as_], value) else f"data.{as_}"] = value
     frame_names = [name for name in values if name not in atom_names and values[name] is not None]
     if n == 1:  # whether a value is the atom's or the frame's cannot be seen
         atom_names += [name for name in frame_names if "force" in name.lower()]

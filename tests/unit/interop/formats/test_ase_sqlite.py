@@ -48,7 +48,7 @@ def test_every_column_is_what_ase_would_have_written(tmp_path: Path) -> None:
     find("ase-db").write(snapshot, tmp_path / "ours.db", GFN1)
     with ase.db.connect(tmp_path / "ours.db") as ours, ase.db.connect(tmp_path / "theirs.db") as theirs:
         for row in ours.select():
-            theirs.write(row.toatoms(), data=row.data)
+            theirs.write(row.toatoms(), row.key_value_pairs, data=row.data)
         assert [row.id for row in ours.select("Si=1")] == [3]
         assert [row.id for row in ours.select("energy<0,natoms=6")] == [1, 2]
     own = {"unique_id", "ctime", "mtime", "username"}

@@ -221,6 +221,7 @@ def row(**changes: Any) -> bytes:
         (row(forces=None), ["row 1: forces", "missing"]),
         (row(positions="x"), ["row 1: positions", "numbers"]),
         (row(data={"charge": 0.5, "spin": 1}), ["row 1: charge", "whole number"]),
+        (row(key_value_pairs={"multiplicity": 3}), ["row 1", "multiplicity", "data.multiplicity"]),
         (zlib.compress(b"[1]"), ["row 1", "no compressed JSON"]),
         (b"\x78nonsense", ["row 1", "decompressed"]),
         (b"text", ["row 1", "no compressed JSON"]),
