@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from alsys.errors import Fenced, InputError
+from alsys.errors import Fenced, InputError, StoreCorrupt
 from alsys.store import zarr
 from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 TRY_EVERY_S: Final = 5.0
 """How often a log that does not answer is tried again."""
+REFUSALS: Final = (OSError, StoreCorrupt)
+"""What a log is done without for: it does not answer, or something else lies in the place of its next segment."""
 
 
 class MirroredFolder:
@@ -115,7 +117,7 @@ class MirroredFolder:
         if self.waits_for:
             try:
                 self._catch_up()
-            except (OSError, Fenced) as error:
+            except (*REFUSALS, Fenced) as error:
                 logger.warning("%s: %s; the next `alsys run` here puts them there", self.waits_for, error)
         if self._thread is not None:
             self._thread.close()
@@ -135,13 +137,13 @@ class MirroredFolder:
         """Does without the log from now on where it refuses."""
         try:
             call()
-        except OSError as error:
+        except REFUSALS as error:
             self._is_back = False
             if not self._is_away:
                 self._is_away = True
                 logger.warning(
                     "%s does not answer (%s): the campaign goes on, and the mirror gets what it lacks once it does",
-                    self._log.url, error.strerror,
+                    self._log.url, error.strerror if isinstance(error, OSError) else error,
                 )  # fmt: skip
                 self._thread = self._thread or WorkerThread("mirror-catch-up")
                 self._thread.submit(self._keep_trying)
@@ -156,7 +158,7 @@ class MirroredFolder:
         while self._is_away and not self._ended.wait(TRY_EVERY_S):
             try:
                 self._catch_up()
-            except OSError:
+            except REFUSALS:
                 self._is_back = False
             except Fenced as error:
                 self._problem = error

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from alsys.errors import StoreCorrupt
 from alsys.store.base import Head
-from alsys.store.schema import ALL_AXES, BY_PATH, COMMITS, FORMAT
+from alsys.store.schema import ALL_AXES, BY_PATH, COMMITS, FORMAT, ArraySpec
 
 LOG: Final = "log"
 """Folder of the segments."""
+PLAIN: Final = "zarr"
+"""Folder of full chunks, as plain Zarr."""
+NO_HEAD: Final = Head(0, 0, dict.fromkeys(ALL_AXES, 0))
+"""Of a log without a commit."""
 _NAME: Final = re.compile(rf"{LOG}/([0-9]{{12}})")
 MAGIC: Final = b"alsys-segment-1 "
 RESTORE: Final = "restore it from a version of the bucket"
@@ -95,6 +99,16 @@ class Compacted:
             raise StoreCorrupt(f"{name} is damaged", RESTORE)
         about = json.loads(body)
         return cls(about["n"], _head(about["head"]), about["chunks"])
+
+
+def segment_name(number: int) -> str:
+    """Object of a segment."""
+    return f"{LOG}/{number:012d}"
+
+
+def chunk_name(spec: ArraySpec, chunk: int) -> str:
+    """Object of a chunk of a column."""
+    return "/".join((PLAIN, spec.path, "c", str(chunk), *("0" for _ in spec.row_shape)))
 
 
 def numbers_in(names: Iterable[str]) -> list[int]:

@@ -30,14 +30,24 @@ from alsys.store.base import Head, VerifyReport
 from alsys.store.columns import ColumnReader
 from alsys.store.memory import MemoryDisk
 from alsys.store.objects import Objects, Version
-from alsys.store.schema import ALL_ARRAYS, ALL_AXES, BY_PATH, COMMITS, ArraySpec
-from alsys.store.segment_format import LOG, Compacted, Rows, Segment, numbers_in, plain_metadata
+from alsys.store.schema import ALL_ARRAYS, BY_PATH, COMMITS
+from alsys.store.segment_format import (
+    LOG,
+    NO_HEAD,
+    PLAIN,
+    Compacted,
+    Rows,
+    Segment,
+    chunk_name,
+    numbers_in,
+    plain_metadata,
+    segment_name,
+)
 from alsys.store.writer import ColumnWriter
 from alsys.threads import WorkerThread
 
 logger = logging.getLogger(__name__)
 
-PLAIN: Final = "zarr"
 REST: Final = "rest"
 COMPACTED: Final = "COMPACTED"
 PART_BYTES: Final = 2**26
@@ -90,11 +100,11 @@ class SegmentStore:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._disk: Columns = MemoryDisk()
-        self.n, self.put_head = 0, _no_head()
+        self.n, self.put_head = 0, NO_HEAD
         self._pending: dict[tuple[str, int], NDArray[Any]] = {}
         self._n_pending = 0
         self._looked = time.monotonic()
-        self._compacted, self._version = Compacted(0, _no_head(), {}), Version(None, None)
+        self._compacted, self._version = Compacted(0, NO_HEAD, {}), Version(None, None)
         self._has_compacted = False
         self._thread: WorkerThread | None = None
         self._compacting: Future[None] | None = None
@@ -115,15 +125,15 @@ class SegmentStore:
         """
         if self.n == 0:
             self._load_compacted()
-        there = numbers_in(self._objects.names(LOG, after=_name(self.n) if self.n else ""))
+        there = numbers_in(self._objects.names(LOG, after=segment_name(self.n) if self.n else ""))
         numbers = [number for number in there if number > self.n]
         if numbers != list(range(self.n + 1, self.n + 1 + len(numbers))):
             missing = next(n for n, number in enumerate(numbers, self.n + 1) if n != number)
             raise StoreCorrupt(
-                f"{self._objects.url}/{_name(missing)} is gone", "restore it from a version of the bucket"
+                f"{self._objects.url}/{segment_name(missing)} is gone", "restore it from a version of the bucket"
             )
         for first in range(0, len(numbers), COMPACT_EVERY):
-            part = [_name(number) for number in numbers[first : first + COMPACT_EVERY]]
+            part = [segment_name(number) for number in numbers[first : first + COMPACT_EVERY]]
             for name, content in zip(part, self._objects.get_all(part), strict=True):
                 self._apply(Segment.decode(content, f"{self._objects.url}/{name}"))
                 self.n += 1
@@ -138,18 +148,18 @@ class SegmentStore:
         Raises:
             OSError: The store cannot be read.
         """
-        content = self._objects.get(_name(n))
+        content = self._objects.get(segment_name(n))
         if content is None:
             return False
         try:
-            last = Segment.decode(content, f"{self._objects.url}/{_name(n)}").head
+            last = Segment.decode(content, f"{self._objects.url}/{segment_name(n)}").head
             if last is None or last.identity != head.identity:
                 return False
             self.n = n
             self._disk.write_head(head)
             self.load()
         except StoreCorrupt:  # what came next was removed behind a compaction
-            self.n, self.put_head, self._disk = 0, _no_head(), MemoryDisk()
+            self.n, self.put_head, self._disk = 0, NO_HEAD, MemoryDisk()
         return self.n > 0
 
     def columns_at(self, columns: Columns) -> None:
@@ -172,7 +182,7 @@ class SegmentStore:
             if least is not None:
                 epoch, identity = max(epoch, least.epoch), least.identity
             head = replace(last, epoch=epoch, identity=identity)
-            if self._objects.create(_name(self.n + 1), Segment((), head).encode()):
+            if self._objects.create(segment_name(self.n + 1), Segment((), head).encode()):
                 self.n += 1
                 self.put_head = head
                 self._disk.write_head(head)
@@ -239,7 +249,7 @@ class SegmentStore:
                 raise self._fenced(head)
 
     def _has_other(self) -> bool:
-        name = _name(self.n + 1)
+        name = segment_name(self.n + 1)
         return self._objects.exists(name) and not self._is_own(name)
 
     def catch_up(self, head: Head) -> None:
@@ -249,11 +259,12 @@ class SegmentStore:
 
         Raises:
             Fenced: Another writer has come meanwhile.
+            StoreCorrupt: What lies in the place of a segment is none.
             OSError: The storage refused.
         """
         for _ in range(RACES):
-            while (content := self._objects.get(_name(self.n + 1))) is not None:
-                there = Segment.decode(content, f"{self._objects.url}/{_name(self.n + 1)}").head
+            while (segment := self._next()) is not None:
+                there = segment.head
                 if there is not None and there.epoch != head.epoch:
                     raise self._fenced(head)
                 self.n, self.put_head = self.n + 1, there or self.put_head
@@ -272,10 +283,10 @@ class SegmentStore:
                 rows.append((spec.path, start, part))
                 size += part.nbytes
                 if size > PART_BYTES:
-                    if not self._objects.create(_name(self.n + 1), Segment(tuple(rows), None).encode()):
+                    if not self._objects.create(segment_name(self.n + 1), Segment(tuple(rows), None).encode()):
                         return False
                     self.n, rows, size = self.n + 1, [], 0
-        if not self._objects.create(_name(self.n + 1), Segment(tuple(rows), head).encode()):
+        if not self._objects.create(segment_name(self.n + 1), Segment(tuple(rows), head).encode()):
             return False
         self.n, self.put_head, self._looked = self.n + 1, head, time.monotonic()
         return True
@@ -322,8 +333,10 @@ class SegmentStore:
             for chunk in range(before.chunks.get(spec.path, 0), chunks[spec.path]):
                 start = chunk * spec.chunk_rows
                 content = self._disk.read(spec.path, start, start + spec.chunk_rows).tobytes()
-                if not self._grow(_chunk(spec, chunk), content):
-                    raise StoreCorrupt(f"{self._objects.url}/{_chunk(spec, chunk)} is another chunk than it should be")
+                if not self._grow(chunk_name(spec, chunk), content):
+                    raise StoreCorrupt(
+                        f"{self._objects.url}/{chunk_name(spec, chunk)} is another chunk than it should be"
+                    )
             first = chunks[spec.path] * spec.chunk_rows
             rest.append((spec.path, first, self._disk.read(spec.path, first, length)))
         self._objects.put(f"{REST}/{number:012d}", Segment(tuple(rest), head).encode())
@@ -337,7 +350,7 @@ class SegmentStore:
         self._compacted, self._has_compacted = new, True
         for name, metadata in plain_metadata(head).items():
             self._objects.put(f"{PLAIN}/{name}", metadata)
-        self._objects.remove(_name(n) for n in numbers_in(self._objects.names(LOG)) if n <= before.n)
+        self._objects.remove(segment_name(n) for n in numbers_in(self._objects.names(LOG)) if n <= before.n)
         self._objects.remove(name for name in self._objects.names(REST) if name < f"{REST}/{before.n:012d}")
 
     def _put_last_chunks(self, rest: Sequence[Rows]) -> None:
@@ -347,7 +360,7 @@ class SegmentStore:
             if len(rows):
                 chunk = np.zeros((spec.chunk_rows, *spec.row_shape), spec.dtype)
                 chunk[: len(rows)] = rows
-                self._grow(_chunk(spec, first // spec.chunk_rows), chunk.tobytes())
+                self._grow(chunk_name(spec, first // spec.chunk_rows), chunk.tobytes())
 
     def _grow(self, name: str, content: bytes) -> bool:
         """Puts a chunk, unless there is one that goes on otherwise, or further; whether it is there then."""
@@ -364,7 +377,7 @@ class SegmentStore:
         self._compacted, self._version, self._has_compacted = Compacted.decode(content, name), version, True
         for path, n_chunks in self._compacted.chunks.items():
             spec = BY_PATH[path]
-            names = [_chunk(spec, chunk) for chunk in range(n_chunks)]
+            names = [chunk_name(spec, chunk) for chunk in range(n_chunks)]
             for chunk, found in enumerate(self._objects.get_all(names)):
                 if found is None or len(found) != spec.chunk_rows * spec.row_bytes:
                     raise StoreCorrupt(f"{self._objects.url}/{names[chunk]} is gone or cut off")
@@ -386,13 +399,25 @@ class SegmentStore:
 
         Raises:
             Fenced: Another writer has put one.
+            StoreCorrupt: What lies in its place is no segment.
             OSError: It was refused.
         """
         segment = Segment(tuple((path, start, rows) for (path, start), rows in self._pending.items()), head)
-        if not self._objects.create(_name(self.n + 1), segment.encode()):
+        if not self._objects.create(segment_name(self.n + 1), segment.encode()):
+            self._next()
             raise self._fenced(head or self._disk.read_head())
         self.n, self.put_head, self._looked = self.n + 1, head or self.put_head, time.monotonic()
         self.forget()
+
+    def _next(self) -> Segment | None:
+        """What is in the place of the next segment; None for nothing."""
+        name = segment_name(self.n + 1)
+        content = self._objects.get(name)
+        try:
+            return None if content is None else Segment.decode(content, name)
+        except StoreCorrupt as error:
+            what = f"{self._objects.url}/{name}, the place of the next segment, holds none"
+            raise StoreCorrupt(what, "remove it, and the campaign puts its own there") from error
 
     def _is_own(self, name: str) -> bool:
         """Whether a segment is one of this writer whose answer was lost: it comes again with the next try."""
@@ -434,15 +459,3 @@ def open_reader(objects: Objects, seq: int | None = None) -> ColumnReader:
         raise InputError("is not an alsys store", source=objects.url)
     reader = ColumnReader(store, store.read_head())
     return reader if seq is None else reader.at(seq)
-
-
-def _name(number: int) -> str:
-    return f"{LOG}/{number:012d}"
-
-
-def _chunk(spec: ArraySpec, chunk: int) -> str:
-    return "/".join((PLAIN, spec.path, "c", str(chunk), *("0" for _ in spec.row_shape)))
-
-
-def _no_head() -> Head:
-    return Head(0, 0, dict.fromkeys(ALL_AXES, 0))

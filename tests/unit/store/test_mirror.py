@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alsys.errors import Fenced, InputError, StoreBusy
+from alsys.errors import Fenced, InputError, StoreBusy, StoreCorrupt
 from alsys.store import mirror, segments
 from alsys.store import zarr as zarr_store
 from alsys.store.columns import ColumnReader
@@ -213,6 +213,38 @@ def test_a_log_that_dies_and_comes_back_gets_what_it_lacks(
     assert len(objects.names("log")) == n + 1
     writer.close()
     assert same(tmp_path / "s", objects) == 14
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "left"])
+def test_what_lies_in_the_place_of_the_next_segment_ends_no_driver(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_removed: bool
+) -> None:
+    objects = Objects.at("memory:///")
+    writer = mirror.open_writer(tmp_path / "s", objects)
+    fill(writer, 2, seed=1)
+    stranger = f"log/{len(objects.names('log')) + 1:012d}"
+    objects.put(stranger, b"not of alsys")
+    for seed in (2, 3):
+        fill(writer, 2, seed=seed)
+        writer.check_owner()
+    assert f"{stranger}, the place of the next segment, holds none; remove it" in caplog.text
+    assert "2 commits are on the local disk only" in writer.waits_for
+    if is_removed:
+        objects.remove([stranger])
+        wait_for(writer)
+        fill(writer, 2, seed=4)
+    writer.close()
+    assert zarr_store.open_reader(tmp_path / "s").head.lengths["labels"] == (8 if is_removed else 6)
+    if is_removed:
+        assert same(tmp_path / "s", objects) == 8
+        return
+    assert "the next `alsys run` here puts them there" in caplog.text
+    with pytest.raises(StoreCorrupt, match=stranger):
+        mirror.open_writer(tmp_path / "s", objects)
+    objects.remove([stranger])
+    write(tmp_path / "s", objects, 4)
+    assert same(tmp_path / "s", objects) == 9
 
 
 def test_commits_after_an_outage_leave_no_gap_where_answers_are_slow(
