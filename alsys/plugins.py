@@ -57,6 +57,13 @@ class PluginKind:
         """Name of each installed part, and where it is: ``module:class``. Nothing is imported."""
         return {entry.name: entry.value for entry in sorted(metadata.entry_points(group=self.group))}
 
+    def distribution(self, name: str) -> tuple[str, str] | None:
+        """Name and version of the distribution that brings a part; None where none says so."""
+        for entry in metadata.entry_points(group=self.group, name=name):
+            if entry.dist is not None:
+                return entry.dist.name, entry.dist.version
+        return None
+
     def load(self, name: str, place: str | None = None) -> Any:
         """An installed part.
 

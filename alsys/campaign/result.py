@@ -32,6 +32,7 @@ from alsys.control.status import budgets_of, budgets_text, error_text, lost_text
 from alsys.errors import AGAIN, AlsysError
 from alsys.events import CampaignOpened, CampaignStopped
 from alsys.frames import Arm
+from alsys.interop.mlflow_settings import shown
 from alsys.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -236,5 +237,5 @@ def _loading(config: CampaignConfig, directory: CampaignFolder, version: int, is
 
     uri = kept_uri(config, read_record(directory.path)[1], directory.path)
     is_default = config.tracking.uri is None and uri == resolve_uri(None)
-    where = "" if is_default else f", tracking_uri='{uri}'"
+    where = "" if is_default or uri is None else f", tracking_uri='{shown(uri)}'"
     return f"alsys.load_calculator('models:/{config.model_name}@champion'{where})"

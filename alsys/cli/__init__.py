@@ -279,14 +279,23 @@ def command_line() -> argparse.ArgumentParser:
         help="CPU seconds at most (default 3600); ends where nothing is gained",
     )
     train.add_argument("--quiet", action="store_true", help="say nothing but the result")
-    promote = add("promote", "models.promote", "make a version champion", models)
+    promote = add("promote", "models.promote", "make a version champion in the registry", models)
     promote.add_argument("name", help="registered name, or campaign directory")
     promote.add_argument("version", help="number in the registry")
-    rollback = add("rollback", "models.rollback", "make the previous champion champion again", models)
+    rollback = add("rollback", "models.rollback", "make the previous champion of the registry champion again", models)
     rollback.add_argument("name", help="registered name, or campaign directory")
     release = add("release", "models.release", "let a registered name go to another campaign", models)
     release.add_argument("name", help="registered name, or campaign directory")
-    for command in (listing, show, promote, rollback, release):
+    publish = add("publish", "models.publish", "register a model on another server", models)
+    publish.add_argument("source", help="bundle folder, campaign directory (its champion), or models:/NAME@champion")
+    publish.add_argument("name", help="registered name there; one that no campaign has")
+    publish.add_argument("--to", required=True, metavar="URI", help="that server: https://..., sqlite:///...")
+    pull = add("pull", "models.pull", "copy a model out of a registry, for use without it", models)
+    pull.add_argument("source", help="models:/NAME@champion, models:/NAME/VERSION")
+    pull.add_argument("output", help="folder of the bundle; nothing is overwritten")
+    for command in (publish, pull):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    for command in (listing, show, promote, rollback, release, publish, pull):
         command.add_argument("--uri", help="tracking server (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)")
     for command in (listing, show):
         command.add_argument("--json", action="store_true", help="print JSON")

@@ -11,6 +11,7 @@ from typing import Any
 from alsys.campaign.elsewhere import campaign_at, local_path
 from alsys.campaign.folder import CampaignFolder
 from alsys.errors import InputError
+from alsys.interop.mlflow_settings import shown
 from alsys.metrics import Metrics
 from alsys.store.objects import is_url
 from alsys.tracking.record import kept_uri, read_record
@@ -80,7 +81,7 @@ def promote(args: argparse.Namespace) -> int:
         raise InputError("is a number in the registry", field="version", value=args.version, remedy="see `models list`")
     name, uri = _registered(args)
     promote_version(name, int(args.version), uri=uri)
-    sys.stdout.write(f"{name}@champion is version {args.version}\n")
+    sys.stdout.write(f"{name}@champion is version {args.version}; {_alone(args.name)}\n")
     return 0
 
 
@@ -90,8 +91,28 @@ def rollback(args: argparse.Namespace) -> int:
 
     name, uri = _registered(args)
     version = roll_back(name, uri=uri)
-    sys.stdout.write(f"{name}@champion is version {version}\n")
+    sys.stdout.write(f"{name}@champion is version {version}; {_alone(args.name)}\n")
     return 0
+
+
+def publish(args: argparse.Namespace) -> int:
+    """Registers a model on another server."""
+    from alsys.tracking.publish import publish as publish_model
+
+    model = publish_model(args.source, args.name, args.to, uri=args.uri)
+    if args.json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(model)) + "\n")
+    else:
+        sys.stdout.write(f"{model.name}@champion in {shown(args.to)} is version {model.version}\n")
+    return 0
+
+
+def pull(args: argparse.Namespace) -> int:
+    """Copies a model's bundle out of a registry."""
+    from alsys.cli.export import export
+
+    args.to, args.member, args.charge, args.multiplicity = "bundle", None, None, None
+    return export(args)
 
 
 def release(args: argparse.Namespace) -> int:
@@ -103,6 +124,12 @@ def release(args: argparse.Namespace) -> int:
     stays = "" if champion is None else f"; champion stays version {champion.version} until that one promotes another"
     sys.stdout.write(f"{name} belongs to the next campaign that delivers to it{stays}\n")
     return 0
+
+
+def _alone(name: str) -> str:
+    """What a change of the registry leaves as it is."""
+    place = name if CampaignFolder(local_path(name)).is_campaign else "DIR"
+    return f"in the registry alone: the campaign goes on with its own champion, `alsys rollback {place}` moves both"
 
 
 def _registered(args: argparse.Namespace) -> tuple[Any, str | None]:

@@ -18,13 +18,11 @@ from alsys.frames import FloatArray, Frame
 from alsys.interop.keys import Meaning, meaning_of, select
 from alsys.interop.model_sources import bundle_of
 from alsys.interop.stated_electrons import check_possible, electrons_in, is_near_whole
-from alsys.interop.trust import OnDistrust, Provenance, Trust, annotated, check_apart
-from alsys.metrics import Metrics
+from alsys.interop.trust import OnDistrust, Provenance, Trust, annotated, bound_of, check_apart
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch, has_volume
 from alsys.potentials.bundle import bundle_digest, read_bundle
 from alsys.potentials.factory import build_committee, chosen, is_compiled
-from alsys.potentials.force_bound import ForceBound
 from alsys.potentials.scored import scored
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
 
@@ -308,10 +306,8 @@ def load_calculator(
         whole, digest = read_bundle(path), bundle_digest(path)
         card = read_json(path / "card.json")
     state = chosen(whole, members, dtype)
-    metrics = card.get("metrics") if isinstance(card, dict) else None
     is_whole = state.n_members == whole.n_members
-    has_facts = isinstance(metrics, dict) and whole.surroundings is not None
-    bound = ForceBound.of(Metrics.read(metrics)) if isinstance(metrics, dict) and has_facts and is_whole else None
+    bound = bound_of(whole, card) if is_whole else None
     if bound is None and on_distrust != "ignore":
         why = (
             "nobody has measured its errors on a random arm of 8 frames" if is_whole else "they are of all its members"

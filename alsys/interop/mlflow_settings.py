@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from alsys.errors import InputError
 
 DEFAULT_URI: Final = "sqlite:///mlflow.db"
 """Tracking server where neither the user nor ``MLFLOW_TRACKING_URI`` names one."""
+
+SOURCE_TYPE: Final = "alsys"
+"""MLflow's word for data of a campaign (`alsys.campaign.mlflow_source`)."""
 
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,6 +40,11 @@ def prepare_environment() -> None:
     """Sets MLflow's variables where the user has not; must come before mlflow is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def shown(uri: str) -> str:
+    """A server's URI as it may stand in a message, a page or a log: without its password."""
+    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", uri)
 
 
 @contextlib.contextmanager

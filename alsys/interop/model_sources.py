@@ -17,7 +17,7 @@ from pathlib import Path
 
 from alsys.errors import EnvironmentProblem, InputError, StoreCorrupt
 from alsys.interop.mlflow_database import cannot_use, check_tables
-from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment, servers_kept
+from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment, servers_kept, shown
 from alsys.interop.moved_artifacts import readable_database
 from alsys.outside.contents import read_json
 from alsys.outside.packages import needed
@@ -117,7 +117,7 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
             "names no registered model", value=uri, remedy="write models:/NAME@champion or models:/NAME/VERSION"
         )
     tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    database = tracking_uri.removeprefix("sqlite:///")
+    database, place = tracking_uri.removeprefix("sqlite:///"), shown(tracking_uri)
     if database != tracking_uri:
         if not Path(database).is_file():
             raise InputError("no such database", field="tracking_uri", value=tracking_uri, remedy="run in its folder")
@@ -137,14 +137,14 @@ def _download(uri: str, tracking_uri: str | None, folder: str) -> Path:
     except (MlflowException, OSError) as error:
         message = " ".join(str(error).split())
         if getattr(error, "error_code", "") in _NOT_THERE:
-            raise InputError(message, source=tracking_uri, field=uri, remedy="see `alsys models list`") from error
-        raise EnvironmentProblem(f"{tracking_uri}: {uri}: {message}") from error
+            raise InputError(message, source=place, field=uri, remedy="see `alsys models list`") from error
+        raise EnvironmentProblem(f"{place}: {uri}: {shown(message)}") from error
     bundles = [file.parent for file in Path(folder).rglob("model.json")]
     if not bundles:
         remedy = "if the database was moved, move its artifacts (mlartifacts) along, into the same folder"
-        raise InputError("holds no alsys bundle, or its files are gone", source=tracking_uri, field=uri, remedy=remedy)
+        raise InputError("holds no alsys bundle, or its files are gone", source=place, field=uri, remedy=remedy)
     if len(bundles) != 1:
-        raise InputError("holds several bundles", source=tracking_uri, field=uri)
+        raise InputError("holds several bundles", source=place, field=uri)
     return bundles[0]
 
 

@@ -16,6 +16,8 @@ from ase.data import chemical_symbols, covalent_radii
 from alsys.dynamics.surroundings import Surroundings
 from alsys.errors import InputError
 from alsys.frames import FloatArray, Frame
+from alsys.metrics import Metrics
+from alsys.potentials.base import CommitteeState
 from alsys.potentials.force_bound import ForceBound
 
 OnDistrust = Literal["ignore", "warn", "raise"]
@@ -113,6 +115,14 @@ class Trust:
             f"eV/Angstrom, and errors were measured up to {self.bound.largest_deviation:.3g} only: nobody knows how "
             "wrong these forces are"
         )
+
+
+def bound_of(state: CommitteeState, card: object) -> ForceBound | None:
+    """On errors, as measured for a committee's card; None where they were not, or its surroundings are not known."""
+    metrics = card.get("metrics") if isinstance(card, Mapping) else None
+    if not isinstance(metrics, Mapping) or state.surroundings is None:
+        return None
+    return ForceBound.of(Metrics.read(metrics))
 
 
 def check_apart(surroundings: Surroundings) -> None:

@@ -24,7 +24,7 @@ from typing import Final
 from alsys.config import CampaignConfig
 from alsys.descriptors import readable
 from alsys.errors import AlsysError, EnvironmentProblem
-from alsys.interop.mlflow_settings import servers_kept
+from alsys.interop.mlflow_settings import servers_kept, shown
 from alsys.tracking.delivery import MAX_REASON, Delivery, Undeliverable
 from alsys.tracking.outbox import Outbox
 from alsys.tracking.ownership import NameTaken
@@ -98,7 +98,7 @@ def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, uri: str | N
         try:
             if server is None:
                 server = connect(uri, create=True)
-                logger.info("connected to %s in %.1f s", server.uri, time.monotonic() - started)
+                logger.info("connected to %s in %.1f s", server.place, time.monotonic() - started)
             delivery = Delivery(server, directory, config, outbox)
             with server.exclusive():
                 server.patiently(lambda: delivery.deliver(item))  # noqa: B023  called before the loop goes on
@@ -122,8 +122,18 @@ def _drain(outbox: Outbox, directory: Path, config: CampaignConfig, uri: str | N
             outbox.done(item)
             report.delivered.append(item.file_name)
             logger.info("delivered %s", item.file_name)
+    if server is not None and report.delivered:
+        _log_report(Delivery(server, directory, config, outbox))
     if stuck:
         report.left, report.problem = len(outbox.pending()), "; ".join(stuck.values())[:MAX_REASON]
+
+
+def _log_report(delivery: Delivery) -> None:
+    """The campaign's page; whatever MLflow raises, what was delivered is."""
+    try:
+        delivery.log_report()
+    except Exception as error:
+        logger.warning("no page of the campaign beside its models: %s", _one_line(error))
 
 
 def is_of_the_item(error: Exception) -> bool:
@@ -134,9 +144,11 @@ def is_of_the_item(error: Exception) -> bool:
 def _no_answer(uri: str | None, error: Exception) -> str:
     """What a user should know of a server that could not be asked; the rest is in the log."""
     text = _one_line(error)
+    if uri is None:
+        return text
     if any(word in text for word in _UNREACHABLE):
-        return f"MLflow at {uri} does not answer"
-    return f"MLflow at {uri} failed: {text}" if uri else text
+        return f"MLflow at {shown(uri)} does not answer"
+    return f"MLflow at {shown(uri)} failed: {shown(text)}"
 
 
 def _one_line(error: BaseException) -> str:

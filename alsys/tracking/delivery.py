@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
-import math
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from alsys.config import CampaignConfig, science_fields
 from alsys.errors import AlsysError, InputError
+from alsys.interop.mlflow_settings import SOURCE_TYPE
 from alsys.labels import LevelOfTheory
-from alsys.potentials.base import BUNDLE_DIGEST
+from alsys.potentials.base import BUNDLE_DIGEST, CommitteeState
 from alsys.potentials.bundle import bundle_digest, check_bundle, read_bundle
 from alsys.tracking.identity import new_identity
+from alsys.tracking.logged_model import MAX_TAG, log_model, metrics_of, tags_of
 from alsys.tracking.outbox import ItemKind, Outbox, OutboxItem
 from alsys.tracking.ownership import claim
 from alsys.tracking.server import CHALLENGER, CHAMPION, Server, Tag
-from alsys.version import __version__
+from alsys.tracking.training_data import TrainingData, training_data
 
 logger = logging.getLogger("alsys.tracking.deliver")  # one log, however it is started
 
-MODEL_NAME: Final = "committee"
 VALIDATION_PAGE: Final = "validation.html"
 """Artifact of a version's run with the pictures of its last validation."""
+CARD: Final = "card.json"
+"""Likewise, with the version's card."""
+REPORT: Final = "report.html"
+"""Artifact of the campaign's run: its page as of the last delivery."""
+_OF_CAMPAIGN: Final = "campaign"
 VERDICTS: Final = {ItemKind.PROMOTE: "promoted", ItemKind.REJECT: "rejected"}
 MAX_REASON: Final = 2000
 """Longest reason; some servers take no more than 5,000 characters."""
 _MAX_VALUE: Final = 500
 """Longest parameter value; some servers take no more."""
-_MAX_TAG: Final = 5000
-"""Longest text of a tag that all servers take."""
 _ALL_RUNS: Final = 3
 """MLflow's `ViewType.ALL`: those in the trash too."""
 _BATCH: Final = 100
@@ -125,14 +128,14 @@ class Delivery:
         from mlflow.entities import Metric
 
         known = self._there(item)
-        metrics, when = _metrics(item.card), int(1e3 * float(str(item.card.get("unix_time", 0.0))))
+        metrics, when = metrics_of(item.card), int(1e3 * float(str(item.card.get("unix_time", 0.0))))
         step = int(known.tags.get(Tag.N_LABELS, 0))
         run = self._restored(known.run_id)
         points = [] if run is None else [Metric(name, value, when, step) for name, value in metrics.items()]
         for start in range(0, len(points), _BATCH):
             self._client.log_batch(known.run_id, metrics=points[start : start + _BATCH])
         text = json.dumps(metrics, separators=(",", ":"))
-        if len(text) <= _MAX_TAG:
+        if len(text) <= MAX_TAG:
             self._client.set_model_version_tag(self._name, known.version, Tag.VALIDATION, text)
         if run is None:
             logger.warning("the run of v%04d was deleted for good: its validation is on the version only", item.version)
@@ -180,10 +183,12 @@ class Delivery:
 
     def _register(self, item: OutboxItem) -> int:
         bundle = self._directory / item.bundle
-        card = _card(bundle, item)
-        tags = self._tags(item, card)
+        state, card = _model(bundle, item)
+        data = training_data(self._directory, int(card.get("head_seq", 0)))
+        tags = self._tags(item, card) | tags_of(state, data)
         run_id = self._run(item, card, tags)
-        model_id = self._logged_model(run_id, bundle, tags)
+        model_id = self._logged_model(run_id, bundle, tags, data)
+        self._log_metrics(run_id, model_id, card)
         version = self._client.create_model_version(
             self._name, source=f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
         )
@@ -224,7 +229,7 @@ class Delivery:
             Tag.N_LABELS: str(card.get("n_labels", 0)),
             Tag.HEAD_SEQ: str(card.get("head_seq", 0)),
             Tag.LEVEL: level.canonical,
-            Tag.METRICS: json.dumps(_metrics(card)),
+            Tag.METRICS: json.dumps(metrics_of(card)),
             Tag.TEST_FRAMES: self._config.test_frames,
         }
         if digest := bundle_digest(self._directory / item.bundle):
@@ -235,33 +240,70 @@ class Delivery:
 
     def _run(self, item: OutboxItem, card: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The one run of this version, with everything logged."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         experiment_id = self._experiment()
-        run = self._existing_run(experiment_id, item.version)
+        parent = self._campaign_run(experiment_id)
+        run = self._existing_run(experiment_id, f"tags.`{Tag.VERSION}` = '{item.version}'")
         if run is None:
             run_name = f"{self._config.name}-v{item.version:04d}"
-            run = self._client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
+            run = self._client.create_run(experiment_id, tags={**tags, Tag.PARENT_RUN: parent}, run_name=run_name)
         run_id = str(run.info.run_id)
-        n_labels, now = int(card.get("n_labels", 0)), int(time.time() * 1e3)
+        self._client.set_tag(run_id, Tag.PARENT_RUN, parent)  # of an older alsys it has none
+        n_labels = int(card.get("n_labels", 0))
         params = [Param(key, value) for key, value in _params(self._config).items() if key not in run.data.params]
-        metrics = [
-            Metric(key, value, now, n_labels) for key, value in _metrics(card).items() if key not in run.data.metrics
-        ]
         for start in range(0, len(params), _BATCH):
             self._client.log_batch(run_id, params=params[start : start + _BATCH])
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
         if Tag.DIGEST in tags and not run.inputs.dataset_inputs:
             dataset = Dataset(
                 name=self._config.name,
                 digest=tags[Tag.DIGEST],
-                source_type="alsys",
-                source=json.dumps({"store": "store.zarr", "seq": int(tags[Tag.HEAD_SEQ])}),
+                source_type=SOURCE_TYPE,
+                source=json.dumps(
+                    {"campaign": self._config.mirror or str(self._directory), "version": int(tags[Tag.HEAD_SEQ])}
+                ),
                 profile=json.dumps({"n_labels": n_labels}),
             )
             self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self._client.log_dict(run_id, dict(card), CARD)
+        self._curve(parent, n_labels, metrics_of(card), int(1e3 * (self._directory / item.bundle).stat().st_mtime))
         return run_id
+
+    def _campaign_run(self, experiment_id: str) -> str:
+        """The run that those of the versions are children of, with what was measured over the number of labels."""
+        run = self._existing_run(experiment_id, f"tags.`{Tag.ROLE}` = '{_OF_CAMPAIGN}'")
+        if run is None:
+            tags = {
+                Tag.CAMPAIGN: self._config.name,
+                Tag.CAMPAIGN_ID: self._identity.campaign_id,
+                Tag.ROLE: _OF_CAMPAIGN,
+            }
+            run = self._client.create_run(experiment_id, tags=tags, run_name=self._config.name)
+        if run.info.status != "FINISHED":  # nothing of it runs: it only holds what is known
+            self._client.set_terminated(run.info.run_id, "FINISHED")
+        return str(run.info.run_id)
+
+    def _curve(self, parent: str, n_labels: int, metrics: Mapping[str, float], when: int) -> None:
+        """Points of the campaign's curves, one for each version; a delivery that comes again puts the same ones."""
+        from mlflow.entities import Metric
+
+        points = [Metric(key, value, when, n_labels) for key, value in metrics.items()]
+        for start in range(0, len(points), _BATCH):
+            self._client.log_batch(parent, metrics=points[start : start + _BATCH])
+
+    def log_report(self) -> None:
+        """Puts the campaign's page with its run, in the place of the one before; where it cannot be, that is said."""
+        from alsys.tracking.report import write_report  # draws, which needs matplotlib
+
+        run = self._existing_run(self._experiment(), f"tags.`{Tag.ROLE}` = '{_OF_CAMPAIGN}'")
+        if run is None or not (self._directory / "store.zarr").is_dir():
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="alsys-") as folder:
+                page = write_report(self._directory, Path(folder) / REPORT)
+                self._client.log_artifact(run.info.run_id, str(page))
+        except (AlsysError, OSError) as error:
+            logger.warning("no page of the campaign beside its models: %s", error)
 
     def _experiment(self) -> str:
         name = self._config.tracking.experiment
@@ -277,21 +319,19 @@ class Delivery:
             logger.warning("experiment %s had been deleted and is restored", experiment.name)
             self._client.restore_experiment(experiment.experiment_id)
 
-    def _existing_run(self, experiment_id: str, version: int) -> Any | None:
+    def _existing_run(self, experiment_id: str, which: str) -> Any | None:
+        """A run of this campaign, found by a tag, that can be written to."""
         ours = f"tags.`{Tag.CAMPAIGN_ID}` = '{self._identity.campaign_id}'"
         found = self._client.search_runs(
             [experiment_id],
-            filter_string=f"{ours} and tags.`{Tag.VERSION}` = '{version}'",
+            filter_string=f"{ours} and {which}",
             run_view_type=_ALL_RUNS,
             max_results=1,
         )
         return self._restored(found[0].info.run_id) if found else None
 
-    def _logged_model(self, run_id: str, bundle: Path, tags: Mapping[str, str]) -> str:
+    def _logged_model(self, run_id: str, bundle: Path, tags: Mapping[str, str], data: TrainingData | None) -> str:
         """The model among the run's artifacts, logged unless an earlier delivery did it; half of one is removed."""
-        import mlflow
-        import mlflow.pyfunc
-
         run = self._client.get_run(run_id)
         models = self._client.search_logged_models(
             [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'"
@@ -301,35 +341,34 @@ class Delivery:
                 return str(model.model_id)
         for model in models:
             self._client.delete_logged_model(model.model_id)
-        with mlflow.start_run(run_id=run_id):
-            info = mlflow.pyfunc.log_model(
-                name=MODEL_NAME,
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"bundle": str(bundle)},
-                signature=_signature(),
-                pip_requirements=_requirements(bundle),
-                tags=dict(tags),
-                step=int(tags[Tag.N_LABELS]),
-            )
-        return str(info.model_id)
+        return log_model(run_id, bundle, tags, int(tags[Tag.N_LABELS]), None if data is None else data.example)
+
+    def _log_metrics(self, run_id: str, model_id: str, card: Mapping[str, Any]) -> None:
+        """Metrics of the run and of its model, by which MLflow searches both."""
+        from mlflow.entities import Metric
+
+        known = {metric.key for metric in self._client.get_logged_model(model_id).metrics or ()}
+        n_labels, now = int(card.get("n_labels", 0)), int(time.time() * 1e3)
+        metrics = [
+            Metric(key, value, now, n_labels, model_id=model_id)
+            for key, value in metrics_of(card).items()
+            if key not in known
+        ]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
-def _card(bundle: Path, item: OutboxItem) -> dict[str, Any]:
-    """The card of a version: what was queued with it, on top of what is in its bundle, which must be that and sound."""
+def _model(bundle: Path, item: OutboxItem) -> tuple[CommitteeState, dict[str, Any]]:
+    """A version, which must be that and sound, and its card: what was queued, on top of what is in the bundle."""
     card = dict(item.card)
     digest = str(card.pop(BUNDLE_DIGEST, ""))
     try:
         check_bundle(bundle, item.version, digest)
-        read_bundle(bundle)
+        state = read_bundle(bundle)
         stored = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, AlsysError) as error:
         raise Undeliverable(f"the bundle {bundle.name} cannot be read: {error}") from error
-    return {**stored, **card}
-
-
-def _metrics(card: Mapping[str, Any]) -> dict[str, float]:
-    metrics = {str(key): float(value) for key, value in sorted((card.get("metrics") or {}).items())}
-    return {key: value for key, value in metrics.items() if math.isfinite(value)}
+    return state, {**stored, **card}
 
 
 def _params(config: CampaignConfig) -> dict[str, str]:
@@ -338,32 +377,3 @@ def _params(config: CampaignConfig) -> dict[str, str]:
         key = path.replace("[", ".").replace("]", "")  # brackets are not allowed in names
         params[key] = (value if isinstance(value, str) else json.dumps(value))[:_MAX_VALUE]
     return params
-
-
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
-    vector = Array(DataType.double)
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "structure")]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.double, "energy"),
-                ColSpec(DataType.double, "energy_std"),
-                ColSpec(Array(vector), "forces"),
-                ColSpec(vector, "force_deviation"),
-                ColSpec(DataType.double, "deviation"),
-            ]
-        ),
-    )
-
-
-def _requirements(bundle: Path) -> list[str]:
-    """What a committee needs where it is served; given, because inferring it takes MLflow half a minute."""
-    kind = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["kind"]
-    networks = {"nequip": ["nequip"], "allegro": ["nequip", "nequip-allegro"]}.get(kind, [])
-    names = ["mlflow", "torch", *networks, "numpy", "safetensors"]
-    pinned = [f"{name}=={metadata.version(name)}" for name in names]
-    return [f"alsys=={__version__}", *pinned]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alsys.errors import EnvironmentProblem, InputError
-from alsys.interop.mlflow_settings import prepare_environment, servers_kept
+from alsys.interop.mlflow_settings import prepare_environment, servers_kept, shown
 from alsys.tracking.ownership import RELEASED, give
 from alsys.tracking.server import CHAMPION, PREVIOUS, Server, Tag, checked_uri, connect
 
@@ -154,7 +154,7 @@ def _answering(uri: str | None) -> Iterator[Server]:
             yield connect(resolved)
     except MlflowException as error:
         text = " ".join(str(error).split())[:300]
-        raise EnvironmentProblem(f"MLflow at {resolved} gave no answer: {text}") from error
+        raise EnvironmentProblem(f"MLflow at {shown(resolved)} gave no answer: {text}") from error
 
 
 def _names(server: Server) -> list[str]:
@@ -172,7 +172,7 @@ def _check_name(server: Server, name: str) -> None:
     names = _names(server)
     if name not in names:
         known = f"there are: {', '.join(names[:10])}" if names else "there are none yet"
-        raise InputError(f"no registered model of this name in {server.uri}", field="name", value=name, remedy=known)
+        raise InputError(f"no registered model of this name in {server.place}", field="name", value=name, remedy=known)
 
 
 def _find(server: Server, name: str, version: int | str) -> RegisteredVersion:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from alsys.errors import AlsysError, InputError
 from alsys.interop.mlflow_database import DatabaseState, connect_to, state_of_database
+from alsys.interop.mlflow_settings import shown
 from alsys.tracking.identity import Identity
 from alsys.tracking.server import CHALLENGER, CHAMPION, Server, Tag, connect, database_of
 
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 RELEASED: Final = "released"
 """The tag's value of a name that a user has let go."""
+PUBLISHED: Final = "published"
+"""The tag's value of a name under which users publish models (`alsys.tracking.publish`)."""
 ASK_S: Final = 30.0
 """Longest wait for a server's answer before a campaign starts."""
 
@@ -61,6 +64,8 @@ class Owner:
     def refusal(self, name: str, uri: str) -> str:
         """Why another campaign's models do not get the name."""
         whose = "models of another campaign" if self.campaign_id else "models that alsys has not registered"
+        if self.campaign_id == PUBLISHED:
+            whose = "models that were published"
         champion = f", champion is version {self.champion}" if self.champion else ""
         count = "1 version" if self.n_versions == 1 else f"{self.n_versions} versions"
         return f"{name} is the name of {whose} in {uri} ({count}{champion})"
@@ -141,7 +146,7 @@ def claim(server: Server, name: str, identity: Identity, campaign: str) -> bool:
         return True
     if owner is None or is_guest(owner, identity):
         return False
-    raise NameTaken(f"{owner.refusal(name, server.uri)}; {remedy(name)}")
+    raise NameTaken(f"{owner.refusal(name, server.place)}; {remedy(name)}")
 
 
 def is_guest(owner: Owner, identity: Identity) -> bool:
@@ -173,7 +178,7 @@ def check_name(config: CampaignConfig, uri: str, identity: Identity | None) -> N
         return
     name = config.model_name
     field = "tracking.model" if config.tracking.model else "name"
-    message = owner.refusal(name, uri).removeprefix(f"{name} ")
+    message = owner.refusal(name, shown(uri)).removeprefix(f"{name} ")
     raise InputError(message, field=field, value=name, remedy=remedy(name))
 
 
@@ -184,7 +189,7 @@ def owner_at(uri: str, name: str, timeout_s: float = ASK_S) -> Owner | None:
         try:
             return _owner_in(database, name)
         except (AlsysError, sqlite3.Error) as error:  # the delivery says what is wrong with it
-            logger.info("whose %s is in %s is not known: %s", name, uri, error)
+            logger.info("whose %s is in %s is not known: %s", name, shown(uri), error)
             return None
     command = [sys.executable, "-P", "-m", "alsys.tracking.ownership", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri}  # it may hold a password

@@ -30,6 +30,7 @@ from alsys.errors import InputError
 from alsys.events import DataImported
 from alsys.files import replace_file
 from alsys.frames import Arm
+from alsys.interop.mlflow_settings import shown
 from alsys.labels import LevelOfTheory
 from alsys.metrics import Name
 from alsys.store.base import StoreReader, own_level
@@ -377,7 +378,7 @@ def _usage(campaign_dir: Path, config: CampaignConfig, summary: Summary) -> str:
     registered = f'"models:/{config.model_name}@champion"'
     lines = ["import alsys", ""]
     if config.tracking.enabled:
-        server = f", tracking_uri={config.tracking.uri!r}" if config.tracking.uri else ""
+        server = f", tracking_uri={shown(config.tracking.uri)!r}" if config.tracking.uri else ""
         lines += [f"calc = alsys.load_calculator({registered}{server})", f"# or, without MLflow: {str(bundle)!r}"]
     else:
         lines.append(f"calc = alsys.load_calculator({str(bundle)!r})")

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from alsys.errors import InputError
 from alsys.interop.mlflow_database import check_tables
-from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment
+from alsys.interop.mlflow_settings import DEFAULT_URI, check_database, prepare_environment, shown
 from alsys.interop.moved_artifacts import mend
 from alsys.tracking.database import locked, prepare
 
@@ -45,6 +45,15 @@ class Tag:
     VERDICT: Final = "alsys.verdict"
     REASON: Final = "alsys.reason"
     VALIDATION: Final = "alsys.validation"
+    KIND: Final = "alsys.kind"
+    MEMBERS: Final = "alsys.members"
+    ELEMENTS: Final = "alsys.elements"
+    SYSTEMS: Final = "alsys.systems"
+    PERIODIC: Final = "alsys.periodic"
+    CHARGES: Final = "alsys.charges"
+    MULTIPLICITIES: Final = "alsys.multiplicities"
+    ROLE: Final = "alsys.role"
+    PARENT_RUN: Final = "mlflow.parentRunId"
 
 
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
@@ -69,7 +78,7 @@ def resolve_uri(uri: str | None) -> str:
         raise InputError(
             "not an MLflow server or database",
             field="tracking.uri",
-            value=uri,
+            value=shown(uri),
             remedy="for example http://HOST:5000 or sqlite:///mlflow.db",
         )
     if scheme != "sqlite":
@@ -106,6 +115,11 @@ class Server:
 
     uri: str
     client: Any
+
+    @property
+    def place(self) -> str:
+        """The URI for messages, without a password."""
+        return shown(self.uri)
 
     @property
     def artifact_root(self) -> str | None:

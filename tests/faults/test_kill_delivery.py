@@ -115,8 +115,12 @@ def test_a_delivery_that_is_killed_anywhere_is_taken_up(tmp_path: Path) -> None:
         found = [(v.campaign_version, v.aliases, v.verdict) for v in list_models(name, uri=uri)]
         assert found == [(1, ("previous",), "promoted"), (2, ("champion",), "promoted")], name
         runs = client.search_runs([experiment], f"tags.`alsys.campaign` = '{name}'")
-        assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"], name
+        assert [run.info.status for run in runs] == ["FINISHED"] * 3, name
+        (parent,) = (run for run in runs if run.data.tags.get("alsys.role") == "campaign")
+        assert len(client.get_metric_history(parent.info.run_id, "m")) == 2, name
+        runs.remove(parent)
         for run in runs:
+            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
             own = [model for model in models if model.source_run_id == run.info.run_id]
             assert [str(model.status) for model in own] == ["READY"], name
             assert run.data.metrics["m"] == 1.0
