@@ -27,6 +27,8 @@ from services.processes import Service, free_port, running
 from services.s3 import BadNetwork
 from support.networks import random_state
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and its dependencies'
+
 ROOT = Path(__file__).resolve().parents[2]
 FORCES = """
 import importlib.util, json
