@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # In the order of tests/conftest.py; xdist's own puts files with few tests last, which are the long ones.
 IN_GROUPS := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages test-programs check-deploy model-wheel check format clean
+.PHONY: install install-dev quickstart test test-fast test-all test-services services-packages test-programs test-trainers check-deploy model-wheel check format clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -56,6 +56,20 @@ $(PROGRAMS)/.installed: pyproject.toml constraints.txt
 test-programs: $(PROGRAMS)/.installed
 	$(PROGRAMS)/bin/python -m pytest tests/programs
 
+# Exports of data in the programs that train on them, each in an environment of its own.
+TRAINERS := mace nequip deepmd
+trainer-mace := mace-torch
+trainer-nequip := nequip
+trainer-deepmd := deepmd-kit[torch]
+
+.venv-%/.installed:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check '$(trainer-$*)'
+	touch $@
+
+test-trainers: install-dev $(TRAINERS:%=.venv-%/.installed)
+	$(BIN)/python -m pytest tests/trainers -s
+
 # Files of deploy/ and of `alsys launch` against the programs and schemas that read them, in an environment of its own. KubeRay's
 # definitions are where KUBERAY_CRDS says.
 DEPLOY := .venv-deploy
@@ -90,4 +104,4 @@ model-wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist packaging/alsys-model
 
 clean:
-	rm -rf $(VENV) $(DEPLOY) $(PROGRAMS) build dist packaging/alsys-model/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEPLOY) $(PROGRAMS) $(TRAINERS:%=.venv-%) build dist packaging/alsys-model/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -97,6 +97,7 @@ def rows(path: Path, account: FileAccount) -> Iterator[DatabaseRow]:
     with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
         connection.execute("PRAGMA trusted_schema = OFF")
+        _check_tables(connection, path)
         _check_version(connection, path)
         _tell(connection, account)
         found = connection.execute("SELECT value FROM information WHERE name = 'metadata'").fetchone()
@@ -139,6 +140,18 @@ def _tell(connection: sqlite3.Connection, account: FileAccount) -> None:
     for name, count in zip(names, counts, strict=True):
         if count:
             account.ignore(name, count, is_per_atom=name in PER_ATOM)
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Views in the place of ASE's tables may compute without end."""
+    views = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'view' AND lower(name) IN ('systems', 'information')"
+    ).fetchall()
+    if views:
+        raise InputError(
+            "is a view, and ASE's databases have tables", source=str(path), field=views[0][0], value="view",
+            remedy="write its rows into a database that ASE makes",
+        )  # fmt: skip
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
