@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -22,9 +23,12 @@ from alsys.interop.trust import OnDistrust, Provenance, Trust, annotated, bound_
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch, has_volume
 from alsys.potentials.bundle import bundle_digest, read_bundle
-from alsys.potentials.factory import build_committee, chosen, is_compiled
+from alsys.potentials.factory import atomic_energies_of, build_committee, chosen, is_compiled
 from alsys.potentials.scored import scored
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
+
+if TYPE_CHECKING:
+    from alsys.potentials.atomic_energies import AtomicEnergies
 
 
 class AlsysCalculator(Calculator):  # type: ignore[misc]
@@ -34,6 +38,8 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
     ``forces_std`` ``(n_atoms,)`` (force deviation of each atom) and ``max_force_deviation``; and ``stress`` ``(6,)``,
     eV/Angstrom^3, in ASE's order (xx, yy, zz, yz, xz, xy), tension positive, where the atoms are periodic in three
     directions and the model has a stress. Elsewhere asking for it raises ASE's ``PropertyNotImplementedError``.
+    ``energies`` ``(n_atoms,)``, eV, are evaluated only when asked for (``atoms.get_potential_energies()``); models of
+    a difference to a baseline have none (`alsys.potentials.atomic_energies`).
 
     ``atoms.info["charge"]`` and ``atoms.info["multiplicity"]`` (2S + 1) say how many electrons there are and how many
     are unpaired, under all names that an import knows (``total_charge``, ``uhf``, ``nelectrons``: see
@@ -53,6 +59,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         seen: The states that it has learned; None where that is not known.
         trust: What is known of its errors, and what to do beyond that.
         provenance: Which model it is; None for one without a name.
+        atomic: Makes what evaluates energies of atoms, when they are first asked for; None where there are none.
         kwargs: ASE's.
     """
 
@@ -63,6 +70,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         "free_energy",
         "forces",
         "stress",
+        "energies",
         "energy_std",
         "forces_std",
         "max_force_deviation",
@@ -77,6 +85,7 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         *,
         trust: Trust | None = None,
         provenance: Provenance | None = None,
+        atomic: Callable[[], AtomicEnergies] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,6 +93,8 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
         self.seen = seen
         self.trust = trust or Trust()
         self.provenance = provenance
+        self._make_atomic = atomic
+        self._atomic: AtomicEnergies | None = None
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Which model this is: ``model``, ``version``, ``digest``, ``n_members``; empty for one without a name."""
@@ -158,7 +169,15 @@ class AlsysCalculator(Calculator):  # type: ignore[misc]
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress[0])
         elif "stress" in (properties or []):
             raise PropertyNotImplementedError(f"no stress: {reason}")
+        if "energies" in (properties or []):
+            self.results["energies"] = self._energies(batch)
         self.trust.act(why)
+
+    def _energies(self, batch: FrameBatch) -> FloatArray:
+        if self._make_atomic is None:
+            raise PropertyNotImplementedError("no energies of atoms: the model is a difference to a baseline")
+        self._atomic = self._atomic or self._make_atomic()
+        return self._atomic.evaluate(batch)
 
     def _state(self, atoms: Atoms) -> ElectronicState:
         """What to evaluate the model for.
@@ -322,6 +341,7 @@ def load_calculator(
         state.seen,
         trust=Trust(bound, whole.surroundings or frozenset(), on_distrust),
         provenance=Provenance(str(uri), state.version, digest, state.n_members),
+        atomic=None if state.baseline is not None else lambda: atomic_energies_of(state, threads, device),
     )
 
 

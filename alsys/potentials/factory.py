@@ -17,6 +17,7 @@ from alsys.potentials.state_checks import check_fit
 if TYPE_CHECKING:
     import torch
 
+    from alsys.potentials.atomic_energies import AtomicEnergies
     from alsys.potentials.compiled import CompiledNequIPCommittee
     from alsys.potentials.nequip import NequIPCommittee
 
@@ -77,6 +78,20 @@ def build_committee(
     from alsys.potentials.baseline import DeltaCommittee
 
     return DeltaCommittee(committee, state)
+
+
+def atomic_energies_of(state: CommitteeState, threads: int = 1, device: str = "cpu") -> AtomicEnergies:
+    """What evaluates energies of the atoms of a committee without a baseline.
+
+    Args:
+        state: Specification and weights.
+        threads: Threads of torch in this process.
+        device: As for `build_committee`.
+    """
+    from alsys.potentials.atomic_energies import AtomicEnergies
+
+    is_network = state.kind in ("nequip", "allegro")
+    return AtomicEnergies(state, threads, device_of(device if is_network else "cpu"))
 
 
 def chosen(

@@ -248,6 +248,16 @@ class NequIPCommittee:
         return self._state.version
 
     @property
+    def device(self) -> torch.device:
+        """Where models are evaluated."""
+        return self._device
+
+    @property
+    def lookup(self) -> TypeLookup:
+        """Types of its atoms."""
+        return self._lookup
+
+    @property
     def is_accelerated(self) -> bool:
         """Whether kernels are used with the weights in use."""
         return self._is_fast
@@ -344,6 +354,12 @@ class NequIPCommittee:
             features = readout_features(model.get_submodule("model.func"), out) if k == 0 else None
         stress = out["stress"].reshape(-1, 3, 3) if is_stressed else None
         return MemberTensors(out["total_energy"].reshape(-1), out["forces"], features, stress)
+
+    def atomic_energies(self, k: int, data: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """``(n_total,)`` what member `k` says of the atoms of `input_of` a batch, eV, without energies of states."""
+        with evaluating():
+            found: torch.Tensor = self._models[k](dict(data))["atomic_energy"]
+        return found.detach().reshape(-1)
 
 
 def readout_features(network: Any, output: Mapping[str, torch.Tensor]) -> torch.Tensor | None:

@@ -110,7 +110,9 @@ def test_a_stress_has_the_order_of_ase_and_the_spread_stays() -> None:
     atoms.get_forces()
     names = {"energy", "free_energy", "forces", "stress", "energy_std", "forces_std", "max_force_deviation"}
     assert (
-        set(atoms.calc.results) == set(AlsysCalculator.implemented_properties) - {"force_bound", "is_trusted"} == names
+        set(atoms.calc.results)
+        == set(AlsysCalculator.implemented_properties) - {"energies", "force_bound", "is_trusted"}
+        == names
     )
     np.testing.assert_array_equal(atoms.get_stress(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
 
