@@ -113,13 +113,21 @@ class Mirror:
         """Refuses a prefix inside another campaign's, or one with files of who knows what, for a new campaign.
 
         Raises:
-            InputError: It is one.
+            InputError: It is one, or its bucket is not there.
             OSError: It cannot be read.
         """
-        from alsys.store.objects import Objects
+        from alsys.store.objects import NO_BUCKET, Objects
 
-        if self.is_begun():
-            return
+        try:
+            if self.is_begun():
+                return
+        except OSError as error:
+            if error.errno != NO_BUCKET:
+                raise
+            raise InputError(
+                f"there is no such bucket ({error.strerror})", field="mirror", value=self.url,
+                remedy="make it, or name another",
+            ) from error  # fmt: skip
         if self._first_files.holds_any(""):
             raise InputError(
                 f"holds files and no campaign: there is something in {self._files.url}, and nothing in {self._log.url}",

@@ -232,7 +232,8 @@ def fetch(path: Path, objects: Objects, since: tuple[Head, int] | None = None) -
     if not is_continued:
         log.load()
     if not log.n:
-        raise InputError("holds no campaign", source=objects.url)
+        remedy = "give what `mirror` of the campaign's file says"
+        raise InputError("holds no campaign", source=objects.url, remedy=remedy)
     if is_continued and since is not None and log.n == since[1]:
         return since
     writer = zarr.open_writer(path)

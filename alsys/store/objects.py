@@ -8,6 +8,7 @@ carried out: `create` looks whether the object that is there is its own.
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,13 @@ RETRY_S: Final = 60.0
 """How long a request that fails for a passing reason is tried again."""
 AT_ONCE: Final = 16
 """Objects that are fetched at the same time."""
+NO_BUCKET: Final = errno.ENXIO
+"""Number of the `OSError` of a bucket that is not there; that of objects that are not there is no error."""
+_NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
+_SAID: Final = re.compile(r"<Code>(?P<code>[^<]*)</Code>(?:.*?<Message>(?P<message>[^<]*)</Message>)?", re.DOTALL)
+"""An answer of S3, GCS or Azure that refuses."""
+_METADATA: Final = ("169.254.169.254", "metadata.google.internal")
+"""Where a machine in a cloud is asked for credentials when there are no others."""
 
 
 def is_url(place: str) -> bool:
@@ -207,9 +215,11 @@ class Objects:
 
         try:
             return getattr(obstore, operation)(self._store, f"{self._prefix}{name}", *arguments, **options)
-        except (exceptions.AlreadyExistsError, exceptions.NotFoundError, exceptions.PreconditionError):
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             raise
-        except FileNotFoundError:
+        except (exceptions.NotFoundError, FileNotFoundError) as error:
+            if operation == "put":  # what is to be made is never there: the bucket is not
+                raise OSError(NO_BUCKET, _line(error), f"{self.url}/{name}") from error
             raise
         except (exceptions.BaseError, OSError) as error:
             raise self._refused(name, error) from error
@@ -220,9 +230,15 @@ class Objects:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
         is_forbidden = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        return OSError(errno.EACCES if is_forbidden else errno.EIO, _line(error), f"{self.url}/{name}")
+        number = NO_BUCKET if _NO_BUCKET.search(str(error)) else errno.EACCES if is_forbidden else errno.EIO
+        return OSError(number, _line(error), f"{self.url}/{name}")
 
 
 def _line(error: Exception) -> str:
-    """What is for people: obstore puts the values of its own types behind it."""
-    return " ".join(str(error).partition("Debug source:")[0].split())[:300]
+    """What is for people: the server's own words where there are some, without the values of obstore's types."""
+    text = str(error).partition("Debug source:")[0]
+    if any(place in text for place in _METADATA):
+        return "no credentials were found, neither in the environment nor as a role of this machine"
+    if found := _SAID.search(text):
+        return " ".join(f"{found['code']}: {found['message'] or 'the server says no more'}".split())[:300]
+    return " ".join(text.split())[:300]

@@ -125,10 +125,10 @@ class BadNetwork:
         self._server.server_close()
 
 
-def objects_at(endpoint: str, prefix: str) -> Objects:
-    """Objects of the test's bucket."""
+def objects_at(endpoint: str, prefix: str, bucket: str = BUCKET) -> Objects:
+    """Objects of the test's bucket, or of another one."""
     return Objects.at(
-        f"s3://{BUCKET}/{prefix}",
+        f"s3://{bucket}/{prefix}",
         endpoint=endpoint,
         access_key_id="test",
         secret_access_key="test",

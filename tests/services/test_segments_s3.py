@@ -18,6 +18,7 @@ from alsys.errors import Fenced
 from alsys.labels import label_id_of
 from alsys.store import segments
 from alsys.store.columns import ColumnReader
+from alsys.store.objects import NO_BUCKET
 from alsys.store.schema import BY_PATH, COMMITS
 from alsys.store.segments import SegmentStore
 from alsys.store.writer import ColumnWriter
@@ -48,6 +49,16 @@ def network(server: str) -> Iterator[BadNetwork]:
     network = BadNetwork(server)
     yield network
     network.close()
+
+
+def test_a_bucket_that_is_not_there_takes_nothing_and_holds_nothing(server: str) -> None:
+    """As refusals, which a campaign goes on without: an object that is not there yet is another thing."""
+    objects = objects_at(server, "prefix", bucket="not-there")
+    for call in (lambda: objects.create("a", b"x"), lambda: objects.put("a", b"x"), lambda: objects.names("log")):
+        with pytest.raises(OSError, match=r"NoSuchBucket|does not exist") as caught:
+            call()
+        assert caught.value.errno == NO_BUCKET
+    assert objects.get("a") is None
 
 
 def test_a_commit_is_one_request(network: BadNetwork) -> None:
