@@ -43,8 +43,8 @@ def prepare_environment() -> None:
 
 
 def shown(uri: str) -> str:
-    """A server's URI as it may stand in a message, a page or a log: without its password."""
-    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", uri)
+    """A server's URI, or a text with such, as it may stand in a message, a page or a log: without its password."""
+    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", uri)
 
 
 @contextlib.contextmanager

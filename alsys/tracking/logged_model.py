@@ -47,7 +47,7 @@ def log_model(run_id: str, bundle: Path, tags: Mapping[str, str], step: int, exa
     import mlflow.pyfunc
 
     with tempfile.TemporaryDirectory(prefix="alsys-") as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*type hints.*")  # of `predict`: the signature is given
+        warnings.simplefilter("ignore", UserWarning)  # MLflow's, on type hints and examples: the signature is given
         wheel = model_wheel.build(Path(folder))
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(

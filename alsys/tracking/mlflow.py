@@ -154,7 +154,7 @@ def _answering(uri: str | None) -> Iterator[Server]:
             yield connect(resolved)
     except MlflowException as error:
         text = " ".join(str(error).split())[:300]
-        raise EnvironmentProblem(f"MLflow at {shown(resolved)} gave no answer: {text}") from error
+        raise EnvironmentProblem(f"MLflow at {shown(resolved)} gave no answer: {shown(text)}") from error
 
 
 def _names(server: Server) -> list[str]:

@@ -41,7 +41,10 @@ def publish(source: str | Path, name: str, to: str, *, uri: str | None = None) -
     """
     if not name or any(character in name for character in "/:@'\""):
         raise InputError("is no name of a registered model", field="name", value=name, remedy="for example water")
-    resolved = checked_uri(to, create=True)
+    try:
+        resolved = checked_uri(to, create=True)
+    except InputError as error:
+        raise InputError(error.message, field="to", value=error.value, remedy=error.remedy) from error
     with bundle_of(source, tracking_uri=uri) as bundle:
         state, found = read_bundle(bundle), read_json(bundle / CARD)
         card = found if isinstance(found, dict) else {}
@@ -57,7 +60,7 @@ def publish(source: str | Path, name: str, to: str, *, uri: str | None = None) -
                     server.patiently(lambda: server.make_champion(name, number))
         except MlflowException as error:
             text = " ".join(str(error).split())[:300]
-            raise EnvironmentProblem(f"MLflow at {shown(resolved)}: {text}") from error
+            raise EnvironmentProblem(f"MLflow at {shown(resolved)}: {shown(text)}") from error
     return show_model(name, number, uri=resolved)
 
 

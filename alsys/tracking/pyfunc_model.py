@@ -13,6 +13,7 @@ from typing import Any
 import mlflow.models
 import mlflow.pyfunc
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 
 
 class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -24,10 +25,8 @@ class CommitteeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
         self._model = ServedModel.of(Path(context.artifacts["bundle"]))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow checks data by hints
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """One row for each structure of the column `structure`."""
-        import pandas as pd  # type: ignore[import-untyped]
-
         from alsys.interop.served import COLUMNS
 
         structures: list[Any] = []

@@ -272,6 +272,9 @@ def test_what_is_no_name_is_refused(two: Campaign, tmp_path: Path, name: str) ->
         ("https://me:secret@host:5000", "https://me:***@host:5000"),
         ("sqlite:////home/me/a:b@c/mlflow.db", "sqlite:////home/me/a:b@c/mlflow.db"),
         ("http://host:5000", "http://host:5000"),
+        ("http://host:5000/a failed: ask me@host", "http://host:5000/a failed: ask me@host"),
+        ("http://host:5000 failed: ask me@host", "http://host:5000 failed: ask me@host"),
+        ("to http://me:a@host/x and http://me:b@host", "to http://me:***@host/x and http://me:***@host"),
     ],
 )
 def test_passwords_are_not_shown(uri: str, text: str) -> None:
