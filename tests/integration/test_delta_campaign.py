@@ -99,6 +99,10 @@ def test_the_calculator_adds_the_baseline(campaign: Path) -> None:
         assert atoms.get_potential_energy() > neutral + 5.0, "not the result of the neutral molecule, kept by ASE"
 
 
+def fails(*_: object) -> object:
+    raise XTBFailure("no convergence")
+
+
 def test_the_calculator_says_what_it_cannot_do(campaign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calculator = alsys.load_calculator(newest(campaign))
     radical = Atoms("OH", [[0, 0, 0], [0, 0, 1.0]], calculator=calculator)
@@ -110,9 +114,6 @@ def test_the_calculator_says_what_it_cannot_do(campaign: Path, monkeypatch: pyte
     fused = Atoms("CO", [[0, 0, 0], [0, 0, 0.01]], calculator=calculator)
     with pytest.raises(InputError, match=r"0\.010 Angstrom apart"):
         fused.get_forces()
-
-    def fails(*_: object) -> object:
-        raise XTBFailure("no convergence")
 
     apart = Atoms("CO", [[0, 0, 0], [0, 0, 1.2]], calculator=calculator)
     with monkeypatch.context() as patch:
@@ -138,7 +139,13 @@ def test_the_registered_model_adds_the_baseline_too(campaign: Path) -> None:
     atoms.calc = alsys.load_calculator(newest(campaign))
     assert answer["energy"][0] == pytest.approx(atoms.get_potential_energy())
     np.testing.assert_allclose(answer["forces"][0], atoms.get_forces())
-    assert np.isnan(answer["energy"][1])
+    assert answer["energy"][1] is None
+    assert "0.010 Angstrom apart" in answer["reason"][1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baseline, "single_point", fails)
+        failed = model.predict(None, pd.DataFrame({"structure": [json.dumps(good)]}))
+    assert failed["energy"][0] is None
+    assert "the baseline of the model failed" in failed["reason"][0]
 
 
 def test_a_campaign_keeps_its_baseline(campaign: Path, capsys: pytest.CaptureFixture[str]) -> None:
