@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -23,6 +25,7 @@ from alsys.interop.trust import OnDistrust, Provenance, Trust, annotated, bound_
 from alsys.outside.contents import read_json
 from alsys.potentials.base import Committee, CommitteePrediction, FrameBatch, has_volume
 from alsys.potentials.bundle import bundle_digest, read_bundle
+from alsys.potentials.compile_cache import machine_tag
 from alsys.potentials.factory import atomic_energies_of, build_committee, chosen, is_compiled
 from alsys.potentials.scored import scored
 from alsys.states import NEUTRAL_SINGLET, ElectronicState, SeenStates, multiplicity_of_spin
@@ -298,6 +301,7 @@ def load_calculator(
     compile: bool | Literal["auto"] = "auto",
     members: int | Literal["all"] = "all",
     on_distrust: OnDistrust = "ignore",
+    cache: bool | str | Path = True,
 ) -> AlsysCalculator:
     """An ASE calculator from a bundle folder, a campaign or a registered model.
 
@@ -313,6 +317,9 @@ def load_calculator(
         members: Evaluate so many, the first ones. One alone has no deviations, and fewer than all no bound.
         on_distrust: What happens with a frame that is not trusted: nothing (``is_trusted`` says it), a warning, or
             `UntrustedFrame`.
+        cache: Where compiled networks are kept: True for the user's cache folder; a folder, which may go along with a
+            project and have packages for several kinds of machine; False for nowhere. Packages are programs that are
+            run: a folder of somebody else's is theirs.
 
     Raises:
         InputError: Nothing is there, it is damaged, there is no such device, or nothing is known of the model's errors
@@ -335,7 +342,9 @@ def load_calculator(
             f"no bounds on errors go with this model: {why}", source=str(uri), field="on_distrust", value=on_distrust,
             remedy="leave it out" if is_whole else "leave out members",
         )  # fmt: skip
-    committee = build_committee(state, threads, is_compiled=is_compiled(state, compile, threads, device), device=device)
+    with _packages(cache) as packages:
+        how = is_compiled(state, compile, threads, device, packages)
+        committee = build_committee(state, threads, is_compiled=how, device=device, packages=packages)
     return AlsysCalculator(
         scored(committee, state),
         state.seen,
@@ -343,6 +352,25 @@ def load_calculator(
         provenance=Provenance(str(uri), state.version, digest, state.n_members),
         atomic=None if state.baseline is not None else lambda: atomic_energies_of(state, threads, device),
     )
+
+
+@contextlib.contextmanager
+def _packages(cache: bool | str | Path) -> Iterator[Path | None]:
+    """Folder of compiled packages, which are read when a committee is built; None for the user's own."""
+    if cache is True:
+        yield None
+    elif cache is False:
+        with tempfile.TemporaryDirectory(prefix="alsys-") as scratch:
+            yield Path(scratch)
+    else:
+        folder = Path(cache) / machine_tag()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot be made: {error.strerror}", field="cache", value=str(cache), remedy="name a folder to write to"
+            ) from error
+        yield folder
 
 
 def _check_choice(field: str, value: object, choices: tuple[object, ...]) -> None:

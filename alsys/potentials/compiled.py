@@ -288,9 +288,11 @@ def compile_package(spec: Mapping[str, object], folder: Path, threads: int = 1, 
     )
 
 
-def has_package(spec: Mapping[str, object], threads: int = 1, device: torch.device = CPU) -> bool:
-    """Whether an architecture has been compiled here before, so that it costs nothing now."""
-    return is_cached(default_folder(), _key(spec, threads, device))
+def has_package(
+    spec: Mapping[str, object], threads: int = 1, device: torch.device = CPU, folder: Path | None = None
+) -> bool:
+    """Whether an architecture has been compiled before, into `folder` or the default one: then it costs nothing now."""
+    return is_cached(folder or default_folder(), _key(spec, threads, device))
 
 
 def graph_of(model: torch.nn.Module, *, is_trained: bool = False) -> torch.nn.Module:

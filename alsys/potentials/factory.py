@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -57,6 +58,7 @@ def build_committee(
     is_compiled: bool = False,
     device: str = "cpu",
     accelerate: Accelerate = "none",
+    packages: Path | None = None,
 ) -> Committee:
     """The committee that reads this kind of state, with the baseline it needs; imports only what it needs.
 
@@ -67,12 +69,13 @@ def build_committee(
         device: Where networks are evaluated, as of `device_of`. Pairs, potentials of other packages and baselines are
             evaluated on the CPU whatever it is.
         accelerate: Kernels for networks on GPUs; where any are used nothing is compiled.
+        packages: Folder of compiled packages; None for the user's cache folder.
 
     Raises:
         InputError: Unknown kind, a baseline that cannot be evaluated, no such device, or kernels that are not for it.
         EnvironmentProblem: The package of its architecture, of its baseline or of its kernels is missing.
     """
-    committee = _build(state, threads, is_compiled, device, accelerate)
+    committee = _build(state, threads, is_compiled, device, accelerate, packages)
     if state.baseline is None:
         return committee
     from alsys.potentials.baseline import DeltaCommittee
@@ -122,16 +125,25 @@ def chosen(
     return replace(state, members=cast, spec={**state.spec, "dtype": dtype})
 
 
-def is_compiled(state: CommitteeState, wanted: bool | Literal["auto"], threads: int, device: str) -> bool:
+def is_compiled(
+    state: CommitteeState, wanted: bool | Literal["auto"], threads: int, device: str, packages: Path | None = None
+) -> bool:
     """Whether a committee is to be compiled: as wanted, with ``auto`` where that was done before."""
     if wanted != "auto" or state.kind not in ("nequip", "allegro"):
         return wanted is True
     from alsys.potentials.compiled import has_package
 
-    return has_package(state.spec, threads, device_of(device))
+    return has_package(state.spec, threads, device_of(device), packages)
 
 
-def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str, accelerate: Accelerate) -> Committee:
+def _build(
+    state: CommitteeState,
+    threads: int,
+    is_compiled: bool,
+    device: str,
+    accelerate: Accelerate,
+    packages: Path | None,
+) -> Committee:
     is_network = state.kind in ("nequip", "allegro")
     if is_network or state.kind == "pair":
         check_fit(state)
@@ -147,7 +159,7 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str, 
         return PairCommittee(state)
     where = device_of(device if is_network else "cpu")
     kernels = kernels_for(accelerate, state.kind, where) if is_network else None
-    committee = _networks(state, threads, is_compiled and is_network, where, kernels)
+    committee = _networks(state, threads, is_compiled and is_network, where, kernels, packages)
     if where.type == "cpu":
         return committee
     from alsys.potentials.device_arrays import DeviceArrays
@@ -157,12 +169,17 @@ def _build(state: CommitteeState, threads: int, is_compiled: bool, device: str, 
 
 
 def _networks(
-    state: CommitteeState, threads: int, is_compiled: bool, device: torch.device, kernels: Kernels | None
+    state: CommitteeState,
+    threads: int,
+    is_compiled: bool,
+    device: torch.device,
+    kernels: Kernels | None,
+    packages: Path | None,
 ) -> NequIPCommittee | CompiledNequIPCommittee:
     if is_compiled and kernels is None:
         from alsys.potentials.compiled import CompiledNequIPCommittee
 
-        return CompiledNequIPCommittee(state, threads=threads, device=device)
+        return CompiledNequIPCommittee(state, threads=threads, folder=packages, device=device)
     from alsys.potentials.nequip import NequIPCommittee
 
     return NequIPCommittee(state, threads=threads, device=device, kernels=kernels)
