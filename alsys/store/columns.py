@@ -74,6 +74,30 @@ class Backend(Protocol):
         ...
 
 
+class Columns(Protocol):
+    """What segments are made from and into."""
+
+    def read(self, path: str, start: int, stop: int) -> Array:
+        """Rows of a column."""
+        ...
+
+    def write(self, path: str, start: int, rows: Array) -> None:
+        """Writes rows."""
+        ...
+
+    def read_head(self) -> Head:
+        """The HEAD that holds."""
+        ...
+
+    def write_head(self, head: Head) -> None:
+        """Replaces it."""
+        ...
+
+    def verify(self, reader: ColumnReader) -> VerifyReport:
+        """What is wrong."""
+        ...
+
+
 class ColumnReader:
     """Reads what was committed up to one HEAD. See `alsys.store.base.StoreReader`."""
 

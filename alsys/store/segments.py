@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alsys.errors import Fenced, InputError, StoreCorrupt
 from alsys.store.base import Head, VerifyReport
-from alsys.store.columns import ColumnReader
+from alsys.store.columns import ColumnReader, Columns
 from alsys.store.memory import MemoryDisk
 from alsys.store.objects import Objects, Version
 from alsys.store.schema import ALL_ARRAYS, BY_PATH, COMMITS
@@ -60,30 +60,6 @@ OWNER_WAIT_S: Final = 0.05
 """How long one waits for what is seen then; else it is told of the next time."""
 RACES: Final = 20
 """How often an opening writer may be overtaken by another one."""
-
-
-class Columns(Protocol):
-    """What segments are made from and into."""
-
-    def read(self, path: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows of a column."""
-        ...
-
-    def write(self, path: str, start: int, rows: NDArray[Any]) -> None:
-        """Writes rows."""
-        ...
-
-    def read_head(self) -> Head:
-        """The HEAD that holds."""
-        ...
-
-    def write_head(self, head: Head) -> None:
-        """Replaces it."""
-        ...
-
-    def verify(self, reader: ColumnReader) -> VerifyReport:
-        """What is wrong."""
-        ...
 
 
 class SegmentStore:

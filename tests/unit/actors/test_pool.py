@@ -7,6 +7,7 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ray import exceptions
@@ -360,8 +361,9 @@ def test_a_full_disk_gives_nobody_up_for_three_starts_in_a_row(is_full: bool) ->
 
 
 def test_workers_that_die_of_a_full_folder_of_ray_wait_for_space_and_are_not_given_up(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # there are logs of no other run
     monkeypatch.setattr(pool_module, "FULL_PAUSE_S", 0.2)
     monkeypatch.setattr(pool_module, "full_folder", lambda: "; /tmp/ray has 0 MB left")
 
