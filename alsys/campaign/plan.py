@@ -162,6 +162,10 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
     from alsys.labeling.factory import build_labeler
 
     config, ledger = plan.config, _begun(plan)
+    try:
+        workers = worker_lines(config)
+    except InputError as error:
+        raise error.located(plan.source) from error
     labeler = build_labeler(config.labeling)
     seconds: list[float] = []
     lines = [f"{plan.source or 'no file'}: campaign {config.name} in {plan.directory.path}"]
@@ -198,7 +202,7 @@ def _estimate(plan: Plan, tell: Callable[[str], None]) -> Estimate:
         *hessian_lines(config, {} if ledger is None else ledger.hessians.found, plan.minima, mean),
         *(f"stop rule: {rule.name} {json.dumps(rule.settings)}" for rule in config.stop.rules),
         *budget_lines(config, ledger, found.wall_s),
-        *worker_lines(config),
+        *workers,
         *(f"not used: {one.field} needs {one.needs}" for one in unused(config) if not plan.is_recorded),
         "nothing was started or written",
     ]

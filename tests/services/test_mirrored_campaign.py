@@ -331,3 +331,24 @@ def test_a_full_disk_ends_a_copy_in_one_line_and_the_next_try_goes_on(server: st
         assert "make space and repeat the command" in first
         assert (code, rest, done.returncode) == ("code 3", [], 0)
         assert machines.stored(size) == machines.stored("a")
+
+
+@pytest.mark.parametrize("words", [("--dry-run",), ()], ids=["planned", "run"])
+def test_a_bucket_that_is_not_there_is_refused_before_anything_starts(
+    server: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    machines = Machines(server, "none", tmp_path)
+    sets = (
+        "--set",
+        f"directory={tmp_path / 'a'}",
+        "--set",
+        "mirror=s3://not-there/a",
+        "--set",
+        "tracking.enabled=false",
+    )
+    refused = machines.command("run", str(TOY), *words, *sets)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"alsys: {TOY}: mirror: there is no such bucket")
+    assert "s3://not-there/a" in line
+    assert not (tmp_path / "a" / "store.zarr").exists()
