@@ -29,8 +29,9 @@ from alsys.systems.files.statements import electrons_in, formula_in, pair_in, st
 MAX_TEXT = 20_000
 """Characters of free text."""
 REMEDY = "state `charge=` and `multiplicity=`, and remove the text where it says something else"
+# A name begins where another word ends and has 300 characters at most: else each letter of a long word begins one.
 _PAIR = re.compile(
-    r"""("[^"]*"|'[^']*'|[^\s=,;"'{}]+)\s*=\s*
+    r"""("[^"]*"|'[^']*'|(?<![^\s=,;"'{}\]])[^\s=,;"'{}]{1,300}+)\s*=\s*
         ("(?:[^"\\]|\\.)*"|'[^']*'|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]|\S+)""",
     re.VERBOSE,
 )

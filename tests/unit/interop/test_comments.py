@@ -67,3 +67,12 @@ def test_text_that_is_not_read_is_named_once(tmp_path: Path) -> None:
     whole = FileAccount()
     whole.absorb(account)
     assert whole.to_json()["not_read"] == account.not_read
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("word", ["a", "]", "a=", "a={", "'a\"", "{", "a "])
+def test_long_comments_are_read_in_time(word: str, tmp_path: Path) -> None:
+    """A hundred thousand letters took a minute and a half."""
+    (tmp_path / "a.xyz").write_text(f"3\n{word * 100_000}\n{WATER}")
+    with pytest.raises(InputError):
+        list(find("extxyz").read(tmp_path / "a.xyz", FileAccount()))
